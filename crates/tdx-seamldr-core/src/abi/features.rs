@@ -1,0 +1,76 @@
+//! Feature bits.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// TDX_FEATURES0, metadata field 0x0A00000300000008: what the running TDX module can do. Bits without a name are kept.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct TdxFeatures0: u64 {
+        /// TD migration.
+        const TD_MIGRATION = 1 << 0;
+        /// The module can be replaced while TDs live on. Linux offers updates only where it is set.
+        const TD_PRESERVING = 1 << 1;
+        /// Service TDs.
+        const SERVICE_TD = 1 << 2;
+        /// TDG.VP.RD and TDG.VP.WR.
+        const TDG_VP_RD_WR = 1 << 3;
+        /// Relaxed memory management.
+        const RELAXED_MEM_MNG = 1 << 4;
+        /// The guest controls CPUID virtualisation.
+        const CPUID_GUEST_CONTROL = 1 << 5;
+        /// TD partitioning.
+        const TD_PARTITIONING = 1 << 7;
+        /// Local attestation.
+        const LOCAL_ATTESTATION = 1 << 8;
+        /// Enhancements of TD entry.
+        const TD_ENTRY_ENHANCEMENTS = 1 << 9;
+        /// Locks that give the host priority.
+        const HOST_PRIORITY_LOCKS = 1 << 10;
+        /// IA32_ARCH_CAPABILITIES can be configured.
+        const CONFIG_IA32_ARCH_CAPABILITIES = 1 << 11;
+        /// EPT violations of pending pages, second form.
+        const PENDING_EPT_VIOLATION_V2 = 1 << 16;
+        /// Family, model and stepping can be configured.
+        const FMS_CONFIG = 1 << 17;
+        /// RBP is left alone. Linux does not initialise TDX without it.
+        const NO_RBP_MOD = 1 << 18;
+        /// Fewer TLB invalidations for nested guests.
+        const L2_TLB_INVD_OPT = 1 << 19;
+        /// Topology enumeration.
+        const TOPOLOGY_ENUM = 1 << 20;
+        /// Memory has to be flushed before it is given to the module.
+        const CLFLUSH_BEFORE_ALLOC = 1 << 23;
+        /// PAMT pages can be added at run time.
+        const DYNAMIC_PAMT = 1 << 36;
+        /// The module can refuse to shut down during compatibility-sensitive operations, or find their damage afterwards.
+        const UPDATE_COMPATIBILITY = 1 << 47;
+        /// TDH.SYS.DISABLE exists.
+        const SYS_DISABLE = 1 << 53;
+
+        const _ = !0;
+    }
+
+    /// `features0` of SEAMLDR_INFO: what P-SEAMLDR can do. Zero before the loaders that are called "newer" here.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct SeamldrFeatures0: u64 {
+        /// The "s4_mig_api" bit of the published sources.
+        const S4_MIG_API = 1 << 0;
+        /// SEAMLDR.CLEANUP exists.
+        const CLEANUP = 1 << 1;
+
+        const _ = !0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_of_a_released_module_are_read_without_loss() {
+        let features = TdxFeatures0::from_bits_retain(0x226F3F0FBF); // 1.5.16
+        assert!(features.contains(TdxFeatures0::TD_PRESERVING | TdxFeatures0::NO_RBP_MOD));
+        assert!(!features.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
+        assert_eq!(features.bits(), 0x226F3F0FBF);
+    }
+}

@@ -1,0 +1,111 @@
+//! What SEAMLDR.INFO writes.
+
+use super::{assert_layout, SeamldrFeatures0, Svn};
+use core::mem::offset_of;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The SEAMEXTEND register: which module runs, and what the processor knows about it (136 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SeamExtend {
+    /// 0: which of the following fields are valid; 0x1FF after a module was put in place, 0 without one.
+    pub valid: U64,
+    /// 8: TEE_TCB_SVN: minor SVN, major SVN, SVN of the last patch, 13 bytes reserved.
+    pub tee_tcb_svn: [u8; 16],
+    /// 24: SHA-384 of the module's image.
+    pub mrseam: [u8; 48],
+    /// 72: SHA-384 of the signer; zero for Intel's own modules.
+    pub mrsigner: [u8; 48],
+    /// 120: attributes of the module.
+    pub attributes: U64,
+    /// 128: 1 while the module can be called.
+    pub seam_ready: u8,
+    /// 129: not zero if the system is being debugged.
+    pub system_under_debug: u8,
+    /// 130: 1 while P-SEAMLDR can be called.
+    pub p_seamldr_ready: u8,
+    /// 131: reserved.
+    pub reserved: [u8; 5],
+}
+
+assert_layout!(SeamExtend, 136, {
+    valid: 0, tee_tcb_svn: 8, mrseam: 24, mrsigner: 72, attributes: 120,
+    seam_ready: 128, system_under_debug: 129, p_seamldr_ready: 130, reserved: 131,
+});
+
+impl SeamExtend {
+    /// `valid` after a module was put in place.
+    pub const VALID: u64 = 0x1ff;
+
+    /// The security version of the module.
+    #[must_use]
+    pub const fn svn(&self) -> Svn {
+        let [minor, major, ..] = self.tee_tcb_svn;
+        Svn { major, minor }
+    }
+}
+
+/// SEAMLDR_INFO (256 bytes; the buffer has to lie on a multiple of 256).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SeamldrInfo {
+    /// 0: version of this structure, 0.
+    pub version: U32,
+    /// 4: bit 31: a debug build of P-SEAMLDR.
+    pub attributes: U32,
+    /// 8: 0x8086.
+    pub vendor: U32,
+    /// 12: YYYYMMDD, a decimal number.
+    pub build_date: U32,
+    /// 16: build number.
+    pub build_num: U16,
+    /// 18: minor version.
+    pub minor: U16,
+    /// 20: major version.
+    pub major: U16,
+    /// 22: update version; the published loaders write 0 here.
+    pub update: U16,
+    /// 24: the LP on which SEAMLDR.SHUTDOWN has to end.
+    pub acm_x2apicid: U32,
+    /// 28: how many more times a module can be put in place before a reboot.
+    pub num_remaining_updates: U32,
+    /// 32: a copy of SEAMEXTEND.
+    pub seamextend: SeamExtend,
+    /// 168: features; 0 before the "newer" loaders.
+    pub features0: U64,
+    /// 176: reserved.
+    pub reserved: [u8; 80],
+}
+
+assert_layout!(SeamldrInfo, 256, {
+    version: 0, attributes: 4, vendor: 8, build_date: 12, build_num: 16, minor: 18, major: 20, update: 22,
+    acm_x2apicid: 24, num_remaining_updates: 28, seamextend: 32, features0: 168, reserved: 176,
+});
+const _: () = assert!(offset_of!(SeamldrInfo, seamextend) + offset_of!(SeamExtend, seam_ready) == 160);
+
+impl SeamldrInfo {
+    /// Bit 31 of `attributes`.
+    pub const ATTRIBUTE_DEBUG: u32 = 1 << 31;
+
+    /// What this P-SEAMLDR can do.
+    #[must_use]
+    pub fn features(&self) -> SeamldrFeatures0 {
+        SeamldrFeatures0::from_bits_retain(self.features0.get())
+    }
+}
+
+/// Room for a [`SeamldrInfo`], aligned as SEAMLDR.INFO wants it.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable)]
+#[repr(C, align(256))]
+pub struct SeamldrInfoBuffer(pub SeamldrInfo);
+
+impl SeamldrInfoBuffer {
+    /// A buffer full of zeros.
+    #[must_use]
+    pub fn zeroed() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
+}

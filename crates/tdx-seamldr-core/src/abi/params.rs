@@ -1,0 +1,50 @@
+//! What SEAMLDR.INSTALL reads: SEAMLDR_PARAMS.
+
+use super::{assert_layout, PAGE_SIZE};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Pages that the list in SEAMLDR_PARAMS has room for.
+pub const MAX_MODULE_PAGES: usize = 496;
+
+/// What the module that is put in place does to the TDs there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Scenario {
+    /// Start afresh: every TD ends.
+    Load = 0,
+    /// Take over the handoff data of the module that was shut down: TDs live on.
+    Update = 1,
+}
+
+impl Scenario {
+    /// The value in SEAMLDR_PARAMS.
+    #[must_use]
+    #[allow(clippy::as_conversions)] // the discriminant of a repr(u32) enum
+    pub const fn value(self) -> u32 {
+        self as u32
+    }
+}
+
+/// SEAMLDR_PARAMS: 4096 bytes in a page of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SeamldrParams {
+    /// 0: version of this structure, 0.
+    pub version: U32,
+    /// 4: see [`Scenario`].
+    pub scenario: U32,
+    /// 8: physical address of the SIGSTRUCT's page.
+    pub sigstruct_pa: U64,
+    /// 16: zero.
+    pub reserved: [u8; 104],
+    /// 120: pages of the image.
+    pub num_module_pages: U64,
+    /// 128: physical address of each page.
+    pub module_page_pa: [U64; MAX_MODULE_PAGES],
+}
+
+assert_layout!(SeamldrParams, PAGE_SIZE, {
+    version: 0, scenario: 4, sigstruct_pa: 8, reserved: 16, num_module_pages: 120, module_page_pa: 128,
+});

@@ -1,0 +1,69 @@
+//! What SEAMLDR.SEAMINFO writes.
+
+use super::assert_layout;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Sockets that the platform table has room for.
+pub const MAX_SOCKETS: usize = 8;
+
+/// A range of convertible memory: one that the platform allows to be used for TDs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Cmr {
+    /// 0: physical address.
+    pub base: U64,
+    /// 8: bytes; 0 for an unused entry.
+    pub size: U64,
+}
+
+assert_layout!(Cmr, 16, { base: 0, size: 8 });
+
+/// P_SYSINFO, the first 2048 bytes: the platform as firmware's MCHECK found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PSysInfo {
+    /// 0: version of this structure.
+    pub version: U64,
+    /// 8: logical processors on the platform. P-SEAMLDR and the TDX module wait for every one of them.
+    pub tot_num_lps: U32,
+    /// 12: sockets.
+    pub tot_num_sockets: U32,
+    /// 16: CPUID.1:EAX of each socket.
+    pub socket_cpuid: [U32; MAX_SOCKETS],
+    /// 48: physical address of P-SEAMLDR's own range, the last part of the SEAM range.
+    pub p_seamldr_base: U64,
+    /// 56: its size in bytes.
+    pub p_seamldr_size: U64,
+    /// 64: not zero if there is no second SMRR.
+    pub smrr2_not_supported: u8,
+    /// 65: not zero if TDX runs without integrity protection ("tdx_ac").
+    pub tdx_without_integrity: u8,
+    /// 66: reserved.
+    pub reserved0: [u8; 62],
+    /// 128: convertible memory.
+    pub cmrs: [Cmr; 32],
+    /// 640: reserved.
+    pub reserved1: [u8; 1408],
+}
+
+assert_layout!(PSysInfo, 2048, {
+    version: 0, tot_num_lps: 8, tot_num_sockets: 12, socket_cpuid: 16, p_seamldr_base: 48, p_seamldr_size: 56,
+    smrr2_not_supported: 64, tdx_without_integrity: 65, reserved0: 66, cmrs: 128, reserved1: 640,
+});
+
+impl PSysInfo {
+    /// CPUID.1:EAX of each socket there is.
+    #[must_use]
+    pub fn sockets(&self) -> &[U32] {
+        let count = usize::try_from(self.tot_num_sockets.get()).unwrap_or(MAX_SOCKETS).min(MAX_SOCKETS);
+        self.socket_cpuid.get(..count).unwrap_or(&self.socket_cpuid)
+    }
+}
+
+/// Room for a [`PSysInfo`], aligned as SEAMLDR.SEAMINFO wants it. Too large for a kernel's stack.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable)]
+#[repr(C, align(2048))]
+pub struct PSysInfoBuffer(pub PSysInfo);

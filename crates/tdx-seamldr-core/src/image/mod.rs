@@ -1,0 +1,252 @@
+//! The image file: both forms of it, read and written.
+//!
+//! | | `tdx_blob` v1 | `tdx_image` v2 |
+//! |---|---|---|
+//! | version | 0x0100 | 0x0200 |
+//! | who uses it | Intel's releases, Linux patches up to v8 | Linux 7.2 |
+//! | header | 4096 bytes | 4096 bytes |
+//! | sizes | offset of the module, length of the file | page counts |
+//! | checksum | the file's 16-bit words add up to 0 | rule not published; 0 is written, anything is taken |
+//!
+//! In both the SIGSTRUCT area follows the header, and the module's binary follows that.
+
+mod error;
+mod header;
+mod write;
+
+pub use error::{ImageError, Need};
+pub use write::{ImageParts, WriteError};
+
+use core::fmt;
+
+use zerocopy::little_endian::U16;
+use zerocopy::FromBytes;
+
+use crate::abi::{SeamSigstruct, MAX_MODULE_PAGES, PAGE_SIZE};
+use header::{Header, HeaderV1, HeaderV2, SIGNATURE};
+
+/// Which of the two forms a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageFormat {
+    /// `tdx_blob`, version 0x0100.
+    BlobV1,
+    /// `tdx_image`, version 0x0200.
+    ImageV2,
+}
+
+impl ImageFormat {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::BlobV1, Self::ImageV2];
+
+    /// The version number in the header.
+    #[must_use]
+    pub const fn version(self) -> u16 {
+        match self {
+            Self::BlobV1 => 0x0100,
+            Self::ImageV2 => 0x0200,
+        }
+    }
+
+    /// The format with this version number.
+    #[must_use]
+    pub const fn from_version(version: u16) -> Option<Self> {
+        match version {
+            0x0100 => Some(Self::BlobV1),
+            0x0200 => Some(Self::ImageV2),
+            _ => None,
+        }
+    }
+
+    /// What Linux calls the structure.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BlobV1 => "tdx_blob",
+            Self::ImageV2 => "tdx_image",
+        }
+    }
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the checksum field says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Checksum {
+    /// All 16-bit words of the file add up to 0.
+    Ok,
+    /// The field is 0 in a format for which no rule is published.
+    Zero,
+    /// The words add up to something else. In v1 this is an error; in v2 it may follow a rule that nobody has published.
+    Bad {
+        /// What is in the field.
+        found: u16,
+        /// What would make the sum 0.
+        wanted: u16,
+    },
+}
+
+/// An image file that keeps every rule of its format, as views into the caller's bytes.
+#[derive(Clone, Copy)]
+pub struct TdxImage<'a> {
+    format: ImageFormat,
+    bytes: &'a [u8],
+    sigstruct: &'a SeamSigstruct,
+    sigstruct_area: &'a [u8],
+    module: &'a [u8],
+}
+
+impl fmt::Debug for TdxImage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TdxImage")
+            .field("format", &self.format)
+            .field("length", &self.bytes.len())
+            .field("sigstruct_pages", &self.sigstruct_pages())
+            .field("module_pages", &self.module_pages())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> TdxImage<'a> {
+    /// Reads a file of either format, by all its rules, those included that the Linux kernel skips.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the bytes break.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let image = Self::parse_without_checksum(bytes)?;
+        if image.format == ImageFormat::BlobV1 {
+            if let Checksum::Bad { found, wanted } = image.checksum() {
+                return Err(ImageError::Checksum { found, wanted });
+            }
+        }
+        Ok(image)
+    }
+
+    /// Reads a file by all its rules but for the checksum of v1, which takes longer than all the rest: for showing what is
+    /// in a damaged file, and for callers that verify signature and hash anyway.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the bytes break.
+    pub fn parse_without_checksum(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let (header, payload) = Header::ref_from_prefix(bytes)
+            .map_err(|_| ImageError::TooShort { found: bytes.len(), wanted: PAGE_SIZE })?;
+        let version = header.version.get();
+        let format = ImageFormat::from_version(version).ok_or(ImageError::Version { found: version })?;
+        let (signature, sigstruct_len) = match format {
+            ImageFormat::BlobV1 => {
+                let fields: &HeaderV1 = zerocopy::transmute_ref!(&header.fields);
+                (fields.signature, fields.sigstruct_len(bytes.len())?)
+            }
+            ImageFormat::ImageV2 => {
+                let fields: &HeaderV2 = zerocopy::transmute_ref!(&header.fields);
+                (fields.signature, fields.sigstruct_len(bytes.len())?)
+            }
+        };
+        if signature != SIGNATURE {
+            return Err(ImageError::Signature { found: signature });
+        }
+        if let Some(offset) = header.first_reserved_not_zero() {
+            let found = usize::try_from(offset).ok().and_then(|at| bytes.get(at)).copied().unwrap_or_default();
+            return Err(ImageError::ReservedNotZero { offset, found });
+        }
+        let (sigstruct_area, module) = payload
+            .split_at_checked(sigstruct_len)
+            .ok_or(ImageError::TooShort { found: bytes.len(), wanted: sigstruct_len.saturating_add(PAGE_SIZE) })?;
+        let (sigstruct, _) = SeamSigstruct::ref_from_prefix(sigstruct_area)
+            .map_err(|_| ImageError::SigstructPages { found: 0, wanted: Need::AtLeast(1) })?;
+        match module.len() {
+            0 => return Err(ImageError::ModulePages { found: 0, wanted: Need::AtLeast(1) }),
+            len if len % PAGE_SIZE != 0 => return Err(ImageError::ModuleLength { found: len }),
+            len if len / PAGE_SIZE > MAX_MODULE_PAGES => {
+                return Err(ImageError::ModulePages { found: pages(len), wanted: Need::AtMost(pages_limit()) })
+            }
+            _ => {}
+        }
+        Ok(Self { format, bytes, sigstruct, sigstruct_area, module })
+    }
+
+    /// The file's form.
+    #[must_use]
+    pub const fn format(&self) -> ImageFormat {
+        self.format
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The SIGSTRUCT: the first 2048 bytes of its area. Nothing in it has been checked.
+    #[must_use]
+    pub const fn sigstruct(&self) -> &'a SeamSigstruct {
+        self.sigstruct
+    }
+
+    /// The whole area of the SIGSTRUCT, a number of 4 KiB pages.
+    #[must_use]
+    pub const fn sigstruct_area(&self) -> &'a [u8] {
+        self.sigstruct_area
+    }
+
+    /// 4 KiB pages of the SIGSTRUCT area. SEAMLDR.INSTALL takes 1.
+    #[must_use]
+    pub fn sigstruct_pages(&self) -> u32 {
+        pages(self.sigstruct_area.len())
+    }
+
+    /// The module's binary: 1 to 496 pages of 4 KiB.
+    #[must_use]
+    pub const fn module(&self) -> &'a [u8] {
+        self.module
+    }
+
+    /// 4 KiB pages of the module's binary.
+    #[must_use]
+    pub fn module_pages(&self) -> u32 {
+        pages(self.module.len())
+    }
+
+    /// Adds up the file to see what its checksum is worth.
+    #[must_use]
+    pub fn checksum(&self) -> Checksum {
+        let found = Header::ref_from_prefix(self.bytes).map_or(0, |(header, _)| header.checksum.get());
+        match (sum16(self.bytes), self.format) {
+            (0, ImageFormat::BlobV1) => Checksum::Ok,
+            (_, ImageFormat::ImageV2) if found == 0 => Checksum::Zero,
+            (0, _) => Checksum::Ok,
+            (sum, _) => Checksum::Bad { found, wanted: found.wrapping_sub(sum) },
+        }
+    }
+
+    /// What the file is made of, for writing it again.
+    #[must_use]
+    pub const fn parts(&self) -> ImageParts<'a> {
+        ImageParts { sigstruct: self.sigstruct_area, module: self.module }
+    }
+}
+
+/// The sum of all little-endian 16-bit words; an odd last byte counts as a word with 0 above it.
+fn sum16(bytes: &[u8]) -> u16 {
+    let (words, rest) = <[U16]>::ref_from_prefix_with_elems(bytes, bytes.len() / 2).unwrap_or((&[], &[]));
+    let odd = rest.first().copied().map_or(0, u16::from);
+    words.iter().fold(odd, |sum, word| sum.wrapping_add(word.get()))
+}
+
+/// Whole 4 KiB pages in so many bytes, which the caller knows to fit.
+fn pages(len: usize) -> u32 {
+    u32::try_from(len / PAGE_SIZE).unwrap_or(u32::MAX)
+}
+
+#[allow(clippy::as_conversions)] // 496
+const fn pages_limit() -> u32 {
+    MAX_MODULE_PAGES as u32
+}
+
+#[cfg(test)]
+mod tests;

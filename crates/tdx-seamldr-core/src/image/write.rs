@@ -1,0 +1,148 @@
+//! Writes image files.
+
+use core::fmt;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::FromBytes;
+
+use super::header::{Header, HeaderV1, HeaderV2, SIGNATURE};
+use super::{pages, pages_limit, sum16, ImageFormat, Need};
+use crate::abi::{MAX_MODULE_PAGES, PAGE_SIZE};
+
+/// What an image file is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageParts<'a> {
+    /// The SIGSTRUCT; filled up with zeros to a whole number of 4 KiB pages.
+    pub sigstruct: &'a [u8],
+    /// The module's binary, 1 to 496 pages of 4 KiB.
+    pub module: &'a [u8],
+}
+
+/// Why no file can be made of these parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The SIGSTRUCT is shorter than 2048 bytes.
+    SigstructLength {
+        /// Its bytes.
+        found: usize,
+    },
+    /// The module is not a number of whole pages. It is not filled up: its hash would be another one.
+    ModuleLength {
+        /// Its bytes.
+        found: usize,
+    },
+    /// The module has too few pages, or too many.
+    ModulePages {
+        /// Its pages.
+        found: u32,
+        /// How many it has to have.
+        wanted: Need,
+    },
+    /// The file would be longer than its header can say.
+    TooLong,
+    /// The buffer is not as long as the file.
+    Buffer {
+        /// Bytes of the buffer.
+        found: usize,
+        /// Bytes of the file.
+        wanted: usize,
+    },
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SigstructLength { found } => {
+                write!(f, "the SIGSTRUCT has {found} bytes, but should have at least 2048")
+            }
+            Self::ModuleLength { found } => {
+                write!(f, "the module has {found} bytes, but should have a multiple of 4096")
+            }
+            Self::ModulePages { found, wanted } => {
+                write!(f, "the module has {found} pages, but should have {wanted}")
+            }
+            Self::TooLong => f.write_str("the file would have more bytes than its header can say"),
+            Self::Buffer { found, wanted } => {
+                write!(f, "the buffer has {found} bytes, but the file needs exactly {wanted}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for WriteError {}
+
+impl ImageParts<'_> {
+    /// Bytes of the file, the same in both formats.
+    ///
+    /// # Errors
+    ///
+    /// No file can be made of these parts.
+    pub fn file_len(&self) -> Result<usize, WriteError> {
+        if self.sigstruct.len() < crate::abi::SeamSigstruct::SIZE {
+            return Err(WriteError::SigstructLength { found: self.sigstruct.len() });
+        }
+        match self.module.len() {
+            0 => return Err(WriteError::ModulePages { found: 0, wanted: Need::AtLeast(1) }),
+            len if len % PAGE_SIZE != 0 => return Err(WriteError::ModuleLength { found: len }),
+            len if len / PAGE_SIZE > MAX_MODULE_PAGES => {
+                return Err(WriteError::ModulePages { found: pages(len), wanted: Need::AtMost(pages_limit()) })
+            }
+            _ => {}
+        }
+        self.sigstruct_len()
+            .and_then(|len| len.checked_add(self.module.len())?.checked_add(PAGE_SIZE))
+            .filter(|len| u32::try_from(*len).is_ok())
+            .ok_or(WriteError::TooLong)
+    }
+
+    /// Writes the file into `out`, which has to be [`file_len`](Self::file_len) bytes long. v1 gets its checksum, v2 gets 0.
+    ///
+    /// # Errors
+    ///
+    /// No file can be made of these parts, or `out` has another length. `out` then holds what it held before.
+    pub fn write(&self, format: ImageFormat, out: &mut [u8]) -> Result<(), WriteError> {
+        let file_len = self.file_len()?;
+        let wrong_buffer = WriteError::Buffer { found: out.len(), wanted: file_len };
+        let sigstruct_len = self.sigstruct_len().ok_or(WriteError::TooLong)?;
+        let (Ok(length), Ok(sigstruct_end)) = (u32::try_from(file_len), u32::try_from(sigstruct_len)) else {
+            return Err(WriteError::TooLong);
+        };
+        if out.len() != file_len {
+            return Err(wrong_buffer);
+        }
+        let (header, payload) = Header::mut_from_prefix(out).map_err(|_| wrong_buffer)?;
+        let (sigstruct_area, module) = payload.split_at_mut_checked(sigstruct_len).ok_or(wrong_buffer)?;
+        let (sigstruct, padding) = sigstruct_area.split_at_mut_checked(self.sigstruct.len()).ok_or(wrong_buffer)?;
+
+        zerocopy::FromZeros::zero(header);
+        header.version = U16::new(format.version());
+        header.fields = match format {
+            ImageFormat::BlobV1 => zerocopy::transmute!(HeaderV1 {
+                offset_of_module: U32::new(sigstruct_end.wrapping_add(4096)), // below `length`
+                signature: SIGNATURE,
+                length: U32::new(length),
+            }),
+            ImageFormat::ImageV2 => zerocopy::transmute!(HeaderV2 {
+                signature: SIGNATURE,
+                sigstruct_nr_pages: U32::new(pages(sigstruct_len)),
+                module_nr_pages: U32::new(pages(self.module.len())),
+            }),
+        };
+        sigstruct.copy_from_slice(self.sigstruct);
+        padding.fill(0);
+        module.copy_from_slice(self.module);
+        if format == ImageFormat::BlobV1 {
+            let sum = sum16(out);
+            if let Ok((header, _)) = Header::mut_from_prefix(out) {
+                header.checksum = U16::new(sum.wrapping_neg());
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the SIGSTRUCT area.
+    fn sigstruct_len(&self) -> Option<usize> {
+        self.sigstruct.len().checked_next_multiple_of(PAGE_SIZE)
+    }
+}

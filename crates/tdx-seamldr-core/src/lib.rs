@@ -1,0 +1,57 @@
+//! Replace the Intel TDX module of a running host: everything that a kernel or a hypervisor embeds for it.
+//!
+//! The way of an update, in one direction:
+//!
+//! ```text
+//! bytes --TdxImage::parse--> TdxImage --preflight--> may it run here?
+//!       --InstallRequest::build--> SEAMLDR_PARAMS --Update, on every LP--> SeamcallBackend --> Outcome
+//! ```
+//!
+//! - [`abi`]: leaves, status codes and structures as Intel defines them.
+//! - [`image`]: both forms of the image file, read and written.
+//! - [`preflight`]: every reason for a refusal that can be known before anything is shut down.
+//! - [`Seamldr`] and [`TdxModule`]: the calls, typed, over a [`SeamcallBackend`] that the embedder brings.
+//! - [`update`]: the per-CPU machine, and the [`update::Outcome`] that every path ends in.
+//!
+//! No allocation, no panic, no floating point; unsafe code only where SEAMCALL is made. What the embedder brings are small
+//! traits: [`SeamcallBackend`] executes the instruction, [`Lock`] keeps all CPUs but one out of P-SEAMLDR, [`Host`] knows
+//! CPUs and addresses, [`Crypto`] verifies signatures.
+#![no_std]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::as_conversions
+    )
+)]
+
+pub mod abi;
+mod addr;
+mod backend;
+mod crypto;
+mod host;
+pub mod image;
+mod lock;
+mod module_state;
+mod params;
+pub mod preflight;
+mod seamldr;
+mod tdx_module;
+pub mod update;
+
+pub use addr::{PageAddr, PhysAddr};
+pub use backend::{SeamcallBackend, SeamcallRegs, Trap};
+pub use crypto::{Crypto, CryptoUnavailable, Sha384Digest, INTEL_PRODUCTION_SIGNER};
+pub use host::{Host, Patience};
+pub use image::TdxImage;
+#[cfg(feature = "spin")]
+pub use lock::SpinLock;
+pub use lock::Lock;
+pub use module_state::{ModuleState, SysInit};
+pub use params::{BuildError, InstallRequest, Part};
+pub use seamldr::{CurrentVmcs, InstallError, Seamldr, SeamldrError, VmcsErratum};
+pub use tdx_module::{FieldRead, TdxError, TdxModule, TdxVersion};

@@ -1,0 +1,127 @@
+//! What software remembers about the TDX module: which steps of its initialisation are done, and on which LPs.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Who does TDH.SYS.INIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SysInit {
+    /// The caller, who then reports by [`ModuleState::finish_sys_init`].
+    Claimed,
+    /// Another LP is at it.
+    Running,
+    /// It is done.
+    Done,
+}
+
+const DOWN: u32 = 0;
+const SYS_INIT_RUNNING: u32 = 1;
+const SYS_INIT_DONE: u32 = 2;
+const READY: u32 = 3;
+
+/// The embedder's memory of the module's state, shared by all LPs and kept from one update to the next.
+///
+/// It has one bit for each LP that could ever come online, not only for those that are: when a module is shut down, an LP
+/// that is offline has to forget, too, that it was initialised.
+#[derive(Debug)]
+pub struct ModuleState<'a> {
+    phase: AtomicU32,
+    lp_initialized: &'a [AtomicU64],
+}
+
+impl<'a> ModuleState<'a> {
+    /// The state of a module that is not initialised. `lp_initialized` has a bit for each possible LP, 64 to a word.
+    #[must_use]
+    pub const fn new(lp_initialized: &'a [AtomicU64]) -> Self {
+        Self { phase: AtomicU32::new(DOWN), lp_initialized }
+    }
+
+    /// Whether there is a bit for this LP.
+    #[must_use]
+    pub fn covers(&self, lp: u32) -> bool {
+        self.slot(lp).is_some()
+    }
+
+    /// Forgets everything, on all LPs: the module has been shut down.
+    pub fn reset(&self) {
+        for word in self.lp_initialized {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.phase.store(DOWN, Ordering::Release);
+    }
+
+    /// Asks who does TDH.SYS.INIT. Of all LPs that ask, one gets [`SysInit::Claimed`].
+    #[must_use]
+    pub fn begin_sys_init(&self) -> SysInit {
+        match self.phase.compare_exchange(DOWN, SYS_INIT_RUNNING, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => SysInit::Claimed,
+            Err(SYS_INIT_RUNNING) => SysInit::Running,
+            Err(_) => SysInit::Done,
+        }
+    }
+
+    /// Reports the end of TDH.SYS.INIT. A failed one may be claimed again.
+    pub fn finish_sys_init(&self, succeeded: bool) {
+        self.phase.store(if succeeded { SYS_INIT_DONE } else { DOWN }, Ordering::Release);
+    }
+
+    /// Remembers that this LP is initialised.
+    pub fn set_lp_initialized(&self, lp: u32) {
+        if let Some((word, bit)) = self.slot(lp) {
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    /// Whether this LP is initialised.
+    #[must_use]
+    pub fn is_lp_initialized(&self, lp: u32) -> bool {
+        self.slot(lp).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    }
+
+    /// Remembers that the module is ready: after TDH.SYS.UPDATE, or after its first configuration.
+    pub fn set_ready(&self) {
+        self.phase.store(READY, Ordering::Release);
+    }
+
+    /// Whether the module is ready, and TDs can run.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == READY
+    }
+
+    fn slot(&self, lp: u32) -> Option<(&AtomicU64, u64)> {
+        let word = self.lp_initialized.get(usize::try_from(lp >> 6).ok()?)?;
+        Some((word, 1 << (lp & 63)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_all_lps_does_sys_init() {
+        let words = [const { AtomicU64::new(0) }; 1];
+        let state = ModuleState::new(&words);
+        assert_eq!(state.begin_sys_init(), SysInit::Claimed);
+        assert_eq!(state.begin_sys_init(), SysInit::Running);
+        state.finish_sys_init(false);
+        assert_eq!(state.begin_sys_init(), SysInit::Claimed, "a failed one is repeated");
+        state.finish_sys_init(true);
+        assert_eq!(state.begin_sys_init(), SysInit::Done);
+    }
+
+    #[test]
+    fn reset_forgets_offline_lps_too() {
+        let words = [const { AtomicU64::new(0) }; 2];
+        let state = ModuleState::new(&words);
+        state.set_lp_initialized(0);
+        state.set_lp_initialized(127);
+        state.set_ready();
+        assert!(state.is_lp_initialized(127) && state.is_ready());
+        state.reset();
+        assert!(!state.is_lp_initialized(0) && !state.is_lp_initialized(127) && !state.is_ready());
+        assert!(!state.covers(128));
+        state.set_lp_initialized(128);
+        assert!(!state.is_lp_initialized(128));
+    }
+}

@@ -1,0 +1,580 @@
+//! Every reason for a refusal that can be known before anything is shut down.
+//!
+//! Linux checks the framing of a file and shuts the running module down; P-SEAMLDR then looks at the image for the first
+//! time, and if it refuses, the TDs are gone. [`preflight`] asks the same questions beforehand. It reports every reason, each
+//! with the value found and the value wanted, and says what it could not find out.
+
+use core::fmt;
+
+use crate::abi::{PSysInfo, SeamSigstruct, SeamldrInfo, Svn, TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID};
+use crate::abi::{MAX_CPUID_ENTRIES, PAGE_SIZE};
+use crate::{Crypto, Sha384Digest, TdxImage};
+
+/// Bytes of the 32 fault wrappers in an image: one of 16 bytes for each exception vector.
+const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
+
+/// The handoff versions that a module writes and takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoffRange {
+    /// The highest.
+    pub module_hv: u16,
+    /// The lowest.
+    pub min_update_hv: u16,
+    /// The module writes its highest version only.
+    pub no_downgrade: bool,
+}
+
+impl HandoffRange {
+    /// The highest version that a running module with this range can write and the module of `new` can take.
+    #[must_use]
+    pub fn negotiate(&self, new: &SeamSigstruct) -> Option<u16> {
+        let lowest_written = if self.no_downgrade { self.module_hv } else { self.min_update_hv };
+        let common = self.module_hv.min(new.module_hv.get());
+        (common >= lowest_written && common >= new.min_update_hv.get()).then_some(common)
+    }
+}
+
+/// What is known about the platform and the module that runs on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// From SEAMLDR.INFO. Making that call also refreshes a remembered number of 0 remaining updates.
+    pub info: &'a SeamldrInfo,
+    /// From SEAMLDR.SEAMINFO.
+    pub sysinfo: &'a PSysInfo,
+    /// How many LPs are going to take part.
+    pub num_lps: u32,
+    /// TDX_FEATURES0 of the running module.
+    pub features0: Option<TdxFeatures0>,
+    /// Handoff versions of the running module.
+    pub handoff: Option<HandoffRange>,
+    /// Whether the platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
+    pub debug_unlocked: Option<bool>,
+    /// The signer that P-SEAMLDR trusts: [`INTEL_PRODUCTION_SIGNER`](crate::INTEL_PRODUCTION_SIGNER), but for simulations.
+    pub signer: &'a Sha384Digest,
+}
+
+/// A field of the SIGSTRUCT that has one right value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldMismatch {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub found: u64,
+    /// The right value.
+    pub wanted: u64,
+}
+
+/// One reason why an update would be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The SIGSTRUCT area has this many pages, instead of 1.
+    SigstructPages(u32),
+    /// A field of the SIGSTRUCT is wrong.
+    SigstructField(FieldMismatch),
+    /// A reserved byte of the SIGSTRUCT, at this offset, is not zero.
+    SigstructReserved(u32),
+    /// The list of CPUs announces more entries than it has room for.
+    CpuListLength(u32),
+    /// The new module's lowest handoff version is above its highest.
+    HandoffVersionsReversed {
+        /// The lowest.
+        min_update_hv: u16,
+        /// The highest.
+        module_hv: u16,
+    },
+    /// The offset of GDT and IDT is not a multiple of 4096.
+    GdtOffsetMisaligned(u32),
+    /// One of the offsets of GDT and fault wrappers is 0 and the other one is not.
+    GdtWithoutFaultWrapper {
+        /// Offset of GDT and IDT.
+        gdt_idt: u32,
+        /// Offset of the fault wrappers.
+        fault_wrapper: u32,
+    },
+    /// GDT and IDT do not lie inside the image.
+    GdtOutside {
+        /// Their offset.
+        found: u32,
+        /// The highest offset possible.
+        limit: u32,
+    },
+    /// The fault wrappers do not lie inside the image.
+    FaultWrapperOutside {
+        /// Their offset.
+        found: u32,
+        /// The highest offset possible.
+        limit: u32,
+    },
+    /// The SIGSTRUCT was signed by another key; this is the digest of its modulus.
+    Signer(Sha384Digest),
+    /// The signature is not the signer's over this SIGSTRUCT.
+    Signature,
+    /// The image does not have the hash that was signed; this is the one it has.
+    ImageHash(Sha384Digest),
+    /// A debug module, on a platform that is not unlocked.
+    DebugModule,
+    /// The module belongs to another line than the running one.
+    MajorSvn {
+        /// The image's.
+        found: Svn,
+        /// The running module's.
+        running: Svn,
+    },
+    /// The module is older than the running one.
+    MinorSvn {
+        /// The image's.
+        found: Svn,
+        /// The running module's.
+        running: Svn,
+    },
+    /// This socket's processor, given by CPUID.1:EAX, is not in the image's list.
+    Cpu {
+        /// The socket's number.
+        socket: u32,
+        /// Its processor.
+        cpuid: u32,
+    },
+    /// A production module without a list of CPUs.
+    NoCpuList,
+    /// P-SEAMLDR can put no more modules in place before a reboot.
+    NoRemainingUpdates,
+    /// No module runs that could hand anything over.
+    NoModule,
+    /// P-SEAMLDR waits for every LP of the platform, but not all of them take part.
+    LpsMissing {
+        /// LPs that take part.
+        found: u32,
+        /// LPs of the platform.
+        wanted: u32,
+    },
+    /// The running module cannot hand its TDs over.
+    NotTdPreserving(TdxFeatures0),
+    /// No handoff version suits both modules.
+    HandoffVersion {
+        /// What the running module writes.
+        running: HandoffRange,
+        /// The lowest that the new module takes.
+        min_update_hv: u16,
+        /// The highest that the new module takes.
+        module_hv: u16,
+    },
+    /// The very module that runs already.
+    SameModule,
+}
+
+/// What could not be found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// The cryptography provider could not compute the signer's digest.
+    Signer,
+    /// The cryptography provider could not verify the signature.
+    Signature,
+    /// The cryptography provider could not hash the image.
+    ImageHash,
+    /// Whether the platform is unlocked for debug modules; asked for debug modules only.
+    DebugUnlocked,
+    /// What the running module can do.
+    Features,
+    /// Which handoff versions the running module writes.
+    HandoffVersions,
+}
+
+/// Something that preflight has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The update would be refused.
+    Refusal(Refusal),
+    /// This could not be checked.
+    Unknown(Unknown),
+}
+
+/// What the caller decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Install the module that runs already once more. It uses up one of the remaining updates.
+    pub allow_same_module: bool,
+}
+
+/// What preflight came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Reasons for a refusal.
+    pub refusals: u32,
+    /// Questions without an answer.
+    pub unknowns: u32,
+}
+
+impl Verdict {
+    /// Nothing speaks against the update, and everything could be checked.
+    #[must_use]
+    pub const fn passed(&self) -> bool {
+        self.refusals == 0 && self.unknowns == 0
+    }
+}
+
+/// Asks everything that P-SEAMLDR and the new module will ask of this image on this platform. Every finding goes to
+/// `report`, in the order in which P-SEAMLDR would come upon it.
+pub fn preflight<C: Crypto + ?Sized>(
+    image: &TdxImage<'_>,
+    facts: &Facts<'_>,
+    crypto: &C,
+    policy: Policy,
+    report: &mut dyn FnMut(Finding),
+) -> Verdict {
+    let mut preflight = Preflight { report, verdict: Verdict { refusals: 0, unknowns: 0 } };
+    let sigstruct = image.sigstruct();
+    preflight.platform(facts);
+    preflight.sigstruct_form(image, facts);
+    preflight.signer(sigstruct, facts, crypto);
+    preflight.fitness(sigstruct, facts);
+    preflight.ranges(image);
+    preflight.cpus(sigstruct, facts);
+    preflight.signature(sigstruct, crypto);
+    preflight.handoff(sigstruct, facts);
+    preflight.image_hash(image, crypto);
+    let running = &facts.info.seamextend;
+    if running.mrseam == sigstruct.seamhash {
+        preflight.refuse_if(!policy.allow_same_module, Refusal::SameModule);
+    }
+    preflight.verdict
+}
+
+struct Preflight<'r> {
+    report: &'r mut dyn FnMut(Finding),
+    verdict: Verdict,
+}
+
+impl Preflight<'_> {
+    fn refuse(&mut self, refusal: Refusal) {
+        self.verdict.refusals = self.verdict.refusals.saturating_add(1);
+        (self.report)(Finding::Refusal(refusal));
+    }
+
+    fn refuse_if(&mut self, refused: bool, refusal: Refusal) {
+        if refused {
+            self.refuse(refusal);
+        }
+    }
+
+    fn unknown(&mut self, unknown: Unknown) {
+        self.verdict.unknowns = self.verdict.unknowns.saturating_add(1);
+        (self.report)(Finding::Unknown(unknown));
+    }
+
+    /// What does not depend on the image.
+    fn platform(&mut self, facts: &Facts<'_>) {
+        self.refuse_if(facts.info.seamextend.seam_ready == 0, Refusal::NoModule);
+        match facts.features0 {
+            None => self.unknown(Unknown::Features),
+            Some(features) => self.refuse_if(
+                !features.contains(TdxFeatures0::TD_PRESERVING),
+                Refusal::NotTdPreserving(features),
+            ),
+        }
+        let wanted = facts.sysinfo.tot_num_lps.get();
+        self.refuse_if(facts.num_lps != wanted, Refusal::LpsMissing { found: facts.num_lps, wanted });
+        self.refuse_if(facts.info.num_remaining_updates.get() == 0, Refusal::NoRemainingUpdates);
+    }
+
+    /// SEAMLDR.INSTALL, steps 13 to 18.
+    fn sigstruct_form(&mut self, image: &TdxImage<'_>, facts: &Facts<'_>) {
+        let sigstruct = image.sigstruct();
+        self.refuse_if(image.sigstruct_pages() != 1, Refusal::SigstructPages(image.sigstruct_pages()));
+
+        // The 2.0 modules use what 1.5 calls reserved3, and 2.0 loaders take it.
+        let reserved3: &[u8] = if facts.info.major.get() < 2 { &sigstruct.reserved3 } else { &[] };
+        let reserved: [(u32, &[u8]); 4] = [
+            (40, &sigstruct.reserved0),
+            (978, &sigstruct.reserved1),
+            (989, core::slice::from_ref(&sigstruct.reserved2)),
+            (1000, reserved3),
+        ];
+        for (start, bytes) in reserved {
+            if let Some((offset, _)) = (start..).zip(bytes).find(|(_, byte)| **byte != 0) {
+                self.refuse(Refusal::SigstructReserved(offset));
+            }
+        }
+
+        let module_type = sigstruct.module_type.get() & !SeamSigstruct::MODULE_TYPE_DEBUG;
+        let fields = [
+            ("header_type", sigstruct.header_type.get(), 6),
+            ("header_length", sigstruct.header_length.get(), 0xe1),
+            ("header_version", sigstruct.header_version.get(), 0x10000),
+            ("key_size", sigstruct.key_size.get(), 0x60),
+            ("exponent_size", sigstruct.exponent_size.get(), 1),
+            ("modulus_size", sigstruct.modulus_size.get(), 0x60),
+            ("module_vendor", sigstruct.module_vendor.get(), INTEL_VENDOR_ID),
+            ("module_type", module_type, 0),
+            ("size", sigstruct.size.get(), 0x200),
+            ("exponent", sigstruct.exponent.get(), 0x10001),
+        ];
+        for (name, found, wanted) in fields {
+            self.field(name, found.into(), wanted.into());
+        }
+        self.field("attributes", sigstruct.attributes.get(), 0);
+
+        let entries = sigstruct.cpuid_table_size.get();
+        let too_many = usize::try_from(entries).map_or(true, |entries| entries > MAX_CPUID_ENTRIES);
+        self.refuse_if(too_many, Refusal::CpuListLength(entries));
+
+        let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
+        self.refuse_if(
+            min_update_hv > module_hv,
+            Refusal::HandoffVersionsReversed { min_update_hv, module_hv },
+        );
+        let (gdt_idt, fault_wrapper) = (sigstruct.gdt_idt_offset.get(), sigstruct.fault_wrapper_offset.get());
+        self.refuse_if(gdt_idt % 4096 != 0, Refusal::GdtOffsetMisaligned(gdt_idt));
+        self.refuse_if(
+            (gdt_idt == 0) != (fault_wrapper == 0),
+            Refusal::GdtWithoutFaultWrapper { gdt_idt, fault_wrapper },
+        );
+    }
+
+    fn field(&mut self, name: &'static str, found: u64, wanted: u64) {
+        self.refuse_if(found != wanted, Refusal::SigstructField(FieldMismatch { name, found, wanted }));
+    }
+
+    /// Step 19.
+    fn signer<C: Crypto + ?Sized>(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>, crypto: &C) {
+        match crypto.sha384(&[&sigstruct.modulus]) {
+            Ok(found) => self.refuse_if(found != *facts.signer, Refusal::Signer(found)),
+            Err(_) => self.unknown(Unknown::Signer),
+        }
+    }
+
+    /// Steps 20 to 23: debug modules and security versions.
+    fn fitness(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>) {
+        if sigstruct.is_debug() {
+            match facts.debug_unlocked {
+                None => self.unknown(Unknown::DebugUnlocked),
+                Some(unlocked) => self.refuse_if(!unlocked, Refusal::DebugModule),
+            }
+        }
+        let (found, running) = (sigstruct.svn(), facts.info.seamextend.svn());
+        if found.major != running.major {
+            self.refuse(Refusal::MajorSvn { found, running });
+        } else {
+            self.refuse_if(found.minor < running.minor, Refusal::MinorSvn { found, running });
+        }
+    }
+
+    /// Step 24: GDT and fault wrappers inside the image.
+    fn ranges(&mut self, image: &TdxImage<'_>) {
+        let size = u32::try_from(image.module().len()).unwrap_or(u32::MAX);
+        let limit = size.saturating_sub(u32::try_from(PAGE_SIZE).unwrap_or(u32::MAX));
+        let found = image.sigstruct().gdt_idt_offset.get();
+        self.refuse_if(found > limit, Refusal::GdtOutside { found, limit });
+        let limit = size.saturating_sub(FAULT_WRAPPERS_SIZE);
+        let found = image.sigstruct().fault_wrapper_offset.get();
+        self.refuse_if(found > limit, Refusal::FaultWrapperOutside { found, limit });
+    }
+
+    /// Steps 25 and 26.
+    fn cpus(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>) {
+        if sigstruct.cpus().is_empty() {
+            return self.refuse_if(!sigstruct.is_debug(), Refusal::NoCpuList);
+        }
+        for (socket, cpuid) in (0..).zip(facts.sysinfo.sockets()) {
+            let cpuid = cpuid.get();
+            self.refuse_if(!sigstruct.lists_cpu(cpuid), Refusal::Cpu { socket, cpuid });
+        }
+    }
+
+    /// Step 27.
+    fn signature<C: Crypto + ?Sized>(&mut self, sigstruct: &SeamSigstruct, crypto: &C) {
+        let verified = crypto
+            .sha384(&sigstruct.signed_parts())
+            .and_then(|digest| crypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest));
+        match verified {
+            Ok(valid) => self.refuse_if(!valid, Refusal::Signature),
+            Err(_) => self.unknown(Unknown::Signature),
+        }
+    }
+
+    /// Step 31, as far as it is known before there is handoff data.
+    fn handoff(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>) {
+        let Some(running) = facts.handoff else {
+            return self.unknown(Unknown::HandoffVersions);
+        };
+        self.refuse_if(
+            running.negotiate(sigstruct).is_none(),
+            Refusal::HandoffVersion {
+                running,
+                min_update_hv: sigstruct.min_update_hv.get(),
+                module_hv: sigstruct.module_hv.get(),
+            },
+        );
+    }
+
+    /// Step 33.
+    fn image_hash<C: Crypto + ?Sized>(&mut self, image: &TdxImage<'_>, crypto: &C) {
+        match crypto.sha384(&[image.module()]) {
+            Ok(found) => {
+                self.refuse_if(found != image.sigstruct().seamhash, Refusal::ImageHash(found));
+            }
+            Err(_) => self.unknown(Unknown::ImageHash),
+        }
+    }
+}
+
+impl Refusal {
+    /// A name for the reason that does not change from release to release.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SigstructPages(_) => "sigstruct-pages",
+            Self::SigstructField(_) => "sigstruct-field",
+            Self::SigstructReserved(_) => "sigstruct-reserved-not-zero",
+            Self::CpuListLength(_) => "cpu-list-length",
+            Self::HandoffVersionsReversed { .. } => "handoff-versions-reversed",
+            Self::GdtOffsetMisaligned(_) => "gdt-offset-misaligned",
+            Self::GdtWithoutFaultWrapper { .. } => "gdt-without-fault-wrapper",
+            Self::GdtOutside { .. } => "gdt-outside",
+            Self::FaultWrapperOutside { .. } => "fault-wrapper-outside",
+            Self::Signer(_) => "signer",
+            Self::Signature => "signature",
+            Self::ImageHash(_) => "image-hash",
+            Self::DebugModule => "debug-module",
+            Self::MajorSvn { .. } => "major-svn",
+            Self::MinorSvn { .. } => "minor-svn",
+            Self::Cpu { .. } => "cpu",
+            Self::NoCpuList => "no-cpu-list",
+            Self::NoRemainingUpdates => "no-remaining-updates",
+            Self::NoModule => "no-module",
+            Self::LpsMissing { .. } => "lps-missing",
+            Self::NotTdPreserving(_) => "not-td-preserving",
+            Self::HandoffVersion { .. } => "handoff-version",
+            Self::SameModule => "same-module",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SigstructPages(found) => {
+                write!(f, "the SIGSTRUCT area has {found} pages, but P-SEAMLDR takes 1")
+            }
+            Self::SigstructField(FieldMismatch { name, found, wanted }) => {
+                write!(f, "the SIGSTRUCT's {name} is {found:#x}, but should be {wanted:#x}")
+            }
+            Self::SigstructReserved(offset) => {
+                write!(f, "the reserved byte at offset {offset} of the SIGSTRUCT is not 0")
+            }
+            Self::CpuListLength(found) => {
+                write!(f, "the SIGSTRUCT's list of CPUs announces {found} entries, but has room for 255")
+            }
+            Self::HandoffVersionsReversed { min_update_hv, module_hv } => write!(
+                f,
+                "the SIGSTRUCT's lowest handoff version is {min_update_hv}, above its highest, {module_hv}"
+            ),
+            Self::GdtOffsetMisaligned(found) => {
+                write!(f, "the SIGSTRUCT's offset of the GDT is {found:#x}, but should be a multiple of 4096")
+            }
+            Self::GdtWithoutFaultWrapper { gdt_idt, fault_wrapper } => write!(
+                f,
+                "the SIGSTRUCT's offsets of GDT ({gdt_idt:#x}) and fault wrappers ({fault_wrapper:#x}) should both be 0 or neither"
+            ),
+            Self::GdtOutside { found, limit } => {
+                write!(f, "the GDT lies at offset {found:#x} of the image, but should lie at {limit:#x} at most")
+            }
+            Self::FaultWrapperOutside { found, limit } => write!(
+                f,
+                "the fault wrappers lie at offset {found:#x} of the image, but should lie at {limit:#x} at most"
+            ),
+            Self::Signer(found) => {
+                f.write_str("the image is signed by a key that P-SEAMLDR does not trust (SHA-384 of its modulus: ")?;
+                hex(f, found)?;
+                f.write_str(")")
+            }
+            Self::Signature => f.write_str("the signature is not valid: the SIGSTRUCT was changed after it was signed"),
+            Self::ImageHash(found) => {
+                f.write_str("the module was changed after it was signed: its SHA-384 is ")?;
+                hex(f, found)
+            }
+            Self::DebugModule => {
+                f.write_str("this is a debug module, and the platform is not unlocked for debugging")
+            }
+            Self::MajorSvn { found, running } => write!(
+                f,
+                "the image's SVN is {found} and the running module's {running}: the first number has to be the same"
+            ),
+            Self::MinorSvn { found, running } => {
+                write!(f, "the image's SVN is {found}, below the running module's, {running}: no downgrades")
+            }
+            Self::Cpu { socket, cpuid } => write!(
+                f,
+                "the processor {:#010x} of socket {socket} is not in the image's list of CPUs",
+                cpuid & FMS_MASK
+            ),
+            Self::NoCpuList => f.write_str("the image has no list of CPUs, which a production module needs"),
+            Self::NoRemainingUpdates => {
+                f.write_str("no updates remain before the next reboot (0 left, 1 needed)")
+            }
+            Self::NoModule => f.write_str("no module runs that could hand its TDs over"),
+            Self::LpsMissing { found, wanted } => write!(
+                f,
+                "{found} logical processors would take part, but the platform has {wanted}: bring all of them online"
+            ),
+            Self::NotTdPreserving(features) => write!(
+                f,
+                "the running module cannot hand its TDs over: TDX_FEATURES0 is {:#x}, without bit 1",
+                features.bits()
+            ),
+            Self::HandoffVersion { running, min_update_hv, module_hv } => write!(
+                f,
+                "the running module writes handoff versions {} to {}, but the image takes {min_update_hv} to {module_hv}",
+                if running.no_downgrade { running.module_hv } else { running.min_update_hv },
+                running.module_hv
+            ),
+            Self::SameModule => f.write_str("this very module runs already"),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+impl Unknown {
+    /// A name for the question that does not change from release to release.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Signer => "unknown-signer",
+            Self::Signature => "unknown-signature",
+            Self::ImageHash => "unknown-image-hash",
+            Self::DebugUnlocked => "unknown-debug-unlocked",
+            Self::Features => "unknown-features",
+            Self::HandoffVersions => "unknown-handoff-versions",
+        }
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Signer => "the signer could not be checked",
+            Self::Signature => "the signature could not be checked",
+            Self::ImageHash => "the module's hash could not be checked",
+            Self::DebugUnlocked => "it is not known whether the platform is unlocked for debugging",
+            Self::Features => "it is not known what the running module can do",
+            Self::HandoffVersions => "it is not known which handoff versions the running module writes",
+        })
+    }
+}
+
+impl core::error::Error for Unknown {}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refusal(refusal) => refusal.fmt(f),
+            Self::Unknown(unknown) => unknown.fmt(f),
+        }
+    }
+}

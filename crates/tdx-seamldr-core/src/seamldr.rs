@@ -1,0 +1,248 @@
+//! Calls to P-SEAMLDR, one LP at a time.
+
+use core::fmt;
+use core::ptr;
+
+use crate::abi::{PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus};
+use crate::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
+use crate::{Host, InstallRequest, Lock, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
+
+/// What a return from P-SEAMLDR does to the current-VMCS pointer of the LP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CurrentVmcs {
+    /// It stays. A backend that saves and restores it may claim this, too.
+    Preserved,
+    /// It is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A hypervisor that goes on as if nothing had
+    /// happened loses its virtual machines.
+    Invalidated,
+}
+
+impl CurrentVmcs {
+    /// Reads it off IA32_VMX_BASIC (MSR 0x480).
+    #[must_use]
+    pub const fn from_vmx_basic(vmx_basic: u64) -> Self {
+        if vmx_basic & VMX_BASIC_SEAMRET_PRESERVES_VMCS != 0 {
+            Self::Preserved
+        } else {
+            Self::Invalidated
+        }
+    }
+}
+
+/// P-SEAMLDR cannot be called: this CPU loses its current-VMCS pointer on the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmcsErratum;
+
+impl fmt::Display for VmcsErratum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "this CPU loses its current-VMCS pointer when P-SEAMLDR returns (IA32_VMX_BASIC bit 60 is 0, should be 1): \
+             install newer microcode",
+        )
+    }
+}
+
+impl core::error::Error for VmcsErratum {}
+
+/// Why SEAMLDR.INFO, SEAMINFO or SHUTDOWN failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeamldrError {
+    /// The buffer has no physical address.
+    NotMapped,
+    /// The instruction failed.
+    Trap(Trap),
+    /// P-SEAMLDR refused.
+    Status(SeamldrStatus),
+}
+
+impl fmt::Display for SeamldrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped => f.write_str("the buffer for P-SEAMLDR has no physical address"),
+            Self::Trap(trap) => trap.fmt(f),
+            Self::Status(status) => write!(f, "P-SEAMLDR refused: {status}"),
+        }
+    }
+}
+
+impl core::error::Error for SeamldrError {}
+
+/// Why SEAMLDR.INSTALL failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallError {
+    /// The instruction failed.
+    Trap(Trap),
+    /// P-SEAMLDR refused.
+    Refused {
+        /// RAX.
+        status: SeamldrStatus,
+        /// RDX: 0 if the module that was there before is still there, anything else if it is gone.
+        rdx: u64,
+    },
+}
+
+impl InstallError {
+    /// Whether the module that was there before is still there, shut down and with its handoff data, so that another
+    /// session can keep the TDs.
+    #[must_use]
+    pub const fn is_recoverable(&self) -> bool {
+        match self {
+            Self::Trap(_) => true,
+            Self::Refused { rdx, .. } => *rdx == 0,
+        }
+    }
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(trap) => trap.fmt(f),
+            Self::Refused { status, rdx: 0 } => {
+                write!(f, "P-SEAMLDR refused the module and kept the old one (RDX 0): {status}")
+            }
+            Self::Refused { status, rdx } => {
+                write!(f, "P-SEAMLDR failed to install the module and the old one is gone (RDX {rdx}): {status}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for InstallError {}
+
+/// P-SEAMLDR, behind a lock that all LPs share: only one LP may be inside it, a second one gets VMfailInvalid.
+#[derive(Debug)]
+pub struct Seamldr<'a, B: ?Sized, L: ?Sized> {
+    backend: &'a B,
+    lock: &'a L,
+}
+
+impl<B: ?Sized, L: ?Sized> Clone for Seamldr<'_, B, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: ?Sized, L: ?Sized> Copy for Seamldr<'_, B, L> {}
+
+impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
+    /// P-SEAMLDR as `backend` reaches it. The same lock has to be used on all LPs.
+    ///
+    /// # Errors
+    ///
+    /// The CPU has the VMCS erratum, so that P-SEAMLDR must not be called on it.
+    pub const fn new(backend: &'a B, lock: &'a L, current_vmcs: CurrentVmcs) -> Result<Self, VmcsErratum> {
+        match current_vmcs {
+            CurrentVmcs::Preserved => Ok(Self { backend, lock }),
+            CurrentVmcs::Invalidated => Err(VmcsErratum),
+        }
+    }
+
+    /// The backend.
+    #[must_use]
+    pub const fn backend(&self) -> &'a B {
+        self.backend
+    }
+
+    /// One call of any leaf, with the lock held.
+    ///
+    /// # Errors
+    ///
+    /// The instruction itself failed; the status in RAX is the caller's to read.
+    ///
+    /// # Safety
+    ///
+    /// As for [`SeamcallBackend::seamcall`].
+    pub unsafe fn seamldr_call(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        let held = self.lock.acquire();
+        // SAFETY: the caller holds the same contract.
+        let result = unsafe { self.backend.seamcall(regs) };
+        self.lock.release(held);
+        result
+    }
+
+    /// SEAMLDR.INFO: describes the loader and the module it runs. It also makes P-SEAMLDR count the remaining updates
+    /// again if the number it remembers is 0. Slow, and exclusive.
+    ///
+    /// # Errors
+    ///
+    /// The buffer has no physical address, the instruction failed or P-SEAMLDR refused.
+    pub fn info<'b, H: Host + ?Sized>(
+        &self,
+        host: &H,
+        buffer: &'b mut SeamldrInfoBuffer,
+    ) -> Result<&'b SeamldrInfo, SeamldrError> {
+        self.fill(SeamldrLeaf::Info, host, buffer)?;
+        Ok(&buffer.0)
+    }
+
+    /// SEAMLDR.SEAMINFO: copies out the platform table.
+    ///
+    /// # Errors
+    ///
+    /// The buffer has no physical address, the instruction failed or P-SEAMLDR refused.
+    pub fn seam_info<'b, H: Host + ?Sized>(
+        &self,
+        host: &H,
+        buffer: &'b mut PSysInfoBuffer,
+    ) -> Result<&'b PSysInfo, SeamldrError> {
+        self.fill(SeamldrLeaf::SeamInfo, host, buffer)?;
+        Ok(&buffer.0)
+    }
+
+    /// SEAMLDR.INSTALL: this LP's part in a session. Every LP of the platform calls once; the last one's call does all the
+    /// checks and the work, with its own request.
+    ///
+    /// # Errors
+    ///
+    /// See [`InstallError`].
+    pub fn install(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
+        let mut regs =
+            SeamcallRegs { rax: SeamldrLeaf::Install.rax(), rcx: request.params().get().0, ..Default::default() };
+        // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an `InstallRequest` names. It was built
+        // from shared borrows of all of them, which it keeps alive, with addresses that the `Host` vouches for.
+        unsafe { self.seamldr_call(&mut regs) }.map_err(InstallError::Trap)?;
+        match SeamldrStatus(regs.rax) {
+            status if status.is_success() => Ok(()),
+            status => Err(InstallError::Refused { status, rdx: regs.rdx }),
+        }
+    }
+
+    /// SEAMLDR.SHUTDOWN: this LP's part in ending P-SEAMLDR. From the first call on no module can be called or installed
+    /// any more until a reboot.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or P-SEAMLDR refused.
+    pub fn shutdown(&self) -> Result<(), SeamldrError> {
+        // SAFETY: the leaf takes no address.
+        unsafe { self.status_of(SeamldrLeaf::Shutdown, PhysAddr(0)) }
+    }
+
+    /// A call that fills a buffer.
+    fn fill<T: zerocopy::FromBytes, H: Host + ?Sized>(
+        &self,
+        leaf: SeamldrLeaf,
+        host: &H,
+        buffer: &mut T,
+    ) -> Result<(), SeamldrError> {
+        let buffer = ptr::from_mut(buffer);
+        buffer.expose_provenance();
+        let address = host.phys_addr(buffer.cast_const().cast()).ok_or(SeamldrError::NotMapped)?;
+        // SAFETY: the buffer types have the size and the alignment that their leaf writes, any bytes are a value of them
+        // (`FromBytes`), the borrow is exclusive, and `Host` vouches for the address.
+        unsafe { self.status_of(leaf, address) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`SeamcallBackend::seamcall`], with `rcx` as the only operand.
+    unsafe fn status_of(&self, leaf: SeamldrLeaf, rcx: PhysAddr) -> Result<(), SeamldrError> {
+        let mut regs = SeamcallRegs { rax: leaf.rax(), rcx: rcx.0, ..Default::default() };
+        // SAFETY: the caller's.
+        unsafe { self.seamldr_call(&mut regs) }.map_err(SeamldrError::Trap)?;
+        match SeamldrStatus(regs.rax) {
+            status if status.is_success() => Ok(()),
+            status => Err(SeamldrError::Status(status)),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Calls to the TDX module that an update needs.
+
+use core::fmt;
+
+use crate::abi::{FieldId, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
+use crate::{ModuleState, PhysAddr, SeamcallBackend, SeamcallRegs, SysInit, Trap};
+
+/// Tries of a call that the module answers with RND_NO_ENTROPY.
+const ENTROPY_TRIES: u32 = 10;
+
+/// Why a call to the TDX module failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TdxError {
+    /// The instruction failed.
+    Trap(Trap),
+    /// The module refused.
+    Status(TdxStatus),
+}
+
+impl TdxError {
+    /// The status word, or the one that Linux uses for a trap.
+    #[must_use]
+    pub const fn status(self) -> TdxStatus {
+        match self {
+            Self::Trap(trap) => trap.status(),
+            Self::Status(status) => status,
+        }
+    }
+}
+
+impl fmt::Display for TdxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(trap) => trap.fmt(f),
+            Self::Status(status) => write!(f, "the TDX module refused: {status}"),
+        }
+    }
+}
+
+impl core::error::Error for TdxError {}
+
+/// A metadata field as TDH.SYS.RD returned it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldRead {
+    /// RAX, which is not always 0: [`FieldId::NULL`] gives METADATA_FIRST_FIELD_ID_IN_CONTEXT.
+    pub status: TdxStatus,
+    /// The field's value, in R8.
+    pub value: u64,
+    /// The field that follows, in RDX.
+    pub next: FieldId,
+}
+
+/// The version of a TDX module, e.g. 1.5.16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TdxVersion {
+    /// The 1.
+    pub major: u16,
+    /// The 5.
+    pub minor: u16,
+    /// The 16.
+    pub update: u16,
+}
+
+impl fmt::Display for TdxVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{:02}", self.major, self.minor, self.update)
+    }
+}
+
+/// The TDX module that P-SEAMLDR runs.
+#[derive(Debug)]
+pub struct TdxModule<'a, B: ?Sized> {
+    backend: &'a B,
+}
+
+impl<B: ?Sized> Clone for TdxModule<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: ?Sized> Copy for TdxModule<'_, B> {}
+
+impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
+    /// The module as `backend` reaches it.
+    #[must_use]
+    pub const fn new(backend: &'a B) -> Self {
+        Self { backend }
+    }
+
+    /// One call of any leaf, up to ten times while the module answers RND_NO_ENTROPY. A word without error bits (63:61)
+    /// comes back as `Ok`, with whatever it says.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    ///
+    /// # Safety
+    ///
+    /// As for [`SeamcallBackend::seamcall`].
+    pub unsafe fn tdx_call(&self, regs: &mut SeamcallRegs) -> Result<TdxStatus, TdxError> {
+        let arguments = *regs;
+        let mut tries = ENTROPY_TRIES;
+        loop {
+            *regs = arguments;
+            // SAFETY: the caller's.
+            unsafe { self.backend.seamcall(regs) }.map_err(TdxError::Trap)?;
+            let status = TdxStatus(regs.rax);
+            tries = tries.saturating_sub(1);
+            if status == TdxStatus::RND_NO_ENTROPY && tries != 0 {
+                continue;
+            }
+            return if status.is_failure() { Err(TdxError::Status(status)) } else { Ok(status) };
+        }
+    }
+
+    /// A leaf that takes numbers only.
+    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<SeamcallRegs, TdxError> {
+        let mut regs = SeamcallRegs { rax, rcx, rdx, ..Default::default() };
+        // SAFETY: the private callers pass no leaf that takes an address.
+        unsafe { self.tdx_call(&mut regs) }?;
+        Ok(regs)
+    }
+
+    /// TDH.SYS.INIT: initialises the module, once, on any LP.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn sys_init(&self, attributes: u64) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_INIT.rax(0), attributes, 0).map(drop)
+    }
+
+    /// TDH.SYS.LP.INIT: initialises the module on the calling LP.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn sys_lp_init(&self) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0, 0).map(drop)
+    }
+
+    /// Initialises the module on the calling LP, and before that the module itself if nobody has: for booting, for LPs that
+    /// come online, and for updates. `false` means that another LP is at TDH.SYS.INIT: call again.
+    ///
+    /// # Errors
+    ///
+    /// The leaf that failed, and why.
+    pub fn enable_lp(&self, state: &ModuleState<'_>, lp: u32) -> Result<bool, (TdxLeaf, TdxError)> {
+        match state.begin_sys_init() {
+            SysInit::Running => return Ok(false),
+            SysInit::Claimed => {
+                let result = self.sys_init(0);
+                state.finish_sys_init(result.is_ok());
+                result.map_err(|error| (TdxLeaf::SYS_INIT, error))?;
+            }
+            SysInit::Done => {}
+        }
+        if !state.is_lp_initialized(lp) {
+            self.sys_lp_init().map_err(|error| (TdxLeaf::SYS_LP_INIT, error))?;
+            state.set_lp_initialized(lp);
+        }
+        Ok(true)
+    }
+
+    /// TDH.SYS.RD: reads one global metadata field, on an initialised LP.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn sys_rd(&self, field: FieldId) -> Result<FieldRead, TdxError> {
+        let regs = self.call(TdxLeaf::SYS_RD.rax(0), 0, field.0)?;
+        Ok(FieldRead { status: TdxStatus(regs.rax), value: regs.r8, next: FieldId(regs.rdx) })
+    }
+
+    /// The module's version, by three TDH.SYS.RD.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn version(&self) -> Result<TdxVersion, TdxError> {
+        Ok(TdxVersion {
+            major: self.read_u16(FieldId::MAJOR_VERSION)?,
+            minor: self.read_u16(FieldId::MINOR_VERSION)?,
+            update: self.read_u16(FieldId::UPDATE_VERSION)?,
+        })
+    }
+
+    /// What the module can do, by TDH.SYS.RD.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn features0(&self) -> Result<TdxFeatures0, TdxError> {
+        self.sys_rd(FieldId::TDX_FEATURES0).map(|read| TdxFeatures0::from_bits_retain(read.value))
+    }
+
+    /// A field of two bytes; firmware returns it in 64 bits of which the upper ones are 0.
+    pub(crate) fn read_u16(&self, field: FieldId) -> Result<u16, TdxError> {
+        #[allow(clippy::as_conversions)] // the element size of the field is 2 bytes
+        self.sys_rd(field).map(|read| read.value as u16)
+    }
+
+    /// TDH.SYS.SHUTDOWN: stops the module for good; it leaves handoff data. There is no way back but another module.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed, or the module refused and goes on as before.
+    pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(drop)
+    }
+
+    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform has to be initialised.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed, or the module refused and changed nothing.
+    pub fn sys_update(&self) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(drop)
+    }
+
+    /// TDH.SYS.UPDATE, version 1: the same, and turns on features; only UPDATE_COMPATIBILITY has an effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`sys_update`](Self::sys_update); modules before that version refuse with OPERAND_INVALID (RAX).
+    pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<(), TdxError> {
+        let mut regs = SeamcallRegs { rax: TdxLeaf::SYS_UPDATE.rax(1), r9: enable.bits(), ..Default::default() };
+        // SAFETY: the leaf takes no address.
+        unsafe { self.tdx_call(&mut regs) }.map(drop)
+    }
+
+    /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. KEY_CONFIGURED says that it had one.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn sys_key_config(&self) -> Result<TdxStatus, TdxError> {
+        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0, 0).map(|regs| TdxStatus(regs.rax))
+    }
+
+    /// TDH.SYS.LP.SHUTDOWN: deprecated; does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn sys_lp_shutdown(&self) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0, 0).map(drop)
+    }
+
+    /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one. To be called again for as long as
+    /// it answers INTERRUPTED_RESUMABLE or SYS_BUSY. Newer modules only.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    pub fn sys_disable(&self) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
+    }
+
+    /// TDH.SYS.CONFIG: configures a module that was loaded afresh.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    ///
+    /// # Safety
+    ///
+    /// `tdmr_list` has to be the address, 512-byte aligned, of `num_tdmrs` addresses of TDMR_INFO structures, all of which
+    /// the module may read. The PAMT areas they name become the module's own.
+    pub unsafe fn sys_config(
+        &self,
+        tdmr_list: PhysAddr,
+        num_tdmrs: u64,
+        global_hkid: u64,
+        dynamic_pamt: bool,
+    ) -> Result<(), TdxError> {
+        let mut regs = SeamcallRegs {
+            rax: TdxLeaf::SYS_CONFIG.rax(0),
+            rcx: tdmr_list.0,
+            rdx: num_tdmrs,
+            r8: global_hkid | u64::from(dynamic_pamt) << 16,
+            ..Default::default()
+        };
+        // SAFETY: the caller's.
+        unsafe { self.tdx_call(&mut regs) }.map(drop)
+    }
+
+    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR; returns the address up to which it has come.
+    ///
+    /// # Errors
+    ///
+    /// The instruction failed or the module refused.
+    ///
+    /// # Safety
+    ///
+    /// `tdmr` has to be a TDMR that was given to TDH.SYS.CONFIG, and no longer in other use.
+    pub unsafe fn sys_tdmr_init(&self, tdmr: PhysAddr) -> Result<PhysAddr, TdxError> {
+        let mut regs = SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.rax(0), rcx: tdmr.0, ..Default::default() };
+        // SAFETY: the caller's.
+        unsafe { self.tdx_call(&mut regs) }?;
+        Ok(PhysAddr(regs.rdx))
+    }
+}

@@ -1,0 +1,22 @@
+//! The update itself: all LPs go through six stages in lockstep.
+//!
+//! | stage | who works | call |
+//! |---|---|---|
+//! | [`Stage::Start`] | every LP | none: it is there, and known to [`ModuleState`](crate::ModuleState) |
+//! | [`Stage::Shutdown`] | the lead LP | TDH.SYS.SHUTDOWN |
+//! | [`Stage::CpuInstall`] | every LP | SEAMLDR.INSTALL |
+//! | [`Stage::CpuInit`] | every LP | TDH.SYS.INIT once, TDH.SYS.LP.INIT |
+//! | [`Stage::RunUpdate`] | the lead LP | TDH.SYS.UPDATE |
+//! | [`Stage::Done`] | nobody | |
+//!
+//! The last LP to acknowledge a stage moves everybody on. The first failure stops everybody before the next stage, and
+//! [`Update::outcome`] says what became of the TDs. Nothing is shut down before every LP has arrived.
+
+mod outcome;
+mod rendezvous;
+mod run;
+mod stage;
+
+pub use outcome::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule, TdFate};
+pub use run::{Cpu, MissingLps, Options, Progress, Update, MAX_LPS};
+pub use stage::Stage;
