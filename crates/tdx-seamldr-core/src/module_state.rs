@@ -22,18 +22,38 @@ const READY: u32 = 3;
 ///
 /// It has one bit for each LP that could ever come online, not only for those that are: when a module is shut down, an LP
 /// that is offline has to forget, too, that it was initialised.
+///
+/// The bits are an array of the embedder's size, 64 LPs to a word, which the library sees as a slice:
+///
+/// ```
+/// use core::sync::atomic::AtomicU64;
+/// use tdx_seamldr_core::ModuleState;
+///
+/// static STATE: ModuleState<[AtomicU64; 16]> = ModuleState::new();
+/// let for_the_library: &ModuleState = &STATE;
+/// assert!(for_the_library.covers(1023) && !for_the_library.covers(1024));
+/// ```
 #[derive(Debug)]
-pub struct ModuleState<'a> {
+pub struct ModuleState<T: ?Sized = [AtomicU64]> {
     phase: AtomicU32,
-    lp_initialized: &'a [AtomicU64],
+    lp_initialized: T,
 }
 
-impl<'a> ModuleState<'a> {
-    /// The state of a module that is not initialised. `lp_initialized` has a bit for each possible LP, 64 to a word.
+impl<const WORDS: usize> ModuleState<[AtomicU64; WORDS]> {
+    /// The state of a module that is not initialised.
     #[must_use]
-    pub const fn new(lp_initialized: &'a [AtomicU64]) -> Self {
-        Self { phase: AtomicU32::new(DOWN), lp_initialized }
+    pub const fn new() -> Self {
+        Self { phase: AtomicU32::new(DOWN), lp_initialized: [const { AtomicU64::new(0) }; WORDS] }
     }
+}
+
+impl<const WORDS: usize> Default for ModuleState<[AtomicU64; WORDS]> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ModuleState {
 
     /// Whether there is a bit for this LP.
     #[must_use]
@@ -43,7 +63,7 @@ impl<'a> ModuleState<'a> {
 
     /// Forgets everything, on all LPs: the module has been shut down.
     pub fn reset(&self) {
-        for word in self.lp_initialized {
+        for word in &self.lp_initialized {
             word.store(0, Ordering::Relaxed);
         }
         self.phase.store(DOWN, Ordering::Release);
@@ -100,8 +120,7 @@ mod tests {
 
     #[test]
     fn one_of_all_lps_does_sys_init() {
-        let words = [const { AtomicU64::new(0) }; 1];
-        let state = ModuleState::new(&words);
+        let state: &ModuleState = &ModuleState::<[AtomicU64; 1]>::new();
         assert_eq!(state.begin_sys_init(), SysInit::Claimed);
         assert_eq!(state.begin_sys_init(), SysInit::Running);
         state.finish_sys_init(false);
@@ -112,8 +131,7 @@ mod tests {
 
     #[test]
     fn reset_forgets_offline_lps_too() {
-        let words = [const { AtomicU64::new(0) }; 2];
-        let state = ModuleState::new(&words);
+        let state: &ModuleState = &ModuleState::<[AtomicU64; 2]>::new();
         state.set_lp_initialized(0);
         state.set_lp_initialized(127);
         state.set_ready();

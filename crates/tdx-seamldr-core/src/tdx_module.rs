@@ -146,7 +146,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     /// # Errors
     ///
     /// The leaf that failed, and why.
-    pub fn enable_lp(&self, state: &ModuleState<'_>, lp: u32) -> Result<bool, (TdxLeaf, TdxError)> {
+    pub fn enable_lp(&self, state: &ModuleState, lp: u32) -> Result<bool, (TdxLeaf, TdxError)> {
         match state.begin_sys_init() {
             SysInit::Running => return Ok(false),
             SysInit::Claimed => {

@@ -1,1 +1,63 @@
-//! x
+//! A simulated Intel TDX platform, for trying out module updates without the hardware.
+//!
+//! [`model`] is the platform itself: logical processors, the SEAM range, P-SEAMLDR, a TDX module and TDs, as a plain value
+//! that answers SEAMCALLs. It needs neither an allocator nor the standard library; memory, storage and cryptography come in
+//! through traits, so that it also runs inside a kernel or on bare metal.
+//!
+//! With the feature `std` (on by default) there is [`SimPlatform`]: the model behind a lock, for as many threads as there
+//! are LPs, over the memory of the process seen through a map that is not the identity. [`TestImage`] makes small images
+//! that are signed with a test key.
+//!
+//! The platform checks what the real one checks: the signature with RSA, the hash of the image, the session of all LPs, SVN,
+//! CPUs, handoff data. TDs are alive only while a module runs that holds their keys, which travel through the bytes of the
+//! handoff data.
+//!
+//! ```
+//! use tdx_seamldr_core::update::{Cpu, Options, Update};
+//! use tdx_seamldr_core::{abi::Scenario, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
+//! use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
+//!
+//! // A platform of four LPs that runs one module, and an image of the next.
+//! let old = TestImage::default().build();
+//! let new = TestImage { svn_minor: 6, ..TestImage::default() }.build();
+//! let platform = SimPlatform::builder().lps(4).boot(&TdxImage::parse(old.as_bytes())?)?;
+//! let td = platform.create_td()?;
+//!
+//! let new = TdxImage::parse(new.as_bytes())?;
+//! let mut params = PageBuf::zeroed(1);
+//! let request = InstallRequest::build(params.as_params(), &new, Scenario::Update, &platform.lp(0))?;
+//! let update = Update::new(request, platform.module_state(), Options::default(), 4)?;
+//! let lock = SpinLock::new();
+//! std::thread::scope(|threads| {
+//!     for lp in 0..4 {
+//!         let (platform, update, lock) = (&platform, &update, &lock);
+//!         threads.spawn(move || {
+//!             let lp = platform.lp(lp);
+//!             let seamldr = Seamldr::new(&lp, lock, CurrentVmcs::Preserved).unwrap();
+//!             Cpu::new(update, seamldr, &lp).run();
+//!         });
+//!     }
+//! });
+//! assert!(update.outcome().is_updated());
+//! assert!(platform.td_is_alive(td));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::as_conversions
+    )
+)]
+
+pub mod model;
+#[cfg(feature = "std")]
+mod std;
+
+#[cfg(feature = "std")]
+pub use self::std::*;

@@ -42,7 +42,7 @@ impl core::error::Error for MissingLps {}
 #[derive(Debug)]
 pub struct Update<'a> {
     request: InstallRequest<'a>,
-    state: &'a ModuleState<'a>,
+    state: &'a ModuleState,
     options: Options,
     rendezvous: Rendezvous,
     has_lead: AtomicU32,
@@ -119,7 +119,7 @@ impl<'a> Update<'a> {
     /// There are no LPs, or more than [`MAX_LPS`].
     pub const fn new(
         request: InstallRequest<'a>,
-        state: &'a ModuleState<'a>,
+        state: &'a ModuleState,
         options: Options,
         num_lps: u32,
     ) -> Result<Self, MissingLps> {

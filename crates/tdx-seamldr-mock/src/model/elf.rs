@@ -1,0 +1,98 @@
+//! Relocation of a module's image in place, as P-SEAMLDR does it.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::FromBytes;
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// ELF64 file header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)] // the names of the ELF specification
+pub(crate) struct ElfHeader {
+    pub(crate) e_ident: [u8; 16],
+    pub(crate) e_type: U16,
+    pub(crate) e_machine: U16,
+    pub(crate) e_version: U32,
+    pub(crate) e_entry: U64,
+    pub(crate) e_phoff: U64,
+    pub(crate) e_shoff: U64,
+    pub(crate) e_flags: U32,
+    pub(crate) e_ehsize: U16,
+    pub(crate) e_phentsize: U16,
+    pub(crate) e_phnum: U16,
+    pub(crate) e_shentsize: U16,
+    pub(crate) e_shnum: U16,
+    pub(crate) e_shstrndx: U16,
+}
+
+/// ELF64 section header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)] // the names of the ELF specification
+pub(crate) struct SectionHeader {
+    pub(crate) sh_name: U32,
+    pub(crate) sh_type: U32,
+    pub(crate) sh_flags: U64,
+    pub(crate) sh_addr: U64,
+    pub(crate) sh_offset: U64,
+    pub(crate) sh_size: U64,
+    pub(crate) sh_link: U32,
+    pub(crate) sh_info: U32,
+    pub(crate) sh_addralign: U64,
+    pub(crate) sh_entsize: U64,
+}
+
+/// ELF64 relocation with addend.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)] // the names of the ELF specification
+pub(crate) struct Rela {
+    pub(crate) r_offset: U64,
+    pub(crate) r_info: U64,
+    pub(crate) r_addend: U64,
+}
+
+/// Magic, 64-bit class, little-endian, version 1.
+pub(crate) const IDENT: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
+/// The type of a section of relocations with addends.
+pub(crate) const SHT_RELA: u32 = 4;
+/// The only relocation allowed: base plus addend, without a symbol.
+pub(crate) const R_X86_64_RELATIVE: u64 = 8;
+
+/// Relocates the image to a linear base; `None` if it breaks a rule. It may then be relocated in part.
+pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
+    let header: ElfHeader = read(image, 0)?;
+    if !header.e_ident.starts_with(&IDENT) {
+        return None;
+    }
+    let mut at = header.e_shoff.get();
+    for _ in 0..header.e_shnum.get() {
+        let section: SectionHeader = read(image, at)?;
+        if section.sh_type.get() == SHT_RELA {
+            relocate_section(image, base, &section)?;
+        }
+        at = at.checked_add(header.e_shentsize.get().into())?;
+    }
+    Some(())
+}
+
+fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Option<()> {
+    let entries = section.sh_size.get().checked_div(section.sh_entsize.get())?;
+    let mut at = section.sh_addr.get();
+    for _ in 0..entries {
+        let rela: Rela = read(image, at)?;
+        let size = u64::try_from(image.len()).ok()?;
+        if rela.r_info.get() != R_X86_64_RELATIVE || rela.r_addend.get() >= size {
+            return None;
+        }
+        let start = usize::try_from(rela.r_offset.get()).ok()?;
+        let word = image.get_mut(start..start.checked_add(8)?)?;
+        word.copy_from_slice(&base.wrapping_add(rela.r_addend.get()).to_le_bytes());
+        at = at.checked_add(section.sh_entsize.get())?;
+    }
+    Some(())
+}
+
+fn read<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(image: &[u8], at: u64) -> Option<T> {
+    T::read_from_prefix(image.get(usize::try_from(at).ok()?..)?).ok().map(|(value, _)| value)
+}

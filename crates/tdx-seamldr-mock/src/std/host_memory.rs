@@ -1,0 +1,141 @@
+//! The process's own memory, as the host memory of the platform: through a map that is not the identity.
+
+use std::collections::HashMap;
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+
+use tdx_seamldr_core::PhysAddr;
+
+use crate::model::PhysMemory;
+
+/// Physical memory begins here.
+const BASE: u64 = 0x1_0000_0000;
+/// There are so many frames, a prime number, and between each two of them a hole of the same size.
+const FRAMES: u64 = 65_521;
+/// Frames are given out in steps of so many, which is not a divisor of their number: no two neighbours stay neighbours.
+const STRIDE: u64 = 40_503;
+
+/// Gives each page of the process that it is asked about a frame of physical memory, in an order that is always the same.
+#[derive(Debug)]
+pub struct HostMemory {
+    page_size: usize,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    frame_of_page: HashMap<usize, u64>,
+    page_of_frame: HashMap<u64, usize>,
+}
+
+impl HostMemory {
+    /// Memory of a host whose own pages have this size: a power of two, at least 4096.
+    #[must_use]
+    pub fn new(page_size: usize) -> Self {
+        Self { page_size: page_size.next_power_of_two().max(4096), pages: Mutex::default() }
+    }
+
+    /// The physical address of a byte of this process. Its provenance has to have been exposed. `None` if all frames are
+    /// taken.
+    #[must_use]
+    pub fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        let offset = address.addr() & self.page_size.wrapping_sub(1);
+        let page = address.addr().wrapping_sub(offset);
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = u64::try_from(pages.frame_of_page.len()).ok()?;
+        let frame = match pages.frame_of_page.get(&page) {
+            Some(frame) => *frame,
+            None if taken >= FRAMES => return None,
+            None => {
+                let number = taken.checked_mul(STRIDE)? % FRAMES;
+                let frame = number.checked_mul(2)?.checked_mul(self.frame_size())?.checked_add(BASE)?;
+                pages.frame_of_page.insert(page, frame);
+                pages.page_of_frame.insert(frame, page);
+                frame
+            }
+        };
+        frame.checked_add(u64::try_from(offset).ok()?).map(PhysAddr)
+    }
+
+    fn frame_size(&self) -> u64 {
+        u64::try_from(self.page_size).unwrap_or(4096)
+    }
+
+    /// The address in this process of `len` bytes at a physical address, if they lie in one frame that was given out.
+    fn locate(&self, address: u64, len: usize) -> Option<usize> {
+        let offset = address & self.frame_size().wrapping_sub(1);
+        let frame = address.checked_sub(offset)?;
+        let offset = usize::try_from(offset).ok()?;
+        if offset.checked_add(len)? > self.page_size {
+            return None;
+        }
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.page_of_frame.get(&frame)?.checked_add(offset)
+    }
+}
+
+impl PhysMemory for HostMemory {
+    fn read(&self, address: u64, out: &mut [u8]) {
+        match self.locate(address, out.len()) {
+            // SAFETY: a frame is only known if `phys_addr` was asked about an address in its page. The contract of
+            // `SeamcallBackend::seamcall` makes the caller of the SEAMCALL that leads here vouch for every address it
+            // passes: it is the address of memory that is there, whose provenance was exposed, and that may be read.
+            Some(source) => unsafe {
+                ptr::copy_nonoverlapping(
+                    ptr::with_exposed_provenance::<u8>(source),
+                    out.as_mut_ptr(),
+                    out.len(),
+                );
+            },
+            None => out.fill(0),
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) {
+        if let Some(target) = self.locate(address, bytes.len()) {
+            // SAFETY: as in `read`; the caller of the SEAMCALL also vouches that the leaf may write there.
+            unsafe {
+                ptr::copy_nonoverlapping(
+                    bytes.as_ptr(),
+                    ptr::with_exposed_provenance_mut::<u8>(target),
+                    bytes.len(),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address_of(memory: &HostMemory, byte: &u8) -> u64 {
+        let byte = ptr::from_ref(byte);
+        byte.expose_provenance();
+        memory.phys_addr(byte).unwrap().0
+    }
+
+    #[test]
+    fn neighbours_are_no_neighbours_and_addresses_are_not_the_process_own() {
+        let memory = HostMemory::new(4096);
+        let bytes = crate::PageBuf::zeroed(3);
+        let at = |offset: usize| address_of(&memory, &bytes.as_bytes()[offset]);
+        let pages = [at(0), at(4096), at(8192)];
+        assert!(pages.iter().all(|page| page % 4096 == 0));
+        assert!(pages.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 4096));
+        assert_eq!(at(5), pages[0] + 5);
+        assert_ne!(pages[0], u64::try_from(bytes.as_bytes().as_ptr().addr()).unwrap());
+    }
+
+    #[test]
+    fn what_is_read_at_the_physical_address_is_what_lies_there() {
+        let memory = HostMemory::new(65536);
+        let bytes = crate::PageBuf::copy_of(&[1, 2, 3, 4]);
+        let address = address_of(&memory, &bytes.as_bytes()[0]);
+        let mut out = [0; 2];
+        memory.read(address + 1, &mut out);
+        assert_eq!(out, [2, 3]);
+        memory.read(address + 65536, &mut out);
+        assert_eq!(out, [0, 0], "a hole");
+    }
+}

@@ -1,0 +1,63 @@
+//! Bytes on a 4 KiB boundary.
+
+use tdx_seamldr_core::abi::{SeamldrParams, PAGE_SIZE};
+use zerocopy::{FromZeros, IntoBytes};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(4096))]
+struct Page([u8; PAGE_SIZE]);
+
+/// Pages of 4 KiB, for what the firmware reads in place.
+#[derive(Clone)]
+pub struct PageBuf {
+    pages: Vec<Page>,
+    len: usize,
+}
+
+impl core::fmt::Debug for PageBuf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("PageBuf").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl PageBuf {
+    /// So many pages of zeros.
+    #[must_use]
+    pub fn zeroed(pages: usize) -> Self {
+        Self { pages: vec![Page::new_zeroed(); pages], len: pages.saturating_mul(PAGE_SIZE) }
+    }
+
+    /// A copy of these bytes that begins on a page.
+    #[must_use]
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut copy = Self::zeroed(bytes.len().div_ceil(PAGE_SIZE));
+        copy.len = bytes.len();
+        copy.as_mut_bytes().copy_from_slice(bytes);
+        copy
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.pages.as_bytes().get(..self.len).unwrap_or_default()
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_mut_bytes(&mut self) -> &mut [u8] {
+        self.pages.as_mut_bytes().get_mut(..self.len).unwrap_or_default()
+    }
+
+    /// The first page, for SEAMLDR_PARAMS.
+    ///
+    /// # Panics
+    ///
+    /// There is no page.
+    #[must_use]
+    #[allow(clippy::expect_used)] // misuse in a test's own code
+    pub fn as_params(&mut self) -> &mut SeamldrParams {
+        let page = self.pages.first_mut().expect("a page for SEAMLDR_PARAMS");
+        zerocopy::transmute_mut!(&mut page.0)
+    }
+}

@@ -1,0 +1,454 @@
+//! The platform behind a lock, for as many threads as there are LPs.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
+use tdx_seamldr_core::{BuildError, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience};
+use tdx_seamldr_core::{PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock};
+use tdx_seamldr_core::{TdxError, TdxImage, TdxModule, TdxVersion, Trap};
+use tdx_seamldr_verify::RustCrypto;
+
+use crate::model::{self, Config, ConfigError, LoaderProfile, SeamDb, SeamStorage, TdId, TdPhase};
+use crate::model::{CODE_SIZE, HANDOFF_STORAGE};
+use crate::{Answer, Fault, HostMemory, PageBuf, TraceEntry, TEST_SIGNER};
+
+/// Why a platform did not come up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// There is no such platform.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The image cannot be handed to P-SEAMLDR.
+    #[error("the boot image cannot be installed: {0}")]
+    Build(#[from] BuildError),
+    /// P-SEAMLDR refused the image.
+    #[error("the boot image was not installed: {0}")]
+    Install(#[from] InstallError),
+    /// P-SEAMLDR could not be asked.
+    #[error("P-SEAMLDR could not be asked after booting: {0}")]
+    Seamldr(#[from] SeamldrError),
+    /// The module did not come up.
+    #[error("the boot module did not come up: {0}")]
+    Module(#[from] TdxError),
+}
+
+/// The platform has no room for another TD, or no module that could run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the platform has no module that is ready, or no room for another TD")]
+pub struct NoRoomForTd;
+
+/// What a platform is to be like.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    lps: u32,
+    sockets: u32,
+    fms: u32,
+    signer: Sha384Digest,
+    profile: LoaderProfile,
+    seamdb: SeamDb,
+    host_page_size: usize,
+    patience: u32,
+    offline: BTreeSet<u32>,
+}
+
+impl Builder {
+    /// So many LPs; otherwise 4.
+    #[must_use]
+    pub const fn lps(mut self, lps: u32) -> Self {
+        self.lps = lps;
+        self
+    }
+
+    /// So many sockets; otherwise 1.
+    #[must_use]
+    pub const fn sockets(mut self, sockets: u32) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    /// Processors of this kind (CPUID.1:EAX); otherwise 0x806F8.
+    #[must_use]
+    pub const fn fms(mut self, fms: u32) -> Self {
+        self.fms = fms;
+        self
+    }
+
+    /// P-SEAMLDR trusts this signer; otherwise [`TEST_SIGNER`].
+    #[must_use]
+    pub const fn signer(mut self, signer: Sha384Digest) -> Self {
+        self.signer = signer;
+        self
+    }
+
+    /// This generation of P-SEAMLDR; otherwise 1.5.00.
+    #[must_use]
+    pub const fn profile(mut self, profile: LoaderProfile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// So many modules can be installed, the one at boot included; otherwise 64.
+    #[must_use]
+    pub const fn seamdb_size(mut self, size: u32) -> Self {
+        self.seamdb.size = size;
+        self
+    }
+
+    /// The host's own pages have this size; otherwise 4096.
+    #[must_use]
+    pub const fn host_page_size(mut self, size: usize) -> Self {
+        self.host_page_size = size;
+        self
+    }
+
+    /// An LP that waits gives up after so many looks at the others; otherwise after 100 million.
+    #[must_use]
+    pub const fn patience(mut self, looks: u32) -> Self {
+        self.patience = looks;
+        self
+    }
+
+    /// This LP is there when firmware counts, and takes part in booting, but goes offline then.
+    #[must_use]
+    pub fn offline(mut self, lp: u32) -> Self {
+        self.offline.insert(lp);
+        self
+    }
+
+    /// Boots: firmware loads `image`, which passes all of P-SEAMLDR's checks, and the module comes up on every LP.
+    ///
+    /// # Errors
+    ///
+    /// See [`BootError`].
+    pub fn boot(self, image: &TdxImage<'_>) -> Result<SimPlatform, BootError> {
+        let config = Config::new(self.lps, self.sockets, self.fms, self.signer, self.profile)?;
+        let storage = Storage { code: vec![0; CODE_SIZE], handoff: vec![0; HANDOFF_STORAGE] };
+        let platform = SimPlatform {
+            num_lps: self.lps,
+            patience: self.patience,
+            offline: Mutex::default(),
+            inner: Mutex::new(Inner {
+                model: model::Platform::new(config, self.seamdb, storage),
+                faults: Vec::new(),
+                trace: Vec::new(),
+                secrets: Vec::new(),
+            }),
+            in_seamldr: AtomicBool::new(false),
+            memory: HostMemory::new(self.host_page_size),
+            module_state: ModuleState::new(),
+        };
+        platform.load(image)?;
+        *platform.offline.lock().unwrap_or_else(PoisonError::into_inner) = self.offline;
+        platform.clear_trace();
+        Ok(platform)
+    }
+}
+
+/// Room for the SEAM range, from the heap.
+#[derive(Clone)]
+pub struct Storage {
+    code: Vec<u8>,
+    handoff: Vec<u8>,
+}
+
+impl core::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Storage").finish_non_exhaustive()
+    }
+}
+
+impl SeamStorage for Storage {
+    fn code(&mut self) -> &mut [u8] {
+        &mut self.code
+    }
+
+    fn handoff(&mut self) -> &mut [u8] {
+        &mut self.handoff
+    }
+}
+
+struct Inner {
+    model: model::Platform<Storage>,
+    faults: Vec<Fault>,
+    trace: Vec<TraceEntry>,
+    /// What each TD's private memory has to hold.
+    secrets: Vec<(TdId, [u8; 32])>,
+}
+
+/// A simulated platform. Share it between threads, one for each LP, and let each of them call through its own [`SimLp`].
+pub struct SimPlatform {
+    num_lps: u32,
+    patience: u32,
+    offline: Mutex<BTreeSet<u32>>,
+    inner: Mutex<Inner>,
+    in_seamldr: AtomicBool,
+    memory: HostMemory,
+    module_state: ModuleState<[AtomicU64; 16]>,
+}
+
+impl core::fmt::Debug for SimPlatform {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SimPlatform").field("num_lps", &self.num_lps).field("truth", &self.truth()).finish_non_exhaustive()
+    }
+}
+
+/// The module as the platform knows it, whatever anybody claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleTruth {
+    /// Its version.
+    pub version: TdxVersion,
+    /// How far it has come.
+    pub state: model::ModuleState,
+    /// Whether SEAMCALL reaches it.
+    pub callable: bool,
+}
+
+/// How things stand on the platform, whatever anybody claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truth {
+    /// The module in the SEAM range.
+    pub module: Option<ModuleTruth>,
+    /// SVN in SEAMEXTEND.
+    pub svn: Svn,
+    /// Hash of the module in SEAMEXTEND.
+    pub mrseam: Sha384Digest,
+    /// TDs that were made.
+    pub tds: usize,
+    /// TDs that can run and find their memory as it was.
+    pub tds_alive: usize,
+    /// The handoff data is there for a module to take.
+    pub handoff_valid: bool,
+    /// LPs in an INSTALL session that has not ended; 0 if none is open.
+    pub lps_in_session: u32,
+    /// Updates that remain, as P-SEAMLDR remembers.
+    pub remaining_updates: u32,
+}
+
+impl SimPlatform {
+    /// A platform of 4 LPs on one socket of Sapphire Rapids, with P-SEAMLDR 1.5.00 that trusts the test key.
+    #[must_use]
+    pub const fn builder() -> Builder {
+        Builder {
+            lps: 4,
+            sockets: 1,
+            fms: 0x806f8,
+            signer: TEST_SIGNER,
+            profile: LoaderProfile::V1_5_00,
+            seamdb: SeamDb { size: 64, used: 0, insert_failures: 0 },
+            host_page_size: 4096,
+            patience: 100_000_000,
+            offline: BTreeSet::new(),
+        }
+    }
+
+    /// One LP: the backend and the host for code that runs on it.
+    #[must_use]
+    pub fn lp(&self, lp: u32) -> SimLp<'_> {
+        SimLp { platform: self, lp, looks: AtomicU32::new(0) }
+    }
+
+    /// The LPs that are online.
+    pub fn online(&self) -> impl Iterator<Item = u32> + use<> {
+        let offline = self.offline.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (0..self.num_lps).filter(move |lp| !offline.contains(lp))
+    }
+
+    /// What the host's software remembers about the module.
+    #[must_use]
+    pub const fn module_state(&self) -> &ModuleState {
+        &self.module_state
+    }
+
+    /// Plans a fault.
+    pub fn inject(&self, fault: Fault) {
+        self.inner().faults.push(fault);
+    }
+
+    /// Takes back all faults.
+    pub fn clear_faults(&self) {
+        self.inner().faults.clear();
+    }
+
+    /// Changes the model itself: what is not possible by a call.
+    pub fn with_model<R>(&self, change: impl FnOnce(&mut model::Platform<Storage>) -> R) -> R {
+        change(&mut self.inner().model)
+    }
+
+    /// The calls since the platform has come up.
+    #[must_use]
+    pub fn trace(&self) -> Vec<TraceEntry> {
+        self.inner().trace.clone()
+    }
+
+    /// Forgets the calls so far.
+    pub fn clear_trace(&self) {
+        self.inner().trace.clear();
+    }
+
+    /// Makes a TD that runs.
+    ///
+    /// # Errors
+    ///
+    /// There is no module that is ready, or no room.
+    pub fn create_td(&self) -> Result<TdId, NoRoomForTd> {
+        self.create_td_in(TdPhase::Running)
+    }
+
+    /// Makes a TD that has come so far.
+    ///
+    /// # Errors
+    ///
+    /// There is no module that is ready, or no room.
+    pub fn create_td_in(&self, phase: TdPhase) -> Result<TdId, NoRoomForTd> {
+        let mut inner = self.inner();
+        let number = inner.secrets.len().to_le_bytes();
+        let mut secret = [0x5a; 32];
+        secret.iter_mut().zip(number.iter().cycle()).for_each(|(byte, number)| *byte ^= number);
+        let td = inner.model.create_td(phase, secret).ok_or(NoRoomForTd)?;
+        inner.secrets.push((td, secret));
+        Ok(td)
+    }
+
+    /// Whether a TD can run and finds its memory as it was.
+    #[must_use]
+    pub fn td_is_alive(&self, td: TdId) -> bool {
+        let inner = self.inner();
+        inner.secrets.iter().any(|(id, secret)| *id == td && inner.model.td_secret(td) == Some(*secret))
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn truth(&self) -> Truth {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let model = &mut inner.model;
+        let handoff_valid = model.handoff_header().valid != 0;
+        let seamextend = model.loader().seamextend();
+        let alive = |(td, secret): &&(TdId, [u8; 32])| model.td_secret(*td) == Some(*secret);
+        Truth {
+            module: model.module().map(|module| ModuleTruth {
+                version: module.build().version,
+                state: module.state(),
+                callable: model.module_is_callable(),
+            }),
+            svn: seamextend.svn(),
+            mrseam: seamextend.mrseam,
+            tds: inner.secrets.len(),
+            tds_alive: inner.secrets.iter().filter(alive).count(),
+            handoff_valid,
+            lps_in_session: model.loader().lps_in_session(),
+            remaining_updates: model.loader().num_remaining_updates(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What firmware and kernel do at boot.
+    fn load(&self, image: &TdxImage<'_>) -> Result<(), BootError> {
+        let image = PageBuf::copy_of(image.as_bytes());
+        let image = TdxImage::parse_without_checksum(image.as_bytes()).map_err(|_| InstallError::Refused {
+            status: tdx_seamldr_core::abi::SeamldrStatus::EBADPARAM,
+            rdx: 0,
+        })?;
+        let mut params = PageBuf::zeroed(1);
+        let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &self.lp(0))?;
+        let lock = SpinLock::new();
+        let lps: Vec<SimLp<'_>> = (0..self.num_lps).map(|lp| self.lp(lp)).collect();
+        for lp in &lps {
+            seamldr(lp, &lock).install(&request)?;
+        }
+        for lp in &lps {
+            TdxModule::new(lp).enable_lp(&self.module_state, lp.lp).map_err(|(_, error)| error)?;
+        }
+        if let Some(lp) = lps.first() {
+            // SAFETY: the simulated module does not look at the list of TDMRs.
+            unsafe { TdxModule::new(lp).sys_config(PhysAddr(0), 1, 0x20, false) }?;
+        }
+        for lp in &lps {
+            if !self.module_is_ready() {
+                TdxModule::new(lp).sys_key_config()?;
+            }
+        }
+        self.module_state().set_ready();
+        if let Some(lp) = lps.first() {
+            seamldr(lp, &lock).info(lp, &mut SeamldrInfoBuffer::zeroed())?;
+        }
+        Ok(())
+    }
+
+    fn module_is_ready(&self) -> bool {
+        let inner = self.inner();
+        inner.model.module().is_some_and(|module| module.state() == model::ModuleState::Ready)
+    }
+}
+
+/// P-SEAMLDR on an LP of the simulation, which has no VMCS to lose.
+#[allow(clippy::expect_used)] // `CurrentVmcs::Preserved` is never refused
+fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, SpinLock> {
+    Seamldr::new(lp, lock, CurrentVmcs::Preserved).expect("no erratum")
+}
+
+/// One LP of a [`SimPlatform`], as code that runs on it sees it.
+#[derive(Debug)]
+pub struct SimLp<'p> {
+    platform: &'p SimPlatform,
+    lp: u32,
+    looks: AtomicU32,
+}
+
+// SAFETY: the model makes the call once, with the registers given; `Err` means that it was not entered; it reads and writes
+// only what the leaf's operands name, through `HostMemory`.
+unsafe impl SeamcallBackend for SimLp<'_> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        let platform = self.platform;
+        let exclusive = regs.rax >> 63 == 1;
+        if exclusive && platform.in_seamldr.swap(true, Ordering::Acquire) {
+            return Err(Trap::VmFailInvalid);
+        }
+        let mut inner = platform.inner();
+        let inner = &mut *inner;
+        let input = *regs;
+        let result = match inner.faults.iter_mut().find_map(|fault| fault.strikes(self.lp, &input)) {
+            Some(Answer::Trap(trap)) => Err(trap),
+            Some(Answer::Return { rax, rdx }) => {
+                (regs.rax, regs.rdx) = (rax, rdx);
+                Ok(())
+            }
+            None => inner.model.seamcall(self.lp, regs, &platform.memory, &RustCrypto),
+        };
+        inner.trace.push(TraceEntry { lp: self.lp, input, output: result.map(|()| *regs) });
+        if exclusive {
+            platform.in_seamldr.store(false, Ordering::Release);
+        }
+        result
+    }
+}
+
+// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed.
+unsafe impl Host for SimLp<'_> {
+    fn current_lp(&self) -> u32 {
+        self.lp
+    }
+
+    fn num_lps(&self) -> u32 {
+        u32::try_from(self.platform.online().count()).unwrap_or(u32::MAX)
+    }
+
+    fn relax(&self) -> Patience {
+        std::thread::yield_now();
+        if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
+            Patience::GiveUp
+        } else {
+            Patience::Wait
+        }
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        self.platform.memory.phys_addr(address)
+    }
+}

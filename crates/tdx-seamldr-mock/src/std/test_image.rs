@@ -1,0 +1,221 @@
+//! Small images that are signed with a test key.
+
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, U3072};
+use tdx_seamldr_core::abi::{SeamSigstruct, MAX_CPUID_ENTRIES, PAGE_SIZE};
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::{Crypto, Sha384Digest};
+use tdx_seamldr_verify::{emsa_pkcs1_v15, RustCrypto};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::model::elf::{ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
+use crate::PageBuf;
+
+/// The test key, little-endian. It protects nothing: both halves are published here.
+static MODULUS: [u8; 384] = *include_bytes!("test_key/modulus.bin");
+static PRIVATE_EXPONENT: [u8; 384] = *include_bytes!("test_key/private_exponent.bin");
+
+/// SHA-384 of the test key's modulus: the signer that a platform for [`TestImage`]s trusts.
+pub const TEST_SIGNER: Sha384Digest = [
+    0x75, 0x6d, 0x6a, 0xeb, 0xd4, 0xfa, 0xc3, 0x36, 0x4f, 0x24, 0xcc, 0x44, 0xca, 0x31, 0x15, 0x86, //
+    0xda, 0x74, 0xdd, 0xad, 0x54, 0xdc, 0x9c, 0xa6, 0xb0, 0x55, 0xaa, 0x51, 0xca, 0xaa, 0x69, 0x86, //
+    0xef, 0xa2, 0x18, 0xa3, 0x2f, 0x35, 0x03, 0xdf, 0xb2, 0x72, 0x66, 0xa9, 0xf2, 0x22, 0xef, 0xce, //
+];
+
+/// Puts the test key and its signature into a SIGSTRUCT.
+pub fn sign(sigstruct: &mut SeamSigstruct) {
+    sigstruct.modulus = MODULUS;
+    let Ok(digest) = RustCrypto.sha384(&sigstruct.signed_parts()) else { return };
+    let message = U3072::from_be_slice(&emsa_pkcs1_v15(&digest));
+    let Some(modulus) = Odd::new(U3072::from_le_slice(&MODULUS)).into_option() else { return };
+    let field = FixedMontyParams::new_vartime(modulus);
+    let signature = FixedMontyForm::new(&message, &field).pow_vartime(&U3072::from_le_slice(&PRIVATE_EXPONENT));
+    sigstruct.signature.copy_from_slice(signature.retrieve().to_le_bytes().as_ref());
+}
+
+/// A module image to be made: an ELF file with a few relocations, of as many pages as are asked for.
+#[derive(Clone, Debug)]
+pub struct TestImage {
+    /// Form of the file.
+    pub format: ImageFormat,
+    /// 4 KiB pages of the module, at least 3.
+    pub pages: usize,
+    /// Major SVN.
+    pub svn_major: u8,
+    /// Minor SVN.
+    pub svn_minor: u8,
+    /// YYYYMMDD, one hexadecimal digit each.
+    pub date: u32,
+    /// A debug module.
+    pub debug: bool,
+    /// Highest handoff version.
+    pub module_hv: u16,
+    /// Lowest handoff version.
+    pub min_update_hv: u16,
+    /// Writes the highest handoff version only.
+    pub no_downgrade: bool,
+    /// Pages for handoff data, minus one.
+    pub num_handoff_pages: u16,
+    /// CPUs that it runs on, at most 255.
+    pub cpus: Vec<u32>,
+    /// What the rest of the image is filled with.
+    pub fill: u8,
+}
+
+impl Default for TestImage {
+    /// A module much like the released 1.5.05.
+    fn default() -> Self {
+        Self {
+            format: ImageFormat::BlobV1,
+            pages: 8,
+            svn_major: 1,
+            svn_minor: 5,
+            date: 0x20240129,
+            debug: false,
+            module_hv: 0,
+            min_update_hv: 0,
+            no_downgrade: false,
+            num_handoff_pages: 13,
+            cpus: vec![0x806f8, 0xc06f0, 0xa06f0],
+            fill: 0x90,
+        }
+    }
+}
+
+impl TestImage {
+    /// The SIGSTRUCT for a module with this hash, signed.
+    #[must_use]
+    pub fn sigstruct(&self, module: &[u8]) -> SeamSigstruct {
+        let mut sigstruct = self.unsigned_sigstruct(module);
+        sign(&mut sigstruct);
+        sigstruct
+    }
+
+    fn unsigned_sigstruct(&self, module: &[u8]) -> SeamSigstruct {
+        let mut s = SeamSigstruct::new_zeroed();
+        s.header_type = U32::new(6);
+        s.header_length = U32::new(0xe1);
+        s.header_version = U32::new(0x10000);
+        s.module_type = U32::new(if self.debug { SeamSigstruct::MODULE_TYPE_DEBUG } else { 0 });
+        s.module_vendor = U32::new(0x8086);
+        s.date = U32::new(self.date);
+        s.size = U32::new(0x200);
+        s.key_size = U32::new(0x60);
+        s.modulus_size = U32::new(0x60);
+        s.exponent_size = U32::new(1);
+        s.exponent = U32::new(0x10001);
+        s.seamhash = RustCrypto.sha384(&[module]).unwrap_or([0; 48]);
+        (s.svn_major, s.svn_minor) = (self.svn_major, self.svn_minor);
+        s.num_stack_pages = 1;
+        s.num_tls_pages = 1;
+        s.num_keyhole_pages = U16::new(127);
+        s.num_global_data_pages = U16::new(21);
+        s.module_hv = U16::new(self.module_hv);
+        s.min_update_hv = U16::new(self.min_update_hv);
+        s.no_downgrade = self.no_downgrade.into();
+        s.num_handoff_pages = U16::new(self.num_handoff_pages);
+        s.gdt_idt_offset = U32::new(0x1000);
+        s.fault_wrapper_offset = U32::new(0x2000);
+        let count = self.cpus.len().min(MAX_CPUID_ENTRIES);
+        s.cpuid_table_size = U32::new(u32::try_from(count).unwrap_or(0));
+        for (slot, cpu) in s.cpuid_table.iter_mut().zip(&self.cpus) {
+            *slot = U32::new(*cpu);
+        }
+        s
+    }
+
+    /// The module's binary.
+    #[must_use]
+    pub fn module(&self) -> Vec<u8> {
+        const SECTIONS: usize = 0x40;
+        const RELOCATIONS: usize = 0x100;
+        let mut module = vec![self.fill; self.pages.max(3).saturating_mul(PAGE_SIZE)];
+        let mut header = ElfHeader::new_zeroed();
+        header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
+        header.e_type = U16::new(3);
+        header.e_machine = U16::new(62);
+        header.e_shoff = u64_of(SECTIONS);
+        header.e_shentsize = U16::new(64);
+        header.e_shnum = U16::new(2);
+        put(&mut module, 0, &header);
+        put(&mut module, SECTIONS, &SectionHeader::new_zeroed());
+        let mut section = SectionHeader::new_zeroed();
+        section.sh_type = U32::new(SHT_RELA);
+        section.sh_addr = u64_of(RELOCATIONS);
+        section.sh_offset = u64_of(RELOCATIONS);
+        section.sh_entsize = u64_of(24);
+        section.sh_size = u64_of(2 * 24);
+        put(&mut module, SECTIONS + 64, &section);
+        for (at, target) in [(RELOCATIONS, 0x200), (RELOCATIONS + 24, 0x2800)] {
+            let rela = Rela {
+                r_offset: u64_of(target),
+                r_info: U64::new(R_X86_64_RELATIVE),
+                r_addend: U64::new(0x123),
+            };
+            put(&mut module, at, &rela);
+        }
+        module
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn build(&self) -> PageBuf {
+        let module = self.module();
+        self.file(&self.sigstruct(&module), &module)
+    }
+
+    /// The file, with a SIGSTRUCT that was changed after or before it was signed.
+    #[must_use]
+    pub fn file(&self, sigstruct: &SeamSigstruct, module: &[u8]) -> PageBuf {
+        let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module };
+        let len = parts.file_len().unwrap_or(0);
+        let mut file = PageBuf::zeroed(len.div_ceil(PAGE_SIZE));
+        // Cannot fail for the parts of a `TestImage`; for other modules the file is all zeros, and no image.
+        let _ = parts.write(self.format, file.as_mut_bytes());
+        file
+    }
+}
+
+fn u64_of(number: usize) -> U64 {
+    U64::new(u64::try_from(number).unwrap_or(u64::MAX))
+}
+
+/// Overwrites bytes of the module.
+fn put<T: IntoBytes + zerocopy::Immutable + FromBytes>(module: &mut [u8], at: usize, value: &T) {
+    if let Some(rest) = module.get_mut(at..) {
+        // Too short a module stays as it is.
+        let _ = value.write_to_prefix(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_seamldr_core::TdxImage;
+
+    #[test]
+    fn a_test_image_verifies_but_is_not_intels() {
+        for format in ImageFormat::ALL {
+            let file = TestImage { format, ..TestImage::default() }.build();
+            let verification = tdx_seamldr_verify::verify(&TdxImage::parse(file.as_bytes()).unwrap());
+            assert!(verification.is_signed_by(&TEST_SIGNER));
+            assert!(!verification.is_genuine());
+        }
+    }
+
+    #[test]
+    fn any_change_of_what_is_signed_is_found() {
+        let image = TestImage::default();
+        let module = image.module();
+        let good = image.sigstruct(&module);
+        for offset in [0, 20, 127, 128, 511, 516, 899, 900, 948, 1024, 2047] {
+            let mut bytes = *good.as_bytes().first_chunk::<2048>().unwrap();
+            bytes[offset] ^= 1;
+            let changed = SeamSigstruct::read_from_bytes(&bytes).unwrap();
+            let file = image.file(&changed, &module);
+            let verification = tdx_seamldr_verify::verify(&TdxImage::parse(file.as_bytes()).unwrap());
+            assert!(!verification.is_signed_by(&TEST_SIGNER), "offset {offset}");
+        }
+    }
+}
