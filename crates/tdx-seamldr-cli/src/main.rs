@@ -1,1 +1,56 @@
-fn main(){}
+//! The command `tdx-seamldr`: images of the Intel TDX module, and updates on a simulated platform.
+
+mod convert;
+mod error;
+mod file;
+mod inspect;
+mod simulate;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::Error;
+
+/// Inspect, verify, convert and pack images of the Intel TDX module, and try out updates on a simulated platform.
+///
+/// Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "tdx-seamldr", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Update a simulated platform from one module to another, and see whether its TDs survive
+    Simulate(simulate::Arguments),
+    /// Show what is in an image
+    Inspect(inspect::Arguments),
+    /// Verify signature, signer and hash of an image
+    Verify(verify::Arguments),
+    /// Write an image in the other format
+    Convert(convert::ConvertArguments),
+    /// Make an image from a SIGSTRUCT and a module's binary
+    Pack(convert::PackArguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Convert(arguments) => convert::convert(&arguments),
+        Command::Pack(arguments) => convert::pack(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Refused) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tdx-seamldr: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

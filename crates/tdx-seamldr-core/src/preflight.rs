@@ -6,9 +6,10 @@
 
 use core::fmt;
 
-use crate::abi::{PSysInfo, SeamSigstruct, SeamldrInfo, Svn, TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID};
-use crate::abi::{MAX_CPUID_ENTRIES, PAGE_SIZE};
-use crate::{Crypto, Sha384Digest, TdxImage};
+use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
+use crate::abi::{TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, PAGE_SIZE};
+use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest, TdxError, TdxImage};
+use crate::TdxModule;
 
 /// Bytes of the 32 fault wrappers in an image: one of 16 bytes for each exception vector.
 const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
@@ -51,6 +52,45 @@ pub struct Facts<'a> {
     pub debug_unlocked: Option<bool>,
     /// The signer that P-SEAMLDR trusts: [`INTEL_PRODUCTION_SIGNER`](crate::INTEL_PRODUCTION_SIGNER), but for simulations.
     pub signer: &'a Sha384Digest,
+}
+
+impl<'a> Facts<'a> {
+    /// Asks P-SEAMLDR and the running module. What the module does not say stays `None`, and so does whether the platform is
+    /// unlocked for debug modules, which only the embedder can read.
+    ///
+    /// # Errors
+    ///
+    /// P-SEAMLDR could not be asked; there is nothing to go by then.
+    pub fn gather<B, L, H>(
+        seamldr: &Seamldr<'_, B, L>,
+        host: &H,
+        info: &'a mut SeamldrInfoBuffer,
+        sysinfo: &'a mut PSysInfoBuffer,
+        signer: &'a Sha384Digest,
+    ) -> Result<Self, SeamldrError>
+    where
+        B: SeamcallBackend + ?Sized,
+        L: Lock + ?Sized,
+        H: Host + ?Sized,
+    {
+        let module = TdxModule::new(seamldr.backend());
+        let handoff = || {
+            Ok::<_, TdxError>(HandoffRange {
+                module_hv: module.read_u16(FieldId::MODULE_HV)?,
+                min_update_hv: module.read_u16(FieldId::MIN_UPDATE_HV)?,
+                no_downgrade: module.sys_rd(FieldId::NO_DOWNGRADE)?.value != 0,
+            })
+        };
+        Ok(Self {
+            info: seamldr.info(host, info)?,
+            sysinfo: seamldr.seam_info(host, sysinfo)?,
+            num_lps: host.num_lps(),
+            features0: module.features0().ok(),
+            handoff: handoff().ok(),
+            debug_unlocked: None,
+            signer,
+        })
+    }
 }
 
 /// A field of the SIGSTRUCT that has one right value.

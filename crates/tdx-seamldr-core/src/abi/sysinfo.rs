@@ -67,3 +67,11 @@ impl PSysInfo {
 #[derive(Clone, Copy, Debug, FromBytes, Immutable)]
 #[repr(C, align(2048))]
 pub struct PSysInfoBuffer(pub PSysInfo);
+
+impl PSysInfoBuffer {
+    /// A buffer full of zeros.
+    #[must_use]
+    pub fn zeroed() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
+}

@@ -130,6 +130,7 @@ impl TestImage {
     pub fn module(&self) -> Vec<u8> {
         const SECTIONS: usize = 0x40;
         const RELOCATIONS: usize = 0x100;
+        const VERSION: usize = 0x180;
         let mut module = vec![self.fill; self.pages.max(3).saturating_mul(PAGE_SIZE)];
         let mut header = ElfHeader::new_zeroed();
         header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
@@ -147,6 +148,9 @@ impl TestImage {
         section.sh_entsize = u64_of(24);
         section.sh_size = u64_of(2 * 24);
         put(&mut module, SECTIONS + 64, &section);
+        // Modules of other versions are other modules.
+        put(&mut module, VERSION, &U32::new(self.date));
+        put(&mut module, VERSION + 4, &[self.svn_major, self.svn_minor]);
         for (at, target) in [(RELOCATIONS, 0x200), (RELOCATIONS + 24, 0x2800)] {
             let rela = Rela {
                 r_offset: u64_of(target),

@@ -1,0 +1,93 @@
+//! `tdx-seamldr convert` and `tdx-seamldr pack`: writing images.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::TdxImage;
+
+use crate::error::Error;
+use crate::file;
+
+/// A format, as it is named on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// tdx_blob, version 0x0100: Intel's releases
+    V1,
+    /// tdx_image, version 0x0200: Linux 7.2
+    V2,
+}
+
+impl From<Format> for ImageFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::V1 => Self::BlobV1,
+            Format::V2 => Self::ImageV2,
+        }
+    }
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ConvertArguments {
+    /// The image
+    file: PathBuf,
+    /// The format to write
+    #[arg(long)]
+    to: Format,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct PackArguments {
+    /// The module's binary, a number of whole 4 KiB pages
+    #[arg(long, value_name = "BIN")]
+    module: PathBuf,
+    /// The SIGSTRUCT, at least 2048 bytes
+    #[arg(long, value_name = "SIG")]
+    sigstruct: PathBuf,
+    /// The format to write
+    #[arg(long)]
+    format: Format,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn convert(arguments: &ConvertArguments) -> Result<(), Error> {
+    let bytes = file::read(&arguments.file)?;
+    let parts = file::parse(&arguments.file, &bytes)?.parts();
+    write(parts, arguments.to.into(), &arguments.output, arguments.json)
+}
+
+pub(crate) fn pack(arguments: &PackArguments) -> Result<(), Error> {
+    let (module, sigstruct) = (file::read(&arguments.module)?, file::read(&arguments.sigstruct)?);
+    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: module.as_bytes() };
+    write(parts, arguments.format.into(), &arguments.output, arguments.json)
+}
+
+fn write(parts: ImageParts<'_>, format: ImageFormat, path: &Path, json: bool) -> Result<(), Error> {
+    let mut bytes = vec![0; parts.file_len()?];
+    parts.write(format, &mut bytes)?;
+    file::write(path, &bytes)?;
+    let image = TdxImage::parse(&bytes).map_err(|source| Error::Image { path: path.to_owned(), source })?;
+    if !tdx_seamldr_verify::verify(&image).image_hash_matches {
+        eprintln!("tdx-seamldr: warning: this is not the module that the SIGSTRUCT was made for: its hash is another one");
+    }
+    if json {
+        file::print_json(&serde_json::json!({
+            "file": path,
+            "format": format.name(),
+            "length": bytes.len(),
+        }))
+    } else {
+        file::print(&format!("{}: {format}, {} bytes", path.display(), bytes.len()))
+    }
+}

@@ -1,0 +1,57 @@
+//! Files in and out.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_mock::PageBuf;
+
+use crate::error::Error;
+
+/// The largest images have 496 pages and a few more; whatever is beyond this is something else.
+const LIMIT: u64 = 16 << 20;
+
+/// Reads a whole file, but not one that cannot be an image.
+pub(crate) fn read(path: &Path) -> Result<PageBuf, Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LIMIT.saturating_add(1)).read_to_end(&mut bytes)).map_err(failed)?;
+    if u64::try_from(bytes.len()).map_or(true, |len| len > LIMIT) {
+        return Err(Error::TooLarge { path: path.to_owned(), limit: LIMIT });
+    }
+    Ok(PageBuf::copy_of(&bytes))
+}
+
+/// Reads an image by all the rules.
+pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>, Error> {
+    TdxImage::parse(bytes.as_bytes()).map_err(|source| Error::Image { path: path.to_owned(), source })
+}
+
+/// Writes a file as a whole or not at all: what was there before stays until the new one is complete.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new();
+    #[cfg(unix)]
+    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = file.tempfile_in(folder).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Prints a value as JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints lines. A reader that has gone away is an error, not a panic.
+pub(crate) fn print(text: &str) -> Result<(), Error> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}

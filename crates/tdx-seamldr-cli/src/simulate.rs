@@ -1,0 +1,328 @@
+//! `tdx-seamldr simulate`: a whole update on the simulated platform.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfoBuffer, TdxFeatures0};
+use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
+use tdx_seamldr_core::update::{Options, Outcome, Stage, Update};
+use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
+use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
+use tdx_seamldr_mock::model::LoaderProfile;
+use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_verify::{verify, RustCrypto, Signer};
+
+use crate::error::Error;
+use crate::file;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The module that runs first; without images, a small one signed with a test key
+    #[arg(long, value_name = "IMAGE", requires = "to")]
+    from: Option<PathBuf>,
+    /// The module to update to
+    #[arg(long, value_name = "IMAGE", requires = "from")]
+    to: Option<PathBuf>,
+    /// Logical processors
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    lps: u32,
+    /// Sockets
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    sockets: u32,
+    /// TDs that run meanwhile
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=64))]
+    tds: u16,
+    /// Install the module that runs already once more
+    #[arg(long)]
+    allow_same_module: bool,
+    /// Show every SEAMCALL
+    #[arg(long)]
+    trace: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A module, as `simulate` shows it.
+#[derive(Clone, Serialize)]
+struct Module {
+    svn: String,
+    seamhash: String,
+}
+
+impl Module {
+    fn of(sigstruct: &SeamSigstruct) -> Self {
+        Self { svn: sigstruct.svn().to_string(), seamhash: file::hex(&sigstruct.seamhash) }
+    }
+}
+
+/// One finding of parsing or preflight.
+#[derive(Serialize)]
+struct Reason {
+    code: &'static str,
+    message: String,
+}
+
+/// How many LPs finished a stage.
+#[derive(Serialize)]
+struct StageReport {
+    stage: String,
+    finished: u32,
+}
+
+/// What stopped an update that had begun.
+#[derive(Serialize)]
+struct FailureReport {
+    stage: String,
+    lp: u32,
+    message: String,
+}
+
+/// What `simulate` prints at the end.
+#[derive(Serialize)]
+struct Report {
+    outcome: &'static str,
+    message: String,
+    from: Module,
+    to: Option<Module>,
+    version: Option<String>,
+    lps: u32,
+    sockets: u32,
+    cpu: String,
+    tds_before: usize,
+    tds_alive: usize,
+    seamcalls: usize,
+    remaining_updates: u32,
+    reasons: Vec<Reason>,
+    stages: Vec<StageReport>,
+    failure: Option<FailureReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    trace: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
+    let (from, to) = match (&arguments.from, &arguments.to) {
+        (Some(from), Some(to)) => (file::read(from)?, file::read(to)?),
+        _ => (TestImage::default().build(), TestImage { svn_minor: 6, date: 0x20240501, ..TestImage::default() }.build()),
+    };
+    let from_path = arguments.from.as_deref().unwrap_or(Path::new("the image to boot from"));
+    let simulation = Simulation::boot(arguments, &file::parse(from_path, &from)?)?;
+    simulation.say(&simulation.introduction())?;
+    let report = match TdxImage::parse(to.as_bytes()) {
+        Ok(image) => simulation.update(&image)?,
+        Err(error) => {
+            let reason = Reason { code: error.code(), message: error.to_string() };
+            simulation.refused(None, vec![reason])?
+        }
+    };
+    if arguments.json {
+        file::print_json(&report)?;
+    } else {
+        file::print(&report.conclusion())?;
+    }
+    if report.outcome == "updated" {
+        Ok(())
+    } else {
+        Err(Error::Refused)
+    }
+}
+
+/// A platform that has booted, with its TDs.
+struct Simulation<'a> {
+    arguments: &'a Arguments,
+    platform: SimPlatform,
+    signer: Sha384Digest,
+    fms: u32,
+    from: Module,
+}
+
+impl<'a> Simulation<'a> {
+    /// Boots a platform that fits the image: its processors are in the image's list, its P-SEAMLDR is of the image's line
+    /// and trusts Intel, or the test key if that one signed the image.
+    fn boot(arguments: &'a Arguments, from: &TdxImage<'_>) -> Result<Self, Error> {
+        let sigstruct = from.sigstruct();
+        let signer = match verify(from).signer {
+            Signer::Unknown(TEST_SIGNER) => TEST_SIGNER,
+            Signer::IntelProduction | Signer::Unknown(_) => INTEL_PRODUCTION_SIGNER,
+        };
+        let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
+        let fms = sigstruct.cpus().first().map_or(0x806f8, |cpu| cpu.get());
+        let platform = SimPlatform::builder()
+            .lps(arguments.lps)
+            .sockets(arguments.sockets)
+            .fms(fms)
+            .signer(signer)
+            .profile(if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 })
+            .boot(from)?;
+        for _ in 0..arguments.tds {
+            platform.create_td()?;
+        }
+        Ok(Self { arguments, platform, signer, fms, from: Module::of(sigstruct) })
+    }
+
+    fn introduction(&self) -> String {
+        let (lps, sockets) = (self.arguments.lps, self.arguments.sockets);
+        let truth = self.platform.truth();
+        let (loader, version) = self.platform.with_model(|model| {
+            let profile = model.config().profile;
+            let loader = format!("{}.{}.00", profile.major, profile.minor);
+            (loader, model.module().map_or_else(String::new, |module| module.build().version.to_string()))
+        });
+        let remaining = truth.remaining_updates;
+        let s = if sockets == 1 { "" } else { "s" };
+        format!(
+            "platform   {lps} LPs, {sockets} socket{s} of {:#010x}, P-SEAMLDR {loader}, {remaining} updates remain\n\
+             module     {version}, SVN {}, {} TDs",
+            self.fms, self.from.svn, truth.tds
+        )
+    }
+
+    /// Says something to a person.
+    fn say(&self, text: &str) -> Result<(), Error> {
+        if self.arguments.json {
+            Ok(())
+        } else {
+            file::print(text)
+        }
+    }
+
+    fn update(&self, image: &TdxImage<'_>) -> Result<Report, Error> {
+        let to = Module::of(image.sigstruct());
+        self.say(&format!("image      {}, SVN {}, {} pages", image.format(), to.svn, image.module_pages()))?;
+        let lp = self.platform.lp(0);
+        let lock = SpinLock::new();
+        let Ok(seamldr) = Seamldr::new(&lp, &lock, CurrentVmcs::Preserved) else {
+            return self.refused(Some(to), Vec::new());
+        };
+        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
+        let mut facts = Facts::gather(&seamldr, &lp, &mut info, &mut sysinfo, &self.signer)?;
+        facts.debug_unlocked = Some(self.platform.with_model(|model| model.config().debug_unlocked));
+        let policy = Policy { allow_same_module: self.arguments.allow_same_module };
+        let mut reasons = Vec::new();
+        let verdict = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
+            let code = match &finding {
+                Finding::Refusal(refusal) => refusal.code(),
+                Finding::Unknown(unknown) => unknown.code(),
+            };
+            reasons.push(Reason { code, message: finding.to_string() });
+        });
+        if !verdict.passed() {
+            return self.refused(Some(to), reasons);
+        }
+        self.say("preflight  passed")?;
+
+        let mut params = PageBuf::zeroed(1);
+        let request = match InstallRequest::build(params.as_params(), image, Scenario::Update, &lp) {
+            Ok(request) => request,
+            Err(error) => {
+                let reason = Reason { code: "cannot-install", message: error.to_string() };
+                return self.refused(Some(to), vec![reason]);
+            }
+        };
+        let options = Options {
+            handoff_version: facts.handoff.and_then(|running| running.negotiate(image.sigstruct())),
+            avoid_compat_sensitive: facts
+                .features0
+                .is_some_and(|features| features.contains(TdxFeatures0::UPDATE_COMPATIBILITY)),
+        };
+        let update = Update::new(request, self.platform.module_state(), options, facts.num_lps)?;
+        let outcome = self.run(&update);
+        self.ended(Some(to), &outcome)
+    }
+
+    /// Runs the update with a thread for each LP. On a terminal, a bar for each stage moves meanwhile.
+    fn run(&self, update: &Update<'_>) -> Outcome {
+        if self.arguments.json || !std::io::stdout().is_terminal() {
+            return run_on_threads(&self.platform, update);
+        }
+        std::thread::scope(|threads| {
+            let update_thread = threads.spawn(|| run_on_threads(&self.platform, update));
+            let bar = ProgressBar::new(self.arguments.lps.into());
+            if let Ok(style) = ProgressStyle::with_template("{msg:<10} {bar:40} {pos}/{len} LPs") {
+                bar.set_style(style);
+            }
+            while !update_thread.is_finished() {
+                let (stage, acks) = update.progress();
+                bar.set_message(stage.to_string());
+                bar.set_position(acks.into());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bar.finish_and_clear();
+        });
+        update.outcome()
+    }
+
+    fn refused(&self, to: Option<Module>, reasons: Vec<Reason>) -> Result<Report, Error> {
+        for reason in &reasons {
+            self.say(&format!("refused    {}", reason.message))?;
+        }
+        Ok(Report { reasons, ..self.standing(to) })
+    }
+
+    fn ended(&self, to: Option<Module>, outcome: &Outcome) -> Result<Report, Error> {
+        let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Done);
+        let stages: Vec<_> = stages
+            .map(|stage| StageReport { stage: stage.to_string(), finished: outcome.finished(stage) })
+            .collect();
+        for stage in &stages {
+            self.say(&format!("stage      {:<10} {}/{} LPs", stage.stage, stage.finished, outcome.lps))?;
+        }
+        Ok(Report {
+            outcome: outcome.code(),
+            message: outcome.to_string(),
+            stages,
+            failure: outcome.failure.map(|failure| FailureReport {
+                stage: failure.stage.to_string(),
+                lp: failure.lp,
+                message: failure.cause.to_string(),
+            }),
+            ..self.standing(to)
+        })
+    }
+
+    /// How things stand, as for an update that was refused for no reason yet.
+    fn standing(&self, to: Option<Module>) -> Report {
+        let truth = self.platform.truth();
+        Report {
+            outcome: "refused",
+            message: "not updated; nothing was shut down and the TDs run as before".to_owned(),
+            from: self.from.clone(),
+            to,
+            version: truth.module.map(|module| module.version.to_string()),
+            lps: self.arguments.lps,
+            sockets: self.arguments.sockets,
+            cpu: format!("{:#010x}", self.fms),
+            tds_before: truth.tds,
+            tds_alive: truth.tds_alive,
+            seamcalls: self.platform.trace().len(),
+            remaining_updates: truth.remaining_updates,
+            reasons: Vec::new(),
+            stages: Vec::new(),
+            failure: None,
+            trace: self.trace(),
+        }
+    }
+
+    fn trace(&self) -> Vec<String> {
+        if self.arguments.trace {
+            self.platform.trace().iter().map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+impl Report {
+    fn conclusion(&self) -> String {
+        let mut lines = self.trace.clone();
+        lines.push(self.message.clone());
+        lines.push(format!(
+            "{} of {} TDs alive, {} SEAMCALLs, {} updates remain",
+            self.tds_alive, self.tds_before, self.seamcalls, self.remaining_updates
+        ));
+        lines.join("\n")
+    }
+}
