@@ -1,1 +1,25 @@
-fn main(){}
+//! `cargo xtask`: what is more than one line to do in this project, one file for each task.
+
+mod embed_check;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
+    EmbedCheck,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::EmbedCheck => embed_check::run(),
+    }
+}

@@ -100,9 +100,21 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     /// As for [`SeamcallBackend::seamcall`].
     pub unsafe fn tdx_call(&self, regs: &mut SeamcallRegs) -> Result<TdxStatus, TdxError> {
         let arguments = *regs;
+        // SAFETY: the caller's.
+        unsafe { self.retried(regs, || arguments) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`SeamcallBackend::seamcall`], with what `arguments` returns.
+    unsafe fn retried(
+        &self,
+        regs: &mut SeamcallRegs,
+        arguments: impl Fn() -> SeamcallRegs,
+    ) -> Result<TdxStatus, TdxError> {
         let mut tries = ENTROPY_TRIES;
         loop {
-            *regs = arguments;
+            *regs = arguments();
             // SAFETY: the caller's.
             unsafe { self.backend.seamcall(regs) }.map_err(TdxError::Trap)?;
             let status = TdxStatus(regs.rax);
@@ -114,12 +126,15 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         }
     }
 
-    /// A leaf that takes numbers only.
-    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<SeamcallRegs, TdxError> {
-        let mut regs = SeamcallRegs { rax, rcx, rdx, ..Default::default() };
+    /// A leaf that takes numbers only. One copy of it serves all of them, which keeps the machine small.
+    #[inline(never)]
+    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
+        let mut regs = SeamcallRegs::default();
         // SAFETY: the private callers pass no leaf that takes an address.
-        unsafe { self.tdx_call(&mut regs) }?;
-        Ok(regs)
+        let status = unsafe {
+            self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, ..Default::default() })
+        }?;
+        Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
     }
 
     /// TDH.SYS.INIT: initialises the module, once, on any LP.
@@ -169,8 +184,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_rd(&self, field: FieldId) -> Result<FieldRead, TdxError> {
-        let regs = self.call(TdxLeaf::SYS_RD.rax(0), 0, field.0)?;
-        Ok(FieldRead { status: TdxStatus(regs.rax), value: regs.r8, next: FieldId(regs.rdx) })
+        self.call(TdxLeaf::SYS_RD.rax(0), 0, field.0)
     }
 
     /// The module's version, by three TDH.SYS.RD.
@@ -236,7 +250,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_key_config(&self) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0, 0).map(|regs| TdxStatus(regs.rax))
+        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0, 0).map(|result| result.status)
     }
 
     /// TDH.SYS.LP.SHUTDOWN: deprecated; does nothing.

@@ -133,10 +133,41 @@ impl<'a> TdxImage<'a> {
     ///
     /// The first rule that the bytes break.
     pub fn parse_without_checksum(bytes: &'a [u8]) -> Result<Self, ImageError> {
-        let (header, payload) = Header::ref_from_prefix(bytes)
-            .map_err(|_| ImageError::TooShort { found: bytes.len(), wanted: PAGE_SIZE })?;
-        let version = header.version.get();
-        let format = ImageFormat::from_version(version).ok_or(ImageError::Version { found: version })?;
+        let (header, payload) = Self::split_header(bytes)?;
+        let found = header.version.get();
+        let format = ImageFormat::from_version(found).ok_or(ImageError::Version { found })?;
+        Self::parse_payload(format, bytes, header, payload)
+    }
+
+    /// As [`parse_without_checksum`](Self::parse_without_checksum), but takes one format only: for kernels that accept no
+    /// other and want none of its code.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the bytes break; the version of the other format is an error, too.
+    #[inline]
+    pub fn parse_only(format: ImageFormat, bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let (header, payload) = Self::split_header(bytes)?;
+        let found = header.version.get();
+        if found != format.version() {
+            return Err(ImageError::Version { found });
+        }
+        Self::parse_payload(format, bytes, header, payload)
+    }
+
+    #[inline]
+    fn split_header(bytes: &'a [u8]) -> Result<(&'a Header, &'a [u8]), ImageError> {
+        Header::ref_from_prefix(bytes)
+            .map_err(|_| ImageError::TooShort { found: bytes.len(), wanted: PAGE_SIZE })
+    }
+
+    #[inline]
+    fn parse_payload(
+        format: ImageFormat,
+        bytes: &'a [u8],
+        header: &'a Header,
+        payload: &'a [u8],
+    ) -> Result<Self, ImageError> {
         let (signature, sigstruct_len) = match format {
             ImageFormat::BlobV1 => {
                 let fields: &HeaderV1 = zerocopy::transmute_ref!(&header.fields);

@@ -152,6 +152,12 @@ impl<'a> Update<'a> {
         (seen.stage(), seen.acks())
     }
 
+    /// Whether the new module runs and the TDs with it: the short form of [`outcome`](Self::outcome).
+    #[must_use]
+    pub fn is_updated(&self) -> bool {
+        self.milestones.load(Ordering::Acquire) & Milestones::UPDATED != 0
+    }
+
     /// How the update ended. To be asked when every LP has left; before that it is how things stand.
     #[must_use]
     pub fn outcome(&self) -> Outcome {

@@ -1,0 +1,220 @@
+//! `cargo xtask embed-check`: the core, built and linked as a kernel does it.
+//!
+//! Everything that would become part of the kernel is built by plain rustc: bitflags and zerocopy in the versions of
+//! `xtask/embed/Cargo.toml`, the core from its own sources without features, and a probe that uses it as Linux's `seamldr.c`
+//! would. Cargo only finds the sources, and builds the derive macro, which is a tool of the host that a kernel tree has.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context, Result};
+use object::{Object, ObjectSection, ObjectSymbol};
+use serde_json::Value;
+
+/// Stack that one function of the core may take: kernel stacks are small.
+const MAX_FRAME: u64 = 512;
+
+/// Text of Linux 7.2's `seamldr.o`, which does the same job.
+const LINUX_TEXT: u64 = 1846;
+
+/// What a kernel has, and the probe only declares.
+const KERNEL_SYMBOLS: [&str; 15] = [
+    "kernel_seamcall",
+    "kernel_spin_lock_irqsave",
+    "kernel_spin_unlock_irqrestore",
+    "kernel_smp_processor_id",
+    "kernel_num_online_cpus",
+    "kernel_virt_to_phys",
+    "kernel_params_page",
+    "kernel_vmx_basic",
+    "kernel_stop_machine",
+    "memcpy",
+    "memmove",
+    "memset",
+    "memcmp",
+    "bcmp",
+    // Named by the unwind tables of the toolchain's libcore; a kernel builds its own libcore without them.
+    "rust_eh_personality",
+];
+
+/// Functions of the probe that have to stay.
+const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
+
+pub(crate) fn run() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let out = root.join("target/embed-check");
+    std::fs::create_dir_all(&out)?;
+    let manifest = root.join("xtask/embed/Cargo.toml");
+    let sources = sources(&manifest)?;
+    let derive = build_derive(&manifest, &out)?;
+
+    let mut build = Build { out, externs: vec![("zerocopy_derive".to_owned(), derive)] };
+    for name in ["bitflags", "zerocopy"] {
+        let source = sources.get(name).with_context(|| format!("no source of {name}"))?;
+        build.library(name, source, &["--cap-lints=allow"])?;
+    }
+    build.library("tdx_seamldr_core", &root.join("crates/tdx-seamldr-core/src/lib.rs"), &[])?;
+    let probe = build.link_probe(&root.join("xtask/embed/probe.rs"))?;
+    report(&probe)
+}
+
+/// The main source file of each library that the manifest depends on.
+fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
+        .arg(manifest)
+        .output()?;
+    ensure!(metadata.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: Value = serde_json::from_slice(&metadata.stdout)?;
+    let packages = metadata.get("packages").and_then(Value::as_array).context("no packages in the metadata")?;
+    let source = |package: &Value| {
+        let name = package.get("name")?.as_str()?.to_owned();
+        let targets = package.get("targets")?.as_array()?;
+        let library = targets.iter().find(|target| target.get("kind").is_some_and(|kind| kind[0] == "lib"))?;
+        Some((name, library.get("src_path")?.as_str()?.into()))
+    };
+    Ok(packages.iter().filter_map(source).collect())
+}
+
+/// Builds the derive macro of zerocopy and says where it is.
+fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
+    let cargo = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--quiet", "--package", "zerocopy-derive", "--message-format=json"])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(out.join("host"))
+        .output()?;
+    ensure!(cargo.status.success(), "zerocopy-derive: {}", String::from_utf8_lossy(&cargo.stderr));
+    let messages = String::from_utf8(cargo.stdout)?;
+    let artifact = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_derive = message.get("target")?.get("name")?.as_str()? == "zerocopy_derive";
+        let file = message.get("filenames")?.get(0)?.as_str()?;
+        is_derive.then(|| PathBuf::from(file))
+    };
+    messages.lines().find_map(artifact).context("cargo built no zerocopy_derive")
+}
+
+/// Libraries built so far, and where.
+struct Build {
+    out: PathBuf,
+    externs: Vec<(String, PathBuf)>,
+}
+
+impl Build {
+    fn rustc(&self) -> Command {
+        let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        // As the kernel's own build does, to be allowed to ask for stack sizes.
+        rustc.env("RUSTC_BOOTSTRAP", "1").args(["--edition=2021", "-C", "panic=abort", "-O", "-Z", "emit-stack-sizes"]);
+        rustc.args(["-C", "force-unwind-tables=no", "-C", "relocation-model=static"]);
+        for (name, path) in &self.externs {
+            rustc.arg("--extern").arg(format!("{name}={}", path.display()));
+        }
+        rustc.arg("-L").arg(&self.out).arg("-L").arg(self.out.join("host/debug/deps"));
+        rustc.arg("--out-dir").arg(&self.out);
+        rustc
+    }
+
+    fn library(&mut self, name: &str, source: &Path, arguments: &[&str]) -> Result<()> {
+        let mut rustc = self.rustc();
+        rustc.args(["--crate-type=rlib", "--crate-name", name]).args(arguments).arg(source);
+        call(&mut rustc)?;
+        self.externs.push((name.to_owned(), self.out.join(format!("lib{name}.rlib"))));
+        Ok(())
+    }
+
+    fn link_probe(&self, source: &Path) -> Result<PathBuf> {
+        let mut rustc = self.rustc();
+        rustc.args(["--crate-type=bin", "--crate-name=probe"]).arg(source);
+        let options = ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none"];
+        let needed = ENTRY_POINTS.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
+        // Distinct addresses, so that no two functions are taken for the same.
+        let absent = (0x1000..).step_by(16).zip(KERNEL_SYMBOLS);
+        let absent = absent.map(|(address, symbol)| format!("-Wl,--defsym={symbol}={address:#x}"));
+        for option in options.into_iter().map(String::from).chain(needed).chain(absent) {
+            rustc.arg("-C").arg(format!("link-arg={option}"));
+        }
+        rustc.args(["-C", "link-arg=-Wl,--entry=probe_install"]);
+        call(&mut rustc).context("the probe does not link; an undefined `a_panic_can_be_reached` means just that")?;
+        Ok(self.out.join("probe"))
+    }
+}
+
+fn call(command: &mut Command) -> Result<()> {
+    let output = command.output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{command:?}\n{errors}");
+    }
+    ensure!(errors.is_empty(), "rustc has something to say:\n{errors}");
+    Ok(())
+}
+
+/// Prints sizes, and fails if a stack frame is too large.
+fn report(probe: &Path) -> Result<()> {
+    let bytes = std::fs::read(probe)?;
+    let file = object::File::parse(&*bytes)?;
+    let mut text = 0u64;
+    let mut read_only = 0u64;
+    for section in file.sections() {
+        match section.kind() {
+            object::SectionKind::Text => text = text.saturating_add(section.size()),
+            object::SectionKind::ReadOnlyData | object::SectionKind::ReadOnlyString => {
+                read_only = read_only.saturating_add(section.size());
+            }
+            _ => {}
+        }
+    }
+    let mut functions: Vec<_> = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == object::SymbolKind::Text && symbol.size() > 0)
+        .map(|symbol| (symbol.size(), symbol.address(), symbol.name().unwrap_or("?").to_owned()))
+        .collect();
+    functions.sort_by(|one, other| other.cmp(one));
+    let frames = stack_sizes(&file)?;
+
+    println!("text and stack of each function:");
+    for (size, address, name) in &functions {
+        let frame = frames.get(address).copied().unwrap_or(0);
+        println!("{size:6} {frame:5}  {}", short_name(name));
+    }
+    let (largest, at) = frames.iter().map(|(address, frame)| (*frame, *address)).max().unwrap_or((0, 0));
+    let name = functions.iter().find(|(_, address, _)| *address == at).map_or("?", |(.., name)| name);
+    println!("text:          {text} bytes (Linux 7.2's seamldr.o: {LINUX_TEXT})");
+    println!("read-only:     {read_only} bytes");
+    println!("largest frame: {largest} bytes, {}", short_name(name));
+    ensure!(!functions.is_empty() && !frames.is_empty(), "no functions found: the check is broken");
+    ensure!(largest <= MAX_FRAME, "a stack frame has {largest} bytes, but should have at most {MAX_FRAME}");
+    println!("no panic can be reached; ok");
+    Ok(())
+}
+
+/// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes, each with a ULEB128.
+fn stack_sizes(file: &object::File<'_>) -> Result<BTreeMap<u64, u64>> {
+    let mut sizes = BTreeMap::new();
+    for section in file.sections().filter(|section| section.name() == Ok(".stack_sizes")) {
+        let mut rest = section.data()?;
+        while let Some((address, after)) = rest.split_first_chunk() {
+            rest = after;
+            let mut size = 0u64;
+            for shift in (0..64).step_by(7) {
+                let (byte, after) = rest.split_first().context(".stack_sizes ends in the middle of a number")?;
+                rest = after;
+                size |= u64::from(byte & 0x7f) << shift;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+            sizes.insert(u64::from_le_bytes(*address), size);
+        }
+    }
+    Ok(sizes)
+}
+
+/// The last parts of a mangled name, for people.
+fn short_name(name: &str) -> String {
+    let demangled = rustc_demangle::demangle(name);
+    format!("{demangled:#}")
+}
