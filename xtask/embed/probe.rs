@@ -129,6 +129,8 @@ extern "C" fn run_cpu(update: *mut c_void) -> i32 {
 pub unsafe extern "C" fn probe_install(data: *const u8, len: usize) -> i32 {
     // SAFETY: the caller's.
     let data = unsafe { core::slice::from_raw_parts(data, len) };
+    #[cfg(plant_a_panic)]
+    assert!(len != 12288);
     let Ok(image) = TdxImage::parse_only(ImageFormat::ImageV2, data) else { return EINVAL };
     // SAFETY: a page of this function's own.
     let params = unsafe { &mut *kernel_params_page() };

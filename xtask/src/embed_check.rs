@@ -38,6 +38,9 @@ const KERNEL_SYMBOLS: [&str; 15] = [
     "rust_eh_personality",
 ];
 
+/// What the probe's panic handler calls, and nobody defines.
+const PANIC_SYMBOL: &str = "a_panic_can_be_reached";
+
 /// Functions of the probe that have to stay.
 const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
 
@@ -55,7 +58,15 @@ pub(crate) fn run() -> Result<()> {
         build.library(name, source, &["--cap-lints=allow"])?;
     }
     build.library("tdx_seamldr_core", &root.join("crates/tdx-seamldr-core/src/lib.rs"), &[])?;
-    let probe = build.link_probe(&root.join("xtask/embed/probe.rs"))?;
+    let source = root.join("xtask/embed/probe.rs");
+    let planted = build.link_probe("planted", &source, &["--cfg=plant_a_panic"]);
+    match planted.map_err(|error| error.to_string()) {
+        Err(message) if message.contains(PANIC_SYMBOL) => {}
+        other => bail!("a planted panic was not found, the check is broken: {other:?}"),
+    }
+    let probe = build
+        .link_probe("probe", &source, &[])
+        .with_context(|| format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached"))?;
     report(&probe)
 }
 
@@ -125,9 +136,10 @@ impl Build {
         Ok(())
     }
 
-    fn link_probe(&self, source: &Path) -> Result<PathBuf> {
+    fn link_probe(&self, name: &str, source: &Path, arguments: &[&str]) -> Result<PathBuf> {
         let mut rustc = self.rustc();
-        rustc.args(["--crate-type=bin", "--crate-name=probe"]).arg(source);
+        rustc.args(["--crate-type=bin", "--check-cfg=cfg(plant_a_panic)", "--crate-name", name]);
+        rustc.args(arguments).arg(source);
         let options = ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none"];
         let needed = ENTRY_POINTS.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
         // Distinct addresses, so that no two functions are taken for the same.
@@ -137,8 +149,8 @@ impl Build {
             rustc.arg("-C").arg(format!("link-arg={option}"));
         }
         rustc.args(["-C", "link-arg=-Wl,--entry=probe_install"]);
-        call(&mut rustc).context("the probe does not link; an undefined `a_panic_can_be_reached` means just that")?;
-        Ok(self.out.join("probe"))
+        call(&mut rustc)?;
+        Ok(self.out.join(name))
     }
 }
 

@@ -5,6 +5,7 @@ mod fault;
 mod host_memory;
 mod page_buf;
 mod platform;
+mod released;
 mod test_image;
 mod trace;
 
@@ -13,5 +14,6 @@ pub use fault::{Answer, Fault};
 pub use host_memory::HostMemory;
 pub use page_buf::PageBuf;
 pub use platform::{BootError, Builder, ModuleTruth, NoRoomForTd, SimLp, SimPlatform, Storage, Truth};
+pub use released::{released_images, ReleasedImage, RELEASED_IMAGES};
 pub use test_image::{sign, TestImage, TEST_SIGNER};
 pub use trace::TraceEntry;

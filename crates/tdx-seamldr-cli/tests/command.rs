@@ -1,0 +1,224 @@
+//! The command on small images that are signed with the test key.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects, missing_docs)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{json, tdx_seamldr};
+use serde_json::Value;
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_mock::{TestImage, TEST_SIGNER};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn image(&self, name: &str, image: &TestImage) -> PathBuf {
+        self.put(name, image.build().as_bytes())
+    }
+}
+
+fn simulate(from: &Path, to: &Path, more: &[&str]) -> (Option<i32>, Value) {
+    let mut arguments = vec!["simulate".into(), "--from".into(), from.to_owned(), "--to".into(), to.to_owned()];
+    arguments.extend(more.iter().map(PathBuf::from));
+    json(arguments)
+}
+
+fn newer() -> TestImage {
+    TestImage { svn_minor: 6, ..TestImage::default() }
+}
+
+#[test]
+fn simulate_without_images_updates_a_platform_of_its_own() {
+    let (code, report) = json(["simulate"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(report["outcome"], "updated");
+    assert_eq!((&report["from"]["svn"], &report["to"]["svn"]), (&"1.5".into(), &"1.6".into()));
+    assert_eq!((&report["tds_before"], &report["tds_alive"]), (&3.into(), &3.into()));
+    // 2 and 4 of preflight, SHUTDOWN, 8 times INSTALL, INIT, 8 times LP.INIT, UPDATE, 3 for the version.
+    assert_eq!(report["seamcalls"], 6 + 1 + 8 + 1 + 8 + 1 + 3);
+    assert_eq!(report["remaining_updates"], 62);
+    assert!(report["stages"].as_array().unwrap().iter().all(|stage| stage["finished"] == 8));
+}
+
+#[test]
+fn simulate_shows_every_stage_and_every_call_to_a_person() {
+    let output = tdx_seamldr(["simulate", "--lps", "2", "--trace"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for expected in ["preflight  passed", "CpuInstall 2/2 LPs", "TDH.SYS.UPDATE", "SEAMLDR.INSTALL", "3 of 3 TDs alive"] {
+        assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn simulate_runs_with_any_number_of_lps_and_sockets() {
+    for (lps, sockets) in [("1", "1"), ("2", "2"), ("7", "3"), ("64", "8"), ("200", "1")] {
+        let (code, report) = json(["simulate", "--lps", lps, "--sockets", sockets, "--tds", "1"]);
+        assert_eq!((code, &report["outcome"]), (Some(0), &"updated".into()), "{lps} LPs, {sockets} sockets");
+        let lps: u64 = lps.parse().unwrap();
+        assert_eq!(report["seamcalls"], 12 + 2 * lps);
+    }
+}
+
+#[test]
+fn simulate_refuses_what_cannot_work_before_anything_is_shut_down() {
+    let folder = Folder::new();
+    let old = folder.image("old", &TestImage::default());
+    let fit = newer();
+    let flip = |name: &str, offset: usize| {
+        let mut bytes = fit.build().as_bytes().to_vec();
+        bytes[offset] ^= 1;
+        folder.put(name, &bytes)
+    };
+    // The same in v2, which has no checksum.
+    let flip_v2 = |name: &str, offset: usize| {
+        let mut bytes = TestImage { format: ImageFormat::ImageV2, ..newer() }.build().as_bytes().to_vec();
+        bytes[offset] ^= 1;
+        folder.put(name, &bytes)
+    };
+    let cases = [
+        (folder.image("lower", &TestImage { svn_minor: 4, ..newer() }), "minor-svn"),
+        (folder.image("line", &TestImage { svn_major: 2, ..newer() }), "major-svn"),
+        (folder.image("cpu", &TestImage { cpus: vec![0xa06d0], ..newer() }), "cpu"),
+        (folder.image("no-cpu", &TestImage { cpus: vec![], ..newer() }), "no-cpu-list"),
+        (folder.image("debug", &TestImage { debug: true, ..newer() }), "debug-module"),
+        (folder.image("hv", &TestImage { module_hv: 2, min_update_hv: 1, ..newer() }), "handoff-version"),
+        (old.clone(), "same-module"),
+        (flip("header", 100), "image-reserved-not-zero"),
+        (flip("sigstruct", 4096 + 900), "image-checksum"),
+        (flip("module", 8192 + 5000), "image-checksum"),
+        (flip_v2("sigstruct-v2", 4096 + 950), "sigstruct-field"),
+        (flip_v2("signature-v2", 4096 + 600), "signature"),
+        (flip_v2("key-v2", 4096 + 200), "signer"),
+        (flip_v2("module-v2", 8192 + 5000), "image-hash"),
+        (folder.put("empty", b""), "image-too-short"),
+    ];
+    for (to, reason) in &cases {
+        let (code, report) = simulate(&old, to, &[]);
+        assert_eq!((code, &report["outcome"]), (Some(1), &"refused".into()), "{reason}");
+        assert_eq!(report["tds_alive"], 3, "{reason}");
+        assert_eq!(report["remaining_updates"], 63, "{reason}");
+        let reasons = report["reasons"].as_array().unwrap();
+        assert!(reasons.iter().any(|found| found["code"] == *reason), "{reason} is not in {reasons:?}");
+        assert!(report["seamcalls"].as_u64().unwrap() <= 6, "{reason}: only questions were asked");
+    }
+    let (code, report) = simulate(&old, &old, &["--allow-same-module"]);
+    assert_eq!((code, &report["remaining_updates"]), (Some(0), &62.into()));
+}
+
+#[test]
+fn inspect_and_verify_tell_a_test_image_from_one_of_intels() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let (code, inspection) = json(["inspect".as_ref(), image.as_path()]);
+    assert_eq!(code, Some(0));
+    let expected = serde_json::json!({
+        "format": "tdx_blob", "format_version": "0x100", "length": 40960, "sigstruct_pages": 1, "module_pages": 8,
+        "checksum": "ok", "date": "2024-01-29", "debug": false, "svn": "1.5", "module_hv": 0, "min_update_hv": 0,
+        "num_handoff_pages": 13, "cpus": ["0x000806f8", "0x000c06f0", "0x000a06f0"], "signature": "valid",
+        "signer": "unknown", "image_hash": "match",
+    });
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(inspection[field], *value, "{field}");
+    }
+    assert_eq!(inspection["seamhash"].as_str().unwrap().len(), 96);
+
+    let (code, report) = json(["verify".as_ref(), image.as_path()]);
+    assert_eq!((code, &report["verified"], &report["signature"]), (Some(1), &false.into(), &"valid".into()));
+    let test_signer: String = TEST_SIGNER.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (code, report) = json(["verify".as_ref(), image.as_path(), "--signer".as_ref(), test_signer.as_ref()]);
+    assert_eq!((code, &report["verified"]), (Some(0), &true.into()));
+}
+
+#[test]
+fn inspect_shows_a_damaged_image_that_verify_refuses() {
+    let folder = Folder::new();
+    let mut bytes = TestImage::default().build().as_bytes().to_vec();
+    bytes[4096 + 950 + 50] ^= 1;
+    bytes[8192 + 100] ^= 1;
+    let damaged = folder.put("damaged", &bytes);
+    let (code, inspection) = json(["inspect".as_ref(), damaged.as_path()]);
+    assert_eq!(code, Some(0));
+    assert_eq!(inspection["checksum"], "bad");
+    assert_eq!(inspection["signature"], "invalid");
+    assert_eq!(inspection["image_hash"], "mismatch");
+    let output = tdx_seamldr(["verify".as_ref(), damaged.as_os_str()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("checksum is 0x"));
+}
+
+#[test]
+fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts() {
+    let folder = Folder::new();
+    let v1 = folder.image("v1", &TestImage::default());
+    let convert = |from: &Path, to: &str, name: &str| {
+        let output = folder.path(name);
+        let arguments = ["convert".as_ref(), from, "--to".as_ref(), to.as_ref(), "-o".as_ref(), output.as_path()];
+        assert_eq!(json(arguments).0, Some(0));
+        output
+    };
+    let v2 = convert(&v1, "v2", "v2");
+    let back = convert(&v2, "v1", "back");
+    let original = std::fs::read(&v1).unwrap();
+    assert_eq!(std::fs::read(back).unwrap(), original);
+    let v2 = std::fs::read(v2).unwrap();
+    assert_eq!(TdxImage::parse(&v2).unwrap().format(), ImageFormat::ImageV2);
+
+    let (module, sigstruct) = (folder.put("bin", &original[8192..]), folder.put("sig", &original[4096..4096 + 2048]));
+    for (format, wanted) in [("v1", &original), ("v2", &v2)] {
+        let packed = folder.path("packed");
+        let arguments = ["pack".as_ref(), "--module".as_ref(), module.as_path(), "--sigstruct".as_ref(), &sigstruct];
+        let output = ["--format".as_ref(), format.as_ref(), "-o".as_ref(), packed.as_path()];
+        assert_eq!(json(arguments.into_iter().chain(output)).0, Some(0));
+        assert_eq!(std::fs::read(&packed).unwrap(), *wanted);
+    }
+}
+
+#[test]
+fn a_failed_conversion_leaves_the_target_as_it_was() {
+    let folder = Folder::new();
+    let bad = folder.put("bad", b"not an image");
+    let target = folder.put("target", b"precious");
+    let arguments = ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
+    let output = tdx_seamldr(arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("has 12 bytes, but needs at least 4096"));
+    assert_eq!(std::fs::read(target).unwrap(), b"precious");
+}
+
+#[test]
+fn wrong_usage_is_2_and_a_missing_file_is_1() {
+    let usage: [&[&str]; 7] = [
+        &[],
+        &["frobnicate"],
+        &["simulate", "--lps", "0"],
+        &["simulate", "--lps", "1025"],
+        &["simulate", "--from", "x"],
+        &["convert", "x", "--to", "v3", "-o", "y"],
+        &["verify", "x", "--signer", "123"],
+    ];
+    for arguments in usage {
+        assert_eq!(tdx_seamldr(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let output = tdx_seamldr(["inspect", "/nonexistent/image"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));
+    // Endless, and no image.
+    assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(1));
+    assert_eq!(tdx_seamldr(["simulate", "--lps", "2", "--sockets", "3"]).status.code(), Some(1));
+}
