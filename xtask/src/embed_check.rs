@@ -119,6 +119,8 @@ impl Build {
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
         // As the kernel's own build does, to be allowed to ask for stack sizes.
         rustc.env("RUSTC_BOOTSTRAP", "1").args(["--edition=2021", "-C", "panic=abort", "-O", "-Z", "emit-stack-sizes"]);
+        // zerocopy names its version in links of its documentation.
+        rustc.env("CARGO_PKG_VERSION", "0");
         rustc.args(["-C", "force-unwind-tables=no", "-C", "relocation-model=static"]);
         for (name, path) in &self.externs {
             rustc.arg("--extern").arg(format!("{name}={}", path.display()));

@@ -106,7 +106,7 @@ impl<'a> InstallRequest<'a> {
 }
 
 fn page_of<H: Host + ?Sized>(host: &H, part: Part, address: *const u8) -> Result<PageAddr, BuildError> {
-    address.expose_provenance();
+    let _ = address.expose_provenance();
     let physical = host.phys_addr(address).ok_or(BuildError::NotMapped(part))?;
     PageAddr::new(physical).ok_or(BuildError::Misaligned(part, physical))
 }

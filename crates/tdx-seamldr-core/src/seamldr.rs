@@ -226,7 +226,7 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
         buffer: &mut T,
     ) -> Result<(), SeamldrError> {
         let buffer = ptr::from_mut(buffer);
-        buffer.expose_provenance();
+        let _ = buffer.expose_provenance();
         let address = host.phys_addr(buffer.cast_const().cast()).ok_or(SeamldrError::NotMapped)?;
         // SAFETY: the buffer types have the size and the alignment that their leaf writes, any bytes are a value of them
         // (`FromBytes`), the borrow is exclusive, and `Host` vouches for the address.

@@ -111,7 +111,7 @@ mod tests {
 
     fn address_of(memory: &HostMemory, byte: &u8) -> u64 {
         let byte = ptr::from_ref(byte);
-        byte.expose_provenance();
+        let _ = byte.expose_provenance();
         memory.phys_addr(byte).unwrap().0
     }
 
