@@ -64,9 +64,9 @@ pub(crate) fn run() -> Result<()> {
         Err(message) if message.contains(PANIC_SYMBOL) => {}
         other => bail!("a planted panic was not found, the check is broken: {other:?}"),
     }
-    let probe = build
-        .link_probe("probe", &source, &[])
-        .with_context(|| format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached"))?;
+    let probe = build.link_probe("probe", &source, &[]).with_context(|| {
+        format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
+    })?;
     report(&probe)
 }
 
@@ -78,11 +78,13 @@ fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
         .output()?;
     ensure!(metadata.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&metadata.stderr));
     let metadata: Value = serde_json::from_slice(&metadata.stdout)?;
-    let packages = metadata.get("packages").and_then(Value::as_array).context("no packages in the metadata")?;
+    let packages =
+        metadata.get("packages").and_then(Value::as_array).context("no packages in the metadata")?;
     let source = |package: &Value| {
         let name = package.get("name")?.as_str()?.to_owned();
         let targets = package.get("targets")?.as_array()?;
-        let library = targets.iter().find(|target| target.get("kind").is_some_and(|kind| kind[0] == "lib"))?;
+        let library =
+            targets.iter().find(|target| target.get("kind").is_some_and(|kind| kind[0] == "lib"))?;
         Some((name, library.get("src_path")?.as_str()?.into()))
     };
     Ok(packages.iter().filter_map(source).collect())
@@ -118,7 +120,14 @@ impl Build {
     fn rustc(&self) -> Command {
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
         // As the kernel's own build does, to be allowed to ask for stack sizes.
-        rustc.env("RUSTC_BOOTSTRAP", "1").args(["--edition=2021", "-C", "panic=abort", "-O", "-Z", "emit-stack-sizes"]);
+        rustc.env("RUSTC_BOOTSTRAP", "1").args([
+            "--edition=2021",
+            "-C",
+            "panic=abort",
+            "-O",
+            "-Z",
+            "emit-stack-sizes",
+        ]);
         // zerocopy names its version in links of its documentation.
         rustc.env("CARGO_PKG_VERSION", "0");
         rustc.args(["-C", "force-unwind-tables=no", "-C", "relocation-model=static"]);
@@ -142,7 +151,8 @@ impl Build {
         let mut rustc = self.rustc();
         rustc.args(["--crate-type=bin", "--check-cfg=cfg(plant_a_panic)", "--crate-name", name]);
         rustc.args(arguments).arg(source);
-        let options = ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none"];
+        let options =
+            ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none"];
         let needed = ENTRY_POINTS.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
         // Distinct addresses, so that no two functions are taken for the same.
         let absent = (0x1000..).step_by(16).zip(KERNEL_SYMBOLS);
@@ -214,7 +224,8 @@ fn stack_sizes(file: &object::File<'_>) -> Result<BTreeMap<u64, u64>> {
             rest = after;
             let mut size = 0u64;
             for shift in (0..64).step_by(7) {
-                let (byte, after) = rest.split_first().context(".stack_sizes ends in the middle of a number")?;
+                let (byte, after) =
+                    rest.split_first().context(".stack_sizes ends in the middle of a number")?;
                 rest = after;
                 size |= u64::from(byte & 0x7f) << shift;
                 if byte & 0x80 == 0 {

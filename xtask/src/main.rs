@@ -1,6 +1,7 @@
 //! `cargo xtask`: what is more than one line to do in this project, one file for each task.
 
 mod embed_check;
+mod spec_map;
 
 use clap::{Parser, Subcommand};
 
@@ -16,10 +17,13 @@ struct Arguments {
 enum Task {
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
+    /// See that every rule in docs/spec-map.md has an item and a test that exist
+    SpecMap,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::EmbedCheck => embed_check::run(),
+        Task::SpecMap => spec_map::run(),
     }
 }

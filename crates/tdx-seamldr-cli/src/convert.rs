@@ -39,7 +39,7 @@ pub(crate) struct ConvertArguments {
     output: PathBuf,
     /// Print a JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(clap::Args)]
@@ -58,7 +58,7 @@ pub(crate) struct PackArguments {
     output: PathBuf,
     /// Print a JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn convert(arguments: &ConvertArguments) -> Result<(), Error> {

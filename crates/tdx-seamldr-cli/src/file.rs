@@ -16,7 +16,9 @@ const LIMIT: u64 = 16 << 20;
 pub(crate) fn read(path: &Path) -> Result<PageBuf, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(LIMIT.saturating_add(1)).read_to_end(&mut bytes)).map_err(failed)?;
+    File::open(path)
+        .and_then(|file| file.take(LIMIT.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(failed)?;
     if u64::try_from(bytes.len()).map_or(true, |len| len > LIMIT) {
         return Err(Error::TooLarge { path: path.to_owned(), limit: LIMIT });
     }

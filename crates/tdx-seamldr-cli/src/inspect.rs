@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     file: PathBuf,
     /// Print a JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What `inspect` prints.

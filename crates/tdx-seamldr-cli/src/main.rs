@@ -37,19 +37,39 @@ enum Command {
     Pack(convert::PackArguments),
 }
 
+impl Command {
+    fn run(&self) -> Result<(), Error> {
+        match self {
+            Self::Simulate(arguments) => simulate::run(arguments),
+            Self::Inspect(arguments) => inspect::run(arguments),
+            Self::Verify(arguments) => verify::run(arguments),
+            Self::Convert(arguments) => convert::convert(arguments),
+            Self::Pack(arguments) => convert::pack(arguments),
+        }
+    }
+
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Simulate(arguments) => arguments.json,
+            Self::Inspect(arguments) => arguments.json,
+            Self::Verify(arguments) => arguments.json,
+            Self::Convert(arguments) => arguments.json,
+            Self::Pack(arguments) => arguments.json,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Simulate(arguments) => simulate::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
-        Command::Convert(arguments) => convert::convert(&arguments),
-        Command::Pack(arguments) => convert::pack(&arguments),
-    };
-    match result {
+    let command = Arguments::parse().command;
+    match command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Refused) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("tdx-seamldr: {error}");
+            if command.wants_json() {
+                // If standard output is what failed, there is nobody to tell.
+                let _ = file::print_json(&serde_json::json!({ "error": error.to_string() }));
+            }
             ExitCode::FAILURE
         }
     }

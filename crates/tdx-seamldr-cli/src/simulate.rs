@@ -9,8 +9,8 @@ use serde::Serialize;
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfoBuffer, TdxFeatures0};
 use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
 use tdx_seamldr_core::update::{Options, Outcome, Stage, Update};
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
+use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
 use tdx_seamldr_mock::model::LoaderProfile;
 use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     trace: bool,
     /// Print a JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// A module, as `simulate` shows it.
@@ -106,7 +106,10 @@ struct Report {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
     let (from, to) = match (&arguments.from, &arguments.to) {
         (Some(from), Some(to)) => (file::read(from)?, file::read(to)?),
-        _ => (TestImage::default().build(), TestImage { svn_minor: 6, date: 0x20240501, ..TestImage::default() }.build()),
+        _ => (
+            TestImage::default().build(),
+            TestImage { svn_minor: 6, date: 0x20240501, ..TestImage::default() }.build(),
+        ),
     };
     let from_path = arguments.from.as_deref().unwrap_or(Path::new("the image to boot from"));
     let simulation = Simulation::boot(arguments, &file::parse(from_path, &from)?)?;

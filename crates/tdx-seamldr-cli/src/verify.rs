@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     signer: Option<Sha384Digest>,
     /// Print a JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What `verify` prints.

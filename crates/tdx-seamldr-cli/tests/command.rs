@@ -1,5 +1,11 @@
 //! The command on small images that are signed with the test key.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
 
 mod common;
 
@@ -34,7 +40,8 @@ impl Folder {
 }
 
 fn simulate(from: &Path, to: &Path, more: &[&str]) -> (Option<i32>, Value) {
-    let mut arguments = vec!["simulate".into(), "--from".into(), from.to_owned(), "--to".into(), to.to_owned()];
+    let mut arguments =
+        vec!["simulate".into(), "--from".into(), from.to_owned(), "--to".into(), to.to_owned()];
     arguments.extend(more.iter().map(PathBuf::from));
     json(arguments)
 }
@@ -60,7 +67,9 @@ fn simulate_without_images_updates_a_platform_of_its_own() {
 fn simulate_shows_every_stage_and_every_call_to_a_person() {
     let output = tdx_seamldr(["simulate", "--lps", "2", "--trace"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    for expected in ["preflight  passed", "CpuInstall 2/2 LPs", "TDH.SYS.UPDATE", "SEAMLDR.INSTALL", "3 of 3 TDs alive"] {
+    for expected in
+        ["preflight  passed", "CpuInstall 2/2 LPs", "TDH.SYS.UPDATE", "SEAMLDR.INSTALL", "3 of 3 TDs alive"]
+    {
         assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
     }
 }
@@ -141,7 +150,8 @@ fn inspect_and_verify_tell_a_test_image_from_one_of_intels() {
     let (code, report) = json(["verify".as_ref(), image.as_path()]);
     assert_eq!((code, &report["verified"], &report["signature"]), (Some(1), &false.into(), &"valid".into()));
     let test_signer: String = TEST_SIGNER.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (code, report) = json(["verify".as_ref(), image.as_path(), "--signer".as_ref(), test_signer.as_ref()]);
+    let (code, report) =
+        json(["verify".as_ref(), image.as_path(), "--signer".as_ref(), test_signer.as_ref()]);
     assert_eq!((code, &report["verified"]), (Some(0), &true.into()));
 }
 
@@ -168,7 +178,8 @@ fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts()
     let v1 = folder.image("v1", &TestImage::default());
     let convert = |from: &Path, to: &str, name: &str| {
         let output = folder.path(name);
-        let arguments = ["convert".as_ref(), from, "--to".as_ref(), to.as_ref(), "-o".as_ref(), output.as_path()];
+        let arguments =
+            ["convert".as_ref(), from, "--to".as_ref(), to.as_ref(), "-o".as_ref(), output.as_path()];
         assert_eq!(json(arguments).0, Some(0));
         output
     };
@@ -179,10 +190,12 @@ fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts()
     let v2 = std::fs::read(v2).unwrap();
     assert_eq!(TdxImage::parse(&v2).unwrap().format(), ImageFormat::ImageV2);
 
-    let (module, sigstruct) = (folder.put("bin", &original[8192..]), folder.put("sig", &original[4096..4096 + 2048]));
+    let (module, sigstruct) =
+        (folder.put("bin", &original[8192..]), folder.put("sig", &original[4096..4096 + 2048]));
     for (format, wanted) in [("v1", &original), ("v2", &v2)] {
         let packed = folder.path("packed");
-        let arguments = ["pack".as_ref(), "--module".as_ref(), module.as_path(), "--sigstruct".as_ref(), &sigstruct];
+        let arguments =
+            ["pack".as_ref(), "--module".as_ref(), module.as_path(), "--sigstruct".as_ref(), &sigstruct];
         let output = ["--format".as_ref(), format.as_ref(), "-o".as_ref(), packed.as_path()];
         assert_eq!(json(arguments.into_iter().chain(output)).0, Some(0));
         assert_eq!(std::fs::read(&packed).unwrap(), *wanted);
@@ -194,7 +207,8 @@ fn a_failed_conversion_leaves_the_target_as_it_was() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
     let target = folder.put("target", b"precious");
-    let arguments = ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
+    let arguments =
+        ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
     let output = tdx_seamldr(arguments);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("has 12 bytes, but needs at least 4096"));
@@ -215,6 +229,9 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
     for arguments in usage {
         assert_eq!(tdx_seamldr(arguments).status.code(), Some(2), "{arguments:?}");
     }
+    let (code, report) = json(["inspect", "/nonexistent/image"]);
+    assert_eq!(code, Some(1));
+    assert!(report["error"].as_str().unwrap().starts_with("/nonexistent/image: "), "{report}");
     let output = tdx_seamldr(["inspect", "/nonexistent/image"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));

@@ -48,9 +48,9 @@ pub use backend::{SeamcallBackend, SeamcallRegs, Trap};
 pub use crypto::{Crypto, CryptoUnavailable, Sha384Digest, INTEL_PRODUCTION_SIGNER};
 pub use host::{Host, Patience};
 pub use image::TdxImage;
+pub use lock::Lock;
 #[cfg(feature = "spin")]
 pub use lock::SpinLock;
-pub use lock::Lock;
 pub use module_state::{ModuleState, SysInit};
 pub use params::{BuildError, InstallRequest, Part};
 pub use seamldr::{CurrentVmcs, InstallError, Seamldr, SeamldrError, VmcsErratum};

@@ -54,7 +54,6 @@ impl<const WORDS: usize> Default for ModuleState<[AtomicU64; WORDS]> {
 }
 
 impl ModuleState {
-
     /// Whether there is a bit for this LP.
     #[must_use]
     pub fn covers(&self, lp: u32) -> bool {

@@ -85,7 +85,8 @@ impl<'a> InstallRequest<'a> {
         params.zero();
         params.version = U32::new(0);
         params.scenario = U32::new(scenario.value());
-        params.sigstruct_pa = U64::new(page_of(host, Part::Sigstruct, ptr::from_ref(image.sigstruct()).cast())?.get().0);
+        params.sigstruct_pa =
+            U64::new(page_of(host, Part::Sigstruct, ptr::from_ref(image.sigstruct()).cast())?.get().0);
         let mut pages = 0;
         for (slot, page) in params.module_page_pa.iter_mut().zip(image.module().chunks_exact(PAGE_SIZE)) {
             *slot = U64::new(page_of(host, Part::Module(pages), page.as_ptr())?.get().0);

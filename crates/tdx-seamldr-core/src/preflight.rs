@@ -8,8 +8,8 @@ use core::fmt;
 
 use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
 use crate::abi::{TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, PAGE_SIZE};
-use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest, TdxError, TdxImage};
 use crate::TdxModule;
+use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest, TdxError, TdxImage};
 
 /// Bytes of the 32 fault wrappers in an image: one of 16 bytes for each exception vector.
 const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;

@@ -3,8 +3,8 @@
 use core::fmt;
 use core::ptr;
 
-use crate::abi::{PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus};
 use crate::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
+use crate::abi::{PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus};
 use crate::{Host, InstallRequest, Lock, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
 
 /// What a return from P-SEAMLDR does to the current-VMCS pointer of the LP.
@@ -101,7 +101,10 @@ impl fmt::Display for InstallError {
                 write!(f, "P-SEAMLDR refused the module and kept the old one (RDX 0): {status}")
             }
             Self::Refused { status, rdx } => {
-                write!(f, "P-SEAMLDR failed to install the module and the old one is gone (RDX {rdx}): {status}")
+                write!(
+                    f,
+                    "P-SEAMLDR failed to install the module and the old one is gone (RDX {rdx}): {status}"
+                )
             }
         }
     }
@@ -110,10 +113,15 @@ impl fmt::Display for InstallError {
 impl core::error::Error for InstallError {}
 
 /// P-SEAMLDR, behind a lock that all LPs share: only one LP may be inside it, a second one gets VMfailInvalid.
-#[derive(Debug)]
 pub struct Seamldr<'a, B: ?Sized, L: ?Sized> {
     backend: &'a B,
     lock: &'a L,
+}
+
+impl<B: ?Sized, L: ?Sized> fmt::Debug for Seamldr<'_, B, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seamldr").finish_non_exhaustive()
+    }
 }
 
 impl<B: ?Sized, L: ?Sized> Clone for Seamldr<'_, B, L> {
@@ -196,8 +204,11 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     ///
     /// See [`InstallError`].
     pub fn install(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
-        let mut regs =
-            SeamcallRegs { rax: SeamldrLeaf::Install.rax(), rcx: request.params().get().0, ..Default::default() };
+        let mut regs = SeamcallRegs {
+            rax: SeamldrLeaf::Install.rax(),
+            rcx: request.params().get().0,
+            ..Default::default()
+        };
         // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an `InstallRequest` names. It was built
         // from shared borrows of all of them, which it keeps alive, with addresses that the `Host` vouches for.
         unsafe { self.seamldr_call(&mut regs) }.map_err(InstallError::Trap)?;

@@ -68,9 +68,14 @@ impl fmt::Display for TdxVersion {
 }
 
 /// The TDX module that P-SEAMLDR runs.
-#[derive(Debug)]
 pub struct TdxModule<'a, B: ?Sized> {
     backend: &'a B,
+}
+
+impl<B: ?Sized> fmt::Debug for TdxModule<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TdxModule").finish_non_exhaustive()
+    }
 }
 
 impl<B: ?Sized> Clone for TdxModule<'_, B> {
@@ -131,9 +136,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
         let mut regs = SeamcallRegs::default();
         // SAFETY: the private callers pass no leaf that takes an address.
-        let status = unsafe {
-            self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, ..Default::default() })
-        }?;
+        let status =
+            unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, ..Default::default() }) }?;
         Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
     }
 
@@ -239,7 +243,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// As [`sys_update`](Self::sys_update); modules before that version refuse with OPERAND_INVALID (RAX).
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<(), TdxError> {
-        let mut regs = SeamcallRegs { rax: TdxLeaf::SYS_UPDATE.rax(1), r9: enable.bits(), ..Default::default() };
+        let mut regs =
+            SeamcallRegs { rax: TdxLeaf::SYS_UPDATE.rax(1), r9: enable.bits(), ..Default::default() };
         // SAFETY: the leaf takes no address.
         unsafe { self.tdx_call(&mut regs) }.map(drop)
     }

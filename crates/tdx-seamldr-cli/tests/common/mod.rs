@@ -13,8 +13,9 @@ pub(crate) fn tdx_seamldr<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S
 
 /// The exit status, and the JSON object on standard output.
 pub(crate) fn json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> (Option<i32>, Value) {
-    let output = tdx_seamldr(arguments.into_iter().map(|argument| argument.as_ref().to_owned()).chain(["--json".into()]));
-    let object = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let output = tdx_seamldr(
+        arguments.into_iter().map(|argument| argument.as_ref().to_owned()).chain(["--json".into()]),
+    );
+    let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.status.code(), object)
 }

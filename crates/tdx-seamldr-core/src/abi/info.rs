@@ -6,8 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The SEAMEXTEND register: which module runs, and what the processor knows about it (136 bytes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamExtend {
     /// 0: which of the following fields are valid; 0x1FF after a module was put in place, 0 without one.
@@ -48,8 +47,7 @@ impl SeamExtend {
 }
 
 /// SEAMLDR_INFO (256 bytes; the buffer has to lie on a multiple of 256).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamldrInfo {
     /// 0: version of this structure, 0.

@@ -27,8 +27,7 @@ impl Scenario {
 }
 
 /// SEAMLDR_PARAMS: 4096 bytes in a page of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamldrParams {
     /// 0: version of this structure, 0.

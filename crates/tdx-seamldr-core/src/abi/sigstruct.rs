@@ -8,8 +8,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAX_CPUID_ENTRIES: usize = 255;
 
 /// SEAM_SIGSTRUCT (2048 bytes). The signature is over bytes 0 to 127 followed by 900 to 2047.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamSigstruct {
     /// 0: 6.

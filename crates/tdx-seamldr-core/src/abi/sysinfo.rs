@@ -8,8 +8,9 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAX_SOCKETS: usize = 8;
 
 /// A range of convertible memory: one that the platform allows to be used for TDs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct Cmr {
     /// 0: physical address.
@@ -21,8 +22,7 @@ pub struct Cmr {
 assert_layout!(Cmr, 16, { base: 0, size: 8 });
 
 /// P_SYSINFO, the first 2048 bytes: the platform as firmware's MCHECK found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct PSysInfo {
     /// 0: version of this structure.

@@ -119,10 +119,17 @@ impl fmt::Display for ImageError {
                 write!(f, "the header's version is {found:#06x}, but should be 0x0100 (tdx_blob) or 0x0200 (tdx_image)")
             }
             Self::Signature { found } => {
-                write!(f, "the header's signature is \"{}\", but should be \"TDX-BLOB\"", found.escape_ascii())
+                write!(
+                    f,
+                    "the header's signature is \"{}\", but should be \"TDX-BLOB\"",
+                    found.escape_ascii()
+                )
             }
             Self::ReservedNotZero { offset, found } => {
-                write!(f, "the reserved byte at offset {offset} of the header is {found:#04x}, but should be 0")
+                write!(
+                    f,
+                    "the reserved byte at offset {offset} of the header is {found:#04x}, but should be 0"
+                )
             }
             Self::Length { found, wanted } => {
                 write!(f, "the header announces {found} bytes, but the file has {wanted}")

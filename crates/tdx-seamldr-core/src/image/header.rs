@@ -65,9 +65,10 @@ impl HeaderV1 {
         let offset = usize::try_from(found).ok().filter(|offset| offset % PAGE_SIZE == 0);
         let offset = offset.ok_or(ImageError::ModuleOffset { found, wanted: "a multiple of 4096" })?;
         match offset.checked_sub(PAGE_SIZE) {
-            None | Some(0) => {
-                Err(ImageError::ModuleOffset { found, wanted: "at least 8192: a header and a page of SIGSTRUCT" })
-            }
+            None | Some(0) => Err(ImageError::ModuleOffset {
+                found,
+                wanted: "at least 8192: a header and a page of SIGSTRUCT",
+            }),
             Some(_) if offset >= file_len => {
                 Err(ImageError::ModuleOffset { found, wanted: "less than the length of the file" })
             }

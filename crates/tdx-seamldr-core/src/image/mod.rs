@@ -182,19 +182,25 @@ impl<'a> TdxImage<'a> {
             return Err(ImageError::Signature { found: signature });
         }
         if let Some(offset) = header.first_reserved_not_zero() {
-            let found = usize::try_from(offset).ok().and_then(|at| bytes.get(at)).copied().unwrap_or_default();
+            let found =
+                usize::try_from(offset).ok().and_then(|at| bytes.get(at)).copied().unwrap_or_default();
             return Err(ImageError::ReservedNotZero { offset, found });
         }
-        let (sigstruct_area, module) = payload
-            .split_at_checked(sigstruct_len)
-            .ok_or(ImageError::TooShort { found: bytes.len(), wanted: sigstruct_len.saturating_add(PAGE_SIZE) })?;
+        let (sigstruct_area, module) =
+            payload.split_at_checked(sigstruct_len).ok_or(ImageError::TooShort {
+                found: bytes.len(),
+                wanted: sigstruct_len.saturating_add(PAGE_SIZE),
+            })?;
         let (sigstruct, _) = SeamSigstruct::ref_from_prefix(sigstruct_area)
             .map_err(|_| ImageError::SigstructPages { found: 0, wanted: Need::AtLeast(1) })?;
         match module.len() {
             0 => return Err(ImageError::ModulePages { found: 0, wanted: Need::AtLeast(1) }),
             len if len % PAGE_SIZE != 0 => return Err(ImageError::ModuleLength { found: len }),
             len if len / PAGE_SIZE > MAX_MODULE_PAGES => {
-                return Err(ImageError::ModulePages { found: pages(len), wanted: Need::AtMost(pages_limit()) })
+                return Err(ImageError::ModulePages {
+                    found: pages(len),
+                    wanted: Need::AtMost(pages_limit()),
+                })
             }
             _ => {}
         }

@@ -86,7 +86,10 @@ impl ImageParts<'_> {
             0 => return Err(WriteError::ModulePages { found: 0, wanted: Need::AtLeast(1) }),
             len if len % PAGE_SIZE != 0 => return Err(WriteError::ModuleLength { found: len }),
             len if len / PAGE_SIZE > MAX_MODULE_PAGES => {
-                return Err(WriteError::ModulePages { found: pages(len), wanted: Need::AtMost(pages_limit()) })
+                return Err(WriteError::ModulePages {
+                    found: pages(len),
+                    wanted: Need::AtMost(pages_limit()),
+                })
             }
             _ => {}
         }
@@ -113,7 +116,8 @@ impl ImageParts<'_> {
         }
         let (header, payload) = Header::mut_from_prefix(out).map_err(|_| wrong_buffer)?;
         let (sigstruct_area, module) = payload.split_at_mut_checked(sigstruct_len).ok_or(wrong_buffer)?;
-        let (sigstruct, padding) = sigstruct_area.split_at_mut_checked(self.sigstruct.len()).ok_or(wrong_buffer)?;
+        let (sigstruct, padding) =
+            sigstruct_area.split_at_mut_checked(self.sigstruct.len()).ok_or(wrong_buffer)?;
 
         zerocopy::FromZeros::zero(header);
         header.version = U16::new(format.version());

@@ -263,7 +263,9 @@ pub(super) fn consequences(
         (Stage::CpuInstall, _) if unfinished == 0 => RunningModule::NewUninitialized,
         // These two are also what an LP hears that is turned away from a session which then stays open.
         (Stage::CpuInstall, Some(FailureCause::Seamldr { status, .. })) => match status {
-            SeamldrStatus::EBADCALL | SeamldrStatus::EUNSPECERR if unfinished > 1 => RunningModule::SessionOpen,
+            SeamldrStatus::EBADCALL | SeamldrStatus::EUNSPECERR if unfinished > 1 => {
+                RunningModule::SessionOpen
+            }
             _ => RunningModule::OldShutDown,
         },
         (Stage::CpuInstall, _) => RunningModule::SessionOpen,
@@ -278,7 +280,12 @@ pub(super) fn consequences(
 mod tests {
     use super::*;
 
-    fn after(stage: Stage, cause: FailureCause, reached: u32, unfinished: u32) -> (TdFate, RunningModule, NextStep) {
+    fn after(
+        stage: Stage,
+        cause: FailureCause,
+        reached: u32,
+        unfinished: u32,
+    ) -> (TdFate, RunningModule, NextStep) {
         let failure = Failure { stage, lp: 0, cause };
         consequences(Some(&failure), Milestones(reached), stage, unfinished)
     }

@@ -233,7 +233,6 @@ pub enum Progress {
 }
 
 /// One LP's part in an update. It is to be made on that LP, and stays there.
-#[derive(Debug)]
 pub struct Cpu<'a, B: ?Sized, L: ?Sized, H: ?Sized> {
     update: &'a Update<'a>,
     seamldr: Seamldr<'a, B, L>,
@@ -241,6 +240,16 @@ pub struct Cpu<'a, B: ?Sized, L: ?Sized, H: ?Sized> {
     /// The stage that this LP acknowledged last.
     acknowledged: Option<Stage>,
     is_lead: bool,
+}
+
+impl<B: ?Sized, L: ?Sized, H: ?Sized> fmt::Debug for Cpu<'_, B, L, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledged, is_lead, .. } = self;
+        f.debug_struct("Cpu")
+            .field("acknowledged", acknowledged)
+            .field("is_lead", is_lead)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a, B, L, H> Cpu<'a, B, L, H>

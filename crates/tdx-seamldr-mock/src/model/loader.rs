@@ -217,9 +217,11 @@ impl Loader {
                     *installed = Installed::ModuleGone;
                     // Without entropy for SEAMDB the new module's values stay, though it is not ready.
                     if refusal.status != SeamldrStatus::ENOENTROPY {
-                        let (debug, ready) = (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready);
+                        let (debug, ready) =
+                            (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready);
                         self.seamextend.zero();
-                        (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready) = (debug, ready);
+                        (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready) =
+                            (debug, ready);
                     }
                 }
                 Err(refusal)
@@ -350,8 +352,9 @@ impl Loader {
             return Err(recoverable(SeamldrStatus::EUNSUPCPU)); // 25
         }
         let signed = context.crypto.sha384(&sigstruct.signed_parts());
-        let valid = signed
-            .and_then(|digest| context.crypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest));
+        let valid = signed.and_then(|digest| {
+            context.crypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest)
+        });
         if valid != Ok(true) {
             return bad_sig; // 27
         }
@@ -359,7 +362,11 @@ impl Loader {
     }
 
     /// Step 31.
-    fn check_handoff(&self, sigstruct: &SeamSigstruct, context: &mut LoaderContext<'_>) -> Result<(), Refusal> {
+    fn check_handoff(
+        &self,
+        sigstruct: &SeamSigstruct,
+        context: &mut LoaderContext<'_>,
+    ) -> Result<(), Refusal> {
         let header: HandoffHeader = handoff::header(context.storage.handoff());
         let range = sigstruct.min_update_hv.get()..=sigstruct.module_hv.get();
         let fits = u64::from(header.size.get()).saturating_add(8) <= handoff_area(self.num_handoff_pages);
@@ -426,7 +433,8 @@ fn memory_need(sigstruct: &SeamSigstruct, image_size: usize, config: &Config) ->
         pages_of(bytes, 12).saturating_add(pages_of(bytes, 21)).saturating_add(pages_of(bytes, 30))
     };
     let lps = u64::from(config.addressable_lps());
-    let handoff = if sigstruct.svn_major == 0 { 0 } else { plus_one(sigstruct.num_handoff_pages.get().into()) };
+    let handoff =
+        if sigstruct.svn_major == 0 { 0 } else { plus_one(sigstruct.num_handoff_pages.get().into()) };
     let stack = plus_one(plus_one(sigstruct.num_stack_pages.into())).saturating_mul(lps).saturating_mul(PAGE);
     let data = plus_one(sigstruct.num_tls_pages.into())
         .saturating_mul(lps)

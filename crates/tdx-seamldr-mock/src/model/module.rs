@@ -90,7 +90,9 @@ impl ModuleBuild {
 }
 
 fn bcd_to_decimal(bcd: u32) -> u32 {
-    (0..8).rev().fold(0u32, |sum, digit| sum.wrapping_mul(10).wrapping_add(bcd >> (4u32.wrapping_mul(digit)) & 0xf))
+    (0..8)
+        .rev()
+        .fold(0u32, |sum, digit| sum.wrapping_mul(10).wrapping_add(bcd >> (4u32.wrapping_mul(digit)) & 0xf))
 }
 
 /// What P-SEAMLDR tells a module through its system information page.
@@ -235,7 +237,8 @@ impl TdxModule {
         let leaf = TdxLeaf::from_rax(regs.rax);
         let version = regs.rax >> 16 & 0xff;
         let update_v1 = leaf == TdxLeaf::SYS_UPDATE && self.has_update_compatibility();
-        let status = if regs.rax & RESERVED != 0 || version > 0 && !VERSIONED.contains(&leaf.0) && !update_v1 {
+        let status = if regs.rax & RESERVED != 0 || version > 0 && !VERSIONED.contains(&leaf.0) && !update_v1
+        {
             about(TdxStatus::OPERAND_INVALID, OperandId::RAX)
         } else if self.state == ModuleState::Shutdown && leaf != TdxLeaf::SYS_LP_SHUTDOWN {
             TdxStatus::SYS_SHUTDOWN
@@ -387,7 +390,8 @@ impl TdxModule {
             (regs.rcx, false)
         };
         let (lowest, highest) = (u64::from(self.sysinfo.min_update_hv), u64::from(self.sysinfo.module_hv));
-        let Some(hv) = u16::try_from(hv).ok().filter(|hv| (lowest..=highest).contains(&u64::from(*hv))) else {
+        let Some(hv) = u16::try_from(hv).ok().filter(|hv| (lowest..=highest).contains(&u64::from(*hv)))
+        else {
             return about(TdxStatus::OPERAND_INVALID, OperandId::RCX);
         };
         if self.sysinfo.no_downgrade && u64::from(hv) != highest {

@@ -106,7 +106,8 @@ impl Config {
         let package_shift = slots.trailing_zeros();
         let mut x2apic_ids = [u32::MAX; MAX_LPS];
         for (lp, id) in (0..num_lps).zip(&mut x2apic_ids) {
-            let (socket, local) = (lp.checked_div(per_socket).unwrap_or(0), lp.checked_rem(per_socket).unwrap_or(0));
+            let (socket, local) =
+                (lp.checked_div(per_socket).unwrap_or(0), lp.checked_rem(per_socket).unwrap_or(0));
             *id = socket << package_shift | local << gap;
         }
         Ok(Self {
@@ -249,7 +250,8 @@ impl<S: SeamStorage> Platform<S> {
 
     /// Makes SEAMCALL trap on one LP from now on: #GP, #UD, or nothing of the kind.
     pub fn set_trap(&mut self, lp: u32, trap: Option<Trap>) {
-        for (set, member) in [(&mut self.gp, Trap::GeneralProtection), (&mut self.ud, Trap::UndefinedOpcode)] {
+        for (set, member) in [(&mut self.gp, Trap::GeneralProtection), (&mut self.ud, Trap::UndefinedOpcode)]
+        {
             if let Some(word) = usize::try_from(lp >> 6).ok().and_then(|index| set.get_mut(index)) {
                 *word &= !(1 << (lp & 63));
             }

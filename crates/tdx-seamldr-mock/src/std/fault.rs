@@ -40,7 +40,8 @@ impl Fault {
 
     /// Whether it strikes this call. It counts the calls that it could strike.
     pub(super) fn strikes(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
-        let matches = self.lp.is_none_or(|wanted| wanted == lp) && self.rax.is_none_or(|wanted| wanted == regs.rax);
+        let matches =
+            self.lp.is_none_or(|wanted| wanted == lp) && self.rax.is_none_or(|wanted| wanted == regs.rax);
         if !matches || self.times == 0 {
             return None;
         }

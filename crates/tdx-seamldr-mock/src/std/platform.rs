@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
 use tdx_seamldr_core::{BuildError, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience};
-use tdx_seamldr_core::{PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock};
+use tdx_seamldr_core::{
+    PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock,
+};
 use tdx_seamldr_core::{TdxError, TdxImage, TdxModule, TdxVersion, Trap};
 use tdx_seamldr_verify::RustCrypto;
 
@@ -191,7 +193,10 @@ pub struct SimPlatform {
 
 impl core::fmt::Debug for SimPlatform {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("SimPlatform").field("num_lps", &self.num_lps).field("truth", &self.truth()).finish_non_exhaustive()
+        f.debug_struct("SimPlatform")
+            .field("num_lps", &self.num_lps)
+            .field("truth", &self.truth())
+            .finish_non_exhaustive()
     }
 }
 
@@ -351,9 +356,8 @@ impl SimPlatform {
     /// What firmware and kernel do at boot.
     fn load(&self, image: &TdxImage<'_>) -> Result<(), BootError> {
         let image = PageBuf::copy_of(image.as_bytes());
-        let image = TdxImage::parse_without_checksum(image.as_bytes()).map_err(|_| InstallError::Refused {
-            status: tdx_seamldr_core::abi::SeamldrStatus::EBADPARAM,
-            rdx: 0,
+        let image = TdxImage::parse_without_checksum(image.as_bytes()).map_err(|_| {
+            InstallError::Refused { status: tdx_seamldr_core::abi::SeamldrStatus::EBADPARAM, rdx: 0 }
         })?;
         let mut params = PageBuf::zeroed(1);
         let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &self.lp(0))?;

@@ -32,7 +32,8 @@ pub fn released_images() -> std::io::Result<Option<Vec<ReleasedImage>>> {
     let mut images = Vec::new();
     collect(Path::new(&folder), &mut images)?;
     if images.is_empty() {
-        let message = format!("{RELEASED_IMAGES} names {}, but there are no images below it", folder.display());
+        let message =
+            format!("{RELEASED_IMAGES} names {}, but there are no images below it", folder.display());
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, message));
     }
     images.sort_by(|one, other| one.version.cmp(&other.version));
@@ -48,7 +49,9 @@ fn collect(folder: &Path, images: &mut Vec<ReleasedImage>) -> std::io::Result<()
         }
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         let version = name.strip_prefix("tdx_module_").map(str::to_owned);
-        if let Some(version) = version.filter(|_| path.extension().is_some_and(|extension| extension == "blob")) {
+        if let Some(version) =
+            version.filter(|_| path.extension().is_some_and(|extension| extension == "blob"))
+        {
             let bytes = PageBuf::copy_of(&std::fs::read(&path)?);
             images.push(ReleasedImage { path, version, bytes });
         }

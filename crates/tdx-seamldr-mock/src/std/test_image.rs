@@ -30,7 +30,8 @@ pub fn sign(sigstruct: &mut SeamSigstruct) {
     let message = U3072::from_be_slice(&emsa_pkcs1_v15(&digest));
     let Some(modulus) = Odd::new(U3072::from_le_slice(&MODULUS)).into_option() else { return };
     let field = FixedMontyParams::new_vartime(modulus);
-    let signature = FixedMontyForm::new(&message, &field).pow_vartime(&U3072::from_le_slice(&PRIVATE_EXPONENT));
+    let signature =
+        FixedMontyForm::new(&message, &field).pow_vartime(&U3072::from_le_slice(&PRIVATE_EXPONENT));
     sigstruct.signature.copy_from_slice(signature.retrieve().to_le_bytes().as_ref());
 }
 

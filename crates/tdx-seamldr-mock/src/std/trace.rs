@@ -41,7 +41,14 @@ impl TraceEntry {
 impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lp, input, .. } = self;
-        write!(f, "LP {lp:4}  {:20} rcx={:#x} rdx={:#x}  ->  {}", self.leaf(), input.rcx, input.rdx, self.status())?;
+        write!(
+            f,
+            "LP {lp:4}  {:20} rcx={:#x} rdx={:#x}  ->  {}",
+            self.leaf(),
+            input.rcx,
+            input.rdx,
+            self.status()
+        )?;
         match self.output {
             Ok(regs) if regs.rdx != input.rdx || regs.r8 != input.r8 => {
                 write!(f, " rdx={:#x} r8={:#x}", regs.rdx, regs.r8)

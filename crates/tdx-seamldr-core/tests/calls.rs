@@ -1,0 +1,278 @@
+//! Which registers each typed call sends, and what it makes of the answer: on a backend that only plays back a script.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs,
+    clippy::as_conversions
+)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use tdx_seamldr_core::abi::{
+    FieldId, SeamldrInfoBuffer, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxStatus,
+};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrParams, PAGE_SIZE};
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::{
+    CurrentVmcs, Host, InstallError, InstallRequest, Lock, ModuleState, Patience, PhysAddr,
+};
+use tdx_seamldr_core::{
+    SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, TdxError, TdxImage, TdxModule, Trap,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+type Answer = fn(&mut SeamcallRegs) -> Result<(), Trap>;
+
+/// Plays back answers, remembers what it was asked, and whether the lock was held then.
+#[derive(Default)]
+struct Script {
+    answers: RefCell<VecDeque<Answer>>,
+    calls: RefCell<Vec<(SeamcallRegs, bool)>>,
+    locked: Cell<bool>,
+}
+
+impl Script {
+    fn of(answers: &[Answer]) -> Self {
+        Self { answers: RefCell::new(answers.iter().copied().collect()), ..Self::default() }
+    }
+
+    fn calls(&self) -> Vec<SeamcallRegs> {
+        assert!(self.answers.borrow().is_empty(), "fewer calls than answers");
+        self.calls.borrow().iter().map(|(regs, _)| *regs).collect()
+    }
+}
+
+// SAFETY: touches no memory.
+unsafe impl SeamcallBackend for Script {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        self.calls.borrow_mut().push((*regs, self.locked.get()));
+        let answer = self.answers.borrow_mut().pop_front().unwrap();
+        answer(regs)
+    }
+}
+
+impl Lock for Script {
+    type Held<'a> = ();
+
+    fn acquire(&self) {
+        assert!(!self.locked.replace(true), "taken twice");
+    }
+
+    fn release(&self, (): ()) {
+        assert!(self.locked.replace(false), "released without being held");
+    }
+}
+
+struct TestHost;
+
+// SAFETY: nobody reads or writes these addresses.
+unsafe impl Host for TestHost {
+    fn current_lp(&self) -> u32 {
+        0
+    }
+
+    fn num_lps(&self) -> u32 {
+        1
+    }
+
+    fn relax(&self) -> Patience {
+        Patience::GiveUp
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        Some(PhysAddr((address.addr() as u64) ^ 0x7f00_0000_0000))
+    }
+}
+
+fn seamldr(script: &Script) -> Seamldr<'_, Script, Script> {
+    Seamldr::new(script, script, CurrentVmcs::Preserved).unwrap()
+}
+
+const OK: Answer = |regs| {
+    regs.rax = 0;
+    Ok(())
+};
+
+fn regs(rax: u64, rcx: u64, rdx: u64) -> SeamcallRegs {
+    SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() }
+}
+
+#[test]
+fn a_cpu_with_the_vmcs_erratum_is_refused() {
+    let script = Script::default();
+    assert_eq!(CurrentVmcs::from_vmx_basic(1 << 60 | 0x1234), CurrentVmcs::Preserved);
+    assert_eq!(CurrentVmcs::from_vmx_basic(!(1 << 60)), CurrentVmcs::Invalidated);
+    let error = Seamldr::new(&script, &script, CurrentVmcs::Invalidated).unwrap_err();
+    assert!(error.to_string().contains("IA32_VMX_BASIC bit 60 is 0, should be 1"));
+}
+
+#[test]
+fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
+    let script = Script::of(&[OK, OK, OK]);
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
+    let info_address = TestHost.phys_addr((&raw const info).cast()).unwrap().0;
+    let sysinfo_address = TestHost.phys_addr((&raw const *sysinfo).cast()).unwrap().0;
+    assert_eq!((info_address % 256, sysinfo_address % 2048), (0, 0));
+    seamldr(&script).info(&TestHost, &mut info).unwrap();
+    seamldr(&script).seam_info(&TestHost, &mut sysinfo).unwrap();
+    seamldr(&script).shutdown().unwrap();
+    let expected = [
+        regs(0x8000000000000000, info_address, 0),
+        regs(0x8000000000000003, sysinfo_address, 0),
+        regs(0x8000000000000002, 0, 0),
+    ];
+    assert_eq!(script.calls(), expected);
+    assert!(script.calls.borrow().iter().all(|(_, locked)| *locked));
+}
+
+#[test]
+fn a_refusal_of_p_seamldr_comes_back_whole() {
+    let script = Script::of(&[
+        |regs| {
+            regs.rax = 0x8000_0123_4567_89ab;
+            Ok(())
+        },
+        |_| Err(Trap::GeneralProtection),
+    ]);
+    let mut info = SeamldrInfoBuffer::zeroed();
+    let mut call = || seamldr(&script).info(&TestHost, &mut info).map(drop).unwrap_err();
+    assert_eq!(call(), SeamldrError::Status(SeamldrStatus(0x8000_0123_4567_89ab)));
+    assert_eq!(call(), SeamldrError::Trap(Trap::GeneralProtection));
+}
+
+/// A page-aligned place for a small image.
+#[repr(C, align(4096))]
+struct Pages([u8; 4 * PAGE_SIZE]);
+
+#[test]
+fn install_passes_the_parameters_page_and_keeps_rdx() {
+    let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
+    let sigstruct = SeamSigstruct::new_zeroed();
+    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
+    parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
+    let image = TdxImage::parse(&file.0).unwrap();
+    let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
+    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let address = TestHost.phys_addr((&raw const *params).cast()).unwrap().0;
+    let request = InstallRequest::build(params, &image, Scenario::Update, &TestHost).unwrap();
+    assert_eq!(request.params().get().0, address);
+
+    let script = Script::of(&[
+        OK,
+        |regs| {
+            (regs.rax, regs.rdx) = (SeamldrStatus::EBADSIG.0, 0);
+            Ok(())
+        },
+        |regs| {
+            (regs.rax, regs.rdx) = (SeamldrStatus::EBADHASH.0, 0xfeed);
+            Ok(())
+        },
+        |_| Err(Trap::VmFailInvalid),
+    ]);
+    let install = || seamldr(&script).install(&request);
+    assert_eq!(install(), Ok(()));
+    let kept = install().unwrap_err();
+    assert_eq!(kept, InstallError::Refused { status: SeamldrStatus::EBADSIG, rdx: 0 });
+    assert!(kept.is_recoverable());
+    let gone = install().unwrap_err();
+    assert_eq!(gone, InstallError::Refused { status: SeamldrStatus::EBADHASH, rdx: 0xfeed });
+    assert!(!gone.is_recoverable());
+    assert!(gone.to_string().contains("the old one is gone (RDX 65261)"));
+    assert_eq!(install(), Err(InstallError::Trap(Trap::VmFailInvalid)));
+    assert!(script.calls().iter().all(|call| *call == regs(0x8000000000000001, address, 0)));
+}
+
+#[test]
+fn calls_of_the_module_carry_their_operands_and_no_lock() {
+    let script = Script::of(&[OK; 11]);
+    let module = TdxModule::new(&script);
+    module.sys_init(0).unwrap();
+    module.sys_lp_init().unwrap();
+    module.sys_rd(FieldId::MODULE_HV).unwrap();
+    module.sys_shutdown(ShutdownRequest { hv: 3, avoid_compat_sensitive: true }).unwrap();
+    module.sys_update().unwrap();
+    module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY).unwrap();
+    module.sys_key_config().unwrap();
+    module.sys_lp_shutdown().unwrap();
+    module.sys_disable().unwrap();
+    // SAFETY: the script touches no memory.
+    unsafe { module.sys_config(PhysAddr(0x1200), 2, 0x21, true) }.unwrap();
+    // SAFETY: the script touches no memory.
+    unsafe { module.sys_tdmr_init(PhysAddr(0x4000_0000)) }.unwrap();
+    let expected = [
+        regs(33, 0, 0),
+        regs(35, 0, 0),
+        regs(34, 0, 0x8900000100000000),
+        regs(52, 0x10003, 0),
+        regs(53, 0, 0),
+        SeamcallRegs { r9: 1 << 47, ..regs(0x10035, 0, 0) },
+        regs(31, 0, 0),
+        regs(44, 0, 0),
+        regs(69, 0, 0),
+        SeamcallRegs { r8: 0x10021, ..regs(45, 0x1200, 2) },
+        regs(36, 0x4000_0000, 0),
+    ];
+    assert_eq!(script.calls(), expected);
+    assert!(script.calls.borrow().iter().all(|(_, locked)| !locked));
+}
+
+#[test]
+fn missing_entropy_is_tried_ten_times_with_the_same_registers() {
+    const NO_ENTROPY: Answer = |regs| {
+        // The module may leave anything in the registers.
+        *regs = SeamcallRegs {
+            rax: TdxStatus::RND_NO_ENTROPY.0,
+            rcx: 7,
+            rdx: 7,
+            r8: 7,
+            ..SeamcallRegs::default()
+        };
+        Ok(())
+    };
+    let request = ShutdownRequest { hv: 1, avoid_compat_sensitive: false };
+    let mut answers = vec![NO_ENTROPY; 9];
+    answers.push(OK);
+    let script = Script::of(&answers);
+    TdxModule::new(&script).sys_shutdown(request).unwrap();
+    assert_eq!(script.calls(), [regs(52, 1, 0); 10]);
+
+    let script = Script::of(&[NO_ENTROPY; 10]);
+    let error = TdxModule::new(&script).sys_shutdown(request).unwrap_err();
+    assert_eq!(error, TdxError::Status(TdxStatus::RND_NO_ENTROPY));
+    assert_eq!(script.calls().len(), 10);
+}
+
+#[test]
+fn information_is_no_error_and_every_failure_bit_is() {
+    let script = Script::of(&[
+        |regs| {
+            (regs.rax, regs.rdx) =
+                (TdxStatus::METADATA_FIRST_FIELD_ID_IN_CONTEXT.0, FieldId::MINOR_VERSION.0);
+            Ok(())
+        },
+        |regs| {
+            regs.rax = TdxStatus::NON_RECOVERABLE_TD.0;
+            Ok(())
+        },
+    ]);
+    let module = TdxModule::new(&script);
+    let first = module.sys_rd(FieldId::NULL).unwrap();
+    assert_eq!(
+        (first.status, first.next),
+        (TdxStatus::METADATA_FIRST_FIELD_ID_IN_CONTEXT, FieldId::MINOR_VERSION)
+    );
+    assert_eq!(module.sys_update(), Err(TdxError::Status(TdxStatus::NON_RECOVERABLE_TD)), "bit 63 is clear");
+}
+
+#[test]
+fn an_lp_is_enabled_once_and_the_module_before_it() {
+    let state: &ModuleState = &ModuleState::<[_; 1]>::new();
+    let script = Script::of(&[OK; 3]);
+    let module = TdxModule::new(&script);
+    for lp in [0, 1, 0, 1] {
+        assert_eq!(module.enable_lp(state, lp), Ok(true));
+    }
+    assert_eq!(script.calls(), [regs(33, 0, 0), regs(35, 0, 0), regs(35, 0, 0)]);
+}
