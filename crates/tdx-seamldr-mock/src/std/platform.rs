@@ -282,6 +282,12 @@ impl SimPlatform {
         change(&mut self.inner().model)
     }
 
+    /// Whether an LP is inside P-SEAMLDR at this moment, so that others get VMfailInvalid.
+    #[must_use]
+    pub fn seamldr_is_entered(&self) -> bool {
+        self.in_seamldr.load(Ordering::Acquire)
+    }
+
     /// The calls since the platform has come up.
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {

@@ -1,0 +1,579 @@
+//! The rules by which P-SEAMLDR and the TDX module answer, one row each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod support;
+
+use support::*;
+use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfoBuffer, Scenario, SeamSigstruct};
+use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::{
+    InstallRequest, PhysAddr, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap,
+};
+use tdx_seamldr_mock::model::ModuleState as State;
+use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::IntoBytes;
+
+/// One call on one LP: RAX and RDX.
+fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
+    let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
+    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    unsafe { lp.seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
+}
+
+/// INSTALL on all LPs but the last with the address 1, which nobody looks at, and on the last with these parameters.
+fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
+    let lps: Vec<_> = platform.online().collect();
+    let (last, others) = lps.split_last().unwrap();
+    for lp in others {
+        assert_eq!(call(&platform.lp(*lp), INSTALL, 1, 7), Ok((0, 0)));
+        assert!(!platform.with_model(|model| model.module_is_callable()), "gone from the first call on");
+    }
+    let (rax, rdx) = call(&platform.lp(*last), INSTALL, params, 7).unwrap();
+    (SeamldrStatus(rax), rdx)
+}
+
+/// Shuts the running module down and makes a session with this file; `change` may spoil the parameters.
+fn session(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    scenario: Scenario,
+    change: impl FnOnce(&mut SeamldrParams),
+) -> (SeamldrStatus, u64) {
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let mut page = PageBuf::zeroed(1);
+    let lp = platform.lp(0);
+    let address = InstallRequest::build(page.as_params(), &image, scenario, &lp).unwrap().params().get().0;
+    change(page.as_params());
+    install(platform, address)
+}
+
+fn shut_down(platform: &SimPlatform) {
+    assert_eq!(call(&platform.lp(0), SHUTDOWN, 0, 0).unwrap().0, 0);
+}
+
+/// Runs a session that is refused with RDX 0, and sees that the old module is back as it was.
+fn assert_recoverable(
+    what: &str,
+    status: SeamldrStatus,
+    platform: &SimPlatform,
+    file: &PageBuf,
+    change: impl FnOnce(&mut SeamldrParams),
+) {
+    shut_down(platform);
+    let before = platform.with_model(|model| *model.loader().seamextend());
+    assert_eq!(session(platform, file, Scenario::Update, change), (status, 0), "{what}");
+    platform.with_model(|model| {
+        assert_eq!(*model.loader().seamextend(), before, "{what}");
+        assert_eq!(model.loader().lps_in_session(), 0, "{what}");
+        assert!(model.module_is_callable(), "{what}");
+        assert_eq!(model.module().unwrap().state(), State::Shutdown, "{what}");
+        assert_eq!(model.handoff_header().valid, 1, "{what}");
+    });
+}
+
+/// Steps 5 to 11.
+#[test]
+fn parameters_that_break_a_rule_are_ebadparam() {
+    let rows: &[(&str, fn(&mut SeamldrParams))] = &[
+        ("version", |p| p.version = U32::new(1)),
+        ("first reserved byte", |p| p.reserved[0] = 1),
+        ("last reserved byte", |p| p.reserved[103] = 1),
+        ("scenario", |p| p.scenario = U32::new(2)),
+        ("page count", |p| p.num_module_pages = U64::new(497)),
+        ("huge page count", |p| p.num_module_pages = U64::new(1 << 63)),
+        ("page not aligned", |p| p.module_page_pa[7] = U64::new(0x1_0000_0001)),
+        ("page in the SEAM range", |p| p.module_page_pa[0] = U64::new(0x20_0000_1000)),
+        ("page with a private KeyID", |p| p.module_page_pa[0] = U64::new(0x20 << 40 | 0x1000)),
+        ("page beyond the address width", |p| p.module_page_pa[0] = U64::new(1 << 46)),
+        ("SIGSTRUCT not aligned", |p| p.sigstruct_pa = U64::new(0x1_0000_0800)),
+        ("SIGSTRUCT in the SEAM range", |p| p.sigstruct_pa = U64::new(0x20_0fff_f000)),
+    ];
+    let file = newer().build();
+    for (what, change) in rows {
+        let platform = boot(SimPlatform::builder().lps(2));
+        assert_recoverable(what, SeamldrStatus::EBADPARAM, &platform, &file, change);
+    }
+    let platform = boot(SimPlatform::builder().lps(2));
+    shut_down(&platform);
+    for address in [1, 0x800, 0x20_0000_0000, 1 << 63] {
+        assert_eq!(install(&platform, address), (SeamldrStatus::EBADPARAM, 0), "parameters at {address:#x}");
+    }
+}
+
+/// Steps 13 to 27.
+#[test]
+fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
+    use SeamldrStatus as S;
+    type Change = fn(&mut SeamSigstruct);
+    let rows: &[(&str, SeamldrStatus, Change)] = &[
+        ("reserved0", S::EBADSIG, |s| s.reserved0[87] = 1),
+        ("reserved1", S::EBADSIG, |s| s.reserved1[0] = 1),
+        ("reserved2", S::EBADSIG, |s| s.reserved2 = 1),
+        ("reserved3", S::EBADSIG, |s| s.reserved3[23] = 1),
+        ("header type", S::EBADSIG, |s| s.header_type = U32::new(7)),
+        ("header length", S::EBADSIG, |s| s.header_length = U32::new(0xe0)),
+        ("header version", S::EBADSIG, |s| s.header_version = U32::new(0x10001)),
+        ("key size", S::EBADSIG, |s| s.key_size = U32::new(0x40)),
+        ("exponent size", S::EBADSIG, |s| s.exponent_size = U32::new(2)),
+        ("modulus size", S::EBADSIG, |s| s.modulus_size = U32::new(0x40)),
+        ("vendor", S::EBADSIG, |s| s.module_vendor = U32::new(0)),
+        ("module type", S::EBADSIG, |s| s.module_type = U32::new(1)),
+        ("attributes", S::EBADSIG, |s| s.attributes = U64::new(1 << 63)),
+        ("size", S::EBADSIG, |s| s.size = U32::new(0x201)),
+        ("CPU count", S::EBADSIG, |s| s.cpuid_table_size = U32::new(256)),
+        ("exponent", S::EBADSIG, |s| s.exponent = U32::new(3)),
+        ("handoff versions", S::EBADSIG, |s| s.min_update_hv = U16::new(1)),
+        ("GDT alignment", S::EBADSIG, |s| s.gdt_idt_offset = U32::new(0x1008)),
+        ("GDT without wrappers", S::EBADSIG, |s| s.fault_wrapper_offset = U32::new(0)),
+        ("wrappers without GDT", S::EBADSIG, |s| s.gdt_idt_offset = U32::new(0)),
+        ("debug module", S::EBADSIG, |s| s.module_type = U32::new(1 << 31)),
+        ("major SVN", S::EBADCALL, |s| s.svn_major = 2),
+        ("minor SVN", S::EBADSIG, |s| s.svn_minor = 4),
+        ("GDT behind the image", S::EBADSIG, |s| s.gdt_idt_offset = U32::new(0x8000)),
+        ("wrappers behind the image", S::EBADSIG, |s| s.fault_wrapper_offset = U32::new(0x8000 - 511)),
+        ("CPU", S::EUNSUPCPU, |s| s.cpuid_table = [U32::new(0xa06d0); 255]),
+        ("no CPUs", S::EBADSIG, |s| s.cpuid_table_size = U32::new(0)),
+        ("too much memory", S::ENOMEM, |s| s.num_global_data_pages = U16::new(0xffff)),
+        ("handoff version too high", S::EBADHANDOFF, |s| {
+            (s.module_hv, s.min_update_hv) = (U16::new(2), U16::new(1))
+        }),
+    ];
+    let image = newer();
+    let module = image.module();
+    for (what, status, change) in rows {
+        let mut sigstruct = image.sigstruct(&module);
+        change(&mut sigstruct);
+        sign(&mut sigstruct);
+        let platform = boot(SimPlatform::builder().lps(2));
+        assert_recoverable(what, *status, &platform, &image.file(&sigstruct, &module), |_| {});
+    }
+
+    let mut unsigned = image.sigstruct(&module);
+    unsigned.date = U32::new(0);
+    let mut stranger = image.sigstruct(&module);
+    stranger.modulus[383] ^= 1;
+    for (what, sigstruct) in [("signature", unsigned), ("signer", stranger)] {
+        let platform = boot(SimPlatform::builder().lps(2));
+        assert_recoverable(what, S::EBADSIG, &platform, &image.file(&sigstruct, &module), |_| {});
+    }
+}
+
+/// The last values that are still good.
+#[test]
+fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
+    type Change = fn(&mut SeamSigstruct);
+    let rows: &[(&str, Change)] = &[
+        ("same SVN", |s| s.svn_minor = 5),
+        ("GDT in the last page", |s| s.gdt_idt_offset = U32::new(0x7000)),
+        ("wrappers at the very end", |s| s.fault_wrapper_offset = U32::new(0x8000 - 512)),
+        ("neither", |s| (s.gdt_idt_offset, s.fault_wrapper_offset) = (U32::new(0), U32::new(0))),
+        ("another stepping", |s| s.cpuid_table = [U32::new(0x806f0); 255]),
+        ("what nobody checks", |s| {
+            (s.date, s.rip_offset, s.max_tdmrs) = (U32::new(9), U32::new(!0), U16::new(9))
+        }),
+    ];
+    let image = newer();
+    let module = image.module();
+    for (what, change) in rows {
+        let mut sigstruct = image.sigstruct(&module);
+        change(&mut sigstruct);
+        sign(&mut sigstruct);
+        let platform = boot(SimPlatform::builder().lps(2));
+        shut_down(&platform);
+        let result = session(&platform, &image.file(&sigstruct, &module), Scenario::Update, |_| {});
+        assert_eq!(result, (SeamldrStatus::SUCCESS, 0), "{what}");
+        assert_eq!(platform.truth().module.unwrap().state, State::SysInitPending);
+    }
+}
+
+/// Two things wrong at once.
+#[test]
+fn the_first_rule_in_order_decides() {
+    use SeamldrStatus as S;
+    let image = newer();
+    let module = image.module();
+    let spoiled = |change: fn(&mut SeamSigstruct)| {
+        let mut sigstruct = image.sigstruct(&module);
+        change(&mut sigstruct); // and so not signed
+        image.file(&sigstruct, &module)
+    };
+    let rows = [
+        ("major SVN before the signature", S::EBADCALL, spoiled(|s| s.svn_major = 3)),
+        ("CPU before the signature", S::EUNSUPCPU, spoiled(|s| s.cpuid_table = [U32::new(1); 255])),
+        ("signature before memory", S::EBADSIG, spoiled(|s| s.num_global_data_pages = U16::new(0xffff))),
+    ];
+    for (what, status, file) in rows {
+        let platform = boot(SimPlatform::builder().lps(2));
+        assert_recoverable(what, status, &platform, &file, |_| {});
+    }
+}
+
+#[test]
+fn sessions_take_every_lp_once() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    shut_down(&platform);
+    let lps = [0, 1, 2].map(|lp| platform.lp(lp));
+    assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((0, 0)));
+    for _ in 0..3 {
+        assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)), "repeated");
+    }
+    assert_eq!(platform.truth().lps_in_session, 1);
+    assert_eq!(call(&lps[1], SYS_INIT, 0, 0), Err(Trap::VmFailInvalid), "no module in a session");
+    assert_eq!(call(&lps[0], INSTALL, 0, 9), Ok((0, 0)));
+    assert_eq!(
+        call(&lps[2], INSTALL, 1, 9),
+        Ok((SeamldrStatus::EBADPARAM.0, 0)),
+        "the last one's parameters count"
+    );
+    assert_eq!(platform.truth().lps_in_session, 0);
+}
+
+#[test]
+fn remaining_updates_are_refreshed_by_info_only_while_zero() {
+    let platform = boot(SimPlatform::builder().lps(1).seamdb_size(2));
+    let file = newer().build();
+    shut_down(&platform);
+    assert_eq!(session(&platform, &file, Scenario::Update, |_| {}).0, SeamldrStatus::SUCCESS);
+    assert_eq!(platform.truth().remaining_updates, 0);
+    let handoff = |platform: &SimPlatform| {
+        let header = HandoffHeader { valid: 1, reserved: 0, hv: U16::new(0), size: U32::new(53386) };
+        platform.with_model(|model| model.handoff()[..8].copy_from_slice(header.as_bytes()));
+    };
+    handoff(&platform);
+    assert_eq!(session(&platform, &file, Scenario::Update, |_| {}), (SeamldrStatus::EBADCALL, 0));
+    platform.with_model(|model| model.seamdb_mut().size = 5);
+    assert_eq!(
+        session(&platform, &file, Scenario::Update, |_| {}),
+        (SeamldrStatus::EBADCALL, 0),
+        "it remembers 0"
+    );
+    let (lp, lock) = (platform.lp(0), SpinLock::new());
+    let mut buffer = SeamldrInfoBuffer::zeroed();
+    let info = seamldr(&lp, &lock).info(&lp, &mut buffer).unwrap();
+    assert_eq!((info.num_remaining_updates.get(), info.seamextend.svn().minor), (3, 6));
+    assert_eq!(session(&platform, &file, Scenario::Update, |_| {}), (SeamldrStatus::SUCCESS, 0));
+    assert_eq!(platform.truth().remaining_updates, 2);
+}
+
+#[test]
+fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
+    let file = newer().build();
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.with_model(|model| model.config_mut().rdrand_ok = false);
+    assert_recoverable("RDRAND", SeamldrStatus::ENOENTROPY, &platform, &file, |_| {});
+    platform.with_model(|model| model.config_mut().rdrand_ok = true);
+    platform.with_model(|model| model.seamdb_mut().insert_failures = 4);
+    assert_eq!(
+        session(&platform, &file, Scenario::Update, |_| {}),
+        (SeamldrStatus::SUCCESS, 0),
+        "the fifth try"
+    );
+
+    let platform = boot(SimPlatform::builder().lps(2));
+    shut_down(&platform);
+    platform.with_model(|model| model.seamdb_mut().insert_failures = 5);
+    assert_eq!(session(&platform, &file, Scenario::Update, |_| {}), (SeamldrStatus::ENOENTROPY, 1));
+    let truth = platform.truth();
+    assert_eq!((truth.module, truth.svn.minor), (None, 6), "SEAMEXTEND keeps the new values");
+}
+
+#[test]
+fn load_ends_all_tds_and_brings_tdx_back() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let lower = TestImage { svn_minor: 1, ..TestImage::default() };
+    assert_eq!(session(&platform, &lower.build(), Scenario::Load, |_| {}), (SeamldrStatus::SUCCESS, 0));
+    platform.module_state().reset();
+    for lp in 0..2 {
+        TdxModule::new(&platform.lp(lp)).enable_lp(platform.module_state(), lp).unwrap();
+    }
+    let lp = platform.lp(0);
+    assert_eq!(call(&lp, UPDATE, 0, 0).unwrap().0, TdxStatus::SYS_INVALID_HANDOFF.0);
+    // SAFETY: the simulated module does not look at the list.
+    unsafe { TdxModule::new(&lp).sys_config(PhysAddr(0), 1, 0x20, false) }.unwrap();
+    TdxModule::new(&lp).sys_key_config().unwrap();
+    let truth = platform.truth();
+    assert_eq!((truth.module.unwrap().state, truth.tds_alive), (State::Ready, 0));
+    assert_eq!(truth.remaining_updates, 63);
+    platform.create_td().unwrap();
+    assert_eq!(platform.truth().tds_alive, 1);
+}
+
+#[test]
+fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
+    let platform = boot(SimPlatform::builder().lps(6).sockets(2).fms(0xc06f2));
+    let (lp, lock) = (platform.lp(3), SpinLock::new());
+    let mut buffer = PSysInfoBuffer::zeroed();
+    let sysinfo = seamldr(&lp, &lock).seam_info(&lp, &mut buffer).unwrap();
+    assert_eq!((sysinfo.tot_num_lps.get(), sysinfo.sockets()), (6, &[U32::new(0xc06f2); 2][..]));
+    let mut buffer = SeamldrInfoBuffer::zeroed();
+    let info = seamldr(&lp, &lock).info(&lp, &mut buffer).unwrap();
+    assert_eq!((info.major.get(), info.minor.get(), info.vendor.get()), (1, 5, 0x8086));
+    assert_eq!((info.seamextend.seam_ready, info.seamextend.p_seamldr_ready), (1, 1));
+    for (leaf, address) in [(0, 128), (0, 1), (3, 1024), (0, 0x20_0000_0000), (3, 1 << 46), (4, 0), (5, 0)] {
+        let rax = 1 << 63 | leaf;
+        assert_eq!(
+            call(&lp, rax, address, 9),
+            Ok((SeamldrStatus::EBADPARAM.0, 9)),
+            "leaf {leaf}, {address:#x}"
+        );
+    }
+}
+
+#[test]
+fn a_shutdown_of_p_seamldr_is_for_good() {
+    const SEAMLDR_SHUTDOWN: u64 = 0x8000000000000002;
+    let platform = boot(SimPlatform::builder().lps(2));
+    let lps = [platform.lp(0), platform.lp(1)];
+    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
+    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "not counted twice");
+    assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)));
+    assert_eq!(call(&lps[1], SEAMLDR_SHUTDOWN, 0, 0), Ok((SeamldrStatus::EBADCALL.0, 0)), "not the ACM's LP");
+    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
+    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Err(Trap::VmFailInvalid));
+    assert_eq!(call(&lps[1], SYS_RD, 0, 0), Err(Trap::VmFailInvalid));
+}
+
+#[test]
+fn traps_on_one_lp_are_that_lps_alone() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    for trap in [Trap::GeneralProtection, Trap::UndefinedOpcode] {
+        platform.with_model(|model| model.set_trap(1, Some(trap)));
+        assert_eq!(call(&platform.lp(1), SYS_RD, 0, FieldId::MODULE_HV.0), Err(trap));
+        assert!(call(&platform.lp(0), SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
+    }
+    platform.with_model(|model| model.set_trap(1, None));
+    assert!(call(&platform.lp(1), SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
+}
+
+/// A platform of two LPs whose module was brought to this state, with LP.INIT on one LP or on both.
+fn in_state(state: State, all_lps: bool) -> SimPlatform {
+    let platform = boot(SimPlatform::builder().lps(2));
+    if state == State::Ready {
+        return platform;
+    }
+    shut_down(&platform);
+    if state == State::Shutdown {
+        return platform;
+    }
+    assert_eq!(session(&platform, &newer().build(), Scenario::Update, |_| {}).0, SeamldrStatus::SUCCESS);
+    if state != State::SysInitPending {
+        assert_eq!(call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0, 0);
+        assert_eq!(call(&platform.lp(0), LP_INIT, 0, 0).unwrap().0, 0);
+        if all_lps {
+            assert_eq!(call(&platform.lp(1), LP_INIT, 0, 0).unwrap().0, 0);
+        }
+    }
+    if state == State::SysConfigDone {
+        assert_eq!(call(&platform.lp(0), u64::from(TdxLeaf::SYS_CONFIG.0), 0, 1).unwrap().0, 0);
+    }
+    platform
+}
+
+#[test]
+fn each_leaf_of_the_module_answers_by_state() {
+    use TdxStatus as S;
+    const OK: TdxStatus = TdxStatus::SUCCESS;
+    const BAD_RAX: TdxStatus = TdxStatus(S::OPERAND_INVALID.0 | OperandId::RAX.0 as u64);
+    let states = [
+        (State::SysInitPending, false),
+        (State::SysInitDone, false),
+        (State::SysInitDone, true),
+        (State::SysConfigDone, true),
+        (State::Ready, true),
+        (State::Shutdown, true),
+    ];
+    let module_hv = FieldId::MODULE_HV.0;
+    let leaf = |leaf: TdxLeaf| u64::from(leaf.0);
+    let rows: [(u64, u64, [TdxStatus; 6]); 9] = [
+        (
+            leaf(TdxLeaf::SYS_INIT),
+            0,
+            [
+                OK,
+                S::SYS_INIT_NOT_PENDING,
+                S::SYS_INIT_NOT_PENDING,
+                S::SYS_INIT_NOT_PENDING,
+                S::SYS_INIT_NOT_PENDING,
+                S::SYS_SHUTDOWN,
+            ],
+        ),
+        (
+            leaf(TdxLeaf::SYS_LP_INIT),
+            0,
+            [
+                S::SYS_LP_INIT_NOT_PENDING,
+                S::SYS_LP_INIT_DONE,
+                S::SYS_LP_INIT_DONE,
+                S::SYS_LP_INIT_NOT_PENDING,
+                S::SYS_LP_INIT_NOT_PENDING,
+                S::SYS_SHUTDOWN,
+            ],
+        ),
+        (leaf(TdxLeaf::SYS_RD), module_hv, [S::SYS_LP_INIT_NOT_DONE, OK, OK, OK, OK, S::SYS_SHUTDOWN]),
+        (
+            leaf(TdxLeaf::SYS_CONFIG),
+            1,
+            [
+                S::SYS_CONFIG_NOT_PENDING,
+                S::SYS_CONFIG_NOT_PENDING,
+                OK,
+                S::SYS_CONFIG_NOT_PENDING,
+                S::SYS_CONFIG_NOT_PENDING,
+                S::SYS_SHUTDOWN,
+            ],
+        ),
+        (
+            leaf(TdxLeaf::SYS_KEY_CONFIG),
+            0,
+            [
+                S::SYS_KEY_CONFIG_NOT_PENDING,
+                S::SYS_KEY_CONFIG_NOT_PENDING,
+                S::SYS_KEY_CONFIG_NOT_PENDING,
+                OK,
+                S::SYS_KEY_CONFIG_NOT_PENDING,
+                S::SYS_SHUTDOWN,
+            ],
+        ),
+        (
+            leaf(TdxLeaf::SYS_UPDATE),
+            0,
+            [
+                S::SYS_STATE_INCORRECT,
+                S::SYS_STATE_INCORRECT,
+                OK,
+                S::SYS_STATE_INCORRECT,
+                S::SYS_STATE_INCORRECT,
+                S::SYS_SHUTDOWN,
+            ],
+        ),
+        (
+            leaf(TdxLeaf::SYS_SHUTDOWN),
+            0,
+            [S::SYS_NOT_READY, S::SYS_NOT_READY, S::SYS_NOT_READY, S::SYS_NOT_READY, OK, S::SYS_SHUTDOWN],
+        ),
+        (
+            999,
+            0,
+            [
+                S::SYS_NOT_READY,
+                S::SYS_NOT_READY,
+                S::SYS_NOT_READY,
+                S::SYS_NOT_READY,
+                BAD_RAX,
+                S::SYS_SHUTDOWN,
+            ],
+        ),
+        (leaf(TdxLeaf::SYS_LP_SHUTDOWN), 0, [OK; 6]),
+    ];
+    for (rax, rdx, expected) in rows {
+        for ((state, all_lps), status) in states.into_iter().zip(expected) {
+            let platform = in_state(state, all_lps);
+            let (rax_out, _) = call(&platform.lp(0), rax, 0, rdx).unwrap();
+            assert_eq!(TdxStatus(rax_out), status, "leaf {rax} in {state:?}, all LPs: {all_lps}");
+            // Reserved bits and versions come before anything else.
+            for reserved in [1 << 24, 1 << 62, 1 << 16] {
+                let (rax_out, _) = call(&platform.lp(0), rax | reserved, 0, rdx).unwrap();
+                assert_eq!(TdxStatus(rax_out), BAD_RAX, "leaf {rax} in {state:?} with {reserved:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn shutdown_takes_the_versions_that_the_module_can_write() {
+    let rows: [(bool, &[u64], &[u64]); 2] =
+        [(false, &[1, 2, 3], &[0, 4, 1 << 16, 1 << 16 | 2, 1 << 63]), (true, &[3], &[0, 1, 2, 4])];
+    for (no_downgrade, good, bad) in rows {
+        let image = TestImage { module_hv: 3, min_update_hv: 1, no_downgrade, ..TestImage::default() };
+        for rcx in good {
+            let platform = boot_from(SimPlatform::builder().lps(2), &image);
+            assert_eq!(call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0, 0, "{rcx:#x}");
+            let header = platform.with_model(|model| model.handoff_header());
+            assert_eq!((header.valid, u64::from(header.hv.get()), header.size.get()), (1, *rcx, 53386));
+        }
+        let platform = boot_from(SimPlatform::builder().lps(2), &image);
+        for rcx in bad {
+            assert_eq!(
+                call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0,
+                0xC000_0100_0000_0001,
+                "{rcx:#x}"
+            );
+        }
+        assert_eq!(platform.truth().tds_alive, 3);
+    }
+}
+
+#[test]
+fn update_takes_handoff_data_of_its_versions_and_of_a_sane_size() {
+    let header =
+        |valid, hv, size| HandoffHeader { valid, reserved: 0, hv: U16::new(hv), size: U32::new(size) };
+    let update = |header: HandoffHeader| {
+        let platform = in_state(State::SysInitDone, true);
+        platform.with_model(|model| model.handoff()[..8].copy_from_slice(header.as_bytes()));
+        let result = call(&platform.lp(1), UPDATE, 0, 0).map(|(rax, _)| TdxStatus(rax));
+        (result, platform)
+    };
+    for bad in [header(0, 0, 53386), header(1, 1, 53386), header(0, 0, 0), header(1, 1, 0)] {
+        let (result, platform) = update(bad);
+        assert_eq!(result, Ok(TdxStatus::SYS_INVALID_HANDOFF), "{bad:?}");
+        assert_eq!(platform.with_model(|model| model.handoff_header()), bad, "nothing has changed");
+    }
+    for fatal in [0, 53385, 14 * 4096 - 7] {
+        let (result, platform) = update(header(1, 0, fatal));
+        assert_eq!(result, Err(Trap::VmFailInvalid), "{fatal} bytes end SEAM mode");
+        assert_eq!(call(&platform.lp(0), INSTALL, 0, 0), Err(Trap::VmFailInvalid));
+    }
+    for good in [53386, 14 * 4096 - 8] {
+        let (result, platform) = update(header(1, 0, good));
+        assert_eq!((result, platform.truth().tds_alive), (Ok(TdxStatus::SUCCESS), 3));
+        let used = platform.with_model(|model| model.handoff_header());
+        assert_eq!((used.valid, used.size.get()), (0, 0));
+    }
+}
+
+#[test]
+fn tds_live_through_the_bytes_of_the_handoff_data() {
+    let platform = in_state(State::SysInitDone, true);
+    // The entry of the first TD's KeyID in the key ownership table.
+    platform.with_model(|model| model.handoff()[8 + 8 * 0x21..][..8].fill(0));
+    assert_eq!(call(&platform.lp(0), UPDATE, 0, 0).unwrap().0, 0);
+    let truth = platform.truth();
+    assert_eq!((truth.tds, truth.tds_alive), (3, 2));
+}
+
+#[test]
+fn metadata_is_read_field_by_field_to_the_end() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let lp = platform.lp(0);
+    let module = TdxModule::new(&lp);
+    let mut field = module.sys_rd(FieldId::NULL).unwrap().next;
+    let mut seen = Vec::new();
+    while field != FieldId::NULL {
+        seen.push(field);
+        field = module.sys_rd(field).unwrap().next;
+    }
+    assert!(seen.contains(&FieldId::TDX_FEATURES0) && seen.contains(&FieldId::HANDOFF_DATA_SIZE));
+    assert_eq!(module.version().unwrap().to_string(), "1.5.05");
+    assert_eq!(module.sys_rd(FieldId::BUILD_DATE).unwrap().value, 20240129);
+    assert_eq!(call(&lp, SYS_RD, 0, 0x1234), Ok((TdxStatus::METADATA_FIELD_ID_INCORRECT.0, u64::MAX)));
+}
+
+#[test]
+fn a_module_that_is_told_other_handoff_versions_than_its_own_does_not_start() {
+    let platform = in_state(State::SysInitPending, false);
+    assert_eq!(call(&platform.lp(0), SYS_INIT, 1, 0).unwrap().0, 0xC000_0100_0000_0001, "attributes");
+    let few_pages = TestImage { num_handoff_pages: 12, ..newer() };
+    let platform = boot(SimPlatform::builder().lps(1));
+    shut_down(&platform);
+    assert_eq!(session(&platform, &few_pages.build(), Scenario::Update, |_| {}).0, SeamldrStatus::SUCCESS);
+    assert_eq!(call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0, TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0);
+    assert_eq!(platform.truth().module.unwrap().state, State::SysInitPending, "it may be replaced still");
+}

@@ -1,0 +1,65 @@
+//! A platform, an image for it, and an update between them.
+#![allow(dead_code)] // not every test file uses all of it
+
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, TdxLeaf};
+use tdx_seamldr_core::update::{Options, Outcome, Update};
+use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
+use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage};
+
+/// RAX of each call of an update, by its leaf.
+pub(crate) const INSTALL: u64 = SeamldrLeaf::Install.rax();
+pub(crate) const SYS_RD: u64 = TdxLeaf::SYS_RD.0 as u64;
+pub(crate) const SHUTDOWN: u64 = TdxLeaf::SYS_SHUTDOWN.0 as u64;
+pub(crate) const SYS_INIT: u64 = TdxLeaf::SYS_INIT.0 as u64;
+pub(crate) const LP_INIT: u64 = TdxLeaf::SYS_LP_INIT.0 as u64;
+pub(crate) const UPDATE: u64 = TdxLeaf::SYS_UPDATE.0 as u64;
+
+/// The module after the one that platforms boot with.
+pub(crate) fn newer() -> TestImage {
+    TestImage { svn_minor: 6, ..TestImage::default() }
+}
+
+/// Boots with the default image, and starts three TDs.
+pub(crate) fn boot(builder: Builder) -> SimPlatform {
+    boot_from(builder, &TestImage::default())
+}
+
+/// Boots with this image, and starts three TDs.
+pub(crate) fn boot_from(builder: Builder, image: &TestImage) -> SimPlatform {
+    let image = image.build();
+    let platform = builder.boot(&TdxImage::parse(image.as_bytes()).unwrap()).unwrap();
+    for _ in 0..3 {
+        platform.create_td().unwrap();
+    }
+    platform
+}
+
+/// Runs `with` on an update to this image by all LPs that are online.
+pub(crate) fn with_update<R>(
+    platform: &SimPlatform,
+    image: &PageBuf,
+    options: Options,
+    with: impl FnOnce(&Update<'_>) -> R,
+) -> R {
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request =
+        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    let lps = u32::try_from(platform.online().count()).unwrap();
+    with(&Update::new(request, platform.module_state(), options, lps).unwrap())
+}
+
+/// Updates to this image, all LPs by hand in one thread.
+pub(crate) fn update_to(platform: &SimPlatform, image: &TestImage) -> Outcome {
+    with_update(platform, &image.build(), Options::default(), |update| run_stepped(platform, update, 1))
+}
+
+/// P-SEAMLDR as one LP reaches it.
+pub(crate) fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, SpinLock> {
+    Seamldr::new(lp, lock, CurrentVmcs::Preserved).unwrap()
+}
+
+/// How many calls with this RAX were made.
+pub(crate) fn count(platform: &SimPlatform, rax: u64) -> usize {
+    platform.trace().iter().filter(|entry| entry.input.rax == rax).count()
+}

@@ -1,0 +1,415 @@
+//! Whole updates on the simulated platform: good ones, and ones in which something fails. What the outcome claims is compared
+//! with what the platform knows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod support;
+
+use support::*;
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::update::{
+    Call, Cpu, FailureCause, NextStep, Options, Progress, RunningModule, Stage, TdFate,
+};
+use tdx_seamldr_core::update::{MissingLps, Outcome, Update, MAX_LPS};
+use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
+use tdx_seamldr_mock::model::ModuleState;
+use tdx_seamldr_mock::{run_on_threads, run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+
+fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.tds, outcome.running), (TdFate::Preserved, RunningModule::New));
+    assert_eq!((outcome.failure, outcome.next, outcome.stage), (None, NextStep::Nothing, Stage::Done));
+    assert_eq!(outcome.version.unwrap().to_string(), "1.5.06");
+    let truth = platform.truth();
+    assert_eq!((truth.tds, truth.tds_alive), (3, 3));
+    assert_eq!(truth.svn.to_string(), "1.6");
+    assert_eq!((truth.remaining_updates, truth.lps_in_session, truth.handoff_valid), (62, 0, false));
+    assert!(platform.module_state().is_ready());
+    for (rax, calls) in [(SHUTDOWN, 1), (INSTALL, lps), (SYS_INIT, 1), (LP_INIT, lps), (UPDATE, 1)] {
+        assert_eq!(count(platform, rax), calls, "{rax:#x}");
+    }
+    // The handoff version before, the version afterwards.
+    assert_eq!((count(platform, SYS_RD), platform.trace().len()), (4, 2 * lps + 7));
+}
+
+#[test]
+fn a_good_update_keeps_all_tds_on_threads() {
+    for lps in [1, 2, 3, 8, 64] {
+        let platform = boot(SimPlatform::builder().lps(lps));
+        let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+            run_on_threads(&platform, update)
+        });
+        assert_good(&platform, &outcome, lps as usize);
+    }
+}
+
+#[test]
+fn a_good_update_keeps_all_tds_in_any_order_of_steps() {
+    for lps in [1, 2, 3, 8, 300] {
+        for seed in 0..4 {
+            let platform = boot(SimPlatform::builder().lps(lps).sockets(1 + lps / 4 % 3));
+            let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+                run_stepped(&platform, update, seed * 0x9e37_79b9)
+            });
+            assert_good(&platform, &outcome, lps as usize);
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let platform = boot(SimPlatform::builder().lps(8));
+        let image = newer().build();
+        assert!(with_update(&platform, &image, Options::default(), |update| run_stepped(
+            &platform, update, seed
+        ))
+        .is_updated());
+        platform.trace().iter().map(|entry| (entry.lp, entry.input.rax)).collect::<Vec<_>>()
+    };
+    assert_eq!(trace(5), trace(5));
+    assert_ne!(trace(5), trace(6), "seeds make a difference");
+}
+
+#[test]
+fn an_update_follows_another_until_none_remains() {
+    let platform = boot(SimPlatform::builder().lps(2).seamdb_size(4));
+    for (svn_minor, remaining) in [(6, 2), (7, 1), (8, 0)] {
+        assert!(update_to(&platform, &TestImage { svn_minor, ..newer() }).is_updated());
+        assert_eq!(platform.truth().remaining_updates, remaining);
+    }
+    let outcome = update_to(&platform, &TestImage { svn_minor: 9, ..newer() });
+    let cause = FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status: SeamldrStatus::EBADCALL, rdx: 0 };
+    assert_eq!(outcome.failure.unwrap().cause, cause);
+    assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::OldShutDown));
+}
+
+#[test]
+fn the_handoff_version_is_rcx_of_shutdown() {
+    let old = TestImage { module_hv: 3, min_update_hv: 1, ..TestImage::default() };
+    let new = TestImage { module_hv: 4, min_update_hv: 2, ..newer() }.build();
+    for (handoff_version, rcx) in [(None, 3), (Some(2), 2)] {
+        let platform = boot_from(SimPlatform::builder().lps(2), &old);
+        let options = Options { handoff_version, ..Options::default() };
+        assert!(
+            with_update(&platform, &new, options, |update| run_stepped(&platform, update, 1)).is_updated()
+        );
+        let trace = platform.trace();
+        assert_eq!(trace.iter().find(|entry| entry.input.rax == SHUTDOWN).unwrap().input.rcx, rcx);
+    }
+}
+
+#[test]
+fn a_refused_shutdown_changes_nothing() {
+    let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
+    let platform = boot(SimPlatform::builder());
+    platform.inject(Fault::first(SHUTDOWN, busy));
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(
+        (outcome.tds, outcome.running, outcome.next),
+        (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry)
+    );
+    assert_eq!(outcome.failure.unwrap().cause, FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY));
+    assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
+    assert!(platform.module_state().is_ready());
+    platform.clear_trace();
+    assert_good(&platform, &update_to(&platform, &newer()), 4);
+}
+
+#[test]
+fn a_module_that_does_not_know_the_flag_refuses_it() {
+    let platform = boot(SimPlatform::builder());
+    let options = Options { avoid_compat_sensitive: true, ..Options::default() };
+    let outcome =
+        with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+    let refused = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus(0xC000_0100_0000_0001));
+    assert_eq!((outcome.tds, outcome.failure.unwrap().cause), (TdFate::NeverAtRisk, refused));
+}
+
+/// Trace T2: a recoverable refusal, then a session of all LPs with a good image.
+#[test]
+fn tds_that_are_held_live_on_with_another_session() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    let outcome = update_to(&platform, &TestImage { cpus: vec![0xa06d0], ..newer() });
+    let cause =
+        FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status: SeamldrStatus::EUNSUPCPU, rdx: 0 };
+    assert_eq!(outcome.failure.unwrap().cause, cause);
+    assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::InstallAgain));
+    assert_eq!((outcome.running, outcome.finished(Stage::CpuInstall)), (RunningModule::OldShutDown, 2));
+    let truth = platform.truth();
+    assert!(truth.handoff_valid && truth.tds_alive == 0 && truth.lps_in_session == 0);
+
+    // Trying to update as if nothing had happened harms nobody and says what is the matter.
+    let again = update_to(&platform, &newer());
+    assert_eq!((again.tds, again.running), (TdFate::Held, RunningModule::OldShutDown));
+
+    let image = newer().build();
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request =
+        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    let lock = SpinLock::new();
+    let lps: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
+    for lp in &lps {
+        seamldr(lp, &lock).install(&request).unwrap();
+    }
+    for (number, lp) in (0..).zip(&lps) {
+        assert_eq!(TdxModule::new(lp).enable_lp(platform.module_state(), number), Ok(true));
+    }
+    TdxModule::new(&lps[0]).sys_update().unwrap();
+    assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
+    let image = newer();
+    let module = image.module();
+    let mut other = module.clone();
+    other[5000] ^= 1;
+    let not_elf = vec![0x90; module.len()];
+    let cases = [
+        (image.file(&image.sigstruct(&other), &module), SeamldrStatus::EBADHASH),
+        (image.file(&image.sigstruct(&not_elf), &not_elf), SeamldrStatus::EBADPARAM),
+    ];
+    for (file, status) in cases {
+        let platform = boot(SimPlatform::builder().lps(2));
+        let outcome =
+            with_update(&platform, &file, Options::default(), |update| run_stepped(&platform, update, 1));
+        let cause = FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 1 };
+        assert_eq!(outcome.failure.unwrap().cause, cause);
+        assert_eq!((outcome.tds, outcome.running), (TdFate::Lost, RunningModule::Nothing));
+        assert_eq!(outcome.next, NextStep::Load);
+        assert_eq!((platform.truth().module, platform.truth().tds_alive), (None, 0));
+    }
+}
+
+/// Trace T4: P-SEAMLDR counts an LP that does not take part.
+#[test]
+fn an_offline_lp_leaves_the_session_open_until_it_calls() {
+    let platform = boot(SimPlatform::builder().lps(4).offline(2));
+    let image = newer().build();
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request =
+        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    assert!(platform.module_state().is_lp_initialized(2), "initialised at boot");
+    let update = Update::new(request, platform.module_state(), Options::default(), 3).unwrap();
+    let outcome = run_stepped(&platform, &update, 1);
+    let trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid);
+    assert_eq!(outcome.failure.unwrap().cause, trap);
+    assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::SessionOpen));
+    assert_eq!(platform.truth().lps_in_session, 3);
+    assert!(!platform.module_state().is_lp_initialized(2), "LPs that are offline forget, too");
+
+    let (lp, lock) = (platform.lp(2), SpinLock::new());
+    seamldr(&lp, &lock).install(&request).unwrap();
+    assert_eq!(platform.truth().module.unwrap().state, ModuleState::SysInitPending);
+    for number in 0..4 {
+        assert_eq!(TdxModule::new(&platform.lp(number)).enable_lp(platform.module_state(), number), Ok(true));
+    }
+    TdxModule::new(&lp).sys_update().unwrap();
+    assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn an_lp_that_never_comes_ends_the_update_before_anything_is_shut_down() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    with_update(&platform, &newer().build(), Options::default(), |update| {
+        let lock = SpinLock::new();
+        let lps = [platform.lp(0), platform.lp(1)];
+        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+        for _ in 0..10 {
+            for cpu in &mut cpus {
+                assert_ne!(cpu.step(), Progress::Finished);
+            }
+        }
+        assert_eq!(update.progress(), (Stage::Start, 2));
+        cpus[1].abandon();
+        assert!(cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished));
+        let outcome = update.outcome();
+        let failure = outcome.failure.unwrap();
+        assert_eq!((failure.stage, failure.lp, failure.cause), (Stage::Start, 1, FailureCause::GaveUp));
+        assert_eq!((outcome.tds, outcome.finished(Stage::Start)), (TdFate::NeverAtRisk, 2));
+
+        // The latecomer finds it over.
+        let late = platform.lp(2);
+        assert_eq!(Cpu::new(update, seamldr(&late, &lock), &late).step(), Progress::Finished);
+    });
+    assert_eq!((platform.trace().len(), platform.truth().tds_alive), (0, 3));
+}
+
+#[test]
+fn threads_that_wait_in_vain_give_up() {
+    let platform = boot(SimPlatform::builder().lps(3).patience(100));
+    let image = newer().build();
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request =
+        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    // One more than there are.
+    let update = Update::new(request, platform.module_state(), Options::default(), 4).unwrap();
+    let outcome = run_on_threads(&platform, &update);
+    assert_eq!((outcome.tds, outcome.failure.unwrap().cause), (TdFate::NeverAtRisk, FailureCause::GaveUp));
+    assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn an_update_needs_1_to_1024_lps() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let image = newer().build();
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request =
+        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    for found in [0, MAX_LPS + 1] {
+        let error = Update::new(request, platform.module_state(), Options::default(), found).unwrap_err();
+        assert_eq!(error, MissingLps { found });
+    }
+}
+
+/// Compares a claim with the platform.
+fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
+    let truth = platform.truth();
+    let alive = truth.tds_alive == truth.tds;
+    match outcome.tds {
+        TdFate::NeverAtRisk | TdFate::Preserved => assert!(alive, "{what}: {outcome}, but {truth:?}"),
+        TdFate::Held => {
+            assert!(truth.handoff_valid && truth.tds_alive == 0, "{what}: {outcome}, but {truth:?}")
+        }
+        TdFate::Lost => assert!(!alive && !truth.handoff_valid, "{what}: {outcome}, but {truth:?}"),
+        TdFate::Unknown => assert!(!alive, "{what}: {outcome}, but {truth:?}"),
+    }
+    let state = truth.module.map(|module| (module.callable, module.state));
+    let expected = match outcome.running {
+        RunningModule::Old | RunningModule::New => state == Some((true, ModuleState::Ready)),
+        RunningModule::OldShutDown => state == Some((true, ModuleState::Shutdown)),
+        RunningModule::NewUninitialized => {
+            matches!(state, Some((true, ModuleState::SysInitPending | ModuleState::SysInitDone)))
+        }
+        RunningModule::SessionOpen => truth.lps_in_session > 0,
+        RunningModule::Nothing => true,
+    };
+    assert!(expected, "{what}: {outcome:?}, but {truth:?}");
+}
+
+/// Every call of an update fails once, in each way that leaves the firmware as if the call had not been made.
+#[test]
+fn wherever_a_call_fails_the_outcome_tells_the_truth() {
+    let image = newer().build();
+    for lps in [1, 2, 3] {
+        for seed in [1, 2] {
+            for call in 0..(2 * lps + 7) {
+                for trap in Trap::ALL {
+                    for times in [1, 100] {
+                        let what = format!("{lps} LPs, seed {seed}, call {call}, {trap:?}, {times} times");
+                        let platform = boot(SimPlatform::builder().lps(lps));
+                        let answer = Answer::Trap(trap);
+                        platform.inject(Fault { lp: None, rax: None, after: call, times, answer });
+                        let outcome = with_update(&platform, &image, Options::default(), |update| {
+                            run_stepped(&platform, update, seed)
+                        });
+                        // The version is read when all is done, and not needed.
+                        assert_eq!(outcome.is_updated(), call >= 2 * lps + 4, "{what}: {outcome}");
+                        if outcome.is_updated() {
+                            assert_eq!(outcome.version, None);
+                        } else {
+                            assert_eq!(outcome.failure.unwrap().cause, cause_at(&platform, trap), "{what}");
+                        }
+                        // What an unanswered UPDATE has done, nobody can tell: here it was never made.
+                        if outcome.tds != TdFate::Unknown && outcome.running != RunningModule::SessionOpen {
+                            assert_true(&outcome, &platform, &what);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The failure that the first trap in the trace has to lead to.
+fn cause_at(platform: &SimPlatform, trap: Trap) -> FailureCause {
+    let trace = platform.trace();
+    let rax = trace.iter().find(|entry| entry.output.is_err()).unwrap().input.rax;
+    let call = SeamldrLeaf::from_rax(rax).map_or_else(|| Call::Tdx(TdxLeaf::from_rax(rax)), Call::Seamldr);
+    FailureCause::Trap(call, trap)
+}
+
+#[test]
+fn every_status_of_the_module_comes_through_whole() {
+    for (rax, stage) in [
+        (SYS_RD, Stage::Shutdown),
+        (SYS_INIT, Stage::CpuInit),
+        (LP_INIT, Stage::CpuInit),
+        (UPDATE, Stage::RunUpdate),
+    ] {
+        for status in
+            [TdxStatus::SYS_BUSY, TdxStatus(0xC000_0920_0000_0480), TdxStatus(0x8123_4567_89ab_cdef)]
+        {
+            let platform = boot(SimPlatform::builder().lps(3));
+            platform.inject(Fault::first(rax, Answer::Return { rax: status.0, rdx: 0 }));
+            let outcome = update_to(&platform, &newer());
+            let failure = outcome.failure.unwrap();
+            assert_eq!(failure.stage, stage);
+            assert_eq!(failure.cause, FailureCause::Tdx(TdxLeaf::from_rax(rax), status));
+            assert_true(&outcome, &platform, &failure.to_string());
+            assert!(failure.to_string().contains(&format!("{:#018x}", status.0)));
+        }
+    }
+}
+
+#[test]
+fn missing_entropy_in_the_module_is_overcome() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let answer = Answer::Return { rax: TdxStatus::RND_NO_ENTROPY.0, rdx: 0 };
+    platform.inject(Fault { lp: None, rax: Some(LP_INIT), after: 0, times: 9, answer });
+    assert!(update_to(&platform, &newer()).is_updated());
+    assert_eq!((count(&platform, LP_INIT), platform.truth().tds_alive), (11, 3));
+}
+
+#[test]
+fn random_faults_on_threads_never_hang() {
+    let image = newer().build();
+    for number in 0..40u32 {
+        let platform = boot(SimPlatform::builder().lps(4).patience(200_000));
+        let answer = match number % 4 {
+            0 => Answer::Return { rax: SeamldrStatus::ENOENTROPY.0, rdx: 0 },
+            1 => Answer::Trap(Trap::VmFailInvalid),
+            2 => Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 1 },
+            _ => Answer::Return { rax: 0, rdx: 0 },
+        };
+        platform.inject(Fault { lp: Some(number / 4 % 4), rax: None, after: number / 8, times: 1, answer });
+        let outcome =
+            with_update(&platform, &image, Options::default(), |update| run_on_threads(&platform, update));
+        assert_eq!(outcome.is_updated(), outcome.tds == TdFate::Preserved);
+    }
+}
+
+#[test]
+fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let call = |lp: u32| {
+        // An unknown leaf, which touches no memory.
+        let mut regs = SeamcallRegs { rax: 1 << 63 | 0xff, ..SeamcallRegs::default() };
+        // SAFETY: the leaf takes no address.
+        unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| SeamldrStatus(regs.rax))
+    };
+    std::thread::scope(|threads| {
+        let first = platform.with_model(|_| {
+            // With the model held here, LP 0 enters and stays inside.
+            let first = threads.spawn(|| call(0));
+            while !platform.seamldr_is_entered() {
+                std::thread::yield_now();
+            }
+            assert_eq!(call(1), Err(Trap::VmFailInvalid));
+            first
+        });
+        assert_eq!(first.join().unwrap(), Ok(SeamldrStatus::EBADPARAM));
+    });
+    assert_eq!(call(1), Ok(SeamldrStatus::EBADPARAM));
+}
