@@ -1,10 +1,12 @@
 //! A platform, an image for it, and an update between them.
 #![allow(dead_code)] // not every test file uses all of it
 
-use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, TdxLeaf};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, TdxLeaf};
+use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
 use tdx_seamldr_core::update::{Options, Outcome, Update};
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
-use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage};
+use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_verify::RustCrypto;
 
 /// RAX of each call of an update, by its leaf.
 pub(crate) const INSTALL: u64 = SeamldrLeaf::Install.rax();
@@ -62,4 +64,18 @@ pub(crate) fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, 
 /// How many calls with this RAX were made.
 pub(crate) fn count(platform: &SimPlatform, rax: u64) -> usize {
     platform.trace().iter().filter(|entry| entry.input.rax == rax).count()
+}
+
+/// What preflight has to say about an update of this platform to this image.
+pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) -> Vec<Finding> {
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let (lp, lock) = (platform.lp(0), SpinLock::new());
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
+    let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &TEST_SIGNER).unwrap();
+    facts.debug_unlocked = Some(platform.with_model(|model| model.config().debug_unlocked));
+    let mut findings = Vec::new();
+    let verdict = preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
+    let count = usize::try_from(verdict.refusals + verdict.unknowns).unwrap();
+    assert_eq!((verdict.passed(), count), (findings.is_empty(), findings.len()));
+    findings
 }

@@ -1,0 +1,350 @@
+//! What happens before anything is shut down: preflight's reasons, and the parameters for P-SEAMLDR.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod support;
+
+use support::*;
+use tdx_seamldr_core::abi::{
+    PSysInfo, Scenario, SeamSigstruct, SeamldrInfo, SeamldrParams, Svn, TdxFeatures0,
+};
+use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::preflight::{
+    preflight, Facts, FieldMismatch, Finding, HandoffRange, Policy, Refusal, Unknown,
+};
+use tdx_seamldr_core::{
+    BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr,
+};
+use tdx_seamldr_core::{Sha384Digest, TdxImage};
+use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+fn refusals(platform: &SimPlatform, file: &PageBuf) -> Vec<Refusal> {
+    let findings = findings(platform, file, Policy::default());
+    findings
+        .into_iter()
+        .map(|finding| match finding {
+            Finding::Refusal(refusal) => refusal,
+            Finding::Unknown(unknown) => panic!("{unknown}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_good_image_passes_on_a_platform_that_it_fits() {
+    for format in ImageFormat::ALL {
+        let platform = boot(SimPlatform::builder().lps(3));
+        let image = TestImage { format, ..newer() };
+        assert_eq!(findings(&platform, &image.build(), Policy::default()), []);
+        assert_eq!(count(&platform, SHUTDOWN), 0);
+        assert!(update_to(&platform, &image).is_updated());
+    }
+}
+
+#[test]
+fn each_reason_names_what_was_found_and_what_was_wanted() {
+    let svn = |major, minor| Svn { major, minor };
+    let range = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
+    let field = |name, found, wanted| Refusal::SigstructField(FieldMismatch { name, found, wanted });
+    type Change = fn(&mut SeamSigstruct);
+    let rows: &[(&[Refusal], Change)] = &[
+        (&[field("header_type", 7, 6)], |s| s.header_type = U32::new(7)),
+        (&[field("attributes", 1 << 40, 0)], |s| s.attributes = U64::new(1 << 40)),
+        (&[field("module_type", 2, 0)], |s| s.module_type = U32::new(2)),
+        (&[Refusal::SigstructReserved(127)], |s| s.reserved0[87] = 1),
+        (&[Refusal::SigstructReserved(980)], |s| s.reserved1[2] = 1),
+        (&[Refusal::SigstructReserved(989)], |s| s.reserved2 = 1),
+        (&[Refusal::SigstructReserved(1000)], |s| s.reserved3[0] = 1),
+        (&[Refusal::CpuListLength(256)], |s| s.cpuid_table_size = U32::new(256)),
+        (
+            &[
+                Refusal::HandoffVersionsReversed { min_update_hv: 1, module_hv: 0 },
+                Refusal::HandoffVersion { running: range, min_update_hv: 1, module_hv: 0 },
+            ],
+            |s| s.min_update_hv = U16::new(1),
+        ),
+        (&[Refusal::HandoffVersion { running: range, min_update_hv: 1, module_hv: 2 }], |s| {
+            (s.min_update_hv, s.module_hv) = (U16::new(1), U16::new(2));
+        }),
+        (&[Refusal::GdtOffsetMisaligned(0x1800)], |s| s.gdt_idt_offset = U32::new(0x1800)),
+        (&[Refusal::GdtWithoutFaultWrapper { gdt_idt: 0x1000, fault_wrapper: 0 }], |s| {
+            s.fault_wrapper_offset = U32::new(0);
+        }),
+        (&[Refusal::GdtOutside { found: 0x8000, limit: 0x7000 }], |s| s.gdt_idt_offset = U32::new(0x8000)),
+        (&[Refusal::FaultWrapperOutside { found: 0x7e01, limit: 0x7e00 }], |s| {
+            s.fault_wrapper_offset = U32::new(0x7e01);
+        }),
+        (&[Refusal::DebugModule], |s| s.module_type = U32::new(1 << 31)),
+        (&[Refusal::MajorSvn { found: svn(2, 6), running: svn(1, 5) }], |s| s.svn_major = 2),
+        (&[Refusal::MinorSvn { found: svn(1, 4), running: svn(1, 5) }], |s| s.svn_minor = 4),
+        (&[Refusal::Cpu { socket: 0, cpuid: 0x806f8 }, Refusal::Cpu { socket: 1, cpuid: 0x806f8 }], |s| {
+            s.cpuid_table = [U32::new(0xc06f0); 255];
+        }),
+        (&[Refusal::NoCpuList], |s| s.cpuid_table_size = U32::new(0)),
+    ];
+    let image = newer();
+    let module = image.module();
+    let platform = boot(SimPlatform::builder().lps(2).sockets(2));
+    for (expected, change) in rows {
+        let mut sigstruct = image.sigstruct(&module);
+        change(&mut sigstruct);
+        sign(&mut sigstruct);
+        assert_eq!(refusals(&platform, &image.file(&sigstruct, &module)), *expected);
+    }
+}
+
+#[test]
+fn all_reasons_are_reported_not_just_the_first() {
+    let platform = boot(SimPlatform::builder().lps(3).offline(1).seamdb_size(1));
+    let file = TestImage { svn_major: 3, cpus: vec![0xa06d0], ..newer() }.build();
+    let codes: Vec<_> = refusals(&platform, &file).iter().map(Refusal::code).collect();
+    assert_eq!(codes, ["lps-missing", "no-remaining-updates", "major-svn", "cpu"]);
+    for refusal in refusals(&platform, &file) {
+        assert!(refusal.to_string().len() > 20, "{refusal}");
+    }
+}
+
+#[test]
+fn damage_after_signing_is_found_in_every_part() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let image = newer();
+    let module = image.module();
+    let good = image.sigstruct(&module);
+
+    let mut date = good;
+    date.date = U32::new(1);
+    assert_eq!(refusals(&platform, &image.file(&date, &module)), [Refusal::Signature]);
+
+    let mut key = good;
+    key.modulus[0] ^= 2;
+    let codes: Vec<_> = refusals(&platform, &image.file(&key, &module)).iter().map(Refusal::code).collect();
+    assert_eq!(codes, ["signer", "signature"]);
+
+    let mut other = module.clone();
+    other[6000] ^= 1;
+    let found = refusals(&platform, &image.file(&good, &other));
+    assert!(matches!(found[..], [Refusal::ImageHash(hash)] if hash != good.seamhash), "{found:?}");
+
+    let parts = ImageParts { sigstruct: &[good.as_bytes(), &[0; 2049]].concat(), module: &module };
+    let mut long = PageBuf::zeroed(parts.file_len().unwrap() / PAGE_SIZE);
+    parts.write(ImageFormat::BlobV1, long.as_mut_bytes()).unwrap();
+    assert_eq!(refusals(&platform, &long), [Refusal::SigstructPages(2)]);
+}
+
+#[test]
+fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let same = TestImage::default().build();
+    assert_eq!(refusals(&platform, &same), [Refusal::SameModule]);
+    assert_eq!(findings(&platform, &same, Policy { allow_same_module: true }), []);
+}
+
+#[test]
+fn a_module_that_was_shut_down_leaves_questions_open() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let status = tdx_seamldr_core::abi::TdxStatus::SYS_SHUTDOWN.0;
+    let rax = Some(u64::from(TdxLeaf::SYS_RD.0));
+    platform.inject(Fault {
+        lp: None,
+        rax,
+        after: 0,
+        times: 9,
+        answer: Answer::Return { rax: status, rdx: 0 },
+    });
+    let open = findings(&platform, &newer().build(), Policy::default());
+    assert_eq!(open, [Unknown::Features, Unknown::HandoffVersions].map(Finding::Unknown));
+}
+
+/// A provider that can do nothing.
+struct NoCrypto;
+
+impl Crypto for NoCrypto {
+    fn sha384(&self, _: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
+        Err(CryptoUnavailable)
+    }
+
+    fn rsa3072_verify(
+        &self,
+        _: &[u8; 384],
+        _: &[u8; 384],
+        _: &Sha384Digest,
+    ) -> Result<bool, CryptoUnavailable> {
+        Err(CryptoUnavailable)
+    }
+}
+
+#[test]
+fn what_cannot_be_checked_is_never_passed_in_silence() {
+    let file = TestImage { debug: true, ..newer() }.build();
+    let (info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
+    let facts = Facts {
+        info: &info,
+        sysinfo: &sysinfo,
+        num_lps: 0,
+        features0: None,
+        handoff: None,
+        debug_unlocked: None,
+        signer: &TEST_SIGNER,
+    };
+    let mut unknown = Vec::new();
+    let mut report = |finding| {
+        if let Finding::Unknown(question) = finding {
+            unknown.push(question);
+        }
+    };
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let verdict = preflight(&image, &facts, &NoCrypto, Policy::default(), &mut report);
+    let expected = [
+        Unknown::Features,
+        Unknown::Signer,
+        Unknown::DebugUnlocked,
+        Unknown::Signature,
+        Unknown::HandoffVersions,
+        Unknown::ImageHash,
+    ];
+    assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 6, false));
+}
+
+#[test]
+fn a_module_without_td_preserving_is_refused() {
+    let (mut info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
+    info.num_remaining_updates = U32::new(1);
+    let facts = Facts {
+        info: &info,
+        sysinfo: &sysinfo,
+        num_lps: 0,
+        features0: Some(TdxFeatures0::NO_RBP_MOD),
+        handoff: None,
+        debug_unlocked: None,
+        signer: &TEST_SIGNER,
+    };
+    let file = newer().build();
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let mut codes = Vec::new();
+    preflight(&image, &facts, &NoCrypto, Policy::default(), &mut |finding| {
+        if let Finding::Refusal(refusal) = finding {
+            codes.push(refusal.code());
+        }
+    });
+    assert_eq!(codes, ["no-module", "not-td-preserving", "major-svn"]);
+}
+
+#[test]
+fn handoff_versions_are_negotiated_to_the_highest_common_one() {
+    let range =
+        |min_update_hv, module_hv, no_downgrade| HandoffRange { module_hv, min_update_hv, no_downgrade };
+    let rows = [
+        (range(0, 0, false), (0, 0), Some(0)),
+        (range(0, 3, false), (1, 2), Some(2)),
+        (range(0, 2, false), (1, 5), Some(2)),
+        (range(0, 3, true), (1, 2), None),
+        (range(0, 3, true), (1, 3), Some(3)),
+        (range(2, 3, false), (0, 1), None),
+        (range(0, 1, false), (2, 3), None),
+    ];
+    for (running, (min_update_hv, module_hv), expected) in rows {
+        let mut new = SeamSigstruct::new_zeroed();
+        (new.min_update_hv, new.module_hv) = (U16::new(min_update_hv), U16::new(module_hv));
+        assert_eq!(running.negotiate(&new), expected, "{running:?} to {min_update_hv}..={module_hv}");
+    }
+}
+
+#[test]
+fn parameters_hold_the_address_of_every_page_where_it_lies() {
+    // With pages of 64 KiB the image begins in the middle of one.
+    for host_page_size in [4096, 16384, 65536] {
+        let platform = boot(SimPlatform::builder().lps(1).host_page_size(host_page_size));
+        let file = newer().build();
+        let image = TdxImage::parse(file.as_bytes()).unwrap();
+        let lp = platform.lp(0);
+        let mut page = PageBuf::copy_of(&[0xff; PAGE_SIZE]);
+        let request = InstallRequest::build(page.as_params(), &image, Scenario::Update, &lp).unwrap();
+        let address = request.params().get();
+        let params: SeamldrParams = *page.as_params();
+        assert_eq!(lp.phys_addr(page.as_bytes().as_ptr()), Some(address));
+        assert_eq!((params.version.get(), params.scenario.get(), params.reserved), (0, 1, [0; 104]));
+        assert_eq!(lp.phys_addr(image.sigstruct_area().as_ptr()), Some(PhysAddr(params.sigstruct_pa.get())));
+        assert_eq!(params.num_module_pages.get(), 8);
+        let mut listed = params.module_page_pa.iter().map(|address| PhysAddr(address.get()));
+        for chunk in image.module().chunks(PAGE_SIZE) {
+            let physical = listed.next().unwrap();
+            assert_eq!(lp.phys_addr(chunk.as_ptr()), Some(physical));
+            assert_ne!(physical.0, chunk.as_ptr().addr() as u64, "the map is not the identity");
+        }
+        assert!(listed.all(|address| address == PhysAddr(0)));
+        assert!(update_to(&platform, &newer()).is_updated());
+    }
+}
+
+/// A host that has no address for one part, or a crooked one.
+struct OddHost {
+    odd: *const u8,
+    answer: Option<PhysAddr>,
+}
+
+// SAFETY: no firmware sees these addresses.
+unsafe impl Host for OddHost {
+    fn current_lp(&self) -> u32 {
+        0
+    }
+
+    fn num_lps(&self) -> u32 {
+        1
+    }
+
+    fn relax(&self) -> Patience {
+        Patience::Wait
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        if address == self.odd {
+            self.answer
+        } else {
+            Some(PhysAddr(address.addr() as u64 ^ 1 << 45))
+        }
+    }
+}
+
+#[test]
+fn a_page_without_an_address_or_off_its_boundary_is_named() {
+    let file = newer().build();
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let mut page = PageBuf::zeroed(1);
+    let parts = [
+        (page.as_bytes().as_ptr(), Part::Params),
+        (image.sigstruct_area().as_ptr(), Part::Sigstruct),
+        (image.module().as_ptr(), Part::Module(0)),
+        (image.module()[7 * PAGE_SIZE..].as_ptr(), Part::Module(7)),
+    ];
+    for (odd, part) in parts {
+        let mut build = |answer| {
+            let host = OddHost { odd, answer };
+            InstallRequest::build(page.as_params(), &image, Scenario::Update, &host).unwrap_err()
+        };
+        assert_eq!(build(None), BuildError::NotMapped(part));
+        assert_eq!(build(Some(PhysAddr(0x1200))), BuildError::Misaligned(part, PhysAddr(0x1200)));
+    }
+    let crooked = BuildError::Misaligned(Part::Module(7), PhysAddr(0x1200));
+    let message = "page 7 of the module lies at physical address 0x1200, which is not a multiple of 4096";
+    assert_eq!(crooked.to_string(), message);
+}
+
+#[test]
+fn an_image_with_a_long_sigstruct_is_read_but_not_installed() {
+    let parts = ImageParts { sigstruct: &[0; 4 * PAGE_SIZE], module: &[0; PAGE_SIZE] };
+    let mut file = PageBuf::zeroed(6);
+    parts.write(ImageFormat::BlobV1, file.as_mut_bytes()).unwrap();
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let host = OddHost { odd: std::ptr::null(), answer: None };
+    let mut page = PageBuf::zeroed(1);
+    let error = InstallRequest::build(page.as_params(), &image, Scenario::Update, &host).unwrap_err();
+    assert_eq!(error, BuildError::SigstructTooLong(4));
+}
