@@ -135,7 +135,9 @@ pub unsafe extern "C" fn probe_install(data: *const u8, len: usize) -> i32 {
     // SAFETY: a page of this function's own.
     let params = unsafe { &mut *kernel_params_page() };
     let Ok(request) = InstallRequest::build(params, &image, Scenario::Update, &KERNEL) else { return EINVAL };
-    let Ok(mut update) = Update::new(request, &STATE, Options::default(), KERNEL.num_lps()) else { return EINVAL };
+    let Ok(mut update) = Update::new(request, &STATE, Options::default(), KERNEL.num_lps()) else {
+        return EINVAL;
+    };
     // SAFETY: runs `run_cpu` on all CPUs and returns when all have.
     unsafe { kernel_stop_machine(run_cpu, (&raw mut update).cast()) };
     if update.is_updated() {

@@ -83,7 +83,8 @@ fn assert_recoverable(
 /// Steps 5 to 11.
 #[test]
 fn parameters_that_break_a_rule_are_ebadparam() {
-    let rows: &[(&str, fn(&mut SeamldrParams))] = &[
+    type Change = fn(&mut SeamldrParams);
+    let rows: &[(&str, Change)] = &[
         ("version", |p| p.version = U32::new(1)),
         ("first reserved byte", |p| p.reserved[0] = 1),
         ("last reserved byte", |p| p.reserved[103] = 1),
