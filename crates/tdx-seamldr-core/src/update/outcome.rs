@@ -226,13 +226,14 @@ impl Milestones {
     }
 }
 
-/// What the way of an update means for TDs, module and what comes next. `unfinished` is the
-/// number of LPs that have not finished `stage`.
+/// What the way of an update means for TDs, module and what comes next. `finished` of
+/// `lps` LPs have finished `stage`.
 pub(super) fn consequences(
     failure: Option<&Failure>,
     reached: Milestones,
     stage: Stage,
-    unfinished: u32,
+    finished: u32,
+    lps: u32,
 ) -> (TdFate, RunningModule, NextStep) {
     if reached.has(Milestones::UPDATED) {
         return (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
@@ -260,15 +261,33 @@ pub(super) fn consequences(
     let running = match (stage, cause) {
         (Stage::Start | Stage::Shutdown, _) => RunningModule::OldShutDown,
         // Every LP has called: the session has ended, in success.
-        (Stage::CpuInstall, _) if unfinished == 0 => RunningModule::NewUninitialized,
-        // These two are also what an LP hears that is turned away from a session which then stays open.
-        (Stage::CpuInstall, Some(FailureCause::Seamldr { status, .. })) => match status {
-            SeamldrStatus::EBADCALL | SeamldrStatus::EUNSPECERR if unfinished > 1 => {
+        (Stage::CpuInstall, _) if finished == lps => RunningModule::NewUninitialized,
+        (Stage::CpuInstall, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADCALL, .. })) => {
+            // The last LP hears it at the end of the session; any other one because it is in an open session already.
+            if finished.saturating_add(1) == lps {
+                RunningModule::OldShutDown
+            } else {
                 RunningModule::SessionOpen
             }
-            _ => RunningModule::OldShutDown,
-        },
-        (Stage::CpuInstall, _) => RunningModule::SessionOpen,
+        }
+        // Turned away at the door, which leaves a session open if there was one.
+        (
+            Stage::CpuInstall,
+            Some(
+                FailureCause::Seamldr { status: SeamldrStatus::EUNSPECERR, .. }
+                | FailureCause::Trap(..)
+                | FailureCause::GaveUp,
+            )
+            | None,
+        ) => {
+            if finished == 0 {
+                RunningModule::OldShutDown
+            } else {
+                RunningModule::SessionOpen
+            }
+        }
+        // All other answers come at the end of a session.
+        (Stage::CpuInstall, _) => RunningModule::OldShutDown,
         // No module answers after all LPs here have called INSTALL: the platform counts more LPs than took part.
         (Stage::CpuInit, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => RunningModule::SessionOpen,
         _ => RunningModule::NewUninitialized,
@@ -284,10 +303,10 @@ mod tests {
         stage: Stage,
         cause: FailureCause,
         reached: u32,
-        unfinished: u32,
+        finished: u32,
     ) -> (TdFate, RunningModule, NextStep) {
         let failure = Failure { stage, lp: 0, cause };
-        consequences(Some(&failure), Milestones(reached), stage, unfinished)
+        consequences(Some(&failure), Milestones(reached), stage, finished, 4)
     }
 
     fn install(status: SeamldrStatus, rdx: u64) -> FailureCause {
@@ -298,17 +317,17 @@ mod tests {
     fn a_refused_shutdown_leaves_everything_as_it_was() {
         let busy = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY);
         let untouched = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
-        assert_eq!(after(Stage::Shutdown, busy, 0, 1), untouched);
-        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, 0, 1), untouched);
+        assert_eq!(after(Stage::Shutdown, busy, 0, 3), untouched);
+        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, 0, 3), untouched);
     }
 
     #[test]
     fn an_lp_that_gives_up_does_not_hide_what_the_lead_has_done() {
         let (shut_down, updated) = (Milestones::SHUT_DOWN, Milestones::SHUT_DOWN | Milestones::UPDATED);
         let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
-        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, shut_down, 0), held);
+        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, shut_down, 4), held);
         let done = (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
-        assert_eq!(after(Stage::RunUpdate, FailureCause::GaveUp, updated, 1), done);
+        assert_eq!(after(Stage::RunUpdate, FailureCause::GaveUp, updated, 3), done);
         let lost = (TdFate::Lost, RunningModule::Nothing, NextStep::Load);
         let unrecoverable = shut_down | Milestones::HANDOFF_LOST;
         assert_eq!(after(Stage::CpuInstall, FailureCause::GaveUp, unrecoverable, 2), lost);
@@ -318,16 +337,26 @@ mod tests {
     fn rdx_decides_over_the_tds() {
         let shut_down = Milestones::SHUT_DOWN;
         let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
-        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), shut_down, 1), held);
-        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADCALL, 0), shut_down, 1), held);
-        let turned_away = after(Stage::CpuInstall, install(SeamldrStatus::EBADCALL, 0), shut_down, 3);
-        assert_eq!(turned_away.1, RunningModule::SessionOpen);
+        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), shut_down, 3), held);
+        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADCALL, 0), shut_down, 3), held);
+    }
+
+    #[test]
+    fn a_session_is_open_once_an_lp_is_in_it() {
+        let running = |cause, finished| after(Stage::CpuInstall, cause, Milestones::SHUT_DOWN, finished).1;
+        let trap = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid);
+        for cause in [trap, FailureCause::GaveUp, install(SeamldrStatus::EUNSPECERR, 0)] {
+            assert_eq!(running(cause, 0), RunningModule::OldShutDown, "{cause}");
+            assert_eq!(running(cause, 2), RunningModule::SessionOpen, "{cause}");
+        }
+        // An LP that is turned away by EBADCALL is in a session that somebody else has begun.
+        assert_eq!(running(install(SeamldrStatus::EBADCALL, 0), 0), RunningModule::SessionOpen);
     }
 
     #[test]
     fn a_module_that_does_not_answer_after_install_waits_for_more_lps() {
         let trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid);
-        let (tds, running, _) = after(Stage::CpuInit, trap, Milestones::SHUT_DOWN, 4);
+        let (tds, running, _) = after(Stage::CpuInit, trap, Milestones::SHUT_DOWN, 0);
         assert_eq!((tds, running), (TdFate::Held, RunningModule::SessionOpen));
     }
 }

@@ -164,8 +164,8 @@ impl<'a> Update<'a> {
         let seen = self.rendezvous.load();
         let failure = self.failure.read();
         let reached = Milestones(self.milestones.load(Ordering::Acquire));
-        let unfinished = self.rendezvous.lps().saturating_sub(seen.acks());
-        let (tds, running, next) = consequences(failure.as_ref(), reached, seen.stage(), unfinished);
+        let lps = self.rendezvous.lps();
+        let (tds, running, next) = consequences(failure.as_ref(), reached, seen.stage(), seen.acks(), lps);
         let version = self.version.load(Ordering::Acquire);
         #[allow(clippy::as_conversions)] // 16 bits each
         let part = |shift: u32| (version >> shift) as u16;
@@ -180,7 +180,7 @@ impl<'a> Update<'a> {
             }),
             failure,
             stage: seen.stage(),
-            lps: self.rendezvous.lps(),
+            lps,
             finished_last_stage: seen.acks(),
         }
     }
@@ -388,4 +388,14 @@ where
         }
         Ok(())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static_assertions::assert_impl_all!(Update<'static>: Send, Sync);
+    static_assertions::assert_impl_all!(ModuleState<[AtomicU64; 1]>: Send, Sync);
+    // Kernels put it on a stack.
+    static_assertions::const_assert!(core::mem::size_of::<Update<'static>>() <= 128);
 }
