@@ -22,7 +22,7 @@ pub(crate) enum Error {
     #[error("{0}")]
     Seamldr(#[from] tdx_seamldr_core::SeamldrError),
     #[error("{0}")]
-    Lps(#[from] tdx_seamldr_core::update::MissingLps),
+    Update(#[from] tdx_seamldr_core::update::UpdateError),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     #[error("the output cannot be written: {0}")]

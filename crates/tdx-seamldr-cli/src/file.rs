@@ -30,9 +30,15 @@ pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>,
     TdxImage::parse(bytes.as_bytes()).map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
-/// Writes a file as a whole or not at all: what was there before stays until the new one is complete.
+/// Writes a file as a whole or not at all: what was there before stays until the new one is complete. A link leads to the file
+/// that is written; pipes and devices are written to.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
+    let path = match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => return std::fs::write(path, bytes).map_err(failed),
+        Ok(_) => &path.canonicalize().map_err(failed)?,
+        Err(_) => path,
+    };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new();
     #[cfg(unix)]

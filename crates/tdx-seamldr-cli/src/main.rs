@@ -9,7 +9,8 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use error::Error;
 
@@ -61,6 +62,11 @@ impl Command {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
+    if let Command::Simulate(arguments) = &command {
+        if let Err(message) = arguments.check() {
+            Arguments::command().error(ErrorKind::ValueValidation, message).exit();
+        }
+    }
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Refused) => ExitCode::FAILURE,

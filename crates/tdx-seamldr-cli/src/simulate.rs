@@ -11,9 +11,10 @@ use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
 use tdx_seamldr_core::update::{Options, Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
-use tdx_seamldr_mock::model::LoaderProfile;
+use tdx_seamldr_mock::model::{Config, ConfigError, LoaderProfile};
 use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
+use zerocopy::FromZeros;
 
 use crate::error::Error;
 use crate::file;
@@ -44,6 +45,13 @@ pub(crate) struct Arguments {
     /// Print a JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Arguments {
+    /// What the parser cannot see: whether there is a platform of so many LPs and sockets.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        Config::new(self.lps, self.sockets, 0, TEST_SIGNER, LoaderProfile::V1_5_00).map(drop)
+    }
 }
 
 /// A module, as `simulate` shows it.
@@ -200,7 +208,7 @@ impl<'a> Simulation<'a> {
         let Ok(seamldr) = Seamldr::new(&lp, &lock, CurrentVmcs::Preserved) else {
             return self.refused(Some(to), Vec::new());
         };
-        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
+        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
         let mut facts = Facts::gather(&seamldr, &lp, &mut info, &mut sysinfo, &self.signer)?;
         facts.debug_unlocked = Some(self.platform.with_model(|model| model.config().debug_unlocked));
         let policy = Policy { allow_same_module: self.arguments.allow_same_module };

@@ -76,7 +76,9 @@ fn simulate_shows_every_stage_and_every_call_to_a_person() {
 
 #[test]
 fn simulate_runs_with_any_number_of_lps_and_sockets() {
-    for (lps, sockets) in [("1", "1"), ("2", "2"), ("7", "3"), ("64", "8"), ("200", "1")] {
+    for (lps, sockets) in
+        [("1", "1"), ("2", "2"), ("5", "4"), ("7", "3"), ("9", "8"), ("64", "8"), ("200", "1")]
+    {
         let (code, report) = json(["simulate", "--lps", lps, "--sockets", sockets, "--tds", "1"]);
         assert_eq!((code, &report["outcome"]), (Some(0), &"updated".into()), "{lps} LPs, {sockets} sockets");
         let lps: u64 = lps.parse().unwrap();
@@ -216,8 +218,25 @@ fn a_failed_conversion_leaves_the_target_as_it_was() {
 }
 
 #[test]
+fn what_is_written_goes_through_links_and_into_devices() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let (target, link) = (folder.put("target", b"old"), folder.path("link"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    for output in [link.as_path(), Path::new("/dev/null")] {
+        let arguments =
+            ["convert".as_ref(), image.as_path(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output];
+        assert_eq!(json(arguments).0, Some(0));
+    }
+    assert!(link.is_symlink() && !Path::new("/dev/null").is_file());
+    assert_eq!(std::fs::read(target).unwrap().len(), 40960);
+}
+
+#[test]
 fn wrong_usage_is_2_and_a_missing_file_is_1() {
-    let usage: [&[&str]; 7] = [
+    let usage: [&[&str]; 9] = [
+        &["simulate", "--lps", "2", "--sockets", "3"],
+        &["simulate", "--lps", "800", "--sockets", "3"],
         &[],
         &["frobnicate"],
         &["simulate", "--lps", "0"],
@@ -237,5 +256,4 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));
     // Endless, and no image.
     assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(1));
-    assert_eq!(tdx_seamldr(["simulate", "--lps", "2", "--sockets", "3"]).status.code(), Some(1));
 }

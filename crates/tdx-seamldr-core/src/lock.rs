@@ -4,6 +4,9 @@
 ///
 /// It is held for one SEAMCALL at a time, never while waiting for another CPU. An implementor must not sleep, allocate or
 /// make a SEAMCALL. If two holders were possible, a SEAMCALL would fail with VMfailInvalid; memory would not be at risk.
+///
+/// Whoever waits for the lock waits for one call of the firmware at most, and [`Host::relax`](crate::Host::relax) is not called
+/// meanwhile: the firmware always returns, or takes the machine down.
 pub trait Lock {
     /// What holding the lock means: a guard, or the saved interrupt flags of a kernel.
     type Held<'a>

@@ -62,6 +62,7 @@ impl core::error::Error for BuildError {}
 #[derive(Clone, Copy, Debug)]
 pub struct InstallRequest<'a> {
     params: PageAddr,
+    scenario: Scenario,
     borrows: PhantomData<&'a SeamldrParams>,
 }
 
@@ -96,13 +97,19 @@ impl<'a> InstallRequest<'a> {
 
         let params: &'a SeamldrParams = params;
         let params = page_of(host, Part::Params, ptr::from_ref(params).cast())?;
-        Ok(Self { params, borrows: PhantomData })
+        Ok(Self { params, scenario, borrows: PhantomData })
     }
 
     /// Where the parameters lie.
     #[must_use]
     pub const fn params(&self) -> PageAddr {
         self.params
+    }
+
+    /// What it does to the TDs there are.
+    #[must_use]
+    pub const fn scenario(&self) -> Scenario {
+        self.scenario
     }
 }
 

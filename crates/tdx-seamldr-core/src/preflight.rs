@@ -14,7 +14,8 @@ use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Di
 /// Bytes of the 32 fault wrappers in an image: one of 16 bytes for each exception vector.
 const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
 
-/// The handoff versions that a module writes and takes.
+/// The handoff versions that a module writes and takes, as it was built. What P-SEAMLDR told it may be narrower; the module
+/// then refuses to shut down, and nothing is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoffRange {
     /// The highest.
@@ -154,6 +155,8 @@ pub enum Refusal {
     ImageHash(Sha384Digest),
     /// A debug module, on a platform that is not unlocked.
     DebugModule,
+    /// The module has the major SVN 0: such modules preserve no TDs.
+    MajorSvnZero,
     /// The module belongs to another line than the running one.
     MajorSvn {
         /// The image's.
@@ -254,8 +257,10 @@ impl Verdict {
     }
 }
 
-/// Asks everything that P-SEAMLDR and the new module will ask of this image on this platform. Every finding goes to
-/// `report`, in the order in which P-SEAMLDR would come upon it.
+/// Asks of this image, on this platform, what P-SEAMLDR and the new module will ask. Every finding goes to `report`.
+///
+/// Not asked yet: whether the SEAM range has room for the module, whether its image can be relocated, whether it has pages
+/// enough for the handoff data, and whether TDs are in build.
 pub fn preflight<C: Crypto + ?Sized>(
     image: &TdxImage<'_>,
     facts: &Facts<'_>,
@@ -393,6 +398,7 @@ impl Preflight<'_> {
             }
         }
         let (found, running) = (sigstruct.svn(), facts.info.seamextend.svn());
+        self.refuse_if(found.major == 0, Refusal::MajorSvnZero);
         if found.major != running.major {
             self.refuse(Refusal::MajorSvn { found, running });
         } else {
@@ -477,6 +483,7 @@ impl Refusal {
             Self::Signature => "signature",
             Self::ImageHash(_) => "image-hash",
             Self::DebugModule => "debug-module",
+            Self::MajorSvnZero => "major-svn-zero",
             Self::MajorSvn { .. } => "major-svn",
             Self::MinorSvn { .. } => "minor-svn",
             Self::Cpu { .. } => "cpu",
@@ -536,6 +543,9 @@ impl fmt::Display for Refusal {
             }
             Self::DebugModule => {
                 f.write_str("this is a debug module, and the platform is not unlocked for debugging")
+            }
+            Self::MajorSvnZero => {
+                f.write_str("the image's SVN begins with 0, and such modules cannot take TDs over")
             }
             Self::MajorSvn { found, running } => write!(
                 f,

@@ -159,8 +159,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0, 0).map(drop)
     }
 
-    /// Initialises the module on the calling LP, and before that the module itself if nobody has: for booting, for LPs that
-    /// come online, and for updates. `false` means that another LP is at TDH.SYS.INIT: call again.
+    /// Initialises the module on the calling LP, and before that the module itself if nobody has: at boot and in updates. Once
+    /// the module is configured or has taken over handoff data, it is too late for further LPs. `false` means that another LP is at TDH.SYS.INIT: call again.
     ///
     /// # Errors
     ///

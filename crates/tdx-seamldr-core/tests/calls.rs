@@ -111,7 +111,7 @@ fn a_cpu_with_the_vmcs_erratum_is_refused() {
 #[test]
 fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
     let script = Script::of(&[OK, OK, OK]);
-    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
     let info_address = TestHost.phys_addr((&raw const info).cast()).unwrap().0;
     let sysinfo_address = TestHost.phys_addr((&raw const *sysinfo).cast()).unwrap().0;
     assert_eq!((info_address % 256, sysinfo_address % 2048), (0, 0));

@@ -8,7 +8,7 @@
 //! are LPs, over the memory of the process seen through a map that is not the identity. [`TestImage`] makes small images
 //! that are signed with a test key.
 //!
-//! The platform checks what the real one checks: the signature with RSA, the hash of the image, the session of all LPs, SVN,
+//! The platform checks what the real one is known to check: the signature with RSA, the hash of the image, the session of all LPs, SVN,
 //! CPUs, handoff data. TDs are alive only while a module runs that holds their keys, which travel through the bytes of the
 //! handoff data.
 //!

@@ -84,6 +84,9 @@ fn each_reason_names_what_was_found_and_what_was_wanted() {
         }),
         (&[Refusal::DebugModule], |s| s.module_type = U32::new(1 << 31)),
         (&[Refusal::MajorSvn { found: svn(2, 6), running: svn(1, 5) }], |s| s.svn_major = 2),
+        (&[Refusal::MajorSvnZero, Refusal::MajorSvn { found: svn(0, 6), running: svn(1, 5) }], |s| {
+            s.svn_major = 0
+        }),
         (&[Refusal::MinorSvn { found: svn(1, 4), running: svn(1, 5) }], |s| s.svn_minor = 4),
         (&[Refusal::Cpu { socket: 0, cpuid: 0x806f8 }, Refusal::Cpu { socket: 1, cpuid: 0x806f8 }], |s| {
             s.cpuid_table = [U32::new(0xc06f0); 255];

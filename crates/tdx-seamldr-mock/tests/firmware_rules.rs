@@ -20,7 +20,7 @@ use tdx_seamldr_core::{
 use tdx_seamldr_mock::model::ModuleState as State;
 use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// One call on one LP: RAX and RDX.
 fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
@@ -320,7 +320,7 @@ fn load_ends_all_tds_and_brings_tdx_back() {
 fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2).fms(0xc06f2));
     let (lp, lock) = (platform.lp(3), SpinLock::new());
-    let mut buffer = PSysInfoBuffer::zeroed();
+    let mut buffer = PSysInfoBuffer::new_zeroed();
     let sysinfo = seamldr(&lp, &lock).seam_info(&lp, &mut buffer).unwrap();
     assert_eq!((sysinfo.tot_num_lps.get(), sysinfo.sockets()), (6, &[U32::new(0xc06f2); 2][..]));
     let mut buffer = SeamldrInfoBuffer::zeroed();

@@ -16,10 +16,10 @@ use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxSt
 use tdx_seamldr_core::update::{
     Call, Cpu, FailureCause, NextStep, Options, Progress, RunningModule, Stage, TdFate,
 };
-use tdx_seamldr_core::update::{MissingLps, Outcome, Update, MAX_LPS};
+use tdx_seamldr_core::update::{Outcome, Update, UpdateError, MAX_LPS};
 use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
 use tdx_seamldr_mock::model::ModuleState;
-use tdx_seamldr_mock::{run_on_threads, run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_mock::{run_on_threads, run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
 
 fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
     assert!(outcome.is_updated(), "{outcome}");
@@ -244,6 +244,74 @@ fn an_lp_that_never_comes_ends_the_update_before_anything_is_shut_down() {
     assert_eq!((platform.trace().len(), platform.truth().tds_alive), (0, 3));
 }
 
+/// Lets these LPs step in turn until all have finished.
+fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock, SimLp<'_>>]) {
+    for _ in 0..100 {
+        let working =
+            cpus.iter_mut().map(|cpu| cpu.step()).filter(|progress| *progress != Progress::Finished);
+        if working.count() == 0 {
+            return;
+        }
+    }
+    panic!("they do not finish");
+}
+
+#[test]
+fn an_lp_beyond_the_number_announced_has_no_part_in_the_update() {
+    // Two of three take part; the third comes at the start, or in the middle.
+    for late in [false, true] {
+        let platform = boot(SimPlatform::builder().lps(2));
+        with_update(&platform, &newer().build(), Options::default(), |update| {
+            let lock = SpinLock::new();
+            let lps = [platform.lp(0), platform.lp(1), platform.lp(0)];
+            let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+            let [first, second, extra] = &mut cpus;
+            assert_eq!((first.step(), second.step()), (Progress::Worked, Progress::Worked));
+            for _ in 0..10 {
+                if late && update.progress().0 != Stage::CpuInstall {
+                    let _ = (first.step(), second.step());
+                }
+            }
+            assert_eq!(extra.step(), Progress::Finished);
+            finish(&mut [first, second]);
+            assert_good(&platform, &update.outcome(), 2);
+        });
+    }
+}
+
+#[test]
+fn giving_up_loses_against_progress_that_was_not_seen_yet() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    with_update(&platform, &newer().build(), Options::default(), |update| {
+        let lock = SpinLock::new();
+        let lps = [platform.lp(0), platform.lp(1)];
+        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+        let [first, second] = &mut cpus;
+        assert_eq!((first.step(), first.step()), (Progress::Worked, Progress::Waiting));
+        assert_eq!(second.step(), Progress::Worked);
+        first.abandon();
+        assert_eq!((update.outcome().failure, update.progress().0), (None, Stage::Shutdown));
+        finish(&mut [first, second]);
+        assert!(update.outcome().is_updated());
+        assert_eq!(update.outcome().finished(Stage::Done), 2);
+    });
+}
+
+#[test]
+fn an_update_after_one_that_ended_early_does_not_call_the_tds_safe() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
+    platform.inject(Fault::first(UPDATE, busy));
+    assert_eq!(update_to(&platform, &newer()).tds, TdFate::Held);
+    for handoff_version in [None, Some(0)] {
+        let options = Options { handoff_version, ..Options::default() };
+        let again =
+            with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+        assert_eq!((again.tds, again.running), (TdFate::Unknown, RunningModule::NewNotReady), "{again}");
+        assert_eq!(platform.truth().tds_alive, 0);
+    }
+}
+
 #[test]
 fn threads_that_wait_in_vain_give_up() {
     let platform = boot(SimPlatform::builder().lps(3).patience(100));
@@ -269,8 +337,11 @@ fn an_update_needs_1_to_1024_lps() {
         InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
     for found in [0, MAX_LPS + 1] {
         let error = Update::new(request, platform.module_state(), Options::default(), found).unwrap_err();
-        assert_eq!(error, MissingLps { found });
+        assert_eq!(error, UpdateError::Lps(found));
     }
+    let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &platform.lp(0)).unwrap();
+    let error = Update::new(request, platform.module_state(), Options::default(), 1).unwrap_err();
+    assert_eq!(error, UpdateError::NotAnUpdate);
 }
 
 /// Compares a claim with the platform.
@@ -289,7 +360,7 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
     let expected = match outcome.running {
         RunningModule::Old | RunningModule::New => state == Some((true, ModuleState::Ready)),
         RunningModule::OldShutDown => state == Some((true, ModuleState::Shutdown)),
-        RunningModule::NewUninitialized => {
+        RunningModule::NewNotReady => {
             matches!(state, Some((true, ModuleState::SysInitPending | ModuleState::SysInitDone)))
         }
         RunningModule::SessionOpen => truth.lps_in_session > 0,
@@ -321,8 +392,8 @@ fn wherever_a_call_fails_the_outcome_tells_the_truth() {
                         } else {
                             assert_eq!(outcome.failure.unwrap().cause, cause_at(&platform, trap), "{what}");
                         }
-                        // What an unanswered UPDATE has done nobody can tell; here it was never made. And no module that
-                        // has been installed says VMfailInvalid.
+                        // Here no such call was made; a real module that has been installed and shut down or
+                        // initialised does not say VMfailInvalid.
                         let no_answer = outcome.stage == Stage::CpuInit && trap == Trap::VmFailInvalid;
                         if outcome.tds != TdFate::Unknown && !no_answer {
                             assert_true(&outcome, &platform, &what);

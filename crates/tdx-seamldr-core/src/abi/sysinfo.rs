@@ -63,15 +63,8 @@ impl PSysInfo {
     }
 }
 
-/// Room for a [`PSysInfo`], aligned as SEAMLDR.SEAMINFO wants it. Too large for a kernel's stack.
+/// Room for a [`PSysInfo`], aligned as SEAMLDR.SEAMINFO wants it. Too large for a kernel's stack: any zeroed memory of
+/// its size and alignment will do.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable)]
 #[repr(C, align(2048))]
 pub struct PSysInfoBuffer(pub PSysInfo);
-
-impl PSysInfoBuffer {
-    /// A buffer full of zeros.
-    #[must_use]
-    pub fn zeroed() -> Self {
-        zerocopy::FromZeros::new_zeroed()
-    }
-}

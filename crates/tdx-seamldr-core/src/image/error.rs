@@ -67,7 +67,7 @@ pub enum ImageError {
         /// Its bytes.
         found: usize,
     },
-    /// The SIGSTRUCT area has too few pages.
+    /// The SIGSTRUCT area has too few pages, or too many for its format.
     SigstructPages {
         /// Its pages.
         found: u32,

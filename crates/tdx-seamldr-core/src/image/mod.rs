@@ -57,6 +57,15 @@ impl ImageFormat {
         }
     }
 
+    /// The most pages that a file's SIGSTRUCT area may have. SEAMLDR.INSTALL takes 1.
+    #[must_use]
+    pub const fn max_sigstruct_pages(self) -> u32 {
+        match self {
+            Self::BlobV1 => 4,
+            Self::ImageV2 => 1,
+        }
+    }
+
     /// What Linux calls the structure.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -193,6 +202,13 @@ impl<'a> TdxImage<'a> {
             })?;
         let (sigstruct, _) = SeamSigstruct::ref_from_prefix(sigstruct_area)
             .map_err(|_| ImageError::SigstructPages { found: 0, wanted: Need::AtLeast(1) })?;
+        let limit = format.max_sigstruct_pages();
+        if pages(sigstruct_len) > limit {
+            return Err(ImageError::SigstructPages {
+                found: pages(sigstruct_len),
+                wanted: Need::AtMost(limit),
+            });
+        }
         match module.len() {
             0 => return Err(ImageError::ModulePages { found: 0, wanted: Need::AtLeast(1) }),
             len if len % PAGE_SIZE != 0 => return Err(ImageError::ModuleLength { found: len }),

@@ -27,6 +27,13 @@ pub enum WriteError {
         /// Its bytes.
         found: usize,
     },
+    /// The SIGSTRUCT has more pages than the format allows.
+    SigstructPages {
+        /// Its pages.
+        found: u32,
+        /// How many it may have.
+        wanted: Need,
+    },
     /// The module is not a number of whole pages. It is not filled up: its hash would be another one.
     ModuleLength {
         /// Its bytes.
@@ -55,6 +62,9 @@ impl fmt::Display for WriteError {
         match self {
             Self::SigstructLength { found } => {
                 write!(f, "the SIGSTRUCT has {found} bytes, but should have at least 2048")
+            }
+            Self::SigstructPages { found, wanted } => {
+                write!(f, "the SIGSTRUCT has {found} pages, but should have {wanted} in this format")
             }
             Self::ModuleLength { found } => {
                 write!(f, "the module has {found} bytes, but should have a multiple of 4096")
@@ -111,6 +121,13 @@ impl ImageParts<'_> {
         let (Ok(length), Ok(sigstruct_end)) = (u32::try_from(file_len), u32::try_from(sigstruct_len)) else {
             return Err(WriteError::TooLong);
         };
+        let limit = format.max_sigstruct_pages();
+        if pages(sigstruct_len) > limit {
+            return Err(WriteError::SigstructPages {
+                found: pages(sigstruct_len),
+                wanted: Need::AtMost(limit),
+            });
+        }
         if out.len() != file_len {
             return Err(wrong_buffer);
         }

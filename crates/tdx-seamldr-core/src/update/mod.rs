@@ -18,5 +18,5 @@ mod run;
 mod stage;
 
 pub use outcome::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule, TdFate};
-pub use run::{Cpu, MissingLps, Options, Progress, Update, MAX_LPS};
+pub use run::{Cpu, Options, Progress, Update, UpdateError, MAX_LPS};
 pub use stage::Stage;

@@ -106,8 +106,8 @@ pub enum RunningModule {
     Old,
     /// The one that ran before, shut down for good.
     OldShutDown,
-    /// The new one, not yet initialised.
-    NewUninitialized,
+    /// The new one, which has not taken the handoff data over.
+    NewNotReady,
     /// The new one.
     New,
     /// None: an INSTALL session is open and waits for LPs.
@@ -125,6 +125,9 @@ pub enum NextStep {
     Retry,
     /// An INSTALL session for an update, with this image or another one, by every LP of the platform.
     InstallAgain,
+    /// SEAMLDR.INSTALL by those LPs of the platform that have not called in the session that is open, and after that the
+    /// rest of the update. LPs that have called get EBADCALL until then.
+    CompleteSession,
     /// An INSTALL session that loads a module afresh. It brings TDX back, without the TDs.
     Load,
     /// A reboot.
@@ -201,6 +204,7 @@ impl fmt::Display for Outcome {
             NextStep::Nothing => "",
             NextStep::Retry => "; it may be tried again",
             NextStep::InstallAgain => "; next: install a module again, on every LP",
+            NextStep::CompleteSession => "; next: let the LPs that have not called SEAMLDR.INSTALL call it",
             NextStep::Load => "; next: load a module afresh, to have TDX again",
             NextStep::Reboot => "; next: reboot",
         })
@@ -216,10 +220,12 @@ impl Milestones {
     pub(super) const SHUT_DOWN: u32 = 1;
     /// SEAMLDR.INSTALL failed with RDX other than 0: the old module is gone, and the handoff data with it.
     pub(super) const HANDOFF_LOST: u32 = 1 << 1;
-    /// TDH.SYS.UPDATE failed without an answer.
-    pub(super) const UPDATE_TRAPPED: u32 = 1 << 2;
+    /// TDH.SYS.UPDATE failed with VMfailInvalid: the module was entered and never came back.
+    pub(super) const UPDATE_UNANSWERED: u32 = 1 << 2;
     /// TDH.SYS.UPDATE succeeded.
     pub(super) const UPDATED: u32 = 1 << 3;
+    /// SEAMLDR.INSTALL gave an answer that only the last LP of a session hears, with RDX 0.
+    pub(super) const SESSION_REFUSED: u32 = 1 << 4;
 
     const fn has(self, milestone: u32) -> bool {
         self.0 & milestone != 0
@@ -241,58 +247,76 @@ pub(super) fn consequences(
     if reached.has(Milestones::HANDOFF_LOST) {
         return (TdFate::Lost, RunningModule::Nothing, NextStep::Load);
     }
-    if reached.has(Milestones::UPDATE_TRAPPED) {
+    if reached.has(Milestones::UPDATE_UNANSWERED) {
         return (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot);
     }
     let cause = failure.map(|failure| failure.cause);
     if !reached.has(Milestones::SHUT_DOWN) {
-        return match cause {
-            // Somebody else shut the module down before this update began.
-            Some(FailureCause::Tdx(_, status)) if status.code() == TdxStatus::SYS_SHUTDOWN => {
-                (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
-            }
-            // Nothing could be called even before this update.
-            Some(FailureCause::Trap(_, Trap::VmFailInvalid)) => {
-                (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
-            }
-            _ => (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
-        };
+        return before_shutdown(cause);
     }
     let running = match (stage, cause) {
         (Stage::Start | Stage::Shutdown, _) => RunningModule::OldShutDown,
-        // Every LP has called: the session has ended, in success.
-        (Stage::CpuInstall, _) if finished == lps => RunningModule::NewUninitialized,
-        (Stage::CpuInstall, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADCALL, .. })) => {
-            // The last LP hears it at the end of the session; any other one because it is in an open session already.
-            if finished.saturating_add(1) == lps {
-                RunningModule::OldShutDown
-            } else {
-                RunningModule::SessionOpen
-            }
-        }
-        // Turned away at the door, which leaves a session open if there was one.
-        (
-            Stage::CpuInstall,
-            Some(
-                FailureCause::Seamldr { status: SeamldrStatus::EUNSPECERR, .. }
-                | FailureCause::Trap(..)
-                | FailureCause::GaveUp,
-            )
-            | None,
-        ) => {
-            if finished == 0 {
-                RunningModule::OldShutDown
-            } else {
-                RunningModule::SessionOpen
-            }
-        }
-        // All other answers come at the end of a session.
-        (Stage::CpuInstall, _) => RunningModule::OldShutDown,
+        (Stage::CpuInstall, cause) => session(cause, reached, finished, lps),
         // No module answers after all LPs here have called INSTALL: the platform counts more LPs than took part.
-        (Stage::CpuInit, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => RunningModule::SessionOpen,
-        _ => RunningModule::NewUninitialized,
+        (Stage::CpuInit, Some(FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid))) => {
+            RunningModule::SessionOpen
+        }
+        // It has answered TDH.SYS.INIT, so it was there.
+        (Stage::CpuInit, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => {
+            return (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+        }
+        // The module itself says that there is nothing to take over.
+        (Stage::RunUpdate, Some(FailureCause::Tdx(_, status)))
+            if status.code() == TdxStatus::SYS_INVALID_HANDOFF =>
+        {
+            return (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain);
+        }
+        _ => RunningModule::NewNotReady,
     };
-    (TdFate::Held, running, NextStep::InstallAgain)
+    match running {
+        RunningModule::SessionOpen => (TdFate::Held, running, NextStep::CompleteSession),
+        _ => (TdFate::Held, running, NextStep::InstallAgain),
+    }
+}
+
+/// This update has shut nothing down. What it found tells whether somebody else had.
+fn before_shutdown(cause: Option<FailureCause>) -> (TdFate, RunningModule, NextStep) {
+    match cause {
+        Some(FailureCause::Trap(_, Trap::VmFailInvalid)) => {
+            (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
+        }
+        Some(FailureCause::Tdx(_, status)) => match status.code() {
+            TdxStatus::SYS_SHUTDOWN => (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain),
+            // Left behind by an update that ended early, or this LP alone is not initialised.
+            TdxStatus::SYS_NOT_READY | TdxStatus::SYS_LP_INIT_NOT_DONE => {
+                (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain)
+            }
+            _ => (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
+        },
+        _ => (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
+    }
+}
+
+/// What an INSTALL session has left that `finished` of `lps` LPs have called in with success.
+fn session(cause: Option<FailureCause>, reached: Milestones, finished: u32, lps: u32) -> RunningModule {
+    let is_last = finished.saturating_add(1) == lps;
+    match cause {
+        _ if finished == lps => RunningModule::NewNotReady,
+        _ if reached.has(Milestones::SESSION_REFUSED) => RunningModule::OldShutDown,
+        // The last LP hears this at the end of the session; any other one because it is in an open session already.
+        Some(FailureCause::Seamldr { status: SeamldrStatus::EBADCALL, .. }) if is_last => {
+            RunningModule::OldShutDown
+        }
+        Some(FailureCause::Seamldr { status: SeamldrStatus::EBADCALL, .. }) => RunningModule::SessionOpen,
+        // Nobody has got in.
+        _ if finished == 0 => RunningModule::OldShutDown,
+        _ => RunningModule::SessionOpen,
+    }
+}
+
+/// Whether only the LP that ends a session hears this status of SEAMLDR.INSTALL.
+pub(super) fn ends_session(status: SeamldrStatus) -> bool {
+    !matches!(status, SeamldrStatus::EBADCALL | SeamldrStatus::EUNSPECERR)
 }
 
 #[cfg(test)]
@@ -337,7 +361,8 @@ mod tests {
     fn rdx_decides_over_the_tds() {
         let shut_down = Milestones::SHUT_DOWN;
         let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
-        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), shut_down, 3), held);
+        let refused = shut_down | Milestones::SESSION_REFUSED;
+        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), refused, 3), held);
         assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADCALL, 0), shut_down, 3), held);
     }
 
@@ -354,9 +379,37 @@ mod tests {
     }
 
     #[test]
+    fn an_lp_that_gives_up_does_not_hide_that_the_session_was_refused() {
+        let refused = Milestones::SHUT_DOWN | Milestones::SESSION_REFUSED;
+        let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
+        assert_eq!(after(Stage::CpuInstall, FailureCause::GaveUp, refused, 3), held);
+    }
+
+    #[test]
     fn a_module_that_does_not_answer_after_install_waits_for_more_lps() {
-        let trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid);
-        let (tds, running, _) = after(Stage::CpuInit, trap, Milestones::SHUT_DOWN, 0);
-        assert_eq!((tds, running), (TdFate::Held, RunningModule::SessionOpen));
+        let trap = |leaf| FailureCause::Trap(Call::Tdx(leaf), Trap::VmFailInvalid);
+        let open = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
+        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_INIT), Milestones::SHUT_DOWN, 0), open);
+        let died = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_LP_INIT), Milestones::SHUT_DOWN, 2), died);
+    }
+
+    #[test]
+    fn a_module_that_was_not_ready_before_is_not_called_the_old_one() {
+        for status in [TdxStatus::SYS_NOT_READY, TdxStatus::SYS_LP_INIT_NOT_DONE] {
+            let (tds, running, _) = after(Stage::Shutdown, FailureCause::Tdx(TdxLeaf::SYS_RD, status), 0, 0);
+            assert_eq!((tds, running), (TdFate::Unknown, RunningModule::NewNotReady));
+        }
+        let (tds, ..) =
+            after(Stage::Shutdown, FailureCause::Tdx(TdxLeaf::SYS_RD, TdxStatus::SYS_SHUTDOWN), 0, 0);
+        assert_eq!(tds, TdFate::Held);
+    }
+
+    #[test]
+    fn handoff_data_that_the_module_denies_is_not_called_intact() {
+        let denied = FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_INVALID_HANDOFF);
+        assert_eq!(after(Stage::RunUpdate, denied, Milestones::SHUT_DOWN, 3).0, TdFate::Unknown);
+        let busy = FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY);
+        assert_eq!(after(Stage::RunUpdate, busy, Milestones::SHUT_DOWN, 3).0, TdFate::Held);
     }
 }

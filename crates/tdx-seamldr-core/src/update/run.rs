@@ -3,10 +3,10 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::outcome::{consequences, Call, Failure, FailureCause, Milestones, Outcome};
+use super::outcome::{consequences, ends_session, Call, Failure, FailureCause, Milestones, Outcome};
 use super::rendezvous::{Rendezvous, Snapshot};
 use super::Stage;
-use crate::abi::{FieldId, SeamldrLeaf, SeamldrStatus, ShutdownRequest, TdxLeaf, TdxStatus};
+use crate::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus, ShutdownRequest, TdxLeaf, TdxStatus};
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
 
@@ -16,27 +16,35 @@ pub const MAX_LPS: u32 = 1024;
 /// Choices that the embedder makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The version in which the old module writes its handoff data; `None` for the highest that it can write.
+    /// The version in which the old module writes its handoff data; `None` for the highest that it can write, which the new
+    /// module may not take: see [`HandoffRange::negotiate`](crate::preflight::HandoffRange::negotiate).
     pub handoff_version: Option<u16>,
     /// Ask the old module to refuse while TDs are in build or a migration step is interrupted. Only modules with
     /// UPDATE_COMPATIBILITY know this; all others refuse to shut down at all.
     pub avoid_compat_sensitive: bool,
 }
 
-/// An update was asked for with no LP, or with more than there can be.
+/// Why there can be no such update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MissingLps {
-    /// The number asked for.
-    pub found: u32,
+pub enum UpdateError {
+    /// No LP is to take part, or more than there can be.
+    Lps(u32),
+    /// The request is not for an update but for [`Scenario::Load`], which ends all TDs.
+    NotAnUpdate,
 }
 
-impl fmt::Display for MissingLps {
+impl fmt::Display for UpdateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} LPs are to take part in the update, but it should be 1 to {MAX_LPS}", self.found)
+        match self {
+            Self::Lps(found) => {
+                write!(f, "{found} LPs are to take part in the update, but it should be 1 to {MAX_LPS}")
+            }
+            Self::NotAnUpdate => f.write_str("the request has the scenario LOAD, but should have UPDATE"),
+        }
     }
 }
 
-impl core::error::Error for MissingLps {}
+impl core::error::Error for UpdateError {}
 
 /// One update, shared by all LPs that take part.
 #[derive(Debug)]
@@ -45,7 +53,7 @@ pub struct Update<'a> {
     state: &'a ModuleState,
     options: Options,
     rendezvous: Rendezvous,
-    has_lead: AtomicU32,
+    arrived: AtomicU32,
     milestones: AtomicU32,
     failure: Record,
     version: AtomicU64,
@@ -116,22 +124,25 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// There are no LPs, or more than [`MAX_LPS`].
+    /// There are no LPs, or more than [`MAX_LPS`], or the request would load the image afresh.
     pub const fn new(
         request: InstallRequest<'a>,
         state: &'a ModuleState,
         options: Options,
         num_lps: u32,
-    ) -> Result<Self, MissingLps> {
+    ) -> Result<Self, UpdateError> {
         if num_lps == 0 || num_lps > MAX_LPS {
-            return Err(MissingLps { found: num_lps });
+            return Err(UpdateError::Lps(num_lps));
+        }
+        if !matches!(request.scenario(), Scenario::Update) {
+            return Err(UpdateError::NotAnUpdate);
         }
         Ok(Self {
             request,
             state,
             options,
             rendezvous: Rendezvous::new(num_lps),
-            has_lead: AtomicU32::new(0),
+            arrived: AtomicU32::new(0),
             milestones: AtomicU32::new(0),
             failure: Record {
                 state: AtomicU32::new(FREE),
@@ -181,13 +192,8 @@ impl<'a> Update<'a> {
             failure,
             stage: seen.stage(),
             lps,
-            finished_last_stage: seen.acks(),
+            finished_last_stage: if seen.stage() == Stage::Done { lps } else { seen.acks() },
         }
-    }
-
-    /// The first LP that asks leads.
-    fn claim_lead(&self) -> bool {
-        self.has_lead.swap(1, Ordering::Relaxed) == 0
     }
 }
 
@@ -232,6 +238,15 @@ pub enum Progress {
     Finished,
 }
 
+/// What the work of a stage came to.
+enum Work {
+    Done,
+    /// Another LP has to finish something first.
+    Waits,
+    /// There are enough LPs without this one.
+    NotNeeded,
+}
+
 /// One LP's part in an update. It is to be made on that LP, and stays there.
 pub struct Cpu<'a, B: ?Sized, L: ?Sized, H: ?Sized> {
     update: &'a Update<'a>,
@@ -239,6 +254,8 @@ pub struct Cpu<'a, B: ?Sized, L: ?Sized, H: ?Sized> {
     host: &'a H,
     /// The stage that this LP acknowledged last.
     acknowledged: Option<Stage>,
+    /// What this LP saw when it last found nothing to do.
+    waits_on: Option<Snapshot>,
     is_lead: bool,
 }
 
@@ -261,7 +278,7 @@ where
     /// The part of the LP that calls.
     #[must_use]
     pub const fn new(update: &'a Update<'a>, seamldr: Seamldr<'a, B, L>, host: &'a H) -> Self {
-        Self { update, seamldr, host, acknowledged: None, is_lead: false }
+        Self { update, seamldr, host, acknowledged: None, waits_on: None, is_lead: false }
     }
 
     /// Goes through the whole update, with [`Host::relax`] while there is nothing to do. Interrupts have to be off.
@@ -271,32 +288,38 @@ where
                 Progress::Worked => {}
                 Progress::Finished => return,
                 Progress::Waiting => {
-                    let seen = self.update.rendezvous.load();
                     if self.host.relax() == Patience::GiveUp {
-                        self.give_up(seen);
+                        self.abandon();
                     }
                 }
             }
         }
     }
 
-    /// Does what is due for this LP now, at most one stage, and never waits.
+    /// Does what is due for this LP now, at most one stage, and never waits for other LPs but at the lock.
     pub fn step(&mut self) -> Progress {
         let seen = self.update.rendezvous.load();
         let stage = seen.stage();
-        if seen.is_over() {
+        self.waits_on = None;
+        // An LP that was not there when the update began has no part in it.
+        if seen.is_over() || self.acknowledged.is_none() && stage != Stage::Start {
             return Progress::Finished;
         }
         if self.acknowledged == Some(stage) {
+            self.waits_on = Some(seen);
             return Progress::Waiting;
         }
         match self.work(stage) {
-            Ok(true) => {
+            Ok(Work::Done) => {
                 self.acknowledged = Some(stage);
                 self.update.rendezvous.acknowledge();
                 Progress::Worked
             }
-            Ok(false) => Progress::Waiting,
+            Ok(Work::Waits) => {
+                self.waits_on = Some(seen);
+                Progress::Waiting
+            }
+            Ok(Work::NotNeeded) => Progress::Finished,
             Err(raw) => {
                 self.update.failure.write(self.host.current_lp(), stage, raw);
                 self.update.rendezvous.fail();
@@ -305,14 +328,10 @@ where
         }
     }
 
-    /// Ends the update for everybody because this LP has waited long enough, unless something has happened meanwhile. For
-    /// embedders that call [`step`](Self::step) themselves.
+    /// Ends the update for everybody because this LP has waited long enough, unless something has happened since its last
+    /// [`step`](Self::step) or that was not [`Progress::Waiting`]. For embedders that call `step` themselves.
     pub fn abandon(&self) {
-        self.give_up(self.update.rendezvous.load());
-    }
-
-    fn give_up(&self, seen: Snapshot) {
-        if !seen.is_over() && self.update.rendezvous.fail_if_still(seen) {
+        if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.fail_if_still(*seen)) {
             let raw = RawFailure { call: NO_CALL_GAVE_UP, status: 0, rdx: 0 };
             self.update.failure.write(self.host.current_lp(), seen.stage(), raw);
         }
@@ -322,30 +341,33 @@ where
         self.update.milestones.fetch_or(milestone, Ordering::Release);
     }
 
-    /// The work of a stage; `false` if this LP has to wait for another one first.
-    fn work(&mut self, stage: Stage) -> Result<bool, RawFailure> {
+    fn work(&mut self, stage: Stage) -> Result<Work, RawFailure> {
         let module = TdxModule::new(self.seamldr.backend());
         match stage {
-            Stage::Start => self.arrive()?,
+            Stage::Start => return self.arrive(),
             Stage::Shutdown if self.is_lead => self.shut_down(module)?,
             Stage::CpuInstall => self.install()?,
             Stage::CpuInit => {
-                return module
-                    .enable_lp(self.update.state, self.host.current_lp())
-                    .map_err(|(leaf, error)| RawFailure::tdx(leaf, error));
+                return match module.enable_lp(self.update.state, self.host.current_lp()) {
+                    Ok(true) => Ok(Work::Done),
+                    Ok(false) => Ok(Work::Waits),
+                    Err((leaf, error)) => Err(RawFailure::tdx(leaf, error)),
+                };
             }
             Stage::RunUpdate if self.is_lead => self.take_over(module)?,
             Stage::Shutdown | Stage::RunUpdate | Stage::Done => {}
         }
-        Ok(true)
+        Ok(Work::Done)
     }
 
-    fn arrive(&mut self) -> Result<(), RawFailure> {
+    /// The first LP to arrive leads; one more than were announced has no part in the update.
+    fn arrive(&mut self) -> Result<Work, RawFailure> {
         if !self.update.state.covers(self.host.current_lp()) {
             return Err(RawFailure { call: NO_CALL_UNKNOWN_LP, status: 0, rdx: 0 });
         }
-        self.is_lead = self.update.claim_lead();
-        Ok(())
+        let before = self.update.arrived.fetch_add(1, Ordering::Relaxed);
+        self.is_lead = before == 0;
+        Ok(if before < self.update.rendezvous.lps() { Work::Done } else { Work::NotNeeded })
     }
 
     fn shut_down(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
@@ -365,8 +387,12 @@ where
 
     fn install(&self) -> Result<(), RawFailure> {
         self.seamldr.install(&self.update.request).map_err(|error| {
-            if !error.is_recoverable() {
-                self.reach(Milestones::HANDOFF_LOST);
+            match error {
+                InstallError::Refused { status, rdx: 0 } if ends_session(status) => {
+                    self.reach(Milestones::SESSION_REFUSED);
+                }
+                _ if !error.is_recoverable() => self.reach(Milestones::HANDOFF_LOST),
+                _ => {}
             }
             RawFailure::install(error)
         })
@@ -374,8 +400,8 @@ where
 
     fn take_over(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
         module.sys_update().map_err(|error| {
-            if matches!(error, TdxError::Trap(_)) {
-                self.reach(Milestones::UPDATE_TRAPPED);
+            if error == TdxError::Trap(Trap::VmFailInvalid) {
+                self.reach(Milestones::UPDATE_UNANSWERED);
             }
             RawFailure::tdx(TdxLeaf::SYS_UPDATE, error)
         })?;
@@ -397,5 +423,5 @@ mod tests {
     static_assertions::assert_impl_all!(Update<'static>: Send, Sync);
     static_assertions::assert_impl_all!(ModuleState<[AtomicU64; 1]>: Send, Sync);
     // Kernels put it on a stack.
-    static_assertions::const_assert!(core::mem::size_of::<Update<'static>>() <= 128);
+    static_assertions::const_assert!(size_of::<Update<'static>>() <= 128);
 }

@@ -62,6 +62,13 @@ pub enum ConfigError {
     Lps(u32),
     /// The number of sockets is not 1 to 8, or more than there are LPs.
     Sockets(u32),
+    /// With so many sockets and LPs, x2APIC ids would go beyond 1,023, which P-SEAMLDR does not take.
+    X2apicIds {
+        /// The number of LPs.
+        lps: u32,
+        /// The number of sockets.
+        sockets: u32,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -70,6 +77,9 @@ impl fmt::Display for ConfigError {
             Self::Lps(found) => write!(f, "the platform has {found} LPs, but should have 1 to {MAX_LPS}"),
             Self::Sockets(found) => {
                 write!(f, "the platform has {found} sockets, but should have 1 to 8 and not more than LPs")
+            }
+            Self::X2apicIds { lps, sockets } => {
+                write!(f, "{lps} LPs on {sockets} sockets have x2APIC ids above 1023, but P-SEAMLDR takes none of them")
             }
         }
     }
@@ -97,18 +107,24 @@ impl Config {
         if !(1..=8).contains(&num_sockets) || num_sockets > num_lps {
             return Err(ConfigError::Sockets(num_sockets));
         }
-        let per_socket = num_lps.div_ceil(num_sockets);
-        let sockets_pow2 = num_sockets.next_power_of_two();
         // Every other id is left out if P-SEAMLDR's table of 1,024 has room for that.
-        let slots = per_socket.next_power_of_two();
-        let gap = if slots.saturating_mul(2).saturating_mul(sockets_pow2) <= 1024 { 1 } else { 0 };
+        let slots = num_lps.div_ceil(num_sockets).next_power_of_two();
+        let gap = if slots.saturating_mul(2).saturating_mul(num_sockets) <= 1024 { 1 } else { 0 };
         let slots = slots << gap;
+        if slots.saturating_mul(num_sockets) > 1024 {
+            return Err(ConfigError::X2apicIds { lps: num_lps, sockets: num_sockets });
+        }
         let package_shift = slots.trailing_zeros();
         let mut x2apic_ids = [u32::MAX; MAX_LPS];
+        let mut next_in_socket = [0u32; 8];
         for (lp, id) in (0..num_lps).zip(&mut x2apic_ids) {
-            let (socket, local) =
-                (lp.checked_div(per_socket).unwrap_or(0), lp.checked_rem(per_socket).unwrap_or(0));
-            *id = socket << package_shift | local << gap;
+            let socket = lp.saturating_mul(num_sockets).checked_div(num_lps).unwrap_or(0);
+            if let Some(local) =
+                usize::try_from(socket).ok().and_then(|socket| next_in_socket.get_mut(socket))
+            {
+                *id = socket << package_shift | *local << gap;
+                *local = local.saturating_add(1);
+            }
         }
         Ok(Self {
             num_lps,
@@ -365,5 +381,36 @@ impl<S: SeamStorage> Platform<S> {
         let module = self.module.as_ref().filter(|module| module.state() == ModuleState::Ready)?;
         let td = self.td(id).filter(|_| self.module_is_callable())?;
         module.hkid_of(id.0).map(|hkid| td.read(hkid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_platform_within_the_ranges_fills_its_sockets_or_is_refused() {
+        for sockets in 1..=8 {
+            for lps in 1..=1024 {
+                match Config::new(lps, sockets, 0x806f8, [0; 48], LoaderProfile::V1_5_00) {
+                    Ok(config) => {
+                        let mut seen = [0u32; 16];
+                        let mut packages = 0u32;
+                        for lp in 0..lps {
+                            let id = config.x2apic_id(lp).unwrap();
+                            assert!(id < 1024);
+                            seen[(id / 64) as usize] += 1;
+                            packages |= 1 << config.package(lp);
+                        }
+                        assert_eq!(seen.iter().sum::<u32>(), lps);
+                        assert_eq!(packages, (1 << sockets) - 1, "{lps} LPs, {sockets} sockets");
+                    }
+                    Err(ConfigError::Sockets(_)) => assert!(sockets > lps),
+                    Err(error) => {
+                        assert!(lps.div_ceil(sockets).next_power_of_two() * sockets > 1024, "{error}")
+                    }
+                }
+            }
+        }
     }
 }

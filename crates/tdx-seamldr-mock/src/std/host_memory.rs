@@ -17,7 +17,7 @@ const STRIDE: u64 = 40_503;
 
 /// Gives each page of the process that it is asked about a frame of physical memory, in an order that is always the same.
 #[derive(Debug)]
-pub struct HostMemory {
+pub(super) struct HostMemory {
     page_size: usize,
     pages: Mutex<Pages>,
 }
@@ -29,16 +29,17 @@ struct Pages {
 }
 
 impl HostMemory {
-    /// Memory of a host whose own pages have this size: a power of two, at least 4096.
+    /// Memory of a host whose own pages have this size: a power of two from 4096 to 65536, so
+    /// that all frames lie below the SEAM range.
     #[must_use]
-    pub fn new(page_size: usize) -> Self {
-        Self { page_size: page_size.next_power_of_two().max(4096), pages: Mutex::default() }
+    pub(super) fn new(page_size: usize) -> Self {
+        Self { page_size: page_size.clamp(4096, 65536).next_power_of_two(), pages: Mutex::default() }
     }
 
     /// The physical address of a byte of this process. Its provenance has to have been exposed. `None` if all frames are
     /// taken.
     #[must_use]
-    pub fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+    pub(super) fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         let offset = address.addr() & self.page_size.wrapping_sub(1);
         let page = address.addr().wrapping_sub(offset);
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,6 +56,11 @@ impl HostMemory {
             }
         };
         frame.checked_add(u64::try_from(offset).ok()?).map(PhysAddr)
+    }
+
+    /// Takes all frames back: what they led to may be gone.
+    pub(super) fn forget(&self) {
+        *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = Pages::default();
     }
 
     fn frame_size(&self) -> u64 {

@@ -11,7 +11,6 @@ mod trace;
 
 pub use drive::{run_on_threads, run_stepped};
 pub use fault::{Answer, Fault};
-pub use host_memory::HostMemory;
 pub use page_buf::PageBuf;
 pub use platform::{BootError, Builder, ModuleTruth, NoRoomForTd, SimLp, SimPlatform, Storage, Truth};
 pub use released::{released_images, ReleasedImage, RELEASED_IMAGES};

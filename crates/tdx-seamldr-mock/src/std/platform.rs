@@ -12,9 +12,10 @@ use tdx_seamldr_core::{
 use tdx_seamldr_core::{TdxError, TdxImage, TdxModule, TdxVersion, Trap};
 use tdx_seamldr_verify::RustCrypto;
 
+use super::host_memory::HostMemory;
 use crate::model::{self, Config, ConfigError, LoaderProfile, SeamDb, SeamStorage, TdId, TdPhase};
 use crate::model::{CODE_SIZE, HANDOFF_STORAGE};
-use crate::{Answer, Fault, HostMemory, PageBuf, TraceEntry, TEST_SIGNER};
+use crate::{Answer, Fault, PageBuf, TraceEntry, TEST_SIGNER};
 
 /// Why a platform did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum BootError {
     /// The module did not come up.
     #[error("the boot module did not come up: {0}")]
     Module(#[from] TdxError),
+    /// The module waits for a package that has no LP.
+    #[error("the boot module is not ready after every LP has called TDH.SYS.KEY.CONFIG")]
+    NotReady,
 }
 
 /// The platform has no room for another TD, or no module that could run it.
@@ -99,7 +103,7 @@ impl Builder {
         self
     }
 
-    /// The host's own pages have this size; otherwise 4096.
+    /// The host's own pages have this size, 4096 to 65536; otherwise 4096.
     #[must_use]
     pub const fn host_page_size(mut self, size: usize) -> Self {
         self.host_page_size = size;
@@ -143,6 +147,7 @@ impl Builder {
             module_state: ModuleState::new(),
         };
         platform.load(image)?;
+        platform.memory.forget();
         *platform.offline.lock().unwrap_or_else(PoisonError::into_inner) = self.offline;
         platform.clear_trace();
         Ok(platform)
@@ -288,7 +293,7 @@ impl SimPlatform {
         self.in_seamldr.load(Ordering::Acquire)
     }
 
-    /// The calls since the platform has come up.
+    /// The calls since the platform has come up, but for those that found another LP inside P-SEAMLDR.
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.inner().trace.clone()
@@ -383,6 +388,9 @@ impl SimPlatform {
             if !self.module_is_ready() {
                 TdxModule::new(lp).sys_key_config()?;
             }
+        }
+        if !self.module_is_ready() {
+            return Err(BootError::NotReady);
         }
         self.module_state().set_ready();
         if let Some(lp) = lps.first() {

@@ -7,6 +7,7 @@ use tdx_seamldr_core::update::{Options, Outcome, Update};
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
 use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
+use zerocopy::FromZeros;
 
 /// RAX of each call of an update, by its leaf.
 pub(crate) const INSTALL: u64 = SeamldrLeaf::Install.rax();
@@ -70,7 +71,7 @@ pub(crate) fn count(platform: &SimPlatform, rax: u64) -> usize {
 pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) -> Vec<Finding> {
     let image = TdxImage::parse(image.as_bytes()).unwrap();
     let (lp, lock) = (platform.lp(0), SpinLock::new());
-    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
     let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &TEST_SIGNER).unwrap();
     facts.debug_unlocked = Some(platform.with_model(|model| model.config().debug_unlocked));
     let mut findings = Vec::new();
