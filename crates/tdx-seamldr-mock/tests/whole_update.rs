@@ -244,6 +244,22 @@ fn an_lp_that_never_comes_ends_the_update_before_anything_is_shut_down() {
     assert_eq!((platform.trace().len(), platform.truth().tds_alive), (0, 3));
 }
 
+#[test]
+fn an_lp_that_the_state_has_no_place_for_ends_the_update_before_it_begins() {
+    let platform = boot(SimPlatform::builder().lps(65));
+    let image = newer().build();
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request =
+        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    let state = tdx_seamldr_core::ModuleState::<[std::sync::atomic::AtomicU64; 1]>::new();
+    let update = Update::new(request, &state, Options::default(), 65).unwrap();
+    let outcome = run_stepped(&platform, &update, 1);
+    let failure = outcome.failure.unwrap();
+    assert_eq!((failure.stage, failure.lp, failure.cause), (Stage::Start, 64, FailureCause::UnknownLp));
+    assert_eq!((outcome.tds, platform.truth().tds_alive), (TdFate::NeverAtRisk, 3));
+}
+
 /// Lets these LPs step in turn until all have finished.
 fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock, SimLp<'_>>]) {
     for _ in 0..100 {

@@ -362,12 +362,16 @@ where
 
     /// The first LP to arrive leads; one more than were announced has no part in the update.
     fn arrive(&mut self) -> Result<Work, RawFailure> {
+        let before = self.update.arrived.fetch_add(1, Ordering::Relaxed);
+        if before >= self.update.rendezvous.lps() {
+            return Ok(Work::NotNeeded);
+        }
+        // Nobody gets past this stage without this LP, so a failure here harms nothing.
         if !self.update.state.covers(self.host.current_lp()) {
             return Err(RawFailure { call: NO_CALL_UNKNOWN_LP, status: 0, rdx: 0 });
         }
-        let before = self.update.arrived.fetch_add(1, Ordering::Relaxed);
         self.is_lead = before == 0;
-        Ok(if before < self.update.rendezvous.lps() { Work::Done } else { Work::NotNeeded })
+        Ok(Work::Done)
     }
 
     fn shut_down(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
