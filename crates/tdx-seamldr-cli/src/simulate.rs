@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfoBuffer, TdxFeatures0};
-use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
+use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
 use tdx_seamldr_core::update::{Options, Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
@@ -205,8 +205,12 @@ impl<'a> Simulation<'a> {
         self.say(&format!("image      {}, SVN {}, {} pages", image.format(), to.svn, image.module_pages()))?;
         let lp = self.platform.lp(0);
         let lock = SpinLock::new();
-        let Ok(seamldr) = Seamldr::new(&lp, &lock, CurrentVmcs::Preserved) else {
-            return self.refused(Some(to), Vec::new());
+        let seamldr = match Seamldr::new(&lp, &lock, CurrentVmcs::Preserved) {
+            Ok(seamldr) => seamldr,
+            Err(error) => {
+                let reason = Reason { code: "vmcs-erratum", message: error.to_string() };
+                return self.refused(Some(to), vec![reason]);
+            }
         };
         let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
         let mut facts = Facts::gather(&seamldr, &lp, &mut info, &mut sysinfo, &self.signer)?;
@@ -214,11 +218,7 @@ impl<'a> Simulation<'a> {
         let policy = Policy { allow_same_module: self.arguments.allow_same_module };
         let mut reasons = Vec::new();
         let verdict = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
-            let code = match &finding {
-                Finding::Refusal(refusal) => refusal.code(),
-                Finding::Unknown(unknown) => unknown.code(),
-            };
-            reasons.push(Reason { code, message: finding.to_string() });
+            reasons.push(Reason { code: finding.code(), message: finding.to_string() });
         });
         if !verdict.passed() {
             return self.refused(Some(to), reasons);

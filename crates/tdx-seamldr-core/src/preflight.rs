@@ -8,8 +8,8 @@ use core::fmt;
 
 use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
 use crate::abi::{TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, PAGE_SIZE};
-use crate::TdxModule;
-use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest, TdxError, TdxImage};
+use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest};
+use crate::{TdxError, TdxImage, TdxModule};
 
 /// Bytes of the 32 fault wrappers in an image: one of 16 bytes for each exception vector.
 const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
@@ -619,6 +619,17 @@ impl fmt::Display for Unknown {
 }
 
 impl core::error::Error for Unknown {}
+
+impl Finding {
+    /// A name for the finding that does not change from release to release.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refusal(refusal) => refusal.code(),
+            Self::Unknown(unknown) => unknown.code(),
+        }
+    }
+}
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -160,7 +160,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// Initialises the module on the calling LP, and before that the module itself if nobody has: at boot and in updates. Once
-    /// the module is configured or has taken over handoff data, it is too late for further LPs. `false` means that another LP is at TDH.SYS.INIT: call again.
+    /// the module is configured or has taken over handoff data, it is too late for further LPs. `false` means that another LP
+    /// is at TDH.SYS.INIT: call again.
     ///
     /// # Errors
     ///

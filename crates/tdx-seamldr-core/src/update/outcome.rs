@@ -95,7 +95,7 @@ pub enum TdFate {
     Held,
     /// They are gone.
     Lost,
-    /// The module failed in a way after which it cannot be asked.
+    /// It cannot be told: the firmware gave no answer, or one that leaves it open.
     Unknown,
 }
 
@@ -232,8 +232,7 @@ impl Milestones {
     }
 }
 
-/// What the way of an update means for TDs, module and what comes next. `finished` of
-/// `lps` LPs have finished `stage`.
+/// What the way of an update means for TDs, module and what comes next. `finished` of `lps` LPs have finished `stage`.
 pub(super) fn consequences(
     failure: Option<&Failure>,
     reached: Milestones,

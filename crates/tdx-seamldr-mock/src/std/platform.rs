@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
+use tdx_seamldr_core::image::ImageError;
 use tdx_seamldr_core::{BuildError, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience};
 use tdx_seamldr_core::{
     PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock,
@@ -24,6 +25,9 @@ pub enum BootError {
     /// There is no such platform.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The copy of the image that firmware reads is no image.
+    #[error("the boot image cannot be read: {0}")]
+    Image(#[from] ImageError),
     /// The image cannot be handed to P-SEAMLDR.
     #[error("the boot image cannot be installed: {0}")]
     Build(#[from] BuildError),
@@ -135,7 +139,7 @@ impl Builder {
         let platform = SimPlatform {
             num_lps: self.lps,
             patience: self.patience,
-            offline: Mutex::default(),
+            offline: self.offline,
             inner: Mutex::new(Inner {
                 model: model::Platform::new(config, self.seamdb, storage),
                 faults: Vec::new(),
@@ -148,7 +152,6 @@ impl Builder {
         };
         platform.load(image)?;
         platform.memory.forget();
-        *platform.offline.lock().unwrap_or_else(PoisonError::into_inner) = self.offline;
         platform.clear_trace();
         Ok(platform)
     }
@@ -189,7 +192,7 @@ struct Inner {
 pub struct SimPlatform {
     num_lps: u32,
     patience: u32,
-    offline: Mutex<BTreeSet<u32>>,
+    offline: BTreeSet<u32>,
     inner: Mutex<Inner>,
     in_seamldr: AtomicBool,
     memory: HostMemory,
@@ -261,9 +264,8 @@ impl SimPlatform {
     }
 
     /// The LPs that are online.
-    pub fn online(&self) -> impl Iterator<Item = u32> + use<> {
-        let offline = self.offline.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (0..self.num_lps).filter(move |lp| !offline.contains(lp))
+    pub fn online(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.num_lps).filter(|lp| !self.offline.contains(lp))
     }
 
     /// What the host's software remembers about the module.
@@ -367,9 +369,7 @@ impl SimPlatform {
     /// What firmware and kernel do at boot.
     fn load(&self, image: &TdxImage<'_>) -> Result<(), BootError> {
         let image = PageBuf::copy_of(image.as_bytes());
-        let image = TdxImage::parse_without_checksum(image.as_bytes()).map_err(|_| {
-            InstallError::Refused { status: tdx_seamldr_core::abi::SeamldrStatus::EBADPARAM, rdx: 0 }
-        })?;
+        let image = TdxImage::parse_without_checksum(image.as_bytes())?;
         let mut params = PageBuf::zeroed(1);
         let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &self.lp(0))?;
         let lock = SpinLock::new();
