@@ -2,6 +2,7 @@
 
 mod embed_check;
 mod spec_map;
+mod vectors;
 
 use clap::{Parser, Subcommand};
 
@@ -19,11 +20,20 @@ enum Task {
     EmbedCheck,
     /// See that every rule in docs/spec-map.md has an item and a test that exist
     SpecMap,
+    /// Replay recordings of real firmware on the simulated platform
+    Vectors {
+        /// A folder; all *.jsonl files below it are replayed
+        folder: std::path::PathBuf,
+        /// Replay this group only
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::EmbedCheck => embed_check::run(),
         Task::SpecMap => spec_map::run(),
+        Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
     }
 }

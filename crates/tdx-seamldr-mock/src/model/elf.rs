@@ -76,6 +76,25 @@ pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
     Some(())
 }
 
+/// Vectors that the module has interrupt gates for.
+const GATES: u64 = 32;
+/// Bytes of an interrupt gate, and of the code that it leads to.
+const GATE_SIZE: u64 = 16;
+
+/// Makes the interrupt gates at an offset lead to the wrappers at a linear address. A gate has bits 15:0 of the address in its
+/// bytes 0 and 1, bits 31:16 in 6 and 7, the rest in 8 to 15 (of which 12 to 15 are reserved and stay). What lies beyond the
+/// image stays as it is.
+pub(super) fn point_gates(image: &mut [u8], offset: u32, wrappers: u64) {
+    for vector in 0..GATES {
+        let distance = vector.wrapping_mul(GATE_SIZE);
+        let at = usize::try_from(u64::from(offset).wrapping_add(distance)).unwrap_or(usize::MAX);
+        let Some(gate) = image.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<12>()) else { return };
+        let [a0, a1, a2, a3, a4, a5, a6, a7] = wrappers.wrapping_add(distance).to_le_bytes();
+        let [_, _, s0, s1, t0, t1, ..] = *gate;
+        *gate = [a0, a1, s0, s1, t0, t1, a2, a3, a4, a5, a6, a7];
+    }
+}
+
 fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Option<()> {
     let entries = section.sh_size.get().checked_div(section.sh_entsize.get())?;
     let mut at = section.sh_addr.get();

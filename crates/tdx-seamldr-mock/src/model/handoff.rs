@@ -1,116 +1,159 @@
 //! The handoff data: what one module leaves for the next.
 //!
 //! The first 8 bytes are [`HandoffHeader`]. Version 0 goes on with the key ownership table (2,048 entries of 8 bytes), the
-//! WBINVD table, the TDMR table, the number of TDMRs, the module's own KeyID and the packages that are configured.
+//! WBINVD table, the TDMR table, the number of TDMRs, the module's own KeyID and the packages that are configured. Version 1
+//! adds what the module counts about compatibility-sensitive operations.
 
 use tdx_seamldr_core::abi::HandoffHeader;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of the header.
 pub(super) const HEADER_SIZE: usize = 8;
-/// Bytes of the data that a module writes, whatever the version.
-pub(super) const DATA_SIZE: u32 = 53386;
 /// Entries of the key ownership table.
-pub(super) const KOT_ENTRIES: usize = 2048;
-
-const WBINVD_TABLE: usize = 8 * 2064;
-const TDMR_TABLE: usize = 64 * 320;
+const KOT_ENTRIES: usize = 2048;
+/// TDMRs that a module has room for.
+pub(super) const MAX_TDMRS: usize = 64;
 
 /// Who owns a KeyID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KotEntry {
-    Free,
+pub(super) enum KeyOwner {
     /// The module itself.
     Module,
     /// This TD.
     Td(u16),
 }
 
-/// What the model's modules know and hand over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct KotEntry {
+    state: U32,
+    owner: U32,
+}
+
+impl KotEntry {
+    fn owner(self) -> Option<KeyOwner> {
+        match (self.state.get(), u16::try_from(self.owner.get())) {
+            (1, _) => Some(KeyOwner::Module),
+            (2, Ok(td)) => Some(KeyOwner::Td(td)),
+            _ => None,
+        }
+    }
+}
+
+/// A region of memory that the module has metadata for. Only the size of the entry is the real module's.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct TdmrEntry {
+    pub(super) base: U64,
+    pub(super) size: U64,
+    /// Steps of TDH.SYS.TDMR.INIT that were made.
+    pub(super) steps: U64,
+    reserved: [u8; 296],
+}
+
+/// What a module knows and hands over, in the form in which it hands it over.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
 pub(super) struct Tables {
-    pub(super) kot: [KotEntry; KOT_ENTRIES],
-    pub(super) num_tdmrs: u32,
-    pub(super) module_hkid: u16,
-    pub(super) packages_configured: u32,
+    kot: [KotEntry; KOT_ENTRIES],
+    wbinvd: [[u8; 8]; 2064],
+    pub(super) tdmrs: [TdmrEntry; MAX_TDMRS],
+    pub(super) num_tdmrs: U32,
+    pub(super) module_hkid: U16,
+    pub(super) packages_configured: U32,
+    dynamic_pamt: u8,
+    pub(super) tds_in_build: U16,
+    pub(super) migrations_interrupted: U16,
+}
+
+/// Bytes of version 1.
+const SIZE_V1: usize = size_of::<Tables>();
+/// Bytes of version 0: everything up to the packages.
+pub(super) const SIZE_V0: usize = SIZE_V1 - 5;
+/// Bytes of version 0 as 2.0 modules write it, with data of TDX Connect at its end: the configuration of 128 IOMMUs and two
+/// roots.
+const SIZE_V0_CONNECT: usize = SIZE_V0 + 128 * 378 + 32 + 8;
+
+const _: () = assert!(SIZE_V0 == 53386 && SIZE_V1 == 53391 && SIZE_V0_CONNECT == 101_810);
+
+/// How a module writes its handoff data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandoffForm {
+    /// As 1.5.01 does, whatever the version.
+    Plain,
+    /// As the 2.0 modules do, with data of TDX Connect in version 0.
+    Connect,
+    /// Version 1 has what is counted for UPDATE_COMPATIBILITY; version 0 is plain.
+    Counting,
+}
+
+impl HandoffForm {
+    /// Bytes after the header in a version.
+    pub(super) const fn size(self, hv: u16) -> usize {
+        match (self, hv) {
+            (Self::Plain, _) | (Self::Counting, 0) => SIZE_V0,
+            (Self::Connect, 0) => SIZE_V0_CONNECT,
+            (Self::Connect | Self::Counting, _) => SIZE_V1,
+        }
+    }
+
+    /// Bytes after the header for which there have to be pages.
+    pub(super) const fn least_area(self) -> usize {
+        match self {
+            Self::Plain | Self::Counting => SIZE_V0,
+            Self::Connect => SIZE_V0_CONNECT,
+        }
+    }
+
+    /// Bytes after the header that are read in a version; there may be more.
+    pub(super) const fn least_read(self, hv: u16) -> usize {
+        match (self, hv) {
+            (Self::Counting, 1..) => SIZE_V1,
+            _ => SIZE_V0,
+        }
+    }
 }
 
 impl Tables {
-    pub(super) const EMPTY: Self =
-        Self { kot: [KotEntry::Free; KOT_ENTRIES], num_tdmrs: 0, module_hkid: 0, packages_configured: 0 };
+    pub(super) fn clear(&mut self) {
+        self.zero();
+    }
+
+    /// The KeyID of this TD, if it has one.
+    pub(super) fn hkid_of(&self, td: u16) -> Option<u16> {
+        let is_its = |entry: &KotEntry| entry.owner() == Some(KeyOwner::Td(td));
+        (0..).zip(&self.kot).find(|(_, entry)| is_its(entry)).map(|(hkid, _)| hkid)
+    }
+
+    /// Gives a KeyID away; `None` if there is no such KeyID.
+    pub(super) fn own(&mut self, hkid: u16, owner: KeyOwner) -> Option<()> {
+        let (state, owner) = match owner {
+            KeyOwner::Module => (1, 0),
+            KeyOwner::Td(td) => (2, u32::from(td)),
+        };
+        *self.kot.get_mut(usize::from(hkid))? = KotEntry { state: U32::new(state), owner: U32::new(owner) };
+        Some(())
+    }
 
     /// Writes the data after the header.
-    pub(super) fn write(&self, area: &mut [u8]) {
-        let mut writer = Writer { rest: area.get_mut(HEADER_SIZE..).unwrap_or_default() };
-        for entry in &self.kot {
-            let (state, owner) = match entry {
-                KotEntry::Free => (0, 0),
-                KotEntry::Module => (1, 0),
-                KotEntry::Td(td) => (2, *td),
-            };
-            writer.put(&u32::to_le_bytes(state));
-            writer.put(&u32::from(owner).to_le_bytes());
-        }
-        writer.skip(WBINVD_TABLE.saturating_add(TDMR_TABLE));
-        writer.put(&self.num_tdmrs.to_le_bytes());
-        writer.put(&self.module_hkid.to_le_bytes());
-        writer.put(&self.packages_configured.to_le_bytes());
+    pub(super) fn write(&self, form: HandoffForm, hv: u16, area: &mut [u8]) {
+        let size = form.size(hv);
+        let Some(data) = HEADER_SIZE.checked_add(size).and_then(|end| area.get_mut(HEADER_SIZE..end)) else {
+            return;
+        };
+        data.fill(0);
+        let known = if size == SIZE_V1 { SIZE_V1 } else { SIZE_V0 };
+        data.iter_mut().zip(self.as_bytes()).take(known).for_each(|(slot, byte)| *slot = *byte);
     }
 
     /// Reads the data after the header. Nothing in it is checked, as in the real module.
-    pub(super) fn read(area: &[u8]) -> Self {
-        let mut tables = Self::EMPTY;
-        let mut reader = Reader { rest: area.get(HEADER_SIZE..).unwrap_or_default() };
-        for entry in &mut tables.kot {
-            let [state, owner] = [reader.take(), reader.take()].map(u32::from_le_bytes);
-            *entry = match (state, u16::try_from(owner)) {
-                (1, _) => KotEntry::Module,
-                (2, Ok(td)) => KotEntry::Td(td),
-                _ => KotEntry::Free,
-            };
-        }
-        reader.skip(WBINVD_TABLE.saturating_add(TDMR_TABLE));
-        tables.num_tdmrs = u32::from_le_bytes(reader.take());
-        tables.module_hkid = u16::from_le_bytes(reader.take());
-        tables.packages_configured = u32::from_le_bytes(reader.take());
-        tables
-    }
-}
-
-struct Writer<'a> {
-    rest: &'a mut [u8],
-}
-
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.rest.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = *byte);
-        self.advance(bytes.len());
-    }
-
-    fn skip(&mut self, count: usize) {
-        self.rest.iter_mut().take(count).for_each(|slot| *slot = 0);
-        self.advance(count);
-    }
-
-    fn advance(&mut self, count: usize) {
-        let rest = core::mem::take(&mut self.rest);
-        self.rest = rest.get_mut(count..).unwrap_or_default();
-    }
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (value, rest) = self.rest.split_first_chunk().unwrap_or((&[0; N], &[]));
-        self.rest = rest;
-        *value
-    }
-
-    fn skip(&mut self, count: usize) {
-        self.rest = self.rest.get(count..).unwrap_or_default();
+    pub(super) fn read(&mut self, form: HandoffForm, hv: u16, area: &[u8]) {
+        self.zero();
+        let data = area.get(HEADER_SIZE..).unwrap_or_default();
+        let own = self.as_mut_bytes().iter_mut().take(form.least_read(hv));
+        own.zip(data).for_each(|(slot, byte)| *slot = *byte);
     }
 }
 
@@ -132,16 +175,30 @@ mod tests {
 
     #[test]
     fn the_tables_fill_the_data_exactly_and_come_back() {
-        let mut tables = Tables::EMPTY;
-        tables.kot[0] = KotEntry::Module;
-        tables.kot[2047] = KotEntry::Td(63);
-        (tables.num_tdmrs, tables.module_hkid, tables.packages_configured) = (3, 0x20, 0b11);
-        let mut area = [0xee; HEADER_SIZE + DATA_SIZE as usize + 1];
-        tables.write(&mut area);
-        assert_eq!(area[..HEADER_SIZE], [0xee; HEADER_SIZE]);
-        assert_eq!(area[area.len() - 5..], [0b11, 0, 0, 0, 0xee], "the last field ends where the data does");
-        let back = Tables::read(&area);
-        assert_eq!(back.kot, tables.kot);
-        assert_eq!((back.num_tdmrs, back.module_hkid, back.packages_configured), (3, 0x20, 0b11));
+        for (form, hv, size) in [
+            (HandoffForm::Plain, 0, SIZE_V0),
+            (HandoffForm::Plain, 7, SIZE_V0),
+            (HandoffForm::Counting, 0, SIZE_V0),
+            (HandoffForm::Counting, 1, SIZE_V1),
+            (HandoffForm::Connect, 0, SIZE_V0_CONNECT),
+        ] {
+            let mut tables = Tables::new_zeroed();
+            tables.own(0, KeyOwner::Module).unwrap();
+            tables.own(2047, KeyOwner::Td(63)).unwrap();
+            assert!(tables.own(2048, KeyOwner::Module).is_none());
+            tables.num_tdmrs = U32::new(3);
+            tables.packages_configured = U32::new(0b11);
+            tables.tds_in_build = U16::new(9);
+            let mut area = vec![0xee; HEADER_SIZE + size + 1];
+            tables.write(form, hv, &mut area);
+            assert_eq!(area[..HEADER_SIZE], [0xee; HEADER_SIZE]);
+            assert_ne!(area[area.len() - 2], 0xee, "the data ends where it should");
+            assert_eq!(area[area.len() - 1], 0xee);
+            let mut back = Tables::new_zeroed();
+            back.read(form, hv, &area);
+            let counted = if size == SIZE_V1 { 9 } else { 0 };
+            assert_eq!((back.hkid_of(63), back.tds_in_build.get()), (Some(2047), counted), "{form:?} {hv}");
+            assert_eq!(back.as_bytes()[..SIZE_V0], tables.as_bytes()[..SIZE_V0]);
+        }
     }
 }

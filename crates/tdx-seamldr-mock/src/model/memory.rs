@@ -1,12 +1,22 @@
-//! What the model needs of its surroundings: memory that the host owns, and room for the SEAM range.
+//! What the model needs of its surroundings: memory that the host owns, and room for what lies out of the host's reach.
+
+use core::fmt;
+
+use tdx_seamldr_core::abi::{PSysInfo, SeamSigstruct, SeamldrParams};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::handoff::Tables;
+use super::lp::Lp;
+use super::td::{Td, MAX_TDS};
+use super::MAX_LPS;
 
 /// Bytes of the code region: 2 MiB below P-SEAMLDR.
 pub const CODE_SIZE: usize = 2 << 20;
 
-/// Bytes kept of the handoff area: enough for what any module here writes.
-pub const HANDOFF_STORAGE: usize = 16 * 4096;
+/// Bytes kept of the handoff area: 32 pages, more than any module is known to use.
+pub const HANDOFF_STORAGE: usize = 32 * 4096;
 
-/// The host's memory, by physical address without KeyID. An address with another KeyID is other memory, and reads as 0.
+/// The host's memory, by physical address with its KeyID. An address with another KeyID is other memory.
 pub trait PhysMemory {
     /// Reads bytes that lie in one page. What is not there reads as 0.
     fn read(&self, address: u64, out: &mut [u8]);
@@ -15,11 +25,35 @@ pub trait PhysMemory {
     fn write(&self, address: u64, bytes: &[u8]);
 }
 
-/// Room for the parts of the SEAM range whose bytes matter.
-pub trait SeamStorage {
-    /// The code region, [`CODE_SIZE`] bytes.
-    fn code(&mut self) -> &mut [u8];
+/// Room for everything of a platform that is more than a few words: the parts of the SEAM range whose bytes matter, LPs, TDs,
+/// tables. It is about 2.3 MiB, far more than a stack, so it is made where it stays: as a static with the value
+/// [`SeamMemory::ZEROED`], on the heap by `zerocopy`'s `new_box_zeroed`, or out of any bytes by
+/// [`FromBytes::mut_from_bytes`](zerocopy::FromBytes::mut_from_bytes).
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct SeamMemory {
+    pub(super) lps: [Lp; MAX_LPS],
+    pub(super) tds: [Td; MAX_TDS],
+    /// What SEAMLDR.SEAMINFO copies out, and modules are told.
+    pub(super) mcheck_table: PSysInfo,
+    pub(super) params: SeamldrParams,
+    pub(super) sigstruct: SeamSigstruct,
+    /// What the module knows.
+    pub(super) tables: Tables,
+    /// The tables have an odd size.
+    spare: u8,
+    /// Header and data that one module hands to the next.
+    pub(super) handoff: [u8; HANDOFF_STORAGE],
+    pub(super) code: [u8; CODE_SIZE],
+}
 
-    /// Header and data that one module hands to the next, [`HANDOFF_STORAGE`] bytes.
-    fn handoff(&mut self) -> &mut [u8];
+impl SeamMemory {
+    /// Nothing but zeros.
+    pub const ZEROED: Self = zerocopy::transmute!([0u8; size_of::<Self>()]);
+}
+
+impl fmt::Debug for SeamMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeamMemory").finish_non_exhaustive()
+    }
 }

@@ -1,20 +1,29 @@
 //! The platform: what happens when an LP executes SEAMCALL.
 
 pub(crate) mod elf;
+mod fault;
 mod handoff;
 mod loader;
+mod lp;
 mod memory;
 mod module;
 mod platform;
 mod profile;
 mod td;
+mod trace;
 
-pub use loader::{Loader, SeamDb};
-pub use memory::{PhysMemory, SeamStorage, CODE_SIZE, HANDOFF_STORAGE};
-pub use module::{ModuleBuild, ModuleState, TdxModule};
-pub use platform::{Config, ConfigError, Platform};
-pub use profile::LoaderProfile;
-pub use td::{Td, TdId, TdPhase, MAX_TDS};
+pub use fault::{Answer, Fault, FaultPlan, PlanIsFull, MAX_FAULTS};
+pub use handoff::HandoffForm;
+pub use loader::{Effects, Layout, Loader, LoaderState, ModuleSysInfo, Region, SeamDb};
+pub use lp::{MAX_LPS, NO_VMCS};
+pub use memory::{PhysMemory, SeamMemory, CODE_SIZE, HANDOFF_STORAGE};
+#[cfg(any(feature = "std", test))]
+pub(crate) use module::Description;
+pub use module::{GlobalLock, ModuleBuild, ModuleState, SysInfo, TdxModule};
+pub use platform::{Config, ConfigError, Entered, Platform};
+pub use profile::{LoaderProfile, SvnRule};
+pub use td::{Td, TdError, TdId, TdPhase, MAX_TDS};
+pub use trace::TraceEntry;
 
 use tdx_seamldr_core::abi::{OperandId, TdxStatus};
 

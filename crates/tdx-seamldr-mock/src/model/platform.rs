@@ -1,26 +1,27 @@
 //! The processor's side of it: which firmware a SEAMCALL reaches, on which LP.
 
 use core::fmt;
+use core::ops::DerefMut;
 
-use tdx_seamldr_core::abi::HandoffHeader;
+use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, Sha384Digest, Trap};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::FromZeros;
 
-use super::handoff::KotEntry;
+use super::handoff::KeyOwner;
 use super::loader::{Installed, LoaderContext};
-use super::module::{contains, insert, CallContext, LpSet};
-use super::{Fatal, Loader, LoaderProfile, ModuleState, PhysMemory, SeamDb, SeamStorage};
-use super::{Td, TdId, TdPhase, TdxModule, MAX_TDS};
-
-/// The most LPs of a platform.
-const MAX_LPS: usize = 1024;
+use super::lp::{Lp, MAX_LPS, NO_VMCS};
+use super::module::CallContext;
+use super::{Answer, Fatal, FaultPlan, Loader, LoaderProfile, LoaderState, ModuleBuild, ModuleState};
+use super::{PhysMemory, SeamDb, SeamMemory, SysInfo, Td, TdError, TdId, TdPhase, TdxModule};
 
 /// What a platform is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// LPs that firmware counts. P-SEAMLDR and the module wait for so many.
     pub num_lps: u32,
-    /// x2APIC id of each LP.
-    pub x2apic_ids: [u32; MAX_LPS],
+    /// The x2APIC ids of the LPs of a package are multiples of this, apart from the package's own bits.
+    pub x2apic_stride: u32,
     /// An x2APIC id without its lowest bits, so many, is the number of the package.
     pub package_shift: u32,
     /// Sockets.
@@ -51,6 +52,21 @@ pub struct Config {
     pub rdrand_ok: bool,
     /// The number that it gives.
     pub rdrand_value: u64,
+    /// It fails so many times before.
+    pub rdrand_failures: u32,
+    /// SEAMOPS capabilities of LPs when the platform is made.
+    pub seamops_capabilities: u64,
+    /// What SEAMOPS(SEAMDB_GETREF) tells the module; 0 is success.
+    pub seamdb_getref_error: u32,
+    /// What PCONFIG tells the module; 0 is success.
+    pub pconfig_error: u32,
+    /// The processor has the erratum: when P-SEAMLDR returns, the LP has no current VMCS any more.
+    pub seamret_clears_vmcs: bool,
+    /// A full SEAMDB answers with an error that P-SEAMLDR is not prepared for. The specifications leave it open; otherwise the
+    /// answer is want of entropy.
+    pub full_seamdb_is_fatal: bool,
+    /// A signature that is not below the modulus is reduced first, as one crypto library does. Otherwise it is bad.
+    pub accepts_large_signatures: bool,
     /// The generation of P-SEAMLDR.
     pub profile: LoaderProfile,
 }
@@ -114,22 +130,10 @@ impl Config {
         if slots.saturating_mul(num_sockets) > 1024 {
             return Err(ConfigError::X2apicIds { lps: num_lps, sockets: num_sockets });
         }
-        let package_shift = slots.trailing_zeros();
-        let mut x2apic_ids = [u32::MAX; MAX_LPS];
-        let mut next_in_socket = [0u32; 8];
-        for (lp, id) in (0..num_lps).zip(&mut x2apic_ids) {
-            let socket = lp.saturating_mul(num_sockets).checked_div(num_lps).unwrap_or(0);
-            if let Some(local) =
-                usize::try_from(socket).ok().and_then(|socket| next_in_socket.get_mut(socket))
-            {
-                *id = socket << package_shift | *local << gap;
-                *local = local.saturating_add(1);
-            }
-        }
         Ok(Self {
             num_lps,
-            x2apic_ids,
-            package_shift,
+            x2apic_stride: 1 << gap,
+            package_shift: slots.trailing_zeros(),
             num_sockets,
             socket_fms: [fms; 8],
             addressable_lps_per_socket: slots,
@@ -144,6 +148,13 @@ impl Config {
             debug_unlocked: false,
             rdrand_ok: true,
             rdrand_value: 0x5a5a_1234_dead_beef,
+            rdrand_failures: 0,
+            seamops_capabilities: 0x7f,
+            seamdb_getref_error: 0,
+            pconfig_error: 0,
+            seamret_clears_vmcs: false,
+            full_seamdb_is_fatal: false,
+            accepts_large_signatures: false,
             profile,
         })
     }
@@ -155,20 +166,48 @@ impl Config {
         self.socket_fms.get(..count).unwrap_or(&self.socket_fms)
     }
 
+    /// The x2APIC ids of the LPs that firmware counts: those of each socket from 0 up, with its number above.
+    pub fn x2apic_ids(&self) -> impl Iterator<Item = u32> + '_ {
+        let lps = self.num_lps;
+        let socket_of = move |lp: u32| {
+            let product = u64::from(lp).saturating_mul(self.num_sockets.into());
+            product.checked_div(lps.into()).and_then(|socket| u32::try_from(socket).ok()).unwrap_or(0)
+        };
+        let mut before = None;
+        let mut local = 0u32;
+        (0..lps).map(move |lp| {
+            let socket = socket_of(lp);
+            local = if before == Some(socket) { local.saturating_add(self.x2apic_stride) } else { 0 };
+            before = Some(socket);
+            socket.checked_shl(self.package_shift).unwrap_or(0) | local
+        })
+    }
+
     /// Where P-SEAMLDR's own part begins.
     #[must_use]
     pub const fn p_seamldr_base(&self) -> u64 {
         self.seamrr_base.wrapping_add(self.seamrr_size).wrapping_sub(self.p_seamldr_size)
     }
 
-    /// The package of an LP.
+    /// What firmware tells P-SEAMLDR and the module about the platform. Convertible memory is what lies from 1 MiB to 2 GiB,
+    /// and from 4 GiB on without the SEAM range.
     #[must_use]
-    pub fn package(&self, lp: u32) -> u32 {
-        self.x2apic_id(lp).unwrap_or(0) >> self.package_shift
-    }
-
-    fn x2apic_id(&self, lp: u32) -> Option<u32> {
-        self.x2apic_ids.get(usize::try_from(lp).ok()?).copied().filter(|id| *id != u32::MAX)
+    pub fn platform_table(&self) -> PSysInfo {
+        let mut table = PSysInfo::new_zeroed();
+        table.tot_num_lps = U32::new(self.num_lps);
+        table.tot_num_sockets = U32::new(self.num_sockets);
+        for (slot, fms) in table.socket_cpuid.iter_mut().zip(self.sockets()) {
+            *slot = U32::new(*fms);
+        }
+        table.p_seamldr_base = U64::new(self.p_seamldr_base());
+        table.p_seamldr_size = U64::new(self.p_seamldr_size);
+        let seam_end = self.seamrr_base.wrapping_add(self.seamrr_size);
+        let regions = [(1 << 20, 2 << 30), (4 << 30, self.seamrr_base), (seam_end, self.address_limit())];
+        let sizes = regions.map(|(start, end): (u64, u64)| (start, end.saturating_sub(start)));
+        for (slot, (base, size)) in table.cmrs.iter_mut().zip(sizes.into_iter().filter(|(_, size)| *size != 0)) {
+            *slot = Cmr { base: U64::new(base), size: U64::new(size) };
+        }
+        table
     }
 
     /// LP slots that a module's memory is laid out for.
@@ -181,46 +220,108 @@ impl Config {
         self.p_seamldr_base().wrapping_sub(self.seamrr_base)
     }
 
-    /// Whether the host may give this address to P-SEAMLDR for an object of that alignment.
+    /// Where physical memory ends, without KeyIDs.
+    pub(super) fn address_limit(&self) -> u64 {
+        1u64.checked_shl(self.max_pa.saturating_sub(self.keyid_bits)).unwrap_or(0)
+    }
+
+    /// Whether the host may give this address to firmware for an object of that alignment.
     pub(super) fn is_shared(&self, address: u64, alignment: u64) -> bool {
         let address_bits = self.max_pa.saturating_sub(self.keyid_bits);
         let keyid = address.checked_shr(address_bits).unwrap_or(0);
-        let plain = address & 1u64.checked_shl(address_bits).unwrap_or(0).wrapping_sub(1);
+        let plain = address & self.address_limit().wrapping_sub(1);
         address & alignment.wrapping_sub(1) == 0
             && address.checked_shr(self.max_pa).unwrap_or(0) == 0
             && keyid < self.private_hkid_min
             && plain.wrapping_sub(self.seamrr_base) >= self.seamrr_size
     }
+
+    /// RDRAND is executed: whether it gives a number.
+    pub(super) fn rdrand(&mut self) -> bool {
+        let fails = self.rdrand_failures != 0;
+        self.rdrand_failures = self.rdrand_failures.saturating_sub(1);
+        self.rdrand_ok && !fails
+    }
 }
 
-/// A platform, as a value. Whoever owns it makes the calls one after the other.
+/// Bytes of the host's memory that read otherwise than they were written, at the same time.
+const MAX_FLIPS: usize = 8;
+
+/// The host's memory, but for bytes that changed behind everybody's back.
+struct Tampered<'a> {
+    memory: &'a dyn PhysMemory,
+    flips: &'a [(u64, u8); MAX_FLIPS],
+}
+
+impl PhysMemory for Tampered<'_> {
+    fn read(&self, address: u64, out: &mut [u8]) {
+        self.memory.read(address, out);
+        for (at, mask) in self.flips.iter().filter(|(_, mask)| *mask != 0) {
+            let index = at.checked_sub(address).and_then(|offset| usize::try_from(offset).ok());
+            if let Some(byte) = index.and_then(|index| out.get_mut(index)) {
+                *byte ^= mask;
+            }
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) {
+        self.memory.write(address, bytes);
+    }
+}
+
+/// An LP is inside firmware. It comes out by [`Platform::leave`].
+#[must_use]
+#[derive(Debug)]
+pub struct Entered {
+    lp: u32,
+    answer: Option<(u64, u64)>,
+    /// So many calls of others have to be made first, if somebody has planned that.
+    pub delay: u32,
+}
+
+/// A platform, as a value. Whoever owns it makes the calls, one after the other ([`seamcall`](Self::seamcall)) or with LPs
+/// inside firmware at the same time ([`enter`](Self::enter) and [`leave`](Self::leave)).
+///
+/// `M` leads to its memory: a box, or a reference.
 #[derive(Clone, Debug)]
-pub struct Platform<S> {
+pub struct Platform<M> {
     config: Config,
     loader: Loader,
     module: Option<TdxModule>,
-    tds: [Option<Td>; MAX_TDS],
-    storage: S,
-    /// LPs on which SEAMCALL raises #GP.
-    gp: LpSet,
-    /// LPs on which SEAMCALL raises #UD.
-    ud: LpSet,
+    memory: M,
+    faults: FaultPlan,
+    flips: [(u64, u8); MAX_FLIPS],
+    /// The LP that is inside P-SEAMLDR.
+    in_seamldr: Option<u32>,
     /// Firmware has hit a fatal error: SEAM mode is gone until the next boot.
     dead: bool,
 }
 
-impl<S: SeamStorage> Platform<S> {
-    /// A platform as firmware leaves it: P-SEAMLDR is there, and no module.
-    pub fn new(config: Config, seamdb: SeamDb, storage: S) -> Self {
-        Self {
+impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
+    /// A platform as firmware leaves it: P-SEAMLDR is there, and no module. What `memory` held before is forgotten.
+    pub fn new(config: Config, seamdb: SeamDb, memory: M) -> Self {
+        let mut platform = Self {
             config,
             loader: Loader::new(seamdb),
             module: None,
-            tds: [None; MAX_TDS],
-            storage,
-            gp: [0; 16],
-            ud: [0; 16],
+            memory,
+            faults: FaultPlan::default(),
+            flips: [(0, 0); MAX_FLIPS],
+            in_seamldr: None,
             dead: false,
+        };
+        platform.memory.zero();
+        platform.memory.mcheck_table = config.platform_table();
+        platform.set_lps(config.x2apic_ids());
+        platform
+    }
+
+    /// Replaces the LPs by LPs with these x2APIC ids, as many as there is room for. Firmware goes on waiting for
+    /// [`Config::num_lps`].
+    pub fn set_lps(&mut self, x2apic_ids: impl IntoIterator<Item = u32>) {
+        self.memory.lps.zero();
+        for (slot, id) in self.memory.lps.iter_mut().zip(x2apic_ids) {
+            *slot = Lp::new(id, self.config.seamops_capabilities);
         }
     }
 
@@ -234,9 +335,24 @@ impl<S: SeamStorage> Platform<S> {
         &mut self.config
     }
 
+    /// What firmware tells P-SEAMLDR and the module about the platform.
+    pub fn platform_table_mut(&mut self) -> &mut PSysInfo {
+        &mut self.memory.mcheck_table
+    }
+
     /// P-SEAMLDR.
     pub const fn loader(&self) -> &Loader {
         &self.loader
+    }
+
+    /// Puts P-SEAMLDR into a state, in which no session is open.
+    pub fn restore_loader(&mut self, state: &LoaderState) {
+        self.loader.restore(state);
+    }
+
+    /// Of the next steps of SEAMLDR.CLEANUP, so many find an interrupt pending.
+    pub fn set_interrupts_pending(&mut self, count: u32) {
+        self.loader.interrupts_pending = count;
     }
 
     /// The database of installed modules.
@@ -249,35 +365,142 @@ impl<S: SeamStorage> Platform<S> {
         self.module.as_ref()
     }
 
+    /// The module, to be changed as other LPs do that are inside it.
+    pub fn module_mut(&mut self) -> Option<&mut TdxModule> {
+        self.module.as_mut()
+    }
+
+    /// Puts a module in place without asking P-SEAMLDR. Of the handoff data remains what both modules have pages for, or
+    /// nothing.
+    pub fn put_module(&mut self, build: ModuleBuild, sysinfo: SysInfo, keep_handoff: bool) {
+        let pages = |sysinfo: &SysInfo| usize::from(sysinfo.num_handoff_pages).saturating_add(1);
+        let before = self.module.as_ref().map_or(usize::MAX, |module| pages(module.sysinfo()));
+        let kept = if keep_handoff { before.min(pages(&sysinfo)).saturating_mul(4096) } else { 0 };
+        self.memory.handoff.iter_mut().skip(kept).for_each(|byte| *byte = 0);
+        self.new_module(build, sysinfo);
+        self.loader.seamextend.seam_ready = 1;
+    }
+
+    fn new_module(&mut self, build: ModuleBuild, sysinfo: SysInfo) {
+        self.module = Some(TdxModule::new(build, sysinfo));
+        self.memory.tables.clear();
+        self.memory.lps.iter_mut().for_each(|lp| lp.set_in_module(false));
+    }
+
     /// Whether a module is there and the processor lets SEAMCALL reach it.
     pub fn module_is_callable(&self) -> bool {
         !self.dead && self.module.is_some() && self.loader.seamextend.seam_ready == 1
     }
 
+    /// Whether firmware has hit a fatal error: nothing can be called until the next boot.
+    pub const fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// The code region: the image of the module, as it runs, and zeros after it.
+    pub fn code(&self) -> &[u8] {
+        &self.memory.code
+    }
+
+    /// The LP that is inside P-SEAMLDR.
+    pub const fn lp_in_seamldr(&self) -> Option<u32> {
+        self.in_seamldr
+    }
+
     /// Header and data of the handoff.
     pub fn handoff(&mut self) -> &mut [u8] {
-        self.storage.handoff()
+        &mut self.memory.handoff
     }
 
     /// The header of the handoff.
-    pub fn handoff_header(&mut self) -> HandoffHeader {
-        super::handoff::header(self.storage.handoff())
+    pub fn handoff_header(&self) -> HandoffHeader {
+        super::handoff::header(&self.memory.handoff)
+    }
+
+    /// What the module keeps in tables that it hands over: packages that have its key (a bit each), TDMRs, its own KeyID.
+    pub fn tables(&self) -> (u32, u32, u16) {
+        let tables = &self.memory.tables;
+        (tables.packages_configured.get(), tables.num_tdmrs.get(), tables.module_hkid.get())
+    }
+
+    /// Calls that go wrong.
+    pub fn faults_mut(&mut self) -> &mut FaultPlan {
+        &mut self.faults
+    }
+
+    /// From now on firmware reads the byte at an address with these bits changed. A mask of 0 puts it right.
+    ///
+    /// `false`: there is no room for another byte.
+    #[must_use]
+    pub fn tamper(&mut self, address: u64, mask: u8) -> bool {
+        let free = |(at, used): &&mut (u64, u8)| *used == 0 || *at == address;
+        let known = self.flips.iter().any(|(at, used)| *at == address && *used != 0);
+        let slot = self.flips.iter_mut().find(|slot| if known { slot.0 == address } else { free(slot) });
+        slot.map(|slot| *slot = (address, mask)).is_some()
+    }
+
+    fn lp(&self, lp: u32) -> Option<&Lp> {
+        self.memory.lps.get(usize::try_from(lp).ok()?).filter(|lp| lp.is_present())
+    }
+
+    fn lp_mut(&mut self, lp: u32) -> Option<&mut Lp> {
+        self.memory.lps.get_mut(usize::try_from(lp).ok()?).filter(|lp| lp.is_present())
+    }
+
+    /// The x2APIC id of an LP, if it exists.
+    pub fn x2apic_id(&self, lp: u32) -> Option<u32> {
+        self.lp(lp).map(|lp| lp.x2apic_id)
     }
 
     /// Makes SEAMCALL trap on one LP from now on: #GP, #UD, or nothing of the kind.
     pub fn set_trap(&mut self, lp: u32, trap: Option<Trap>) {
-        for (set, member) in [(&mut self.gp, Trap::GeneralProtection), (&mut self.ud, Trap::UndefinedOpcode)]
-        {
-            if let Some(word) = usize::try_from(lp >> 6).ok().and_then(|index| set.get_mut(index)) {
-                *word &= !(1 << (lp & 63));
-            }
-            if trap == Some(member) {
-                insert(set, lp);
-            }
+        if let Some(lp) = self.lp_mut(lp) {
+            lp.set_trap(trap);
         }
     }
 
-    /// One SEAMCALL on one LP.
+    /// The VMCS that an LP has loaded, or [`NO_VMCS`].
+    pub fn current_vmcs(&self, lp: u32) -> u64 {
+        self.lp(lp).map_or(NO_VMCS, |lp| lp.current_vmcs)
+    }
+
+    /// An LP executes VMPTRLD.
+    pub fn load_vmcs(&mut self, lp: u32, address: u64) {
+        if let Some(lp) = self.lp_mut(lp) {
+            lp.current_vmcs = address;
+        }
+    }
+
+    /// Says that an LP is inside the module, in the middle of something, or that it is not any more.
+    pub fn set_in_module(&mut self, lp: u32, inside: bool) {
+        if let Some(lp) = self.lp_mut(lp) {
+            lp.set_in_module(inside);
+        }
+    }
+
+    /// SEAMOPS capabilities of one LP.
+    pub fn set_capabilities(&mut self, lp: u32, capabilities: u64) {
+        if let Some(lp) = self.lp_mut(lp) {
+            lp.seamops_capabilities = capabilities;
+        }
+    }
+
+    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice cancel. `false`: the LP differs
+    /// in as many MSRs as there is room for already.
+    #[must_use]
+    pub fn deviate_msr(&mut self, lp: u32, msr: u32, bits: u64) -> bool {
+        self.lp_mut(lp).is_some_and(|lp| lp.deviate(msr, bits))
+    }
+
+    /// Takes back what is special about an LP's capabilities and MSRs.
+    pub fn restore_lp(&mut self, lp: u32) {
+        let capabilities = self.config.seamops_capabilities;
+        if let Some(lp) = self.lp_mut(lp) {
+            (lp.msrs, lp.seamops_capabilities) = (Default::default(), capabilities);
+        }
+    }
+
+    /// One SEAMCALL on one LP, from its beginning to its end.
     ///
     /// # Errors
     ///
@@ -289,98 +512,212 @@ impl<S: SeamStorage> Platform<S> {
         memory: &dyn PhysMemory,
         crypto: &dyn Crypto,
     ) -> Result<(), Trap> {
-        let Some(x2apic_id) = self.config.x2apic_id(lp).filter(|_| !contains(&self.ud, lp)) else {
-            return Err(Trap::UndefinedOpcode);
+        let entered = self.enter(lp, regs)?;
+        self.leave(entered, regs, memory, crypto)
+    }
+
+    /// An LP executes SEAMCALL and gets into firmware, where it stays until [`leave`](Self::leave). Meanwhile others find it
+    /// there: SEAMCALL fails if it is in P-SEAMLDR, and the module says that it is busy.
+    ///
+    /// # Errors
+    ///
+    /// The instruction itself fails.
+    pub fn enter(&mut self, lp: u32, regs: &SeamcallRegs) -> Result<Entered, Trap> {
+        if let Some(trap) = self.lp(lp).map_or(Some(Trap::UndefinedOpcode), Lp::trap) {
+            return Err(trap);
+        }
+        let (answer, delay) = match self.faults.strike(lp, regs) {
+            Some(Answer::Trap(trap)) => return Err(trap),
+            Some(Answer::Return { rax, rdx }) => (Some((rax, rdx)), 0),
+            Some(Answer::Delay(calls)) => (None, calls),
+            None => (None, 0),
         };
-        if contains(&self.gp, lp) {
-            return Err(Trap::GeneralProtection);
-        }
-        if self.dead {
-            return Err(Trap::VmFailInvalid);
-        }
-        let result = if regs.rax >> 63 == 1 {
-            if self.loader.seamextend.p_seamldr_ready == 0 {
+        if regs.rax >> 63 == 1 {
+            if self.dead || self.loader.seamextend.p_seamldr_ready == 0 || self.in_seamldr.is_some() {
                 return Err(Trap::VmFailInvalid);
             }
-            self.call_loader(x2apic_id, regs, memory, crypto)
+            self.in_seamldr = Some(lp);
         } else {
-            if !self.module_is_callable() {
+            if !self.module_is_callable() || self.lp(lp).is_some_and(Lp::is_in_module) {
                 return Err(Trap::VmFailInvalid);
             }
-            self.call_module(lp, regs)
+            self.set_in_module(lp, true);
+        }
+        Ok(Entered { lp, answer, delay })
+    }
+
+    /// What an LP does inside firmware happens, and it comes back. `regs` are those that it went in with.
+    ///
+    /// # Errors
+    ///
+    /// Firmware does not come back: it hit a fatal error, or it is gone meanwhile.
+    pub fn leave(
+        &mut self,
+        entered: Entered,
+        regs: &mut SeamcallRegs,
+        memory: &dyn PhysMemory,
+        crypto: &dyn Crypto,
+    ) -> Result<(), Trap> {
+        let Entered { lp, answer, .. } = entered;
+        let is_in_seamldr = self.in_seamldr == Some(lp);
+        let result = match answer {
+            Some((rax, rdx)) => {
+                (regs.rax, regs.rdx) = (rax, rdx);
+                Ok(())
+            }
+            None if self.dead => Err(Fatal),
+            None if is_in_seamldr => self.enter_seamldr(lp, regs, memory, crypto),
+            None => self.call_module(lp, regs, memory),
         };
+        if is_in_seamldr {
+            self.in_seamldr = None;
+            if self.config.seamret_clears_vmcs {
+                self.load_vmcs(lp, NO_VMCS);
+            }
+        } else {
+            self.set_in_module(lp, false);
+        }
         result.map_err(|Fatal| {
             self.dead = true;
             Trap::VmFailInvalid
         })
     }
 
-    fn call_loader(
+    fn enter_seamldr(
         &mut self,
-        x2apic_id: u32,
+        lp: u32,
         regs: &mut SeamcallRegs,
         memory: &dyn PhysMemory,
         crypto: &dyn Crypto,
     ) -> Result<(), Fatal> {
-        let storage = &mut self.storage;
-        let context = LoaderContext { config: &self.config, x2apic_id, memory, crypto, storage };
-        match self.loader.call(regs, context)? {
+        let x2apic_id = self.x2apic_id(lp).ok_or(Fatal)?;
+        let host = &Tampered { memory, flips: &self.flips };
+        let (config, memory) = (&mut self.config, &mut *self.memory);
+        match self.loader.call(regs, LoaderContext { config, x2apic_id, host, crypto, memory })? {
             Installed::Nothing => {}
             Installed::ModuleGone => self.module = None,
-            Installed::Module(sysinfo, build) => self.module = Some(TdxModule::new(build, sysinfo)),
+            Installed::Module(sysinfo, build) => self.new_module(build, sysinfo),
         }
         Ok(())
     }
 
-    fn call_module(&mut self, lp: u32, regs: &mut SeamcallRegs) -> Result<(), Fatal> {
-        let (tds_in_build, migrations_interrupted) =
-            (self.count_tds(TdPhase::Build), self.count_tds(TdPhase::InterruptedMigration));
-        let Some(module) = &mut self.module else {
-            return Err(Fatal);
-        };
-        let context = CallContext {
-            lp,
-            package: self.config.package(lp),
-            handoff: self.storage.handoff(),
-            rdrand_ok: self.config.rdrand_ok,
-            tds_in_build,
-            migrations_interrupted,
-        };
-        module.call(regs, context)
+    /// P-SEAMLDR's own code runs on an LP with these registers, whatever the processor would say to the call: RAX need not have
+    /// bit 63.
+    ///
+    /// # Errors
+    ///
+    /// It hits a fatal error.
+    pub fn run_seamldr(
+        &mut self,
+        lp: u32,
+        regs: &mut SeamcallRegs,
+        memory: &dyn PhysMemory,
+        crypto: &dyn Crypto,
+    ) -> Result<(), Trap> {
+        self.in_seamldr = Some(lp);
+        self.leave(Entered { lp, answer: None, delay: 0 }, regs, memory, crypto)
     }
 
-    fn count_tds(&self, phase: TdPhase) -> u16 {
-        let count = self.tds.iter().flatten().filter(|td| td.phase == phase).count();
-        u16::try_from(count).unwrap_or(u16::MAX)
+    fn call_module(&mut self, lp: u32, regs: &mut SeamcallRegs, memory: &dyn PhysMemory) -> Result<(), Fatal> {
+        let others = (0u32..).zip(&self.memory.lps);
+        let other_lps_inside = others.filter(|(other, _)| *other != lp).any(|(_, lp)| lp.is_in_module());
+        let host = &Tampered { memory, flips: &self.flips };
+        let (config, memory) = (&mut self.config, &mut *self.memory);
+        let module = self.module.as_mut().ok_or(Fatal)?;
+        module.call(regs, CallContext { lp, config, host, memory, other_lps_inside })
     }
 
     /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one more.
     pub fn create_td(&mut self, phase: TdPhase, secret: [u8; 32]) -> Option<TdId> {
-        let module = self.module.as_mut().filter(|module| module.state() == ModuleState::Ready)?;
-        let (number, slot) = (0u16..).zip(&mut self.tds).find(|(_, slot)| slot.is_none())?;
+        let module = self.module.as_ref().filter(|module| module.state() == ModuleState::Ready)?;
+        let counts = module.has_update_compatibility();
+        let memory = &mut *self.memory;
+        let (number, slot) = (0u16..).zip(&mut memory.tds).find(|(_, slot)| !slot.is_present())?;
         // KeyIDs after the module's own.
-        let hkid = number.checked_add(0x21)?;
-        *module.tables.kot.get_mut(usize::from(hkid))? = KotEntry::Td(number);
-        *slot = Some(Td::new(phase, hkid, secret));
+        let hkid = memory.tables.module_hkid.get().checked_add(1)?.checked_add(number)?;
+        memory.tables.own(hkid, KeyOwner::Td(number))?;
+        *slot = Td::new(phase, hkid, secret);
+        if counts {
+            self.count(phase, 1);
+        }
         Some(TdId(number))
+    }
+
+    /// The module counts operations of a kind that an update must not come in between of.
+    fn count(&mut self, phase: TdPhase, change: i16) {
+        let tables = &mut self.memory.tables;
+        let counter: &mut U16 = match phase {
+            TdPhase::Build => &mut tables.tds_in_build,
+            TdPhase::InterruptedMigration => &mut tables.migrations_interrupted,
+            TdPhase::Running => return,
+        };
+        *counter = U16::new(counter.get().saturating_add_signed(change));
     }
 
     /// A TD, alive or not.
     pub fn td(&self, id: TdId) -> Option<&Td> {
-        self.tds.get(usize::from(id.0))?.as_ref()
+        self.memory.tds.get(usize::from(id.0)).filter(|td| td.is_present())
     }
 
     /// All TDs, alive or not.
     pub fn tds(&self) -> impl Iterator<Item = (TdId, &Td)> {
-        (0u16..).zip(&self.tds).filter_map(|(number, td)| Some((TdId(number), td.as_ref()?)))
+        let tds = (0u16..).zip(&self.memory.tds).filter(|(_, td)| td.is_present());
+        tds.map(|(number, td)| (TdId(number), td))
+    }
+
+    /// The KeyID of a TD, if a module is ready, can be called, and knows it.
+    fn hkid_of(&self, id: TdId) -> Option<u16> {
+        let module = self.module.as_ref().filter(|module| module.state() == ModuleState::Ready)?;
+        let hkid = self.memory.tables.hkid_of(id.0)?;
+        (self.module_is_callable() && module.state() == ModuleState::Ready).then_some(hkid)
     }
 
     /// What the private memory of a TD holds, as the TD itself sees it: if a module is ready, can be called, and knows
     /// the TD's KeyID. If that is not the one that the memory was encrypted with, the TD sees noise.
     pub fn td_secret(&self, id: TdId) -> Option<[u8; 32]> {
-        let module = self.module.as_ref().filter(|module| module.state() == ModuleState::Ready)?;
-        let td = self.td(id).filter(|_| self.module_is_callable())?;
-        module.hkid_of(id.0).map(|hkid| td.read(hkid))
+        let hkid = self.hkid_of(id)?;
+        self.td(id).map(|td| td.read(hkid))
+    }
+
+    /// The TD, if it can go on with what is under way in this phase.
+    fn td_under_way(&mut self, id: TdId, phase: TdPhase) -> Result<&mut Td, TdError> {
+        self.hkid_of(id).ok_or(TdError::Gone)?;
+        let protected = self.module.as_ref().is_some_and(TdxModule::update_compatibility);
+        let td = self.memory.tds.get_mut(usize::from(id.0)).filter(|td| td.is_present()).ok_or(TdError::Gone)?;
+        if td.phase() != phase {
+            return Err(TdError::Phase);
+        }
+        if protected && td.has_stale_context() {
+            return Err(TdError::IncompatibleContext);
+        }
+        Ok(td)
+    }
+
+    /// Adds a page with this content to a TD in build, and to its MRTD.
+    ///
+    /// # Errors
+    ///
+    /// The TD does not go on.
+    pub fn extend_td(&mut self, id: TdId, data: &[u8]) -> Result<(), TdError> {
+        self.td_under_way(id, TdPhase::Build)?.measure(data);
+        Ok(())
+    }
+
+    /// A TD's build, or the migration of it that was interrupted, comes to its end, and it runs. Says what its MRTD, or the
+    /// migration's MAC, has become.
+    ///
+    /// # Errors
+    ///
+    /// The TD does not go on.
+    pub fn finish_td(&mut self, id: TdId, phase: TdPhase) -> Result<[u8; 32], TdError> {
+        let td = self.td_under_way(id, phase)?;
+        td.measure(Td::END);
+        let measurement = td.measurement();
+        td.set_phase(TdPhase::Running);
+        if self.module.as_ref().is_some_and(TdxModule::has_update_compatibility) {
+            self.count(phase, -1);
+        }
+        Ok(measurement)
     }
 }
 
@@ -394,15 +731,14 @@ mod tests {
             for lps in 1..=1024 {
                 match Config::new(lps, sockets, 0x806f8, [0; 48], LoaderProfile::V1_5_00) {
                     Ok(config) => {
-                        let mut seen = [0u32; 16];
+                        let mut seen = [0u64; 16];
                         let mut packages = 0u32;
-                        for lp in 0..lps {
-                            let id = config.x2apic_id(lp).unwrap();
+                        for id in config.x2apic_ids() {
                             assert!(id < 1024);
-                            seen[(id / 64) as usize] += 1;
-                            packages |= 1 << config.package(lp);
+                            assert!(super::super::lp::insert(&mut seen, id), "{id} twice");
+                            packages |= 1 << (id >> config.package_shift);
                         }
-                        assert_eq!(seen.iter().sum::<u32>(), lps);
+                        assert_eq!(seen.iter().map(|word| word.count_ones()).sum::<u32>(), lps);
                         assert_eq!(packages, (1 << sockets) - 1, "{lps} LPs, {sockets} sockets");
                     }
                     Err(ConfigError::Sockets(_)) => assert!(sockets > lps),

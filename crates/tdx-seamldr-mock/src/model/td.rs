@@ -1,5 +1,7 @@
 //! TDs: what an update has to keep alive.
 
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// The most TDs of a platform.
 pub const MAX_TDS: usize = 64;
 
@@ -26,23 +28,110 @@ pub enum TdPhase {
     InterruptedMigration,
 }
 
-/// A TD: memory that is encrypted with the key of its KeyID. Only a module that knows which KeyID that is can run it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a TD does not go on as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TdError {
+    /// No module is ready that knows the TD's KeyID.
+    Gone,
+    /// It is not in the phase that this is for.
+    Phase,
+    /// The module has noticed that an update left it a context which it cannot use. (The real module has its own status for
+    /// that: INCOMPATIBLE_MRTD_CONTEXT and INCOMPATIBLE_MBMD_MAC_CONTEXT.)
+    IncompatibleContext,
+}
+
+/// A TD: memory that is encrypted with the key of its KeyID, and the context of a hash or a MAC while there is one under way.
+/// Only a module that knows which KeyID that is can run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
 pub struct Td {
-    /// How far it has come.
-    pub phase: TdPhase,
+    phase: u8,
+    /// An update has put another library's code to work on its context.
+    stale_context: u8,
     /// Its private memory, as it lies in DRAM.
     sealed: [u8; 32],
+    /// MRTD, or the MAC of a migration: as far as it has come.
+    context: [u8; 32],
 }
 
 impl Td {
+    const ABSENT: u8 = 0;
+    /// What ends a measurement.
+    pub(super) const END: &'static [u8] = b"end";
+
     pub(super) fn new(phase: TdPhase, hkid: u16, secret: [u8; 32]) -> Self {
-        Self { phase, sealed: crypt(hkid, secret) }
+        let mut td = Self { phase: 0, stale_context: 0, sealed: crypt(hkid, secret), context: [0; 32] };
+        td.set_phase(phase);
+        td.measure(&secret);
+        td
+    }
+
+    pub(super) const fn is_present(&self) -> bool {
+        self.phase != Self::ABSENT
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub const fn phase(&self) -> TdPhase {
+        match self.phase {
+            1 => TdPhase::Build,
+            2 => TdPhase::Running,
+            _ => TdPhase::InterruptedMigration,
+        }
+    }
+
+    /// Its MRTD, or the MAC of its migration, as far as it has come.
+    #[must_use]
+    pub const fn measurement(&self) -> [u8; 32] {
+        self.context
+    }
+
+    /// What the measurement of a TD is in the end that holds this data, if nothing has come in between.
+    #[must_use]
+    pub fn measurement_of(data: &[&[u8]]) -> [u8; 32] {
+        let mut td = Self { phase: 0, stale_context: 0, sealed: [0; 32], context: [0; 32] };
+        data.iter().for_each(|data| td.measure(data));
+        td.measure(Self::END);
+        td.context
+    }
+
+    pub(super) fn set_phase(&mut self, phase: TdPhase) {
+        self.phase = match phase {
+            TdPhase::Build => 1,
+            TdPhase::Running => 2,
+            TdPhase::InterruptedMigration => 3,
+        };
     }
 
     /// What its private memory holds, seen through the key of this KeyID.
     pub(super) fn read(&self, hkid: u16) -> [u8; 32] {
         crypt(hkid, self.sealed)
+    }
+
+    /// Goes on with the measurement.
+    pub(super) fn measure(&mut self, data: &[u8]) {
+        let mut state = 0xcbf2_9ce4_8422_2325u64;
+        for byte in self.context.iter().chain(data) {
+            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        for chunk in self.context.chunks_exact_mut(8) {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            chunk.copy_from_slice(&state.to_le_bytes());
+        }
+    }
+
+    /// Another module has taken over. A hash or a MAC that is under way lies in memory as the old module's library left it,
+    /// and the new one's reads it as something else.
+    pub(super) fn change_library(&mut self) {
+        if self.is_present() && self.phase() != TdPhase::Running {
+            self.stale_context = 1;
+            self.context.reverse();
+        }
+    }
+
+    /// Whether the context is another library's.
+    pub(super) const fn has_stale_context(&self) -> bool {
+        self.stale_context != 0
     }
 }
 
@@ -68,5 +157,18 @@ mod tests {
         let td = Td::new(TdPhase::Running, 0x21, [7; 32]);
         assert_eq!(td.read(0x21), [7; 32]);
         assert_ne!(td.read(0x22), [7; 32]);
+    }
+
+    #[test]
+    fn another_library_spoils_what_is_under_way_and_nothing_else() {
+        for (phase, spoilt) in
+            [(TdPhase::Build, true), (TdPhase::InterruptedMigration, true), (TdPhase::Running, false)]
+        {
+            let before = Td::new(phase, 0x21, [7; 32]);
+            let mut after = before;
+            after.change_library();
+            assert_eq!(after.measurement() != before.measurement(), spoilt, "{phase:?}");
+            assert_eq!(after.read(0x21), [7; 32]);
+        }
     }
 }

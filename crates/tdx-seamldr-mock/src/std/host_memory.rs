@@ -58,6 +58,16 @@ impl HostMemory {
         frame.checked_add(u64::try_from(offset).ok()?).map(PhysAddr)
     }
 
+    /// The physical address of a byte of this process, if its page has one.
+    #[must_use]
+    pub(super) fn known_address(&self, address: *const u8) -> Option<PhysAddr> {
+        let offset = address.addr() & self.page_size.wrapping_sub(1);
+        let page = address.addr().wrapping_sub(offset);
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = pages.frame_of_page.get(&page)?;
+        frame.checked_add(u64::try_from(offset).ok()?).map(PhysAddr)
+    }
+
     /// Takes all frames back: what they led to may be gone.
     pub(super) fn forget(&self) {
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = Pages::default();

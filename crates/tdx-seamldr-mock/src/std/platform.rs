@@ -1,7 +1,7 @@
 //! The platform behind a lock, for as many threads as there are LPs.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
@@ -12,11 +12,11 @@ use tdx_seamldr_core::{
 };
 use tdx_seamldr_core::{TdxError, TdxImage, TdxModule, TdxVersion, Trap};
 use tdx_seamldr_verify::RustCrypto;
+use zerocopy::FromZeros;
 
 use super::host_memory::HostMemory;
-use crate::model::{self, Config, ConfigError, LoaderProfile, SeamDb, SeamStorage, TdId, TdPhase};
-use crate::model::{CODE_SIZE, HANDOFF_STORAGE};
-use crate::{Answer, Fault, PageBuf, TraceEntry, TEST_SIGNER};
+use crate::model::{self, Config, ConfigError, LoaderProfile, SeamDb, SeamMemory, TdError, TdId, TdPhase};
+use crate::{Fault, PageBuf, TraceEntry, TEST_SIGNER};
 
 /// Why a platform did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum BootError {
     /// The image cannot be handed to P-SEAMLDR.
     #[error("the boot image cannot be installed: {0}")]
     Build(#[from] BuildError),
+    /// There is no memory for the platform.
+    #[error(transparent)]
+    Memory(#[from] NoMemory),
     /// P-SEAMLDR refused the image.
     #[error("the boot image was not installed: {0}")]
     Install(#[from] InstallError),
@@ -135,18 +138,16 @@ impl Builder {
     /// See [`BootError`].
     pub fn boot(self, image: &TdxImage<'_>) -> Result<SimPlatform, BootError> {
         let config = Config::new(self.lps, self.sockets, self.fms, self.signer, self.profile)?;
-        let storage = Storage { code: vec![0; CODE_SIZE], handoff: vec![0; HANDOFF_STORAGE] };
         let platform = SimPlatform {
             num_lps: self.lps,
             patience: self.patience,
             offline: self.offline,
             inner: Mutex::new(Inner {
-                model: model::Platform::new(config, self.seamdb, storage),
-                faults: Vec::new(),
+                model: model::Platform::new(config, self.seamdb, seam_memory()?),
+                calls: 0,
                 trace: Vec::new(),
                 secrets: Vec::new(),
             }),
-            in_seamldr: AtomicBool::new(false),
             memory: HostMemory::new(self.host_page_size),
             module_state: ModuleState::new(),
         };
@@ -157,32 +158,20 @@ impl Builder {
     }
 }
 
-/// Room for the SEAM range, from the heap.
-#[derive(Clone)]
-pub struct Storage {
-    code: Vec<u8>,
-    handoff: Vec<u8>,
+/// Memory for a platform, from the heap.
+pub(super) fn seam_memory() -> Result<Box<SeamMemory>, NoMemory> {
+    SeamMemory::new_box_zeroed().map_err(|_| NoMemory)
 }
 
-impl core::fmt::Debug for Storage {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Storage").finish_non_exhaustive()
-    }
-}
-
-impl SeamStorage for Storage {
-    fn code(&mut self) -> &mut [u8] {
-        &mut self.code
-    }
-
-    fn handoff(&mut self) -> &mut [u8] {
-        &mut self.handoff
-    }
-}
+/// There is no memory for a platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no memory for another platform; each takes 2.3 MiB")]
+pub struct NoMemory;
 
 struct Inner {
-    model: model::Platform<Storage>,
-    faults: Vec<Fault>,
+    model: model::Platform<Box<SeamMemory>>,
+    /// Calls that were made, at all.
+    calls: u64,
     trace: Vec<TraceEntry>,
     /// What each TD's private memory has to hold.
     secrets: Vec<(TdId, [u8; 32])>,
@@ -194,7 +183,6 @@ pub struct SimPlatform {
     patience: u32,
     offline: BTreeSet<u32>,
     inner: Mutex<Inner>,
-    in_seamldr: AtomicBool,
     memory: HostMemory,
     module_state: ModuleState<[AtomicU64; 16]>,
 }
@@ -275,27 +263,40 @@ impl SimPlatform {
     }
 
     /// Plans a fault.
+    ///
+    /// # Panics
+    ///
+    /// [`model::MAX_FAULTS`] are planned already.
+    #[allow(clippy::expect_used)] // misuse in a test's own code
     pub fn inject(&self, fault: Fault) {
-        self.inner().faults.push(fault);
+        self.inner().model.faults_mut().add(fault).expect("room for a fault");
     }
 
     /// Takes back all faults.
     pub fn clear_faults(&self) {
-        self.inner().faults.clear();
+        self.inner().model.faults_mut().clear();
+    }
+
+    /// From now on firmware reads this byte with these bits changed; with a mask of 0, as it is. `false`: there is no room for
+    /// another byte, or firmware was never told of the page.
+    #[must_use]
+    pub fn tamper(&self, byte: &u8, mask: u8) -> bool {
+        let address = self.memory.known_address(byte);
+        address.is_some_and(|address| self.inner().model.tamper(address.0, mask))
     }
 
     /// Changes the model itself: what is not possible by a call.
-    pub fn with_model<R>(&self, change: impl FnOnce(&mut model::Platform<Storage>) -> R) -> R {
+    pub fn with_model<R>(&self, change: impl FnOnce(&mut model::Platform<Box<SeamMemory>>) -> R) -> R {
         change(&mut self.inner().model)
     }
 
     /// Whether an LP is inside P-SEAMLDR at this moment, so that others get VMfailInvalid.
     #[must_use]
     pub fn seamldr_is_entered(&self) -> bool {
-        self.in_seamldr.load(Ordering::Acquire)
+        self.inner().model.lp_in_seamldr().is_some()
     }
 
-    /// The calls since the platform has come up, but for those that found another LP inside P-SEAMLDR.
+    /// The calls since the platform has come up, in the order in which they came to their ends.
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.inner().trace.clone()
@@ -330,6 +331,19 @@ impl SimPlatform {
         Ok(td)
     }
 
+    /// A TD's build, or its migration, comes to its end. `Ok(true)`: with the measurement or MAC that it has to have.
+    ///
+    /// # Errors
+    ///
+    /// See [`TdError`].
+    pub fn finish_td(&self, td: TdId) -> Result<bool, TdError> {
+        let mut inner = self.inner();
+        let phase = inner.model.td(td).map(model::Td::phase).ok_or(TdError::Gone)?;
+        let secret = inner.secrets.iter().find(|(id, _)| *id == td).map(|(_, secret)| *secret);
+        let expected = secret.map(|secret| model::Td::measurement_of(&[&secret]));
+        Ok(Some(inner.model.finish_td(td, phase)?) == expected)
+    }
+
     /// Whether a TD can run and finds its memory as it was.
     #[must_use]
     pub fn td_is_alive(&self, td: TdId) -> bool {
@@ -340,9 +354,8 @@ impl SimPlatform {
     /// How things stand.
     #[must_use]
     pub fn truth(&self) -> Truth {
-        let mut inner = self.inner();
-        let inner = &mut *inner;
-        let model = &mut inner.model;
+        let inner = self.inner();
+        let model = &inner.model;
         let handoff_valid = model.handoff_header().valid != 0;
         let seamextend = model.loader().seamextend();
         let alive = |(td, secret): &&(TdId, [u8; 32])| model.td_secret(*td) == Some(*secret);
@@ -381,8 +394,9 @@ impl SimPlatform {
             TdxModule::new(lp).enable_lp(&self.module_state, lp.lp).map_err(|(_, error)| error)?;
         }
         if let Some(lp) = lps.first() {
-            // SAFETY: the simulated module does not look at the list of TDMRs.
-            unsafe { TdxModule::new(lp).sys_config(PhysAddr(0), 1, 0x20, false) }?;
+            let (list, _info) = self.tdmr_list().ok_or(NoMemory)?;
+            // SAFETY: the list and what it leads to are alive. The simulated module does not touch TDMRs and PAMTs.
+            unsafe { TdxModule::new(lp).sys_config(list.address, 1, 0x20, false) }?;
         }
         for lp in &lps {
             if !self.module_is_ready() {
@@ -397,6 +411,33 @@ impl SimPlatform {
             seamldr(lp, &lock).info(lp, &mut SeamldrInfoBuffer::zeroed())?;
         }
         Ok(())
+    }
+
+    /// A list of one TDMR, and its description: a gigabyte that no other memory here is in, with PAMTs behind it.
+    fn tdmr_list(&self) -> Option<(HostPage, HostPage)> {
+        const TDMR: u64 = 32 << 30;
+        const SIZE: u64 = 1 << 30;
+        const PAMT_SIZES: [u64; 3] = [0x1000, 0x2000, 0x40_0000];
+        let mut next = TDMR + SIZE;
+        let pamts = PAMT_SIZES.into_iter().flat_map(|size| {
+            let base = next;
+            next = next.saturating_add(size);
+            [base, size]
+        });
+        let info = self.host_page([TDMR, SIZE].into_iter().chain(pamts))?;
+        let list = self.host_page([info.address.0])?;
+        Some((list, info))
+    }
+
+    /// A page of the host's memory with these words in it.
+    fn host_page(&self, words: impl IntoIterator<Item = u64>) -> Option<HostPage> {
+        let mut page = PageBuf::zeroed(1);
+        for (slot, word) in page.as_mut_bytes().chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        let start = page.as_bytes().as_ptr();
+        let _ = start.expose_provenance();
+        Some(HostPage { address: self.memory.phys_addr(start)?, _page: page })
     }
 
     fn module_is_ready(&self) -> bool {
@@ -424,27 +465,45 @@ pub struct SimLp<'p> {
 unsafe impl SeamcallBackend for SimLp<'_> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let platform = self.platform;
-        let exclusive = regs.rax >> 63 == 1;
-        if exclusive && platform.in_seamldr.swap(true, Ordering::Acquire) {
-            return Err(Trap::VmFailInvalid);
-        }
-        let mut inner = platform.inner();
-        let inner = &mut *inner;
         let input = *regs;
-        let result = match inner.faults.iter_mut().find_map(|fault| fault.strikes(self.lp, &input)) {
-            Some(Answer::Trap(trap)) => Err(trap),
-            Some(Answer::Return { rax, rdx }) => {
-                (regs.rax, regs.rdx) = (rax, rdx);
-                Ok(())
+        let mut inner = platform.inner();
+        inner.calls = inner.calls.wrapping_add(1);
+        let result = match inner.model.enter(self.lp, regs) {
+            Err(trap) => Err(trap),
+            Ok(entered) => {
+                if input.rax >> 63 == 1 || entered.delay != 0 {
+                    // Others may come meanwhile, and find this LP inside.
+                    let until = inner.calls.wrapping_add(entered.delay.into());
+                    drop(inner);
+                    inner = self.wait_for_calls(until);
+                }
+                inner.model.leave(entered, regs, &platform.memory, &RustCrypto)
             }
-            None => inner.model.seamcall(self.lp, regs, &platform.memory, &RustCrypto),
         };
         inner.trace.push(TraceEntry { lp: self.lp, input, output: result.map(|()| *regs) });
-        if exclusive {
-            platform.in_seamldr.store(false, Ordering::Release);
-        }
         result
     }
+}
+
+impl SimLp<'_> {
+    /// Waits until so many calls were made at all, or for as long as this LP is patient.
+    fn wait_for_calls(&self, until: u64) -> MutexGuard<'_, Inner> {
+        for _ in 0..self.platform.patience {
+            let inner = self.platform.inner();
+            if inner.calls >= until {
+                return inner;
+            }
+            drop(inner);
+            std::thread::yield_now();
+        }
+        self.platform.inner()
+    }
+}
+
+/// A page of the host's memory that firmware can be told about.
+struct HostPage {
+    address: PhysAddr,
+    _page: PageBuf,
 }
 
 // SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed.

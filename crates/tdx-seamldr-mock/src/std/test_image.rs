@@ -10,6 +10,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::model::elf::{ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
+use crate::model::{Description, ModuleBuild};
 use crate::PageBuf;
 
 /// The test key, little-endian. It protects nothing: both halves are published here.
@@ -62,6 +63,8 @@ pub struct TestImage {
     pub cpus: Vec<u32>,
     /// What the rest of the image is filled with.
     pub fill: u8,
+    /// What the module is. Without it, it is what the SIGSTRUCT lets one believe.
+    pub module_build: Option<ModuleBuild>,
 }
 
 impl Default for TestImage {
@@ -80,6 +83,7 @@ impl Default for TestImage {
             num_handoff_pages: 13,
             cpus: vec![0x806f8, 0xc06f0, 0xa06f0],
             fill: 0x90,
+            module_build: None,
         }
     }
 }
@@ -131,7 +135,7 @@ impl TestImage {
     pub fn module(&self) -> Vec<u8> {
         const SECTIONS: usize = 0x40;
         const RELOCATIONS: usize = 0x100;
-        const VERSION: usize = 0x180;
+        const VERSION: usize = 0x150;
         let mut module = vec![self.fill; self.pages.max(3).saturating_mul(PAGE_SIZE)];
         let mut header = ElfHeader::new_zeroed();
         header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
@@ -152,6 +156,9 @@ impl TestImage {
         // Modules of other versions are other modules.
         put(&mut module, VERSION, &U32::new(self.date));
         put(&mut module, VERSION + 4, &[self.svn_major, self.svn_minor]);
+        if let Some(build) = &self.module_build {
+            put(&mut module, Description::OFFSET, &Description::new(build));
+        }
         for (at, target) in [(RELOCATIONS, 0x200), (RELOCATIONS + 24, 0x2800)] {
             let rela = Rela {
                 r_offset: u64_of(target),

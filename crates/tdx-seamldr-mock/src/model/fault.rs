@@ -1,0 +1,135 @@
+//! Faults that are planned: calls that end otherwise than they should.
+
+use core::fmt;
+
+use tdx_seamldr_core::{SeamcallRegs, Trap};
+
+/// What a call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// A status in RAX, and RDX. Firmware does nothing.
+    Return {
+        /// RAX.
+        rax: u64,
+        /// RDX.
+        rdx: u64,
+    },
+    /// The instruction fails. Firmware is not entered.
+    Trap(Trap),
+    /// Firmware is entered, and answers only after so many other calls were made.
+    Delay(u32),
+}
+
+/// Calls that go wrong. Each `None` means any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fault {
+    /// On which LP.
+    pub lp: Option<u32>,
+    /// With which RAX.
+    pub rax: Option<u64>,
+    /// How many such calls pass before.
+    pub after: u32,
+    /// How many such calls go wrong then.
+    pub times: u32,
+    /// What they get.
+    pub answer: Answer,
+}
+
+impl Fault {
+    /// The first call with this RAX, on any LP, gets this answer.
+    #[must_use]
+    pub const fn first(rax: u64, answer: Answer) -> Self {
+        Self { lp: None, rax: Some(rax), after: 0, times: 1, answer }
+    }
+
+    /// The `number`th call of all, counted from 0, gets this answer.
+    #[must_use]
+    pub const fn nth(number: u32, answer: Answer) -> Self {
+        Self { lp: None, rax: None, after: number, times: 1, answer }
+    }
+
+    /// Whether it strikes this call. It counts the calls that it could strike.
+    fn strikes(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
+        let matches =
+            self.lp.is_none_or(|wanted| wanted == lp) && self.rax.is_none_or(|wanted| wanted == regs.rax);
+        if !matches || self.times == 0 {
+            return None;
+        }
+        if self.after > 0 {
+            self.after = self.after.saturating_sub(1);
+            return None;
+        }
+        self.times = self.times.saturating_sub(1);
+        Some(self.answer)
+    }
+}
+
+/// The most faults that can be planned at the same time.
+pub const MAX_FAULTS: usize = 32;
+
+/// A plan cannot hold another fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanIsFull;
+
+impl fmt::Display for PlanIsFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{MAX_FAULTS} faults are planned already")
+    }
+}
+
+impl core::error::Error for PlanIsFull {}
+
+/// The faults that are planned. The first that strikes a call decides about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultPlan {
+    faults: [Option<Fault>; MAX_FAULTS],
+}
+
+impl FaultPlan {
+    /// Adds a fault.
+    ///
+    /// # Errors
+    ///
+    /// There is no room. Faults that have done all that they were to do take none.
+    pub fn add(&mut self, fault: Fault) -> Result<(), PlanIsFull> {
+        let spent = |slot: &&mut Option<Fault>| slot.is_none_or(|fault| fault.times == 0);
+        *self.faults.iter_mut().find(spent).ok_or(PlanIsFull)? = Some(fault);
+        Ok(())
+    }
+
+    /// Takes back all faults.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What a call gets, if it is struck.
+    pub(super) fn strike(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
+        self.faults.iter_mut().flatten().find_map(|fault| fault.strikes(lp, regs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_lets_calls_pass_strikes_and_is_done() {
+        let answer = Answer::Return { rax: 9, rdx: 1 };
+        let call = SeamcallRegs::default();
+        let mut plan = FaultPlan::default();
+        plan.add(Fault { lp: Some(3), rax: None, after: 1, times: 2, answer }).unwrap();
+        assert_eq!(plan.strike(2, &call), None);
+        assert_eq!([(); 4].map(|()| plan.strike(3, &call)), [None, Some(answer), Some(answer), None]);
+    }
+
+    #[test]
+    fn a_full_plan_says_so_and_a_spent_fault_makes_room() {
+        let mut plan = FaultPlan::default();
+        for _ in 0..MAX_FAULTS {
+            plan.add(Fault::first(0, Answer::Delay(1))).unwrap();
+        }
+        assert_eq!(plan.add(Fault::first(1, Answer::Delay(2))), Err(PlanIsFull));
+        assert_eq!(plan.strike(0, &SeamcallRegs::default()), Some(Answer::Delay(1)));
+        plan.add(Fault::first(1, Answer::Delay(2))).unwrap();
+    }
+}

@@ -1,0 +1,137 @@
+//! How a module lies in the SEAM range, and whether there is room for it.
+
+use tdx_seamldr_core::abi::SeamSigstruct;
+
+use crate::model::Config;
+
+const PAGE: u64 = 4096;
+/// Bytes that the code takes, however small the image is.
+const CODE_SPACE: u64 = 2 << 20;
+
+/// Where a module finds its parts in its linear address space, but for the random bits.
+const CODE_BASE: u64 = 0xffff_8000_0000_0000;
+const STACK_BASE: u64 = 0xffff_8001_0000_0000;
+const KEYHOLE_BASE: u64 = 0xffff_8002_0000_0000;
+const DATA_BASE: u64 = 0xffff_8003_0000_0000;
+const KEYHOLE_EDIT_BASE: u64 = 0x0000_0001_0000_0000;
+
+/// A part of a module's linear address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// Where it begins.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A module's linear address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The image.
+    pub code: Region,
+    /// What TLS, global data and handoff data take.
+    pub data: Region,
+    /// Stacks, one for each addressable LP, with shadow stacks.
+    pub stack: Region,
+    /// Windows through which the module maps the host's pages.
+    pub keyhole: Region,
+    /// The page tables of these windows.
+    pub keyhole_edit: Region,
+}
+
+/// What stands in the way of building page tables, although the estimate found room for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// Nothing.
+    None,
+    /// They run out where that is reported.
+    Reported,
+    /// They run out in the keyhole windows, where it is fatal.
+    Fatal,
+}
+
+impl Layout {
+    /// The layout of a module with this SIGSTRUCT and an image of so many bytes, at these random bits.
+    pub(super) fn new(sigstruct: &SeamSigstruct, image_size: u64, config: &Config, random: u64) -> Self {
+        let random = (random & 0x7ffc) << 32;
+        let region = |base: u64, size: u64| Region { base: base | random, size };
+        let lps = u64::from(config.addressable_lps());
+        let plus_one = |field: u64| field.saturating_add(1);
+        let pages = |count: u64| count.saturating_mul(PAGE);
+        let handoff = match sigstruct.svn_major {
+            0 => 0,
+            _ => plus_one(sigstruct.num_handoff_pages.get().into()),
+        };
+        // One page more for the shadow stack.
+        let stack = pages(plus_one(plus_one(sigstruct.num_stack_pages.into())).saturating_mul(lps));
+        let data = pages(
+            plus_one(sigstruct.num_tls_pages.into())
+                .saturating_mul(lps)
+                .saturating_add(plus_one(sigstruct.num_global_data_pages.get().into()))
+                .saturating_add(handoff),
+        );
+        let keyhole = pages(plus_one(sigstruct.num_keyhole_pages.get().into()).saturating_mul(lps));
+        let keyhole_edit = (keyhole / PAGE).saturating_mul(8).next_multiple_of(PAGE);
+        Self {
+            code: region(CODE_BASE, image_size),
+            data: region(DATA_BASE, data),
+            stack: region(STACK_BASE, stack),
+            keyhole: region(KEYHOLE_BASE, keyhole),
+            keyhole_edit: region(KEYHOLE_EDIT_BASE, keyhole_edit),
+        }
+    }
+
+    fn regions(&self) -> [Region; 5] {
+        [self.code, self.data, self.stack, self.keyhole, self.keyhole_edit]
+    }
+
+    /// Bytes of the SEAM range for all but page tables: information page, VMCSs, stacks, data, code. Keyholes are only mapped.
+    fn contents(&self, config: &Config) -> u64 {
+        let vmcs = u64::from(config.addressable_lps()).saturating_mul(PAGE);
+        [PAGE, vmcs, self.stack.size, self.data.size, CODE_SPACE].into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// Bytes for page tables, as P-SEAMLDR estimates them: too few, since a region that does not fill a table counts none of
+    /// the higher ones.
+    fn estimated_tables(&self) -> u64 {
+        let tables = |bytes: u64| {
+            [12, 21, 30]
+                .into_iter()
+                .fold(0u64, |sum, unit| sum.saturating_add((bytes >> unit).saturating_mul(8).div_ceil(PAGE)))
+        };
+        let information_page = tables(PAGE);
+        self.regions()
+            .into_iter()
+            .map(|region| tables(region.size))
+            .fold(information_page, u64::saturating_add)
+            .saturating_add(1)
+            .saturating_mul(PAGE)
+    }
+
+    /// Bytes that have to be there for a module to be put in place (step 29).
+    pub(super) fn need(&self, config: &Config) -> u64 {
+        self.contents(config).saturating_add(self.estimated_tables())
+    }
+
+    /// Whether the page tables can be built in what is left (step 32).
+    pub(super) fn shortage(&self, config: &Config) -> Shortage {
+        // One page directory and its page tables, for what lies in one place.
+        let local = |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
+        // The keyhole windows come last. The windows' page tables lie in the lower half and need a third level of their own.
+        let last = local(self.keyhole).saturating_add(local(self.keyhole_edit)).saturating_add(1);
+        let information_page = local(Region { base: 0, size: PAGE });
+        let first = [self.code, self.data, self.stack]
+            .into_iter()
+            .map(local)
+            .fold(information_page, u64::saturating_add)
+            .saturating_add(2);
+        let available = config.memory_available().saturating_sub(self.contents(config)) / PAGE;
+        if available < first {
+            Shortage::Reported
+        } else if available < first.saturating_add(last) {
+            Shortage::Fatal
+        } else {
+            Shortage::None
+        }
+    }
+}

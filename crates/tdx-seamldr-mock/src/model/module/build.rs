@@ -1,0 +1,223 @@
+//! What is fixed when a module is built, and what P-SEAMLDR tells it.
+
+use tdx_seamldr_core::abi::{SeamSigstruct, TdxFeatures0};
+use tdx_seamldr_core::TdxVersion;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::FromBytes;
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::model::HandoffForm;
+
+/// What is fixed when a module is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleBuild {
+    /// Its version.
+    pub version: TdxVersion,
+    /// Its internal version.
+    pub internal_version: u16,
+    /// YYYYMMDD, a decimal number.
+    pub build_date: u32,
+    /// The build's number.
+    pub build_num: u16,
+    /// What it can do.
+    pub features0: TdxFeatures0,
+    /// The handoff version that it was built for.
+    pub module_hv: u16,
+    /// The lowest one.
+    pub min_update_hv: u16,
+    /// It was built to write its own version only.
+    pub no_downgrade: bool,
+    /// How it writes its handoff data.
+    pub handoff_form: HandoffForm,
+}
+
+/// Released modules: SVN, version, TDX_FEATURES0.
+const RELEASES: [((u8, u8), TdxVersion, u64); 10] = [
+    release(1, 0x04, 1, 5, 1, 0xF0FBF),
+    release(1, 0x05, 1, 5, 5, 0x61F0FBF),
+    release(1, 0x06, 1, 5, 6, 0x2E1F0FBF),
+    release(1, 0x07, 1, 5, 8, 0x22E1F0FBF),
+    release(1, 0x08, 1, 5, 9, 0x26F1F0FBF),
+    release(1, 0x0a, 1, 5, 13, 0x226F1F0FBF),
+    release(1, 0x0b, 1, 5, 16, 0x226F3F0FBF),
+    release(3, 0x03, 2, 0, 2, 0x22E1F0FBF),
+    release(3, 0x04, 2, 0, 4, 0x12AF1F0FBF),
+    release(3, 0x05, 2, 0, 8, 0x32A71F0FBF),
+];
+
+const fn release(
+    svn_major: u8,
+    svn_minor: u8,
+    major: u16,
+    minor: u16,
+    update: u16,
+    features0: u64,
+) -> ((u8, u8), TdxVersion, u64) {
+    ((svn_major, svn_minor), TdxVersion { major, minor, update }, features0)
+}
+
+/// What a module says about itself in its image, if it was made for this simulation: what a real one has in its code.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct Description {
+    magic: [u8; 8],
+    version: [U16; 4],
+    build_date: U32,
+    build_num: U16,
+    module_hv: U16,
+    min_update_hv: U16,
+    no_downgrade: u8,
+    handoff_form: u8,
+    features0: U64,
+}
+
+impl Description {
+    /// Where it lies in the image.
+    pub(crate) const OFFSET: usize = 0x180;
+    const MAGIC: [u8; 8] = *b"TDXMODEL";
+
+    #[cfg(any(feature = "std", test))]
+    pub(crate) fn new(build: &ModuleBuild) -> Self {
+        let TdxVersion { major, minor, update } = build.version;
+        Self {
+            magic: Self::MAGIC,
+            version: [major, minor, update, build.internal_version].map(U16::new),
+            build_date: U32::new(build.build_date),
+            build_num: U16::new(build.build_num),
+            module_hv: U16::new(build.module_hv),
+            min_update_hv: U16::new(build.min_update_hv),
+            no_downgrade: build.no_downgrade.into(),
+            handoff_form: match build.handoff_form {
+                HandoffForm::Plain => 0,
+                HandoffForm::Connect => 1,
+                HandoffForm::Counting => 2,
+            },
+            features0: U64::new(build.features0.bits()),
+        }
+    }
+
+    fn build(&self) -> ModuleBuild {
+        let [major, minor, update, internal_version] = self.version.map(U16::get);
+        ModuleBuild {
+            version: TdxVersion { major, minor, update },
+            internal_version,
+            build_date: self.build_date.get(),
+            build_num: self.build_num.get(),
+            features0: TdxFeatures0::from_bits_retain(self.features0.get()),
+            module_hv: self.module_hv.get(),
+            min_update_hv: self.min_update_hv.get(),
+            no_downgrade: self.no_downgrade != 0,
+            handoff_form: match self.handoff_form {
+                0 => HandoffForm::Plain,
+                1 => HandoffForm::Connect,
+                _ => HandoffForm::Counting,
+            },
+        }
+    }
+}
+
+impl ModuleBuild {
+    /// 1.5.01, whose behaviour was recorded.
+    pub const V1_5_01: Self = Self {
+        version: TdxVersion { major: 1, minor: 5, update: 1 },
+        internal_version: 0,
+        build_date: 20230808,
+        build_num: 451,
+        features0: TdxFeatures0::from_bits_retain(0xF0FBF),
+        module_hv: 0,
+        min_update_hv: 0,
+        no_downgrade: false,
+        handoff_form: HandoffForm::Plain,
+    };
+
+    /// The build behind an image. A module that was made for this simulation says it itself. Of others there is only what the
+    /// SIGSTRUCT says, and what is known of released modules by their SVN; the rest is made up: a version 1.5 with the minor
+    /// SVN, and that they can preserve TDs.
+    #[must_use]
+    pub fn of_image(sigstruct: &SeamSigstruct, image: &[u8]) -> Self {
+        let described = image
+            .get(Description::OFFSET..)
+            .and_then(|rest| Description::read_from_prefix(rest).ok())
+            .filter(|(description, _)| description.magic == Description::MAGIC);
+        if let Some((description, _)) = described {
+            return description.build();
+        }
+        let svn = (sigstruct.svn_major, sigstruct.svn_minor);
+        let (version, features0) = RELEASES.iter().find(|(key, ..)| *key == svn).map_or_else(
+            || {
+                let version = TdxVersion { major: 1, minor: 5, update: sigstruct.svn_minor.into() };
+                (version, Self::V1_5_01.features0)
+            },
+            |(_, version, features0)| (*version, TdxFeatures0::from_bits_retain(*features0)),
+        );
+        Self {
+            version,
+            build_date: bcd_to_decimal(sigstruct.date.get()),
+            build_num: 0,
+            features0,
+            module_hv: sigstruct.module_hv.get(),
+            min_update_hv: sigstruct.min_update_hv.get(),
+            no_downgrade: sigstruct.no_downgrade != 0,
+            handoff_form: if version.major == 2 { HandoffForm::Connect } else { HandoffForm::Plain },
+            ..Self::V1_5_01
+        }
+    }
+}
+
+fn bcd_to_decimal(bcd: u32) -> u32 {
+    (0..8)
+        .rev()
+        .fold(0u32, |sum, digit| sum.wrapping_mul(10).wrapping_add(bcd >> (4u32.wrapping_mul(digit)) & 0xf))
+}
+
+/// What P-SEAMLDR tells a module through its system information page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SysInfo {
+    /// Highest handoff version.
+    pub module_hv: u16,
+    /// Lowest handoff version.
+    pub min_update_hv: u16,
+    /// The module may write its highest handoff version only.
+    pub no_downgrade: bool,
+    /// Pages for handoff data, minus one.
+    pub num_handoff_pages: u16,
+    /// LPs that have to be initialised.
+    pub tot_num_lps: u32,
+    /// Packages that have to get the module's key.
+    pub num_packages: u32,
+}
+
+impl SysInfo {
+    /// Bytes that the handoff data may have.
+    pub(super) fn handoff_limit(&self) -> usize {
+        usize::from(self.num_handoff_pages).saturating_add(1).saturating_mul(4096).saturating_sub(8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    #[test]
+    fn dates_are_decimal_numbers_in_the_module_and_hexadecimal_digits_in_the_sigstruct() {
+        assert_eq!(bcd_to_decimal(0x20250219), 20250219);
+    }
+
+    #[test]
+    fn an_image_describes_its_build_and_a_released_one_is_known_by_its_svn() {
+        let mut sigstruct = SeamSigstruct::new_zeroed();
+        (sigstruct.svn_major, sigstruct.svn_minor) = (3, 5);
+        let mut image = vec![0; 4096];
+        let released = ModuleBuild::of_image(&sigstruct, &image);
+        assert_eq!((released.version.to_string().as_str(), released.handoff_form), ("2.0.08", HandoffForm::Connect));
+        let build = ModuleBuild {
+            module_hv: 7,
+            handoff_form: HandoffForm::Counting,
+            features0: TdxFeatures0::UPDATE_COMPATIBILITY,
+            ..ModuleBuild::V1_5_01
+        };
+        Description::new(&build).write_to_prefix(&mut image[Description::OFFSET..]).unwrap();
+        assert_eq!(ModuleBuild::of_image(&sigstruct, &image), build);
+    }
+}

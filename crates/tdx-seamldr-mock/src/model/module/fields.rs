@@ -1,0 +1,252 @@
+//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order.
+//!
+//! Fields that say what the processor and the module are capable of have the values that were recorded; those about this
+//! platform and this module are read from them.
+
+use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfo, TdxFeatures0};
+
+use super::{Fatal, ModuleBuild, SysInfo};
+
+/// What fields are read from.
+pub(super) struct View<'a> {
+    pub(super) build: &'a ModuleBuild,
+    pub(super) told: &'a SysInfo,
+    pub(super) platform: &'a PSysInfo,
+    pub(super) header: HandoffHeader,
+    pub(super) features0: TdxFeatures0,
+}
+
+/// A field: one element, or several with ascending codes.
+struct Field {
+    /// The first element.
+    id: u64,
+    elements: usize,
+    value: Value,
+}
+
+enum Value {
+    /// The same for every element.
+    Always(u64),
+    /// These, and this for the elements after them.
+    Listed(&'static [u64], u64),
+    /// Read from here.
+    Read(fn(&View<'_>, usize) -> u64),
+    /// How many processors the module knows that it can present to a TD on this platform.
+    NumAllowedFms,
+    /// These processors.
+    AllowedFms,
+}
+
+const fn always(id: u64, value: u64) -> Field {
+    Field { id, elements: 1, value: Value::Always(value) }
+}
+
+const fn listed(id: u64, elements: usize, values: &'static [u64], rest: u64) -> Field {
+    Field { id, elements, value: Value::Listed(values, rest) }
+}
+
+const fn read(id: FieldId, value: fn(&View<'_>, usize) -> u64) -> Field {
+    Field { id: id.0, elements: 1, value: Value::Read(value) }
+}
+
+const fn read_each(id: u64, elements: usize, value: fn(&View<'_>, usize) -> u64) -> Field {
+    Field { id, elements, value: Value::Read(value) }
+}
+
+const FIELDS: &[Field] = &[
+    read(FieldId::NUM_PKGS, |view, _| view.platform.tot_num_sockets.get().into()),
+    read_each(FieldId::PKG_FMS.0, 8, |view, package| {
+        view.platform.sockets().get(package).map_or(0, |fms| fms.get().into())
+    }),
+    always(FieldId::VENDOR_ID.0, 0x8086),
+    read(FieldId::BUILD_DATE, |view, _| view.build.build_date.into()),
+    read(FieldId::BUILD_NUM, |view, _| view.build.build_num.into()),
+    read(FieldId::MINOR_VERSION, |view, _| view.build.version.minor.into()),
+    read(FieldId::MAJOR_VERSION, |view, _| view.build.version.major.into()),
+    read(FieldId::UPDATE_VERSION, |view, _| view.build.version.update.into()),
+    read(FieldId::INTERNAL_VERSION, |view, _| view.build.internal_version.into()),
+    // These three are what the module was built with, whatever it was told.
+    read(FieldId::MODULE_HV, |view, _| view.build.module_hv.into()),
+    read(FieldId::MIN_UPDATE_HV, |view, _| view.build.min_update_hv.into()),
+    read(FieldId::NO_DOWNGRADE, |view, _| view.build.no_downgrade.into()),
+    read(FieldId::NUM_HANDOFF_PAGES, |view, _| view.told.num_handoff_pages.into()),
+    // The bytes in memory, valid or not.
+    read(FieldId::HANDOFF_DATA_VALID, |view, _| view.header.valid.into()),
+    read(FieldId::HANDOFF_DATA_HV, |view, _| view.header.hv.get().into()),
+    read(FieldId::HANDOFF_DATA_SIZE, |view, _| view.header.size.get().into()),
+    always(FieldId::SYS_ATTRIBUTES.0, 0),
+    always(FieldId::NUM_TDX_FEATURES.0, 1),
+    read(FieldId::TDX_FEATURES0, |view, _| view.features0.bits()),
+    // Convertible memory: entries, where each begins, and its size.
+    always(0x9000000100000000, 32),
+    read_each(0x9000000300000080, 32, |view, index| {
+        view.platform.cmrs.get(index).map_or(0, |cmr| cmr.base.get())
+    }),
+    read_each(0x9000000300000100, 32, |view, index| {
+        view.platform.cmrs.get(index).map_or(0, |cmr| cmr.size.get())
+    }),
+    always(FieldId::MAX_TDMRS.0, 64),
+    always(FieldId::MAX_RESERVED_PER_TDMR.0, 16),
+    always(FieldId::PAMT_4K_ENTRY_SIZE.0, 16),
+    always(FieldId::PAMT_2M_ENTRY_SIZE.0, 16),
+    always(FieldId::PAMT_1G_ENTRY_SIZE.0, 16),
+    // Sizes of what describes a TD and its virtual CPUs.
+    always(FieldId::TDR_BASE_SIZE.0, 0x1000),
+    always(FieldId::TDCS_BASE_SIZE.0, 0x6000),
+    always(0x9800000100000101, 0x1000),
+    always(FieldId::TDVPS_BASE_SIZE.0, 0x6000),
+    always(0x9800000100000201, 0x3000),
+    // What a TD can be configured to be.
+    listed(0x1900000300000000, 4, &[0x8000000070000001, 0, 0x61be7, 3], 0),
+    always(0x9900000100000004, 12),
+    always(0x9900000300000006, 7),
+    always(0x9900000300000007, 0),
+    // CPUID leaves, and which of their bits can be configured.
+    listed(
+        0x9900000300000400,
+        32,
+        &[
+            0xffffffff00000001,
+            0x0000000000000004,
+            0x0000000100000004,
+            0x0000000200000004,
+            0x0000000300000004,
+            0x0000000000000007,
+            0x0000000100000007,
+            0xffffffff0000000a,
+            0xffffffff0000001c,
+            0xffffffff80000008,
+            0x0000000200000007,
+            0x0000000000000023,
+        ],
+        u64::MAX,
+    ),
+    listed(
+        0x9900000300000500,
+        64,
+        &[
+            0x00ff00000fff3fff,
+            0x0000000000000000,
+            0xfffff000ffffc3ff,
+            0xfffffffbffffffff,
+            0xfffff000ffffc3ff,
+            0xfffffffbffffffff,
+            0xfffff000ffffc3ff,
+            0xfffffffbffffffff,
+            0xfffff000ffffc3ff,
+            0x00000007ffffffff,
+        ],
+        0,
+    ),
+    always(0x9900000300000600, 0x1180010),
+    Field { id: 0x9900000100000800, elements: 1, value: Value::NumAllowedFms },
+    always(0x9900000100000801, 0),
+    Field { id: 0x9900000300000810, elements: 128, value: Value::AllowedFms },
+    // Migration and service TDs.
+    always(0xa000000300000000, 0),
+    always(0x2000000100000001, 0),
+    always(0x2000000100000002, 0),
+    always(0x2000000100000003, 0),
+    always(0x2000000100000004, 0),
+    always(0xa000000100000010, 0x200),
+    always(0xa000000000000020, 3),
+    always(0xa000000000000021, 2),
+    always(0xa000000000000022, 5),
+    always(0xa100000100000000, 1),
+    listed(0xa100000300000001, 2, &[0x7ff00000001, 0], 0),
+    always(0xa200000100000000, 0x807f),
+    listed(0xa200000300000001, 6, &[1, 0, 3, 0, 7, 0], 0),
+];
+
+/// Processors (family and model of CPUID.1:EAX) that 1.5.01 knows, oldest first, with the highest stepping that it presents to
+/// a TD on a newer one. That of the second and third is inferred.
+const KNOWN_PROCESSORS: [u64; 4] = [0x806f8, 0xc06f2, 0xa06f0, 0xa06d1];
+
+/// The processors that a TD can be shown, the platform's own first; empty if the module does not know it.
+fn allowed_fms(view: &View<'_>) -> (u64, &'static [u64]) {
+    let sockets = view.platform.sockets();
+    let own = u64::from(sockets.iter().map(|fms| fms.get()).min().unwrap_or(0));
+    let position = KNOWN_PROCESSORS.iter().position(|known| (known ^ own) & !0xf == 0);
+    (own, position.and_then(|older| KNOWN_PROCESSORS.get(..=older)).unwrap_or_default())
+}
+
+impl Field {
+    fn read(&self, view: &View<'_>, index: usize) -> Result<u64, Fatal> {
+        let (own, known) = match self.value {
+            Value::Always(value) => return Ok(value),
+            Value::Listed(values, rest) => return Ok(values.get(index).copied().unwrap_or(rest)),
+            Value::Read(read) => return Ok(read(view, index)),
+            Value::NumAllowedFms | Value::AllowedFms => allowed_fms(view),
+        };
+        let Some((_, older)) = known.split_last() else { return Err(Fatal) };
+        Ok(match (&self.value, index.checked_sub(1)) {
+            (Value::NumAllowedFms, _) => u64::try_from(known.len()).unwrap_or(0),
+            (_, None) => own,
+            (_, Some(index)) => older.iter().rev().nth(index).copied().unwrap_or(0),
+        })
+    }
+}
+
+/// Class and code: what tells elements apart, whatever else an id says.
+fn key(id: u64) -> (u8, u64) {
+    let id = FieldId(id);
+    (id.class(), id.field_code().into())
+}
+
+/// Bits of an id that have to be 0.
+const RESERVED: u64 = 1 << 62 | 1 << 55 | 7 << 47 | 0x1fff << 34 | 0xff << 24;
+/// Bits of an id that do not matter when it is the null id: the context.
+const CONTEXT: u64 = 7 << 52;
+
+/// What TDH.SYS.RD says.
+pub(super) enum Reading {
+    /// The id was the null id; the first id follows.
+    First(u64),
+    /// There is no such field.
+    None,
+    /// The element's value, and the id of the next one.
+    Element { value: u64, next: u64 },
+}
+
+/// Reads an element.
+pub(super) fn element(view: &View<'_>, id: u64) -> Result<Reading, Fatal> {
+    if id | CONTEXT == FieldId::NULL.0 {
+        return Ok(Reading::First(FIELDS.first().map_or(FieldId::NULL.0, |field| field.id)));
+    }
+    if id & RESERVED != 0 {
+        return Ok(Reading::None);
+    }
+    let (class, code) = key(id);
+    let mut fields = FIELDS.iter();
+    let found = fields.find_map(|field| {
+        let (of_class, first) = key(field.id);
+        let index = usize::try_from(code.checked_sub(first)?).ok()?;
+        (of_class == class && index < field.elements).then_some((field, index))
+    });
+    let Some((field, index)) = found else { return Ok(Reading::None) };
+    let value = field.read(view, index)?;
+    // Within a field the next id keeps whatever was odd about this one.
+    let next = if index.saturating_add(1) < field.elements {
+        id.wrapping_add(1)
+    } else {
+        fields.next().map_or(FieldId::NULL.0, |field| field.id)
+    };
+    Ok(Reading::Element { value, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_354_elements_and_no_two_with_the_same_class_and_code() {
+        let mut keys: Vec<_> = FIELDS
+            .iter()
+            .flat_map(|field| (0..field.elements as u64).map(move |index| key(field.id + index)))
+            .collect();
+        assert_eq!(keys.len(), 354);
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 354);
+    }
+}

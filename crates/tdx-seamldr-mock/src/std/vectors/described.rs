@@ -1,0 +1,344 @@
+//! A platform as a recording describes it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamExtend, TdxFeatures0, TdxLeaf};
+use tdx_seamldr_core::{SeamcallRegs, TdxVersion, Trap};
+use tdx_seamldr_verify::RustCrypto;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::format::{Handoff, Initial, ModuleDescription, Payload, PlatformDescription};
+use crate::model::{Config, LoaderProfile, LoaderState, ModuleBuild, ModuleState, ModuleSysInfo, PhysMemory};
+use crate::model::{Platform, SeamDb, SeamMemory, SysInfo};
+use crate::std::platform::seam_memory;
+use crate::TEST_SIGNER;
+
+const PAGE: u64 = 4096;
+
+/// A description that no platform can be made of.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DescriptionError(pub(crate) String);
+
+fn wrong(message: impl Into<String>) -> DescriptionError {
+    DescriptionError(message.into())
+}
+
+/// Memory of a host, by pages. An address with another KeyID is another page.
+#[derive(Debug, Default)]
+pub(crate) struct SparseMemory {
+    pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
+    /// What firmware wrote since it was last asked for.
+    writes: RefCell<Vec<(u64, Vec<u8>)>>,
+}
+
+impl SparseMemory {
+    /// What firmware wrote, in order.
+    pub(crate) fn take_writes(&self) -> Vec<(u64, Vec<u8>)> {
+        self.writes.take()
+    }
+
+    /// The host puts bytes somewhere.
+    pub(crate) fn put(&self, address: u64, bytes: &[u8]) {
+        let mut at = address;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = usize::try_from(at % PAGE).unwrap_or(0);
+            let (now, later) = rest.split_at(rest.len().min(4096usize.saturating_sub(offset)));
+            let mut pages = self.pages.borrow_mut();
+            let page = pages.entry(at / PAGE).or_insert_with(|| Box::new([0; 4096]));
+            page.iter_mut().skip(offset).zip(now).for_each(|(slot, byte)| *slot = *byte);
+            at = at.wrapping_add(u64::try_from(now.len()).unwrap_or(PAGE));
+            rest = later;
+        }
+    }
+}
+
+impl PhysMemory for SparseMemory {
+    fn read(&self, address: u64, out: &mut [u8]) {
+        let offset = usize::try_from(address % PAGE).unwrap_or(0);
+        match self.pages.borrow().get(&(address / PAGE)) {
+            Some(page) => out.iter_mut().zip(page.iter().skip(offset)).for_each(|(slot, byte)| *slot = *byte),
+            None => out.fill(0),
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) {
+        self.put(address, bytes);
+        self.writes.borrow_mut().push((address, bytes.to_vec()));
+    }
+}
+
+pub(crate) type Described = Platform<Box<SeamMemory>>;
+
+impl PlatformDescription {
+    fn config(&self) -> Result<Config, DescriptionError> {
+        let generation = self.loader_generation.as_deref().unwrap_or("1.5.00");
+        let Some((_, mut profile)) = LoaderProfile::ALL.into_iter().find(|(name, _)| *name == generation)
+        else {
+            let known = LoaderProfile::ALL.map(|(name, _)| name).join(", ");
+            return Err(wrong(format!("loader_generation is {generation:?}, but should be one of {known}")));
+        };
+        if let Some(identity) = &self.loader_identity {
+            profile.build_date = identity.build_date;
+            profile.build_num = identity.build_num;
+            (profile.major, profile.minor) = (identity.major, identity.minor);
+            profile.debug = identity.debug;
+        }
+        let mut signer = TEST_SIGNER;
+        if let Some(key) = &self.signer_key_sha384 {
+            let digest = <[u8; 48]>::try_from(&*key.0);
+            signer = digest.map_err(|_| wrong("signer_key_sha384 does not have 48 bytes"))?;
+        }
+        let mut config = Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
+        let lps = self.lp_x2apic_ids.len();
+        if !(1..=crate::model::MAX_LPS).contains(&lps) || self.num_lps == 0 {
+            return Err(wrong(format!("there are {lps} LPs of which {} count, but should be 1 to 1024", self.num_lps)));
+        }
+        if self.socket_fms.len() > 8 || usize::try_from(self.num_sockets) != Ok(self.socket_fms.len()) {
+            let (fms, sockets) = (self.socket_fms.len(), self.num_sockets);
+            return Err(wrong(format!("socket_fms has {fms} entries for {sockets} sockets; there are up to 8")));
+        }
+        for (slot, fms) in config.socket_fms.iter_mut().zip(&self.socket_fms) {
+            *slot = u32::try_from(fms.0).map_err(|_| wrong("socket_fms has an entry of more than 32 bits"))?;
+        }
+        let first = self.lp_x2apic_ids.first().copied().unwrap_or(0);
+        config.num_lps = self.num_lps;
+        config.num_sockets = self.num_sockets;
+        config.acm_x2apicid = self.acm_x2apicid.unwrap_or(first);
+        config.max_pa = self.max_pa.unwrap_or(52);
+        config.keyid_bits = self.keyid_bits;
+        if config.max_pa > 52 || config.keyid_bits >= config.max_pa {
+            return Err(wrong(format!("{} of {} address bits are KeyID bits", config.keyid_bits, config.max_pa)));
+        }
+        config.private_hkid_min = self.private_hkid_min.0;
+        (config.seamrr_base, config.seamrr_size) = (self.seamrr_base.0, self.seamrr_size.0);
+        config.p_seamldr_size = self.p_seamldr_range_size.map_or(4 << 20, |size| size.0);
+        if !config.seamrr_size.is_power_of_two() || config.p_seamldr_size >= config.seamrr_size {
+            return Err(wrong("seamrr_size is not a power of two with room for P-SEAMLDR's own range"));
+        }
+        if self.p_seamldr_range_base.is_some_and(|base| base.0 != config.p_seamldr_base()) {
+            return Err(wrong("p_seamldr_range_base is not where the last part of the SEAM range begins"));
+        }
+        config.addressable_lps_per_socket = self.addressable_lps_per_socket.unwrap_or(16).clamp(1, 1024);
+        let slots = config.addressable_lps_per_socket.next_power_of_two();
+        config.package_shift = self.pkg_id_shift.unwrap_or(slots.trailing_zeros());
+        config.debug_unlocked = self.debug_unlocked;
+        (config.rdrand_ok, config.rdrand_value) = (self.rdrand.ok, self.rdrand.value.0);
+        config.seamops_capabilities = self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
+        config.seamret_clears_vmcs = self.seamret_clears_vmcs;
+        Ok(config)
+    }
+
+    fn platform_table(&self, config: &Config) -> Result<PSysInfo, DescriptionError> {
+        let mut table = config.platform_table();
+        if let Some(bytes) = &self.mcheck_table_hex {
+            let bytes = bytes.padded(2048).and_then(|bytes| PSysInfo::read_from_bytes(&bytes).ok());
+            table = bytes.ok_or_else(|| wrong("mcheck_table_hex has more than 2048 bytes"))?;
+        }
+        if let Some(cmrs) = &self.cmrs {
+            if cmrs.len() > table.cmrs.len() {
+                return Err(wrong(format!("there are {} CMRs, but should be up to 32", cmrs.len())));
+            }
+            table.cmrs.zero();
+            for (slot, [base, size]) in table.cmrs.iter_mut().zip(cmrs) {
+                *slot = Cmr { base: U64::new(base.0), size: U64::new(size.0) };
+            }
+        }
+        table.smrr2_not_supported |= u8::from(self.smrr2_not_supported);
+        table.tdx_without_integrity |= u8::from(self.tdx_without_integrity);
+        Ok(table)
+    }
+}
+
+impl ModuleDescription {
+    pub(crate) fn build(&self) -> ModuleBuild {
+        let features0 = self.features0.map(|bits| TdxFeatures0::from_bits_retain(bits.0));
+        ModuleBuild {
+            version: TdxVersion { major: self.major, minor: self.minor, update: self.update },
+            internal_version: self.internal,
+            build_date: self.build_date,
+            build_num: self.build_num,
+            module_hv: self.built_module_hv,
+            min_update_hv: self.built_min_update_hv,
+            no_downgrade: self.built_no_downgrade.0 != 0,
+            features0: features0.unwrap_or(ModuleBuild::V1_5_01.features0),
+            ..ModuleBuild::V1_5_01
+        }
+    }
+
+    pub(crate) fn told(&self, config: &Config) -> SysInfo {
+        SysInfo {
+            module_hv: self.sysinfo.module_hv,
+            min_update_hv: self.sysinfo.min_update_hv,
+            no_downgrade: self.sysinfo.no_downgrade.0 != 0,
+            num_handoff_pages: self.sysinfo.num_handoff_pages,
+            tot_num_lps: config.num_lps,
+            num_packages: config.num_sockets,
+        }
+    }
+}
+
+/// A handoff header for the platform's memory.
+pub(crate) fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionError> {
+    let size = u32::try_from(handoff.size.0);
+    Ok(HandoffHeader {
+        valid: u8::try_from(handoff.valid.0).map_err(|_| wrong("a handoff's valid flag has more than 8 bits"))?,
+        reserved: 0,
+        hv: U16::new(handoff.hv),
+        size: U32::new(size.map_err(|_| wrong("a handoff's size has more than 32 bits"))?),
+    })
+}
+
+/// Puts a handoff header, and what lies behind it, into the platform's memory.
+pub(crate) fn put_handoff(platform: &mut Described, handoff: &Handoff) -> Result<(), DescriptionError> {
+    let pages = platform.module().map_or(0, |module| usize::from(module.sysinfo().num_handoff_pages));
+    let area = pages.saturating_add(1).saturating_mul(4096);
+    let filler = match handoff.payload {
+        None => None,
+        Some(Payload::Zero) => Some(vec![0; area]),
+        Some(Payload::Ones) => Some(vec![0xff; area]),
+        Some(Payload::Own) => Some(own_payload(platform)?),
+    };
+    let header = header(handoff)?;
+    let bytes = platform.handoff();
+    for (slot, byte) in bytes.iter_mut().zip(filler.iter().flatten()) {
+        *slot = *byte;
+    }
+    bytes.iter_mut().zip(header.as_bytes()).for_each(|(slot, byte)| *slot = *byte);
+    Ok(())
+}
+
+/// What the platform's module leaves if it is shut down after having been brought up afresh.
+fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
+    let Some(module) = platform.module() else {
+        return Err(wrong("a handoff with the payload \"own\", but no module"));
+    };
+    let (build, told) = (*module.build(), *module.sysinfo());
+    let mut other = platform.clone();
+    let all: Vec<u32> = (0..platform.config().num_lps).collect();
+    other.config_mut().rdrand_ok = true;
+    // Versions that fit, whatever this one was told; the data does not depend on them.
+    let fitting = SysInfo { module_hv: build.module_hv, min_update_hv: build.min_update_hv, ..told };
+    other.put_module(build, fitting, false);
+    bring_up(&mut other, &all, ModuleState::Shutdown)?;
+    Ok(other.handoff().to_vec())
+}
+
+/// One call of the module, which has to succeed.
+fn call(platform: &mut Described, memory: &SparseMemory, lp: u32, regs: SeamcallRegs) -> Result<(), DescriptionError> {
+    let mut out = regs;
+    let result = platform.seamcall(lp, &mut out, memory, &RustCrypto);
+    if result == Ok(()) && out.rax == 0 {
+        return Ok(());
+    }
+    let answer = result.err().map_or_else(|| format!("{:#x}", out.rax), |trap: Trap| format!("{trap:?}"));
+    let leaf = TdxLeaf::from_rax(regs.rax);
+    Err(wrong(format!("the module does not reach its initial state: {leaf:?} on LP {lp} gives {answer}")))
+}
+
+/// Brings a module up with the calls that a host makes: TDMR of 1 GiB at 4 GiB, global KeyID 0x20.
+fn bring_up(platform: &mut Described, lps: &[u32], state: ModuleState) -> Result<(), DescriptionError> {
+    const LIST: u64 = 0x10_0000;
+    const INFO: u64 = 0x10_1000;
+    const TDMR: [u64; 8] = [
+        0x1_0000_0000,
+        0x4000_0000,
+        0x2_0000_0000,
+        0x1000,
+        0x2_0000_1000,
+        0x2000,
+        0x2_0040_0000,
+        0x40_0000,
+    ];
+    if state == ModuleState::SysInitPending {
+        return Ok(());
+    }
+    let leaf = |leaf: TdxLeaf| SeamcallRegs { rax: leaf.0.into(), ..SeamcallRegs::default() };
+    let memory = &SparseMemory::default();
+    let rdrand_ok = std::mem::replace(&mut platform.config_mut().rdrand_ok, true);
+    call(platform, memory, 0, leaf(TdxLeaf::SYS_INIT))?;
+    for lp in lps {
+        call(platform, memory, *lp, leaf(TdxLeaf::SYS_LP_INIT))?;
+    }
+    platform.config_mut().rdrand_ok = rdrand_ok;
+    if state == ModuleState::SysInitDone {
+        return Ok(());
+    }
+    memory.put(LIST, &INFO.to_le_bytes());
+    memory.put(INFO, &TDMR.map(u64::to_le_bytes).concat());
+    call(platform, memory, 0, SeamcallRegs { rcx: LIST, rdx: 1, r8: 0x20, ..leaf(TdxLeaf::SYS_CONFIG) })?;
+    if state == ModuleState::SysConfigDone {
+        return Ok(());
+    }
+    let shift = platform.config().package_shift;
+    let mut packages = std::collections::BTreeSet::new();
+    for lp in 0..platform.config().num_lps {
+        let id = platform.x2apic_id(lp).unwrap_or(0);
+        if packages.insert(id.checked_shr(shift)) {
+            call(platform, memory, lp, leaf(TdxLeaf::SYS_KEY_CONFIG))?;
+        }
+    }
+    if state == ModuleState::Shutdown {
+        let hv = platform.module().map_or(0, |module| module.sysinfo().module_hv);
+        call(platform, memory, 0, SeamcallRegs { rcx: hv.into(), ..leaf(TdxLeaf::SYS_SHUTDOWN) })?;
+    }
+    Ok(())
+}
+
+/// The state with a name.
+pub(crate) fn state_named(name: &str) -> Result<ModuleState, DescriptionError> {
+    let known = ModuleState::ALL.into_iter().find(|(_, known)| *known == name);
+    known.map(|(state, _)| state).ok_or_else(|| {
+        let known = ModuleState::ALL.map(|(_, name)| name).join(", ");
+        wrong(format!("the state of the module is {name:?}, but should be one of {known}"))
+    })
+}
+
+/// Makes the platform, in the state that is described.
+pub(crate) fn platform(
+    description: &PlatformDescription,
+    initial: &Initial,
+) -> Result<Described, DescriptionError> {
+    let config = description.config()?;
+    let seamdb = description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| SeamDb {
+        size: state.size,
+        used: state.used,
+        insert_failures: state.insert_failures,
+    });
+    let memory = seam_memory().map_err(|error| wrong(error.to_string()))?;
+    let mut platform = Platform::new(config, seamdb, memory);
+    platform.set_lps(description.lp_x2apic_ids.iter().copied());
+    *platform.platform_table_mut() = description.platform_table(&config)?;
+    let mut seamextend = SeamExtend::new_zeroed();
+    seamextend.p_seamldr_ready = 1;
+    if let Some(bytes) = &initial.seamextend {
+        let bytes = bytes.padded(136).and_then(|bytes| SeamExtend::read_from_bytes(&bytes).ok());
+        seamextend = bytes.ok_or_else(|| wrong("seamextend has more than 136 bytes"))?;
+    }
+    let told = initial.module.as_ref().map(|module| module.sysinfo).or(initial.module_sysinfo);
+    platform.restore_loader(&LoaderState {
+        seamextend,
+        entered: initial.entered_before,
+        num_remaining_updates: initial.num_remaining_updates,
+        module_range_initialized: initial.module_range_initialized,
+        sysinfo: told.map(|told| ModuleSysInfo {
+            module_hv: told.module_hv,
+            min_update_hv: told.min_update_hv,
+            no_downgrade: u8::from(told.no_downgrade.0 != 0),
+            num_handoff_pages: told.num_handoff_pages,
+            ..ModuleSysInfo::default()
+        }),
+    });
+    if let Some(module) = &initial.module {
+        let state = initial.state.as_deref().map_or(Ok(ModuleState::SysInitPending), state_named)?;
+        platform.put_module(module.build(), module.told(&config), false);
+        bring_up(&mut platform, &initial.lps_initialized, state)?;
+    }
+    if let Some(handoff) = &initial.handoff {
+        put_handoff(&mut platform, handoff)?;
+    }
+    Ok(platform)
+}

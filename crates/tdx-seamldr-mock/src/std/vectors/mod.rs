@@ -1,0 +1,235 @@
+//! Recordings of real firmware, and the model next to them.
+//!
+//! A recording (a "vector") is one line of a `*.jsonl` file: a platform, a state, the host's memory, a list of SEAMCALLs, and
+//! what was observed after each of them. The formats are described beside the recordings, in this crate's folder `vectors`.
+
+pub(crate) mod described;
+mod format;
+mod replay;
+
+pub use described::DescriptionError;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+
+use self::described::{Described, SparseMemory};
+use self::format::{Initial, Piece, PlatformDescription, Vector, Words};
+
+/// What recordings ask for that is not part of the model: what CPUID and MSRs have to be, and what TDH.SYS.INFO and RDALL write.
+const NOT_MODELLED: [&str; 2] = ["cpu-values", "info"];
+
+/// A file with recordings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VectorError {
+    /// A file or a folder cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is no recording.
+    #[error("{}:{line}: {message}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// There are no recordings.
+    #[error("{}: there are no *.jsonl files here with recordings{}", .path.display(), .group.as_ref().map_or_else(String::new, |group| format!(" of the group {group}")))]
+    Empty {
+        /// Where.
+        path: PathBuf,
+        /// Those that were asked for, if not all of them.
+        group: Option<String>,
+    },
+}
+
+/// A field in which the model differs from the recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub field: String,
+    /// What the model has.
+    pub found: String,
+    /// What was recorded.
+    pub expected: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, but was recorded as {}", self.field, self.found, self.expected)
+    }
+}
+
+/// What became of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The model did the same.
+    Passed,
+    /// It did not: at a step, counted from 0, or at the end.
+    Failed {
+        /// The step.
+        step: Option<usize>,
+        /// How it differs.
+        differences: Vec<Difference>,
+    },
+    /// It asks for something that is not part of the model.
+    Skipped {
+        /// What.
+        needs: String,
+    },
+}
+
+/// A recording that was replayed.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// Its name, unique: group and short name.
+    pub name: String,
+    /// The file that it is in.
+    pub path: PathBuf,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What became of it.
+    pub replay: Replay,
+}
+
+impl fmt::Display for Replayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.replay {
+            Replay::Passed => write!(f, "{}: passed", self.name),
+            Replay::Skipped { needs } => write!(f, "{}: skipped, it needs {needs}", self.name),
+            Replay::Failed { step, differences } => {
+                let step = step.map_or_else(|| "the end".to_owned(), |step| format!("step {step}"));
+                write!(f, "{} ({}:{}): failed at {step}", self.name, self.path.display(), self.line)?;
+                differences.iter().try_for_each(|difference| write!(f, "\n    {difference}"))
+            }
+        }
+    }
+}
+
+/// What is read of a line to find out what it is.
+#[derive(Deserialize)]
+struct Head {
+    name: String,
+    group: String,
+    #[serde(default)]
+    needs: Words,
+    initial: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Replays all recordings in the `*.jsonl` files below a folder, or those of one group, and tells `each` about them in order of
+/// files and lines.
+///
+/// # Errors
+///
+/// A file cannot be read, or a line is no recording. What comes after it is not replayed.
+pub fn replay_folder(
+    folder: &Path,
+    group: Option<&str>,
+    mut each: impl FnMut(Replayed),
+) -> Result<(), VectorError> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.sort();
+    let mut any = false;
+    for path in files {
+        let text = std::fs::read_to_string(&path).map_err(|source| VectorError::Io { path: path.clone(), source })?;
+        for (index, text) in text.lines().enumerate() {
+            let line = index.saturating_add(1);
+            let wrong = |message: String| VectorError::Line { path: path.clone(), line, message };
+            let head: Head = parse(text).map_err(wrong)?;
+            if group.is_some_and(|group| group != head.group) {
+                continue;
+            }
+            any = true;
+            let folder = path.parent().unwrap_or(folder);
+            let replay = replay_line(text, &head, folder).map_err(wrong)?;
+            each(Replayed { name: head.name, path: path.clone(), line, replay });
+        }
+    }
+    if any {
+        Ok(())
+    } else {
+        Err(VectorError::Empty { path: folder.to_owned(), group: group.map(str::to_owned) })
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), VectorError> {
+    let error = |source| VectorError::Io { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(error)? {
+        let path = entry.map_err(error)?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "jsonl") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn replay_line(text: &str, head: &Head, folder: &Path) -> Result<Replay, String> {
+    if let Some(needs) = NOT_MODELLED.into_iter().find(|needs| head.needs.contains(needs)) {
+        return Ok(Replay::Skipped { needs: needs.to_owned() });
+    }
+    let mut differences = Vec::new();
+    let failed = if head.initial.contains_key("seamextend") {
+        let vector: Vector<_, _> = parse(text)?;
+        let memory = host_memory(&vector.memory, folder)?;
+        replay::seamldr(&vector, &memory, &mut differences)
+    } else if head.initial.contains_key("module") {
+        let vector: Vector<_, _> = parse(text)?;
+        let memory = host_memory(&vector.memory, folder)?;
+        replay::module(&vector, &memory, &mut differences)
+    } else {
+        return Err("initial has neither the field `seamextend` (P-SEAMLDR) nor `module` (TDX module)".to_owned());
+    };
+    let step = failed.map_err(|error| error.to_string())?;
+    Ok(if differences.is_empty() { Replay::Passed } else { Replay::Failed { step, differences } })
+}
+
+fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> {
+    let memory = SparseMemory::default();
+    for Piece { pa, len, hex, file } in pieces {
+        let bytes = match (hex, file) {
+            (Some(hex), None) => hex.0.clone(),
+            (None, Some(file)) => std::fs::read(folder.join(file)).map_err(|error| format!("{file}: {error}"))?,
+            _ => return Err(format!("the memory at {:#x} has not exactly one of `hex` and `file`", pa.0)),
+        };
+        if bytes.len() > *len {
+            return Err(format!("the memory at {:#x} has {} bytes, but `len` is {len}", pa.0, bytes.len()));
+        }
+        memory.put(pa.0, &bytes);
+    }
+    Ok(memory)
+}
+
+/// A platform in the form of the recordings: their `platform` and `initial`.
+#[derive(Deserialize)]
+struct Description {
+    platform: PlatformDescription,
+    initial: Initial,
+}
+
+/// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings have them. Beside what recordings
+/// have, `platform` may name the generation of P-SEAMLDR (`loader_generation`, e.g. `"newer"`) and the VMCS erratum
+/// (`seamret_clears_vmcs`), and `initial.module` may have `features0`.
+///
+/// # Errors
+///
+/// It is not such an object, or there is no such platform.
+pub fn platform_of_json(text: &str) -> Result<Described, DescriptionError> {
+    let Description { platform, initial } = parse(text).map_err(DescriptionError)?;
+    described::platform(&platform, &initial)
+}
