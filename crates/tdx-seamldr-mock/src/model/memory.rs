@@ -38,6 +38,8 @@ pub struct SeamMemory {
     pub(super) mcheck_table: PSysInfo,
     pub(super) params: SeamldrParams,
     pub(super) sigstruct: SeamSigstruct,
+    /// A page that a module puts together for the host.
+    pub(super) page: [u8; 4096],
     /// What the module knows.
     pub(super) tables: Tables,
     /// The tables have an odd size.

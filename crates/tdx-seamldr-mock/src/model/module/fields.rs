@@ -21,6 +21,8 @@ struct Field {
     /// The first element.
     id: u64,
     elements: usize,
+    /// The elements that make one field, minus one.
+    last_element: u64,
     value: Value,
 }
 
@@ -38,19 +40,19 @@ enum Value {
 }
 
 const fn always(id: u64, value: u64) -> Field {
-    Field { id, elements: 1, value: Value::Always(value) }
+    Field { id, elements: 1, last_element: 0, value: Value::Always(value) }
 }
 
 const fn listed(id: u64, elements: usize, values: &'static [u64], rest: u64) -> Field {
-    Field { id, elements, value: Value::Listed(values, rest) }
+    Field { id, elements, last_element: 0, value: Value::Listed(values, rest) }
 }
 
 const fn read(id: FieldId, value: fn(&View<'_>, usize) -> u64) -> Field {
-    Field { id: id.0, elements: 1, value: Value::Read(value) }
+    Field { id: id.0, elements: 1, last_element: 0, value: Value::Read(value) }
 }
 
 const fn read_each(id: u64, elements: usize, value: fn(&View<'_>, usize) -> u64) -> Field {
-    Field { id, elements, value: Value::Read(value) }
+    Field { id, elements, last_element: 0, value: Value::Read(value) }
 }
 
 const FIELDS: &[Field] = &[
@@ -121,27 +123,30 @@ const FIELDS: &[Field] = &[
         ],
         u64::MAX,
     ),
-    listed(
-        0x9900000300000500,
-        64,
-        &[
-            0x00ff00000fff3fff,
-            0x0000000000000000,
-            0xfffff000ffffc3ff,
-            0xfffffffbffffffff,
-            0xfffff000ffffc3ff,
-            0xfffffffbffffffff,
-            0xfffff000ffffc3ff,
-            0xfffffffbffffffff,
-            0xfffff000ffffc3ff,
-            0x00000007ffffffff,
-        ],
-        0,
-    ),
+    Field {
+        id: 0x9900000300000500,
+        elements: 64,
+        last_element: 1,
+        value: Value::Listed(
+            &[
+                0x00ff00000fff3fff,
+                0x0000000000000000,
+                0xfffff000ffffc3ff,
+                0xfffffffbffffffff,
+                0xfffff000ffffc3ff,
+                0xfffffffbffffffff,
+                0xfffff000ffffc3ff,
+                0xfffffffbffffffff,
+                0xfffff000ffffc3ff,
+                0x00000007ffffffff,
+            ],
+            0,
+        ),
+    },
     always(0x9900000300000600, 0x1180010),
-    Field { id: 0x9900000100000800, elements: 1, value: Value::NumAllowedFms },
+    Field { id: 0x9900000100000800, elements: 1, last_element: 0, value: Value::NumAllowedFms },
     always(0x9900000100000801, 0),
-    Field { id: 0x9900000300000810, elements: 128, value: Value::AllowedFms },
+    Field { id: 0x9900000300000810, elements: 128, last_element: 0, value: Value::AllowedFms },
     // Migration and service TDs.
     always(0xa000000300000000, 0),
     always(0x2000000100000001, 0),
@@ -193,6 +198,13 @@ fn key(id: u64) -> (u8, u64) {
     (id.class(), id.field_code().into())
 }
 
+/// Whether an element is packed behind another one in a list: with the next code, and of the same size.
+pub(super) fn follows(before: u64, id: u64) -> bool {
+    let ((class_before, code_before), (class, code)) = (key(before), key(id));
+    let size = |id: u64| FieldId(id).element_size();
+    class_before == class && code_before.checked_add(1) == Some(code) && size(before) == size(id)
+}
+
 /// Bits of an id that have to be 0.
 const RESERVED: u64 = 1 << 62 | 1 << 55 | 7 << 47 | 0x1fff << 34 | 0xff << 24;
 /// Bits of an id that do not matter when it is the null id: the context.
@@ -204,8 +216,13 @@ pub(super) enum Reading {
     First(u64),
     /// There is no such field.
     None,
-    /// The element's value, and the id of the next one.
-    Element { value: u64, next: u64 },
+    /// The element's value, the id of the next one, and what the field is.
+    Element {
+        value: u64,
+        next: u64,
+        /// The elements that make one field, minus one.
+        last_element: u64,
+    },
 }
 
 /// Reads an element.
@@ -231,7 +248,7 @@ pub(super) fn element(view: &View<'_>, id: u64) -> Result<Reading, Fatal> {
     } else {
         fields.next().map_or(FieldId::NULL.0, |field| field.id)
     };
-    Ok(Reading::Element { value, next })
+    Ok(Reading::Element { value, next, last_element: field.last_element })
 }
 
 #[cfg(test)]

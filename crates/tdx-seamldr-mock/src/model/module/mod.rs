@@ -2,13 +2,14 @@
 
 mod build;
 mod fields;
+mod info;
 mod tdmr;
 
 #[cfg(any(feature = "std", test))]
 pub(crate) use build::Description;
 pub use build::{ModuleBuild, SysInfo};
 
-use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, ShutdownRequest};
+use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfo, ShutdownRequest};
 use tdx_seamldr_core::abi::{TdxFeatures0, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::SeamcallRegs;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -242,6 +243,8 @@ impl TdxModule {
             TdxLeaf::SYS_UPDATE => return self.sys_update(regs, context),
             TdxLeaf::SYS_KEY_CONFIG => return self.sys_key_config(context),
             TdxLeaf::SYS_RD => return self.sys_rd(regs, context),
+            TdxLeaf::SYS_RDALL => return self.sys_rdall(regs, context),
+            TdxLeaf::SYS_INFO => self.sys_info(regs, context),
             TdxLeaf::SYS_LP_INIT => self.sys_lp_init(regs, context),
             TdxLeaf::SYS_CONFIG => self.sys_config(regs, context),
             TdxLeaf::SYS_TDMR_INIT => self.sys_tdmr_init(regs, context),
@@ -339,28 +342,27 @@ impl TdxModule {
         if !contains(&self.lps_initialized, context.lp) {
             return Ok(TdxStatus::SYS_LP_INIT_NOT_DONE);
         }
-        let mut features0 = self.build.features0;
-        if self.capabilities & SEAMVERIFYREPORT == 0 {
-            features0.remove(TdxFeatures0::LOCAL_ATTESTATION);
-        }
-        let view = View {
-            build: &self.build,
-            told: &self.told,
-            platform: &context.memory.mcheck_table,
-            header: handoff::header(&context.memory.handoff),
-            features0,
-        };
+        let view = self.view(&context.memory.mcheck_table, &context.memory.handoff);
         Ok(match fields::element(&view, id)? {
             Reading::None => TdxStatus::METADATA_FIELD_ID_INCORRECT,
             Reading::First(first) => {
                 regs.rdx = first;
                 TdxStatus::METADATA_FIRST_FIELD_ID_IN_CONTEXT
             }
-            Reading::Element { value, next } => {
+            Reading::Element { value, next, .. } => {
                 (regs.r8, regs.rdx) = (value, next);
                 TdxStatus::SUCCESS
             }
         })
+    }
+
+    /// What metadata fields are read from.
+    fn view<'a>(&'a self, platform: &'a PSysInfo, handoff: &[u8]) -> View<'a> {
+        let mut features0 = self.build.features0;
+        if self.capabilities & SEAMVERIFYREPORT == 0 {
+            features0.remove(TdxFeatures0::LOCAL_ATTESTATION);
+        }
+        View { build: &self.build, told: &self.told, platform, header: handoff::header(handoff), features0 }
     }
 
     fn sys_config(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<(), TdxStatus> {
@@ -400,6 +402,8 @@ impl TdxModule {
             }
             info
         };
+        // The KeyID stays even if the regions are not accepted.
+        context.memory.tables.module_hkid = U16::new(hkid);
         tdmr::check(count, info, &context.memory.mcheck_table.cmrs, config.address_limit())?;
         let tables = &mut context.memory.tables;
         for (index, entry) in tables.tdmrs.iter_mut().enumerate().take(count) {
@@ -407,7 +411,6 @@ impl TdxModule {
             (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
         }
         tables.num_tdmrs = U32::new(u32::try_from(count).unwrap_or(u32::MAX));
-        tables.module_hkid = U16::new(hkid);
         if tables.own(hkid, KeyOwner::Module).is_none() {
             return invalid(OperandId::R8);
         }

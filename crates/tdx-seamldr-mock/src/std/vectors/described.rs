@@ -31,12 +31,21 @@ fn wrong(message: impl Into<String>) -> DescriptionError {
 pub(crate) struct SparseMemory {
     pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
     /// What firmware wrote since it was last asked for.
-    writes: RefCell<Vec<(u64, Vec<u8>)>>,
+    writes: RefCell<Vec<HostWrite>>,
+}
+
+/// A write by firmware.
+#[derive(Clone, Debug)]
+pub(crate) struct HostWrite {
+    pub(crate) address: u64,
+    pub(crate) bytes: Vec<u8>,
+    /// There was something else before.
+    pub(crate) changed: bool,
 }
 
 impl SparseMemory {
     /// What firmware wrote, in order.
-    pub(crate) fn take_writes(&self) -> Vec<(u64, Vec<u8>)> {
+    pub(crate) fn take_writes(&self) -> Vec<HostWrite> {
         self.writes.take()
     }
 
@@ -66,8 +75,11 @@ impl PhysMemory for SparseMemory {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) {
+        let mut before = vec![0; bytes.len()];
+        self.read(address, &mut before);
+        let changed = before != bytes;
         self.put(address, bytes);
-        self.writes.borrow_mut().push((address, bytes.to_vec()));
+        self.writes.borrow_mut().push(HostWrite { address, bytes: bytes.to_vec(), changed });
     }
 }
 
@@ -219,7 +231,7 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     let (build, told) = (*module.build(), *module.sysinfo());
     let mut other = platform.clone();
     let all: Vec<u32> = (0..platform.config().num_lps).collect();
-    other.config_mut().rdrand_ok = true;
+    (0..).take_while(|lp| platform.x2apic_id(*lp).is_some()).for_each(|lp| other.restore_lp(lp));
     // Versions that fit, whatever this one was told; the data does not depend on them.
     let fitting = SysInfo { module_hv: build.module_hv, min_update_hv: build.min_update_hv, ..told };
     other.put_module(build, fitting, false);
