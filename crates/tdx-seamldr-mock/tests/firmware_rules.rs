@@ -14,9 +14,7 @@ use support::*;
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfoBuffer, Scenario, SeamSigstruct};
 use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::Policy;
-use tdx_seamldr_core::{
-    InstallRequest, PhysAddr, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap,
-};
+use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
 use tdx_seamldr_mock::model::ModuleState as State;
 use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -300,15 +298,8 @@ fn load_ends_all_tds_and_brings_tdx_back() {
     let platform = boot(SimPlatform::builder().lps(2));
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
     assert_eq!(session(&platform, &lower.build(), Scenario::Load, |_| {}), (SeamldrStatus::SUCCESS, 0));
-    platform.module_state().reset();
-    for lp in 0..2 {
-        TdxModule::new(&platform.lp(lp)).enable_lp(platform.module_state(), lp).unwrap();
-    }
-    let lp = platform.lp(0);
-    assert_eq!(call(&lp, UPDATE, 0, 0).unwrap().0, TdxStatus::SYS_INVALID_HANDOFF.0);
-    // SAFETY: the simulated module does not look at the list.
-    unsafe { TdxModule::new(&lp).sys_config(PhysAddr(0), 1, 0x20, false) }.unwrap();
-    TdxModule::new(&lp).sys_key_config().unwrap();
+    assert_eq!(platform.with_model(|model| model.handoff_header()).valid, 0);
+    platform.bring_up().unwrap();
     let truth = platform.truth();
     assert_eq!((truth.module.unwrap().state, truth.tds_alive), (State::Ready, 0));
     assert_eq!(truth.remaining_updates, 63);
@@ -382,7 +373,9 @@ fn in_state(state: State, all_lps: bool) -> SimPlatform {
         }
     }
     if state == State::SysConfigDone {
-        assert_eq!(call(&platform.lp(0), u64::from(TdxLeaf::SYS_CONFIG.0), 0, 1).unwrap().0, 0);
+        let list = platform.tdmr_list().unwrap();
+        // SAFETY: the list is alive.
+        unsafe { TdxModule::new(&platform.lp(0)).sys_config(list.address(), 1, 0x20, false) }.unwrap();
     }
     platform
 }
@@ -391,6 +384,7 @@ fn in_state(state: State, all_lps: bool) -> SimPlatform {
 fn each_leaf_of_the_module_answers_by_state() {
     use TdxStatus as S;
     const OK: TdxStatus = TdxStatus::SUCCESS;
+    const BAD_R8: TdxStatus = TdxStatus(S::OPERAND_INVALID.0 | OperandId::R8.0 as u64);
     const BAD_RAX: TdxStatus = TdxStatus(S::OPERAND_INVALID.0 | OperandId::RAX.0 as u64);
     let states = [
         (State::SysInitPending, false),
@@ -434,7 +428,7 @@ fn each_leaf_of_the_module_answers_by_state() {
             [
                 S::SYS_CONFIG_NOT_PENDING,
                 S::SYS_CONFIG_NOT_PENDING,
-                OK,
+                BAD_R8,
                 S::SYS_CONFIG_NOT_PENDING,
                 S::SYS_CONFIG_NOT_PENDING,
                 S::SYS_SHUTDOWN,

@@ -107,7 +107,9 @@ impl Lp {
         let msr = u64::from(msr);
         let slots = &mut self.msrs;
         let known = slots.iter().position(|slot| slot.bits != 0 && slot.msr == msr);
-        let Some(index) = known.or_else(|| slots.iter().position(|slot| slot.bits == 0)) else { return false };
+        let Some(index) = known.or_else(|| slots.iter().position(|slot| slot.bits == 0)) else {
+            return false;
+        };
         if let Some(slot) = slots.get_mut(index) {
             *slot = MsrDeviation { msr, bits: slot.bits ^ bits };
         }

@@ -204,7 +204,9 @@ impl Config {
         let seam_end = self.seamrr_base.wrapping_add(self.seamrr_size);
         let regions = [(1 << 20, 2 << 30), (4 << 30, self.seamrr_base), (seam_end, self.address_limit())];
         let sizes = regions.map(|(start, end): (u64, u64)| (start, end.saturating_sub(start)));
-        for (slot, (base, size)) in table.cmrs.iter_mut().zip(sizes.into_iter().filter(|(_, size)| *size != 0)) {
+        for (slot, (base, size)) in
+            table.cmrs.iter_mut().zip(sizes.into_iter().filter(|(_, size)| *size != 0))
+        {
             *slot = Cmr { base: U64::new(base), size: U64::new(size) };
         }
         table
@@ -618,7 +620,12 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.leave(Entered { lp, answer: None, delay: 0 }, regs, memory, crypto)
     }
 
-    fn call_module(&mut self, lp: u32, regs: &mut SeamcallRegs, memory: &dyn PhysMemory) -> Result<(), Fatal> {
+    fn call_module(
+        &mut self,
+        lp: u32,
+        regs: &mut SeamcallRegs,
+        memory: &dyn PhysMemory,
+    ) -> Result<(), Fatal> {
         let others = (0u32..).zip(&self.memory.lps);
         let other_lps_inside = others.filter(|(other, _)| *other != lp).any(|(_, lp)| lp.is_in_module());
         let host = &Tampered { memory, flips: &self.flips };
@@ -683,7 +690,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     fn td_under_way(&mut self, id: TdId, phase: TdPhase) -> Result<&mut Td, TdError> {
         self.hkid_of(id).ok_or(TdError::Gone)?;
         let protected = self.module.as_ref().is_some_and(TdxModule::update_compatibility);
-        let td = self.memory.tds.get_mut(usize::from(id.0)).filter(|td| td.is_present()).ok_or(TdError::Gone)?;
+        let td =
+            self.memory.tds.get_mut(usize::from(id.0)).filter(|td| td.is_present()).ok_or(TdError::Gone)?;
         if td.phase() != phase {
             return Err(TdError::Phase);
         }

@@ -9,9 +9,11 @@ mod test_image;
 #[cfg(feature = "vectors")]
 pub mod vectors;
 
+pub use crate::model::{Answer, Fault, TraceEntry};
 pub use drive::{run_on_threads, run_stepped};
 pub use page_buf::PageBuf;
-pub use crate::model::{Answer, Fault, TraceEntry};
-pub use platform::{BootError, Builder, ModuleTruth, NoRoomForTd, SimLp, SimPlatform, Truth};
+pub use platform::{
+    BootError, Builder, ModuleTruth, NoMemory, NoRoomForTd, SimLp, SimPlatform, TdmrList, Truth,
+};
 pub use released::{released_images, ReleasedImage, RELEASED_IMAGES};
 pub use test_image::{sign, TestImage, TEST_SIGNER};

@@ -390,31 +390,44 @@ impl SimPlatform {
         for lp in &lps {
             seamldr(lp, &lock).install(&request)?;
         }
-        for lp in &lps {
-            TdxModule::new(lp).enable_lp(&self.module_state, lp.lp).map_err(|(_, error)| error)?;
-        }
-        if let Some(lp) = lps.first() {
-            let (list, _info) = self.tdmr_list().ok_or(NoMemory)?;
-            // SAFETY: the list and what it leads to are alive. The simulated module does not touch TDMRs and PAMTs.
-            unsafe { TdxModule::new(lp).sys_config(list.address, 1, 0x20, false) }?;
-        }
-        for lp in &lps {
-            if !self.module_is_ready() {
-                TdxModule::new(lp).sys_key_config()?;
-            }
-        }
-        if !self.module_is_ready() {
-            return Err(BootError::NotReady);
-        }
-        self.module_state().set_ready();
+        self.bring_up()?;
         if let Some(lp) = lps.first() {
             seamldr(lp, &lock).info(lp, &mut SeamldrInfoBuffer::zeroed())?;
         }
         Ok(())
     }
 
-    /// A list of one TDMR, and its description: a gigabyte that no other memory here is in, with PAMTs behind it.
-    fn tdmr_list(&self) -> Option<(HostPage, HostPage)> {
+    /// What a kernel does at boot: initialises the module that was put in place, on all LPs that there are, and gives it memory
+    /// and a key. The module then has no TDs.
+    ///
+    /// # Errors
+    ///
+    /// The module does not become ready.
+    pub fn bring_up(&self) -> Result<(), BootError> {
+        self.module_state().reset();
+        for lp in 0..self.num_lps {
+            let module = self.lp(lp);
+            TdxModule::new(&module).enable_lp(&self.module_state, lp).map_err(|(_, error)| error)?;
+        }
+        let list = self.tdmr_list().ok_or(NoMemory)?;
+        // SAFETY: the list and what it leads to are alive. The simulated module does not touch TDMRs and PAMTs.
+        unsafe { TdxModule::new(&self.lp(0)).sys_config(list.address(), 1, GLOBAL_HKID, false) }?;
+        for lp in 0..self.num_lps {
+            if !self.module_is_ready() {
+                TdxModule::new(&self.lp(lp)).sys_key_config()?;
+            }
+        }
+        if !self.module_is_ready() {
+            return Err(BootError::NotReady);
+        }
+        self.module_state().set_ready();
+        Ok(())
+    }
+
+    /// Memory for TDs, to be given to TDH.SYS.CONFIG: a gigabyte that nothing else here is in, with its PAMTs behind it. `None`
+    /// if the host's memory is full.
+    #[must_use]
+    pub fn tdmr_list(&self) -> Option<TdmrList> {
         const TDMR: u64 = 32 << 30;
         const SIZE: u64 = 1 << 30;
         const PAMT_SIZES: [u64; 3] = [0x1000, 0x2000, 0x40_0000];
@@ -426,7 +439,7 @@ impl SimPlatform {
         });
         let info = self.host_page([TDMR, SIZE].into_iter().chain(pamts))?;
         let list = self.host_page([info.address.0])?;
-        Some((list, info))
+        Some(TdmrList { list, _info: info })
     }
 
     /// A page of the host's memory with these words in it.
@@ -500,7 +513,27 @@ impl SimLp<'_> {
     }
 }
 
+/// The KeyID that the module gets at boot.
+const GLOBAL_HKID: u64 = 0x20;
+
+/// A list of one TDMR in the host's memory.
+#[derive(Debug)]
+pub struct TdmrList {
+    list: HostPage,
+    /// What the list leads to.
+    _info: HostPage,
+}
+
+impl TdmrList {
+    /// Where it lies.
+    #[must_use]
+    pub const fn address(&self) -> PhysAddr {
+        self.list.address
+    }
+}
+
 /// A page of the host's memory that firmware can be told about.
+#[derive(Debug)]
 struct HostPage {
     address: PhysAddr,
     _page: PageBuf,

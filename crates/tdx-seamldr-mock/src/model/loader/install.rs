@@ -7,7 +7,9 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::space::Shortage;
-use super::{handoff, handoff_area, recoverable, unrecoverable, Layout, Loader, LoaderContext, ModuleSysInfo};
+use super::{
+    handoff, handoff_area, recoverable, unrecoverable, Layout, Loader, LoaderContext, ModuleSysInfo,
+};
 use super::{Refusal, PAGE};
 use crate::model::{elf, Config, SvnRule};
 

@@ -389,7 +389,8 @@ impl Loader {
             Ok(()) => {
                 let sigstruct = &context.memory.sigstruct;
                 let sysinfo = SysInfo::new(sigstruct, context.config.num_lps, context.config.num_sockets);
-                *installed = Installed::Module(sysinfo, ModuleBuild::of_image(sigstruct, &context.memory.code));
+                *installed =
+                    Installed::Module(sysinfo, ModuleBuild::of_image(sigstruct, &context.memory.code));
             }
             Err(Refusal::Fatal) => {}
             Err(Refusal::Status { unrecoverable: false, .. }) => self.seamextend = self.snapshot,

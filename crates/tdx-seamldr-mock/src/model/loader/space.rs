@@ -116,7 +116,8 @@ impl Layout {
     /// Whether the page tables can be built in what is left (step 32).
     pub(super) fn shortage(&self, config: &Config) -> Shortage {
         // One page directory and its page tables, for what lies in one place.
-        let local = |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
+        let local =
+            |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
         // The keyhole windows come last. The windows' page tables lie in the lower half and need a third level of their own.
         let last = local(self.keyhole).saturating_add(local(self.keyhole_edit)).saturating_add(1);
         let information_page = local(Region { base: 0, size: PAGE });

@@ -210,7 +210,10 @@ mod tests {
         (sigstruct.svn_major, sigstruct.svn_minor) = (3, 5);
         let mut image = vec![0; 4096];
         let released = ModuleBuild::of_image(&sigstruct, &image);
-        assert_eq!((released.version.to_string().as_str(), released.handoff_form), ("2.0.08", HandoffForm::Connect));
+        assert_eq!(
+            (released.version.to_string().as_str(), released.handoff_form),
+            ("2.0.08", HandoffForm::Connect)
+        );
         let build = ModuleBuild {
             module_hv: 7,
             handoff_form: HandoffForm::Counting,

@@ -108,8 +108,8 @@ const NEEDED_CAPABILITIES: u64 = 1 << 4 | 1 << 5;
 const SEAMVERIFYREPORT: u64 = 1 << 6;
 /// MSRs that have to be the same on all LPs, in the order in which they are compared.
 const COMPARED_MSRS: [u32; 30] = [
-    0xcf, 0x10a, 0xbc, 0xbd, 0x3b, 0xfe, 0x1f2, 0x1f3, 0x1f6, 0x1f7, 0x480, 0x48d, 0x48e, 0x48b, 0x492, 0x48f,
-    0x490, 0x485, 0x48c, 0x486, 0x487, 0x488, 0x489, 0x345, 0x981, 0x982, 0x87, 0x98, 0x99, 0x122,
+    0xcf, 0x10a, 0xbc, 0xbd, 0x3b, 0xfe, 0x1f2, 0x1f3, 0x1f6, 0x1f7, 0x480, 0x48d, 0x48e, 0x48b, 0x492,
+    0x48f, 0x490, 0x485, 0x48c, 0x486, 0x487, 0x488, 0x489, 0x345, 0x981, 0x982, 0x87, 0x98, 0x99, 0x122,
 ];
 /// Packages that the module has room for.
 const MAX_PACKAGES: u32 = 8;
@@ -258,7 +258,11 @@ impl TdxModule {
         self.lock != GlobalLock::Free
     }
 
-    fn sys_init(&mut self, regs: &mut SeamcallRegs, context: &mut CallContext<'_>) -> Result<TdxStatus, Fatal> {
+    fn sys_init(
+        &mut self,
+        regs: &mut SeamcallRegs,
+        context: &mut CallContext<'_>,
+    ) -> Result<TdxStatus, Fatal> {
         let attributes = regs.rcx;
         (regs.rcx, regs.rdx, regs.r8, regs.r9, regs.r10) = (0, 0, 0, 0, 0);
         if self.is_locked() {
@@ -379,10 +383,12 @@ impl TdxModule {
         if !config.is_shared(regs.rcx, ALIGNMENT) {
             return invalid(OperandId::RCX);
         }
-        let Some(count) = usize::try_from(regs.rdx).ok().filter(|count| (1..=MAX_TDMRS).contains(count)) else {
+        let Some(count) = usize::try_from(regs.rdx).ok().filter(|count| (1..=MAX_TDMRS).contains(count))
+        else {
             return invalid(OperandId::RDX);
         };
-        let dynamic_pamt = if self.build.features0.contains(TdxFeatures0::DYNAMIC_PAMT) { 1 << 16 } else { 0 };
+        let dynamic_pamt =
+            if self.build.features0.contains(TdxFeatures0::DYNAMIC_PAMT) { 1 << 16 } else { 0 };
         let hkid = u16::try_from(regs.r8 & !dynamic_pamt).ok();
         let private = config.private_hkid_min..1u64.checked_shl(config.keyid_bits).unwrap_or(0);
         let Some(hkid) = hkid.filter(|hkid| private.contains(&u64::from(*hkid))) else {
@@ -475,7 +481,11 @@ impl TdxModule {
         Ok(())
     }
 
-    fn sys_shutdown(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<TdxStatus, Fatal> {
+    fn sys_shutdown(
+        &mut self,
+        regs: &SeamcallRegs,
+        context: &mut CallContext<'_>,
+    ) -> Result<TdxStatus, Fatal> {
         let (hv, avoid_sensitive) = if self.has_update_compatibility() {
             let avoid = regs.rcx & ShutdownRequest::AVOID_COMPAT_SENSITIVE != 0;
             (regs.rcx & !ShutdownRequest::AVOID_COMPAT_SENSITIVE, avoid)

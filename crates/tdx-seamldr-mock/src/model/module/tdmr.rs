@@ -56,7 +56,7 @@ impl TdmrInfo {
     fn used(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut start = self.base.get();
         let end = self.region().map_or(start, |region| region.end);
-        let gaps = self.reserved().chain([end..end]).map(move |area| {
+        let gaps = self.reserved().chain(core::iter::once(end..end)).map(move |area| {
             let gap = start..area.start;
             start = area.end;
             gap
@@ -135,7 +135,9 @@ pub(super) fn check(
         }
         // PAMTs of the ones before must not lie in this one.
         let used_by_pamt = |other: TdmrInfo| {
-            other.pamts().any(|(pamt, _)| pamt.is_some_and(|pamt| tdmr.used().any(|used| overlap(&used, &pamt))))
+            other
+                .pamts()
+                .any(|(pamt, _)| pamt.is_some_and(|pamt| tdmr.used().any(|used| overlap(&used, &pamt))))
         };
         if (0..index).any(|before| used_by_pamt(info(before))) {
             return Err(detail(TdxStatus::PAMT_OVERLAP));

@@ -107,14 +107,20 @@ impl PlatformDescription {
         let mut config = Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
         let lps = self.lp_x2apic_ids.len();
         if !(1..=crate::model::MAX_LPS).contains(&lps) || self.num_lps == 0 {
-            return Err(wrong(format!("there are {lps} LPs of which {} count, but should be 1 to 1024", self.num_lps)));
+            return Err(wrong(format!(
+                "there are {lps} LPs of which {} count, but should be 1 to 1024",
+                self.num_lps
+            )));
         }
         if self.socket_fms.len() > 8 || usize::try_from(self.num_sockets) != Ok(self.socket_fms.len()) {
             let (fms, sockets) = (self.socket_fms.len(), self.num_sockets);
-            return Err(wrong(format!("socket_fms has {fms} entries for {sockets} sockets; there are up to 8")));
+            return Err(wrong(format!(
+                "socket_fms has {fms} entries for {sockets} sockets; there are up to 8"
+            )));
         }
         for (slot, fms) in config.socket_fms.iter_mut().zip(&self.socket_fms) {
-            *slot = u32::try_from(fms.0).map_err(|_| wrong("socket_fms has an entry of more than 32 bits"))?;
+            *slot =
+                u32::try_from(fms.0).map_err(|_| wrong("socket_fms has an entry of more than 32 bits"))?;
         }
         let first = self.lp_x2apic_ids.first().copied().unwrap_or(0);
         config.num_lps = self.num_lps;
@@ -123,7 +129,10 @@ impl PlatformDescription {
         config.max_pa = self.max_pa.unwrap_or(52);
         config.keyid_bits = self.keyid_bits;
         if config.max_pa > 52 || config.keyid_bits >= config.max_pa {
-            return Err(wrong(format!("{} of {} address bits are KeyID bits", config.keyid_bits, config.max_pa)));
+            return Err(wrong(format!(
+                "{} of {} address bits are KeyID bits",
+                config.keyid_bits, config.max_pa
+            )));
         }
         config.private_hkid_min = self.private_hkid_min.0;
         (config.seamrr_base, config.seamrr_size) = (self.seamrr_base.0, self.seamrr_size.0);
@@ -197,7 +206,8 @@ impl ModuleDescription {
 pub(crate) fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionError> {
     let size = u32::try_from(handoff.size.0);
     Ok(HandoffHeader {
-        valid: u8::try_from(handoff.valid.0).map_err(|_| wrong("a handoff's valid flag has more than 8 bits"))?,
+        valid: u8::try_from(handoff.valid.0)
+            .map_err(|_| wrong("a handoff's valid flag has more than 8 bits"))?,
         reserved: 0,
         hv: U16::new(handoff.hv),
         size: U32::new(size.map_err(|_| wrong("a handoff's size has more than 32 bits"))?),
@@ -240,7 +250,12 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
 }
 
 /// One call of the module, which has to succeed.
-fn call(platform: &mut Described, memory: &SparseMemory, lp: u32, regs: SeamcallRegs) -> Result<(), DescriptionError> {
+fn call(
+    platform: &mut Described,
+    memory: &SparseMemory,
+    lp: u32,
+    regs: SeamcallRegs,
+) -> Result<(), DescriptionError> {
     let mut out = regs;
     let result = platform.seamcall(lp, &mut out, memory, &RustCrypto);
     if result == Ok(()) && out.rax == 0 {
@@ -255,16 +270,8 @@ fn call(platform: &mut Described, memory: &SparseMemory, lp: u32, regs: Seamcall
 fn bring_up(platform: &mut Described, lps: &[u32], state: ModuleState) -> Result<(), DescriptionError> {
     const LIST: u64 = 0x10_0000;
     const INFO: u64 = 0x10_1000;
-    const TDMR: [u64; 8] = [
-        0x1_0000_0000,
-        0x4000_0000,
-        0x2_0000_0000,
-        0x1000,
-        0x2_0000_1000,
-        0x2000,
-        0x2_0040_0000,
-        0x40_0000,
-    ];
+    const TDMR: [u64; 8] =
+        [0x1_0000_0000, 0x4000_0000, 0x2_0000_0000, 0x1000, 0x2_0000_1000, 0x2000, 0x2_0040_0000, 0x40_0000];
     if state == ModuleState::SysInitPending {
         return Ok(());
     }
@@ -315,10 +322,8 @@ pub(crate) fn platform(
     initial: &Initial,
 ) -> Result<Described, DescriptionError> {
     let config = description.config()?;
-    let seamdb = description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| SeamDb {
-        size: state.size,
-        used: state.used,
-        insert_failures: state.insert_failures,
+    let seamdb = description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| {
+        SeamDb { size: state.size, used: state.used, insert_failures: state.insert_failures }
     });
     let memory = seam_memory().map_err(|error| wrong(error.to_string()))?;
     let mut platform = Platform::new(config, seamdb, memory);

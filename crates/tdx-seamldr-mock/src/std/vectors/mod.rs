@@ -141,7 +141,8 @@ pub fn replay_folder(
     files.sort();
     let mut any = false;
     for path in files {
-        let text = std::fs::read_to_string(&path).map_err(|source| VectorError::Io { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| VectorError::Io { path: path.clone(), source })?;
         for (index, text) in text.lines().enumerate() {
             let line = index.saturating_add(1);
             let wrong = |message: String| VectorError::Line { path: path.clone(), line, message };
@@ -193,7 +194,9 @@ fn replay_line(text: &str, head: &Head, folder: &Path) -> Result<Replay, String>
         let memory = host_memory(&vector.memory, folder)?;
         replay::module(&vector, &memory, &mut differences)
     } else {
-        return Err("initial has neither the field `seamextend` (P-SEAMLDR) nor `module` (TDX module)".to_owned());
+        return Err(
+            "initial has neither the field `seamextend` (P-SEAMLDR) nor `module` (TDX module)".to_owned()
+        );
     };
     let step = failed.map_err(|error| error.to_string())?;
     Ok(if differences.is_empty() { Replay::Passed } else { Replay::Failed { step, differences } })
@@ -204,7 +207,9 @@ fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> 
     for Piece { pa, len, hex, file } in pieces {
         let bytes = match (hex, file) {
             (Some(hex), None) => hex.0.clone(),
-            (None, Some(file)) => std::fs::read(folder.join(file)).map_err(|error| format!("{file}: {error}"))?,
+            (None, Some(file)) => {
+                std::fs::read(folder.join(file)).map_err(|error| format!("{file}: {error}"))?
+            }
             _ => return Err(format!("the memory at {:#x} has not exactly one of `hex` and `file`", pa.0)),
         };
         if bytes.len() > *len {

@@ -146,7 +146,11 @@ fn one_call<F: Firmware, A>(
         let last = found.iter().rposition(|write| write.address == pa.0);
         let bytes = last.map(|index| found.remove(index).bytes).unwrap_or_default();
         found.retain(|write| write.address != pa.0);
-        comparison.same_bytes(&format!("memory at {:#x}", pa.0), &bytes, &hex.padded(*len).unwrap_or_default());
+        comparison.same_bytes(
+            &format!("memory at {:#x}", pa.0),
+            &bytes,
+            &hex.padded(*len).unwrap_or_default(),
+        );
     }
     for write in found.iter().filter(|write| write.changed) {
         comparison.same_bytes(&format!("memory at {:#x}", write.address), &write.bytes, &[]);
@@ -383,7 +387,8 @@ pub(super) fn module(
     if let Some(after) = &vector.initial.after {
         module_after(&platform, after, &mut Comparison { differences: &mut *differences });
         if !differences.is_empty() {
-            let stage = DescriptionError(format!("the initial state is not reached: {}", differences.remove(0)));
+            let stage =
+                DescriptionError(format!("the initial state is not reached: {}", differences.remove(0)));
             return Err(stage);
         }
     }
