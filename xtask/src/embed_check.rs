@@ -19,7 +19,7 @@ const MAX_FRAME: u64 = 512;
 const LINUX_TEXT: u64 = 1846;
 
 /// What a kernel has, and the probe only declares.
-const KERNEL_SYMBOLS: [&str; 15] = [
+const KERNEL_SYMBOLS: [&str; 18] = [
     "kernel_seamcall",
     "kernel_spin_lock_irqsave",
     "kernel_spin_unlock_irqrestore",
@@ -29,6 +29,9 @@ const KERNEL_SYMBOLS: [&str; 15] = [
     "kernel_params_page",
     "kernel_vmx_basic",
     "kernel_stop_machine",
+    "kernel_phys_to_virt",
+    "kernel_sha384",
+    "kernel_rsa_verify",
     "memcpy",
     "memmove",
     "memset",
@@ -43,6 +46,13 @@ const PANIC_SYMBOL: &str = "a_panic_can_be_reached";
 
 /// Functions of the probe that have to stay.
 const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
+
+/// Functions of the model's probe that have to stay.
+const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
+
+/// Stack that one function of the simulated platform may take. It stands in for firmware, which has a stack of its own; still it
+/// has to run on a kernel's.
+const MAX_MODEL_FRAME: u64 = 4096;
 
 pub(crate) fn run() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
@@ -59,16 +69,34 @@ pub(crate) fn run() -> Result<()> {
     }
     build.library("tdx_seamldr_core", &root.join("crates/tdx-seamldr-core/src/lib.rs"), &[])?;
     let source = root.join("xtask/embed/probe.rs");
-    let planted = build.link_probe("planted", &source, &["--cfg=plant_a_panic"]);
+    let planted = build.link_probe("planted", &source, &ENTRY_POINTS, &["--cfg=plant_a_panic"]);
     match planted.map_err(|error| error.to_string()) {
         Err(message) if message.contains(PANIC_SYMBOL) => {}
         other => bail!("a planted panic was not found, the check is broken: {other:?}"),
     }
-    let probe = build.link_probe("probe", &source, &[]).with_context(|| {
+    let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
         format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
     })?;
-    report(&probe)
+    let (text, frame) = report(&probe, true)?;
+    println!("core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} bytes");
+    ensure!(frame <= MAX_FRAME, "a stack frame has {frame} bytes, but should have at most {MAX_FRAME}");
+    println!("no panic can be reached; ok");
+
+    // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may panic.
+    build.library("tdx_seamldr_mock", &root.join("crates/tdx-seamldr-mock/src/lib.rs"), &CHECK_CFG)?;
+    let probe = build.link_probe("model", &root.join("xtask/embed/model.rs"), &MODEL_ENTRY_POINTS, &[])?;
+    let (text, frame) = report(&probe, false)?;
+    println!("simulated platform: {text} bytes of text, largest frame {frame} bytes; ok");
+    ensure!(
+        frame <= MAX_MODEL_FRAME,
+        "a stack frame has {frame} bytes, but should have at most {MAX_MODEL_FRAME}"
+    );
+    Ok(())
 }
+
+/// Features that cargo would declare.
+const CHECK_CFG: [&str; 2] =
+    ["--check-cfg=cfg(test)", "--check-cfg=cfg(feature,values(\"std\",\"vectors\"))"];
 
 /// The main source file of each library that the manifest depends on.
 fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
@@ -147,20 +175,27 @@ impl Build {
         Ok(())
     }
 
-    fn link_probe(&self, name: &str, source: &Path, arguments: &[&str]) -> Result<PathBuf> {
+    fn link_probe(
+        &self,
+        name: &str,
+        source: &Path,
+        entry_points: &[&str],
+        arguments: &[&str],
+    ) -> Result<PathBuf> {
         let mut rustc = self.rustc();
         rustc.args(["--crate-type=bin", "--check-cfg=cfg(plant_a_panic)", "--crate-name", name]);
         rustc.args(arguments).arg(source);
         let options =
             ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none"];
-        let needed = ENTRY_POINTS.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
+        let needed = entry_points.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
         // Distinct addresses, so that no two functions are taken for the same.
         let absent = (0x1000..).step_by(16).zip(KERNEL_SYMBOLS);
         let absent = absent.map(|(address, symbol)| format!("-Wl,--defsym={symbol}={address:#x}"));
         for option in options.into_iter().map(String::from).chain(needed).chain(absent) {
             rustc.arg("-C").arg(format!("link-arg={option}"));
         }
-        rustc.args(["-C", "link-arg=-Wl,--entry=probe_install"]);
+        let entry = entry_points.last().context("no entry point")?;
+        rustc.arg("-C").arg(format!("link-arg=-Wl,--entry={entry}"));
         call(&mut rustc)?;
         Ok(self.out.join(name))
     }
@@ -176,21 +211,12 @@ fn call(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Prints sizes, and fails if a stack frame is too large.
-fn report(probe: &Path) -> Result<()> {
+/// Says how many bytes of text there are, and how many the largest stack frame has; with a line for each function if asked for.
+fn report(probe: &Path, details: bool) -> Result<(u64, u64)> {
     let bytes = std::fs::read(probe)?;
     let file = object::File::parse(&*bytes)?;
-    let mut text = 0u64;
-    let mut read_only = 0u64;
-    for section in file.sections() {
-        match section.kind() {
-            object::SectionKind::Text => text = text.saturating_add(section.size()),
-            object::SectionKind::ReadOnlyData | object::SectionKind::ReadOnlyString => {
-                read_only = read_only.saturating_add(section.size());
-            }
-            _ => {}
-        }
-    }
+    let sections = file.sections().filter(|section| section.kind() == object::SectionKind::Text);
+    let text = sections.fold(0u64, |sum, section| sum.saturating_add(section.size()));
     let mut functions: Vec<_> = file
         .symbols()
         .filter(|symbol| symbol.kind() == object::SymbolKind::Text && symbol.size() > 0)
@@ -198,21 +224,18 @@ fn report(probe: &Path) -> Result<()> {
         .collect();
     functions.sort_by(|one, other| other.cmp(one));
     let frames = stack_sizes(&file)?;
-
-    println!("text and stack of each function:");
+    ensure!(!functions.is_empty() && !frames.is_empty(), "no functions found: the check is broken");
+    let largest = frames.values().max().copied().unwrap_or(0);
+    if details {
+        println!("text and stack of each function:");
+    }
     for (size, address, name) in &functions {
         let frame = frames.get(address).copied().unwrap_or(0);
-        println!("{size:6} {frame:5}  {}", short_name(name));
+        if details || frame == largest {
+            println!("{size:6} {frame:5}  {}", short_name(name));
+        }
     }
-    let (largest, at) = frames.iter().map(|(address, frame)| (*frame, *address)).max().unwrap_or((0, 0));
-    let name = functions.iter().find(|(_, address, _)| *address == at).map_or("?", |(.., name)| name);
-    println!("text:          {text} bytes (Linux 7.2's seamldr.o: {LINUX_TEXT})");
-    println!("read-only:     {read_only} bytes");
-    println!("largest frame: {largest} bytes, {}", short_name(name));
-    ensure!(!functions.is_empty() && !frames.is_empty(), "no functions found: the check is broken");
-    ensure!(largest <= MAX_FRAME, "a stack frame has {largest} bytes, but should have at most {MAX_FRAME}");
-    println!("no panic can be reached; ok");
-    Ok(())
+    Ok((text, largest))
 }
 
 /// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes, each with a ULEB128.

@@ -32,8 +32,10 @@ pub fn released_images() -> std::io::Result<Option<Vec<ReleasedImage>>> {
     let mut images = Vec::new();
     collect(Path::new(&folder), &mut images)?;
     if images.is_empty() {
-        let message =
-            format!("{RELEASED_IMAGES} names {}, but there are no images below it", folder.display());
+        let message = format!(
+            "{RELEASED_IMAGES} names {}, but there are no images below it",
+            Path::new(&folder).display()
+        );
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, message));
     }
     images.sort_by(|one, other| one.version.cmp(&other.version));

@@ -152,7 +152,7 @@ pub fn replay_folder(
             }
             any = true;
             let folder = path.parent().unwrap_or(folder);
-            let replay = replay_line(text, &head, folder).map_err(wrong)?;
+            let replay = replay_with_head(text, &head, folder).map_err(wrong)?;
             each(Replayed { name: head.name, path: path.clone(), line, replay });
         }
     }
@@ -180,7 +180,17 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-fn replay_line(text: &str, head: &Head, folder: &Path) -> Result<Replay, String> {
+/// Replays one recording: a line of a file. Paths in it are relative to `folder`.
+///
+/// # Errors
+///
+/// The line is no recording, or a file that it names cannot be read.
+pub fn replay_line(text: &str, folder: &Path) -> Result<Replay, DescriptionError> {
+    let replay = parse(text).and_then(|head| replay_with_head(text, &head, folder));
+    replay.map_err(DescriptionError)
+}
+
+fn replay_with_head(text: &str, head: &Head, folder: &Path) -> Result<Replay, String> {
     if let Some(needs) = NOT_MODELLED.into_iter().find(|needs| head.needs.contains(needs)) {
         return Ok(Replay::Skipped { needs: needs.to_owned() });
     }

@@ -1,0 +1,197 @@
+//! The model next to the recordings of real firmware that the project has.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use tdx_seamldr_mock::vectors::{replay_folder, replay_line, Replay, VectorError};
+
+fn recordings(of: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(of)
+}
+
+/// How many passed, and how many were skipped; the others are printed, and fail the test.
+fn replay_all(of: &str) -> (usize, usize) {
+    let (mut passed, mut skipped, mut failed) = (0, 0, String::new());
+    replay_folder(&recordings(of), None, |replayed| match replayed.replay {
+        Replay::Passed => passed += 1,
+        Replay::Skipped { .. } => skipped += 1,
+        Replay::Failed { .. } => failed += &format!("{replayed}\n"),
+    })
+    .unwrap();
+    assert!(failed.is_empty(), "{failed}");
+    (passed, skipped)
+}
+
+#[test]
+fn p_seamldr_answers_as_recorded() {
+    assert_eq!(replay_all("p-seamldr"), (363, 0));
+}
+
+#[test]
+fn the_tdx_module_answers_as_recorded() {
+    assert_eq!(replay_all("tdx-module"), (323, 65));
+}
+
+/// All values in a JSON value that are not lists or objects, by their paths.
+fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                leaves(field, &format!("{path}/{name}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                leaves(item, &format!("{path}/{index}"), found);
+            }
+        }
+        Value::Null => {}
+        _ => found.push(path.to_owned()),
+    }
+}
+
+/// Something else of the same kind.
+fn changed(value: &Value) -> Value {
+    match value {
+        Value::Bool(flag) => Value::Bool(!flag),
+        Value::Number(number) => Value::from(number.as_u64().unwrap() ^ 1),
+        Value::String(text) if text.starts_with("0x") => {
+            let number = u64::from_str_radix(&text[2..], 16).unwrap();
+            Value::from(format!("{:#x}", number ^ 1))
+        }
+        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() % 2 == 0 => {
+            let first = text.bytes().next().map_or(0, |digit| u8::from(digit == b'0'));
+            Value::from(format!("0{first}{}", text.get(2..).unwrap_or("")))
+        }
+        Value::String(text) => Value::from(if text == "SYS_READY" { "SYS_SHUTDOWN" } else { "SYS_READY" }),
+        _ => unreachable!("not a leaf"),
+    }
+}
+
+/// Recordings, one of every so many, with each of the results in them changed: none of them passes any more. That is, the replay
+/// compares everything.
+fn no_changed_result_passes(of: &str, one_of: usize) {
+    let mut changes = 0;
+    let mut files: Vec<_> =
+        std::fs::read_dir(recordings(of)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    let lines: Vec<String> = files
+        .iter()
+        .flat_map(|path| {
+            std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    for line in lines.iter().step_by(one_of) {
+        let vector: Value = serde_json::from_str(line).unwrap();
+        if replay_line(line, &recordings(of)).unwrap() != Replay::Passed {
+            continue;
+        }
+        let mut paths = Vec::new();
+        for (index, step) in vector["steps"].as_array().unwrap().iter().enumerate() {
+            for part in ["expect", "after"] {
+                leaves(&step[part], &format!("/steps/{index}/{part}"), &mut paths);
+            }
+        }
+        leaves(&vector["final"], "/final", &mut paths);
+        // What is there twice is compared once.
+        paths.retain(|path| !path.starts_with("/final/fields/"));
+        for path in paths.iter().step_by(7) {
+            let mut other = vector.clone();
+            let leaf = other.pointer_mut(path).unwrap();
+            *leaf = changed(leaf);
+            let replay = replay_line(&other.to_string(), &recordings(of));
+            assert!(!matches!(replay, Ok(Replay::Passed)), "{}: {path} is not compared", vector["name"]);
+            changes += 1;
+        }
+    }
+    assert!(changes > 200, "only {changes} changes");
+}
+
+#[test]
+fn every_recorded_result_of_p_seamldr_is_compared() {
+    no_changed_result_passes("p-seamldr", 9);
+}
+
+#[test]
+fn every_recorded_result_of_the_module_is_compared() {
+    no_changed_result_passes("tdx-module", 9);
+}
+
+/// A folder of its own with one file of recordings.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn with(name: &str, lines: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tdx-vectors-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("some.jsonl"), lines).unwrap();
+        Self(path)
+    }
+
+    fn error(&self) -> String {
+        replay_folder(&self.0, None, |_| {}).unwrap_err().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn bad_files_are_told_with_file_and_line() {
+    let text = std::fs::read_to_string(recordings("p-seamldr").join("info.jsonl")).unwrap();
+    let mut lines = text.lines();
+    let (good, other) = (lines.next().unwrap(), lines.next().unwrap());
+    // A recording whose memory is beside it does not do in another folder.
+    let without_files = |line: &str| {
+        let mut vector: Map<String, Value> = serde_json::from_str(line).unwrap();
+        vector["memory"].as_array_mut().unwrap().retain(|piece| piece.get("file").is_none());
+        Value::Object(vector).to_string()
+    };
+    let (good, other) = (without_files(good), without_files(other));
+    assert!(replay_folder(&Folder::with("good", &good).0, None, |_| {}).is_ok());
+    let rows = [
+        ("truncated", other[..other.len() / 2].to_owned(), "EOF while parsing"),
+        ("type", other.replacen("\"num_lps\":", "\"num_lps\":\"two\",\"was\":", 1), "invalid type"),
+        ("missing", other.replacen("\"num_lps\"", "\"lps\"", 1), "missing field `num_lps`"),
+        ("number", other.replacen("\"rax\":\"0x", "\"rax\":\"0y", 1), "a string of \"0x\""),
+        ("unknown", other.replacen("\"expect\":{", "\"expect\":{\"rbp\":0,", 1), "unknown field `rbp`"),
+        (
+            "blob",
+            other
+                .replacen("\"memory\":[", "\"memory\":[{\"pa\":\"0x0\",\"len\":1,\"file\":\"no.bin\"},", 1)
+                .replace("},]", "}]"),
+            "no.bin: ",
+        ),
+        (
+            "kind",
+            other.replacen("\"initial\":{", "\"initial\":{},\"was\":{", 1),
+            "neither the field `seamextend`",
+        ),
+        ("empty line", String::new(), "EOF while parsing"),
+    ];
+    for (name, bad, expected) in rows {
+        let folder = Folder::with(name, &format!("{good}\n{bad}\n{good}\n"));
+        let error = folder.error();
+        assert!(error.contains("some.jsonl:2: ") && error.contains(expected), "{name}: {error}");
+    }
+    let folder = Folder::with("none", "");
+    assert!(matches!(replay_folder(&folder.0, None, |_| {}), Err(VectorError::Empty { .. })));
+    assert!(folder.error().contains("no *.jsonl files"));
+    let nowhere = folder.0.join("nowhere");
+    assert!(matches!(replay_folder(&nowhere, None, |_| {}), Err(VectorError::Io { .. })));
+}
+
+#[test]
+fn one_group_can_be_replayed() {
+    let mut names = Vec::new();
+    replay_folder(&recordings("p-seamldr"), Some("enomem"), |replayed| names.push(replayed.name)).unwrap();
+    assert_eq!(names.len(), 17);
+    assert!(names.iter().all(|name| name.starts_with("enomem/")));
+    let none = replay_folder(&recordings("p-seamldr"), Some("nothing"), |_| {}).unwrap_err();
+    assert!(none.to_string().contains("the group nothing"), "{none}");
+}

@@ -1,0 +1,93 @@
+//! What a kernel or a bare-metal test does with the simulated platform: make one in memory of its own, and call it.
+//!
+//! `cargo xtask embed-check` links this without a standard library and without an allocator. Here a panic may be reached.
+#![no_std]
+#![no_main]
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+
+use tdx_seamldr_core::{Crypto, CryptoUnavailable, SeamcallRegs, Sha384Digest};
+use tdx_seamldr_mock::model::{Config, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory};
+
+extern "C" {
+    fn kernel_phys_to_virt(address: u64) -> *mut u8;
+    fn kernel_sha384(data: *const u8, len: usize, digest: *mut u8) -> i32;
+    fn kernel_rsa_verify(modulus: *const u8, signature: *const u8, digest: *const u8) -> i32;
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+struct Kernel;
+
+impl PhysMemory for Kernel {
+    fn read(&self, address: u64, out: &mut [u8]) {
+        // SAFETY: the probe is never run; a kernel would look the page up.
+        unsafe { core::ptr::copy_nonoverlapping(kernel_phys_to_virt(address), out.as_mut_ptr(), out.len()) }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) {
+        // SAFETY: as in `read`.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), kernel_phys_to_virt(address), bytes.len()) }
+    }
+}
+
+impl Crypto for Kernel {
+    fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
+        let mut digest = [0; 48];
+        for part in parts {
+            // SAFETY: the part is readable, and the digest has 48 bytes.
+            unsafe { kernel_sha384(part.as_ptr(), part.len(), digest.as_mut_ptr()) };
+        }
+        Ok(digest)
+    }
+
+    fn rsa3072_verify(
+        &self,
+        modulus: &[u8; 384],
+        signature: &[u8; 384],
+        digest: &Sha384Digest,
+    ) -> Result<bool, CryptoUnavailable> {
+        // SAFETY: the arrays have the sizes that the function reads.
+        let result = unsafe { kernel_rsa_verify(modulus.as_ptr(), signature.as_ptr(), digest.as_ptr()) };
+        Ok(result == 0)
+    }
+}
+
+/// Something that only one CPU uses.
+struct Alone<T>(UnsafeCell<T>);
+
+// SAFETY: the probe has one CPU.
+unsafe impl<T> Sync for Alone<T> {}
+
+static MEMORY: Alone<SeamMemory> = Alone(UnsafeCell::new(SeamMemory::ZEROED));
+static PLATFORM: Alone<MaybeUninit<Platform<&'static mut SeamMemory>>> =
+    Alone(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// Makes the platform. 0 is success.
+#[no_mangle]
+pub extern "C" fn probe_boot(num_lps: u32) -> i32 {
+    let Ok(config) = Config::new(num_lps, 1, 0x806f8, [0; 48], LoaderProfile::V1_5_00) else { return -22 };
+    let seamdb = SeamDb { size: 64, used: 0, insert_failures: 0 };
+    // SAFETY: called once, before anything else, on one CPU.
+    unsafe {
+        let memory = &mut *MEMORY.0.get();
+        (*PLATFORM.0.get()).write(Platform::new(config, seamdb, memory));
+    }
+    0
+}
+
+/// One SEAMCALL.
+///
+/// # Safety
+///
+/// `probe_boot` was called, and `regs` leads to registers.
+#[no_mangle]
+pub unsafe extern "C" fn probe_seamcall(lp: u32, regs: *mut SeamcallRegs) -> u32 {
+    // SAFETY: the caller's.
+    let (platform, regs) = unsafe { ((*PLATFORM.0.get()).assume_init_mut(), &mut *regs) };
+    platform.seamcall(lp, regs, &Kernel, &Kernel).map_or(1, |()| 0)
+}
