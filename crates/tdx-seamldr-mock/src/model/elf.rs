@@ -1,7 +1,6 @@
 //! Relocation of a module's image in place, as P-SEAMLDR does it.
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::FromBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// ELF64 file header.
@@ -112,6 +111,9 @@ fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Opt
     Some(())
 }
 
-fn read<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(image: &[u8], at: u64) -> Option<T> {
+fn read<T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
+    image: &[u8],
+    at: u64,
+) -> Option<T> {
     T::read_from_prefix(image.get(usize::try_from(at).ok()?..)?).ok().map(|(value, _)| value)
 }

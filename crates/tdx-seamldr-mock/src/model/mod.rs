@@ -25,6 +25,9 @@ pub use profile::{LoaderProfile, SvnRule};
 pub use td::{Td, TdError, TdId, TdPhase, MAX_TDS};
 pub use trace::TraceEntry;
 
+#[doc = include_str!("rules.md")]
+pub mod rules {}
+
 use tdx_seamldr_core::abi::{OperandId, TdxStatus};
 
 /// A SEAMCALL came to an end that is no return: firmware hit a fatal error, and takes SEAM mode with it.

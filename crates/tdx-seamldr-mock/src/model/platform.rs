@@ -626,12 +626,10 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         regs: &mut SeamcallRegs,
         memory: &dyn PhysMemory,
     ) -> Result<(), Fatal> {
-        let others = (0u32..).zip(&self.memory.lps);
-        let other_lps_inside = others.filter(|(other, _)| *other != lp).any(|(_, lp)| lp.is_in_module());
         let host = &Tampered { memory, flips: &self.flips };
         let (config, memory) = (&mut self.config, &mut *self.memory);
         let module = self.module.as_mut().ok_or(Fatal)?;
-        module.call(regs, CallContext { lp, config, host, memory, other_lps_inside })
+        module.call(regs, CallContext { lp, config, host, memory })
     }
 
     /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one more.

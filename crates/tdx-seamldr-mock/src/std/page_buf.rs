@@ -1,7 +1,7 @@
 //! Bytes on a 4 KiB boundary.
 
 use tdx_seamldr_core::abi::{SeamldrParams, PAGE_SIZE};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromZeros as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -56,12 +56,15 @@ impl Loader {
         // From here on the old module is gone.
         self.module_range_initialized = true;
         self.sysinfo = None;
-        context.memory.code.fill(0);
+        // What lies behind the last image is zero already.
+        context.memory.code.get_mut(..self.code_used).unwrap_or_default().fill(0);
+        self.code_used = 0;
         match layout.shortage(context.config) {
             Shortage::None => {}
             Shortage::Reported => return Err(unrecoverable(SeamldrStatus::ENOMEM)), // 32
             Shortage::Fatal => return Err(Refusal::Fatal),
         }
+        self.code_used = size;
         let image = context.memory.code.get_mut(..size).unwrap_or_default();
         for (page, address) in image.chunks_exact_mut(PAGE_SIZE).zip(&context.memory.params.module_page_pa) {
             context.host.read(address.get(), page);

@@ -3,7 +3,7 @@
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxFeatures0};
 use tdx_seamldr_core::TdxVersion;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::FromBytes;
+use zerocopy::FromBytes as _;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::model::HandoffForm;

@@ -3,7 +3,7 @@
 use tdx_seamldr_core::abi::{FieldId, OperandId, TdxStatus};
 use tdx_seamldr_core::SeamcallRegs;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromZeros as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::fields::{self, Reading};

@@ -85,7 +85,6 @@ pub(super) struct CallContext<'a> {
     pub(super) config: &'a mut Config,
     pub(super) host: &'a dyn PhysMemory,
     pub(super) memory: &'a mut SeamMemory,
-    pub(super) other_lps_inside: bool,
 }
 
 impl CallContext<'_> {
@@ -95,6 +94,12 @@ impl CallContext<'_> {
 
     fn msrs(&self) -> MsrDeviations {
         self.this_lp().map_or_else(MsrDeviations::default, |lp| lp.msrs)
+    }
+
+    /// Whether another LP is inside the module, counted or not.
+    fn others_are_inside(&self) -> bool {
+        let others = (0u32..).zip(&self.memory.lps).filter(|(lp, _)| *lp != self.lp);
+        others.map(|(_, lp)| lp).any(super::lp::Lp::is_in_module)
     }
 
     fn this_lp(&self) -> Option<&super::lp::Lp> {
@@ -497,7 +502,7 @@ impl TdxModule {
         let Some(hv) = hv.filter(|hv| !self.told.no_downgrade || *hv == highest) else {
             return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::RCX));
         };
-        if self.is_locked() || context.other_lps_inside {
+        if self.is_locked() || context.others_are_inside() {
             return Ok(TdxStatus::SYS_BUSY);
         }
         let tables = &context.memory.tables;

@@ -1,0 +1,117 @@
+//! How fast the simulated platform is: single calls, and a whole update next to the cryptography in it.
+#![allow(missing_docs)] // `criterion_group` makes a public function
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::hint::black_box;
+
+use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, TdxLeaf, INTEL_VENDOR_ID};
+use tdx_seamldr_core::update::{Options, Update};
+use tdx_seamldr_core::{Crypto, InstallRequest, SeamcallRegs, TdxImage};
+use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory};
+use tdx_seamldr_mock::{run_stepped, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_verify::RustCrypto;
+
+/// A host without memory.
+struct Nothing;
+
+impl PhysMemory for Nothing {
+    fn read(&self, _: u64, out: &mut [u8]) {
+        out.fill(0);
+    }
+
+    fn write(&self, _: u64, _: &[u8]) {}
+}
+
+const LPS: u32 = 1024;
+
+/// A platform of 1,024 LPs, and its state.
+fn platform() -> (Platform<Box<SeamMemory>>, LoaderState) {
+    let memory = zerocopy::FromZeros::new_box_zeroed().unwrap();
+    let config = Config::new(LPS, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).unwrap();
+    let platform = Platform::new(config, SeamDb { size: 64, used: 0, insert_failures: 0 }, memory);
+    let state = LoaderState {
+        seamextend: *platform.loader().seamextend(),
+        entered: true,
+        num_remaining_updates: 64,
+        module_range_initialized: true,
+        sysinfo: None,
+    };
+    (platform, state)
+}
+
+/// SEAMCALLs that complete nothing: INSTALL on all LPs but one, INFO, and calls that the module turns down.
+fn calls(c: &mut Criterion) {
+    let mut group = c.benchmark_group("calls");
+    group.throughput(Throughput::Elements(u64::from(LPS) - 1));
+    let call = |platform: &mut Platform<Box<SeamMemory>>, lp: u32, rax: u64| {
+        let mut regs = SeamcallRegs { rax, rcx: 0x1000, ..SeamcallRegs::default() };
+        platform.seamcall(lp, &mut regs, &Nothing, &RustCrypto).map(|()| regs.rax)
+    };
+    let (mut model, state) = platform();
+    group.bench_function("SEAMLDR.INSTALL, not the last", |b| {
+        b.iter(|| {
+            model.restore_loader(&state);
+            for lp in 0..LPS - 1 {
+                assert_eq!(call(&mut model, lp, SeamldrLeaf::Install.rax()), Ok(0));
+            }
+        });
+    });
+    group.bench_function("SEAMLDR.INFO", |b| {
+        b.iter(|| {
+            for lp in 0..LPS - 1 {
+                assert_eq!(call(&mut model, lp, SeamldrLeaf::Info.rax()), Ok(0));
+            }
+        });
+    });
+    let image = TestImage::default().build();
+    let sim = SimPlatform::builder().lps(1).boot(&TdxImage::parse(image.as_bytes()).unwrap()).unwrap();
+    group.bench_function("TDH.SYS.RD", |b| {
+        sim.with_model(|model| {
+            let rd = u64::from(TdxLeaf::SYS_RD.0);
+            b.iter(|| {
+                for _ in 0..LPS - 1 {
+                    let mut regs =
+                        SeamcallRegs { rax: rd, rdx: 0x0800000200000000, ..SeamcallRegs::default() };
+                    model.seamcall(0, &mut regs, &Nothing, &RustCrypto).unwrap();
+                    assert_eq!(regs.r8, u64::from(INTEL_VENDOR_ID));
+                }
+            });
+        });
+    });
+    group.finish();
+}
+
+/// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a signature.
+fn update(c: &mut Criterion) {
+    let mut group = c.benchmark_group("update");
+    let images =
+        [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
+    let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()).unwrap());
+    let platform = SimPlatform::builder().lps(8).seamdb_size(u32::MAX).boot(&old).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    group.bench_function("8 LPs, 32 KiB", |b| {
+        b.iter(|| {
+            let request =
+                InstallRequest::build(params.as_params(), &new, Scenario::Update, &platform.lp(0)).unwrap();
+            let update = Update::new(request, platform.module_state(), Options::default(), 8).unwrap();
+            assert!(run_stepped(&platform, &update, 1).is_updated());
+            platform.clear_trace();
+        });
+    });
+    let sigstruct = new.sigstruct();
+    group.bench_function("its RSA and SHA-384", |b| {
+        b.iter(|| {
+            let signer = RustCrypto.sha384(&[&sigstruct.modulus]).unwrap();
+            let signed = RustCrypto.sha384(&sigstruct.signed_parts()).unwrap();
+            let module = RustCrypto.sha384(&[new.module()]).unwrap();
+            let valid = RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &signed).unwrap();
+            assert!(valid && signer == TEST_SIGNER && module == sigstruct.seamhash);
+            black_box((signer, module))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, calls, update);
+criterion_main!(benches);
