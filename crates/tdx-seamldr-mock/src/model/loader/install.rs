@@ -153,7 +153,7 @@ impl Loader {
             && sigstruct.size.get() == 0x200
             && usize::try_from(sigstruct.cpuid_table_size.get()).is_ok_and(|count| count <= MAX_CPUID_ENTRIES)
             && sigstruct.exponent.get() == 0x10001; // 17
-        let consistent = sigstruct.min_update_hv.get() <= sigstruct.module_hv.get()
+        let consistent = (!profile.preserves_tds || sigstruct.min_update_hv.get() <= sigstruct.module_hv.get())
             && (!profile.relocates || gdt % 4096 == 0 && (gdt == 0) == (fault == 0)); // 18
         if !well_formed
             || !consistent
