@@ -1,6 +1,6 @@
 //! What software remembers about the TDX module: which steps of its initialisation are done, and on which LPs.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Who does TDH.SYS.INIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ const READY: u32 = 3;
 #[derive(Debug)]
 pub struct ModuleState<T: ?Sized = [AtomicU64]> {
     phase: AtomicU32,
+    handoff_pending: AtomicBool,
     lp_initialized: T,
 }
 
@@ -43,7 +44,11 @@ impl<const WORDS: usize> ModuleState<[AtomicU64; WORDS]> {
     /// The state of a module that is not initialised.
     #[must_use]
     pub const fn new() -> Self {
-        Self { phase: AtomicU32::new(DOWN), lp_initialized: [const { AtomicU64::new(0) }; WORDS] }
+        Self {
+            phase: AtomicU32::new(DOWN),
+            handoff_pending: AtomicBool::new(false),
+            lp_initialized: [const { AtomicU64::new(0) }; WORDS],
+        }
     }
 }
 
@@ -105,6 +110,18 @@ impl ModuleState {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.phase.load(Ordering::Acquire) == READY
+    }
+
+    /// Remembers that the old module has left handoff data that nobody has taken, or that this is over.
+    pub fn set_handoff_pending(&self, pending: bool) {
+        self.handoff_pending.store(pending, Ordering::Release);
+    }
+
+    /// Whether there is handoff data, as far as the updates in this boot have seen: an update that was not completed can be
+    /// [resumed](crate::update::Update::resume).
+    #[must_use]
+    pub fn is_handoff_pending(&self) -> bool {
+        self.handoff_pending.load(Ordering::Acquire)
     }
 
     fn slot(&self, lp: u32) -> Option<(&AtomicU64, u64)> {

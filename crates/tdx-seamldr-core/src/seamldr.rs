@@ -161,11 +161,8 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     ///
     /// As for [`SeamcallBackend::seamcall`].
     pub unsafe fn seamldr_call(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        let held = self.lock.acquire();
         // SAFETY: the caller holds the same contract.
-        let result = unsafe { self.backend.seamcall(regs) };
-        self.lock.release(held);
-        result
+        self.exclusively(|| unsafe { self.backend.seamcall(regs) })
     }
 
     /// SEAMLDR.INFO: describes the loader and the module it runs. It also makes P-SEAMLDR count the remaining updates
@@ -204,6 +201,19 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     ///
     /// See [`InstallError`].
     pub fn install(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
+        self.exclusively(|| self.install_with_lock_held(request))
+    }
+
+    /// Something that no other LP comes in between of.
+    pub(crate) fn exclusively<R>(&self, work: impl FnOnce() -> R) -> R {
+        let held = self.lock.acquire();
+        let result = work();
+        self.lock.release(held);
+        result
+    }
+
+    /// [`install`](Self::install), inside of [`exclusively`](Self::exclusively).
+    pub(crate) fn install_with_lock_held(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
         let mut regs = SeamcallRegs {
             rax: SeamldrLeaf::Install.rax(),
             rcx: request.params().get().0,
@@ -211,7 +221,7 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
         };
         // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an `InstallRequest` names. It was built
         // from shared borrows of all of them, which it keeps alive, with addresses that the `Host` vouches for.
-        unsafe { self.seamldr_call(&mut regs) }.map_err(InstallError::Trap)?;
+        unsafe { self.backend.seamcall(&mut regs) }.map_err(InstallError::Trap)?;
         match SeamldrStatus(regs.rax) {
             status if status.is_success() => Ok(()),
             status => Err(InstallError::Refused { status, rdx: regs.rdx }),

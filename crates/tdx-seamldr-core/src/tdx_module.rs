@@ -135,7 +135,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     #[inline(never)]
     fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
         let mut regs = SeamcallRegs::default();
-        // SAFETY: the private callers pass no leaf that takes an address.
+        // SAFETY: the private callers pass no leaf that takes an address, but for one that is misaligned and so refused.
         let status =
             unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, ..Default::default() }) }?;
         Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
@@ -276,6 +276,12 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     /// The instruction failed or the module refused.
     pub fn sys_disable(&self) -> Result<(), TdxError> {
         self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
+    }
+
+    /// A call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's. A module that is ready says
+    /// OPERAND_INVALID; others SYS_NOT_READY or SYS_SHUTDOWN.
+    pub(crate) fn state_of_readiness(&self) -> Result<(), TdxError> {
+        self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0).map(drop)
     }
 
     /// TDH.SYS.CONFIG: configures a module that was loaded afresh.

@@ -12,11 +12,16 @@
 //! The last LP to acknowledge a stage moves everybody on. The first failure stops everybody before the next stage, and
 //! [`Update::outcome`] says what became of the TDs. Nothing is shut down before every LP has arrived.
 
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU32, Ordering};
+}
 mod outcome;
+mod record;
+mod recover;
 mod rendezvous;
 mod run;
 mod stage;
 
 pub use outcome::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule, TdFate};
-pub use run::{Cpu, Options, Progress, Update, UpdateError, MAX_LPS};
+pub use run::{Cpu, Options, Progress, Update, UpdateError, MAX_FALLBACKS, MAX_LPS};
 pub use stage::Stage;

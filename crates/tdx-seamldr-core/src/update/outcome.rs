@@ -2,8 +2,10 @@
 
 use core::fmt;
 
+use super::recover::{classify, Class};
+use super::run::Kind;
 use super::Stage;
-use crate::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use crate::abi::{SeamldrLeaf, SeamldrStatus, SensitiveReason, TdxLeaf, TdxStatus};
 use crate::{TdxVersion, Trap};
 
 /// A call that can fail during an update.
@@ -40,6 +42,10 @@ pub enum FailureCause {
     UnknownLp,
     /// This LP waited for the others until its host said that it was enough.
     GaveUp,
+    /// A module is ready and has TDs, which resuming or loading would end.
+    StillReady,
+    /// All LPs that take part are in the INSTALL session, and it waits for more.
+    LpsMissing,
     /// The instruction failed.
     Trap(Call, Trap),
     /// The TDX module refused.
@@ -60,6 +66,8 @@ impl fmt::Display for FailureCause {
         match self {
             Self::UnknownLp => f.write_str("its number is out of the range of possible LPs"),
             Self::GaveUp => f.write_str("it waited in vain for another LP"),
+            Self::StillReady => f.write_str("a TDX module is ready and has TDs that must not be touched"),
+            Self::LpsMissing => f.write_str("the platform has more LPs than take part: bring all of them online"),
             Self::Trap(call, trap) => write!(f, "{call}: {trap}"),
             Self::Tdx(leaf, status) => write!(f, "{leaf:?}: {status}"),
             Self::Seamldr { leaf, status, rdx } => write!(f, "{}: {status}, RDX {rdx}", leaf.name()),
@@ -84,12 +92,30 @@ impl fmt::Display for Failure {
     }
 }
 
+impl FailureCause {
+    /// A word for it that does not change from release to release: the name of the status or trap, or what else happened.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownLp => "unknown-lp",
+            Self::GaveUp => "gave-up",
+            Self::StillReady => "still-ready",
+            Self::LpsMissing => "lps-missing",
+            Self::Trap(_, Trap::VmFailInvalid) => "VMFAILINVALID",
+            Self::Trap(_, Trap::GeneralProtection) => "GP",
+            Self::Trap(_, Trap::UndefinedOpcode) => "UD",
+            Self::Tdx(_, status) => status.name().unwrap_or("unknown-status"),
+            Self::Seamldr { status, .. } => status.name().unwrap_or("unknown-status"),
+        }
+    }
+}
+
 /// What became of the TDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TdFate {
     /// Nothing was shut down: they run as before.
     NeverAtRisk,
-    /// They run under the new module.
+    /// They run under the module that has taken them over.
     Preserved,
     /// They stand still, and the handoff data is intact: they live on if a module takes it over in this boot.
     Held,
@@ -108,7 +134,7 @@ pub enum RunningModule {
     OldShutDown,
     /// The new one, which has not taken the handoff data over.
     NewNotReady,
-    /// The new one.
+    /// The one that [`Outcome::image`] names.
     New,
     /// None: an INSTALL session is open and waits for LPs.
     SessionOpen,
@@ -123,13 +149,19 @@ pub enum NextStep {
     Nothing,
     /// The same update again, once the reason has been dealt with. No harm is done.
     Retry,
-    /// An INSTALL session for an update, with this image or another one, by every LP of the platform.
+    /// The same update again in a while: the operations that it must not come in between of have ended then. No harm is done.
+    RetryLater,
+    /// [`Update::resume`](super::Update::resume), with this image or another one, by every LP of the platform.
     InstallAgain,
-    /// SEAMLDR.INSTALL by those LPs of the platform that have not called in the session that is open, and after that the
-    /// rest of the update. LPs that have called get EBADCALL until then.
+    /// [`Update::resume`](super::Update::resume), with those LPs of the platform, too, that have not called SEAMLDR.INSTALL in the
+    /// session that is open.
     CompleteSession,
-    /// An INSTALL session that loads a module afresh. It brings TDX back, without the TDs.
+    /// [`Update::finish`](super::Update::finish): the module is in place, and what kept it from coming up may have passed.
+    Finish,
+    /// [`Update::load`](super::Update::load): TDX comes back, without the TDs.
     Load,
+    /// TDH.SYS.CONFIG and what follows it at boot: the module was loaded afresh.
+    Configure,
     /// A reboot.
     Reboot,
 }
@@ -145,10 +177,16 @@ pub struct Outcome {
     pub next: NextStep,
     /// The new module's version; `None` also if it could not be read.
     pub version: Option<TdxVersion>,
-    /// The first failure, if there was one.
+    /// The image that was installed last, or was to be: 0 for the update's own, 1 for the first to fall back on, and so on.
+    pub image: u8,
+    /// The first failure, if there was one. What followed may have overcome it.
     pub failure: Option<Failure>,
+    /// The failure that ended the update; `None` if none did.
+    pub last_failure: Option<Failure>,
     /// The stage in which the update ended.
     pub stage: Stage,
+    /// How many rounds there were: 1, and 1 more for each failure that was dealt with.
+    pub rounds: u32,
     /// How many LPs took part.
     pub lps: u32,
     /// How many of them had finished the stage in which the update ended.
@@ -156,10 +194,25 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the new module runs and the TDs with it.
+    /// Whether the update's own image runs and the TDs with it.
     #[must_use]
     pub const fn is_updated(&self) -> bool {
+        self.tds_live_on() && self.image == 0
+    }
+
+    /// Whether the TDs run under a module that has taken them over, be it the update's own or one to fall back on.
+    #[must_use]
+    pub const fn tds_live_on(&self) -> bool {
         matches!(self.tds, TdFate::Preserved)
+    }
+
+    /// Why and how often the old module refused to shut down because an update would come in between of something.
+    #[must_use]
+    pub fn sensitive(&self) -> Option<(SensitiveReason, u16)> {
+        match self.last_failure?.cause {
+            FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, status) => status.sensitive(),
+            _ => None,
+        }
     }
 
     /// How many LPs finished this stage.
@@ -172,10 +225,11 @@ impl Outcome {
         }
     }
 
-    /// A word for it that does not change from release to release: `updated`, `refused`, `held`, `lost` or `unknown`.
+    /// A word for it that does not change from release to release: `updated`, `fallback`, `refused`, `held`, `lost` or `unknown`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.tds {
+            TdFate::Preserved if self.image != 0 => "fallback",
             TdFate::Preserved => "updated",
             TdFate::NeverAtRisk => "refused",
             TdFate::Held => "held",
@@ -189,6 +243,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.tds {
             TdFate::NeverAtRisk => "not updated; nothing was shut down and the TDs run as before",
+            TdFate::Preserved if self.image != 0 => "not updated; the TDs live on under a module to fall back on",
             TdFate::Preserved => "updated; the TDs live on",
             TdFate::Held => "not updated; the TDs stand still, but their handoff data is intact",
             TdFate::Lost => "not updated; the TDs are lost",
@@ -200,9 +255,15 @@ impl fmt::Display for Outcome {
         if let Some(failure) = self.failure {
             write!(f, "; {failure}")?;
         }
+        if let Some(last) = self.last_failure.filter(|last| self.failure != Some(*last)) {
+            write!(f, "; in the end {last}")?;
+        }
         f.write_str(match self.next {
             NextStep::Nothing => "",
             NextStep::Retry => "; it may be tried again",
+            NextStep::RetryLater => "; it may be tried again in a while",
+            NextStep::Finish => "; next: let the module that is in place come up",
+            NextStep::Configure => "; next: configure the module that was loaded, as at boot",
             NextStep::InstallAgain => "; next: install a module again, on every LP",
             NextStep::CompleteSession => "; next: let the LPs that have not called SEAMLDR.INSTALL call it",
             NextStep::Load => "; next: load a module afresh, to have TDX again",
@@ -211,7 +272,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What happened on the way, whichever failure came first: LPs may still be inside a call when another one fails.
+/// What happened on the way, whichever failure came last: LPs may still be inside a call when another one gives up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Milestones(pub(super) u32);
 
@@ -220,61 +281,129 @@ impl Milestones {
     pub(super) const SHUT_DOWN: u32 = 1;
     /// SEAMLDR.INSTALL failed with RDX other than 0: the old module is gone, and the handoff data with it.
     pub(super) const HANDOFF_LOST: u32 = 1 << 1;
-    /// TDH.SYS.UPDATE failed with VMfailInvalid: the module was entered and never came back.
-    pub(super) const UPDATE_UNANSWERED: u32 = 1 << 2;
+    /// A session of INSTALL has put a module in place.
+    pub(super) const INSTALLED: u32 = 1 << 2;
     /// TDH.SYS.UPDATE succeeded.
     pub(super) const UPDATED: u32 = 1 << 3;
-    /// SEAMLDR.INSTALL gave an answer that only the last LP of a session hears, with RDX 0.
-    pub(super) const SESSION_REFUSED: u32 = 1 << 4;
 
-    const fn has(self, milestone: u32) -> bool {
+    pub(super) const fn has(self, milestone: u32) -> bool {
         self.0 & milestone != 0
     }
 }
 
-/// What the way of an update means for TDs, module and what comes next. `finished` of `lps` LPs have finished `stage`.
-pub(super) fn consequences(
-    failure: Option<&Failure>,
-    reached: Milestones,
-    stage: Stage,
-    finished: u32,
-    lps: u32,
-) -> (TdFate, RunningModule, NextStep) {
+/// What an update that goes on from somewhere has found there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A module that has been shut down.
+    ShutDown,
+    /// A module that has not come up.
+    NotReady,
+    /// Nothing that can be called: no module, or an INSTALL session is open.
+    Nothing,
+}
+
+impl Found {
+    pub(super) const fn milestone(self) -> u32 {
+        match self {
+            Self::ShutDown => 1 << 4,
+            Self::NotReady => 1 << 5,
+            Self::Nothing => 1 << 6,
+        }
+    }
+
+    fn of(reached: Milestones) -> Self {
+        let all = [Self::ShutDown, Self::NotReady];
+        all.into_iter().find(|found| reached.has(found.milestone())).unwrap_or(Self::Nothing)
+    }
+}
+
+/// How an update stands.
+pub(super) struct Situation {
+    pub(super) kind: Kind,
+    /// What ended it.
+    pub(super) last: Option<FailureCause>,
+    pub(super) reached: Milestones,
+    pub(super) stage: Stage,
+    /// LPs are in an INSTALL session.
+    pub(super) is_session_open: bool,
+    /// The old module has left handoff data, and nobody has taken it.
+    pub(super) is_handoff_pending: bool,
+}
+
+/// What the way of an update means for TDs, module and what comes next.
+pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
+    let Situation { kind, last, reached, stage, is_session_open, is_handoff_pending } = *situation;
     if reached.has(Milestones::UPDATED) {
         return (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
     }
     if reached.has(Milestones::HANDOFF_LOST) {
         return (TdFate::Lost, RunningModule::Nothing, NextStep::Load);
     }
-    if reached.has(Milestones::UPDATE_UNANSWERED) {
-        return (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot);
+    if last == Some(FailureCause::StillReady) {
+        return (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
     }
-    let cause = failure.map(|failure| failure.cause);
-    if !reached.has(Milestones::SHUT_DOWN) {
-        return before_shutdown(cause);
+    if kind == Kind::Update && !reached.has(Milestones::SHUT_DOWN) {
+        return before_shutdown(last);
     }
-    let running = match (stage, cause) {
-        (Stage::Start | Stage::Shutdown, _) => RunningModule::OldShutDown,
-        (Stage::CpuInstall, cause) => session(cause, reached, finished, lps),
+    if kind == Kind::Load && stage == Stage::Done {
+        return (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
+    }
+    let held = match (is_handoff_pending, kind) {
+        (true, _) => TdFate::Held,
+        (false, Kind::Load) if reached.has(Milestones::INSTALLED) => TdFate::Lost,
+        (false, _) => TdFate::Unknown,
+    };
+    // What is there apart from an open session.
+    let there = if reached.has(Milestones::INSTALLED) {
+        RunningModule::NewNotReady
+    } else if reached.has(Milestones::SHUT_DOWN) {
+        RunningModule::OldShutDown
+    } else {
+        match Found::of(reached) {
+            Found::ShutDown => RunningModule::OldShutDown,
+            Found::NotReady => RunningModule::NewNotReady,
+            Found::Nothing => RunningModule::Nothing,
+        }
+    };
+    match (stage, last) {
+        // P-SEAMLDR itself cannot be called.
+        (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid))) if !is_session_open => {
+            (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
+        }
+        (Stage::CpuInstall, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. }))
+            if reached.has(Milestones::INSTALLED) =>
+        {
+            // P-SEAMLDR measures the handoff data by the module that it put in place last.
+            (TdFate::Unknown, there, NextStep::InstallAgain)
+        }
+        (Stage::CpuInstall, _) if is_session_open => {
+            (held, RunningModule::SessionOpen, NextStep::CompleteSession)
+        }
         // No module answers after all LPs here have called INSTALL: the platform counts more LPs than took part.
         (Stage::CpuInit, Some(FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid))) => {
-            RunningModule::SessionOpen
+            (held, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
         // It has answered TDH.SYS.INIT, so it was there.
         (Stage::CpuInit, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => {
-            return (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+            (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
+        }
+        // It was entered, perhaps, and never came back.
+        (Stage::RunUpdate, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => {
+            (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot)
         }
         // The module itself says that there is nothing to take over.
         (Stage::RunUpdate, Some(FailureCause::Tdx(_, status)))
             if status.code() == TdxStatus::SYS_INVALID_HANDOFF =>
         {
-            return (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain);
+            (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain)
         }
-        _ => RunningModule::NewNotReady,
-    };
-    match running {
-        RunningModule::SessionOpen => (TdFate::Held, running, NextStep::CompleteSession),
-        _ => (TdFate::Held, running, NextStep::InstallAgain),
+        (Stage::CpuInit | Stage::RunUpdate, last) => {
+            let passes = last.is_some_and(|cause| classify(stage, cause) == Class::Transient);
+            let gave_up = last == Some(FailureCause::GaveUp);
+            let next = if passes || gave_up { NextStep::Finish } else { NextStep::InstallAgain };
+            (held, RunningModule::NewNotReady, next)
+        }
+        _ => (held, there, NextStep::InstallAgain),
     }
 }
 
@@ -290,125 +419,149 @@ fn before_shutdown(cause: Option<FailureCause>) -> (TdFate, RunningModule, NextS
             TdxStatus::SYS_NOT_READY | TdxStatus::SYS_LP_INIT_NOT_DONE => {
                 (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain)
             }
+            TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE | TdxStatus::SYS_BUSY => {
+                (TdFate::NeverAtRisk, RunningModule::Old, NextStep::RetryLater)
+            }
             _ => (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
         },
         _ => (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
     }
 }
 
-/// What an INSTALL session has left that `finished` of `lps` LPs have called in with success.
-fn session(cause: Option<FailureCause>, reached: Milestones, finished: u32, lps: u32) -> RunningModule {
-    let is_last = finished.saturating_add(1) == lps;
-    match cause {
-        _ if finished == lps => RunningModule::NewNotReady,
-        _ if reached.has(Milestones::SESSION_REFUSED) => RunningModule::OldShutDown,
-        // The last LP hears this at the end of the session; any other one because it is in an open session already.
-        Some(FailureCause::Seamldr { status: SeamldrStatus::EBADCALL, .. }) if is_last => {
-            RunningModule::OldShutDown
-        }
-        Some(FailureCause::Seamldr { status: SeamldrStatus::EBADCALL, .. }) => RunningModule::SessionOpen,
-        // Nobody has got in.
-        _ if finished == 0 => RunningModule::OldShutDown,
-        _ => RunningModule::SessionOpen,
-    }
-}
-
-/// Whether only the LP that ends a session hears this status of SEAMLDR.INSTALL.
-pub(super) fn ends_session(status: SeamldrStatus) -> bool {
-    !matches!(status, SeamldrStatus::EBADCALL | SeamldrStatus::EUNSPECERR)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn after(
-        stage: Stage,
-        cause: FailureCause,
-        reached: u32,
-        finished: u32,
-    ) -> (TdFate, RunningModule, NextStep) {
-        let failure = Failure { stage, lp: 0, cause };
-        consequences(Some(&failure), Milestones(reached), stage, finished, 4)
+    const SHUT_DOWN: u32 = Milestones::SHUT_DOWN;
+
+    /// An update that shut the old module down (or did not) and was ended like this.
+    fn situation(stage: Stage, last: FailureCause, reached: u32) -> Situation {
+        Situation {
+            kind: Kind::Update,
+            last: Some(last),
+            reached: Milestones(reached),
+            stage,
+            is_session_open: false,
+            is_handoff_pending: reached & SHUT_DOWN != 0,
+        }
+    }
+
+    fn after(stage: Stage, last: FailureCause, reached: u32) -> (TdFate, RunningModule, NextStep) {
+        consequences(&situation(stage, last, reached))
     }
 
     fn install(status: SeamldrStatus, rdx: u64) -> FailureCause {
         FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx }
     }
 
+    fn refused(leaf: TdxLeaf, status: TdxStatus) -> FailureCause {
+        FailureCause::Tdx(leaf, status)
+    }
+
     #[test]
     fn a_refused_shutdown_leaves_everything_as_it_was() {
-        let busy = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY);
-        let untouched = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
-        assert_eq!(after(Stage::Shutdown, busy, 0, 3), untouched);
-        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, 0, 3), untouched);
+        let shutdown = |status| after(Stage::Shutdown, refused(TdxLeaf::SYS_SHUTDOWN, status), 0);
+        let untouched = |next| (TdFate::NeverAtRisk, RunningModule::Old, next);
+        assert_eq!(shutdown(TdxStatus::OPERAND_INVALID), untouched(NextStep::Retry));
+        assert_eq!(shutdown(TdxStatus::SYS_BUSY), untouched(NextStep::RetryLater));
+        let in_build = TdxStatus(TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE.0 | 3 << 16);
+        assert_eq!(shutdown(in_build), untouched(NextStep::RetryLater));
+        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, 0), untouched(NextStep::Retry));
     }
 
     #[test]
     fn an_lp_that_gives_up_does_not_hide_what_the_lead_has_done() {
-        let (shut_down, updated) = (Milestones::SHUT_DOWN, Milestones::SHUT_DOWN | Milestones::UPDATED);
         let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
-        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, shut_down, 4), held);
+        assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, SHUT_DOWN), held);
         let done = (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
-        assert_eq!(after(Stage::RunUpdate, FailureCause::GaveUp, updated, 3), done);
+        assert_eq!(after(Stage::RunUpdate, FailureCause::GaveUp, SHUT_DOWN | Milestones::UPDATED), done);
         let lost = (TdFate::Lost, RunningModule::Nothing, NextStep::Load);
-        let unrecoverable = shut_down | Milestones::HANDOFF_LOST;
-        assert_eq!(after(Stage::CpuInstall, FailureCause::GaveUp, unrecoverable, 2), lost);
+        let unrecoverable = SHUT_DOWN | Milestones::HANDOFF_LOST;
+        assert_eq!(after(Stage::CpuInstall, FailureCause::GaveUp, unrecoverable), lost);
+        let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
+        let installed = SHUT_DOWN | Milestones::INSTALLED;
+        assert_eq!(after(Stage::CpuInit, FailureCause::GaveUp, installed), finish);
     }
 
     #[test]
-    fn rdx_decides_over_the_tds() {
-        let shut_down = Milestones::SHUT_DOWN;
+    fn a_refusal_with_rdx_0_leaves_the_old_module_shut_down() {
         let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
-        let refused = shut_down | Milestones::SESSION_REFUSED;
-        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), refused, 3), held);
-        assert_eq!(after(Stage::CpuInstall, install(SeamldrStatus::EBADCALL, 0), shut_down, 3), held);
+        for status in [SeamldrStatus::EBADSIG, SeamldrStatus::EBADCALL, SeamldrStatus::EBADHANDOFF] {
+            assert_eq!(after(Stage::CpuInstall, install(status, 0), SHUT_DOWN), held);
+        }
+    }
+
+    #[test]
+    fn handoff_data_that_does_not_fit_the_module_before_is_not_called_intact() {
+        let installed = SHUT_DOWN | Milestones::INSTALLED;
+        let (tds, running, _) = after(Stage::CpuInstall, install(SeamldrStatus::EBADHANDOFF, 0), installed);
+        assert_eq!((tds, running), (TdFate::Unknown, RunningModule::NewNotReady));
     }
 
     #[test]
     fn a_session_is_open_once_an_lp_is_in_it() {
-        let running = |cause, finished| after(Stage::CpuInstall, cause, Milestones::SHUT_DOWN, finished).1;
-        let trap = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid);
-        for cause in [trap, FailureCause::GaveUp, install(SeamldrStatus::EUNSPECERR, 0)] {
-            assert_eq!(running(cause, 0), RunningModule::OldShutDown, "{cause}");
-            assert_eq!(running(cause, 2), RunningModule::SessionOpen, "{cause}");
+        let trap = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
+        for cause in [trap, FailureCause::GaveUp, FailureCause::LpsMissing] {
+            let open = Situation { is_session_open: true, ..situation(Stage::CpuInstall, cause, SHUT_DOWN) };
+            let expected = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
+            assert_eq!(consequences(&open), expected, "{cause}");
+            assert_eq!(after(Stage::CpuInstall, cause, SHUT_DOWN).1, RunningModule::OldShutDown, "{cause}");
         }
-        // An LP that is turned away by EBADCALL is in a session that somebody else has begun.
-        assert_eq!(running(install(SeamldrStatus::EBADCALL, 0), 0), RunningModule::SessionOpen);
-    }
-
-    #[test]
-    fn an_lp_that_gives_up_does_not_hide_that_the_session_was_refused() {
-        let refused = Milestones::SHUT_DOWN | Milestones::SESSION_REFUSED;
-        let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
-        assert_eq!(after(Stage::CpuInstall, FailureCause::GaveUp, refused, 3), held);
+        // Nobody has got in, and P-SEAMLDR does not answer: it may be gone for good.
+        let silence = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid);
+        assert_eq!(after(Stage::CpuInstall, silence, SHUT_DOWN).0, TdFate::Unknown);
     }
 
     #[test]
     fn a_module_that_does_not_answer_after_install_waits_for_more_lps() {
+        let installed = SHUT_DOWN | Milestones::INSTALLED;
         let trap = |leaf| FailureCause::Trap(Call::Tdx(leaf), Trap::VmFailInvalid);
         let open = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
-        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_INIT), Milestones::SHUT_DOWN, 0), open);
+        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_INIT), installed), open);
         let died = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
-        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_LP_INIT), Milestones::SHUT_DOWN, 2), died);
+        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_LP_INIT), installed), died);
     }
 
     #[test]
     fn a_module_that_was_not_ready_before_is_not_called_the_old_one() {
         for status in [TdxStatus::SYS_NOT_READY, TdxStatus::SYS_LP_INIT_NOT_DONE] {
-            let (tds, running, _) = after(Stage::Shutdown, FailureCause::Tdx(TdxLeaf::SYS_RD, status), 0, 0);
+            let (tds, running, _) = after(Stage::Shutdown, refused(TdxLeaf::SYS_RD, status), 0);
             assert_eq!((tds, running), (TdFate::Unknown, RunningModule::NewNotReady));
         }
-        let (tds, ..) =
-            after(Stage::Shutdown, FailureCause::Tdx(TdxLeaf::SYS_RD, TdxStatus::SYS_SHUTDOWN), 0, 0);
+        let (tds, ..) = after(Stage::Shutdown, refused(TdxLeaf::SYS_RD, TdxStatus::SYS_SHUTDOWN), 0);
         assert_eq!(tds, TdFate::Held);
     }
 
     #[test]
+    fn what_may_pass_is_finished_and_what_does_not_is_installed_again() {
+        let installed = SHUT_DOWN | Milestones::INSTALLED;
+        let next = |stage, leaf, status| after(stage, refused(leaf, status), installed).2;
+        assert_eq!(next(Stage::RunUpdate, TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY), NextStep::Finish);
+        assert_eq!(next(Stage::CpuInit, TdxLeaf::SYS_LP_INIT, TdxStatus::RND_NO_ENTROPY), NextStep::Finish);
+        let other = TdxStatus(TdxStatus::INCONSISTENT_MSR.0 | 0xfe);
+        assert_eq!(next(Stage::CpuInit, TdxLeaf::SYS_LP_INIT, other), NextStep::InstallAgain);
+    }
+
+    #[test]
     fn handoff_data_that_the_module_denies_is_not_called_intact() {
-        let denied = FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_INVALID_HANDOFF);
-        assert_eq!(after(Stage::RunUpdate, denied, Milestones::SHUT_DOWN, 3).0, TdFate::Unknown);
-        let busy = FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY);
-        assert_eq!(after(Stage::RunUpdate, busy, Milestones::SHUT_DOWN, 3).0, TdFate::Held);
+        let installed = SHUT_DOWN | Milestones::INSTALLED;
+        let denied = refused(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_INVALID_HANDOFF);
+        assert_eq!(after(Stage::RunUpdate, denied, installed).0, TdFate::Unknown);
+        let busy = refused(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY);
+        assert_eq!(after(Stage::RunUpdate, busy, installed).0, TdFate::Held);
+    }
+
+    #[test]
+    fn resuming_what_nobody_remembers_claims_nothing() {
+        let nobody = Situation {
+            kind: Kind::Resume,
+            is_handoff_pending: false,
+            ..situation(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), Found::ShutDown.milestone())
+        };
+        assert_eq!(consequences(&nobody), (TdFate::Unknown, RunningModule::OldShutDown, NextStep::InstallAgain));
+        let remembered = Situation { is_handoff_pending: true, ..nobody };
+        assert_eq!(consequences(&remembered).0, TdFate::Held);
+        let ready = Situation { last: Some(FailureCause::StillReady), stage: Stage::Start, ..remembered };
+        assert_eq!(consequences(&ready), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry));
     }
 }

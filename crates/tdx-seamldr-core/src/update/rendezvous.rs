@@ -1,23 +1,25 @@
-//! Where all LPs meet: one atomic word with the stage, the acknowledgements and the failure flag.
+//! Where all LPs meet: one atomic word with the stage, the round, the acknowledgements and the flags.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
+use super::atomic::{AtomicU32, Ordering};
 use super::Stage;
 
-/// Bits 15:0 count acknowledgements of the current stage, 23:16 are the stage, 31 says that somebody failed.
+/// Bits 10:0 count acknowledgements of the current stage, 14:11 are the stage, 22:15 the round, 30 says that an LP failed in
+/// this stage, 31 that the update is over.
 ///
-/// Being one word, it can never be seen half changed: an LP reads stage, count and failure as they were at one moment.
-/// Whoever changes it does so with release ordering and whoever reads it with acquire ordering, so an LP that sees a stage
-/// sees everything that the others did before they acknowledged the one before.
+/// Being one word, it can never be seen half changed: an LP reads everything as it was at one moment. Whoever changes it does so
+/// with release ordering and whoever reads it with acquire ordering, so an LP that sees a stage sees everything that the others
+/// did before they acknowledged the one before.
 #[derive(Debug)]
 pub(super) struct Rendezvous {
     word: AtomicU32,
     lps: u32,
 }
 
-const ACKS: u32 = 0xffff;
-const STAGE_SHIFT: u32 = 16;
-const FAILED: u32 = 1 << 31;
+const ACKS: u32 = 0x7ff;
+const STAGE_SHIFT: u32 = 11;
+const ROUND_SHIFT: u32 = 15;
+const FAILED: u32 = 1 << 30;
+const OVER: u32 = 1 << 31;
 
 /// What the word said at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,27 +27,54 @@ pub(super) struct Snapshot {
     word: u32,
 }
 
+/// A stage in a round: what an LP acknowledges once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leg {
+    pub(super) stage: Stage,
+    pub(super) round: u32,
+}
+
+impl Leg {
+    const fn word(self) -> u32 {
+        self.round << ROUND_SHIFT | from_stage(self.stage)
+    }
+}
+
+#[allow(clippy::as_conversions)] // widening
+const fn from_stage(stage: Stage) -> u32 {
+    (stage.number() as u32) << STAGE_SHIFT
+}
+
 impl Snapshot {
     pub(super) const fn stage(self) -> Stage {
-        Stage::from_number(self.word >> STAGE_SHIFT & 0xff)
+        Stage::from_number(self.word >> STAGE_SHIFT & 0xf)
+    }
+
+    pub(super) const fn round(self) -> u32 {
+        self.word >> ROUND_SHIFT & 0xff
+    }
+
+    pub(super) const fn leg(self) -> Leg {
+        Leg { stage: self.stage(), round: self.round() }
     }
 
     pub(super) const fn acks(self) -> u32 {
         self.word & ACKS
     }
 
+    /// An LP has failed in this stage: nobody begins to work on it any more.
     pub(super) const fn failed(self) -> bool {
         self.word & FAILED != 0
     }
 
     /// Nothing is left to do for anybody.
     pub(super) fn is_over(self) -> bool {
-        self.failed() || self.stage() == Stage::Done
+        self.word & OVER != 0 || self.stage() == Stage::Done
     }
 }
 
 impl Rendezvous {
-    /// For so many LPs, at most 65,535.
+    /// For so many LPs, at most 2,047.
     pub(super) const fn new(lps: u32) -> Self {
         Self { word: AtomicU32::new(0), lps }
     }
@@ -58,25 +87,28 @@ impl Rendezvous {
         Snapshot { word: self.word.load(Ordering::Acquire) }
     }
 
-    /// Acknowledges the current stage for one LP, once. The last LP moves everybody on, unless somebody has failed.
-    pub(super) fn acknowledge(&self) {
-        let all = Snapshot { word: self.word.fetch_add(1, Ordering::AcqRel).wrapping_add(1) };
-        if all.acks() == self.lps && !all.failed() {
-            let moved_on = u32::from(all.stage().next().number()) << STAGE_SHIFT;
-            // Nobody else acknowledges any more, so this only fails if somebody has given up meanwhile, and then the
-            // stage stays as it is.
-            let _ = self.word.compare_exchange(all.word, moved_on, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-
-    /// Stops everybody before the next stage.
+    /// An LP has failed in this stage. It acknowledges afterwards, like everybody else.
     pub(super) fn fail(&self) {
         self.word.fetch_or(FAILED, Ordering::AcqRel);
     }
 
-    /// Stops everybody if nothing has happened since `seen`; `false` if something has.
-    pub(super) fn fail_if_still(&self, seen: Snapshot) -> bool {
-        self.word.compare_exchange(seen.word, seen.word | FAILED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    /// Acknowledges the current stage for one LP, once. The last LP gets what all have acknowledged, and has to call
+    /// [`move_on`](Self::move_on); nobody else does anything until then.
+    pub(super) fn acknowledge(&self) -> Option<Snapshot> {
+        let all = Snapshot { word: self.word.fetch_add(1, Ordering::AcqRel).wrapping_add(1) };
+        (all.acks() == self.lps && !all.is_over()).then_some(all)
+    }
+
+    /// Moves everybody on from where all have acknowledged: to another stage, or (`None`) to the end.
+    pub(super) fn move_on(&self, from: Snapshot, to: Option<Leg>) {
+        let word = to.map_or(from.word | OVER, Leg::word);
+        // This only fails if somebody has given up meanwhile, and then the update is over.
+        let _ = self.word.compare_exchange(from.word, word, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Ends the update if nothing has happened since `seen`; `false` if something has.
+    pub(super) fn end_if_still(&self, seen: Snapshot) -> bool {
+        self.word.compare_exchange(seen.word, seen.word | OVER, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -84,37 +116,61 @@ impl Rendezvous {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_last_to_acknowledge_moves_all_on() {
-        let meeting = Rendezvous::new(3);
-        for stage in [Stage::Start, Stage::Shutdown, Stage::CpuInstall, Stage::CpuInit, Stage::RunUpdate] {
-            for acks in 0..3 {
-                assert_eq!((meeting.load().stage(), meeting.load().acks()), (stage, acks));
-                meeting.acknowledge();
-            }
-        }
-        assert_eq!((meeting.load().stage(), meeting.load().acks()), (Stage::Done, 0));
-        assert!(meeting.load().is_over());
+    fn leg(stage: Stage, round: u32) -> Leg {
+        Leg { stage, round }
     }
 
     #[test]
-    fn after_a_failure_nobody_moves_on() {
-        let meeting = Rendezvous::new(2);
-        meeting.acknowledge();
-        meeting.fail();
-        meeting.acknowledge();
-        let seen = meeting.load();
-        assert_eq!((seen.stage(), seen.acks(), seen.failed()), (Stage::Start, 2, true));
+    fn the_last_to_acknowledge_moves_all_on() {
+        let rendezvous = Rendezvous::new(3);
+        assert_eq!(rendezvous.acknowledge(), None);
+        assert_eq!(rendezvous.acknowledge(), None);
+        let all = rendezvous.acknowledge().unwrap();
+        assert_eq!((all.leg(), all.acks(), all.failed()), (leg(Stage::Start, 0), 3, false));
+        rendezvous.move_on(all, Some(leg(Stage::CpuInstall, 200)));
+        let seen = rendezvous.load();
+        assert_eq!((seen.leg(), seen.acks(), seen.is_over()), (leg(Stage::CpuInstall, 200), 0, false));
+    }
+
+    #[test]
+    fn a_failure_is_seen_at_once_and_does_not_outlive_the_stage() {
+        let rendezvous = Rendezvous::new(2);
+        rendezvous.fail();
+        assert!(rendezvous.load().failed());
+        assert_eq!(rendezvous.acknowledge(), None);
+        let all = rendezvous.acknowledge().unwrap();
+        assert!(all.failed());
+        rendezvous.move_on(all, Some(leg(Stage::Start, 1)));
+        assert!(!rendezvous.load().failed());
+    }
+
+    #[test]
+    fn after_the_end_nobody_moves_on() {
+        let rendezvous = Rendezvous::new(1);
+        let seen = rendezvous.load();
+        assert!(rendezvous.end_if_still(seen));
+        assert_eq!(rendezvous.acknowledge(), None);
+        assert!(rendezvous.load().is_over());
+        let rendezvous = Rendezvous::new(1);
+        let all = rendezvous.acknowledge().unwrap();
+        rendezvous.move_on(all, None);
+        assert!(rendezvous.load().is_over());
+        assert_eq!(rendezvous.load().stage(), Stage::Start, "where it ended stays to be seen");
     }
 
     #[test]
     fn giving_up_loses_against_progress() {
-        let meeting = Rendezvous::new(2);
-        let seen = meeting.load();
-        meeting.acknowledge();
-        assert!(!meeting.fail_if_still(seen));
-        assert!(!meeting.load().failed());
-        assert!(meeting.fail_if_still(meeting.load()));
-        assert!(meeting.load().is_over());
+        let rendezvous = Rendezvous::new(2);
+        let seen = rendezvous.load();
+        assert_eq!(rendezvous.acknowledge(), None);
+        assert!(!rendezvous.end_if_still(seen));
+        assert!(!rendezvous.load().is_over());
+    }
+
+    #[test]
+    fn a_thousand_lps_fit() {
+        let rendezvous = Rendezvous::new(1024);
+        assert!((0..1023).all(|_| rendezvous.acknowledge().is_none()));
+        assert_eq!(rendezvous.acknowledge().unwrap().leg(), leg(Stage::Start, 0));
     }
 }

@@ -3,15 +3,20 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::outcome::{consequences, ends_session, Call, Failure, FailureCause, Milestones, Outcome};
-use super::rendezvous::{Rendezvous, Snapshot};
+use super::outcome::{consequences, Found, Milestones, Outcome, Situation};
+use super::recover::{classify, Candidates, Class, MAX_ROUNDS};
+use super::record::{RawFailure, Record};
+use super::rendezvous::{Leg, Rendezvous, Snapshot};
 use super::Stage;
-use crate::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus, ShutdownRequest, TdxLeaf, TdxStatus};
+use crate::abi::{FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
 
 /// LPs that P-SEAMLDR can count: its table has 1,024 places.
 pub const MAX_LPS: u32 = 1024;
+
+/// Images to fall back on that one update can have.
+pub const MAX_FALLBACKS: usize = 7;
 
 /// Choices that the embedder makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +27,9 @@ pub struct Options {
     /// Ask the old module to refuse while TDs are in build or a migration step is interrupted. Only modules with
     /// UPDATE_COMPATIBILITY know this; all others refuse to shut down at all.
     pub avoid_compat_sensitive: bool,
+    /// Ask the new module, if it knows how, to find the damage that the update does to TDs in build and to interrupted
+    /// migrations: calls on such TDs then fail instead of giving wrong measurements.
+    pub detect_compat_damage: bool,
 }
 
 /// Why there can be no such update.
@@ -29,8 +37,15 @@ pub struct Options {
 pub enum UpdateError {
     /// No LP is to take part, or more than there can be.
     Lps(u32),
-    /// The request is not for an update but for [`Scenario::Load`], which ends all TDs.
-    NotAnUpdate,
+    /// A request has the other scenario: [`Scenario::Load`] ends all TDs, and [`Scenario::Update`] needs some.
+    Scenario {
+        /// The request's.
+        found: Scenario,
+        /// The one that it should have.
+        wanted: Scenario,
+    },
+    /// There are more than [`MAX_FALLBACKS`] images to fall back on.
+    Fallbacks(usize),
 }
 
 impl fmt::Display for UpdateError {
@@ -39,84 +54,60 @@ impl fmt::Display for UpdateError {
             Self::Lps(found) => {
                 write!(f, "{found} LPs are to take part in the update, but it should be 1 to {MAX_LPS}")
             }
-            Self::NotAnUpdate => f.write_str("the request has the scenario LOAD, but should have UPDATE"),
+            Self::Scenario { found, wanted } => {
+                write!(f, "a request has the scenario {found:?}, but should have {wanted:?}")
+            }
+            Self::Fallbacks(found) => {
+                write!(f, "there are {found} images to fall back on, but should be {MAX_FALLBACKS} at most")
+            }
         }
     }
 }
 
 impl core::error::Error for UpdateError {}
 
+/// What is to be done, from where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// From a module that runs to another one.
+    Update,
+    /// From handoff data that lies there to a module that takes it.
+    Resume,
+    /// From a module that is in place to one that has taken the handoff data.
+    Finish,
+    /// To a module without TDs.
+    Load,
+}
+
 /// One update, shared by all LPs that take part.
 #[derive(Debug)]
 pub struct Update<'a> {
-    request: InstallRequest<'a>,
+    kind: Kind,
+    request: Option<InstallRequest<'a>>,
+    fallbacks: &'a [InstallRequest<'a>],
     state: &'a ModuleState,
     options: Options,
     rendezvous: Rendezvous,
     arrived: AtomicU32,
+    /// LPs that have done their work in the current stage.
+    finished: AtomicU32,
     milestones: AtomicU32,
-    failure: Record,
+    /// [`Candidates`].
+    candidates: AtomicU32,
+    /// Bit 0: the session of this round has put a module in place. The others count sessions that have ended.
+    session: AtomicU32,
+    /// LPs that are in the session that is open.
+    joined: AtomicU32,
+    first: Record,
+    latest: Record,
     version: AtomicU64,
 }
 
-/// The first failure. One LP claims it and writes it.
-#[derive(Debug)]
-struct Record {
-    state: AtomicU32,
-    lp: AtomicU32,
-    stage: AtomicU32,
-    call: AtomicU64,
-    status: AtomicU64,
-    rdx: AtomicU64,
-}
-
-/// Values of [`Record::state`].
-const FREE: u32 = 0;
-const CLAIMED: u32 = 1;
-const WRITTEN: u32 = 2;
-
-/// Values of [`Record::call`] that are no leaf.
-const NO_CALL_GAVE_UP: u64 = u64::MAX;
-const NO_CALL_UNKNOWN_LP: u64 = u64::MAX - 1;
-
 /// Set in [`Update::version`] once there is one.
 const VERSION_KNOWN: u64 = 1 << 48;
-
-/// Which call failed, and how: a trap is kept as the status word that Linux has for it.
-#[derive(Clone, Copy, Debug)]
-struct RawFailure {
-    call: u64,
-    status: u64,
-    rdx: u64,
-}
-
-impl RawFailure {
-    fn tdx(leaf: TdxLeaf, error: TdxError) -> Self {
-        Self { call: leaf.rax(0), status: error.status().0, rdx: 0 }
-    }
-
-    fn install(error: InstallError) -> Self {
-        let (status, rdx) = match error {
-            InstallError::Trap(trap) => (trap.status().0, 0),
-            InstallError::Refused { status, rdx } => (status.0, rdx),
-        };
-        Self { call: SeamldrLeaf::Install.rax(), status, rdx }
-    }
-
-    fn cause(self) -> FailureCause {
-        match (self.call, Trap::from_status(TdxStatus(self.status))) {
-            (NO_CALL_GAVE_UP, _) => FailureCause::GaveUp,
-            (NO_CALL_UNKNOWN_LP, _) => FailureCause::UnknownLp,
-            (call, Some(trap)) => FailureCause::Trap(Call::from_rax(call), trap),
-            (call, None) => match Call::from_rax(call) {
-                Call::Seamldr(leaf) => {
-                    FailureCause::Seamldr { leaf, status: SeamldrStatus(self.status), rdx: self.rdx }
-                }
-                Call::Tdx(leaf) => FailureCause::Tdx(leaf, TdxStatus(self.status)),
-            },
-        }
-    }
-}
+/// In [`Update::session`].
+const INSTALLED: u32 = 1;
+const ONE_SESSION: u32 = 2;
 
 impl<'a> Update<'a> {
     /// An update to the image of `request`, by `num_lps` LPs. `state` is the embedder's memory of the module, which lives
@@ -131,27 +122,106 @@ impl<'a> Update<'a> {
         options: Options,
         num_lps: u32,
     ) -> Result<Self, UpdateError> {
+        Self::of_kind(Kind::Update, Some(request), state, options, num_lps)
+    }
+
+    /// What [`NextStep::InstallAgain`](super::NextStep::InstallAgain) and
+    /// [`NextStep::CompleteSession`](super::NextStep::CompleteSession) ask for: an update that ended early goes on in the same boot
+    /// from the handoff data that the old module has left, with the same image or another one. Refused while a module is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub const fn resume(
+        request: InstallRequest<'a>,
+        state: &'a ModuleState,
+        options: Options,
+        num_lps: u32,
+    ) -> Result<Self, UpdateError> {
+        Self::of_kind(Kind::Resume, Some(request), state, options, num_lps)
+    }
+
+    /// What [`NextStep::Finish`](super::NextStep::Finish) asks for: the module that is in place comes up and takes the handoff data
+    /// over. Nothing is installed, and none of the remaining updates is used up.
+    ///
+    /// # Errors
+    ///
+    /// There are no LPs, or more than [`MAX_LPS`].
+    pub const fn finish(state: &'a ModuleState, options: Options, num_lps: u32) -> Result<Self, UpdateError> {
+        Self::of_kind(Kind::Finish, None, state, options, num_lps)
+    }
+
+    /// What [`NextStep::Load`](super::NextStep::Load) asks for: a module is put in place afresh and initialised on all LPs. All TDs
+    /// are gone then, and the module waits to be configured as at boot. Refused while a module is ready.
+    ///
+    /// # Errors
+    ///
+    /// There are no LPs, or more than [`MAX_LPS`], or the request is for an update.
+    pub const fn load(
+        request: InstallRequest<'a>,
+        state: &'a ModuleState,
+        num_lps: u32,
+    ) -> Result<Self, UpdateError> {
+        let options =
+            Options { handoff_version: None, avoid_compat_sensitive: false, detect_compat_damage: false };
+        Self::of_kind(Kind::Load, Some(request), state, options, num_lps)
+    }
+
+    /// Images that are tried in this order if the update's own is refused after the old module was shut down, or its module does
+    /// not come up: usually the module that ran before, prepared while it still did.
+    ///
+    /// # Errors
+    ///
+    /// There are too many, or one has another scenario than the update.
+    pub fn with_fallbacks(mut self, fallbacks: &'a [InstallRequest<'a>]) -> Result<Self, UpdateError> {
+        let wanted = self.kind.scenario();
+        if let Some(other) = fallbacks.iter().find(|fallback| fallback.scenario() != wanted) {
+            return Err(UpdateError::Scenario { found: other.scenario(), wanted });
+        }
+        let too_many = Err(UpdateError::Fallbacks(fallbacks.len()));
+        let Ok(count) = u8::try_from(fallbacks.len()) else { return too_many };
+        if fallbacks.len() > MAX_FALLBACKS {
+            return too_many;
+        }
+        let candidates = Candidates::from_word(*self.candidates.get_mut());
+        *self.candidates.get_mut() = Candidates { count: count.saturating_add(1), ..candidates }.word();
+        self.fallbacks = fallbacks;
+        Ok(self)
+    }
+
+    const fn of_kind(
+        kind: Kind,
+        request: Option<InstallRequest<'a>>,
+        state: &'a ModuleState,
+        options: Options,
+        num_lps: u32,
+    ) -> Result<Self, UpdateError> {
         if num_lps == 0 || num_lps > MAX_LPS {
             return Err(UpdateError::Lps(num_lps));
         }
-        if !matches!(request.scenario(), Scenario::Update) {
-            return Err(UpdateError::NotAnUpdate);
+        let mut candidates = Candidates { count: 0, current: 0, ruled_out: 0, failed: 0 };
+        if let Some(request) = &request {
+            candidates.count = 1;
+            match (request.scenario(), kind.scenario()) {
+                (Scenario::Update, Scenario::Update) | (Scenario::Load, Scenario::Load) => {}
+                (found, wanted) => return Err(UpdateError::Scenario { found, wanted }),
+            }
         }
         Ok(Self {
+            kind,
             request,
+            fallbacks: &[],
             state,
             options,
             rendezvous: Rendezvous::new(num_lps),
             arrived: AtomicU32::new(0),
+            finished: AtomicU32::new(0),
             milestones: AtomicU32::new(0),
-            failure: Record {
-                state: AtomicU32::new(FREE),
-                lp: AtomicU32::new(0),
-                stage: AtomicU32::new(0),
-                call: AtomicU64::new(0),
-                status: AtomicU64::new(0),
-                rdx: AtomicU64::new(0),
-            },
+            candidates: AtomicU32::new(candidates.word()),
+            session: AtomicU32::new(0),
+            joined: AtomicU32::new(0),
+            first: Record::new(),
+            latest: Record::new(),
             version: AtomicU64::new(0),
         })
     }
@@ -159,11 +229,10 @@ impl<'a> Update<'a> {
     /// The stage that the LPs are in, and how many of them have finished it: for showing progress.
     #[must_use]
     pub fn progress(&self) -> (Stage, u32) {
-        let seen = self.rendezvous.load();
-        (seen.stage(), seen.acks())
+        (self.rendezvous.load().stage(), self.finished.load(Ordering::Relaxed))
     }
 
-    /// Whether the new module runs and the TDs with it: the short form of [`outcome`](Self::outcome).
+    /// Whether a module has taken the TDs over: the short form of [`outcome`](Self::outcome).
     #[must_use]
     pub fn is_updated(&self) -> bool {
         self.milestones.load(Ordering::Acquire) & Milestones::UPDATED != 0
@@ -173,10 +242,17 @@ impl<'a> Update<'a> {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let seen = self.rendezvous.load();
-        let failure = self.failure.read();
-        let reached = Milestones(self.milestones.load(Ordering::Acquire));
+        let last = self.latest.read();
         let lps = self.rendezvous.lps();
-        let (tds, running, next) = consequences(failure.as_ref(), reached, seen.stage(), seen.acks(), lps);
+        let reached = Milestones(self.milestones.load(Ordering::Acquire));
+        let (tds, running, next) = consequences(&Situation {
+            kind: self.kind,
+            last: last.map(|failure| failure.cause),
+            reached,
+            stage: seen.stage(),
+            is_session_open: self.joined.load(Ordering::Relaxed) != 0,
+            is_handoff_pending: self.state.is_handoff_pending(),
+        });
         let version = self.version.load(Ordering::Acquire);
         #[allow(clippy::as_conversions)] // 16 bits each
         let part = |shift: u32| (version >> shift) as u16;
@@ -189,41 +265,113 @@ impl<'a> Update<'a> {
                 minor: part(16),
                 update: part(0),
             }),
-            failure,
+            image: Candidates::from_word(self.candidates.load(Ordering::Relaxed)).current,
+            failure: self.first.read(),
+            last_failure: last,
             stage: seen.stage(),
+            rounds: seen.round().saturating_add(1),
             lps,
-            finished_last_stage: if seen.stage() == Stage::Done { lps } else { seen.acks() },
+            finished_last_stage: if seen.stage() == Stage::Done {
+                lps
+            } else {
+                self.finished.load(Ordering::Relaxed)
+            },
         }
+    }
+
+    /// The request that this round installs.
+    fn current_request(&self) -> Option<&InstallRequest<'a>> {
+        match Candidates::from_word(self.candidates.load(Ordering::Relaxed)).current {
+            0 => self.request.as_ref(),
+            fallback => self.fallbacks.get(usize::from(fallback).wrapping_sub(1)),
+        }
+    }
+
+    fn reach(&self, milestone: u32) {
+        self.milestones.fetch_or(milestone, Ordering::Release);
+    }
+
+    /// All LPs have acknowledged; this one says where to go. The others do nothing meanwhile.
+    fn settle(&self, all: Snapshot, lp: u32) {
+        let to = if all.failed() { self.after_failure(all) } else { self.after_success(all, lp) };
+        if to.is_some() {
+            self.finished.store(0, Ordering::Relaxed);
+        }
+        self.rendezvous.move_on(all, to);
+    }
+
+    fn after_success(&self, all: Snapshot, lp: u32) -> Option<Leg> {
+        let stage = match (all.stage(), self.kind) {
+            (Stage::Start, Kind::Update) => Stage::Shutdown,
+            (Stage::Start, Kind::Finish) => Stage::CpuInit,
+            (Stage::Start, Kind::Resume | Kind::Load) => {
+                self.state.reset();
+                Stage::CpuInstall
+            }
+            (Stage::CpuInstall, _) if !self.is_installed(all) => {
+                // Every LP is in the session, and it still waits.
+                self.latest.write(lp, Stage::CpuInstall, RawFailure::LPS_MISSING);
+                self.first.write(lp, Stage::CpuInstall, RawFailure::LPS_MISSING);
+                return None;
+            }
+            (Stage::CpuInstall, kind) => {
+                self.reach(Milestones::INSTALLED);
+                if kind == Kind::Load {
+                    self.state.set_handoff_pending(false);
+                }
+                self.end_session(0);
+                Stage::CpuInit
+            }
+            (Stage::CpuInit, Kind::Load) => Stage::Done,
+            (stage, _) => stage.next(),
+        };
+        Some(Leg { stage, round: all.round() })
+    }
+
+    /// Whether a module is in place, now that every LP has called. After a shutdown by this update the session was its own from
+    /// the first call on, so so many calls have completed it (if the platform has no more LPs: the module will tell).
+    fn is_installed(&self, all: Snapshot) -> bool {
+        !self.is_probing(all.leg()) || self.session.load(Ordering::Relaxed) & INSTALLED != 0
+    }
+
+    /// Whether it is not known, in this round, which LPs are in the session that may be open.
+    fn is_probing(&self, leg: Leg) -> bool {
+        leg.round != 0 || self.kind != Kind::Update
+    }
+
+    /// The session that was open has ended, and has or has not put a module in place.
+    fn end_session(&self, installed: u32) {
+        let ended = self.session.load(Ordering::Relaxed) & !INSTALLED;
+        self.session.store(ended.wrapping_add(ONE_SESSION) | installed, Ordering::Relaxed);
+        self.joined.store(0, Ordering::Relaxed);
+    }
+
+    fn after_failure(&self, all: Snapshot) -> Option<Leg> {
+        let round = all.round().saturating_add(1);
+        let reached = Milestones(self.milestones.load(Ordering::Relaxed));
+        if round >= MAX_ROUNDS || reached.has(Milestones::HANDOFF_LOST) {
+            return None;
+        }
+        let class = classify(all.stage(), self.latest.read()?.cause);
+        let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
+        let next = candidates.after(class)?;
+        self.candidates.store(next.word(), Ordering::Relaxed);
+        self.latest.clear();
+        if class == Class::Transient {
+            return Some(Leg { stage: all.stage(), round });
+        }
+        self.state.reset();
+        self.session.fetch_and(!INSTALLED, Ordering::Relaxed);
+        Some(Leg { stage: Stage::CpuInstall, round })
     }
 }
 
-impl Record {
-    /// Writes the failure if it is the first one.
-    fn write(&self, lp: u32, stage: Stage, raw: RawFailure) {
-        if self.state.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.lp.store(lp, Ordering::Relaxed);
-            self.stage.store(u32::from(stage.number()), Ordering::Relaxed);
-            self.call.store(raw.call, Ordering::Relaxed);
-            self.status.store(raw.status, Ordering::Relaxed);
-            self.rdx.store(raw.rdx, Ordering::Relaxed);
-            self.state.store(WRITTEN, Ordering::Release);
+impl Kind {
+    const fn scenario(self) -> Scenario {
+        match self {
+            Self::Load => Scenario::Load,
+            Self::Update | Self::Resume | Self::Finish => Scenario::Update,
         }
-    }
-
-    fn read(&self) -> Option<Failure> {
-        if self.state.load(Ordering::Acquire) != WRITTEN {
-            return None;
-        }
-        let raw = RawFailure {
-            call: self.call.load(Ordering::Relaxed),
-            status: self.status.load(Ordering::Relaxed),
-            rdx: self.rdx.load(Ordering::Relaxed),
-        };
-        Some(Failure {
-            stage: Stage::from_number(self.stage.load(Ordering::Relaxed)),
-            lp: self.lp.load(Ordering::Relaxed),
-            cause: raw.cause(),
-        })
     }
 }
 
@@ -252,19 +400,22 @@ pub struct Cpu<'a, B: ?Sized, L: ?Sized, H: ?Sized> {
     update: &'a Update<'a>,
     seamldr: Seamldr<'a, B, L>,
     host: &'a H,
-    /// The stage that this LP acknowledged last.
-    acknowledged: Option<Stage>,
+    /// What this LP acknowledged last.
+    acknowledged: Option<Leg>,
     /// What this LP saw when it last found nothing to do.
     waits_on: Option<Snapshot>,
-    is_lead: bool,
+    /// The how-manieth LP this was to arrive. That of the round's number leads.
+    arrival: u32,
+    /// The session that this LP is in, by the number of those that ended before.
+    joined: Option<u32>,
 }
 
 impl<B: ?Sized, L: ?Sized, H: ?Sized> fmt::Debug for Cpu<'_, B, L, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acknowledged, is_lead, .. } = self;
+        let Self { acknowledged, arrival, .. } = self;
         f.debug_struct("Cpu")
             .field("acknowledged", acknowledged)
-            .field("is_lead", is_lead)
+            .field("arrival", arrival)
             .finish_non_exhaustive()
     }
 }
@@ -278,7 +429,7 @@ where
     /// The part of the LP that calls.
     #[must_use]
     pub const fn new(update: &'a Update<'a>, seamldr: Seamldr<'a, B, L>, host: &'a H) -> Self {
-        Self { update, seamldr, host, acknowledged: None, waits_on: None, is_lead: false }
+        Self { update, seamldr, host, acknowledged: None, waits_on: None, arrival: 0, joined: None }
     }
 
     /// Goes through the whole update, with [`Host::relax`] while there is nothing to do. Interrupts have to be off.
@@ -298,55 +449,65 @@ where
 
     /// Does what is due for this LP now, at most one stage, and never waits for other LPs but at the lock.
     pub fn step(&mut self) -> Progress {
-        let seen = self.update.rendezvous.load();
-        let stage = seen.stage();
+        let update = self.update;
+        let seen = update.rendezvous.load();
+        let leg = seen.leg();
         self.waits_on = None;
         // An LP that was not there when the update began has no part in it.
-        if seen.is_over() || self.acknowledged.is_none() && stage != Stage::Start {
+        if seen.is_over() || self.acknowledged.is_none() && leg.stage != Stage::Start {
             return Progress::Finished;
         }
-        if self.acknowledged == Some(stage) {
+        if self.acknowledged == Some(leg) {
             self.waits_on = Some(seen);
             return Progress::Waiting;
         }
-        match self.work(stage) {
+        // Once an LP has failed, the others only meet it at the end of the stage.
+        let skip = seen.failed() && self.acknowledged.is_some();
+        match if skip { Ok(Work::Done) } else { self.work(leg) } {
+            Ok(Work::Done) if skip => {}
             Ok(Work::Done) => {
-                self.acknowledged = Some(stage);
-                self.update.rendezvous.acknowledge();
-                Progress::Worked
+                update.finished.fetch_add(1, Ordering::Relaxed);
             }
             Ok(Work::Waits) => {
                 self.waits_on = Some(seen);
-                Progress::Waiting
+                return Progress::Waiting;
             }
-            Ok(Work::NotNeeded) => Progress::Finished,
+            Ok(Work::NotNeeded) => return Progress::Finished,
             Err(raw) => {
-                self.update.failure.write(self.host.current_lp(), stage, raw);
-                self.update.rendezvous.fail();
-                Progress::Finished
+                self.record(leg.stage, raw);
+                update.rendezvous.fail();
             }
         }
+        self.acknowledged = Some(leg);
+        if let Some(all) = update.rendezvous.acknowledge() {
+            update.settle(all, self.host.current_lp());
+        }
+        Progress::Worked
     }
 
     /// Ends the update for everybody because this LP has waited long enough, unless something has happened since its last
     /// [`step`](Self::step) or that was not [`Progress::Waiting`]. For embedders that call `step` themselves.
     pub fn abandon(&self) {
-        if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.fail_if_still(*seen)) {
-            let raw = RawFailure { call: NO_CALL_GAVE_UP, status: 0, rdx: 0 };
-            self.update.failure.write(self.host.current_lp(), seen.stage(), raw);
+        if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen)) {
+            self.record(seen.stage(), RawFailure::GAVE_UP);
         }
     }
 
-    fn reach(&self, milestone: u32) {
-        self.update.milestones.fetch_or(milestone, Ordering::Release);
+    fn record(&self, stage: Stage, raw: RawFailure) {
+        let lp = self.host.current_lp();
+        self.update.latest.write(lp, stage, raw);
+        self.update.first.write(lp, stage, raw);
     }
 
-    fn work(&mut self, stage: Stage) -> Result<Work, RawFailure> {
+    fn work(&mut self, leg: Leg) -> Result<Work, RawFailure> {
         let module = TdxModule::new(self.seamldr.backend());
-        match stage {
-            Stage::Start => return self.arrive(),
-            Stage::Shutdown if self.is_lead => self.shut_down(module)?,
-            Stage::CpuInstall => self.install()?,
+        let lps = self.update.rendezvous.lps();
+        // A broken LP does not keep the lead.
+        let leads = leg.round.checked_rem(lps) == Some(self.arrival);
+        match leg.stage {
+            Stage::Start => return self.arrive(module),
+            Stage::Shutdown if leads => self.shut_down(module)?,
+            Stage::CpuInstall => self.install(module, leg)?,
             Stage::CpuInit => {
                 return match module.enable_lp(self.update.state, self.host.current_lp()) {
                     Ok(true) => Ok(Work::Done),
@@ -354,24 +515,45 @@ where
                     Err((leaf, error)) => Err(RawFailure::tdx(leaf, error)),
                 };
             }
-            Stage::RunUpdate if self.is_lead => self.take_over(module)?,
+            Stage::RunUpdate if leads => self.take_over(module)?,
             Stage::Shutdown | Stage::RunUpdate | Stage::Done => {}
         }
         Ok(Work::Done)
     }
 
     /// The first LP to arrive leads; one more than were announced has no part in the update.
-    fn arrive(&mut self) -> Result<Work, RawFailure> {
+    fn arrive(&mut self, module: TdxModule<'_, B>) -> Result<Work, RawFailure> {
         let before = self.update.arrived.fetch_add(1, Ordering::Relaxed);
         if before >= self.update.rendezvous.lps() {
             return Ok(Work::NotNeeded);
         }
+        self.arrival = before;
         // Nobody gets past this stage without this LP, so a failure here harms nothing.
         if !self.update.state.covers(self.host.current_lp()) {
-            return Err(RawFailure { call: NO_CALL_UNKNOWN_LP, status: 0, rdx: 0 });
+            return Err(RawFailure::UNKNOWN_LP);
         }
-        self.is_lead = before == 0;
+        if before == 0 && self.update.kind != Kind::Update {
+            self.look(module)?;
+        }
         Ok(Work::Done)
+    }
+
+    /// What is there to go on from. A module that is ready has TDs, which nothing here may touch.
+    fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
+        let failure = |error| RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error);
+        let found = match module.state_of_readiness() {
+            Err(TdxError::Trap(Trap::VmFailInvalid)) => Found::Nothing,
+            Err(TdxError::Status(status)) => match status.code() {
+                TdxStatus::SYS_SHUTDOWN => Found::ShutDown,
+                TdxStatus::SYS_NOT_READY => Found::NotReady,
+                TdxStatus::OPERAND_INVALID => return Err(RawFailure::STILL_READY),
+                _ => return Err(failure(TdxError::Status(status))),
+            },
+            Err(error) => return Err(failure(error)),
+            Ok(()) => return Err(RawFailure::STILL_READY),
+        };
+        self.update.reach(found.milestone());
+        Ok(())
     }
 
     fn shut_down(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
@@ -384,32 +566,69 @@ where
         };
         let request = ShutdownRequest { hv, avoid_compat_sensitive: options.avoid_compat_sensitive };
         module.sys_shutdown(request).map_err(|error| RawFailure::tdx(TdxLeaf::SYS_SHUTDOWN, error))?;
-        self.reach(Milestones::SHUT_DOWN);
+        self.update.reach(Milestones::SHUT_DOWN);
         self.update.state.reset();
+        self.update.state.set_handoff_pending(true);
         Ok(())
     }
 
-    fn install(&self) -> Result<(), RawFailure> {
-        self.seamldr.install(&self.update.request).map_err(|error| {
-            match error {
-                InstallError::Refused { status, rdx: 0 } if ends_session(status) => {
-                    self.reach(Milestones::SESSION_REFUSED);
-                }
-                _ if !error.is_recoverable() => self.reach(Milestones::HANDOFF_LOST),
-                _ => {}
+    /// This LP's part in the session, unless it has one already or the session is complete.
+    fn install(&mut self, module: TdxModule<'_, B>, leg: Leg) -> Result<(), RawFailure> {
+        let (update, seamldr) = (self.update, self.seamldr);
+        // Not reached without a request.
+        let Some(request) = update.current_request() else { return Ok(()) };
+        let joined = &mut self.joined;
+        // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
+        let is_open = || module.sys_rd(FieldId::VENDOR_ID) == Err(TdxError::Trap(Trap::VmFailInvalid));
+        seamldr.exclusively(|| {
+            let session = update.session.load(Ordering::Relaxed);
+            let number = session / ONE_SESSION;
+            if session & INSTALLED != 0 || *joined == Some(number) {
+                return Ok(());
             }
-            RawFailure::install(error)
+            let result = seamldr.install_with_lock_held(request);
+            match result {
+                Ok(()) if update.is_probing(leg) && !is_open() => {
+                    update.end_session(INSTALLED);
+                    return Ok(());
+                }
+                Ok(()) => {}
+                // This LP is in the session that somebody has left open.
+                Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
+                // These are told before the LP is in.
+                Err(InstallError::Trap(_) | InstallError::Refused { status: SeamldrStatus::EUNSPECERR, .. }) => {
+                    return result.map_err(RawFailure::install);
+                }
+                Err(error) => {
+                    update.end_session(0);
+                    if !error.is_recoverable() {
+                        update.reach(Milestones::HANDOFF_LOST);
+                        update.state.set_handoff_pending(false);
+                    }
+                    return Err(RawFailure::install(error));
+                }
+            }
+            *joined = Some(number);
+            update.joined.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         })
     }
 
     fn take_over(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
-        module.sys_update().map_err(|error| {
-            if error == TdxError::Trap(Trap::VmFailInvalid) {
-                self.reach(Milestones::UPDATE_UNANSWERED);
-            }
-            RawFailure::tdx(TdxLeaf::SYS_UPDATE, error)
-        })?;
-        self.reach(Milestones::UPDATED);
+        let failure = |error| RawFailure::tdx(TdxLeaf::SYS_UPDATE, error);
+        let knows_no_versions =
+            TdxError::Status(TdxStatus(TdxStatus::OPERAND_INVALID.0 | u64::from(OperandId::RAX.0)));
+        let detected = self.update.options.detect_compat_damage
+            && match module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY) {
+                Ok(()) => true,
+                Err(error) if error == knows_no_versions => false,
+                Err(error) => return Err(failure(error)),
+            };
+        if !detected {
+            module.sys_update().map_err(failure)?;
+        }
+        self.update.reach(Milestones::UPDATED);
+        self.update.state.set_handoff_pending(false);
         self.update.state.set_ready();
         // The update has succeeded; a version that cannot be read does not change that.
         if let Ok(TdxVersion { major, minor, update }) = module.version() {
@@ -427,5 +646,5 @@ mod tests {
     static_assertions::assert_impl_all!(Update<'static>: Send, Sync);
     static_assertions::assert_impl_all!(ModuleState<[AtomicU64; 1]>: Send, Sync);
     // Kernels put it on a stack.
-    static_assertions::const_assert!(size_of::<Update<'static>>() <= 128);
+    static_assertions::const_assert!(size_of::<Update<'static>>() <= 256);
 }

@@ -1,0 +1,137 @@
+//! What is done about a failure after the old module was shut down: pure functions of what failed.
+
+use super::outcome::{Call, FailureCause};
+use super::Stage;
+use crate::abi::{SeamldrStatus, TdxLeaf, TdxStatus};
+use crate::Trap;
+
+/// Rounds of an update, at most: the first one, and those that deal with failures. So many in all bound the time that it takes.
+pub(super) const MAX_ROUNDS: u32 = 16;
+
+/// What a failure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It may go away by itself: the same again.
+    Transient,
+    /// P-SEAMLDR does not take this image, and still has the old module.
+    ImageRefused,
+    /// The module that was put in place does not come up, or does not take the handoff data.
+    ModuleFailed,
+    /// Nothing helps.
+    Final,
+}
+
+/// Sorts a failure in a stage.
+pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
+    match cause {
+        FailureCause::GaveUp
+        | FailureCause::UnknownLp
+        | FailureCause::StillReady
+        | FailureCause::LpsMissing => Class::Final,
+        FailureCause::Seamldr { rdx: 1.., .. } => Class::Final,
+        FailureCause::Seamldr { status, .. } => match status {
+            SeamldrStatus::ENOENTROPY | SeamldrStatus::EUNSPECERR | SeamldrStatus::EINTERRUPT => Class::Transient,
+            _ => Class::ImageRefused,
+        },
+        // Asking for the version of the handoff data is the first call of all: nothing can be at risk yet.
+        FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_RD), _) | FailureCause::Tdx(TdxLeaf::SYS_RD, _) => Class::Final,
+        FailureCause::Trap(_, Trap::VmFailInvalid) if stage <= Stage::Shutdown => Class::Final,
+        FailureCause::Trap(..) => Class::Transient,
+        FailureCause::Tdx(_, status) => match status.code() {
+            TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => Class::Transient,
+            _ if stage <= Stage::Shutdown => Class::Final,
+            _ => Class::ModuleFailed,
+        },
+    }
+}
+
+/// The images that there are, and what became of them so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Candidates {
+    /// How many there are: the update's own, and its fallbacks.
+    pub(super) count: u8,
+    /// The one that is at it.
+    pub(super) current: u8,
+    /// A bit for each that P-SEAMLDR has refused, or whose module has failed twice.
+    pub(super) ruled_out: u8,
+    /// A bit for each whose module has failed.
+    pub(super) failed: u8,
+}
+
+impl Candidates {
+    /// The one to go on with after the current one's failure, with what is known then; `None` if none is left.
+    pub(super) fn after(mut self, class: Class) -> Option<Self> {
+        let bit = 1u8.checked_shl(self.current.into()).unwrap_or(0);
+        match class {
+            Class::Transient => return Some(self),
+            Class::Final => return None,
+            Class::ImageRefused => self.ruled_out |= bit,
+            Class::ModuleFailed => {
+                self.ruled_out |= self.failed & bit;
+                self.failed |= bit;
+            }
+        }
+        // Those that have not been tried yet come first, then those that get a second chance.
+        let left = |tried: bool| {
+            (0..self.count).find(|image| {
+                let bit = 1u8.checked_shl((*image).into()).unwrap_or(0);
+                self.ruled_out & bit == 0 && (self.failed & bit != 0) == tried
+            })
+        };
+        self.current = left(false).or_else(|| left(true))?;
+        Some(self)
+    }
+
+    pub(super) const fn word(self) -> u32 {
+        u32::from_le_bytes([self.count, self.current, self.ruled_out, self.failed])
+    }
+
+    pub(super) const fn from_word(word: u32) -> Self {
+        let [count, current, ruled_out, failed] = word.to_le_bytes();
+        Self { count, current, ruled_out, failed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::SeamldrLeaf;
+
+    #[test]
+    fn an_image_that_is_refused_makes_room_for_the_next() {
+        let first = Candidates { count: 3, ..Candidates::default() };
+        let second = first.after(Class::ImageRefused).unwrap();
+        assert_eq!((second.current, second.ruled_out), (1, 1));
+        let third = second.after(Class::ModuleFailed).unwrap();
+        assert_eq!(third.current, 2);
+        let again = third.after(Class::ImageRefused).unwrap();
+        assert_eq!(again.current, 1, "a module that failed gets a second chance");
+        assert_eq!(again.after(Class::ModuleFailed), None);
+        assert_eq!(Candidates::from_word(third.word()), third);
+    }
+
+    #[test]
+    fn what_passes_by_itself_changes_nothing() {
+        let only = Candidates { count: 1, ..Candidates::default() };
+        assert_eq!(only.after(Class::Transient), Some(only));
+        assert_eq!(only.after(Class::Final), None);
+        assert_eq!(only.after(Class::ImageRefused), None);
+        assert_eq!(only.after(Class::ModuleFailed).map(|next| next.current), Some(0));
+    }
+
+    #[test]
+    fn rdx_decides_and_entropy_passes() {
+        let install = |status, rdx| FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx };
+        let class = |cause| classify(Stage::CpuInstall, cause);
+        assert_eq!(class(install(SeamldrStatus::ENOENTROPY, 0)), Class::Transient);
+        assert_eq!(class(install(SeamldrStatus::ENOENTROPY, 1)), Class::Final);
+        assert_eq!(class(install(SeamldrStatus::EBADSIG, 0)), Class::ImageRefused);
+        assert_eq!(class(install(SeamldrStatus(0x8000000000000099), 0)), Class::ImageRefused);
+        let busy = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY);
+        assert_eq!(classify(Stage::Shutdown, busy), Class::Transient);
+        let refused = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID);
+        assert_eq!(classify(Stage::Shutdown, refused), Class::Final);
+        let failed = FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT);
+        assert_eq!(classify(Stage::CpuInit, failed), Class::ModuleFailed);
+    }
+}
