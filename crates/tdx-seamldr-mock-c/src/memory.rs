@@ -46,10 +46,10 @@ impl MappedMemory {
         if memory.is_null() {
             return Err(TdxSimStatus::Null);
         }
-        if address % PAGE != 0 {
+        if !address.is_multiple_of(PAGE) {
             return Err(TdxSimStatus::Unaligned);
         }
-        let whole = len != 0 && len % TDX_SIM_PAGE_SIZE == 0 && isize::try_from(len).is_ok();
+        let whole = len != 0 && len.is_multiple_of(TDX_SIM_PAGE_SIZE) && isize::try_from(len).is_ok();
         let last = u64::try_from(len).ok().and_then(|len| address.checked_add(len.checked_sub(1)?));
         let (Some(last), Some(_), true) = (last, memory.addr().checked_add(len), whole) else {
             return Err(TdxSimStatus::BadLength);
