@@ -1,6 +1,6 @@
 //! How fast the simulated platform is: single calls, and a whole update next to the cryptography in it.
 #![allow(missing_docs)] // `criterion_group` makes a public function
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::hint::black_box;
 

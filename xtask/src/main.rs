@@ -1,5 +1,6 @@
 //! `cargo xtask`: what is more than one line to do in this project, one file for each task.
 
+mod c_header;
 mod embed_check;
 mod spec_map;
 mod vectors;
@@ -16,6 +17,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Write the C header of the simulated platform
+    CHeader {
+        /// See that the header is up to date, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
     /// See that every rule in docs/spec-map.md has an item and a test that exist
@@ -32,6 +39,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),

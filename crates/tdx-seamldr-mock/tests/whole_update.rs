@@ -488,16 +488,14 @@ fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
         // SAFETY: the leaf takes no address.
         unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| SeamldrStatus(regs.rax))
     };
+    // LP 0 stays inside until another call was made.
+    platform.inject(Fault { lp: Some(0), ..Fault::nth(0, Answer::Delay(1)) });
     std::thread::scope(|threads| {
-        let first = platform.with_model(|_| {
-            // With the model held here, LP 0 enters and stays inside.
-            let first = threads.spawn(|| call(0));
-            while !platform.seamldr_is_entered() {
-                std::thread::yield_now();
-            }
-            assert_eq!(call(1), Err(Trap::VmFailInvalid));
-            first
-        });
+        let first = threads.spawn(|| call(0));
+        while !platform.seamldr_is_entered() {
+            std::thread::yield_now();
+        }
+        assert_eq!(call(1), Err(Trap::VmFailInvalid));
         assert_eq!(first.join().unwrap(), Ok(SeamldrStatus::EBADPARAM));
     });
     assert_eq!(call(1), Ok(SeamldrStatus::EBADPARAM));

@@ -3,6 +3,8 @@
 use core::fmt;
 
 use tdx_seamldr_core::abi::{PSysInfo, SeamSigstruct, SeamldrParams};
+use zerocopy::little_endian::U64;
+use zerocopy::FromZeros as _;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::handoff::Tables;
@@ -27,7 +29,7 @@ pub trait PhysMemory {
 
 /// Room for everything of a platform that is more than a few words: the parts of the SEAM range whose bytes matter, LPs, TDs,
 /// tables. It is about 2.3 MiB, far more than a stack, so it is made where it stays: as a static with the value
-/// [`SeamMemory::ZEROED`], on the heap by `zerocopy`'s `new_box_zeroed`, or out of any bytes by
+/// [`SeamMemory::ZEROED`], on the heap by `zerocopy`'s `new_box_zeroed`, or out of bytes that are zero by
 /// [`FromBytes::mut_from_bytes`](zerocopy::FromBytes::mut_from_bytes).
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -46,12 +48,36 @@ pub struct SeamMemory {
     spare: u8,
     /// Header and data that one module hands to the next.
     pub(super) handoff: [u8; HANDOFF_STORAGE],
+    /// Bytes at the start of the code region that are not zero.
+    code_used: U64,
     pub(super) code: [u8; CODE_SIZE],
 }
 
 impl SeamMemory {
     /// Nothing but zeros.
     pub const ZEROED: Self = zerocopy::transmute!([0u8; size_of::<Self>()]);
+
+    /// Makes everything zero again, without touching what is zero anyway.
+    pub(super) fn clear(&mut self) {
+        self.lps.zero();
+        self.tds.zero();
+        self.mcheck_table.zero();
+        self.tables.clear();
+        self.handoff.zero();
+        self.clear_code();
+    }
+
+    pub(super) fn clear_code(&mut self) {
+        let used = usize::try_from(self.code_used.get()).unwrap_or(CODE_SIZE).min(CODE_SIZE);
+        self.code.iter_mut().take(used).for_each(|byte| *byte = 0);
+        self.code_used = U64::new(0);
+    }
+
+    /// From now on so many bytes of the code region may not be zero.
+    pub(super) fn new_code(&mut self, size: usize) {
+        self.clear_code();
+        self.code_used = U64::new(u64::try_from(size).unwrap_or(u64::MAX));
+    }
 }
 
 impl fmt::Debug for SeamMemory {

@@ -312,7 +312,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
             in_seamldr: None,
             dead: false,
         };
-        platform.memory.zero();
+        platform.memory.clear();
         platform.memory.mcheck_table = config.platform_table();
         platform.set_lps(config.x2apic_ids());
         platform

@@ -11,7 +11,7 @@ use super::{
     handoff, handoff_area, recoverable, unrecoverable, Layout, Loader, LoaderContext, ModuleSysInfo,
 };
 use super::{Refusal, PAGE};
-use crate::model::{elf, Config, SvnRule};
+use crate::model::{elf, Config, SeamMemory, SvnRule};
 
 /// Tries of an insertion into SEAMDB.
 const INSERT_TRIES: u32 = 5;
@@ -56,17 +56,16 @@ impl Loader {
         // From here on the old module is gone.
         self.module_range_initialized = true;
         self.sysinfo = None;
-        // What lies behind the last image is zero already.
-        context.memory.code.get_mut(..self.code_used).unwrap_or_default().fill(0);
-        self.code_used = 0;
+        context.memory.clear_code();
         match layout.shortage(context.config) {
             Shortage::None => {}
             Shortage::Reported => return Err(unrecoverable(SeamldrStatus::ENOMEM)), // 32
             Shortage::Fatal => return Err(Refusal::Fatal),
         }
-        self.code_used = size;
-        let image = context.memory.code.get_mut(..size).unwrap_or_default();
-        for (page, address) in image.chunks_exact_mut(PAGE_SIZE).zip(&context.memory.params.module_page_pa) {
+        context.memory.new_code(size);
+        let SeamMemory { code, params, .. } = &mut *context.memory;
+        let image = code.get_mut(..size).unwrap_or_default();
+        for (page, address) in image.chunks_exact_mut(PAGE_SIZE).zip(&params.module_page_pa) {
             context.host.read(address.get(), page);
         }
         if context.crypto.sha384(&[&*image]) != Ok(sigstruct.seamhash) {
@@ -153,7 +152,8 @@ impl Loader {
             && sigstruct.size.get() == 0x200
             && usize::try_from(sigstruct.cpuid_table_size.get()).is_ok_and(|count| count <= MAX_CPUID_ENTRIES)
             && sigstruct.exponent.get() == 0x10001; // 17
-        let consistent = (!profile.preserves_tds || sigstruct.min_update_hv.get() <= sigstruct.module_hv.get())
+        let consistent = (!profile.preserves_tds
+            || sigstruct.min_update_hv.get() <= sigstruct.module_hv.get())
             && (!profile.relocates || gdt % 4096 == 0 && (gdt == 0) == (fault == 0)); // 18
         if !well_formed
             || !consistent

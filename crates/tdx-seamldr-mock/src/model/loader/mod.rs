@@ -91,8 +91,6 @@ pub struct Loader {
     /// It has written to the module's range, and set up a VMCS for each LP there.
     module_range_initialized: bool,
     sysinfo: Option<ModuleSysInfo>,
-    /// Bytes at the start of the code region that are not zero.
-    code_used: usize,
     effects: Effects,
     flow: Flow,
     cleanup: LpSet,
@@ -173,7 +171,6 @@ impl Loader {
             lps_in_shutdown: 0,
             module_range_initialized: false,
             sysinfo: None,
-            code_used: 0,
             effects: Effects::default(),
             flow: Flow::Ready,
             cleanup: [0; 16],
@@ -252,7 +249,6 @@ impl Loader {
             num_remaining_updates: state.num_remaining_updates,
             module_range_initialized: state.module_range_initialized,
             sysinfo: state.sysinfo,
-            code_used: self.code_used,
             ..Self::new(self.seamdb)
         };
     }

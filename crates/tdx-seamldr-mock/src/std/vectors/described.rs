@@ -106,7 +106,7 @@ impl PlatformDescription {
         }
         let mut config = Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
         let lps = self.lp_x2apic_ids.len();
-        if !(1..=crate::model::MAX_LPS).contains(&lps) || self.num_lps == 0 {
+        if !(1..=crate::model::MAX_LPS).contains(&lps) || !(1..=1024).contains(&self.num_lps) {
             return Err(wrong(format!(
                 "there are {lps} LPs of which {} count, but should be 1 to 1024",
                 self.num_lps

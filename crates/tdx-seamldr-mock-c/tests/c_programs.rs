@@ -1,0 +1,129 @@
+//! The example in C, compiled by the system's compilers and linked with the libraries.
+#![cfg(unix)]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::as_conversions
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const C: [&str; 2] = ["cc", "-std=c11"];
+const CPP: [&str; 2] = ["g++", "-std=c++11"];
+
+/// What the example prints.
+const PRINTED: &str = "\
+TDH.SYS.SHUTDOWN on LP 0
+SEAMLDR.INSTALL on LP 0
+SEAMLDR.INSTALL on LP 1
+SEAMLDR.INSTALL on LP 2
+SEAMLDR.INSTALL on LP 3
+TDH.SYS.INIT on LP 0
+TDH.SYS.LP.INIT on LP 0
+TDH.SYS.LP.INIT on LP 1
+TDH.SYS.LP.INIT on LP 2
+TDH.SYS.LP.INIT on LP 3
+TDH.SYS.UPDATE on LP 0
+module 1.5.06, 1 of 1 TDs alive
+";
+
+/// The output of a command that has to succeed.
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
+    output
+}
+
+/// Whether there is such a compiler. If not, that is said.
+fn is_there(compiler: &str) -> bool {
+    let there = Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("skipped: there is no compiler {compiler}");
+    }
+    there
+}
+
+/// The static and the shared library, as Cargo builds them for everybody.
+fn libraries() -> [PathBuf; 2] {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--message-format", "json"]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let messages = String::from_utf8(run(&mut build).stdout).unwrap();
+    let messages = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let files: Vec<PathBuf> = messages
+        .filter(|message| message["target"]["name"] == "tdx_sim" && message["reason"] == "compiler-artifact")
+        .flat_map(|message| message["filenames"].as_array().unwrap().clone())
+        .map(|file| file.as_str().unwrap().into())
+        .collect();
+    ["a", std::env::consts::DLL_EXTENSION].map(|extension| {
+        let found = files.iter().find(|file| file.extension().is_some_and(|found| found == extension));
+        found.unwrap_or_else(|| panic!("no .{extension} in {files:?}")).clone()
+    })
+}
+
+/// Compiles the example, links it, runs it, and looks at what it prints.
+fn compile_and_run([compiler, standard]: [&str; 2], library: &Path, name: &str) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut compile = Command::new(compiler);
+    compile.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]).arg(here.join("include"));
+    if compiler == CPP[0] {
+        compile.args(["-x", "c++"]);
+    }
+    compile.arg(here.join("../../examples/c/update.c")).args(["-x", "none", "-o"]).arg(&program);
+    let folder = library.parent().unwrap();
+    if library.extension().is_some_and(|extension| extension == "a") {
+        compile.arg(library).args(["-lpthread", "-ldl", "-lm"]);
+    } else {
+        compile.arg("-L").arg(folder).arg("-ltdx_sim");
+    }
+    run(&mut compile);
+    let output = run(Command::new(&program).env("LD_LIBRARY_PATH", folder).env("DYLD_LIBRARY_PATH", folder));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), PRINTED, "{name}");
+}
+
+#[test]
+fn the_example_updates_a_module_with_the_static_and_with_the_shared_library() {
+    if is_there(C[0]) {
+        let [archive, shared] = libraries();
+        compile_and_run(C, &archive, "update-static");
+        compile_and_run(C, &shared, "update-shared");
+    }
+}
+
+#[test]
+fn the_example_and_the_header_are_cpp_too() {
+    if is_there(CPP[0]) {
+        let [archive, shared] = libraries();
+        compile_and_run(CPP, &archive, "update-static-cpp");
+        compile_and_run(CPP, &shared, "update-shared-cpp");
+    }
+}
+
+#[test]
+fn the_header_has_all_that_the_libraries_export() {
+    let nm = Command::new("nm").args(["--dynamic", "--defined-only"]).arg(&libraries()[1]).output();
+    let Some(output) = nm.ok().filter(|output| output.status.success()) else {
+        eprintln!("skipped: there is no nm that shows what a library exports");
+        return;
+    };
+    let header = include_str!("../include/tdx_sim.h");
+    let symbols = String::from_utf8(output.stdout).unwrap();
+    let ours: Vec<_> = symbols
+        .lines()
+        .filter_map(|line| line.split(' ').next_back())
+        .filter(|name| name.starts_with("tdx_"))
+        .collect();
+    assert!(ours.len() > 10, "{symbols}");
+    for name in ours {
+        assert!(header.contains(&format!("{name}(")), "{name} is not in the header");
+    }
+}

@@ -1,0 +1,240 @@
+//! A platform by the functions that C programs have.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::as_conversions
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{create, SYS_UPDATE};
+use support::{image, update_memory, Sim, HOST, INSTALL, LPS, SYS_INIT, SYS_LP_INIT, SYS_RD, SYS_SHUTDOWN};
+use tdx_sim::*;
+
+#[test]
+fn a_tds_life_over_an_update_and_the_truth_at_each_stage() {
+    let mut memory = update_memory(&TdxSimImage { svn_minor: 6, ..image() });
+    let sim = Sim::ready();
+    assert_eq!(tdx_sim_create_td(sim.0, TdxSimTdPhase::Running.number()), TdxSimStatus::Ok);
+    assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
+
+    let before = sim.truth();
+    assert!(before.module_present && before.module_callable && before.seam_ready && !before.dead);
+    assert_eq!(before.module_state, TdxSimModuleState::Ready);
+    assert_eq!((before.version_major, before.version_minor, before.version_update), (1, 5, 1));
+    assert_eq!((before.remaining_updates, before.tds, before.tds_alive), (60, 1, 1));
+
+    sim.succeed(0, SYS_SHUTDOWN, 0);
+    let truth = sim.truth();
+    assert_eq!((truth.module_state, truth.handoff_valid), (TdxSimModuleState::Shutdown, true));
+    assert_eq!(truth.tds_alive, 0);
+
+    for lp in 0..LPS {
+        sim.succeed(lp, INSTALL, HOST);
+        assert_eq!(sim.truth().lps_in_session, (lp + 1) % LPS);
+        assert_eq!(sim.truth().seam_ready, lp + 1 == LPS);
+    }
+    assert_eq!(sim.truth().module_state, TdxSimModuleState::SysInitPending);
+    sim.succeed(0, SYS_INIT, 0);
+    assert_eq!(sim.truth().module_state, TdxSimModuleState::SysInitDone);
+    for lp in 0..LPS {
+        sim.succeed(lp, SYS_LP_INIT, 0);
+    }
+    sim.succeed(0, SYS_UPDATE, 0);
+
+    let after = sim.truth();
+    assert_eq!((after.module_state, after.handoff_valid), (TdxSimModuleState::Ready, false));
+    assert_eq!((after.version_update, after.svn_major, after.svn_minor), (6, 1, 6));
+    assert_eq!((after.remaining_updates, after.tds, after.tds_alive), (59, 1, 1));
+}
+
+#[test]
+fn an_image_that_was_changed_is_refused_by_its_signature() {
+    let mut memory = update_memory(&image());
+    memory[4096 + 900] ^= 1;
+    let sim = Sim::ready();
+    assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
+    sim.succeed(0, SYS_SHUTDOWN, 0);
+    let answers: Vec<_> = (0..LPS)
+        .map(|lp| sim.call(lp, TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() }).1.rax)
+        .collect();
+    assert_eq!(answers, [0, 0, 0, 0x8000000000020000]);
+}
+
+#[test]
+fn what_is_not_mapped_reads_as_0_and_takes_no_writes() {
+    const INFO: u64 = 0x8000000000000000;
+    let mut memory = vec![0x77; 4096];
+    let sim = Sim::ready();
+    assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
+    sim.succeed(0, INFO, HOST + 0x1000);
+    sim.succeed(0, INFO, HOST);
+    assert_eq!(tdx_sim_unmap(sim.0, HOST), TdxSimStatus::Ok);
+    // Intel's number at offset 8, and 256 bytes.
+    assert_eq!(memory[8..12], 0x8086u32.to_le_bytes());
+    assert!(memory[256..].iter().all(|byte| *byte == 0x77));
+    memory.fill(0x77);
+    sim.succeed(0, INFO, HOST);
+    assert!(memory.iter().all(|byte| *byte == 0x77));
+    // SEAMLDR_PARAMS of zeros, and the SIGSTRUCT of zeros that it leads to: EBADSIG.
+    sim.succeed(0, SYS_SHUTDOWN, 0);
+    let install = TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() };
+    let answers: Vec<_> = (0..LPS).map(|lp| sim.call(lp, install).1.rax).collect();
+    assert_eq!(answers, [0, 0, 0, 0x8000000000020000]);
+}
+
+#[test]
+fn a_trap_leaves_the_registers_as_they_are() {
+    let sim = Sim::new(None);
+    let regs = TdxSimRegs { rax: SYS_RD, rcx: 1, r15: 2, ..TdxSimRegs::default() };
+    assert_eq!(sim.call(0, regs), (TdxSimTrap::VmfailInvalid, regs));
+    assert_eq!(sim.truth().module_state, TdxSimModuleState::None);
+}
+
+#[test]
+fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
+    let sim = Sim::ready();
+    let call = TdxSimRegs { rax: SYS_RD, rdx: 7, ..TdxSimRegs::default() };
+    let returned = TdxSimFault {
+        lp: 2,
+        rax: SYS_RD,
+        after: 1,
+        times: 1,
+        kind: TdxSimFaultKind::Return.number(),
+        answer_rax: 0x8000020200000000,
+        answer_rdx: 9,
+        ..TdxSimFault::default()
+    };
+    assert_eq!(sim.add_fault(returned), TdxSimStatus::Ok);
+    let busy = |(trap, regs): (TdxSimTrap, TdxSimRegs)| {
+        trap == TdxSimTrap::None && (regs.rax, regs.rdx) == (0x8000020200000000, 9)
+    };
+    assert!(!busy(sim.call(1, call)));
+    assert_eq!([(); 3].map(|()| busy(sim.call(2, call))), [false, true, false]);
+
+    for (trap, number) in [(TdxSimTrap::VmfailInvalid, 1), (TdxSimTrap::Gp, 2), (TdxSimTrap::Ud, 3)] {
+        let fault = TdxSimFault {
+            lp: TDX_SIM_ANY_LP,
+            any_rax: 1,
+            times: u32::MAX,
+            kind: TdxSimFaultKind::Trap.number(),
+            trap: number,
+            ..TdxSimFault::default()
+        };
+        assert_eq!(sim.add_fault(fault), TdxSimStatus::Ok);
+        for lp in 0..LPS {
+            assert_eq!(sim.call(lp, call), (trap, call));
+        }
+        assert_eq!(tdx_sim_clear_faults(sim.0), TdxSimStatus::Ok);
+        assert_eq!(sim.call(0, call).0, TdxSimTrap::None);
+    }
+}
+
+/// The next call of LP 0 waits for so many others.
+fn delay(sim: &Sim, delay: u32) {
+    let kind = TdxSimFaultKind::Delay.number();
+    let fault = TdxSimFault { any_rax: 1, times: 1, kind, delay, ..TdxSimFault::default() };
+    assert_eq!(sim.add_fault(fault), TdxSimStatus::Ok);
+}
+
+const INFO: TdxSimRegs = TdxSimRegs {
+    rax: 0x8000000000000000,
+    rcx: HOST,
+    rdx: 0,
+    rbx: 0,
+    rsi: 0,
+    rdi: 0,
+    r8: 0,
+    r9: 0,
+    r10: 0,
+    r11: 0,
+    r12: 0,
+    r13: 0,
+    r14: 0,
+    r15: 0,
+};
+
+/// Waits until an LP is inside P-SEAMLDR: others then get VMfailInvalid.
+fn wait_until_inside(sim: &Sim) {
+    let start = Instant::now();
+    while sim.call(1, INFO).0 == TdxSimTrap::None {
+        assert!(start.elapsed() < Duration::from_secs(30), "LP 0 is not inside");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn others_find_an_lp_inside_whose_call_is_delayed() {
+    let sim = &Sim::ready();
+    // More calls than come within the limit, so that it is the limit that ends the call.
+    delay(sim, u32::MAX);
+    std::thread::scope(|threads| {
+        let delayed = threads.spawn(move || sim.call(0, INFO));
+        wait_until_inside(sim);
+        assert_eq!(delayed.join().unwrap().0, TdxSimTrap::None);
+    });
+    assert_eq!(sim.call(1, INFO).0, TdxSimTrap::None);
+}
+
+#[test]
+fn a_delayed_call_goes_on_after_so_many_others() {
+    let sim = &Sim::ready();
+    delay(sim, 3);
+    std::thread::scope(|threads| {
+        let delayed = threads.spawn(move || sim.call(0, INFO));
+        while !delayed.is_finished() {
+            let _ = sim.call(1, INFO);
+            std::thread::yield_now();
+        }
+        assert_eq!(delayed.join().unwrap().0, TdxSimTrap::None);
+    });
+}
+
+#[test]
+fn in_a_single_thread_a_delayed_call_ends_at_the_limit() {
+    let sim = Sim::ready();
+    delay(&sim, 1);
+    let start = Instant::now();
+    assert_eq!(sim.call(0, INFO).1.rax, 0);
+    assert!(start.elapsed() >= Duration::from_millis(TDX_SIM_DELAY_LIMIT_MS.into()));
+}
+
+#[test]
+fn freeing_a_platform_ends_the_call_that_waits_in_it() {
+    let sim = &Sim::ready();
+    delay(sim, u32::MAX);
+    std::thread::scope(|threads| {
+        let delayed = threads.spawn(move || sim.try_call(0, INFO).0);
+        wait_until_inside(sim);
+        assert_eq!(tdx_sim_free(sim.0), TdxSimStatus::Ok);
+        assert_eq!(delayed.join().unwrap(), TdxSimStatus::BadHandle);
+    });
+}
+
+#[test]
+fn platforms_know_nothing_of_each_other_and_may_be_used_by_many_threads() {
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..4 {
+                    let (status, _, handle) = create(support::description(Some("SYS_READY")));
+                    assert_eq!(status, TdxSimStatus::Ok);
+                    let sim = Sim(handle);
+                    sim.succeed(0, SYS_SHUTDOWN, 0);
+                    assert_eq!(sim.truth().module_state, TdxSimModuleState::Shutdown);
+                }
+            });
+        }
+    });
+    let sim = &Sim::ready();
+    std::thread::scope(|threads| {
+        for lp in 0..LPS {
+            threads.spawn(move || (0..50).for_each(|_| sim.succeed(lp, SYS_RD, 0)));
+        }
+    });
+}

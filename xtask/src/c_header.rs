@@ -1,0 +1,54 @@
+//! `cargo xtask c-header`: the C header of the simulated platform, as its Rust sources make it.
+
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+
+const CRATE: &str = "crates/tdx-seamldr-mock-c";
+const HEADER: &str = "include/tdx_sim.h";
+
+/// Sources of the header, in the order in which they come in it.
+const SOURCES: [&str; 8] =
+    ["status.rs", "registry.rs", "platform.rs", "memory.rs", "call.rs", "truth.rs", "fault.rs", "image.rs"];
+
+/// Writes the header, or with `check` sees that the one that is there is the same.
+pub(crate) fn run(check: bool) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let folder = root.join(CRATE);
+    let path = folder.join(HEADER);
+    let wanted = header(&folder)?;
+    if !check {
+        std::fs::create_dir_all(path.parent().context("the header's folder")?)?;
+        std::fs::write(&path, wanted)?;
+        println!("{CRATE}/{HEADER} written");
+        return Ok(());
+    }
+    let found = std::fs::read_to_string(&path).with_context(|| format!("{CRATE}/{HEADER}"))?;
+    if let Some((number, found, wanted)) = first_difference(&found, &wanted) {
+        eprintln!("{CRATE}/{HEADER}, line {number}\n  is:        {found}\n  should be: {wanted}");
+    }
+    ensure!(found == wanted, "{CRATE}/{HEADER} is not what the sources make; run `cargo xtask c-header`");
+    println!("{CRATE}/{HEADER} is what the sources make");
+    Ok(())
+}
+
+/// The header, as text. Nothing is built for it.
+fn header(folder: &Path) -> Result<String> {
+    let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
+    let sources = SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, source| {
+        builder.with_src(folder.join("src").join(source))
+    });
+    let mut header = Vec::new();
+    sources.generate().context("the header cannot be made")?.write(&mut header);
+    Ok(String::from_utf8(header)?)
+}
+
+/// The first line that differs, counted from 1; a missing one is empty.
+fn first_difference<'a>(found: &'a str, wanted: &'a str) -> Option<(usize, &'a str, &'a str)> {
+    let (mut found, mut wanted) = (found.lines(), wanted.lines());
+    (1..).find_map(|number| match (found.next(), wanted.next()) {
+        (None, None) => Some(None),
+        (found, wanted) if found == wanted => None,
+        (found, wanted) => Some(Some((number, found.unwrap_or_default(), wanted.unwrap_or_default()))),
+    })?
+}
