@@ -214,8 +214,8 @@ impl<'a> Simulation<'a> {
         };
         let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
         let mut facts = Facts::gather(&seamldr, &lp, &mut info, &mut sysinfo, &self.signer)?;
-        facts.debug_unlocked = Some(self.platform.with_model(|model| model.config().debug_unlocked));
-        let policy = Policy { allow_same_module: self.arguments.allow_same_module };
+        self.platform.complete(&mut facts);
+        let policy = Policy { allow_same_module: self.arguments.allow_same_module, ..Policy::default() };
         let mut reasons = Vec::new();
         let verdict = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
             reasons.push(Reason { code: finding.code(), message: finding.to_string() });
@@ -238,6 +238,7 @@ impl<'a> Simulation<'a> {
             avoid_compat_sensitive: facts
                 .features0
                 .is_some_and(|features| features.contains(TdxFeatures0::UPDATE_COMPATIBILITY)),
+            ..Options::default()
         };
         let update = Update::new(request, self.platform.module_state(), options, facts.num_lps)?;
         let outcome = self.run(&update);

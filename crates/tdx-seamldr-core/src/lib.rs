@@ -33,6 +33,7 @@ pub mod abi;
 mod addr;
 mod backend;
 mod crypto;
+pub mod elf;
 mod host;
 pub mod image;
 mod lock;
@@ -40,6 +41,7 @@ mod module_state;
 mod params;
 pub mod preflight;
 mod seamldr;
+pub mod space;
 mod tdx_module;
 pub mod update;
 

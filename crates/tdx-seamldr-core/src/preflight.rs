@@ -8,8 +8,13 @@ use core::fmt;
 
 use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
 use crate::abi::{TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, PAGE_SIZE};
+use crate::elf::{self, ElfRefusal};
+use crate::space::{Layout, Shortage};
 use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest};
-use crate::{TdxError, TdxImage, TdxModule};
+use crate::{TdxError, TdxImage, TdxModule, TdxVersion};
+
+/// Bytes in front of the handoff data.
+const HANDOFF_HEADER: u32 = 8;
 
 /// Bytes of the 32 fault wrappers in an image: one of 16 bytes for each exception vector.
 const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
@@ -36,6 +41,17 @@ impl HandoffRange {
     }
 }
 
+/// Bytes of handoff data that a module of this version leaves in version 0 or 1, as far as that is known: of the 1.5 modules, and of
+/// the 2.0 modules up to 2.0.12.
+#[must_use]
+pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
+    match version {
+        TdxVersion { major: 1, minor: 5, .. } => Some(53_391),
+        TdxVersion { major: 2, minor: 0, update: 0..=12 } => Some(101_810),
+        _ => None,
+    }
+}
+
 /// What is known about the platform and the module that runs on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -51,13 +67,46 @@ pub struct Facts<'a> {
     pub handoff: Option<HandoffRange>,
     /// Whether the platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
     pub debug_unlocked: Option<bool>,
+    /// LPs that could share a socket's last-level cache: CPUID leaf 4, subleaf 3, EAX bits 25:14, plus 1.
+    pub addressable_lps_per_socket: Option<u32>,
+    /// Where the SEAM range begins: IA32_SEAMRR_PHYS_BASE (MSR 0x1400), bits 51:25.
+    pub seamrr_base: Option<u64>,
+    /// Bytes of handoff data that the running module is going to leave, in the version that both modules have; see
+    /// [`handoff_data_size`].
+    pub handoff_data: Option<u32>,
+    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE, and migrations with an interrupted step, as far as the embedder knows. Not
+    /// needed of modules that refuse to shut down because of them.
+    pub sensitive_operations: Option<u32>,
     /// The signer that P-SEAMLDR trusts: [`INTEL_PRODUCTION_SIGNER`](crate::INTEL_PRODUCTION_SIGNER), but for simulations.
     pub signer: &'a Sha384Digest,
 }
 
 impl<'a> Facts<'a> {
-    /// Asks P-SEAMLDR and the running module. What the module does not say stays `None`, and so does whether the platform is
-    /// unlocked for debug modules, which only the embedder can read.
+    /// What P-SEAMLDR says, and nothing else.
+    #[must_use]
+    pub const fn new(
+        info: &'a SeamldrInfo,
+        sysinfo: &'a PSysInfo,
+        num_lps: u32,
+        signer: &'a Sha384Digest,
+    ) -> Self {
+        Self {
+            info,
+            sysinfo,
+            num_lps,
+            features0: None,
+            handoff: None,
+            debug_unlocked: None,
+            addressable_lps_per_socket: None,
+            seamrr_base: None,
+            handoff_data: None,
+            sensitive_operations: None,
+            signer,
+        }
+    }
+
+    /// Asks P-SEAMLDR and the running module. What the module does not say stays `None`, and so does what only the embedder can
+    /// read or know.
     ///
     /// # Errors
     ///
@@ -82,14 +131,12 @@ impl<'a> Facts<'a> {
                 no_downgrade: module.sys_rd(FieldId::NO_DOWNGRADE)?.value != 0,
             })
         };
+        let (info, sysinfo) = (seamldr.info(host, info)?, seamldr.seam_info(host, sysinfo)?);
         Ok(Self {
-            info: seamldr.info(host, info)?,
-            sysinfo: seamldr.seam_info(host, sysinfo)?,
-            num_lps: host.num_lps(),
             features0: module.features0().ok(),
             handoff: handoff().ok(),
-            debug_unlocked: None,
-            signer,
+            handoff_data: module.version().ok().and_then(handoff_data_size),
+            ..Self::new(info, sysinfo, host.num_lps(), signer)
         })
     }
 }
@@ -204,6 +251,27 @@ pub enum Refusal {
     },
     /// The very module that runs already.
     SameModule,
+    /// P-SEAMLDR has no room for the module.
+    Memory {
+        /// Bytes that there are.
+        found: u64,
+        /// Bytes that the module needs.
+        wanted: u64,
+    },
+    /// P-SEAMLDR would find room for the module and then run out of it: its estimate of page tables is a little too low.
+    PageTables,
+    /// The image cannot be relocated.
+    Elf(ElfRefusal),
+    /// The handoff data does not fit into the pages that the image has for it.
+    HandoffPages {
+        /// The image's pages.
+        found: u32,
+        /// The pages that the data takes.
+        wanted: u32,
+    },
+    /// So many TDs are in build, or migrations interrupted, and the running module does not see to it that no update comes in
+    /// between: they would be damaged.
+    SensitiveOperations(u32),
 }
 
 /// What could not be found out.
@@ -222,6 +290,12 @@ pub enum Unknown {
     Features,
     /// Which handoff versions the running module writes.
     HandoffVersions,
+    /// How many bytes of handoff data the running module is going to leave.
+    HandoffData,
+    /// Whether P-SEAMLDR has room for the module.
+    Memory,
+    /// Whether TDs are in build or migrations interrupted.
+    SensitiveOperations,
 }
 
 /// Something that preflight has found.
@@ -238,6 +312,10 @@ pub enum Finding {
 pub struct Policy {
     /// Install the module that runs already once more. It uses up one of the remaining updates.
     pub allow_same_module: bool,
+    /// Go on although something could not be checked.
+    pub allow_unknowns: bool,
+    /// Update although TDs in build get wrong measurements and interrupted migrations fail.
+    pub allow_damage: bool,
 }
 
 /// What preflight came to.
@@ -247,20 +325,21 @@ pub struct Verdict {
     pub refusals: u32,
     /// Questions without an answer.
     pub unknowns: u32,
+    /// They do not matter, by the caller's [`Policy`].
+    pub unknowns_allowed: bool,
 }
 
 impl Verdict {
-    /// Nothing speaks against the update, and everything could be checked.
+    /// Nothing speaks against the update, and everything could be checked that has to be, by the caller's [`Policy`].
     #[must_use]
     pub const fn passed(&self) -> bool {
-        self.refusals == 0 && self.unknowns == 0
+        self.refusals == 0 && (self.unknowns == 0 || self.unknowns_allowed)
     }
 }
 
 /// Asks of this image, on this platform, what P-SEAMLDR and the new module will ask. Every finding goes to `report`.
 ///
-/// Not asked yet: whether the SEAM range has room for the module, whether its image can be relocated, whether it has pages
-/// enough for the handoff data, and whether TDs are in build.
+/// That the CPU has no VMCS erratum is asked by [`Seamldr::new`], and the form of the file by [`TdxImage::parse`].
 pub fn preflight<C: Crypto + ?Sized>(
     image: &TdxImage<'_>,
     facts: &Facts<'_>,
@@ -268,7 +347,8 @@ pub fn preflight<C: Crypto + ?Sized>(
     policy: Policy,
     report: &mut dyn FnMut(Finding),
 ) -> Verdict {
-    let mut preflight = Preflight { report, verdict: Verdict { refusals: 0, unknowns: 0 } };
+    let verdict = Verdict { refusals: 0, unknowns: 0, unknowns_allowed: policy.allow_unknowns };
+    let mut preflight = Preflight { report, verdict };
     let sigstruct = image.sigstruct();
     preflight.platform(facts);
     preflight.sigstruct_form(image, facts);
@@ -277,8 +357,13 @@ pub fn preflight<C: Crypto + ?Sized>(
     preflight.ranges(image);
     preflight.cpus(sigstruct, facts);
     preflight.signature(sigstruct, crypto);
+    preflight.memory(image, facts);
     preflight.handoff(sigstruct, facts);
+    preflight.sensitive_operations(facts, policy);
     preflight.image_hash(image, crypto);
+    if let Err(refusal) = elf::check(image.module()) {
+        preflight.refuse(Refusal::Elf(refusal)); // step 34
+    }
     let running = &facts.info.seamextend;
     if running.mrseam == sigstruct.seamhash {
         preflight.refuse_if(!policy.allow_same_module, Refusal::SameModule);
@@ -441,17 +526,52 @@ impl Preflight<'_> {
 
     /// Step 31, as far as it is known before there is handoff data.
     fn handoff(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>) {
-        let Some(running) = facts.handoff else {
-            return self.unknown(Unknown::HandoffVersions);
+        match facts.handoff {
+            None => self.unknown(Unknown::HandoffVersions),
+            Some(running) => self.refuse_if(
+                running.negotiate(sigstruct).is_none(),
+                Refusal::HandoffVersion {
+                    running,
+                    min_update_hv: sigstruct.min_update_hv.get(),
+                    module_hv: sigstruct.module_hv.get(),
+                },
+            ),
+        }
+        let Some(data) = facts.handoff_data else {
+            return self.unknown(Unknown::HandoffData);
         };
-        self.refuse_if(
-            running.negotiate(sigstruct).is_none(),
-            Refusal::HandoffVersion {
-                running,
-                min_update_hv: sigstruct.min_update_hv.get(),
-                module_hv: sigstruct.module_hv.get(),
-            },
-        );
+        let wanted = data.saturating_add(HANDOFF_HEADER).div_ceil(4096);
+        let found = u32::from(sigstruct.num_handoff_pages.get()).saturating_add(1);
+        self.refuse_if(found < wanted, Refusal::HandoffPages { found, wanted });
+    }
+
+    /// Steps 29 and 32.
+    fn memory(&mut self, image: &TdxImage<'_>, facts: &Facts<'_>) {
+        let (Some(addressable), Some(base)) = (facts.addressable_lps_per_socket, facts.seamrr_base) else {
+            return self.unknown(Unknown::Memory);
+        };
+        let sockets = facts.sysinfo.tot_num_sockets.get();
+        let lps = addressable.checked_next_power_of_two().unwrap_or(u32::MAX).saturating_mul(sockets);
+        let size = u64::try_from(image.module().len()).unwrap_or(u64::MAX);
+        let layout = Layout::new(image.sigstruct(), size, lps, 0);
+        let (found, wanted) = (facts.sysinfo.p_seamldr_base.get().saturating_sub(base), layout.need());
+        if found < wanted {
+            self.refuse(Refusal::Memory { found, wanted });
+        } else {
+            self.refuse_if(layout.shortage(found) != Shortage::None, Refusal::PageTables);
+        }
+    }
+
+    /// A module with UPDATE_COMPATIBILITY refuses by itself while it would do harm.
+    fn sensitive_operations(&mut self, facts: &Facts<'_>, policy: Policy) {
+        let refuses = facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
+        if refuses || policy.allow_damage {
+            return;
+        }
+        match facts.sensitive_operations {
+            None => self.unknown(Unknown::SensitiveOperations),
+            Some(count) => self.refuse_if(count != 0, Refusal::SensitiveOperations(count)),
+        }
     }
 
     /// Step 33.
@@ -494,6 +614,11 @@ impl Refusal {
             Self::NotTdPreserving(_) => "not-td-preserving",
             Self::HandoffVersion { .. } => "handoff-version",
             Self::SameModule => "same-module",
+            Self::Memory { .. } => "memory",
+            Self::PageTables => "page-tables",
+            Self::Elf(_) => "elf",
+            Self::HandoffPages { .. } => "handoff-pages",
+            Self::SensitiveOperations(_) => "sensitive-operations",
         }
     }
 }
@@ -580,6 +705,20 @@ impl fmt::Display for Refusal {
                 running.module_hv
             ),
             Self::SameModule => f.write_str("this very module runs already"),
+            Self::Memory { found, wanted } => {
+                write!(f, "the module needs {wanted} bytes of the SEAM range, but there are {found}")
+            }
+            Self::PageTables => {
+                f.write_str("the module fits into the SEAM range only if its page tables are left out: give it more room")
+            }
+            Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
+            Self::HandoffPages { found, wanted } => {
+                write!(f, "the image has {found} pages for handoff data, but the running module leaves {wanted}")
+            }
+            Self::SensitiveOperations(count) => write!(
+                f,
+                "{count} TDs are in build or migrations interrupted, and the running module does not protect them: wait"
+            ),
         }
     }
 }
@@ -601,6 +740,9 @@ impl Unknown {
             Self::DebugUnlocked => "unknown-debug-unlocked",
             Self::Features => "unknown-features",
             Self::HandoffVersions => "unknown-handoff-versions",
+            Self::HandoffData => "unknown-handoff-data",
+            Self::Memory => "unknown-memory",
+            Self::SensitiveOperations => "unknown-sensitive-operations",
         }
     }
 }
@@ -614,6 +756,9 @@ impl fmt::Display for Unknown {
             Self::DebugUnlocked => "it is not known whether the platform is unlocked for debugging",
             Self::Features => "it is not known what the running module can do",
             Self::HandoffVersions => "it is not known which handoff versions the running module writes",
+            Self::HandoffData => "it is not known how much handoff data the running module is going to leave",
+            Self::Memory => "it is not known whether the SEAM range has room for the module",
+            Self::SensitiveOperations => "it is not known whether TDs are in build or migrations interrupted",
         })
     }
 }

@@ -15,14 +15,17 @@ use tdx_seamldr_core::abi::{
     PSysInfo, Scenario, SeamSigstruct, SeamldrInfo, SeamldrParams, Svn, TdxFeatures0,
 };
 use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
+use tdx_seamldr_core::elf::ElfRefusal;
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{
     preflight, Facts, FieldMismatch, Finding, HandoffRange, Policy, Refusal, Unknown,
 };
+use tdx_seamldr_core::space::{Layout, Shortage};
 use tdx_seamldr_core::{
     BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr,
 };
 use tdx_seamldr_core::{Sha384Digest, TdxImage};
+use tdx_seamldr_mock::model::TdPhase;
 use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -143,11 +146,71 @@ fn damage_after_signing_is_found_in_every_part() {
 }
 
 #[test]
+fn what_does_not_fit_is_found() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let module = newer().module();
+    let with = |change: fn(&mut SeamSigstruct)| {
+        let mut sigstruct = newer().sigstruct(&module);
+        change(&mut sigstruct);
+        sign(&mut sigstruct);
+        refusals(&platform, &newer().file(&sigstruct, &module))
+    };
+    let [Refusal::Memory { found, wanted }] = with(|s| s.num_global_data_pages = U16::new(65535))[..] else {
+        panic!("there is room for 256 MiB of data");
+    };
+    assert!(found == 252 << 20 && wanted > found, "{found} {wanted}");
+    assert_eq!(
+        with(|s| s.num_handoff_pages = U16::new(12)),
+        [Refusal::HandoffPages { found: 13, wanted: 14 }]
+    );
+    // The estimate is a few pages short: these fit by it, and do not.
+    let edge = (60000..65535u16).find_map(|pages| {
+        let mut sigstruct = newer().sigstruct(&module);
+        sigstruct.num_global_data_pages = U16::new(pages);
+        let layout = Layout::new(&sigstruct, 0x8000, 4, 0);
+        (layout.need() <= 252 << 20 && layout.shortage(252 << 20) != Shortage::None).then_some(pages)
+    });
+    let mut sigstruct = newer().sigstruct(&module);
+    sigstruct.num_global_data_pages = U16::new(edge.unwrap());
+    sign(&mut sigstruct);
+    assert_eq!(refusals(&platform, &newer().file(&sigstruct, &module)), [Refusal::PageTables]);
+}
+
+#[test]
+fn an_image_that_cannot_be_relocated_is_found() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let rows: [(usize, u8, ElfRefusal); 6] = [
+        (4, 1, ElfRefusal::Ident),
+        (0x28 + 2, 1, ElfRefusal::SectionOutside(0)),
+        (0x40 + 64 + 56, 0, ElfRefusal::EntrySize(1)),
+        (0x40 + 64 + 16 + 2, 1, ElfRefusal::RelocationOutside(0)),
+        (0x100 + 8, 1, ElfRefusal::RelocationType(0)),
+        (0x118 + 2, 1, ElfRefusal::TargetOutside(1)),
+    ];
+    for (offset, value, expected) in rows {
+        let mut module = newer().module();
+        module[offset] = value;
+        let file = newer().file(&newer().sigstruct(&module), &module);
+        assert_eq!(refusals(&platform, &file), [Refusal::Elf(expected)], "{offset:#x}");
+    }
+}
+
+#[test]
+fn tds_in_build_stop_an_update_unless_the_damage_is_wanted() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    platform.create_td_in(TdPhase::Build).unwrap();
+    platform.create_td_in(TdPhase::InterruptedMigration).unwrap();
+    let file = newer().build();
+    assert_eq!(refusals(&platform, &file), [Refusal::SensitiveOperations(2)]);
+    assert_eq!(findings(&platform, &file, Policy { allow_damage: true, ..Policy::default() }), []);
+}
+
+#[test]
 fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
     let platform = boot(SimPlatform::builder().lps(1));
     let same = TestImage::default().build();
     assert_eq!(refusals(&platform, &same), [Refusal::SameModule]);
-    assert_eq!(findings(&platform, &same, Policy { allow_same_module: true }), []);
+    assert_eq!(findings(&platform, &same, Policy { allow_same_module: true, ..Policy::default() }), []);
 }
 
 #[test]
@@ -159,11 +222,12 @@ fn a_module_that_was_shut_down_leaves_questions_open() {
         lp: None,
         rax,
         after: 0,
-        times: 9,
+        times: u32::MAX,
         answer: Answer::Return { rax: status, rdx: 0 },
     });
     let open = findings(&platform, &newer().build(), Policy::default());
-    assert_eq!(open, [Unknown::Features, Unknown::HandoffVersions].map(Finding::Unknown));
+    let questions = [Unknown::Features, Unknown::HandoffVersions, Unknown::HandoffData];
+    assert_eq!(open, questions.map(Finding::Unknown));
 }
 
 /// A provider that can do nothing.
@@ -188,15 +252,7 @@ impl Crypto for NoCrypto {
 fn what_cannot_be_checked_is_never_passed_in_silence() {
     let file = TestImage { debug: true, ..newer() }.build();
     let (info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
-    let facts = Facts {
-        info: &info,
-        sysinfo: &sysinfo,
-        num_lps: 0,
-        features0: None,
-        handoff: None,
-        debug_unlocked: None,
-        signer: &TEST_SIGNER,
-    };
+    let facts = Facts::new(&info, &sysinfo, 0, &TEST_SIGNER);
     let mut unknown = Vec::new();
     let mut report = |finding| {
         if let Finding::Unknown(question) = finding {
@@ -210,25 +266,21 @@ fn what_cannot_be_checked_is_never_passed_in_silence() {
         Unknown::Signer,
         Unknown::DebugUnlocked,
         Unknown::Signature,
+        Unknown::Memory,
         Unknown::HandoffVersions,
+        Unknown::HandoffData,
+        Unknown::SensitiveOperations,
         Unknown::ImageHash,
     ];
-    assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 6, false));
+    assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 10, false));
 }
 
 #[test]
 fn a_module_without_td_preserving_is_refused() {
     let (mut info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
     info.num_remaining_updates = U32::new(1);
-    let facts = Facts {
-        info: &info,
-        sysinfo: &sysinfo,
-        num_lps: 0,
-        features0: Some(TdxFeatures0::NO_RBP_MOD),
-        handoff: None,
-        debug_unlocked: None,
-        signer: &TEST_SIGNER,
-    };
+    let features0 = Some(TdxFeatures0::NO_RBP_MOD);
+    let facts = Facts { features0, ..Facts::new(&info, &sysinfo, 0, &TEST_SIGNER) };
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut codes = Vec::new();

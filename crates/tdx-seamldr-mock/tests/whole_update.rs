@@ -109,12 +109,13 @@ fn the_handoff_version_is_rcx_of_shutdown() {
 fn a_refused_shutdown_changes_nothing() {
     let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
     let platform = boot(SimPlatform::builder());
-    platform.inject(Fault::first(SHUTDOWN, busy));
+    platform.inject(Fault { times: 100, ..Fault::first(SHUTDOWN, busy) });
     let outcome = update_to(&platform, &newer());
     assert_eq!(
         (outcome.tds, outcome.running, outcome.next),
-        (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry)
+        (TdFate::NeverAtRisk, RunningModule::Old, NextStep::RetryLater)
     );
+    platform.clear_faults();
     assert_eq!(outcome.failure.unwrap().cause, FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY));
     assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
     assert!(platform.module_state().is_ready());
@@ -150,19 +151,11 @@ fn tds_that_are_held_live_on_with_another_session() {
     assert_eq!((again.tds, again.running), (TdFate::Held, RunningModule::OldShutDown));
 
     let image = newer().build();
-    let image = TdxImage::parse(image.as_bytes()).unwrap();
-    let mut params = PageBuf::zeroed(1);
-    let request =
-        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
-    let lock = SpinLock::new();
-    let lps: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
-    for lp in &lps {
-        seamldr(lp, &lock).install(&request).unwrap();
-    }
-    for (number, lp) in (0..).zip(&lps) {
-        assert_eq!(TdxModule::new(lp).enable_lp(platform.module_state(), number), Ok(true));
-    }
-    TdxModule::new(&lps[0]).sys_update().unwrap();
+    let resumed = with_request(&platform, &image, Scenario::Update, |request| {
+        let update = Update::resume(request, platform.module_state(), Options::default(), 3).unwrap();
+        run_stepped(&platform, &update, 1)
+    });
+    assert!(resumed.is_updated(), "{resumed}");
     assert_eq!(platform.truth().tds_alive, 3);
 }
 
@@ -317,8 +310,9 @@ fn giving_up_loses_against_progress_that_was_not_seen_yet() {
 fn an_update_after_one_that_ended_early_does_not_call_the_tds_safe() {
     let platform = boot(SimPlatform::builder().lps(2));
     let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
-    platform.inject(Fault::first(UPDATE, busy));
+    platform.inject(Fault { times: u32::MAX, ..Fault::first(UPDATE, busy) });
     assert_eq!(update_to(&platform, &newer()).tds, TdFate::Held);
+    platform.clear_faults();
     for handoff_version in [None, Some(0)] {
         let options = Options { handoff_version, ..Options::default() };
         let again =
@@ -357,7 +351,8 @@ fn an_update_needs_1_to_1024_lps() {
     }
     let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &platform.lp(0)).unwrap();
     let error = Update::new(request, platform.module_state(), Options::default(), 1).unwrap_err();
-    assert_eq!(error, UpdateError::NotAnUpdate);
+    let wrong = UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update };
+    assert_eq!(error, wrong);
 }
 
 /// Compares a claim with the platform.
@@ -370,7 +365,8 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
             assert!(truth.handoff_valid && truth.tds_alive == 0, "{what}: {outcome}, but {truth:?}")
         }
         TdFate::Lost => assert!(!alive && !truth.handoff_valid, "{what}: {outcome}, but {truth:?}"),
-        TdFate::Unknown => assert!(!alive, "{what}: {outcome}, but {truth:?}"),
+        // No claim.
+        TdFate::Unknown => return,
     }
     let state = truth.module.map(|module| (module.callable, module.state));
     let expected = match outcome.running {
@@ -385,48 +381,53 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
     assert!(expected, "{what}: {outcome:?}, but {truth:?}");
 }
 
-/// Every call of an update fails once, in each way that leaves the firmware as if the call had not been made.
+/// Every call of an update fails, once or from then on, in each way that leaves the firmware as if the call had not been made.
 #[test]
 fn wherever_a_call_fails_the_outcome_tells_the_truth() {
     let image = newer().build();
     for lps in [1, 2, 3] {
-        for seed in [1, 2] {
-            for call in 0..(2 * lps + 7) {
-                for trap in Trap::ALL {
-                    for times in [1, 100] {
-                        let what = format!("{lps} LPs, seed {seed}, call {call}, {trap:?}, {times} times");
-                        let platform = boot(SimPlatform::builder().lps(lps));
-                        let answer = Answer::Trap(trap);
-                        platform.inject(Fault { lp: None, rax: None, after: call, times, answer });
-                        let outcome = with_update(&platform, &image, Options::default(), |update| {
-                            run_stepped(&platform, update, seed)
-                        });
-                        // The version is read when all is done, and not needed.
-                        assert_eq!(outcome.is_updated(), call >= 2 * lps + 4, "{what}: {outcome}");
-                        if outcome.is_updated() {
-                            assert_eq!(outcome.version, None);
-                        } else {
-                            assert_eq!(outcome.failure.unwrap().cause, cause_at(&platform, trap), "{what}");
-                        }
-                        // Here no such call was made; a real module that has been installed and shut down or
-                        // initialised does not say VMfailInvalid.
-                        let no_answer = outcome.stage == Stage::CpuInit && trap == Trap::VmFailInvalid;
-                        if outcome.tds != TdFate::Unknown && !no_answer {
-                            assert_true(&outcome, &platform, &what);
-                        }
+        for call in 0..(2 * lps + 7) {
+            for trap in Trap::ALL {
+                for times in [1, u32::MAX] {
+                    let what = format!("{lps} LPs, call {call}, {trap:?}, {times} times");
+                    let platform = boot(SimPlatform::builder().lps(lps));
+                    let answer = Answer::Trap(trap);
+                    platform.inject(Fault { lp: None, rax: None, after: call, times, answer });
+                    let outcome = with_update(&platform, &image, Options::default(), |update| {
+                        run_stepped(&platform, update, 1)
+                    });
+                    // Here no such call was made; a real module that has been put in place does not say VMfailInvalid for ever.
+                    let no_answer = outcome.stage == Stage::CpuInit && trap == Trap::VmFailInvalid;
+                    if !no_answer || times == 1 {
+                        assert_true(&outcome, &platform, &what);
                     }
+                    // What happens once is overcome. The version is read when all is done, and not needed.
+                    let overcome = times == 1 || call >= 2 * lps + 4;
+                    assert_eq!(outcome.is_updated(), overcome, "{what}: {outcome}");
+                    platform.clear_faults();
+                    assert!(
+                        outcome.is_updated() || is_saved(&platform, &outcome, &image),
+                        "{what}: {outcome}"
+                    );
                 }
             }
         }
     }
 }
 
-/// The failure that the first trap in the trace has to lead to.
-fn cause_at(platform: &SimPlatform, trap: Trap) -> FailureCause {
-    let trace = platform.trace();
-    let rax = trace.iter().find(|entry| entry.output.is_err()).unwrap().input.rax;
-    let call = SeamldrLeaf::from_rax(rax).map_or_else(|| Call::Tdx(TdxLeaf::from_rax(rax)), Call::Seamldr);
-    FailureCause::Trap(call, trap)
+/// Whether the TDs live on if one does what the outcome says, now that the fault is gone.
+fn is_saved(platform: &SimPlatform, outcome: &Outcome, image: &PageBuf) -> bool {
+    let (state, lps) = (platform.module_state(), u32::try_from(platform.online().count()).unwrap());
+    let next = with_request(platform, image, Scenario::Update, |request| {
+        let update = match outcome.next {
+            NextStep::Retry | NextStep::RetryLater => Update::new(request, state, Options::default(), lps),
+            NextStep::Finish => Update::finish(state, Options::default(), lps),
+            _ => Update::resume(request, state, Options::default(), lps),
+        };
+        run_stepped(platform, &update.unwrap(), 1)
+    });
+    assert_true(&next, platform, "the next step");
+    platform.truth().tds_alive == platform.truth().tds
 }
 
 #[test]
@@ -441,7 +442,8 @@ fn every_status_of_the_module_comes_through_whole() {
             [TdxStatus::SYS_BUSY, TdxStatus(0xC000_0920_0000_0480), TdxStatus(0x8123_4567_89ab_cdef)]
         {
             let platform = boot(SimPlatform::builder().lps(3));
-            platform.inject(Fault::first(rax, Answer::Return { rax: status.0, rdx: 0 }));
+            let answer = Answer::Return { rax: status.0, rdx: 0 };
+            platform.inject(Fault { times: u32::MAX, ..Fault::first(rax, answer) });
             let outcome = update_to(&platform, &newer());
             let failure = outcome.failure.unwrap();
             assert_eq!(failure.stage, stage);

@@ -15,6 +15,7 @@
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU32, Ordering};
 }
+pub mod linux;
 mod outcome;
 mod record;
 mod recover;

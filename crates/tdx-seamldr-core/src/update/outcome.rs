@@ -67,7 +67,9 @@ impl fmt::Display for FailureCause {
             Self::UnknownLp => f.write_str("its number is out of the range of possible LPs"),
             Self::GaveUp => f.write_str("it waited in vain for another LP"),
             Self::StillReady => f.write_str("a TDX module is ready and has TDs that must not be touched"),
-            Self::LpsMissing => f.write_str("the platform has more LPs than take part: bring all of them online"),
+            Self::LpsMissing => {
+                f.write_str("the platform has more LPs than take part: bring all of them online")
+            }
             Self::Trap(call, trap) => write!(f, "{call}: {trap}"),
             Self::Tdx(leaf, status) => write!(f, "{leaf:?}: {status}"),
             Self::Seamldr { leaf, status, rdx } => write!(f, "{}: {status}, RDX {rdx}", leaf.name()),
@@ -243,7 +245,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.tds {
             TdFate::NeverAtRisk => "not updated; nothing was shut down and the TDs run as before",
-            TdFate::Preserved if self.image != 0 => "not updated; the TDs live on under a module to fall back on",
+            TdFate::Preserved if self.image != 0 => {
+                "not updated; the TDs live on under a module to fall back on"
+            }
             TdFate::Preserved => "updated; the TDs live on",
             TdFate::Held => "not updated; the TDs stand still, but their handoff data is intact",
             TdFate::Lost => "not updated; the TDs are lost",
@@ -367,7 +371,9 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
     };
     match (stage, last) {
         // P-SEAMLDR itself cannot be called.
-        (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid))) if !is_session_open => {
+        (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid)))
+            if !is_session_open =>
+        {
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
         (Stage::CpuInstall, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. }))
@@ -558,7 +564,10 @@ mod tests {
             is_handoff_pending: false,
             ..situation(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), Found::ShutDown.milestone())
         };
-        assert_eq!(consequences(&nobody), (TdFate::Unknown, RunningModule::OldShutDown, NextStep::InstallAgain));
+        assert_eq!(
+            consequences(&nobody),
+            (TdFate::Unknown, RunningModule::OldShutDown, NextStep::InstallAgain)
+        );
         let remembered = Situation { is_handoff_pending: true, ..nobody };
         assert_eq!(consequences(&remembered).0, TdFate::Held);
         let ready = Situation { last: Some(FailureCause::StillReady), stage: Stage::Start, ..remembered };

@@ -1,9 +1,8 @@
 //! What is done about a failure after the old module was shut down: pure functions of what failed.
 
-use super::outcome::{Call, FailureCause};
+use super::outcome::FailureCause;
 use super::Stage;
-use crate::abi::{SeamldrStatus, TdxLeaf, TdxStatus};
-use crate::Trap;
+use crate::abi::{SeamldrStatus, TdxStatus};
 
 /// Rounds of an update, at most: the first one, and those that deal with failures. So many in all bound the time that it takes.
 pub(super) const MAX_ROUNDS: u32 = 16;
@@ -30,12 +29,11 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
         | FailureCause::LpsMissing => Class::Final,
         FailureCause::Seamldr { rdx: 1.., .. } => Class::Final,
         FailureCause::Seamldr { status, .. } => match status {
-            SeamldrStatus::ENOENTROPY | SeamldrStatus::EUNSPECERR | SeamldrStatus::EINTERRUPT => Class::Transient,
+            SeamldrStatus::ENOENTROPY | SeamldrStatus::EUNSPECERR | SeamldrStatus::EINTERRUPT => {
+                Class::Transient
+            }
             _ => Class::ImageRefused,
         },
-        // Asking for the version of the handoff data is the first call of all: nothing can be at risk yet.
-        FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_RD), _) | FailureCause::Tdx(TdxLeaf::SYS_RD, _) => Class::Final,
-        FailureCause::Trap(_, Trap::VmFailInvalid) if stage <= Stage::Shutdown => Class::Final,
         FailureCause::Trap(..) => Class::Transient,
         FailureCause::Tdx(_, status) => match status.code() {
             TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => Class::Transient,
@@ -95,7 +93,7 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::SeamldrLeaf;
+    use crate::abi::{SeamldrLeaf, TdxLeaf};
 
     #[test]
     fn an_image_that_is_refused_makes_room_for_the_next() {

@@ -4,11 +4,13 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::outcome::{consequences, Found, Milestones, Outcome, Situation};
-use super::recover::{classify, Candidates, Class, MAX_ROUNDS};
 use super::record::{RawFailure, Record};
+use super::recover::{classify, Candidates, Class, MAX_ROUNDS};
 use super::rendezvous::{Leg, Rendezvous, Snapshot};
 use super::Stage;
-use crate::abi::{FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
+use crate::abi::{
+    FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
+};
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
 
@@ -596,7 +598,9 @@ where
                 // This LP is in the session that somebody has left open.
                 Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
                 // These are told before the LP is in.
-                Err(InstallError::Trap(_) | InstallError::Refused { status: SeamldrStatus::EUNSPECERR, .. }) => {
+                Err(
+                    InstallError::Trap(_) | InstallError::Refused { status: SeamldrStatus::EUNSPECERR, .. },
+                ) => {
                     return result.map_err(RawFailure::install);
                 }
                 Err(error) => {

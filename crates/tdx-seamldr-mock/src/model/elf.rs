@@ -1,62 +1,6 @@
 //! Relocation of a module's image in place, as P-SEAMLDR does it.
 
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-/// ELF64 file header.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-#[allow(missing_docs)] // the names of the ELF specification
-pub(crate) struct ElfHeader {
-    pub(crate) e_ident: [u8; 16],
-    pub(crate) e_type: U16,
-    pub(crate) e_machine: U16,
-    pub(crate) e_version: U32,
-    pub(crate) e_entry: U64,
-    pub(crate) e_phoff: U64,
-    pub(crate) e_shoff: U64,
-    pub(crate) e_flags: U32,
-    pub(crate) e_ehsize: U16,
-    pub(crate) e_phentsize: U16,
-    pub(crate) e_phnum: U16,
-    pub(crate) e_shentsize: U16,
-    pub(crate) e_shnum: U16,
-    pub(crate) e_shstrndx: U16,
-}
-
-/// ELF64 section header.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-#[allow(missing_docs)] // the names of the ELF specification
-pub(crate) struct SectionHeader {
-    pub(crate) sh_name: U32,
-    pub(crate) sh_type: U32,
-    pub(crate) sh_flags: U64,
-    pub(crate) sh_addr: U64,
-    pub(crate) sh_offset: U64,
-    pub(crate) sh_size: U64,
-    pub(crate) sh_link: U32,
-    pub(crate) sh_info: U32,
-    pub(crate) sh_addralign: U64,
-    pub(crate) sh_entsize: U64,
-}
-
-/// ELF64 relocation with addend.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-#[allow(missing_docs)] // the names of the ELF specification
-pub(crate) struct Rela {
-    pub(crate) r_offset: U64,
-    pub(crate) r_info: U64,
-    pub(crate) r_addend: U64,
-}
-
-/// Magic, 64-bit class, little-endian, version 1.
-pub(crate) const IDENT: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
-/// The type of a section of relocations with addends.
-pub(crate) const SHT_RELA: u32 = 4;
-/// The only relocation allowed: base plus addend, without a symbol.
-pub(crate) const R_X86_64_RELATIVE: u64 = 8;
+use tdx_seamldr_core::elf::{read, ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
 
 /// Relocates the image to a linear base; `None` if it breaks a rule. It may then be relocated in part.
 pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
@@ -109,11 +53,4 @@ fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Opt
         at = at.checked_add(section.sh_entsize.get())?;
     }
     Some(())
-}
-
-fn read<T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
-    image: &[u8],
-    at: u64,
-) -> Option<T> {
-    T::read_from_prefix(image.get(usize::try_from(at).ok()?..)?).ok().map(|(value, _)| value)
 }

@@ -14,7 +14,7 @@ mod trace;
 
 pub use fault::{Answer, Fault, FaultPlan, PlanIsFull, MAX_FAULTS};
 pub use handoff::HandoffForm;
-pub use loader::{Effects, Layout, Loader, LoaderState, ModuleSysInfo, Region, SeamDb};
+pub use loader::{Effects, Loader, LoaderState, ModuleSysInfo, SeamDb};
 pub use lp::{MAX_LPS, NO_VMCS};
 pub use memory::{PhysMemory, SeamMemory, CODE_SIZE, HANDOFF_STORAGE};
 #[cfg(any(feature = "std", test))]

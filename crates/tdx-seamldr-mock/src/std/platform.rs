@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
 use tdx_seamldr_core::image::ImageError;
+use tdx_seamldr_core::preflight::Facts;
 use tdx_seamldr_core::{BuildError, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience};
 use tdx_seamldr_core::{
     PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock,
@@ -260,6 +261,17 @@ impl SimPlatform {
     #[must_use]
     pub const fn module_state(&self) -> &ModuleState {
         &self.module_state
+    }
+
+    /// Adds what the host's software reads or counts itself: MSRs, CPUID, and TDs in build.
+    pub fn complete(&self, facts: &mut Facts<'_>) {
+        let inner = self.inner();
+        let config = inner.model.config();
+        facts.debug_unlocked = Some(config.debug_unlocked);
+        facts.addressable_lps_per_socket = Some(config.addressable_lps_per_socket);
+        facts.seamrr_base = Some(config.seamrr_base);
+        let sensitive = inner.model.tds().filter(|(_, td)| td.phase() != TdPhase::Running).count();
+        facts.sensitive_operations = u32::try_from(sensitive).ok();
     }
 
     /// Plans a fault.

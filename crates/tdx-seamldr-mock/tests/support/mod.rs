@@ -37,6 +37,18 @@ pub(crate) fn boot_from(builder: Builder, image: &TestImage) -> SimPlatform {
     platform
 }
 
+/// Runs `with` on a request to install this image.
+pub(crate) fn with_request<R>(
+    platform: &SimPlatform,
+    image: &PageBuf,
+    scenario: Scenario,
+    with: impl FnOnce(InstallRequest<'_>) -> R,
+) -> R {
+    let image = TdxImage::parse(image.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    with(InstallRequest::build(params.as_params(), &image, scenario, &platform.lp(0)).unwrap())
+}
+
 /// Runs `with` on an update to this image by all LPs that are online.
 pub(crate) fn with_update<R>(
     platform: &SimPlatform,
@@ -44,12 +56,10 @@ pub(crate) fn with_update<R>(
     options: Options,
     with: impl FnOnce(&Update<'_>) -> R,
 ) -> R {
-    let image = TdxImage::parse(image.as_bytes()).unwrap();
-    let mut params = PageBuf::zeroed(1);
-    let request =
-        InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
     let lps = u32::try_from(platform.online().count()).unwrap();
-    with(&Update::new(request, platform.module_state(), options, lps).unwrap())
+    with_request(platform, image, Scenario::Update, |request| {
+        with(&Update::new(request, platform.module_state(), options, lps).unwrap())
+    })
 }
 
 /// Updates to this image, all LPs by hand in one thread.
@@ -73,7 +83,7 @@ pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) 
     let (lp, lock) = (platform.lp(0), SpinLock::new());
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
     let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &TEST_SIGNER).unwrap();
-    facts.debug_unlocked = Some(platform.with_model(|model| model.config().debug_unlocked));
+    platform.complete(&mut facts);
     let mut findings = Vec::new();
     let verdict = preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
     let count = usize::try_from(verdict.refusals + verdict.unknowns).unwrap();

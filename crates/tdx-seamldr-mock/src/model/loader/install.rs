@@ -3,10 +3,10 @@
 
 use tdx_seamldr_core::abi::{Scenario, SeamExtend, SeamSigstruct, SeamldrParams, SeamldrStatus};
 use tdx_seamldr_core::abi::{INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, MAX_MODULE_PAGES, PAGE_SIZE};
+use tdx_seamldr_core::space::Shortage;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::space::Shortage;
 use super::{
     handoff, handoff_area, recoverable, unrecoverable, Layout, Loader, LoaderContext, ModuleSysInfo,
 };
@@ -36,8 +36,13 @@ impl Loader {
         }
         let sigstruct = context.memory.sigstruct;
         let profile = context.config.profile;
-        let layout = Layout::new(&sigstruct, image_size, context.config, context.config.rdrand_value);
-        if context.config.memory_available() < layout.need(context.config) {
+        let layout = Layout::new(
+            &sigstruct,
+            image_size,
+            context.config.addressable_lps(),
+            context.config.rdrand_value,
+        );
+        if context.config.memory_available() < layout.need() {
             return Err(recoverable(SeamldrStatus::ENOMEM)); // 29
         }
         let preserve = scenario == Scenario::Update && sigstruct.svn_major != 0 && profile.preserves_tds;
@@ -57,7 +62,7 @@ impl Loader {
         self.module_range_initialized = true;
         self.sysinfo = None;
         context.memory.clear_code();
-        match layout.shortage(context.config) {
+        match layout.shortage(context.config.memory_available()) {
             Shortage::None => {}
             Shortage::Reported => return Err(unrecoverable(SeamldrStatus::ENOMEM)), // 32
             Shortage::Fatal => return Err(Refusal::Fatal),

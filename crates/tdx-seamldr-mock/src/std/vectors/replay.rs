@@ -2,6 +2,7 @@
 
 use core::fmt::Debug;
 
+use tdx_seamldr_core::space::Region;
 use tdx_seamldr_core::{Crypto, SeamcallRegs};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::IntoBytes;
@@ -12,7 +13,7 @@ use super::format::{
     SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
 };
 use super::Difference;
-use crate::model::{GlobalLock, ModuleState, Region};
+use crate::model::{GlobalLock, ModuleState};
 
 /// Which firmware a recording is of.
 pub(super) trait Firmware {

@@ -1,8 +1,6 @@
-//! How a module lies in the SEAM range, and whether there is room for it.
+//! How a module lies in the SEAM range, and whether there is room for it: P-SEAMLDR's own arithmetic.
 
-use tdx_seamldr_core::abi::SeamSigstruct;
-
-use crate::model::Config;
+use crate::abi::SeamSigstruct;
 
 const PAGE: u64 = 4096;
 /// Bytes that the code takes, however small the image is.
@@ -37,11 +35,13 @@ pub struct Layout {
     pub keyhole: Region,
     /// The page tables of these windows.
     pub keyhole_edit: Region,
+    /// LPs that there is room for.
+    pub lps: u64,
 }
 
 /// What stands in the way of building page tables, although the estimate found room for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shortage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shortage {
     /// Nothing.
     None,
     /// They run out where that is reported.
@@ -51,11 +51,14 @@ pub(super) enum Shortage {
 }
 
 impl Layout {
-    /// The layout of a module with this SIGSTRUCT and an image of so many bytes, at these random bits.
-    pub(super) fn new(sigstruct: &SeamSigstruct, image_size: u64, config: &Config, random: u64) -> Self {
+    /// The layout of a module with this SIGSTRUCT and an image of so many bytes, at these random bits. `lps` is the number of LPs
+    /// that P-SEAMLDR makes room for: those that could share a socket's last-level cache (CPUID leaf 4), as a power of two, times
+    /// the sockets.
+    #[must_use]
+    pub fn new(sigstruct: &SeamSigstruct, image_size: u64, lps: u32, random: u64) -> Self {
         let random = (random & 0x7ffc) << 32;
         let region = |base: u64, size: u64| Region { base: base | random, size };
-        let lps = u64::from(config.addressable_lps());
+        let lps = u64::from(lps);
         let plus_one = |field: u64| field.saturating_add(1);
         let pages = |count: u64| count.saturating_mul(PAGE);
         let handoff = match sigstruct.svn_major {
@@ -78,6 +81,7 @@ impl Layout {
             stack: region(STACK_BASE, stack),
             keyhole: region(KEYHOLE_BASE, keyhole),
             keyhole_edit: region(KEYHOLE_EDIT_BASE, keyhole_edit),
+            lps,
         }
     }
 
@@ -86,8 +90,8 @@ impl Layout {
     }
 
     /// Bytes of the SEAM range for all but page tables: information page, VMCSs, stacks, data, code. Keyholes are only mapped.
-    fn contents(&self, config: &Config) -> u64 {
-        let vmcs = u64::from(config.addressable_lps()).saturating_mul(PAGE);
+    fn contents(&self) -> u64 {
+        let vmcs = self.lps.saturating_mul(PAGE);
         [PAGE, vmcs, self.stack.size, self.data.size, CODE_SPACE].into_iter().fold(0, u64::saturating_add)
     }
 
@@ -109,12 +113,14 @@ impl Layout {
     }
 
     /// Bytes that have to be there for a module to be put in place (step 29).
-    pub(super) fn need(&self, config: &Config) -> u64 {
-        self.contents(config).saturating_add(self.estimated_tables())
+    #[must_use]
+    pub fn need(&self) -> u64 {
+        self.contents().saturating_add(self.estimated_tables())
     }
 
-    /// Whether the page tables can be built in what is left (step 32).
-    pub(super) fn shortage(&self, config: &Config) -> Shortage {
+    /// Whether the page tables can be built in what is left of so many bytes (step 32).
+    #[must_use]
+    pub fn shortage(&self, available: u64) -> Shortage {
         // One page directory and its page tables, for what lies in one place.
         let local =
             |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
@@ -126,7 +132,7 @@ impl Layout {
             .map(local)
             .fold(information_page, u64::saturating_add)
             .saturating_add(2);
-        let available = config.memory_available().saturating_sub(self.contents(config)) / PAGE;
+        let available = available.saturating_sub(self.contents()) / PAGE;
         if available < first {
             Shortage::Reported
         } else if available < first.saturating_add(last) {

@@ -1,0 +1,142 @@
+//! The ELF file that a module is, as far as P-SEAMLDR looks at it.
+
+use core::fmt;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// ELF64 file header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)] // the names of the ELF specification
+pub struct ElfHeader {
+    pub e_ident: [u8; 16],
+    pub e_type: U16,
+    pub e_machine: U16,
+    pub e_version: U32,
+    pub e_entry: U64,
+    pub e_phoff: U64,
+    pub e_shoff: U64,
+    pub e_flags: U32,
+    pub e_ehsize: U16,
+    pub e_phentsize: U16,
+    pub e_phnum: U16,
+    pub e_shentsize: U16,
+    pub e_shnum: U16,
+    pub e_shstrndx: U16,
+}
+
+/// ELF64 section header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)] // the names of the ELF specification
+pub struct SectionHeader {
+    pub sh_name: U32,
+    pub sh_type: U32,
+    pub sh_flags: U64,
+    pub sh_addr: U64,
+    pub sh_offset: U64,
+    pub sh_size: U64,
+    pub sh_link: U32,
+    pub sh_info: U32,
+    pub sh_addralign: U64,
+    pub sh_entsize: U64,
+}
+
+/// ELF64 relocation with addend.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)] // the names of the ELF specification
+pub struct Rela {
+    pub r_offset: U64,
+    pub r_info: U64,
+    pub r_addend: U64,
+}
+
+/// Magic, 64-bit class, little-endian, version 1.
+pub const IDENT: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
+/// The type of a section of relocations with addends.
+pub const SHT_RELA: u32 = 4;
+/// The only relocation allowed: base plus addend, without a symbol.
+pub const R_X86_64_RELATIVE: u64 = 8;
+
+/// Reads a structure at an offset of the image.
+#[must_use]
+pub fn read<T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
+    image: &[u8],
+    at: u64,
+) -> Option<T> {
+    T::read_from_prefix(image.get(usize::try_from(at).ok()?..)?).ok().map(|(value, _)| value)
+}
+
+/// Why an image cannot be relocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ElfRefusal {
+    /// It does not begin with magic, class, byte order and version of a 64-bit little-endian ELF file.
+    Ident,
+    /// The header of this section does not lie in the image.
+    SectionOutside(u16),
+    /// This section has relocations of size 0.
+    EntrySize(u16),
+    /// This relocation, counted from 0 in its section, does not lie in the image.
+    RelocationOutside(u64),
+    /// This relocation is not R_X86_64_RELATIVE without a symbol.
+    RelocationType(u64),
+    /// What this relocation changes, or what it refers to, does not lie in the image.
+    TargetOutside(u64),
+}
+
+impl fmt::Display for ElfRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ident => f.write_str("it is no 64-bit little-endian ELF file"),
+            Self::SectionOutside(section) => write!(f, "the header of section {section} lies outside of it"),
+            Self::EntrySize(section) => write!(f, "section {section} has relocations of size 0"),
+            Self::RelocationOutside(index) => write!(f, "relocation {index} lies outside of it"),
+            Self::RelocationType(index) => write!(f, "relocation {index} is not R_X86_64_RELATIVE"),
+            Self::TargetOutside(index) => write!(f, "the target of relocation {index} lies outside of it"),
+        }
+    }
+}
+
+impl core::error::Error for ElfRefusal {}
+
+/// Whether P-SEAMLDR can relocate this image (step 34), without changing it.
+///
+/// # Errors
+///
+/// The first rule that it breaks.
+pub fn check(image: &[u8]) -> Result<(), ElfRefusal> {
+    let header: ElfHeader = read(image, 0).ok_or(ElfRefusal::Ident)?;
+    if !header.e_ident.starts_with(&IDENT) {
+        return Err(ElfRefusal::Ident);
+    }
+    let mut at = header.e_shoff.get();
+    for number in 0..header.e_shnum.get() {
+        let section: SectionHeader = read(image, at).ok_or(ElfRefusal::SectionOutside(number))?;
+        if section.sh_type.get() == SHT_RELA {
+            check_section(image, number, &section)?;
+        }
+        let next = at.checked_add(header.e_shentsize.get().into());
+        at = next.ok_or(ElfRefusal::SectionOutside(number))?;
+    }
+    Ok(())
+}
+
+fn check_section(image: &[u8], number: u16, section: &SectionHeader) -> Result<(), ElfRefusal> {
+    let size = u64::try_from(image.len()).unwrap_or(u64::MAX);
+    let entry = section.sh_entsize.get();
+    let count = section.sh_size.get().checked_div(entry).ok_or(ElfRefusal::EntrySize(number))?;
+    let mut at = section.sh_addr.get();
+    for index in 0..count {
+        let rela: Rela = read(image, at).ok_or(ElfRefusal::RelocationOutside(index))?;
+        if rela.r_info.get() != R_X86_64_RELATIVE {
+            return Err(ElfRefusal::RelocationType(index));
+        }
+        if rela.r_addend.get() >= size || rela.r_offset.get() > size.saturating_sub(8) || size < 8 {
+            return Err(ElfRefusal::TargetOutside(index));
+        }
+        at = at.checked_add(entry).ok_or(ElfRefusal::RelocationOutside(index))?;
+    }
+    Ok(())
+}

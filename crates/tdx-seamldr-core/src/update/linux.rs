@@ -1,0 +1,157 @@
+//! What Linux's interfaces say about an outcome: errno, and the error of a firmware upload.
+
+use core::fmt;
+
+use super::outcome::{FailureCause, Outcome};
+use crate::abi::{TdxLeaf, TdxStatus};
+use crate::Trap;
+
+/// A Linux error number, positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// Input/output error: firmware refused.
+    pub const EIO: Self = Self(5);
+    /// Device or resource busy: try again later.
+    pub const EBUSY: Self = Self(16);
+    /// No such device: no module can be called.
+    pub const ENODEV: Self = Self(19);
+    /// Invalid argument: the image is no image, or must not be installed.
+    pub const EINVAL: Self = Self(22);
+    /// No space left: no updates remain.
+    pub const ENOSPC: Self = Self(28);
+    /// Operation not supported: SEAMCALL raised #GP.
+    pub const EOPNOTSUPP: Self = Self(95);
+    /// Permission denied: SEAMCALL raised #UD.
+    pub const EACCES: Self = Self(13);
+    /// The update was given up because an LP did not come.
+    pub const ETIMEDOUT: Self = Self(110);
+}
+
+/// An error of Linux's firmware-upload interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UploadError {
+    /// The hardware refused.
+    HwError,
+    /// It took too long.
+    Timeout,
+    /// The device is busy.
+    Busy,
+    /// Reading or writing failed.
+    RwError,
+    /// No updates remain.
+    Wearout,
+    /// The image is not acceptable.
+    FwInvalid,
+}
+
+impl UploadError {
+    /// The string in the file `error`, after the colon.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HwError => "hw-error",
+            Self::Timeout => "timeout",
+            Self::Busy => "device-busy",
+            Self::RwError => "read-write-error",
+            Self::Wearout => "flash-wearout",
+            Self::FwInvalid => "firmware-invalid",
+        }
+    }
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whose strings user space expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// The sixth version of the patches, which tell errors apart.
+    V6,
+    /// Linux 7.2, which has `firmware-invalid` for everything.
+    Mainline,
+}
+
+impl Errno {
+    /// The upload error that Linux makes of it.
+    #[must_use]
+    pub const fn upload_error(self, dialect: Dialect) -> UploadError {
+        match (dialect, self) {
+            (Dialect::Mainline, _) => UploadError::FwInvalid,
+            (Dialect::V6, Self::EBUSY) => UploadError::Busy,
+            (Dialect::V6, Self::EIO) => UploadError::HwError,
+            (Dialect::V6, Self::ENOSPC) => UploadError::Wearout,
+            (Dialect::V6, Self::ETIMEDOUT) => UploadError::Timeout,
+            (Dialect::V6, _) => UploadError::FwInvalid,
+        }
+    }
+}
+
+impl FailureCause {
+    /// The error number that Linux has for it.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::UnknownLp => Errno::EINVAL,
+            Self::GaveUp => Errno::ETIMEDOUT,
+            Self::StillReady => Errno::EBUSY,
+            Self::LpsMissing | Self::Trap(_, Trap::VmFailInvalid) => Errno::ENODEV,
+            Self::Trap(_, Trap::GeneralProtection) => Errno::EOPNOTSUPP,
+            Self::Trap(_, Trap::UndefinedOpcode) => Errno::EACCES,
+            Self::Tdx(TdxLeaf::SYS_SHUTDOWN, status)
+                if matches!(
+                    status.code(),
+                    TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE | TdxStatus::SYS_BUSY
+                ) =>
+            {
+                Errno::EBUSY
+            }
+            Self::Tdx(..) | Self::Seamldr { .. } => Errno::EIO,
+        }
+    }
+}
+
+impl Outcome {
+    /// What a driver returns for it: `None` if the update's own image runs.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        if self.is_updated() {
+            return None;
+        }
+        let failure = self.last_failure.or(self.failure);
+        Some(failure.map_or(Errno::EIO, |failure| failure.cause.errno()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{SeamldrLeaf, SeamldrStatus};
+    use crate::update::Call;
+
+    #[test]
+    fn each_cause_has_the_number_and_the_string_that_linux_has_for_it() {
+        let in_build = TdxStatus(TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE.0 | 1 << 16);
+        let install = |status| FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 0 };
+        let trap = |trap| FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), trap);
+        let rows = [
+            (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, in_build), Errno::EBUSY, "device-busy"),
+            (FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_BUSY), Errno::EIO, "hw-error"),
+            (install(SeamldrStatus::EBADSIG), Errno::EIO, "hw-error"),
+            (trap(Trap::VmFailInvalid), Errno::ENODEV, "firmware-invalid"),
+            (trap(Trap::GeneralProtection), Errno::EOPNOTSUPP, "firmware-invalid"),
+            (trap(Trap::UndefinedOpcode), Errno::EACCES, "firmware-invalid"),
+            (FailureCause::GaveUp, Errno::ETIMEDOUT, "timeout"),
+        ];
+        for (cause, errno, string) in rows {
+            assert_eq!(cause.errno(), errno, "{cause}");
+            assert_eq!(errno.upload_error(Dialect::V6).as_str(), string, "{cause}");
+            assert_eq!(errno.upload_error(Dialect::Mainline), UploadError::FwInvalid);
+        }
+    }
+}
