@@ -2,6 +2,7 @@
 
 mod c_header;
 mod embed_check;
+mod outcomes;
 mod spec_map;
 mod vectors;
 
@@ -25,6 +26,15 @@ enum Task {
     },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
+    /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
+    Outcomes {
+        /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
+        #[arg(long, value_name = "FOLDER")]
+        recorded: Option<std::path::PathBuf>,
+        /// Put the table into the README
+        #[arg(long)]
+        readme: bool,
+    },
     /// See that every rule in docs/spec-map.md has an item and a test that exist
     SpecMap,
     /// Replay recordings of real firmware on the simulated platform
@@ -41,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
+        Task::Outcomes { recorded, readme } => outcomes::run(recorded.as_deref(), readme),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
     }

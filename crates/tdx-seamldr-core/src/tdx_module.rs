@@ -67,6 +67,21 @@ impl fmt::Display for TdxVersion {
     }
 }
 
+/// How far a module has come, as it tells itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// TDs can run.
+    Ready,
+    /// It has been shut down.
+    ShutDown,
+    /// It has not come up.
+    NotReady,
+    /// Nothing can be called.
+    Nothing,
+    /// It says something else.
+    Unclear(TdxError),
+}
+
 /// The TDX module that P-SEAMLDR runs.
 pub struct TdxModule<'a, B: ?Sized> {
     backend: &'a B,
@@ -220,22 +235,24 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.sys_rd(field).map(|read| read.value as u16)
     }
 
-    /// TDH.SYS.SHUTDOWN: stops the module for good; it leaves handoff data. There is no way back but another module.
+    /// TDH.SYS.SHUTDOWN: stops the module for good; it leaves handoff data. There is no way back but another module. `Ok` with a
+    /// status other than SUCCESS leaves open what has happened.
     ///
     /// # Errors
     ///
     /// The instruction failed, or the module refused and goes on as before.
-    pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(drop)
+    pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<TdxStatus, TdxError> {
+        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(|result| result.status)
     }
 
-    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform has to be initialised.
+    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform has to be initialised. `Ok` with a status other than
+    /// SUCCESS leaves open what has happened.
     ///
     /// # Errors
     ///
     /// The instruction failed, or the module refused and changed nothing.
-    pub fn sys_update(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(drop)
+    pub fn sys_update(&self) -> Result<TdxStatus, TdxError> {
+        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(|result| result.status)
     }
 
     /// TDH.SYS.UPDATE, version 1: the same, and turns on features; only UPDATE_COMPATIBILITY has an effect.
@@ -243,11 +260,11 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     /// # Errors
     ///
     /// As [`sys_update`](Self::sys_update); modules before that version refuse with OPERAND_INVALID (RAX).
-    pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<(), TdxError> {
+    pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
         let mut regs =
             SeamcallRegs { rax: TdxLeaf::SYS_UPDATE.rax(1), r9: enable.bits(), ..Default::default() };
         // SAFETY: the leaf takes no address.
-        unsafe { self.tdx_call(&mut regs) }.map(drop)
+        unsafe { self.tdx_call(&mut regs) }
     }
 
     /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. KEY_CONFIGURED says that it had one.
@@ -278,10 +295,16 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
     }
 
-    /// A call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's. A module that is ready says
-    /// OPERAND_INVALID; others SYS_NOT_READY or SYS_SHUTDOWN.
-    pub(crate) fn state_of_readiness(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0).map(drop)
+    /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's.
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
+            Ok(_) => Readiness::Ready,
+            Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,
+            Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => Readiness::Ready,
+            Err(TdxError::Status(TdxStatus::SYS_SHUTDOWN)) => Readiness::ShutDown,
+            Err(TdxError::Status(TdxStatus::SYS_NOT_READY)) => Readiness::NotReady,
+            Err(error) => Readiness::Unclear(error),
+        }
     }
 
     /// TDH.SYS.CONFIG: configures a module that was loaded afresh.

@@ -37,6 +37,8 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
         FailureCause::Trap(..) => Class::Transient,
         FailureCause::Tdx(_, status) => match status.code() {
             TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => Class::Transient,
+            // That has to be heard twice to be believed: it would mean that the TDs stand still already.
+            TdxStatus::SYS_SHUTDOWN if stage <= Stage::Shutdown => Class::Transient,
             _ if stage <= Stage::Shutdown => Class::Final,
             _ => Class::ModuleFailed,
         },

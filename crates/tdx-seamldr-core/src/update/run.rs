@@ -11,6 +11,7 @@ use super::Stage;
 use crate::abi::{
     FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
 };
+use crate::tdx_module::Readiness;
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
 
@@ -542,17 +543,12 @@ where
 
     /// What is there to go on from. A module that is ready has TDs, which nothing here may touch.
     fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
-        let failure = |error| RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error);
-        let found = match module.state_of_readiness() {
-            Err(TdxError::Trap(Trap::VmFailInvalid)) => Found::Nothing,
-            Err(TdxError::Status(status)) => match status.code() {
-                TdxStatus::SYS_SHUTDOWN => Found::ShutDown,
-                TdxStatus::SYS_NOT_READY => Found::NotReady,
-                TdxStatus::OPERAND_INVALID => return Err(RawFailure::STILL_READY),
-                _ => return Err(failure(TdxError::Status(status))),
-            },
-            Err(error) => return Err(failure(error)),
-            Ok(()) => return Err(RawFailure::STILL_READY),
+        let found = match module.readiness() {
+            Readiness::Ready => return Err(RawFailure::STILL_READY),
+            Readiness::ShutDown => Found::ShutDown,
+            Readiness::NotReady => Found::NotReady,
+            Readiness::Nothing => Found::Nothing,
+            Readiness::Unclear(error) => return Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)),
         };
         self.update.reach(found.milestone());
         Ok(())
@@ -567,7 +563,12 @@ where
                 .map_err(|error| RawFailure::tdx(TdxLeaf::SYS_RD, error))?,
         };
         let request = ShutdownRequest { hv, avoid_compat_sensitive: options.avoid_compat_sensitive };
-        module.sys_shutdown(request).map_err(|error| RawFailure::tdx(TdxLeaf::SYS_SHUTDOWN, error))?;
+        let failure = |error| RawFailure::tdx(TdxLeaf::SYS_SHUTDOWN, error);
+        let status = module.sys_shutdown(request).map_err(failure)?;
+        // A word that is neither success nor error leaves open what has happened.
+        if !status.is_success() && module.readiness() != Readiness::ShutDown {
+            return Err(failure(TdxError::Status(status)));
+        }
         self.update.reach(Milestones::SHUT_DOWN);
         self.update.state.reset();
         self.update.state.set_handoff_pending(true);
@@ -599,7 +600,8 @@ where
                 Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
                 // These are told before the LP is in.
                 Err(
-                    InstallError::Trap(_) | InstallError::Refused { status: SeamldrStatus::EUNSPECERR, .. },
+                    InstallError::Trap(_)
+                    | InstallError::Refused { status: SeamldrStatus::EUNSPECERR, rdx: 0 },
                 ) => {
                     return result.map_err(RawFailure::install);
                 }
@@ -622,14 +624,15 @@ where
         let failure = |error| RawFailure::tdx(TdxLeaf::SYS_UPDATE, error);
         let knows_no_versions =
             TdxError::Status(TdxStatus(TdxStatus::OPERAND_INVALID.0 | u64::from(OperandId::RAX.0)));
-        let detected = self.update.options.detect_compat_damage
-            && match module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY) {
-                Ok(()) => true,
-                Err(error) if error == knows_no_versions => false,
-                Err(error) => return Err(failure(error)),
-            };
-        if !detected {
-            module.sys_update().map_err(failure)?;
+        let v1 = self.update.options.detect_compat_damage;
+        let mut result =
+            if v1 { module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY) } else { module.sys_update() };
+        if v1 && result == Err(knows_no_versions) {
+            result = module.sys_update();
+        }
+        let status = result.map_err(failure)?;
+        if !status.is_success() && module.readiness() != Readiness::Ready {
+            return Err(failure(TdxError::Status(status)));
         }
         self.update.reach(Milestones::UPDATED);
         self.update.state.set_handoff_pending(false);

@@ -7,7 +7,8 @@ use tdx_seamldr_core::{SeamcallRegs, Trap};
 /// What a call gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// A status in RAX, and RDX. Firmware does nothing.
+    /// A status in RAX, and RDX. Firmware does nothing else; but if RDX of SEAMLDR.INSTALL is not 0, the old module is gone, as
+    /// that says.
     Return {
         /// RAX.
         rax: u64,

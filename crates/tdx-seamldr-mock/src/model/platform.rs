@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::DerefMut;
 
-use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo};
+use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamldrLeaf};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, Sha384Digest, Trap};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
@@ -564,6 +564,10 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         let is_in_seamldr = self.in_seamldr == Some(lp);
         let result = match answer {
             Some((rax, rdx)) => {
+                if regs.rax == SeamldrLeaf::Install.rax() && rdx != 0 {
+                    self.loader.lose_module();
+                    self.module = None;
+                }
                 (regs.rax, regs.rdx) = (rax, rdx);
                 Ok(())
             }

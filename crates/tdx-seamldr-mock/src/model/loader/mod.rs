@@ -380,9 +380,7 @@ impl Loader {
             return Ok(()); // 4
         }
         let result = self.complete(params, context);
-        self.session = [0; 16];
-        self.lps_in_session = 0;
-        self.flow = Flow::Ready;
+        self.end_session();
         match result {
             Ok(()) => {
                 let sigstruct = &context.memory.sigstruct;
@@ -396,14 +394,33 @@ impl Loader {
                 *installed = Installed::ModuleGone;
                 // Without entropy for SEAMDB the new module's values stay, though it is not ready.
                 if status != SeamldrStatus::ENOENTROPY {
-                    let (debug, ready) =
-                        (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready);
-                    self.seamextend.zero();
-                    (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready) = (debug, ready);
+                    self.forget_module();
                 }
             }
         }
         result
+    }
+}
+
+impl Loader {
+    fn end_session(&mut self) {
+        self.session = [0; 16];
+        self.lps_in_session = 0;
+        self.flow = Flow::Ready;
+    }
+
+    /// There is no module any more, says SEAMEXTEND.
+    fn forget_module(&mut self) {
+        let (debug, ready) = (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready);
+        self.seamextend.zero();
+        (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready) = (debug, ready);
+    }
+
+    /// A session ends with an unrecoverable failure.
+    pub(super) fn lose_module(&mut self) {
+        self.end_session();
+        self.forget_module();
+        self.sysinfo = None;
     }
 }
 

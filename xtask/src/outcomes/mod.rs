@@ -1,0 +1,38 @@
+//! `cargo xtask outcomes`: what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy.
+
+mod linux;
+mod recorded;
+mod sweep;
+mod world;
+
+use std::path::Path;
+
+use anyhow::{ensure, Result};
+
+pub(crate) fn run(recorded: Option<&Path>, readme: bool) -> Result<()> {
+    match recorded {
+        Some(folder) => recorded::run(folder),
+        None => {
+            let table = sweep::run()?.to_string();
+            println!("{table}");
+            if readme {
+                write_readme(&table)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Puts the table between its marks in the README.
+fn write_readme(table: &str) -> Result<()> {
+    const BEGIN: &str = "<!-- outcomes -->\n";
+    const END: &str = "<!-- /outcomes -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = std::fs::read_to_string(&path)?;
+    let marks = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    ensure!(marks.is_some(), "the README has no place for the table");
+    if let Some((before, after)) = marks {
+        std::fs::write(&path, format!("{before}{BEGIN}{table}\n{END}{after}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Every call of an update fails once, in every way that is known; and every LP stays away once, from every point on.
+
+use std::fmt;
+
+use anyhow::{ensure, Result};
+use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_core::Trap;
+use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
+
+use super::linux;
+use super::world::{all_alive, boot, go_on, new_image, old_image, update, wrong_claim, Absent, Ours};
+
+/// How many scenarios there were, and in how many of them the TDs were lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    scenarios: u32,
+    lost_by_linux: u32,
+    lost_by_ours: u32,
+    lost_by_nature: u32,
+}
+
+/// The counts, for each number of LPs.
+pub(crate) struct Table(Vec<(u32, Counts)>);
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| LPs | scenarios | TDs lost by Linux 7.2's policy | TDs lost by this library | nobody could have kept them |")?;
+        write!(f, "|---|---|---|---|---|")?;
+        for (lps, counts) in &self.0 {
+            let Counts { scenarios, lost_by_linux, lost_by_ours, lost_by_nature } = counts;
+            write!(f, "\n| {lps} | {scenarios} | {lost_by_linux} | {lost_by_ours} | {lost_by_nature} |")?;
+        }
+        Ok(())
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Call(Fault),
+    Stays(Absent),
+}
+
+impl Trouble {
+    /// Whether the TDs are gone by what happens, whatever anybody does about it.
+    fn is_the_end(&self) -> bool {
+        matches!(self, Self::Call(Fault { answer: Answer::Return { rdx: 1.., .. }, .. }))
+    }
+}
+
+/// Everything that can happen to an update by so many LPs.
+fn troubles(lps: u32) -> Vec<Trouble> {
+    let traps = Trap::ALL.map(Answer::Trap);
+    let of_module: Vec<Answer> = TdxStatus::TABLE
+        .iter()
+        .map(|row| row.status)
+        .filter(|status| *status != TdxStatus::SUCCESS && Trap::from_status(*status).is_none())
+        .map(|status| Answer::Return { rax: status.0, rdx: 0 })
+        .chain(traps)
+        .collect();
+    let of_loader: Vec<Answer> = SeamldrStatus::TABLE
+        .iter()
+        .map(|row| row.status)
+        .filter(|status| *status != SeamldrStatus::SUCCESS)
+        .flat_map(|status| [0, 1].map(|rdx| Answer::Return { rax: status.0, rdx }))
+        .chain(traps)
+        .collect();
+    let tdx = |leaf: TdxLeaf| leaf.rax(0);
+    let calls = [
+        (tdx(TdxLeaf::SYS_SHUTDOWN), 1, &of_module),
+        (SeamldrLeaf::Install.rax(), lps, &of_loader),
+        (tdx(TdxLeaf::SYS_INIT), 1, &of_module),
+        (tdx(TdxLeaf::SYS_LP_INIT), lps, &of_module),
+        (tdx(TdxLeaf::SYS_UPDATE), 1, &of_module),
+    ];
+    let mut troubles = Vec::new();
+    for (rax, count, answers) in calls {
+        for after in 0..count {
+            troubles.extend(answers.iter().map(|answer| {
+                Trouble::Call(Fault { lp: None, rax: Some(rax), after, times: 1, answer: *answer })
+            }));
+        }
+    }
+    for lp in 0..lps {
+        // The lead makes up to 5 calls before the end, others 2.
+        let calls = if lp == 0 { 5 } else { 2 };
+        troubles.extend((0..calls).map(|after| Trouble::Stays(Absent { lp, after })));
+    }
+    troubles
+}
+
+pub(crate) fn run() -> Result<Table> {
+    let (old, new) = (old_image().build(), new_image().build());
+    let v2 =
+        tdx_seamldr_mock::TestImage { format: tdx_seamldr_core::image::ImageFormat::ImageV2, ..new_image() };
+    let v2 = v2.build();
+    let mut rows = Vec::new();
+    let mut wrong = Vec::new();
+    for lps in [1, 2, 3, 8] {
+        let mut counts = Counts::default();
+        for trouble in troubles(lps) {
+            counts.scenarios = counts.scenarios.saturating_add(1);
+            let world = || -> Result<SimPlatform> {
+                let platform = boot(SimPlatform::builder().lps(lps), &old)?;
+                if let Trouble::Call(fault) = trouble {
+                    platform.inject(fault);
+                }
+                Ok(platform)
+            };
+            let platform = world()?;
+            // An LP that stays away under stop_machine makes Linux wait for it for ever.
+            let hangs = matches!(trouble, Trouble::Stays(_));
+            let lost = hangs || linux::update(&platform, &v2, false).is_err() && !all_alive(&platform);
+            counts.lost_by_linux = counts.lost_by_linux.saturating_add(lost.into());
+
+            let platform = world()?;
+            let absent = if let Trouble::Stays(absent) = trouble { Some(absent) } else { None };
+            match update(&platform, &new, &old, Policy::default(), absent)? {
+                Ours::Hang => wrong.push(format!("{lps} LPs, {trouble:?}: it hangs")),
+                Ours::Refused(reason) => wrong.push(format!("{lps} LPs, {trouble:?}: refused: {reason}")),
+                Ours::Ran(outcome) => {
+                    if let Some(claim) = wrong_claim(&platform, &outcome) {
+                        wrong.push(format!("{lps} LPs, {trouble:?}: {claim}"));
+                    }
+                    platform.clear_faults();
+                    let end = go_on(&platform, &outcome, &new)?;
+                    if let Some(claim) = wrong_claim(&platform, &end) {
+                        wrong.push(format!("{lps} LPs, {trouble:?}, going on: {claim}"));
+                    }
+                    counts.lost_by_ours = counts.lost_by_ours.saturating_add((!all_alive(&platform)).into());
+                    if !all_alive(&platform) && !trouble.is_the_end() {
+                        wrong
+                            .push(format!("{lps} LPs, {trouble:?}: the TDs are lost: {outcome}; then {end}"));
+                    }
+                }
+            }
+            counts.lost_by_nature = counts.lost_by_nature.saturating_add(trouble.is_the_end().into());
+        }
+        rows.push((lps, counts));
+    }
+    wrong.iter().take(20).for_each(|wrong| eprintln!("{wrong}"));
+    ensure!(wrong.is_empty(), "{} wrong claims, hangs or losses", wrong.len());
+    Ok(Table(rows))
+}
