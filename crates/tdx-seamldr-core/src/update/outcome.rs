@@ -324,6 +324,8 @@ impl Found {
 /// How an update stands.
 pub(super) struct Situation {
     pub(super) kind: Kind,
+    /// What went wrong first.
+    pub(super) first: Option<FailureCause>,
     /// What ended it.
     pub(super) last: Option<FailureCause>,
     pub(super) reached: Milestones,
@@ -336,7 +338,7 @@ pub(super) struct Situation {
 
 /// What the way of an update means for TDs, module and what comes next.
 pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
-    let Situation { kind, last, reached, stage, is_session_open, is_handoff_pending } = *situation;
+    let Situation { kind, first, last, reached, stage, is_session_open, is_handoff_pending } = *situation;
     if reached.has(Milestones::UPDATED) {
         return (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
     }
@@ -347,7 +349,9 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
         return (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
     }
     if kind == Kind::Update && !reached.has(Milestones::SHUT_DOWN) {
-        return before_shutdown(last);
+        // A module that has answered once is there, whatever stands in the way of asking it again.
+        let answered = matches!(first, Some(FailureCause::Tdx(..)));
+        return before_shutdown(if answered { first } else { last });
     }
     if kind == Kind::Load && stage == Stage::Done {
         return (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
@@ -371,9 +375,7 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
     };
     match (stage, last) {
         // P-SEAMLDR itself cannot be called.
-        (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid)))
-            if !is_session_open =>
-        {
+        (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid))) => {
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
         (Stage::CpuInstall, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. }))
@@ -444,6 +446,7 @@ mod tests {
     fn situation(stage: Stage, last: FailureCause, reached: u32) -> Situation {
         Situation {
             kind: Kind::Update,
+            first: Some(last),
             last: Some(last),
             reached: Milestones(reached),
             stage,

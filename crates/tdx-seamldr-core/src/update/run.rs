@@ -250,6 +250,7 @@ impl<'a> Update<'a> {
         let reached = Milestones(self.milestones.load(Ordering::Acquire));
         let (tds, running, next) = consequences(&Situation {
             kind: self.kind,
+            first: self.first.read().map(|failure| failure.cause),
             last: last.map(|failure| failure.cause),
             reached,
             stage: seen.stage(),
