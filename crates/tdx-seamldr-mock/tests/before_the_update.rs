@@ -164,13 +164,12 @@ fn what_does_not_fit_is_found() {
         [Refusal::HandoffPages { found: 13, wanted: 14 }]
     );
     // The estimate is a few pages short: these fit by it, and do not.
-    let edge = (60000..65535u16).find_map(|pages| {
-        let mut sigstruct = newer().sigstruct(&module);
-        sigstruct.num_global_data_pages = U16::new(pages);
-        let layout = Layout::new(&sigstruct, 0x8000, 4, 0);
-        (layout.need() <= 252 << 20 && layout.shortage(252 << 20) != Shortage::None).then_some(pages)
-    });
     let mut sigstruct = newer().sigstruct(&module);
+    let edge = (60000..65535u16).find(|pages| {
+        sigstruct.num_global_data_pages = U16::new(*pages);
+        let layout = Layout::new(&sigstruct, 0x8000, 4, 0);
+        layout.need() <= 252 << 20 && layout.shortage(252 << 20) != Shortage::None
+    });
     sigstruct.num_global_data_pages = U16::new(edge.unwrap());
     sign(&mut sigstruct);
     assert_eq!(refusals(&platform, &newer().file(&sigstruct, &module)), [Refusal::PageTables]);
@@ -272,7 +271,7 @@ fn what_cannot_be_checked_is_never_passed_in_silence() {
         Unknown::SensitiveOperations,
         Unknown::ImageHash,
     ];
-    assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 10, false));
+    assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 9, false));
 }
 
 #[test]
