@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use tdx_seamldr_core::abi::{self, HandoffHeader, SeamExtend, SeamSigstruct, SeamldrLeaf, SeamldrParams};
 use tdx_seamldr_core::abi::{SeamldrStatus, TdxLeaf, PAGE_SIZE};
-use tdx_seamldr_core::{Crypto, SeamcallRegs, TdxImage, Trap};
+use tdx_seamldr_core::{Crypto, SeamcallRegs, Sha384Digest, TdxImage, Trap};
 use tdx_seamldr_mock::model::{Config, LoaderProfile, ModuleState, PhysMemory, Platform, SeamDb, SeamMemory};
 use tdx_seamldr_mock::model::{TdPhase, TraceEntry};
 use tdx_seamldr_mock::{TestImage, TEST_SIGNER};
@@ -60,9 +60,12 @@ impl PhysMemory for Memory {
     }
 }
 
+/// Bytes, by where they begin.
+type Pieces = BTreeMap<u64, Vec<u8>>;
+
 /// Images to choose from: two that follow each other, an older one, one for another CPU, one that is damaged, one that needs other
 /// handoff data. And the hashes that were signed.
-static WORLD: LazyLock<(BTreeMap<u64, Vec<u8>>, Vec<[u8; 48]>)> = LazyLock::new(|| {
+static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
     let base = TestImage { pages: 3, ..TestImage::default() };
     let images = [
         base.clone(),
