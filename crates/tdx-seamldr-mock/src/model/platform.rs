@@ -694,7 +694,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         let protected = self.module.as_ref().is_some_and(TdxModule::update_compatibility);
         let td =
             self.memory.tds.get_mut(usize::from(id.0)).filter(|td| td.is_present()).ok_or(TdError::Gone)?;
-        if td.phase() != phase {
+        if td.phase() != phase || phase == TdPhase::Running {
             return Err(TdError::Phase);
         }
         if protected && td.has_stale_context() {
