@@ -75,7 +75,7 @@ impl Snapshot {
 
 impl Rendezvous {
     /// For so many LPs, at most 2,047.
-    pub(super) const fn new(lps: u32) -> Self {
+    pub(super) fn new(lps: u32) -> Self {
         Self { word: AtomicU32::new(0), lps }
     }
 

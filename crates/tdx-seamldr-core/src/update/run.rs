@@ -119,7 +119,7 @@ impl<'a> Update<'a> {
     /// # Errors
     ///
     /// There are no LPs, or more than [`MAX_LPS`], or the request would load the image afresh.
-    pub const fn new(
+    pub fn new(
         request: InstallRequest<'a>,
         state: &'a ModuleState,
         options: Options,
@@ -135,7 +135,7 @@ impl<'a> Update<'a> {
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub const fn resume(
+    pub fn resume(
         request: InstallRequest<'a>,
         state: &'a ModuleState,
         options: Options,
@@ -150,7 +150,7 @@ impl<'a> Update<'a> {
     /// # Errors
     ///
     /// There are no LPs, or more than [`MAX_LPS`].
-    pub const fn finish(state: &'a ModuleState, options: Options, num_lps: u32) -> Result<Self, UpdateError> {
+    pub fn finish(state: &'a ModuleState, options: Options, num_lps: u32) -> Result<Self, UpdateError> {
         Self::of_kind(Kind::Finish, None, state, options, num_lps)
     }
 
@@ -160,7 +160,7 @@ impl<'a> Update<'a> {
     /// # Errors
     ///
     /// There are no LPs, or more than [`MAX_LPS`], or the request is for an update.
-    pub const fn load(
+    pub fn load(
         request: InstallRequest<'a>,
         state: &'a ModuleState,
         num_lps: u32,
@@ -192,7 +192,7 @@ impl<'a> Update<'a> {
         Ok(self)
     }
 
-    const fn of_kind(
+    fn of_kind(
         kind: Kind,
         request: Option<InstallRequest<'a>>,
         state: &'a ModuleState,
