@@ -31,6 +31,9 @@ enum Task {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
         #[arg(long, value_name = "FOLDER")]
         recorded: Option<std::path::PathBuf>,
+        /// Try so many pairs of faults at random places, instead of all single faults
+        #[arg(long, value_name = "COUNT")]
+        pairs: Option<u64>,
         /// Put the table into the README
         #[arg(long)]
         readme: bool,
@@ -51,7 +54,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
-        Task::Outcomes { recorded, readme } => outcomes::run(recorded.as_deref(), readme),
+        Task::Outcomes { recorded, pairs, readme } => outcomes::run(recorded.as_deref(), pairs, readme),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
     }

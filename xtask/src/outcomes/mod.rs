@@ -9,7 +9,10 @@ use std::path::Path;
 
 use anyhow::{ensure, Result};
 
-pub(crate) fn run(recorded: Option<&Path>, readme: bool) -> Result<()> {
+pub(crate) fn run(recorded: Option<&Path>, pairs: Option<u64>, readme: bool) -> Result<()> {
+    if let Some(count) = pairs {
+        return sweep::pairs(count);
+    }
     match recorded {
         Some(folder) => recorded::run(folder),
         None => {

@@ -90,6 +90,63 @@ fn troubles(lps: u32) -> Vec<Trouble> {
     troubles
 }
 
+/// Numbers without chance.
+struct Numbers(u64);
+
+impl Numbers {
+    /// A number below this one.
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        self.0.checked_rem(limit).and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
+    }
+}
+
+/// Two faults at once, at random places: no update hangs, and none claims what is not so.
+pub(crate) fn pairs(count: u64) -> Result<()> {
+    let (old, new) = (old_image().build(), new_image().build());
+    let all: Vec<Vec<Trouble>> = (1..=4).map(troubles).collect();
+    let mut wrong = Vec::new();
+    for seed in 0..count {
+        let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        numbers.below(1);
+        let index = numbers.below(4);
+        let Some(choices) = all.get(index) else { continue };
+        let lps = u32::try_from(index)?.saturating_add(1);
+        let platform = boot(SimPlatform::builder().lps(lps), &old)?;
+        let mut absent = None;
+        let mut what = Vec::new();
+        for _ in 0..2 {
+            match choices.get(numbers.below(choices.len())) {
+                Some(Trouble::Call(fault)) => {
+                    let times = u32::try_from(numbers.below(3))?.saturating_add(1);
+                    platform.inject(Fault { times, ..*fault });
+                    what.push(format!("{times} times {fault:?}"));
+                }
+                Some(Trouble::Stays(stays)) => {
+                    absent = Some(*stays);
+                    what.push(format!("{stays:?}"));
+                }
+                None => {}
+            }
+        }
+        match update(&platform, &new, &old, Policy::default(), absent)? {
+            Ours::Hang => wrong.push(format!("seed {seed}, {lps} LPs, {what:?}: it hangs")),
+            Ours::Refused(_) => {}
+            Ours::Ran(outcome) => wrong.extend(
+                wrong_claim(&platform, &outcome)
+                    .map(|claim| format!("seed {seed}, {lps} LPs, {what:?}: {claim}")),
+            ),
+        }
+    }
+    wrong.iter().take(20).for_each(|wrong| eprintln!("{wrong}"));
+    ensure!(wrong.is_empty(), "{} wrong claims or hangs in {count} pairs of faults", wrong.len());
+    println!("{count} pairs of faults: no hang, no wrong claim");
+    Ok(())
+}
+
 pub(crate) fn run() -> Result<Table> {
     let (old, new) = (old_image().build(), new_image().build());
     let v2 =

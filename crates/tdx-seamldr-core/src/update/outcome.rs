@@ -351,7 +351,7 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
     if kind == Kind::Update && !reached.has(Milestones::SHUT_DOWN) {
         // A module that has answered once is there, whatever stands in the way of asking it again.
         let answered = matches!(first, Some(FailureCause::Tdx(..)));
-        return before_shutdown(if answered { first } else { last });
+        return before_shutdown(if answered { first } else { last }, reached);
     }
     if kind == Kind::Load && stage == Stage::Done {
         return (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
@@ -416,13 +416,17 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
 }
 
 /// This update has shut nothing down. What it found tells whether somebody else had.
-fn before_shutdown(cause: Option<FailureCause>) -> (TdFate, RunningModule, NextStep) {
+fn before_shutdown(cause: Option<FailureCause>, reached: Milestones) -> (TdFate, RunningModule, NextStep) {
     match cause {
         Some(FailureCause::Trap(_, Trap::VmFailInvalid)) => {
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
         Some(FailureCause::Tdx(_, status)) => match status.code() {
-            TdxStatus::SYS_SHUTDOWN => (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain),
+            TdxStatus::SYS_SHUTDOWN if reached.has(Found::ShutDown.milestone()) => {
+                (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
+            }
+            // It says so, and then does not.
+            TdxStatus::SYS_SHUTDOWN => (TdFate::Unknown, RunningModule::Old, NextStep::Retry),
             // Left behind by an update that ended early, or this LP alone is not initialised.
             TdxStatus::SYS_NOT_READY | TdxStatus::SYS_LP_INIT_NOT_DONE => {
                 (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain)
@@ -537,8 +541,10 @@ mod tests {
             let (tds, running, _) = after(Stage::Shutdown, refused(TdxLeaf::SYS_RD, status), 0);
             assert_eq!((tds, running), (TdFate::Unknown, RunningModule::NewNotReady));
         }
-        let (tds, ..) = after(Stage::Shutdown, refused(TdxLeaf::SYS_RD, TdxStatus::SYS_SHUTDOWN), 0);
-        assert_eq!(tds, TdFate::Held);
+        let shut_down =
+            |reached| after(Stage::Shutdown, refused(TdxLeaf::SYS_RD, TdxStatus::SYS_SHUTDOWN), reached).0;
+        assert_eq!(shut_down(Found::ShutDown.milestone()), TdFate::Held);
+        assert_eq!(shut_down(0), TdFate::Unknown, "said once, and not the second time");
     }
 
     #[test]

@@ -561,10 +561,10 @@ where
             Some(hv) => hv,
             None => module
                 .read_u16(FieldId::MODULE_HV)
-                .map_err(|error| RawFailure::tdx(TdxLeaf::SYS_RD, error))?,
+                .map_err(|error| self.refused(module, TdxLeaf::SYS_RD, error))?,
         };
         let request = ShutdownRequest { hv, avoid_compat_sensitive: options.avoid_compat_sensitive };
-        let failure = |error| RawFailure::tdx(TdxLeaf::SYS_SHUTDOWN, error);
+        let failure = |error| self.refused(module, TdxLeaf::SYS_SHUTDOWN, error);
         let status = module.sys_shutdown(request).map_err(failure)?;
         // A word that is neither success nor error leaves open what has happened.
         if !status.is_success() && module.readiness() != Readiness::ShutDown {
@@ -574,6 +574,15 @@ where
         self.update.state.reset();
         self.update.state.set_handoff_pending(true);
         Ok(())
+    }
+
+    /// A refusal of the module that was to be shut down. That it has been shut down already would mean that the TDs stand still: that
+    /// is asked once more.
+    fn refused(&self, module: TdxModule<'_, B>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+        if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN) && module.readiness() == Readiness::ShutDown {
+            self.update.reach(Found::ShutDown.milestone());
+        }
+        RawFailure::tdx(leaf, error)
     }
 
     /// This LP's part in the session, unless it has one already or the session is complete.
