@@ -387,12 +387,11 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
         (Stage::CpuInstall, _) if is_session_open => {
             (held, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
-        // No module answers after all LPs here have called INSTALL: the platform counts more LPs than took part.
-        (Stage::CpuInit, Some(FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid))) => {
+        (Stage::CpuInit, Some(FailureCause::LpsMissing)) => {
             (held, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
         // It has answered TDH.SYS.INIT, so it was there.
-        (Stage::CpuInit, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => {
+        (Stage::CpuInit, Some(FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_LP_INIT), Trap::VmFailInvalid))) => {
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
         // It was entered, perhaps, and never came back.
@@ -530,7 +529,9 @@ mod tests {
         let installed = SHUT_DOWN | Milestones::INSTALLED;
         let trap = |leaf| FailureCause::Trap(Call::Tdx(leaf), Trap::VmFailInvalid);
         let open = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
-        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_INIT), installed), open);
+        assert_eq!(after(Stage::CpuInit, FailureCause::LpsMissing, installed), open);
+        let answered = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
+        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_INIT), installed), answered, "asked twice");
         let died = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
         assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_LP_INIT), installed), died);
     }

@@ -318,18 +318,22 @@ impl<'a> Update<'a> {
                 self.first.write(lp, Stage::CpuInstall, RawFailure::LPS_MISSING);
                 return None;
             }
-            (Stage::CpuInstall, kind) => {
-                self.reach(Milestones::INSTALLED);
-                if kind == Kind::Load {
-                    self.state.set_handoff_pending(false);
-                }
+            (Stage::CpuInstall, _) => {
                 self.end_session(0);
+                self.module_is_in_place();
                 Stage::CpuInit
             }
             (Stage::CpuInit, Kind::Load) => Stage::Done,
             (stage, _) => stage.next(),
         };
         Some(Leg { stage, round: all.round() })
+    }
+
+    fn module_is_in_place(&self) {
+        self.reach(Milestones::INSTALLED);
+        if self.kind == Kind::Load {
+            self.state.set_handoff_pending(false);
+        }
     }
 
     /// Whether a module is in place, now that every LP has called. After a shutdown by this update the session was its own from
@@ -516,6 +520,12 @@ where
                 return match module.enable_lp(self.update.state, self.host.current_lp()) {
                     Ok(true) => Ok(Work::Done),
                     Ok(false) => Ok(Work::Waits),
+                    // All have called INSTALL and no module answers, asked twice: the platform counts more LPs.
+                    Err((TdxLeaf::SYS_INIT, TdxError::Trap(Trap::VmFailInvalid)))
+                        if module.readiness() == Readiness::Nothing =>
+                    {
+                        Err(RawFailure::LPS_MISSING)
+                    }
                     Err((leaf, error)) => Err(RawFailure::tdx(leaf, error)),
                 };
             }
@@ -603,17 +613,16 @@ where
             match result {
                 Ok(()) if update.is_probing(leg) && !is_open() => {
                     update.end_session(INSTALLED);
+                    update.module_is_in_place();
                     return Ok(());
                 }
                 Ok(()) => {}
                 // This LP is in the session that somebody has left open.
                 Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
-                // These are told before the LP is in.
-                Err(
-                    InstallError::Trap(_)
-                    | InstallError::Refused { status: SeamldrStatus::EUNSPECERR, rdx: 0 },
-                ) => {
-                    return result.map_err(RawFailure::install);
+                // Told before the LP is in; the session of the others waits on.
+                Err(InstallError::Trap(_)) => return result.map_err(RawFailure::install),
+                Err(InstallError::Refused { rdx: 0, .. }) if is_open() => {
+                    return result.map_err(RawFailure::install)
                 }
                 Err(error) => {
                     update.end_session(0);
