@@ -9,7 +9,9 @@ use tdx_seamldr_core::Trap;
 use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
 
 use super::linux;
-use super::world::{all_alive, boot, go_on, new_image, old_image, update, wrong_claim, Absent, Ours};
+use super::world::{
+    all_alive, boot, go_on, new_image, old_image, update, wrong_claim, wrong_image, Absent, Ours,
+};
 
 /// How many scenarios there were, and in how many of them the TDs were lost.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,47 +49,68 @@ impl Trouble {
     fn is_the_end(&self) -> bool {
         matches!(self, Self::Call(Fault { answer: Answer::Return { rdx: 1.., .. }, .. }))
     }
+
+    /// Whether it can come at a call that is made before the update begins.
+    fn may_be_refused(&self) -> bool {
+        let asks = |rax| {
+            let of_loader = [SeamldrLeaf::Info, SeamldrLeaf::SeamInfo];
+            TdxLeaf::from_rax(rax) == TdxLeaf::SYS_RD
+                || SeamldrLeaf::from_rax(rax).is_some_and(|leaf| of_loader.contains(&leaf))
+        };
+        matches!(self, Self::Call(Fault { rax: Some(rax), .. }) if asks(*rax))
+    }
+}
+
+/// How often an update by so many LPs makes each call, from the first check on, if nothing goes wrong.
+fn calls(lps: u32) -> Result<Vec<(u64, u32)>> {
+    let (old, new) = (old_image().build(), new_image().build());
+    let platform = boot(SimPlatform::builder().lps(lps), &old)?;
+    let end = update(&platform, &new, &old, Policy::default(), None)?;
+    ensure!(matches!(end, Ours::Ran(outcome) if outcome.is_updated()), "{lps} LPs: {end:?} without a fault");
+    let mut calls: Vec<(u64, u32)> = Vec::new();
+    for entry in platform.trace() {
+        match calls.iter_mut().find(|(rax, _)| *rax == entry.input.rax) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => calls.push((entry.input.rax, 1)),
+        }
+    }
+    Ok(calls)
 }
 
 /// Everything that can happen to an update by so many LPs.
-fn troubles(lps: u32) -> Vec<Trouble> {
-    let traps = Trap::ALL.map(Answer::Trap);
-    let of_module: Vec<Answer> = TdxStatus::TABLE
-        .iter()
-        .map(|row| row.status)
-        .filter(|status| *status != TdxStatus::SUCCESS && Trap::from_status(*status).is_none())
-        .map(|status| Answer::Return { rax: status.0, rdx: 0 })
-        .chain(traps)
-        .collect();
-    let of_loader: Vec<Answer> = SeamldrStatus::TABLE
-        .iter()
-        .map(|row| row.status)
-        .filter(|status| *status != SeamldrStatus::SUCCESS)
-        .flat_map(|status| [0, 1].map(|rdx| Answer::Return { rax: status.0, rdx }))
-        .chain(traps)
-        .collect();
-    let tdx = |leaf: TdxLeaf| leaf.rax(0);
-    let calls = [
-        (tdx(TdxLeaf::SYS_SHUTDOWN), 1, &of_module),
-        (SeamldrLeaf::Install.rax(), lps, &of_loader),
-        (tdx(TdxLeaf::SYS_INIT), 1, &of_module),
-        (tdx(TdxLeaf::SYS_LP_INIT), lps, &of_module),
-        (tdx(TdxLeaf::SYS_UPDATE), 1, &of_module),
-    ];
+fn troubles(lps: u32) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
-    for (rax, count, answers) in calls {
-        for after in 0..count {
-            troubles.extend(answers.iter().map(|answer| {
-                Trouble::Call(Fault { lp: None, rax: Some(rax), after, times: 1, answer: *answer })
-            }));
+    for (rax, count) in calls(lps)? {
+        let answers: Vec<Answer> = match SeamldrLeaf::from_rax(rax) {
+            Some(leaf) => {
+                let rdx = if leaf == SeamldrLeaf::Install { 0..2 } else { 0..1 };
+                let failures = SeamldrStatus::TABLE.iter().map(|row| row.status);
+                let failures = failures.filter(|status| *status != SeamldrStatus::SUCCESS);
+                failures
+                    .flat_map(|status| rdx.clone().map(move |rdx| Answer::Return { rax: status.0, rdx }))
+                    .collect()
+            }
+            None => {
+                let failures = TdxStatus::TABLE.iter().map(|row| row.status);
+                failures
+                    .filter(|status| *status != TdxStatus::SUCCESS && Trap::from_status(*status).is_none())
+                    .map(|status| Answer::Return { rax: status.0, rdx: 0 })
+                    .collect()
+            }
+        };
+        for answer in answers.into_iter().chain(Trap::ALL.map(Answer::Trap)) {
+            troubles.extend(
+                (0..count)
+                    .map(|after| Trouble::Call(Fault { lp: None, rax: Some(rax), after, times: 1, answer })),
+            );
         }
     }
     for lp in 0..lps {
-        // The lead makes up to 5 calls before the end, others 2.
-        let calls = if lp == 0 { 5 } else { 2 };
+        // From the beginning of the update the lead makes up to 8 calls, others 2.
+        let calls = if lp == 0 { 8 } else { 2 };
         troubles.extend((0..calls).map(|after| Trouble::Stays(Absent { lp, after })));
     }
-    troubles
+    Ok(troubles)
 }
 
 /// Numbers without chance.
@@ -107,7 +130,7 @@ impl Numbers {
 /// Two faults at once, at random places: no update hangs, and none claims what is not so.
 pub(crate) fn pairs(count: u64) -> Result<()> {
     let (old, new) = (old_image().build(), new_image().build());
-    let all: Vec<Vec<Trouble>> = (1..=4).map(troubles).collect();
+    let all = (1..=4).map(troubles).collect::<Result<Vec<_>>>()?;
     let mut wrong = Vec::new();
     for seed in 0..count {
         let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -137,6 +160,7 @@ pub(crate) fn pairs(count: u64) -> Result<()> {
             Ours::Refused(_) => {}
             Ours::Ran(outcome) => wrong.extend(
                 wrong_claim(&platform, &outcome)
+                    .or_else(|| wrong_image(&platform, &outcome))
                     .map(|claim| format!("seed {seed}, {lps} LPs, {what:?}: {claim}")),
             ),
         }
@@ -156,7 +180,7 @@ pub(crate) fn run() -> Result<Table> {
     let mut wrong = Vec::new();
     for lps in [1, 2, 3, 8] {
         let mut counts = Counts::default();
-        for trouble in troubles(lps) {
+        for trouble in troubles(lps)? {
             counts.scenarios = counts.scenarios.saturating_add(1);
             let world = || -> Result<SimPlatform> {
                 let platform = boot(SimPlatform::builder().lps(lps), &old)?;
@@ -175,9 +199,12 @@ pub(crate) fn run() -> Result<Table> {
             let absent = if let Trouble::Stays(absent) = trouble { Some(absent) } else { None };
             match update(&platform, &new, &old, Policy::default(), absent)? {
                 Ours::Hang => wrong.push(format!("{lps} LPs, {trouble:?}: it hangs")),
+                Ours::Refused(_) if trouble.may_be_refused() && all_alive(&platform) => {}
                 Ours::Refused(reason) => wrong.push(format!("{lps} LPs, {trouble:?}: refused: {reason}")),
                 Ours::Ran(outcome) => {
-                    if let Some(claim) = wrong_claim(&platform, &outcome) {
+                    if let Some(claim) =
+                        wrong_claim(&platform, &outcome).or_else(|| wrong_image(&platform, &outcome))
+                    {
                         wrong.push(format!("{lps} LPs, {trouble:?}: {claim}"));
                     }
                     platform.clear_faults();

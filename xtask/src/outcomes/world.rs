@@ -49,6 +49,9 @@ pub(crate) struct Absent {
 /// Lets all LPs step in turn; if none can go on, one gives up. `None`: they never come to an end.
 pub(crate) fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<Absent>) -> Option<Outcome> {
     let lock = SpinLock::new();
+    let before = platform.trace().len();
+    let calls_of = |lp: u32| platform.trace().iter().skip(before).filter(|entry| entry.lp == lp).count();
+    let is_away = |lp: u32| absent.is_some_and(|absent| absent.lp == lp && calls_of(lp) >= absent.after);
     let lps: Vec<_> = platform.online().map(|lp| (lp, platform.lp(lp))).collect();
     let mut cpus: Vec<_> = lps
         .iter()
@@ -59,16 +62,14 @@ pub(crate) fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<
     for _ in 0..100_000 {
         let mut stuck = true;
         cpus.retain_mut(|(lp, cpu)| {
-            if absent.is_some_and(|absent| absent.lp == *lp && calls_of(platform, *lp) >= absent.after) {
+            if is_away(*lp) {
                 return true;
             }
             let progress = cpu.step();
             stuck &= progress == Progress::Waiting;
             progress != Progress::Finished
         });
-        let here =
-            |lp: u32| absent.is_none_or(|absent| absent.lp != lp || calls_of(platform, lp) < absent.after);
-        match cpus.iter().find(|(lp, _)| here(*lp)) {
+        match cpus.iter().find(|(lp, _)| !is_away(*lp)) {
             None => return Some(update.outcome()),
             Some((_, cpu)) if stuck => cpu.abandon(),
             Some(_) => {}
@@ -77,8 +78,12 @@ pub(crate) fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<
     None
 }
 
-fn calls_of(platform: &SimPlatform, lp: u32) -> usize {
-    platform.trace().iter().filter(|entry| entry.lp == lp).count()
+/// Whether the TDs live on under another module than the outcome says.
+pub(crate) fn wrong_image(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
+    let named = if outcome.image == 0 { new_image() } else { old_image() }.svn_minor;
+    let found = platform.truth().svn.minor;
+    (outcome.tds_live_on() && found != named)
+        .then(|| format!("{outcome}: its image has SVN {named}, but {found} is there"))
 }
 
 /// What an update of this library came to.
@@ -128,7 +133,6 @@ pub(crate) fn update(
     if !verdict.passed() {
         return Ok(Ours::Refused(reasons.join("; ")));
     }
-    platform.clear_trace();
     let options = Options {
         handoff_version: facts.handoff.and_then(|running| running.negotiate(image.sigstruct())),
         avoid_compat_sensitive: facts

@@ -1,0 +1,256 @@
+//! Scenarios: a platform, the file that an update is tried with, and what is wrong with one of them.
+
+use anyhow::{bail, Result};
+use tdx_seamldr_core::abi::{SeamSigstruct, TdxLeaf, TdxStatus, PAGE_SIZE};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::Crypto;
+use tdx_seamldr_mock::model::{GlobalLock, LoaderState, ModuleBuild};
+use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_verify::RustCrypto;
+use zerocopy::little_endian::{U16, U32};
+
+use super::world::{boot, old_image};
+
+/// Something that is done to a platform.
+type Change = Box<dyn Fn(&SimPlatform)>;
+
+/// A scenario on a platform of so many LPs.
+pub(crate) struct Case {
+    /// LPs that firmware counts, and the one that is offline.
+    pub(crate) lps: u32,
+    pub(crate) offline: Option<u32>,
+    pub(crate) old: TestImage,
+    pub(crate) file: PageBuf,
+    pub(crate) prepare: Change,
+    pub(crate) erratum: bool,
+}
+
+fn v2(image: TestImage) -> TestImage {
+    TestImage { format: ImageFormat::ImageV2, ..image }
+}
+
+/// A newer module as a file for Linux.
+pub(crate) fn newer() -> TestImage {
+    v2(super::world::new_image())
+}
+
+/// The file of the newer module, with bytes changed.
+fn changed(change: impl FnOnce(&mut Vec<u8>)) -> PageBuf {
+    let mut bytes = newer().build().as_bytes().to_vec();
+    change(&mut bytes);
+    PageBuf::copy_of(&bytes)
+}
+
+/// The file of the newer module, with a SIGSTRUCT that was changed before it was signed.
+fn signed(change: impl FnOnce(&mut SeamSigstruct)) -> PageBuf {
+    let module = newer().module();
+    let mut sigstruct = newer().sigstruct(&module);
+    change(&mut sigstruct);
+    sign(&mut sigstruct);
+    newer().file(&sigstruct, &module)
+}
+
+fn xor(bytes: &mut [u8], offset: usize, mask: u8) {
+    bytes.iter_mut().skip(offset).take(1).for_each(|byte| *byte ^= mask);
+}
+
+/// Where the module begins in the file.
+const MODULE: usize = 2 * PAGE_SIZE;
+/// An MSR that has to be the same on all LPs.
+const MSR: u32 = 0xfe;
+
+fn always(rax: u64, times: u32, status: TdxStatus) -> Change {
+    let answer = Answer::Return { rax: status.0, rdx: 0 };
+    Box::new(move |platform| platform.inject(Fault { times, ..Fault::first(rax, answer) }))
+}
+
+fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
+    let build = ModuleBuild { module_hv, min_update_hv, ..ModuleBuild::V1_5_01 };
+    TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
+}
+
+/// Puts P-SEAMLDR into another state than booting has left it in.
+fn loader(change: impl Fn(&mut LoaderState) + 'static) -> Change {
+    Box::new(move |platform| {
+        platform.with_model(|model| {
+            let loader = model.loader();
+            let mut state = LoaderState {
+                seamextend: *loader.seamextend(),
+                entered: true,
+                num_remaining_updates: loader.num_remaining_updates(),
+                module_range_initialized: true,
+                sysinfo: loader.module_sysinfo().copied(),
+            };
+            change(&mut state);
+            model.restore_loader(&state);
+        });
+    })
+}
+
+fn both(first: Change, second: Change) -> Change {
+    Box::new(move |platform| {
+        first(platform);
+        second(platform);
+    })
+}
+
+fn model(
+    change: impl Fn(&mut tdx_seamldr_mock::model::Platform<Box<tdx_seamldr_mock::model::SeamMemory>>) + 'static,
+) -> Change {
+    Box::new(move |platform| platform.with_model(&change))
+}
+
+pub(crate) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
+    let good = || newer().build();
+    let nothing = || -> Change { Box::new(|_| {}) };
+    let (init, lp_init) = (TdxLeaf::SYS_INIT.rax(0), TdxLeaf::SYS_LP_INIT.rax(0));
+    let no_entropy = TdxStatus::RND_NO_ENTROPY;
+    let old = old_image();
+    let (old, file, prepare): (TestImage, PageBuf, Change) = match name {
+        "good" | "handoff-pages-14" | "gdt-inside-image" | "higher-minor-svn" => {
+            let pages = if name == "handoff-pages-14" { 13 } else { 15 };
+            (old, signed(|s| s.num_handoff_pages = U16::new(pages)), nothing())
+        }
+        "same-version" => (old.clone(), v2(old).build(), nothing()),
+        "wrong-checksum" => (old, changed(|file| xor(file, 2, 1)), nothing()),
+        "496-pages" => (old, TestImage { pages: 496, ..newer() }.build(), nothing()),
+        "hv-old1-new1" => (with_versions(old, 0, 1), with_versions(newer(), 0, 1).build(), nothing()),
+        "hv-old1-new2" => (with_versions(old, 0, 1), with_versions(newer(), 1, 2).build(), nothing()),
+        "hv-old1-new0" => (with_versions(old, 0, 1), with_versions(newer(), 0, 0).build(), nothing()),
+        "hv-old0-new1-min1" => (old, with_versions(newer(), 1, 1).build(), nothing()),
+        "bad-magic" => (old, changed(|file| xor(file, 4, 1)), nothing()),
+        "bad-version" => (old, changed(|file| xor(file, 1, 1)), nothing()),
+        "v1-file" => (old, super::world::new_image().build(), nothing()),
+        "too-long" => (old, changed(|file| file.resize(file.len().saturating_add(PAGE_SIZE), 0)), nothing()),
+        "too-short" => (old, changed(|file| file.truncate(file.len().saturating_sub(1))), nothing()),
+        "header-only-part" => (old, changed(|file| file.truncate(2000)), nothing()),
+        "reserved-byte" => (old, changed(|file| xor(file, 100, 1)), nothing()),
+        "497-pages" => {
+            let file = changed(|file| {
+                file.resize(MODULE.saturating_add(497 * PAGE_SIZE), 0);
+                file.splice(16..20, 497u32.to_le_bytes());
+            });
+            (old, file, nothing())
+        }
+        "two-sig-pages" => {
+            let file = changed(|file| {
+                file.splice(12..16, 2u32.to_le_bytes());
+                file.splice(MODULE..MODULE, [0; PAGE_SIZE]);
+            });
+            (old, file, nothing())
+        }
+        "zero-sig-pages" => {
+            let file = changed(|file| {
+                file.splice(12..16, 0u32.to_le_bytes());
+                file.drain(PAGE_SIZE..MODULE);
+            });
+            (old, file, nothing())
+        }
+        "zero-module-pages" => {
+            let file = changed(|file| {
+                file.splice(16..20, 0u32.to_le_bytes());
+                file.truncate(MODULE);
+            });
+            (old, file, nothing())
+        }
+        "zero-module-pages-empty-hash" => {
+            let empty = RustCrypto.sha384(&[])?;
+            let mut bytes = signed(|s| s.seamhash = empty).as_bytes().to_vec();
+            bytes.splice(16..20, 0u32.to_le_bytes());
+            bytes.truncate(MODULE);
+            (old, PageBuf::copy_of(&bytes), nothing())
+        }
+        "bad-signature" => (old, changed(|file| xor(file, PAGE_SIZE + 600, 1)), nothing()),
+        "sigstruct-field-flipped" => (old, changed(|file| xor(file, PAGE_SIZE + 20, 1)), nothing()),
+        "untrusted-signer" => (old, changed(|file| xor(file, PAGE_SIZE + 130, 2)), nothing()),
+        "module-byte-flipped" => (old, changed(|file| xor(file, MODULE + 5000, 1)), nothing()),
+        "first-module-byte-flipped" => (old, changed(|file| xor(file, MODULE, 1)), nothing()),
+        "signed-not-elf" => {
+            let module = vec![0x90; 8 * PAGE_SIZE];
+            (old, newer().file(&newer().sigstruct(&module), &module), nothing())
+        }
+        "lower-minor-svn" => (old, signed(|s| s.svn_minor = 4), nothing()),
+        "other-major-svn" => (old, signed(|s| s.svn_major = 2), nothing()),
+        "cpu-not-listed" => (old, TestImage { cpus: vec![0xc06f0], ..newer() }.build(), nothing()),
+        "cpu-list-empty" => (old, TestImage { cpus: Vec::new(), ..newer() }.build(), nothing()),
+        "gdt-beyond-image" => (old, signed(|s| s.gdt_idt_offset = U32::new(0x8000)), nothing()),
+        "memory-too-small" => (old, signed(|s| s.num_global_data_pages = U16::new(65535)), nothing()),
+        "debug-module" => (old, TestImage { debug: true, ..newer() }.build(), nothing()),
+        "remaining-0" => (old, good(), loader(|state| state.num_remaining_updates = 0)),
+        "remaining-0-full" => {
+            let full = model(|model| model.seamdb_mut().used = 64);
+            (old, good(), both(full, loader(|state| state.num_remaining_updates = 0)))
+        }
+        "full-but-remembered" => {
+            let full = model(|model| {
+                model.seamdb_mut().used = 64;
+                model.config_mut().full_seamdb_is_fatal = true;
+            });
+            (old, good(), both(full, loader(|state| state.num_remaining_updates = 5)))
+        }
+        "cpu-offline-1" | "cpu-offline-2" | "cpu-offline-4" | "erratum" => (old, good(), nothing()),
+        "rdrand-install" => (old, good(), model(|model| model.config_mut().rdrand_ok = false)),
+        "rdrand-first-entry" => {
+            let fails = model(|model| model.config_mut().rdrand_ok = false);
+            (old, good(), both(fails, loader(|state| state.entered = false)))
+        }
+        "rdrand-first-entry-once" => {
+            let fails = model(|model| model.config_mut().rdrand_failures = 1);
+            (old, good(), both(fails, loader(|state| state.entered = false)))
+        }
+        "seamdb-4" => (old, good(), model(|model| model.seamdb_mut().insert_failures = 4)),
+        "seamdb-5" => (old, good(), model(|model| model.seamdb_mut().insert_failures = 5)),
+        "seamdb-always" => (old, good(), model(|model| model.seamdb_mut().insert_failures = u32::MAX)),
+        "handoff-pages-13" => (old, signed(|s| s.num_handoff_pages = U16::new(12)), nothing()),
+        "sigstruct-hv-not-built" => (old, signed(|s| s.module_hv = U16::new(1)), nothing()),
+        "msr-other-lp" => (old, good(), model(|model| assert!(model.deviate_msr(1, MSR, 1)))),
+        "msr-init-lp" => (old, good(), model(|model| assert!(model.deviate_msr(0, MSR, 1)))),
+        "busy-at-init" => (old, good(), always(init, 1, TdxStatus::SYS_BUSY)),
+        "busy-at-lp.init" => (old, good(), always(lp_init, 1, TdxStatus::SYS_BUSY)),
+        "busy-at-update" => (old, good(), always(TdxLeaf::SYS_UPDATE.rax(0), 1, TdxStatus::SYS_BUSY)),
+        "lpinit-entropy-1" => (old, good(), always(lp_init, 1, no_entropy)),
+        "lpinit-entropy-9" => (old, good(), always(lp_init, 9, no_entropy)),
+        "lpinit-entropy-10" => (old, good(), always(lp_init, 10, no_entropy)),
+        "lpinit-entropy-always" => (old, good(), always(lp_init, u32::MAX, no_entropy)),
+        "init-entropy-1" => (old, good(), always(init, 1, no_entropy)),
+        "init-entropy-always" => (old, good(), always(init, u32::MAX, no_entropy)),
+        "lp-busy" => (old, good(), model(|model| model.set_in_module(1, true))),
+        "lock-held" => {
+            let hold = |model: &mut tdx_seamldr_mock::model::Platform<_>| {
+                model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Exclusive));
+            };
+            (old, good(), model(hold))
+        }
+        _ => bail!("the scenario {name} is not known"),
+    };
+    let offline = (platform_lps > cpus).then_some(cpus);
+    Ok(Case { lps: platform_lps, offline, old, file, prepare, erratum: name == "erratum" })
+}
+
+impl Case {
+    /// The platform as it is before the update.
+    pub(crate) fn world(&self, old: &PageBuf) -> Result<SimPlatform> {
+        let mut builder = SimPlatform::builder().lps(self.lps).sockets(if self.lps > 3 { 2 } else { 1 });
+        if let Some(lp) = self.offline {
+            builder = builder.offline(lp);
+        }
+        let platform = boot(builder, old)?;
+        platform.with_model(|model| {
+            model.seamdb_mut().used = 3;
+            model.config_mut().seamret_clears_vmcs = self.erratum;
+        });
+        (self.prepare)(&platform);
+        Ok(platform)
+    }
+}
+
+/// What was wrong is over.
+pub(crate) fn repair(platform: &SimPlatform) {
+    platform.clear_faults();
+    platform.with_model(|model| {
+        model.config_mut().rdrand_ok = true;
+        model.config_mut().rdrand_failures = 0;
+        model.seamdb_mut().insert_failures = 0;
+        (0..8).for_each(|lp| model.restore_lp(lp));
+    });
+}

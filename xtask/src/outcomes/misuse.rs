@@ -1,0 +1,119 @@
+//! What a careful embedder would not do, and Linux 7.2's policy leaves to it: updates that cannot end well and that could be known
+//! not to.
+
+use std::fmt;
+
+use anyhow::{bail, ensure, Result};
+use tdx_seamldr_core::abi::TdxFeatures0;
+use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
+use tdx_seamldr_mock::{SimPlatform, TestImage};
+
+use super::case::{newer, scenario, Case};
+use super::linux;
+use super::world::{all_alive, old_image, update, wrong_claim, Ours};
+
+/// What is done, the scenario that it is, and the LPs that take part and that the platform has.
+const SCENARIOS: [(&str, &str, u32, u32); 13] = [
+    ("an LP is offline", "cpu-offline-2", 2, 3),
+    ("no update remains", "remaining-0-full", 2, 2),
+    ("no update remains, by a count that is out of date", "remaining-0", 2, 2),
+    ("the file has no module pages", "zero-module-pages", 2, 2),
+    ("the file has no SIGSTRUCT page", "zero-sig-pages", 2, 2),
+    ("the processor is not in the image's list", "cpu-not-listed", 2, 2),
+    ("the image has a lower SVN", "lower-minor-svn", 2, 2),
+    ("the new module takes lower handoff versions only", "hv-old1-new0", 2, 2),
+    ("the new module takes higher handoff versions only", "hv-old0-new1-min1", 2, 2),
+    ("the image is damaged", "module-byte-flipped", 2, 2),
+    ("somebody else has signed it", "untrusted-signer", 2, 2),
+    ("the module needs more memory than there is", "memory-too-small", 2, 2),
+    ("the CPU loses its VMCS pointer", "erratum", 2, 2),
+];
+
+/// What was done, what became of the TDs with Linux 7.2's policy, and what with this library.
+pub(crate) struct Table(Vec<(&'static str, &'static str, String)>);
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "| misuse | Linux 7.2's policy: TDs | this library: TDs |\n|---|---|---|")?;
+        self.0.iter().try_for_each(|(what, linux, ours)| write!(f, "\n| {what} | {linux} | {ours} |"))
+    }
+}
+
+/// An update while a TD is in build, by a module that knows about such TDs or by one that does not.
+fn td_in_build(knows: bool) -> Case {
+    let features0 = if knows { TdxFeatures0::UPDATE_COMPATIBILITY } else { TdxFeatures0::empty() };
+    let build = ModuleBuild {
+        features0: ModuleBuild::V1_5_01.features0 | features0,
+        handoff_form: if knows { HandoffForm::Counting } else { HandoffForm::Plain },
+        ..ModuleBuild::V1_5_01
+    };
+    let with_build = |image: TestImage| TestImage { module_build: Some(build), ..image };
+    Case {
+        lps: 2,
+        offline: None,
+        old: with_build(old_image()),
+        file: with_build(newer()).build(),
+        prepare: Box::new(|platform| assert!(platform.create_td_in(TdPhase::Build).is_ok())),
+        erratum: false,
+    }
+}
+
+/// What has become of the TDs. Those in build end their build first.
+fn fate(platform: &SimPlatform) -> &'static str {
+    let in_build = platform.with_model(|model| {
+        let in_build = model.tds().filter(|(_, td)| td.phase() == TdPhase::Build);
+        in_build.map(|(td, _)| td).collect::<Vec<_>>()
+    });
+    if !all_alive(platform) {
+        "lost"
+    } else if in_build.into_iter().all(|td| platform.finish_td(td) == Ok(true)) {
+        "kept"
+    } else {
+        "wrong measurement"
+    }
+}
+
+/// The first reason, with the beginnings of digests.
+fn shortened(reasons: &str) -> String {
+    let first = reasons.split("; ").next().unwrap_or_default();
+    let words =
+        first.split(' ').map(|word| if word.len() > 64 { word.get(..8).unwrap_or(word) } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn row(what: &'static str, case: &Case) -> Result<(&'static str, &'static str, String)> {
+    let old = case.old.build();
+    let platform = case.world(&old)?;
+    // What it returns is not the question here.
+    let _ = linux::update(&platform, &case.file, case.erratum);
+    let by_linux = fate(&platform);
+
+    let platform = case.world(&old)?;
+    let said = match update(&platform, &case.file, &old, Policy::default(), None)? {
+        Ours::Hang => bail!("{what}: it hangs"),
+        Ours::Refused(reason) => format!("refused: {}", shortened(&reason)),
+        Ours::Ran(outcome) => {
+            if let Some(claim) = wrong_claim(&platform, &outcome) {
+                bail!("{what}: {claim}");
+            }
+            match outcome.sensitive() {
+                Some((reason, count)) => format!("refused: {reason:?}, {count}; to be tried again later"),
+                None => outcome.code().to_owned(),
+            }
+        }
+    };
+    let by_ours = fate(&platform);
+    ensure!(by_ours == "kept", "{what}: the TDs are {by_ours}; {said}");
+    Ok((what, by_linux, format!("{by_ours}; {said}")))
+}
+
+pub(crate) fn run() -> Result<Table> {
+    let mut rows = Vec::new();
+    for (what, name, cpus, lps) in SCENARIOS {
+        rows.push(row(what, &scenario(name, cpus, lps)?)?);
+    }
+    rows.push(row("a TD is in build; the module knows of such TDs", &td_in_build(true))?);
+    rows.push(row("a TD is in build; the module does not", &td_in_build(false))?);
+    Ok(Table(rows))
+}
