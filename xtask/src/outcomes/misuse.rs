@@ -77,9 +77,13 @@ fn fate(platform: &SimPlatform) -> &'static str {
 /// The first reason, with the beginnings of digests.
 fn shortened(reasons: &str) -> String {
     let first = reasons.split("; ").next().unwrap_or_default();
-    let words =
-        first.split(' ').map(|word| if word.len() > 64 { word.get(..8).unwrap_or(word) } else { word });
-    words.collect::<Vec<_>>().join(" ")
+    let shortened = |word: &str| match word.split_at_checked(96) {
+        Some((digest, rest)) if digest.chars().all(|digit| digit.is_ascii_hexdigit()) => {
+            format!("{}{rest}", digest.split_at(8).0)
+        }
+        _ => word.to_owned(),
+    };
+    first.split(' ').map(shortened).collect::<Vec<_>>().join(" ")
 }
 
 fn row(what: &'static str, case: &Case) -> Result<(&'static str, &'static str, String)> {

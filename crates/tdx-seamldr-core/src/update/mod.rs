@@ -20,6 +20,8 @@ mod outcome;
 mod record;
 mod recover;
 mod rendezvous;
+#[cfg(test)]
+mod rendezvous_tests;
 mod run;
 mod stage;
 

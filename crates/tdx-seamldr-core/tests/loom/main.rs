@@ -1,0 +1,43 @@
+//! The rendezvous, with all orders in which LPs can meet: the very source of the library, over loom's atomics.
+//!
+//! All that the LPs share at the beginning of a stage is one word that says which one it is, so what can happen in a stage and
+//! on the way to the next is looked at for each stage by itself.
+#![allow(missing_docs, unreachable_pub, dead_code)]
+
+mod update;
+
+use update::{explore, give_up, Failure, Stage};
+
+const WORK: [Stage; 5] = [Stage::Start, Stage::Shutdown, Stage::CpuInstall, Stage::CpuInit, Stage::RunUpdate];
+
+#[test]
+fn two_lps_pass_each_stage_in_every_order() {
+    WORK.into_iter().for_each(|stage| explore(2, stage, None));
+}
+
+#[test]
+fn three_lps_pass_each_stage_in_every_order() {
+    WORK.into_iter().for_each(|stage| explore(3, stage, None));
+}
+
+#[test]
+fn one_of_two_lps_fails_at_each_stage_in_every_order() {
+    for stage in WORK {
+        (0..2).for_each(|lp| explore(2, stage, Some(Failure { lp, another_round: true })));
+        (0..2).for_each(|lp| explore(2, stage, Some(Failure { lp, another_round: false })));
+    }
+}
+
+#[test]
+fn one_of_three_lps_fails_at_each_stage_in_every_order() {
+    // What an LP that is not the first does is the same for all of them.
+    for stage in WORK {
+        explore(3, stage, Some(Failure { lp: 1, another_round: false }));
+    }
+    explore(3, Stage::CpuInstall, Some(Failure { lp: 1, another_round: true }));
+}
+
+#[test]
+fn an_lp_gives_up_against_another_in_every_order() {
+    WORK.into_iter().for_each(give_up);
+}
