@@ -154,9 +154,7 @@ fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
         sign(&mut sigstruct);
         let platform = boot(SimPlatform::builder().lps(2));
         let file = image.file(&sigstruct, &module);
-        // Preflight does not compute the memory that a module needs yet.
-        let foretold = !findings(&platform, &file, Policy::default()).is_empty();
-        assert_eq!(foretold, *status != S::ENOMEM, "{what}");
+        assert!(!findings(&platform, &file, Policy::default()).is_empty(), "{what}: not foretold");
         assert_recoverable(what, *status, &platform, &file, |_| {});
     }
 

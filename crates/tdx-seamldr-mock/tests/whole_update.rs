@@ -14,7 +14,7 @@ mod support;
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::{
-    Call, Cpu, FailureCause, NextStep, Options, Progress, RunningModule, Stage, TdFate,
+    Cpu, FailureCause, NextStep, Options, Progress, RunningModule, Stage, TdFate,
 };
 use tdx_seamldr_core::update::{Outcome, Update, UpdateError, MAX_LPS};
 use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
@@ -194,8 +194,7 @@ fn an_offline_lp_leaves_the_session_open_until_it_calls() {
     assert!(platform.module_state().is_lp_initialized(2), "initialised at boot");
     let update = Update::new(request, platform.module_state(), Options::default(), 3).unwrap();
     let outcome = run_stepped(&platform, &update, 1);
-    let trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid);
-    assert_eq!(outcome.failure.unwrap().cause, trap);
+    assert_eq!(outcome.failure.unwrap().cause, FailureCause::LpsMissing);
     assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::SessionOpen));
     assert_eq!(platform.truth().lps_in_session, 3);
     assert!(!platform.module_state().is_lp_initialized(2), "LPs that are offline forget, too");

@@ -49,19 +49,16 @@ impl Fault {
         Self { lp: None, rax: None, after: number, times: 1, answer }
     }
 
-    /// Whether it strikes this call. It counts the calls that it could strike.
-    fn strikes(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
+    /// Whether this call is one that it strikes, if no other fault does. It counts the calls that it could strike.
+    fn strikes(&mut self, lp: u32, regs: &SeamcallRegs) -> bool {
         let matches =
             self.lp.is_none_or(|wanted| wanted == lp) && self.rax.is_none_or(|wanted| wanted == regs.rax);
         if !matches || self.times == 0 {
-            return None;
+            return false;
         }
-        if self.after > 0 {
-            self.after = self.after.saturating_sub(1);
-            return None;
-        }
-        self.times = self.times.saturating_sub(1);
-        Some(self.answer)
+        let strikes = self.after == 0;
+        self.after = self.after.saturating_sub(1);
+        strikes
     }
 }
 
@@ -105,7 +102,14 @@ impl FaultPlan {
 
     /// What a call gets, if it is struck.
     pub(super) fn strike(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
-        self.faults.iter_mut().flatten().find_map(|fault| fault.strikes(lp, regs))
+        let mut struck = None;
+        for fault in self.faults.iter_mut().flatten() {
+            if fault.strikes(lp, regs) && struck.is_none() {
+                fault.times = fault.times.saturating_sub(1);
+                struck = Some(fault.answer);
+            }
+        }
+        struck
     }
 }
 

@@ -638,14 +638,21 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
 
     /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one more.
     pub fn create_td(&mut self, phase: TdPhase, secret: [u8; 32]) -> Option<TdId> {
-        let module = self.module.as_ref().filter(|module| module.state() == ModuleState::Ready)?;
-        let counts = module.has_update_compatibility();
+        let counts = self.ready_module()?.has_update_compatibility();
+        let key_ids = 1u16.checked_shl(self.config.keyid_bits).unwrap_or(u16::MAX);
         let memory = &mut *self.memory;
         let (number, slot) = (0u16..).zip(&mut memory.tds).find(|(_, slot)| !slot.is_present())?;
         // KeyIDs after the module's own.
-        let hkid = memory.tables.module_hkid.get().checked_add(1)?.checked_add(number)?;
+        let hkid = memory
+            .tables
+            .module_hkid
+            .get()
+            .checked_add(1)?
+            .checked_add(number)
+            .filter(|hkid| *hkid < key_ids)?;
         memory.tables.own(hkid, KeyOwner::Td(number))?;
         *slot = Td::new(phase, hkid, secret);
+        slot.set_counted(counts);
         if counts {
             self.count(phase, 1);
         }
@@ -674,11 +681,17 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         tds.map(|(number, td)| (TdId(number), td))
     }
 
+    /// The module, if it is ready and can be called.
+    fn ready_module(&self) -> Option<&TdxModule> {
+        self.module
+            .as_ref()
+            .filter(|module| module.state() == ModuleState::Ready && self.module_is_callable())
+    }
+
     /// The KeyID of a TD, if a module is ready, can be called, and knows it.
     fn hkid_of(&self, id: TdId) -> Option<u16> {
-        let module = self.module.as_ref().filter(|module| module.state() == ModuleState::Ready)?;
-        let hkid = self.memory.tables.hkid_of(id.0)?;
-        (self.module_is_callable() && module.state() == ModuleState::Ready).then_some(hkid)
+        self.ready_module()?;
+        self.memory.tables.hkid_of(id.0)
     }
 
     /// What the private memory of a TD holds, as the TD itself sees it: if a module is ready, can be called, and knows
@@ -724,7 +737,9 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         td.measure(Td::END);
         let measurement = td.measurement();
         td.set_phase(TdPhase::Running);
-        if self.module.as_ref().is_some_and(TdxModule::has_update_compatibility) {
+        let counted = td.is_counted();
+        td.set_counted(false);
+        if counted && self.module.as_ref().is_some_and(TdxModule::has_update_compatibility) {
             self.count(phase, -1);
         }
         Ok(measurement)

@@ -48,6 +48,8 @@ pub struct Td {
     phase: u8,
     /// An update has put another library's code to work on its context.
     stale_context: u8,
+    /// The module counts it among those that an update must not come in between of.
+    counted: u8,
     /// Its private memory, as it lies in DRAM.
     sealed: [u8; 32],
     /// MRTD, or the MAC of a migration: as far as it has come.
@@ -60,7 +62,8 @@ impl Td {
     pub(super) const END: &'static [u8] = b"end";
 
     pub(super) fn new(phase: TdPhase, hkid: u16, secret: [u8; 32]) -> Self {
-        let mut td = Self { phase: 0, stale_context: 0, sealed: crypt(hkid, secret), context: [0; 32] };
+        let mut td =
+            Self { phase: 0, stale_context: 0, counted: 0, sealed: crypt(hkid, secret), context: [0; 32] };
         td.set_phase(phase);
         td.measure(&secret);
         td
@@ -89,7 +92,7 @@ impl Td {
     /// What the measurement of a TD is in the end that holds this data, if nothing has come in between.
     #[must_use]
     pub fn measurement_of(data: &[&[u8]]) -> [u8; 32] {
-        let mut td = Self { phase: 0, stale_context: 0, sealed: [0; 32], context: [0; 32] };
+        let mut td = Self { phase: 0, stale_context: 0, counted: 0, sealed: [0; 32], context: [0; 32] };
         data.iter().for_each(|data| td.measure(data));
         td.measure(Self::END);
         td.context
@@ -125,8 +128,17 @@ impl Td {
     pub(super) fn change_library(&mut self) {
         if self.is_present() && self.phase() != TdPhase::Running {
             self.stale_context = 1;
-            self.context.reverse();
+            self.measure(b"another library");
         }
+    }
+
+    /// Whether the module counts it.
+    pub(super) const fn is_counted(&self) -> bool {
+        self.counted != 0
+    }
+
+    pub(super) fn set_counted(&mut self, counted: bool) {
+        self.counted = u8::from(counted);
     }
 
     /// Whether the context is another library's.

@@ -1,10 +1,17 @@
 //! A platform, an image for it, and an update between them.
 #![allow(dead_code)] // not every test file uses all of it
 
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, TdxLeaf};
+use std::sync::LazyLock;
+
+use tdx_seamldr_core::abi::{
+    PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxLeaf,
+};
 use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
 use tdx_seamldr_core::update::{Options, Outcome, Update};
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
+use tdx_seamldr_core::{
+    CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap,
+};
+use tdx_seamldr_mock::model::PhysMemory;
 use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
@@ -24,13 +31,17 @@ pub(crate) fn newer() -> TestImage {
 
 /// Boots with the default image, and starts three TDs.
 pub(crate) fn boot(builder: Builder) -> SimPlatform {
-    boot_from(builder, &TestImage::default())
+    static IMAGE: LazyLock<PageBuf> = LazyLock::new(|| TestImage::default().build());
+    boot_file(builder, &IMAGE)
 }
 
 /// Boots with this image, and starts three TDs.
 pub(crate) fn boot_from(builder: Builder, image: &TestImage) -> SimPlatform {
-    let image = image.build();
-    let platform = builder.boot(&TdxImage::parse(image.as_bytes()).unwrap()).unwrap();
+    boot_file(builder, &image.build())
+}
+
+fn boot_file(builder: Builder, file: &PageBuf) -> SimPlatform {
+    let platform = builder.boot(&TdxImage::parse(file.as_bytes()).unwrap()).unwrap();
     for _ in 0..3 {
         platform.create_td().unwrap();
     }
@@ -89,4 +100,61 @@ pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) 
     let count = usize::try_from(verdict.refusals + verdict.unknowns).unwrap();
     assert_eq!((verdict.passed(), count), (findings.is_empty(), findings.len()));
     findings
+}
+
+/// One call on one LP, with all registers.
+pub(crate) fn call_regs(
+    platform: &SimPlatform,
+    lp: u32,
+    mut regs: SeamcallRegs,
+) -> Result<SeamcallRegs, Trap> {
+    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| regs)
+}
+
+/// One call on one LP with RCX: RAX.
+pub(crate) fn rax(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> Result<u64, Trap> {
+    call_regs(platform, lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() }).map(|regs| regs.rax)
+}
+
+/// One call of INSTALL with the parameters at this address: status and RDX.
+pub(crate) fn install_on(platform: &SimPlatform, lp: u32, params: u64) -> (SeamldrStatus, u64) {
+    let regs = SeamcallRegs { rax: INSTALL, rcx: params, rdx: 7, ..SeamcallRegs::default() };
+    let regs = call_regs(platform, lp, regs).unwrap();
+    (SeamldrStatus(regs.rax), regs.rdx)
+}
+
+/// Gives `run` the address of SEAMLDR_PARAMS for this file.
+pub(crate) fn with_params<R>(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    scenario: Scenario,
+    run: impl FnOnce(u64) -> R,
+) -> R {
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let mut page = PageBuf::zeroed(1);
+    let request = InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
+    run(request.params().get().0)
+}
+
+/// INSTALL by all LPs that are online, with this file: what the last of them hears.
+pub(crate) fn install_all(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    scenario: Scenario,
+) -> (SeamldrStatus, u64) {
+    with_params(platform, file, scenario, |params| {
+        platform.online().map(|lp| install_on(platform, lp, params)).last().unwrap()
+    })
+}
+
+/// Memory in which there is nothing.
+pub(crate) struct Nothing;
+
+impl PhysMemory for Nothing {
+    fn read(&self, _: u64, out: &mut [u8]) {
+        out.fill(0);
+    }
+
+    fn write(&self, _: u64, _: &[u8]) {}
 }

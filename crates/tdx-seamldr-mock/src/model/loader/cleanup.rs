@@ -47,7 +47,7 @@ impl Loader {
         }
         if !matches!(self.flow, Flow::Ready | Flow::Cleanup)
             || contains(&self.cleanup, context.x2apic_id)
-            || !self.module_range_initialized
+            || self.lps_ever == 0
         {
             return SeamldrStatus::EBADCALL;
         }

@@ -190,7 +190,12 @@ pub struct SysInfo {
 impl SysInfo {
     /// Bytes that the handoff data may have.
     pub(super) fn handoff_limit(&self) -> usize {
-        usize::from(self.num_handoff_pages).saturating_add(1).saturating_mul(4096).saturating_sub(8)
+        Self::room_in(usize::from(self.num_handoff_pages).saturating_add(1))
+    }
+
+    /// Bytes after the header that so many pages have room for.
+    pub(super) const fn room_in(pages: usize) -> usize {
+        pages.saturating_mul(4096).saturating_sub(8)
     }
 }
 
