@@ -891,7 +891,7 @@ impl Pair {
         }
         let details = if for_seamldr { u64::MAX } else { T::CODE_MASK };
         self.seen.insert((for_seamldr, found.map(|rax| rax & details)));
-        let refused = found.is_none_or(|rax| rax != 0);
+        let refused = found != Ok(0);
         if refused && (!for_seamldr || regs.rdx == 0) && regs.rax != S::EINTERRUPT.0 {
             assert!(
                 self.platform.handoff()[..15 * PAGE_SIZE] == before,
