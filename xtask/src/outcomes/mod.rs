@@ -4,6 +4,8 @@ mod case;
 mod linux;
 mod misuse;
 mod recorded;
+#[cfg(test)]
+mod schedules;
 mod sweep;
 mod world;
 

@@ -39,14 +39,14 @@ impl fmt::Display for Table {
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+pub(crate) enum Trouble {
     Call(Fault),
     Stays(Absent),
 }
 
 impl Trouble {
     /// Whether the TDs are gone by what happens, whatever anybody does about it.
-    fn is_the_end(&self) -> bool {
+    pub(crate) fn is_the_end(&self) -> bool {
         matches!(self, Self::Call(Fault { answer: Answer::Return { rdx: 1.., .. }, .. }))
     }
 
@@ -78,7 +78,7 @@ fn calls(lps: u32) -> Result<Vec<(u64, u32)>> {
 }
 
 /// Everything that can happen to an update by so many LPs.
-fn troubles(lps: u32) -> Result<Vec<Trouble>> {
+pub(crate) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
     for (rax, count) in calls(lps)? {
         let answers: Vec<Answer> = match SeamldrLeaf::from_rax(rax) {

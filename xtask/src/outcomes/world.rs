@@ -105,6 +105,17 @@ pub(crate) fn update(
     policy: Policy,
     absent: Option<Absent>,
 ) -> Result<Ours> {
+    update_by(platform, file, old, policy, |update| drive(platform, update, absent))
+}
+
+/// The same, with LPs that `drive` takes through the update; it says how that ended, if it did.
+pub(crate) fn update_by(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    old: &PageBuf,
+    policy: Policy,
+    drive: impl FnOnce(&Update<'_>) -> Option<Outcome>,
+) -> Result<Ours> {
     let image = match TdxImage::parse(file.as_bytes()) {
         Ok(image) => image,
         Err(error) => return Ok(Ours::Refused(error.to_string())),
@@ -147,7 +158,7 @@ pub(crate) fn update(
     let fallbacks = [InstallRequest::build(fallback_params.as_params(), &old, Scenario::Update, &lp)?];
     let update =
         Update::new(request, platform.module_state(), options, facts.num_lps)?.with_fallbacks(&fallbacks)?;
-    Ok(drive(platform, &update, absent).map_or(Ours::Hang, Ours::Ran))
+    Ok(drive(&update).map_or(Ours::Hang, Ours::Ran))
 }
 
 /// Does what the outcome says, now that whatever was wrong is over, with an image that is good. Says how that ended.

@@ -65,6 +65,7 @@ pub struct Builder {
     seamdb: SeamDb,
     host_page_size: usize,
     patience: u32,
+    yielding: fn(),
     offline: BTreeSet<u32>,
 }
 
@@ -125,6 +126,14 @@ impl Builder {
         self
     }
 
+    /// What an LP calls where others may come before it: on the way into firmware and inside of it, and while it waits. Otherwise
+    /// [`std::thread::yield_now`]; the place for a scheduler that tries orders out.
+    #[must_use]
+    pub const fn yielding(mut self, yielding: fn()) -> Self {
+        self.yielding = yielding;
+        self
+    }
+
     /// This LP is there when firmware counts, and takes part in booting, but goes offline then.
     #[must_use]
     pub fn offline(mut self, lp: u32) -> Self {
@@ -142,6 +151,7 @@ impl Builder {
         let platform = SimPlatform {
             num_lps: self.lps,
             patience: self.patience,
+            yielding: self.yielding,
             offline: self.offline,
             inner: Mutex::new(Inner {
                 model: model::Platform::new(config, self.seamdb, seam_memory()?),
@@ -182,6 +192,7 @@ struct Inner {
 pub struct SimPlatform {
     num_lps: u32,
     patience: u32,
+    yielding: fn(),
     offline: BTreeSet<u32>,
     inner: Mutex<Inner>,
     memory: HostMemory,
@@ -242,6 +253,7 @@ impl SimPlatform {
             seamdb: SeamDb { size: 64, used: 0, insert_failures: 0 },
             host_page_size: 4096,
             patience: 100_000_000,
+            yielding: std::thread::yield_now,
             offline: BTreeSet::new(),
         }
     }
@@ -491,6 +503,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let platform = self.platform;
         let input = *regs;
+        (platform.yielding)();
         let mut inner = platform.inner();
         inner.calls = inner.calls.wrapping_add(1);
         let result = match inner.model.enter(self.lp, regs) {
@@ -500,6 +513,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
                     // Others may come meanwhile, and find this LP inside.
                     let until = inner.calls.wrapping_add(entered.delay.into());
                     drop(inner);
+                    (platform.yielding)();
                     inner = self.wait_for_calls(until);
                 }
                 inner.model.leave(entered, regs, &platform.memory, &RustCrypto)
@@ -519,7 +533,7 @@ impl SimLp<'_> {
                 return inner;
             }
             drop(inner);
-            std::thread::yield_now();
+            (self.platform.yielding)();
         }
         self.platform.inner()
     }
@@ -562,7 +576,7 @@ unsafe impl Host for SimLp<'_> {
     }
 
     fn relax(&self) -> Patience {
-        std::thread::yield_now();
+        (self.platform.yielding)();
         if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
             Patience::GiveUp
         } else {

@@ -1,0 +1,99 @@
+//! Whole updates on threads that shuttle puts in random orders: before each SEAMCALL, inside of it, at the lock and while waiting.
+#![allow(clippy::unwrap_used)]
+
+use shuttle::rand::{thread_rng, Rng as _};
+use shuttle::sync::{Mutex, MutexGuard};
+use shuttle::thread;
+use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_core::update::{Cpu, Outcome, Update};
+use tdx_seamldr_core::{CurrentVmcs, Lock, Seamldr};
+use tdx_seamldr_mock::SimPlatform;
+
+use super::sweep::{troubles, Trouble};
+use super::world::{all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours};
+
+/// A lock whose holder shuttle may take the processor from.
+#[derive(Default)]
+struct ShuttleLock(Mutex<()>);
+
+impl Lock for ShuttleLock {
+    type Held<'a> = MutexGuard<'a, ()>;
+
+    fn acquire(&self) -> Self::Held<'_> {
+        self.0.lock().unwrap()
+    }
+
+    fn release<'a>(&'a self, held: Self::Held<'a>) {
+        drop(held);
+    }
+}
+
+/// A thread for each LP but the one that never comes, from the first to the last stage.
+fn on_threads(platform: &SimPlatform, update: &Update<'_>, absent: Option<u32>) -> Option<Outcome> {
+    let lock = &ShuttleLock::default();
+    thread::scope(|threads| {
+        for number in platform.online().filter(|lp| absent != Some(*lp)) {
+            threads.spawn(move || {
+                let lp = platform.lp(number);
+                Cpu::new(update, Seamldr::new(&lp, lock, CurrentVmcs::Preserved).unwrap(), &lp).run();
+            });
+        }
+    });
+    Some(update.outcome())
+}
+
+/// In so many orders: an update by this many LPs, with so many random faults, is what its outcome says it is.
+fn in_orders(count: usize, lps: u32, faults: usize) {
+    let (old, new) = (old_image().build(), new_image().build());
+    let troubles = troubles(lps).unwrap();
+    let one = move || {
+        let platform = boot(SimPlatform::builder().lps(lps).yielding(thread::yield_now), &old).unwrap();
+        let mut what = Vec::new();
+        for _ in 0..faults {
+            let trouble = troubles.get(thread_rng().gen_range(0..troubles.len())).unwrap();
+            if let Trouble::Call(fault) = trouble {
+                platform.inject(*fault);
+            }
+            what.push(trouble);
+        }
+        let is_away = |trouble: &&Trouble| matches!(trouble, Trouble::Stays(_));
+        let absent = what.iter().copied().any(|trouble| is_away(&trouble)).then(|| lps.saturating_sub(1));
+        let end = update_by(&platform, &new, &old, Policy::default(), |update| {
+            on_threads(&platform, update, absent)
+        });
+        let Ours::Ran(outcome) = end.unwrap() else {
+            assert!(faults > 0 && all_alive(&platform), "{what:?}");
+            return;
+        };
+        assert!(faults > 0 || outcome.is_updated(), "{outcome}");
+        assert_eq!(
+            wrong_claim(&platform, &outcome).or_else(|| wrong_image(&platform, &outcome)),
+            None,
+            "{what:?}"
+        );
+        platform.clear_faults();
+        let end = go_on(&platform, &outcome, &new).unwrap();
+        assert_eq!(wrong_claim(&platform, &end), None, "{what:?}, going on after {outcome}");
+        if !what.iter().any(|trouble| trouble.is_the_end()) {
+            assert!(all_alive(&platform), "{what:?}: {outcome}; then {end}");
+        }
+    };
+    shuttle::check_random(one, count);
+}
+
+#[test]
+fn an_update_ends_well_in_every_order() {
+    in_orders(500, 2, 0);
+    in_orders(500, 5, 0);
+}
+
+#[test]
+fn a_fault_costs_nothing_that_could_be_kept_in_any_order() {
+    in_orders(3000, 2, 1);
+    in_orders(3000, 4, 1);
+}
+
+#[test]
+fn nothing_wrong_is_claimed_in_any_order_after_two_faults() {
+    in_orders(3000, 3, 2);
+}
