@@ -2,6 +2,7 @@
 
 mod c_header;
 mod embed_check;
+mod instructions;
 mod outcomes;
 mod spec_map;
 mod vectors;
@@ -26,6 +27,8 @@ enum Task {
     },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
+    /// Count the instructions of updates and of preflight, with callgrind, and see that they are not too many
+    Instructions,
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
     Outcomes {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
+        Task::Instructions => instructions::run(),
         Task::Outcomes { recorded, pairs, readme } => outcomes::run(recorded.as_deref(), pairs, readme),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),

@@ -159,18 +159,16 @@ impl<'a> Simulation<'a> {
             Signer::Unknown(TEST_SIGNER) => TEST_SIGNER,
             Signer::IntelProduction | Signer::Unknown(_) => INTEL_PRODUCTION_SIGNER,
         };
-        let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
-        let fms = sigstruct.cpus().first().map_or(0x806f8, |cpu| cpu.get());
         let platform = SimPlatform::builder()
             .lps(arguments.lps)
             .sockets(arguments.sockets)
-            .fms(fms)
+            .fitting(from)
             .signer(signer)
-            .profile(if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 })
             .boot(from)?;
         for _ in 0..arguments.tds {
             platform.create_td()?;
         }
+        let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
         Ok(Self { arguments, platform, signer, fms, from: Module::of(sigstruct) })
     }
 

@@ -51,7 +51,7 @@ fn a_good_update_keeps_all_tds_on_threads() {
 
 #[test]
 fn a_good_update_keeps_all_tds_in_any_order_of_steps() {
-    for lps in [1, 2, 3, 8, 300] {
+    for lps in [1, 2, 3, 8, 1024] {
         for seed in 0..4 {
             let platform = boot(SimPlatform::builder().lps(lps).sockets(1 + lps / 4 % 3));
             let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {

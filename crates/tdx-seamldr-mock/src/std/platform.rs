@@ -91,6 +91,15 @@ impl Builder {
         self
     }
 
+    /// Processors of the first kind in the image's list, and a P-SEAMLDR of the image's line. Whom it trusts remains as it is.
+    #[must_use]
+    pub fn fitting(self, image: &TdxImage<'_>) -> Self {
+        let sigstruct = image.sigstruct();
+        let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
+        let fms = sigstruct.cpus().first().map_or(self.fms, |cpu| cpu.get());
+        self.fms(fms).profile(if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 })
+    }
+
     /// P-SEAMLDR trusts this signer; otherwise [`TEST_SIGNER`].
     #[must_use]
     pub const fn signer(mut self, signer: Sha384Digest) -> Self {

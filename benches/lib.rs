@@ -1,1 +1,0 @@
-//! Empty: the benchmarks are beside this file.

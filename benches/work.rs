@@ -1,0 +1,97 @@
+//! One piece of work of the library for callgrind to count, in [`measured`]: `work update LPS`, `work preflight FILE`,
+//! `work crypto FILE`. `cargo xtask instructions` runs and counts them.
+
+use anyhow::{bail, ensure, Context, Result};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer};
+use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
+use tdx_seamldr_core::update::{Cpu, Options, Progress, Update};
+use tdx_seamldr_core::{
+    Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, INTEL_PRODUCTION_SIGNER,
+};
+use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_verify::RustCrypto;
+use zerocopy::FromZeros;
+
+/// What is counted: this function, up to its return.
+#[inline(never)]
+fn measured<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["update", lps] => update(lps.parse()?),
+        ["preflight", file] => check(&PageBuf::copy_of(&std::fs::read(file)?)),
+        ["crypto", file] => crypto(&PageBuf::copy_of(&std::fs::read(file)?)),
+        _ => bail!("usage: work update LPS | preflight FILE | crypto FILE"),
+    }
+}
+
+/// An update by so many LPs, stepped in random order.
+fn update(lps: u32) -> Result<()> {
+    let images =
+        [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
+    let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
+    let platform = SimPlatform::builder().lps(lps).boot(&old?)?;
+    let mut params = PageBuf::zeroed(1);
+    let request = InstallRequest::build(params.as_params(), &new?, Scenario::Update, &platform.lp(0))?;
+    let update = Update::new(request, platform.module_state(), Options::default(), lps)?;
+    let lock = SpinLock::new();
+    let hosts: Vec<_> = (0..lps).map(|lp| platform.lp(lp)).collect();
+    let mut cpus = Vec::new();
+    for host in &hosts {
+        cpus.push(Cpu::new(&update, Seamldr::new(host, &lock, CurrentVmcs::Preserved)?, host));
+    }
+    // One order for all rounds, without chance: a stride that is prime to any number of LPs up to 7919.
+    let order: Vec<usize> = (0..cpus.len())
+        .scan(0usize, |at, _| {
+            *at = at.wrapping_add(7919).checked_rem(hosts.len())?;
+            Some(*at)
+        })
+        .collect();
+    platform.clear_trace();
+    measured(|| {
+        let mut finished = 0;
+        while finished < cpus.len() {
+            finished = 0;
+            for index in &order {
+                if cpus.get_mut(*index).map(Cpu::step) == Some(Progress::Finished) {
+                    finished = finished.saturating_add(1);
+                }
+            }
+        }
+    });
+    ensure!(update.outcome().is_updated(), "{}", update.outcome());
+    println!("{}", platform.trace().len());
+    Ok(())
+}
+
+/// All checks of an image that is good.
+fn check(file: &PageBuf) -> Result<()> {
+    let image = TdxImage::parse(file.as_bytes())?;
+    let platform = SimPlatform::builder().fitting(&image).signer(INTEL_PRODUCTION_SIGNER).boot(&image)?;
+    let (lp, lock) = (platform.lp(0), SpinLock::new());
+    let seamldr = Seamldr::new(&lp, &lock, CurrentVmcs::Preserved)?;
+    let mut buffers = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+    let mut facts = Facts::gather(&seamldr, &lp, &mut buffers.0, &mut buffers.1, &INTEL_PRODUCTION_SIGNER)?;
+    platform.complete(&mut facts);
+    let policy = Policy { allow_same_module: true, ..Policy::default() };
+    let verdict =
+        measured(|| preflight(&image, &facts, &RustCrypto, policy, &mut |finding| eprintln!("{finding}")));
+    ensure!(verdict.passed(), "refused");
+    Ok(())
+}
+
+/// The cryptography that no check can do without: one hash of the module, one signature.
+fn crypto(file: &PageBuf) -> Result<()> {
+    let image = TdxImage::parse(file.as_bytes())?;
+    let sigstruct = image.sigstruct();
+    let signed = RustCrypto.sha384(&sigstruct.signed_parts()).ok().context("no SHA-384")?;
+    let (hash, valid) = measured(|| {
+        let hash = RustCrypto.sha384(&[image.module()]);
+        (hash, RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &signed))
+    });
+    ensure!(hash.ok() == Some(sigstruct.seamhash) && valid.ok() == Some(true), "the image is damaged");
+    Ok(())
+}
