@@ -37,9 +37,12 @@ enum Task {
         /// Try so many pairs of faults at random places, instead of all single faults
         #[arg(long, value_name = "COUNT")]
         pairs: Option<u64>,
-        /// Put the table into the README
+        /// Put the tables into the README
         #[arg(long)]
         readme: bool,
+        /// See that the tables in the README are these
+        #[arg(long)]
+        check_readme: bool,
     },
     /// See that every rule in docs/spec-map.md has an item and a test that exist
     SpecMap,
@@ -58,7 +61,9 @@ fn main() -> anyhow::Result<()> {
         Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
         Task::Instructions => instructions::run(),
-        Task::Outcomes { recorded, pairs, readme } => outcomes::run(recorded.as_deref(), pairs, readme),
+        Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
+        Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
+        Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
     }

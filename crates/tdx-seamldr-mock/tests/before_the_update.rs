@@ -24,9 +24,9 @@ use tdx_seamldr_core::space::{Layout, Shortage};
 use tdx_seamldr_core::{
     BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr,
 };
-use tdx_seamldr_core::{Sha384Digest, TdxImage};
+use tdx_seamldr_core::{Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::TdPhase;
-use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::{released_images, sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -49,6 +49,20 @@ fn a_good_image_passes_on_a_platform_that_it_fits() {
         assert_eq!(findings(&platform, &image.build(), Policy::default()), []);
         assert_eq!(count(&platform, SHUTDOWN), 0);
         assert!(update_to(&platform, &image).is_updated());
+    }
+}
+
+#[test]
+fn no_released_image_is_refused_on_a_platform_that_it_fits() {
+    let images = released_images().unwrap().unwrap_or_default();
+    for image in &images {
+        // The oldest of its line runs.
+        let running = images.iter().find(|other| other.version.get(..3) == image.version.get(..3)).unwrap();
+        let running = TdxImage::parse(running.bytes.as_bytes()).unwrap();
+        let platform = SimPlatform::builder().fitting(&running).signer(INTEL_PRODUCTION_SIGNER);
+        let platform = platform.boot(&running).unwrap();
+        let policy = Policy { allow_same_module: true, ..Policy::default() };
+        assert_eq!(findings(&platform, &image.bytes, policy), [], "{}", image.version);
     }
 }
 

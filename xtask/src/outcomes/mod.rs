@@ -11,35 +11,25 @@ mod world;
 
 use std::path::Path;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 
-pub(crate) fn run(recorded: Option<&Path>, pairs: Option<u64>, readme: bool) -> Result<()> {
-    if let Some(count) = pairs {
-        return sweep::pairs(count);
-    }
-    match recorded {
-        Some(folder) => recorded::run(folder),
-        None => {
-            let tables = format!("{}\n\n{}", sweep::run()?, misuse::run()?);
-            println!("{tables}");
-            if readme {
-                write_readme(&tables)?;
-            }
-            Ok(())
-        }
-    }
-}
+pub(crate) use recorded::run as recorded;
+pub(crate) use sweep::pairs;
 
-/// Puts the tables between their marks in the README.
-fn write_readme(tables: &str) -> Result<()> {
+/// Prints the tables of all single faults and of misuse; puts them into the README, or sees that they are there.
+pub(crate) fn tables(write: bool, check: bool) -> Result<()> {
     const BEGIN: &str = "<!-- outcomes -->\n";
     const END: &str = "<!-- /outcomes -->";
+    let tables = format!("{}\n\n{}", sweep::run()?, misuse::run()?);
+    println!("{tables}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let text = std::fs::read_to_string(&path)?;
-    let marks = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    ensure!(marks.is_some(), "the README has no place for the tables");
-    if let Some((before, after)) = marks {
-        std::fs::write(&path, format!("{before}{BEGIN}{tables}\n{END}{after}"))?;
+    let old = std::fs::read_to_string(&path)?;
+    let marks = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = marks.context("the README has no place for the tables")?;
+    let new = format!("{before}{BEGIN}{tables}\n{END}{after}");
+    if write {
+        std::fs::write(&path, &new)?;
     }
+    ensure!(!check || new == old, "the README has other tables: write them with --readme");
     Ok(())
 }

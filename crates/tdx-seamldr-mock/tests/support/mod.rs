@@ -12,7 +12,7 @@ use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap,
 };
 use tdx_seamldr_mock::model::PhysMemory;
-use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
 
@@ -93,7 +93,8 @@ pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) 
     let image = TdxImage::parse(image.as_bytes()).unwrap();
     let (lp, lock) = (platform.lp(0), SpinLock::new());
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-    let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &TEST_SIGNER).unwrap();
+    let signer = platform.with_model(|model| model.config().signer);
+    let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &signer).unwrap();
     platform.complete(&mut facts);
     let mut findings = Vec::new();
     let verdict = preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
