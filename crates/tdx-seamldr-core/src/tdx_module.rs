@@ -295,6 +295,11 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
     }
 
+    /// Whether SEAMCALL reaches no module, as while a session is open. A trap that comes by itself is not believed: this asks again.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        (0..4).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
+    }
+
     /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's.
     pub(crate) fn readiness(&self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {

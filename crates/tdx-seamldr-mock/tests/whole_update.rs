@@ -182,6 +182,25 @@ fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
     }
 }
 
+#[test]
+fn a_trap_that_comes_by_itself_is_not_taken_for_an_open_session() {
+    for (times, trap) in [(1, Trap::VmFailInvalid), (3, Trap::VmFailInvalid), (3, Trap::UndefinedOpcode)] {
+        for lps in [1, 3] {
+            let platform = boot(SimPlatform::builder().lps(lps));
+            let answer = Answer::Return { rax: TdxStatus::SYS_LP_INIT_NOT_DONE.0, rdx: 0 };
+            platform.inject(Fault::first(SYS_INIT, answer));
+            // The first SYS.RD asks for the handoff version, the second one is about the session.
+            let trap = Fault { after: 1, times, ..Fault::first(SYS_RD, Answer::Trap(trap)) };
+            platform.inject(trap);
+            let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+                run_stepped(&platform, update, 1)
+            });
+            assert!(outcome.is_updated(), "{lps} LPs, {trap:?}: {outcome}");
+            assert_eq!(platform.truth().tds_alive, 3);
+        }
+    }
+}
+
 /// Trace T4: P-SEAMLDR counts an LP that does not take part.
 #[test]
 fn an_offline_lp_leaves_the_session_open_until_it_calls() {

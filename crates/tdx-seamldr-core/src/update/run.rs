@@ -520,9 +520,9 @@ where
                 return match module.enable_lp(self.update.state, self.host.current_lp()) {
                     Ok(true) => Ok(Work::Done),
                     Ok(false) => Ok(Work::Waits),
-                    // All have called INSTALL and no module answers, asked twice: the platform counts more LPs.
+                    // All have called INSTALL and no module answers: the platform counts more LPs.
                     Err((TdxLeaf::SYS_INIT, TdxError::Trap(Trap::VmFailInvalid)))
-                        if module.readiness() == Readiness::Nothing =>
+                        if module.is_out_of_reach() =>
                     {
                         Err(RawFailure::LPS_MISSING)
                     }
@@ -602,7 +602,7 @@ where
         let Some(request) = update.current_request() else { return Ok(()) };
         let joined = &mut self.joined;
         // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
-        let is_open = || module.sys_rd(FieldId::VENDOR_ID) == Err(TdxError::Trap(Trap::VmFailInvalid));
+        let is_open = || module.is_out_of_reach();
         seamldr.exclusively(|| {
             let session = update.session.load(Ordering::Relaxed);
             let number = session / ONE_SESSION;
