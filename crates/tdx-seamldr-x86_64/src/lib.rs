@@ -1,0 +1,40 @@
+//! SEAMCALL on x86_64 processors, and what a processor says about SEAM.
+//!
+//! - [`Seamcall`] is the backend for `tdx-seamldr-core` that executes the instruction. It exists three times, by the way in which
+//!   #GP and #UD come back: [`NoTable`], [`SeamTable`], [`LinuxTable`].
+//! - [`KeepVmcs`] wraps a backend and keeps the current VMCS across P-SEAMLDR, on processors that lose it there.
+//! - [`Processor`] is what CPUID and MSRs tell an update.
+//!
+//! ```no_run
+//! use tdx_seamldr_core::{Seamldr, SpinLock};
+//! use tdx_seamldr_x86_64::{rdmsr, Hardware, Processor, SeamTable, Seamcall};
+//!
+//! // SAFETY: this runs in ring 0, on a processor that has the MSRs asked for.
+//! let hardware = Hardware::new(|msr| Some(unsafe { rdmsr(msr) }));
+//! let processor = Processor::probe(&hardware);
+//! processor.check()?;
+//! let (backend, lock) = (Seamcall::<SeamTable>::new(), SpinLock::new());
+//! let seamldr = Seamldr::new(&backend, &lock, processor.current_vmcs())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Source
+//!
+//! The instruction: "Intel Trust Domain CPU Architectural Extensions", SEAMCALL, and the TDX module's ABI specification for which
+//! registers carry operands. The VMCS erratum: the same document, and bit 60 of IA32_VMX_BASIC.
+#![cfg(target_arch = "x86_64")]
+#![no_std]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::panic)
+)]
+
+mod probe;
+mod seamcall;
+mod table;
+mod vmcs;
+
+pub use probe::{rdmsr, CpuidResult, Hardware, KeyIds, Processor, ProcessorError, Registers, SeamRange};
+pub use seamcall::Seamcall;
+pub use table::{fixup, LinuxTable, NoTable, SeamTable, Table};
+pub use vmcs::{CurrentVmcsPointer, KeepVmcs};

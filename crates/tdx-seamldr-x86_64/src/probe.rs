@@ -1,0 +1,370 @@
+//! What CPUID and MSRs say that an update wants to know.
+
+use core::fmt;
+
+use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::CurrentVmcs;
+
+/// The registers of CPUID.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the registers' own names
+pub struct CpuidResult {
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+}
+
+/// Where CPUID and MSRs come from: a processor, or a test.
+pub trait Registers {
+    /// CPUID of a leaf and subleaf.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult;
+
+    /// A model-specific register; `None` if there is no such one (#GP).
+    fn msr(&self, index: u32) -> Option<u64>;
+}
+
+/// The processor that runs this. MSRs are read by a function of the embedder's, who knows whether one that does not exist can be
+/// asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Hardware<F> {
+    rdmsr: F,
+}
+
+impl<F: Fn(u32) -> Option<u64>> Hardware<F> {
+    /// With this function to read MSRs: a kernel's own that survives #GP, or [`rdmsr`] where the MSRs are known to be there.
+    #[must_use]
+    pub const fn new(rdmsr: F) -> Self {
+        Self { rdmsr }
+    }
+}
+
+impl<F: Fn(u32) -> Option<u64>> Registers for Hardware<F> {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        #[allow(unused_unsafe)] // newer compilers know it to be safe
+        // SAFETY: every x86_64 processor has CPUID.
+        let result = unsafe { core::arch::x86_64::__cpuid_count(leaf, subleaf) };
+        CpuidResult { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
+    }
+
+    fn msr(&self, index: u32) -> Option<u64> {
+        (self.rdmsr)(index)
+    }
+}
+
+/// RDMSR.
+///
+/// # Safety
+///
+/// This runs in ring 0, and the MSR exists; otherwise the instruction raises #GP.
+#[must_use]
+pub unsafe fn rdmsr(index: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: it exists and may be read (caller); reading changes nothing but EAX and EDX.
+    unsafe {
+        core::arch::asm!("rdmsr", in("ecx") index, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// How the KeyIDs are divided: IA32_MKTME_KEYID_PARTITIONING.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyIds {
+    /// KeyIDs for MKTME, which are shared, beside 0.
+    pub mktme: u32,
+    /// KeyIDs for TDX, which are private.
+    pub private: u32,
+}
+
+impl KeyIds {
+    /// The first private KeyID.
+    #[must_use]
+    pub const fn first_private(self) -> u32 {
+        self.mktme.saturating_add(1)
+    }
+}
+
+/// The SEAM range: IA32_SEAMRR_PHYS_BASE and IA32_SEAMRR_PHYS_MASK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeamRange {
+    /// Where it begins.
+    pub base: u64,
+    /// Its bytes.
+    pub size: u64,
+    /// It is set up and locked: bits 11 and 10 of the mask.
+    pub enabled: bool,
+}
+
+/// What one processor says. What it does not say is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// Family, model and stepping as CPUID.1:EAX has them.
+    pub fms: u32,
+    /// VMX: CPUID.1:ECX bit 5.
+    pub vmx: bool,
+    /// IA32_VMX_BASIC (MSR 0x480).
+    pub vmx_basic: Option<u64>,
+    /// The SEAM range, where there may be one (IA32_MTRRCAP bit 15): MSRs 0x1400 and 0x1401.
+    pub seam_range: Option<SeamRange>,
+    /// MSR 0x87.
+    pub key_ids: Option<KeyIds>,
+    /// This LP's x2APIC id: EDX of CPUID.1F, or of CPUID.0B on processors without that.
+    pub x2apic_id: Option<u32>,
+    /// LPs that could share the level-3 cache: CPUID.4, subleaf 3, EAX bits 25:14, plus 1.
+    pub addressable_lps_per_socket: Option<u32>,
+    /// Bits of a physical address, with those of the KeyID: CPUID.80000008:EAX bits 7:0.
+    pub max_physical_bits: Option<u32>,
+    /// The platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
+    pub debug_unlocked: Option<bool>,
+}
+
+const IA32_MTRRCAP: u32 = 0xfe;
+const IA32_MKTME_KEYID_PARTITIONING: u32 = 0x87;
+const IA32_VMX_BASIC: u32 = 0x480;
+const IA32_SGX_DEBUG_MODE: u32 = 0x503;
+const IA32_SEAMRR_PHYS_BASE: u32 = 0x1400;
+const IA32_SEAMRR_PHYS_MASK: u32 = 0x1401;
+/// Bits of the SEAM range's registers that carry address: 51:25.
+const SEAMRR_ADDRESS: u64 = (1 << 52) - (1 << 25);
+
+impl Processor {
+    /// Asks the processor. Only MSRs that CPUID or other MSRs announce are read, but for 0x87 and 0x503, which [`Registers::msr`] has
+    /// to survive where they do not exist.
+    pub fn probe<R: Registers + ?Sized>(registers: &R) -> Self {
+        let max_leaf = registers.cpuid(0, 0).eax;
+        let leaf = |number: u32, subleaf| {
+            let base = number & 0x8000_0000;
+            let highest = if base == 0 { max_leaf } else { registers.cpuid(base, 0).eax };
+            (number <= highest).then(|| registers.cpuid(number, subleaf))
+        };
+        let one = leaf(1, 0).unwrap_or_default();
+        let vmx = one.ecx & 1 << 5 != 0;
+        let max_physical_bits = leaf(0x8000_0008, 0).map(|result| result.eax & 0xff);
+        Self {
+            fms: one.eax,
+            vmx,
+            vmx_basic: if vmx { registers.msr(IA32_VMX_BASIC) } else { None },
+            seam_range: seam_range(registers, max_physical_bits),
+            key_ids: registers
+                .msr(IA32_MKTME_KEYID_PARTITIONING)
+                .map(|value| KeyIds { mktme: low(value), private: low(value >> 32) }),
+            x2apic_id: [0x1f, 0xb]
+                .into_iter()
+                .find_map(|number| leaf(number, 0).filter(|result| result.ebx != 0))
+                .map(|result| result.edx),
+            addressable_lps_per_socket: leaf(4, 3)
+                .filter(|result| result.eax & 0x1f != 0)
+                .map(|result| (result.eax >> 14 & 0xfff).saturating_add(1)),
+            max_physical_bits,
+            debug_unlocked: registers.msr(IA32_SGX_DEBUG_MODE).map(|value| value & 1 << 1 != 0),
+        }
+    }
+
+    /// Whether SEAMCALL can be hoped for here at all; the first reason against it.
+    ///
+    /// # Errors
+    ///
+    /// What the processor lacks.
+    pub const fn check(&self) -> Result<(), ProcessorError> {
+        if !self.vmx {
+            return Err(ProcessorError::NoVmx);
+        }
+        match self.seam_range {
+            None => return Err(ProcessorError::NoSeam),
+            Some(SeamRange { enabled: false, .. }) => return Err(ProcessorError::SeamNotEnabled),
+            Some(_) => {}
+        }
+        match self.key_ids {
+            None | Some(KeyIds { private: 0, .. }) => Err(ProcessorError::NoPrivateKeyIds),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What a return from P-SEAMLDR does to the current VMCS. What is not known counts as the erratum.
+    #[must_use]
+    pub const fn current_vmcs(&self) -> CurrentVmcs {
+        match self.vmx_basic {
+            Some(vmx_basic) => CurrentVmcs::from_vmx_basic(vmx_basic),
+            None => CurrentVmcs::Invalidated,
+        }
+    }
+
+    /// Adds to the facts for preflight what only the processor says.
+    pub const fn complete(&self, facts: &mut Facts<'_>) {
+        facts.addressable_lps_per_socket = self.addressable_lps_per_socket;
+        facts.debug_unlocked = self.debug_unlocked;
+        facts.seamrr_base = match self.seam_range {
+            Some(SeamRange { base, enabled: true, .. }) => Some(base),
+            _ => None,
+        };
+    }
+}
+
+fn seam_range<R: Registers + ?Sized>(registers: &R, max_physical_bits: Option<u32>) -> Option<SeamRange> {
+    if registers.msr(IA32_MTRRCAP)? & 1 << 15 == 0 {
+        return None;
+    }
+    let (base, mask) = (registers.msr(IA32_SEAMRR_PHYS_BASE)?, registers.msr(IA32_SEAMRR_PHYS_MASK)?);
+    // The size is what the mask leaves out below the processor's own address bits.
+    let addresses = 1u64.checked_shl(max_physical_bits?).unwrap_or(0).wrapping_sub(1);
+    let size = (!(mask & SEAMRR_ADDRESS) & addresses & SEAMRR_ADDRESS).saturating_add(1 << 25);
+    Some(SeamRange { base: base & SEAMRR_ADDRESS, size, enabled: mask >> 10 & 3 == 3 })
+}
+
+#[allow(clippy::as_conversions)] // the low half
+const fn low(value: u64) -> u32 {
+    value as u32
+}
+
+/// What a processor lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProcessorError {
+    /// VMX.
+    NoVmx,
+    /// A SEAM range.
+    NoSeam,
+    /// The SEAM range is not set up and locked.
+    SeamNotEnabled,
+    /// KeyIDs for TDX.
+    NoPrivateKeyIds,
+}
+
+impl fmt::Display for ProcessorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoVmx => "the processor has no VMX (CPUID.1:ECX bit 5 is 0)",
+            Self::NoSeam => "the processor has no SEAM range (IA32_MTRRCAP bit 15 is 0)",
+            Self::SeamNotEnabled => {
+                "the SEAM range is not set up and locked (IA32_SEAMRR_PHYS_MASK bits 11:10 should be 3): enable TDX in the BIOS"
+            }
+            Self::NoPrivateKeyIds => {
+                "there are no KeyIDs for TDX (IA32_MKTME_KEYID_PARTITIONING bits 63:32 are 0): enable TDX in the BIOS"
+            }
+        })
+    }
+}
+
+impl core::error::Error for ProcessorError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_seamldr_core::abi::{PSysInfo, SeamldrInfo};
+    use zerocopy::FromZeros;
+
+    /// A processor on paper.
+    #[derive(Clone)]
+    struct Paper {
+        cpuid: [(u32, u32, CpuidResult); 8],
+        msrs: [(u32, u64); 6],
+    }
+
+    impl Registers for Paper {
+        fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+            let found = self.cpuid.iter().find(|(number, sub, _)| (*number, *sub) == (leaf, subleaf));
+            found.map(|(_, _, result)| *result).unwrap_or_default()
+        }
+
+        fn msr(&self, index: u32) -> Option<u64> {
+            self.msrs.iter().find(|(number, _)| *number == index).map(|(_, value)| *value)
+        }
+    }
+
+    /// Sapphire Rapids with TDX: 52 address bits, a SEAM range of 32 MiB at 128 GiB, 31 shared and 32 private KeyIDs.
+    fn sapphire_rapids() -> Paper {
+        let eax = |eax| CpuidResult { eax, ..CpuidResult::default() };
+        Paper {
+            cpuid: [
+                (0, 0, eax(0x20)),
+                (1, 0, CpuidResult { eax: 0x806f8, ecx: 1 << 5, ..CpuidResult::default() }),
+                (4, 3, eax(127 << 14 | 0x163)),
+                (0xb, 0, CpuidResult { ebx: 2, edx: 7, ..CpuidResult::default() }),
+                (0x1f, 0, CpuidResult { ebx: 2, edx: 0x85, ..CpuidResult::default() }),
+                (0x8000_0000, 0, eax(0x8000_0008)),
+                (0x8000_0008, 0, eax(0x3934)),
+                (2, 0, eax(0)),
+            ],
+            msrs: [
+                (IA32_MTRRCAP, 0xd0a | 1 << 15),
+                (IA32_MKTME_KEYID_PARTITIONING, 32 << 32 | 31),
+                (IA32_VMX_BASIC, 1 << 60 | 0x13),
+                (IA32_SGX_DEBUG_MODE, 0),
+                (IA32_SEAMRR_PHYS_BASE, 0x20_0000_0000 | 1 << 3),
+                (IA32_SEAMRR_PHYS_MASK, 0xf_ffff_fe00_0000 | 3 << 10),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_processor_with_tdx_says_everything() {
+        let processor = Processor::probe(&sapphire_rapids());
+        let range = SeamRange { base: 0x20_0000_0000, size: 32 << 20, enabled: true };
+        let expected = Processor {
+            fms: 0x806f8,
+            vmx: true,
+            vmx_basic: Some(1 << 60 | 0x13),
+            seam_range: Some(range),
+            key_ids: Some(KeyIds { mktme: 31, private: 32 }),
+            x2apic_id: Some(0x85),
+            addressable_lps_per_socket: Some(128),
+            max_physical_bits: Some(52),
+            debug_unlocked: Some(false),
+        };
+        assert_eq!(processor, expected);
+        assert_eq!((processor.check(), processor.current_vmcs()), (Ok(()), CurrentVmcs::Preserved));
+        assert_eq!(processor.key_ids.unwrap().first_private(), 32);
+
+        let (info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
+        let mut facts = Facts::new(&info, &sysinfo, 1, &[0; 48]);
+        processor.complete(&mut facts);
+        assert_eq!(facts.seamrr_base, Some(range.base));
+        assert_eq!((facts.addressable_lps_per_socket, facts.debug_unlocked), (Some(128), Some(false)));
+    }
+
+    #[test]
+    fn what_a_processor_lacks_is_named() {
+        type Change = fn(&mut Paper);
+        let rows: [(ProcessorError, Change); 6] = [
+            (ProcessorError::NoVmx, |cpu| cpu.cpuid[1].2.ecx = 0),
+            (ProcessorError::NoSeam, |cpu| cpu.msrs[0].1 = 0xd0a),
+            (ProcessorError::NoSeam, |cpu| cpu.msrs[4].0 = 0),
+            (ProcessorError::SeamNotEnabled, |cpu| cpu.msrs[5].1 &= !(1 << 11)),
+            (ProcessorError::NoPrivateKeyIds, |cpu| cpu.msrs[1].1 = 31),
+            (ProcessorError::NoPrivateKeyIds, |cpu| cpu.msrs[1].0 = 0),
+        ];
+        for (expected, change) in rows {
+            let mut cpu = sapphire_rapids();
+            change(&mut cpu);
+            assert_eq!(Processor::probe(&cpu).check(), Err(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_stays_unknown() {
+        let mut cpu = sapphire_rapids();
+        cpu.cpuid[0].2.eax = 3;
+        let old = Processor::probe(&cpu);
+        assert_eq!((old.x2apic_id, old.addressable_lps_per_socket), (None, None));
+        cpu.cpuid[0].2.eax = 0x1e;
+        assert_eq!(Processor::probe(&cpu).x2apic_id, Some(7), "CPUID.0B");
+        cpu.cpuid[2].2.eax = 0;
+        assert_eq!(Processor::probe(&cpu).addressable_lps_per_socket, None, "no level-3 cache");
+        cpu.msrs[2].1 = 0x13;
+        assert_eq!(Processor::probe(&cpu).current_vmcs(), CurrentVmcs::Invalidated);
+        cpu.msrs[2].0 = 0;
+        assert_eq!(Processor::probe(&cpu).current_vmcs(), CurrentVmcs::Invalidated, "not known");
+        cpu.msrs[3].1 = 2;
+        assert_eq!(Processor::probe(&cpu).debug_unlocked, Some(true));
+        cpu.cpuid[5].2.eax = 0;
+        assert_eq!(Processor::probe(&cpu).seam_range, None, "its size cannot be known");
+    }
+
+    #[test]
+    fn this_processor_answers() {
+        let here = Processor::probe(&Hardware::new(|_| None));
+        assert_ne!((here.fms, here.max_physical_bits), (0, None));
+        assert!(here.check().is_err(), "no MSRs, no SEAM");
+    }
+}

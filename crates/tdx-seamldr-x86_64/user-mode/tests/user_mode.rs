@@ -1,0 +1,288 @@
+//! The real backend and the real instruction, in user mode: SEAMCALL raises an exception there, which arrives as a signal. Its
+//! handler hands the registers to the simulated platform, spoils every register that the call may spoil, and goes on behind the
+//! instruction, as the firmware would.
+//!
+//! Has a `main` of its own, so that tests can be reported as ignored where the instruction raises no exception.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use tdx_seamldr_core::abi::Scenario;
+use tdx_seamldr_core::update::{Cpu, Options, Outcome, Update};
+use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock};
+use tdx_seamldr_core::{TdxImage, Trap};
+use tdx_seamldr_mock::{Builder, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_user_mode::{self as handler, answered_by, calls, from_array, Answerer};
+use tdx_seamldr_x86_64::{
+    fixup, CurrentVmcsPointer, KeepVmcs, LinuxTable, NoTable, SeamTable, Seamcall, Table,
+};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    handler::install();
+    let traps = handler::instruction_traps();
+    if !traps {
+        eprintln!("skipped: SEAMCALL raises no exception here that arrives as SIGILL or SIGSEGV");
+    }
+    let tests: [(&str, fn()); 10] = [
+        ("every_register_goes_in_and_comes_back", every_register_goes_in_and_comes_back),
+        ("nothing_of_the_callers_is_lost", nothing_of_the_callers_is_lost),
+        ("the_carry_flag_is_vmfailinvalid", the_carry_flag_is_vmfailinvalid),
+        ("exceptions_come_back_by_the_own_table", exceptions_come_back_by_the_own_table),
+        ("exceptions_come_back_by_linuxs_table", exceptions_come_back_by_linuxs_table),
+        ("a_whole_update_on_eight_threads", a_whole_update_on_eight_threads),
+        ("an_update_with_the_vmcs_erratum", an_update_with_the_vmcs_erratum),
+        ("a_vmcs_that_cannot_be_saved_stops_the_call", a_vmcs_that_cannot_be_saved_stops_the_call),
+        ("a_vmcs_that_is_lost_is_told", a_vmcs_that_is_lost_is_told),
+        ("calls_from_many_threads_do_not_mix", calls_from_many_threads_do_not_mix),
+    ];
+    let count = tests.len();
+    let trials = tests.map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(!traps)
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    if traps {
+        println!(
+            "{} of {count} tests with the real instruction, {} SEAMCALLs",
+            conclusion.num_passed,
+            calls()
+        );
+    }
+    conclusion.exit_code()
+}
+
+fn call(backend: &impl SeamcallBackend, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+    // SAFETY: the handler answers; it reads and writes what the platform's own buffers lie at, if anything.
+    unsafe { backend.seamcall(regs) }
+}
+
+fn every_register_goes_in_and_comes_back() {
+    fn with<T: Table>() {
+        for seed in 1u64..50 {
+            let input = std::array::from_fn(|index| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64);
+            let (seen, found) = answered_by(Answerer::Mirror, || {
+                let mut regs = from_array(input);
+                assert_eq!(call(&Seamcall::<T>::new(), &mut regs), Ok(()));
+                (handler::last_seen(), regs)
+            });
+            assert_eq!(seen, input, "what the firmware finds");
+            assert_eq!(found, from_array(handler::mirrored(input)), "what it leaves");
+        }
+    }
+    with::<NoTable>();
+    with::<SeamTable>();
+    with::<LinuxTable>();
+}
+
+/// Keeps so many values in use that there is one in each register that the compiler may use.
+#[inline(never)]
+fn with_full_registers(backend: &impl SeamcallBackend, seed: u64) -> (u64, f64) {
+    let ints: [u64; 15] = std::array::from_fn(|index| black_box(seed ^ (index as u64) << 32));
+    let floats: [f64; 15] = std::array::from_fn(|index| black_box(seed as f64 + index as f64));
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o] = ints;
+    let [p, q, r, s, t, u, v, w, x, y, z, aa, bb, cc, dd] = floats;
+    let mut regs = from_array([seed; 14]);
+    let result = call(backend, &mut regs);
+    assert!(result.is_ok());
+    let sum =
+        a ^ b.rotate_left(1) ^ c.rotate_left(2) ^ d.rotate_left(3) ^ e.rotate_left(4) ^ f.rotate_left(5);
+    let sum =
+        sum ^ g.rotate_left(6) ^ h.rotate_left(7) ^ i.rotate_left(8) ^ j.rotate_left(9) ^ k.rotate_left(10);
+    let sum = sum ^ l.rotate_left(11) ^ m.rotate_left(12) ^ n.rotate_left(13) ^ o.rotate_left(14);
+    let float = p + q * 2.0 + r * 3.0 + s * 4.0 + t * 5.0 + u * 6.0 + v * 7.0 + w * 8.0 + x * 9.0 + y * 10.0;
+    (sum, float + z * 11.0 + aa * 12.0 + bb * 13.0 + cc * 14.0 + dd * 15.0)
+}
+
+fn nothing_of_the_callers_is_lost() {
+    for seed in 1u64..200 {
+        let expected = (0..15).fold(0u64, |sum, index| sum ^ (seed ^ index << 32).rotate_left(index as u32));
+        let float =
+            (0..15).fold(0.0, |sum, index| sum + (seed as f64 + f64::from(index)) * f64::from(index + 1));
+        for found in [
+            answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<NoTable>::new(), seed)),
+            answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<SeamTable>::new(), seed)),
+            answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<LinuxTable>::new(), seed)),
+        ] {
+            assert_eq!(found, (expected, float));
+        }
+    }
+}
+
+fn the_carry_flag_is_vmfailinvalid() {
+    let result = answered_by(Answerer::Carry, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
+    assert_eq!(result, Err(Trap::VmFailInvalid));
+    // The flag that was there before says nothing.
+    let result = answered_by(Answerer::Mirror, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
+    assert_eq!(result, Ok(()));
+}
+
+const EXCEPTIONS: [(u64, Trap); 2] = [(6, Trap::UndefinedOpcode), (13, Trap::GeneralProtection)];
+
+fn exceptions_come_back_by_the_own_table() {
+    for (vector, trap) in EXCEPTIONS {
+        for seed in 0..50 {
+            let (result, after) = answered_by(Answerer::SeamTable(vector), || {
+                let mut regs = from_array([seed; 14]);
+                // What is on the stack lies where it lay.
+                let after = black_box([seed; 8]);
+                (call(&Seamcall::<SeamTable>::new(), &mut regs), black_box(after))
+            });
+            assert_eq!((result, after), (Err(trap), [seed; 8]));
+        }
+    }
+    assert_eq!(fixup(main as fn() -> ExitCode as usize as u64), None);
+    assert_eq!((fixup(0), fixup(u64::MAX)), (None, None));
+}
+
+fn exceptions_come_back_by_linuxs_table() {
+    for (vector, trap) in EXCEPTIONS {
+        let result = answered_by(Answerer::LinuxTable(vector), || {
+            call(&Seamcall::<LinuxTable>::new(), &mut from_array([1; 14]))
+        });
+        assert_eq!(result, Err(trap));
+    }
+}
+
+fn boot(builder: Builder) -> SimPlatform {
+    let old = TestImage::default().build();
+    let platform = builder.boot(&TdxImage::parse(old.as_bytes()).unwrap()).unwrap();
+    for _ in 0..3 {
+        platform.create_td().unwrap();
+    }
+    platform.clear_trace();
+    platform
+}
+
+/// An update with a thread for each LP, all of whose SEAMCALLs are made by backends of this kind.
+fn update<B: SeamcallBackend>(platform: &SimPlatform, lps: u32, backend: impl Fn() -> B + Sync) -> Outcome {
+    let new = TestImage { svn_minor: 6, ..TestImage::default() }.build();
+    let new = TdxImage::parse(new.as_bytes()).unwrap();
+    let mut params = PageBuf::zeroed(1);
+    let request = InstallRequest::build(params.as_params(), &new, Scenario::Update, &platform.lp(0)).unwrap();
+    let update = Update::new(request, platform.module_state(), Options::default(), lps).unwrap();
+    let lock = SpinLock::new();
+    std::thread::scope(|threads| {
+        for number in 0..lps {
+            let (update, lock, backend) = (&update, &lock, &backend);
+            threads.spawn(move || {
+                let lp = platform.lp(number);
+                answered_by(Answerer::Platform(platform, number), || {
+                    let backend = backend();
+                    let seamldr = Seamldr::new(&backend, lock, CurrentVmcs::Preserved).unwrap();
+                    Cpu::new(update, seamldr, &lp).run();
+                });
+            });
+        }
+    });
+    update.outcome()
+}
+
+fn a_whole_update_on_eight_threads() {
+    let before = calls();
+    for _ in 0..5 {
+        let platform = boot(SimPlatform::builder().lps(8));
+        let outcome = update(&platform, 8, Seamcall::<NoTable>::new);
+        assert!(outcome.is_updated(), "{outcome}");
+        let truth = platform.truth();
+        assert_eq!((truth.tds_alive, truth.svn.minor, platform.trace().len()), (3, 6, 2 * 8 + 7));
+    }
+    assert!(calls() - before >= 5 * (2 * 8 + 7), "all of them by the instruction");
+}
+
+/// Where each LP's VMCS lies.
+fn vmcs_of(lp: u32) -> u64 {
+    0x10_0000 + u64::from(lp) * 4096
+}
+
+/// A platform with the erratum, whose LPs all have a current VMCS.
+fn with_erratum(lps: u32) -> SimPlatform {
+    let platform = boot(SimPlatform::builder().lps(lps));
+    platform.with_model(|model| {
+        model.config_mut().seamret_clears_vmcs = true;
+        (0..lps).for_each(|lp| model.load_vmcs(lp, vmcs_of(lp)));
+    });
+    platform
+}
+
+fn an_update_with_the_vmcs_erratum() {
+    const LPS: u32 = 4;
+    let kept = |platform: &SimPlatform| {
+        platform.with_model(|model| (0..LPS).filter(|lp| model.current_vmcs(*lp) == vmcs_of(*lp)).count())
+    };
+    let platform = with_erratum(LPS);
+    assert!(update(&platform, LPS, Seamcall::<NoTable>::new).is_updated());
+    assert_eq!(kept(&platform), 0, "this is the erratum");
+
+    let platform = with_erratum(LPS);
+    // SAFETY: nothing else uses a VMCS here.
+    let keeping = || unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
+    let outcome = update(&platform, LPS, keeping);
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((kept(&platform), platform.truth().tds_alive), (4, 3));
+}
+
+fn a_vmcs_that_cannot_be_saved_stops_the_call() {
+    for (vector, trap) in EXCEPTIONS {
+        // SAFETY: nothing else uses a VMCS here.
+        let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
+        answered_by(Answerer::SeamTable(vector), || {
+            let before = calls();
+            assert_eq!(call(&backend, &mut from_array([1 << 63; 14])), Err(trap));
+            assert_eq!(calls(), before, "not even tried");
+            assert!(!backend.is_inside() && !backend.has_lost_vmcs());
+        });
+    }
+}
+
+fn a_vmcs_that_is_lost_is_told() {
+    let platform = with_erratum(1);
+    // SAFETY: nothing else uses a VMCS here.
+    let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
+    answered_by(Answerer::Platform(&platform, 0), || {
+        handler::refuse_vmptrld(true);
+        // A leaf of P-SEAMLDR that there is not comes back from there, too.
+        assert_eq!(call(&backend, &mut from_array([1 << 63 | 77; 14])), Ok(()));
+        handler::refuse_vmptrld(false);
+        assert!(backend.has_lost_vmcs());
+        let pointer = Seamcall::<SeamTable>::new();
+        assert_eq!(pointer.current(), Ok(u64::MAX));
+        // SAFETY: it is this LP's VMCS.
+        assert_eq!(unsafe { pointer.make_current(vmcs_of(0)) }, Ok(()));
+        assert_eq!(pointer.current(), Ok(vmcs_of(0)));
+        // The module's leaves go straight on.
+        let mut regs = from_array([33; 14]);
+        assert_eq!(call(&backend, &mut regs), Ok(()));
+        assert_eq!(pointer.current(), Ok(vmcs_of(0)));
+    });
+}
+
+fn calls_from_many_threads_do_not_mix() {
+    std::thread::scope(|threads| {
+        for thread in 0..4u64 {
+            threads.spawn(move || {
+                answered_by(Answerer::Mirror, || {
+                    for round in 0..5_000 {
+                        let input = std::array::from_fn(|index| thread << 48 | round << 16 | index as u64);
+                        let mut regs = from_array(input);
+                        call(&Seamcall::<NoTable>::new(), &mut regs).unwrap();
+                        assert_eq!(regs, from_array(handler::mirrored(input)));
+                    }
+                });
+            });
+        }
+    });
+}
