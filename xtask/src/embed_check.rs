@@ -19,7 +19,7 @@ const MAX_FRAME: u64 = 512;
 const LINUX_TEXT: u64 = 1846;
 
 /// What a kernel has, and the probe only declares.
-const KERNEL_SYMBOLS: [&str; 18] = [
+const KERNEL_SYMBOLS: [&str; 19] = [
     "kernel_seamcall",
     "kernel_spin_lock_irqsave",
     "kernel_spin_unlock_irqrestore",
@@ -28,6 +28,7 @@ const KERNEL_SYMBOLS: [&str; 18] = [
     "kernel_virt_to_phys",
     "kernel_params_page",
     "kernel_vmx_basic",
+    "kernel_rdmsr_safe",
     "kernel_stop_machine",
     "kernel_phys_to_virt",
     "kernel_sha384",
@@ -46,6 +47,13 @@ const PANIC_SYMBOL: &str = "a_panic_can_be_reached";
 
 /// Functions of the probe that have to stay.
 const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
+
+/// Functions of the probe of the backend for real processors that have to stay.
+const SEAMCALL_ENTRY_POINTS: [&str; 4] =
+    ["probe_table", "probe_seamcall", "probe_keep_vmcs", "probe_processor"];
+
+/// Instructions that a call of the backend may take around SEAMCALL, on whatever path.
+const MAX_AROUND_SEAMCALL: usize = 60;
 
 /// Functions of the model's probe that have to stay.
 const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
@@ -81,6 +89,18 @@ pub(crate) fn run() -> Result<()> {
     println!("core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} bytes");
     ensure!(frame <= MAX_FRAME, "a stack frame has {frame} bytes, but should have at most {MAX_FRAME}");
     println!("no panic can be reached; ok");
+
+    build.library("tdx_seamldr_x86_64", &root.join("crates/tdx-seamldr-x86_64/src/lib.rs"), &[])?;
+    let probe =
+        build.link_probe("seamcall", &root.join("xtask/embed/seamcall.rs"), &SEAMCALL_ENTRY_POINTS, &[])?;
+    let (text, frame) = report(&probe, true)?;
+    let around = check_seamcall(&probe)?;
+    println!(
+        "SEAMCALL on real processors: {text} bytes of text, largest frame {frame} bytes, {around} instructions around SEAMCALL; \
+         no panic can be reached; ok"
+    );
+    ensure!(frame <= MAX_FRAME, "a stack frame has {frame} bytes, but should have at most {MAX_FRAME}");
+    ensure!(around <= MAX_AROUND_SEAMCALL, "there should be at most {MAX_AROUND_SEAMCALL}");
 
     // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may panic.
     build.library("tdx_seamldr_mock", &root.join("crates/tdx-seamldr-mock/src/lib.rs"), &CHECK_CFG)?;
@@ -185,8 +205,13 @@ impl Build {
         let mut rustc = self.rustc();
         rustc.args(["--crate-type=bin", "--check-cfg=cfg(plant_a_panic)", "--crate-name", name]);
         rustc.args(arguments).arg(source);
-        let options =
-            ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--gc-sections,--build-id=none"];
+        let options = [
+            "-nostartfiles",
+            "-nostdlib",
+            "-static",
+            "-no-pie",
+            "-Wl,--gc-sections,--build-id=none,-z,nostart-stop-gc",
+        ];
         let needed = entry_points.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
         // Distinct addresses, so that no two functions are taken for the same.
         let absent = (0x1000..).step_by(16).zip(KERNEL_SYMBOLS);
@@ -209,6 +234,44 @@ fn call(command: &mut Command) -> Result<()> {
     }
     ensure!(errors.is_empty(), "rustc has something to say:\n{errors}");
     Ok(())
+}
+
+/// How many instructions the call of the backend has beside SEAMCALL. Linux's exception table has to lead from that instruction to another
+/// one of the same function.
+fn check_seamcall(probe: &Path) -> Result<usize> {
+    let bytes = std::fs::read(probe)?;
+    let file = object::File::parse(&*bytes)?;
+    let symbol = file.symbol_by_name("probe_seamcall").context("no function probe_seamcall")?;
+    let function = symbol.address()..symbol.address().saturating_add(symbol.size());
+    let table = file.section_by_name("__ex_table").context("no section __ex_table")?;
+    let fields =
+        table.data()?.chunks_exact(4).filter_map(|field| Some(i32::from_le_bytes(field.try_into().ok()?)));
+    // Each field is relative to its own address.
+    let fields: Vec<_> = (table.address()..).step_by(4).zip(fields).collect();
+    let entries = fields.chunks_exact(3).filter_map(|entry| match entry {
+        [(at, fault), (next, fixup), (_, kind)] => {
+            Some((at.wrapping_add_signed((*fault).into()), next.wrapping_add_signed((*fixup).into()), *kind))
+        }
+        _ => None,
+    });
+    let text = file.section_by_name(".text").context("no section .text")?;
+    let is_seamcall = |at: u64| matches!(text.data_range(at, 4), Ok(Some([0x66, 0x0f, 0x01, 0xcf])));
+    let ours: Vec<_> =
+        entries.filter(|(fault, ..)| function.contains(fault) && is_seamcall(*fault)).collect();
+    ensure!(
+        matches!(*ours, [(_, fixup, 2)] if function.contains(&fixup)),
+        "__ex_table has no right entry for SEAMCALL: {ours:x?}"
+    );
+
+    let listing = Command::new("objdump")
+        .args(["--disassemble=probe_seamcall", "--no-show-raw-insn"])
+        .arg(probe)
+        .output()
+        .context("objdump (of the package binutils) does not run")?;
+    // Instructions are lines of "address:", a tab, and what they are.
+    let listing = String::from_utf8(listing.stdout)?;
+    let instructions = listing.lines().filter(|line| line.split_once(":\t").is_some()).count();
+    instructions.checked_sub(1).context("objdump shows no instructions")
 }
 
 /// Says how many bytes of text there are, and how many the largest stack frame has; with a line for each function if asked for.

@@ -2,6 +2,7 @@
 
 mod c_header;
 mod embed_check;
+mod hypervisor;
 mod instructions;
 mod outcomes;
 mod spec_map;
@@ -27,6 +28,18 @@ enum Task {
     },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
+    /// Build the example hypervisor and run it in QEMU
+    Hypervisor {
+        /// With so many CPUs
+        #[arg(long, default_value_t = 4)]
+        cpus: u32,
+        /// What goes wrong: shutdown, cpu-install, cpu-init, run-update, trap, point-of-no-return
+        #[arg(long, value_name = "STAGE", default_value = "cpu-install")]
+        fault: String,
+        /// So many times
+        #[arg(long, default_value_t = 1)]
+        runs: u32,
+    },
     /// Count the instructions of updates and of preflight, with callgrind, and see that they are not too many
     Instructions,
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
@@ -60,6 +73,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
+        Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),

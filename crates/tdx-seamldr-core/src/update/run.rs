@@ -173,6 +173,9 @@ impl<'a> Update<'a> {
     /// Images that are tried in this order if the update's own is refused after the old module was shut down, or its module does
     /// not come up: usually the module that ran before, prepared while it still did.
     ///
+    /// P-SEAMLDR takes no image of a lower SVN than that of the module it has. So once it has taken the update's own image, one that
+    /// is older helps no more; what is left then is the same image again, and any other of its SVN or a higher one.
+    ///
     /// # Errors
     ///
     /// There are too many, or one has another scenario than the update.
@@ -233,6 +236,12 @@ impl<'a> Update<'a> {
     #[must_use]
     pub fn progress(&self) -> (Stage, u32) {
         (self.rendezvous.load().stage(), self.finished.load(Ordering::Relaxed))
+    }
+
+    /// Which round it is, from 1 on: one more after each failure that it goes on from.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.rendezvous.load().round().saturating_add(1)
     }
 
     /// Whether a module has taken the TDs over: the short form of [`outcome`](Self::outcome).

@@ -126,7 +126,8 @@ fn the_carry_flag_is_vmfailinvalid() {
     let result = answered_by(Answerer::Carry, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
     assert_eq!(result, Err(Trap::VmFailInvalid));
     // The flag that was there before says nothing.
-    let result = answered_by(Answerer::Mirror, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
+    let result =
+        answered_by(Answerer::Mirror, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
     assert_eq!(result, Ok(()));
 }
 
