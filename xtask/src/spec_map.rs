@@ -146,7 +146,9 @@ fn check(root: &Path, span: &str, is_test: bool) -> Result<()> {
     let at = lines.iter().position(|line| defines(line)).context("not defined there")?;
     if is_test {
         let before = lines.get(at.saturating_sub(2)..at).unwrap_or_default();
-        ensure!(before.contains(&"#[test]"), "not a test");
+        // A file with a `main` of its own has a list of its tests.
+        let listed = format!("(\"{name}\", {name}),");
+        ensure!(before.contains(&"#[test]") || lines.contains(&listed.as_str()), "not a test");
     }
     Ok(())
 }
