@@ -120,7 +120,7 @@ const CHECK_CFG: [&str; 2] =
 
 /// The main source file of each library that the manifest depends on.
 fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let metadata = Command::new(env!("CARGO"))
+    let metadata = crate::cargo()
         .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
         .arg(manifest)
         .output()?;
@@ -140,7 +140,7 @@ fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 /// Builds the derive macro of zerocopy and says where it is.
 fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
-    let cargo = Command::new(env!("CARGO"))
+    let cargo = crate::cargo()
         .args(["build", "--locked", "--quiet", "--package", "zerocopy-derive", "--message-format=json"])
         .arg("--manifest-path")
         .arg(manifest)

@@ -38,7 +38,7 @@ pub(crate) fn run(cpus: u32, fault: &str, runs: u32) -> Result<()> {
 fn build() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let target = root.join("target/hypervisor");
-    let built = Command::new(env!("CARGO"))
+    let built = crate::cargo()
         .args(["build", "--quiet", "--locked", "--release", "--manifest-path"])
         .arg(root.join("examples/hypervisor/Cargo.toml"))
         .arg("--target-dir")

@@ -22,7 +22,7 @@ struct Counted {
 
 pub(crate) fn run() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = Command::new(env!("CARGO"))
+    let built = crate::cargo()
         .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-benches", "--bin", "work"])
         .current_dir(&root)
         .status()?;

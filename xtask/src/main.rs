@@ -8,6 +8,8 @@ mod outcomes;
 mod spec_map;
 mod vectors;
 
+use std::process::Command;
+
 use clap::{Parser, Subcommand};
 
 /// Tasks of the project.
@@ -67,6 +69,12 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },
+}
+
+/// The cargo that runs this, else the first on the path. (The one that built this is not asked: without what rustup sets beside
+/// it, every package's own rust-toolchain.toml would choose its compiler.)
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 fn main() -> anyhow::Result<()> {
