@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The simulated platform inside the kernel, for machines without TDX. A driver for real ones has no such file.
+
+use core::cell::UnsafeCell;
+use core::ffi::{c_char, c_int, c_ulong, c_void};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kernel::prelude::*;
+use tdx_seamldr_core::{
+    Crypto, CryptoUnavailable, PhysAddr, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, Trap,
+};
+use tdx_seamldr_mock::model::{
+    Answer, Config, Fault, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
+};
+
+use crate::kernel_side::{cpu, now, text, KernelCrypto};
+
+extern "C" {
+    fn tdx_lock_firmware() -> c_ulong;
+    fn tdx_unlock_firmware(flags: c_ulong);
+    fn tdx_phys_to_virt(address: u64) -> *mut c_void;
+    static mut tdx_tds_alive: c_int;
+    static tdx_fault: [c_char; 96];
+}
+
+/// What the TDs hold, one after the other.
+const SECRETS: [[u8; 32]; 3] = [[0x11; 32], [0x22; 32], [0x33; 32]];
+/// Signatures that are remembered.
+const REMEMBERED: usize = 8;
+
+struct Firmware {
+    platform: Platform<&'static mut SeamMemory>,
+    tds: [Option<TdId>; 3],
+    /// RSA of the kernel may sleep, and firmware is called with interrupts off. So the driver, which verifies every image anyway,
+    /// leaves here what came out: modulus, signature and digest, hashed together, and whether they are valid.
+    verified: [Option<(Sha384Digest, bool)>; REMEMBERED],
+    next: usize,
+}
+
+/// Behind the firmware's lock.
+struct Locked(UnsafeCell<Option<Firmware>>);
+
+// SAFETY: only used with the lock held.
+unsafe impl Sync for Locked {}
+
+static FIRMWARE: Locked = Locked(UnsafeCell::new(None));
+
+struct Memory(UnsafeCell<SeamMemory>);
+
+// SAFETY: only used by `start`, once for each time that the module comes.
+unsafe impl Sync for Memory {}
+
+static MEMORY: Memory = Memory(UnsafeCell::new(SeamMemory::ZEROED));
+
+/// Time spent in firmware since it was last asked for, on all CPUs together.
+static SPENT: AtomicU64 = AtomicU64::new(0);
+
+fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> Option<T> {
+    // SAFETY: released below.
+    let flags = unsafe { tdx_lock_firmware() };
+    // SAFETY: the lock is held.
+    let result = unsafe { &mut *FIRMWARE.0.get() }.as_mut().map(work);
+    // SAFETY: pairs with the above.
+    unsafe { tdx_unlock_firmware(flags) };
+    result
+}
+
+/// Switches on a machine that has so many LPs of this kind, and a P-SEAMLDR for this image that trusts its signer.
+pub fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> bool {
+    let sigstruct = image.sigstruct();
+    let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
+    let profile = if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 };
+    let fms = sigstruct.cpus().first().map_or(0x806f8, |fms| fms.get());
+    let Ok(config) = Config::new(lps, 1, fms, signer, profile) else { return false };
+    let seamdb = SeamDb { size: 21, used: 0, insert_failures: 0 };
+    // SAFETY: the one before, if any, is gone.
+    let memory = unsafe { &mut *MEMORY.0.get() };
+    let firmware =
+        Firmware { platform: Platform::new(config, seamdb, memory), tds: [None; 3], verified: [None; REMEMBERED], next: 0 };
+    // SAFETY: nobody calls firmware yet.
+    unsafe { *FIRMWARE.0.get() = Some(firmware) };
+    true
+}
+
+/// Where the SEAM range begins, and how many LPs may share a cache.
+pub fn processor() -> Option<(u64, u32)> {
+    with(|firmware| {
+        let config = firmware.platform.config();
+        (config.seamrr_base, config.addressable_lps_per_socket)
+    })
+}
+
+/// SEAMCALL on the simulated platform.
+pub struct Simulated;
+
+// SAFETY: the model makes the call once, for the CPU that calls, and touches no memory but what the leaf's operands name.
+unsafe impl SeamcallBackend for Simulated {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        let begin = now();
+        // Others may come in between, as on a machine.
+        let entered = with(|firmware| firmware.platform.enter(cpu(), regs)).unwrap_or(Err(Trap::UndefinedOpcode));
+        let result = entered.and_then(|entered| {
+            let mut returned = *regs;
+            let result = with(|firmware| {
+                let crypto = Remembered(&firmware.verified);
+                firmware.platform.leave(entered, &mut returned, &Dram, &crypto)
+            });
+            *regs = returned;
+            result.unwrap_or(Err(Trap::UndefinedOpcode))
+        });
+        SPENT.fetch_add(now() - begin, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Time spent in firmware since the last time.
+pub fn take_time() -> u64 {
+    SPENT.swap(0, Ordering::Relaxed)
+}
+
+/// The machine's memory as firmware sees it.
+struct Dram;
+
+impl PhysMemory for Dram {
+    fn read(&self, address: u64, out: &mut [u8]) {
+        // SAFETY: `null` or where this address is mapped.
+        let from = unsafe { tdx_phys_to_virt(address) }.cast::<u8>();
+        if from.is_null() {
+            out.fill(0);
+        } else {
+            // SAFETY: who gave firmware the address keeps it as it is, up to the end of the page.
+            unsafe { core::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) {
+        // SAFETY: as in `read`.
+        let to = unsafe { tdx_phys_to_virt(address) }.cast::<u8>();
+        if !to.is_null() {
+            // SAFETY: as in `read`, and the address was given for that.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        }
+    }
+}
+
+fn fingerprint(modulus: &[u8; 384], signature: &[u8; 384], digest: &Sha384Digest) -> Sha384Digest {
+    KernelCrypto.sha384(&[modulus, signature, digest]).unwrap_or([0; 48])
+}
+
+/// The firmware's cryptography.
+struct Remembered<'a>(&'a [Option<(Sha384Digest, bool)>; REMEMBERED]);
+
+impl Crypto for Remembered<'_> {
+    fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
+        KernelCrypto.sha384(parts)
+    }
+
+    fn rsa3072_verify(
+        &self,
+        modulus: &[u8; 384],
+        signature: &[u8; 384],
+        digest: &Sha384Digest,
+    ) -> Result<bool, CryptoUnavailable> {
+        let wanted = fingerprint(modulus, signature, digest);
+        let found = self.0.iter().flatten().find(|(known, _)| *known == wanted);
+        found.map(|(_, valid)| *valid).ok_or(CryptoUnavailable)
+    }
+}
+
+/// Verifies the signature of an image that firmware is going to be given. May sleep.
+pub fn learn(image: &TdxImage<'_>) {
+    let sigstruct = image.sigstruct();
+    let Ok(digest) = KernelCrypto.sha384(&sigstruct.signed_parts()) else { return };
+    let Ok(valid) = KernelCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest) else { return };
+    let known = fingerprint(&sigstruct.modulus, &sigstruct.signature, &digest);
+    with(|firmware| {
+        firmware.verified[firmware.next % REMEMBERED] = Some((known, valid));
+        firmware.next += 1;
+    });
+}
+
+/// A list of TDMRs for TDH.SYS.CONFIG, in these two pages: the list, and what it names.
+pub fn fill_tdmr_list(list: &mut [u64; 512], info: &mut [u64; 512], info_address: PhysAddr) {
+    info[..8].copy_from_slice(&[
+        32 << 30,
+        1 << 30,
+        33 << 30,
+        0x1000,
+        (33 << 30) + 0x1000,
+        0x2000,
+        (33 << 30) + 0x3000,
+        0x40_0000,
+    ]);
+    list[0] = info_address.0;
+}
+
+/// Starts the TDs.
+pub fn start_tds() {
+    with(|firmware| {
+        for (td, secret) in firmware.tds.iter_mut().zip(SECRETS) {
+            *td = firmware.platform.create_td(TdPhase::Running, secret);
+        }
+    });
+    count_tds();
+}
+
+/// Brings the parameter `tds_alive` up to date.
+pub fn count_tds() -> u32 {
+    let alive = with(|firmware| {
+        let alive = |(td, secret): &(&Option<TdId>, [u8; 32])| {
+            td.is_some_and(|td| firmware.platform.td_secret(td) == Some(*secret))
+        };
+        firmware.tds.iter().zip(SECRETS).filter(alive).count()
+    });
+    let alive = alive.unwrap_or(0);
+    // SAFETY: only the driver writes to it, under its lock.
+    unsafe { tdx_tds_alive = alive as c_int };
+    alive as u32
+}
+
+/// Plans what the parameter `fault` says, and nothing else.
+pub fn plan_fault() {
+    // SAFETY: it is text that user space may change at any time; whatever is read is checked.
+    let line = text(unsafe { &*(&raw const tdx_fault) });
+    let mut words = line.split_ascii_whitespace().map(|word| {
+        word.strip_prefix("0x").map_or_else(|| word.parse().ok(), |digits| u64::from_str_radix(digits, 16).ok())
+    });
+    let mut next = || words.next().flatten();
+    with(|firmware| {
+        firmware.platform.faults_mut().clear();
+        let (Some(rax), Some(after), Some(times), Some(answer), Some(rdx)) = (next(), next(), next(), next(), next())
+        else {
+            return;
+        };
+        let answer = Answer::Return { rax: answer, rdx };
+        let fault = Fault { after: after as u32, times: times as u32, ..Fault::first(rax, answer) };
+        let _ = firmware.platform.faults_mut().add(fault);
+    });
+    if !line.is_empty() {
+        pr_info!("in the next update: {}\n", line);
+    }
+}
