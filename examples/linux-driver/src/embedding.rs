@@ -3,25 +3,25 @@
 //! The library in a driver: everything from an image to what user space is told.
 
 use core::cell::UnsafeCell;
-use core::ffi::{c_char, c_ulong};
+use core::ffi::c_char;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::bindings;
 use kernel::prelude::*;
-use tdx_seamldr_core::abi::{
-    PSysInfoBuffer, Scenario, SeamldrInfo, SeamldrInfoBuffer, SeamldrParams, TdxFeatures0,
-};
-use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfo, SeamldrInfoBuffer, TdxFeatures0};
+use tdx_seamldr_core::preflight::{preflight, Facts, Finding};
 use tdx_seamldr_core::update::linux::{Dialect, Errno, UploadError};
-use tdx_seamldr_core::update::{Cpu, NextStep, Options, Outcome, Update};
+use tdx_seamldr_core::update::{Cpu, NextStep, Options, Update, UpdateError};
 use tdx_seamldr_core::{
-    Crypto, CurrentVmcs, InstallRequest, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr, Sha384Digest,
-    TdxImage, TdxModule, TdxVersion, Trap, INTEL_PRODUCTION_SIGNER,
+    Crypto, CurrentVmcs, Host, InstallRequest, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr,
+    Sha384Digest, TdxImage, TdxModule, TdxVersion, Trap, INTEL_PRODUCTION_SIGNER,
 };
 use tdx_seamldr_x86_64::{Hardware, LinuxTable, Processor, Seamcall};
 
-use crate::kernel_side::{self, online_cpus, pinned, text, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock, Shown};
+use crate::kernel_side::{
+    self, online_cpus, pinned, text, HotplugOff, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock, Shown,
+};
 use crate::simulated::{self, Simulated};
 
 extern "C" {
@@ -30,9 +30,6 @@ extern "C" {
     static tdx_backend: [c_char; 16];
     static tdx_image: [c_char; 64];
     static tdx_try_seamcall: bool;
-    static tdx_skip_preflight: bool;
-    static mut tdx_stopped_ns: c_ulong;
-    static mut tdx_firmware_ns: c_ulong;
 }
 
 /// What is known about the module: one bit for each CPU that could ever come online.
@@ -57,7 +54,7 @@ unsafe impl SeamcallBackend for Backend {
 }
 
 /// The driver, between `start` and `stop`.
-pub struct Driver {
+pub(crate) struct Driver {
     backend: Backend,
     current_vmcs: CurrentVmcs,
     signer: Sha384Digest,
@@ -86,12 +83,12 @@ fn with_slot<T>(work: impl FnOnce(&mut Option<Driver>) -> T) -> T {
 }
 
 /// Something with the driver, while nobody else is at it.
-pub fn with<T: FromNothing>(work: impl FnOnce(&mut Driver) -> T) -> T {
+pub(crate) fn with<T: FromNothing>(work: impl FnOnce(&mut Driver) -> T) -> T {
     with_slot(|slot| slot.as_mut().map_or_else(T::nothing, work))
 }
 
 /// What there is to say without a driver.
-pub trait FromNothing {
+pub(crate) trait FromNothing {
     /// It.
     fn nothing() -> Self;
 }
@@ -108,14 +105,14 @@ impl FromNothing for bool {
     }
 }
 
-impl FromNothing for Result<(), bindings::fw_upload_err> {
+impl FromNothing for Result<(), UploadFailed> {
     fn nothing() -> Self {
-        Err(bindings::fw_upload_err_FW_UPLOAD_ERR_HW_ERROR)
+        Err(Errno::ENODEV.into())
     }
 }
 
 /// Begins with what the parameter `backend` says; says whether there is something to drive.
-pub fn start() -> bool {
+pub(crate) fn start() -> bool {
     // SAFETY: text that does not change after the module was loaded.
     let driver = match text(unsafe { &*(&raw const tdx_backend) }) {
         "seamcall" => on_this_machine(),
@@ -131,7 +128,7 @@ pub fn start() -> bool {
 }
 
 /// Ends.
-pub fn stop() {
+pub(crate) fn stop() {
     with_slot(|slot| *slot = None);
 }
 
@@ -155,7 +152,7 @@ fn on_this_machine() -> Option<Driver> {
 
 /// A platform with as many LPs as there are CPUs, on which a module runs, and TDs.
 fn on_a_simulated_one() -> Option<Driver> {
-    let name = unsafe { &raw const tdx_image }.cast();
+    let name = (&raw const tdx_image).cast();
     let mut firmware = core::ptr::null();
     // SAFETY: text that ends in a zero; the file is let go below.
     if unsafe { bindings::request_firmware(&mut firmware, name, core::ptr::null_mut()) } != 0 {
@@ -182,33 +179,12 @@ fn on_a_simulated_one() -> Option<Driver> {
     simulated::learn(&image);
     STATE.reset();
     let mut driver = Driver::new(Backend::Simulated(Simulated), CurrentVmcs::Preserved, signer);
+    let hotplug = HotplugOff::new();
     driver.load(&image).ok()?;
+    drop(hotplug);
     driver.running = Some(copy);
     Some(driver)
 }
-
-/// Prints a line about an outcome.
-fn report(outcome: &Outcome) {
-    if outcome.is_updated() {
-        pr_info!("{}\n", Shown(outcome));
-    } else {
-        pr_err!("{}\n", Shown(outcome));
-    }
-}
-
-fn upload_error(errno: Errno) -> bindings::fw_upload_err {
-    match errno.upload_error(Dialect::V6) {
-        UploadError::HwError => bindings::fw_upload_err_FW_UPLOAD_ERR_HW_ERROR,
-        UploadError::Timeout => bindings::fw_upload_err_FW_UPLOAD_ERR_TIMEOUT,
-        UploadError::Busy => bindings::fw_upload_err_FW_UPLOAD_ERR_BUSY,
-        UploadError::RwError => bindings::fw_upload_err_FW_UPLOAD_ERR_RW_ERROR,
-        UploadError::Wearout => bindings::fw_upload_err_FW_UPLOAD_ERR_WEAROUT,
-        UploadError::FwInvalid => bindings::fw_upload_err_FW_UPLOAD_ERR_FW_INVALID,
-    }
-}
-
-const INVALID: bindings::fw_upload_err = bindings::fw_upload_err_FW_UPLOAD_ERR_FW_INVALID;
-const NO_MEMORY: bindings::fw_upload_err = bindings::fw_upload_err_FW_UPLOAD_ERR_RW_ERROR;
 
 impl Driver {
     fn new(backend: Backend, current_vmcs: CurrentVmcs, signer: Sha384Digest) -> Self {
@@ -235,99 +211,96 @@ impl Driver {
     }
 
     /// The version of the module that runs.
-    pub fn module_version(&self) -> Option<TdxVersion> {
+    pub(crate) fn module_version(&self) -> Option<TdxVersion> {
         pinned(|| TdxModule::new(&self.backend).version().ok())
     }
 
     /// The version of P-SEAMLDR.
-    pub fn seamldr_version(&self) -> Option<impl fmt::Display> {
+    pub(crate) fn seamldr_version(&self) -> Option<impl fmt::Display> {
         self.info(|info| Version(info.major.get(), info.minor.get(), info.update.get())).ok()
     }
 
     /// How many updates P-SEAMLDR can still make before a reboot.
-    pub fn num_remaining_updates(&self) -> Option<u32> {
+    pub(crate) fn num_remaining_updates(&self) -> Option<u32> {
         self.info(|info| info.num_remaining_updates.get()).ok()
     }
 
     /// Whether there is a module that can hand its TDs over, and P-SEAMLDR can be called.
-    pub fn updates_are_possible(&self) -> bool {
+    pub(crate) fn updates_are_possible(&self) -> bool {
         let features = pinned(|| TdxModule::new(&self.backend).features0());
         self.seamldr().is_ok() && features.is_ok_and(|known| known.contains(TdxFeatures0::TD_PRESERVING))
     }
 
     /// What an upload does: an update, or whatever the last one has left to do.
-    pub fn update(&mut self, file: &[u8]) -> Result<(), bindings::fw_upload_err> {
-        let image = match TdxImage::parse(file) {
-            Ok(image) => image,
-            Err(error) => {
-                pr_err!("refused: {}\n", Shown(error));
-                return Err(INVALID);
-            }
-        };
-        let Some(copy) = ImageCopy::new(file) else { return Err(NO_MEMORY) };
+    pub(crate) fn update(&mut self, file: &[u8]) -> Result<(), UploadFailed> {
+        let image = TdxImage::parse(file).map_err(|error| refused(&error, Errno::EINVAL))?;
+        let copy = ImageCopy::new(file).ok_or(NO_MEMORY)?;
         if matches!(self.backend, Backend::Simulated(_)) {
             simulated::learn(&image);
             simulated::plan_fault();
         }
-        let outcome = match self.next {
-            NextStep::Load => return self.load(&image).map(|()| self.running = Some(copy)),
-            NextStep::InstallAgain | NextStep::CompleteSession => self.install(&image, None, Options::default()),
-            _ => {
-                let options = self.check(&image)?;
-                self.install(&image, self.running.as_ref(), options)
+        // From preflight to the end of the update no CPU comes or goes.
+        let _hotplug = HotplugOff::new();
+        match self.next {
+            NextStep::Reboot => {
+                pr_err!("refused: the module cannot be brought back without a reboot\n");
+                return Err(UploadFailed::from(Errno::ENODEV));
             }
-        };
-        let Some(outcome) = outcome else { return Err(NO_MEMORY) };
-        report(&outcome);
-        simulated::count_tds();
-        self.next = outcome.next;
-        if outcome.next == NextStep::Load {
-            pr_err!("the next image that is uploaded will be loaded afresh\n");
+            NextStep::Load | NextStep::Configure => self.load(&image)?,
+            NextStep::InstallAgain | NextStep::CompleteSession => {
+                self.install(&image, &[], |request, cpus| {
+                    Update::resume(request, STATE, Options::default(), cpus)
+                })?;
+            }
+            NextStep::Nothing | NextStep::Retry | NextStep::RetryLater | NextStep::Finish => {
+                if self.next == NextStep::Finish {
+                    self.finish()?;
+                }
+                let options = self.check(&image)?;
+                let running = self.running.take();
+                let fallback =
+                    running.as_ref().and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok());
+                let updated = self.install(&image, fallback.as_slice(), |request, cpus| {
+                    Update::new(request, STATE, options, cpus)
+                });
+                self.running = running;
+                updated?;
+            }
         }
-        if outcome.is_updated() && outcome.image == 0 {
-            self.running = Some(copy);
-            return Ok(());
-        }
-        Err(upload_error(outcome.errno().unwrap_or(Errno::EIO)))
+        self.running = Some(copy);
+        Ok(())
     }
 
     /// Asks everything that can be asked before anything is shut down, and prints every reason against the update.
-    fn check(&self, image: &TdxImage<'_>) -> Result<Options, bindings::fw_upload_err> {
-        let (Some(mut info), Some(mut sysinfo)) = (Page::new(), Page::new()) else { return Err(NO_MEMORY) };
+    fn check(&self, image: &TdxImage<'_>) -> Result<Options, UploadFailed> {
+        let (mut info, mut sysinfo) = (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
         let info: &mut SeamldrInfoBuffer = info.get();
         let sysinfo: &mut PSysInfoBuffer = sysinfo.get();
-        let Ok(seamldr) = self.seamldr() else { return Err(INVALID) };
+        let seamldr = self.seamldr().map_err(|error| refused(&error, Errno::EINVAL))?;
         let host = Kernel::new(online_cpus());
         let gathered = pinned(|| Facts::gather(&seamldr, &host, info, sysinfo, &self.signer));
-        let mut facts = match gathered {
-            Ok(facts) => facts,
-            Err(error) => {
-                pr_err!("refused: {}\n", Shown(error));
-                return Err(bindings::fw_upload_err_FW_UPLOAD_ERR_HW_ERROR);
-            }
-        };
+        let mut facts = gathered.map_err(|error| refused(&error, Errno::EIO))?;
         match self.backend {
             Backend::Processor(_) => {
                 pinned(|| Processor::probe(&Hardware::new(kernel_side::rdmsr))).complete(&mut facts);
             }
-            Backend::Simulated(_) => {
-                if let Some((base, lps)) = simulated::processor() {
-                    facts.seamrr_base = Some(base);
-                    facts.addressable_lps_per_socket = Some(lps);
-                    facts.debug_unlocked = Some(false);
-                }
-            }
+            // KVM knows how many TDs it is building on a real machine.
+            Backend::Simulated(_) => simulated::complete(&mut facts),
         }
-        // A driver that builds TDs would count them here.
-        facts.sensitive_operations = Some(0);
-        let policy = Policy { allow_same_module: true, ..Policy::default() };
-        let verdict = preflight(image, &facts, &KernelCrypto, policy, &mut |finding| {
-            pr_err!("refused: {}\n", Shown(finding));
+        let mut first = None;
+        let verdict = preflight(image, &facts, &KernelCrypto, kernel_side::policy(), &mut |finding| {
+            pr_err!("{}: {}\n", finding.code(), Shown(finding));
+            if let (None, Finding::Refusal(refusal)) = (first, finding) {
+                first = Some(refusal.errno());
+            }
         });
-        // SAFETY: a flag.
-        let go_on = unsafe { core::ptr::read_volatile(&raw const tdx_skip_preflight) };
-        if !verdict.passed() && !go_on {
-            return Err(INVALID);
+        if !verdict.passed() {
+            pr_err!(
+                "refused for {} reasons, {} unknown; nothing was shut down\n",
+                verdict.refusals,
+                verdict.unknowns
+            );
+            return Err(first.unwrap_or(Errno::EINVAL).into());
         }
         let compatibility =
             facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
@@ -338,93 +311,115 @@ impl Driver {
         })
     }
 
-    /// From the module that runs, or from what it has left, to this image. `None`: there is no memory.
-    fn install(&self, image: &TdxImage<'_>, fallback: Option<&ImageCopy>, options: Options) -> Option<Outcome> {
-        let (mut params, mut fallback_params) = (Page::new()?, Page::new()?);
+    /// Has all CPUs put this image in place, or one of those to fall back on, and take the TDs over.
+    fn install(
+        &mut self,
+        image: &TdxImage<'_>,
+        fallback: &[TdxImage<'_>],
+        make: impl for<'a> Fn(InstallRequest<'a>, u32) -> Result<Update<'a>, UpdateError>,
+    ) -> Result<(), UploadFailed> {
+        let (mut params, mut fallback_params) =
+            (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
         let host = Kernel::new(online_cpus());
-        let params: &mut SeamldrParams = params.get();
-        let request = InstallRequest::build(params, image, Scenario::Update, &host).ok()?;
-        let fallback = fallback
-            .and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok())
-            .and_then(|image| InstallRequest::build(fallback_params.get(), &image, Scenario::Update, &host).ok());
-        let fallbacks = fallback.as_slice();
-        self.on_all_cpus(|cpus| {
-            let update = match self.next {
-                NextStep::InstallAgain | NextStep::CompleteSession => {
-                    Update::resume(request, STATE, options, cpus)
-                }
-                _ => Update::new(request, STATE, options, cpus),
-            };
-            update.and_then(|update| update.with_fallbacks(fallbacks)).ok()
-        })
+        let request = InstallRequest::build(params.get(), image, Scenario::Update, &host)
+            .map_err(|error| refused(&error, Errno::EINVAL))?;
+        // What cannot be fallen back on is no reason against the update.
+        let fallback = fallback.first().and_then(|image| {
+            InstallRequest::build(fallback_params.get(), image, Scenario::Update, &host).ok()
+        });
+        let update = make(request, host.num_lps())
+            .and_then(|update| update.with_fallbacks(fallback.as_slice()))
+            .map_err(|error| refused(&error, Errno::EINVAL))?;
+        self.on_all_cpus(update)
+    }
+
+    /// Has all CPUs bring up the module that is in place.
+    fn finish(&mut self) -> Result<(), UploadFailed> {
+        let update = Update::finish(STATE, Options::default(), online_cpus())
+            .map_err(|error| refused(&error, Errno::EINVAL))?;
+        self.on_all_cpus(update)
     }
 
     /// Puts a module in place afresh, as at boot: no TD is there afterwards, but those of the simulation.
-    fn load(&mut self, image: &TdxImage<'_>) -> Result<(), bindings::fw_upload_err> {
-        let (Some(mut params), Some(mut list), Some(mut info)) = (Page::new(), Page::new(), Page::new()) else {
-            return Err(NO_MEMORY);
-        };
+    fn load(&mut self, image: &TdxImage<'_>) -> Result<(), UploadFailed> {
+        let mut params = Page::new().ok_or(NO_MEMORY)?;
         let host = Kernel::new(online_cpus());
-        let Ok(request) = InstallRequest::build(params.get(), image, Scenario::Load, &host) else {
-            return Err(INVALID);
-        };
-        let outcome = self.on_all_cpus(|cpus| Update::load(request, STATE, cpus).ok()).ok_or(NO_MEMORY)?;
-        if outcome.next != NextStep::Configure {
-            report(&outcome);
-            self.next = outcome.next;
-            return Err(upload_error(outcome.errno().unwrap_or(Errno::EIO)));
-        }
-        // A driver for real machines gives the module memory here, as the kernel does at boot.
-        let address = |page: &mut [u64; 512]| tdx_seamldr_core::Host::phys_addr(&host, page.as_ptr().cast());
-        let Some(info_address) = address(info.get()) else { return Err(INVALID) };
-        simulated::fill_tdmr_list(list.get(), info.get(), info_address);
-        let Some(list_address) = address(list.get()) else { return Err(INVALID) };
-        let module = TdxModule::new(&self.backend);
-        // SAFETY: the list was made for this; the memory that it names is nobody's.
-        let configured = pinned(|| unsafe { module.sys_config(list_address, 1, 0x20, false) })
-            .and_then(|()| pinned(|| module.sys_key_config()));
-        if let Err(error) = configured {
-            pr_err!("the module cannot be configured: {}\n", Shown(error));
-            return Err(bindings::fw_upload_err_FW_UPLOAD_ERR_HW_ERROR);
+        let request = InstallRequest::build(params.get(), image, Scenario::Load, &host)
+            .map_err(|error| refused(&error, Errno::EINVAL))?;
+        let update =
+            Update::load(request, STATE, host.num_lps()).map_err(|error| refused(&error, Errno::EINVAL))?;
+        self.on_all_cpus(update)?;
+        match self.backend {
+            // Memory for the module, keys, and the metadata of all memory: the kernel does this at boot, for the one module that was
+            // there then. Without its help it cannot be done here.
+            Backend::Processor(_) => {
+                pr_err!("the module was loaded, but only a reboot configures it\n");
+                self.next = NextStep::Reboot;
+                return Err(Errno::ENODEV.into());
+            }
+            Backend::Simulated(_) => {
+                if !simulated::configure(&TdxModule::new(&self.backend)) {
+                    return Err(Errno::EIO.into());
+                }
+            }
         }
         STATE.set_ready();
-        simulated::start_tds();
         self.next = NextStep::Nothing;
-        pr_info!("a module was loaded\n");
+        pr_info!("a module was loaded and configured\n");
         Ok(())
     }
 
-    /// Stops all CPUs and has them make an update, for as many as there are then. `None`: there is no such update.
-    fn on_all_cpus<'a>(&self, make: impl Fn(u32) -> Option<Update<'a>>) -> Option<Outcome> {
-        // CPUs come and go until they are stopped; `stop_machine` keeps them from that itself.
-        for _ in 0..100 {
-            let cpus = online_cpus();
-            let update = make(cpus)?;
-            let changed = AtomicBool::new(false);
-            let (begin, end) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
-            simulated::take_time();
-            kernel_side::stop_machine(&|| {
-                if online_cpus() != cpus {
-                    changed.store(true, Ordering::Relaxed);
-                    return;
-                }
-                begin.fetch_min(kernel_side::now(), Ordering::Relaxed);
-                if let Ok(seamldr) = self.seamldr() {
-                    Cpu::new(&update, seamldr, &Kernel::new(cpus)).run();
-                }
-                end.fetch_max(kernel_side::now(), Ordering::Relaxed);
-            });
-            if !changed.load(Ordering::Relaxed) {
-                // SAFETY: only written with the driver's lock held.
-                unsafe {
-                    tdx_stopped_ns = end.into_inner().saturating_sub(begin.into_inner()) as c_ulong;
-                    tdx_firmware_ns = simulated::take_time() as c_ulong;
-                }
-                return Some(update.outcome());
-            }
+    /// Stops all CPUs and has them make an update; says how it ended.
+    fn on_all_cpus(&mut self, update: Update<'_>) -> Result<(), UploadFailed> {
+        let (begin, end) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        let host = Kernel::new(online_cpus());
+        simulated::take_time();
+        let seamldr = self.seamldr().map_err(|error| refused(&error, Errno::EINVAL))?;
+        let seamldr = &seamldr;
+        kernel_side::stop_machine(&|| {
+            begin.fetch_min(kernel_side::now(), Ordering::Relaxed);
+            Cpu::new(&update, *seamldr, &Kernel::new(host.num_lps())).run();
+            end.fetch_max(kernel_side::now(), Ordering::Relaxed);
+        });
+        kernel_side::set_times(end.into_inner().saturating_sub(begin.into_inner()), simulated::take_time());
+        let outcome = update.outcome();
+        simulated::count_tds();
+        self.next = outcome.next;
+        let loaded = outcome.next == NextStep::Configure;
+        let Some(errno) = outcome.errno().filter(|_| !loaded) else {
+            pr_info!("{}\n", Shown(outcome));
+            return Ok(());
+        };
+        pr_err!("{}\n", Shown(outcome));
+        if outcome.next == NextStep::Load {
+            pr_err!("the next image that is uploaded will be loaded afresh\n");
         }
-        None
+        Err(errno.into())
     }
+}
+
+/// What the kernel is told about an upload.
+pub(crate) struct UploadFailed(pub(crate) bindings::fw_upload_err);
+
+const NO_MEMORY: UploadFailed = UploadFailed(bindings::fw_upload_err_FW_UPLOAD_ERR_RW_ERROR);
+
+impl From<Errno> for UploadFailed {
+    fn from(errno: Errno) -> Self {
+        Self(match errno.upload_error(Dialect::V6) {
+            UploadError::HwError => bindings::fw_upload_err_FW_UPLOAD_ERR_HW_ERROR,
+            UploadError::Timeout => bindings::fw_upload_err_FW_UPLOAD_ERR_TIMEOUT,
+            UploadError::Busy => bindings::fw_upload_err_FW_UPLOAD_ERR_BUSY,
+            UploadError::RwError => bindings::fw_upload_err_FW_UPLOAD_ERR_RW_ERROR,
+            UploadError::Wearout => bindings::fw_upload_err_FW_UPLOAD_ERR_WEAROUT,
+            UploadError::FwInvalid => bindings::fw_upload_err_FW_UPLOAD_ERR_FW_INVALID,
+        })
+    }
+}
+
+/// Prints why nothing is done.
+fn refused(error: &dyn fmt::Display, errno: Errno) -> UploadFailed {
+    pr_err!("refused: {}\n", Shown(error));
+    errno.into()
 }
 
 /// Why P-SEAMLDR says nothing.

@@ -7,6 +7,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::bindings;
+use tdx_seamldr_core::preflight::Policy;
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Host, Lock, Patience, PhysAddr, Sha384Digest};
 
 extern "C" {
@@ -28,32 +29,38 @@ extern "C" {
     fn tdx_sha384_init(context: *mut bindings::sha384_ctx);
     fn tdx_sha384_update(context: *mut bindings::sha384_ctx, data: *const u8, len: usize);
     fn tdx_sha384_final(context: *mut bindings::sha384_ctx, digest: *mut u8);
+    fn cpu_hotplug_disable();
+    fn cpu_hotplug_enable();
     fn tdx_rsa_verify(key: *const u8, key_len: c_uint, signature: *const u8, digest: *const u8) -> c_int;
+    static tdx_allow_same_module: bool;
+    static tdx_allow_unknowns: bool;
+    static mut tdx_stopped_ns: c_ulong;
+    static mut tdx_firmware_ns: c_ulong;
 }
 
 /// How long a CPU waits for the others before it gives up: they are stopped already, or nearly so.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
 /// The time since boot in ns. May be called anywhere.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: no preconditions.
     unsafe { tdx_now() }
 }
 
 /// CPUs that are online.
-pub fn online_cpus() -> u32 {
+pub(crate) fn online_cpus() -> u32 {
     // SAFETY: no preconditions.
     unsafe { tdx_online_cpus() }
 }
 
 /// This CPU's number. It stays so only while nothing can move the caller.
-pub fn cpu() -> u32 {
+pub(crate) fn cpu() -> u32 {
     // SAFETY: no preconditions.
     unsafe { tdx_cpu() }
 }
 
 /// Runs something that must stay on one CPU, and not sleep.
-pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn pinned<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: undone below.
     unsafe { tdx_pin() };
     let result = work();
@@ -63,14 +70,14 @@ pub fn pinned<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// An MSR, if there is one.
-pub fn rdmsr(index: u32) -> Option<u64> {
+pub(crate) fn rdmsr(index: u32) -> Option<u64> {
     let mut value = 0;
     // SAFETY: it survives MSRs that do not exist.
     (unsafe { tdx_rdmsr(index, &mut value) } == 0).then_some(value)
 }
 
 /// Stops all CPUs that are online, and has each of them do this with interrupts off.
-pub fn stop_machine<F: Fn() + Sync>(work: &F) {
+pub(crate) fn stop_machine<F: Fn() + Sync>(work: &F) {
     extern "C" fn call<F: Fn()>(work: *mut c_void) -> c_int {
         // SAFETY: `stop_machine` passes on what it was given, which outlives it.
         (unsafe { &*work.cast::<F>() })();
@@ -80,8 +87,44 @@ pub fn stop_machine<F: Fn() + Sync>(work: &F) {
     unsafe { tdx_stop_machine(call::<F>, core::ptr::from_ref(work).cast_mut().cast()) };
 }
 
+/// No CPU comes or goes while there is one of these.
+pub(crate) struct HotplugOff(());
+
+impl HotplugOff {
+    pub(crate) fn new() -> Self {
+        // SAFETY: undone below; may sleep, and so do the callers.
+        unsafe { cpu_hotplug_disable() };
+        Self(())
+    }
+}
+
+impl Drop for HotplugOff {
+    fn drop(&mut self) {
+        // SAFETY: pairs with `new`.
+        unsafe { cpu_hotplug_enable() };
+    }
+}
+
+/// What the parameters allow.
+pub(crate) fn policy() -> Policy {
+    // SAFETY: flags that user space may change at any time.
+    let (allow_same_module, allow_unknowns) = unsafe {
+        ((&raw const tdx_allow_same_module).read_volatile(), (&raw const tdx_allow_unknowns).read_volatile())
+    };
+    Policy { allow_same_module, allow_unknowns, ..Policy::default() }
+}
+
+/// Shows in parameters how long an update took. Only called with the driver's lock held.
+pub(crate) fn set_times(stopped_ns: u64, firmware_ns: u64) {
+    // SAFETY: nobody else writes to them.
+    unsafe {
+        (&raw mut tdx_stopped_ns).write_volatile(stopped_ns);
+        (&raw mut tdx_firmware_ns).write_volatile(firmware_ns);
+    }
+}
+
 /// One CPU's view of the kernel.
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// CPUs that are to take part.
     cpus: u32,
     /// Until when this CPU waits; 0 before it has.
@@ -89,7 +132,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub fn new(cpus: u32) -> Self {
+    pub(crate) fn new(cpus: u32) -> Self {
         Self { cpus, deadline: AtomicU64::new(0) }
     }
 }
@@ -126,7 +169,7 @@ unsafe impl Host for Kernel {
 }
 
 /// The raw spin lock in front of P-SEAMLDR.
-pub struct SeamldrLock;
+pub(crate) struct SeamldrLock;
 
 impl Lock for SeamldrLock {
     type Held<'a> = c_ulong;
@@ -143,7 +186,7 @@ impl Lock for SeamldrLock {
 }
 
 /// SHA-384 and RSA of the kernel. RSA may sleep.
-pub struct KernelCrypto;
+pub(crate) struct KernelCrypto;
 
 impl Crypto for KernelCrypto {
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
@@ -186,20 +229,25 @@ impl Crypto for KernelCrypto {
 }
 
 /// A page of memory for something that starts with zeros.
-pub struct Page(*mut c_void);
+pub(crate) struct Page(*mut c_void);
 
 impl Page {
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         // SAFETY: no preconditions; may sleep.
         let page = unsafe { tdx_page() };
         (!page.is_null()).then_some(Self(page))
     }
 
     /// The page as this; `T` may be all zeros, and has at most 4096 bytes.
-    pub fn get<T: zerocopy::FromBytes>(&mut self) -> &mut T {
+    pub(crate) fn get<T: zerocopy::FromBytes>(&mut self) -> &mut T {
         const { assert!(size_of::<T>() <= 4096 && align_of::<T>() <= 4096) };
         // SAFETY: the page is ours, aligned, large enough, and any bytes are a `T`.
         unsafe { &mut *self.0.cast() }
+    }
+
+    pub(crate) fn phys_addr(&self) -> PhysAddr {
+        // SAFETY: it is an address of the kernel's.
+        PhysAddr(unsafe { tdx_phys_addr(self.0) })
     }
 }
 
@@ -211,7 +259,7 @@ impl Drop for Page {
 }
 
 /// A copy of an image, on a page boundary, page by page wherever there is room.
-pub struct ImageCopy {
+pub(crate) struct ImageCopy {
     start: *mut u8,
     len: usize,
 }
@@ -222,7 +270,7 @@ unsafe impl Send for ImageCopy {}
 unsafe impl Sync for ImageCopy {}
 
 impl ImageCopy {
-    pub fn new(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
         // SAFETY: no preconditions; may sleep.
         let start = unsafe { tdx_alloc(bytes.len() as c_ulong) }.cast::<u8>();
         if start.is_null() {
@@ -233,7 +281,7 @@ impl ImageCopy {
         Some(Self { start, len: bytes.len() })
     }
 
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: there are so many bytes, which nobody changes.
         unsafe { core::slice::from_raw_parts(self.start, self.len) }
     }
@@ -247,7 +295,7 @@ impl Drop for ImageCopy {
 }
 
 /// What a parameter of the module that is text says.
-pub fn text(parameter: &[c_char]) -> &str {
+pub(crate) fn text(parameter: &[c_char]) -> &str {
     let len = parameter.iter().position(|letter| *letter == 0).unwrap_or(parameter.len());
     // SAFETY: the same bytes, by another name.
     let bytes = unsafe { core::slice::from_raw_parts(parameter.as_ptr().cast::<u8>(), len) };
@@ -255,7 +303,7 @@ pub fn text(parameter: &[c_char]) -> &str {
 }
 
 /// Something of the library in a line of the kernel's log, which has a trait of its own for that.
-pub struct Shown<T>(pub T);
+pub(crate) struct Shown<T>(pub(crate) T);
 
 impl<T: core::fmt::Display> kernel::fmt::Display for Shown<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -33,6 +33,8 @@ unsafe impl Send for TdxHost {}
 // SAFETY: as above.
 unsafe impl Sync for TdxHost {}
 
+// A kernel without lockdep has an empty structure in the middle of a device.
+#[allow(improper_ctypes)]
 extern "C" {
     fn tdx_create_device() -> *mut bindings::faux_device;
     fn tdx_register_upload(
@@ -66,7 +68,11 @@ impl kernel::Module for TdxHost {
             return Err(ENOMEM);
         }
         // SAFETY: the device was just made; the operations live as long as the module.
-        let upload = if tdx_updates_are_possible() { unsafe { tdx_register_upload(device, &OPS.0) } } else { core::ptr::null_mut() };
+        let upload = if tdx_updates_are_possible() {
+            unsafe { tdx_register_upload(device, &OPS.0) }
+        } else {
+            core::ptr::null_mut()
+        };
         pr_info!("ready{}\n", if upload.is_null() { "; updates are not possible" } else { "" });
         Ok(Self { device, upload })
     }
@@ -107,7 +113,7 @@ extern "C" fn write(
             unsafe { *written = size };
             bindings::fw_upload_err_FW_UPLOAD_ERR_NONE
         }
-        Err(error) => error,
+        Err(error) => error.0,
     }
 }
 
@@ -130,7 +136,9 @@ impl fmt::Write for Line {
             return Err(fmt::Error);
         }
         // SAFETY: sysfs passes a page, and there is room.
-        unsafe { core::ptr::copy_nonoverlapping(text.as_ptr(), self.buffer.cast::<u8>().add(self.len), text.len()) };
+        unsafe {
+            core::ptr::copy_nonoverlapping(text.as_ptr(), self.buffer.cast::<u8>().add(self.len), text.len())
+        };
         self.len += text.len();
         Ok(())
     }

@@ -38,9 +38,15 @@ MODULE_PARM_DESC(fault, "mock: what goes wrong in the next update: RAX AFTER TIM
 bool tdx_try_seamcall;
 module_param_named(try_seamcall, tdx_try_seamcall, bool, 0444);
 MODULE_PARM_DESC(try_seamcall, "seamcall: call P-SEAMLDR even if the processor does not announce it");
-bool tdx_skip_preflight;
-module_param_named(skip_preflight, tdx_skip_preflight, bool, 0600);
-MODULE_PARM_DESC(skip_preflight, "mock: update in spite of preflight's reasons");
+int tdx_updates = 20;
+module_param_named(updates, tdx_updates, int, 0444);
+MODULE_PARM_DESC(updates, "mock: updates that P-SEAMLDR can make, up to 9998");
+bool tdx_allow_same_module;
+module_param_named(allow_same_module, tdx_allow_same_module, bool, 0600);
+MODULE_PARM_DESC(allow_same_module, "install the module that runs already once more");
+bool tdx_allow_unknowns;
+module_param_named(allow_unknowns, tdx_allow_unknowns, bool, 0600);
+MODULE_PARM_DESC(allow_unknowns, "update although not everything can be checked beforehand");
 int tdx_tds_alive;
 module_param_named(tds_alive, tdx_tds_alive, int, 0444);
 MODULE_PARM_DESC(tds_alive, "mock: TDs that run and find their memory as they left it");

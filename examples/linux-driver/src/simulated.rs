@@ -7,14 +7,15 @@ use core::ffi::{c_char, c_int, c_ulong, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::prelude::*;
+use tdx_seamldr_core::preflight::Facts;
 use tdx_seamldr_core::{
-    Crypto, CryptoUnavailable, PhysAddr, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, Trap,
+    Crypto, CryptoUnavailable, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, TdxModule, Trap,
 };
 use tdx_seamldr_mock::model::{
     Answer, Config, Fault, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
 };
 
-use crate::kernel_side::{cpu, now, text, KernelCrypto};
+use crate::kernel_side::{cpu, now, pinned, text, KernelCrypto, Page, Shown};
 
 extern "C" {
     fn tdx_lock_firmware() -> c_ulong;
@@ -22,6 +23,7 @@ extern "C" {
     fn tdx_phys_to_virt(address: u64) -> *mut c_void;
     static mut tdx_tds_alive: c_int;
     static tdx_fault: [c_char; 96];
+    static tdx_updates: c_int;
 }
 
 /// What the TDs hold, one after the other.
@@ -67,39 +69,50 @@ fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> Option<T> {
 }
 
 /// Switches on a machine that has so many LPs of this kind, and a P-SEAMLDR for this image that trusts its signer.
-pub fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> bool {
+pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> bool {
     let sigstruct = image.sigstruct();
     let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
     let profile = if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 };
     let fms = sigstruct.cpus().first().map_or(0x806f8, |fms| fms.get());
     let Ok(config) = Config::new(lps, 1, fms, signer, profile) else { return false };
-    let seamdb = SeamDb { size: 21, used: 0, insert_failures: 0 };
+    // SAFETY: it does not change after the module was loaded.
+    let updates = unsafe { tdx_updates }.clamp(0, 9998) as u32;
+    // Those, and the module that is there from the beginning.
+    let seamdb = SeamDb { size: updates + 1, used: 0, insert_failures: 0 };
     // SAFETY: the one before, if any, is gone.
     let memory = unsafe { &mut *MEMORY.0.get() };
-    let firmware =
-        Firmware { platform: Platform::new(config, seamdb, memory), tds: [None; 3], verified: [None; REMEMBERED], next: 0 };
+    let firmware = Firmware {
+        platform: Platform::new(config, seamdb, memory),
+        tds: [None; 3],
+        verified: [None; REMEMBERED],
+        next: 0,
+    };
     // SAFETY: nobody calls firmware yet.
     unsafe { *FIRMWARE.0.get() = Some(firmware) };
     true
 }
 
-/// Where the SEAM range begins, and how many LPs may share a cache.
-pub fn processor() -> Option<(u64, u32)> {
+/// What a processor says about itself, and KVM about its TDs.
+pub(crate) fn complete(facts: &mut Facts<'_>) {
     with(|firmware| {
         let config = firmware.platform.config();
-        (config.seamrr_base, config.addressable_lps_per_socket)
-    })
+        facts.seamrr_base = Some(config.seamrr_base);
+        facts.addressable_lps_per_socket = Some(config.addressable_lps_per_socket);
+        facts.debug_unlocked = Some(false);
+        facts.sensitive_operations = Some(0);
+    });
 }
 
 /// SEAMCALL on the simulated platform.
-pub struct Simulated;
+pub(crate) struct Simulated;
 
 // SAFETY: the model makes the call once, for the CPU that calls, and touches no memory but what the leaf's operands name.
 unsafe impl SeamcallBackend for Simulated {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let begin = now();
         // Others may come in between, as on a machine.
-        let entered = with(|firmware| firmware.platform.enter(cpu(), regs)).unwrap_or(Err(Trap::UndefinedOpcode));
+        let entered =
+            with(|firmware| firmware.platform.enter(cpu(), regs)).unwrap_or(Err(Trap::UndefinedOpcode));
         let result = entered.and_then(|entered| {
             let mut returned = *regs;
             let result = with(|firmware| {
@@ -115,7 +128,7 @@ unsafe impl SeamcallBackend for Simulated {
 }
 
 /// Time spent in firmware since the last time.
-pub fn take_time() -> u64 {
+pub(crate) fn take_time() -> u64 {
     SPENT.swap(0, Ordering::Relaxed)
 }
 
@@ -169,10 +182,12 @@ impl Crypto for Remembered<'_> {
 }
 
 /// Verifies the signature of an image that firmware is going to be given. May sleep.
-pub fn learn(image: &TdxImage<'_>) {
+pub(crate) fn learn(image: &TdxImage<'_>) {
     let sigstruct = image.sigstruct();
     let Ok(digest) = KernelCrypto.sha384(&sigstruct.signed_parts()) else { return };
-    let Ok(valid) = KernelCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest) else { return };
+    let Ok(valid) = KernelCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest) else {
+        return;
+    };
     let known = fingerprint(&sigstruct.modulus, &sigstruct.signature, &digest);
     with(|firmware| {
         firmware.verified[firmware.next % REMEMBERED] = Some((known, valid));
@@ -180,33 +195,34 @@ pub fn learn(image: &TdxImage<'_>) {
     });
 }
 
-/// A list of TDMRs for TDH.SYS.CONFIG, in these two pages: the list, and what it names.
-pub fn fill_tdmr_list(list: &mut [u64; 512], info: &mut [u64; 512], info_address: PhysAddr) {
-    info[..8].copy_from_slice(&[
-        32 << 30,
-        1 << 30,
-        33 << 30,
-        0x1000,
-        (33 << 30) + 0x1000,
-        0x2000,
-        (33 << 30) + 0x3000,
-        0x40_0000,
-    ]);
-    list[0] = info_address.0;
-}
-
-/// Starts the TDs.
-pub fn start_tds() {
+/// Gives the module that was loaded memory and keys, and starts the TDs.
+pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
+    // One TDMR, of 1 GiB and 32 GiB up, with room for its metadata above it; nobody reads or writes there.
+    const TDMR: [u64; 8] =
+        [32 << 30, 1 << 30, 33 << 30, 0x1000, (33 << 30) + 0x1000, 0x2000, (33 << 30) + 0x3000, 0x40_0000];
+    let (Some(mut list), Some(mut tdmr)) = (Page::new(), Page::new()) else { return false };
+    *tdmr.get() = TDMR;
+    *list.get() = tdmr.phys_addr().0;
+    let address = list.phys_addr();
+    // SAFETY: the list was made for this; the memory that it names is nobody's.
+    let configured = pinned(|| {
+        unsafe { module.sys_config(address, 1, 0x20, false) }.and_then(|()| module.sys_key_config())
+    });
+    if let Err(error) = configured {
+        pr_err!("the module cannot be configured: {}\n", Shown(error));
+        return false;
+    }
     with(|firmware| {
         for (td, secret) in firmware.tds.iter_mut().zip(SECRETS) {
             *td = firmware.platform.create_td(TdPhase::Running, secret);
         }
     });
     count_tds();
+    true
 }
 
 /// Brings the parameter `tds_alive` up to date.
-pub fn count_tds() -> u32 {
+pub(crate) fn count_tds() {
     let alive = with(|firmware| {
         let alive = |(td, secret): &(&Option<TdId>, [u8; 32])| {
             td.is_some_and(|td| firmware.platform.td_secret(td) == Some(*secret))
@@ -215,21 +231,22 @@ pub fn count_tds() -> u32 {
     });
     let alive = alive.unwrap_or(0);
     // SAFETY: only the driver writes to it, under its lock.
-    unsafe { tdx_tds_alive = alive as c_int };
-    alive as u32
+    unsafe { (&raw mut tdx_tds_alive).write_volatile(alive as c_int) };
 }
 
 /// Plans what the parameter `fault` says, and nothing else.
-pub fn plan_fault() {
+pub(crate) fn plan_fault() {
     // SAFETY: it is text that user space may change at any time; whatever is read is checked.
     let line = text(unsafe { &*(&raw const tdx_fault) });
     let mut words = line.split_ascii_whitespace().map(|word| {
-        word.strip_prefix("0x").map_or_else(|| word.parse().ok(), |digits| u64::from_str_radix(digits, 16).ok())
+        word.strip_prefix("0x")
+            .map_or_else(|| word.parse().ok(), |digits| u64::from_str_radix(digits, 16).ok())
     });
     let mut next = || words.next().flatten();
     with(|firmware| {
         firmware.platform.faults_mut().clear();
-        let (Some(rax), Some(after), Some(times), Some(answer), Some(rdx)) = (next(), next(), next(), next(), next())
+        let (Some(rax), Some(after), Some(times), Some(answer), Some(rdx)) =
+            (next(), next(), next(), next(), next())
         else {
             return;
         };

@@ -1,9 +1,10 @@
-//! What Linux's interfaces say about an outcome: errno, and the error of a firmware upload.
+//! What Linux's interfaces say about a refusal or an outcome: errno, and the error of a firmware upload.
 
 use core::fmt;
 
 use super::outcome::{FailureCause, Outcome};
 use crate::abi::{TdxLeaf, TdxStatus};
+use crate::preflight::Refusal;
 use crate::Trap;
 
 /// A Linux error number, positive.
@@ -14,7 +15,7 @@ pub struct Errno(pub i32);
 impl Errno {
     /// Input/output error: firmware refused.
     pub const EIO: Self = Self(5);
-    /// Device or resource busy: try again later.
+    /// Device or resource busy: try again later, or with all CPUs online.
     pub const EBUSY: Self = Self(16);
     /// No such device: no module can be called.
     pub const ENODEV: Self = Self(19);
@@ -22,7 +23,7 @@ impl Errno {
     pub const EINVAL: Self = Self(22);
     /// No space left: no updates remain.
     pub const ENOSPC: Self = Self(28);
-    /// Operation not supported: SEAMCALL raised #GP.
+    /// Operation not supported: SEAMCALL raised #GP, or the module has no such function.
     pub const EOPNOTSUPP: Self = Self(95);
     /// Permission denied: SEAMCALL raised #UD.
     pub const EACCES: Self = Self(13);
@@ -92,6 +93,20 @@ impl Errno {
     }
 }
 
+impl Refusal {
+    /// The error number that Linux has, or had in earlier versions of its patches, for it.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NoModule => Errno::ENODEV,
+            Self::NotTdPreserving(_) => Errno::EOPNOTSUPP,
+            Self::NoRemainingUpdates => Errno::ENOSPC,
+            Self::LpsMissing { .. } | Self::SensitiveOperations(_) => Errno::EBUSY,
+            _ => Errno::EINVAL,
+        }
+    }
+}
+
 impl FailureCause {
     /// The error number that Linux has for it.
     #[must_use]
@@ -148,6 +163,17 @@ mod tests {
             (trap(Trap::UndefinedOpcode), Errno::EACCES, "firmware-invalid"),
             (FailureCause::GaveUp, Errno::ETIMEDOUT, "timeout"),
         ];
+        let refusals = [
+            (Refusal::NoRemainingUpdates, Errno::ENOSPC, "flash-wearout"),
+            (Refusal::LpsMissing { found: 3, wanted: 4 }, Errno::EBUSY, "device-busy"),
+            (Refusal::SensitiveOperations(1), Errno::EBUSY, "device-busy"),
+            (Refusal::NoModule, Errno::ENODEV, "firmware-invalid"),
+            (Refusal::Signature, Errno::EINVAL, "firmware-invalid"),
+        ];
+        for (refusal, errno, string) in refusals {
+            assert_eq!(refusal.errno(), errno, "{refusal}");
+            assert_eq!(errno.upload_error(Dialect::V6).as_str(), string, "{refusal}");
+        }
         for (cause, errno, string) in rows {
             assert_eq!(cause.errno(), errno, "{cause}");
             assert_eq!(errno.upload_error(Dialect::V6).as_str(), string, "{cause}");
