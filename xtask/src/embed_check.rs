@@ -119,7 +119,7 @@ const CHECK_CFG: [&str; 2] =
     ["--check-cfg=cfg(test)", "--check-cfg=cfg(feature,values(\"std\",\"vectors\"))"];
 
 /// The main source file of each library that the manifest depends on.
-fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let metadata = crate::cargo()
         .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
         .arg(manifest)

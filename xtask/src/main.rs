@@ -4,7 +4,9 @@ mod c_header;
 mod embed_check;
 mod hypervisor;
 mod instructions;
+mod linux_driver;
 mod outcomes;
+mod qemu;
 mod spec_map;
 mod vectors;
 
@@ -44,6 +46,18 @@ enum Task {
     },
     /// Count the instructions of updates and of preflight, with callgrind, and see that they are not too many
     Instructions,
+    /// Build the example driver for Debian's stock kernel and try it there; on Debian, as root
+    LinuxDriver {
+        step: linux_driver::Step,
+        /// Where the Debian root with the kernel is, or is to be
+        folder: std::path::PathBuf,
+        /// Take a kernel that watches locks and memory, which is built first
+        #[arg(long)]
+        debug_kernel: bool,
+        /// How long updates race with readers and with CPUs that come and go
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        race: u32,
+    },
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
     Outcomes {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
@@ -83,6 +97,9 @@ fn main() -> anyhow::Result<()> {
         Task::EmbedCheck => embed_check::run(),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
+        Task::LinuxDriver { step, folder, debug_kernel, race } => {
+            linux_driver::run(step, &folder, debug_kernel, race)
+        }
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),

@@ -202,6 +202,8 @@ impl Entry {
 
 /// Where to go on after #GP or #UD at this address, if it is an instruction of [`SeamTable`]'s. The handler puts the exception's
 /// vector (6 or 13) into RAX and this into RIP, and changes nothing else. It may be called with interrupts off and in an NMI.
+// Inline: a program that does not call it, such as a kernel module, which is linked in parts, has no need of the two symbols.
+#[inline]
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
     extern "C" {

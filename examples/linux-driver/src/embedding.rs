@@ -147,7 +147,12 @@ fn on_this_machine() -> Option<Driver> {
         }
         return None;
     }
-    Some(Driver::new(backend, processor.current_vmcs(), INTEL_PRODUCTION_SIGNER))
+    let driver = Driver::new(backend, processor.current_vmcs(), INTEL_PRODUCTION_SIGNER);
+    if driver.module_version().is_some() {
+        // Whoever has initialised it has done so on all CPUs.
+        STATE.set_ready();
+    }
+    Some(driver)
 }
 
 /// A platform with as many LPs as there are CPUs, on which a module runs, and TDs.
@@ -385,8 +390,10 @@ impl Driver {
         let outcome = update.outcome();
         simulated::count_tds();
         self.next = outcome.next;
-        let loaded = outcome.next == NextStep::Configure;
-        let Some(errno) = outcome.errno().filter(|_| !loaded) else {
+        if outcome.next == NextStep::Configure {
+            return Ok(());
+        }
+        let Some(errno) = outcome.errno() else {
             pr_info!("{}\n", Shown(outcome));
             return Ok(());
         };

@@ -1,0 +1,285 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The first and only program of the kernel that `cargo xtask linux-driver test` boots: uses the module as user space would.
+# Prints "scenario NAME: ok" or "scenario NAME: FAILED, why" for each, "figure NAME: VALUE" for what was measured, and "the end".
+# From the files in /images, version 1.5.05 runs first, and 1.5.16 comes after it.
+
+/bin/busybox --install -s /bin
+PATH=/bin
+mkdir -p /proc /sys /dev /tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+# A message of each kind in the log may be a test's own; nobody reads them on the console.
+echo 1 > /proc/sys/kernel/printk
+echo 0 > /proc/sys/kernel/printk_ratelimit
+
+device=/sys/devices/faux/tdx_host
+upload=/sys/class/firmware/tdx_module
+parameters=/sys/module/tdx_host_rs/parameters
+race_seconds=$(sed -n 's/.*race_seconds=\([0-9]*\).*/\1/p' /proc/cmdline)
+install=0x8000000000000001
+bad_signature=0x8000000000020000
+bad_hash=0x8000000000020001
+
+problem=
+# wants WHAT FOUND WANTED
+wants() { [ "$2" = "$3" ] || problem="$problem; $1 is \"$2\", not \"$3\""; }
+# said WORDS: the module has said this since the scenario began
+said() { messages | grep -q -- "$1" || problem="$problem; nothing was said of \"$1\""; }
+messages() { dmesg | sed "1,/scenario $scenario begins/d" | grep tdx_host_rs; }
+
+scenario() {
+    scenario=$1 problem=
+    echo "scenario $1 begins" > /dev/kmsg
+    shift
+    "$@"
+    if [ -z "$problem" ]; then
+        echo "scenario $scenario: ok"
+    else
+        echo "scenario $scenario: FAILED$problem"
+        messages
+    fi
+}
+
+start() {
+    insmod /tdx_host_rs.ko backend=mock image=1.5.05 "$@" 2> /tmp/insmod || problem="$problem; $(cat /tmp/insmod)"
+}
+end() { rmmod tdx_host_rs 2> /tmp/rmmod || problem="$problem; $(cat /tmp/rmmod)"; }
+
+# upload IMAGE: leaves what the kernel says of it in $error
+upload() {
+    error="there is no such device"
+    [ -e $upload ] || return
+    echo 1 > $upload/loading && cat "/images/$1" > $upload/data && echo 0 > $upload/loading
+    for _ in $(seq 600); do
+        [ "$(cat $upload/status)" = idle ] && break
+        usleep 100000
+    done
+    error=$(cat $upload/error)
+}
+# uploaded IMAGE ERROR: an upload ends like this
+uploaded() {
+    upload "$1"
+    wants "the error" "$error" "$2"
+}
+# state VERSION UPDATES TDS: what can be read
+state() {
+    wants version "$(cat $device/version 2>&1 | sed 's/.*: //')" "$1"
+    wants num_remaining_updates "$(cat $device/num_remaining_updates)" "$2"
+    wants tds_alive "$(cat $parameters/tds_alive)" "$3"
+}
+fault() { echo "$*" > $parameters/fault; }
+
+without_tdx() {
+    insmod /tdx_host_rs.ko "$@" 2> /tmp/insmod && problem="$problem; the module was loaded"
+    [ -e $device ] && problem="$problem; there is a device"
+    said "no TDX"
+}
+seamcall_without_tdx() {
+    without_tdx try_seamcall=1
+    said "SEAMCALL.*#UD"
+}
+unknown_backend() {
+    insmod /tdx_host_rs.ko backend=other 2> /tmp/insmod && problem="$problem; the module was loaded"
+    said "backend=other"
+}
+
+attributes() {
+    start
+    state 1.5.05 20 3
+    wants seamldr_version "$(cat $device/seamldr_version)" 1.5.00
+    for file in version:444 seamldr_version:400 num_remaining_updates:400; do
+        wants "the mode of ${file%:*}" "$(stat -c %a $device/${file%:*})" "${file#*:}"
+    done
+    for file in loading data status error remaining_size; do
+        [ -e $upload/$file ] || problem="$problem; there is no $file"
+    done
+    end
+}
+update() {
+    start
+    uploaded "$1" ""
+    state 1.5.16 19 3
+    said updated
+    end
+}
+bad_image() {
+    start
+    uploaded "$1" "transferring:firmware-invalid"
+    state 1.5.05 20 3
+    said "$2"
+    end
+}
+lower_svn() {
+    start
+    uploaded 1.5.16 ""
+    uploaded 1.5.05 "transferring:firmware-invalid"
+    state 1.5.16 19 3
+    said minor-svn
+    end
+}
+same_module() {
+    start
+    uploaded 1.5.05 "transferring:firmware-invalid"
+    said same-module
+    state 1.5.05 20 3
+    end
+}
+until_none_remain() {
+    start allow_same_module=1
+    for left in $(seq 19 -1 0); do
+        uploaded 1.5.16 ""
+        state 1.5.16 "$left" 3
+    done
+    uploaded 1.5.16 "transferring:flash-wearout"
+    said no-remaining-updates
+    said "nothing was shut down"
+    state 1.5.16 0 3
+    end
+}
+fallback() {
+    start
+    fault $install 1 1 $bad_signature 0
+    uploaded 1.5.16 "transferring:hw-error"
+    state 1.5.05 19 3
+    said EBADSIG
+    # What went wrong has passed.
+    fault
+    uploaded 1.5.16 ""
+    state 1.5.16 18 3
+    end
+}
+resumed() {
+    start
+    fault $install 0 100000 $bad_signature 0
+    uploaded 1.5.16 "transferring:hw-error"
+    state "No such device or address" 20 0
+    fault
+    uploaded 1.5.16 ""
+    state 1.5.16 19 3
+    end
+}
+unrecoverable() {
+    start
+    fault $install 2 1 $bad_hash 1
+    uploaded 1.5.16 "transferring:hw-error"
+    state "No such device or address" 20 0
+    said "TDs are lost"
+    said "the next image that is uploaded will be loaded afresh"
+    fault
+    uploaded 1.5.16 ""
+    state 1.5.16 20 3
+    end
+}
+cpu_offline() {
+    start
+    echo 0 > /sys/devices/system/cpu/cpu3/online
+    uploaded 1.5.16 "transferring:device-busy"
+    state 1.5.05 20 3
+    said lps-missing
+    said "nothing was shut down"
+    echo 1 > /sys/devices/system/cpu/cpu3/online
+    uploaded 1.5.16 ""
+    state 1.5.16 19 3
+    end
+}
+
+# Until the file is there.
+readers() {
+    while [ ! -e /tmp/stop ]; do
+        version=$(cat $device/version 2>&1)
+        echo "$version" >> "/tmp/versions.$1"
+        cat $device/seamldr_version $device/num_remaining_updates > /dev/null || echo failed >> "/tmp/versions.$1"
+    done
+}
+hotplug() {
+    while [ ! -e /tmp/stop ]; do
+        echo 0 > /sys/devices/system/cpu/cpu3/online && echo off >> /tmp/hotplugs
+        usleep 50000
+        # An update in between keeps CPUs from coming.
+        until echo 1 > /sys/devices/system/cpu/cpu3/online; do usleep 10000; done
+        usleep 150000
+    done 2> /dev/null
+}
+race() {
+    start allow_same_module=1 updates=9000
+    rm -f /tmp/stop /tmp/versions.* /tmp/hotplugs
+    readers 1 & one=$!
+    readers 2 & two=$!
+    hotplug & three=$!
+    updates=0 refusals=0 end=$(($(date +%s) + race_seconds))
+    while [ "$(date +%s)" -lt "$end" ]; do
+        upload 1.5.16
+        case $error in
+        "") updates=$((updates + 1)) ;;
+        transferring:device-busy) refusals=$((refusals + 1)) ;;
+        *) problem="$problem; the error is \"$error\"" ;;
+        esac
+    done
+    touch /tmp/stop
+    wait $one $two $three
+    state 1.5.16 $((9000 - updates)) 3
+    wants "what could be read" "$(cat /tmp/versions.* | sort -u | tr '\n' ' ')" "1.5.05 1.5.16 "
+    [ $updates -gt 0 ] && [ $refusals -gt 0 ] || problem="$problem; $updates updates, $refusals refusals"
+    end
+    echo "figure updates in the race: $updates"
+    echo "figure refusals in the race, a CPU being offline: $refusals"
+    echo "figure times that a CPU went offline in the race: $(wc -l < /tmp/hotplugs)"
+    echo "figure readings in the race: $(cat /tmp/versions.* | wc -l)"
+}
+again_and_again() {
+    for _ in $(seq 20); do
+        start
+        uploaded 1.5.16 ""
+        state 1.5.16 19 3
+        end
+    done
+}
+measure() {
+    start allow_same_module=1 updates=100
+    for _ in $(seq 21); do
+        uploaded 1.5.16 ""
+        stopped=$(cat $parameters/stopped_ns) firmware=$(cat $parameters/firmware_ns)
+        echo "$stopped" >> /tmp/stopped
+        echo $((stopped - firmware)) >> /tmp/without
+    done
+    end
+    echo "figure ms with all CPUs stopped, median of 21: $(sort -n /tmp/stopped | sed -n 11p | thousandths)"
+    echo "figure ms of these outside the simulated firmware: $(sort -n /tmp/without | sed -n 11p | thousandths)"
+}
+thousandths() { awk '{ printf "%.3f", $1 / 1000000 }'; }
+# The kernel itself has nothing to complain of.
+log() {
+    complaints=$(dmesg | grep -v tdx_host_rs: |
+        grep -E "BUG:|WARNING:|Oops|Call Trace|rcu.*stall|lockup|blocked for more|protection fault|page fault|deadlock" | head -n 3)
+    [ -z "$complaints" ] || problem="$problem; $complaints"
+}
+
+echo "figure kernel: $(uname -r)"
+echo "figure CPUs: $(nproc)"
+scenario no-tdx without_tdx
+scenario seamcall-without-tdx seamcall_without_tdx
+scenario unknown-backend unknown_backend
+scenario attributes attributes
+scenario update-v1 update 1.5.16
+scenario update-v2 update 1.5.16.v2
+scenario flipped-bit bad_image flipped checksum
+scenario flipped-bit-and-no-checksum bad_image flipped.v2 image-hash
+scenario truncated bad_image truncated "refused"
+scenario wrong-cpu bad_image 2.0.08 "cpu: "
+scenario lower-svn lower_svn
+scenario same-module same_module
+scenario until-none-remain until_none_remain
+scenario fallback fallback
+scenario resumed resumed
+scenario unrecoverable unrecoverable
+scenario cpu-offline cpu_offline
+scenario race race
+scenario again-and-again again_and_again
+scenario measure measure
+scenario log log
+echo "the log, as the module wrote it:"
+dmesg | grep tdx_host_rs | sed 's/^\[[^]]*\] //' | sort | uniq -c | sort -rn | head -n 60
+echo "the end"
+poweroff -f

@@ -1,0 +1,297 @@
+//! `cargo xtask linux-driver`: the example for Linux, built for Debian's stock kernel and tried in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::ValueEnum;
+use object::{Object, ObjectSymbol, SymbolKind};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_mock::released_images;
+
+use crate::qemu;
+
+/// What to do; each step does those before it if need be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Step {
+    /// Prepare a Debian root with the kernel and its source: 3 GB, some minutes
+    Tree,
+    /// Build the module
+    Build,
+    /// Boot the kernel and run the scenarios
+    Test,
+}
+
+/// Which kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Stock,
+    Debug,
+}
+
+impl Kernel {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// From the tree's root.
+    const fn image(self) -> &'static str {
+        match self {
+            Self::Stock => "build/vmlinuz",
+            Self::Debug => "build/debug/arch/x86/boot/bzImage",
+        }
+    }
+}
+
+/// CPUs of the machine that is booted; the scenarios take the last one offline.
+const CPUS: u32 = 4;
+
+/// What the scenarios take, apart from the race.
+const LIMIT: Duration = Duration::from_secs(900);
+
+pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, race_seconds: u32) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let kernel = if debug_kernel { Kernel::Debug } else { Kernel::Stock };
+    let tree = Tree { example: root.join("examples/linux-driver"), folder: folder.to_owned() };
+    tree.prepare(kernel)?;
+    if step == Step::Tree {
+        return Ok(());
+    }
+    let module = tree.build(root, kernel)?;
+    if step == Step::Test {
+        tree.test(&module, kernel, race_seconds)?;
+    }
+    Ok(())
+}
+
+/// A Debian root, with kernels below `build`.
+struct Tree {
+    example: PathBuf,
+    folder: PathBuf,
+}
+
+impl Tree {
+    fn prepare(&self, kernel: Kernel) -> Result<()> {
+        if !self.folder.join("build/vmlinuz").exists() {
+            if !self.folder.join("etc/debian_version").exists() {
+                self.bootstrap()?;
+            }
+            self.give("prepare.sh", "prepare.sh")?;
+            self.inside("exec bash /build/prepare.sh").context("the tree is not ready")?;
+        }
+        if kernel == Kernel::Debug {
+            self.give("debug.config", "debug.config")?;
+            self.inside(
+                "cd /build; mkdir -p debug; KCONFIG_ALLCONFIG=/build/debug.config ./make.sh debug -s allnoconfig; \
+                 grep -q CONFIG_PROVE_LOCKING=y debug/.config; grep -q CONFIG_RUST=y debug/.config; \
+                 exec ./make.sh debug -s -j$(nproc) bzImage modules_prepare",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn bootstrap(&self) -> Result<()> {
+        // The packages come from where this machine's own do.
+        let targets = Command::new("apt-get")
+            .args(["indextargets", "--format", "$(RELEASE) $(SITE)", "Created-By: Packages"])
+            .output()
+            .context("apt-get: this has to be a Debian machine")?;
+        let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
+        let mirror = targets
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .find(|(release, _)| !release.contains('-'))
+            .context("apt knows no mirror; does `apt-get update` work?")?
+            .1;
+        let status = Command::new("debootstrap")
+            .args(["--variant=minbase", "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg"])
+            .args(["--include=ca-certificates", "sid"])
+            .arg(&self.folder)
+            .arg(mirror)
+            .status();
+        let status = status.context(
+            "debootstrap cannot be run: install the Debian packages debootstrap and debian-archive-keyring",
+        )?;
+        ensure!(status.success(), "debootstrap failed; it has to be run as root");
+        // Proxies and the like.
+        for file in fs::read_dir("/etc/apt/apt.conf.d")? {
+            let file = file?;
+            fs::copy(file.path(), self.folder.join("etc/apt/apt.conf.d").join(file.file_name()))?;
+        }
+        // Services are not started.
+        let policy = self.folder.join("usr/sbin/policy-rc.d");
+        fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+        call(Command::new("chmod").arg("+x").arg(policy))
+    }
+
+    /// Copies a file of the example's into the tree.
+    fn give(&self, from: &str, to: &str) -> Result<()> {
+        let to = self.folder.join("build").join(to);
+        fs::create_dir_all(to.parent().context("a folder")?)?;
+        let from = self.example.join(from);
+        fs::copy(&from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
+        Ok(())
+    }
+
+    /// Runs a shell command in the tree. What it needs mounted is mounted for it alone.
+    fn inside(&self, command: &str) -> Result<()> {
+        let script =
+            "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; exec chroot \"$1\" sh -euc \"$2\"";
+        call(
+            Command::new("unshare")
+                .args(["--mount", "sh", "-euc", script, "sh"])
+                .arg(&self.folder)
+                .arg(command),
+        )
+    }
+
+    /// Puts the library's own sources beside the example's, as its Kbuild wants them, and builds the module.
+    fn build(&self, root: &Path, kernel: Kernel) -> Result<PathBuf> {
+        let place = format!("build/module-{}", kernel.name());
+        let module = self.folder.join(&place);
+        if module.join("src").exists() {
+            fs::remove_dir_all(module.join("src"))?;
+        }
+        copy_tree(&self.example.join("src"), &module.join("src"))?;
+        fs::copy(self.example.join("Kbuild"), module.join("Kbuild"))?;
+        for name in ["core", "x86_64", "mock"] {
+            let source = root.join(format!("crates/tdx-seamldr-{name}/src"));
+            copy_tree(&source, &module.join(name).join("src"))?;
+        }
+        let sources = crate::embed_check::sources(&root.join("xtask/embed/Cargo.toml"))?;
+        let bitflags =
+            sources.get("bitflags").and_then(|main| main.parent()).context("no source of bitflags")?;
+        copy_tree(bitflags, &module.join("bitflags/src"))?;
+        self.inside(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
+        let module = module.join("tdx_host_rs.ko");
+        report_text(&module)?;
+        Ok(module)
+    }
+
+    fn test(&self, module: &Path, kernel: Kernel, race_seconds: u32) -> Result<()> {
+        let initramfs = self.folder.join("build/initramfs");
+        if initramfs.exists() {
+            fs::remove_dir_all(&initramfs)?;
+        }
+        for folder in ["bin", "images", "lib/firmware"] {
+            fs::create_dir_all(initramfs.join(folder))?;
+        }
+        fs::copy(module, initramfs.join("tdx_host_rs.ko"))?;
+        fs::copy(self.example.join("scenarios.sh"), initramfs.join("init"))?;
+        write_images(&initramfs.join("images"))?;
+        fs::copy(initramfs.join("images/1.5.05"), initramfs.join("lib/firmware/1.5.05"))?;
+        self.inside(
+            "cd /build/initramfs; cp /usr/bin/busybox bin; ln -s busybox bin/sh; chmod +x init; \
+             find . | cpio -o -H newc --quiet | gzip -1 > ../initrd.gz",
+        )?;
+
+        let limit = LIMIT + Duration::from_secs(race_seconds.into());
+        let mut machine = qemu::machine(CPUS);
+        machine
+            .args(["-m", "1024", "-kernel"])
+            .arg(self.folder.join(kernel.image()))
+            .arg("-initrd")
+            .arg(self.folder.join("build/initrd.gz"))
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 race_seconds={race_seconds}")]);
+        let (_, output) = qemu::run(&mut machine, limit)?;
+        // The first line has QEMU's own before it.
+        let output = output.split_once("figure kernel").map_or(output.as_str(), |(_, rest)| rest);
+        println!("figure kernel{output}");
+        judge(output)
+    }
+}
+
+/// Whether the scenarios came to their end, and each went well.
+fn judge(output: &str) -> Result<()> {
+    let scenarios: Vec<_> = output.lines().filter_map(|line| line.trim().strip_prefix("scenario ")).collect();
+    let failed = scenarios.iter().filter(|scenario| !scenario.ends_with(": ok")).count();
+    ensure!(output.lines().any(|line| line.trim() == "the end"), "the scenarios did not come to their end");
+    ensure!(!scenarios.is_empty() && failed == 0, "{failed} of {} scenarios failed", scenarios.len());
+    println!("{} of {} scenarios held", scenarios.len(), scenarios.len());
+    Ok(())
+}
+
+/// The images that the scenarios upload: Intel's, the same in the other format, and damaged ones.
+fn write_images(folder: &Path) -> Result<()> {
+    let images = released_images()?.context("the scenarios need Intel's images")?;
+    let released = |version: &str| {
+        let image = images.iter().find(|image| image.version == version);
+        image
+            .map(|image| image.bytes.as_bytes())
+            .with_context(|| format!("there is no image of version {version}"))
+    };
+    let new = released("1.5.16")?;
+    let parts = TdxImage::parse(new)?.parts();
+    let mut converted = vec![0; parts.file_len()?];
+    parts.write(ImageFormat::ImageV2, &mut converted)?;
+    let flipped = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        bytes
+    };
+    fs::write(folder.join("1.5.05"), released("1.5.05")?)?;
+    fs::write(folder.join("2.0.08"), released("2.0.08")?)?;
+    fs::write(folder.join("1.5.16"), new)?;
+    fs::write(folder.join("1.5.16.v2"), &converted)?;
+    fs::write(folder.join("flipped"), flipped(new))?;
+    fs::write(folder.join("flipped.v2"), flipped(&converted))?;
+    fs::write(folder.join("truncated"), new.get(..new.len() / 2).context("half of it")?)?;
+    Ok(())
+}
+
+/// Prints how much text each part of the module has.
+fn report_text(module: &Path) -> Result<()> {
+    let data = fs::read(module)?;
+    let file = object::File::parse(&*data)?;
+    let mut sizes = BTreeMap::<&str, u64>::new();
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+        *sizes.entry(part(symbol.name()?)).or_default() += symbol.size();
+    }
+    for (part, size) in sizes {
+        println!("figure text of {part}: {size}");
+    }
+    Ok(())
+}
+
+/// Which part of the module a function belongs to: the first crate that its name names, and the glue has the rest.
+fn part(symbol: &str) -> &'static str {
+    let crates = ["tdx_seamldr_core", "tdx_seamldr_x86_64", "tdx_seamldr_mock", "tdx_host_rs"];
+    let first = crates.into_iter().filter_map(|name| Some((symbol.find(name)?, name))).min();
+    match first {
+        Some((_, "tdx_seamldr_core")) => "the core",
+        Some((_, "tdx_seamldr_x86_64")) => "the x86_64 backend",
+        Some((_, "tdx_seamldr_mock")) => "the simulated platform",
+        _ => "the glue",
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if fs::read(&target).ok() != Some(fs::read(entry.path())?) {
+            // What has not changed need not be compiled again.
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn call(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
