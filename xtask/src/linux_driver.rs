@@ -192,7 +192,7 @@ impl Tree {
              find . | cpio -o -H newc --quiet | gzip -1 > ../initrd.gz",
         )?;
 
-        let limit = LIMIT + Duration::from_secs(race_seconds.into());
+        let limit = LIMIT.saturating_add(Duration::from_secs(race_seconds.into()));
         let mut machine = qemu::machine(CPUS);
         machine
             .args(["-m", "1024", "-kernel"])
@@ -233,8 +233,9 @@ fn write_images(folder: &Path) -> Result<()> {
     parts.write(ImageFormat::ImageV2, &mut converted)?;
     let flipped = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 4;
+        if let Some(byte) = bytes.get_mut(0x40000) {
+            *byte ^= 4;
+        }
         bytes
     };
     fs::write(folder.join("1.5.05"), released("1.5.05")?)?;
@@ -253,7 +254,8 @@ fn report_text(module: &Path) -> Result<()> {
     let file = object::File::parse(&*data)?;
     let mut sizes = BTreeMap::<&str, u64>::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-        *sizes.entry(part(symbol.name()?)).or_default() += symbol.size();
+        let size = sizes.entry(part(symbol.name()?)).or_default();
+        *size = size.saturating_add(symbol.size());
     }
     for (part, size) in sizes {
         println!("figure text of {part}: {size}");
@@ -294,4 +296,27 @@ fn call(command: &mut Command) -> Result<()> {
         bail!("{command:?} ended with {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_hold_only_if_all_do_and_the_end_is_reached() {
+        assert!(judge("scenario one: ok\r\nscenario two: ok\r\nthe end\r\n").is_ok());
+        assert!(judge("scenario one: ok\r\n").is_err());
+        assert!(
+            judge("scenario one: ok\nscenario two: FAILED; the log says so: ok or not\nthe end\n").is_err()
+        );
+        assert!(judge("the end\n").is_err());
+    }
+
+    #[test]
+    fn a_function_belongs_to_the_crate_that_its_name_begins_with() {
+        let run = "_RNvMs2_NtNtCs1_16tdx_seamldr_core6update3runINtB5_3CpuNtCs2_11tdx_host_rs7BackendE3run";
+        assert_eq!(part(run), "the core");
+        assert_eq!(part("_RNvNtCs2_11tdx_host_rs9embedding5start"), "the glue");
+        assert_eq!(part("tdx_stop_machine"), "the glue");
+    }
 }
