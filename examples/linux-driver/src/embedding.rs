@@ -301,7 +301,7 @@ impl Driver {
         });
         if !verdict.passed() {
             pr_err!(
-                "refused for {} reasons, {} unknown; nothing was shut down\n",
+                "refused, nothing was shut down (reasons: {}, not known: {})\n",
                 verdict.refusals,
                 verdict.unknowns
             );
