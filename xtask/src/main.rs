@@ -1,10 +1,12 @@
 //! `cargo xtask`: what is more than one line to do in this project, one file for each task.
 
 mod c_header;
+mod document;
 mod embed_check;
 mod hypervisor;
 mod instructions;
 mod linux_driver;
+mod nightly;
 mod outcomes;
 mod qemu;
 mod spec_map;
@@ -58,6 +60,12 @@ enum Task {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         race: u32,
     },
+    /// Run everything that takes too long for every change, and put the figures into docs/verification.md
+    Nightly {
+        /// Also try the driver for Linux, with the Debian root in this folder
+        #[arg(long, value_name = "FOLDER")]
+        linux_tree: Option<std::path::PathBuf>,
+    },
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
     Outcomes {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
@@ -100,6 +108,7 @@ fn main() -> anyhow::Result<()> {
         Task::LinuxDriver { step, folder, debug_kernel, race } => {
             linux_driver::run(step, &folder, debug_kernel, race)
         }
+        Task::Nightly { linux_tree } => nightly::run(linux_tree.as_deref()),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),

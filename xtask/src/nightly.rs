@@ -1,0 +1,66 @@
+//! `cargo xtask nightly`: what takes too long for every change, one command after the other.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+
+use crate::document;
+
+/// Commands of `cargo xtask`, cheap to dear.
+const COMMANDS: [&[&str]; 6] = [
+    &["public-api", "--check"],
+    &["versions"],
+    &["bench-report"],
+    &["coverage"],
+    &["fuzz", "--seconds", "600"],
+    &["mutants"],
+];
+
+/// The document with their tables, each in the place of the command's name.
+const DOCUMENT: &str = "docs/verification.md";
+
+pub(crate) fn run(linux_tree: Option<&Path>) -> Result<()> {
+    let linux_tree = linux_tree.map(|folder| folder.display().to_string());
+    let linux = linux_tree.as_deref().map(|folder| ["linux-driver", "test", folder]);
+    let commands = COMMANDS.into_iter().chain(linux.iter().map(<[&str; 3]>::as_slice));
+    let mut failed = Vec::new();
+    for command in commands {
+        let start = Instant::now();
+        println!("\n== {}", command.join(" "));
+        if let Err(error) = call(command) {
+            println!("{error:#}");
+            failed.push(command.join(" "));
+        }
+        println!("({} s)", start.elapsed().as_secs());
+    }
+    if !failed.is_empty() {
+        bail!("these failed: {}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// Runs one, shows what it prints, and puts its table into the document if that has a place for it.
+fn call(command: &[&str]) -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?).args(command).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().context("what it prints")?;
+    let mut table = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        if line.starts_with('|') {
+            table.push(line);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("it ended with {status}");
+    }
+    let name = command.first().context("a name")?;
+    if ["fuzz", "mutants", "coverage"].contains(name) {
+        document::fill(DOCUMENT, name, &table.join("\n"))?;
+    }
+    Ok(())
+}
