@@ -254,6 +254,10 @@ log() {
     complaints=$(dmesg | grep -v tdx_host_rs: |
         grep -E "BUG:|WARNING:|Oops|Call Trace|rcu.*stall|lockup|blocked for more|protection fault|page fault|deadlock" | head -n 3)
     [ -z "$complaints" ] || problem="$problem; $complaints"
+    if [ -e /proc/lockdep_stats ]; then
+        wants "debug_locks at the end" "$(sed -n 's/.*debug_locks: *//p' /proc/lockdep_stats)" 1
+        echo "figure kernel: watched by lockdep to the end"
+    fi
 }
 
 echo "figure kernel: $(uname -r)"

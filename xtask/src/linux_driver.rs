@@ -91,7 +91,7 @@ impl Tree {
             self.inside(
                 "cd /build; mkdir -p debug; KCONFIG_ALLCONFIG=/build/debug.config ./make.sh debug -s allnoconfig; \
                  grep -q CONFIG_PROVE_LOCKING=y debug/.config; grep -q CONFIG_RUST=y debug/.config; \
-                 exec ./make.sh debug -s -j$(nproc) bzImage modules_prepare",
+                 exec ./make.sh debug -s -j$(nproc) bzImage modules",
             )?;
         }
         Ok(())
