@@ -231,6 +231,9 @@ impl<'a> Script<'a> {
     }
 }
 
+/// Traps in a row that are not taken for an open session. More of them look exactly like one.
+const BELIEVED: u32 = 3;
+
 /// What the troubles of an input are, once they have been brought about.
 #[derive(Default)]
 struct Troubles {
@@ -238,6 +241,8 @@ struct Troubles {
     told: Vec<String>,
     /// There is something that is not as the firmware says: what an outcome says by that need not be so.
     lies: bool,
+    /// Traps that come by themselves.
+    traps: u32,
 }
 
 /// A word of status that says something about the module or the session: it would have to be true.
@@ -255,7 +260,12 @@ fn says_something(call: u64, status: u64) -> bool {
         TdxStatus::SYS_LP_INIT_NOT_DONE,
         TdxStatus::SYS_INVALID_HANDOFF,
     ];
-    !status.is_failure() || about_the_state.contains(&status.code()) || Trap::from_status(status).is_some()
+    // What only a module that is ready says to the call that asks whether it is.
+    let ready = call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
+    !status.is_failure()
+        || ready
+        || about_the_state.contains(&status.code())
+        || Trap::from_status(status).is_some()
 }
 
 impl Troubles {
@@ -279,8 +289,15 @@ impl Troubles {
             };
             platform.inject(fault);
             self.told.push(format!("{fault:x?}"));
-            if let Answer::Return { rax: status, .. } = answer {
-                self.lies |= rax == u64::MAX || says_something(rax, status);
+            match answer {
+                Answer::Return { rax: status, .. } => {
+                    self.lies |= rax == u64::MAX || says_something(rax, status);
+                }
+                Answer::Trap(_) => {
+                    self.traps = self.traps.saturating_add(fault.times);
+                    self.lies |= self.traps > BELIEVED;
+                }
+                Answer::Delay(_) => {}
             }
         };
         let is_seamldr = rax >> 63 == 1 && rax != u64::MAX;
@@ -405,7 +422,7 @@ impl Trial<'_> {
     }
 
     /// The update itself. `None`: refused before anything was shut down.
-    fn update(&self, file: &'static File, damaged: &PageBuf) -> Option<Outcome> {
+    fn update(&self, file: &'static File, damaged: &PageBuf, is_first: bool) -> Option<Outcome> {
         let script = self.script;
         let Ok(image) = TdxImage::parse_without_checksum(damaged.as_bytes()) else { return None };
         let mut options = Options::default();
@@ -447,7 +464,7 @@ impl Trial<'_> {
             }
         }
         let untroubled = self.troubles.told.is_empty() && script.order.iter().all(|byte| byte >> 7 == 0);
-        if script.asks_first && untroubled && matches!(script.version, Version::Negotiated) {
+        if is_first && script.asks_first && untroubled && matches!(script.version, Version::Negotiated) {
             assert!(
                 !file.fits || outcome.is_updated() || outcome.sensitive().is_some(),
                 "nothing was wrong, but {outcome}"
@@ -477,7 +494,7 @@ impl Trial<'_> {
             }
             NextStep::Finish => Update::finish(state, options, lps),
             NextStep::Load => Update::load(requests[0], state, lps),
-            NextStep::Retry | NextStep::RetryLater => return self.update(file, &file.bytes),
+            NextStep::Retry | NextStep::RetryLater => return self.update(file, &file.bytes, false),
             NextStep::Nothing | NextStep::Configure | NextStep::Reboot => return None,
         };
         let before = all_alive(&self.platform);
@@ -504,7 +521,7 @@ pub fn update_ops(input: &[u8]) {
     for numbers in &script.troubles {
         trial.troubles.add(&trial.platform, &mut damaged, *numbers);
     }
-    let Some(mut outcome) = trial.update(script.new, &damaged) else { return };
+    let Some(mut outcome) = trial.update(script.new, &damaged, true) else { return };
     for (after, file) in &script.after {
         if !matches!(after, After::FollowInTrouble) {
             repair(&trial.platform);
