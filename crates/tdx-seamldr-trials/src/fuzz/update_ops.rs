@@ -249,9 +249,7 @@ struct Troubles {
 fn says_something(call: u64, status: u64) -> bool {
     if call >> 63 == 1 {
         let known = SeamldrStatus(status);
-        return known.is_success()
-            || [SeamldrStatus::EBADCALL, SeamldrStatus::EBADHANDOFF].contains(&known)
-            || known.name().is_none();
+        return known.is_success() || known == SeamldrStatus::EBADCALL;
     }
     let status = TdxStatus(status);
     let about_the_state = [
@@ -291,7 +289,9 @@ impl Troubles {
             self.told.push(format!("{fault:x?}"));
             match answer {
                 Answer::Return { rax: status, .. } => {
-                    self.lies |= rax == u64::MAX || says_something(rax, status);
+                    let any = [SeamldrLeaf::Install as u64, TdxLeaf::SYS_TDMR_INIT.0.into()];
+                    let calls = if rax == u64::MAX { any.as_slice() } else { &[rax] };
+                    self.lies |= calls.iter().any(|call| says_something(*call, status));
                 }
                 Answer::Trap(_) => {
                     self.traps = self.traps.saturating_add(fault.times);
