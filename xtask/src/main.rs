@@ -3,6 +3,8 @@
 mod c_header;
 mod document;
 mod embed_check;
+mod fuzz;
+mod fuzz_seeds;
 mod hypervisor;
 mod instructions;
 mod linux_driver;
@@ -34,6 +36,17 @@ enum Task {
     },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
+    /// Build the fuzz targets and run each for some time
+    Fuzz {
+        /// Each for so long
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        seconds: u32,
+        /// This one only
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+    },
+    /// Write what fuzzing begins with to fuzz/corpus
+    FuzzSeeds,
     /// Build the example hypervisor and run it in QEMU
     Hypervisor {
         /// With so many CPUs
@@ -103,6 +116,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::CHeader { check } => c_header::run(check),
         Task::EmbedCheck => embed_check::run(),
+        Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
+        Task::FuzzSeeds => fuzz_seeds::run(),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
         Task::LinuxDriver { step, folder, debug_kernel, race } => {

@@ -1,5 +1,6 @@
 //! `tdx-seamldr convert` and `tdx-seamldr pack`: writing images.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -61,33 +62,52 @@ pub(crate) struct PackArguments {
     pub(crate) json: bool,
 }
 
-pub(crate) fn convert(arguments: &ConvertArguments) -> Result<(), Error> {
+pub(crate) fn convert(
+    arguments: &ConvertArguments,
+    out: &mut dyn Write,
+    complaints: &mut dyn Write,
+) -> Result<(), Error> {
     let bytes = file::read(&arguments.file)?;
     let parts = file::parse(&arguments.file, &bytes)?.parts();
-    write(parts, arguments.to.into(), &arguments.output, arguments.json)
+    write(parts, arguments.to.into(), &arguments.output, arguments.json, out, complaints)
 }
 
-pub(crate) fn pack(arguments: &PackArguments) -> Result<(), Error> {
+pub(crate) fn pack(
+    arguments: &PackArguments,
+    out: &mut dyn Write,
+    complaints: &mut dyn Write,
+) -> Result<(), Error> {
     let (module, sigstruct) = (file::read(&arguments.module)?, file::read(&arguments.sigstruct)?);
     let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: module.as_bytes() };
-    write(parts, arguments.format.into(), &arguments.output, arguments.json)
+    write(parts, arguments.format.into(), &arguments.output, arguments.json, out, complaints)
 }
 
-fn write(parts: ImageParts<'_>, format: ImageFormat, path: &Path, json: bool) -> Result<(), Error> {
+fn write(
+    parts: ImageParts<'_>,
+    format: ImageFormat,
+    path: &Path,
+    json: bool,
+    out: &mut dyn Write,
+    complaints: &mut dyn Write,
+) -> Result<(), Error> {
     let mut bytes = vec![0; parts.file_len()?];
     parts.write(format, &mut bytes)?;
     file::write(path, &bytes)?;
     let image = TdxImage::parse(&bytes).map_err(|source| Error::Image { path: path.to_owned(), source })?;
     if !tdx_seamldr_verify::verify(&image).image_hash_matches {
-        eprintln!("tdx-seamldr: warning: this is not the module that the SIGSTRUCT was made for: its hash is another one");
+        // A warning that cannot be written is no reason to fail.
+        let _ = writeln!(complaints, "tdx-seamldr: warning: this is not the module that the SIGSTRUCT was made for: its hash is another one");
     }
     if json {
-        file::print_json(&serde_json::json!({
-            "file": path,
-            "format": format.name(),
-            "length": bytes.len(),
-        }))
+        file::print_json(
+            out,
+            &serde_json::json!({
+                "file": path,
+                "format": format.name(),
+                "length": bytes.len(),
+            }),
+        )
     } else {
-        file::print(&format!("{}: {format}, {} bytes", path.display(), bytes.len()))
+        file::print(out, &format!("{}: {format}, {} bytes", path.display(), bytes.len()))
     }
 }

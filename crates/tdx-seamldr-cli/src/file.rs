@@ -55,11 +55,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Prints a value as JSON.
-pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
-    print(&serde_json::to_string_pretty(value)?)
+pub(crate) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Error> {
+    print(out, &serde_json::to_string_pretty(value)?)
 }
 
 /// Prints lines. A reader that has gone away is an error, not a panic.
-pub(crate) fn print(text: &str) -> Result<(), Error> {
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+pub(crate) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+    Ok(writeln!(out, "{text}")?)
 }

@@ -1,6 +1,7 @@
 //! `tdx-seamldr inspect`: what is in an image, damaged or not.
 
 use std::fmt::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -44,15 +45,15 @@ struct Inspection {
     image_hash: &'static str,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
+pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
     let bytes = file::read(&arguments.file)?;
     let image = TdxImage::parse_without_checksum(bytes.as_bytes())
         .map_err(|source| Error::Image { path: arguments.file.clone(), source })?;
     let inspection = Inspection::of(&image);
     if arguments.json {
-        file::print_json(&inspection)
+        file::print_json(out, &inspection)
     } else {
-        file::print(inspection.table().trim_end())
+        file::print(out, inspection.table().trim_end())
     }
 }
 

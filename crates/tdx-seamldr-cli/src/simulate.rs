@@ -1,6 +1,7 @@
 //! `tdx-seamldr simulate`: a whole update on the simulated platform.
 
-use std::io::IsTerminal;
+use std::cell::RefCell;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ struct Report {
     trace: Vec<String>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
+pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
     let (from, to) = match (&arguments.from, &arguments.to) {
         (Some(from), Some(to)) => (file::read(from)?, file::read(to)?),
         _ => (
@@ -120,7 +121,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
         ),
     };
     let from_path = arguments.from.as_deref().unwrap_or(Path::new("the image to boot from"));
-    let simulation = Simulation::boot(arguments, &file::parse(from_path, &from)?)?;
+    let simulation = Simulation::boot(arguments, &file::parse(from_path, &from)?, out)?;
     simulation.say(&simulation.introduction())?;
     let report = match TdxImage::parse(to.as_bytes()) {
         Ok(image) => simulation.update(&image)?,
@@ -129,10 +130,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
             simulation.refused(None, vec![reason])?
         }
     };
+    let out = simulation.out.into_inner();
     if arguments.json {
-        file::print_json(&report)?;
+        file::print_json(out, &report)?;
     } else {
-        file::print(&report.conclusion())?;
+        file::print(out, &report.conclusion())?;
     }
     if report.outcome == "updated" {
         Ok(())
@@ -148,12 +150,13 @@ struct Simulation<'a> {
     signer: Sha384Digest,
     fms: u32,
     from: Module,
+    out: RefCell<&'a mut dyn Write>,
 }
 
 impl<'a> Simulation<'a> {
     /// Boots a platform that fits the image: its processors are in the image's list, its P-SEAMLDR is of the image's line
     /// and trusts Intel, or the test key if that one signed the image.
-    fn boot(arguments: &'a Arguments, from: &TdxImage<'_>) -> Result<Self, Error> {
+    fn boot(arguments: &'a Arguments, from: &TdxImage<'_>, out: &'a mut dyn Write) -> Result<Self, Error> {
         let sigstruct = from.sigstruct();
         let signer = match verify(from).signer {
             Signer::Unknown(TEST_SIGNER) => TEST_SIGNER,
@@ -169,7 +172,7 @@ impl<'a> Simulation<'a> {
             platform.create_td()?;
         }
         let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
-        Ok(Self { arguments, platform, signer, fms, from: Module::of(sigstruct) })
+        Ok(Self { arguments, platform, signer, fms, from: Module::of(sigstruct), out: RefCell::new(out) })
     }
 
     fn introduction(&self) -> String {
@@ -194,7 +197,7 @@ impl<'a> Simulation<'a> {
         if self.arguments.json {
             Ok(())
         } else {
-            file::print(text)
+            file::print(*self.out.borrow_mut(), text)
         }
     }
 
@@ -249,7 +252,8 @@ impl<'a> Simulation<'a> {
             return run_on_threads(&self.platform, update);
         }
         std::thread::scope(|threads| {
-            let update_thread = threads.spawn(|| run_on_threads(&self.platform, update));
+            let platform = &self.platform;
+            let update_thread = threads.spawn(|| run_on_threads(platform, update));
             let bar = ProgressBar::new(self.arguments.lps.into());
             if let Ok(style) = ProgressStyle::with_template("{msg:<10} {bar:40} {pos}/{len} LPs") {
                 bar.set_style(style);

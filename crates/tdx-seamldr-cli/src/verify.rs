@@ -1,5 +1,6 @@
 //! `tdx-seamldr verify`: did Intel sign exactly this?
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -47,7 +48,7 @@ fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
     Ok(digest)
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
+pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
     let bytes = file::read(&arguments.file)?;
     let image = file::parse(&arguments.file, &bytes)?;
     let verification = tdx_seamldr_verify::verify(&image);
@@ -63,9 +64,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Error> {
         checksum: checksum_word(image.checksum()),
     };
     if arguments.json {
-        file::print_json(&report)?;
+        file::print_json(out, &report)?;
     } else {
-        file::print(&report.lines())?;
+        file::print(out, &report.lines())?;
     }
     if report.verified {
         Ok(())

@@ -203,3 +203,20 @@ fn one_group_can_be_replayed() {
     let none = replay_folder(&recordings("p-seamldr"), Some("nothing"), |_| {}).unwrap_err();
     assert!(none.to_string().contains("the group nothing"), "{none}");
 }
+
+#[test]
+fn a_write_that_is_longer_than_a_page_is_no_recording() {
+    let folder = recordings("p-seamldr");
+    let text = std::fs::read_to_string(folder.join("info.jsonl")).unwrap();
+    let mut tried = 0;
+    for line in text.lines() {
+        let mut recording: Value = serde_json::from_str(line).unwrap();
+        let mut steps = recording["steps"].as_array_mut().into_iter().flatten();
+        let Some(len) = steps.find_map(|step| step.pointer_mut("/expect/writes/0/len")) else { continue };
+        *len = Value::from(u64::MAX);
+        let refused = replay_line(&recording.to_string(), &folder).unwrap_err().to_string();
+        assert!(refused.contains("18446744073709551615") && refused.contains("4096"), "{refused}");
+        tried += 1;
+    }
+    assert!(tried > 0);
+}

@@ -9,7 +9,7 @@ use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32};
 
-use super::world::{boot, old_image};
+use tdx_seamldr_trials::world::{boot, old_image};
 
 /// Something that is done to a platform.
 type Change = Box<dyn Fn(&SimPlatform)>;
@@ -31,7 +31,7 @@ fn v2(image: TestImage) -> TestImage {
 
 /// A newer module as a file for Linux.
 pub(crate) fn newer() -> TestImage {
-    v2(super::world::new_image())
+    v2(tdx_seamldr_trials::world::new_image())
 }
 
 /// The file of the newer module, with bytes changed.
@@ -120,7 +120,7 @@ pub(crate) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case>
         "hv-old0-new1-min1" => (old, with_versions(newer(), 1, 1).build(), nothing()),
         "bad-magic" => (old, changed(|file| xor(file, 4, 1)), nothing()),
         "bad-version" => (old, changed(|file| xor(file, 1, 1)), nothing()),
-        "v1-file" => (old, super::world::new_image().build(), nothing()),
+        "v1-file" => (old, tdx_seamldr_trials::world::new_image().build(), nothing()),
         "too-long" => (old, changed(|file| file.resize(file.len().saturating_add(PAGE_SIZE), 0)), nothing()),
         "too-short" => (old, changed(|file| file.truncate(file.len().saturating_sub(1))), nothing()),
         "header-only-part" => (old, changed(|file| file.truncate(2000)), nothing()),

@@ -11,7 +11,7 @@ use tdx_seamldr_mock::{SimPlatform, TestImage};
 
 use super::case::{newer, scenario, Case};
 use super::linux;
-use super::world::{all_alive, old_image, update, wrong_claim, Ours};
+use tdx_seamldr_trials::world::{all_alive, old_image, update, wrong_claim, Ours};
 
 /// What is done, the scenario that it is, and the LPs that take part and that the platform has.
 const SCENARIOS: [(&str, &str, u32, u32); 13] = [

@@ -7,7 +7,6 @@ mod recorded;
 #[cfg(test)]
 mod schedules;
 mod sweep;
-mod world;
 
 use anyhow::{Context, Result};
 

@@ -12,7 +12,7 @@ use tdx_seamldr_mock::SimPlatform;
 
 use super::case::{newer, repair, scenario};
 use super::linux;
-use super::world::{all_alive, go_on, update, wrong_claim, Ours};
+use tdx_seamldr_trials::world::{all_alive, go_on, update, wrong_claim, Ours};
 
 /// The fate of the TDs, in the words of the recordings.
 fn fate(platform: &SimPlatform) -> &'static str {

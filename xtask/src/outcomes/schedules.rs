@@ -10,7 +10,9 @@ use tdx_seamldr_core::{CurrentVmcs, Lock, Seamldr};
 use tdx_seamldr_mock::SimPlatform;
 
 use super::sweep::{troubles, Trouble};
-use super::world::{all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours};
+use tdx_seamldr_trials::world::{
+    all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours,
+};
 
 /// A lock whose holder shuttle may take the processor from.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use tdx_seamldr_core::Trap;
 use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
 
 use super::linux;
-use super::world::{
+use tdx_seamldr_trials::world::{
     all_alive, boot, go_on, new_image, old_image, update, wrong_claim, wrong_image, Absent, Ours,
 };
 

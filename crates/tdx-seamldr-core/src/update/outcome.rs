@@ -351,7 +351,8 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
     if kind == Kind::Update && !reached.has(Milestones::SHUT_DOWN) {
         // A module that has answered once is there, whatever stands in the way of asking it again.
         let answered = matches!(first, Some(FailureCause::Tdx(..)));
-        return before_shutdown(if answered { first } else { last }, reached);
+        let gave_up = last == Some(FailureCause::GaveUp);
+        return before_shutdown(if answered || gave_up { first } else { last }, reached);
     }
     if kind == Kind::Load && stage == Stage::Done {
         return (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
@@ -373,6 +374,10 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
             Found::Nothing => RunningModule::Nothing,
         }
     };
+    if kind == Kind::Finish && Found::of(reached) == Found::ShutDown {
+        // There is nothing to finish: no module has come in its place.
+        return (held, there, NextStep::InstallAgain);
+    }
     match (stage, last) {
         // P-SEAMLDR itself cannot be called.
         (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid))) => {
@@ -565,6 +570,32 @@ mod tests {
         assert_eq!(after(Stage::RunUpdate, denied, installed).0, TdFate::Unknown);
         let busy = refused(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY);
         assert_eq!(after(Stage::RunUpdate, busy, installed).0, TdFate::Held);
+    }
+
+    #[test]
+    fn giving_up_does_not_hide_that_no_module_answers() {
+        let silence = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_RD), Trap::VmFailInvalid);
+        let given_up =
+            Situation { first: Some(silence), ..situation(Stage::Shutdown, FailureCause::GaveUp, 0) };
+        let unknown = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+        assert_eq!(consequences(&given_up), unknown);
+        let broken = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_RD), Trap::UndefinedOpcode);
+        let untouched = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
+        assert_eq!(consequences(&Situation { first: Some(broken), ..given_up }), untouched);
+    }
+
+    #[test]
+    fn a_module_that_was_shut_down_cannot_be_finished() {
+        let refused = refused(TdxLeaf::SYS_INIT, TdxStatus::SYS_SHUTDOWN);
+        for last in [refused, FailureCause::GaveUp] {
+            let finish = Situation {
+                kind: Kind::Finish,
+                is_handoff_pending: true,
+                ..situation(Stage::CpuInit, last, Found::ShutDown.milestone())
+            };
+            let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
+            assert_eq!(consequences(&finish), held, "{last}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
 use tdx_seamldr_core::image::ImageError;
 use tdx_seamldr_core::preflight::Facts;
-use tdx_seamldr_core::{BuildError, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience};
+use tdx_seamldr_core::{
+    BuildError, Crypto, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience,
+};
 use tdx_seamldr_core::{
     PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock,
 };
@@ -66,7 +68,18 @@ pub struct Builder {
     host_page_size: usize,
     patience: u32,
     yielding: fn(),
+    crypto: Provider,
     offline: BTreeSet<u32>,
+}
+
+/// Whoever hashes and verifies for the firmware.
+#[derive(Clone, Copy)]
+struct Provider(&'static (dyn Crypto + Sync));
+
+impl core::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Provider").finish_non_exhaustive()
+    }
 }
 
 impl Builder {
@@ -143,6 +156,13 @@ impl Builder {
         self
     }
 
+    /// Firmware hashes and verifies with this; otherwise with [`RustCrypto`]. For tests that do the same many times, and remember.
+    #[must_use]
+    pub const fn crypto(mut self, crypto: &'static (dyn Crypto + Sync)) -> Self {
+        self.crypto = Provider(crypto);
+        self
+    }
+
     /// This LP is there when firmware counts, and takes part in booting, but goes offline then.
     #[must_use]
     pub fn offline(mut self, lp: u32) -> Self {
@@ -161,6 +181,7 @@ impl Builder {
             num_lps: self.lps,
             patience: self.patience,
             yielding: self.yielding,
+            crypto: self.crypto,
             offline: self.offline,
             inner: Mutex::new(Inner {
                 model: model::Platform::new(config, self.seamdb, seam_memory()?),
@@ -202,6 +223,7 @@ pub struct SimPlatform {
     num_lps: u32,
     patience: u32,
     yielding: fn(),
+    crypto: Provider,
     offline: BTreeSet<u32>,
     inner: Mutex<Inner>,
     memory: HostMemory,
@@ -263,6 +285,7 @@ impl SimPlatform {
             host_page_size: 4096,
             patience: 100_000_000,
             yielding: std::thread::yield_now,
+            crypto: Provider(&RustCrypto),
             offline: BTreeSet::new(),
         }
     }
@@ -333,6 +356,12 @@ impl SimPlatform {
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.inner().trace.clone()
+    }
+
+    /// How many calls there were since then.
+    #[must_use]
+    pub fn num_calls(&self) -> usize {
+        self.inner().trace.len()
     }
 
     /// Forgets the calls so far.
@@ -525,7 +554,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
                     (platform.yielding)();
                     inner = self.wait_for_calls(until);
                 }
-                inner.model.leave(entered, regs, &platform.memory, &RustCrypto)
+                inner.model.leave(entered, regs, &platform.memory, platform.crypto.0)
             }
         };
         inner.trace.push(TraceEntry { lp: self.lp, input, output: result.map(|()| *regs) });

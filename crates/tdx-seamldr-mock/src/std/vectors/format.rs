@@ -302,8 +302,17 @@ pub(crate) struct Expect {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Write {
     pub(crate) pa: Number,
+    #[serde(deserialize_with = "in_a_page")]
     pub(crate) len: usize,
     pub(crate) hex: Bytes,
+}
+
+/// The length of a write, which firmware makes page by page.
+fn in_a_page<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let len = u64::deserialize(deserializer)?;
+    let in_a_page = usize::try_from(len).ok().filter(|len| *len <= 4096);
+    in_a_page
+        .ok_or_else(|| D::Error::invalid_value(Unexpected::Unsigned(len), &"a length of up to 4096 bytes"))
 }
 
 /// What the world outside of firmware does.

@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxFeatures0};
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
 use tdx_seamldr_core::update::{Cpu, NextStep, Options, Outcome, Progress, RunningModule, TdFate, Update};
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
+use tdx_seamldr_core::{BuildError, Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
 use tdx_seamldr_mock::model::{ModuleBuild, ModuleState};
-use tdx_seamldr_mock::{Builder, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
 
@@ -14,17 +14,23 @@ use zerocopy::FromZeros;
 const TDS: usize = 3;
 
 /// The module that runs before: 1.5.01, with room for 16 pages of handoff data.
-pub(crate) fn old_image() -> TestImage {
+#[must_use]
+pub fn old_image() -> TestImage {
     TestImage { num_handoff_pages: 15, module_build: Some(ModuleBuild::V1_5_01), ..TestImage::default() }
 }
 
 /// The module that is to run.
-pub(crate) fn new_image() -> TestImage {
+#[must_use]
+pub fn new_image() -> TestImage {
     TestImage { svn_minor: 6, ..old_image() }
 }
 
 /// Boots with this image and starts the TDs.
-pub(crate) fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
+///
+/// # Errors
+///
+/// It is no image, or the platform does not come up.
+pub fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
     let platform = builder.patience(1000).boot(&TdxImage::parse(image.as_bytes())?)?;
     for _ in 0..TDS {
         platform.create_td()?;
@@ -34,44 +40,108 @@ pub(crate) fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
 }
 
 /// Whether every TD finds its memory as it was, and its measurement.
-pub(crate) fn all_alive(platform: &SimPlatform) -> bool {
+#[must_use]
+pub fn all_alive(platform: &SimPlatform) -> bool {
     let truth = platform.truth();
     truth.tds_alive == truth.tds
 }
 
 /// An LP that makes no more calls after so many.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Absent {
-    pub(crate) lp: u32,
-    pub(crate) after: usize,
+pub struct Absent {
+    /// Which.
+    pub lp: u32,
+    /// Calls that it makes before.
+    pub after: usize,
+}
+
+/// In what order LPs step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Schedule<'a> {
+    /// A step for each byte, by the LP of that number modulo their count. With bit 7 set the LP gives up after that step if it
+    /// waits for others. After that all LPs step in turn; if none can go on, one gives up.
+    pub order: &'a [u8],
+    /// LPs that stay away.
+    pub absent: &'a [Absent],
+}
+
+/// The most steps in which one LP does something: 16 rounds of 5 stages.
+const MAX_WORK: u32 = 16 * 5;
+
+/// One LP that steps.
+struct Stepping<'a> {
+    lp: u32,
+    cpu: Cpu<'a, SimLp<'a>, SpinLock, SimLp<'a>>,
+    calls: usize,
+    worked: u32,
+}
+
+impl Stepping<'_> {
+    fn is_away(&self, absent: &[Absent]) -> bool {
+        absent.iter().any(|absent| absent.lp == self.lp && self.calls >= absent.after)
+    }
+
+    fn step(&mut self, platform: &SimPlatform) -> Progress {
+        let before = platform.num_calls();
+        let progress = self.cpu.step();
+        self.calls = self.calls.saturating_add(platform.num_calls().saturating_sub(before));
+        self.worked = self.worked.saturating_add(u32::from(progress == Progress::Worked));
+        progress
+    }
 }
 
 /// Lets all LPs step in turn; if none can go on, one gives up. `None`: they never come to an end.
-pub(crate) fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<Absent>) -> Option<Outcome> {
+#[must_use]
+pub fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<Absent>) -> Option<Outcome> {
+    drive_in_order(platform, update, &Schedule { order: &[], absent: absent.as_slice() })
+}
+
+/// Lets LPs step in this order. `None`: they never come to an end.
+#[must_use]
+pub fn drive_in_order(
+    platform: &SimPlatform,
+    update: &Update<'_>,
+    schedule: &Schedule<'_>,
+) -> Option<Outcome> {
     let lock = SpinLock::new();
-    let before = platform.trace().len();
-    let calls_of = |lp: u32| platform.trace().iter().skip(before).filter(|entry| entry.lp == lp).count();
-    let is_away = |lp: u32| absent.is_some_and(|absent| absent.lp == lp && calls_of(lp) >= absent.after);
-    let lps: Vec<_> = platform.online().map(|lp| (lp, platform.lp(lp))).collect();
-    let mut cpus: Vec<_> = lps
+    let hosts: Vec<_> = platform.online().map(|lp| (lp, platform.lp(lp))).collect();
+    let mut lps: Vec<_> = hosts
         .iter()
         .filter_map(|(lp, host)| {
-            Some((*lp, Cpu::new(update, Seamldr::new(host, &lock, CurrentVmcs::Preserved).ok()?, host)))
+            let cpu = Cpu::new(update, Seamldr::new(host, &lock, CurrentVmcs::Preserved).ok()?, host);
+            Some(Stepping { lp: *lp, cpu, calls: 0, worked: 0 })
         })
         .collect();
+    for byte in schedule.order {
+        let Some(index) = usize::from(byte & 0x7f).checked_rem(lps.len()) else { break };
+        let Some(lp) = lps.get_mut(index).filter(|lp| !lp.is_away(schedule.absent)) else { continue };
+        match lp.step(platform) {
+            Progress::Waiting if byte >> 7 != 0 => lp.cpu.abandon(),
+            Progress::Finished => {
+                lps.remove(index);
+                if lps.is_empty() {
+                    return Some(update.outcome());
+                }
+            }
+            Progress::Waiting | Progress::Worked => {}
+        }
+    }
     for _ in 0..100_000 {
         let mut stuck = true;
-        cpus.retain_mut(|(lp, cpu)| {
-            if is_away(*lp) {
+        lps.retain_mut(|lp| {
+            if lp.is_away(schedule.absent) {
                 return true;
             }
-            let progress = cpu.step();
+            let progress = lp.step(platform);
             stuck &= progress == Progress::Waiting;
             progress != Progress::Finished
         });
-        match cpus.iter().find(|(lp, _)| !is_away(*lp)) {
+        if lps.iter().any(|lp| lp.worked > MAX_WORK) {
+            return None;
+        }
+        match lps.iter().find(|lp| !lp.is_away(schedule.absent)) {
             None => return Some(update.outcome()),
-            Some((_, cpu)) if stuck => cpu.abandon(),
+            Some(lp) if stuck => lp.cpu.abandon(),
             Some(_) => {}
         }
     }
@@ -79,7 +149,8 @@ pub(crate) fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<
 }
 
 /// Whether the TDs live on under another module than the outcome says.
-pub(crate) fn wrong_image(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
+#[must_use]
+pub fn wrong_image(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let named = if outcome.image == 0 { new_image() } else { old_image() }.svn_minor;
     let found = platform.truth().svn.minor;
     (outcome.tds_live_on() && found != named)
@@ -88,7 +159,7 @@ pub(crate) fn wrong_image(platform: &SimPlatform, outcome: &Outcome) -> Option<S
 
 /// What an update of this library came to.
 #[derive(Clone, Debug)]
-pub(crate) enum Ours {
+pub enum Ours {
     /// Refused before anything was shut down.
     Refused(String),
     /// It ran.
@@ -98,7 +169,11 @@ pub(crate) enum Ours {
 }
 
 /// What the embedder does with an image file: checks, and an update with the module that runs as the one to fall back on.
-pub(crate) fn update(
+///
+/// # Errors
+///
+/// An image that passed the checks, or the one to fall back on, cannot be installed at all.
+pub fn update(
     platform: &SimPlatform,
     file: &PageBuf,
     old: &PageBuf,
@@ -109,7 +184,11 @@ pub(crate) fn update(
 }
 
 /// The same, with LPs that `drive` takes through the update; it says how that ended, if it did.
-pub(crate) fn update_by(
+///
+/// # Errors
+///
+/// As [`update`].
+pub fn update_by(
     platform: &SimPlatform,
     file: &PageBuf,
     old: &PageBuf,
@@ -120,6 +199,46 @@ pub(crate) fn update_by(
         Ok(image) => image,
         Err(error) => return Ok(Ours::Refused(error.to_string())),
     };
+    let options = match examine(platform, &image, policy, &RustCrypto) {
+        Ok(options) => options,
+        Err(reason) => return Ok(Ours::Refused(reason)),
+    };
+    let lp = platform.lp(platform.online().next().unwrap_or(0));
+    let mut params = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
+    let images = [image, TdxImage::parse(old.as_bytes())?];
+    let requests = requests(&mut params, &images, Scenario::Update, &lp)?;
+    let Some((request, fallbacks)) = requests.split_first() else { return Ok(Ours::Hang) };
+    let lps = u32::try_from(platform.online().count())?;
+    let update = Update::new(*request, platform.module_state(), options, lps)?.with_fallbacks(fallbacks)?;
+    Ok(drive(&update).map_or(Ours::Hang, Ours::Ran))
+}
+
+/// A request for each image, in pages of `params`.
+///
+/// # Errors
+///
+/// An image cannot be handed to P-SEAMLDR.
+pub fn requests<'a>(
+    params: &'a mut [PageBuf],
+    images: &[TdxImage<'a>],
+    scenario: Scenario,
+    lp: &SimLp<'_>,
+) -> Result<Vec<InstallRequest<'a>>, BuildError> {
+    let pairs = params.iter_mut().zip(images);
+    pairs.map(|(page, image)| InstallRequest::build(page.as_params(), image, scenario, lp)).collect()
+}
+
+/// What the embedder asks before an update: the options that it is to have.
+///
+/// # Errors
+///
+/// All reasons against it.
+pub fn examine(
+    platform: &SimPlatform,
+    image: &TdxImage<'_>,
+    policy: Policy,
+    crypto: &dyn Crypto,
+) -> Result<Options, String> {
     let mut buffers = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
     let (lp, lock) = (platform.lp(platform.online().next().unwrap_or(0)), SpinLock::new());
     let current_vmcs = platform.with_model(|model| {
@@ -129,40 +248,30 @@ pub(crate) fn update_by(
             CurrentVmcs::Preserved
         }
     });
-    let seamldr = match Seamldr::new(&lp, &lock, current_vmcs) {
-        Ok(seamldr) => seamldr,
-        Err(error) => return Ok(Ours::Refused(error.to_string())),
-    };
-    let mut facts = match Facts::gather(&seamldr, &lp, &mut buffers.0, &mut buffers.1, &TEST_SIGNER) {
-        Ok(facts) => facts,
-        Err(error) => return Ok(Ours::Refused(error.to_string())),
-    };
+    let seamldr = Seamldr::new(&lp, &lock, current_vmcs).map_err(|error| error.to_string())?;
+    let mut facts = Facts::gather(&seamldr, &lp, &mut buffers.0, &mut buffers.1, &TEST_SIGNER)
+        .map_err(|error| error.to_string())?;
     platform.complete(&mut facts);
     let mut reasons = Vec::new();
-    let verdict =
-        preflight(&image, &facts, &RustCrypto, policy, &mut |finding| reasons.push(finding.to_string()));
+    let verdict = preflight(image, &facts, crypto, policy, &mut |finding| reasons.push(finding.to_string()));
     if !verdict.passed() {
-        return Ok(Ours::Refused(reasons.join("; ")));
+        return Err(reasons.join("; "));
     }
-    let options = Options {
+    Ok(Options {
         handoff_version: facts.handoff.and_then(|running| running.negotiate(image.sigstruct())),
         avoid_compat_sensitive: facts
             .features0
             .is_some_and(|features| features.contains(TdxFeatures0::UPDATE_COMPATIBILITY)),
         ..Options::default()
-    };
-    let mut params = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
-    let [params, fallback_params] = &mut params;
-    let request = InstallRequest::build(params.as_params(), &image, Scenario::Update, &lp)?;
-    let old = TdxImage::parse(old.as_bytes())?;
-    let fallbacks = [InstallRequest::build(fallback_params.as_params(), &old, Scenario::Update, &lp)?];
-    let update =
-        Update::new(request, platform.module_state(), options, facts.num_lps)?.with_fallbacks(&fallbacks)?;
-    Ok(drive(&update).map_or(Ours::Hang, Ours::Ran))
+    })
 }
 
 /// Does what the outcome says, now that whatever was wrong is over, with an image that is good. Says how that ended.
-pub(crate) fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -> Result<Outcome> {
+///
+/// # Errors
+///
+/// It is no image, or the update that goes on does not end.
+pub fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -> Result<Outcome> {
     let mut outcome = *outcome;
     for _ in 0..3 {
         let (state, lps) = (platform.module_state(), u32::try_from(platform.online().count())?);
@@ -185,7 +294,8 @@ pub(crate) fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -
 }
 
 /// In what the outcome contradicts the platform, if it does.
-pub(crate) fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
+#[must_use]
+pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let truth = platform.truth();
     let alive = truth.tds_alive == truth.tds;
     let fate = match outcome.tds {

@@ -1,0 +1,53 @@
+//! What the fuzz targets do, as functions from bytes: a target calls one of them, and a panic is a finding.
+//!
+//! They are part of a library so that the ordinary tests run them, too: over all seeds, and over every input that was a finding
+//! once.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::missing_panics_doc, // a panic is what they are for
+)]
+
+mod command;
+mod image;
+mod memo;
+mod numbers;
+mod params;
+pub mod seeds;
+mod sigstruct;
+mod status;
+mod update_ops;
+mod vector;
+
+pub use command::cli_json;
+pub use image::image;
+pub use memo::Memo;
+pub use params::params_roundtrip;
+pub use sigstruct::sigstruct;
+pub use status::status;
+pub use update_ops::update_ops;
+pub use vector::vector;
+
+/// One target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, which is that of its program and of the folder with its corpus.
+    pub name: &'static str,
+    /// What it does with an input.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: [Target; 7] = [
+    Target { name: "image", run: image },
+    Target { name: "params_roundtrip", run: params_roundtrip },
+    Target { name: "sigstruct", run: sigstruct },
+    Target { name: "status", run: status },
+    Target { name: "vector", run: vector },
+    Target { name: "update_ops", run: update_ops },
+    Target { name: "cli_json", run: cli_json },
+];

@@ -1,0 +1,268 @@
+//! What fuzzing begins with: small valid inputs of every kind, pieces of the recordings, and input that is empty or cut off.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus, TdxStatus};
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_mock::{ReleasedImage, TestImage};
+use zerocopy::IntoBytes;
+
+use super::update_ops::{CALLS, HEAD, NEW, TROUBLE};
+use crate::world::new_image;
+
+/// A first input.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// Of which target.
+    pub target: &'static str,
+    /// Its file's name.
+    pub name: String,
+    /// The input.
+    pub bytes: Vec<u8>,
+}
+
+/// Bytes of a recording's line, with what it names in it, that is not too long to be changed usefully.
+const LONGEST_LINE: usize = 24 << 10;
+
+/// All first inputs: of this project's own, of the recordings below this folder, and of released images.
+///
+/// # Errors
+///
+/// A recording cannot be read.
+pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>> {
+    let mut seeds = Seeds(Vec::new());
+    for target in super::TARGETS {
+        seeds.add(target.name, "empty", &[]);
+        seeds.add(target.name, "zero", &[0]);
+        seeds.add(target.name, "ones", &[0xff; 64]);
+    }
+    seeds.images();
+    seeds.sigstructs(released);
+    seeds.params();
+    seeds.status();
+    seeds.scripts();
+    seeds.updates();
+    for folder in ["p-seamldr", "tdx-module"] {
+        seeds.recorded(&recordings.join(folder))?;
+    }
+    Ok(seeds.0)
+}
+
+/// TDH.SYS.SHUTDOWN among the leaves that a script of `vector` can name.
+const SHUTDOWN: u8 = 14;
+
+struct Seeds(Vec<Seed>);
+
+impl Seeds {
+    fn add(&mut self, target: &'static str, name: impl Into<String>, bytes: &[u8]) {
+        self.0.push(Seed { target, name: name.into(), bytes: bytes.to_vec() });
+    }
+
+    /// A file, and beginnings of it.
+    fn image(&mut self, name: &str, file: &[u8]) {
+        for target in ["image", "cli_json"] {
+            self.add(target, name, file);
+        }
+    }
+
+    fn images(&mut self) {
+        for format in ImageFormat::ALL {
+            let small = TestImage { format, pages: 3, ..new_image() };
+            let file = small.build();
+            let file = file.as_bytes();
+            self.image(&format!("small-{format}"), file);
+            for len in [1, 4, 20, 2000, 4096, 4097, 6144, 8192, 8193, file.len() - 1] {
+                self.image(&format!("{format}-cut-to-{len}"), &file[..len]);
+            }
+            self.image(&format!("{format}-and-a-byte"), &[file, &[0]].concat());
+            for (sigstruct_pages, module_pages) in [(1, 1), (1, 2), (4, 1)] {
+                let (sigstruct, module) = (vec![0; sigstruct_pages << 12], vec![0; module_pages << 12]);
+                let parts = ImageParts { sigstruct: &sigstruct, module: &module };
+                let mut file = vec![0; parts.file_len().unwrap()];
+                if parts.write(format, &mut file).is_ok() {
+                    self.image(&format!("{format}-{sigstruct_pages}-{module_pages}"), &file);
+                }
+            }
+            // Cut in two, for `pack`: the first byte is odd.
+            let parts = TdxImage::parse(file).unwrap().parts();
+            let mut both = [&parts.sigstruct[..2048], parts.module].concat();
+            (both[0], both[1]) = (7, 32);
+            self.add("cli_json", format!("parts-{format}"), &both);
+        }
+        for (number, file) in NEW.iter().enumerate() {
+            self.image(&format!("update-{number}"), file.bytes.as_bytes());
+        }
+    }
+
+    fn sigstructs(&mut self, released: &[ReleasedImage]) {
+        let good = new_image().sigstruct(&new_image().module());
+        for len in [2048, 2047, 1028, 1024, 950, 128, 44] {
+            self.add("sigstruct", format!("good-{len}"), &good.as_bytes()[..len]);
+        }
+        for image in released {
+            let Ok(parsed) = TdxImage::parse(image.bytes.as_bytes()) else { continue };
+            self.add("sigstruct", format!("released-{}", image.version), parsed.sigstruct().as_bytes());
+            // The whole would be too long: its first pages.
+            let module = &parsed.module()[..3 * 4096];
+            let parts = ImageParts { sigstruct: parsed.sigstruct_area(), module };
+            let mut file = vec![0; parts.file_len().unwrap()];
+            for format in ImageFormat::ALL {
+                if parts.write(format, &mut file).is_ok() {
+                    self.image(&format!("released-{}-{format}", image.version), &file);
+                }
+            }
+        }
+    }
+
+    fn params(&mut self) {
+        for size in 0..9u8 {
+            for flags in [0u8, 1, 2, 4, 8, 16, 32, 64, 0x20 | 2] {
+                let mut input = vec![size, flags];
+                for word in [0x12_3456u64, 0x3, 0x77_0000] {
+                    input.extend_from_slice(&word.to_le_bytes());
+                }
+                input.extend_from_slice(&[2, 0, 3, 0, 8, 0]);
+                self.add("params_roundtrip", format!("size-{size}-{flags}"), &input);
+            }
+        }
+    }
+
+    fn status(&mut self) {
+        let words = SeamldrStatus::TABLE.iter().map(|row| (row.name, row.status.0));
+        let words = words.chain(TdxStatus::TABLE.iter().map(|row| (row.name, row.status.0)));
+        for (name, word) in words.collect::<Vec<_>>() {
+            for (rdx, trap) in [(0u64, 0u8), (1, 0), (0, 1)] {
+                let words = [word, rdx, word | 0x3_0001].map(u64::to_le_bytes).concat();
+                self.add("status", format!("{name}-{rdx}-{trap}"), &[words.as_slice(), &[trap]].concat());
+            }
+        }
+    }
+
+    /// Sessions and single calls on the model: see `vector`.
+    fn scripts(&mut self) {
+        // Operation, LP, leaf, and the choices of four operands.
+        let call = |lp: u8, leaf: u8, rcx: u8| [0, lp, leaf, rcx, 0, 0, 0];
+        let (update_params, install, shutdown) = (3, 1, SHUTDOWN);
+        for first in [1u8, 0x81, 0x85, 0xc1] {
+            for profile in 0..4u8 {
+                for state in 0..5u8 {
+                    let mut script = vec![first, profile, state];
+                    // Every leaf on both LPs, with addresses and without.
+                    for leaf in 0..17 {
+                        for operand in [0, 2, 5] {
+                            script.extend_from_slice(&call(leaf % 2, leaf, operand));
+                        }
+                    }
+                    self.add("vector", format!("leaves-{first}-{profile}-{state}"), &script);
+                    let mut session = vec![first, profile, state];
+                    session.extend_from_slice(&call(0, shutdown, 0));
+                    session.extend((0..2).flat_map(|lp| call(lp, install, update_params)));
+                    session.extend((5..17).flat_map(|leaf| call(0, leaf, 0)));
+                    session.extend((5..17).flat_map(|leaf| call(1, leaf, 0)));
+                    self.add("vector", format!("session-{first}-{profile}-{state}"), &session);
+                }
+            }
+        }
+        for event in 0..16u8 {
+            let mut script = vec![0x81, 1, 3];
+            script.extend_from_slice(&[7, 1, event, 3, 0, 0, 0, 1, 0, 0, 0]);
+            script.extend((0..17).flat_map(|leaf| call(leaf % 2, leaf, 3)));
+            script.extend_from_slice(&[3, 0, install, update_params, 0, 0, 0]);
+            script.extend_from_slice(&call(1, 0, 5));
+            script.extend_from_slice(&[4, 0]);
+            script.extend_from_slice(&[5, 0, 1, 0, 0, 4, 9, 9, 9, 9]);
+            self.add("vector", format!("event-{event}"), &script);
+        }
+    }
+
+    /// Updates in which one thing goes wrong, or nothing: see `update_ops`.
+    fn updates(&mut self) {
+        let head = |flags: u8, new: usize, after: u8, troubles: u8| {
+            let new = u8::try_from(new).unwrap();
+            let head = [flags, 0, new, 1, 0, 0, 0, 0, 0, 2, after, after, 0, 0, 0, troubles];
+            const { assert!(size_of::<[u8; 16]>() == HEAD) };
+            head
+        };
+        for new in 0..NEW.len() {
+            for flags in [1u8, 0x11, 0x61, 3, 0x0b] {
+                self.add("update_ops", format!("image-{new}-{flags}"), &head(flags, new, 0, 0));
+                let order: Vec<u8> = (0..40u8).map(|step| step.wrapping_mul(7) % 5).collect();
+                let input = [head(flags, new, 2, 0).as_slice(), &order].concat();
+                self.add("update_ops", format!("order-{new}-{flags}"), &input);
+            }
+        }
+        for (call, rax) in CALLS.iter().enumerate() {
+            let call = u8::try_from(call).unwrap();
+            let known = if rax >> 63 == 1 { SeamldrStatus::TABLE.len() } else { TdxStatus::TABLE.len() };
+            for status in 0..u8::try_from(known).unwrap() {
+                for (kind, rdx) in [(0, 0), (0, 1), (6, 0)] {
+                    if rdx == 1 && call != 0 || kind == 6 && status > 2 {
+                        continue;
+                    }
+                    let trouble = [kind, 0, call, status % 3, rdx, status, rdx, 0];
+                    let input = [head(1, 0, 0, 1).as_slice(), &trouble, &[0; TROUBLE - 8]].concat();
+                    self.add("update_ops", format!("fault-{call}-{kind}-{rdx}-{status}"), &input);
+                }
+            }
+        }
+        for kind in 8..16u8 {
+            for choice in 0..4u8 {
+                let trouble = [kind, 1, 0, choice, 0, choice, 1, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
+                let input = [head(2, 1, 0, 1).as_slice(), &trouble].concat();
+                self.add("update_ops", format!("trouble-{kind}-{choice}"), &input);
+            }
+        }
+    }
+
+    /// Recordings as they are, with their files in them, and the files for themselves.
+    fn recorded(&mut self, folder: &Path) -> Result<()> {
+        let mut blobs = files(&folder.join("blobs"), "bin").unwrap_or_default();
+        blobs.sort();
+        for path in blobs {
+            let (name, bytes) = (file_name(&path), fs::read(&path)?);
+            let is_sigstruct = bytes.starts_with(&[6, 0, 0, 0, 0xe1]) && bytes.len() <= SeamSigstruct::SIZE;
+            let target = if is_sigstruct { "sigstruct" } else { "params_roundtrip" };
+            self.add(target, format!("recorded-{name}"), &bytes);
+        }
+        let mut lines = files(folder, "jsonl")?;
+        lines.sort();
+        for path in lines {
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            for (number, line) in text.lines().enumerate() {
+                let line = inlined(line, folder).with_context(|| format!("{}:{number}", path.display()))?;
+                if line.len() <= LONGEST_LINE {
+                    self.add("vector", format!("recorded-{}-{number}", file_name(&path)), line.as_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A line of a recording with the content of the files that it names.
+fn inlined(line: &str, folder: &Path) -> Result<String> {
+    let mut recording: Value = serde_json::from_str(line)?;
+    let pieces = recording.get_mut("memory").and_then(Value::as_array_mut);
+    for piece in pieces.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if let Some(name) = piece.remove("file") {
+            let bytes = fs::read(folder.join(name.as_str().context("a name of a file")?))?;
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            piece.insert("hex".to_owned(), hex.into());
+        }
+    }
+    Ok(recording.to_string())
+}
+
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|found| found == extension)).collect())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,535 @@
+//! A script of faults, LP order and images on the update machine: it ends, and what its outcome says is so.
+
+use std::sync::LazyLock;
+
+use tdx_seamldr_core::abi::{
+    Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf, TdxStatus, PAGE_SIZE,
+};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_core::update::{NextStep, Options, Outcome, Stage, TdFate, Update};
+use tdx_seamldr_core::{TdxImage, Trap};
+use tdx_seamldr_mock::model::{GlobalLock, HandoffForm, ModuleBuild, TdPhase};
+use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use zerocopy::little_endian::{U16, U32};
+
+use super::memo::Memo;
+use super::numbers::Numbers;
+use crate::world::{
+    all_alive, boot, drive_in_order, examine, new_image, old_image, requests, wrong_claim, Absent, Schedule,
+};
+
+/// An image file.
+pub(super) struct File {
+    pub(super) bytes: PageBuf,
+    /// The SVN that its module has, if P-SEAMLDR takes it.
+    svn_minor: u8,
+    /// Its module was built as its SIGSTRUCT says. Only the module itself knows.
+    fits: bool,
+}
+
+/// A module that knows about TDs in build, and counts them.
+fn counting(image: TestImage) -> TestImage {
+    let build = ModuleBuild {
+        features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
+        handoff_form: HandoffForm::Counting,
+        ..ModuleBuild::V1_5_01
+    };
+    TestImage { module_build: Some(build), ..image }
+}
+
+fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
+    let build = ModuleBuild { module_hv, min_update_hv, ..ModuleBuild::V1_5_01 };
+    TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
+}
+
+/// The images to boot from.
+static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
+    [
+        old_image(),
+        counting(old_image()),
+        with_versions(old_image(), 0, 1),
+        TestImage { pages: 3, ..old_image() },
+    ]
+    .into_iter()
+    .map(|image| File { bytes: image.build(), svn_minor: image.svn_minor, fits: true })
+    .collect()
+});
+
+/// The images to update to: good ones first, then those that are refused, each for a reason of its own.
+pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
+    let newer = || TestImage { format: ImageFormat::ImageV2, ..new_image() };
+    let good = [
+        new_image(),
+        newer(),
+        TestImage { svn_minor: 7, ..newer() },
+        TestImage { svn_minor: 5, date: 0x20240202, ..newer() },
+        counting(newer()),
+        with_versions(newer(), 0, 1),
+        with_versions(newer(), 1, 1),
+        TestImage { debug: true, ..newer() },
+        TestImage { cpus: vec![0xc06f0], ..newer() },
+        TestImage { num_handoff_pages: 12, ..newer() },
+    ];
+    let signed = |change: fn(&mut tdx_seamldr_core::abi::SeamSigstruct)| {
+        let module = newer().module();
+        let mut sigstruct = newer().sigstruct(&module);
+        change(&mut sigstruct);
+        sign(&mut sigstruct);
+        newer().file(&sigstruct, &module)
+    };
+    let changed = |at: usize| {
+        let mut file = newer().build();
+        file.as_mut_bytes()[at] ^= 1;
+        file
+    };
+    let not_elf = vec![0x90; 8 * PAGE_SIZE];
+    let bad = [
+        signed(|s| s.svn_minor = 4),
+        signed(|s| s.svn_major = 2),
+        signed(|s| s.module_hv = U16::new(1)),
+        signed(|s| s.num_global_data_pages = U16::new(65535)),
+        signed(|s| s.gdt_idt_offset = U32::new(0x8000)),
+        changed(PAGE_SIZE + 600),
+        changed(PAGE_SIZE + 130),
+        changed(2 * PAGE_SIZE + 5000),
+        newer().file(&newer().sigstruct(&not_elf), &not_elf),
+    ];
+    let good = good.iter().map(|image| File { bytes: image.build(), svn_minor: image.svn_minor, fits: true });
+    good.chain(bad.into_iter().enumerate().map(|(number, bytes)| File {
+        bytes,
+        svn_minor: newer().svn_minor,
+        fits: number != OTHER_VERSIONS,
+    }))
+    .collect()
+});
+
+/// Of the bad images, the one that says other handoff versions than its module was built for.
+const OTHER_VERSIONS: usize = 2;
+
+static CRYPTO: Memo = Memo::new();
+
+/// The calls of an update and of the checks before it.
+pub(super) const CALLS: [u64; 12] = [
+    SeamldrLeaf::Install as u64,
+    SeamldrLeaf::Info as u64,
+    SeamldrLeaf::SeamInfo as u64,
+    TdxLeaf::SYS_SHUTDOWN.0 as u64,
+    TdxLeaf::SYS_INIT.0 as u64,
+    TdxLeaf::SYS_LP_INIT.0 as u64,
+    TdxLeaf::SYS_UPDATE.0 as u64,
+    TdxLeaf::SYS_UPDATE.0 as u64 | 1 << 16,
+    TdxLeaf::SYS_RD.0 as u64,
+    TdxLeaf::SYS_TDMR_INIT.0 as u64,
+    TdxLeaf::SYS_CONFIG.0 as u64,
+    u64::MAX,
+];
+
+/// Bytes of one trouble in an input.
+pub(super) const TROUBLE: usize = 16;
+/// Troubles of one input, at most.
+const MAX_TROUBLES: usize = 12;
+/// Bytes before the troubles.
+pub(super) const HEAD: usize = 16;
+
+/// What an input says.
+struct Script<'a> {
+    lps: u32,
+    sockets: u32,
+    asks_first: bool,
+    policy: Policy,
+    detect_compat_damage: bool,
+    old: &'static File,
+    new: &'static File,
+    fallbacks: Vec<&'static File>,
+    version: Version,
+    after: Vec<(After, &'static File)>,
+    troubles: Vec<Numbers<'a>>,
+    order: &'a [u8],
+}
+
+/// In which version the handoff data is to be written.
+#[derive(Clone, Copy)]
+enum Version {
+    Negotiated,
+    Highest,
+    Given(u16),
+}
+
+/// What is done after an update.
+#[derive(Clone, Copy, Debug)]
+enum After {
+    /// What its outcome says, now that all faults are over.
+    Follow,
+    /// What its outcome says, with the same troubles as before.
+    FollowInTrouble,
+    Resume,
+    Finish,
+    Load,
+    Update,
+}
+
+impl<'a> Script<'a> {
+    fn read(input: &'a [u8]) -> Self {
+        let mut numbers = Numbers(input);
+        let flags = numbers.u8();
+        let lps = u32::from(flags & 7) + 1;
+        let mut script = Self {
+            lps,
+            sockets: if flags & 8 != 0 && lps > 1 { 2 } else { 1 },
+            asks_first: flags & 16 == 0,
+            policy: Policy {
+                allow_same_module: flags & 32 != 0,
+                allow_unknowns: flags & 64 != 0,
+                allow_damage: flags & 64 != 0,
+            },
+            detect_compat_damage: flags & 128 != 0,
+            old: &OLD[usize::from(numbers.u8()) % OLD.len()],
+            new: &NEW[usize::from(numbers.u8()) % NEW.len()],
+            fallbacks: Vec::new(),
+            version: Version::Negotiated,
+            after: Vec::new(),
+            troubles: Vec::new(),
+            order: &[],
+        };
+        let count = numbers.u8() % 4;
+        for number in 0..3 {
+            let index = usize::from(numbers.u8()) % (NEW.len() + 1);
+            // The module that ran before is the usual one.
+            let fallback = index.checked_sub(1).map_or(script.old, |index| &NEW[index]);
+            if number < count {
+                script.fallbacks.push(fallback);
+            }
+        }
+        let (choice, given) = (numbers.u8(), numbers.u8());
+        script.version = match choice % 4 {
+            0 | 1 => Version::Negotiated,
+            2 => Version::Highest,
+            _ => Version::Given(given.into()),
+        };
+        let count = numbers.u8() % 5;
+        for number in 0..4 {
+            let byte = numbers.u8();
+            let after = [
+                After::Follow,
+                After::FollowInTrouble,
+                After::Resume,
+                After::Finish,
+                After::Load,
+                After::Update,
+            ][usize::from(byte % 6)];
+            let file = &NEW[usize::from(byte / 6) % NEW.len()];
+            if number < count {
+                script.after.push((after, file));
+            }
+        }
+        let _ = numbers.u8();
+        let count = usize::from(numbers.u8()).min(MAX_TROUBLES);
+        script.troubles.extend((0..count).map(|_| Numbers(numbers.bytes(TROUBLE))));
+        script.order = numbers.bytes(256);
+        script
+    }
+}
+
+/// Traps in a row that are not taken for an open session. More of them look exactly like one.
+const BELIEVED: u32 = 3;
+
+/// What the troubles of an input are, once they have been brought about.
+#[derive(Default)]
+struct Troubles {
+    absent: Vec<Absent>,
+    told: Vec<String>,
+    /// There is something that is not as the firmware says: what an outcome says by that need not be so.
+    lies: bool,
+    /// Traps that come by themselves.
+    traps: u32,
+}
+
+/// A word of status that says something about the module or the session: it would have to be true.
+fn says_something(call: u64, status: u64) -> bool {
+    if call >> 63 == 1 {
+        let known = SeamldrStatus(status);
+        return known.is_success() || known == SeamldrStatus::EBADCALL;
+    }
+    let status = TdxStatus(status);
+    let about_the_state = [
+        TdxStatus::SYS_SHUTDOWN,
+        TdxStatus::SYS_NOT_READY,
+        TdxStatus::SYS_LP_INIT_NOT_DONE,
+        TdxStatus::SYS_INVALID_HANDOFF,
+    ];
+    // What only a module that is ready says to the call that asks whether it is.
+    let ready = call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
+    !status.is_failure()
+        || ready
+        || about_the_state.contains(&status.code())
+        || Trap::from_status(status).is_some()
+}
+
+impl Troubles {
+    /// Brings one about.
+    fn add(&mut self, platform: &SimPlatform, new: &mut PageBuf, mut numbers: Numbers<'_>) {
+        let kind = numbers.u8() % 16;
+        let (lp, call, after, times) = (numbers.u8(), numbers.u8(), numbers.u8(), numbers.u8());
+        let (choice, small, value) = (numbers.u8(), numbers.u8(), {
+            numbers.u8();
+            numbers.u64()
+        });
+        let some_lp = u32::from(lp % 8);
+        let rax = CALLS[usize::from(call) % CALLS.len()];
+        let mut fault = |answer| {
+            let fault = Fault {
+                lp: (lp & 0x80 != 0).then_some(some_lp),
+                rax: (rax != u64::MAX).then_some(rax),
+                after: u32::from(after % 64),
+                times: u32::from(times % 32) + 1,
+                answer,
+            };
+            platform.inject(fault);
+            self.told.push(format!("{fault:x?}"));
+            match answer {
+                Answer::Return { rax: status, .. } => {
+                    let any = [SeamldrLeaf::Install as u64, TdxLeaf::SYS_TDMR_INIT.0.into()];
+                    let calls = if rax == u64::MAX { any.as_slice() } else { &[rax] };
+                    self.lies |= calls.iter().any(|call| says_something(*call, status));
+                }
+                Answer::Trap(_) => {
+                    self.traps = self.traps.saturating_add(fault.times);
+                    self.lies |= self.traps > BELIEVED;
+                }
+                Answer::Delay(_) => {}
+            }
+        };
+        let is_seamldr = rax >> 63 == 1 && rax != u64::MAX;
+        let known = if is_seamldr {
+            SeamldrStatus::TABLE[usize::from(choice) % SeamldrStatus::TABLE.len()].status.0
+        } else {
+            TdxStatus::TABLE[usize::from(choice) % TdxStatus::TABLE.len()].status.0
+        };
+        match kind {
+            0..=3 => {
+                return fault(Answer::Return {
+                    rax: known,
+                    rdx: if is_seamldr { u64::from(small & 1) } else { 0 },
+                })
+            }
+            4 => return fault(Answer::Return { rax: known | u64::from(value as u32), rdx: small.into() }),
+            5 => return fault(Answer::Return { rax: value, rdx: small.into() }),
+            6 | 7 => return fault(Answer::Trap(Trap::ALL[usize::from(choice) % 3])),
+            8 => return fault(Answer::Delay(u32::from(choice % 8))),
+            9 => self.absent.push(Absent { lp: some_lp, after: usize::from(after % 12) }),
+            10 => {
+                let at = value as usize % new.as_bytes().len();
+                // After preflight has seen it; `tamper` is for pages that firmware was told of.
+                new.as_mut_bytes()[at] ^= small;
+            }
+            _ => {}
+        }
+        platform.with_model(|model| match kind {
+            11 => drop(model.deviate_msr(some_lp, 0xfe, value | 1)),
+            12 => model.seamdb_mut().insert_failures = u32::from(choice % 8),
+            13 => model.config_mut().rdrand_failures = u32::from(choice % 32),
+            14 => match choice % 4 {
+                0 => model.set_in_module(some_lp, true),
+                1 => model.set_trap(some_lp, Some(Trap::ALL[usize::from(small) % 3])),
+                2 => model.seamdb_mut().used = 64,
+                _ => {
+                    let lock = if small & 1 == 0 { GlobalLock::Shared } else { GlobalLock::Exclusive };
+                    model.module_mut().into_iter().for_each(|module| module.set_lock(lock));
+                }
+            },
+            _ => {}
+        });
+        if kind == 15 {
+            let phase = if choice & 1 == 0 { TdPhase::Build } else { TdPhase::InterruptedMigration };
+            // There may be no room.
+            let _ = platform.create_td_in(phase);
+        }
+        let told = ["away", "damaged file", "MSR", "database", "RDRAND", "held", "TD in build"];
+        let what = usize::from(kind).checked_sub(9).and_then(|index| told.get(index));
+        self.told.push(format!("{what:?}: LP {some_lp}, {choice}, {small}, {value:#x}, after {after}"));
+    }
+}
+
+/// Everything that was wrong is over.
+fn repair(platform: &SimPlatform) {
+    platform.clear_faults();
+    platform.with_model(|model| {
+        let lps: Vec<u32> = (0..).take_while(|lp| model.x2apic_id(*lp).is_some()).collect();
+        for lp in lps {
+            model.restore_lp(lp);
+            model.set_trap(lp, None);
+            model.set_in_module(lp, false);
+        }
+        model.config_mut().rdrand_failures = 0;
+        model.seamdb_mut().insert_failures = 0;
+        model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
+    });
+}
+
+/// What has to be so of every outcome by itself.
+fn consistent(outcome: &Outcome, lps: u32) {
+    assert_eq!(outcome.errno().is_none(), outcome.is_updated(), "{outcome:?}");
+    assert!((1..=16).contains(&outcome.rounds), "{outcome:?}");
+    assert_eq!(outcome.lps, lps);
+    for stage in Stage::ALL {
+        assert!(outcome.finished(stage) <= lps, "{outcome:?}");
+    }
+    assert_eq!(outcome.tds_live_on(), outcome.next == NextStep::Nothing, "{outcome:?}");
+    assert!(outcome.last_failure.is_none() || outcome.failure.is_some(), "{outcome:?}");
+    assert!(outcome.failure.is_some() || outcome.rounds == 1, "{outcome:?}");
+    assert!(!outcome.to_string().is_empty() && !outcome.code().is_empty());
+}
+
+/// Whether the TDs live on under another module than the outcome says.
+fn wrong_image(platform: &SimPlatform, outcome: &Outcome, images: &[&'static File]) -> Option<String> {
+    let named = images.get(usize::from(outcome.image)).map(|file| file.svn_minor);
+    let found = platform.truth().svn.minor;
+    (outcome.tds_live_on() && named != Some(found))
+        .then(|| format!("{outcome}: image {} has SVN {named:?}, but {found} is there", outcome.image))
+}
+
+/// An update, from the checks to whatever the script does after it.
+struct Trial<'a> {
+    script: &'a Script<'a>,
+    platform: SimPlatform,
+    troubles: Troubles,
+}
+
+impl Trial<'_> {
+    fn lps(&self) -> u32 {
+        self.platform.online().count() as u32
+    }
+
+    fn wrong(&self, what: &str) -> ! {
+        let trace: Vec<String> = self.platform.trace().iter().map(ToString::to_string).collect();
+        panic!("{what}\n{:#?}\n{}", self.troubles.told, trace.join("\n"))
+    }
+
+    /// Drives an update to its end, and compares.
+    fn drive(&self, update: &Update<'_>, order: &[u8], what: &str) -> Outcome {
+        let schedule = Schedule { order, absent: &self.troubles.absent };
+        let Some(outcome) = drive_in_order(&self.platform, update, &schedule) else {
+            self.wrong(&format!("{what} hangs"))
+        };
+        consistent(&outcome, self.lps());
+        if !self.troubles.lies {
+            if let Some(claim) = wrong_claim(&self.platform, &outcome) {
+                self.wrong(&format!("{what}: {claim}"));
+            }
+        }
+        outcome
+    }
+
+    /// The update itself. `None`: refused before anything was shut down.
+    fn update(&self, file: &'static File, damaged: &PageBuf, is_first: bool) -> Option<Outcome> {
+        let script = self.script;
+        let Ok(image) = TdxImage::parse_without_checksum(damaged.as_bytes()) else { return None };
+        let mut options = Options::default();
+        if script.asks_first {
+            let before = self.platform.truth();
+            match examine(&self.platform, &image, script.policy, &CRYPTO) {
+                Ok(found) => options = found,
+                Err(_) => {
+                    let after = self.platform.truth();
+                    assert!(
+                        after.module == before.module || self.troubles.lies,
+                        "refused, but {before:?} became {after:?}"
+                    );
+                    return None;
+                }
+            }
+        }
+        options.handoff_version = match script.version {
+            Version::Negotiated => options.handoff_version,
+            Version::Highest => None,
+            Version::Given(version) => Some(version),
+        };
+        options.detect_compat_damage = script.detect_compat_damage;
+        let images: Vec<&'static File> = [file].into_iter().chain(script.fallbacks.iter().copied()).collect();
+        let parsed = images
+            .iter()
+            .skip(1)
+            .map(|file| TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap());
+        let parsed: Vec<_> = [image].into_iter().chain(parsed).collect();
+        let mut params = vec![PageBuf::zeroed(1); parsed.len()];
+        let requests = requests(&mut params, &parsed, Scenario::Update, &self.platform.lp(0)).unwrap();
+        let (request, fallbacks) = requests.split_first().unwrap();
+        let update = Update::new(*request, self.platform.module_state(), options, self.lps()).unwrap();
+        let update = update.with_fallbacks(fallbacks).unwrap();
+        let outcome = self.drive(&update, script.order, "the update");
+        if !self.troubles.lies {
+            if let Some(claim) = wrong_image(&self.platform, &outcome, &images) {
+                self.wrong(&claim);
+            }
+        }
+        let untroubled = self.troubles.told.is_empty() && script.order.iter().all(|byte| byte >> 7 == 0);
+        if is_first && script.asks_first && untroubled && matches!(script.version, Version::Negotiated) {
+            assert!(
+                !file.fits || outcome.is_updated() || outcome.sensitive().is_some(),
+                "nothing was wrong, but {outcome}"
+            );
+        }
+        Some(outcome)
+    }
+
+    /// What comes after it.
+    fn go_on(&self, after: After, file: &'static File, outcome: &Outcome) -> Option<Outcome> {
+        let next = match after {
+            After::Follow | After::FollowInTrouble => outcome.next,
+            After::Resume => NextStep::InstallAgain,
+            After::Finish => NextStep::Finish,
+            After::Load => NextStep::Load,
+            After::Update => NextStep::Retry,
+        };
+        let state = self.platform.module_state();
+        let scenario = if next == NextStep::Load { Scenario::Load } else { Scenario::Update };
+        let images = [TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap()];
+        let mut params = [PageBuf::zeroed(1)];
+        let requests = requests(&mut params, &images, scenario, &self.platform.lp(0)).unwrap();
+        let (options, lps) = (Options::default(), self.lps());
+        let update = match next {
+            NextStep::InstallAgain | NextStep::CompleteSession => {
+                Update::resume(requests[0], state, options, lps)
+            }
+            NextStep::Finish => Update::finish(state, options, lps),
+            NextStep::Load => Update::load(requests[0], state, lps),
+            NextStep::Retry | NextStep::RetryLater => return self.update(file, &file.bytes, false),
+            NextStep::Nothing | NextStep::Configure | NextStep::Reboot => return None,
+        };
+        let before = all_alive(&self.platform);
+        let outcome = self.drive(&update.unwrap(), &[], &format!("{after:?} ({next:?}) after {outcome}"));
+        if before && !all_alive(&self.platform) && !self.troubles.lies && outcome.tds != TdFate::Lost {
+            self.wrong(&format!("{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"));
+        }
+        Some(outcome)
+    }
+}
+
+/// An input is 16 bytes for platform, images and what comes after the update, then up to 12 troubles of 16 bytes, then the order of the
+/// LPs: see `Script::read`.
+pub fn update_ops(input: &[u8]) {
+    let script = Script::read(input);
+    let builder =
+        SimPlatform::builder().lps(script.lps).sockets(script.sockets).crypto(&CRYPTO).yielding(|| {});
+    let mut trial = Trial {
+        platform: boot(builder, &script.old.bytes).expect("the platform boots"),
+        troubles: Troubles::default(),
+        script: &script,
+    };
+    let mut damaged = script.new.bytes.clone();
+    for numbers in &script.troubles {
+        trial.troubles.add(&trial.platform, &mut damaged, *numbers);
+    }
+    let Some(mut outcome) = trial.update(script.new, &damaged, true) else { return };
+    for (after, file) in &script.after {
+        if !matches!(after, After::FollowInTrouble) {
+            repair(&trial.platform);
+            trial.troubles.absent.clear();
+        }
+        match trial.go_on(*after, file, &outcome) {
+            Some(next) => outcome = next,
+            None => break,
+        }
+    }
+}

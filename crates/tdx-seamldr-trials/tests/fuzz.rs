@@ -1,0 +1,73 @@
+//! The fuzz targets over what fuzzing begins with, and over every input that it has found something with.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
+
+use tdx_seamldr_trials::fuzz::seeds::seeds;
+use tdx_seamldr_trials::fuzz::TARGETS;
+
+/// Runs inputs of a target, and names those that panic.
+fn run(target: &str, inputs: impl IntoIterator<Item = (String, Vec<u8>)>) {
+    let run = TARGETS.iter().find(|known| known.name == target).unwrap().run;
+    let panicking = |(_, bytes): &(String, Vec<u8>)| catch_unwind(AssertUnwindSafe(|| run(bytes))).is_err();
+    let failed: Vec<String> = inputs.into_iter().filter(panicking).map(|(name, _)| name).collect();
+    assert!(failed.is_empty(), "{target}: {failed:?}");
+}
+
+/// All first inputs of a target that need nobody else's files.
+fn run_seeds(target: &str) {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tdx-seamldr-mock/vectors");
+    let seeds = seeds(&recordings, &[]).unwrap();
+    let own: Vec<_> = seeds.into_iter().filter(|seed| seed.target == target).collect();
+    assert!(own.len() > 3, "{target} has no inputs of its own");
+    run(target, own.into_iter().map(|seed| (seed.name, seed.bytes)));
+}
+
+#[test]
+fn images_are_parsed_written_and_asked_about() {
+    run_seeds("image");
+}
+
+#[test]
+fn parameters_name_every_page_or_the_first_that_cannot_be_named() {
+    run_seeds("params_roundtrip");
+}
+
+#[test]
+fn preflight_and_p_seamldr_agree_about_sigstructs() {
+    run_seeds("sigstruct");
+}
+
+#[test]
+fn status_words_come_through_every_decoder() {
+    run_seeds("status");
+}
+
+#[test]
+fn sessions_on_the_model_have_the_same_answers_twice() {
+    run_seeds("vector");
+}
+
+#[test]
+fn updates_end_as_their_outcomes_say() {
+    run_seeds("update_ops");
+}
+
+#[test]
+fn the_command_prints_json_about_any_file() {
+    run_seeds("cli_json");
+}
+
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for target in TARGETS {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/findings").join(target.name);
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let inputs = entries.map(|entry| {
+            let path = entry.unwrap().path();
+            (path.display().to_string(), std::fs::read(&path).unwrap())
+        });
+        run(target.name, inputs);
+    }
+}

@@ -1,0 +1,232 @@
+//! `cargo xtask fuzz`: builds the fuzz targets, runs one after the other for so long, and says what came of it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context, Result};
+use tdx_seamldr_trials::fuzz::TARGETS;
+
+use crate::fuzz_seeds;
+
+/// Longest inputs of targets, where they are not as long as the longest first input.
+const LONGEST: [(&str, u32); 5] =
+    [("image", 40_960), ("update_ops", 512), ("status", 32), ("params_roundtrip", 4096), ("sigstruct", 2048)];
+
+pub(crate) fn run(seconds: u32, only: Option<&str>) -> Result<()> {
+    let targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    if let Some(unknown) = only.filter(|only| !targets.contains(only)) {
+        bail!("there is no target {unknown}, but {}", targets.join(", "));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    build(&root)?;
+    let is_empty = |target: &&str| {
+        fs::read_dir(fuzz_seeds::corpus().join(target)).map_or(true, |mut files| files.next().is_none())
+    };
+    if targets.iter().any(is_empty) {
+        fuzz_seeds::run()?;
+    }
+    println!("| target | seconds | executions | executions/s | coverage | features | crashes |\n|---|---|---|---|---|---|---|");
+    let mut crashes = Vec::new();
+    for target in targets.into_iter().filter(|target| only.is_none_or(|only| only == *target)) {
+        let run = fuzz(&root, target, seconds)?;
+        println!("{}", run.row(target, seconds));
+        crashes.extend(run.artifact.map(|artifact| format!("{target}: {artifact}")));
+    }
+    ensure!(crashes.is_empty(), "inputs that are findings:\n{}", crashes.join("\n"));
+    Ok(())
+}
+
+/// The toolchain named nightly, if rustup has one.
+fn nightly() -> Option<String> {
+    let output = Command::new("rustup").args(["toolchain", "list"]).output().ok()?;
+    let list = String::from_utf8(output.stdout).ok()?;
+    let names = list.lines().filter_map(|line| line.split(' ').next());
+    names.filter(|name| name.starts_with("nightly")).map(str::to_owned).next()
+}
+
+/// `cargo fuzz` with a nightly compiler, which knows sanitizers, or else without them.
+fn cargo_fuzz(nightly: Option<&str>, command: &str) -> Command {
+    let mut cargo = match nightly {
+        Some(toolchain) => {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["run", toolchain, "cargo"]);
+            // This process has the ones of another toolchain.
+            for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+                rustup.env_remove(name);
+            }
+            rustup
+        }
+        None => crate::cargo(),
+    };
+    cargo.args(["fuzz", command]);
+    cargo
+}
+
+fn build(root: &Path) -> Result<()> {
+    let nightly = nightly();
+    let known = cargo_fuzz(nightly.as_deref(), "--version").output()?;
+    ensure!(known.status.success(), "cargo-fuzz is missing: cargo install --locked cargo-fuzz");
+    let mut cargo = cargo_fuzz(nightly.as_deref(), "build");
+    if nightly.is_none() {
+        println!("without a nightly compiler there is no address sanitizer");
+        cargo.args(["--sanitizer", "none"]);
+    }
+    let built =
+        cargo.args([OsStr::new("--target-dir"), root.join("target").as_ref()]).current_dir(root).status()?;
+    ensure!(built.success(), "the targets were not built");
+    Ok(())
+}
+
+/// The program of a target.
+fn program(root: &Path, target: &str) -> Result<PathBuf> {
+    let folders = fs::read_dir(root.join("target"))?;
+    let programs = folders.filter_map(|folder| Some(folder.ok()?.path().join("release").join(target)));
+    programs
+        .filter(|program| program.is_file())
+        .max_by_key(|program| program.metadata().and_then(|metadata| metadata.modified()).ok())
+        .with_context(|| format!("the program of {target} is not there"))
+}
+
+fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {
+    let artifacts = root.join("artifacts").join(target);
+    fs::create_dir_all(&artifacts)?;
+    let log = root.join("target").join(format!("{target}.log"));
+    let mut command = Command::new(program(root, target)?);
+    command
+        .arg(fuzz_seeds::corpus().join(target))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(format!("-max_total_time={seconds}"))
+        .args(["-print_final_stats=1", "-timeout=20"])
+        .env("ASAN_OPTIONS", "detect_odr_violation=0")
+        .stdout(File::create(log.with_extension("out"))?)
+        .stderr(File::create(&log)?);
+    if let Some((_, longest)) = LONGEST.iter().find(|(known, _)| *known == target) {
+        command.arg(format!("-max_len={longest}"));
+    }
+    let status = command.status()?;
+    let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    let run = Run::read(&text).with_context(|| format!("{target}: {} is not as expected", log.display()))?;
+    ensure!(
+        status.success() || run.artifact.is_some(),
+        "{target} ended with {status} and left no input: see {}",
+        log.display()
+    );
+    Ok(run)
+}
+
+/// What libFuzzer says about a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Run {
+    executions: u64,
+    per_second: u64,
+    /// Edges that were covered after the first inputs, and at the end.
+    coverage: (u64, u64),
+    /// Features, which count how often edges were taken, too.
+    features: (u64, u64),
+    /// The input that was a finding.
+    artifact: Option<String>,
+}
+
+impl Run {
+    /// Reads libFuzzer's log. `None` if it has not come as far as to its first inputs, and found nothing.
+    fn read(log: &str) -> Option<Self> {
+        let mut run = Self::default();
+        let mut first = None;
+        for line in log.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let after = |name: &str| {
+                let at = words.iter().position(|word| *word == name)?;
+                words.get(at.checked_add(1)?)?.parse::<u64>().ok()
+            };
+            if let (true, Some(coverage), Some(features)) =
+                (line.starts_with('#'), after("cov:"), after("ft:"))
+            {
+                if first.is_none() || words.get(1) == Some(&"INITED") {
+                    first = Some((coverage, features));
+                }
+                (run.coverage.1, run.features.1) = (coverage, features);
+            }
+            run.executions = after("stat::number_of_executed_units:").unwrap_or(run.executions);
+            run.per_second = after("stat::average_exec_per_sec:").unwrap_or(run.per_second);
+            if let Some((_, path)) = line.split_once("Test unit written to ") {
+                // A unit that is slow is no finding.
+                if !path.contains("slow-unit-") {
+                    run.artifact = Some(path.trim().to_owned());
+                }
+            }
+        }
+        (run.coverage.0, run.features.0) = first.unwrap_or_default();
+        (first.is_some() || run.artifact.is_some()).then_some(run)
+    }
+
+    fn row(&self, target: &str, seconds: u32) -> String {
+        let Self { executions, per_second, coverage, features, artifact } = self;
+        format!(
+            "| {target} | {seconds} | {executions} | {per_second} | {} to {} | {} to {} | {} |",
+            coverage.0,
+            coverage.1,
+            features.0,
+            features.1,
+            u32::from(artifact.is_some())
+        )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "INFO: Running with entropic power schedule (0xFF, 100).\n\
+        INFO: seed corpus: files: 166 min: 1b max: 24b total: 3000b rss: 62Mb\n\
+        #64\tpulse  cov: 90 ft: 95 corp: 9/10b exec/s: 32 rss: 60Mb\n\
+        #167\tINITED cov: 412 ft: 702 corp: 61/1234b exec/s: 0 rss: 63Mb\n\
+        #171\tNEW    cov: 413 ft: 703 corp: 62/1258b lim: 24 exec/s: 0 rss: 63Mb L: 24/24 MS: 1 ChangeBit-\n\
+        \tNEW_FUNC[1/1]: 0x55d8 in core::fmt::num (a/status+0x1) (BuildId: 1)\n\
+        #65536\tpulse  cov: 420 ft: 730 corp: 70/1300b lim: 24 exec/s: 32768 rss: 90Mb\n";
+
+    #[test]
+    fn a_run_that_ends_well_is_counted() {
+        let end = "#131072\tDONE   cov: 421 ft: 733 corp: 71/1304b lim: 24 exec/s: 32768 rss: 99Mb\n\
+            Done 131072 runs in 4 second(s)\n\
+            stat::number_of_executed_units: 131072\n\
+            stat::average_exec_per_sec:     32768\n\
+            stat::new_units_added:          10\n\
+            stat::slowest_unit_time_sec:    0\n\
+            stat::peak_rss_mb:              99\n";
+        let run = Run::read(&format!("{LOG}{end}")).unwrap();
+        let expected = Run {
+            executions: 131_072,
+            per_second: 32_768,
+            coverage: (412, 421),
+            features: (702, 733),
+            artifact: None,
+        };
+        assert_eq!(run, expected);
+        assert_eq!(run.row("status", 4), "| status | 4 | 131072 | 32768 | 412 to 421 | 702 to 733 | 0 |");
+    }
+
+    #[test]
+    fn a_crash_is_named_and_a_slow_unit_is_none() {
+        let slow = "artifact_prefix='a/'; Test unit written to a/slow-unit-77\n";
+        assert_eq!(Run::read(&format!("{LOG}{slow}")).unwrap().artifact, None);
+        let end = "==123== ERROR: libFuzzer: deadly signal\n\
+            stat::number_of_executed_units: 70000\n\
+            stat::average_exec_per_sec:     0\n\
+            artifact_prefix='a/'; Test unit written to a/crash-da39a3ee\nBase64: AAAA\n";
+        let run = Run::read(&format!("{LOG}{end}")).unwrap();
+        assert_eq!((run.executions, run.artifact.as_deref()), (70_000, Some("a/crash-da39a3ee")));
+        assert_eq!(run.coverage, (412, 420));
+        // Among the first inputs already.
+        let run = Run::read(end).unwrap();
+        assert_eq!(run.artifact.as_deref(), Some("a/crash-da39a3ee"));
+    }
+
+    #[test]
+    fn what_is_no_log_is_not_taken_for_one() {
+        assert_eq!(Run::read(""), None);
+        assert_eq!(Run::read("error: the corpus is not there\n"), None);
+    }
+}
