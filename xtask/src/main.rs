@@ -1,13 +1,18 @@
 //! `cargo xtask`: what is more than one line to do in this project, one file for each task.
 
+mod bench_report;
 mod c_header;
 mod embed_check;
+mod figures;
 mod hypervisor;
 mod instructions;
 mod outcomes;
+mod public_api;
 mod spec_map;
 mod vectors;
+mod versions;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +27,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure everything and write docs/performance.md
+    BenchReport,
     /// Write the C header of the simulated platform
     CHeader {
         /// See that the header is up to date, and write nothing
@@ -42,13 +49,13 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         runs: u32,
     },
-    /// Count the instructions of updates and of preflight, with callgrind, and see that they are not too many
+    /// Count the instructions of what the library does, with callgrind, and see that they are not too many
     Instructions,
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
     Outcomes {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
         #[arg(long, value_name = "FOLDER")]
-        recorded: Option<std::path::PathBuf>,
+        recorded: Option<PathBuf>,
         /// Try so many pairs of faults at random places, instead of all single faults
         #[arg(long, value_name = "COUNT")]
         pairs: Option<u64>,
@@ -59,16 +66,24 @@ enum Task {
         #[arg(long)]
         check_readme: bool,
     },
+    /// Write the public interface of each library to docs/api
+    PublicApi {
+        /// See that the files are up to date, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
     /// See that every rule in docs/spec-map.md has an item and a test that exist
     SpecMap,
     /// Replay recordings of real firmware on the simulated platform
     Vectors {
         /// A folder; all *.jsonl files below it are replayed
-        folder: std::path::PathBuf,
+        folder: PathBuf,
         /// Replay this group only
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },
+    /// Build with all sets of features, and test with the oldest versions of dependencies and the newest zerocopy
+    Versions,
 }
 
 /// The cargo that runs this, else the first on the path. (The one that built this is not asked: without what rustup sets beside
@@ -77,16 +92,46 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The cargo of rustup's nightly. (What is set for this program is the other one's.)
+fn nightly() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.arg("+nightly").env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
+    cargo
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Builds a program of the benchmarks and says where it is.
+fn bench_program(name: &str) -> anyhow::Result<PathBuf> {
+    let built = cargo()
+        .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-benches", "--bin", name])
+        .current_dir(root())
+        .status()?;
+    anyhow::ensure!(built.success(), "{name} was not built");
+    Ok(target().join("release").join(name))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::BenchReport => bench_report::run(),
         Task::CHeader { check } => c_header::run(check),
-        Task::EmbedCheck => embed_check::run(),
+        Task::EmbedCheck => embed_check::run().map(drop),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
+        Task::PublicApi { check } => public_api::run(check),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
+        Task::Versions => versions::run(),
     }
 }
