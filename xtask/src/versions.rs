@@ -8,9 +8,8 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-/// What is delivered.
-const LIBRARIES: [&str; 5] =
-    ["tdx-seamldr-core", "tdx-seamldr-verify", "tdx-seamldr-x86_64", "tdx-seamldr-mock", "tdx-seamldr-cli"];
+const LIBRARIES: [&str; 4] =
+    ["tdx-seamldr-core", "tdx-seamldr-verify", "tdx-seamldr-x86_64", "tdx-seamldr-mock"];
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root().canonicalize()?;
@@ -45,7 +44,7 @@ fn features(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A copy of what git knows of the workspace.
+/// A copy of what git knows of the workspace, with the libraries as its only members.
 struct Copy {
     folder: PathBuf,
 }
@@ -71,6 +70,11 @@ impl Copy {
             std::fs::create_dir_all(to.parent().context("a folder")?)?;
             std::fs::copy(&from, &to).with_context(|| file.to_owned())?;
         }
+        let manifest = copy.workspace().join("Cargo.toml");
+        std::fs::write(
+            &manifest,
+            only_libraries(&std::fs::read_to_string(&manifest)?).context("no members")?,
+        )?;
         Ok(copy)
     }
 
@@ -99,11 +103,34 @@ impl Copy {
         line.map(str::to_owned).with_context(|| format!("no {name} in the tree:\n{tree}"))
     }
 
-    /// The tests of the core and of verification, with which the rest stands and falls; the others only have to build.
+    /// The tests of the core and of verification; the other libraries only have to build.
     fn test(&self) -> Result<()> {
         let packages = LIBRARIES.iter().flat_map(|library| ["-p", library]);
         self.cargo(crate::cargo().args(["check", "--quiet", "--locked", "--all-features"]).args(packages))?;
         let tested = ["-p", "tdx-seamldr-core", "-p", "tdx-seamldr-verify"];
         self.cargo(crate::cargo().args(["test", "--quiet", "--locked", "--lib"]).args(tested))
+    }
+}
+
+/// The workspace's manifest with other members.
+fn only_libraries(manifest: &str) -> Option<String> {
+    let (before, rest) = manifest.split_once("members = [")?;
+    let (_, after) = rest.split_once("default-members = [")?.1.split_once(']')?;
+    let members = LIBRARIES.map(|library| format!("\"crates/{library}\"")).join(", ");
+    Some(format!("{before}members = [{members}]{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_replaced_and_the_rest_stays() {
+        let manifest =
+            "[workspace]\nmembers = [\n  \"xtask\",\n]\ndefault-members = [\"cli\"]\n\n[profile]\n";
+        let new = only_libraries(manifest).unwrap();
+        assert!(new.starts_with("[workspace]\nmembers = [\"crates/tdx-seamldr-core\", "));
+        assert!(new.ends_with("tdx-seamldr-mock\"]\n\n[profile]\n") && !new.contains("xtask"));
+        assert_eq!(only_libraries("[package]"), None);
     }
 }
