@@ -1,12 +1,13 @@
-//! One piece of work of the library for callgrind to count, in [`measured`]: `work update LPS`, `work preflight FILE`,
-//! `work crypto FILE`. `cargo xtask instructions` runs and counts them.
+//! One piece of work of the library for callgrind to count, in [`measured`]. `cargo xtask instructions` runs and counts them.
 
 use anyhow::{bail, ensure, Context, Result};
+use tdx_seamldr_benches::{converted, DoesNothing, Shifted};
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer};
+use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
-use tdx_seamldr_core::update::{Cpu, Options, Progress, Update};
+use tdx_seamldr_core::update::{Cpu, Options, Progress, Stage, Update};
 use tdx_seamldr_core::{
-    Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, INTEL_PRODUCTION_SIGNER,
+    Crypto, CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SpinLock, TdxImage, INTEL_PRODUCTION_SIGNER,
 };
 use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
@@ -21,11 +22,73 @@ fn measured<T>(work: impl FnOnce() -> T) -> T {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["read", "v1", file] => read(&converted(&std::fs::read(file)?, ImageFormat::BlobV1)?),
+        ["read", "v2", file] => read(&converted(&std::fs::read(file)?, ImageFormat::ImageV2)?),
+        ["call", calls] => call(calls.parse()?),
+        ["stage", stage] => one_stage(stage),
         ["update", lps] => update(lps.parse()?),
         ["preflight", file] => check(&PageBuf::copy_of(&std::fs::read(file)?)),
         ["crypto", file] => crypto(&PageBuf::copy_of(&std::fs::read(file)?)),
-        _ => bail!("usage: work update LPS | preflight FILE | crypto FILE"),
+        _ => bail!(
+            "usage: work read v1|v2 FILE | call CALLS | stage STAGE | update LPS | preflight FILE | crypto FILE"
+        ),
     }
+}
+
+/// From the bytes of a file to parameters for SEAMLDR.INSTALL. Prints how many bytes there are.
+fn read(file: &PageBuf) -> Result<()> {
+    let mut params = PageBuf::zeroed(1);
+    let params = params.as_params();
+    let bytes = file.as_bytes();
+    let request = measured(|| {
+        let image = TdxImage::parse(bytes)?;
+        anyhow::Ok(InstallRequest::build(params, &image, Scenario::Update, &Shifted)?)
+    })?;
+    ensure!(request.scenario() == Scenario::Update, "another request");
+    println!("{}", bytes.len());
+    Ok(())
+}
+
+/// So many calls of firmware that does nothing.
+fn call(calls: u32) -> Result<()> {
+    let lock = SpinLock::new();
+    let seamldr = Seamldr::new(&DoesNothing, &lock, CurrentVmcs::Preserved)?;
+    let mut regs = SeamcallRegs::default();
+    let result = measured(|| {
+        for _ in 0..calls {
+            // SAFETY: the firmware reads and writes no memory.
+            unsafe { seamldr.seamldr_call(&mut regs) }?;
+        }
+        anyhow::Ok(())
+    });
+    println!("{calls}");
+    result
+}
+
+/// One stage of an update by one LP.
+fn one_stage(wanted: &str) -> Result<()> {
+    let images =
+        [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
+    let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
+    let platform = SimPlatform::builder().lps(1).boot(&old?)?;
+    let host = platform.lp(0);
+    let mut params = PageBuf::zeroed(1);
+    let request = InstallRequest::build(params.as_params(), &new?, Scenario::Update, &host)?;
+    let update = Update::new(request, platform.module_state(), Options::default(), 1)?;
+    let lock = SpinLock::new();
+    let mut cpu = Cpu::new(&update, Seamldr::new(&host, &lock, CurrentVmcs::Preserved)?, &host);
+    for stage in Stage::ALL {
+        ensure!(update.progress().0 == stage, "{} instead of {stage}", update.progress().0);
+        platform.clear_trace();
+        let progress = if stage.to_string() == wanted { measured(|| cpu.step()) } else { cpu.step() };
+        let last = stage == Stage::Done;
+        ensure!(progress == if last { Progress::Finished } else { Progress::Worked }, "{progress:?}");
+        if stage.to_string() == wanted {
+            println!("{}", platform.trace().len());
+        }
+    }
+    ensure!(update.outcome().is_updated(), "{}", update.outcome());
+    Ok(())
 }
 
 /// An update by so many LPs, stepped in random order.

@@ -4,24 +4,23 @@
 #![no_std]
 #![no_main]
 
+mod kernel;
+
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
-use tdx_seamldr_core::{Crypto, CryptoUnavailable, SeamcallRegs, Sha384Digest};
+use kernel::Kernel;
+use tdx_seamldr_core::SeamcallRegs;
 use tdx_seamldr_mock::model::{Config, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory};
 
 extern "C" {
     fn kernel_phys_to_virt(address: u64) -> *mut u8;
-    fn kernel_sha384(data: *const u8, len: usize, digest: *mut u8) -> i32;
-    fn kernel_rsa_verify(modulus: *const u8, signature: *const u8, digest: *const u8) -> i32;
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
-
-struct Kernel;
 
 impl PhysMemory for Kernel {
     fn read(&self, address: u64, out: &mut [u8]) {
@@ -32,28 +31,6 @@ impl PhysMemory for Kernel {
     fn write(&self, address: u64, bytes: &[u8]) {
         // SAFETY: as in `read`.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), kernel_phys_to_virt(address), bytes.len()) }
-    }
-}
-
-impl Crypto for Kernel {
-    fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
-        let mut digest = [0; 48];
-        for part in parts {
-            // SAFETY: the part is readable, and the digest has 48 bytes.
-            unsafe { kernel_sha384(part.as_ptr(), part.len(), digest.as_mut_ptr()) };
-        }
-        Ok(digest)
-    }
-
-    fn rsa3072_verify(
-        &self,
-        modulus: &[u8; 384],
-        signature: &[u8; 384],
-        digest: &Sha384Digest,
-    ) -> Result<bool, CryptoUnavailable> {
-        // SAFETY: the arrays have the sizes that the function reads.
-        let result = unsafe { kernel_rsa_verify(modulus.as_ptr(), signature.as_ptr(), digest.as_ptr()) };
-        Ok(result == 0)
     }
 }
 

@@ -6,23 +6,18 @@
 #![no_std]
 #![no_main]
 
+mod kernel;
+
 use core::ffi::c_void;
 use core::sync::atomic::AtomicU64;
 
+use kernel::Kernel;
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrParams};
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::update::{Cpu, Options, Update};
-use tdx_seamldr_core::{CurrentVmcs, Host, InstallRequest, Lock, ModuleState, Patience, PhysAddr};
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Seamldr, TdxImage, Trap};
+use tdx_seamldr_core::{CurrentVmcs, Host, InstallRequest, ModuleState, Seamldr, TdxImage};
 
 extern "C" {
-    /// 0, or 1 for VMfailInvalid, 2 for #GP, 3 for #UD.
-    fn kernel_seamcall(regs: *mut SeamcallRegs) -> u32;
-    fn kernel_spin_lock_irqsave() -> usize;
-    fn kernel_spin_unlock_irqrestore(flags: usize);
-    fn kernel_smp_processor_id() -> u32;
-    fn kernel_num_online_cpus() -> u32;
-    fn kernel_virt_to_phys(address: *const u8) -> u64;
     fn kernel_params_page() -> *mut SeamldrParams;
     fn kernel_vmx_basic() -> u64;
     fn kernel_stop_machine(function: extern "C" fn(*mut c_void) -> i32, data: *mut c_void) -> i32;
@@ -35,64 +30,12 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe { a_panic_can_be_reached() }
 }
 
-struct Kernel;
-
 static KERNEL: Kernel = Kernel;
 static STATE: ModuleState<[AtomicU64; 128]> = ModuleState::new();
 
 const ENODEV: i32 = -19;
 const EINVAL: i32 = -22;
 const EIO: i32 = -5;
-
-// SAFETY: the kernel's own SEAMCALL does as the contract says.
-unsafe impl SeamcallBackend for Kernel {
-    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        // SAFETY: the caller's.
-        match unsafe { kernel_seamcall(regs) } {
-            0 => Ok(()),
-            1 => Err(Trap::VmFailInvalid),
-            2 => Err(Trap::GeneralProtection),
-            _ => Err(Trap::UndefinedOpcode),
-        }
-    }
-}
-
-impl Lock for Kernel {
-    type Held<'a> = usize;
-
-    fn acquire(&self) -> usize {
-        // SAFETY: takes the one lock that there is.
-        unsafe { kernel_spin_lock_irqsave() }
-    }
-
-    fn release(&self, flags: usize) {
-        // SAFETY: `flags` come from `acquire`.
-        unsafe { kernel_spin_unlock_irqrestore(flags) }
-    }
-}
-
-// SAFETY: kernel memory does not move.
-unsafe impl Host for Kernel {
-    fn current_lp(&self) -> u32 {
-        // SAFETY: no preconditions.
-        unsafe { kernel_smp_processor_id() }
-    }
-
-    fn num_lps(&self) -> u32 {
-        // SAFETY: no preconditions.
-        unsafe { kernel_num_online_cpus() }
-    }
-
-    fn relax(&self) -> Patience {
-        core::hint::spin_loop();
-        Patience::Wait
-    }
-
-    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        // SAFETY: only looks the address up.
-        Some(PhysAddr(unsafe { kernel_virt_to_phys(address) }))
-    }
-}
 
 fn seamldr() -> Result<Seamldr<'static, Kernel, Kernel>, i32> {
     // SAFETY: reads an MSR.

@@ -1,14 +1,8 @@
 //! Places in the project's documents that commands fill in.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
-
-/// A file of the project, by its path from the root.
-pub(crate) fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
-}
 
 /// The document with this text between the marks `<!-- place -->` and `<!-- /place -->`.
 fn filled(document: &str, place: &str, text: &str) -> Option<String> {
@@ -20,7 +14,7 @@ fn filled(document: &str, place: &str, text: &str) -> Option<String> {
 
 /// Puts a text into its place in a document.
 pub(crate) fn fill(name: &str, place: &str, text: &str) -> Result<()> {
-    let path = path(name);
+    let path = crate::root().join(name);
     let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let new = filled(&old, place, text).with_context(|| format!("{name} has no place for {place}"))?;
     Ok(fs::write(&path, new)?)
@@ -28,7 +22,7 @@ pub(crate) fn fill(name: &str, place: &str, text: &str) -> Result<()> {
 
 /// Sees that a text is in its place in a document.
 pub(crate) fn check(name: &str, place: &str, text: &str) -> Result<()> {
-    let old = fs::read_to_string(path(name))?;
+    let old = fs::read_to_string(crate::root().join(name))?;
     let new = filled(&old, place, text).with_context(|| format!("{name} has no place for {place}"))?;
     ensure!(new == old, "{name} says something else about {place}");
     Ok(())

@@ -1,8 +1,10 @@
 //! `cargo xtask`: what is more than one line to do in this project, one file for each task.
 
+mod bench_report;
 mod c_header;
 mod document;
 mod embed_check;
+mod figures;
 mod fuzz;
 mod fuzz_seeds;
 mod hypervisor;
@@ -10,10 +12,13 @@ mod instructions;
 mod linux_driver;
 mod nightly;
 mod outcomes;
+mod public_api;
 mod qemu;
 mod spec_map;
 mod vectors;
+mod versions;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +33,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure everything and write docs/performance.md
+    BenchReport,
     /// Write the C header of the simulated platform
     CHeader {
         /// See that the header is up to date, and write nothing
@@ -59,13 +66,13 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         runs: u32,
     },
-    /// Count the instructions of updates and of preflight, with callgrind, and see that they are not too many
+    /// Count the instructions of what the library does, with callgrind, and see that they are not too many
     Instructions,
     /// Build the example driver for Debian's stock kernel and try it there; on Debian, as root
     LinuxDriver {
         step: linux_driver::Step,
         /// Where the Debian root with the kernel is, or is to be
-        folder: std::path::PathBuf,
+        folder: PathBuf,
         /// Take a kernel that watches locks and memory, which is built first
         #[arg(long)]
         debug_kernel: bool,
@@ -77,13 +84,13 @@ enum Task {
     Nightly {
         /// Also try the driver for Linux, with the Debian root in this folder
         #[arg(long, value_name = "FOLDER")]
-        linux_tree: Option<std::path::PathBuf>,
+        linux_tree: Option<PathBuf>,
     },
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
     Outcomes {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
         #[arg(long, value_name = "FOLDER")]
-        recorded: Option<std::path::PathBuf>,
+        recorded: Option<PathBuf>,
         /// Try so many pairs of faults at random places, instead of all single faults
         #[arg(long, value_name = "COUNT")]
         pairs: Option<u64>,
@@ -94,16 +101,24 @@ enum Task {
         #[arg(long)]
         check_readme: bool,
     },
+    /// Write the public interface of each library to docs/api
+    PublicApi {
+        /// See that the files are up to date, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
     /// See that every rule in docs/spec-map.md has an item and a test that exist
     SpecMap,
     /// Replay recordings of real firmware on the simulated platform
     Vectors {
         /// A folder; all *.jsonl files below it are replayed
-        folder: std::path::PathBuf,
+        folder: PathBuf,
         /// Replay this group only
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },
+    /// Build with all sets of features, and test with the oldest versions of dependencies and the newest zerocopy
+    Versions,
 }
 
 /// The cargo that runs this, else the first on the path. (The one that built this is not asked: without what rustup sets beside
@@ -112,10 +127,38 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The cargo of rustup's nightly. (What is set for this program is the other one's.)
+fn nightly() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.arg("+nightly").env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
+    cargo
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Builds a program of the benchmarks and says where it is.
+fn bench_program(name: &str) -> anyhow::Result<PathBuf> {
+    let built = cargo()
+        .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-benches", "--bin", name])
+        .current_dir(root())
+        .status()?;
+    anyhow::ensure!(built.success(), "{name} was not built");
+    Ok(target().join("release").join(name))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::BenchReport => bench_report::run(),
         Task::CHeader { check } => c_header::run(check),
-        Task::EmbedCheck => embed_check::run(),
+        Task::EmbedCheck => embed_check::run().map(drop),
         Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Task::FuzzSeeds => fuzz_seeds::run(),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
@@ -127,7 +170,9 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
+        Task::PublicApi { check } => public_api::run(check),
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
+        Task::Versions => versions::run(),
     }
 }

@@ -3,9 +3,10 @@
 use core::fmt;
 
 use crate::abi::TdxStatus;
+use crate::debug::debug_fields;
 
 /// The registers of SEAMCALL. All of them may carry arguments in and results out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 #[allow(missing_docs)] // the registers' own names
 pub struct SeamcallRegs {
@@ -24,6 +25,8 @@ pub struct SeamcallRegs {
     pub r14: u64,
     pub r15: u64,
 }
+
+debug_fields! { SeamcallRegs, rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 
 /// Why the instruction itself failed. The registers then say nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,11 +2,12 @@
 
 use core::fmt;
 
+use crate::debug::debug_fields;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// ELF64 file header.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)] // the names of the ELF specification
 pub struct ElfHeader {
@@ -26,8 +27,13 @@ pub struct ElfHeader {
     pub e_shstrndx: U16,
 }
 
+debug_fields! {
+    ElfHeader, e_ident, e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize,
+    e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+}
+
 /// ELF64 section header.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 #[allow(missing_docs)] // the names of the ELF specification
 pub struct SectionHeader {
@@ -41,6 +47,11 @@ pub struct SectionHeader {
     pub sh_info: U32,
     pub sh_addralign: U64,
     pub sh_entsize: U64,
+}
+
+debug_fields! {
+    SectionHeader, sh_name, sh_type, sh_flags, sh_addr, sh_offset, sh_size, sh_link, sh_info,
+    sh_addralign, sh_entsize
 }
 
 /// ELF64 relocation with addend.

@@ -33,6 +33,7 @@ pub mod abi;
 mod addr;
 mod backend;
 mod crypto;
+mod debug;
 pub mod elf;
 mod host;
 pub mod image;

@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
 use crate::abi::{TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, PAGE_SIZE};
+use crate::debug::debug_fields;
 use crate::elf::{self, ElfRefusal};
 use crate::space::{Layout, Shortage};
 use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest};
@@ -53,7 +54,7 @@ pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
 }
 
 /// What is known about the platform and the module that runs on it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// From SEAMLDR.INFO. Making that call also refreshes a remembered number of 0 remaining updates.
     pub info: &'a SeamldrInfo,
@@ -79,6 +80,11 @@ pub struct Facts<'a> {
     pub sensitive_operations: Option<u32>,
     /// The signer that P-SEAMLDR trusts: [`INTEL_PRODUCTION_SIGNER`](crate::INTEL_PRODUCTION_SIGNER), but for simulations.
     pub signer: &'a Sha384Digest,
+}
+
+debug_fields! {
+    Facts<'a>, info, sysinfo, num_lps, features0, handoff, debug_unlocked, addressable_lps_per_socket,
+    seamrr_base, handoff_data, sensitive_operations, signer
 }
 
 impl<'a> Facts<'a> {
@@ -142,7 +148,7 @@ impl<'a> Facts<'a> {
 }
 
 /// A field of the SIGSTRUCT that has one right value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FieldMismatch {
     /// Its name.
     pub name: &'static str,
@@ -151,6 +157,8 @@ pub struct FieldMismatch {
     /// The right value.
     pub wanted: u64,
 }
+
+debug_fields! { FieldMismatch, found, wanted; name }
 
 /// One reason why an update would be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

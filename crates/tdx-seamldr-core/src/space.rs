@@ -1,6 +1,7 @@
 //! How a module lies in the SEAM range, and whether there is room for it: P-SEAMLDR's own arithmetic.
 
 use crate::abi::SeamSigstruct;
+use crate::debug::debug_fields;
 
 const PAGE: u64 = 4096;
 /// Bytes that the code takes, however small the image is.
@@ -23,7 +24,7 @@ pub struct Region {
 }
 
 /// A module's linear address space.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Layout {
     /// The image.
     pub code: Region,
@@ -38,6 +39,8 @@ pub struct Layout {
     /// LPs that there is room for.
     pub lps: u64,
 }
+
+debug_fields! { Layout, code, data, stack, keyhole, keyhole_edit, lps }
 
 /// What stands in the way of building page tables, although the estimate found room for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

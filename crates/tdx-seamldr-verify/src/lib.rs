@@ -24,8 +24,8 @@ use sha2::{Digest, Sha384};
 use tdx_seamldr_core::abi::SeamSigstruct;
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER};
 
-/// The exponent of every key: 65537.
-const EXPONENT: crypto_bigint::U64 = crypto_bigint::U64::from_u32(0x10001);
+/// The exponent of every key is 65537: so many squarings, and the number itself once more.
+const SQUARINGS: u32 = 16;
 
 /// What stands before the digest in a PKCS #1 v1.5 signature with SHA-384: the DER of a DigestInfo (RFC 8017, 9.2).
 const DIGEST_INFO: [u8; 19] = [
@@ -57,7 +57,9 @@ impl Crypto for RustCrypto {
             return Ok(false);
         };
         let field = FixedMontyParams::new_vartime(modulus);
-        let message = FixedMontyForm::new(&signature, &field).pow_vartime(&EXPONENT).retrieve();
+        let signature = FixedMontyForm::new(&signature, &field);
+        let power = signature.square_repeat_vartime(SQUARINGS);
+        let message = power.mul(&signature).retrieve();
         Ok(message == U3072::from_be_slice(&emsa_pkcs1_v15(digest)))
     }
 }

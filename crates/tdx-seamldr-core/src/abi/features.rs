@@ -1,11 +1,20 @@
 //! Feature bits.
 
-use bitflags::bitflags;
+use core::fmt;
 
+use bitflags::{bitflags, parser};
+
+/// TDX_FEATURES0, metadata field 0x0A00000300000008: what the running TDX module can do. Bits without a name are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TdxFeatures0(u64);
+
+/// `features0` of SEAMLDR_INFO: what P-SEAMLDR can do. Zero before the loaders that are called "newer" here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SeamldrFeatures0(u64);
+
+// The structs are not made by the macro: it would also make functions that parse names, and these can panic.
 bitflags! {
-    /// TDX_FEATURES0, metadata field 0x0A00000300000008: what the running TDX module can do. Bits without a name are kept.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct TdxFeatures0: u64 {
+    impl TdxFeatures0: u64 {
         /// TD migration.
         const TD_MIGRATION = 1 << 0;
         /// The module can be replaced while TDs live on. Linux offers updates only where it is set.
@@ -50,9 +59,7 @@ bitflags! {
         const _ = !0;
     }
 
-    /// `features0` of SEAMLDR_INFO: what P-SEAMLDR can do. Zero before the loaders that are called "newer" here.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct SeamldrFeatures0: u64 {
+    impl SeamldrFeatures0: u64 {
         /// The "s4_mig_api" bit of the published sources.
         const S4_MIG_API = 1 << 0;
         /// SEAMLDR.CLEANUP exists.
@@ -62,8 +69,27 @@ bitflags! {
     }
 }
 
+impl fmt::Debug for TdxFeatures0 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TdxFeatures0(")?;
+        parser::to_writer(self, &mut *f)?;
+        f.write_str(")")
+    }
+}
+
+impl fmt::Debug for SeamldrFeatures0 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SeamldrFeatures0(")?;
+        parser::to_writer(self, &mut *f)?;
+        f.write_str(")")
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::format;
+
     use super::*;
 
     #[test]
@@ -72,5 +98,12 @@ mod tests {
         assert!(features.contains(TdxFeatures0::TD_PRESERVING | TdxFeatures0::NO_RBP_MOD));
         assert!(!features.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
         assert_eq!(features.bits(), 0x226F3F0FBF);
+    }
+
+    #[test]
+    fn features_are_shown_by_their_names_and_the_rest_as_a_number() {
+        let features = TdxFeatures0::TD_PRESERVING | TdxFeatures0::from_bits_retain(1 << 63);
+        assert_eq!(format!("{features:?}"), "TdxFeatures0(TD_PRESERVING | 0x8000000000000000)");
+        assert_eq!(format!("{:?}", SeamldrFeatures0::CLEANUP), "SeamldrFeatures0(CLEANUP)");
     }
 }

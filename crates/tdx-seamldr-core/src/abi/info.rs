@@ -1,12 +1,13 @@
 //! What SEAMLDR.INFO writes.
 
 use super::{assert_layout, SeamldrFeatures0, Svn};
+use crate::debug::debug_fields;
 use core::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The SEAMEXTEND register: which module runs, and what the processor knows about it (136 bytes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamExtend {
     /// 0: which of the following fields are valid; 0x1FF after a module was put in place, 0 without one.
@@ -29,6 +30,11 @@ pub struct SeamExtend {
     pub reserved: [u8; 5],
 }
 
+debug_fields! {
+    SeamExtend, valid, tee_tcb_svn, mrseam, mrsigner, attributes, seam_ready, system_under_debug,
+    p_seamldr_ready, reserved
+}
+
 assert_layout!(SeamExtend, 136, {
     valid: 0, tee_tcb_svn: 8, mrseam: 24, mrsigner: 72, attributes: 120,
     seam_ready: 128, system_under_debug: 129, p_seamldr_ready: 130, reserved: 131,
@@ -47,7 +53,7 @@ impl SeamExtend {
 }
 
 /// SEAMLDR_INFO (256 bytes; the buffer has to lie on a multiple of 256).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamldrInfo {
     /// 0: version of this structure, 0.
@@ -76,6 +82,11 @@ pub struct SeamldrInfo {
     pub features0: U64,
     /// 176: reserved.
     pub reserved: [u8; 80],
+}
+
+debug_fields! {
+    SeamldrInfo, version, attributes, vendor, build_date, build_num, minor, major, update, acm_x2apicid,
+    num_remaining_updates, seamextend, features0, reserved
 }
 
 assert_layout!(SeamldrInfo, 256, {

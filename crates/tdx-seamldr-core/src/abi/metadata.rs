@@ -1,5 +1,6 @@
 //! Ids of the global metadata fields that TDH.SYS.RD reads.
 
+use crate::debug::debug_fields;
 use core::fmt;
 
 /// A metadata field id.
@@ -11,13 +12,15 @@ use core::fmt;
 pub struct FieldId(pub u64);
 
 /// One row of [`FieldId::TABLE`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct FieldInfo {
     /// The id.
     pub id: FieldId,
     /// Its name, e.g. `MODULE_HV`.
     pub name: &'static str,
 }
+
+debug_fields! { FieldInfo, id; name }
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {

@@ -1,6 +1,7 @@
 //! What SEAMLDR.INSTALL reads: SEAMLDR_PARAMS.
 
 use super::{assert_layout, PAGE_SIZE};
+use crate::debug::debug_fields;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -27,7 +28,7 @@ impl Scenario {
 }
 
 /// SEAMLDR_PARAMS: 4096 bytes in a page of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamldrParams {
     /// 0: version of this structure, 0.
@@ -43,6 +44,8 @@ pub struct SeamldrParams {
     /// 128: physical address of each page.
     pub module_page_pa: [U64; MAX_MODULE_PAGES],
 }
+
+debug_fields! { SeamldrParams, version, scenario, sigstruct_pa, reserved, num_module_pages, module_page_pa }
 
 assert_layout!(SeamldrParams, PAGE_SIZE, {
     version: 0, scenario: 4, sigstruct_pa: 8, reserved: 16, num_module_pages: 120, module_page_pa: 128,

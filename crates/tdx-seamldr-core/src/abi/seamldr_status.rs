@@ -1,5 +1,6 @@
 //! Status codes of P-SEAMLDR, in RAX.
 
+use crate::debug::debug_fields;
 use core::fmt;
 
 /// What P-SEAMLDR answered in RAX, whole. Known codes have a name; unknown ones keep their number.
@@ -27,7 +28,7 @@ pub enum SeamldrStatusClass {
 }
 
 /// One row of [`SeamldrStatus::TABLE`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct SeamldrStatusInfo {
     /// The code.
     pub status: SeamldrStatus,
@@ -36,6 +37,8 @@ pub struct SeamldrStatusInfo {
     /// What it says to the one who has to act on it.
     pub meaning: &'static str,
 }
+
+debug_fields! { SeamldrStatusInfo, status; name, meaning }
 
 macro_rules! seamldr_statuses {
     ($($name:ident = $value:expr, $meaning:expr;)*) => {

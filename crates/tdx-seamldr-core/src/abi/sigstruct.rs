@@ -1,6 +1,7 @@
 //! SEAM_SIGSTRUCT: what is signed about a module.
 
 use super::{assert_layout, Svn};
+use crate::debug::debug_fields;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -8,7 +9,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const MAX_CPUID_ENTRIES: usize = 255;
 
 /// SEAM_SIGSTRUCT (2048 bytes). The signature is over bytes 0 to 127 followed by 900 to 2047.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamSigstruct {
     /// 0: 6.
@@ -89,6 +90,15 @@ pub struct SeamSigstruct {
     pub cpuid_table_size: U32,
     /// 1028: CPUs that the module runs on, by CPUID.1:EAX; the stepping does not count.
     pub cpuid_table: [U32; MAX_CPUID_ENTRIES],
+}
+
+debug_fields! {
+    SeamSigstruct, header_type, header_length, header_version, module_type, module_vendor, date, size,
+    key_size, modulus_size, exponent_size, reserved0, modulus, exponent, signature, seamhash, svn_minor,
+    svn_major, attributes, rip_offset, num_stack_pages, num_tls_pages, num_keyhole_pages,
+    num_global_data_pages, max_tdmrs, max_reserved_per_tdmr, pamt_4k_entry_size, pamt_2m_entry_size,
+    pamt_1g_entry_size, reserved1, module_hv, min_update_hv, no_downgrade, reserved2, num_handoff_pages,
+    gdt_idt_offset, fault_wrapper_offset, reserved3, cpuid_table_size, cpuid_table
 }
 
 assert_layout!(SeamSigstruct, 2048, {

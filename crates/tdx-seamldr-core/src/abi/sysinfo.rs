@@ -1,6 +1,7 @@
 //! What SEAMLDR.SEAMINFO writes.
 
 use super::assert_layout;
+use crate::debug::debug_fields;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -22,7 +23,7 @@ pub struct Cmr {
 assert_layout!(Cmr, 16, { base: 0, size: 8 });
 
 /// P_SYSINFO, the first 2048 bytes: the platform as firmware's MCHECK found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct PSysInfo {
     /// 0: version of this structure.
@@ -47,6 +48,11 @@ pub struct PSysInfo {
     pub cmrs: [Cmr; 32],
     /// 640: reserved.
     pub reserved1: [u8; 1408],
+}
+
+debug_fields! {
+    PSysInfo, version, tot_num_lps, tot_num_sockets, socket_cpuid, p_seamldr_base, p_seamldr_size,
+    smrr2_not_supported, tdx_without_integrity, reserved0, cmrs, reserved1
 }
 
 assert_layout!(PSysInfo, 2048, {

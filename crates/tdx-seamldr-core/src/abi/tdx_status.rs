@@ -1,5 +1,6 @@
 //! Status words of the TDX module, in RAX, and the words that Linux makes up where there is none.
 
+use crate::debug::debug_fields;
 use core::fmt;
 
 /// What the TDX module answered in RAX, whole. Known codes have a name; unknown ones keep their number.
@@ -11,7 +12,7 @@ use core::fmt;
 pub struct TdxStatus(pub u64);
 
 /// One row of [`TdxStatus::TABLE`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct TdxStatusInfo {
     /// The code, with details 0 unless the details are part of it.
     pub status: TdxStatus,
@@ -20,6 +21,8 @@ pub struct TdxStatusInfo {
     /// What it says to the one who has to act on it.
     pub meaning: &'static str,
 }
+
+debug_fields! { TdxStatusInfo, status; name, meaning }
 
 /// The operand that OPERAND_INVALID and its like complain about: the low half of the status word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,7 +21,7 @@ impl fmt::Display for Need {
 }
 
 /// The rule of its format that a file breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
     /// There are fewer bytes than the header alone, or the header and the SIGSTRUCT area it announces, would take.
@@ -106,6 +106,12 @@ impl ImageError {
             Self::ModulePages { .. } => "image-module-pages",
             Self::Checksum { .. } => "image-checksum",
         }
+    }
+}
+
+impl fmt::Debug for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageError({self})")
     }
 }
 

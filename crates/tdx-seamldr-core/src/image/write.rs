@@ -18,6 +18,14 @@ pub struct ImageParts<'a> {
     pub module: &'a [u8],
 }
 
+/// Copies what is as long as its place. (That it is, the compiler does not see everywhere; `copy_from_slice` would have a panic.)
+fn copy(to: &mut [u8], from: &[u8]) {
+    debug_assert_eq!(to.len(), from.len());
+    if to.len() == from.len() {
+        to.copy_from_slice(from);
+    }
+}
+
 /// Why no file can be made of these parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -150,9 +158,9 @@ impl ImageParts<'_> {
                 module_nr_pages: U32::new(pages(self.module.len())),
             }),
         };
-        sigstruct.copy_from_slice(self.sigstruct);
+        copy(sigstruct, self.sigstruct);
         padding.fill(0);
-        module.copy_from_slice(self.module);
+        copy(module, self.module);
         if format == ImageFormat::BlobV1 {
             let sum = sum16(out);
             if let Ok((header, _)) = Header::mut_from_prefix(out) {

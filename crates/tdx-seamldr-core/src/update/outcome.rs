@@ -6,6 +6,7 @@ use super::recover::{classify, Class};
 use super::run::Kind;
 use super::Stage;
 use crate::abi::{SeamldrLeaf, SeamldrStatus, SensitiveReason, TdxLeaf, TdxStatus};
+use crate::debug::debug_fields;
 use crate::{TdxVersion, Trap};
 
 /// A call that can fail during an update.
@@ -169,7 +170,7 @@ pub enum NextStep {
 }
 
 /// How an update ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// What became of the TDs.
     pub tds: TdFate,
@@ -193,6 +194,11 @@ pub struct Outcome {
     pub lps: u32,
     /// How many of them had finished the stage in which the update ended.
     pub finished_last_stage: u32,
+}
+
+debug_fields! {
+    Outcome, tds, running, next, version, image, failure, last_failure, stage, rounds, lps,
+    finished_last_stage
 }
 
 impl Outcome {

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::outcome::{Call, Failure, FailureCause};
 use super::Stage;
 use crate::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use crate::debug::debug_fields;
 use crate::{InstallError, TdxError, Trap};
 
 /// Which call failed, and how: a trap is kept as the status word that Linux has for it.
@@ -61,7 +62,6 @@ impl RawFailure {
 }
 
 /// The first failure since the record was made or cleared. One LP claims it and writes it.
-#[derive(Debug)]
 pub(super) struct Record {
     state: AtomicU32,
     lp: AtomicU32,
@@ -70,6 +70,8 @@ pub(super) struct Record {
     status: AtomicU64,
     rdx: AtomicU64,
 }
+
+debug_fields! { Record, state, lp, stage, call, status, rdx }
 
 /// Values of [`Record::state`].
 const FREE: u32 = 0;

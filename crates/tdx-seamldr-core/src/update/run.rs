@@ -11,6 +11,7 @@ use super::Stage;
 use crate::abi::{
     FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
 };
+use crate::debug::debug_fields;
 use crate::tdx_module::Readiness;
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
@@ -83,7 +84,6 @@ pub(super) enum Kind {
 }
 
 /// One update, shared by all LPs that take part.
-#[derive(Debug)]
 pub struct Update<'a> {
     kind: Kind,
     request: Option<InstallRequest<'a>>,
@@ -104,6 +104,11 @@ pub struct Update<'a> {
     first: Record,
     latest: Record,
     version: AtomicU64,
+}
+
+debug_fields! {
+    Update<'a>, kind, request, fallbacks, state, options, rendezvous, arrived, finished, milestones,
+    candidates, session, joined, first, latest, version
 }
 
 /// Set in [`Update::version`] once there is one.

@@ -4,6 +4,8 @@
 //! `xtask/embed/Cargo.toml`, the core from its own sources without features, and a probe that uses it as Linux's `seamldr.c`
 //! would. Cargo only finds the sources, and builds the derive macro, which is a tool of the host that a kernel tree has.
 
+mod no_panic;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,7 +64,28 @@ const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
 /// has to run on a kernel's.
 const MAX_MODEL_FRAME: u64 = 4096;
 
-pub(crate) fn run() -> Result<()> {
+/// What was linked of one library.
+pub(crate) struct Linked {
+    pub(crate) what: &'static str,
+    /// Bytes.
+    pub(crate) text: u64,
+    /// Bytes of the largest stack frame.
+    pub(crate) frame: u64,
+    /// Bytes that it may have.
+    pub(crate) max_frame: u64,
+    /// Every function is of interest.
+    pub(crate) is_listed: bool,
+    pub(crate) functions: Vec<Function>,
+}
+
+/// A function that was linked.
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) text: u64,
+    pub(crate) frame: u64,
+}
+
+pub(crate) fn run() -> Result<Vec<Linked>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let out = root.join("target/embed-check");
     std::fs::create_dir_all(&out)?;
@@ -85,33 +108,33 @@ pub(crate) fn run() -> Result<()> {
     let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
         format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
     })?;
-    let (text, frame) = report(&probe, true)?;
+    let core = linked("the core, as Linux's `seamldr.c` would use it", &probe, MAX_FRAME, true)?;
+    let Linked { text, frame, .. } = core;
+    core.print();
     println!("core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} bytes");
-    ensure!(frame <= MAX_FRAME, "a stack frame has {frame} bytes, but should have at most {MAX_FRAME}");
     println!("no panic can be reached; ok");
+    no_panic::check(&build, &root, &sources)?;
 
     build.library("tdx_seamldr_x86_64", &root.join("crates/tdx-seamldr-x86_64/src/lib.rs"), &[])?;
     let probe =
         build.link_probe("seamcall", &root.join("xtask/embed/seamcall.rs"), &SEAMCALL_ENTRY_POINTS, &[])?;
-    let (text, frame) = report(&probe, true)?;
+    let backend = linked("SEAMCALL on real processors", &probe, MAX_FRAME, true)?;
+    let Linked { text, frame, .. } = backend;
+    backend.print();
     let around = check_seamcall(&probe)?;
     println!(
         "SEAMCALL on real processors: {text} bytes of text, largest frame {frame} bytes, {around} instructions around SEAMCALL; \
          no panic can be reached; ok"
     );
-    ensure!(frame <= MAX_FRAME, "a stack frame has {frame} bytes, but should have at most {MAX_FRAME}");
     ensure!(around <= MAX_AROUND_SEAMCALL, "there should be at most {MAX_AROUND_SEAMCALL}");
 
     // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may panic.
     build.library("tdx_seamldr_mock", &root.join("crates/tdx-seamldr-mock/src/lib.rs"), &CHECK_CFG)?;
     let probe = build.link_probe("model", &root.join("xtask/embed/model.rs"), &MODEL_ENTRY_POINTS, &[])?;
-    let (text, frame) = report(&probe, false)?;
+    let model = linked("the simulated platform", &probe, MAX_MODEL_FRAME, false)?;
+    let Linked { text, frame, .. } = model;
     println!("simulated platform: {text} bytes of text, largest frame {frame} bytes; ok");
-    ensure!(
-        frame <= MAX_MODEL_FRAME,
-        "a stack frame has {frame} bytes, but should have at most {MAX_MODEL_FRAME}"
-    );
-    Ok(())
+    Ok(vec![core, backend, model])
 }
 
 /// Features that cargo would declare.
@@ -181,8 +204,8 @@ impl Build {
         rustc.args(["-C", "force-unwind-tables=no", "-C", "relocation-model=static"]);
         for (name, path) in &self.externs {
             rustc.arg("--extern").arg(format!("{name}={}", path.display()));
+            rustc.arg("-L").args(path.parent());
         }
-        rustc.arg("-L").arg(&self.out).arg("-L").arg(self.out.join("host/debug/deps"));
         rustc.arg("--out-dir").arg(&self.out);
         rustc
     }
@@ -274,31 +297,39 @@ fn check_seamcall(probe: &Path) -> Result<usize> {
     instructions.checked_sub(1).context("objdump shows no instructions")
 }
 
-/// Says how many bytes of text there are, and how many the largest stack frame has; with a line for each function if asked for.
-fn report(probe: &Path, details: bool) -> Result<(u64, u64)> {
-    let bytes = std::fs::read(probe)?;
+impl Linked {
+    fn print(&self) {
+        println!("text and stack of each function:");
+        for Function { name, text, frame } in &self.functions {
+            println!("{text:6} {frame:5}  {name}");
+        }
+    }
+}
+
+/// What is in a program: the largest functions first.
+fn linked(what: &'static str, program: &Path, max_frame: u64, is_listed: bool) -> Result<Linked> {
+    let bytes = std::fs::read(program)?;
     let file = object::File::parse(&*bytes)?;
     let sections = file.sections().filter(|section| section.kind() == object::SectionKind::Text);
     let text = sections.fold(0u64, |sum, section| sum.saturating_add(section.size()));
+    let frames = stack_sizes(&file)?;
     let mut functions: Vec<_> = file
         .symbols()
         .filter(|symbol| symbol.kind() == object::SymbolKind::Text && symbol.size() > 0)
-        .map(|symbol| (symbol.size(), symbol.address(), symbol.name().unwrap_or("?").to_owned()))
+        .map(|symbol| Function {
+            name: short_name(symbol.name().unwrap_or("?")),
+            text: symbol.size(),
+            frame: frames.get(&symbol.address()).copied().unwrap_or(0),
+        })
         .collect();
-    functions.sort_by(|one, other| other.cmp(one));
-    let frames = stack_sizes(&file)?;
+    functions.sort_by(|one, other| (other.text, &other.name).cmp(&(one.text, &one.name)));
     ensure!(!functions.is_empty() && !frames.is_empty(), "no functions found: the check is broken");
-    let largest = frames.values().max().copied().unwrap_or(0);
-    if details {
-        println!("text and stack of each function:");
-    }
-    for (size, address, name) in &functions {
-        let frame = frames.get(address).copied().unwrap_or(0);
-        if details || frame == largest {
-            println!("{size:6} {frame:5}  {}", short_name(name));
-        }
-    }
-    Ok((text, largest))
+    let frame = frames.values().max().copied().unwrap_or(0);
+    ensure!(
+        frame <= max_frame,
+        "a stack frame of {what} has {frame} bytes, but should have at most {max_frame}"
+    );
+    Ok(Linked { what, text, frame, max_frame, is_listed, functions })
 }
 
 /// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes, each with a ULEB128.

@@ -1,0 +1,56 @@
+//! Times side by side, in one run: the library's beside what others take for the same. `cargo xtask bench-report` runs this.
+//!
+//! Everything that is compared takes its turn in every round, and the medians over the rounds are printed, one line each:
+//!
+//! ```text
+//! verify VERSION BYTES OURS OPENSSL       (nanoseconds)
+//! lock NAME THREADS TIME                  (nanoseconds for each call)
+//! ```
+
+mod contention;
+mod openssl;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::{ensure, Result};
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_mock::released_images;
+
+/// Rounds of which the median counts.
+const ROUNDS: usize = 101;
+
+fn main() -> Result<()> {
+    verify()?;
+    contention::run();
+    Ok(())
+}
+
+/// `verify` of each of Intel's images, beside OpenSSL's SHA-384 and RSA verification of the same bytes.
+fn verify() -> Result<()> {
+    let openssl = openssl::OpenSsl::load()?;
+    for image in released_images()?.unwrap_or_default() {
+        let file = TdxImage::parse(image.bytes.as_bytes())?;
+        let key = openssl.key(&file.sigstruct().modulus)?;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let begin = Instant::now();
+            let genuine = tdx_seamldr_verify::verify(black_box(&file)).is_genuine();
+            ours.push(begin.elapsed());
+            let begin = Instant::now();
+            let same = openssl.verify(&key, black_box(&file))?;
+            theirs.push(begin.elapsed());
+            ensure!(genuine && same, "{} is not genuine", image.version);
+        }
+        let bytes = image.bytes.as_bytes().len();
+        let (ours, theirs) = (median(ours).as_nanos(), median(theirs).as_nanos());
+        println!("verify {} {bytes} {ours} {theirs}", image.version);
+    }
+    Ok(())
+}
+
+/// The one in the middle.
+fn median<T: Ord + Copy + Default>(mut values: Vec<T>) -> T {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}

@@ -1,0 +1,59 @@
+//! What several benchmarks need: platforms that do next to nothing, locks to compare, images.
+
+pub mod locks;
+
+use anyhow::{Context, Result};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
+use tdx_seamldr_mock::PageBuf;
+
+/// Firmware that succeeds at once.
+#[derive(Clone, Copy, Debug)]
+pub struct DoesNothing;
+
+// SAFETY: memory is neither read nor written.
+unsafe impl SeamcallBackend for DoesNothing {
+    #[inline(never)]
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        regs.rax = 0;
+        Ok(())
+    }
+}
+
+/// A host of one LP whose addresses cost next to nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Shifted;
+
+// SAFETY: only used with firmware that reads no memory.
+unsafe impl Host for Shifted {
+    fn current_lp(&self) -> u32 {
+        0
+    }
+
+    fn num_lps(&self) -> u32 {
+        1
+    }
+
+    fn relax(&self) -> Patience {
+        Patience::GiveUp
+    }
+
+    // A call, as a kernel's translation is, and so told apart from what the library does.
+    #[inline(never)]
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        u64::try_from(address.addr()).ok()?.checked_add(1 << 40).map(PhysAddr)
+    }
+}
+
+/// The same image as a file of that format.
+///
+/// # Errors
+///
+/// The file is no image.
+pub fn converted(file: &[u8], format: ImageFormat) -> Result<PageBuf> {
+    let parts = TdxImage::parse(file)?.parts();
+    let len = parts.file_len()?;
+    let mut out = PageBuf::copy_of(&vec![0; len]);
+    parts.write(format, out.as_mut_bytes()).context("the image cannot be written")?;
+    Ok(out)
+}

@@ -1,0 +1,86 @@
+//! Other locks, to be compared with the library's.
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tdx_seamldr_core::Lock;
+
+/// The standard library's mutex.
+#[derive(Debug, Default)]
+pub struct StdMutex(Mutex<()>);
+
+impl Lock for StdMutex {
+    type Held<'a> = MutexGuard<'a, ()>;
+
+    fn acquire(&self) -> Self::Held<'_> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release<'a>(&'a self, held: Self::Held<'a>) {
+        drop(held);
+    }
+}
+
+/// The mutex of `parking_lot`.
+#[derive(Debug, Default)]
+pub struct ParkingLot(parking_lot::Mutex<()>);
+
+impl Lock for ParkingLot {
+    type Held<'a> = parking_lot::MutexGuard<'a, ()>;
+
+    fn acquire(&self) -> Self::Held<'_> {
+        self.0.lock()
+    }
+
+    fn release<'a>(&'a self, held: Self::Held<'a>) {
+        drop(held);
+    }
+}
+
+/// The C library's spin lock.
+pub struct PthreadSpin(Box<UnsafeCell<libc::pthread_spinlock_t>>);
+
+// SAFETY: it is made to be used by several threads.
+unsafe impl Send for PthreadSpin {}
+// SAFETY: as above.
+unsafe impl Sync for PthreadSpin {}
+
+impl fmt::Debug for PthreadSpin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PthreadSpin").finish_non_exhaustive()
+    }
+}
+
+impl Default for PthreadSpin {
+    fn default() -> Self {
+        let mut lock = MaybeUninit::uninit();
+        // SAFETY: the lock is not yet one.
+        let result = unsafe { libc::pthread_spin_init(lock.as_mut_ptr(), libc::PTHREAD_PROCESS_PRIVATE) };
+        assert_eq!(result, 0, "pthread_spin_init");
+        // SAFETY: initialised just now; glibc's and musl's is an int, which may be moved until it is used.
+        Self(Box::new(UnsafeCell::new(unsafe { lock.assume_init() })))
+    }
+}
+
+impl Drop for PthreadSpin {
+    fn drop(&mut self) {
+        // SAFETY: initialised, and nobody holds it: the borrows have ended.
+        unsafe { libc::pthread_spin_destroy(self.0.get()) };
+    }
+}
+
+impl Lock for PthreadSpin {
+    type Held<'a> = ();
+
+    fn acquire(&self) {
+        // SAFETY: initialised.
+        unsafe { libc::pthread_spin_lock(self.0.get()) };
+    }
+
+    fn release(&self, (): ()) {
+        // SAFETY: initialised, and held by this thread.
+        unsafe { libc::pthread_spin_unlock(self.0.get()) };
+    }
+}

@@ -1,0 +1,259 @@
+//! `cargo xtask bench-report`: measures everything and writes docs/performance.md, ratios first.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::Value;
+
+use crate::embed_check::{self, Linked};
+use crate::figures::{number, Figure, Table};
+use crate::instructions;
+
+const REPORT: &str = "docs/performance.md";
+
+/// What `verify` may take of the time that OpenSSL takes.
+const VERIFY_TO_OPENSSL: f64 = 1.3;
+
+/// Functions in the list of each program; there are some more, of few bytes.
+const LARGEST: usize = 40;
+
+pub(crate) fn run() -> Result<()> {
+    let instructions = instructions::measure()?;
+    let linked = embed_check::run()?;
+    let compared = compared()?;
+    let times = times()?;
+    let limits = limits(instructions.iter().chain([&compared.verify]), &linked);
+
+    let mut text = "# Performance\n\n".to_owned();
+    let _ =
+        writeln!(text, "Written by `cargo xtask bench-report`; do not edit. Measured on {}.\n", machine()?);
+    let _ = writeln!(text, "## Against what it may be\n\n{}", limits.1);
+    let _ = writeln!(text, "## Beside others\n\n### Verification\n\n{}", compared.verify.text());
+    let _ = writeln!(text, "{WHY_SLOWER}\n\n### The lock\n\n{}", compared.locks);
+    text.push_str(
+        "## Instructions\n\nCounted by callgrind: the same on every run, with the same compiler.\n",
+    );
+    for table in &instructions {
+        let _ = write!(text, "\n### {}\n\n{}", table.title, table.text());
+    }
+    let _ = writeln!(text, "\n## Text and stack\n\n{}", text_and_stack(&linked));
+    let _ = writeln!(text, "## Times\n\n{times}");
+    std::fs::write(crate::root().join(REPORT), text.trim_end().to_owned() + "\n")?;
+    println!("{REPORT} written");
+    for what in limits.0 {
+        println!("more than it may be: {what}");
+    }
+    Ok(())
+}
+
+const WHY_SLOWER: &str = "\
+What is slower is SHA-384: OpenSSL has it in assembly with AVX2 and BMI2, which takes three quarters of the time. Of what can be had \
+as a crate, nothing else is as fast: `ring`, `aws-lc-rs` and `graviola` take the same time as `sha2` for these bytes, within 5%, and \
+so does `sha2` built for `x86-64-v3`, within 10%. RSA takes another tenth of the difference. What would do it is OpenSSL itself, which \
+needs an operating system and a C compiler; the library has to run in hypervisors without either. We do not take it: a \
+verification comes once for each update, before anything is shut down, and takes about a millisecond. Whoever has something faster, as \
+Linux has, passes it as `Crypto`.";
+
+/// Every figure that has a limit, the tightest first; and those that are above it.
+fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> (Vec<String>, String) {
+    let of_tables = tables.flat_map(|table| table.figures.iter().map(|figure| (table.title, figure)));
+    let mut rows: Vec<(f64, String)> = Vec::new();
+    let mut above = Vec::new();
+    let mut row = |title: &str, what: &str, value: f64, limit: f64| {
+        let part = value / limit;
+        rows.push((
+            part,
+            format!("| {:.0}% | {title}: {what} | {} | {} |", part * 100.0, number(value), number(limit)),
+        ));
+        if part > 1.0 {
+            above.push(format!("{title}: {what}"));
+        }
+    };
+    for (title, figure) in of_tables {
+        if let Some(limit) = figure.limit {
+            row(title, &figure.what, figure.value, limit);
+        }
+    }
+    for Linked { what, frame, max_frame, .. } in linked {
+        let [frame, limit] = [frame, max_frame].map(|bytes| Figure::count("", *bytes).value);
+        row("Largest stack frame", what, frame, limit);
+    }
+    rows.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+    (above, format!("| of the limit | | | at most |\n|---:|---|---:|---:|\n{}\n", rows.join("\n")))
+}
+
+/// What the program `compare` says.
+struct Compared {
+    verify: Table,
+    locks: String,
+}
+
+fn compared() -> Result<Compared> {
+    let output = Command::new(crate::bench_program("compare")?).output()?;
+    ensure!(output.status.success(), "compare: {}", String::from_utf8_lossy(&output.stderr));
+    let output = String::from_utf8(output.stdout)?;
+    let mut verify = Vec::new();
+    let mut locks: BTreeMap<u32, Vec<(&str, f64)>> = BTreeMap::new();
+    for line in output.lines() {
+        match *line.split(' ').collect::<Vec<_>>() {
+            ["verify", version, bytes, ours, openssl] => verify.push(
+                Figure::ratio(format!("{version}, {bytes} bytes"), ours.parse()?, openssl.parse()?)
+                    .at_most(VERIFY_TO_OPENSSL),
+            ),
+            ["lock", name, threads, time] => {
+                locks.entry(threads.parse()?).or_default().push((name, time.parse()?));
+            }
+            _ => anyhow::bail!("compare says {line:?}"),
+        }
+    }
+    let how = "The time of `verify`, to that of OpenSSL's SHA-384 of the same module and its RSA verification of the same signature, by \
+               turns in one program; medians of 101. OpenSSL has its key ready, `verify` reads it from the image."
+        .to_owned();
+    Ok(Compared {
+        verify: Table { title: "Verification, to OpenSSL", how, figures: verify },
+        locks: lock_table(&locks),
+    })
+}
+
+/// Other locks' times, to that of the library's.
+fn lock_table(times: &BTreeMap<u32, Vec<(&str, f64)>>) -> String {
+    let mut text = "`seamldr_call` of firmware that does nothing, by so many threads at once, with other locks: their time to that of \
+                    `SpinLock`, by turns in one program; medians of 15 rounds of 800,000 calls. Threads beyond the number of CPUs wait \
+                    for those that the operating system has put aside.\n\n"
+        .to_owned();
+    let names: Vec<_> = times.values().next().into_iter().flatten().map(|(name, _)| *name).collect();
+    let others = names.iter().skip(1).map(|name| format!(" {name} |")).collect::<String>();
+    let lines = "---:|".repeat(names.len());
+    let _ = writeln!(text, "| threads | SpinLock, for each call |{others}\n|---:|{lines}");
+    for (threads, times) in times {
+        let Some((_, ours)) = times.first() else { continue };
+        let others =
+            times.iter().skip(1).map(|(_, time)| format!(" {:.2} |", time / ours)).collect::<String>();
+        let _ = writeln!(text, "| {threads} | {ours:.1} ns |{others}");
+    }
+    text
+}
+
+fn text_and_stack(linked: &[Linked]) -> String {
+    let mut text = "What a kernel gets, linked by `cargo xtask embed-check`: bytes of text, and of the largest stack frame.\n\n\
+                    | | text | largest frame |\n|---|---:|---:|\n"
+        .to_owned();
+    for Linked { what, text: bytes, frame, .. } in linked {
+        let [bytes, frame] = [bytes, frame].map(|bytes| number(Figure::count("", *bytes).value));
+        let _ = writeln!(text, "| {what} | {bytes} | {frame} |");
+    }
+    for Linked { what, functions, .. } in linked.iter().filter(|linked| linked.is_listed) {
+        let _ = writeln!(text, "\nThe largest functions of {what}:\n\n| text | frame | |\n|---:|---:|---|");
+        for function in functions.iter().take(LARGEST) {
+            let _ = writeln!(text, "| {} | {} | `{}` |", function.text, function.frame, function.name);
+        }
+    }
+    text
+}
+
+/// Runs the benchmarks of criterion.
+fn times() -> Result<String> {
+    let folder = crate::target().join("criterion");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    let status = crate::cargo()
+        .args(["bench", "--quiet", "--locked", "-p", "tdx-seamldr-benches", "--bench", "library", "--bench"])
+        .args(["platform", "--", "--quiet", "--noplot", "--warm-up-time=1", "--measurement-time=2"])
+        .current_dir(crate::root())
+        .status()?;
+    ensure!(status.success(), "the benchmarks failed");
+    let mut rows = BTreeMap::new();
+    collect(&folder, &mut rows)?;
+    ensure!(!rows.is_empty(), "no results in {}", folder.display());
+    let rows: Vec<_> = rows.into_values().collect();
+    Ok(format!(
+        "By criterion, medians, on the machine named above; another one has others. Of what is done many times in one round, the \
+         time is that of the round.\n\n| | time | |\n|---|---:|---:|\n{}\n",
+        rows.join("\n")
+    ))
+}
+
+/// A row for each result below the folder, by the benchmark's name.
+fn collect(folder: &Path, rows: &mut BTreeMap<String, String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.ends_with("new") {
+            let [benchmark, estimates] = ["benchmark.json", "estimates.json"].map(|name| {
+                let text = std::fs::read(path.join(name))?;
+                anyhow::Ok(serde_json::from_slice::<Value>(&text)?)
+            });
+            let (benchmark, estimates) = (benchmark?, estimates?);
+            let name = benchmark["full_id"].as_str().context("a benchmark without a name")?.to_owned();
+            let time = estimates["median"]["point_estimate"].as_f64().context("no median")?;
+            let throughput = &benchmark["throughput"];
+            let rate = match (throughput["Bytes"].as_f64(), throughput["Elements"].as_f64()) {
+                (Some(bytes), _) => format!("{:.0} MB/s", bytes / time * 1e3),
+                (_, Some(elements)) => format!("{:.1} ns each", time / elements),
+                _ => String::new(),
+            };
+            let row = format!("| {name} | {} | {rate} |", duration(time));
+            rows.insert(name, row);
+        } else if path.is_dir() {
+            collect(&path, rows)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nanoseconds, for people.
+fn duration(nanoseconds: f64) -> String {
+    match nanoseconds {
+        few if few < 1e3 => format!("{few:.1} ns"),
+        some if some < 1e6 => format!("{:.1} µs", some / 1e3),
+        many => format!("{:.2} ms", many / 1e6),
+    }
+}
+
+/// The processor, and the tools that count.
+fn machine() -> Result<String> {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name| {
+        let line = cpus.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let model = field("model name").unwrap_or_else(|| "an unknown processor".to_owned());
+    let (family, number) = (field("cpu family").unwrap_or_default(), field("model\t").unwrap_or_default());
+    let threads = std::thread::available_parallelism()?;
+    let versions = [("rustc", "--version"), ("valgrind", "--version"), ("openssl", "version")].map(
+        |(tool, argument)| {
+            let output = Command::new(tool).arg(argument).output().ok();
+            let output = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+            output.split(" (").next().unwrap_or_default().trim().to_owned()
+        },
+    );
+    Ok(format!("{model} (family {family}, model {number}), {threads} CPUs, with {}", versions.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_for_people() {
+        assert_eq!([5.04, 1234.0, 2_345_678.0].map(duration), ["5.0 ns", "1.2 µs", "2.35 ms"]);
+    }
+
+    #[test]
+    fn what_is_nearest_to_its_limit_comes_first_and_what_is_above_is_said() {
+        let figures = vec![
+            Figure::new("low", 1.0).at_most(4.0),
+            Figure::new("high", 6.0).at_most(4.0),
+            Figure::new("free", 9.0),
+        ];
+        let table = Table { title: "T", how: String::new(), figures };
+        let (above, text) = limits([&table].into_iter(), &[]);
+        assert_eq!(above, ["T: high"]);
+        let rows: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(rows, ["| 150% | T: high | 6 | 4 |", "| 25% | T: low | 1 | 4 |"]);
+    }
+}

@@ -1,0 +1,298 @@
+//! No panic can be reached from any function of the core's public interface, used by a kernel or not.
+//!
+//! `docs/api` has all of them. Those without type parameters are written into a list as they stand there; those with some are in the
+//! list of `xtask/embed/all.rs`, for a kernel's types, and none may be missing. A program that takes the addresses of all is linked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::{Build, PANIC_SYMBOL};
+
+const CRATE: &str = "tdx_seamldr_core";
+const API: &str = "docs/api/tdx-seamldr-core.txt";
+const PROBE: &str = "xtask/embed/all.rs";
+
+pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathBuf>) -> Result<()> {
+    let out = build.out.join("all");
+    std::fs::create_dir_all(&out)?;
+    let mut all = Build { out, externs: build.externs.clone() };
+    all.externs.retain(|(name, _)| name != CRATE);
+    let features = ["--cap-lints=allow", "--cfg=feature=\"mutex\"", "--cfg=feature=\"spin_mutex\""];
+    all.library("spin", sources.get("spin").context("no source of spin")?, &features)?;
+    let source = root.join("crates/tdx-seamldr-core/src/lib.rs");
+    all.library(CRATE, &source, &["--cfg=feature=\"spin\""])?;
+
+    let probe = root.join(PROBE);
+    let api = std::fs::read_to_string(root.join(API)).context(API)?;
+    let functions = functions(&api);
+    let list = std::fs::read_to_string(&probe).context(PROBE)?;
+    let listed: BTreeSet<_> = list.lines().filter_map(of_list).collect();
+    let missing: Vec<_> = functions.iter().filter_map(|function| function.missing_in(&listed)).collect();
+    ensure!(missing.is_empty(), "functions that are missing in {PROBE}:\n  {}", missing.join("\n  "));
+
+    let expressions: BTreeSet<_> =
+        functions.iter().filter_map(|function| function.expression.as_deref()).collect();
+    let expressions: Vec<_> = expressions.into_iter().collect();
+    let generated = all.out.join("functions.rs");
+    let link = |expressions: &[&str]| {
+        std::fs::write(&generated, addresses_of(expressions))?;
+        let file = generated.to_str().context("a path that is not UTF-8")?;
+        let file = format!("--env-set=PUBLIC_FUNCTIONS={file}");
+        match all.link_probe("all", &probe, &["probe_all", "probe_public"], &["-Zunstable-options", &file]) {
+            Ok(_) => Ok(true),
+            Err(error) if error.to_string().contains(PANIC_SYMBOL) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    if !link(&expressions)? {
+        let listed = if link(&[])? { "" } else { "\n  one of the functions in the list of the probe" };
+        bail!("a panic can be reached from{listed}\n  {}", culprits(&expressions, &link)?.join("\n  "));
+    }
+    println!(
+        "no panic can be reached from any of the core's {} public functions; ok",
+        expressions.len().saturating_add(listed.len())
+    );
+    Ok(())
+}
+
+/// A function that gives the addresses of these.
+fn addresses_of(expressions: &[&str]) -> String {
+    let mut text =
+        format!("#[no_mangle]\npub fn probe_public() -> [*const (); {}] {{\n    [\n", expressions.len());
+    for expression in expressions {
+        let _ = writeln!(text, "        {expression} as *const (),");
+    }
+    text.push_str("    ]\n}\n");
+    text
+}
+
+/// Those with which the link fails, each by itself.
+fn culprits<'a>(expressions: &[&'a str], link: &dyn Fn(&[&str]) -> Result<bool>) -> Result<Vec<&'a str>> {
+    if link(expressions)? {
+        return Ok(Vec::new());
+    }
+    if expressions.len() <= 1 {
+        return Ok(expressions.to_vec());
+    }
+    let (first, second) = expressions.split_at(expressions.len() / 2);
+    Ok([culprits(first, link)?, culprits(second, link)?].concat())
+}
+
+/// The last part of a type or trait, and a function of it.
+type Name = (String, String);
+
+/// A function of the public interface.
+struct Function<'a> {
+    line: &'a str,
+    /// How it is named, if it has no type parameters.
+    expression: Option<String>,
+}
+
+impl<'a> Function<'a> {
+    /// If it has type parameters and is not in the list.
+    fn missing_in(&self, listed: &BTreeSet<Name>) -> Option<&'a str> {
+        let (of, function) = of_path(signature(self.line)?)?;
+        // An implementation for references is listed by its trait.
+        let by_reference = of == "&B" && listed.iter().any(|(_, other)| *other == function);
+        (self.expression.is_none() && !by_reference && !listed.contains(&(of, function))).then_some(self.line)
+    }
+}
+
+/// What the lines that follow belong to.
+enum Place<'a> {
+    Module,
+    /// Functions without type parameters are those of a type, by itself or as a trait.
+    Type(&'a str, Option<&'a str>),
+    Generic,
+}
+
+/// All functions, in the form of `cargo public-api`: an `impl` or a trait, then what belongs to it.
+fn functions(api: &str) -> Vec<Function<'_>> {
+    let mut place = Place::Module;
+    let mut functions = Vec::new();
+    for line in api.lines() {
+        if let Some(header) = line.strip_prefix("unsafe ").unwrap_or(line).strip_prefix("impl") {
+            place = implementation(header).unwrap_or(Place::Generic);
+        } else if line.starts_with("pub trait ") || line.starts_with("pub unsafe trait ") {
+            place = Place::Generic;
+        } else if ["pub mod ", "pub struct ", "pub enum "].iter().any(|item| line.starts_with(item)) {
+            place = Place::Module;
+        } else if let Some(path) = signature(line) {
+            functions.push(Function { line, expression: expression(path, &place) });
+        }
+    }
+    functions
+}
+
+/// From what follows `impl`: `<'a, T> a::Trait for b::Type where ..`.
+fn implementation(header: &str) -> Option<Place<'_>> {
+    let mut header = header.split(" where ").next()?;
+    if let Some(rest) = header.strip_prefix('<') {
+        let (parameters, rest) = rest.split_at_checked(closing(rest)?)?;
+        if has_types(parameters) {
+            return Some(Place::Generic);
+        }
+        header = rest.strip_prefix('>')?;
+    }
+    let header = header.trim();
+    Some(match header.split_once(" for ") {
+        // The path of a trait may be private; its name is imported.
+        Some((of, on)) => {
+            let end = of.find('<').unwrap_or(of.len());
+            let start = of.get(..end)?.rfind("::").map_or(0, |at| at.saturating_add(2));
+            Place::Type(on, of.get(start..))
+        }
+        None => Place::Type(header, None),
+    })
+}
+
+/// The path of a function, with type arguments, if the line has one.
+fn signature(line: &str) -> Option<&str> {
+    let (keywords, path) = line.strip_prefix("pub ")?.split_once("fn ")?;
+    if !keywords.is_empty() && !keywords.split_whitespace().all(|word| word == "const" || word == "unsafe") {
+        return None;
+    }
+    let mut depth = 0usize;
+    let end = path.find(|character| {
+        match character {
+            '<' => depth = depth.saturating_add(1),
+            '>' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        character == '(' && depth == 0
+    })?;
+    path.get(..end)
+}
+
+/// How the function is named in a program, unless it has type parameters. To hash is given one that does nothing.
+fn expression(path: &str, place: &Place<'_>) -> Option<String> {
+    let function = without_arguments(path).rsplit("::").next()?.to_owned();
+    let (path, parameters) = match path.strip_suffix('>') {
+        Some(inner) => path.split_at_checked(opening(inner)?)?,
+        None => (path, ""),
+    };
+    let parameters = parameters.trim_start_matches('<').trim_end_matches('>');
+    let is_hash = parameters == "__H: core::hash::Hasher";
+    let arguments = if is_hash { "::<NoHasher>" } else { "" };
+    if !is_hash && has_types(parameters) {
+        return None;
+    }
+    match place {
+        Place::Generic => None,
+        Place::Type(on, of)
+            if without_arguments(path) == format!("{}::{function}", without_arguments(on)) =>
+        {
+            let on = on.replace("'a", "'static").replace("'_", "'static");
+            let of = of.map(|of| format!(" as {of}")).unwrap_or_default();
+            Some(format!("<{on}{of}>::{function}{arguments}"))
+        }
+        Place::Type(..) | Place::Module => Some(path.to_owned()),
+    }
+}
+
+/// Whether any of these parameters is not a lifetime.
+fn has_types(parameters: &str) -> bool {
+    without_arguments(parameters)
+        .split(',')
+        .map(str::trim)
+        .any(|parameter| !parameter.is_empty() && !parameter.starts_with('\''))
+}
+
+/// From a line of the probe's list: `Type::f`, `Type::f::<A>`, or `<A as Trait>::f`, which stands for the trait.
+fn of_list(line: &str) -> Option<Name> {
+    let line = line.trim().trim_end_matches(',');
+    let Some(rest) = line.strip_prefix('<') else { return of_path(line) };
+    let (of, function) = rest.split_once(" as ")?.1.split_once('>')?;
+    of_path(&format!("{of}{function}"))
+}
+
+fn of_path(path: &str) -> Option<Name> {
+    let path = without_arguments(path);
+    let (of, function) = path.rsplit_once("::")?;
+    Some((of.rsplit("::").next()?.to_owned(), function.to_owned()))
+}
+
+/// The text without what stands in angle brackets.
+fn without_arguments(text: &str) -> String {
+    let mut depth = 0usize;
+    let mut rest = String::new();
+    for character in text.chars() {
+        match character {
+            '<' => depth = depth.saturating_add(1),
+            '>' => depth = depth.saturating_sub(1),
+            other if depth == 0 => rest.push(other),
+            _ => {}
+        }
+    }
+    rest.replace("::::", "::").trim_end_matches("::").to_owned()
+}
+
+/// Where the angle bracket closes that was opened before this text.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 1usize;
+    text.char_indices().find_map(|(at, character)| {
+        match character {
+            '<' => depth = depth.saturating_add(1),
+            '>' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    })
+}
+
+/// Where the angle bracket opens that is closed after this text.
+fn opening(text: &str) -> Option<usize> {
+    let mut depth = 1usize;
+    text.char_indices().rev().find_map(|(at, character)| {
+        match character {
+            '>' => depth = depth.saturating_add(1),
+            '<' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: &str = "pub mod a
+pub fn a::free(u8) -> u8
+pub struct a::M<'a>
+impl<'a> a::M<'a>
+pub const fn a::M<'a>::new<'b>(&'b u8) -> core::result::Result<Self, a::E>
+pub fn a::M<'a>::build<H: a::Host + ?c::Sized>(&H) -> Self
+impl core::hash::private::Hash for a::M<'_>
+pub fn a::M<'_>::hash<__H: core::hash::Hasher>(&self, &mut __H)
+impl<'a, T> a::Own for a::N<'a, T> where T: a::X
+pub fn a::N<'a, T>::own()
+pub unsafe trait a::Own
+pub unsafe fn a::Own::own()
+impl<B: a::Own> a::Own for &B
+pub unsafe fn &B::own()
+";
+
+    #[test]
+    fn functions_without_type_parameters_are_named_and_the_others_have_to_be_listed() {
+        let functions = functions(SOME);
+        let named: Vec<_> = functions.iter().filter_map(|function| function.expression.as_deref()).collect();
+        assert_eq!(named, ["a::free", "<a::M<'static>>::new", "<a::M<'static> as Hash>::hash::<NoHasher>"]);
+        let missing = |list: &str| {
+            let listed = list.lines().filter_map(of_list).collect();
+            functions.iter().filter(|function| function.missing_in(&listed).is_some()).count()
+        };
+        assert_eq!(missing(""), 4);
+        assert_eq!(missing("    M::build::<Kernel>,\n    N::own,\n"), 1, "the trait's own");
+        assert_eq!(missing("    M::build::<Kernel>,\n    N::own,\n    <&Kernel as Own>::own,\n"), 0);
+    }
+
+    #[test]
+    fn those_that_fail_are_found_one_by_one() {
+        let link = |some: &[&str]| Ok(!some.contains(&"b") && !some.contains(&"e"));
+        assert_eq!(culprits(&["a", "b", "c", "d", "e"], &link).unwrap(), ["b", "e"]);
+    }
+}

@@ -1,0 +1,105 @@
+//! What was measured, and what it may be at most.
+
+use std::fmt::Write as _;
+
+use anyhow::{ensure, Result};
+
+/// One thing that was measured.
+pub(crate) struct Figure {
+    pub(crate) what: String,
+    pub(crate) value: f64,
+    pub(crate) limit: Option<f64>,
+}
+
+/// What was measured in one way.
+pub(crate) struct Table {
+    pub(crate) title: &'static str,
+    /// How, in a sentence or two.
+    pub(crate) how: String,
+    pub(crate) figures: Vec<Figure>,
+}
+
+impl Figure {
+    pub(crate) fn new(what: impl Into<String>, value: impl Into<f64>) -> Self {
+        Self { what: what.into(), value: value.into(), limit: None }
+    }
+
+    #[allow(clippy::as_conversions, clippy::cast_precision_loss)] // counts far below 2^53
+    pub(crate) fn count(what: impl Into<String>, value: u64) -> Self {
+        Self::new(what, value as f64)
+    }
+
+    pub(crate) fn ratio(what: impl Into<String>, of: u64, to: u64) -> Self {
+        let [of, to] = [of, to].map(|count| Self::count("", count).value);
+        Self::new(what, of / to)
+    }
+
+    pub(crate) fn at_most(self, limit: impl Into<f64>) -> Self {
+        Self { limit: Some(limit.into()), ..self }
+    }
+
+    /// Not a number is too much, too.
+    pub(crate) fn is_too_much(&self) -> bool {
+        self.limit.is_some_and(|limit| !(self.value <= limit))
+    }
+}
+
+impl Table {
+    /// In Markdown, without its title.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("{}\n\n| | | at most |\n|---|---:|---:|\n", self.how);
+        for Figure { what, value, limit } in &self.figures {
+            let limit = limit.map(number).unwrap_or_default();
+            let _ = writeln!(text, "| {what} | {} | {limit} |", number(*value));
+        }
+        text
+    }
+}
+
+/// Fails with everything that is above its limit.
+pub(crate) fn check(tables: &[Table]) -> Result<()> {
+    let too_much: Vec<_> = tables
+        .iter()
+        .flat_map(|table| &table.figures)
+        .filter(|figure| figure.is_too_much())
+        .map(|Figure { what, value, limit }| {
+            format!("{what}: {}, but should be at most {}", number(*value), number(limit.unwrap_or_default()))
+        })
+        .collect();
+    ensure!(too_much.is_empty(), "{}", too_much.join("\n"));
+    Ok(())
+}
+
+/// Whole numbers with commas, others with three digits.
+pub(crate) fn number(value: f64) -> String {
+    if value.fract() != 0.0 {
+        return if value.abs() < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") };
+    }
+    let digits = format!("{value:.0}");
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        let shown = [0.0, 7.0, 999.0, 1000.0, 1234567.0, 0.23475, 28.025].map(number);
+        assert_eq!(shown, ["0", "7", "999", "1,000", "1,234,567", "0.235", "28.0"]);
+    }
+
+    #[test]
+    fn a_figure_above_its_limit_fails_the_check_by_name() {
+        let table = |value: f64| Table {
+            title: "t",
+            how: "h".to_owned(),
+            figures: vec![Figure::new("other", 9.0), Figure::new("cost", value).at_most(3.0)],
+        };
+        assert!(check(&[table(3.0)]).is_ok());
+        let errors = [3.5, f64::NAN].map(|value| check(&[table(value)]).unwrap_err().to_string());
+        assert_eq!(errors[0], "cost: 3.500, but should be at most 3");
+        assert!(errors[1].starts_with("cost: NaN"));
+    }
+}

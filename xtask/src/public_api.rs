@@ -1,0 +1,59 @@
+//! `cargo xtask public-api`: the public interface of each library, in docs/api, so that a change of it shows in a review.
+
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+
+const CRATES: [&str; 4] =
+    ["tdx-seamldr-core", "tdx-seamldr-verify", "tdx-seamldr-x86_64", "tdx-seamldr-mock"];
+const FOLDER: &str = "docs/api";
+
+/// Writes the interfaces, or with `check` sees that those that are there are the same.
+pub(crate) fn run(check: bool) -> Result<()> {
+    let folder = crate::root().join(FOLDER);
+    std::fs::create_dir_all(&folder)?;
+    let mut differs = Vec::new();
+    for name in CRATES {
+        let path = folder.join(name).with_extension("txt");
+        let wanted = interface(name)?;
+        if !check {
+            std::fs::write(&path, wanted)?;
+            println!("{FOLDER}/{name}.txt written");
+        } else if !is_same(&path, &wanted)? {
+            differs.push(format!("{FOLDER}/{name}.txt"));
+        }
+    }
+    ensure!(
+        differs.is_empty(),
+        "the public interface is not that of {}; if it should be, run `cargo xtask public-api`",
+        differs.join(", ")
+    );
+    Ok(())
+}
+
+/// One line for each item, with all features. What every type has anyway is left out.
+fn interface(name: &str) -> Result<String> {
+    let output = crate::nightly()
+        .args(["public-api", "--color=never", "--all-features", "-ss", "-p", name])
+        .current_dir(crate::root())
+        .output()
+        .context("cargo does not run")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "`cargo +nightly public-api` failed; it needs rustup's nightly and `cargo install --locked cargo-public-api`:\n{errors}"
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn is_same(path: &Path, wanted: &str) -> Result<bool> {
+    let found = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    let (old, new): (Vec<_>, Vec<_>) = (found.lines().collect(), wanted.lines().collect());
+    for gone in old.iter().filter(|line| !new.contains(line)) {
+        println!("- {gone}");
+    }
+    for added in new.iter().filter(|line| !old.contains(line)) {
+        println!("+ {added}");
+    }
+    Ok(found == wanted)
+}

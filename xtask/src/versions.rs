@@ -1,0 +1,136 @@
+//! `cargo xtask versions`: the libraries with every set of features, and with the oldest and the newest dependencies that their
+//! manifests allow.
+//!
+//! Other dependencies are chosen in a copy of the workspace, so that Cargo.lock stays as it is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+
+const LIBRARIES: [&str; 4] =
+    ["tdx-seamldr-core", "tdx-seamldr-verify", "tdx-seamldr-x86_64", "tdx-seamldr-mock"];
+
+pub(crate) fn run() -> Result<()> {
+    let root = crate::root().canonicalize()?;
+    let target = root.join("target/versions");
+    features(&root)?;
+
+    let oldest = Copy::new(&root, target.join("oldest"))?;
+    // Of everything that the manifests here name; what those name in turn is often too low in their own manifests.
+    oldest.cargo(crate::nightly().args(["update", "--quiet", "-Zdirect-minimal-versions"]))?;
+    println!("the oldest dependencies: {}", oldest.version("zerocopy")?);
+    oldest.test()?;
+
+    let newest = Copy::new(&root, target.join("newest"))?;
+    newest.cargo(crate::cargo().args(["update", "--quiet"]))?;
+    println!("the newest dependencies: {}", newest.version("zerocopy")?);
+    newest.test()
+}
+
+/// Each set of features of each library by itself, so that nothing is switched on by a neighbour.
+fn features(root: &Path) -> Result<()> {
+    let mut hack = crate::cargo();
+    hack.args(["hack", "check", "--quiet", "--locked", "--feature-powerset"]);
+    for library in LIBRARIES {
+        hack.args(["-p", library]);
+    }
+    let status = hack.env("RUSTFLAGS", "-D warnings").current_dir(root).status()?;
+    ensure!(
+        status.success(),
+        "`cargo hack` failed; if there is no such command: `cargo install --locked cargo-hack`"
+    );
+    println!("every set of features builds");
+    Ok(())
+}
+
+/// A copy of what git knows of the workspace, with the libraries as its only members.
+struct Copy {
+    folder: PathBuf,
+}
+
+impl Copy {
+    fn new(root: &Path, folder: PathBuf) -> Result<Self> {
+        // What was built there before is kept, beside the copy.
+        let copy = Self { folder };
+        let _ = std::fs::remove_dir_all(copy.workspace());
+        let files = Command::new("git")
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+            .current_dir(root)
+            .output()
+            .context("git does not run")?;
+        ensure!(files.status.success(), "git ls-files: {}", String::from_utf8_lossy(&files.stderr));
+        for file in String::from_utf8(files.stdout)?.split_terminator('\0') {
+            let from = root.join(file);
+            // Removed, and git does not know it yet.
+            if !from.is_file() {
+                continue;
+            }
+            let to = copy.workspace().join(file);
+            std::fs::create_dir_all(to.parent().context("a folder")?)?;
+            std::fs::copy(&from, &to).with_context(|| file.to_owned())?;
+        }
+        let manifest = copy.workspace().join("Cargo.toml");
+        std::fs::write(
+            &manifest,
+            only_libraries(&std::fs::read_to_string(&manifest)?).context("no members")?,
+        )?;
+        Ok(copy)
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.folder.join("workspace")
+    }
+
+    fn cargo(&self, command: &mut Command) -> Result<()> {
+        let status = command
+            .current_dir(self.workspace())
+            .env("CARGO_TARGET_DIR", self.folder.join("target"))
+            .status()
+            .context("cargo does not run")?;
+        ensure!(status.success(), "{command:?} failed");
+        Ok(())
+    }
+
+    /// The version of a dependency that was chosen.
+    fn version(&self, name: &str) -> Result<String> {
+        let tree = crate::cargo()
+            .args(["tree", "--quiet", "-p", "tdx-seamldr-core", "-e", "normal", "--depth=1", "--prefix=none"])
+            .current_dir(self.workspace())
+            .output()?;
+        let tree = String::from_utf8(tree.stdout)?;
+        let line = tree.lines().find(|line| line.split(' ').next() == Some(name));
+        line.map(str::to_owned).with_context(|| format!("no {name} in the tree:\n{tree}"))
+    }
+
+    /// The tests of the core and of verification; the other libraries only have to build.
+    fn test(&self) -> Result<()> {
+        let packages = LIBRARIES.iter().flat_map(|library| ["-p", library]);
+        self.cargo(crate::cargo().args(["check", "--quiet", "--locked", "--all-features"]).args(packages))?;
+        let tested = ["-p", "tdx-seamldr-core", "-p", "tdx-seamldr-verify"];
+        self.cargo(crate::cargo().args(["test", "--quiet", "--locked", "--lib"]).args(tested))
+    }
+}
+
+/// The workspace's manifest with other members.
+fn only_libraries(manifest: &str) -> Option<String> {
+    let (before, rest) = manifest.split_once("members = [")?;
+    let (_, after) = rest.split_once("default-members = [")?.1.split_once(']')?;
+    let members = LIBRARIES.map(|library| format!("\"crates/{library}\"")).join(", ");
+    Some(format!("{before}members = [{members}]{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_replaced_and_the_rest_stays() {
+        let manifest =
+            "[workspace]\nmembers = [\n  \"xtask\",\n]\ndefault-members = [\"cli\"]\n\n[profile]\n";
+        let new = only_libraries(manifest).unwrap();
+        assert!(new.starts_with("[workspace]\nmembers = [\"crates/tdx-seamldr-core\", "));
+        assert!(new.ends_with("tdx-seamldr-mock\"]\n\n[profile]\n") && !new.contains("xtask"));
+        assert_eq!(only_libraries("[package]"), None);
+    }
+}
