@@ -355,27 +355,31 @@ pub fn preflight<C: Crypto + ?Sized>(
     policy: Policy,
     report: &mut dyn FnMut(Finding),
 ) -> Verdict {
-    let verdict = Verdict { refusals: 0, unknowns: 0, unknowns_allowed: policy.allow_unknowns };
-    let mut preflight = Preflight { report, verdict };
-    let sigstruct = image.sigstruct();
-    preflight.platform(facts);
-    preflight.sigstruct_form(image, facts);
-    preflight.signer(sigstruct, facts, crypto);
-    preflight.fitness(sigstruct, facts);
-    preflight.ranges(image);
-    preflight.cpus(sigstruct, facts);
-    preflight.signature(sigstruct, crypto);
-    preflight.memory(image, facts);
-    preflight.handoff(sigstruct, facts);
+    let mut preflight = Preflight::new(policy, report);
+    preflight.running_module(facts);
+    preflight.image(image, facts, crypto);
+    preflight.handoff(image.sigstruct(), facts);
     preflight.sensitive_operations(facts, policy);
-    preflight.image_hash(image, crypto);
-    if let Err(refusal) = elf::check(image.module()) {
-        preflight.refuse(Refusal::Elf(refusal)); // step 34
-    }
-    let running = &facts.info.seamextend;
-    if running.mrseam == sigstruct.seamhash {
+    if facts.info.seamextend.mrseam == image.sigstruct().seamhash {
         preflight.refuse_if(!policy.allow_same_module, Refusal::SameModule);
     }
+    preflight.verdict
+}
+
+/// The part of [`preflight`] that asks nothing of the running module: for an image to fall back on, and for one to
+/// [resume](crate::update::Update::resume) an update with, when no module runs.
+///
+/// An image with the right signature and another's module would end the TDs that stand still: P-SEAMLDR looks at the module's hash
+/// after it has let the old one go.
+pub fn preflight_image<C: Crypto + ?Sized>(
+    image: &TdxImage<'_>,
+    facts: &Facts<'_>,
+    crypto: &C,
+    policy: Policy,
+    report: &mut dyn FnMut(Finding),
+) -> Verdict {
+    let mut preflight = Preflight::new(policy, report);
+    preflight.image(image, facts, crypto);
     preflight.verdict
 }
 
@@ -384,7 +388,29 @@ struct Preflight<'r> {
     verdict: Verdict,
 }
 
-impl Preflight<'_> {
+impl<'r> Preflight<'r> {
+    fn new(policy: Policy, report: &'r mut dyn FnMut(Finding)) -> Self {
+        let verdict = Verdict { refusals: 0, unknowns: 0, unknowns_allowed: policy.allow_unknowns };
+        Self { report, verdict }
+    }
+
+    /// What P-SEAMLDR asks of an image and of the platform.
+    fn image<C: Crypto + ?Sized>(&mut self, image: &TdxImage<'_>, facts: &Facts<'_>, crypto: &C) {
+        let sigstruct = image.sigstruct();
+        self.platform(facts);
+        self.sigstruct_form(image, facts);
+        self.signer(sigstruct, facts, crypto);
+        self.fitness(sigstruct, facts);
+        self.ranges(image);
+        self.cpus(sigstruct, facts);
+        self.signature(sigstruct, crypto);
+        self.memory(image, facts);
+        self.image_hash(image, crypto);
+        if let Err(refusal) = elf::check(image.module()) {
+            self.refuse(Refusal::Elf(refusal)); // step 34
+        }
+    }
+
     fn refuse(&mut self, refusal: Refusal) {
         self.verdict.refusals = self.verdict.refusals.saturating_add(1);
         (self.report)(Finding::Refusal(refusal));
@@ -401,8 +427,8 @@ impl Preflight<'_> {
         (self.report)(Finding::Unknown(unknown));
     }
 
-    /// What does not depend on the image.
-    fn platform(&mut self, facts: &Facts<'_>) {
+    /// Whether there is a module that can hand its TDs over.
+    fn running_module(&mut self, facts: &Facts<'_>) {
         self.refuse_if(facts.info.seamextend.seam_ready == 0, Refusal::NoModule);
         match facts.features0 {
             None => self.unknown(Unknown::Features),
@@ -411,6 +437,10 @@ impl Preflight<'_> {
                 Refusal::NotTdPreserving(features),
             ),
         }
+    }
+
+    /// What does not depend on the image.
+    fn platform(&mut self, facts: &Facts<'_>) {
         let wanted = facts.sysinfo.tot_num_lps.get();
         self.refuse_if(facts.num_lps != wanted, Refusal::LpsMissing { found: facts.num_lps, wanted });
         self.refuse_if(facts.info.num_remaining_updates.get() == 0, Refusal::NoRemainingUpdates);
@@ -570,13 +600,14 @@ impl Preflight<'_> {
         }
     }
 
-    /// A module with UPDATE_COMPATIBILITY refuses by itself while it would do harm.
+    /// A module with UPDATE_COMPATIBILITY counts by itself, but not the TDs that an older module began.
     fn sensitive_operations(&mut self, facts: &Facts<'_>, policy: Policy) {
-        let refuses = facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
-        if refuses || policy.allow_damage {
+        if policy.allow_damage {
             return;
         }
+        let counts = facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
         match facts.sensitive_operations {
+            None if counts => {}
             None => self.unknown(Unknown::SensitiveOperations),
             Some(count) => self.refuse_if(count != 0, Refusal::SensitiveOperations(count)),
         }
@@ -725,7 +756,7 @@ impl fmt::Display for Refusal {
             }
             Self::SensitiveOperations(count) => write!(
                 f,
-                "{count} TDs are in build or migrations interrupted, and the running module does not protect them: wait"
+                "{count} TDs are in build or migrations interrupted, which an update may damage: wait"
             ),
         }
     }

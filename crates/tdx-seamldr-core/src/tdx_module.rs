@@ -5,6 +5,9 @@ use core::fmt;
 use crate::abi::{FieldId, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
 use crate::{ModuleState, PhysAddr, SeamcallBackend, SeamcallRegs, SysInit, Trap};
 
+/// How often SEAMCALL has to find nothing until that is believed.
+pub(crate) const LOOKS: u32 = 4;
+
 /// Tries of a call that the module answers with RND_NO_ENTROPY.
 const ENTROPY_TRIES: u32 = 10;
 
@@ -297,7 +300,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
     /// Whether SEAMCALL reaches no module, as while a session is open. A trap that comes by itself is not believed: this asks again.
     pub(crate) fn is_out_of_reach(&self) -> bool {
-        (0..4).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
+        (0..LOOKS).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
     }
 
     /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's.

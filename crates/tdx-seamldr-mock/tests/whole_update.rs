@@ -11,13 +11,17 @@
 
 mod support;
 
+use std::cell::RefCell;
+
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::{
     Cpu, FailureCause, NextStep, Options, Progress, RunningModule, Stage, TdFate,
 };
 use tdx_seamldr_core::update::{Outcome, Update, UpdateError, MAX_LPS};
-use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
+use tdx_seamldr_core::{
+    CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, TdxModule, Trap,
+};
 use tdx_seamldr_mock::model::ModuleState;
 use tdx_seamldr_mock::{run_on_threads, run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
 
@@ -519,4 +523,47 @@ fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
         assert_eq!(first.join().unwrap(), Ok(SeamldrStatus::EBADPARAM));
     });
     assert_eq!(call(1), Ok(SeamldrStatus::EBADPARAM));
+}
+
+/// An LP whose P-SEAMLDR is so slow that another one gives up meanwhile.
+struct Slow<'a> {
+    lp: SimLp<'a>,
+    other: &'a RefCell<Cpu<'a, SimLp<'a>, SpinLock, SimLp<'a>>>,
+}
+
+// SAFETY: the call is the simulated platform's.
+unsafe impl SeamcallBackend for Slow<'_> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        let rax = regs.rax;
+        // SAFETY: the caller's.
+        let result = unsafe { self.lp.seamcall(regs) };
+        if rax == INSTALL {
+            self.other.borrow().abandon();
+        }
+        result
+    }
+}
+
+#[test]
+fn giving_up_during_the_last_install_leaves_a_module_that_can_be_finished() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let (first, second, lock) = (platform.lp(0), platform.lp(1), SpinLock::new());
+    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+        let cpu = RefCell::new(Cpu::new(update, seamldr(&first, &lock), &first));
+        let slow = Slow { lp: platform.lp(1), other: &cpu };
+        let mut other =
+            Cpu::new(update, Seamldr::new(&slow, &lock, CurrentVmcs::Preserved).unwrap(), &second);
+        // The first LP is always ahead, so that it waits when the second one completes the session.
+        loop {
+            while cpu.borrow_mut().step() == Progress::Worked {}
+            if other.step() == Progress::Finished {
+                break update.outcome();
+            }
+        }
+    });
+    assert_eq!((outcome.running, outcome.next), (RunningModule::NewNotReady, NextStep::Finish), "{outcome}");
+    let update = Update::finish(platform.module_state(), Options::default(), 2).unwrap();
+    let finished = run_stepped(&platform, &update, 1);
+    assert!(finished.is_updated(), "{finished}");
+    assert_eq!(platform.truth().tds_alive, 3);
 }

@@ -338,13 +338,26 @@ pub(super) struct Situation {
     pub(super) stage: Stage,
     /// LPs are in an INSTALL session.
     pub(super) is_session_open: bool,
+    /// As many LPs are in it as it takes, so that it has ended and put a module in place.
+    pub(super) is_complete: bool,
     /// The old module has left handoff data, and nobody has taken it.
     pub(super) is_handoff_pending: bool,
 }
 
 /// What the way of an update means for TDs, module and what comes next.
 pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
-    let Situation { kind, first, last, reached, stage, is_session_open, is_handoff_pending } = *situation;
+    let (tds, running, next) = of_any_kind(situation);
+    let goes_on = matches!(next, NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish);
+    if situation.kind == Kind::Load && goes_on && tds != TdFate::Held {
+        // There are no TDs to hand over.
+        return (tds, running, NextStep::Load);
+    }
+    (tds, running, next)
+}
+
+fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
+    let Situation { kind, first, last, reached, stage, is_session_open, is_complete, is_handoff_pending } =
+        *situation;
     if reached.has(Milestones::UPDATED) {
         return (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
     }
@@ -394,6 +407,9 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
         {
             // P-SEAMLDR measures the handoff data by the module that it put in place last.
             (TdFate::Unknown, there, NextStep::InstallAgain)
+        }
+        (Stage::CpuInstall, Some(FailureCause::GaveUp)) if is_complete => {
+            (held, RunningModule::NewNotReady, NextStep::Finish)
         }
         (Stage::CpuInstall, _) if is_session_open => {
             (held, RunningModule::SessionOpen, NextStep::CompleteSession)
@@ -465,6 +481,7 @@ mod tests {
             reached: Milestones(reached),
             stage,
             is_session_open: false,
+            is_complete: false,
             is_handoff_pending: reached & SHUT_DOWN != 0,
         }
     }

@@ -12,7 +12,7 @@ use crate::abi::{
     FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
 };
 use crate::debug::debug_fields;
-use crate::tdx_module::Readiness;
+use crate::tdx_module::{Readiness, LOOKS};
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
 
@@ -211,6 +211,8 @@ impl<'a> Update<'a> {
             return Err(UpdateError::Lps(num_lps));
         }
         let mut candidates = Candidates { count: 0, current: 0, ruled_out: 0, failed: 0 };
+        // Without an image of its own the module that is in place gets no second chance by being installed again.
+        candidates.failed = u8::from(request.is_none());
         if let Some(request) = &request {
             candidates.count = 1;
             match (request.scenario(), kind.scenario()) {
@@ -261,6 +263,7 @@ impl<'a> Update<'a> {
         let seen = self.rendezvous.load();
         let last = self.latest.read();
         let lps = self.rendezvous.lps();
+        let joined = self.joined.load(Ordering::Relaxed);
         let reached = Milestones(self.milestones.load(Ordering::Acquire));
         let (tds, running, next) = consequences(&Situation {
             kind: self.kind,
@@ -268,7 +271,9 @@ impl<'a> Update<'a> {
             last: last.map(|failure| failure.cause),
             reached,
             stage: seen.stage(),
-            is_session_open: self.joined.load(Ordering::Relaxed) != 0,
+            is_session_open: joined != 0,
+            // All have come back with success, the last one perhaps after somebody had given up.
+            is_complete: joined == lps && !self.is_probing(seen.leg()),
             is_handoff_pending: self.state.is_handoff_pending(),
         });
         let version = self.version.load(Ordering::Acquire);
@@ -371,7 +376,8 @@ impl<'a> Update<'a> {
     fn after_failure(&self, all: Snapshot) -> Option<Leg> {
         let round = all.round().saturating_add(1);
         let reached = Milestones(self.milestones.load(Ordering::Relaxed));
-        if round >= MAX_ROUNDS || reached.has(Milestones::HANDOFF_LOST) {
+        // An LP arrives once, so the first stage cannot be repeated.
+        if all.stage() == Stage::Start || round >= MAX_ROUNDS || reached.has(Milestones::HANDOFF_LOST) {
             return None;
         }
         let class = classify(all.stage(), self.latest.read()?.cause);
@@ -566,9 +572,17 @@ where
         Ok(Work::Done)
     }
 
-    /// What is there to go on from. A module that is ready has TDs, which nothing here may touch.
+    /// What is there to go on from. A module that is ready has TDs, which nothing here may touch. So an answer that says nothing, or that
+    /// nothing is there, has to come again and again to be believed.
     fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
-        let found = match module.readiness() {
+        let mut found = Readiness::Nothing;
+        for _ in 0..LOOKS {
+            found = module.readiness();
+            if !matches!(found, Readiness::Nothing | Readiness::Unclear(_)) {
+                break;
+            }
+        }
+        let found = match found {
             Readiness::Ready => return Err(RawFailure::STILL_READY),
             Readiness::ShutDown => Found::ShutDown,
             Readiness::NotReady => Found::NotReady,
@@ -617,6 +631,8 @@ where
         let joined = &mut self.joined;
         // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
         let is_open = || module.is_out_of_reach();
+        let reached = Milestones(update.milestones.load(Ordering::Relaxed));
+        let has_module = !reached.has(Found::Nothing.milestone()) || reached.has(Milestones::INSTALLED);
         seamldr.exclusively(|| {
             let session = update.session.load(Ordering::Relaxed);
             let number = session / ONE_SESSION;
@@ -635,9 +651,13 @@ where
                 Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
                 // Told before the LP is in; the session of the others waits on.
                 Err(InstallError::Trap(_)) => return result.map_err(RawFailure::install),
-                Err(InstallError::Refused { rdx: 0, .. }) if is_open() => {
+                Err(InstallError::Refused { status, rdx: 0 })
+                    if is_open() && (has_module || status == SeamldrStatus::EUNSPECERR) =>
+                {
                     return result.map_err(RawFailure::install)
                 }
+                // The session is over. If there was no module before, that is not sure, but then the LPs that are in it are told so
+                // when they call again.
                 Err(error) => {
                     update.end_session(0);
                     if !error.is_recoverable() {
