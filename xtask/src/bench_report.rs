@@ -102,8 +102,8 @@ fn compared() -> Result<Compared> {
     let mut locks: BTreeMap<u32, Vec<(&str, f64)>> = BTreeMap::new();
     for line in output.lines() {
         match *line.split(' ').collect::<Vec<_>>() {
-            ["verify", version, bytes, ours, openssl] => verify.push(
-                Figure::ratio(format!("{version}, {bytes} bytes"), ours.parse()?, openssl.parse()?)
+            ["verify", version, bytes, ratio] => verify.push(
+                Figure::ratio(format!("{version}, {bytes} bytes"), ratio.parse()?, 1000)
                     .at_most(VERIFY_TO_OPENSSL),
             ),
             ["lock", name, threads, time] => {
@@ -113,7 +113,7 @@ fn compared() -> Result<Compared> {
         }
     }
     let how = "The time of `verify`, to that of OpenSSL's SHA-384 of the same module and its RSA verification of the same signature, by \
-               turns in one program; medians of 101. OpenSSL has its key ready, `verify` reads it from the image."
+               turns in one program: the median of the ratios of 101 rounds. OpenSSL has its key ready, `verify` reads it from the image."
         .to_owned();
     Ok(Compared {
         verify: Table { title: "Verification, to OpenSSL", how, figures: verify },
