@@ -40,7 +40,7 @@ impl Figure {
 
     /// Not a number is too much, too.
     pub(crate) fn is_too_much(&self) -> bool {
-        self.limit.is_some_and(|limit| !(self.value <= limit))
+        self.limit.is_some_and(|limit| self.value > limit || self.value.is_nan())
     }
 }
 
@@ -81,6 +81,7 @@ pub(crate) fn number(value: f64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

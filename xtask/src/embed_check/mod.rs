@@ -113,7 +113,7 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     core.print();
     println!("core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} bytes");
     println!("no panic can be reached; ok");
-    no_panic::check(&build, &root, &sources)?;
+    no_panic::check(&build, root, &sources)?;
 
     build.library("tdx_seamldr_x86_64", &root.join("crates/tdx-seamldr-x86_64/src/lib.rs"), &[])?;
     let probe =
