@@ -21,6 +21,7 @@ race_seconds=$(sed -n 's/.*race_seconds=\([0-9]*\).*/\1/p' /proc/cmdline)
 install=0x8000000000000001
 bad_signature=0x8000000000020000
 bad_hash=0x8000000000020001
+module_busy=0x8000020200000000
 
 problem=
 # wants WHAT FOUND WANTED
@@ -134,7 +135,7 @@ until_none_remain() {
     done
     uploaded 1.5.16 "transferring:flash-wearout"
     said no-remaining-updates
-    said "nothing was shut down"
+    said "nothing was done"
     state 1.5.16 0 3
     end
 }
@@ -155,9 +156,33 @@ resumed() {
     fault $install 0 100000 $bad_signature 0
     uploaded 1.5.16 "transferring:hw-error"
     state "No such device or address" 20 0
+    rmmod tdx_host_rs 2> /tmp/rmmod && problem="$problem; the module can be unloaded while the TDs stand still"
+    fault
+    # With one wrong bit in it, and its signature valid, it would cost the TDs.
+    uploaded flipped.v2 "transferring:firmware-invalid"
+    said image-hash
+    uploaded 1.5.16 ""
+    state 1.5.16 19 3
+    end
+}
+finished() {
+    start
+    fault 33 0 100000 $module_busy 0
+    uploaded 1.5.16 "transferring:hw-error"
+    state "No such device or address" 19 0
     fault
     uploaded 1.5.16 ""
     state 1.5.16 19 3
+    end
+}
+bad_load() {
+    start
+    fault $install 2 1 $bad_hash 1
+    uploaded 1.5.16 "transferring:hw-error"
+    fault
+    uploaded 2.0.08 "transferring:hw-error"
+    uploaded 1.5.16 ""
+    state 1.5.16 20 3
     end
 }
 unrecoverable() {
@@ -178,7 +203,7 @@ cpu_offline() {
     uploaded 1.5.16 "transferring:device-busy"
     state 1.5.05 20 3
     said lps-missing
-    said "nothing was shut down"
+    said "nothing was done"
     echo 1 > /sys/devices/system/cpu/cpu3/online
     uploaded 1.5.16 ""
     state 1.5.16 19 3
@@ -277,7 +302,9 @@ scenario same-module same_module
 scenario until-none-remain until_none_remain
 scenario fallback fallback
 scenario resumed resumed
+scenario finished finished
 scenario unrecoverable unrecoverable
+scenario bad-image-afterwards bad_load
 scenario cpu-offline cpu_offline
 scenario race race
 scenario again-and-again again_and_again

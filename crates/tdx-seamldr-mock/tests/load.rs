@@ -95,7 +95,7 @@ fn no_single_failure_is_in_the_way_of_the_next_load() {
         .collect();
     let image = newer().build();
     let mut failed = 0;
-    for lps in [1, 2, 3] {
+    for lps in [1, 3] {
         let calls = {
             let platform = without_module(lps);
             load(&platform, &image, None);

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::bindings;
 use kernel::prelude::*;
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfo, SeamldrInfoBuffer, TdxFeatures0};
-use tdx_seamldr_core::preflight::{preflight, Facts, Finding};
+use tdx_seamldr_core::preflight::{preflight, preflight_image, Facts, Finding};
 use tdx_seamldr_core::update::linux::{Dialect, Errno, UploadError};
 use tdx_seamldr_core::update::{Cpu, NextStep, Options, Update, UpdateError};
 use tdx_seamldr_core::{
@@ -20,7 +20,7 @@ use tdx_seamldr_core::{
 use tdx_seamldr_x86_64::{Hardware, LinuxTable, Processor, Seamcall};
 
 use crate::kernel_side::{
-    self, online_cpus, pinned, text, HotplugOff, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock, Shown,
+    self, online_cpus, pinned, HotplugOff, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock, Shown, Text,
 };
 use crate::simulated::{self, Simulated};
 
@@ -114,7 +114,8 @@ impl FromNothing for Result<(), UploadFailed> {
 /// Begins with what the parameter `backend` says; says whether there is something to drive.
 pub(crate) fn start() -> bool {
     // SAFETY: text that does not change after the module was loaded.
-    let driver = match text(unsafe { &*(&raw const tdx_backend) }) {
+    let backend = unsafe { Text::read(&raw const tdx_backend) };
+    let driver = match backend.get() {
         "seamcall" => on_this_machine(),
         "mock" => on_a_simulated_one(),
         other => {
@@ -253,31 +254,47 @@ impl Driver {
             }
             NextStep::Load | NextStep::Configure => self.load(&image)?,
             NextStep::InstallAgain | NextStep::CompleteSession => {
+                // The TDs stand still: a bad image would end them.
+                self.check(&image, Question::WithoutModule)?;
                 self.install(&image, &[], |request, cpus| {
                     Update::resume(request, STATE, Options::default(), cpus)
                 })?;
             }
             NextStep::Nothing | NextStep::Retry | NextStep::RetryLater | NextStep::Finish => {
-                if self.next == NextStep::Finish {
+                let finished = self.next == NextStep::Finish;
+                if finished {
                     self.finish()?;
+                    self.running = None;
                 }
-                let options = self.check(&image)?;
-                let running = self.running.take();
-                let fallback =
-                    running.as_ref().and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok());
-                let updated = self.install(&image, fallback.as_slice(), |request, cpus| {
-                    Update::new(request, STATE, options, cpus)
-                });
-                self.running = running;
-                updated?;
+                // What was in place may have been this very image.
+                if !(finished && self.runs(&image)) {
+                    self.update_running(&image)?;
+                }
             }
         }
         self.running = Some(copy);
         Ok(())
     }
 
-    /// Asks everything that can be asked before anything is shut down, and prints every reason against the update.
-    fn check(&self, image: &TdxImage<'_>) -> Result<Options, UploadFailed> {
+    /// Whether this image's module runs.
+    fn runs(&self, image: &TdxImage<'_>) -> bool {
+        self.info(|info| info.seamextend.mrseam == image.sigstruct().seamhash).unwrap_or(false)
+    }
+
+    /// Replaces a module that runs, with the image of that one to fall back on.
+    fn update_running(&mut self, image: &TdxImage<'_>) -> Result<(), UploadFailed> {
+        let options = self.check(image, Question::Everything)?;
+        let running = self.running.take();
+        let fallback = running.as_ref().and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok());
+        let fallback = fallback.filter(|fallback| self.check(fallback, Question::WithoutModule).is_ok());
+        let updated = self
+            .install(image, fallback.as_slice(), |request, cpus| Update::new(request, STATE, options, cpus));
+        self.running = running;
+        updated
+    }
+
+    /// Asks everything that can be asked before anything is shut down or installed, and prints every reason against the image.
+    fn check(&self, image: &TdxImage<'_>, question: Question) -> Result<Options, UploadFailed> {
         let (mut info, mut sysinfo) = (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
         let info: &mut SeamldrInfoBuffer = info.get();
         let sysinfo: &mut PSysInfoBuffer = sysinfo.get();
@@ -293,15 +310,20 @@ impl Driver {
             Backend::Simulated(_) => simulated::complete(&mut facts),
         }
         let mut first = None;
-        let verdict = preflight(image, &facts, &KernelCrypto, kernel_side::policy(), &mut |finding| {
+        let mut report = |finding: Finding| {
             pr_err!("{}: {}\n", finding.code(), Shown(finding));
             if let (None, Finding::Refusal(refusal)) = (first, finding) {
                 first = Some(refusal.errno());
             }
-        });
+        };
+        let policy = kernel_side::policy();
+        let verdict = match question {
+            Question::Everything => preflight(image, &facts, &KernelCrypto, policy, &mut report),
+            Question::WithoutModule => preflight_image(image, &facts, &KernelCrypto, policy, &mut report),
+        };
         if !verdict.passed() {
             pr_err!(
-                "refused, nothing was shut down (reasons: {}, not known: {})\n",
+                "refused, and nothing was done (reasons: {}, not known: {})\n",
                 verdict.refusals,
                 verdict.unknowns
             );
@@ -390,6 +412,11 @@ impl Driver {
         let outcome = update.outcome();
         simulated::count_tds();
         self.next = outcome.next;
+        // As long as the TDs stand still, this driver is the one that knows how to wake them.
+        kernel_side::keep_module(matches!(
+            outcome.next,
+            NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish
+        ));
         if outcome.next == NextStep::Configure {
             return Ok(());
         }
@@ -403,6 +430,15 @@ impl Driver {
         }
         Err(errno.into())
     }
+}
+
+/// What is asked of an image.
+#[derive(Clone, Copy)]
+enum Question {
+    /// Whether it may replace the module that runs.
+    Everything,
+    /// Whether it may be installed where none runs.
+    WithoutModule,
 }
 
 /// What the kernel is told about an upload.

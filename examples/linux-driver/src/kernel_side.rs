@@ -29,11 +29,13 @@ extern "C" {
     fn tdx_sha384_init(context: *mut bindings::sha384_ctx);
     fn tdx_sha384_update(context: *mut bindings::sha384_ctx, data: *const u8, len: usize);
     fn tdx_sha384_final(context: *mut bindings::sha384_ctx, digest: *mut u8);
+    fn tdx_keep_module(keep: bool);
     fn cpu_hotplug_disable();
     fn cpu_hotplug_enable();
     fn tdx_rsa_verify(key: *const u8, key_len: c_uint, signature: *const u8, digest: *const u8) -> c_int;
-    static tdx_allow_same_module: bool;
-    static tdx_allow_unknowns: bool;
+    static mut tdx_allow_same_module: bool;
+    static mut tdx_allow_unknowns: bool;
+    static mut tdx_allow_damage: bool;
     static mut tdx_stopped_ns: c_ulong;
     static mut tdx_firmware_ns: c_ulong;
 }
@@ -107,11 +109,20 @@ impl Drop for HotplugOff {
 
 /// What the parameters allow.
 pub(crate) fn policy() -> Policy {
-    // SAFETY: flags that user space may change at any time.
-    let (allow_same_module, allow_unknowns) = unsafe {
-        ((&raw const tdx_allow_same_module).read_volatile(), (&raw const tdx_allow_unknowns).read_volatile())
-    };
-    Policy { allow_same_module, allow_unknowns, ..Policy::default() }
+    // SAFETY: flags that user space may change at any time; each is a byte.
+    unsafe {
+        Policy {
+            allow_same_module: (&raw const tdx_allow_same_module).read_volatile(),
+            allow_unknowns: (&raw const tdx_allow_unknowns).read_volatile(),
+            allow_damage: (&raw const tdx_allow_damage).read_volatile(),
+        }
+    }
+}
+
+/// Keeps this module from being unloaded, or no longer. Only called with the driver's lock held.
+pub(crate) fn keep_module(keep: bool) {
+    // SAFETY: it remembers what it was told before.
+    unsafe { tdx_keep_module(keep) };
 }
 
 /// Shows in parameters how long an update took. Only called with the driver's lock held.
@@ -294,12 +305,27 @@ impl Drop for ImageCopy {
     }
 }
 
-/// What a parameter of the module that is text says.
-pub(crate) fn text(parameter: &[c_char]) -> &str {
-    let len = parameter.iter().position(|letter| *letter == 0).unwrap_or(parameter.len());
-    // SAFETY: the same bytes, by another name.
-    let bytes = unsafe { core::slice::from_raw_parts(parameter.as_ptr().cast::<u8>(), len) };
-    core::str::from_utf8(bytes).unwrap_or("").trim()
+/// Text of a parameter of the module, as it is now.
+pub(crate) struct Text<const LEN: usize>([u8; LEN]);
+
+impl<const LEN: usize> Text<LEN> {
+    /// # Safety
+    ///
+    /// `parameter` may be read. User space may change it meanwhile: then this is a mixture.
+    pub(crate) unsafe fn read(parameter: *const [c_char; LEN]) -> Self {
+        let mut text = [0; LEN];
+        for (at, byte) in text.iter_mut().enumerate() {
+            // SAFETY: it is inside of the array, which may be read (caller).
+            *byte = unsafe { parameter.cast::<u8>().add(at).read_volatile() };
+        }
+        Self(text)
+    }
+
+    /// Up to its end, without blanks around it; nothing if it is not UTF-8.
+    pub(crate) fn get(&self) -> &str {
+        let len = self.0.iter().position(|letter| *letter == 0).unwrap_or(LEN);
+        core::str::from_utf8(&self.0[..len]).unwrap_or("").trim()
+    }
 }
 
 /// Something of the library in a line of the kernel's log, which has a trait of its own for that.

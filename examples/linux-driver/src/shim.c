@@ -47,6 +47,9 @@ MODULE_PARM_DESC(allow_same_module, "install the module that runs already once m
 bool tdx_allow_unknowns;
 module_param_named(allow_unknowns, tdx_allow_unknowns, bool, 0600);
 MODULE_PARM_DESC(allow_unknowns, "update although not everything can be checked beforehand");
+bool tdx_allow_damage;
+module_param_named(allow_damage, tdx_allow_damage, bool, 0600);
+MODULE_PARM_DESC(allow_damage, "update although TDs may be in build, whose measurements would be wrong then");
 int tdx_tds_alive;
 module_param_named(tds_alive, tdx_tds_alive, int, 0444);
 MODULE_PARM_DESC(tds_alive, "mock: TDs that run and find their memory as they left it");
@@ -136,6 +139,18 @@ unsigned long tdx_lock_firmware(void)
 }
 
 void tdx_unlock_firmware(unsigned long flags) { raw_spin_unlock_irqrestore(&firmware_lock, flags); }
+
+/* Under the lock for updates. */
+void tdx_keep_module(bool keep)
+{
+	static bool kept;
+
+	if (keep && !kept)
+		__module_get(THIS_MODULE);
+	if (!keep && kept)
+		module_put(THIS_MODULE);
+	kept = keep;
+}
 
 /* CPUs. */
 unsigned int tdx_cpu(void) { return raw_smp_processor_id(); }

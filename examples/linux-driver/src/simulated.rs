@@ -15,14 +15,14 @@ use tdx_seamldr_mock::model::{
     Answer, Config, Fault, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
 };
 
-use crate::kernel_side::{cpu, now, pinned, text, KernelCrypto, Page, Shown};
+use crate::kernel_side::{cpu, now, pinned, KernelCrypto, Page, Shown, Text};
 
 extern "C" {
     fn tdx_lock_firmware() -> c_ulong;
     fn tdx_unlock_firmware(flags: c_ulong);
     fn tdx_phys_to_virt(address: u64) -> *mut c_void;
     static mut tdx_tds_alive: c_int;
-    static tdx_fault: [c_char; 96];
+    static mut tdx_fault: [c_char; 96];
     static tdx_updates: c_int;
 }
 
@@ -236,8 +236,9 @@ pub(crate) fn count_tds() {
 
 /// Plans what the parameter `fault` says, and nothing else.
 pub(crate) fn plan_fault() {
-    // SAFETY: it is text that user space may change at any time; whatever is read is checked.
-    let line = text(unsafe { &*(&raw const tdx_fault) });
+    // SAFETY: a parameter that is text.
+    let line = unsafe { Text::read(&raw const tdx_fault) };
+    let line = line.get();
     let mut words = line.split_ascii_whitespace().map(|word| {
         word.strip_prefix("0x")
             .map_or_else(|| word.parse().ok(), |digits| u64::from_str_radix(digits, 16).ok())
