@@ -1,10 +1,17 @@
 //! A module is loaded afresh where no TD is left to keep, and something fails.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
 
 mod support;
 
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxStatus};
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::update::{FailureCause, NextStep, Options, Outcome, TdFate, Update};
 use tdx_seamldr_core::{InstallRequest, TdxImage, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
@@ -37,17 +44,16 @@ fn load(platform: &SimPlatform, image: &PageBuf, fallback: Option<&PageBuf>) -> 
     })
 }
 
+/// A file whose form is right, its checksum too.
 fn with_wrong_signature() -> PageBuf {
-    let mut image = newer().build();
-    // The header's page, and then the SIGSTRUCT with its signature; the checksum is left out of it by v2.
+    let image = newer().build();
     let parts = TdxImage::parse(image.as_bytes()).unwrap().parts();
     let mut sigstruct = parts.sigstruct.to_vec();
     *sigstruct.get_mut(600).unwrap() ^= 1;
-    let parts = tdx_seamldr_core::image::ImageParts { sigstruct: &sigstruct, module: parts.module };
+    let parts = ImageParts { sigstruct: &sigstruct, module: parts.module };
     let mut file = PageBuf::zeroed(parts.file_len().unwrap() / 4096);
-    parts.write(tdx_seamldr_core::image::ImageFormat::ImageV2, file.as_mut_bytes()).unwrap();
-    core::mem::swap(&mut image, &mut file);
-    image
+    parts.write(ImageFormat::BlobV1, file.as_mut_bytes()).unwrap();
+    file
 }
 
 #[test]
