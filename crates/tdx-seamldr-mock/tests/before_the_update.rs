@@ -279,11 +279,11 @@ fn what_cannot_be_checked_is_never_passed_in_silence() {
         Unknown::Signer,
         Unknown::DebugUnlocked,
         Unknown::Signature,
+        Unknown::ImageHash,
         Unknown::Memory,
         Unknown::HandoffVersions,
         Unknown::HandoffData,
         Unknown::SensitiveOperations,
-        Unknown::ImageHash,
     ];
     assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 9, false));
 }
