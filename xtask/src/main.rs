@@ -1,6 +1,7 @@
 //! `cargo xtask`: what is more than one line to do in this project, one file for each task.
 
 mod c_header;
+mod coverage;
 mod document;
 mod embed_check;
 mod hypervisor;
@@ -31,6 +32,12 @@ enum Task {
         /// See that the header is up to date, and write nothing
         #[arg(long)]
         check: bool,
+    },
+    /// See which lines of the core the tests reach, with cargo-llvm-cov
+    Coverage {
+        /// Branches, too, with the nightly compiler
+        #[arg(long)]
+        branches: bool,
     },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
@@ -102,6 +109,7 @@ fn cargo() -> Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::CHeader { check } => c_header::run(check),
+        Task::Coverage { branches } => coverage::run(branches),
         Task::EmbedCheck => embed_check::run(),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),

@@ -46,3 +46,17 @@ impl Lock for SpinLock {
         drop(held);
     }
 }
+
+#[cfg(all(test, feature = "spin"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_gets_a_lock_that_is_held() {
+        let lock = SpinLock::new();
+        let held = lock.acquire();
+        assert!(lock.0.try_lock().is_none());
+        lock.release(held);
+        assert!(lock.0.try_lock().is_some());
+    }
+}
