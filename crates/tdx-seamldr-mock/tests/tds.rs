@@ -28,14 +28,6 @@ const AVOID: u64 = 1 << 16;
 const SENSITIVE: u64 = 0x8000_0512_0000_0000;
 const BIT_47: u64 = 1 << 47;
 
-/// A module that counts compatibility-sensitive operations, for handoff versions 0 and 1.
-fn counting(svn_minor: u8) -> TestImage {
-    let features0 = ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY;
-    let handoff_form = HandoffForm::Counting;
-    let build = ModuleBuild { features0, module_hv: 1, handoff_form, ..ModuleBuild::V1_5_01 };
-    TestImage { svn_minor, module_hv: 1, module_build: Some(build), ..TestImage::default() }
-}
-
 /// A module that writes version 0 as the 2.0 modules do.
 fn connect(svn_minor: u8) -> TestImage {
     let build = ModuleBuild { handoff_form: HandoffForm::Connect, ..ModuleBuild::V1_5_01 };

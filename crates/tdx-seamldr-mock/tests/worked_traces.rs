@@ -74,17 +74,6 @@ fn refusal(status: SeamldrStatus, rdx: u64) -> Result<(u64, u64), Trap> {
     Ok((status.0, rdx))
 }
 
-/// A module that counts what an update must not come in between of.
-fn counting(svn_minor: u8) -> TestImage {
-    let build = ModuleBuild {
-        features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
-        module_hv: 1,
-        handoff_form: HandoffForm::Counting,
-        ..ModuleBuild::V1_5_01
-    };
-    TestImage { svn_minor, module_hv: 1, module_build: Some(build), ..TestImage::default() }
-}
-
 #[test]
 fn t0_a_good_update_with_all_lps_online() {
     let platform = boot(SimPlatform::builder().lps(3));

@@ -518,12 +518,9 @@ where
 
     fn work(&mut self, leg: Leg) -> Result<Work, RawFailure> {
         let module = TdxModule::new(self.seamldr.backend());
-        let lps = self.update.rendezvous.lps();
-        // A broken LP does not keep the lead.
-        let leads = leg.round.checked_rem(lps) == Some(self.arrival);
         match leg.stage {
-            Stage::Start => return self.arrive(module),
-            Stage::Shutdown if leads => self.shut_down(module)?,
+            Stage::Start => return self.arrive(module, leg),
+            Stage::Shutdown if self.leads(leg) => self.shut_down(module)?,
             Stage::CpuInstall => self.install(module, leg)?,
             Stage::CpuInit => {
                 return match module.enable_lp(self.update.state, self.host.current_lp()) {
@@ -538,24 +535,32 @@ where
                     Err((leaf, error)) => Err(RawFailure::tdx(leaf, error)),
                 };
             }
-            Stage::RunUpdate if leads => self.take_over(module)?,
+            Stage::RunUpdate if self.leads(leg) => self.take_over(module)?,
             Stage::Shutdown | Stage::RunUpdate | Stage::Done => {}
         }
         Ok(Work::Done)
     }
 
+    /// A broken LP does not keep the lead.
+    fn leads(&self, leg: Leg) -> bool {
+        leg.round.checked_rem(self.update.rendezvous.lps()) == Some(self.arrival)
+    }
+
     /// The first LP to arrive leads; one more than were announced has no part in the update.
-    fn arrive(&mut self, module: TdxModule<'_, B>) -> Result<Work, RawFailure> {
-        let before = self.update.arrived.fetch_add(1, Ordering::Relaxed);
-        if before >= self.update.rendezvous.lps() {
-            return Ok(Work::NotNeeded);
+    fn arrive(&mut self, module: TdxModule<'_, B>, leg: Leg) -> Result<Work, RawFailure> {
+        // In another round of this stage it is there already.
+        if self.acknowledged.is_none() {
+            let before = self.update.arrived.fetch_add(1, Ordering::Relaxed);
+            if before >= self.update.rendezvous.lps() {
+                return Ok(Work::NotNeeded);
+            }
+            self.arrival = before;
         }
-        self.arrival = before;
         // Nobody gets past this stage without this LP, so a failure here harms nothing.
         if !self.update.state.covers(self.host.current_lp()) {
             return Err(RawFailure::UNKNOWN_LP);
         }
-        if before == 0 && self.update.kind != Kind::Update {
+        if self.leads(leg) && self.update.kind != Kind::Update {
             self.look(module)?;
         }
         Ok(Work::Done)
