@@ -7,6 +7,7 @@ mod embed_check;
 mod hypervisor;
 mod instructions;
 mod linux_driver;
+mod mutants;
 mod nightly;
 mod outcomes;
 mod qemu;
@@ -67,6 +68,12 @@ enum Task {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         race: u32,
     },
+    /// See that a test fails for each small change of the core, with cargo-mutants; takes long
+    Mutants {
+        /// Try so many changes at the same time
+        #[arg(long, default_value_t = 2)]
+        jobs: u32,
+    },
     /// Run everything that takes too long for every change, and put the figures into docs/verification.md
     Nightly {
         /// Also try the driver for Linux, with the Debian root in this folder
@@ -116,6 +123,7 @@ fn main() -> anyhow::Result<()> {
         Task::LinuxDriver { step, folder, debug_kernel, race } => {
             linux_driver::run(step, &folder, debug_kernel, race)
         }
+        Task::Mutants { jobs } => mutants::run(jobs),
         Task::Nightly { linux_tree } => nightly::run(linux_tree.as_deref()),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),

@@ -11,7 +11,7 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{HandoffHeader, Scenario, SeamldrStatus as S, TdxFeatures0, TdxStatus};
+use tdx_seamldr_core::abi::{HandoffHeader, Scenario, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{
     HandoffForm, ModuleBuild, ModuleState as State, Td, TdError, TdId, TdPhase, MAX_TDS,

@@ -10,12 +10,10 @@
 
 mod support;
 
-use support::{boot, boot_from, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE};
+use support::{boot, boot_from, counting, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE};
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxStatus};
 use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
-use tdx_seamldr_mock::model::{
-    HandoffForm, LoaderState, ModuleBuild, ModuleState as State, TdPhase, NO_VMCS,
-};
+use tdx_seamldr_mock::model::{LoaderState, ModuleBuild, ModuleState as State, TdPhase, NO_VMCS};
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 const OK: Result<(u64, u64), Trap> = Ok((0, 0));
