@@ -38,38 +38,20 @@ pub(crate) fn run(seconds: u32, only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The toolchain named nightly, if rustup has one.
-fn nightly() -> Option<String> {
-    let output = Command::new("rustup").args(["toolchain", "list"]).output().ok()?;
-    let list = String::from_utf8(output.stdout).ok()?;
-    let names = list.lines().filter_map(|line| line.split(' ').next());
-    names.filter(|name| name.starts_with("nightly")).map(str::to_owned).next()
-}
-
 /// `cargo fuzz` with a nightly compiler, which knows sanitizers, or else without them.
-fn cargo_fuzz(nightly: Option<&str>, command: &str) -> Command {
-    let mut cargo = match nightly {
-        Some(toolchain) => {
-            let mut rustup = Command::new("rustup");
-            rustup.args(["run", toolchain, "cargo"]);
-            // This process has the ones of another toolchain.
-            for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
-                rustup.env_remove(name);
-            }
-            rustup
-        }
-        None => crate::cargo(),
-    };
+fn cargo_fuzz(is_nightly: bool, command: &str) -> Command {
+    let mut cargo = if is_nightly { crate::nightly("cargo") } else { crate::cargo() };
     cargo.args(["fuzz", command]);
     cargo
 }
 
 fn build(root: &Path) -> Result<()> {
-    let nightly = nightly();
-    let known = cargo_fuzz(nightly.as_deref(), "--version").output()?;
+    let version = crate::nightly("cargo").arg("--version").output();
+    let is_nightly = version.is_ok_and(|output| output.status.success());
+    let known = cargo_fuzz(is_nightly, "--version").output()?;
     ensure!(known.status.success(), "cargo-fuzz is missing: cargo install --locked cargo-fuzz");
-    let mut cargo = cargo_fuzz(nightly.as_deref(), "build");
-    if nightly.is_none() {
+    let mut cargo = cargo_fuzz(is_nightly, "build");
+    if !is_nightly {
         println!("without a nightly compiler there is no address sanitizer");
         cargo.args(["--sanitizer", "none"]);
     }

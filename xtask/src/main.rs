@@ -2,6 +2,7 @@
 
 mod bench_report;
 mod c_header;
+mod coverage;
 mod document;
 mod embed_check;
 mod figures;
@@ -10,6 +11,7 @@ mod fuzz_seeds;
 mod hypervisor;
 mod instructions;
 mod linux_driver;
+mod mutants;
 mod nightly;
 mod outcomes;
 mod public_api;
@@ -40,6 +42,12 @@ enum Task {
         /// See that the header is up to date, and write nothing
         #[arg(long)]
         check: bool,
+    },
+    /// See which lines of the core the tests reach, with cargo-llvm-cov
+    Coverage {
+        /// Branches, too, with the nightly compiler
+        #[arg(long)]
+        branches: bool,
     },
     /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
     EmbedCheck,
@@ -79,6 +87,12 @@ enum Task {
         /// How long updates race with readers and with CPUs that come and go
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         race: u32,
+    },
+    /// See that a test fails for each small change of the core, with cargo-mutants; takes long
+    Mutants {
+        /// Try so many changes at the same time
+        #[arg(long, default_value_t = 2)]
+        jobs: u32,
     },
     /// Run everything that takes too long for every change, and put the figures into docs/verification.md
     Nightly {
@@ -127,11 +141,15 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The cargo of rustup's nightly. (What is set for this program is the other one's.)
-fn nightly() -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.arg("+nightly").env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
-    cargo
+/// A program of rustup's nightly toolchain.
+fn nightly(program: &str) -> Command {
+    let mut rustup = Command::new("rustup");
+    rustup.args(["run", "nightly", program]);
+    // This process has the ones of another toolchain.
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        rustup.env_remove(name);
+    }
+    rustup
 }
 
 /// The workspace's folder.
@@ -158,6 +176,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::BenchReport => bench_report::run(),
         Task::CHeader { check } => c_header::run(check),
+        Task::Coverage { branches } => coverage::run(branches),
         Task::EmbedCheck => embed_check::run().map(drop),
         Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Task::FuzzSeeds => fuzz_seeds::run(),
@@ -166,6 +185,7 @@ fn main() -> anyhow::Result<()> {
         Task::LinuxDriver { step, folder, debug_kernel, race } => {
             linux_driver::run(step, &folder, debug_kernel, race)
         }
+        Task::Mutants { jobs } => mutants::run(jobs),
         Task::Nightly { linux_tree } => nightly::run(linux_tree.as_deref()),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),

@@ -33,7 +33,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 
 /// One line for each item, with all features. What every type has anyway is left out.
 fn interface(name: &str) -> Result<String> {
-    let output = crate::nightly()
+    let output = crate::nightly("cargo")
         .args(["public-api", "--color=never", "--all-features", "-ss", "-p", name])
         .current_dir(crate::root())
         .output()

@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<()> {
 
     let oldest = Copy::new(&root, target.join("oldest"))?;
     // Of everything that the manifests here name; what those name in turn is often too low in their own manifests.
-    oldest.cargo(crate::nightly().args(["update", "--quiet", "-Zdirect-minimal-versions"]))?;
+    oldest.cargo(crate::nightly("cargo").args(["update", "--quiet", "-Zdirect-minimal-versions"]))?;
     println!("the oldest dependencies: {}", oldest.version("zerocopy")?);
     oldest.test()?;
 

@@ -77,4 +77,11 @@ mod tests {
         assert!(PageAddr::new(PhysAddr(1)).is_none());
         assert!(PageAddr::new(PhysAddr(0)).is_some(), "firmware takes page 0");
     }
+
+    #[test]
+    fn an_address_is_aligned_if_the_lower_bits_are_zero() {
+        assert!(PhysAddr(0x1800).is_aligned(2048) && PhysAddr(0).is_aligned(4096));
+        assert!(!PhysAddr(0x1800).is_aligned(4096) && !PhysAddr(0x1801).is_aligned(2));
+        assert_eq!(PageAddr::new(PhysAddr(0x7000)).map(PageAddr::get), Some(PhysAddr(0x7000)));
+    }
 }

@@ -155,7 +155,7 @@ fn check_section(
         if rela.r_info.get() != R_X86_64_RELATIVE {
             return Err(ElfRefusal::RelocationType(index));
         }
-        if rela.r_addend.get() >= size || rela.r_offset.get() > size.saturating_sub(8) || size < 8 {
+        if rela.r_addend.get() >= size || rela.r_offset.get() > size.saturating_sub(8) {
             return Err(ElfRefusal::TargetOutside(index));
         }
         at = at.checked_add(entry).ok_or(ElfRefusal::RelocationOutside(index))?;
@@ -167,11 +167,92 @@ fn check_section(
 mod tests {
     extern crate std;
     use super::*;
+    use std::vec;
     use std::vec::Vec;
     use zerocopy::{FromZeros, IntoBytes};
 
+    const SIZE: u64 = 1024;
+    const SECTIONS: u64 = 64;
+    const RELOCATIONS: u64 = 512;
+
+    /// An image with two sections, the second of them with two relocations.
+    struct Image {
+        header: ElfHeader,
+        section: SectionHeader,
+        relocation: Rela,
+    }
+
+    fn image() -> Image {
+        let mut header = ElfHeader::new_zeroed();
+        header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);
+        header.e_shoff = U64::new(SECTIONS);
+        (header.e_shnum, header.e_shentsize) = (U16::new(2), U16::new(64));
+        let mut section = SectionHeader::new_zeroed();
+        section.sh_type = U32::new(SHT_RELA);
+        section.sh_addr = U64::new(RELOCATIONS);
+        (section.sh_size, section.sh_entsize) = (U64::new(48), U64::new(24));
+        let mut relocation = Rela::new_zeroed();
+        relocation.r_info = U64::new(R_X86_64_RELATIVE);
+        Image { header, section, relocation }
+    }
+
+    type Change = fn(&mut Image);
+
+    fn check_changed(change: impl FnOnce(&mut Image)) -> Result<(), ElfRefusal> {
+        let mut parts = image();
+        change(&mut parts);
+        let mut bytes: Vec<u8> = vec![0; SIZE as usize];
+        let mut put = |at: u64, part: &[u8]| bytes[at as usize..][..part.len()].copy_from_slice(part);
+        put(0, parts.header.as_bytes());
+        put(SECTIONS + 64, parts.section.as_bytes());
+        put(RELOCATIONS, image().relocation.as_bytes());
+        put(RELOCATIONS + 24, parts.relocation.as_bytes());
+        check(&bytes)
+    }
+
+    #[test]
+    fn each_rule_has_its_own_refusal() {
+        assert_eq!(check_changed(|_| ()), Ok(()));
+        assert_eq!(check(&[]), Err(ElfRefusal::Ident));
+        assert_eq!(check_changed(|image| image.header.e_ident[4] = 1), Err(ElfRefusal::Ident));
+        let rows: [(Change, ElfRefusal); 9] = [
+            (|image| image.header.e_shoff = U64::new(SIZE - 63), ElfRefusal::SectionOutside(0)),
+            (|image| image.header.e_shoff = U64::new(u64::MAX), ElfRefusal::SectionOutside(0)),
+            (|image| image.header.e_shentsize = U16::new(960), ElfRefusal::SectionOutside(1)),
+            (|image| image.section.sh_entsize = U64::new(0), ElfRefusal::EntrySize(1)),
+            (|image| image.section.sh_addr = U64::new(SIZE - 23), ElfRefusal::RelocationOutside(0)),
+            (|image| image.section.sh_size = U64::new(24 * 100), ElfRefusal::RelocationType(2)),
+            (|image| image.relocation.r_info = U64::new(1 << 32 | 8), ElfRefusal::RelocationType(1)),
+            (|image| image.relocation.r_addend = U64::new(SIZE), ElfRefusal::TargetOutside(1)),
+            (|image| image.relocation.r_offset = U64::new(SIZE - 7), ElfRefusal::TargetOutside(1)),
+        ];
+        for (change, refusal) in rows {
+            assert_eq!(check_changed(change), Err(refusal));
+        }
+    }
+
+    #[test]
+    fn the_limits_themselves_are_taken() {
+        assert_eq!(check_changed(|image| image.relocation.r_addend = U64::new(SIZE - 1)), Ok(()));
+        assert_eq!(check_changed(|image| image.relocation.r_offset = U64::new(SIZE - 8)), Ok(()));
+        assert_eq!(check_changed(|image| image.header.e_shnum = U16::new(0)), Ok(()));
+        let other_type = |image: &mut Image| {
+            image.section.sh_type = U32::new(9);
+            image.section.sh_entsize = U64::new(0);
+        };
+        assert_eq!(check_changed(other_type), Ok(()));
+    }
+
+    #[test]
+    fn a_structure_is_read_where_it_lies() {
+        let bytes = [0, 0, 0x34, 0x12, 0];
+        assert_eq!(read::<U16>(&bytes, 2).map(U16::get), Some(0x1234));
+        assert_eq!(read::<U16>(&bytes, 4), None);
+        assert_eq!(read::<U16>(&bytes, u64::MAX), None);
+    }
+
     /// An image of relocations that are all the same, read as so many sections.
-    fn image(sections: u16, len: usize) -> Vec<u8> {
+    fn many_relocations(sections: u16, len: usize) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);
         header.e_shoff = U64::new(64);
@@ -191,9 +272,9 @@ mod tests {
 
     #[test]
     fn no_image_has_more_relocations_than_bytes() {
-        assert_eq!(check(&image(8, 4096)), Ok(()));
-        assert_eq!(check(&image(9, 4096)), Err(ElfRefusal::TooManyRelocations));
+        assert_eq!(check(&many_relocations(8, 4096)), Ok(()));
+        assert_eq!(check(&many_relocations(9, 4096)), Err(ElfRefusal::TooManyRelocations));
         // Without that rule it would take 16 thousand million steps.
-        assert_eq!(check(&image(u16::MAX, 496 * 4096)), Err(ElfRefusal::TooManyRelocations));
+        assert_eq!(check(&many_relocations(u16::MAX, 496 * 4096)), Err(ElfRefusal::TooManyRelocations));
     }
 }

@@ -2,10 +2,11 @@
 
 /// A lock that may be taken with interrupts off, and in a kernel turns them off itself.
 ///
-/// It is held for one SEAMCALL at a time, never while waiting for another CPU. An implementor must not sleep, allocate or
+/// It is held for one call of P-SEAMLDR at a time, during an update with a few calls after it that ask whether a module can be reached,
+/// and never while waiting for another CPU. An implementor must not sleep, allocate or
 /// make a SEAMCALL. If two holders were possible, a SEAMCALL would fail with VMfailInvalid; memory would not be at risk.
 ///
-/// Whoever waits for the lock waits for one call of the firmware at most, and [`Host::relax`](crate::Host::relax) is not called
+/// Whoever waits for the lock waits for nothing but these calls, and [`Host::relax`](crate::Host::relax) is not called
 /// meanwhile: the firmware always returns, or takes the machine down.
 pub trait Lock {
     /// What holding the lock means: a guard, or the saved interrupt flags of a kernel.
@@ -44,5 +45,19 @@ impl Lock for SpinLock {
 
     fn release<'a>(&'a self, held: Self::Held<'a>) {
         drop(held);
+    }
+}
+
+#[cfg(all(test, feature = "spin"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_gets_a_lock_that_is_held() {
+        let lock = SpinLock::new();
+        let held = lock.acquire();
+        assert!(lock.0.try_lock().is_none());
+        lock.release(held);
+        assert!(lock.0.try_lock().is_some());
     }
 }

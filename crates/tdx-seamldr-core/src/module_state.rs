@@ -158,4 +158,28 @@ mod tests {
         state.set_lp_initialized(128);
         assert!(!state.is_lp_initialized(128));
     }
+
+    #[test]
+    fn each_lp_has_a_bit_of_its_own() {
+        let state: &ModuleState = &ModuleState::<[AtomicU64; 2]>::new();
+        for lp in [1, 63, 64, 126] {
+            assert!(!state.is_lp_initialized(lp));
+            state.set_lp_initialized(lp);
+            state.set_lp_initialized(lp);
+        }
+        let initialized = (0..200).filter(|lp| state.is_lp_initialized(*lp));
+        assert!(initialized.eq([1, 63, 64, 126]));
+        assert!((0..200).filter(|lp| state.covers(*lp)).eq(0..128));
+    }
+
+    #[test]
+    fn handoff_data_is_remembered_over_a_reset() {
+        let state: &ModuleState = &ModuleState::<[AtomicU64; 1]>::default();
+        assert!(!state.is_handoff_pending());
+        state.set_handoff_pending(true);
+        state.reset();
+        assert!(state.is_handoff_pending());
+        state.set_handoff_pending(false);
+        assert!(!state.is_handoff_pending());
+    }
 }

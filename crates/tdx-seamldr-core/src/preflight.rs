@@ -53,6 +53,9 @@ pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     }
 }
 
+/// Pages of handoff data of version 0 that a module with a later version takes (facts 7.6).
+const MAX_PAGES_OF_HV0: u32 = 25;
+
 /// What is known about the platform and the module that runs on it.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
@@ -564,22 +567,22 @@ impl<'r> Preflight<'r> {
 
     /// Step 31, as far as it is known before there is handoff data.
     fn handoff(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>) {
+        let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
+        let common = facts.handoff.and_then(|running| running.negotiate(sigstruct));
         match facts.handoff {
             None => self.unknown(Unknown::HandoffVersions),
-            Some(running) => self.refuse_if(
-                running.negotiate(sigstruct).is_none(),
-                Refusal::HandoffVersion {
-                    running,
-                    min_update_hv: sigstruct.min_update_hv.get(),
-                    module_hv: sigstruct.module_hv.get(),
-                },
-            ),
+            Some(running) => self
+                .refuse_if(common.is_none(), Refusal::HandoffVersion { running, min_update_hv, module_hv }),
         }
         let Some(data) = facts.handoff_data else {
             return self.unknown(Unknown::HandoffData);
         };
         let wanted = data.saturating_add(HANDOFF_HEADER).div_ceil(4096);
-        let found = u32::from(sigstruct.num_handoff_pages.get()).saturating_add(1);
+        let mut found = u32::from(sigstruct.num_handoff_pages.get()).saturating_add(1);
+        // Of the older version a module takes what its predecessors left, however few pages it needs itself.
+        if common == Some(0) && module_hv != 0 {
+            found = found.max(MAX_PAGES_OF_HV0);
+        }
         self.refuse_if(found < wanted, Refusal::HandoffPages { found, wanted });
     }
 

@@ -145,3 +145,61 @@ impl Layout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::little_endian::U16;
+    use zerocopy::FromZeros;
+
+    const MIB: u64 = 1 << 20;
+
+    /// For 4 LPs, with 512 pages of keyholes each.
+    fn layout(svn_major: u8) -> Layout {
+        let mut sigstruct = SeamSigstruct::new_zeroed();
+        sigstruct.svn_major = svn_major;
+        sigstruct.num_stack_pages = 1;
+        sigstruct.num_keyhole_pages = U16::new(511);
+        sigstruct.num_global_data_pages = U16::new(9);
+        sigstruct.num_handoff_pages = U16::new(1);
+        Layout::new(&sigstruct, 5 * PAGE, 4, u64::MAX)
+    }
+
+    #[test]
+    fn regions_lie_at_random_places_and_have_the_sizes_of_the_sigstruct() {
+        let random = 0x7ffc << 32;
+        let layout = layout(1);
+        let region = |base: u64, size| Region { base: base | random, size };
+        assert_eq!(layout.code, region(CODE_BASE, 5 * PAGE));
+        assert_eq!(layout.stack, region(STACK_BASE, 3 * 4 * PAGE), "a page of shadow stack each");
+        assert_eq!(layout.data, region(DATA_BASE, (4 + 10 + 2) * PAGE));
+        assert_eq!(layout.keyhole, region(KEYHOLE_BASE, 4 * 512 * PAGE));
+        assert_eq!(layout.keyhole_edit, region(KEYHOLE_EDIT_BASE, 4 * PAGE));
+    }
+
+    #[test]
+    fn a_module_without_updates_has_no_handoff_data() {
+        assert_eq!(layout(0).data.size, (4 + 10) * PAGE);
+    }
+
+    #[test]
+    fn what_a_module_needs_adds_up() {
+        // Information page, VMCSs, stacks and data; and tables: 5 for the keyholes, 1 for each of five other parts, and 1 more.
+        let pages = 1 + 4 + 12 + 16 + 5 + 5 + 1;
+        assert_eq!(layout(1).need(), 2 * MIB + pages * PAGE);
+    }
+
+    #[test]
+    fn page_tables_run_out_at_two_places() {
+        let layout = layout(1);
+        let contents = 2 * MIB + (1 + 4 + 12 + 16) * PAGE;
+        let with_tables = |pages: u64| layout.shortage(contents + pages * PAGE);
+        // Two for each of four parts and two above them; then five and two for keyholes and their tables, and one above.
+        assert_eq!(with_tables(9), Shortage::Reported);
+        assert_eq!(with_tables(10), Shortage::Fatal);
+        assert_eq!(with_tables(17), Shortage::Fatal);
+        assert_eq!(with_tables(18), Shortage::None);
+        assert_eq!(layout.shortage(contents + 18 * PAGE - 1), Shortage::Fatal);
+        assert_eq!(layout.shortage(0), Shortage::Reported);
+    }
+}

@@ -359,3 +359,118 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         Ok(PhysAddr(regs.rdx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use core::cell::Cell;
+
+    /// Answers every call in the same way, and counts them.
+    struct Firmware<F> {
+        answer: F,
+        calls: Cell<u32>,
+    }
+
+    // SAFETY: touches no memory.
+    unsafe impl<F: Fn(&mut SeamcallRegs) -> Result<(), Trap>> SeamcallBackend for Firmware<F> {
+        unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+            self.calls.set(self.calls.get() + 1);
+            (self.answer)(regs)
+        }
+    }
+
+    fn with<F: Fn(&mut SeamcallRegs) -> Result<(), Trap>, R>(
+        answer: F,
+        ask: impl FnOnce(TdxModule<'_, Firmware<F>>) -> R,
+    ) -> (R, u32) {
+        let firmware = Firmware { answer, calls: Cell::new(0) };
+        let result = ask(TdxModule::new(&firmware));
+        (result, firmware.calls.get())
+    }
+
+    #[test]
+    fn how_far_a_module_has_come_is_told_by_its_refusal() {
+        let after = |answer: Result<TdxStatus, Trap>| {
+            let call = move |regs: &mut SeamcallRegs| {
+                assert_eq!((regs.rax, regs.rcx), (36, 1), "TDH.SYS.TDMR.INIT of an address that is none");
+                regs.rax = answer?.0;
+                Ok(())
+            };
+            with(call, |module| module.readiness()).0
+        };
+        assert_eq!(after(Ok(TdxStatus::SUCCESS)), Readiness::Ready);
+        assert_eq!(after(Ok(TdxStatus(TdxStatus::OPERAND_INVALID.0 | 1))), Readiness::Ready);
+        assert_eq!(after(Ok(TdxStatus::SYS_SHUTDOWN)), Readiness::ShutDown);
+        assert_eq!(after(Ok(TdxStatus::SYS_NOT_READY)), Readiness::NotReady);
+        assert_eq!(after(Err(Trap::VmFailInvalid)), Readiness::Nothing);
+        let gp = TdxError::Trap(Trap::GeneralProtection);
+        assert_eq!(after(Err(Trap::GeneralProtection)), Readiness::Unclear(gp));
+        let busy = TdxError::Status(TdxStatus::SYS_BUSY);
+        assert_eq!(after(Ok(TdxStatus::SYS_BUSY)), Readiness::Unclear(busy));
+    }
+
+    #[test]
+    fn a_trap_is_believed_when_it_comes_four_times() {
+        let (unreachable, calls) = with(|_| Err(Trap::VmFailInvalid), |module| module.is_out_of_reach());
+        assert_eq!((unreachable, calls), (true, 4));
+        let fourth = Cell::new(0);
+        let answer = |regs: &mut SeamcallRegs| {
+            fourth.set(fourth.get() + 1);
+            regs.rax = TdxStatus::SYS_LP_INIT_NOT_DONE.0;
+            if fourth.get() < 4 {
+                Err(Trap::VmFailInvalid)
+            } else {
+                Ok(())
+            }
+        };
+        assert_eq!(with(answer, |module| module.is_out_of_reach()), (false, 4));
+        assert_eq!(with(|_| Ok(()), |module| module.is_out_of_reach()), (false, 1));
+    }
+
+    #[test]
+    fn fields_are_read_whole() {
+        let answer = |regs: &mut SeamcallRegs| {
+            regs.rax = 0;
+            regs.r8 = match FieldId(regs.rdx) {
+                FieldId::MAJOR_VERSION => 2,
+                FieldId::MINOR_VERSION => 5,
+                FieldId::UPDATE_VERSION => 0x1234,
+                FieldId::TDX_FEATURES0 => 0x8000_0000_0000_0002,
+                _ => 0,
+            };
+            Ok(())
+        };
+        let (version, calls) = with(answer, |module| module.version());
+        assert_eq!((version, calls), (Ok(TdxVersion { major: 2, minor: 5, update: 0x1234 }), 3));
+        let (features, _) = with(answer, |module| module.features0());
+        assert_eq!(features.map(|features| features.bits()), Ok(0x8000_0000_0000_0002));
+        let (module, _) = with(answer, |module| std::format!("{module:?}"));
+        assert_eq!(module, "TdxModule { .. }");
+    }
+
+    #[test]
+    fn a_trap_has_the_word_that_linux_has_for_it() {
+        assert_eq!(TdxError::Trap(Trap::VmFailInvalid).status(), TdxStatus::SEAMCALL_VMFAILINVALID);
+        assert_eq!(TdxError::Status(TdxStatus::SYS_BUSY).status(), TdxStatus::SYS_BUSY);
+    }
+
+    #[test]
+    fn an_lp_waits_for_the_one_that_initialises_the_module() {
+        let state: &ModuleState = &ModuleState::<[_; 1]>::new();
+        assert_eq!(state.begin_sys_init(), SysInit::Claimed);
+        assert_eq!(with(|_| Ok(()), |module| module.enable_lp(state, 0)), (Ok(false), 0));
+        state.finish_sys_init(false);
+        let refuse = |regs: &mut SeamcallRegs| {
+            regs.rax = TdxStatus::SYS_BUSY.0;
+            Ok(())
+        };
+        let busy = TdxError::Status(TdxStatus::SYS_BUSY);
+        let sys_init = with(refuse, |module| module.enable_lp(state, 0));
+        assert_eq!(sys_init, (Err((TdxLeaf::SYS_INIT, busy)), 1));
+        state.finish_sys_init(true);
+        let lp_init = with(refuse, |module| module.enable_lp(state, 0));
+        assert_eq!(lp_init, (Err((TdxLeaf::SYS_LP_INIT, busy)), 1));
+        assert!(!state.is_lp_initialized(0));
+    }
+}

@@ -15,8 +15,9 @@ use tdx_seamldr_core::abi::{
 };
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrParams, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::preflight::{Facts, HandoffRange};
 use tdx_seamldr_core::{
-    CurrentVmcs, Host, InstallError, InstallRequest, Lock, ModuleState, Patience, PhysAddr,
+    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, ModuleState, Part, Patience, PhysAddr,
 };
 use tdx_seamldr_core::{
     SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, TdxError, TdxImage, TdxModule, Trap,
@@ -275,4 +276,139 @@ fn an_lp_is_enabled_once_and_the_module_before_it() {
         assert_eq!(module.enable_lp(state, lp), Ok(true));
     }
     assert_eq!(script.calls(), [regs(33, 0, 0), regs(35, 0, 0), regs(35, 0, 0)]);
+}
+
+#[test]
+fn facts_are_what_p_seamldr_and_the_module_say() {
+    const FIELD: Answer = |regs| {
+        regs.rax = 0;
+        regs.r8 = match FieldId(regs.rdx) {
+            FieldId::TDX_FEATURES0 => 2,
+            FieldId::MODULE_HV => 3,
+            FieldId::MIN_UPDATE_HV | FieldId::NO_DOWNGRADE | FieldId::MAJOR_VERSION => 1,
+            FieldId::MINOR_VERSION => 5,
+            _ => 0,
+        };
+        Ok(())
+    };
+    const ZERO: Answer = |regs| {
+        (regs.rax, regs.r8) = (0, 0);
+        Ok(())
+    };
+    const NO_FIELD: Answer = |regs| {
+        regs.rax = TdxStatus::METADATA_FIELD_ID_INCORRECT.0;
+        Ok(())
+    };
+    let gather = |answers: &[Answer]| {
+        let script = Script::of(answers);
+        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+        let signer = [7; 48];
+        let facts = Facts::gather(&seamldr(&script), &TestHost, &mut info, &mut sysinfo, &signer);
+        let facts = facts.map(|facts| {
+            assert_eq!((facts.num_lps, facts.signer, facts.debug_unlocked), (1, &signer, None));
+            (facts.features0, facts.handoff, facts.handoff_data)
+        });
+        script.calls();
+        facts
+    };
+    let known = HandoffRange { module_hv: 3, min_update_hv: 1, no_downgrade: true };
+    assert_eq!(
+        gather(&[OK, OK, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD]),
+        Ok((Some(TdxFeatures0::TD_PRESERVING), Some(known), Some(53_391)))
+    );
+    let zero = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
+    assert_eq!(
+        gather(&[OK, OK, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO]),
+        Ok((Some(TdxFeatures0::empty()), Some(zero), None))
+    );
+    assert_eq!(gather(&[OK, OK, NO_FIELD, NO_FIELD, NO_FIELD]), Ok((None, None, None)));
+    let refused = gather(&[|regs| {
+        regs.rax = SeamldrStatus::EBADPARAM.0;
+        Ok(())
+    }]);
+    assert_eq!(refused, Err(SeamldrError::Status(SeamldrStatus::EBADPARAM)));
+}
+
+/// A host that finds no page, or none where one can be, from this address on.
+struct StrangeHost {
+    from: *const u8,
+    answer: Option<PhysAddr>,
+}
+
+// SAFETY: nobody reads or writes these addresses.
+unsafe impl Host for StrangeHost {
+    fn current_lp(&self) -> u32 {
+        0
+    }
+
+    fn num_lps(&self) -> u32 {
+        1
+    }
+
+    fn relax(&self) -> Patience {
+        Patience::GiveUp
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        if address == self.from {
+            self.answer
+        } else {
+            TestHost.phys_addr(address)
+        }
+    }
+}
+
+#[test]
+fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
+    let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
+    let sigstruct = SeamSigstruct::new_zeroed();
+    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
+    parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
+    let image = TdxImage::parse(&file.0).unwrap();
+    let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
+    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let address = |from: *const u8| TestHost.phys_addr(from).unwrap().0;
+
+    let request = InstallRequest::build(params, &image, Scenario::Update, &TestHost).unwrap();
+    assert_eq!(request.scenario(), Scenario::Update);
+    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    assert_eq!((params.version.get(), params.scenario.get(), params.num_module_pages.get()), (0, 1, 2));
+    assert_eq!(params.sigstruct_pa.get(), address((&raw const *image.sigstruct()).cast()));
+    let pages = params.module_page_pa.map(zerocopy::little_endian::U64::get);
+    let module = image.module();
+    assert_eq!(pages[..2], [address(module.as_ptr()), address(module[PAGE_SIZE..].as_ptr())]);
+    assert!(pages[2..].iter().all(|page| *page == 0));
+
+    let sigstruct: *const u8 = (&raw const *image.sigstruct()).cast();
+    let own_page: *const u8 = (&raw const *params).cast();
+    let second = module[PAGE_SIZE..].as_ptr();
+    for (from, part) in [(sigstruct, Part::Sigstruct), (second, Part::Module(1)), (own_page, Part::Params)] {
+        let mut build = |answer| {
+            let params: &mut SeamldrParams =
+                zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+            InstallRequest::build(params, &image, Scenario::Load, &StrangeHost { from, answer }).unwrap_err()
+        };
+        assert_eq!(build(None), BuildError::NotMapped(part));
+        assert_eq!(build(Some(PhysAddr(0x1800))), BuildError::Misaligned(part, PhysAddr(0x1800)));
+    }
+}
+
+#[test]
+fn a_request_has_one_page_of_sigstruct_and_a_buffer_has_an_address() {
+    let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
+    let parts = ImageParts { sigstruct: &[0; 2 * PAGE_SIZE], module: &[0; PAGE_SIZE] };
+    parts.write(ImageFormat::BlobV1, &mut file.0).unwrap();
+    let image = TdxImage::parse(&file.0).unwrap();
+    let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
+    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let error = InstallRequest::build(params, &image, Scenario::Update, &TestHost).unwrap_err();
+    assert_eq!(error, BuildError::SigstructTooLong(2));
+
+    let script = Script::default();
+    let mut info = SeamldrInfoBuffer::zeroed();
+    let host = StrangeHost { from: (&raw const info).cast(), answer: None };
+    assert_eq!(seamldr(&script).info(&host, &mut info), Err(SeamldrError::NotMapped));
+    assert_eq!(format!("{:?}", seamldr(&script)), "Seamldr { .. }");
+    let copy = seamldr(&script);
+    assert!(std::ptr::eq(copy.backend(), &script));
 }

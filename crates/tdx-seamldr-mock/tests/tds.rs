@@ -11,7 +11,7 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{HandoffHeader, Scenario, SeamldrStatus as S, TdxFeatures0, TdxStatus};
+use tdx_seamldr_core::abi::{HandoffHeader, Scenario, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{
     HandoffForm, ModuleBuild, ModuleState as State, Td, TdError, TdId, TdPhase, MAX_TDS,
@@ -27,14 +27,6 @@ const PHASES: [TdPhase; 3] = [TdPhase::Running, TdPhase::Build, TdPhase::Interru
 const AVOID: u64 = 1 << 16;
 const SENSITIVE: u64 = 0x8000_0512_0000_0000;
 const BIT_47: u64 = 1 << 47;
-
-/// A module that counts compatibility-sensitive operations, for handoff versions 0 and 1.
-fn counting(svn_minor: u8) -> TestImage {
-    let features0 = ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY;
-    let handoff_form = HandoffForm::Counting;
-    let build = ModuleBuild { features0, module_hv: 1, handoff_form, ..ModuleBuild::V1_5_01 };
-    TestImage { svn_minor, module_hv: 1, module_build: Some(build), ..TestImage::default() }
-}
 
 /// A module that writes version 0 as the 2.0 modules do.
 fn connect(svn_minor: u8) -> TestImage {

@@ -10,12 +10,10 @@
 
 mod support;
 
-use support::{boot, boot_from, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE};
+use support::{boot, boot_from, counting, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE};
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxStatus};
 use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
-use tdx_seamldr_mock::model::{
-    HandoffForm, LoaderState, ModuleBuild, ModuleState as State, TdPhase, NO_VMCS,
-};
+use tdx_seamldr_mock::model::{LoaderState, ModuleBuild, ModuleState as State, TdPhase, NO_VMCS};
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 const OK: Result<(u64, u64), Trap> = Ok((0, 0));
@@ -72,17 +70,6 @@ fn bring_up(platform: &SimPlatform, lps: u32) {
 
 fn refusal(status: SeamldrStatus, rdx: u64) -> Result<(u64, u64), Trap> {
     Ok((status.0, rdx))
-}
-
-/// A module that counts what an update must not come in between of.
-fn counting(svn_minor: u8) -> TestImage {
-    let build = ModuleBuild {
-        features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
-        module_hv: 1,
-        handoff_form: HandoffForm::Counting,
-        ..ModuleBuild::V1_5_01
-    };
-    TestImage { svn_minor, module_hv: 1, module_build: Some(build), ..TestImage::default() }
 }
 
 #[test]

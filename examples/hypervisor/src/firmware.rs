@@ -7,7 +7,7 @@ use tdx_seamldr_mock::model::{
     Config, Fault, LoaderProfile, ModuleState, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
 };
 use tdx_seamldr_verify::RustCrypto;
-use tdx_seamldr_x86_64::{fixup, CpuidResult, Registers};
+use tdx_seamldr_x86_64::{CpuidResult, Registers};
 
 use crate::machine::exceptions::Frame;
 use crate::machine::{cpus, memory};
@@ -58,12 +58,12 @@ impl PhysMemory for Dram {
     }
 }
 
-/// If this #UD came from SEAMCALL, does what SEAMCALL does; otherwise `false`.
-pub fn answer(frame: &mut Frame) -> bool {
+/// If this #UD came from SEAMCALL, does what SEAMCALL does, which may be an exception, too.
+pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
     const SEAMCALL: [u8; 4] = [0x66, 0x0f, 0x01, 0xcf];
     // SAFETY: the CPU has just tried to execute what lies there.
     if unsafe { *(frame.rip as *const [u8; 4]) } != SEAMCALL {
-        return false;
+        return Err(Trap::UndefinedOpcode);
     }
     let mut regs = SeamcallRegs {
         rax: frame.rax,
@@ -94,16 +94,10 @@ pub fn answer(frame: &mut Frame) -> bool {
             (frame.r12, frame.r13, frame.r14, frame.r15) = (regs.r12, regs.r13, regs.r14, regs.r15);
         }
         Err(Trap::VmFailInvalid) => frame.rflags |= CARRY,
-        // What a hypervisor's own handlers of #UD and #GP do.
-        Err(trap) => {
-            let Some(fixup) = fixup(frame.rip) else { return false };
-            frame.rax = if trap == Trap::UndefinedOpcode { 6 } else { 13 };
-            frame.rip = fixup;
-            return true;
-        }
+        Err(trap) => return Err(trap),
     }
     frame.rip += 4;
-    true
+    Ok(())
 }
 
 /// The registers of a processor with TDX.

@@ -118,3 +118,18 @@ impl SeamldrInfoBuffer {
         zerocopy::FromZeros::new_zeroed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_and_features_are_read_off_their_fields() {
+        let SeamldrInfoBuffer(mut info) = SeamldrInfoBuffer::zeroed();
+        info.seamextend.tee_tcb_svn = [5, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        info.features0 = U64::new(2);
+        assert_eq!(info.seamextend.svn(), Svn { major: 1, minor: 5 });
+        assert_eq!(info.features(), SeamldrFeatures0::CLEANUP);
+        assert_eq!(SeamldrInfo::ATTRIBUTE_DEBUG, 0x8000_0000);
+    }
+}

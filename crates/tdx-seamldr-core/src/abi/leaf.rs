@@ -168,4 +168,12 @@ mod tests {
         assert_eq!(ShutdownRequest { hv: 0xffff, avoid_compat_sensitive: false }.rcx(), 0xffff);
         assert_eq!(ShutdownRequest { hv: 1, avoid_compat_sensitive: true }.rcx(), 0x1_0001);
     }
+
+    #[test]
+    fn tdx_leaves_with_a_name_have_the_right_one() {
+        assert_eq!(TdxLeaf::SYS_UPDATE.name(), Some("TDH.SYS.UPDATE"));
+        for (leaf, name) in TdxLeaf::TABLE {
+            assert_eq!(leaf.name(), Some(*name));
+        }
+    }
 }

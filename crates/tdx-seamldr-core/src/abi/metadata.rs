@@ -151,4 +151,13 @@ mod tests {
         assert_eq!((id.class(), id.field_code(), id.element_size()), (10, 8, 8));
         assert!(!id.is_non_architectural());
     }
+
+    #[test]
+    fn fields_are_found_by_their_ids() {
+        assert_eq!(FieldId(0x8900000100000000).name(), Some("MODULE_HV"));
+        for row in FieldId::TABLE {
+            assert_eq!(row.id.name(), Some(row.name));
+        }
+        assert_eq!(FieldId(1).name(), None);
+    }
 }

@@ -177,4 +177,14 @@ mod tests {
             let _ = status.class();
         }
     }
+
+    #[test]
+    fn every_code_but_success_has_the_error_bit() {
+        for row in SeamldrStatus::TABLE {
+            assert_eq!(row.status.is_success(), row.status == SeamldrStatus::SUCCESS);
+            assert_eq!(row.status.0 & SeamldrStatus::ERROR != 0, !row.status.is_success());
+            assert_eq!(row.status.name(), Some(row.name));
+            assert!(format!("{}", row.status).starts_with(row.name));
+        }
+    }
 }

@@ -152,6 +152,7 @@ impl SeamSigstruct {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
     use zerocopy::FromZeros;
 
@@ -172,5 +173,27 @@ mod tests {
         assert!(!sigstruct.lists_cpu(0x806f8));
         sigstruct.cpuid_table_size = U32::new(u32::MAX);
         assert_eq!(sigstruct.cpus().len(), MAX_CPUID_ENTRIES);
+    }
+
+    #[test]
+    fn what_is_signed_is_all_but_key_and_signature() {
+        let mut sigstruct = SeamSigstruct::new_zeroed();
+        (sigstruct.modulus, sigstruct.exponent, sigstruct.signature) = ([1; 384], U32::new(1), [1; 384]);
+        assert!(sigstruct.signed_parts().concat().iter().all(|byte| *byte == 0));
+        sigstruct.header_type = U32::new(2);
+        sigstruct.cpuid_table[MAX_CPUID_ENTRIES - 1] = U32::new(3 << 24);
+        let [head, tail] = sigstruct.signed_parts();
+        assert_eq!((head[0], tail[1147]), (2, 3));
+    }
+
+    #[test]
+    fn version_and_kind_are_read_off_their_fields() {
+        let mut sigstruct = SeamSigstruct::new_zeroed();
+        (sigstruct.svn_major, sigstruct.svn_minor) = (1, 5);
+        assert_eq!(sigstruct.svn(), Svn { major: 1, minor: 5 });
+        sigstruct.module_type = U32::new(0x7fff_ffff);
+        assert!(!sigstruct.is_debug());
+        sigstruct.module_type = U32::new(0x8000_0000);
+        assert!(sigstruct.is_debug());
     }
 }

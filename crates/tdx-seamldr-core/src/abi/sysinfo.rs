@@ -74,3 +74,23 @@ impl PSysInfo {
 #[derive(Clone, Copy, Debug, FromBytes, Immutable)]
 #[repr(C, align(2048))]
 pub struct PSysInfoBuffer(pub PSysInfo);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_sockets_as_announced_and_eight_at_most() {
+        let mut sysinfo: PSysInfo = zerocopy::FromZeros::new_zeroed();
+        sysinfo.socket_cpuid = core::array::from_fn(|socket| U32::new(0x806f0 + socket as u32));
+        let sockets = |announced: u32| {
+            let mut sysinfo = sysinfo;
+            sysinfo.tot_num_sockets = U32::new(announced);
+            (sysinfo.sockets().len(), sysinfo.sockets().last().map(|cpuid| cpuid.get()))
+        };
+        assert_eq!(sockets(0), (0, None));
+        assert_eq!(sockets(2), (2, Some(0x806f1)));
+        assert_eq!(sockets(8), (8, Some(0x806f7)));
+        assert_eq!(sockets(u32::MAX), (8, Some(0x806f7)));
+    }
+}

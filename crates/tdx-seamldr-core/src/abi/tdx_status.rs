@@ -172,7 +172,7 @@ impl TdxStatus {
     /// Whether any of the bits 63:61 is set: error, non-recoverable, fatal.
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        self.0 & (Self::ERROR | Self::NON_RECOVERABLE | Self::FATAL) != 0
+        self.0 >> 61 != 0
     }
 
     /// The word without its details.
@@ -313,5 +313,29 @@ mod tests {
             prop_assert!(shown.contains(&number));
             prop_assert_eq!(status.code().0 | u64::from(status.details()), raw);
         }
+    }
+
+    #[test]
+    fn each_of_the_upper_three_bits_is_a_failure_and_only_the_first_an_error() {
+        let bits = [TdxStatus::ERROR, TdxStatus::NON_RECOVERABLE, TdxStatus::FATAL];
+        assert_eq!(bits, [1 << 63, 1 << 62, 1 << 61]);
+        for bit in bits {
+            assert!(TdxStatus(bit).is_failure());
+            assert_eq!(TdxStatus(bit).is_error(), bit == TdxStatus::ERROR);
+        }
+        assert_eq!(TdxStatus::HOST_RECOVERABILITY_HINT, 1 << 60);
+        let others = TdxStatus(!(bits[0] | bits[1] | bits[2]));
+        assert!(!others.is_failure() && !others.is_error() && !others.is_success());
+        assert!(TdxStatus::SUCCESS.is_success() && !TdxStatus::SUCCESS.is_failure());
+    }
+
+    #[test]
+    fn a_word_comes_apart_as_the_layout_says() {
+        let status = TdxStatus(0x8000_1234_5678_9abc);
+        assert_eq!((status.class(), status.details()), (0x12, 0x5678_9abc));
+        assert_eq!(status.code(), TdxStatus(0x8000_1234_0000_0000));
+        assert_eq!(status.operand(), None);
+        assert_eq!(TdxStatus(TdxStatus::OPERAND_BUSY.0 | 0x80).operand(), Some(OperandId(0x80)));
+        assert_eq!((OperandId::TDR.name(), OperandId(3).name()), (Some("TDR"), None));
     }
 }

@@ -167,6 +167,45 @@ fn parts_that_make_no_file_are_refused() {
     assert_eq!(short, [7; 100]);
 }
 
+#[test]
+fn a_module_has_up_to_496_pages() {
+    for format in ImageFormat::ALL {
+        let bytes = file(format, &[1; 2048], &vec![2; MAX_MODULE_PAGES * PAGE_SIZE]);
+        assert_eq!(TdxImage::parse(&bytes).map(|image| image.module_pages()), Ok(496));
+    }
+}
+
+#[test]
+fn reserved_words_do_not_cancel_each_other() {
+    let change = |b: &mut Vec<u8>| (b[24], b[32]) = (9, 9);
+    let error = parse_changed(ImageFormat::ImageV2, change).unwrap_err();
+    assert_eq!(error, ImageError::ReservedNotZero { offset: 24, found: 9 });
+}
+
+#[test]
+fn one_format_alone_can_be_asked_for() {
+    for (format, other) in
+        [(ImageFormat::BlobV1, ImageFormat::ImageV2), (ImageFormat::ImageV2, ImageFormat::BlobV1)]
+    {
+        let bytes = small(format);
+        let image = TdxImage::parse_only(format, &bytes).unwrap();
+        assert_eq!((image.format(), image.as_bytes()), (format, &bytes[..]));
+        let error = TdxImage::parse_only(other, &bytes).unwrap_err();
+        assert_eq!(error, ImageError::Version { found: format.version() });
+        assert_eq!(
+            TdxImage::parse_only(format, &bytes[..9]).unwrap_err(),
+            ImageError::TooShort { found: 9, wanted: 4096 }
+        );
+    }
+}
+
+#[test]
+fn an_image_is_shown_by_its_sizes() {
+    let bytes = small(ImageFormat::BlobV1);
+    let shown = std::format!("{:?}", TdxImage::parse(&bytes).unwrap());
+    assert_eq!(shown, "TdxImage { format: BlobV1, length: 16384, sigstruct_pages: 1, module_pages: 2, .. }");
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..10000)) {

@@ -146,8 +146,8 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::{SeamldrLeaf, SeamldrStatus};
-    use crate::update::Call;
+    use crate::abi::{SeamldrLeaf, SeamldrStatus, TdxFeatures0};
+    use crate::update::{Call, Failure, NextStep, RunningModule, Stage, TdFate};
 
     #[test]
     fn each_cause_has_the_number_and_the_string_that_linux_has_for_it() {
@@ -156,18 +156,24 @@ mod tests {
         let trap = |trap| FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), trap);
         let rows = [
             (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, in_build), Errno::EBUSY, "device-busy"),
+            (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY), Errno::EBUSY, "device-busy"),
+            (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID), Errno::EIO, "hw-error"),
             (FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_BUSY), Errno::EIO, "hw-error"),
             (install(SeamldrStatus::EBADSIG), Errno::EIO, "hw-error"),
             (trap(Trap::VmFailInvalid), Errno::ENODEV, "firmware-invalid"),
             (trap(Trap::GeneralProtection), Errno::EOPNOTSUPP, "firmware-invalid"),
             (trap(Trap::UndefinedOpcode), Errno::EACCES, "firmware-invalid"),
             (FailureCause::GaveUp, Errno::ETIMEDOUT, "timeout"),
+            (FailureCause::UnknownLp, Errno::EINVAL, "firmware-invalid"),
+            (FailureCause::StillReady, Errno::EBUSY, "device-busy"),
+            (FailureCause::LpsMissing, Errno::ENODEV, "firmware-invalid"),
         ];
         let refusals = [
             (Refusal::NoRemainingUpdates, Errno::ENOSPC, "flash-wearout"),
             (Refusal::LpsMissing { found: 3, wanted: 4 }, Errno::EBUSY, "device-busy"),
             (Refusal::SensitiveOperations(1), Errno::EBUSY, "device-busy"),
             (Refusal::NoModule, Errno::ENODEV, "firmware-invalid"),
+            (Refusal::NotTdPreserving(TdxFeatures0::empty()), Errno::EOPNOTSUPP, "firmware-invalid"),
             (Refusal::Signature, Errno::EINVAL, "firmware-invalid"),
         ];
         for (refusal, errno, string) in refusals {
@@ -179,5 +185,35 @@ mod tests {
             assert_eq!(errno.upload_error(Dialect::V6).as_str(), string, "{cause}");
             assert_eq!(errno.upload_error(Dialect::Mainline), UploadError::FwInvalid);
         }
+    }
+
+    #[test]
+    fn a_driver_returns_the_number_of_the_last_failure() {
+        let updated = Outcome {
+            tds: TdFate::Preserved,
+            running: RunningModule::New,
+            next: NextStep::Nothing,
+            version: None,
+            image: 0,
+            failure: None,
+            last_failure: None,
+            stage: Stage::Done,
+            rounds: 1,
+            lps: 1,
+            finished_last_stage: 1,
+        };
+        let failure = |cause| Some(Failure { stage: Stage::CpuInit, lp: 0, cause });
+        let (first, last) = (failure(FailureCause::GaveUp), failure(FailureCause::LpsMissing));
+        assert_eq!(Outcome { failure: first, ..updated }.errno(), None, "it was overcome");
+        let held = Outcome { tds: TdFate::Held, ..updated };
+        assert_eq!(held.errno(), Some(Errno::EIO));
+        assert_eq!(Outcome { failure: first, ..held }.errno(), Some(Errno::ETIMEDOUT));
+        let both = Outcome { failure: first, last_failure: last, ..held };
+        assert_eq!(both.errno(), Some(Errno::ENODEV));
+        assert_eq!(
+            Outcome { image: 1, ..both }.errno(),
+            Some(Errno::ENODEV),
+            "another image than it was to be"
+        );
     }
 }

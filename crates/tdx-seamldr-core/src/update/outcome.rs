@@ -637,4 +637,71 @@ mod tests {
         let ready = Situation { last: Some(FailureCause::StillReady), stage: Stage::Start, ..remembered };
         assert_eq!(consequences(&ready), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry));
     }
+
+    #[test]
+    fn a_module_that_is_shut_down_says_so_twice_before_it_is_believed() {
+        let lost_module = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_SHUTDOWN), Trap::VmFailInvalid);
+        let nothing = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+        assert_eq!(after(Stage::Shutdown, lost_module, 0), nothing);
+        let other_trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_SHUTDOWN), Trap::GeneralProtection);
+        let untouched = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
+        assert_eq!(after(Stage::Shutdown, other_trap, 0), untouched);
+        // It has answered before, so it is there.
+        let answered = Situation {
+            first: Some(refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY)),
+            ..situation(Stage::Shutdown, lost_module, 0)
+        };
+        let later = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::RetryLater);
+        assert_eq!(consequences(&answered), later);
+        let claimed = refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_SHUTDOWN);
+        let unclear = (TdFate::Unknown, RunningModule::Old, NextStep::Retry);
+        assert_eq!(after(Stage::Shutdown, claimed, 0), unclear);
+    }
+
+    #[test]
+    fn a_module_that_was_loaded_afresh_is_configured() {
+        let load = Situation {
+            kind: Kind::Load,
+            is_handoff_pending: false,
+            ..situation(Stage::Done, FailureCause::GaveUp, Milestones::INSTALLED)
+        };
+        let done = (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
+        assert_eq!(consequences(&load), done);
+        let not_up = Situation { stage: Stage::CpuInit, ..load };
+        assert_eq!(consequences(&not_up), (TdFate::Lost, RunningModule::NewNotReady, NextStep::Load));
+        let not_installed = Situation { stage: Stage::CpuInstall, reached: Milestones(0), ..not_up };
+        let nothing = (TdFate::Unknown, RunningModule::Nothing, NextStep::Load);
+        assert_eq!(consequences(&not_installed), nothing);
+        let update =
+            Situation { kind: Kind::Resume, ..situation(Stage::Done, FailureCause::GaveUp, SHUT_DOWN) };
+        assert_eq!(consequences(&update).2, NextStep::InstallAgain);
+    }
+
+    #[test]
+    fn what_an_update_found_is_what_there_is() {
+        let found = |found: Found| {
+            let resumed = Situation {
+                kind: Kind::Resume,
+                ..situation(Stage::CpuInstall, FailureCause::GaveUp, found.milestone())
+            };
+            consequences(&resumed).1
+        };
+        assert_eq!(found(Found::ShutDown), RunningModule::OldShutDown);
+        assert_eq!(found(Found::NotReady), RunningModule::NewNotReady);
+        assert_eq!(found(Found::Nothing), RunningModule::Nothing);
+        let all = Found::ShutDown.milestone() | Found::NotReady.milestone() | Found::Nothing.milestone();
+        let known =
+            Milestones::SHUT_DOWN | Milestones::HANDOFF_LOST | Milestones::INSTALLED | Milestones::UPDATED;
+        assert_eq!((all.count_ones(), known.count_ones(), all & known), (3, 4, 0), "a bit each");
+    }
+
+    #[test]
+    fn a_module_that_never_came_back_from_the_update_is_a_matter_for_a_reboot() {
+        let installed = SHUT_DOWN | Milestones::INSTALLED;
+        let update = |trap| FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_UPDATE), trap);
+        let reboot = (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot);
+        assert_eq!(after(Stage::RunUpdate, update(Trap::VmFailInvalid), installed), reboot);
+        let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
+        assert_eq!(after(Stage::RunUpdate, update(Trap::GeneralProtection), installed), finish);
+    }
 }

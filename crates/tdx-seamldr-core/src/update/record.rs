@@ -17,10 +17,10 @@ pub(super) struct RawFailure {
 }
 
 /// Values of [`RawFailure::call`] that are no leaf.
-const GAVE_UP: u64 = u64::MAX;
-const UNKNOWN_LP: u64 = u64::MAX - 1;
-const STILL_READY: u64 = u64::MAX - 2;
-const LPS_MISSING: u64 = u64::MAX - 3;
+const GAVE_UP: u64 = 0xffff_ffff_ffff_fff0;
+const UNKNOWN_LP: u64 = 0xffff_ffff_ffff_fff1;
+const STILL_READY: u64 = 0xffff_ffff_ffff_fff2;
+const LPS_MISSING: u64 = 0xffff_ffff_ffff_fff3;
 
 impl RawFailure {
     pub(super) const GAVE_UP: Self = Self::without_call(GAVE_UP);
@@ -121,5 +121,55 @@ impl Record {
             lp: self.lp.load(Ordering::Relaxed),
             cause: raw.cause(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_comes_back_as_it_was_written() {
+        let status = SeamldrStatus::EBADSIG;
+        let rows = [
+            (RawFailure::GAVE_UP, FailureCause::GaveUp),
+            (RawFailure::UNKNOWN_LP, FailureCause::UnknownLp),
+            (RawFailure::STILL_READY, FailureCause::StillReady),
+            (RawFailure::LPS_MISSING, FailureCause::LpsMissing),
+            (
+                RawFailure::install(InstallError::Trap(Trap::UndefinedOpcode)),
+                FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::UndefinedOpcode),
+            ),
+            (
+                RawFailure::install(InstallError::Refused { status, rdx: 7 }),
+                FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 7 },
+            ),
+            (
+                RawFailure::tdx(TdxLeaf::SYS_INIT, TdxError::Trap(Trap::GeneralProtection)),
+                FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::GeneralProtection),
+            ),
+            (
+                RawFailure::tdx(TdxLeaf::SYS_UPDATE, TdxError::Status(TdxStatus::SYS_BUSY)),
+                FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY),
+            ),
+        ];
+        for (raw, cause) in rows {
+            let record = Record::new();
+            assert_eq!(record.read(), None);
+            record.write(5, Stage::CpuInit, raw);
+            assert_eq!(record.read(), Some(Failure { stage: Stage::CpuInit, lp: 5, cause }));
+        }
+    }
+
+    #[test]
+    fn the_first_failure_stays_until_there_is_room_again() {
+        let record = Record::new();
+        record.write(1, Stage::CpuInstall, RawFailure::GAVE_UP);
+        record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);
+        assert_eq!(record.read().map(|failure| failure.lp), Some(1));
+        record.clear();
+        assert_eq!(record.read(), None);
+        record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);
+        assert_eq!(record.read().map(|failure| failure.cause), Some(FailureCause::LpsMissing));
     }
 }

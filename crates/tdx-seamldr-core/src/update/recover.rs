@@ -134,4 +134,35 @@ mod tests {
         let failed = FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT);
         assert_eq!(classify(Stage::CpuInit, failed), Class::ModuleFailed);
     }
+
+    #[test]
+    fn that_the_module_was_shut_down_already_is_asked_twice() {
+        let shut_down = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_SHUTDOWN);
+        assert_eq!(classify(Stage::Shutdown, shut_down), Class::Transient);
+        assert_eq!(classify(Stage::CpuInit, shut_down), Class::ModuleFailed);
+        for cause in [FailureCause::GaveUp, FailureCause::UnknownLp, FailureCause::StillReady] {
+            assert_eq!(classify(Stage::Start, cause), Class::Final);
+        }
+        for status in [SeamldrStatus::EUNSPECERR, SeamldrStatus::EINTERRUPT] {
+            let cause = FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 0 };
+            assert_eq!(classify(Stage::CpuInstall, cause), Class::Transient);
+        }
+        let busy = FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus(TdxStatus::OPERAND_BUSY.0 | 1));
+        assert_eq!(classify(Stage::CpuInit, busy), Class::Transient);
+    }
+
+    #[test]
+    fn every_image_is_tried_before_one_is_tried_again() {
+        let mut candidates = Candidates { count: 3, ..Candidates::default() };
+        for current in [1, 2, 0, 1, 2] {
+            candidates = candidates.after(Class::ModuleFailed).unwrap();
+            assert_eq!(candidates.current, current);
+        }
+        assert_eq!((candidates.failed, candidates.ruled_out), (0b111, 0b011));
+        assert_eq!(candidates.after(Class::ModuleFailed), None);
+        // One that was refused after it had failed is not tried again, and the other one is.
+        let second = Candidates { count: 2, ..Candidates::default() }.after(Class::ModuleFailed).unwrap();
+        let first = second.after(Class::ModuleFailed).unwrap();
+        assert_eq!((first.current, first.after(Class::ImageRefused).unwrap().current), (0, 1));
+    }
 }

@@ -101,13 +101,16 @@ impl Rendezvous {
 
     /// Moves everybody on from where all have acknowledged: to another stage, or (`None`) to the end.
     pub(super) fn move_on(&self, from: Snapshot, to: Option<Leg>) {
-        let word = to.map_or(from.word | OVER, Leg::word);
-        // This only fails if somebody has given up meanwhile, and then the update is over.
-        let _ = self.word.compare_exchange(from.word, word, Ordering::AcqRel, Ordering::Relaxed);
+        // Where all have acknowledged nobody else writes.
+        self.word.store(to.map_or(from.word | OVER, Leg::word), Ordering::Release);
     }
 
-    /// Ends the update if nothing has happened since `seen`; `false` if something has.
+    /// Ends the update if nothing has happened since `seen`; `false` if something has, or is about to: all have acknowledged.
     pub(super) fn end_if_still(&self, seen: Snapshot) -> bool {
-        self.word.compare_exchange(seen.word, seen.word | OVER, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        seen.acks() != self.lps
+            && self
+                .word
+                .compare_exchange(seen.word, seen.word | OVER, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 }

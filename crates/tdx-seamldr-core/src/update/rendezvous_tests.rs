@@ -60,3 +60,54 @@ fn a_thousand_lps_fit() {
     assert!((0..1023).all(|_| rendezvous.acknowledge().is_none()));
     assert_eq!(rendezvous.acknowledge().unwrap().leg(), leg(Stage::Start, 0));
 }
+
+#[test]
+fn what_is_over_stays_over() {
+    let rendezvous = Rendezvous::new(2);
+    let before = rendezvous.load();
+    assert!(rendezvous.end_if_still(before));
+    assert!(!rendezvous.end_if_still(before), "it has changed");
+    assert!(rendezvous.end_if_still(rendezvous.load()));
+    assert!(rendezvous.load().is_over());
+}
+
+#[test]
+fn every_leg_comes_back_as_it_was_set() {
+    for stage in Stage::ALL {
+        for round in [0, 1, 15, 255] {
+            let rendezvous = Rendezvous::new(1);
+            let all = rendezvous.acknowledge().unwrap();
+            rendezvous.move_on(all, Some(leg(stage, round)));
+            let seen = rendezvous.load();
+            assert_eq!(
+                (seen.leg(), seen.stage(), seen.round(), seen.acks()),
+                (leg(stage, round), stage, round, 0)
+            );
+            assert_eq!((seen.failed(), seen.is_over()), (false, stage == Stage::Done));
+            rendezvous.fail();
+            assert_eq!(rendezvous.load().leg(), leg(stage, round));
+        }
+    }
+}
+
+#[test]
+fn nobody_moves_on_from_where_it_has_been_given_up() {
+    let rendezvous = Rendezvous::new(2);
+    assert_eq!((rendezvous.lps(), rendezvous.acknowledge()), (2, None));
+    assert!(rendezvous.end_if_still(rendezvous.load()));
+    assert_eq!(rendezvous.acknowledge(), None);
+    assert!(rendezvous.load().is_over());
+    assert_eq!(rendezvous.load().leg(), leg(Stage::Start, 0));
+}
+
+#[test]
+fn nobody_gives_up_what_all_have_acknowledged() {
+    let rendezvous = Rendezvous::new(2);
+    rendezvous.acknowledge();
+    let waits_on = rendezvous.load();
+    let all = rendezvous.acknowledge().unwrap();
+    assert!(!rendezvous.end_if_still(waits_on));
+    assert!(!rendezvous.end_if_still(rendezvous.load()));
+    rendezvous.move_on(all, Some(leg(Stage::Shutdown, 0)));
+    assert_eq!(rendezvous.load().leg(), leg(Stage::Shutdown, 0));
+}

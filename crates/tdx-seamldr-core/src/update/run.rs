@@ -150,7 +150,8 @@ impl<'a> Update<'a> {
     }
 
     /// What [`NextStep::Finish`](super::NextStep::Finish) asks for: the module that is in place comes up and takes the handoff data
-    /// over. Nothing is installed, and none of the remaining updates is used up.
+    /// over. Nothing is installed, and none of the remaining updates is used up. In its outcome image 0 is the module that is in place,
+    /// whichever image it came from.
     ///
     /// # Errors
     ///

@@ -4,14 +4,14 @@
 use std::sync::LazyLock;
 
 use tdx_seamldr_core::abi::{
-    PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxLeaf,
+    PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf,
 };
 use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
 use tdx_seamldr_core::update::{Options, Outcome, Update};
 use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap,
 };
-use tdx_seamldr_mock::model::PhysMemory;
+use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, PhysMemory};
 use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
@@ -27,6 +27,17 @@ pub(crate) const UPDATE: u64 = TdxLeaf::SYS_UPDATE.0 as u64;
 /// The module after the one that platforms boot with.
 pub(crate) fn newer() -> TestImage {
     TestImage { svn_minor: 6, ..TestImage::default() }
+}
+
+/// A module that counts what an update must not come in between of, for handoff versions 0 and 1.
+pub(crate) fn counting(svn_minor: u8) -> TestImage {
+    let build = ModuleBuild {
+        features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
+        module_hv: 1,
+        handoff_form: HandoffForm::Counting,
+        ..ModuleBuild::V1_5_01
+    };
+    TestImage { svn_minor, module_hv: 1, module_build: Some(build), ..TestImage::default() }
 }
 
 /// Boots with the default image, and starts three TDs.

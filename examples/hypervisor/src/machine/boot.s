@@ -113,9 +113,12 @@ other_stacks:
 
     .text
 /* Exceptions and interrupts: all registers on the stack, for Rust to read and to change. */
-    .macro entry name, handler
+    .macro entry name, handler, error_code=0
     .global \name
 \name:
+    .if \error_code
+    addq $8, %rsp
+    .endif
     pushq %rax
     pushq %rcx
     pushq %rdx
@@ -159,5 +162,6 @@ other_stacks:
     .endm
 
     entry undefined_opcode, on_undefined_opcode
+    entry general_protection, on_general_protection, error_code=1
     entry stop_request, on_stop_request
     entry other_exception, on_other_exception

@@ -2,6 +2,8 @@
 
 use core::cell::UnsafeCell;
 
+use tdx_seamldr_core::Trap;
+use tdx_seamldr_x86_64::fixup;
 use x86_64::instructions::segmentation::{Segment, CS, DS, ES, SS};
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
@@ -69,6 +71,7 @@ static TABLES: PerCpu = PerCpu(UnsafeCell::new(
 
 extern "C" {
     fn undefined_opcode();
+    fn general_protection();
     fn stop_request();
     fn other_exception();
 }
@@ -100,7 +103,7 @@ pub fn set_up(cpu: u32) {
     // SAFETY: the entries are made for that, and each has a stack of its own.
     unsafe {
         idt.double_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
-        idt.general_protection_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
+        idt.general_protection_fault.set_handler_addr(handler(general_protection)).set_stack_index(2);
         idt.page_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
         idt.invalid_opcode.set_handler_addr(handler(undefined_opcode)).set_stack_index(0);
         idt[STOP_VECTOR].set_handler_addr(handler(stop_request)).set_stack_index(1);
@@ -108,13 +111,27 @@ pub fn set_up(cpu: u32) {
     idt.load();
 }
 
-/// #UD. On a machine without SEAM this is where SEAMCALL leads.
+/// #UD. On a machine without SEAM this is where SEAMCALL leads. One with SEAM has only the second line.
 #[no_mangle]
 extern "C" fn on_undefined_opcode(frame: &mut Frame) {
-    if !firmware::answer(frame) {
-        crate::print!("#UD at {:#x}", frame.rip);
+    let Err(trap) = firmware::answer(frame) else { return };
+    go_on_after(trap, frame);
+}
+
+/// #GP, which SEAMCALL raises on a machine whose SEAM has not been set up.
+#[no_mangle]
+extern "C" fn on_general_protection(frame: &mut Frame) {
+    go_on_after(Trap::GeneralProtection, frame);
+}
+
+/// The backend wants to be told of an exception of its SEAMCALL: the vector in RAX, and on where its table says.
+fn go_on_after(trap: Trap, frame: &mut Frame) {
+    let Some(fixup) = fixup(frame.rip) else {
+        crate::print!("{trap} at {:#x}", frame.rip);
         super::exit(false);
-    }
+    };
+    frame.rax = if trap == Trap::UndefinedOpcode { 6 } else { 13 };
+    frame.rip = fixup;
 }
 
 /// Another CPU wants this one to stop.

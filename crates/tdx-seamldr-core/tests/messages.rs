@@ -1,0 +1,390 @@
+//! What errors and outcomes say, to people and by their codes: what was found, and what was wanted.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fmt::Display;
+
+use tdx_seamldr_core::abi::{FieldId, SeamldrLeaf, SeamldrStatus, Svn, TdxFeatures0, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::elf::ElfRefusal;
+use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
+use tdx_seamldr_core::preflight::{FieldMismatch, Finding, HandoffRange, Refusal, Unknown};
+use tdx_seamldr_core::update::linux::UploadError;
+use tdx_seamldr_core::update::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule};
+use tdx_seamldr_core::update::{Stage, TdFate, UpdateError};
+use tdx_seamldr_core::{BuildError, CryptoUnavailable, InstallError, PageAddr, Part, PhysAddr};
+use tdx_seamldr_core::{SeamldrError, TdxError, TdxVersion, Trap, VmcsErratum};
+
+/// Each message contains this text.
+fn say(rows: &[(&dyn Display, &str)]) {
+    for (message, text) in rows {
+        assert!(message.to_string().contains(text), "{message} does not contain {text}");
+    }
+}
+
+#[test]
+fn images_say_what_is_wrong_with_them() {
+    use ImageError as E;
+    let rows: [(E, &str, &str); 10] = [
+        (E::TooShort { found: 7, wanted: 4096 }, "image-too-short", "has 7 bytes, but needs at least 4096"),
+        (E::Version { found: 0x300 }, "image-version", "0x0300, but should be 0x0100"),
+        (
+            E::Signature { found: *b"tdx-blob" },
+            "image-signature-string",
+            "\"tdx-blob\", but should be \"TDX-BLOB\"",
+        ),
+        (
+            E::ReservedNotZero { offset: 20, found: 1 },
+            "image-reserved-not-zero",
+            "offset 20 of the header is 0x01",
+        ),
+        (E::Length { found: 1, wanted: 2 }, "image-length", "announces 1 bytes, but the file has 2"),
+        (E::ModuleOffset { found: 1, wanted: "2" }, "image-module-offset", "is 0x1, but should be 2"),
+        (
+            E::ModuleLength { found: 1 },
+            "image-module-length",
+            "has 1 bytes, but should have a multiple of 4096",
+        ),
+        (
+            E::SigstructPages { found: 5, wanted: Need::AtMost(4) },
+            "image-sigstruct-pages",
+            "5 pages, but should have at most 4",
+        ),
+        (
+            E::ModulePages { found: 0, wanted: Need::AtLeast(1) },
+            "image-module-pages",
+            "0 pages, but should have at least 1",
+        ),
+        (E::Checksum { found: 1, wanted: 2 }, "image-checksum", "is 0x0001, but should be 0x0002"),
+    ];
+    for (error, code, text) in rows {
+        assert_eq!(error.code(), code);
+        say(&[(&error, text)]);
+    }
+    say(&[
+        (&ImageFormat::BlobV1, "tdx_blob"),
+        (&ImageFormat::ImageV2, "tdx_image"),
+        (&WriteError::SigstructLength { found: 7 }, "7 bytes, but should have at least 2048"),
+        (
+            &WriteError::SigstructPages { found: 2, wanted: Need::AtMost(1) },
+            "2 pages, but should have at most 1",
+        ),
+        (&WriteError::ModuleLength { found: 7 }, "7 bytes, but should have a multiple of 4096"),
+        (
+            &WriteError::ModulePages { found: 497, wanted: Need::AtMost(496) },
+            "497 pages, but should have at most 496",
+        ),
+        (&WriteError::TooLong, "more bytes than its header can say"),
+        (&WriteError::Buffer { found: 1, wanted: 2 }, "has 1 bytes, but the file needs exactly 2"),
+        (&BuildError::SigstructTooLong(4), "has 4 pages, but P-SEAMLDR takes 1"),
+        (&BuildError::NotMapped(Part::Sigstruct), "the SIGSTRUCT has no physical address"),
+        (&BuildError::NotMapped(Part::Params), "the page for SEAMLDR_PARAMS has no"),
+        (
+            &BuildError::Misaligned(Part::Module(7), PhysAddr(0x1234)),
+            "page 7 of the module lies at physical address 0x1234",
+        ),
+    ]);
+}
+
+#[test]
+fn refusals_say_what_was_found_and_wanted() {
+    use Refusal as R;
+    let digest = [0xab; 48];
+    let svn = |major, minor| Svn { major, minor };
+    let running = HandoffRange { module_hv: 3, min_update_hv: 1, no_downgrade: false };
+    let field = FieldMismatch { name: "size", found: 1, wanted: 0x200 };
+    let rows: [(R, &str, &str); 30] = [
+        (R::SigstructPages(2), "sigstruct-pages", "has 2 pages, but P-SEAMLDR takes 1"),
+        (R::SigstructField(field), "sigstruct-field", "size is 0x1, but should be 0x200"),
+        (R::SigstructReserved(978), "sigstruct-reserved-not-zero", "offset 978"),
+        (R::CpuListLength(256), "cpu-list-length", "announces 256 entries, but has room for 255"),
+        (
+            R::HandoffVersionsReversed { min_update_hv: 4, module_hv: 3 },
+            "handoff-versions-reversed",
+            "is 4, above its highest, 3",
+        ),
+        (R::GdtOffsetMisaligned(1), "gdt-offset-misaligned", "is 0x1, but should be a multiple of 4096"),
+        (
+            R::GdtWithoutFaultWrapper { gdt_idt: 0x1000, fault_wrapper: 0 },
+            "gdt-without-fault-wrapper",
+            "GDT (0x1000) and fault wrappers (0x0)",
+        ),
+        (
+            R::GdtOutside { found: 2, limit: 1 },
+            "gdt-outside",
+            "the GDT lies at offset 0x2 of the image, but should lie at 0x1 at most",
+        ),
+        (
+            R::FaultWrapperOutside { found: 2, limit: 1 },
+            "fault-wrapper-outside",
+            "wrappers lie at offset 0x2 of the image, but should lie at 0x1",
+        ),
+        (R::Signer(digest), "signer", "modulus: abababab"),
+        (R::Signature, "signature", "the signature is not valid"),
+        (R::ImageHash(digest), "image-hash", "its SHA-384 is abababab"),
+        (R::DebugModule, "debug-module", "not unlocked for debugging"),
+        (R::MajorSvnZero, "major-svn-zero", "begins with 0"),
+        (
+            R::MajorSvn { found: svn(2, 0), running: svn(1, 5) },
+            "major-svn",
+            "is 2.0 and the running module's 1.5",
+        ),
+        (
+            R::MinorSvn { found: svn(1, 4), running: svn(1, 5) },
+            "minor-svn",
+            "is 1.4, below the running module's, 1.5",
+        ),
+        (R::Cpu { socket: 1, cpuid: 0x806f8 }, "cpu", "0x000806f0 of socket 1"),
+        (R::NoCpuList, "no-cpu-list", "no list of CPUs"),
+        (R::NoRemainingUpdates, "no-remaining-updates", "0 left, 1 needed"),
+        (R::NoModule, "no-module", "no module runs"),
+        (
+            R::LpsMissing { found: 3, wanted: 4 },
+            "lps-missing",
+            "3 logical processors would take part, but the platform has 4",
+        ),
+        (
+            R::NotTdPreserving(TdxFeatures0::TD_MIGRATION),
+            "not-td-preserving",
+            "TDX_FEATURES0 is 0x1, without bit 1",
+        ),
+        (
+            R::HandoffVersion { running, min_update_hv: 5, module_hv: 6 },
+            "handoff-version",
+            "versions 1 to 3, but the image takes 5 to 6",
+        ),
+        (
+            R::HandoffVersion {
+                running: HandoffRange { no_downgrade: true, ..running },
+                min_update_hv: 5,
+                module_hv: 6,
+            },
+            "handoff-version",
+            "versions 3 to 3",
+        ),
+        (R::SameModule, "same-module", "this very module"),
+        (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, but there are 1"),
+        (R::PageTables, "page-tables", "only if its page tables are left out"),
+        (R::Elf(ElfRefusal::Ident), "elf", "cannot be relocated: it is no 64-bit little-endian ELF file"),
+        (
+            R::HandoffPages { found: 1, wanted: 2 },
+            "handoff-pages",
+            "has 1 pages for handoff data, but the running module leaves 2",
+        ),
+        (R::SensitiveOperations(2), "sensitive-operations", "2 TDs are in build"),
+    ];
+    for (refusal, code, text) in rows {
+        let finding = Finding::Refusal(refusal);
+        assert_eq!((refusal.code(), finding.code()), (code, code));
+        say(&[(&refusal, text), (&finding, text)]);
+    }
+    say(&[
+        (&ElfRefusal::SectionOutside(3), "header of section 3 lies outside"),
+        (&ElfRefusal::EntrySize(3), "section 3 has relocations of size 0"),
+        (&ElfRefusal::RelocationOutside(3), "relocation 3 lies outside"),
+        (&ElfRefusal::RelocationType(3), "relocation 3 is not R_X86_64_RELATIVE"),
+        (&ElfRefusal::TargetOutside(3), "target of relocation 3 lies outside"),
+    ]);
+}
+
+#[test]
+fn unknowns_say_what_could_not_be_found_out() {
+    let rows = [
+        (Unknown::Signer, "unknown-signer", "the signer could"),
+        (Unknown::Signature, "unknown-signature", "the signature could"),
+        (Unknown::ImageHash, "unknown-image-hash", "the module's hash could"),
+        (Unknown::DebugUnlocked, "unknown-debug-unlocked", "unlocked for debugging"),
+        (Unknown::Features, "unknown-features", "what the running module can do"),
+        (Unknown::HandoffVersions, "unknown-handoff-versions", "which handoff versions"),
+        (Unknown::HandoffData, "unknown-handoff-data", "how much handoff data"),
+        (Unknown::Memory, "unknown-memory", "room for the module"),
+        (Unknown::SensitiveOperations, "unknown-sensitive-operations", "TDs are in build"),
+    ];
+    for (unknown, code, text) in rows {
+        let finding = Finding::Unknown(unknown);
+        assert_eq!((unknown.code(), finding.code()), (code, code));
+        say(&[(&unknown, text), (&finding, text)]);
+    }
+}
+
+#[test]
+fn calls_say_what_the_firmware_answered() {
+    let refused = |rdx| InstallError::Refused { status: SeamldrStatus::EBADSIG, rdx };
+    say(&[
+        (&CryptoUnavailable, "could not do what it was asked to"),
+        (&VmcsErratum, "loses its current-VMCS pointer"),
+        (&Trap::VmFailInvalid, "VMfailInvalid"),
+        (&Trap::GeneralProtection, "#GP"),
+        (&Trap::UndefinedOpcode, "#UD"),
+        (&SeamldrError::NotMapped, "no physical address"),
+        (&SeamldrError::Trap(Trap::UndefinedOpcode), "#UD"),
+        (
+            &SeamldrError::Status(SeamldrStatus::EBADCALL),
+            "P-SEAMLDR refused: EBADCALL (0x8000000000000003): the call comes",
+        ),
+        (&InstallError::Trap(Trap::GeneralProtection), "#GP"),
+        (&refused(0), "kept the old one (RDX 0): EBADSIG"),
+        (&refused(1), "the old one is gone (RDX 1): EBADSIG"),
+        (&TdxError::Trap(Trap::VmFailInvalid), "VMfailInvalid"),
+        (
+            &TdxError::Status(TdxStatus::SYS_BUSY),
+            "the TDX module refused: SYS_BUSY (0x8000020200000000): somebody",
+        ),
+        (&TdxStatus(TdxStatus::OPERAND_INVALID.0 | 1), "(RCX)"),
+        (&TdxStatus(TdxStatus::OPERAND_BUSY.0 | 0xa9), "(TD EPOCH)"),
+        (&TdxStatus(0x8000_0001_2345_6789), "unknown TDX module status 0x8000000123456789"),
+        (&TdxVersion { major: 1, minor: 5, update: 6 }, "1.5.06"),
+        (&Svn { major: 1, minor: 5 }, "1.5"),
+        (&PhysAddr(0x1000), "0x1000"),
+        (&PageAddr::new(PhysAddr(0x1000)).unwrap(), "0x1000"),
+    ]);
+    let rows = [
+        (format!("{:?}", TdxStatus::SYS_BUSY), "SYS_BUSY"),
+        (format!("{:?}", TdxStatus(TdxStatus::OPERAND_INVALID.0 | 1)), "OPERAND_INVALID|0x1"),
+        (format!("{:?}", TdxStatus(1)), "SUCCESS|0x1"),
+        (format!("{:?}", TdxStatus(1 << 50)), "TdxStatus(0x0004000000000000)"),
+        (format!("{:?}", TdxLeaf::SYS_UPDATE), "TDH.SYS.UPDATE"),
+        (format!("{:?}", TdxLeaf(999)), "TdxLeaf(999)"),
+        (format!("{:?}", FieldId::MODULE_HV), "MODULE_HV"),
+        (format!("{:?}", FieldId(1)), "FieldId(0x0000000000000001)"),
+        (format!("{:?}", Svn { major: 2, minor: 7 }), "2.7"),
+        (format!("{:?}", PageAddr::new(PhysAddr(0x2000)).unwrap()), "0x2000"),
+    ];
+    for (shown, wanted) in rows {
+        assert_eq!(shown, wanted);
+    }
+}
+
+#[test]
+fn failures_say_where_and_why() {
+    let install = SeamldrLeaf::Install;
+    let call = Call::Seamldr(install);
+    let status = SeamldrStatus(0x8000_0000_0000_0099);
+    let rows = [
+        (FailureCause::UnknownLp, "unknown-lp", "out of the range of possible LPs"),
+        (FailureCause::GaveUp, "gave-up", "waited in vain"),
+        (FailureCause::StillReady, "still-ready", "has TDs that must not be touched"),
+        (FailureCause::LpsMissing, "lps-missing", "more LPs than take part"),
+        (FailureCause::Trap(call, Trap::VmFailInvalid), "VMFAILINVALID", "SEAMLDR.INSTALL: SEAMCALL failed with VMfailInvalid"),
+        (FailureCause::Trap(call, Trap::GeneralProtection), "GP", "SEAMLDR.INSTALL: SEAMCALL raised #GP"),
+        (FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::UndefinedOpcode), "UD", "TDH.SYS.INIT: SEAMCALL raised #UD"),
+        (FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_BUSY), "SYS_BUSY", "TDH.SYS.INIT: SYS_BUSY"),
+        (FailureCause::Seamldr { leaf: install, status: SeamldrStatus::ENOMEM, rdx: 1 }, "ENOMEM", "SEAMLDR.INSTALL: ENOMEM (0x8000000000010002): the module does not fit into the SEAM range, RDX 1"),
+        (FailureCause::Seamldr { leaf: install, status, rdx: 0 }, "unknown-status", "0x8000000000000099"),
+    ];
+    for (cause, code, text) in rows {
+        assert_eq!(cause.code(), code);
+        say(&[(&cause, text)]);
+    }
+    say(&[
+        (
+            &Failure { stage: Stage::CpuInit, lp: 7, cause: FailureCause::GaveUp },
+            "stage CpuInit, LP 7: it waited",
+        ),
+        (&UpdateError::Lps(0), "0 LPs are to take part in the update, but it should be 1 to 1024"),
+        (&UpdateError::Fallbacks(8), "8 images to fall back on, but should be 7 at most"),
+        (&UploadError::Wearout, "flash-wearout"),
+        (&UploadError::RwError, "read-write-error"),
+    ]);
+}
+
+fn outcome(tds: TdFate, next: NextStep) -> Outcome {
+    Outcome {
+        tds,
+        running: RunningModule::Old,
+        next,
+        version: None,
+        image: 0,
+        failure: None,
+        last_failure: None,
+        stage: Stage::CpuInit,
+        rounds: 1,
+        lps: 8,
+        finished_last_stage: 3,
+    }
+}
+
+#[test]
+fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
+    let rows = [
+        (
+            TdFate::NeverAtRisk,
+            NextStep::Retry,
+            "refused",
+            "not updated; nothing was shut down and the TDs run as before; it may be tried again",
+        ),
+        (TdFate::NeverAtRisk, NextStep::RetryLater, "refused", "tried again in a while"),
+        (TdFate::Preserved, NextStep::Nothing, "updated", "updated; the TDs live on"),
+        (
+            TdFate::Held,
+            NextStep::InstallAgain,
+            "held",
+            "stand still, but their handoff data is intact; next: install a module again",
+        ),
+        (
+            TdFate::Held,
+            NextStep::CompleteSession,
+            "held",
+            "next: let the LPs that have not called SEAMLDR.INSTALL call it",
+        ),
+        (TdFate::Held, NextStep::Finish, "held", "next: let the module that is in place come up"),
+        (TdFate::Lost, NextStep::Load, "lost", "not updated; the TDs are lost; next: load a module afresh"),
+        (TdFate::Lost, NextStep::Configure, "lost", "next: configure the module"),
+        (TdFate::Unknown, NextStep::Reboot, "unknown", "what became of the TDs cannot be told; next: reboot"),
+    ];
+    for (tds, next, code, text) in rows {
+        let outcome = outcome(tds, next);
+        assert_eq!(outcome.code(), code);
+        assert_eq!(outcome.is_updated(), tds == TdFate::Preserved);
+        assert_eq!(outcome.tds_live_on(), tds == TdFate::Preserved);
+        say(&[(&outcome, text)]);
+    }
+    let updated = outcome(TdFate::Preserved, NextStep::Nothing);
+    assert_eq!(updated.to_string(), "updated; the TDs live on");
+    let fallback = Outcome { image: 1, ..updated };
+    assert!(fallback.tds_live_on() && !fallback.is_updated());
+    assert_eq!(fallback.code(), "fallback");
+    assert_eq!(fallback.to_string(), "not updated; the TDs live on under a module to fall back on");
+    // With an image to fall back on that was not reached.
+    assert!(!Outcome { image: 1, ..outcome(TdFate::Held, NextStep::InstallAgain) }.is_updated());
+}
+
+#[test]
+fn outcomes_name_the_version_and_both_failures() {
+    let failure = |lp| Failure { stage: Stage::CpuInit, lp, cause: FailureCause::GaveUp };
+    let updated = Outcome {
+        version: Some(TdxVersion { major: 1, minor: 5, update: 16 }),
+        failure: Some(failure(1)),
+        ..outcome(TdFate::Preserved, NextStep::Nothing)
+    };
+    assert_eq!(
+        updated.to_string(),
+        "updated; the TDs live on; TDX module 1.5.16; stage CpuInit, LP 1: it waited in vain for another LP"
+    );
+    let once = Outcome { last_failure: Some(failure(1)), ..updated };
+    assert_eq!(once.to_string(), updated.to_string(), "the same failure is not told twice");
+    let twice = Outcome { last_failure: Some(failure(2)), ..updated };
+    assert!(twice
+        .to_string()
+        .ends_with("; in the end stage CpuInit, LP 2: it waited in vain for another LP"));
+}
+
+#[test]
+fn outcomes_count_the_lps_of_each_stage() {
+    let outcome = outcome(TdFate::Held, NextStep::Finish);
+    assert_eq!(outcome.finished(Stage::CpuInstall), 8);
+    assert_eq!(outcome.finished(Stage::CpuInit), 3);
+    assert_eq!(outcome.finished(Stage::RunUpdate), 0);
+}
+
+#[test]
+fn an_outcome_tells_why_the_old_module_refused_to_shut_down() {
+    let with = |leaf, status| Outcome {
+        last_failure: Some(Failure { stage: Stage::Shutdown, lp: 0, cause: FailureCause::Tdx(leaf, status) }),
+        ..outcome(TdFate::NeverAtRisk, NextStep::RetryLater)
+    };
+    let in_build = TdxStatus(TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE.0 | 3 << 16);
+    assert_eq!(with(TdxLeaf::SYS_SHUTDOWN, in_build).sensitive(), in_build.sensitive());
+    assert!(in_build.sensitive().is_some());
+    assert_eq!(with(TdxLeaf::SYS_UPDATE, in_build).sensitive(), None);
+    assert_eq!(with(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY).sensitive(), None);
+    assert_eq!(outcome(TdFate::NeverAtRisk, NextStep::RetryLater).sensitive(), None);
+}

@@ -1,0 +1,382 @@
+//! Updates that do not go straight: images to fall back on, sessions that somebody has left, updates that go on where another
+//! one ended, and answers that nobody expects.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+mod support;
+
+use support::*;
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Options, Outcome, Progress};
+use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update, UpdateError, MAX_FALLBACKS};
+use tdx_seamldr_core::{InstallRequest, SpinLock, TdxImage, Trap};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+
+/// TDH.SYS.UPDATE, version 1, and TDH.SYS.TDMR.INIT.
+const UPDATE_V1: u64 = 1 << 16 | UPDATE;
+const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
+
+/// Neither success nor an error.
+const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
+
+fn returns(status: u64) -> Answer {
+    Answer::Return { rax: status, rdx: 0 }
+}
+
+/// An image for other processors.
+fn unsuitable() -> PageBuf {
+    TestImage { cpus: vec![0xa06d0], ..newer() }.build()
+}
+
+/// Gives `run` a request for each of these files.
+fn with_requests<R>(
+    platform: &SimPlatform,
+    files: &[PageBuf],
+    scenario: Scenario,
+    run: impl FnOnce(&[InstallRequest<'_>]) -> R,
+) -> R {
+    let images: Vec<_> = files.iter().map(|file| TdxImage::parse(file.as_bytes()).unwrap()).collect();
+    let mut pages: Vec<_> = files.iter().map(|_| PageBuf::zeroed(1)).collect();
+    let build =
+        |(page, image)| InstallRequest::build(PageBuf::as_params(page), image, scenario, &platform.lp(0));
+    let requests: Vec<_> = pages.iter_mut().zip(&images).map(|pair| build(pair).unwrap()).collect();
+    run(&requests)
+}
+
+/// An update to the first of these files, with the others to fall back on.
+fn update_with_fallbacks(platform: &SimPlatform, files: &[PageBuf]) -> Outcome {
+    with_requests(platform, files, Scenario::Update, |requests| {
+        let lps = u32::try_from(platform.online().count()).unwrap();
+        let update = Update::new(requests[0], platform.module_state(), Options::default(), lps).unwrap();
+        run_stepped(platform, &update.with_fallbacks(&requests[1..]).unwrap(), 1)
+    })
+}
+
+fn load(platform: &SimPlatform, file: &PageBuf) -> Outcome {
+    let lps = u32::try_from(platform.online().count()).unwrap();
+    with_request(platform, file, Scenario::Load, |request| {
+        run_stepped(platform, &Update::load(request, platform.module_state(), lps).unwrap(), 1)
+    })
+}
+
+fn resume(platform: &SimPlatform, file: &PageBuf) -> Outcome {
+    let lps = u32::try_from(platform.online().count()).unwrap();
+    with_request(platform, file, Scenario::Update, |request| {
+        let update = Update::resume(request, platform.module_state(), Options::default(), lps).unwrap();
+        run_stepped(platform, &update, 1)
+    })
+}
+
+fn finish(platform: &SimPlatform) -> Outcome {
+    let lps = u32::try_from(platform.online().count()).unwrap();
+    let update = Update::finish(platform.module_state(), Options::default(), lps).unwrap();
+    run_stepped(platform, &update, 1)
+}
+
+fn update_with(platform: &SimPlatform, options: Options) -> Outcome {
+    with_update(platform, &newer().build(), options, |update| run_stepped(platform, update, 1))
+}
+
+fn state(outcome: &Outcome) -> (TdFate, RunningModule, NextStep) {
+    (outcome.tds, outcome.running, outcome.next)
+}
+
+fn cause(outcome: &Outcome) -> FailureCause {
+    outcome.last_failure.unwrap().cause
+}
+
+#[test]
+fn the_first_image_that_is_taken_keeps_the_tds() {
+    let good = TestImage { svn_minor: 7, ..newer() }.build();
+    for refused in 0..3 {
+        let platform = boot(SimPlatform::builder().lps(2));
+        let mut files: Vec<_> = (0..refused).map(|_| unsuitable()).collect();
+        files.extend([good.clone(), unsuitable()]);
+        let outcome = update_with_fallbacks(&platform, &files);
+        assert!(outcome.tds_live_on(), "{outcome}");
+        assert_eq!(outcome.is_updated(), refused == 0);
+        assert_eq!((usize::from(outcome.image), outcome.rounds), (refused, 1 + u32::from(outcome.image)));
+        assert_eq!((platform.truth().tds_alive, platform.truth().svn.to_string().as_str()), (3, "1.7"));
+        assert_eq!(outcome.failure.is_some(), refused != 0);
+        assert_eq!(outcome.last_failure, None, "it was overcome");
+    }
+}
+
+#[test]
+fn an_image_whose_module_does_not_come_up_gets_a_second_chance_last() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let failed = returns(TdxStatus::INCONSISTENT_MSR.0);
+    platform.inject(Fault { times: 2, ..Fault::first(SYS_INIT, failed) });
+    let files = [newer().build(), TestImage { svn_minor: 7, ..newer() }.build()];
+    let outcome = update_with_fallbacks(&platform, &files);
+    assert!(outcome.tds_live_on(), "{outcome}");
+    // Of the two images both have failed once. The first is older than the second, and so refused now.
+    assert_eq!((outcome.image, platform.truth().svn.minor), (1, 7));
+    assert_eq!((platform.truth().tds_alive, outcome.last_failure), (3, None));
+}
+
+#[test]
+fn only_requests_of_the_same_scenario_and_seven_at_most_are_fallbacks() {
+    let platform = boot(SimPlatform::builder());
+    let file = newer().build();
+    with_request(&platform, &file, Scenario::Update, |request| {
+        let update = || Update::new(request, platform.module_state(), Options::default(), 4).unwrap();
+        let too_many = [request; MAX_FALLBACKS + 1];
+        assert!(update().with_fallbacks(&too_many[1..]).is_ok());
+        assert_eq!(update().with_fallbacks(&too_many).unwrap_err(), UpdateError::Fallbacks(8));
+        with_request(&platform, &file, Scenario::Load, |load| {
+            let error = UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update };
+            assert_eq!(update().with_fallbacks(&[load]).unwrap_err(), error);
+            let state = platform.module_state();
+            assert_eq!(Update::new(load, state, Options::default(), 4).unwrap_err(), error);
+            assert_eq!(Update::resume(load, state, Options::default(), 4).unwrap_err(), error);
+            let other = UpdateError::Scenario { found: Scenario::Update, wanted: Scenario::Load };
+            assert_eq!(Update::load(request, state, 4).unwrap_err(), other);
+            assert!(Update::load(load, state, 4).unwrap().with_fallbacks(&[load]).is_ok());
+        });
+    });
+    let finish = |lps| Update::finish(platform.module_state(), Options::default(), lps);
+    assert_eq!(finish(0).unwrap_err(), UpdateError::Lps(0));
+    assert!(finish(1).is_ok() && finish(1024).is_ok());
+    assert_eq!(finish(1025).unwrap_err(), UpdateError::Lps(1025));
+}
+
+#[test]
+fn what_was_lost_is_loaded_afresh() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
+    platform.inject(Fault { after: 2, ..Fault::first(INSTALL, lost) });
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(state(&outcome), (TdFate::Lost, RunningModule::Nothing, NextStep::Load));
+    assert_eq!((outcome.rounds, outcome.is_updated()), (1, false));
+    assert!(!platform.module_state().is_handoff_pending());
+    platform.clear_trace();
+    let loaded = load(&platform, &newer().build());
+    assert_eq!(state(&loaded), (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure), "{loaded}");
+    assert_eq!((loaded.stage, loaded.failure, loaded.finished_last_stage), (Stage::Done, None, 3));
+    assert!(!platform.module_state().is_handoff_pending());
+    for (rax, calls) in [(SHUTDOWN, 0), (INSTALL, 3), (SYS_INIT, 1), (LP_INIT, 3), (UPDATE, 0)] {
+        assert_eq!(count(&platform, rax), calls, "{rax:#x}");
+    }
+    assert_eq!(platform.truth().svn.minor, 6);
+}
+
+#[test]
+fn loading_gives_up_what_was_held() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let held =
+        with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+    assert_eq!(held.tds, TdFate::Held);
+    assert!(platform.module_state().is_handoff_pending());
+    assert_eq!(load(&platform, &newer().build()).next, NextStep::Configure);
+    assert!(!platform.module_state().is_handoff_pending());
+}
+
+#[test]
+fn nothing_is_resumed_finished_or_loaded_while_a_module_is_ready() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let image = newer().build();
+    for outcome in [load(&platform, &image), resume(&platform, &image), finish(&platform)] {
+        assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry));
+        assert_eq!((cause(&outcome), outcome.stage), (FailureCause::StillReady, Stage::Start));
+    }
+    assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
+}
+
+#[test]
+fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    let image = newer().build();
+    platform.inject(Fault { times: 100, ..Fault::first(TDMR_INIT, returns(TdxStatus::SYS_BUSY.0)) });
+    let unclear = finish(&platform);
+    assert_eq!(cause(&unclear), FailureCause::Tdx(TdxLeaf::SYS_TDMR_INIT, TdxStatus::SYS_BUSY));
+    assert_eq!((unclear.rounds, unclear.stage, unclear.tds), (1, Stage::Start, TdFate::Unknown));
+    assert_eq!(platform.truth().tds_alive, 3);
+
+    platform.clear_faults();
+    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+    platform.clear_trace();
+    for answer in [returns(TdxStatus::SYS_BUSY.0), Answer::Trap(Trap::GeneralProtection)] {
+        platform.inject(Fault::first(TDMR_INIT, answer));
+    }
+    let outcome = resume(&platform, &image);
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
+    assert_eq!(count(&platform, TDMR_INIT), 3);
+}
+
+#[test]
+fn a_module_that_could_not_come_up_is_finished() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault { times: 1000, ..Fault::first(UPDATE, returns(TdxStatus::SYS_BUSY.0)) });
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
+    assert_eq!((outcome.rounds, outcome.stage), (16, Stage::RunUpdate), "there is an end to it");
+    platform.clear_faults();
+    platform.clear_trace();
+    let finished = finish(&platform);
+    assert!(finished.is_updated(), "{finished}");
+    assert_eq!(
+        (count(&platform, INSTALL), count(&platform, SHUTDOWN), platform.truth().tds_alive),
+        (0, 0, 3)
+    );
+}
+
+/// The first LP finds that a session is open and cannot know which LPs are in it.
+#[test]
+fn a_session_that_waits_for_an_lp_is_completed_by_all() {
+    let platform = boot(SimPlatform::builder().lps(3).offline(2));
+    let image = newer().build();
+    assert_eq!(cause(&update_to(&platform, &newer())), FailureCause::LpsMissing);
+    let still = resume(&platform, &image);
+    assert_eq!(state(&still), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    assert_eq!((cause(&still), still.stage), (FailureCause::LpsMissing, Stage::CpuInstall));
+    assert_eq!((still.finished(Stage::CpuInstall), platform.truth().lps_in_session), (2, 2));
+}
+
+#[test]
+fn an_open_session_is_completed_by_those_that_are_not_in_it() {
+    for lps in 1..4 {
+        for left in 0..=lps {
+            let platform = boot(SimPlatform::builder().lps(lps));
+            let image = newer().build();
+            assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+            platform.module_state().set_handoff_pending(true);
+            with_params(&platform, &image, Scenario::Update, |params| {
+                (0..left)
+                    .for_each(|lp| assert_eq!(install_on(&platform, lp, params).0, SeamldrStatus::SUCCESS));
+            });
+            let outcome = resume(&platform, &image);
+            assert!(outcome.is_updated(), "{left} of {lps}: {outcome}");
+            assert_eq!(platform.truth().tds_alive, 3, "{left} of {lps}");
+        }
+    }
+}
+
+#[test]
+fn a_module_that_somebody_else_has_shut_down_is_told_from_one_that_only_says_so() {
+    for handoff_version in [None, Some(0)] {
+        let options = Options { handoff_version, ..Options::default() };
+        let platform = boot(SimPlatform::builder().lps(2));
+        assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+        let outcome = update_with(&platform, options);
+        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
+
+        let platform = boot(SimPlatform::builder().lps(2));
+        let leaf = if handoff_version.is_some() { SHUTDOWN } else { SYS_RD };
+        platform.inject(Fault { times: 100, ..Fault::first(leaf, returns(TdxStatus::SYS_SHUTDOWN.0)) });
+        let outcome = update_with(&platform, options);
+        assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Old, NextStep::Retry));
+        assert_eq!(platform.truth().tds_alive, 3);
+    }
+}
+
+#[test]
+fn a_word_that_is_neither_success_nor_error_is_not_believed() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault::first(SHUTDOWN, returns(INFORMATION.0)));
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry));
+    assert_eq!(cause(&outcome), FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, INFORMATION));
+    assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
+
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault::first(UPDATE, returns(INFORMATION.0)));
+    let outcome = update_to(&platform, &newer());
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, platform.truth().tds_alive), (2, 3));
+    let failure = outcome.failure.unwrap().cause;
+    assert_eq!(failure, FailureCause::Tdx(TdxLeaf::SYS_UPDATE, INFORMATION));
+}
+
+#[test]
+fn damage_is_looked_for_by_modules_that_can() {
+    let options = Options { detect_compat_damage: true, ..Options::default() };
+    // Those that cannot are asked twice.
+    let platform = boot(SimPlatform::builder().lps(2));
+    let outcome = update_with(&platform, options);
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (1, 1, 1));
+
+    let platform = boot_from(SimPlatform::builder().lps(2), &counting(5));
+    let outcome =
+        with_update(&platform, &counting(6).build(), options, |update| run_stepped(&platform, update, 1));
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (1, 1, 0));
+
+    // Another error is no reason to ask in another way.
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault::first(UPDATE_V1, returns(TdxStatus::SYS_BUSY.0)));
+    let outcome = update_with(&platform, options);
+    assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (2, 2, 1));
+
+    // Nor is the same error if damage is not looked for.
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault::first(UPDATE, returns(TdxStatus::OPERAND_INVALID.0)));
+    let outcome = update_to(&platform, &newer());
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, count(&platform, UPDATE)), (2, 2));
+}
+
+#[test]
+fn a_trap_that_does_not_pass_ends_after_16_rounds() {
+    for trap in Trap::ALL {
+        let platform = boot(SimPlatform::builder().lps(2));
+        platform.inject(Fault { lp: Some(1), times: 1000, ..Fault::first(INSTALL, Answer::Trap(trap)) });
+        let outcome = update_to(&platform, &newer());
+        assert_eq!((outcome.rounds, outcome.stage), (16, Stage::CpuInstall), "{trap}");
+        assert_eq!(cause(&outcome), FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), trap));
+        platform.clear_faults();
+        let resumed = resume(&platform, &newer().build());
+        assert!(resumed.is_updated(), "{resumed}");
+        assert_eq!(platform.truth().tds_alive, 3);
+    }
+}
+
+#[test]
+fn another_lp_leads_after_a_failure() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    for (rax, lp) in [(SHUTDOWN, 0), (UPDATE, 1)] {
+        platform.inject(Fault {
+            lp: Some(lp),
+            times: 100,
+            ..Fault::first(rax, returns(TdxStatus::SYS_BUSY.0))
+        });
+    }
+    with_update(&platform, &newer().build(), Options::default(), |update| {
+        let lock = SpinLock::new();
+        let lps = [0, 1, 2].map(|lp| platform.lp(lp));
+        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+        assert_eq!((update.round(), update.progress(), update.is_updated()), (1, (Stage::Start, 0), false));
+        let shown = format!("{:?}", cpus[0]);
+        assert_eq!(shown, "Cpu { acknowledged: None, arrival: 0, .. }");
+        let mut seen = Vec::new();
+        let mut is_over = false;
+        while !is_over {
+            is_over = true;
+            for cpu in &mut cpus {
+                is_over &= cpu.step() == Progress::Finished;
+                seen.push((update.round(), update.progress()));
+            }
+        }
+        let begin = [(1, (Stage::Start, 1)), (1, (Stage::Start, 2)), (1, (Stage::Shutdown, 0))];
+        assert_eq!(seen[..3], begin);
+        assert!(update.is_updated());
+        assert_eq!(update.round(), 3);
+    });
+    let leads = |rax| {
+        platform
+            .trace()
+            .iter()
+            .filter(|entry| entry.input.rax == rax)
+            .map(|entry| entry.lp)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((leads(SHUTDOWN), leads(UPDATE)), (vec![0, 1], vec![1, 2]));
+    assert_eq!(platform.truth().tds_alive, 3);
+}

@@ -1,0 +1,168 @@
+//! `cargo xtask mutants`: small changes of the core, one at a time, each of which has to make a test fail.
+//!
+//! Each change is first tried on the core's own tests, which are quick; what they let pass, on whole updates on the simulated
+//! platform. What no test notices has to be explained in `docs/mutants.md`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+
+/// Changes that no test notices, of a hundred that can be compiled, at most.
+const MAX_PERCENT: f64 = 3.0;
+
+/// Each survivor, and why it makes no difference.
+const EXPLAINED: &str = "docs/mutants.md";
+
+const CORE: &str = "tdx-seamldr-core";
+const SOURCES: &str = "crates/tdx-seamldr-core/src/";
+
+/// The core's own tests, but for loom's, which take long; and of the simulated platform those that go through whole updates.
+const OWN_TESTS: [&str; 4] = ["--lib", "--test=calls", "--test=messages", "--test=preflight"];
+const UPDATES: [&str; 3] = ["--test=recovery", "--test=whole_update", "--test=load"];
+
+/// What cargo-mutants ends with if all was noticed, something was not, or something ran for ever.
+const WELL_ENDED: [i32; 3] = [0, 2, 3];
+
+pub(crate) fn run(jobs: u32) -> Result<()> {
+    let known = crate::cargo().args(["mutants", "--version"]).output()?;
+    ensure!(known.status.success(), "cargo-mutants is missing: cargo install --locked cargo-mutants");
+    let folder = crate::target().join("mutants.out");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    test(jobs, &[], &OWN_TESTS)?;
+    let first = Lists::read(&folder)?;
+    // Those that never end are settled, too: what is caught is not tried again.
+    let caught = folder.join("caught.txt");
+    let settled: String = first.caught.iter().chain(&first.endless).map(|name| format!("{name}\n")).collect();
+    fs::write(caught, settled)?;
+    test(jobs, &["--iterate", "--test-package", "tdx-seamldr-mock"], &UPDATES)?;
+    let second = Lists::read(&folder)?;
+    let lists = Lists {
+        caught: [first.caught, second.caught].concat(),
+        endless: [first.endless, second.endless].concat(),
+        missed: second.missed,
+    };
+    let explained = explained(&fs::read_to_string(crate::root().join(EXPLAINED))?);
+    lists.judge(&explained)
+}
+
+/// Tries what is not settled yet on these tests.
+fn test(jobs: u32, arguments: &[&str], tests: &[&str]) -> Result<()> {
+    let mut cargo = crate::cargo();
+    cargo.args(["mutants", "--package", CORE, "--jobs"]).arg(jobs.to_string());
+    cargo.arg("--output").arg(crate::target());
+    cargo.args(arguments).args(tests.iter().flat_map(|test| ["--cargo-arg", test]));
+    let status = cargo.current_dir(crate::root()).status()?;
+    ensure!(
+        status.code().is_some_and(|code| WELL_ENDED.contains(&code)),
+        "cargo mutants ended with {status}"
+    );
+    Ok(())
+}
+
+/// What became of the changes that can be compiled, by their names.
+struct Lists {
+    caught: Vec<String>,
+    endless: Vec<String>,
+    missed: Vec<String>,
+}
+
+impl Lists {
+    fn read(folder: &Path) -> Result<Self> {
+        let list = |name: &str| -> Result<Vec<String>> {
+            let path = folder.join(name);
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            Ok(text.lines().map(str::to_owned).collect())
+        };
+        Ok(Self { caught: list("caught.txt")?, endless: list("timeout.txt")?, missed: list("missed.txt")? })
+    }
+
+    /// Prints a table, and fails for too many survivors, for those that are not explained, and for explanations of others.
+    fn judge(&self, explained: &BTreeMap<String, usize>) -> Result<()> {
+        let viable = [&self.caught, &self.endless, &self.missed]
+            .map(Vec::len)
+            .into_iter()
+            .fold(0, usize::saturating_add);
+        let count = |count: usize| u32::try_from(count).map(f64::from).unwrap_or(f64::MAX);
+        let percent = 100.0 * count(self.missed.len()) / count(viable).max(1.0);
+        println!("| that can be compiled | a test fails | a test never ends | survive | percent |\n|---|---|---|---|---|");
+        println!(
+            "| {viable} | {} | {} | {} | {percent:.1} |",
+            self.caught.len(),
+            self.endless.len(),
+            self.missed.len()
+        );
+        let mut survivors: BTreeMap<String, usize> = BTreeMap::new();
+        for name in &self.missed {
+            let times = survivors.entry(without_place(name)).or_default();
+            *times = times.saturating_add(1);
+        }
+        let mut problems = Vec::new();
+        for name in survivors.keys().chain(explained.keys().filter(|name| !survivors.contains_key(*name))) {
+            let [found, wanted] =
+                [&survivors, explained].map(|names| names.get(name).copied().unwrap_or_default());
+            if found != wanted {
+                problems.push(format!("{name}: {found} survive, and {wanted} are explained"));
+            }
+        }
+        ensure!(problems.is_empty(), "{EXPLAINED} does not fit:\n{}", problems.join("\n"));
+        ensure!(percent <= MAX_PERCENT, "{percent:.1}% survive, but {MAX_PERCENT}% may");
+        Ok(())
+    }
+}
+
+/// A change's name without line and column, which say something else after the next edit.
+fn without_place(name: &str) -> String {
+    let name = name.strip_prefix(SOURCES).unwrap_or(name);
+    match name.splitn(4, ':').collect::<Vec<_>>()[..] {
+        [file, _, _, change] => format!("{file}:{change}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// The changes that a document explains, each in a line of its own, such as ``- `lock.rs: replace ...` (2 places): because``.
+fn explained(document: &str) -> BTreeMap<String, usize> {
+    let line = |line: &str| {
+        let (name, rest) = line.strip_prefix("- `")?.split_once('`')?;
+        let places = rest.strip_prefix(" (").and_then(|rest| rest.split_once(" places)")?.0.parse().ok());
+        Some((name.to_owned(), places.unwrap_or(1)))
+    };
+    document.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const MISSED: &str = "crates/tdx-seamldr-core/src/abi/leaf.rs:97:27: replace | with ^ in TdxLeaf::rax";
+
+    fn lists(missed: &[&str]) -> Lists {
+        let caught = (0..99).map(|number| number.to_string()).collect();
+        Lists { caught, missed: missed.iter().map(|name| (*name).to_owned()).collect(), endless: Vec::new() }
+    }
+
+    #[test]
+    fn every_survivor_has_to_be_explained_and_nothing_else() {
+        let document = "Text\n\n- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax`: no bit is in both.\n";
+        let one = explained(document);
+        assert!(lists(&[MISSED]).judge(&one).is_ok());
+        assert!(lists(&[MISSED]).judge(&BTreeMap::new()).is_err());
+        assert!(lists(&[]).judge(&one).is_err(), "it does not survive");
+        assert!(lists(&[MISSED, MISSED]).judge(&one).is_err(), "one of them is explained");
+        let two =
+            explained("- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (2 places): no bit is in both.");
+        assert!(lists(&[MISSED, MISSED]).judge(&two).is_ok());
+        assert!(lists(&[]).judge(&BTreeMap::new()).is_ok());
+    }
+
+    #[test]
+    fn too_many_survivors_are_too_many_even_if_they_are_explained() {
+        let four =
+            explained("- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (4 places): no bit is in both.");
+        assert!(lists(&[MISSED; 4]).judge(&four).unwrap_err().to_string().contains("3.9% survive"));
+    }
+}
