@@ -10,11 +10,18 @@ use anyhow::{bail, Context, Result};
 use crate::document;
 
 /// Commands of `cargo xtask`, cheap to dear.
-const COMMANDS: [&[&str]; 4] =
-    [&["public-api", "--check"], &["versions"], &["bench-report"], &["fuzz", "--seconds", "600"]];
+const COMMANDS: [&[&str]; 6] = [
+    &["public-api", "--check"],
+    &["versions"],
+    &["bench-report"],
+    &["coverage"],
+    &["mutants"],
+    &["fuzz", "--seconds", "600"],
+];
 
-/// The document with their tables, each in the place of the command's name.
+/// The document with the tables of some, each in the place of the command's name.
 const DOCUMENT: &str = "docs/verification.md";
+const SHOWN: [&str; 3] = ["coverage", "mutants", "fuzz"];
 
 pub(crate) fn run(linux_tree: Option<&Path>) -> Result<()> {
     let linux_tree = linux_tree.map(|folder| folder.display().to_string());
@@ -53,7 +60,7 @@ fn call(command: &[&str]) -> Result<()> {
         bail!("it ended with {status}");
     }
     let name = command.first().context("a name")?;
-    if *name == "fuzz" {
+    if SHOWN.contains(name) {
         document::fill(DOCUMENT, name, &table.join("\n"))?;
     }
     Ok(())
