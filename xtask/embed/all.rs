@@ -58,7 +58,7 @@ macro_rules! functions {
 
 /// Where those with type parameters are.
 #[no_mangle]
-pub fn probe_all() -> [*const (); 52] {
+pub fn probe_all() -> [*const (); 53] {
     functions![
         Cpu::new,
         Cpu::run,
@@ -103,6 +103,7 @@ pub fn probe_all() -> [*const (); 52] {
         TdxModule::fmt,
         elf::read::<ElfHeader>,
         preflight::preflight::<Kernel>,
+        preflight::preflight_image::<Kernel>,
         <Kernel as Crypto>::rsa3072_verify,
         <Kernel as Crypto>::sha384,
         <Kernel as Host>::current_lp,

@@ -9,6 +9,7 @@ use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 use tdx_seamldr_mock::released_images;
 
+use crate::document;
 use crate::embed_check::{self, Linked};
 use crate::figures::{number, Figure, Table};
 use crate::instructions;
@@ -44,7 +45,8 @@ pub(crate) fn run() -> Result<()> {
     let _ = writeln!(text, "\n## Text and stack\n\n{}", text_and_stack(&linked));
     let _ = writeln!(text, "## Times\n\n{times}");
     std::fs::write(crate::root().join(REPORT), text.trim_end().to_owned() + "\n")?;
-    println!("{REPORT} written");
+    document::fill("README.md", "size", &size(&linked)?)?;
+    println!("{REPORT} written, and the size in README.md");
     for what in limits.0 {
         println!("more than it may be: {what}");
     }
@@ -140,6 +142,16 @@ fn lock_table(times: &BTreeMap<u32, Vec<(&str, f64)>>) -> String {
     text
 }
 
+/// The size of what a kernel gets, in a line for the README.
+fn size(linked: &[Linked]) -> Result<String> {
+    let core = linked.first().context("nothing was linked")?;
+    let [text, frame] = [core.text, core.frame].map(|bytes| number(Figure::count("", bytes).value));
+    Ok(format!(
+        "{text} bytes of text, and no stack frame above {frame} bytes, with {}",
+        version("rustc", "--version")
+    ))
+}
+
 fn text_and_stack(linked: &[Linked]) -> String {
     let mut text = "What a kernel gets, linked by `cargo xtask embed-check`: bytes of text, and of the largest stack frame.\n\n\
                     | | text | largest frame |\n|---|---:|---:|\n"
@@ -231,14 +243,16 @@ fn machine() -> Result<String> {
     let model = field("model name").unwrap_or_else(|| "an unknown processor".to_owned());
     let (family, number) = (field("cpu family").unwrap_or_default(), field("model\t").unwrap_or_default());
     let threads = std::thread::available_parallelism()?;
-    let versions = [("rustc", "--version"), ("valgrind", "--version"), ("openssl", "version")].map(
-        |(tool, argument)| {
-            let output = Command::new(tool).arg(argument).output().ok();
-            let output = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
-            output.split(" (").next().unwrap_or_default().trim().to_owned()
-        },
-    );
+    let versions = [("rustc", "--version"), ("valgrind", "--version"), ("openssl", "version")]
+        .map(|(tool, argument)| version(tool, argument));
     Ok(format!("{model} (family {family}, model {number}), {threads} CPUs, with {}", versions.join(", ")))
+}
+
+/// What a tool says of its version.
+fn version(tool: &str, argument: &str) -> String {
+    let output = Command::new(tool).arg(argument).output().ok();
+    let output = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    output.split(" (").next().unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
