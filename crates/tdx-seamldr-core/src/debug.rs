@@ -30,8 +30,6 @@ pub(crate) use debug_fields;
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-    use std::format;
 
     struct Example<'a> {
         number: &'a u8,

@@ -165,9 +165,7 @@ fn check_section(
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
-    use std::vec;
     use std::vec::Vec;
     use zerocopy::{FromZeros, IntoBytes};
 

@@ -29,6 +29,10 @@
     )
 )]
 
+#[cfg(test)]
+#[macro_use]
+extern crate std;
+
 pub mod abi;
 mod addr;
 mod backend;

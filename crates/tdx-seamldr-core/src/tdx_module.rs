@@ -362,7 +362,6 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
     use core::cell::Cell;
 
@@ -445,7 +444,7 @@ mod tests {
         assert_eq!((version, calls), (Ok(TdxVersion { major: 2, minor: 5, update: 0x1234 }), 3));
         let (features, _) = with(answer, |module| module.features0());
         assert_eq!(features.map(|features| features.bits()), Ok(0x8000_0000_0000_0002));
-        let (module, _) = with(answer, |module| std::format!("{module:?}"));
+        let (module, _) = with(answer, |module| format!("{module:?}"));
         assert_eq!(module, "TdxModule { .. }");
     }
 

@@ -87,8 +87,6 @@ impl fmt::Debug for SeamldrFeatures0 {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-    use std::format;
 
     use super::*;
 

@@ -130,10 +130,8 @@ impl fmt::Display for SeamldrStatus {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
     use proptest::prelude::*;
-    use std::format;
 
     #[test]
     fn codes_have_the_published_values_and_classes() {

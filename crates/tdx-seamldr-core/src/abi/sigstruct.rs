@@ -152,7 +152,6 @@ impl SeamSigstruct {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
     use zerocopy::FromZeros;
 

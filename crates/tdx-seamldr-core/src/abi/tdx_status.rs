@@ -262,10 +262,8 @@ impl fmt::Display for TdxStatus {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
     use proptest::prelude::*;
-    use std::format;
 
     #[test]
     fn names_are_found_with_and_without_details() {

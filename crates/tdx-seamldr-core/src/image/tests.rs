@@ -1,7 +1,5 @@
-extern crate std;
 use super::*;
 use proptest::prelude::*;
-use std::vec;
 use std::vec::Vec;
 
 fn file(format: ImageFormat, sigstruct: &[u8], module: &[u8]) -> Vec<u8> {
