@@ -3,7 +3,9 @@
 
 use std::fmt::Display;
 
-use tdx_seamldr_core::abi::{FieldId, SeamldrLeaf, SeamldrStatus, Svn, TdxFeatures0, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::abi::{
+    FieldId, Scenario, SeamldrLeaf, SeamldrStatus, Svn, TdxFeatures0, TdxLeaf, TdxStatus,
+};
 use tdx_seamldr_core::elf::ElfRefusal;
 use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
 use tdx_seamldr_core::preflight::{FieldMismatch, Finding, HandoffRange, Refusal, Unknown};
@@ -58,6 +60,7 @@ fn images_say_what_is_wrong_with_them() {
     for (error, code, text) in rows {
         assert_eq!(error.code(), code);
         say(&[(&error, text)]);
+        assert_eq!(format!("{error:?}"), format!("ImageError({error})"));
     }
     say(&[
         (&ImageFormat::BlobV1, "tdx_blob"),
@@ -280,6 +283,10 @@ fn failures_say_where_and_why() {
             "stage CpuInit, LP 7: it waited",
         ),
         (&UpdateError::Lps(0), "0 LPs are to take part in the update, but it should be 1 to 1024"),
+        (
+            &UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update },
+            "has the scenario Load, but should have Update",
+        ),
         (&UpdateError::Fallbacks(8), "8 images to fall back on, but should be 7 at most"),
         (&UploadError::Wearout, "flash-wearout"),
         (&UploadError::RwError, "read-write-error"),

@@ -10,8 +10,9 @@
 use tdx_seamldr_core::abi::{PSysInfo, SeamSigstruct, SeamldrInfo, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::elf::{ElfHeader, ElfRefusal, IDENT};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::preflight::Policy;
 use tdx_seamldr_core::preflight::{handoff_data_size, Refusal, Unknown, Verdict};
-use tdx_seamldr_core::preflight::{preflight, Facts, FieldMismatch, Finding, HandoffRange, Policy};
+use tdx_seamldr_core::preflight::{preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange};
 use tdx_seamldr_core::space::Layout;
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage, TdxVersion};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -74,6 +75,8 @@ struct World {
     is_signed_again: bool,
 }
 
+type Preflight = fn(&TdxImage<'_>, &Facts<'_>, &Sums, Policy, report: &mut dyn FnMut(Finding)) -> Verdict;
+
 impl World {
     /// An image that suits the platform.
     fn good() -> Self {
@@ -135,6 +138,10 @@ impl World {
     }
 
     fn check(&self) -> (Verdict, Vec<Finding>) {
+        self.check_by(preflight)
+    }
+
+    fn check_by(&self, preflight: Preflight) -> (Verdict, Vec<Finding>) {
         let sigstruct =
             [self.sigstruct.as_bytes(), &vec![0; 2048 + self.more_sigstruct * PAGE_SIZE]].concat();
         let parts = ImageParts { sigstruct: &sigstruct, module: &self.module };
@@ -418,6 +425,28 @@ fn the_seam_range_has_to_have_room() {
     assert_eq!(after(|world| world.seamrr_base = None), unknown(Unknown::Memory));
     assert_eq!(after(|world| world.addressable_lps_per_socket = None), unknown(Unknown::Memory));
     assert_eq!(after(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+}
+
+#[test]
+fn an_image_for_a_module_that_stands_still_is_asked_nothing_of_a_running_one() {
+    let alone = |change: fn(&mut World)| {
+        let mut world = World::good();
+        // As after a shutdown.
+        world.features0 = None;
+        world.handoff = None;
+        world.handoff_data = None;
+        change(&mut world);
+        world.sign();
+        let (verdict, findings) = world.check_by(preflight_image);
+        assert_eq!(verdict.passed(), findings.is_empty());
+        findings
+    };
+    assert_eq!(alone(|_| ()), []);
+    assert_eq!(alone(|world| world.info.seamextend.mrseam = [0; 48]), []);
+    assert_eq!(alone(|world| world.sigstruct.svn_minor = 4).len(), 1);
+    assert_eq!(alone(|world| world.num_lps = 7), refused(Refusal::LpsMissing { found: 7, wanted: 8 }));
+    assert_eq!(alone(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    assert_eq!(alone(|world| world.crypto.out_of_order = Some(SIGNED)), unknown(Unknown::Signature));
 }
 
 #[test]

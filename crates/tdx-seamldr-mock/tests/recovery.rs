@@ -10,12 +10,15 @@
 
 mod support;
 
+use std::cell::Cell;
+
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Options, Outcome, Progress};
 use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update, UpdateError, MAX_FALLBACKS};
-use tdx_seamldr_core::{InstallRequest, SpinLock, TdxImage, Trap};
-use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr};
+use tdx_seamldr_core::{SpinLock, TdxImage, Trap};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
 
 /// TDH.SYS.UPDATE, version 1, and TDH.SYS.TDMR.INIT.
 const UPDATE_V1: u64 = 1 << 16 | UPDATE;
@@ -208,6 +211,40 @@ fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
     assert_eq!(count(&platform, TDMR_INIT), 3);
+}
+
+/// An LP to which another one comes while it makes its first call.
+struct Visited<'a> {
+    lp: SimLp<'a>,
+    visitor: SimLp<'a>,
+    update: &'a Update<'a>,
+    visit: Cell<Option<Progress>>,
+}
+
+// SAFETY: hands everything on to an implementation that holds the contract.
+unsafe impl SeamcallBackend for Visited<'_> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        if self.visit.get().is_none() {
+            let lock = SpinLock::new();
+            self.visit.set(Some(Cpu::new(self.update, seamldr(&self.visitor, &lock), &self.visitor).step()));
+        }
+        // SAFETY: the caller holds the same contract.
+        unsafe { self.lp.seamcall(regs) }
+    }
+}
+
+#[test]
+fn an_lp_more_than_were_announced_has_no_part() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let update = Update::finish(platform.module_state(), Options::default(), 1).unwrap();
+    let visited =
+        Visited { lp: platform.lp(0), visitor: platform.lp(1), update: &update, visit: Cell::new(None) };
+    let lock = SpinLock::new();
+    let seamldr = Seamldr::new(&visited, &lock, CurrentVmcs::Preserved).unwrap();
+    Cpu::new(&update, seamldr, &visited.lp).run();
+    assert_eq!(visited.visit.get(), Some(Progress::Finished));
+    assert_eq!(cause(&update.outcome()), FailureCause::StillReady);
+    assert!(platform.trace().iter().all(|entry| entry.lp == 0), "the visitor has called");
 }
 
 #[test]
