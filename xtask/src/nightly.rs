@@ -14,7 +14,7 @@ const COMMANDS: [&[&str]; 6] = [
     &["public-api", "--check"],
     &["versions"],
     &["bench-report"],
-    &["coverage"],
+    &["coverage", "--branches"],
     &["mutants"],
     &["fuzz", "--seconds", "600"],
 ];
