@@ -277,6 +277,44 @@ fn a_session_that_waits_for_an_lp_is_completed_by_all() {
 }
 
 #[test]
+fn an_lp_that_stays_away_leaves_a_session_that_waits() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    with_update(&platform, &newer().build(), Options::default(), |update| {
+        let lock = SpinLock::new();
+        let lps = [0, 1].map(|number| platform.lp(number));
+        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+        while update.progress().0 != Stage::CpuInstall {
+            cpus.iter_mut().for_each(|cpu| assert_ne!(cpu.step(), Progress::Finished));
+        }
+        while cpus[0].step() != Progress::Waiting {}
+        cpus[0].abandon();
+        let outcome = update.outcome();
+        assert_eq!(cause(&outcome), FailureCause::GaveUp);
+        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    });
+    assert_eq!(platform.truth().lps_in_session, 1);
+}
+
+#[test]
+fn lps_that_leave_a_stage_out_have_not_finished_it() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    let answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
+    platform.inject(Fault::first(INSTALL, answer));
+    let outcome = update_to(&platform, &newer());
+    assert_eq!((outcome.tds, outcome.stage), (TdFate::Lost, Stage::CpuInstall));
+    assert_eq!((outcome.finished(Stage::CpuInstall), count(&platform, INSTALL)), (0, 1));
+}
+
+#[test]
+fn a_version_that_cannot_be_read_is_not_made_up() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    platform.inject(Fault { times: 100, ..Fault::first(SYS_RD, returns(TdxStatus::SYS_BUSY.0)) });
+    let outcome = update_with(&platform, Options { handoff_version: Some(0), ..Options::default() });
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!(outcome.version, None);
+}
+
+#[test]
 fn an_open_session_is_completed_by_those_that_are_not_in_it() {
     for lps in 1..4 {
         for left in 0..=lps {

@@ -619,6 +619,17 @@ mod tests {
             let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
             assert_eq!(consequences(&finish), held, "{last}");
         }
+        let found = |kind, found: Found| Situation {
+            kind,
+            is_handoff_pending: true,
+            is_session_open: kind == Kind::Resume,
+            ..situation(Stage::CpuInstall, FailureCause::GaveUp, found.milestone())
+        };
+        let open = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
+        assert_eq!(consequences(&found(Kind::Resume, Found::ShutDown)), open, "but by an image");
+        let not_ready = Situation { stage: Stage::CpuInit, ..found(Kind::Finish, Found::NotReady) };
+        let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
+        assert_eq!(consequences(&not_ready), finish);
     }
 
     #[test]
