@@ -295,6 +295,32 @@ fn an_lp_that_stays_away_leaves_a_session_that_waits() {
     assert_eq!(platform.truth().lps_in_session, 1);
 }
 
+/// All LPs but one are refused before they are in the session.
+#[test]
+fn a_session_of_which_others_are_told_no_waits_on() {
+    let refused =
+        |status: SeamldrStatus| Fault { after: 1, times: 1000, ..Fault::first(INSTALL, returns(status.0)) };
+    let waits = (RunningModule::SessionOpen, 1);
+    for status in [SeamldrStatus::EBADPARAM, SeamldrStatus::EUNSPECERR] {
+        let platform = boot(SimPlatform::builder().lps(2));
+        platform.inject(refused(status));
+        let outcome = update_to(&platform, &newer());
+        assert_eq!((outcome.running, platform.truth().lps_in_session), waits, "{outcome}");
+        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    }
+    // Where no module is, silence says nothing of a session. EUNSPECERR comes before one is looked at.
+    for (status, expected) in
+        [(SeamldrStatus::EUNSPECERR, waits), (SeamldrStatus::EBADPARAM, (RunningModule::Nothing, 1))]
+    {
+        let platform = boot(SimPlatform::builder().lps(2));
+        platform.inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
+        assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
+        platform.inject(refused(status));
+        let outcome = load(&platform, &newer().build());
+        assert_eq!((outcome.running, platform.truth().lps_in_session), expected, "{status}: {outcome}");
+    }
+}
+
 #[test]
 fn lps_that_leave_a_stage_out_have_not_finished_it() {
     let platform = boot(SimPlatform::builder().lps(3));
