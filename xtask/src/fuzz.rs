@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
 use tdx_seamldr_trials::fuzz::TARGETS;
@@ -31,7 +32,7 @@ pub(crate) fn run(seconds: u32, only: Option<&str>) -> Result<()> {
     let mut crashes = Vec::new();
     for target in targets.into_iter().filter(|target| only.is_none_or(|only| only == *target)) {
         let run = fuzz(&root, target, seconds)?;
-        println!("{}", run.row(target, seconds));
+        println!("{}", run.row(target));
         crashes.extend(run.artifact.map(|artifact| format!("{target}: {artifact}")));
     }
     ensure!(crashes.is_empty(), "inputs that are findings:\n{}", crashes.join("\n"));
@@ -87,7 +88,9 @@ fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {
     if let Some((_, longest)) = LONGEST.iter().find(|(known, _)| *known == target) {
         command.arg(format!("-max_len={longest}"));
     }
+    let start = Instant::now();
     let status = command.status()?;
+    let seconds = start.elapsed().as_secs();
     let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     let run = Run::read(&text).with_context(|| format!("{target}: {} is not as expected", log.display()))?;
     ensure!(
@@ -95,12 +98,14 @@ fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {
         "{target} ended with {status} and left no input: see {}",
         log.display()
     );
-    Ok(run)
+    Ok(Run { seconds, ..run })
 }
 
 /// What libFuzzer says about a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Run {
+    /// How long it took, which is shorter than asked for if there was a finding.
+    seconds: u64,
     executions: u64,
     per_second: u64,
     /// Edges that were covered after the first inputs, and at the end.
@@ -143,8 +148,8 @@ impl Run {
         (first.is_some() || run.artifact.is_some()).then_some(run)
     }
 
-    fn row(&self, target: &str, seconds: u32) -> String {
-        let Self { executions, per_second, coverage, features, artifact } = self;
+    fn row(&self, target: &str) -> String {
+        let Self { seconds, executions, per_second, coverage, features, artifact } = self;
         format!(
             "| {target} | {seconds} | {executions} | {per_second} | {} to {} | {} to {} | {} |",
             coverage.0,
@@ -180,6 +185,7 @@ mod tests {
             stat::peak_rss_mb:              99\n";
         let run = Run::read(&format!("{LOG}{end}")).unwrap();
         let expected = Run {
+            seconds: 0,
             executions: 131_072,
             per_second: 32_768,
             coverage: (412, 421),
@@ -187,7 +193,8 @@ mod tests {
             artifact: None,
         };
         assert_eq!(run, expected);
-        assert_eq!(run.row("status", 4), "| status | 4 | 131072 | 32768 | 412 to 421 | 702 to 733 | 0 |");
+        let run = Run { seconds: 4, ..run };
+        assert_eq!(run.row("status"), "| status | 4 | 131072 | 32768 | 412 to 421 | 702 to 733 | 0 |");
     }
 
     #[test]

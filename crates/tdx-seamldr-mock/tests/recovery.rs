@@ -191,6 +191,27 @@ fn nothing_is_resumed_finished_or_loaded_while_a_module_is_ready() {
     assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
 }
 
+/// Found by fuzzing: the first LP cannot reach the module, which serves TDs on the others.
+#[test]
+fn one_lp_that_is_cut_off_from_a_module_does_not_make_it_disappear() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    let image = newer().build();
+    platform.with_model(|model| model.set_in_module(0, true));
+    let ready = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
+    for trap in [None, Some(Trap::UndefinedOpcode)] {
+        platform.with_model(|model| model.set_trap(1, trap));
+        for outcome in [resume(&platform, &image), load(&platform, &image), finish(&platform)] {
+            assert_eq!((state(&outcome), outcome.stage), (ready, Stage::Start), "{outcome}");
+        }
+    }
+    // Where nobody reaches it and one cannot even ask, nothing is done, either.
+    platform.with_model(|model| model.set_in_module(2, true));
+    let unclear = resume(&platform, &image);
+    let undefined = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_TDMR_INIT), Trap::UndefinedOpcode);
+    assert_eq!((unclear.tds, cause(&unclear), unclear.stage), (TdFate::Unknown, undefined, Stage::Start));
+    assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
+}
+
 #[test]
 fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
     let platform = boot(SimPlatform::builder().lps(3));
@@ -210,7 +231,7 @@ fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
     let outcome = resume(&platform, &image);
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
-    assert_eq!(count(&platform, TDMR_INIT), 3);
+    assert_eq!(count(&platform, TDMR_INIT), 3 + 2, "by the other two LPs as well");
 }
 
 /// An LP to which another one comes while it makes its first call.

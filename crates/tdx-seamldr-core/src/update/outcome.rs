@@ -295,35 +295,18 @@ impl Milestones {
     pub(super) const INSTALLED: u32 = 1 << 2;
     /// TDH.SYS.UPDATE succeeded.
     pub(super) const UPDATED: u32 = 1 << 3;
+    /// Some LP has found a module that serves TDs.
+    pub(super) const FOUND_READY: u32 = 1 << 4;
+    /// Some LP has found a module that has been shut down.
+    pub(super) const FOUND_SHUT_DOWN: u32 = 1 << 5;
+    /// Some LP has found a module that has not come up.
+    pub(super) const FOUND_NOT_READY: u32 = 1 << 6;
+    /// Whichever shows that there is a module to be replaced, or one that has replaced it.
+    pub(super) const MODULE_THERE: u32 =
+        Self::SHUT_DOWN | Self::INSTALLED | Self::FOUND_SHUT_DOWN | Self::FOUND_NOT_READY;
 
     pub(super) const fn has(self, milestone: u32) -> bool {
         self.0 & milestone != 0
-    }
-}
-
-/// What an update that goes on from somewhere has found there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// A module that has been shut down.
-    ShutDown,
-    /// A module that has not come up.
-    NotReady,
-    /// Nothing that can be called: no module, or an INSTALL session is open.
-    Nothing,
-}
-
-impl Found {
-    pub(super) const fn milestone(self) -> u32 {
-        match self {
-            Self::ShutDown => 1 << 4,
-            Self::NotReady => 1 << 5,
-            Self::Nothing => 1 << 6,
-        }
-    }
-
-    fn of(reached: Milestones) -> Self {
-        let all = [Self::ShutDown, Self::NotReady];
-        all.into_iter().find(|found| reached.has(found.milestone())).unwrap_or(Self::Nothing)
     }
 }
 
@@ -364,7 +347,7 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
     if reached.has(Milestones::HANDOFF_LOST) {
         return (TdFate::Lost, RunningModule::Nothing, NextStep::Load);
     }
-    if last == Some(FailureCause::StillReady) {
+    if reached.has(Milestones::FOUND_READY) {
         return (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
     }
     if kind == Kind::Update && !reached.has(Milestones::SHUT_DOWN) {
@@ -384,16 +367,14 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
     // What is there apart from an open session.
     let there = if reached.has(Milestones::INSTALLED) {
         RunningModule::NewNotReady
-    } else if reached.has(Milestones::SHUT_DOWN) {
+    } else if reached.has(Milestones::SHUT_DOWN | Milestones::FOUND_SHUT_DOWN) {
         RunningModule::OldShutDown
+    } else if reached.has(Milestones::FOUND_NOT_READY) {
+        RunningModule::NewNotReady
     } else {
-        match Found::of(reached) {
-            Found::ShutDown => RunningModule::OldShutDown,
-            Found::NotReady => RunningModule::NewNotReady,
-            Found::Nothing => RunningModule::Nothing,
-        }
+        RunningModule::Nothing
     };
-    if kind == Kind::Finish && Found::of(reached) == Found::ShutDown {
+    if kind == Kind::Finish && reached.has(Milestones::FOUND_SHUT_DOWN) {
         // There is nothing to finish: no module has come in its place.
         return (held, there, NextStep::InstallAgain);
     }
@@ -448,7 +429,7 @@ fn before_shutdown(cause: Option<FailureCause>, reached: Milestones) -> (TdFate,
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
         Some(FailureCause::Tdx(_, status)) => match status.code() {
-            TdxStatus::SYS_SHUTDOWN if reached.has(Found::ShutDown.milestone()) => {
+            TdxStatus::SYS_SHUTDOWN if reached.has(Milestones::FOUND_SHUT_DOWN) => {
                 (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
             }
             // It says so, and then does not.
@@ -572,7 +553,7 @@ mod tests {
         }
         let shut_down =
             |reached| after(Stage::Shutdown, refused(TdxLeaf::SYS_RD, TdxStatus::SYS_SHUTDOWN), reached).0;
-        assert_eq!(shut_down(Found::ShutDown.milestone()), TdFate::Held);
+        assert_eq!(shut_down(Milestones::FOUND_SHUT_DOWN), TdFate::Held);
         assert_eq!(shut_down(0), TdFate::Unknown, "said once, and not the second time");
     }
 
@@ -614,20 +595,21 @@ mod tests {
             let finish = Situation {
                 kind: Kind::Finish,
                 is_handoff_pending: true,
-                ..situation(Stage::CpuInit, last, Found::ShutDown.milestone())
+                ..situation(Stage::CpuInit, last, Milestones::FOUND_SHUT_DOWN)
             };
             let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
             assert_eq!(consequences(&finish), held, "{last}");
         }
-        let found = |kind, found: Found| Situation {
+        let found = |kind, found| Situation {
             kind,
             is_handoff_pending: true,
             is_session_open: kind == Kind::Resume,
-            ..situation(Stage::CpuInstall, FailureCause::GaveUp, found.milestone())
+            ..situation(Stage::CpuInstall, FailureCause::GaveUp, found)
         };
         let open = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
-        assert_eq!(consequences(&found(Kind::Resume, Found::ShutDown)), open, "but by an image");
-        let not_ready = Situation { stage: Stage::CpuInit, ..found(Kind::Finish, Found::NotReady) };
+        assert_eq!(consequences(&found(Kind::Resume, Milestones::FOUND_SHUT_DOWN)), open, "but by an image");
+        let not_ready =
+            Situation { stage: Stage::CpuInit, ..found(Kind::Finish, Milestones::FOUND_NOT_READY) };
         let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
         assert_eq!(consequences(&not_ready), finish);
     }
@@ -637,7 +619,7 @@ mod tests {
         let nobody = Situation {
             kind: Kind::Resume,
             is_handoff_pending: false,
-            ..situation(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), Found::ShutDown.milestone())
+            ..situation(Stage::CpuInstall, install(SeamldrStatus::EBADSIG, 0), Milestones::FOUND_SHUT_DOWN)
         };
         assert_eq!(
             consequences(&nobody),
@@ -645,8 +627,13 @@ mod tests {
         );
         let remembered = Situation { is_handoff_pending: true, ..nobody };
         assert_eq!(consequences(&remembered).0, TdFate::Held);
-        let ready = Situation { last: Some(FailureCause::StillReady), stage: Stage::Start, ..remembered };
-        assert_eq!(consequences(&ready), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry));
+        let untouched = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
+        // Whichever LP's failure came first.
+        for last in [FailureCause::StillReady, FailureCause::GaveUp] {
+            let reached = Milestones(Milestones::FOUND_READY | Milestones::FOUND_SHUT_DOWN);
+            let ready = Situation { last: Some(last), stage: Stage::Start, reached, ..remembered };
+            assert_eq!(consequences(&ready), untouched, "{last}");
+        }
     }
 
     #[test]
@@ -690,20 +677,24 @@ mod tests {
 
     #[test]
     fn what_an_update_found_is_what_there_is() {
-        let found = |found: Found| {
-            let resumed = Situation {
-                kind: Kind::Resume,
-                ..situation(Stage::CpuInstall, FailureCause::GaveUp, found.milestone())
-            };
+        let found = |found| {
+            let resumed =
+                Situation { kind: Kind::Resume, ..situation(Stage::CpuInstall, FailureCause::GaveUp, found) };
             consequences(&resumed).1
         };
-        assert_eq!(found(Found::ShutDown), RunningModule::OldShutDown);
-        assert_eq!(found(Found::NotReady), RunningModule::NewNotReady);
-        assert_eq!(found(Found::Nothing), RunningModule::Nothing);
-        let all = Found::ShutDown.milestone() | Found::NotReady.milestone() | Found::Nothing.milestone();
-        let known =
-            Milestones::SHUT_DOWN | Milestones::HANDOFF_LOST | Milestones::INSTALLED | Milestones::UPDATED;
-        assert_eq!((all.count_ones(), known.count_ones(), all & known), (3, 4, 0), "a bit each");
+        assert_eq!(found(Milestones::FOUND_SHUT_DOWN), RunningModule::OldShutDown);
+        assert_eq!(found(Milestones::FOUND_NOT_READY), RunningModule::NewNotReady);
+        assert_eq!(found(0), RunningModule::Nothing);
+        let all = [
+            Milestones::SHUT_DOWN,
+            Milestones::HANDOFF_LOST,
+            Milestones::INSTALLED,
+            Milestones::UPDATED,
+            Milestones::FOUND_READY,
+            Milestones::FOUND_SHUT_DOWN,
+            Milestones::FOUND_NOT_READY,
+        ];
+        assert_eq!(all.into_iter().fold(0, |all, milestone| all | milestone), 0x7f, "a bit each");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::outcome::{consequences, Found, Milestones, Outcome, Situation};
+use super::outcome::{consequences, Milestones, Outcome, Situation};
 use super::record::{RawFailure, Record};
 use super::recover::{classify, Candidates, Class, MAX_ROUNDS};
 use super::rendezvous::{Leg, Rendezvous, Snapshot};
@@ -135,7 +135,7 @@ impl<'a> Update<'a> {
 
     /// What [`NextStep::InstallAgain`](super::NextStep::InstallAgain) and
     /// [`NextStep::CompleteSession`](super::NextStep::CompleteSession) ask for: an update that ended early goes on in the same boot
-    /// from the handoff data that the old module has left, with the same image or another one. Refused while a module is ready.
+    /// from the handoff data that the old module has left, with the same image or another one. Refused if any LP finds a module ready.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl<'a> Update<'a> {
     }
 
     /// What [`NextStep::Load`](super::NextStep::Load) asks for: a module is put in place afresh and initialised on all LPs. All TDs
-    /// are gone then, and the module waits to be configured as at boot. Refused while a module is ready.
+    /// are gone then, and the module waits to be configured as at boot. Refused if any LP finds a module ready.
     ///
     /// # Errors
     ///
@@ -567,14 +567,14 @@ where
         if !self.update.state.covers(self.host.current_lp()) {
             return Err(RawFailure::UNKNOWN_LP);
         }
-        if before == 0 && self.update.kind != Kind::Update {
+        if self.update.kind != Kind::Update {
             self.look(module)?;
         }
         Ok(Work::Done)
     }
 
     /// What is there to go on from. A module that is ready has TDs, which nothing here may touch. So an answer that says nothing, or that
-    /// nothing is there, has to come again and again to be believed.
+    /// nothing is there, has to come again and again, and on every LP, to be believed: an LP can be cut off from a module that runs.
     fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
         let mut found = Readiness::Nothing;
         for _ in 0..LOOKS {
@@ -583,14 +583,16 @@ where
                 break;
             }
         }
-        let found = match found {
-            Readiness::Ready => return Err(RawFailure::STILL_READY),
-            Readiness::ShutDown => Found::ShutDown,
-            Readiness::NotReady => Found::NotReady,
-            Readiness::Nothing => Found::Nothing,
+        match found {
+            Readiness::Ready => {
+                self.update.reach(Milestones::FOUND_READY);
+                return Err(RawFailure::STILL_READY);
+            }
+            Readiness::ShutDown => self.update.reach(Milestones::FOUND_SHUT_DOWN),
+            Readiness::NotReady => self.update.reach(Milestones::FOUND_NOT_READY),
+            Readiness::Nothing => {}
             Readiness::Unclear(error) => return Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)),
-        };
-        self.update.reach(found.milestone());
+        }
         Ok(())
     }
 
@@ -619,7 +621,7 @@ where
     /// is asked once more.
     fn refused(&self, module: TdxModule<'_, B>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
         if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN) && module.readiness() == Readiness::ShutDown {
-            self.update.reach(Found::ShutDown.milestone());
+            self.update.reach(Milestones::FOUND_SHUT_DOWN);
         }
         RawFailure::tdx(leaf, error)
     }
@@ -633,7 +635,7 @@ where
         // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
         let is_open = || module.is_out_of_reach();
         let reached = Milestones(update.milestones.load(Ordering::Relaxed));
-        let has_module = !reached.has(Found::Nothing.milestone()) || reached.has(Milestones::INSTALLED);
+        let has_module = reached.has(Milestones::MODULE_THERE);
         seamldr.exclusively(|| {
             let session = update.session.load(Ordering::Relaxed);
             let number = session / ONE_SESSION;

@@ -1,5 +1,6 @@
 //! A script of faults, LP order and images on the update machine: it ends, and what its outcome says is so.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use tdx_seamldr_core::abi::{
@@ -243,6 +244,8 @@ struct Troubles {
     lies: bool,
     /// Traps that come by themselves.
     traps: u32,
+    /// LPs that do not reach the module.
+    cut_off: BTreeSet<u32>,
 }
 
 /// A word of status that says something about the module or the session: it would have to be true.
@@ -344,6 +347,9 @@ impl Troubles {
             let phase = if choice & 1 == 0 { TdPhase::Build } else { TdPhase::InterruptedMigration };
             // There may be no room.
             let _ = platform.create_td_in(phase);
+        }
+        if kind == 14 && choice % 4 < 2 {
+            self.cut_off.insert(some_lp);
         }
         let told = ["away", "damaged file", "MSR", "database", "RDRAND", "held", "TD in build"];
         let what = usize::from(kind).checked_sub(9).and_then(|index| told.get(index));
@@ -497,7 +503,9 @@ impl Trial<'_> {
             NextStep::Retry | NextStep::RetryLater => return self.update(file, &file.bytes, false),
             NextStep::Nothing | NextStep::Configure | NextStep::Reboot => return None,
         };
-        let before = all_alive(&self.platform);
+        // A module that serves TDs, but none of those who go on, looks as if it were not there.
+        let is_reached = self.platform.online().any(|lp| !self.troubles.cut_off.contains(&lp));
+        let before = is_reached && all_alive(&self.platform);
         let outcome = self.drive(&update.unwrap(), &[], &format!("{after:?} ({next:?}) after {outcome}"));
         if before && !all_alive(&self.platform) && !self.troubles.lies && outcome.tds != TdFate::Lost {
             self.wrong(&format!("{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"));
@@ -526,6 +534,7 @@ pub fn update_ops(input: &[u8]) {
         if !matches!(after, After::FollowInTrouble) {
             repair(&trial.platform);
             trial.troubles.absent.clear();
+            trial.troubles.cut_off.clear();
         }
         match trial.go_on(*after, file, &outcome) {
             Some(next) => outcome = next,
