@@ -13,6 +13,7 @@ use std::process::Command;
 use anyhow::{bail, ensure, Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol};
 use serde_json::Value;
+use tdx_seamldr_mock::model::SeamMemory;
 
 /// Stack that one function of the core may take: kernel stacks are small.
 const MAX_FRAME: u64 = 512;
@@ -133,7 +134,8 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     let probe = build.link_probe("model", &root.join("xtask/embed/model.rs"), &MODEL_ENTRY_POINTS, &[])?;
     let model = linked("the simulated platform", &probe, MAX_MODEL_FRAME, false)?;
     let Linked { text, frame, .. } = model;
-    println!("simulated platform: {text} bytes of text, largest frame {frame} bytes; ok");
+    let memory = size_of::<SeamMemory>();
+    println!("simulated platform: {text} bytes of text, {memory} of memory, largest frame {frame} bytes; ok");
     Ok(vec![core, backend, model])
 }
 
