@@ -367,7 +367,7 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
     // What is there apart from an open session.
     let there = if reached.has(Milestones::INSTALLED) {
         RunningModule::NewNotReady
-    } else if reached.has(Milestones::SHUT_DOWN | Milestones::FOUND_SHUT_DOWN) {
+    } else if reached.has(Milestones::SHUT_DOWN) || reached.has(Milestones::FOUND_SHUT_DOWN) {
         RunningModule::OldShutDown
     } else if reached.has(Milestones::FOUND_NOT_READY) {
         RunningModule::NewNotReady
