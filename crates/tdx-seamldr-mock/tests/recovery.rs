@@ -342,6 +342,39 @@ fn a_session_of_which_others_are_told_no_waits_on() {
     }
 }
 
+/// So they do where there is a module that an earlier update has left, or this one has put in place.
+#[test]
+fn a_session_waits_on_over_whatever_module_there_is() {
+    let refused =
+        |after| Fault { after, times: 1000, ..Fault::first(INSTALL, returns(SeamldrStatus::EBADPARAM.0)) };
+    let image = newer().build();
+    let waits = (RunningModule::SessionOpen, 1);
+
+    let platform = boot(SimPlatform::builder().lps(2));
+    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+    platform.inject(refused(1));
+    let outcome = resume(&platform, &image);
+    assert_eq!((outcome.running, platform.truth().lps_in_session), waits, "{outcome}");
+
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault { times: 1000, ..Fault::first(UPDATE, returns(TdxStatus::SYS_BUSY.0)) });
+    assert_eq!(update_to(&platform, &newer()).running, RunningModule::NewNotReady);
+    platform.clear_faults();
+    platform.inject(refused(1));
+    let outcome = resume(&platform, &image);
+    assert_eq!((outcome.running, platform.truth().lps_in_session), waits, "{outcome}");
+
+    // The first session ends well, but its module does not come up; the second one is refused.
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
+    assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
+    let does_not_come_up = returns(TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0);
+    platform.inject(Fault { times: 1000, ..Fault::first(SYS_INIT, does_not_come_up) });
+    platform.inject(refused(3));
+    let outcome = load(&platform, &image);
+    assert_eq!((outcome.running, platform.truth().lps_in_session), waits, "{outcome}");
+}
+
 #[test]
 fn lps_that_leave_a_stage_out_have_not_finished_it() {
     let platform = boot(SimPlatform::builder().lps(3));
