@@ -52,6 +52,10 @@ pub(crate) fn run(branches: bool) -> Result<()> {
         llvm_cov(&[&["report", form, "--output-path", output], &PACKAGES[..]].concat())?;
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
+    // Programs of an earlier run have their lines elsewhere.
+    let cleaned =
+        crate::cargo().args(["llvm-cov", "clean", "--workspace"]).current_dir(crate::root()).status()?;
+    ensure!(cleaned.success(), "cargo llvm-cov clean ended with {cleaned}");
     llvm_cov(&[&["--no-report", "--locked"], &PACKAGES[..], &WITHOUT_LOOM[..]].concat())?;
     let mut files = Files::new();
     read_lines(&report("--lcov")?, &mut files);
