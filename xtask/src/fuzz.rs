@@ -1,9 +1,10 @@
-//! `cargo xtask fuzz`: builds the fuzz targets, runs one after the other for so long, and says what came of it.
+//! `cargo xtask fuzz`: builds the fuzz targets, runs each for so long, as many at a time as there are CPUs, and says what came of it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
@@ -30,10 +31,14 @@ pub(crate) fn run(seconds: u32, only: Option<&str>) -> Result<()> {
     }
     println!("| target | seconds | executions | executions/s | coverage | features | crashes |\n|---|---|---|---|---|---|---|");
     let mut crashes = Vec::new();
-    for target in targets.into_iter().filter(|target| only.is_none_or(|only| only == *target)) {
-        let run = fuzz(&root, target, seconds)?;
-        println!("{}", run.row(target));
-        crashes.extend(run.artifact.map(|artifact| format!("{target}: {artifact}")));
+    let chosen: Vec<&str> =
+        targets.into_iter().filter(|target| only.is_none_or(|only| only == *target)).collect();
+    for together in chosen.chunks(thread::available_parallelism()?.get()) {
+        for (target, run) in together.iter().zip(fuzz_together(&root, together, seconds)) {
+            let run = run?;
+            println!("{}", run.row(target));
+            crashes.extend(run.artifact.map(|artifact| format!("{target}: {artifact}")));
+        }
     }
     ensure!(crashes.is_empty(), "inputs that are findings:\n{}", crashes.join("\n"));
     Ok(())
@@ -70,6 +75,16 @@ fn program(root: &Path, target: &str) -> Result<PathBuf> {
         .filter(|program| program.is_file())
         .max_by_key(|program| program.metadata().and_then(|metadata| metadata.modified()).ok())
         .with_context(|| format!("the program of {target} is not there"))
+}
+
+/// Runs these at the same time, one on each CPU.
+fn fuzz_together(root: &Path, targets: &[&str], seconds: u32) -> Vec<Result<Run>> {
+    thread::scope(|scope| {
+        let running: Vec<_> =
+            targets.iter().map(|target| scope.spawn(|| fuzz(root, target, seconds))).collect();
+        let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
+        ended.map(|run| run.unwrap_or_else(|_| bail!("a thread panicked"))).collect()
+    })
 }
 
 fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {

@@ -99,6 +99,9 @@ enum Task {
         /// Also try the driver for Linux, with the Debian root in this folder
         #[arg(long, value_name = "FOLDER")]
         linux_tree: Option<PathBuf>,
+        /// Run each fuzz target for so long
+        #[arg(long, value_name = "N", default_value_t = 600)]
+        fuzz_seconds: u32,
     },
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
     Outcomes {
@@ -186,7 +189,7 @@ fn main() -> anyhow::Result<()> {
             linux_driver::run(step, &folder, debug_kernel, race)
         }
         Task::Mutants { jobs } => mutants::run(jobs),
-        Task::Nightly { linux_tree } => nightly::run(linux_tree.as_deref()),
+        Task::Nightly { linux_tree, fuzz_seconds } => nightly::run(linux_tree.as_deref(), fuzz_seconds),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
