@@ -5,6 +5,7 @@ use core::ptr;
 
 use crate::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
 use crate::abi::{PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus};
+use crate::tdx_module::LOOKS;
 use crate::{Host, InstallRequest, Lock, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
 
 /// What a return from P-SEAMLDR does to the current-VMCS pointer of the LP.
@@ -202,6 +203,21 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     /// See [`InstallError`].
     pub fn install(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
         self.exclusively(|| self.install_with_lock_held(request))
+    }
+
+    /// The trap that P-SEAMLDR does not get past, if it does not answer at all: one that comes by itself is not believed. Asks by
+    /// SEAMLDR.INFO with an address that no buffer can have, which it refuses.
+    pub(crate) fn silence(&self) -> Option<Trap> {
+        let mut last = None;
+        for _ in 0..LOOKS {
+            let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
+            // SAFETY: the buffer has to be aligned to 256 bytes, so nothing is written.
+            last = unsafe { self.seamldr_call(&mut regs) }.err();
+            if last.is_none() {
+                break;
+            }
+        }
+        last
     }
 
     /// Something that no other LP comes in between of.

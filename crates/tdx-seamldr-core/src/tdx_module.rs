@@ -178,8 +178,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// Initialises the module on the calling LP, and before that the module itself if nobody has: at boot and in updates. Once
-    /// the module is configured or has taken over handoff data, it is too late for further LPs. `false` means that another LP
-    /// is at TDH.SYS.INIT: call again.
+    /// the module is configured or has taken over handoff data, it is too late for further LPs. That it has been initialised
+    /// already, which the module says by SYS_INIT_NOT_PENDING or SYS_LP_INIT_DONE, is as good. `false` means that another LP is
+    /// at TDH.SYS.INIT: call again.
     ///
     /// # Errors
     ///
@@ -188,14 +189,21 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         match state.begin_sys_init() {
             SysInit::Running => return Ok(false),
             SysInit::Claimed => {
-                let result = self.sys_init(0);
+                // What `state` has forgotten, or never knew, the module still knows.
+                let result = match self.sys_init(0) {
+                    Err(TdxError::Status(TdxStatus::SYS_INIT_NOT_PENDING)) => Ok(()),
+                    result => result,
+                };
                 state.finish_sys_init(result.is_ok());
                 result.map_err(|error| (TdxLeaf::SYS_INIT, error))?;
             }
             SysInit::Done => {}
         }
         if !state.is_lp_initialized(lp) {
-            self.sys_lp_init().map_err(|error| (TdxLeaf::SYS_LP_INIT, error))?;
+            match self.sys_lp_init() {
+                Ok(()) | Err(TdxError::Status(TdxStatus::SYS_LP_INIT_DONE)) => {}
+                Err(error) => return Err((TdxLeaf::SYS_LP_INIT, error)),
+            }
             state.set_lp_initialized(lp);
         }
         Ok(true)
@@ -303,8 +311,20 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         (0..LOOKS).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
     }
 
-    /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's.
+    /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's. An answer that says
+    /// nothing, or that nothing is there, has to come again and again to be believed.
     pub(crate) fn readiness(&self) -> Readiness {
+        let mut found = Readiness::Nothing;
+        for _ in 0..LOOKS {
+            found = self.readiness_by_one_call();
+            if !matches!(found, Readiness::Nothing | Readiness::Unclear(_)) {
+                break;
+            }
+        }
+        found
+    }
+
+    fn readiness_by_one_call(&self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
             Ok(_) => Readiness::Ready,
             Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,

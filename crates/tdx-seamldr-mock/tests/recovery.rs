@@ -27,15 +27,6 @@ const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
 /// Neither success nor an error.
 const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
 
-fn returns(status: u64) -> Answer {
-    Answer::Return { rax: status, rdx: 0 }
-}
-
-/// An image for other processors.
-fn unsuitable() -> PageBuf {
-    TestImage { cpus: vec![0xa06d0], ..newer() }.build()
-}
-
 /// Gives `run` a request for each of these files.
 fn with_requests<R>(
     platform: &SimPlatform,
@@ -67,26 +58,8 @@ fn load(platform: &SimPlatform, file: &PageBuf) -> Outcome {
     })
 }
 
-fn resume(platform: &SimPlatform, file: &PageBuf) -> Outcome {
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    with_request(platform, file, Scenario::Update, |request| {
-        let update = Update::resume(request, platform.module_state(), Options::default(), lps).unwrap();
-        run_stepped(platform, &update, 1)
-    })
-}
-
-fn finish(platform: &SimPlatform) -> Outcome {
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    let update = Update::finish(platform.module_state(), Options::default(), lps).unwrap();
-    run_stepped(platform, &update, 1)
-}
-
 fn update_with(platform: &SimPlatform, options: Options) -> Outcome {
     with_update(platform, &newer().build(), options, |update| run_stepped(platform, update, 1))
-}
-
-fn state(outcome: &Outcome) -> (TdFate, RunningModule, NextStep) {
-    (outcome.tds, outcome.running, outcome.next)
 }
 
 fn cause(outcome: &Outcome) -> FailureCause {

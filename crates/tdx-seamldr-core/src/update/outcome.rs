@@ -96,6 +96,11 @@ impl fmt::Display for Failure {
 }
 
 impl FailureCause {
+    /// P-SEAMLDR measures the handoff data by the module that it put in place last.
+    pub(super) fn is_bad_handoff(&self) -> bool {
+        matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
+    }
+
     /// A word for it that does not change from release to release: the name of the status or trap, or what else happened.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -323,6 +328,8 @@ pub(super) struct Situation {
     pub(super) is_session_open: bool,
     /// As many LPs are in it as it takes, so that it has ended and put a module in place.
     pub(super) is_complete: bool,
+    /// There have been as many rounds as there may be.
+    pub(super) is_exhausted: bool,
     /// The old module has left handoff data, and nobody has taken it.
     pub(super) is_handoff_pending: bool,
 }
@@ -339,8 +346,7 @@ pub(super) fn consequences(situation: &Situation) -> (TdFate, RunningModule, Nex
 }
 
 fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
-    let Situation { kind, first, last, reached, stage, is_session_open, is_complete, is_handoff_pending } =
-        *situation;
+    let Situation { kind, first, last, reached, stage, .. } = *situation;
     if reached.has(Milestones::UPDATED) {
         return (TdFate::Preserved, RunningModule::New, NextStep::Nothing);
     }
@@ -351,15 +357,21 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
         return (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
     }
     if kind == Kind::Update && !reached.has(Milestones::SHUT_DOWN) {
-        // A module that has answered once is there, whatever stands in the way of asking it again.
-        let answered = matches!(first, Some(FailureCause::Tdx(..)));
-        let gave_up = last == Some(FailureCause::GaveUp);
-        return before_shutdown(if answered || gave_up { first } else { last }, reached);
+        if reached.has(Milestones::FOUND_SHUT_DOWN) {
+            return (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
+        }
+        // Where nobody has asked the module, what is remembered of it counts.
+        if stage != Stage::Start || !situation.is_handoff_pending {
+            // A module that has answered once is there, whatever stands in the way of asking it again.
+            let answered = matches!(first, Some(FailureCause::Tdx(..)));
+            let gave_up = last == Some(FailureCause::GaveUp);
+            return before_shutdown(if answered || gave_up { first } else { last });
+        }
     }
     if kind == Kind::Load && stage == Stage::Done {
         return (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
     }
-    let held = match (is_handoff_pending, kind) {
+    let held = match (situation.is_handoff_pending, kind) {
         (true, _) => TdFate::Held,
         (false, Kind::Load) if reached.has(Milestones::INSTALLED) => TdFate::Lost,
         (false, _) => TdFate::Unknown,
@@ -374,43 +386,45 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
     } else {
         RunningModule::Nothing
     };
-    if kind == Kind::Finish && reached.has(Milestones::FOUND_SHUT_DOWN) {
-        // There is nothing to finish: no module has come in its place.
-        return (held, there, NextStep::InstallAgain);
-    }
     match (stage, last) {
+        // Nothing has been done yet, and nothing has to be installed.
+        (Stage::Start, _) if kind == Kind::Finish && there != RunningModule::OldShutDown => {
+            (held, there, NextStep::Finish)
+        }
+        (Stage::CpuInstall, _) if situation.is_complete => {
+            (held, RunningModule::NewNotReady, NextStep::Finish)
+        }
+        (Stage::CpuInstall, Some(cause)) if cause.is_bad_handoff() && there == RunningModule::NewNotReady => {
+            (TdFate::Unknown, there, NextStep::InstallAgain)
+        }
+        (Stage::CpuInstall, _) if situation.is_session_open => {
+            (held, RunningModule::SessionOpen, NextStep::CompleteSession)
+        }
         // P-SEAMLDR itself cannot be called.
         (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid))) => {
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
-        (Stage::CpuInstall, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. }))
-            if reached.has(Milestones::INSTALLED) =>
-        {
-            // P-SEAMLDR measures the handoff data by the module that it put in place last.
-            (TdFate::Unknown, there, NextStep::InstallAgain)
-        }
-        (Stage::CpuInstall, Some(FailureCause::GaveUp)) if is_complete => {
-            (held, RunningModule::NewNotReady, NextStep::Finish)
-        }
-        (Stage::CpuInstall, _) if is_session_open => {
-            (held, RunningModule::SessionOpen, NextStep::CompleteSession)
+        // Refused, which leaves what is in place as it was: that may come up yet.
+        (Stage::CpuInstall, Some(FailureCause::Seamldr { .. })) if there == RunningModule::NewNotReady => {
+            (held, there, NextStep::Finish)
         }
         (Stage::CpuInit, Some(FailureCause::LpsMissing)) => {
             (held, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
-        // It has answered TDH.SYS.INIT, so it was there.
-        (Stage::CpuInit, Some(FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_LP_INIT), Trap::VmFailInvalid))) => {
-            (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
-        }
-        // It was entered, perhaps, and never came back.
-        (Stage::RunUpdate, Some(FailureCause::Trap(_, Trap::VmFailInvalid))) => {
-            (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot)
+        // Nothing can be called any more: SEAM has been shut down, perhaps by a module that was entered and never came back.
+        (Stage::CpuInit | Stage::RunUpdate, Some(FailureCause::Trap(Call::Seamldr(_), _))) => {
+            let next = if situation.is_exhausted { NextStep::Reboot } else { NextStep::Finish };
+            (TdFate::Unknown, RunningModule::Nothing, next)
         }
         // The module itself says that there is nothing to take over.
         (Stage::RunUpdate, Some(FailureCause::Tdx(_, status)))
             if status.code() == TdxStatus::SYS_INVALID_HANDOFF =>
         {
             (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain)
+        }
+        // There is nothing to finish: no module has come in its place.
+        (Stage::CpuInit | Stage::RunUpdate, _) if there == RunningModule::OldShutDown => {
+            (held, there, NextStep::InstallAgain)
         }
         (Stage::CpuInit | Stage::RunUpdate, last) => {
             let passes = last.is_some_and(|cause| classify(stage, cause) == Class::Transient);
@@ -422,16 +436,13 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
     }
 }
 
-/// This update has shut nothing down. What it found tells whether somebody else had.
-fn before_shutdown(cause: Option<FailureCause>, reached: Milestones) -> (TdFate, RunningModule, NextStep) {
+/// This update has shut nothing down. What stopped it tells whether somebody else had.
+fn before_shutdown(cause: Option<FailureCause>) -> (TdFate, RunningModule, NextStep) {
     match cause {
         Some(FailureCause::Trap(_, Trap::VmFailInvalid)) => {
             (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
         }
         Some(FailureCause::Tdx(_, status)) => match status.code() {
-            TdxStatus::SYS_SHUTDOWN if reached.has(Milestones::FOUND_SHUT_DOWN) => {
-                (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
-            }
             // It says so, and then does not.
             TdxStatus::SYS_SHUTDOWN => (TdFate::Unknown, RunningModule::Old, NextStep::Retry),
             // Left behind by an update that ended early, or this LP alone is not initialised.
@@ -463,6 +474,7 @@ mod tests {
             stage,
             is_session_open: false,
             is_complete: false,
+            is_exhausted: true,
             is_handoff_pending: reached & SHUT_DOWN != 0,
         }
     }
@@ -541,8 +553,7 @@ mod tests {
         assert_eq!(after(Stage::CpuInit, FailureCause::LpsMissing, installed), open);
         let answered = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
         assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_INIT), installed), answered, "asked twice");
-        let died = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
-        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_LP_INIT), installed), died);
+        assert_eq!(after(Stage::CpuInit, trap(TdxLeaf::SYS_LP_INIT), installed), answered);
     }
 
     #[test]
@@ -599,6 +610,7 @@ mod tests {
             };
             let held = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
             assert_eq!(consequences(&finish), held, "{last}");
+            assert_eq!(consequences(&Situation { stage: Stage::Start, ..finish }), held, "{last}");
         }
         let found = |kind, found| Situation {
             kind,
@@ -698,12 +710,73 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_never_came_back_from_the_update_is_a_matter_for_a_reboot() {
+    fn a_module_that_never_came_back_is_a_matter_for_a_reboot_once_p_seamldr_is_silent_too() {
         let installed = SHUT_DOWN | Milestones::INSTALLED;
-        let update = |trap| FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_UPDATE), trap);
-        let reboot = (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot);
-        assert_eq!(after(Stage::RunUpdate, update(Trap::VmFailInvalid), installed), reboot);
+        let silence = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
+        let trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_UPDATE), Trap::VmFailInvalid);
         let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
-        assert_eq!(after(Stage::RunUpdate, update(Trap::GeneralProtection), installed), finish);
+        assert_eq!(after(Stage::RunUpdate, trap, installed), finish);
+        for stage in [Stage::CpuInit, Stage::RunUpdate] {
+            let exhausted = situation(stage, silence, installed);
+            let reboot = (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot);
+            assert_eq!(consequences(&exhausted), reboot);
+            let not_asked_by_all = Situation { is_exhausted: false, ..exhausted };
+            let unknown = (TdFate::Unknown, RunningModule::Nothing, NextStep::Finish);
+            assert_eq!(consequences(&not_asked_by_all), unknown);
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_complete_has_put_a_module_in_place() {
+        for (kind, last) in [(Kind::Update, FailureCause::GaveUp), (Kind::Resume, FailureCause::LpsMissing)] {
+            let complete = Situation {
+                kind,
+                is_complete: true,
+                is_session_open: true,
+                is_handoff_pending: true,
+                ..situation(Stage::CpuInstall, last, SHUT_DOWN)
+            };
+            let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
+            assert_eq!(consequences(&complete), finish);
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_refused_leaves_the_module_in_place_to_be_finished() {
+        let refused = |status, reached| {
+            let resumed = Situation {
+                kind: Kind::Resume,
+                is_handoff_pending: true,
+                ..situation(Stage::CpuInstall, install(status, 0), reached)
+            };
+            consequences(&resumed)
+        };
+        let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
+        let again = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
+        let too_long = (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain);
+        for reached in [Milestones::FOUND_NOT_READY, Milestones::INSTALLED] {
+            assert_eq!(refused(SeamldrStatus::EBADCALL, reached), finish);
+            assert_eq!(refused(SeamldrStatus::EBADHANDOFF, reached), too_long);
+        }
+        assert_eq!(refused(SeamldrStatus::EBADCALL, Milestones::FOUND_SHUT_DOWN), again);
+        assert_eq!(refused(SeamldrStatus::EBADHANDOFF, Milestones::FOUND_SHUT_DOWN), again);
+    }
+
+    #[test]
+    fn what_is_remembered_counts_until_the_module_has_been_asked() {
+        let begun = |kind, is_handoff_pending| {
+            let situation = situation(Stage::Start, FailureCause::GaveUp, 0);
+            consequences(&Situation { kind, is_handoff_pending, ..situation })
+        };
+        let untouched = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry);
+        assert_eq!(begun(Kind::Update, false), untouched);
+        let held = |next| (TdFate::Held, RunningModule::Nothing, next);
+        assert_eq!(begun(Kind::Update, true), held(NextStep::InstallAgain));
+        assert_eq!(begun(Kind::Resume, true), held(NextStep::InstallAgain));
+        assert_eq!(begun(Kind::Finish, true), held(NextStep::Finish), "nothing has to be installed");
+        // Whatever stands in the way of asking again.
+        let busy = refused(TdxLeaf::SYS_RD, TdxStatus::SYS_BUSY);
+        let found = situation(Stage::Shutdown, busy, Milestones::FOUND_SHUT_DOWN);
+        assert_eq!(consequences(&found), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
     }
 }

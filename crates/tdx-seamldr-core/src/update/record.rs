@@ -44,6 +44,11 @@ impl RawFailure {
         Self { call: SeamldrLeaf::Install.rax(), status, rdx }
     }
 
+    /// P-SEAMLDR does not answer.
+    pub(super) fn silence(trap: Trap) -> Self {
+        Self { call: SeamldrLeaf::Info.rax(), status: trap.status().0, rdx: 0 }
+    }
+
     pub(super) fn cause(self) -> FailureCause {
         match (self.call, Trap::from_status(TdxStatus(self.status))) {
             (GAVE_UP, _) => FailureCause::GaveUp,
@@ -139,6 +144,10 @@ mod tests {
             (
                 RawFailure::install(InstallError::Trap(Trap::UndefinedOpcode)),
                 FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::UndefinedOpcode),
+            ),
+            (
+                RawFailure::silence(Trap::VmFailInvalid),
+                FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid),
             ),
             (
                 RawFailure::install(InstallError::Refused { status, rdx: 7 }),

@@ -45,6 +45,9 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
     }
 }
 
+/// In the second byte of [`Candidates::word`]: bits 6:4 are the image that is in place. There are 8 images at most.
+const IS_IN_PLACE: u8 = 1 << 7;
+
 /// The images that there are, and what became of them so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Candidates {
@@ -56,6 +59,8 @@ pub(super) struct Candidates {
     pub(super) ruled_out: u8,
     /// A bit for each whose module has failed.
     pub(super) failed: u8,
+    /// The one whose module is in place.
+    pub(super) in_place: Option<u8>,
 }
 
 impl Candidates {
@@ -82,13 +87,28 @@ impl Candidates {
         Some(self)
     }
 
+    /// P-SEAMLDR has put the module of the current one in place.
+    pub(super) const fn installed(self) -> Self {
+        Self { in_place: Some(self.current), ..self }
+    }
+
+    /// The one to go back to when no other is left.
+    pub(super) fn back(self) -> Option<Self> {
+        self.in_place.map(|current| Self { current, ruled_out: u8::MAX, ..self })
+    }
+
     pub(super) const fn word(self) -> u32 {
-        u32::from_le_bytes([self.count, self.current, self.ruled_out, self.failed])
+        let in_place = match self.in_place {
+            Some(image) => IS_IN_PLACE | image << 4,
+            None => 0,
+        };
+        u32::from_le_bytes([self.count, self.current | in_place, self.ruled_out, self.failed])
     }
 
     pub(super) const fn from_word(word: u32) -> Self {
-        let [count, current, ruled_out, failed] = word.to_le_bytes();
-        Self { count, current, ruled_out, failed }
+        let [count, images, ruled_out, failed] = word.to_le_bytes();
+        let in_place = if images & IS_IN_PLACE != 0 { Some(images >> 4 & 7) } else { None };
+        Self { count, current: images & 7, ruled_out, failed, in_place }
     }
 }
 
@@ -164,5 +184,24 @@ mod tests {
         let second = Candidates { count: 2, ..Candidates::default() }.after(Class::ModuleFailed).unwrap();
         let first = second.after(Class::ModuleFailed).unwrap();
         assert_eq!((first.current, first.after(Class::ImageRefused).unwrap().current), (0, 1));
+    }
+
+    #[test]
+    fn the_image_that_is_in_place_is_what_is_left_in_the_end() {
+        let first = Candidates { count: 2, ..Candidates::default() };
+        assert_eq!(first.back(), None, "nothing is in place");
+        let second = first.installed().after(Class::ModuleFailed).unwrap();
+        assert_eq!((second.current, second.in_place), (1, Some(0)));
+        let first = second.after(Class::ImageRefused).unwrap();
+        assert_eq!((first.current, first.after(Class::ImageRefused)), (0, None));
+        let back = first.back().unwrap();
+        assert_eq!(back.current, 0);
+        assert_eq!(back.after(Class::Transient), Some(back));
+        assert_eq!(back.after(Class::ModuleFailed), None, "once");
+        assert_eq!(second.back().unwrap().current, 0, "whichever was refused");
+        for in_place in [None, Some(0), Some(7)] {
+            let candidates = Candidates { count: 8, current: 7, ruled_out: 3, failed: 0x80, in_place };
+            assert_eq!(Candidates::from_word(candidates.word()), candidates);
+        }
     }
 }

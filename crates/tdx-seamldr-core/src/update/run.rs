@@ -8,11 +8,9 @@ use super::record::{RawFailure, Record};
 use super::recover::{classify, Candidates, Class, MAX_ROUNDS};
 use super::rendezvous::{Leg, Rendezvous, Snapshot};
 use super::Stage;
-use crate::abi::{
-    FieldId, OperandId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
-};
+use crate::abi::{FieldId, Scenario, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
 use crate::debug::debug_fields;
-use crate::tdx_module::{Readiness, LOOKS};
+use crate::tdx_module::Readiness;
 use crate::{Host, InstallError, InstallRequest, Lock, ModuleState, Patience, SeamcallBackend, Seamldr};
 use crate::{TdxError, TdxModule, TdxVersion, Trap};
 
@@ -211,9 +209,11 @@ impl<'a> Update<'a> {
         if num_lps == 0 || num_lps > MAX_LPS {
             return Err(UpdateError::Lps(num_lps));
         }
-        let mut candidates = Candidates { count: 0, current: 0, ruled_out: 0, failed: 0 };
-        // Without an image of its own the module that is in place gets no second chance by being installed again.
-        candidates.failed = u8::from(request.is_none());
+        let mut candidates = Candidates { count: 0, current: 0, ruled_out: 0, failed: 0, in_place: None };
+        if request.is_none() {
+            // The module that is in place gets no second chance by being installed again.
+            (candidates.failed, candidates.in_place) = (1, Some(0));
+        }
         if let Some(request) = &request {
             candidates.count = 1;
             match (request.scenario(), kind.scenario()) {
@@ -265,6 +265,7 @@ impl<'a> Update<'a> {
         let last = self.latest.read();
         let lps = self.rendezvous.lps();
         let joined = self.joined.load(Ordering::Relaxed);
+        let is_installed = self.session.load(Ordering::Relaxed) & INSTALLED != 0;
         let reached = Milestones(self.milestones.load(Ordering::Acquire));
         let (tds, running, next) = consequences(&Situation {
             kind: self.kind,
@@ -274,7 +275,8 @@ impl<'a> Update<'a> {
             stage: seen.stage(),
             is_session_open: joined != 0,
             // All have come back with success, the last one perhaps after somebody had given up.
-            is_complete: joined == lps && !self.is_probing(seen.leg()),
+            is_complete: is_installed || joined == lps && !self.is_probing(seen.leg()),
+            is_exhausted: seen.round().saturating_add(1) >= MAX_ROUNDS,
             is_handoff_pending: self.state.is_handoff_pending(),
         });
         let version = self.version.load(Ordering::Acquire);
@@ -351,6 +353,8 @@ impl<'a> Update<'a> {
 
     fn module_is_in_place(&self) {
         self.reach(Milestones::INSTALLED);
+        let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
+        self.candidates.store(candidates.installed().word(), Ordering::Relaxed);
         if self.kind == Kind::Load {
             self.state.set_handoff_pending(false);
         }
@@ -381,17 +385,26 @@ impl<'a> Update<'a> {
         if all.stage() == Stage::Start || round >= MAX_ROUNDS || reached.has(Milestones::HANDOFF_LOST) {
             return None;
         }
-        let class = classify(all.stage(), self.latest.read()?.cause);
+        let cause = self.latest.read()?.cause;
+        let class = classify(all.stage(), cause);
         let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
-        let next = candidates.after(class)?;
+        let (next, stage) = match candidates.after(class) {
+            Some(next) if class == Class::Transient => (next, all.stage()),
+            Some(next) => {
+                self.state.reset();
+                self.session.fetch_and(!INSTALLED, Ordering::Relaxed);
+                (next, Stage::CpuInstall)
+            }
+            // No image is left, but one that was refused leaves the module that is in place as it was, and what kept that from coming up may
+            // have passed. Not where handoff data is too long for it, which would be the end of SEAM.
+            None if class == Class::ImageRefused && !cause.is_bad_handoff() => {
+                (candidates.back().filter(|_| self.joined.load(Ordering::Relaxed) == 0)?, Stage::CpuInit)
+            }
+            None => return None,
+        };
         self.candidates.store(next.word(), Ordering::Relaxed);
         self.latest.clear();
-        if class == Class::Transient {
-            return Some(Leg { stage: all.stage(), round });
-        }
-        self.state.reset();
-        self.session.fetch_and(!INSTALLED, Ordering::Relaxed);
-        Some(Leg { stage: Stage::CpuInstall, round })
+        Some(Leg { stage, round })
     }
 }
 
@@ -541,19 +554,26 @@ where
                 return match module.enable_lp(self.update.state, self.host.current_lp()) {
                     Ok(true) => Ok(Work::Done),
                     Ok(false) => Ok(Work::Waits),
-                    // All have called INSTALL and no module answers: the platform counts more LPs.
-                    Err((TdxLeaf::SYS_INIT, TdxError::Trap(Trap::VmFailInvalid)))
-                        if module.is_out_of_reach() =>
-                    {
-                        Err(RawFailure::LPS_MISSING)
-                    }
-                    Err((leaf, error)) => Err(RawFailure::tdx(leaf, error)),
+                    Err((leaf, error)) => Err(self.failed(module, leaf, error)),
                 };
             }
             Stage::RunUpdate if leads => self.take_over(module)?,
             Stage::Shutdown | Stage::RunUpdate | Stage::Done => {}
         }
         Ok(Work::Done)
+    }
+
+    /// What a failure of the new module is.
+    fn failed(&self, module: TdxModule<'_, B>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+        if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
+            return RawFailure::tdx(leaf, error);
+        }
+        match self.seamldr.silence() {
+            Some(trap) => RawFailure::silence(trap),
+            // All have called INSTALL and no module answers: the platform counts more LPs.
+            None if leaf == TdxLeaf::SYS_INIT => RawFailure::LPS_MISSING,
+            None => RawFailure::tdx(leaf, error),
+        }
     }
 
     /// The first LP to arrive leads; one more than were announced has no part in the update.
@@ -573,17 +593,10 @@ where
         Ok(Work::Done)
     }
 
-    /// What is there to go on from. A module that is ready has TDs, which nothing here may touch. So an answer that says nothing, or that
-    /// nothing is there, has to come again and again, and on every LP, to be believed: an LP can be cut off from a module that runs.
+    /// What is there to go on from. A module that is ready has TDs, which nothing here may touch. So every LP has to find that there is
+    /// nothing for that to be believed: an LP can be cut off from a module that runs.
     fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
-        let mut found = Readiness::Nothing;
-        for _ in 0..LOOKS {
-            found = module.readiness();
-            if !matches!(found, Readiness::Nothing | Readiness::Unclear(_)) {
-                break;
-            }
-        }
-        match found {
+        match module.readiness() {
             Readiness::Ready => {
                 self.update.reach(Milestones::FOUND_READY);
                 return Err(RawFailure::STILL_READY);
@@ -677,18 +690,17 @@ where
     }
 
     fn take_over(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
-        let failure = |error| RawFailure::tdx(TdxLeaf::SYS_UPDATE, error);
-        let knows_no_versions =
-            TdxError::Status(TdxStatus(TdxStatus::OPERAND_INVALID.0 | u64::from(OperandId::RAX.0)));
         let v1 = self.update.options.detect_compat_damage;
         let mut result =
             if v1 { module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY) } else { module.sys_update() };
-        if v1 && result == Err(knows_no_versions) {
+        // It knows no versions, or not what is asked of it.
+        if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
             result = module.sys_update();
         }
-        let status = result.map_err(failure)?;
-        if !status.is_success() && module.readiness() != Readiness::Ready {
-            return Err(failure(TdxError::Status(status)));
+        // A word that is not success leaves open what has happened, and over a module that is ready nothing may be installed.
+        if !result.is_ok_and(TdxStatus::is_success) && module.readiness() != Readiness::Ready {
+            let error = result.map_or_else(|error| error, TdxError::Status);
+            return Err(self.failed(module, TdxLeaf::SYS_UPDATE, error));
         }
         self.update.reach(Milestones::UPDATED);
         self.update.state.set_handoff_pending(false);

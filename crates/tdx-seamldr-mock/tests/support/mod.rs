@@ -7,12 +7,12 @@ use tdx_seamldr_core::abi::{
     PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf,
 };
 use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
-use tdx_seamldr_core::update::{Options, Outcome, Update};
+use tdx_seamldr_core::update::{NextStep, Options, Outcome, RunningModule, TdFate, Update};
 use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap,
 };
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, PhysMemory};
-use tdx_seamldr_mock::{run_stepped, Builder, PageBuf, SimLp, SimPlatform, TestImage};
+use tdx_seamldr_mock::{run_stepped, Answer, Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
 
@@ -87,6 +87,44 @@ pub(crate) fn with_update<R>(
 /// Updates to this image, all LPs by hand in one thread.
 pub(crate) fn update_to(platform: &SimPlatform, image: &TestImage) -> Outcome {
     with_update(platform, &image.build(), Options::default(), |update| run_stepped(platform, update, 1))
+}
+
+/// An image for other processors.
+pub(crate) fn unsuitable() -> PageBuf {
+    TestImage { cpus: vec![0xa06d0], ..newer() }.build()
+}
+
+/// Goes on with this image where an update has ended.
+pub(crate) fn resume(platform: &SimPlatform, file: &PageBuf) -> Outcome {
+    with_resumed(platform, file, |update| run_stepped(platform, update, 1))
+}
+
+/// Runs `with` on an update that goes on with this image, by all LPs that are online.
+pub(crate) fn with_resumed<R>(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    with: impl FnOnce(&Update<'_>) -> R,
+) -> R {
+    let lps = u32::try_from(platform.online().count()).unwrap();
+    with_request(platform, file, Scenario::Update, |request| {
+        with(&Update::resume(request, platform.module_state(), Options::default(), lps).unwrap())
+    })
+}
+
+/// Lets the module that is in place come up.
+pub(crate) fn finish(platform: &SimPlatform) -> Outcome {
+    let lps = u32::try_from(platform.online().count()).unwrap();
+    let update = Update::finish(platform.module_state(), Options::default(), lps).unwrap();
+    run_stepped(platform, &update, 1)
+}
+
+pub(crate) fn state(outcome: &Outcome) -> (TdFate, RunningModule, NextStep) {
+    (outcome.tds, outcome.running, outcome.next)
+}
+
+/// A status in RAX.
+pub(crate) fn returns(status: u64) -> Answer {
+    Answer::Return { rax: status, rdx: 0 }
 }
 
 /// P-SEAMLDR as one LP reaches it.

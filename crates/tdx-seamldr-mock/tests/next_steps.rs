@@ -1,0 +1,295 @@
+//! Whatever an outcome says is next, it leads to where the TDs live on, if anything can: with late LPs, traps, and no update left.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+mod support;
+
+use std::cell::Cell;
+
+use support::*;
+use tdx_seamldr_core::abi::{Scenario, TdxStatus};
+use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Options, Outcome, Progress};
+use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update};
+use tdx_seamldr_core::{CurrentVmcs, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, Trap};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
+
+const TRAP: Answer = Answer::Trap(Trap::VmFailInvalid);
+const ODD: Answer = Answer::Return { rax: TdxStatus::INCONSISTENT_MSR.0 | 0xfe, rdx: 0 };
+
+/// So many LPs, and one update before the next reboot.
+fn boot_with_one_update(lps: u32) -> SimPlatform {
+    let platform = boot(SimPlatform::builder().lps(lps).seamdb_size(2));
+    assert_eq!(platform.truth().remaining_updates, 1);
+    platform
+}
+
+/// Does what the outcome says until there is nothing more to do.
+fn follow(platform: &SimPlatform, mut outcome: Outcome, file: &PageBuf) -> Outcome {
+    for _ in 0..4 {
+        outcome = match outcome.next {
+            NextStep::InstallAgain | NextStep::CompleteSession => resume(platform, file),
+            NextStep::Finish => finish(platform),
+            _ => break,
+        };
+    }
+    outcome
+}
+
+fn assert_kept(platform: &SimPlatform, outcome: Outcome, file: &PageBuf) {
+    let end = follow(platform, outcome, file);
+    assert!(end.tds_live_on() && platform.truth().tds_alive == 3, "{outcome}\n{end}\n{:?}", platform.truth());
+}
+
+/// One LP is late in this stage of this round: the others wait for it until the first of them gives up. Then it comes.
+fn with_a_late_lp(platform: &SimPlatform, update: &Update<'_>, late: usize, when: (Stage, u32)) -> Outcome {
+    let lock = SpinLock::new();
+    let hosts: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
+    let mut cpus: Vec<_> = hosts.iter().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp)).collect();
+    loop {
+        let (mut others, mut wait) = (0, 0);
+        for (lp, cpu) in cpus.iter_mut().enumerate() {
+            let is_now = (update.progress().0, update.round()) == when;
+            if lp == late && is_now {
+                continue;
+            }
+            others += u32::from(is_now);
+            wait += u32::from(cpu.step() == Progress::Waiting && is_now);
+        }
+        if others != 0 && wait == others {
+            cpus[usize::from(late == 0)].abandon();
+            assert!(cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished));
+            return update.outcome();
+        }
+        assert!(update.progress().0 != Stage::Done, "nobody waited in {when:?}: {}", update.outcome());
+    }
+}
+
+fn update_with_a_late_lp(platform: &SimPlatform, file: &PageBuf, late: usize, when: (Stage, u32)) -> Outcome {
+    with_update(platform, file, Options::default(), |update| with_a_late_lp(platform, update, late, when))
+}
+
+#[test]
+fn one_trap_and_a_late_lp_are_no_reason_to_reboot() {
+    let platform = boot_with_one_update(3);
+    platform.inject(Fault::first(UPDATE, TRAP));
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 2, (Stage::RunUpdate, 1));
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn one_trap_at_lp_init_and_a_late_lp_leave_the_module_to_be_finished() {
+    let platform = boot_with_one_update(3);
+    platform.inject(Fault::first(LP_INIT, TRAP));
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInit, 1));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn a_session_that_a_later_round_completes_has_put_a_module_in_place() {
+    let platform = boot_with_one_update(3);
+    platform.inject(Fault { lp: Some(2), ..Fault::first(INSTALL, TRAP) });
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::CpuInstall, 2));
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn a_session_that_a_resumed_update_completes_has_put_a_module_in_place() {
+    let platform = boot_with_one_update(3);
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 0, (Stage::CpuInstall, 1));
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    let outcome =
+        with_resumed(&platform, &file, |update| with_a_late_lp(&platform, update, 2, (Stage::CpuInstall, 1)));
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn a_trap_of_install_does_not_hide_the_session_that_others_are_in() {
+    let platform = boot_with_one_update(4);
+    platform.inject(Fault { lp: Some(2), ..Fault::first(INSTALL, TRAP) });
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 3, (Stage::CpuInstall, 1));
+    assert_eq!(platform.truth().lps_in_session, 2);
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn the_module_in_place_comes_up_after_all_when_no_update_is_left_to_install_it_again() {
+    for call in [SYS_INIT, LP_INIT, UPDATE] {
+        let platform = boot_with_one_update(2);
+        platform.inject(Fault::first(call, ODD));
+        let outcome = update_to(&platform, &newer());
+        assert!(outcome.is_updated(), "{outcome}");
+        assert_eq!((outcome.image, outcome.rounds, platform.truth().tds_alive), (0, 3, 3));
+        assert_eq!(count(&platform, INSTALL), 4, "installed, and refused once");
+    }
+    // It does so once. What never comes up is left to the caller.
+    let platform = boot_with_one_update(2);
+    platform.inject(Fault { times: 100, ..Fault::first(LP_INIT, ODD) });
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::InstallAgain));
+    assert_eq!((outcome.rounds, count(&platform, INSTALL)), (3, 4));
+}
+
+#[test]
+fn the_module_in_place_is_named_even_if_another_image_was_refused_after_it() {
+    let platform = boot_with_one_update(2);
+    platform.inject(Fault::first(LP_INIT, ODD));
+    let [file, other] = [newer(), TestImage { svn_minor: 7, ..newer() }].map(|image| image.build());
+    let outcome = with_request(&platform, &other, Scenario::Update, |fallback| {
+        with_request(&platform, &file, Scenario::Update, |request| {
+            let fallbacks = [fallback];
+            let update = Update::new(request, platform.module_state(), Options::default(), 2).unwrap();
+            run_stepped(&platform, &update.with_fallbacks(&fallbacks).unwrap(), 1)
+        })
+    });
+    assert!(outcome.is_updated() && platform.truth().tds_alive == 3, "{outcome}");
+    assert_eq!((outcome.image, outcome.rounds, platform.truth().svn.minor), (0, 4, 6));
+}
+
+#[test]
+fn a_module_is_not_given_handoff_data_that_is_too_long_for_it() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let small = TestImage { num_handoff_pages: 1, ..newer() };
+    let outcome = update_to(&platform, &small);
+    let unknown = (TdFate::Unknown, RunningModule::NewNotReady, NextStep::InstallAgain);
+    assert_eq!(state(&outcome), unknown, "{outcome}");
+    let outcome = resume(&platform, &newer().build());
+    assert_eq!(state(&outcome), unknown, "{outcome}");
+    assert!(!platform.with_model(|model| model.is_dead()));
+}
+
+#[test]
+fn what_a_refused_resume_leaves_is_finished() {
+    let platform = boot_with_one_update(3);
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInit, 1));
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
+    let outcome = resume(&platform, &file);
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn what_nobody_came_to_finish_is_to_be_finished_still() {
+    let platform = boot_with_one_update(3);
+    let file = newer().build();
+    update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInit, 1));
+    let update = Update::finish(platform.module_state(), Options::default(), 3).unwrap();
+    let outcome = with_a_late_lp(&platform, &update, 2, (Stage::Start, 1));
+    assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::Finish));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn an_update_that_nobody_comes_to_does_not_call_tds_safe_that_stand_still() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::Start, 1));
+    assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::InstallAgain));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
+fn a_module_that_is_found_shut_down_is_not_forgotten_for_an_earlier_failure() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+    platform.inject(Fault::first(SYS_RD, returns(TdxStatus::SYS_BUSY.0)));
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
+    assert_kept(&platform, outcome, &newer().build());
+}
+
+#[test]
+fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
+    let rows = [
+        (Stage::CpuInstall, RunningModule::SessionOpen, NextStep::CompleteSession),
+        (Stage::CpuInit, RunningModule::NewNotReady, NextStep::Finish),
+    ];
+    for (stage, running, next) in rows {
+        let platform = boot(SimPlatform::builder().lps(3));
+        with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+        let file = newer().build();
+        let outcome = with_request(&platform, &file, Scenario::Update, |request| {
+            let fallbacks = [request];
+            let update = Update::finish(platform.module_state(), Options::default(), 3).unwrap();
+            with_a_late_lp(&platform, &update.with_fallbacks(&fallbacks).unwrap(), 2, (stage, 2))
+        });
+        assert_eq!(state(&outcome), (TdFate::Held, running, next), "{outcome}");
+        assert_kept(&platform, outcome, &file);
+    }
+}
+
+#[test]
+fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.with_model(|model| model.config_mut().seamdb_getref_error = 1);
+    let outcome = update_to(&platform, &newer());
+    assert!(platform.with_model(|model| model.is_dead()));
+    assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot));
+    let cause = outcome.last_failure.unwrap().cause;
+    assert!(matches!(cause, FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid)), "{cause}");
+}
+
+#[test]
+fn an_lp_that_is_cut_off_from_the_module_keeps_no_tds_from_living_on() {
+    let platform = boot_with_one_update(3);
+    platform.inject(Fault { lp: Some(0), times: 6, ..Fault::first(SYS_INIT, TRAP) });
+    platform.inject(Fault { lp: Some(0), times: 6, after: 1, ..Fault::first(SYS_RD, TRAP) });
+    let outcome = update_to(&platform, &newer());
+    platform.clear_faults();
+    assert_kept(&platform, outcome, &newer().build());
+}
+
+/// Does what it is asked once, and answers a word of information; the next call traps.
+struct Lying<'a> {
+    lp: SimLp<'a>,
+    rax: u64,
+    traps: Cell<Option<bool>>,
+}
+
+// SAFETY: the simulated LP's.
+unsafe impl SeamcallBackend for Lying<'_> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        let rax = regs.rax;
+        if self.traps.get() == Some(true) {
+            self.traps.set(Some(false));
+            return Err(Trap::VmFailInvalid);
+        }
+        // SAFETY: the caller's.
+        unsafe { self.lp.seamcall(regs) }?;
+        if rax == self.rax && self.traps.get().is_none() {
+            regs.rax = TdxStatus::KEY_CONFIGURED.0;
+            self.traps.set(Some(true));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_that_leaves_it_open_is_looked_into_until_it_is_clear() {
+    for call in [SHUTDOWN, UPDATE] {
+        let platform = boot(SimPlatform::builder().lps(1));
+        with_update(&platform, &newer().build(), Options::default(), |update| {
+            let lock = SpinLock::new();
+            let lying = Lying { lp: platform.lp(0), rax: call, traps: Cell::new(None) };
+            let seamldr = Seamldr::new(&lying, &lock, CurrentVmcs::Preserved).unwrap();
+            Cpu::new(update, seamldr, &lying.lp).run();
+            assert!(update.is_updated(), "{} {:?}", update.outcome(), platform.truth());
+        });
+        assert_eq!(platform.truth().tds_alive, 3);
+    }
+}
