@@ -1,11 +1,14 @@
 //! A platform with TDs, and an update of it by this library, up to what its outcome says should come next.
 
 use anyhow::{Context, Result};
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxFeatures0};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxFeatures0, TdxLeaf};
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
-use tdx_seamldr_core::update::{Cpu, NextStep, Options, Outcome, Progress, RunningModule, TdFate, Update};
+use tdx_seamldr_core::update::{
+    Call, Cpu, Failure, FailureCause, NextStep, Options, Outcome, Progress, RunningModule, Stage, TdFate,
+    Update,
+};
 use tdx_seamldr_core::{BuildError, Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
-use tdx_seamldr_mock::model::{ModuleBuild, ModuleState};
+use tdx_seamldr_mock::model::{ModuleBuild, ModuleState, TraceEntry};
 use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
@@ -298,13 +301,16 @@ pub fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -> Resul
 pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let truth = platform.truth();
     let alive = truth.tds_alive == truth.tds;
-    let fate = match outcome.tds {
-        TdFate::NeverAtRisk | TdFate::Preserved => alive,
-        TdFate::Held => truth.handoff_valid && !alive,
-        TdFate::Lost => !alive,
-        TdFate::Unknown => true,
-    };
     let state = truth.module.map(|module| (module.callable, module.state));
+    let is_callable = state.is_some_and(|(callable, _)| callable);
+    let fate = match outcome.tds {
+        TdFate::NeverAtRisk => alive && outcome.running == RunningModule::Old,
+        TdFate::Preserved => alive && outcome.running == RunningModule::New,
+        TdFate::Held => truth.handoff_valid && !alive,
+        TdFate::Lost => !alive && !(outcome.running == RunningModule::Nothing && is_callable),
+        // What nothing is known about is no claim.
+        TdFate::Unknown => return None,
+    };
     let running = match outcome.running {
         RunningModule::Old | RunningModule::New => state == Some((true, ModuleState::Ready)),
         RunningModule::OldShutDown => state == Some((true, ModuleState::Shutdown)),
@@ -312,9 +318,37 @@ pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> 
             matches!(state, Some((true, ModuleState::SysInitPending | ModuleState::SysInitDone)))
         }
         RunningModule::SessionOpen => truth.lps_in_session > 0,
-        RunningModule::Nothing => true,
+        // Nobody has asked yet at the start.
+        RunningModule::Nothing => !is_callable || outcome.stage == Stage::Start,
     };
-    // What nothing is known about is no claim.
-    let claimed = outcome.tds != TdFate::Unknown;
-    (claimed && !(fate && running)).then(|| format!("{outcome} ({:?}), but {truth:?}", outcome.running))
+    (!(fate && running)).then(|| format!("{outcome} ({:?}), but {truth:?}", outcome.running))
+}
+
+/// Whether the failure that the outcome names is of a call that nobody has made, or that has ended otherwise.
+#[must_use]
+pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
+    let trace = platform.trace();
+    // A trap is kept as the word that Linux has for it.
+    let word = |entry: &TraceEntry| match entry.output {
+        Ok(regs) => regs.rax,
+        Err(trap) => trap.status().0,
+    };
+    let is_there = |failure: &Failure| {
+        let (call, status) = match failure.cause {
+            FailureCause::Trap(call, trap) => (call, trap.status().0),
+            FailureCause::Tdx(leaf, status) => (Call::Tdx(leaf), status.0),
+            FailureCause::Seamldr { leaf, status, .. } => (Call::Seamldr(leaf), status.0),
+            _ => return true,
+        };
+        let is_call = |rax: u64| match call {
+            Call::Seamldr(leaf) => rax == leaf.rax(),
+            Call::Tdx(leaf) => TdxLeaf::from_rax(rax) == leaf,
+        };
+        trace.iter().any(|entry| entry.lp == failure.lp && is_call(entry.input.rax) && word(entry) == status)
+    };
+    let named = outcome.failure.iter().chain(&outcome.last_failure);
+    named
+        .into_iter()
+        .find(|failure| !is_there(failure))
+        .map(|failure| format!("there was no such failure: {failure}"))
 }

@@ -8,8 +8,8 @@ use tdx_seamldr_core::abi::{
 };
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::preflight::Policy;
-use tdx_seamldr_core::update::{NextStep, Options, Outcome, Stage, TdFate, Update};
-use tdx_seamldr_core::{TdxImage, Trap};
+use tdx_seamldr_core::update::{FailureCause, NextStep, Options, Outcome, Stage, TdFate, Update};
+use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_mock::model::{GlobalLock, HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32};
@@ -17,7 +17,8 @@ use zerocopy::little_endian::{U16, U32};
 use super::memo::Memo;
 use super::numbers::Numbers;
 use crate::world::{
-    all_alive, boot, drive_in_order, examine, new_image, old_image, requests, wrong_claim, Absent, Schedule,
+    all_alive, boot, drive_in_order, examine, new_image, old_image, requests, wrong_claim, wrong_failure,
+    Absent, Schedule,
 };
 
 /// An image file.
@@ -27,6 +28,15 @@ pub(super) struct File {
     svn_minor: u8,
     /// Its module was built as its SIGSTRUCT says. Only the module itself knows.
     fits: bool,
+    /// What P-SEAMLDR remembers of it.
+    mrseam: [u8; 48],
+}
+
+impl File {
+    fn new(bytes: PageBuf, svn_minor: u8) -> Self {
+        let mrseam = TdxImage::parse_without_checksum(bytes.as_bytes()).unwrap().sigstruct().seamhash;
+        Self { bytes, svn_minor, fits: true, mrseam }
+    }
 }
 
 /// A module that knows about TDs in build, and counts them.
@@ -53,7 +63,7 @@ static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
         TestImage { pages: 3, ..old_image() },
     ]
     .into_iter()
-    .map(|image| File { bytes: image.build(), svn_minor: image.svn_minor, fits: true })
+    .map(|image| File::new(image.build(), image.svn_minor))
     .collect()
 });
 
@@ -96,13 +106,22 @@ pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
         changed(2 * PAGE_SIZE + 5000),
         newer().file(&newer().sigstruct(&not_elf), &not_elf),
     ];
-    let good = good.iter().map(|image| File { bytes: image.build(), svn_minor: image.svn_minor, fits: true });
+    let good = good.iter().map(|image| File::new(image.build(), image.svn_minor));
     good.chain(bad.into_iter().enumerate().map(|(number, bytes)| File {
-        bytes,
-        svn_minor: newer().svn_minor,
         fits: number != OTHER_VERSIONS,
+        ..File::new(bytes, newer().svn_minor)
     }))
     .collect()
+});
+
+/// So many of the first of them may follow any of [`OLD`], wherever nothing is wrong.
+const PLAIN: usize = 3;
+
+/// An image that can take over from every other one here.
+static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
+    let build = ModuleBuild { module_hv: 1, min_update_hv: 0, ..ModuleBuild::V1_5_01 };
+    TestImage { svn_minor: 9, module_hv: 1, num_handoff_pages: 24, module_build: Some(build), ..new_image() }
+        .build()
 });
 
 /// Of the bad images, the one that says other handoff versions than its module was built for.
@@ -140,6 +159,8 @@ struct Script<'a> {
     asks_first: bool,
     policy: Policy,
     detect_compat_damage: bool,
+    /// P-SEAMLDR puts one more module in place before a reboot.
+    one_update_left: bool,
     old: &'static File,
     new: &'static File,
     fallbacks: Vec<&'static File>,
@@ -185,6 +206,7 @@ impl<'a> Script<'a> {
                 allow_damage: flags & 64 != 0,
             },
             detect_compat_damage: flags & 128 != 0,
+            one_update_left: false,
             old: &OLD[usize::from(numbers.u8()) % OLD.len()],
             new: &NEW[usize::from(numbers.u8()) % NEW.len()],
             fallbacks: Vec::new(),
@@ -224,7 +246,7 @@ impl<'a> Script<'a> {
                 script.after.push((after, file));
             }
         }
-        let _ = numbers.u8();
+        script.one_update_left = numbers.u8() & 3 == 3;
         let count = usize::from(numbers.u8()).min(MAX_TROUBLES);
         script.troubles.extend((0..count).map(|_| Numbers(numbers.bytes(TROUBLE))));
         script.order = numbers.bytes(256);
@@ -246,6 +268,10 @@ struct Troubles {
     traps: u32,
     /// LPs that do not reach the module.
     cut_off: BTreeSet<u32>,
+    /// Something was answered in place of the firmware, or some LP did not reach it: what the library knows need not be enough.
+    confusing: bool,
+    /// The only trouble is this, and the image to fall back on is the one that ran before.
+    only: Option<Fault>,
 }
 
 /// A word of status that says something about the module or the session: it would have to be true.
@@ -289,6 +315,8 @@ impl Troubles {
                 answer,
             };
             platform.inject(fault);
+            self.confusing |= !matches!(answer, Answer::Delay(_));
+            self.only = Some(fault).filter(|_| self.told.is_empty());
             self.told.push(format!("{fault:x?}"));
             match answer {
                 Answer::Return { rax: status, .. } => {
@@ -350,7 +378,9 @@ impl Troubles {
         }
         if kind == 14 && choice % 4 < 2 {
             self.cut_off.insert(some_lp);
+            self.confusing = true;
         }
+        self.only = None;
         let told = ["away", "damaged file", "MSR", "database", "RDRAND", "held", "TD in build"];
         let what = usize::from(kind).checked_sub(9).and_then(|index| told.get(index));
         self.told.push(format!("{what:?}: LP {some_lp}, {choice}, {small}, {value:#x}, after {after}"));
@@ -373,6 +403,11 @@ fn repair(platform: &SimPlatform) {
     });
 }
 
+/// Whether an update with the module that ran before to fall back on keeps the TDs in spite of this one fault.
+fn is_overcome(fault: Fault) -> bool {
+    fault.times == 1 && !matches!(fault.answer, Answer::Return { rdx: 1.., .. })
+}
+
 /// What has to be so of every outcome by itself.
 fn consistent(outcome: &Outcome, lps: u32) {
     assert_eq!(outcome.errno().is_none(), outcome.is_updated(), "{outcome:?}");
@@ -389,10 +424,25 @@ fn consistent(outcome: &Outcome, lps: u32) {
 
 /// Whether the TDs live on under another module than the outcome says.
 fn wrong_image(platform: &SimPlatform, outcome: &Outcome, images: &[&'static File]) -> Option<String> {
-    let named = images.get(usize::from(outcome.image)).map(|file| file.svn_minor);
-    let found = platform.truth().svn.minor;
+    let named = images.get(usize::from(outcome.image)).map(|file| (file.svn_minor, file.mrseam));
+    let truth = platform.truth();
+    let found = (truth.svn.minor, truth.mrseam);
     (outcome.tds_live_on() && named != Some(found))
-        .then(|| format!("{outcome}: image {} has SVN {named:?}, but {found} is there", outcome.image))
+        .then(|| format!("{outcome}: image {} is {named:x?}, but {found:x?} is there", outcome.image))
+}
+
+/// Whether it is left open what became of TDs although nothing can have confused anybody.
+fn wrong_doubt(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
+    let truth = platform.truth();
+    // Handoff data that does not fit the module that is in place is there, and of no use.
+    let is_of_no_use = match outcome.last_failure.map(|failure| failure.cause) {
+        Some(FailureCause::Seamldr { status, .. }) => status == SeamldrStatus::EBADHANDOFF,
+        Some(FailureCause::Tdx(_, status)) => status.code() == TdxStatus::SYS_INVALID_HANDOFF,
+        _ => false,
+    };
+    let known = all_alive(platform) || truth.handoff_valid && !is_of_no_use;
+    (outcome.tds == TdFate::Unknown && known && !platform.with_model(|model| model.is_dead()))
+        .then(|| format!("{outcome}, but {truth:?}"))
 }
 
 /// An update, from the checks to whatever the script does after it.
@@ -419,12 +469,28 @@ impl Trial<'_> {
             self.wrong(&format!("{what} hangs"))
         };
         consistent(&outcome, self.lps());
+        if let Some(claim) = wrong_failure(&self.platform, &outcome) {
+            self.wrong(&format!("{what}: {claim}"));
+        }
         if !self.troubles.lies {
             if let Some(claim) = wrong_claim(&self.platform, &outcome) {
                 self.wrong(&format!("{what}: {claim}"));
             }
         }
+        if !self.troubles.confusing && outcome.tds_live_on() && outcome.version.is_none() {
+            self.wrong(&format!("{what}: {outcome} with no version"));
+        }
         outcome
+    }
+
+    /// Where it was known before, it has to be known afterwards.
+    fn doubts(&self, outcome: &Outcome) {
+        if self.troubles.confusing {
+            return;
+        }
+        if let Some(claim) = wrong_doubt(&self.platform, outcome) {
+            self.wrong(&claim);
+        }
     }
 
     /// The update itself. `None`: refused before anything was shut down.
@@ -436,7 +502,11 @@ impl Trial<'_> {
             let before = self.platform.truth();
             match examine(&self.platform, &image, script.policy, &CRYPTO) {
                 Ok(found) => options = found,
-                Err(_) => {
+                Err(reasons) => {
+                    let may_follow = NEW.iter().take(PLAIN).any(|plain| std::ptr::eq(plain, file));
+                    if may_follow && is_first && self.troubles.told.is_empty() {
+                        self.wrong(&format!("nothing was wrong, but {reasons}"));
+                    }
                     let after = self.platform.truth();
                     assert!(
                         after.module == before.module || self.troubles.lies,
@@ -469,12 +539,22 @@ impl Trial<'_> {
                 self.wrong(&claim);
             }
         }
-        let untroubled = self.troubles.told.is_empty() && script.order.iter().all(|byte| byte >> 7 == 0);
-        if is_first && script.asks_first && untroubled && matches!(script.version, Version::Negotiated) {
-            assert!(
-                !file.fits || outcome.is_updated() || outcome.sensitive().is_some(),
-                "nothing was wrong, but {outcome}"
-            );
+        if is_first {
+            self.doubts(&outcome);
+        }
+        let nobody_gives_up = script.order.iter().all(|byte| byte >> 7 == 0);
+        let usual = is_first && script.asks_first && nobody_gives_up;
+        if usual && matches!(script.version, Version::Negotiated) {
+            if self.troubles.told.is_empty() {
+                assert!(
+                    !file.fits || outcome.is_updated() || outcome.sensitive().is_some(),
+                    "nothing was wrong, but {outcome}"
+                );
+            }
+            let falls_back = script.fallbacks.iter().any(|file| std::ptr::eq(*file, script.old));
+            if self.troubles.only.is_some_and(is_overcome) && falls_back && !self.troubles.lies {
+                assert!(all_alive(&self.platform), "one failure, and {outcome}");
+            }
         }
         Some(outcome)
     }
@@ -493,7 +573,7 @@ impl Trial<'_> {
         let images = [TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap()];
         let mut params = [PageBuf::zeroed(1)];
         let requests = requests(&mut params, &images, scenario, &self.platform.lp(0)).unwrap();
-        let (options, lps) = (Options::default(), self.lps());
+        let (options, lps, was_held) = (Options::default(), self.lps(), outcome.tds == TdFate::Held);
         let update = match next {
             NextStep::InstallAgain | NextStep::CompleteSession => {
                 Update::resume(requests[0], state, options, lps)
@@ -510,16 +590,74 @@ impl Trial<'_> {
         if before && !all_alive(&self.platform) && !self.troubles.lies && outcome.tds != TdFate::Lost {
             self.wrong(&format!("{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"));
         }
+        if was_held && next != NextStep::Load {
+            self.doubts(&outcome);
+        }
+        if !self.troubles.lies && next != NextStep::Finish {
+            if let Some(claim) = wrong_image(&self.platform, &outcome, &[file]) {
+                self.wrong(&claim);
+            }
+        }
         Some(outcome)
     }
+
+    /// Once nothing is wrong any more, whoever does what outcomes say has the TDs back, if anybody can have them back.
+    fn save(&self, mut outcome: Outcome) {
+        let image = TdxImage::parse(RESCUE.as_bytes()).unwrap();
+        let mut params = PageBuf::zeroed(1);
+        let request =
+            InstallRequest::build(params.as_params(), &image, Scenario::Update, &self.platform.lp(0))
+                .unwrap();
+        let (state, options, lps) = (self.platform.module_state(), Options::default(), self.lps());
+        for _ in 0..6 {
+            let update = match outcome.next {
+                NextStep::InstallAgain | NextStep::CompleteSession => {
+                    Update::resume(request, state, options, lps)
+                }
+                NextStep::Finish => Update::finish(state, options, lps),
+                NextStep::Retry | NextStep::RetryLater => Update::new(request, state, options, lps),
+                NextStep::Nothing | NextStep::Load | NextStep::Configure | NextStep::Reboot => break,
+            };
+            outcome = self.drive(&update.unwrap(), &[], "saving");
+        }
+        if !all_alive(&self.platform) && by_hand(&self.platform, request.params().get().0) {
+            self.wrong(&format!("by hand it can be done, but {outcome}"));
+        }
+    }
+}
+
+/// Calls everything that might bring the TDs back, without any of the library. Whether it does.
+fn by_hand(platform: &SimPlatform, params: u64) -> bool {
+    let lps: Vec<u32> = platform.online().collect();
+    let call = |lp: u32, rax: u64, rcx: u64| {
+        let mut regs = SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
+        // SAFETY: the parameters are those of a request that is alive; the other calls take no address.
+        unsafe { platform.lp(lp).seamcall(&mut regs) }.is_ok_and(|()| regs.rax == 0)
+    };
+    for install in [false, true] {
+        if install {
+            lps.iter().for_each(|lp| _ = call(*lp, SeamldrLeaf::Install.rax(), params));
+        }
+        call(0, TdxLeaf::SYS_INIT.rax(0), 0);
+        lps.iter().for_each(|lp| _ = call(*lp, TdxLeaf::SYS_LP_INIT.rax(0), 0));
+        if call(0, TdxLeaf::SYS_UPDATE.rax(0), 0) && all_alive(platform) {
+            return true;
+        }
+    }
+    false
 }
 
 /// An input is 16 bytes for platform, images and what comes after the update, then up to 12 troubles of 16 bytes, then the order of the
 /// LPs: see `Script::read`.
 pub fn update_ops(input: &[u8]) {
     let script = Script::read(input);
-    let builder =
-        SimPlatform::builder().lps(script.lps).sockets(script.sockets).crypto(&CRYPTO).yielding(|| {});
+    let size = if script.one_update_left { 2 } else { 64 };
+    let builder = SimPlatform::builder()
+        .seamdb_size(size)
+        .lps(script.lps)
+        .sockets(script.sockets)
+        .crypto(&CRYPTO)
+        .yielding(|| {});
     let mut trial = Trial {
         platform: boot(builder, &script.old.bytes).expect("the platform boots"),
         troubles: Troubles::default(),
@@ -540,5 +678,11 @@ pub fn update_ops(input: &[u8]) {
             Some(next) => outcome = next,
             None => break,
         }
+    }
+    repair(&trial.platform);
+    trial.troubles.absent.clear();
+    trial.troubles.cut_off.clear();
+    if !trial.troubles.lies {
+        trial.save(outcome);
     }
 }
