@@ -89,11 +89,17 @@ fn iso_date(bcd: u32) -> Option<String> {
     let digits = format!("{bcd:08x}");
     let (year, rest) = digits.split_at_checked(4)?;
     let (month, day) = rest.split_at_checked(2)?;
-    let in_range = |text: &str, range: std::ops::RangeInclusive<u32>| {
-        text.parse::<u32>().is_ok_and(|number| range.contains(&number))
+    // What is not a number counts as 0, which no date has.
+    let [y, m, d] = [year, month, day].map(|text| text.parse::<u32>().unwrap_or(0));
+    let leap = y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
+    let days = match m {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
     };
-    (in_range(year, 1..=9999) && in_range(month, 1..=12) && in_range(day, 1..=31))
-        .then(|| format!("{year}-{month}-{day}"))
+    (y != 0 && (1..=days).contains(&d)).then(|| format!("{year}-{month}-{day}"))
 }
 
 impl Inspection {
@@ -155,8 +161,33 @@ mod tests {
     #[test]
     fn only_dates_are_shown_as_dates() {
         assert_eq!(iso_date(0x20250219).as_deref(), Some("2025-02-19"));
-        for number in [0, 0x20251319, 0x20250200, 0x2025021a, u32::MAX] {
-            assert_eq!(iso_date(number), None);
+        for number in [0, 0x00000101, 0x20251319, 0x20250019, 0x20250200, 0x2025021a, u32::MAX] {
+            assert_eq!(iso_date(number), None, "{number:x}");
+        }
+    }
+
+    #[test]
+    fn months_have_their_days_and_some_years_one_more() {
+        let last_and_next = [
+            (0x20250131, 0x20250132),
+            (0x20250228, 0x20250229),
+            (0x20240229, 0x20240230),
+            (0x20000229, 0x20000230),
+            (0x21000228, 0x21000229),
+            (0x20250331, 0x20250332),
+            (0x20250430, 0x20250431),
+            (0x20250531, 0x20250532),
+            (0x20250630, 0x20250631),
+            (0x20250731, 0x20250732),
+            (0x20250831, 0x20250832),
+            (0x20250930, 0x20250931),
+            (0x20251031, 0x20251032),
+            (0x20251130, 0x20251131),
+            (0x20251231, 0x20251232),
+        ];
+        for (last, next) in last_and_next {
+            assert!(iso_date(last).is_some(), "{last:x}");
+            assert_eq!(iso_date(next), None, "{next:x}");
         }
     }
 }
