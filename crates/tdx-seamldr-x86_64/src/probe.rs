@@ -105,7 +105,7 @@ pub struct Processor {
     pub vmx: bool,
     /// IA32_VMX_BASIC (MSR 0x480).
     pub vmx_basic: Option<u64>,
-    /// The SEAM range, where there may be one (IA32_MTRRCAP bit 15): MSRs 0x1400 and 0x1401.
+    /// The SEAM range, where there may be one (CPUID.1:EDX bit 12 and IA32_MTRRCAP bit 15): MSRs 0x1400 and 0x1401.
     pub seam_range: Option<SeamRange>,
     /// MSR 0x87.
     pub key_ids: Option<KeyIds>,
@@ -140,12 +140,13 @@ impl Processor {
         };
         let one = leaf(1, 0).unwrap_or_default();
         let vmx = one.ecx & 1 << 5 != 0;
+        let mtrr = one.edx & 1 << 12 != 0;
         let max_physical_bits = leaf(0x8000_0008, 0).map(|result| result.eax & 0xff);
         Self {
             fms: one.eax,
             vmx,
             vmx_basic: if vmx { registers.msr(IA32_VMX_BASIC) } else { None },
-            seam_range: seam_range(registers, max_physical_bits),
+            seam_range: if mtrr { seam_range(registers, max_physical_bits) } else { None },
             key_ids: registers
                 .msr(IA32_MKTME_KEYID_PARTITIONING)
                 .map(|value| KeyIds { mktme: low(value), private: low(value >> 32) }),
@@ -235,7 +236,7 @@ impl fmt::Display for ProcessorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoVmx => "the processor has no VMX (CPUID.1:ECX bit 5 is 0)",
-            Self::NoSeam => "the processor has no SEAM range (IA32_MTRRCAP bit 15 is 0)",
+            Self::NoSeam => "the processor has no SEAM range (CPUID.1:EDX bit 12 or IA32_MTRRCAP bit 15 is 0)",
             Self::SeamNotEnabled => {
                 "the SEAM range is not set up and locked (IA32_SEAMRR_PHYS_MASK bits 11:10 should be 3): enable TDX in the BIOS"
             }
@@ -278,7 +279,7 @@ mod tests {
         Paper {
             cpuid: [
                 (0, 0, eax(0x20)),
-                (1, 0, CpuidResult { eax: 0x806f8, ecx: 1 << 5, ..CpuidResult::default() }),
+                (1, 0, CpuidResult { eax: 0x806f8, ecx: 1 << 5, edx: 1 << 12, ..CpuidResult::default() }),
                 (4, 3, eax(127 << 14 | 0x163)),
                 (0xb, 0, CpuidResult { ebx: 2, edx: 7, ..CpuidResult::default() }),
                 (0x1f, 0, CpuidResult { ebx: 2, edx: 0x85, ..CpuidResult::default() }),
@@ -326,8 +327,9 @@ mod tests {
     #[test]
     fn what_a_processor_lacks_is_named() {
         type Change = fn(&mut Paper);
-        let rows: [(ProcessorError, Change); 6] = [
+        let rows: [(ProcessorError, Change); 7] = [
             (ProcessorError::NoVmx, |cpu| cpu.cpuid[1].2.ecx = 0),
+            (ProcessorError::NoSeam, |cpu| cpu.cpuid[1].2.edx = 0),
             (ProcessorError::NoSeam, |cpu| cpu.msrs[0].1 = 0xd0a),
             (ProcessorError::NoSeam, |cpu| cpu.msrs[4].0 = 0),
             (ProcessorError::SeamNotEnabled, |cpu| cpu.msrs[5].1 &= !(1 << 11)),
@@ -359,6 +361,24 @@ mod tests {
         assert_eq!(Processor::probe(&cpu).debug_unlocked, Some(true));
         cpu.cpuid[5].2.eax = 0;
         assert_eq!(Processor::probe(&cpu).seam_range, None, "its size cannot be known");
+    }
+
+    #[test]
+    fn msrs_that_nothing_announces_are_not_read_but_for_two() {
+        struct Old;
+
+        impl Registers for Old {
+            fn cpuid(&self, _: u32, _: u32) -> CpuidResult {
+                CpuidResult::default()
+            }
+
+            fn msr(&self, index: u32) -> Option<u64> {
+                assert!([0x87, 0x503].contains(&index), "{index:#x} was read");
+                None
+            }
+        }
+
+        assert_eq!(Processor::probe(&Old).check(), Err(ProcessorError::NoVmx));
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Registers for TdxProcessor {
         };
         let ecx = if leaf == 1 { 1 << 5 } else { 0 };
         let ebx = if leaf == 0x1f { 1 } else { 0 };
-        CpuidResult { eax, ebx, ecx, edx: cpus::current() }
+        let edx = if leaf == 1 { 1 << 12 } else { cpus::current() };
+        CpuidResult { eax, ebx, ecx, edx }
     }
 
     fn msr(&self, index: u32) -> Option<u64> {
