@@ -102,7 +102,7 @@ fn write(
         file::print_json(
             out,
             &serde_json::json!({
-                "file": path,
+                "file": path.display().to_string(),
                 "format": format.name(),
                 "length": bytes.len(),
             }),

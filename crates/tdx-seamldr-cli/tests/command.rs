@@ -9,6 +9,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use common::{json, tdx_seamldr};
@@ -222,7 +225,7 @@ fn what_is_written_goes_through_links_and_into_devices() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let (target, link) = (folder.put("target", b"old"), folder.path("link"));
-    std::os::unix::fs::symlink(&target, &link).unwrap();
+    symlink(&target, &link).unwrap();
     for output in [link.as_path(), Path::new("/dev/null")] {
         let arguments =
             ["convert".as_ref(), image.as_path(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output];
@@ -230,6 +233,38 @@ fn what_is_written_goes_through_links_and_into_devices() {
     }
     assert!(link.is_symlink() && !Path::new("/dev/null").is_file());
     assert_eq!(std::fs::read(target).unwrap().len(), 40960);
+}
+
+/// `convert` from an image to `output`, in the other format.
+fn to_v2<'a>(image: &'a Path, output: &'a Path) -> [&'a OsStr; 6] {
+    ["convert".as_ref(), image.as_ref(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output.as_ref()]
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let strange = folder.0.path().join(OsStr::from_bytes(b"strange-\xff"));
+    let shown = strange.display().to_string();
+    let (module, sigstruct) = (folder.put("bin", &[0; 4096]), folder.put("sig", &[0; 2048]));
+    let pack: [&OsStr; 9] = [
+        "pack".as_ref(),
+        "--format".as_ref(),
+        "v1".as_ref(),
+        "--module".as_ref(),
+        module.as_ref(),
+        "--sigstruct".as_ref(),
+        sigstruct.as_ref(),
+        "-o".as_ref(),
+        strange.as_ref(),
+    ];
+    let (code, report) = json(["inspect".as_ref(), strange.as_path()]);
+    assert_eq!(code, Some(1));
+    assert!(report["error"].as_str().unwrap().starts_with(&shown), "{report}");
+    for arguments in [to_v2(&image, &strange).as_slice(), &pack] {
+        let (code, report) = json(arguments);
+        assert_eq!((code, &report["file"]), (Some(0), &shown.as_str().into()));
+    }
 }
 
 #[test]
