@@ -1,8 +1,8 @@
 //! Files in and out.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::PageBuf;
@@ -30,14 +30,24 @@ pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>,
     TdxImage::parse(bytes.as_bytes()).map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
+/// Where links lead to in the end. Nothing is there.
+fn missing_target(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    while let Ok(target) = path.read_link() {
+        path.set_file_name(target);
+    }
+    path
+}
+
 /// Writes a file as a whole or not at all: what was there before stays until the new one is complete. A link leads to the file
-/// that is written; pipes and devices are written to.
+/// that is written, even if that is not there yet; pipes and devices are written to.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     let path = match std::fs::metadata(path) {
         Ok(there) if !there.is_file() => return std::fs::write(path, bytes).map_err(failed),
-        Ok(_) => &path.canonicalize().map_err(failed)?,
-        Err(_) => path,
+        Ok(_) => path.canonicalize().map_err(failed)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => missing_target(path),
+        Err(error) => return Err(failed(error)),
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new();

@@ -268,6 +268,27 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
 }
 
 #[test]
+fn a_link_to_nothing_leads_to_a_new_file() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    std::fs::create_dir(folder.path("inner")).unwrap();
+    let (first, second) = (folder.path("first"), folder.path("inner/second"));
+    symlink("inner/second", &first).unwrap();
+    symlink(folder.path("inner/target"), &second).unwrap();
+    assert_eq!(json(to_v2(&image, &first)).0, Some(0));
+    assert!(first.is_symlink() && second.is_symlink());
+    let target = folder.path("inner/target").symlink_metadata().unwrap();
+    assert_eq!((target.is_file(), target.len()), (true, 40960));
+
+    for (name, to) in [("nowhere", "no-folder/target"), ("circle", "circle")] {
+        let link = folder.path(name);
+        symlink(to, &link).unwrap();
+        assert_eq!(json(to_v2(&image, &link)).0, Some(1));
+        assert!(link.is_symlink(), "{name}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_2_and_a_missing_file_is_1() {
     let usage: [&[&str]; 9] = [
         &["simulate", "--lps", "2", "--sockets", "3"],
