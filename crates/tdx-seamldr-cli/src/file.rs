@@ -1,6 +1,6 @@
 //! Files in and out.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -39,22 +39,32 @@ fn missing_target(path: &Path) -> PathBuf {
     path
 }
 
-/// Writes a file as a whole or not at all: what was there before stays until the new one is complete. A link leads to the file
-/// that is written, even if that is not there yet; pipes and devices are written to.
+/// Writes a file as a whole or not at all: what was there before stays until the new one is complete and on the disk. It has to be
+/// a file that may be written, and its permissions stay. A link leads to the file that is written, even if that is not there yet;
+/// pipes and devices are written to.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
-    let path = match std::fs::metadata(path) {
+    let (path, permissions) = match std::fs::metadata(path) {
         Ok(there) if !there.is_file() => return std::fs::write(path, bytes).map_err(failed),
-        Ok(_) => path.canonicalize().map_err(failed)?,
-        Err(error) if error.kind() == ErrorKind::NotFound => missing_target(path),
+        Ok(there) => {
+            OpenOptions::new().write(true).open(path).map_err(failed)?;
+            (path.canonicalize().map_err(failed)?, Some(there.permissions()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => (missing_target(path), None),
         Err(error) => return Err(failed(error)),
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new();
     #[cfg(unix)]
-    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    if permissions.is_none() {
+        file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    }
     let mut file = file.tempfile_in(folder).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
+    if let Some(permissions) = permissions {
+        file.as_file().set_permissions(permissions).map_err(failed)?;
+    }
+    file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

@@ -10,8 +10,9 @@
 mod common;
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::{json, tdx_seamldr};
@@ -286,6 +287,35 @@ fn a_link_to_nothing_leads_to_a_new_file() {
         assert_eq!(json(to_v2(&image, &link)).0, Some(1));
         assert!(link.is_symlink(), "{name}");
     }
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_permissions() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let old = folder.put("old", b"old");
+    for mode in [0o600, 0o666, 0o755] {
+        std::fs::set_permissions(&old, PermissionsExt::from_mode(mode)).unwrap();
+        assert_eq!(json(to_v2(&image, &old)).0, Some(0));
+        let there = std::fs::metadata(&old).unwrap();
+        assert_eq!((there.permissions().mode() & 0o7777, there.len()), (mode, 40960));
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_written_is_not_replaced() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let precious = folder.put("precious", b"precious");
+    std::fs::set_permissions(&precious, PermissionsExt::from_mode(0o444)).unwrap();
+    if OpenOptions::new().write(true).open(&precious).is_ok() {
+        // Root may write everything.
+        return;
+    }
+    let (code, report) = json(to_v2(&image, &precious));
+    assert_eq!(code, Some(1));
+    assert!(report["error"].as_str().unwrap().contains("Permission denied"), "{report}");
+    assert_eq!(std::fs::read(precious).unwrap(), b"precious");
 }
 
 #[test]
