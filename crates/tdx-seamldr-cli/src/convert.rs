@@ -35,9 +35,9 @@ pub(crate) struct ConvertArguments {
     /// The format to write
     #[arg(long)]
     to: Format,
-    /// The file to write
+    /// The file to write; if it is standard output, all else goes to standard error
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
     /// Print a JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -54,9 +54,9 @@ pub(crate) struct PackArguments {
     /// The format to write
     #[arg(long)]
     format: Format,
-    /// The file to write
+    /// The file to write; if it is standard output, all else goes to standard error
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
     /// Print a JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -92,15 +92,22 @@ fn write(
 ) -> Result<(), Error> {
     let mut bytes = vec![0; parts.file_len()?];
     parts.write(format, &mut bytes)?;
-    file::write(path, &bytes)?;
+    let to_stdout = file::is_stdout(path);
+    if to_stdout {
+        out.write_all(&bytes)?;
+        out.flush()?;
+    } else {
+        file::write(path, &bytes)?;
+    }
     let image = TdxImage::parse(&bytes).map_err(|source| Error::Image { path: path.to_owned(), source })?;
     if !tdx_seamldr_verify::verify(&image).image_hash_matches {
         // A warning that cannot be written is no reason to fail.
         let _ = writeln!(complaints, "tdx-seamldr: warning: this is not the module that the SIGSTRUCT was made for: its hash is another one");
     }
+    let summary: &mut dyn Write = if to_stdout { complaints } else { out };
     if json {
         file::print_json(
-            out,
+            summary,
             &serde_json::json!({
                 "file": path.display().to_string(),
                 "format": format.name(),
@@ -108,6 +115,6 @@ fn write(
             }),
         )
     } else {
-        file::print(out, &format!("{}: {format}, {} bytes", path.display(), bytes.len()))
+        file::print(summary, &format!("{}: {format}, {} bytes", path.display(), bytes.len()))
     }
 }

@@ -30,6 +30,24 @@ pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>,
     TdxImage::parse(bytes.as_bytes()).map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
+/// Whether this is where the process's standard output goes: `/dev/stdout`, or the file that the shell has opened for it.
+#[cfg(unix)]
+pub(crate) fn is_stdout(path: &Path) -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    let stdout = || File::from(std::io::stdout().as_fd().try_clone_to_owned()?).metadata();
+    match (stdout(), std::fs::metadata(path)) {
+        (Ok(stdout), Ok(there)) => (stdout.dev(), stdout.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Only Unix has names for standard output.
+#[cfg(not(unix))]
+pub(crate) fn is_stdout(_: &Path) -> bool {
+    false
+}
+
 /// Where links lead to in the end. Nothing is there.
 fn missing_target(path: &Path) -> PathBuf {
     let mut path = path.to_owned();

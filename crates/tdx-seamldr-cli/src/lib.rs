@@ -58,6 +58,15 @@ impl Command {
             Self::Pack(arguments) => arguments.json,
         }
     }
+
+    /// Whether standard output is for an image, and for nothing else.
+    fn writes_to_stdout(&self) -> bool {
+        match self {
+            Self::Convert(arguments) => file::is_stdout(&arguments.output),
+            Self::Pack(arguments) => file::is_stdout(&arguments.output),
+            Self::Simulate(_) | Self::Inspect(_) | Self::Verify(_) => false,
+        }
+    }
 }
 
 impl std::fmt::Debug for Arguments {
@@ -82,7 +91,7 @@ impl Arguments {
     }
 
     /// Does what they say, and prints to `out`. `true`: done; `false`: refused or failed, and `complaints` has the reason if `out`
-    /// has not.
+    /// has not. An image for the process's standard output goes to `out`, and all else to `complaints`.
     pub fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> bool {
         match self.command.run(out, complaints) {
             Ok(()) => true,
@@ -91,6 +100,7 @@ impl Arguments {
                 // If these cannot be written, there is nobody to tell.
                 let _ = writeln!(complaints, "tdx-seamldr: {error}");
                 if self.command.wants_json() {
+                    let out: &mut dyn Write = if self.command.writes_to_stdout() { complaints } else { out };
                     let _ = file::print_json(out, &serde_json::json!({ "error": error.to_string() }));
                 }
                 false

@@ -14,6 +14,7 @@ use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{json, tdx_seamldr};
 use serde_json::Value;
@@ -266,6 +267,42 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
         let (code, report) = json(arguments);
         assert_eq!((code, &report["file"]), (Some(0), &shown.as_str().into()));
     }
+}
+
+#[test]
+fn an_image_on_standard_output_is_alone_there() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let file = folder.path("file");
+    assert_eq!(json(to_v2(&image, &file)).0, Some(0));
+    let wanted = std::fs::read(file).unwrap();
+
+    let output = tdx_seamldr(to_v2(&image, Path::new("/dev/stdout")));
+    assert_eq!((output.status.code(), output.stdout == wanted), (Some(0), true));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "/dev/stdout: tdx_image, 40960 bytes\n");
+
+    let log = folder.put("log", b"before");
+    for name in [Path::new("/dev/stdout"), &log] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
+            .args(to_v2(&image, name))
+            .arg("--json")
+            .stdout(OpenOptions::new().append(true).open(&log).unwrap())
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &report["length"]), (Some(0), &40960.into()));
+    }
+    assert!(std::fs::read(log).unwrap() == [b"before", wanted.as_slice(), &wanted].concat());
+}
+
+#[test]
+fn where_an_image_was_to_be_no_error_is_found() {
+    let folder = Folder::new();
+    let bad = folder.put("bad", b"not an image");
+    let output = tdx_seamldr(to_v2(&bad, Path::new("/dev/stdout")).into_iter().chain([OsStr::new("--json")]));
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"".as_slice()));
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    assert!(complaints.contains("\"error\": ") && complaints.contains("has 12 bytes"), "{complaints}");
 }
 
 #[test]
