@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::outcome::{FailureCause, Outcome};
+use super::outcome::{FailureCause, NextStep, Outcome};
 use crate::abi::{TdxLeaf, TdxStatus};
 use crate::preflight::Refusal;
 use crate::Trap;
@@ -132,10 +132,11 @@ impl FailureCause {
 }
 
 impl Outcome {
-    /// What a driver returns for it: `None` if the update's own image runs.
+    /// What a driver returns for it: `None` if the update's own image runs, or was loaded afresh.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
-        if self.is_updated() {
+        let is_loaded = matches!(self.next, NextStep::Configure) && self.image == 0;
+        if self.is_updated() || is_loaded {
             return None;
         }
         let failure = self.last_failure.or(self.failure);
@@ -205,6 +206,17 @@ mod tests {
         let failure = |cause| Some(Failure { stage: Stage::CpuInit, lp: 0, cause });
         let (first, last) = (failure(FailureCause::GaveUp), failure(FailureCause::LpsMissing));
         assert_eq!(Outcome { failure: first, ..updated }.errno(), None, "it was overcome");
+        let loaded = Outcome { tds: TdFate::Lost, next: NextStep::Configure, ..updated };
+        assert_eq!(loaded.errno(), None);
+        assert_eq!(
+            Outcome { image: 1, ..loaded }.errno(),
+            Some(Errno::EIO),
+            "another image than it was to be"
+        );
+        assert_eq!(
+            std::format!("{loaded}"),
+            "loaded afresh, without the TDs; next: configure the module that was loaded, as at boot"
+        );
         let held = Outcome { tds: TdFate::Held, ..updated };
         assert_eq!(held.errno(), Some(Errno::EIO));
         assert_eq!(Outcome { failure: first, ..held }.errno(), Some(Errno::ETIMEDOUT));

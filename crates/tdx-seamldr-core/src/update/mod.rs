@@ -22,6 +22,7 @@
 //! | SHUTDOWN, for another reason | none: nothing has happened |
 //! | INSTALL with RDX 0 | `CpuInstall`, with the next of the [fallbacks](Update::with_fallbacks) |
 //! | a call of the new module | `CpuInstall`, with the next of the fallbacks, then with the same image once more |
+//! | INSTALL with RDX 0, and no image is left, but a module is in place | `CpuInit`: what kept that from coming up may have passed |
 //! | RDX 1: P-SEAMLDR has destroyed what there was | none |
 //!
 //! In the end [`Update::outcome`] says what became of the TDs, what runs, and what may be tried next: [`Update::resume`] with

@@ -261,6 +261,7 @@ impl fmt::Display for Outcome {
             }
             TdFate::Preserved => "updated; the TDs live on",
             TdFate::Held => "not updated; the TDs stand still, but their handoff data is intact",
+            TdFate::Lost if self.next == NextStep::Configure => "loaded afresh, without the TDs",
             TdFate::Lost => "not updated; the TDs are lost",
             TdFate::Unknown => "not updated; what became of the TDs cannot be told",
         })?;
