@@ -172,6 +172,16 @@ fn a_module_is_not_given_handoff_data_that_is_too_long_for_it() {
 }
 
 #[test]
+fn what_lies_behind_a_session_that_was_open_is_named_once_it_has_ended() {
+    let platform = boot(SimPlatform::builder().lps(3));
+    let file = newer().build();
+    update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInstall, 1));
+    let outcome = resume(&platform, &unsuitable());
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
 fn what_a_refused_resume_leaves_is_finished() {
     let platform = boot_with_one_update(3);
     let file = newer().build();

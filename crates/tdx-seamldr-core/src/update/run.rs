@@ -317,6 +317,15 @@ impl<'a> Update<'a> {
         self.milestones.fetch_or(milestone, Ordering::Release);
     }
 
+    fn remember(&self, found: Readiness) {
+        match found {
+            Readiness::Ready => self.reach(Milestones::FOUND_READY),
+            Readiness::ShutDown => self.reach(Milestones::FOUND_SHUT_DOWN),
+            Readiness::NotReady => self.reach(Milestones::FOUND_NOT_READY),
+            Readiness::Nothing | Readiness::Unclear(_) => {}
+        }
+    }
+
     /// All LPs have acknowledged; this one says where to go. The others do nothing meanwhile.
     fn settle(&self, all: Snapshot, lp: u32) {
         let to = if all.failed() { self.after_failure(all) } else { self.after_success(all, lp) };
@@ -596,17 +605,13 @@ where
     /// What is there to go on from. A module that is ready has TDs, which nothing here may touch. So every LP has to find that there is
     /// nothing for that to be believed: an LP can be cut off from a module that runs.
     fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
-        match module.readiness() {
-            Readiness::Ready => {
-                self.update.reach(Milestones::FOUND_READY);
-                return Err(RawFailure::STILL_READY);
-            }
-            Readiness::ShutDown => self.update.reach(Milestones::FOUND_SHUT_DOWN),
-            Readiness::NotReady => self.update.reach(Milestones::FOUND_NOT_READY),
-            Readiness::Nothing => {}
-            Readiness::Unclear(error) => return Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)),
+        let found = module.readiness();
+        self.update.remember(found);
+        match found {
+            Readiness::Ready => Err(RawFailure::STILL_READY),
+            Readiness::Unclear(error) => Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)),
+            Readiness::ShutDown | Readiness::NotReady | Readiness::Nothing => Ok(()),
         }
-        Ok(())
     }
 
     fn shut_down(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
@@ -679,6 +684,9 @@ where
                     if !error.is_recoverable() {
                         update.reach(Milestones::HANDOFF_LOST);
                         update.state.set_handoff_pending(false);
+                    } else if !has_module {
+                        // Behind the session that was open there may be one.
+                        update.remember(module.readiness());
                     }
                     return Err(RawFailure::install(error));
                 }
