@@ -180,11 +180,32 @@ fn refusals_say_what_was_found_and_wanted() {
         say(&[(&refusal, text), (&finding, text)]);
     }
     say(&[
-        (&ElfRefusal::SectionOutside(3), "header of section 3 lies outside"),
+        (
+            &ElfRefusal::SectionOutside { section: 3, found: 0x50, limit: 0x40 },
+            "the header of section 3 lies at offset 0x50, but should lie at 0x40 at most",
+        ),
         (&ElfRefusal::EntrySize(3), "section 3 has relocations of size 0"),
-        (&ElfRefusal::RelocationOutside(3), "relocation 3 lies outside"),
-        (&ElfRefusal::RelocationType(3), "relocation 3 is not R_X86_64_RELATIVE"),
-        (&ElfRefusal::TargetOutside(3), "target of relocation 3 lies outside"),
+        (
+            &ElfRefusal::RelocationOutside { section: 1, index: 3, found: 0x50, limit: 0x40 },
+            "relocation 3 of section 1 lies at offset 0x50, but should lie at 0x40 at most",
+        ),
+        (
+            &ElfRefusal::RelocationType { section: 1, index: 3, found: 0x100 },
+            "relocation 3 of section 1 has the type 0x100, but should have 0x8 (R_X86_64_RELATIVE)",
+        ),
+        (
+            &ElfRefusal::TargetOutside { section: 1, index: 3, found: 0x50, limit: 0x40 },
+            "relocation 3 of section 1 changes offset 0x50, but should change 0x40 at most",
+        ),
+        (
+            &ElfRefusal::AddendOutside { section: 1, index: 3, found: 0x50, limit: 0x40 },
+            "relocation 3 of section 1 refers to offset 0x50, but should refer to 0x40 at most",
+        ),
+        (
+            &ElfRefusal::TargetInUse { section: 1, index: 3, found: 0x50, begin: 0x40, end: 0x80 },
+            "relocation 3 of section 1 changes offset 0x50, but should leave 0x40 to 0x80 as it is",
+        ),
+        (&ElfRefusal::TooManyRelocations { limit: 4096 }, "should have 4096 at most"),
     ]);
 }
 

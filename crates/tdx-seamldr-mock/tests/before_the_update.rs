@@ -21,12 +21,15 @@ use tdx_seamldr_core::preflight::{
     preflight, Facts, FieldMismatch, Finding, HandoffRange, Policy, Refusal, Unknown,
 };
 use tdx_seamldr_core::space::{Layout, Shortage};
+use tdx_seamldr_core::update::{Options, TdFate};
 use tdx_seamldr_core::{
     BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr,
 };
 use tdx_seamldr_core::{Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::TdPhase;
-use tdx_seamldr_mock::{released_images, sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::{
+    released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER,
+};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -191,20 +194,34 @@ fn what_does_not_fit_is_found() {
 
 #[test]
 fn an_image_that_cannot_be_relocated_is_found() {
-    let platform = boot(SimPlatform::builder().lps(1));
-    let rows: [(usize, u8, ElfRefusal); 6] = [
+    let (section, index) = (1, 0);
+    let rows: [(usize, u8, ElfRefusal); 8] = [
         (4, 1, ElfRefusal::Ident),
-        (0x28 + 2, 1, ElfRefusal::SectionOutside(0)),
+        (0x28 + 2, 1, ElfRefusal::SectionOutside { section: 0, found: 0x10040, limit: 0x8000 - 64 }),
         (0x40 + 64 + 56, 0, ElfRefusal::EntrySize(1)),
-        (0x40 + 64 + 16 + 2, 1, ElfRefusal::RelocationOutside(0)),
-        (0x100 + 8, 1, ElfRefusal::RelocationType(0)),
-        (0x118 + 2, 1, ElfRefusal::TargetOutside(1)),
+        (
+            0x40 + 64 + 16 + 2,
+            1,
+            ElfRefusal::RelocationOutside { section, index, found: 0x10100, limit: 0x8000 - 24 },
+        ),
+        (0x100 + 8, 1, ElfRefusal::RelocationType { section, index, found: 1 }),
+        (0x118 + 2, 1, ElfRefusal::TargetOutside { section, index: 1, found: 0x12800, limit: 0x8000 - 8 }),
+        (0x118 + 18, 1, ElfRefusal::AddendOutside { section, index: 1, found: 0x10123, limit: 0x8000 - 1 }),
+        // The first one changes r_info of the second.
+        (0x100 + 1, 1, ElfRefusal::TargetInUse { section, index, found: 0x120, begin: 0x100, end: 0x130 }),
     ];
     for (offset, value, expected) in rows {
+        let platform = boot(SimPlatform::builder().lps(1));
         let mut module = newer().module();
+        // Of the place that the first one changes, 0x220.
+        module[0x100] = 0x20;
         module[offset] = value;
         let file = newer().file(&newer().sigstruct(&module), &module);
         assert_eq!(refusals(&platform, &file), [Refusal::Elf(expected)], "{offset:#x}");
+        // P-SEAMLDR finds it when the old module is gone.
+        let update =
+            with_update(&platform, &file, Options::default(), |update| run_stepped(&platform, update, 1));
+        assert_eq!(update.tds, TdFate::Lost, "{offset:#x}");
     }
 }
 

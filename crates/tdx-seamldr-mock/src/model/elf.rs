@@ -14,7 +14,7 @@ pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
         if section.sh_type.get() == SHT_RELA {
             relocate_section(image, base, &section)?;
         }
-        at = at.checked_add(header.e_shentsize.get().into())?;
+        at = at.saturating_add(header.e_shentsize.get().into());
     }
     Some(())
 }
@@ -50,7 +50,53 @@ fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Opt
         let start = usize::try_from(rela.r_offset.get()).ok()?;
         let word = image.get_mut(start..start.checked_add(8)?)?;
         word.copy_from_slice(&base.wrapping_add(rela.r_addend.get()).to_le_bytes());
-        at = at.checked_add(section.sh_entsize.get())?;
+        at = at.saturating_add(section.sh_entsize.get());
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_seamldr_core::elf::check;
+    use zerocopy::little_endian::{U16, U32, U64};
+    use zerocopy::{FromZeros, IntoBytes};
+
+    /// An image with one section of relocations, at offset 256; the first of them is at that offset.
+    fn image(size: u64, entry_size: u64, offset: u64) -> Vec<u8> {
+        let mut header = ElfHeader::new_zeroed();
+        header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
+        (header.e_shoff, header.e_shnum) = (U64::new(64), U16::new(1));
+        let mut section = SectionHeader::new_zeroed();
+        section.sh_type = U32::new(SHT_RELA);
+        section.sh_addr = U64::new(256);
+        (section.sh_size, section.sh_entsize) = (U64::new(size), U64::new(entry_size));
+        let word = |at: u64| Rela {
+            r_offset: U64::new(at),
+            r_info: U64::new(R_X86_64_RELATIVE),
+            r_addend: U64::new(0),
+        };
+        let mut image = [header.as_bytes(), section.as_bytes(), &[0; 128]].concat();
+        image.extend_from_slice(word(offset).as_bytes());
+        image.extend_from_slice(word(400).as_bytes());
+        image.resize(512, 0);
+        image
+    }
+
+    #[test]
+    fn relocating_says_of_tables_what_the_check_before_it_says() {
+        let rows = [
+            (48, 24, 408, true),
+            // One relocation, after which none follows.
+            (u64::MAX, u64::MAX, 408, true),
+            (u64::MAX, u64::MAX / 2, 408, false),
+            // The first changes r_info of the second.
+            (48, 24, 288, false),
+        ];
+        for (size, entry_size, offset, good) in rows {
+            let mut image = image(size, entry_size, offset);
+            assert_eq!(check(&image).is_ok(), good, "{size} {entry_size} {offset}");
+            assert_eq!(relocate(&mut image, 1 << 40).is_some(), good, "{size} {entry_size} {offset}");
+        }
+    }
 }
