@@ -171,8 +171,13 @@ pub enum Refusal {
     SigstructPages(u32),
     /// A field of the SIGSTRUCT is wrong.
     SigstructField(FieldMismatch),
-    /// A reserved byte of the SIGSTRUCT, at this offset, is not zero.
-    SigstructReserved(u32),
+    /// A reserved byte of the SIGSTRUCT is not zero.
+    SigstructReserved {
+        /// Its offset.
+        offset: u32,
+        /// Its value.
+        found: u8,
+    },
     /// The list of CPUs announces more entries than it has room for.
     CpuListLength(u32),
     /// The new module's lowest handoff version is above its highest.
@@ -463,8 +468,8 @@ impl<'r> Preflight<'r> {
             (1000, reserved3),
         ];
         for (start, bytes) in reserved {
-            if let Some((offset, _)) = (start..).zip(bytes).find(|(_, byte)| **byte != 0) {
-                self.refuse(Refusal::SigstructReserved(offset));
+            if let Some((offset, &found)) = (start..).zip(bytes).find(|(_, byte)| **byte != 0) {
+                self.refuse(Refusal::SigstructReserved { offset, found });
             }
         }
 
@@ -634,7 +639,7 @@ impl Refusal {
         match self {
             Self::SigstructPages(_) => "sigstruct-pages",
             Self::SigstructField(_) => "sigstruct-field",
-            Self::SigstructReserved(_) => "sigstruct-reserved-not-zero",
+            Self::SigstructReserved { .. } => "sigstruct-reserved-not-zero",
             Self::CpuListLength(_) => "cpu-list-length",
             Self::HandoffVersionsReversed { .. } => "handoff-versions-reversed",
             Self::GdtOffsetMisaligned(_) => "gdt-offset-misaligned",
@@ -674,9 +679,10 @@ impl fmt::Display for Refusal {
             Self::SigstructField(FieldMismatch { name, found, wanted }) => {
                 write!(f, "the SIGSTRUCT's {name} is {found:#x}, but should be {wanted:#x}")
             }
-            Self::SigstructReserved(offset) => {
-                write!(f, "the reserved byte at offset {offset} of the SIGSTRUCT is not 0")
-            }
+            Self::SigstructReserved { offset, found } => write!(
+                f,
+                "the reserved byte at offset {offset} of the SIGSTRUCT is {found:#04x}, but should be 0"
+            ),
             Self::CpuListLength(found) => {
                 write!(f, "the SIGSTRUCT's list of CPUs announces {found} entries, but has room for 255")
             }

@@ -25,9 +25,18 @@ fn say(rows: &[(&dyn Display, &str)]) {
 #[test]
 fn images_say_what_is_wrong_with_them() {
     use ImageError as E;
-    let rows: [(E, &str, &str); 10] = [
+    let rows: [(E, &str, &str); 11] = [
         (E::TooShort { found: 7, wanted: 4096 }, "image-too-short", "has 7 bytes, but needs at least 4096"),
-        (E::Version { found: 0x300 }, "image-version", "0x0300, but should be 0x0100"),
+        (
+            E::Version { found: 0x300, wanted: None },
+            "image-version",
+            "0x0300, but should be 0x0100 (tdx_blob) or 0x0200 (tdx_image)",
+        ),
+        (
+            E::Version { found: 0x200, wanted: Some(ImageFormat::BlobV1) },
+            "image-version",
+            "0x0200, but should be 0x0100 (tdx_blob)",
+        ),
         (
             E::Signature { found: *b"tdx-blob" },
             "image-signature-string",
@@ -97,7 +106,11 @@ fn refusals_say_what_was_found_and_wanted() {
     let rows: [(R, &str, &str); 30] = [
         (R::SigstructPages(2), "sigstruct-pages", "has 2 pages, but P-SEAMLDR takes 1"),
         (R::SigstructField(field), "sigstruct-field", "size is 0x1, but should be 0x200"),
-        (R::SigstructReserved(978), "sigstruct-reserved-not-zero", "offset 978"),
+        (
+            R::SigstructReserved { offset: 978, found: 7 },
+            "sigstruct-reserved-not-zero",
+            "the reserved byte at offset 978 of the SIGSTRUCT is 0x07, but should be 0",
+        ),
         (R::CpuListLength(256), "cpu-list-length", "announces 256 entries, but has room for 255"),
         (
             R::HandoffVersionsReversed { min_update_hv: 4, module_hv: 3 },

@@ -239,8 +239,10 @@ fn each_field_of_the_sigstruct_has_one_right_value() {
 
 #[test]
 fn reserved_bytes_are_zero_but_for_those_that_new_loaders_know() {
-    let reserved = |offset| refused(Refusal::SigstructReserved(offset));
+    let reserved = |offset| refused(Refusal::SigstructReserved { offset, found: 1 });
     assert_eq!(after(|world| world.sigstruct.reserved0[87] = 1), reserved(127));
+    let seven = refused(Refusal::SigstructReserved { offset: 126, found: 7 });
+    assert_eq!(after(|world| (world.sigstruct.reserved0[86], world.sigstruct.reserved0[87]) = (7, 1)), seven);
     assert_eq!(after(|world| world.sigstruct.reserved1[0] = 1), reserved(978));
     assert_eq!(after(|world| world.sigstruct.reserved2 = 1), reserved(989));
     let by_loader = |major| {

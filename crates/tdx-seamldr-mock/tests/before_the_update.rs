@@ -79,10 +79,10 @@ fn each_reason_names_what_was_found_and_what_was_wanted() {
         (&[field("header_type", 7, 6)], |s| s.header_type = U32::new(7)),
         (&[field("attributes", 1 << 40, 0)], |s| s.attributes = U64::new(1 << 40)),
         (&[field("module_type", 2, 0)], |s| s.module_type = U32::new(2)),
-        (&[Refusal::SigstructReserved(127)], |s| s.reserved0[87] = 1),
-        (&[Refusal::SigstructReserved(980)], |s| s.reserved1[2] = 1),
-        (&[Refusal::SigstructReserved(989)], |s| s.reserved2 = 1),
-        (&[Refusal::SigstructReserved(1000)], |s| s.reserved3[0] = 1),
+        (&[Refusal::SigstructReserved { offset: 127, found: 1 }], |s| s.reserved0[87] = 1),
+        (&[Refusal::SigstructReserved { offset: 980, found: 1 }], |s| s.reserved1[2] = 1),
+        (&[Refusal::SigstructReserved { offset: 989, found: 1 }], |s| s.reserved2 = 1),
+        (&[Refusal::SigstructReserved { offset: 1000, found: 1 }], |s| s.reserved3[0] = 1),
         (&[Refusal::CpuListLength(256)], |s| s.cpuid_table_size = U32::new(256)),
         (
             &[

@@ -136,7 +136,7 @@ fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
         (S::EBADSIG, _) => matches!(
             refusal,
             R::SigstructField(_)
-                | R::SigstructReserved(_)
+                | R::SigstructReserved { .. }
                 | R::CpuListLength(_)
                 | R::HandoffVersionsReversed { .. }
                 | R::GdtOffsetMisaligned(_)

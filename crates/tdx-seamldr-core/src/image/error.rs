@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::ImageFormat;
+
 /// The bound that a number missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -31,10 +33,12 @@ pub enum ImageError {
         /// Bytes there should be at least.
         wanted: usize,
     },
-    /// The version is neither 0x0100 nor 0x0200.
+    /// The version is that of no format, or of another one than was asked for.
     Version {
         /// The version in the header.
         found: u16,
+        /// The format that it should be of; `None` if either will do.
+        wanted: Option<ImageFormat>,
     },
     /// The header does not say `TDX-BLOB`.
     Signature {
@@ -121,8 +125,12 @@ impl fmt::Display for ImageError {
             Self::TooShort { found, wanted } => {
                 write!(f, "the file has {found} bytes, but needs at least {wanted}")
             }
-            Self::Version { found } => {
-                write!(f, "the header's version is {found:#06x}, but should be 0x0100 (tdx_blob) or 0x0200 (tdx_image)")
+            Self::Version { found, wanted } => {
+                write!(f, "the header's version is {found:#06x}, but should be ")?;
+                match wanted {
+                    None => f.write_str("0x0100 (tdx_blob) or 0x0200 (tdx_image)"),
+                    Some(format) => write!(f, "{:#06x} ({format})", format.version()),
+                }
             }
             Self::Signature { found } => {
                 write!(

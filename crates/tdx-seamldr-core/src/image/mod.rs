@@ -144,7 +144,7 @@ impl<'a> TdxImage<'a> {
     pub fn parse_without_checksum(bytes: &'a [u8]) -> Result<Self, ImageError> {
         let (header, payload) = Self::split_header(bytes)?;
         let found = header.version.get();
-        let format = ImageFormat::from_version(found).ok_or(ImageError::Version { found })?;
+        let format = ImageFormat::from_version(found).ok_or(ImageError::Version { found, wanted: None })?;
         Self::parse_payload(format, bytes, header, payload)
     }
 
@@ -159,7 +159,7 @@ impl<'a> TdxImage<'a> {
         let (header, payload) = Self::split_header(bytes)?;
         let found = header.version.get();
         if found != format.version() {
-            return Err(ImageError::Version { found });
+            return Err(ImageError::Version { found, wanted: Some(format) });
         }
         Self::parse_payload(format, bytes, header, payload)
     }

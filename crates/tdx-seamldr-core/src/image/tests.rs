@@ -45,7 +45,7 @@ fn each_rule_of_v1_has_its_own_error() {
     use ImageError as E;
     let v1 = |change: fn(&mut Vec<u8>)| parse_changed(ImageFormat::BlobV1, change).unwrap_err();
     assert_eq!(v1(|b| b.truncate(4095)), E::TooShort { found: 4095, wanted: 4096 });
-    assert_eq!(v1(|b| b[1] = 3), E::Version { found: 0x300 });
+    assert_eq!(v1(|b| b[1] = 3), E::Version { found: 0x300, wanted: None });
     assert_eq!(v1(|b| b[8] = b't'), E::Signature { found: *b"tDX-BLOB" });
     assert_eq!(v1(|b| b[20] = 1), E::ReservedNotZero { offset: 20, found: 1 });
     assert_eq!(v1(|b| b[4095] = 7), E::ReservedNotZero { offset: 4095, found: 7 });
@@ -189,7 +189,7 @@ fn one_format_alone_can_be_asked_for() {
         let image = TdxImage::parse_only(format, &bytes).unwrap();
         assert_eq!((image.format(), image.as_bytes()), (format, &bytes[..]));
         let error = TdxImage::parse_only(other, &bytes).unwrap_err();
-        assert_eq!(error, ImageError::Version { found: format.version() });
+        assert_eq!(error, ImageError::Version { found: format.version(), wanted: Some(other) });
         assert_eq!(
             TdxImage::parse_only(format, &bytes[..9]).unwrap_err(),
             ImageError::TooShort { found: 9, wanted: 4096 }
