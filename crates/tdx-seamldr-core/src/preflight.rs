@@ -53,8 +53,28 @@ pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     }
 }
 
-/// Pages of handoff data of version 0 that a module with a later version takes (facts 7.6).
-const MAX_PAGES_OF_HV0: u32 = 25;
+/// Pages of handoff data of version 0 that a module with a later version takes, however many it has itself (facts 7.6).
+const PAGES_OF_HV0: u32 = 25;
+
+/// Whether the handoff data that the running module leaves in a version fits into the new module's pages. Where the version is not
+/// known, it may be any that the new module takes.
+fn check_handoff_pages(new: &SeamSigstruct, facts: &Facts<'_>, version: Option<u16>) -> Result<(), Finding> {
+    let module_hv = new.module_hv.get();
+    let room = |version| match version {
+        0 if module_hv != 0 => PAGES_OF_HV0,
+        _ => u32::from(new.num_handoff_pages.get()).saturating_add(1),
+    };
+    let [one, other] = [version.unwrap_or(new.min_update_hv.get()), version.unwrap_or(module_hv)].map(room);
+    let (least, most) = (one.min(other), one.max(other));
+    let wanted = facts.handoff_data.map(|data| data.saturating_add(HANDOFF_HEADER).div_ceil(4096));
+    match wanted.or(facts.handoff_pages) {
+        Some(pages) if pages <= least => Ok(()),
+        Some(wanted) if wanted > most && facts.handoff_data.is_some() => {
+            Err(Finding::Refusal(Refusal::HandoffPages { found: most, wanted }))
+        }
+        _ => Err(Finding::Unknown(Unknown::HandoffData)),
+    }
+}
 
 /// What is known about the platform and the module that runs on it.
 #[derive(Clone, Copy)]
@@ -75,9 +95,12 @@ pub struct Facts<'a> {
     pub addressable_lps_per_socket: Option<u32>,
     /// Where the SEAM range begins: IA32_SEAMRR_PHYS_BASE (MSR 0x1400), bits 51:25.
     pub seamrr_base: Option<u64>,
-    /// Bytes of handoff data that the running module is going to leave, in the version that both modules have; see
-    /// [`handoff_data_size`].
+    /// Bytes of handoff data that the running module is going to leave, without the header of 8 bytes, in the version that both
+    /// modules have; see [`handoff_data_size`].
     pub handoff_data: Option<u32>,
+    /// Pages that the running module has for its handoff data: it leaves no more than fits into them, with the header. Where the size
+    /// itself is not known, this may be enough to know.
+    pub handoff_pages: Option<u32>,
     /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE, and migrations with an interrupted step, as far as the embedder knows. Not
     /// needed of modules that refuse to shut down because of them.
     pub sensitive_operations: Option<u32>,
@@ -87,7 +110,7 @@ pub struct Facts<'a> {
 
 debug_fields! {
     Facts<'a>, info, sysinfo, num_lps, features0, handoff, debug_unlocked, addressable_lps_per_socket,
-    seamrr_base, handoff_data, sensitive_operations, signer
+    seamrr_base, handoff_data, handoff_pages, sensitive_operations, signer
 }
 
 impl<'a> Facts<'a> {
@@ -109,6 +132,7 @@ impl<'a> Facts<'a> {
             addressable_lps_per_socket: None,
             seamrr_base: None,
             handoff_data: None,
+            handoff_pages: None,
             sensitive_operations: None,
             signer,
         }
@@ -141,10 +165,17 @@ impl<'a> Facts<'a> {
             })
         };
         let (info, sysinfo) = (seamldr.info(host, info)?, seamldr.seam_info(host, sysinfo)?);
+        let (features0, handoff) = (module.features0().ok(), handoff().ok());
+        // In later versions the same module may leave another size.
+        let is_size_known = handoff.is_none_or(|running| running.module_hv <= 1);
+        let version = if is_size_known { module.version().ok() } else { None };
+        let pages = module.read_u16(FieldId::NUM_HANDOFF_PAGES);
         Ok(Self {
-            features0: module.features0().ok(),
-            handoff: handoff().ok(),
-            handoff_data: module.version().ok().and_then(handoff_data_size),
+            features0,
+            handoff,
+            handoff_data: version.and_then(handoff_data_size),
+            // The first page is not counted.
+            handoff_pages: pages.ok().map(|others| u32::from(others).saturating_add(1)),
             ..Self::new(info, sysinfo, host.num_lps(), signer)
         })
     }
@@ -278,9 +309,9 @@ pub enum Refusal {
     PageTables,
     /// The image cannot be relocated.
     Elf(ElfRefusal),
-    /// The handoff data does not fit into the pages that the image has for it.
+    /// The new module does not take so many pages of handoff data.
     HandoffPages {
-        /// The image's pages.
+        /// The pages that it takes.
         found: u32,
         /// The pages that the data takes.
         wanted: u32,
@@ -306,7 +337,7 @@ pub enum Unknown {
     Features,
     /// Which handoff versions the running module writes.
     HandoffVersions,
-    /// How many bytes of handoff data the running module is going to leave.
+    /// Whether the handoff data that the running module is going to leave fits into the new module's pages.
     HandoffData,
     /// Whether P-SEAMLDR has room for the module.
     Memory,
@@ -427,6 +458,13 @@ impl<'r> Preflight<'r> {
     fn refuse_if(&mut self, refused: bool, refusal: Refusal) {
         if refused {
             self.refuse(refusal);
+        }
+    }
+
+    fn find(&mut self, finding: Finding) {
+        match finding {
+            Finding::Refusal(refusal) => self.refuse(refusal),
+            Finding::Unknown(unknown) => self.unknown(unknown),
         }
     }
 
@@ -579,16 +617,9 @@ impl<'r> Preflight<'r> {
             Some(running) => self
                 .refuse_if(common.is_none(), Refusal::HandoffVersion { running, min_update_hv, module_hv }),
         }
-        let Some(data) = facts.handoff_data else {
-            return self.unknown(Unknown::HandoffData);
-        };
-        let wanted = data.saturating_add(HANDOFF_HEADER).div_ceil(4096);
-        let mut found = u32::from(sigstruct.num_handoff_pages.get()).saturating_add(1);
-        // Of the older version a module takes what its predecessors left, however few pages it needs itself.
-        if common == Some(0) && module_hv != 0 {
-            found = found.max(MAX_PAGES_OF_HV0);
+        if let Err(finding) = check_handoff_pages(sigstruct, facts, common) {
+            self.find(finding);
         }
-        self.refuse_if(found < wanted, Refusal::HandoffPages { found, wanted });
     }
 
     /// Steps 29 and 32.
@@ -761,7 +792,7 @@ impl fmt::Display for Refusal {
             }
             Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
             Self::HandoffPages { found, wanted } => {
-                write!(f, "the image has {found} pages for handoff data, but the running module leaves {wanted}")
+                write!(f, "the image has room for {found} pages of handoff data, but the running module leaves {wanted}")
             }
             Self::SensitiveOperations(count) => write!(
                 f,

@@ -284,11 +284,27 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
         regs.rax = 0;
         regs.r8 = match FieldId(regs.rdx) {
             FieldId::TDX_FEATURES0 => 2,
-            FieldId::MODULE_HV => 3,
+            FieldId::MODULE_HV => 1,
             FieldId::MIN_UPDATE_HV | FieldId::NO_DOWNGRADE | FieldId::MAJOR_VERSION => 1,
             FieldId::MINOR_VERSION => 5,
+            FieldId::NUM_HANDOFF_PAGES => 13,
             _ => 0,
         };
+        Ok(())
+    };
+    // A module of the same version, but with a handoff version of which nothing is known.
+    const LATER: Answer = |regs| {
+        FIELD(regs)?;
+        if FieldId(regs.rdx) == FieldId::MODULE_HV {
+            regs.r8 = 2;
+        }
+        Ok(())
+    };
+    const NO_HANDOFF_FIELD: Answer = |regs| {
+        FIELD(regs)?;
+        if FieldId(regs.rdx) == FieldId::MODULE_HV || FieldId(regs.rdx) == FieldId::NUM_HANDOFF_PAGES {
+            regs.rax = TdxStatus::METADATA_FIELD_ID_INCORRECT.0;
+        }
         Ok(())
     };
     const ZERO: Answer = |regs| {
@@ -306,22 +322,31 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
         let facts = Facts::gather(&seamldr(&script), &TestHost, &mut info, &mut sysinfo, &signer);
         let facts = facts.map(|facts| {
             assert_eq!((facts.num_lps, facts.signer, facts.debug_unlocked), (1, &signer, None));
-            (facts.features0, facts.handoff, facts.handoff_data)
+            (facts.features0, facts.handoff, facts.handoff_data, facts.handoff_pages)
         });
         script.calls();
         facts
     };
-    let known = HandoffRange { module_hv: 3, min_update_hv: 1, no_downgrade: true };
+    let features = Some(TdxFeatures0::TD_PRESERVING);
+    let known = |module_hv| Some(HandoffRange { module_hv, min_update_hv: 1, no_downgrade: true });
     assert_eq!(
-        gather(&[OK, OK, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD]),
-        Ok((Some(TdxFeatures0::TD_PRESERVING), Some(known), Some(53_391)))
+        gather(&[OK, OK, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD, FIELD]),
+        Ok((features, known(1), Some(53_391), Some(14)))
+    );
+    assert_eq!(
+        gather(&[OK, OK, LATER, LATER, LATER, LATER, LATER]),
+        Ok((features, known(2), None, Some(14)))
+    );
+    assert_eq!(
+        gather(&[OK, OK, FIELD, NO_HANDOFF_FIELD, FIELD, FIELD, FIELD, NO_HANDOFF_FIELD]),
+        Ok((features, None, Some(53_391), None))
     );
     let zero = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
     assert_eq!(
-        gather(&[OK, OK, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO]),
-        Ok((Some(TdxFeatures0::empty()), Some(zero), None))
+        gather(&[OK, OK, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO]),
+        Ok((Some(TdxFeatures0::empty()), Some(zero), None, Some(1)))
     );
-    assert_eq!(gather(&[OK, OK, NO_FIELD, NO_FIELD, NO_FIELD]), Ok((None, None, None)));
+    assert_eq!(gather(&[OK, OK, NO_FIELD, NO_FIELD, NO_FIELD, NO_FIELD]), Ok((None, None, None, None)));
     let refused = gather(&[|regs| {
         regs.rax = SeamldrStatus::EBADPARAM.0;
         Ok(())

@@ -183,7 +183,7 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::HandoffPages { found: 1, wanted: 2 },
             "handoff-pages",
-            "has 1 pages for handoff data, but the running module leaves 2",
+            "the image has room for 1 pages of handoff data, but the running module leaves 2",
         ),
         (R::SensitiveOperations(2), "sensitive-operations", "2 TDs are in build"),
     ];

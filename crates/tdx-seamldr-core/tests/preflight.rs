@@ -68,6 +68,7 @@ struct World {
     addressable_lps_per_socket: Option<u32>,
     seamrr_base: Option<u64>,
     handoff_data: Option<u32>,
+    handoff_pages: Option<u32>,
     sensitive_operations: Option<u32>,
     policy: Policy,
     crypto: Sums,
@@ -124,6 +125,7 @@ impl World {
             addressable_lps_per_socket: Some(3),
             seamrr_base: Some(BASE),
             handoff_data: Some(8184),
+            handoff_pages: Some(3),
             sensitive_operations: None,
             policy: Policy::default(),
             crypto: WORKS,
@@ -155,6 +157,7 @@ impl World {
             addressable_lps_per_socket: self.addressable_lps_per_socket,
             seamrr_base: self.seamrr_base,
             handoff_data: self.handoff_data,
+            handoff_pages: self.handoff_pages,
             sensitive_operations: self.sensitive_operations,
             ..Facts::new(&self.info, &self.sysinfo, self.num_lps, &self.signer)
         };
@@ -373,9 +376,42 @@ fn handoff_versions_and_pages_have_to_suit() {
     let version = Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 };
     assert_eq!(after(|world| world.handoff = Some(running)), refused(version));
     assert_eq!(after(|world| world.handoff = None), unknown(Unknown::HandoffVersions));
-    assert_eq!(after(|world| world.handoff_data = None), unknown(Unknown::HandoffData));
     let pages = Refusal::HandoffPages { found: 2, wanted: 3 };
     assert_eq!(after(|world| world.handoff_data = Some(8185)), refused(pages));
+}
+
+#[test]
+fn where_the_size_of_handoff_data_is_not_known_the_running_modules_pages_may_be_enough_to_know() {
+    let with = |handoff_data, handoff_pages| {
+        after(|world| (world.handoff_data, world.handoff_pages) = (handoff_data, handoff_pages))
+    };
+    assert_eq!(with(None, Some(2)), []);
+    assert_eq!(with(None, Some(3)), unknown(Unknown::HandoffData));
+    assert_eq!(with(None, None), unknown(Unknown::HandoffData));
+    assert_eq!(with(Some(8184), Some(3)), [], "the size decides where it is known");
+    let pages = Refusal::HandoffPages { found: 2, wanted: 3 };
+    assert_eq!(with(Some(8185), Some(2)), refused(pages));
+}
+
+#[test]
+fn where_the_handoff_version_is_not_known_either_it_may_be_any_that_the_image_takes() {
+    let with = |min_update_hv, handoff_data, handoff_pages| {
+        let findings = after(|world| {
+            world.sigstruct.min_update_hv = U16::new(min_update_hv);
+            (world.handoff, world.handoff_data, world.handoff_pages) = (None, handoff_data, handoff_pages);
+        });
+        assert_eq!(findings[0], Finding::Unknown(Unknown::HandoffVersions));
+        findings[1..].to_vec()
+    };
+    let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
+    assert_eq!(with(1, Some(2 * 4096 - 8), None), []);
+    assert_eq!(with(1, Some(2 * 4096 - 7), None), pages(2, 3));
+    // Of version 0 it takes 25.
+    assert_eq!(with(0, Some(2 * 4096 - 8), None), []);
+    assert_eq!(with(0, Some(2 * 4096 - 7), None), unknown(Unknown::HandoffData));
+    assert_eq!(with(0, Some(25 * 4096 - 7), None), pages(25, 26));
+    assert_eq!(with(0, None, Some(2)), []);
+    assert_eq!(with(0, None, Some(3)), unknown(Unknown::HandoffData));
 }
 
 #[test]
@@ -394,6 +430,16 @@ fn a_module_takes_25_pages_of_the_oldest_handoff_version_when_it_has_a_later_one
     assert_eq!(with(25 * 4096 - 7, 0, 1), pages(25, 26));
     assert_eq!(with(25 * 4096 - 8, 0, 0), pages(14, 25), "it has no later one");
     assert_eq!(with(25 * 4096 - 8, 1, 1), pages(14, 25), "the later one is handed over");
+    let own_pages = |module_hv| {
+        after(|world| {
+            world.handoff = Some(HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false });
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            world.sigstruct.num_handoff_pages = U16::new(25);
+            world.handoff_data = Some(25 * 4096 - 7);
+        })
+    };
+    assert_eq!(own_pages(0), []);
+    assert_eq!(own_pages(1), pages(25, 26), "its own pages do not count then");
 }
 
 #[test]
@@ -468,12 +514,12 @@ fn questions_without_an_answer_are_a_question_of_policy() {
     for allow_unknowns in [false, true] {
         let findings = after(|world| {
             world.policy.allow_unknowns = allow_unknowns;
-            world.handoff_data = None;
+            (world.handoff_data, world.handoff_pages) = (None, None);
         });
         assert_eq!(findings, unknown(Unknown::HandoffData));
         let findings = after(|world| {
             world.policy.allow_unknowns = allow_unknowns;
-            world.handoff_data = None;
+            (world.handoff_data, world.handoff_pages) = (None, None);
             world.num_lps = 1;
         });
         assert_eq!(findings.len(), 2);

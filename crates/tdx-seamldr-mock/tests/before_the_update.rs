@@ -25,8 +25,8 @@ use tdx_seamldr_core::update::{Options, TdFate};
 use tdx_seamldr_core::{
     BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr,
 };
-use tdx_seamldr_core::{Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER};
-use tdx_seamldr_mock::model::TdPhase;
+use tdx_seamldr_core::{Sha384Digest, TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
+use tdx_seamldr_mock::model::{ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{
     released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER,
 };
@@ -241,6 +241,22 @@ fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
     let same = TestImage::default().build();
     assert_eq!(refusals(&platform, &same), [Refusal::SameModule]);
     assert_eq!(findings(&platform, &same, Policy { allow_same_module: true, ..Policy::default() }), []);
+}
+
+/// A module of a version whose handoff data nobody has measured.
+fn unmeasured(svn_minor: u8, num_handoff_pages: u16) -> TestImage {
+    let version = TdxVersion { major: 2, minor: 0, update: 14 };
+    let counting = counting(svn_minor);
+    let build = counting.module_build.map(|build| ModuleBuild { version, ..build });
+    TestImage { module_build: build, num_handoff_pages, ..counting }
+}
+
+#[test]
+fn a_module_that_nobody_has_measured_is_updated_if_all_its_pages_fit() {
+    let platform = boot_from(SimPlatform::builder().lps(1), &unmeasured(5, 13));
+    assert_eq!(findings(&platform, &unmeasured(6, 13).build(), Policy::default()), []);
+    let unknown = Finding::Unknown(Unknown::HandoffData);
+    assert_eq!(findings(&platform, &unmeasured(6, 12).build(), Policy::default()), [unknown]);
 }
 
 #[test]
