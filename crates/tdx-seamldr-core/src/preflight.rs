@@ -405,20 +405,27 @@ pub fn preflight<C: Crypto + ?Sized>(
     preflight.verdict
 }
 
-/// The part of [`preflight`] that asks nothing of the running module: for an image to fall back on, and for one to
+/// The part of [`preflight`] that needs no running module: for an image to fall back on, and for one to
 /// [resume](crate::update::Update::resume) an update with, when no module runs.
+///
+/// `handoff_version` is the version in which the handoff data is written, or is going to be: for an image to fall back on what the
+/// update's [options](crate::update::Options::handoff_version) say. It is `None` where that is not known, as when an update is resumed
+/// and no module can be asked. The image has to take this version, and to have room for as much handoff data as the facts tell of. What
+/// they leave open about that is no finding here: there may be nobody to ask.
 ///
 /// An image with the right signature and another's module would end the TDs that stand still: P-SEAMLDR looks at the module's hash
 /// after it has let the old one go.
 pub fn preflight_image<C: Crypto + ?Sized>(
     image: &TdxImage<'_>,
     facts: &Facts<'_>,
+    handoff_version: Option<u16>,
     crypto: &C,
     policy: Policy,
     report: &mut dyn FnMut(Finding),
 ) -> Verdict {
     let mut preflight = Preflight::new(policy, report);
     preflight.image(image, facts, crypto);
+    preflight.handoff_in(image.sigstruct(), facts, handoff_version);
     preflight.verdict
 }
 
@@ -610,16 +617,35 @@ impl<'r> Preflight<'r> {
 
     /// Step 31, as far as it is known before there is handoff data.
     fn handoff(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>) {
-        let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
-        let common = facts.handoff.and_then(|running| running.negotiate(sigstruct));
         match facts.handoff {
             None => self.unknown(Unknown::HandoffVersions),
-            Some(running) => self
-                .refuse_if(common.is_none(), Refusal::HandoffVersion { running, min_update_hv, module_hv }),
+            Some(running) => self.handoff_version(sigstruct, running),
         }
+        let common = facts.handoff.and_then(|running| running.negotiate(sigstruct));
         if let Err(finding) = check_handoff_pages(sigstruct, facts, common) {
             self.find(finding);
         }
+    }
+
+    /// The same of handoff data in this version, without what is not known.
+    fn handoff_in(&mut self, sigstruct: &SeamSigstruct, facts: &Facts<'_>, version: Option<u16>) {
+        if let Some(written) = version {
+            let only = HandoffRange { module_hv: written, min_update_hv: written, no_downgrade: false };
+            self.handoff_version(sigstruct, only);
+        }
+        let version = version.or_else(|| facts.handoff.and_then(|running| running.negotiate(sigstruct)));
+        if let Err(Finding::Refusal(refusal)) = check_handoff_pages(sigstruct, facts, version) {
+            self.refuse(refusal);
+        }
+    }
+
+    /// Whether one version at least that is written is taken.
+    fn handoff_version(&mut self, sigstruct: &SeamSigstruct, running: HandoffRange) {
+        let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
+        self.refuse_if(
+            running.negotiate(sigstruct).is_none(),
+            Refusal::HandoffVersion { running, min_update_hv, module_hv },
+        );
     }
 
     /// Steps 29 and 32.

@@ -76,7 +76,7 @@ struct World {
     is_signed_again: bool,
 }
 
-type Preflight = fn(&TdxImage<'_>, &Facts<'_>, &Sums, Policy, report: &mut dyn FnMut(Finding)) -> Verdict;
+type Preflight<'p> = &'p dyn Fn(&TdxImage<'_>, &Facts<'_>, &Sums, Policy, &mut dyn FnMut(Finding)) -> Verdict;
 
 impl World {
     /// An image that suits the platform.
@@ -140,10 +140,10 @@ impl World {
     }
 
     fn check(&self) -> (Verdict, Vec<Finding>) {
-        self.check_by(preflight)
+        self.check_by(&preflight::<Sums>)
     }
 
-    fn check_by(&self, preflight: Preflight) -> (Verdict, Vec<Finding>) {
+    fn check_by(&self, preflight: Preflight<'_>) -> (Verdict, Vec<Finding>) {
         let sigstruct =
             [self.sigstruct.as_bytes(), &vec![0; 2048 + self.more_sigstruct * PAGE_SIZE]].concat();
         let parts = ImageParts { sigstruct: &sigstruct, module: &self.module };
@@ -485,7 +485,9 @@ fn an_image_for_a_module_that_stands_still_is_asked_nothing_of_a_running_one() {
         world.handoff_data = None;
         change(&mut world);
         world.sign();
-        let (verdict, findings) = world.check_by(preflight_image);
+        let (verdict, findings) = world.check_by(&|image, facts, crypto, policy, report| {
+            preflight_image(image, facts, None, crypto, policy, report)
+        });
         assert_eq!(verdict.passed(), findings.is_empty());
         findings
     };
@@ -495,6 +497,51 @@ fn an_image_for_a_module_that_stands_still_is_asked_nothing_of_a_running_one() {
     assert_eq!(alone(|world| world.num_lps = 7), refused(Refusal::LpsMissing { found: 7, wanted: 8 }));
     assert_eq!(alone(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
     assert_eq!(alone(|world| world.crypto.out_of_order = Some(SIGNED)), unknown(Unknown::Signature));
+}
+
+#[test]
+fn an_image_to_fall_back_on_takes_the_handoff_data_that_there_is_going_to_be() {
+    let alone = |version, change: &dyn Fn(&mut World)| {
+        let mut world = World::good();
+        change(&mut world);
+        world.sign();
+        let (verdict, findings) = world.check_by(&|image, facts, crypto, policy, report| {
+            preflight_image(image, facts, version, crypto, policy, report)
+        });
+        assert_eq!(verdict.passed(), findings.is_empty());
+        findings
+    };
+    let takes = |version| {
+        let running = HandoffRange { module_hv: version, min_update_hv: version, no_downgrade: false };
+        (alone(Some(version), &|_| ()), Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 })
+    };
+    for version in [0, 4] {
+        let (found, refusal) = takes(version);
+        assert_eq!(found, refused(refusal));
+    }
+    for version in [1, 2, 3] {
+        assert_eq!(takes(version).0, []);
+    }
+    assert_eq!(alone(None, &|world| world.sigstruct.min_update_hv = U16::new(3)), [], "whatever it is");
+
+    // As many bytes of data, from a module of versions 0 to 2 to one of 0 to 3 with 2 pages.
+    let with = |version, handoff_data, handoff_pages| {
+        alone(version, &|world| {
+            world.sigstruct.min_update_hv = U16::new(0);
+            (world.handoff_data, world.handoff_pages) = (handoff_data, handoff_pages);
+        })
+    };
+    let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
+    let (fits, too_long) = (Some(2 * 4096 - 8), Some(2 * 4096 - 7));
+    assert_eq!(with(Some(2), fits, None), []);
+    assert_eq!(with(Some(2), too_long, None), pages(2, 3));
+    assert_eq!(with(None, too_long, None), pages(2, 3), "2 is what both have");
+    assert_eq!(with(Some(0), too_long, None), [], "version 0 has room for 25");
+    assert_eq!(with(Some(0), Some(25 * 4096 - 7), None), pages(25, 26));
+    // What is not known is nothing against it.
+    assert_eq!(with(Some(2), None, Some(3)), []);
+    assert_eq!(with(Some(2), None, None), []);
+    assert_eq!(with(None, None, None), []);
 }
 
 #[test]

@@ -12,24 +12,26 @@ mod support;
 
 use support::*;
 use tdx_seamldr_core::abi::{
-    PSysInfo, Scenario, SeamSigstruct, SeamldrInfo, SeamldrParams, Svn, TdxFeatures0,
+    PSysInfo, PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, SeamldrParams, Svn,
+    TdxFeatures0,
 };
 use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
 use tdx_seamldr_core::elf::ElfRefusal;
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{
-    preflight, Facts, FieldMismatch, Finding, HandoffRange, Policy, Refusal, Unknown,
+    preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange, Policy, Refusal, Unknown,
 };
 use tdx_seamldr_core::space::{Layout, Shortage};
-use tdx_seamldr_core::update::{Options, TdFate};
+use tdx_seamldr_core::update::{Options, TdFate, Update};
 use tdx_seamldr_core::{
-    BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr,
+    BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr, SpinLock,
 };
 use tdx_seamldr_core::{Sha384Digest, TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
-use tdx_seamldr_mock::model::{ModuleBuild, TdPhase};
+use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{
     released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER,
 };
+use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -241,6 +243,61 @@ fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
     let same = TestImage::default().build();
     assert_eq!(refusals(&platform, &same), [Refusal::SameModule]);
     assert_eq!(findings(&platform, &same, Policy { allow_same_module: true, ..Policy::default() }), []);
+}
+
+/// As of the 2.0 modules: 25 pages of handoff data of version 0, and room for as many pages as are given here.
+fn with_connect(svn_minor: u8, pages: u16) -> TestImage {
+    let build = ModuleBuild {
+        version: TdxVersion { major: 2, minor: 0, update: 8 },
+        handoff_form: HandoffForm::Connect,
+        ..ModuleBuild::V1_5_01
+    };
+    TestImage { svn_minor, num_handoff_pages: pages - 1, module_build: Some(build), ..TestImage::default() }
+}
+
+#[test]
+fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
+    let platform = boot_from(SimPlatform::builder().lps(1), &with_connect(5, 25));
+    // What it takes itself is another module's data.
+    let small = TestImage { num_handoff_pages: 13, ..newer() };
+    let (lp, lock) = (platform.lp(0), SpinLock::new());
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+    let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &TEST_SIGNER).unwrap();
+    platform.complete(&mut facts);
+    let found = |file: &PageBuf, version| {
+        let image = TdxImage::parse(file.as_bytes()).unwrap();
+        let mut found = Vec::new();
+        preflight_image(&image, &facts, version, &RustCrypto, Policy::default(), &mut |finding| {
+            found.push(finding);
+        });
+        found
+    };
+    let files = [with_connect(5, 25).build(), small.build()];
+    assert_eq!(found(&files[0], Some(0)), []);
+    let pages = Finding::Refusal(Refusal::HandoffPages { found: 14, wanted: 25 });
+    assert_eq!(found(&files[1], Some(0)), [pages]);
+    assert_eq!(found(&files[1], None), [pages]);
+    let running = HandoffRange { module_hv: 1, min_update_hv: 1, no_downgrade: false };
+    let version = Refusal::HandoffVersion { running, min_update_hv: 0, module_hv: 0 };
+    assert_eq!(found(&files[0], Some(1)), [Finding::Refusal(version)]);
+
+    // The update's own image is refused, and what there is to fall back on decides what becomes of the TDs.
+    let unsigned = with_connect(6, 25);
+    let mut sigstruct = unsigned.sigstruct(&unsigned.module());
+    sigstruct.signature[0] ^= 1;
+    let unsigned = unsigned.file(&sigstruct, &unsigned.module());
+    for (fallback, live_on) in files.iter().zip([true, false]) {
+        let platform = boot_from(SimPlatform::builder().lps(1), &with_connect(5, 25));
+        let outcome = with_request(&platform, fallback, Scenario::Update, |fallback| {
+            with_request(&platform, &unsigned, Scenario::Update, |request| {
+                let (state, fallbacks) = (platform.module_state(), [fallback]);
+                let update = Update::new(request, state, Options::default(), 1).unwrap();
+                run_stepped(&platform, &update.with_fallbacks(&fallbacks).unwrap(), 1)
+            })
+        });
+        let truth = platform.truth();
+        assert_eq!((outcome.tds_live_on(), truth.tds_alive == truth.tds), (live_on, live_on), "{outcome}");
+    }
 }
 
 /// A module of a version whose handoff data nobody has measured.

@@ -255,7 +255,7 @@ impl Driver {
             NextStep::Load | NextStep::Configure => self.load(&image)?,
             NextStep::InstallAgain | NextStep::CompleteSession => {
                 // The TDs stand still: a bad image would end them.
-                self.check(&image, Question::WithoutModule)?;
+                self.check(&image, Question::WithoutModule(None))?;
                 self.install(&image, &[], |request, cpus| {
                     Update::resume(request, STATE, Options::default(), cpus)
                 })?;
@@ -286,7 +286,8 @@ impl Driver {
         let options = self.check(image, Question::Everything)?;
         let running = self.running.take();
         let fallback = running.as_ref().and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok());
-        let fallback = fallback.filter(|fallback| self.check(fallback, Question::WithoutModule).is_ok());
+        let question = Question::WithoutModule(options.handoff_version);
+        let fallback = fallback.filter(|fallback| self.check(fallback, question).is_ok());
         let updated = self
             .install(image, fallback.as_slice(), |request, cpus| Update::new(request, STATE, options, cpus));
         self.running = running;
@@ -319,7 +320,9 @@ impl Driver {
         let policy = kernel_side::policy();
         let verdict = match question {
             Question::Everything => preflight(image, &facts, &KernelCrypto, policy, &mut report),
-            Question::WithoutModule => preflight_image(image, &facts, &KernelCrypto, policy, &mut report),
+            Question::WithoutModule(handoff_version) => {
+                preflight_image(image, &facts, handoff_version, &KernelCrypto, policy, &mut report)
+            }
         };
         if !verdict.passed() {
             pr_err!(
@@ -437,8 +440,8 @@ impl Driver {
 enum Question {
     /// Whether it may replace the module that runs.
     Everything,
-    /// Whether it may be installed where none runs.
-    WithoutModule,
+    /// Whether it may be installed where none runs, to take handoff data of this version, if that is known.
+    WithoutModule(Option<u16>),
 }
 
 /// What the kernel is told about an upload.
