@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfoBuffer, TdxFeatures0};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfoBuffer};
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
-use tdx_seamldr_core::update::{Options, Outcome, Stage, Update};
+use tdx_seamldr_core::update::{Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
 use tdx_seamldr_mock::model::{Config, ConfigError, LoaderProfile};
@@ -234,13 +234,7 @@ impl<'a> Simulation<'a> {
                 return self.refused(Some(to), vec![reason]);
             }
         };
-        let options = Options {
-            handoff_version: facts.handoff.and_then(|running| running.negotiate(image.sigstruct())),
-            avoid_compat_sensitive: facts
-                .features0
-                .is_some_and(|features| features.contains(TdxFeatures0::UPDATE_COMPATIBILITY)),
-            ..Options::default()
-        };
+        let options = facts.options(image);
         let update = Update::new(request, self.platform.module_state(), options, facts.num_lps)?;
         let outcome = self.run(&update);
         self.ended(Some(to), &outcome)

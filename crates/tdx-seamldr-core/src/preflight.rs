@@ -11,6 +11,7 @@ use crate::abi::{TdxFeatures0, FMS_MASK, INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, PAG
 use crate::debug::debug_fields;
 use crate::elf::{self, ElfRefusal};
 use crate::space::{Layout, Shortage};
+use crate::update::Options;
 use crate::{Crypto, Host, Lock, SeamcallBackend, Seamldr, SeamldrError, Sha384Digest};
 use crate::{TdxError, TdxImage, TdxModule, TdxVersion};
 
@@ -101,8 +102,10 @@ pub struct Facts<'a> {
     /// Pages that the running module has for its handoff data: it leaves no more than fits into them, with the header. Where the size
     /// itself is not known, this may be enough to know.
     pub handoff_pages: Option<u32>,
-    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE, and migrations with an interrupted step, as far as the embedder knows. Not
-    /// needed of modules that refuse to shut down because of them.
+    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE, and migrations with an interrupted step, as far as the embedder knows. It need
+    /// not be known where the running module has UPDATE_COMPATIBILITY: such modules refuse to shut down because of them. But they do
+    /// so only if the update's options ask them to, as those of [`options`](Self::options) do, and they do not know of the TDs that a
+    /// module without it began.
     pub sensitive_operations: Option<u32>,
     /// The signer that P-SEAMLDR trusts: [`INTEL_PRODUCTION_SIGNER`](crate::INTEL_PRODUCTION_SIGNER), but for simulations.
     pub signer: &'a Sha384Digest,
@@ -178,6 +181,24 @@ impl<'a> Facts<'a> {
             handoff_pages: pages.ok().map(|others| u32::from(others).saturating_add(1)),
             ..Self::new(info, sysinfo, host.num_lps(), signer)
         })
+    }
+}
+
+impl Facts<'_> {
+    /// The options for an update to this image that [`preflight`] has passed: handoff data in the highest version that both modules
+    /// have, and no TD in build damaged, where the running module knows how to refuse.
+    #[must_use]
+    pub fn options(&self, image: &TdxImage<'_>) -> Options {
+        Options {
+            handoff_version: self.handoff.and_then(|running| running.negotiate(image.sigstruct())),
+            avoid_compat_sensitive: self.refuses_sensitive_operations(),
+            detect_compat_damage: false,
+        }
+    }
+
+    /// Whether the running module can be asked to refuse to shut down because of what an update would damage.
+    fn refuses_sensitive_operations(&self) -> bool {
+        self.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY))
     }
 }
 
@@ -665,12 +686,12 @@ impl<'r> Preflight<'r> {
         }
     }
 
-    /// A module with UPDATE_COMPATIBILITY counts by itself, but not the TDs that an older module began.
+    /// A module with UPDATE_COMPATIBILITY counts by itself, for whoever asks it to, but not the TDs that an older module began.
     fn sensitive_operations(&mut self, facts: &Facts<'_>, policy: Policy) {
         if policy.allow_damage {
             return;
         }
-        let counts = facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
+        let counts = facts.refuses_sensitive_operations();
         match facts.sensitive_operations {
             None if counts => {}
             None => self.unknown(Unknown::SensitiveOperations),

@@ -14,6 +14,7 @@ use tdx_seamldr_core::preflight::Policy;
 use tdx_seamldr_core::preflight::{handoff_data_size, Refusal, Unknown, Verdict};
 use tdx_seamldr_core::preflight::{preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange};
 use tdx_seamldr_core::space::Layout;
+use tdx_seamldr_core::update::Options;
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage, TdxVersion};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -144,6 +145,15 @@ impl World {
     }
 
     fn check_by(&self, preflight: Preflight<'_>) -> (Verdict, Vec<Finding>) {
+        self.with(|image, facts| {
+            let mut findings = Vec::new();
+            let verdict =
+                preflight(image, facts, &self.crypto, self.policy, &mut |finding| findings.push(finding));
+            (verdict, findings)
+        })
+    }
+
+    fn with<R>(&self, ask: impl FnOnce(&TdxImage<'_>, &Facts<'_>) -> R) -> R {
         let sigstruct =
             [self.sigstruct.as_bytes(), &vec![0; 2048 + self.more_sigstruct * PAGE_SIZE]].concat();
         let parts = ImageParts { sigstruct: &sigstruct, module: &self.module };
@@ -161,10 +171,7 @@ impl World {
             sensitive_operations: self.sensitive_operations,
             ..Facts::new(&self.info, &self.sysinfo, self.num_lps, &self.signer)
         };
-        let mut findings = Vec::new();
-        let verdict =
-            preflight(&image, &facts, &self.crypto, self.policy, &mut |finding| findings.push(finding));
-        (verdict, findings)
+        ask(&image, &facts)
     }
 }
 
@@ -440,6 +447,25 @@ fn a_module_takes_25_pages_of_the_oldest_handoff_version_when_it_has_a_later_one
     };
     assert_eq!(own_pages(0), []);
     assert_eq!(own_pages(1), pages(25, 26), "its own pages do not count then");
+}
+
+#[test]
+fn the_options_are_what_both_modules_know_and_damage_nothing() {
+    let options = |change: &dyn Fn(&mut World)| {
+        let mut world = World::good();
+        change(&mut world);
+        world.with(|image, facts| facts.options(image))
+    };
+    let both =
+        Options { handoff_version: Some(2), avoid_compat_sensitive: true, detect_compat_damage: false };
+    assert_eq!(options(&|_| ()), both);
+    assert_eq!(options(&|world| world.handoff = None), Options { handoff_version: None, ..both });
+    let lower = Options { handoff_version: Some(1), ..both };
+    assert_eq!(options(&|world| world.sigstruct.module_hv = U16::new(1)), lower);
+    let nobody_to_ask = Options { avoid_compat_sensitive: false, ..both };
+    assert_eq!(options(&|world| world.features0 = None), nobody_to_ask);
+    let without = options(&|world| world.features0 = Some(TdxFeatures0::TD_PRESERVING));
+    assert_eq!(without, nobody_to_ask);
 }
 
 #[test]

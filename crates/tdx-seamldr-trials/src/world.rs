@@ -1,7 +1,7 @@
 //! A platform with TDs, and an update of it by this library, up to what its outcome says should come next.
 
 use anyhow::{Context, Result};
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxFeatures0, TdxLeaf};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxLeaf};
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
 use tdx_seamldr_core::update::{
     Call, Cpu, Failure, FailureCause, NextStep, Options, Outcome, Progress, RunningModule, Stage, TdFate,
@@ -260,13 +260,7 @@ pub fn examine(
     if !verdict.passed() {
         return Err(reasons.join("; "));
     }
-    Ok(Options {
-        handoff_version: facts.handoff.and_then(|running| running.negotiate(image.sigstruct())),
-        avoid_compat_sensitive: facts
-            .features0
-            .is_some_and(|features| features.contains(TdxFeatures0::UPDATE_COMPATIBILITY)),
-        ..Options::default()
-    })
+    Ok(facts.options(image))
 }
 
 /// Does what the outcome says, now that whatever was wrong is over, with an image that is good. Says how that ended.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrParams, TdxFeatures0};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrParams};
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
 use tdx_seamldr_core::update::{Cpu, NextStep, Options, Outcome, Progress, Stage, Update};
 use tdx_seamldr_core::{
@@ -139,13 +139,7 @@ pub fn check(image: &TdxImage<'_>) -> Option<Options> {
     let verdict = preflight(image, &facts, &RustCrypto, Policy::default(), &mut |finding| {
         crate::print!("  refused: {finding}");
     });
-    let knows_of_tds_in_build =
-        facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
-    verdict.passed().then_some(Options {
-        handoff_version: facts.handoff.and_then(|old| old.negotiate(image.sigstruct())),
-        avoid_compat_sensitive: knows_of_tds_in_build,
-        ..Options::default()
-    })
+    verdict.passed().then_some(facts.options(image))
 }
 
 /// Updates to this image; `running` is the one of the module that runs, to fall back on.

@@ -332,13 +332,7 @@ impl Driver {
             );
             return Err(first.unwrap_or(Errno::EINVAL).into());
         }
-        let compatibility =
-            facts.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
-        Ok(Options {
-            handoff_version: facts.handoff.and_then(|running| running.negotiate(image.sigstruct())),
-            avoid_compat_sensitive: compatibility,
-            ..Options::default()
-        })
+        Ok(facts.options(image))
     }
 
     /// Has all CPUs put this image in place, or one of those to fall back on, and take the TDs over.

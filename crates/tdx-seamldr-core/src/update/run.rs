@@ -20,14 +20,16 @@ pub const MAX_LPS: u32 = 1024;
 /// Images to fall back on that one update can have.
 pub const MAX_FALLBACKS: usize = 7;
 
-/// Choices that the embedder makes.
+/// Choices that the embedder makes. [`Facts::options`](crate::preflight::Facts::options) makes them so that an update that preflight
+/// has passed damages no TD; the default asks for nothing, and suits an update that is resumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The version in which the old module writes its handoff data; `None` for the highest that it can write, which the new
     /// module may not take: see [`HandoffRange::negotiate`](crate::preflight::HandoffRange::negotiate).
     pub handoff_version: Option<u16>,
     /// Ask the old module to refuse while TDs are in build or a migration step is interrupted. Only modules with
-    /// UPDATE_COMPATIBILITY know this; all others refuse to shut down at all.
+    /// UPDATE_COMPATIBILITY know this, and they shut down in spite of both if they are not asked; all others refuse to shut down at all
+    /// if they are.
     pub avoid_compat_sensitive: bool,
     /// Ask the new module, if it knows how, to find the damage that the update does to TDs in build and to interrupted
     /// migrations: calls on such TDs then fail instead of giving wrong measurements.

@@ -2,7 +2,9 @@
 
 use tdx_seamldr_core::abi::{PSysInfo, SeamldrInfo, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::image::{Checksum, ImageError, ImageFormat};
-use tdx_seamldr_core::preflight::{preflight, Facts, Finding, HandoffRange, Policy, Verdict};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, Finding, HandoffRange, Policy, Verdict,
+};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage};
 use tdx_seamldr_mock::TEST_SIGNER;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -38,6 +40,7 @@ pub(super) fn fixed_facts<'a>(info: &'a SeamldrInfo, platform: &'a PSysInfo) -> 
         addressable_lps_per_socket: Some(16),
         seamrr_base: Some(SEAMRR_BASE),
         handoff_data: Some(53_391),
+        handoff_pages: Some(14),
         sensitive_operations: Some(0),
         ..Facts::new(info, platform, 2, &TEST_SIGNER)
     }
@@ -71,7 +74,8 @@ impl Crypto for Says<'_> {
     }
 }
 
-/// Asks preflight, and sees that its verdict counts its findings and each of them can be shown.
+/// Asks preflight, and sees that its verdict counts its findings and each of them can be shown; and that it finds all that is found
+/// when the image is only to be fallen back on.
 pub(super) fn asked(
     image: &TdxImage<'_>,
     facts: &Facts<'_>,
@@ -87,6 +91,10 @@ pub(super) fn asked(
     for finding in &findings {
         assert!(!finding.to_string().is_empty() && !finding.code().is_empty());
     }
+    let version = facts.options(image).handoff_version;
+    preflight_image(image, facts, version, crypto, policy, &mut |finding| {
+        assert!(findings.contains(&finding), "{finding:?}, but not in {findings:?}");
+    });
     (verdict, findings)
 }
 
