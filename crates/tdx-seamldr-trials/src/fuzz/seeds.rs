@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus, TdxStatus};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::space::Layout;
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::{ReleasedImage, TestImage};
+use zerocopy::little_endian::{U16, U32};
 use zerocopy::IntoBytes;
 
 use super::update_ops::{CALLS, HEAD, NEW, TROUBLE};
@@ -51,6 +53,39 @@ pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>>
     }
     Ok(seeds.0)
 }
+
+/// A name, and what is changed of a good SIGSTRUCT.
+type Change = (&'static str, fn(&mut SeamSigstruct));
+
+const CHANGES: [Change; 16] = [
+    ("reserved", |s| s.reserved1[5] = 1),
+    ("exponent", |s| s.exponent = U32::new(3)),
+    ("reversed", |s| s.min_update_hv = U16::new(s.module_hv.get() + 1)),
+    ("gdt-alone", |s| s.fault_wrapper_offset = U32::new(0)),
+    ("debug", |s| s.module_type = U32::new(SeamSigstruct::MODULE_TYPE_DEBUG)),
+    ("major-0", |s| s.svn_major = 0),
+    ("major-2", |s| s.svn_major = 2),
+    ("minor", |s| s.svn_minor = 4),
+    ("gdt-outside", |s| s.gdt_idt_offset = U32::new(0x8000)),
+    ("cpu", |s| s.cpuid_table[0] = U32::new(0x806d8)),
+    ("no-cpus", |s| s.cpuid_table_size = U32::new(0)),
+    ("memory", |s| s.num_global_data_pages = U16::new(65535)),
+    // As much as there seems to be memory for.
+    ("page-tables", |s| {
+        let fits = |pages: &u16| {
+            s.num_global_data_pages = U16::new(*pages);
+            Layout::new(s, 8 << 12, 16, 0).need() <= 252 << 20
+        };
+        let most = (0..u16::MAX).rev().find(fits).unwrap();
+        s.num_global_data_pages = U16::new(most);
+    }),
+    ("version-1", |s| (s.module_hv, s.min_update_hv) = (U16::new(1), U16::new(1))),
+    ("version-2", |s| (s.module_hv, s.min_update_hv) = (U16::new(2), U16::new(2))),
+    ("handoff-pages", |s| s.num_handoff_pages = U16::new(12)),
+];
+
+/// Bytes up to the last one that may be changed, the first entry of the list of CPUs.
+const CHANGED: usize = 1032;
 
 /// TDH.SYS.SHUTDOWN among the leaves that a script of `vector` can name.
 const SHUTDOWN: u8 = 14;
@@ -102,6 +137,18 @@ impl Seeds {
         let good = new_image().sigstruct(&new_image().module());
         for len in [2048, 2047, 1028, 1024, 950, 128, 44] {
             self.add("sigstruct", format!("good-{len}"), &good.as_bytes()[..len]);
+        }
+        // Whatever an image is refused for, and any two of it. What is signed is no matter for the target.
+        let changed = |changes: &[Change]| {
+            let mut sigstruct = good;
+            changes.iter().for_each(|(_, change)| change(&mut sigstruct));
+            sigstruct.as_bytes()[..CHANGED].to_vec()
+        };
+        for (at, one) in CHANGES.iter().enumerate() {
+            self.add("sigstruct", one.0, &changed(&[*one]));
+            for other in &CHANGES[at + 1..] {
+                self.add("sigstruct", format!("{}-{}", one.0, other.0), &changed(&[*one, *other]));
+            }
         }
         for image in released {
             let Ok(parsed) = TdxImage::parse(image.bytes.as_bytes()) else { continue };

@@ -7,7 +7,7 @@ use tdx_seamldr_core::abi::{
     Scenario, SeamSigstruct, SeamldrLeaf, SeamldrParams, SeamldrStatus, MAX_CPUID_ENTRIES, PAGE_SIZE,
 };
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::preflight::{Finding, Policy, Refusal};
+use tdx_seamldr_core::preflight::{Facts, Finding, HandoffRange, Policy, Refusal};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, SeamcallRegs, Sha384Digest, TdxImage};
 use tdx_seamldr_mock::model::{
     Config, LoaderProfile, LoaderState, ModuleBuild, ModuleSysInfo, PhysMemory, Platform, SeamDb, SeamMemory,
@@ -91,9 +91,10 @@ thread_local! {
 }
 
 /// What P-SEAMLDR answers if both LPs of the fixed platform install this.
-fn installed(sigstruct: &SeamSigstruct) -> (SeamldrStatus, u64) {
+fn installed(sigstruct: &SeamSigstruct) -> Loaders {
     SEAM_MEMORY.with_borrow_mut(|memory| {
         let config = Config::new(2, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).expect("a platform");
+        let config = Config { addressable_lps_per_socket: 16, ..config };
         let mut platform =
             Platform::new(config, SeamDb { size: 64, used: 1, insert_failures: 0 }, &mut **memory);
         let mut seamextend = *platform.loader().seamextend();
@@ -134,15 +135,83 @@ fn installed(sigstruct: &SeamSigstruct) -> (SeamldrStatus, u64) {
         for lp in 0..2 {
             answer = SeamcallRegs { rax: SeamldrLeaf::Install.rax(), rcx: PARAMS, ..SeamcallRegs::default() };
             if platform.seamcall(lp, &mut answer, &host, &Signed(sigstruct)).is_err() {
-                return (SeamldrStatus(u64::MAX), 1);
+                return TRAP;
             }
         }
         (SeamldrStatus(answer.rax), answer.rdx)
     })
 }
 
+/// Why preflight refuses the image, whose SIGSTRUCT is taken for signed. Everything is known.
+fn refused(image: &TdxImage<'_>, facts: &Facts<'_>) -> Vec<Refusal> {
+    let policy = Policy { allow_same_module: true, ..Policy::default() };
+    let (verdict, findings) = asked(image, facts, &Signed(image.sigstruct()), policy);
+    assert_eq!(verdict.passed(), findings.is_empty());
+    let refusals = findings.into_iter().map(|finding| match finding {
+        Finding::Refusal(refusal) => refusal,
+        Finding::Unknown(unknown) => panic!("{unknown:?}, but it is known"),
+    });
+    refusals.collect()
+}
+
+/// Status and RDX.
+type Loaders = (SeamldrStatus, u64);
+
+const SUCCESS: Loaders = (SeamldrStatus::SUCCESS, 0);
+/// A fatal error.
+const TRAP: Loaders = (SeamldrStatus(u64::MAX), 1);
+
+/// For what P-SEAMLDR refuses an image, too: the step in which it does, and what it may answer. `None` for what it leaves to the new
+/// module.
+fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
+    const BAD_SIG: &[Loaders] = &[(SeamldrStatus::EBADSIG, 0)];
+    Some(match refusal {
+        Refusal::SigstructField(_)
+        | Refusal::SigstructReserved(_)
+        | Refusal::CpuListLength(_)
+        | Refusal::HandoffVersionsReversed { .. }
+        | Refusal::GdtOffsetMisaligned(_)
+        | Refusal::GdtWithoutFaultWrapper { .. } => (13, BAD_SIG),
+        Refusal::DebugModule => (20, BAD_SIG),
+        Refusal::MajorSvn { .. } => (22, &[(SeamldrStatus::EBADCALL, 0)]),
+        Refusal::MinorSvn { .. } => (23, BAD_SIG),
+        Refusal::GdtOutside { .. } | Refusal::FaultWrapperOutside { .. } => (24, BAD_SIG),
+        Refusal::Cpu { .. } => (25, &[(SeamldrStatus::EUNSUPCPU, 0)]),
+        Refusal::NoCpuList => (26, BAD_SIG),
+        Refusal::Memory { .. } => (29, &[(SeamldrStatus::ENOMEM, 0)]),
+        Refusal::HandoffVersion { .. } => (31, &[(SeamldrStatus::EBADHANDOFF, 0)]),
+        Refusal::PageTables => (32, &[(SeamldrStatus::ENOMEM, 1), TRAP]),
+        Refusal::MajorSvnZero | Refusal::HandoffPages { .. } => return None,
+        other => panic!("{other:?}, but nothing is wrong with that"),
+    })
+}
+
+/// What only the new module would refuse is a refusal exactly if it is so.
+fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts<'_>, refusals: &[Refusal]) {
+    assert_eq!(refusals.contains(&Refusal::MajorSvnZero), sigstruct.svn_major == 0, "{refusals:x?}");
+    let (lowest, highest) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
+    // Of version 0 a module with later ones takes 25 pages, whatever its SIGSTRUCT says.
+    let running = facts.handoff.expect("it is known").module_hv;
+    let pages = if (running, lowest) == (0, 0) && highest != 0 {
+        25
+    } else {
+        u32::from(sigstruct.num_handoff_pages.get()) + 1
+    };
+    let room = u64::from(pages) * 4096;
+    let data = 8 + u64::from(facts.handoff_data.expect("it is known"));
+    let found = refusals.iter().find_map(|refusal| match refusal {
+        Refusal::HandoffPages { found, .. } => Some(*found),
+        _ => None,
+    });
+    assert_eq!(found, (room < data).then_some(pages), "{refusals:x?}");
+    let common = running.min(highest);
+    let is_refused = refusals.iter().any(|refusal| matches!(refusal, Refusal::HandoffVersion { .. }));
+    assert_eq!(is_refused, common < lowest, "{refusals:x?}");
+}
+
 /// The numbers of a SIGSTRUCT are within their ranges, whatever it says; verifying its signature ends; and if it is signed, preflight
-/// refuses it exactly if P-SEAMLDR does. An input is a SIGSTRUCT from its beginning; what is missing is as in a good one.
+/// refuses it exactly if P-SEAMLDR does, for what P-SEAMLDR asks first, or if the new module would. An input is a SIGSTRUCT from its
+/// beginning; what is missing is as in a good one.
 pub fn sigstruct(input: &[u8]) {
     static GOOD: LazyLock<SeamSigstruct> = LazyLock::new(|| new_image().sigstruct(&MODULE));
     let mut bytes = *GOOD.as_bytes().first_chunk::<{ SeamSigstruct::SIZE }>().unwrap();
@@ -174,18 +243,15 @@ pub fn sigstruct(input: &[u8]) {
     assert_eq!(image.sigstruct(), &sigstruct);
     let (info, platform) = (fixed_info(), fixed_platform());
     let facts = fixed_facts(&info, &platform);
-    let policy = Policy { allow_same_module: true, ..Policy::default() };
-    let (verdict, findings) = asked(&image, &facts, &Signed(&sigstruct), policy);
+    let refusals = refused(&image, &facts);
     let answer = installed(&sigstruct);
-    // What this loader leaves to the new module.
-    let modules_own = |finding: &Finding| {
-        matches!(finding, Finding::Refusal(Refusal::MajorSvnZero | Refusal::HandoffPages { .. }))
-    };
-    let passes = findings.iter().all(modules_own);
-    assert_eq!(verdict.passed(), findings.is_empty());
-    assert_eq!(
-        passes,
-        answer.0.is_success(),
-        "P-SEAMLDR answers {answer:?}, but preflight finds {findings:?}"
-    );
+    // What P-SEAMLDR asks first is what it answers to.
+    let first = refusals.iter().filter_map(of_loader).min_by_key(|(step, _)| *step);
+    let expected = first.map_or(&[SUCCESS][..], |(_, answers)| answers);
+    assert!(expected.contains(&answer), "P-SEAMLDR answers {answer:x?}, but preflight finds {refusals:x?}");
+    of_new_module(&sigstruct, &facts, &refusals);
+    // The older handoff version, with as much data as any new module takes in it.
+    let older = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
+    let facts = Facts { handoff: Some(older), handoff_data: Some(25 * 4096 - 8), ..facts };
+    of_new_module(&sigstruct, &facts, &refused(&image, &facts));
 }
