@@ -8,8 +8,12 @@ use std::sync::LazyLock;
 use clap::Parser;
 use serde_json::Value;
 use tdx_seamldr_cli::Arguments;
+use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_verify::Verification;
 use tempfile::TempDir;
+
+use super::update_ops::NEW;
 
 /// Where the files are.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for files"));
@@ -34,18 +38,33 @@ fn file(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-fn converted(from: &Path, format: &str) -> Option<Vec<u8>> {
-    let to = FOLDER.path().join("converted");
-    let arguments =
-        [OsStr::new("convert"), from.as_ref(), "--to".as_ref(), format.as_ref(), "-o".as_ref(), to.as_ref()];
-    let (done, report) = run(arguments);
-    let bytes = done.then(|| fs::read(&to).expect("what was written"))?;
-    assert_eq!(report["length"], bytes.len());
+/// The formats, as the command calls them.
+const FORMATS: [(&str, ImageFormat); 2] = [("v1", ImageFormat::BlobV1), ("v2", ImageFormat::ImageV2)];
+
+/// What the library makes of these parts, if it does.
+fn file_of(parts: ImageParts<'_>, format: ImageFormat) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; parts.file_len().ok()?];
+    parts.write(format, &mut bytes).ok()?;
     Some(bytes)
 }
 
-/// An input is a file for `inspect`, `verify` and `convert`; if its first byte is odd, it is cut in two, as SIGSTRUCT and module for
-/// `pack`.
+/// Runs a command that writes a file: it writes this one, or fails and says why.
+fn writes<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, expected: Option<&[u8]>) {
+    let to = FOLDER.path().join("written");
+    // What was there before is no success.
+    fs::write(&to, "before").expect("a file is written");
+    let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+    let (done, report) = run(arguments.chain(["-o".into(), to.clone().into()]));
+    let found = fs::read(&to).expect("the file is there");
+    assert_eq!((done, found.as_slice()), (expected.is_some(), expected.unwrap_or(b"before")));
+    match expected {
+        Some(bytes) => assert_eq!(report["length"], bytes.len()),
+        None => assert!(report.get("error").is_some(), "{report}"),
+    }
+}
+
+/// An input is a file for `inspect`, `verify`, `convert` and `simulate`; if its first byte is odd, it is cut in two, as SIGSTRUCT and
+/// module for `pack`.
 pub fn cli_json(input: &[u8]) {
     if input.first().is_some_and(|byte| byte & 1 == 1) {
         return pack(input);
@@ -63,34 +82,67 @@ pub fn cli_json(input: &[u8]) {
     let whole = TdxImage::parse(input).ok();
     let (verified, report) = run([OsStr::new("verify"), path.as_ref()]);
     assert_eq!(report.get("error").is_some(), whole.is_none());
-    assert_eq!(verified, whole.is_some_and(|image| tdx_seamldr_verify::verify(&image).is_genuine()));
-    for format in ["v1", "v2"] {
-        let Some(bytes) = converted(&path, format) else { continue };
+    let verification = whole.map(|image| tdx_seamldr_verify::verify(&image));
+    assert_eq!(verified, verification.is_some_and(|found| found.is_genuine()));
+    for (name, format) in FORMATS {
+        let fits = whole.filter(|image| image.sigstruct_pages() <= format.max_sigstruct_pages());
+        let expected = fits.map(|image| file_of(image.parts(), format).expect("parts of an image"));
+        let arguments = [OsStr::new("convert"), path.as_ref(), "--to".as_ref(), name.as_ref()];
+        writes(arguments, expected.as_deref());
+        let Some(bytes) = expected else { continue };
         let (image, whole) = (TdxImage::parse(&bytes).expect("an image"), whole.expect("it was one"));
         assert_eq!((image.sigstruct_area(), image.module()), (whole.sigstruct_area(), whole.module()));
+    }
+    if input.len() <= SIMULATED {
+        let is_good = NEW.iter().take(GOOD).any(|file| file.bytes.as_bytes() == input);
+        simulate(&path, verification.as_ref(), is_good);
+    }
+}
+
+/// Bytes of the largest file for `simulate`, which takes longer than the rest.
+const SIMULATED: usize = 40 << 10;
+
+/// The first of the images of `update_ops` that are good whatever runs.
+const GOOD: usize = 2;
+
+/// An update from this image to itself: it does not begin with what P-SEAMLDR would not load, and no TD is lost.
+fn simulate(path: &Path, verification: Option<&Verification>, is_good: bool) {
+    let arguments = ["simulate", "--lps", "1", "--tds", "1", "--allow-same-module"].map(OsStr::new);
+    let files = [OsStr::new("--from"), path.as_ref(), OsStr::new("--to"), path.as_ref()];
+    let (done, report) = run(arguments.into_iter().chain(files));
+    assert!(done || !is_good, "{report}");
+    if report.get("error").is_some() {
+        return;
+    }
+    let found = verification.expect("what was simulated is an image");
+    assert!(found.signature_valid && found.image_hash_matches, "{report}");
+    assert_eq!((&report["tds_before"], &report["tds_alive"]), (&1.into(), &1.into()), "{report}");
+    assert_eq!(report["from"], report["to"]);
+    let reasons = report["reasons"].as_array().expect("reasons");
+    match report["outcome"].as_str() {
+        Some("updated") => assert!(done && reasons.is_empty(), "{report}"),
+        Some("refused") => assert!(!done && !reasons.is_empty(), "{report}"),
+        _ => panic!("{report}"),
     }
 }
 
 fn pack(input: &[u8]) {
     let at = usize::from(input.get(1).copied().unwrap_or(0)) * 64;
     let (sigstruct, module) = input.split_at(at.min(input.len()));
-    let paths = [file("sigstruct", sigstruct), file("module", module)];
-    let [sigstruct_path, module_path] = &paths;
-    let to = FOLDER.path().join("packed");
-    for format in ["v1", "v2"] {
-        let (done, _) = run([
+    let [sigstruct_path, module_path] = [file("sigstruct", sigstruct), file("module", module)];
+    for (name, format) in FORMATS {
+        let expected = file_of(ImageParts { sigstruct, module }, format);
+        let arguments = [
             OsStr::new("pack"),
             "--sigstruct".as_ref(),
             sigstruct_path.as_ref(),
             "--module".as_ref(),
             module_path.as_ref(),
             "--format".as_ref(),
-            format.as_ref(),
-            "-o".as_ref(),
-            to.as_ref(),
-        ]);
-        if done {
-            let bytes = fs::read(&to).expect("what was written");
+            name.as_ref(),
+        ];
+        writes(arguments, expected.as_deref());
+        if let Some(bytes) = expected {
             let image = TdxImage::parse(&bytes).expect("an image");
             assert_eq!(image.module(), module);
             assert!(image.sigstruct_area().starts_with(sigstruct));
