@@ -3,25 +3,30 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::LazyLock;
 
-use tdx_seamldr_trials::fuzz::seeds::seeds;
+use tdx_seamldr_trials::fuzz::seeds::{findings, seeds, Seed};
 use tdx_seamldr_trials::fuzz::TARGETS;
 
 /// Runs inputs of a target, and names those that panic.
-fn run(target: &str, inputs: impl IntoIterator<Item = (String, Vec<u8>)>) {
+fn run<'a>(target: &str, inputs: impl IntoIterator<Item = &'a Seed>) {
     let run = TARGETS.iter().find(|known| known.name == target).unwrap().run;
-    let panicking = |(_, bytes): &(String, Vec<u8>)| catch_unwind(AssertUnwindSafe(|| run(bytes))).is_err();
-    let failed: Vec<String> = inputs.into_iter().filter(panicking).map(|(name, _)| name).collect();
+    let panicking = |input: &&Seed| catch_unwind(AssertUnwindSafe(|| run(&input.bytes))).is_err();
+    let failed: Vec<&String> = inputs.into_iter().filter(panicking).map(|input| &input.name).collect();
     assert!(failed.is_empty(), "{target}: {failed:?}");
 }
 
-/// All first inputs of a target that need nobody else's files.
-fn run_seeds(target: &str) {
+/// All first inputs that need nobody else's files.
+static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(|| {
     let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tdx-seamldr-mock/vectors");
-    let seeds = seeds(&recordings, &[]).unwrap();
-    let own: Vec<_> = seeds.into_iter().filter(|seed| seed.target == target).collect();
+    seeds(&recordings, &[]).unwrap()
+});
+
+/// Those of a target.
+fn run_seeds(target: &str) {
+    let own: Vec<_> = SEEDS.iter().filter(|seed| seed.target == target).collect();
     assert!(own.len() > 3, "{target} has no inputs of its own");
-    run(target, own.into_iter().map(|seed| (seed.name, seed.bytes)));
+    run(target, own);
 }
 
 #[test]
@@ -59,15 +64,14 @@ fn the_command_prints_json_about_any_file() {
     run_seeds("cli_json");
 }
 
+/// How many inputs were findings, at least: none is lost.
+const FINDINGS: usize = 4;
+
 #[test]
 fn what_was_found_once_is_not_found_again() {
+    let found = findings(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/findings")).unwrap();
+    assert!(found.len() >= FINDINGS, "{} findings", found.len());
     for target in TARGETS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/findings").join(target.name);
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
-        let inputs = entries.map(|entry| {
-            let path = entry.unwrap().path();
-            (path.display().to_string(), std::fs::read(&path).unwrap())
-        });
-        run(target.name, inputs);
+        run(target.name, found.iter().filter(|finding| finding.target == target.name));
     }
 }

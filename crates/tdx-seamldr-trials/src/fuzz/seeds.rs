@@ -87,6 +87,25 @@ const CHANGES: [Change; 16] = [
 /// Bytes up to the last one that may be changed, the first entry of the list of CPUs.
 const CHANGED: usize = 1032;
 
+/// Every input that was a finding once: the files in a folder that has one for each target.
+///
+/// # Errors
+///
+/// A file cannot be read, or there is something that belongs to no target.
+pub fn findings(folder: &Path) -> Result<Vec<Seed>> {
+    let mut findings = Seeds(Vec::new());
+    for path in entries(folder)? {
+        let target = super::TARGETS.into_iter().find(|target| path.file_name() == Some(target.name.as_ref()));
+        let target = target.with_context(|| format!("{}: there is no such target", path.display()))?;
+        for path in entries(&path)? {
+            let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            findings.add(target.name, format!("found-{name}"), &bytes);
+        }
+    }
+    Ok(findings.0)
+}
+
 /// TDH.SYS.SHUTDOWN among the leaves that a script of `vector` can name.
 const SHUTDOWN: u8 = 14;
 
@@ -304,12 +323,40 @@ fn inlined(line: &str, folder: &Path) -> Result<String> {
     Ok(recording.to_string())
 }
 
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?)
+}
+
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let paths = entries(folder)?;
     Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|found| found == extension)).collect())
 }
 
 fn file_name(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_without_a_target_is_no_finding() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(findings(folder.path()).unwrap().is_empty());
+        let put = |name: &str| {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("one"), name).unwrap();
+        };
+        put("image");
+        let found = findings(folder.path()).unwrap();
+        let [one] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(
+            (one.target, one.name.as_str(), one.bytes.as_slice()),
+            ("image", "found-one", &b"image"[..])
+        );
+        put("images");
+        assert!(findings(folder.path()).unwrap_err().to_string().contains("images: there is no such target"));
+    }
 }
