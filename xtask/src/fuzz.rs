@@ -23,12 +23,8 @@ pub(crate) fn run(seconds: u32, only: Option<&str>) -> Result<()> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     build(&root)?;
-    let is_empty = |target: &&str| {
-        fs::read_dir(fuzz_seeds::corpus().join(target)).map_or(true, |mut files| files.next().is_none())
-    };
-    if targets.iter().any(is_empty) {
-        fuzz_seeds::run()?;
-    }
+    // What has changed since the last time reaches an old corpus, too.
+    fuzz_seeds::run()?;
     println!("| target | seconds | executions | executions/s | coverage | features | crashes |\n|---|---|---|---|---|---|---|");
     let mut crashes = Vec::new();
     let chosen: Vec<&str> =
@@ -108,11 +104,8 @@ fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {
     let seconds = start.elapsed().as_secs();
     let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
     let run = Run::read(&text).with_context(|| format!("{target}: {} is not as expected", log.display()))?;
-    ensure!(
-        status.success() || run.artifact.is_some(),
-        "{target} ended with {status} and left no input: see {}",
-        log.display()
-    );
+    run.check(status.success())
+        .with_context(|| format!("{target} ended with {status}: see {}", log.display()))?;
     Ok(Run { seconds, ..run })
 }
 
@@ -161,6 +154,15 @@ impl Run {
         }
         (run.coverage.0, run.features.0) = first.unwrap_or_default();
         (first.is_some() || run.artifact.is_some()).then_some(run)
+    }
+
+    /// Sees that it is one: it found something, or it ended well and did something.
+    fn check(&self, succeeded: bool) -> Result<()> {
+        if self.artifact.is_none() {
+            ensure!(succeeded, "it failed and left no input");
+            ensure!(self.executions != 0, "it executed nothing");
+        }
+        Ok(())
     }
 
     fn row(&self, target: &str) -> String {
@@ -226,6 +228,32 @@ mod tests {
         // Among the first inputs already.
         let run = Run::read(end).unwrap();
         assert_eq!(run.artifact.as_deref(), Some("a/crash-da39a3ee"));
+    }
+
+    #[test]
+    fn a_run_that_executed_nothing_is_a_failure() {
+        let run = Run::read(&format!("{LOG}stat::number_of_executed_units: 0\n")).unwrap();
+        assert_eq!(run.check(true).unwrap_err().to_string(), "it executed nothing");
+        // Its statistics are missing.
+        assert!(Run::read(LOG).unwrap().check(true).is_err());
+        let run = Run { executions: 1, ..run };
+        run.check(true).unwrap();
+        assert_eq!(run.check(false).unwrap_err().to_string(), "it failed and left no input");
+        // A finding among the first inputs may be the first that was executed.
+        let found = Run { executions: 0, artifact: Some("a/crash-77".to_owned()), ..run };
+        found.check(false).unwrap();
+    }
+
+    #[test]
+    fn no_run_is_told_to_last_for_ever() {
+        use clap::Parser;
+        let is_right = |arguments: [&str; 3]| {
+            crate::Arguments::try_parse_from(["cargo xtask"].into_iter().chain(arguments)).is_ok()
+        };
+        for [command, option] in [["fuzz", "--seconds"], ["nightly", "--fuzz-seconds"]] {
+            assert!(is_right([command, option, "1"]));
+            assert!(!is_right([command, option, "0"]), "libFuzzer takes 0 for no limit");
+        }
     }
 
     #[test]

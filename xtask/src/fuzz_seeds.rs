@@ -1,11 +1,11 @@
-//! `cargo xtask fuzz-seeds`: writes what fuzzing begins with to `fuzz/corpus`, a folder for each target.
+//! `cargo xtask fuzz-seeds`: writes what fuzzing begins with, and what it has found once, to `fuzz/corpus`, a folder for each target.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tdx_seamldr_mock::released_images;
-use tdx_seamldr_trials::fuzz::seeds::seeds;
+use tdx_seamldr_trials::fuzz::seeds::{findings, seeds};
 
 /// Where the inputs of all targets are.
 pub(crate) fn corpus() -> PathBuf {
@@ -13,10 +13,12 @@ pub(crate) fn corpus() -> PathBuf {
 }
 
 pub(crate) fn run() -> Result<()> {
-    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/tdx-seamldr-mock/vectors");
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let released = released_images()?.unwrap_or_default();
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in seeds(&recordings, &released)? {
+    let seeds = seeds(&crates.join("tdx-seamldr-mock/vectors"), &released)?;
+    let findings = findings(&crates.join("tdx-seamldr-trials/tests/findings"))?;
+    for seed in seeds.into_iter().chain(findings) {
         let folder = corpus().join(seed.target);
         let path = folder.join(&seed.name);
         std::fs::create_dir_all(&folder)

@@ -54,13 +54,13 @@ enum Task {
     /// Build the fuzz targets and run each for some time
     Fuzz {
         /// Each for so long
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
         /// This one only
         #[arg(long, value_name = "NAME")]
         target: Option<String>,
     },
-    /// Write what fuzzing begins with to fuzz/corpus
+    /// Write what fuzzing begins with, and what it has found once, to fuzz/corpus
     FuzzSeeds,
     /// Build the example hypervisor and run it in QEMU
     Hypervisor {
@@ -100,7 +100,7 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         linux_tree: Option<PathBuf>,
         /// Run each fuzz target for so long
-        #[arg(long, value_name = "N", default_value_t = 600)]
+        #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
         fuzz_seconds: u32,
     },
     /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
