@@ -167,7 +167,7 @@ fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
     const BAD_SIG: &[Loaders] = &[(SeamldrStatus::EBADSIG, 0)];
     Some(match refusal {
         Refusal::SigstructField(_)
-        | Refusal::SigstructReserved(_)
+        | Refusal::SigstructReserved { .. }
         | Refusal::CpuListLength(_)
         | Refusal::HandoffVersionsReversed { .. }
         | Refusal::GdtOffsetMisaligned(_)
