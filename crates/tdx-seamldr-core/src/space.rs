@@ -77,7 +77,7 @@ impl Layout {
                 .saturating_add(handoff),
         );
         let keyhole = pages(plus_one(sigstruct.num_keyhole_pages.get().into()).saturating_mul(lps));
-        let keyhole_edit = (keyhole / PAGE).saturating_mul(8).next_multiple_of(PAGE);
+        let keyhole_edit = pages((keyhole / PAGE).saturating_mul(8).div_ceil(PAGE));
         Self {
             code: region(CODE_BASE, image_size),
             data: region(DATA_BASE, data),
