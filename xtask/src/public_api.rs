@@ -4,8 +4,15 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
-const CRATES: [&str; 4] =
-    ["tdx-seamldr-core", "tdx-seamldr-verify", "tdx-seamldr-x86_64", "tdx-seamldr-mock"];
+/// All that are published.
+pub(crate) const LIBRARIES: [&str; 6] = [
+    "tdx-seamldr-core",
+    "tdx-seamldr-verify",
+    "tdx-seamldr-x86_64",
+    "tdx-seamldr-mock",
+    "tdx-seamldr-mock-c",
+    "tdx-seamldr-cli",
+];
 const FOLDER: &str = "docs/api";
 
 /// Writes the interfaces, or with `check` sees that those that are there are the same.
@@ -13,7 +20,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let folder = crate::root().join(FOLDER);
     std::fs::create_dir_all(&folder)?;
     let mut differs = Vec::new();
-    for name in CRATES {
+    for name in LIBRARIES {
         let path = folder.join(name).with_extension("txt");
         let wanted = interface(name)?;
         if !check {

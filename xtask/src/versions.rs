@@ -8,8 +8,10 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-const LIBRARIES: [&str; 4] =
-    ["tdx-seamldr-core", "tdx-seamldr-verify", "tdx-seamldr-x86_64", "tdx-seamldr-mock"];
+use crate::public_api::LIBRARIES;
+
+/// What a Linux 7.2 tree brings: the core has to be content with it.
+const OLDEST_ZEROCOPY: &str = "0.8.54";
 
 pub(crate) fn run() -> Result<()> {
     let root = crate::root().canonicalize()?;
@@ -19,7 +21,12 @@ pub(crate) fn run() -> Result<()> {
     let oldest = Copy::new(&root, target.join("oldest"))?;
     // Of everything that the manifests here name; what those name in turn is often too low in their own manifests.
     oldest.cargo(crate::nightly("cargo").args(["update", "--quiet", "-Zdirect-minimal-versions"]))?;
-    println!("the oldest dependencies: {}", oldest.version("zerocopy")?);
+    let zerocopy = oldest.version("zerocopy")?;
+    println!("the oldest dependencies: {zerocopy}");
+    ensure!(
+        is_version(&zerocopy, OLDEST_ZEROCOPY),
+        "the oldest zerocopy should be {OLDEST_ZEROCOPY}, which Linux 7.2 has"
+    );
     oldest.test()?;
 
     let newest = Copy::new(&root, target.join("newest"))?;
@@ -112,6 +119,11 @@ impl Copy {
     }
 }
 
+/// Whether a line of `cargo tree` has this version: `zerocopy v0.8.54 (proc-macro)`.
+fn is_version(line: &str, wanted: &str) -> bool {
+    line.split(' ').nth(1).and_then(|version| version.strip_prefix('v')) == Some(wanted)
+}
+
 /// The workspace's manifest with other members.
 fn only_libraries(manifest: &str) -> Option<String> {
     let (before, rest) = manifest.split_once("members = [")?;
@@ -131,7 +143,13 @@ mod tests {
             "[workspace]\nmembers = [\n  \"xtask\",\n]\ndefault-members = [\"cli\"]\n\n[profile]\n";
         let new = only_libraries(manifest).unwrap();
         assert!(new.starts_with("[workspace]\nmembers = [\"crates/tdx-seamldr-core\", "));
-        assert!(new.ends_with("tdx-seamldr-mock\"]\n\n[profile]\n") && !new.contains("xtask"));
+        assert!(new.ends_with("tdx-seamldr-cli\"]\n\n[profile]\n") && !new.contains("xtask"));
         assert_eq!(only_libraries("[package]"), None);
+    }
+
+    #[test]
+    fn a_version_is_read_from_a_line_of_the_tree() {
+        assert!(is_version("zerocopy v0.8.54", "0.8.54") && is_version("zerocopy v0.8.54 (*)", "0.8.54"));
+        assert!(!is_version("zerocopy v0.8.5", "0.8.54") && !is_version("zerocopy v0.8.541", "0.8.54"));
     }
 }
