@@ -1,4 +1,5 @@
-//! What a kernel brings. Its own functions are only declared.
+//! What a kernel brings. Its own functions are only declared, and each answer that the library can get depends on one of them: what
+//! the compiler knew never to come would not be linked, and a panic behind it would not be found.
 
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Host, Lock, Patience, PhysAddr};
 use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Sha384Digest, Trap};
@@ -10,8 +11,13 @@ extern "C" {
     fn kernel_spin_unlock_irqrestore(flags: usize);
     fn kernel_smp_processor_id() -> u32;
     fn kernel_num_online_cpus() -> u32;
+    /// Whether to go on waiting.
+    fn kernel_cpu_relax() -> bool;
+    /// 0 if there is none.
     fn kernel_virt_to_phys(address: *const u8) -> u64;
+    /// 0, or an error.
     fn kernel_sha384(data: *const u8, len: usize, digest: *mut u8) -> i32;
+    /// 0, or 1 if the signature is not valid, or an error.
     fn kernel_rsa_verify(modulus: *const u8, signature: *const u8, digest: *const u8) -> i32;
 }
 
@@ -57,13 +63,19 @@ unsafe impl Host for Kernel {
     }
 
     fn relax(&self) -> Patience {
-        core::hint::spin_loop();
-        Patience::Wait
+        // SAFETY: no preconditions.
+        match unsafe { kernel_cpu_relax() } {
+            true => Patience::Wait,
+            false => Patience::GiveUp,
+        }
     }
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         // SAFETY: only looks the address up.
-        Some(PhysAddr(unsafe { kernel_virt_to_phys(address) }))
+        match unsafe { kernel_virt_to_phys(address) } {
+            0 => None,
+            physical => Some(PhysAddr(physical)),
+        }
     }
 }
 
@@ -72,7 +84,9 @@ impl Crypto for Kernel {
         let mut digest = [0; 48];
         for part in parts {
             // SAFETY: the part is readable, and the digest has 48 bytes.
-            unsafe { kernel_sha384(part.as_ptr(), part.len(), digest.as_mut_ptr()) };
+            if unsafe { kernel_sha384(part.as_ptr(), part.len(), digest.as_mut_ptr()) } != 0 {
+                return Err(CryptoUnavailable);
+            }
         }
         Ok(digest)
     }
@@ -84,7 +98,10 @@ impl Crypto for Kernel {
         digest: &Sha384Digest,
     ) -> Result<bool, CryptoUnavailable> {
         // SAFETY: the arrays have the sizes that the function reads.
-        let result = unsafe { kernel_rsa_verify(modulus.as_ptr(), signature.as_ptr(), digest.as_ptr()) };
-        Ok(result == 0)
+        match unsafe { kernel_rsa_verify(modulus.as_ptr(), signature.as_ptr(), digest.as_ptr()) } {
+            0 => Ok(true),
+            1 => Ok(false),
+            _ => Err(CryptoUnavailable),
+        }
     }
 }

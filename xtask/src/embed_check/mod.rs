@@ -6,7 +6,7 @@
 
 mod no_panic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,12 +22,13 @@ const MAX_FRAME: u64 = 512;
 const LINUX_TEXT: u64 = 1846;
 
 /// What a kernel has, and the probe only declares.
-const KERNEL_SYMBOLS: [&str; 19] = [
+const KERNEL_SYMBOLS: [&str; 20] = [
     "kernel_seamcall",
     "kernel_spin_lock_irqsave",
     "kernel_spin_unlock_irqrestore",
     "kernel_smp_processor_id",
     "kernel_num_online_cpus",
+    "kernel_cpu_relax",
     "kernel_virt_to_phys",
     "kernel_params_page",
     "kernel_vmx_basic",
@@ -47,6 +48,29 @@ const KERNEL_SYMBOLS: [&str; 19] = [
 
 /// What the probe's panic handler calls, and nobody defines.
 const PANIC_SYMBOL: &str = "a_panic_can_be_reached";
+
+/// What `xtask/embed/planted.rs` calls behind each answer of a kernel, and nobody defines.
+const PLANTED_SYMBOLS: [&str; 16] = [
+    "behind_wait",
+    "behind_giving_up",
+    "behind_an_address",
+    "behind_no_address",
+    "behind_a_return",
+    "behind_vmfailinvalid",
+    "behind_gp",
+    "behind_ud",
+    "behind_a_digest",
+    "behind_no_digest",
+    "behind_a_valid_signature",
+    "behind_an_invalid_signature",
+    "behind_no_verification",
+    "behind_not_mapped",
+    "behind_misaligned",
+    "behind_a_trap",
+];
+
+/// Functions of the planted probe.
+const PLANTED_ENTRY_POINTS: [&str; 4] = ["probe_host", "probe_backend", "probe_crypto", "probe_library"];
 
 /// Functions of the probe that have to stay.
 const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
@@ -106,6 +130,14 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
         Err(message) if message.contains(PANIC_SYMBOL) => {}
         other => bail!("a planted panic was not found, the check is broken: {other:?}"),
     }
+    let planted =
+        build.link_probe("behind", &root.join("xtask/embed/planted.rs"), &PLANTED_ENTRY_POINTS, &[]);
+    let message = planted.err().map(|error| error.to_string()).unwrap_or_default();
+    let hidden = hidden(&message);
+    ensure!(
+        hidden.is_empty(),
+        "what was planted behind answers of the kernel was not found, the check is broken: {hidden:?}\n{message}"
+    );
     let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
         format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
     })?;
@@ -249,6 +281,13 @@ impl Build {
         call(&mut rustc)?;
         Ok(self.out.join(name))
     }
+}
+
+/// What was planted and the linker does not miss, by its message.
+fn hidden(message: &str) -> Vec<&'static str> {
+    let words: BTreeSet<_> =
+        message.split(|character: char| !character.is_ascii_alphanumeric() && character != '_').collect();
+    PLANTED_SYMBOLS.into_iter().filter(|symbol| !words.contains(symbol)).collect()
 }
 
 fn call(command: &mut Command) -> Result<()> {
