@@ -15,6 +15,9 @@ use object::{Object, ObjectSection, ObjectSymbol};
 use serde_json::Value;
 use tdx_seamldr_mock::model::SeamMemory;
 
+/// The core, as rustc calls it.
+const CORE: &str = "tdx_seamldr_core";
+
 /// Stack that one function of the core may take: kernel stacks are small.
 const MAX_FRAME: u64 = 512;
 
@@ -113,17 +116,14 @@ pub(crate) struct Function {
 pub(crate) fn run() -> Result<Vec<Linked>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let out = root.join("target/embed-check");
-    std::fs::create_dir_all(&out)?;
     let manifest = root.join("xtask/embed/Cargo.toml");
     let sources = sources(&manifest)?;
     let derive = build_derive(&manifest, &out)?;
 
-    let mut build = Build { out, externs: vec![("zerocopy_derive".to_owned(), derive)] };
-    for name in ["bitflags", "zerocopy"] {
-        let source = sources.get(name).with_context(|| format!("no source of {name}"))?;
-        build.library(name, source, &["--cap-lints=allow"])?;
-    }
-    build.library("tdx_seamldr_core", &root.join("crates/tdx-seamldr-core/src/lib.rs"), &[])?;
+    let core_source = root.join("crates/tdx-seamldr-core/src/lib.rs");
+    let x86_64 = root.join("crates/tdx-seamldr-x86_64/src/lib.rs");
+    let mut build = Build::new(out.clone(), &sources, &derive, false)?;
+    build.library(CORE, &core_source, &[])?;
     let source = root.join("xtask/embed/probe.rs");
     let planted = build.link_probe("planted", &source, &ENTRY_POINTS, &["--cfg=plant_a_panic"]);
     match planted.map_err(|error| error.to_string()) {
@@ -148,9 +148,9 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     println!("no panic can be reached; ok");
     no_panic::check(&build, root, &sources)?;
 
-    build.library("tdx_seamldr_x86_64", &root.join("crates/tdx-seamldr-x86_64/src/lib.rs"), &[])?;
-    let probe =
-        build.link_probe("seamcall", &root.join("xtask/embed/seamcall.rs"), &SEAMCALL_ENTRY_POINTS, &[])?;
+    build.library("tdx_seamldr_x86_64", &x86_64, &[])?;
+    let seamcall = root.join("xtask/embed/seamcall.rs");
+    let probe = build.link_probe("seamcall", &seamcall, &SEAMCALL_ENTRY_POINTS, &[])?;
     let backend = linked("SEAMCALL on real processors", &probe, MAX_FRAME, true)?;
     let Linked { text, frame, .. } = backend;
     backend.print();
@@ -160,6 +160,15 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
          no panic can be reached; ok"
     );
     ensure!(around <= MAX_AROUND_SEAMCALL, "there should be at most {MAX_AROUND_SEAMCALL}");
+
+    // A kernel may be built so that arithmetic panics when it overflows.
+    let mut checked = Build::new(out.join("overflow-checks"), &sources, &derive, true)?;
+    no_panic::check(&checked, root, &sources)?;
+    checked.library(CORE, &core_source, &[])?;
+    checked.library("tdx_seamldr_x86_64", &x86_64, &[])?;
+    checked
+        .link_probe("seamcall", &seamcall, &SEAMCALL_ENTRY_POINTS, &[])
+        .context("SEAMCALL on real processors, with overflow checks")?;
 
     // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may panic.
     build.library("tdx_seamldr_mock", &root.join("crates/tdx-seamldr-mock/src/lib.rs"), &CHECK_CFG)?;
@@ -219,9 +228,28 @@ fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
 struct Build {
     out: PathBuf,
     externs: Vec<(String, PathBuf)>,
+    /// Arithmetic panics when it overflows: the kernel's CONFIG_RUST_OVERFLOW_CHECKS.
+    overflow_checks: bool,
 }
 
 impl Build {
+    /// What the core depends on, in this folder.
+    fn new(
+        out: PathBuf,
+        sources: &BTreeMap<String, PathBuf>,
+        derive: &Path,
+        overflow_checks: bool,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&out)?;
+        let externs = vec![("zerocopy_derive".to_owned(), derive.to_owned())];
+        let mut build = Self { out, externs, overflow_checks };
+        for name in ["bitflags", "zerocopy"] {
+            let source = sources.get(name).with_context(|| format!("no source of {name}"))?;
+            build.library(name, source, &["--cap-lints=allow"])?;
+        }
+        Ok(build)
+    }
+
     fn rustc(&self) -> Command {
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
         // As the kernel's own build does, to be allowed to ask for stack sizes.
@@ -236,6 +264,7 @@ impl Build {
         // zerocopy names its version in links of its documentation.
         rustc.env("CARGO_PKG_VERSION", "0");
         rustc.args(["-C", "force-unwind-tables=no", "-C", "relocation-model=static"]);
+        rustc.arg("-C").arg(format!("overflow-checks={}", self.overflow_checks));
         for (name, path) in &self.externs {
             rustc.arg("--extern").arg(format!("{name}={}", path.display()));
             rustc.arg("-L").args(path.parent());

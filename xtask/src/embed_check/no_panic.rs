@@ -1,7 +1,8 @@
 //! No panic can be reached from any function of the core's public interface, used by a kernel or not.
 //!
-//! `docs/api` has all of them. Those without type parameters are written into a list as they stand there; those with some are in the
-//! list of `xtask/embed/all.rs`, for a kernel's types, and none may be missing. A program that takes the addresses of all is linked.
+//! `docs/api` has all of them, which `cargo xtask public-api --check` sees to. Those without type parameters are written into a list
+//! as they stand there; those with some are in the list of `xtask/embed/all.rs`, for a kernel's types, and none may be missing. A
+//! program that takes the addresses of all is linked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,25 +10,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::{Build, PANIC_SYMBOL};
+use super::{Build, CORE, PANIC_SYMBOL};
 
-const CRATE: &str = "tdx_seamldr_core";
 const API: &str = "docs/api/tdx-seamldr-core.txt";
 const PROBE: &str = "xtask/embed/all.rs";
 
 pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathBuf>) -> Result<()> {
     let out = build.out.join("all");
     std::fs::create_dir_all(&out)?;
-    let mut all = Build { out, externs: build.externs.clone() };
-    all.externs.retain(|(name, _)| name != CRATE);
+    let mut all = Build { out, externs: build.externs.clone(), overflow_checks: build.overflow_checks };
+    all.externs.retain(|(name, _)| name != CORE);
     let features = ["--cap-lints=allow", "--cfg=feature=\"mutex\"", "--cfg=feature=\"spin_mutex\""];
     all.library("spin", sources.get("spin").context("no source of spin")?, &features)?;
     let source = root.join("crates/tdx-seamldr-core/src/lib.rs");
-    all.library(CRATE, &source, &["--cfg=feature=\"spin\""])?;
+    all.library(CORE, &source, &["--cfg=feature=\"spin\""])?;
 
     let probe = root.join(PROBE);
     let api = std::fs::read_to_string(root.join(API)).context(API)?;
-    let functions = functions(&api);
+    let functions = functions(&api)?;
     let list = std::fs::read_to_string(&probe).context(PROBE)?;
     let listed: BTreeSet<_> = list.lines().filter_map(of_list).collect();
     let missing: Vec<_> = functions.iter().filter_map(|function| function.missing_in(&listed)).collect();
@@ -47,12 +47,19 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
             Err(error) => Err(error),
         }
     };
+    let checks = if build.overflow_checks { "with" } else { "without" };
     if !link(&expressions)? {
-        let listed = if link(&[])? { "" } else { "\n  one of the functions in the list of the probe" };
-        bail!("a panic can be reached from{listed}\n  {}", culprits(&expressions, &link)?.join("\n  "));
+        // Those would fail with whatever else is linked.
+        ensure!(
+            link(&[])?,
+            "{checks} overflow checks, a panic can be reached from one of the functions in the list of {PROBE}; none of the others \
+             was tried by itself"
+        );
+        let culprits = culprits(&expressions, &link)?;
+        bail!("{checks} overflow checks, a panic can be reached from\n  {}", culprits.join("\n  "));
     }
     println!(
-        "no panic can be reached from any of the core's {} public functions; ok",
+        "{checks} overflow checks, no panic can be reached from any of the core's {} public functions; ok",
         expressions.len().saturating_add(listed.len())
     );
     Ok(())
@@ -87,6 +94,7 @@ type Name = (String, String);
 /// A function of the public interface.
 struct Function<'a> {
     line: &'a str,
+    path: &'a str,
     /// How it is named, if it has no type parameters.
     expression: Option<String>,
 }
@@ -94,10 +102,12 @@ struct Function<'a> {
 impl<'a> Function<'a> {
     /// If it has type parameters and is not in the list.
     fn missing_in(&self, listed: &BTreeSet<Name>) -> Option<&'a str> {
-        let (of, function) = of_path(signature(self.line)?)?;
-        // An implementation for references is listed by its trait.
-        let by_reference = of == "&B" && listed.iter().any(|(_, other)| *other == function);
-        (self.expression.is_none() && !by_reference && !listed.contains(&(of, function))).then_some(self.line)
+        let is_listed = of_path(self.path).is_some_and(|name| {
+            // An implementation for references is listed by its trait.
+            let by_reference = name.0 == "&B" && listed.iter().any(|(_, other)| *other == name.1);
+            by_reference || listed.contains(&name)
+        });
+        (self.expression.is_none() && !is_listed).then_some(self.line)
     }
 }
 
@@ -110,21 +120,23 @@ enum Place<'a> {
 }
 
 /// All functions, in the form of `cargo public-api`: an `impl` or a trait, then what belongs to it.
-fn functions(api: &str) -> Vec<Function<'_>> {
+fn functions(api: &str) -> Result<Vec<Function<'_>>> {
     let mut place = Place::Module;
     let mut functions = Vec::new();
-    for line in api.lines() {
+    for line in api.lines().map(without_attributes) {
         if let Some(header) = line.strip_prefix("unsafe ").unwrap_or(line).strip_prefix("impl") {
             place = implementation(header).unwrap_or(Place::Generic);
         } else if line.starts_with("pub trait ") || line.starts_with("pub unsafe trait ") {
             place = Place::Generic;
         } else if ["pub mod ", "pub struct ", "pub enum "].iter().any(|item| line.starts_with(item)) {
             place = Place::Module;
-        } else if let Some(path) = signature(line) {
-            functions.push(Function { line, expression: expression(path, &place) });
+        } else if let Some((keywords, rest)) = function(line) {
+            let path = signature(keywords, rest)
+                .with_context(|| format!("{API} has a function that cannot be read: {line}"))?;
+            functions.push(Function { line, path, expression: expression(path, &place) });
         }
     }
-    functions
+    Ok(functions)
 }
 
 /// From what follows `impl`: `<'a, T> a::Trait for b::Type where ..`.
@@ -149,10 +161,22 @@ fn implementation(header: &str) -> Option<Place<'_>> {
     })
 }
 
-/// The path of a function, with type arguments, if the line has one.
-fn signature(line: &str) -> Option<&str> {
-    let (keywords, path) = line.strip_prefix("pub ")?.split_once("fn ")?;
-    if !keywords.is_empty() && !keywords.split_whitespace().all(|word| word == "const" || word == "unsafe") {
+/// The line without the attributes in front of it: `#[no_mangle] pub fn ..`.
+fn without_attributes(line: &str) -> &str {
+    let start = if line.starts_with("#[") { line.find("] pub ") } else { None };
+    start.and_then(|at| line.get(at..)).map_or(line, |rest| rest.trim_start_matches("] "))
+}
+
+/// What stands before and after `fn`, if the line is about a function.
+fn function(line: &str) -> Option<(&str, &str)> {
+    let rest = line.strip_prefix("pub ")?;
+    rest.strip_prefix("fn ").map(|path| ("", path)).or_else(|| rest.split_once(" fn "))
+}
+
+/// The path of a function, with type arguments. Other keywords are not taken: the address of an `async` function would not lead to
+/// what it does.
+fn signature<'a>(keywords: &str, path: &'a str) -> Option<&'a str> {
+    if !keywords.split_whitespace().all(|word| word == "const" || word == "unsafe") {
         return None;
     }
     let mut depth = 0usize;
@@ -262,8 +286,8 @@ mod tests {
     use super::*;
 
     const SOME: &str = "pub mod a
-pub fn a::free(u8) -> u8
-pub struct a::M<'a>
+#[no_mangle] pub fn a::free(u8) -> u8
+#[repr(C)] pub struct a::M<'a>
 impl<'a> a::M<'a>
 pub const fn a::M<'a>::new<'b>(&'b u8) -> core::result::Result<Self, a::E>
 pub fn a::M<'a>::build<H: a::Host + ?c::Sized>(&H) -> Self
@@ -279,7 +303,7 @@ pub unsafe fn &B::own()
 
     #[test]
     fn functions_without_type_parameters_are_named_and_the_others_have_to_be_listed() {
-        let functions = functions(SOME);
+        let functions = functions(SOME).unwrap();
         let named: Vec<_> = functions.iter().filter_map(|function| function.expression.as_deref()).collect();
         assert_eq!(named, ["a::free", "<a::M<'static>>::new", "<a::M<'static> as Hash>::hash::<NoHasher>"]);
         let missing = |list: &str| {
@@ -289,6 +313,17 @@ pub unsafe fn &B::own()
         assert_eq!(missing(""), 4);
         assert_eq!(missing("    M::build::<Kernel>,\n    N::own,\n"), 1, "the trait's own");
         assert_eq!(missing("    M::build::<Kernel>,\n    N::own,\n    <&Kernel as Own>::own,\n"), 0);
+    }
+
+    #[test]
+    fn a_function_that_cannot_be_read_is_not_left_out() {
+        for line in ["pub async fn a::f()", "pub extern \"C\" fn a::f()", "pub fn a::f<T: Fn(", "pub fn a::f"]
+        {
+            let error = functions(line).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.ends_with(line), "{line}: {error:?}");
+        }
+        let others = "pub a::S::callback: unsafe fn(u8) -> u8\npub type a::F = fn(u8)\npub struct a::fn_";
+        assert!(functions(others).unwrap().is_empty());
     }
 
     #[test]
