@@ -268,6 +268,90 @@ fn information_is_no_error_and_every_failure_bit_is() {
 }
 
 #[test]
+fn attributes_and_the_dynamic_pamt_are_passed_as_they_are_asked_for() {
+    const UP_TO: Answer = |regs| {
+        (regs.rax, regs.rdx) = (0, 0x4020_0000);
+        Ok(())
+    };
+    let script = Script::of(&[OK, OK, OK, UP_TO]);
+    let module = TdxModule::new(&script);
+    module.sys_init(0x8000_0000_0000_0001).unwrap();
+    for dynamic_pamt in [false, true] {
+        // SAFETY: the script touches no memory.
+        unsafe { module.sys_config(PhysAddr(0x1200), 64, 0x7f, dynamic_pamt) }.unwrap();
+    }
+    // SAFETY: the script touches no memory.
+    let reached = unsafe { module.sys_tdmr_init(PhysAddr(0x4000_0000)) };
+    assert_eq!(reached, Ok(PhysAddr(0x4020_0000)));
+    let expected = [
+        regs(33, 0x8000_0000_0000_0001, 0),
+        SeamcallRegs { r8: 0x7f, ..regs(45, 0x1200, 64) },
+        SeamcallRegs { r8: 0x1_007f, ..regs(45, 0x1200, 64) },
+        regs(36, 0x4000_0000, 0),
+    ];
+    assert_eq!(script.calls(), expected);
+}
+
+#[test]
+fn a_field_is_read_with_the_one_that_follows_it() {
+    const FIELD: Answer = |regs| {
+        (regs.rax, regs.rdx, regs.r8) = (0, FieldId::MIN_UPDATE_HV.0, 0x8000_0000_0000_0003);
+        Ok(())
+    };
+    const NO_FIELD: Answer = |regs| {
+        (regs.rax, regs.rdx, regs.r8) = (TdxStatus::METADATA_FIELD_ID_INCORRECT.0, u64::MAX, 0);
+        Ok(())
+    };
+    let script = Script::of(&[FIELD, NO_FIELD]);
+    let module = TdxModule::new(&script);
+    let field = module.sys_rd(FieldId::MODULE_HV).unwrap();
+    assert_eq!((field.status, field.value), (TdxStatus::SUCCESS, 0x8000_0000_0000_0003));
+    assert_eq!(field.next, FieldId::MIN_UPDATE_HV);
+    let none = module.sys_rd(FieldId(1));
+    assert_eq!(none, Err(TdxError::Status(TdxStatus::METADATA_FIELD_ID_INCORRECT)));
+    assert_eq!(script.calls(), [regs(34, 0, FieldId::MODULE_HV.0), regs(34, 0, 1)], "RCX is reserved");
+}
+
+#[test]
+fn whoever_disables_the_module_is_told_to_call_again() {
+    let script = Script::of(&[
+        |regs| {
+            regs.rax = TdxStatus::INTERRUPTED_RESUMABLE.0;
+            Ok(())
+        },
+        |regs| {
+            regs.rax = TdxStatus::SYS_BUSY.0;
+            Ok(())
+        },
+        OK,
+    ]);
+    let module = TdxModule::new(&script);
+    assert_eq!(module.sys_disable(), Err(TdxError::Status(TdxStatus::INTERRUPTED_RESUMABLE)));
+    assert_eq!(module.sys_disable(), Err(TdxError::Status(TdxStatus::SYS_BUSY)));
+    assert_eq!(module.sys_disable(), Ok(()));
+    assert_eq!(script.calls(), [regs(69, 0, 0); 3]);
+}
+
+#[test]
+fn what_is_initialised_already_is_as_good() {
+    let state: &ModuleState = &ModuleState::<[_; 1]>::new();
+    let script = Script::of(&[
+        |regs| {
+            regs.rax = TdxStatus::SYS_INIT_NOT_PENDING.0;
+            Ok(())
+        },
+        |regs| {
+            regs.rax = TdxStatus::SYS_LP_INIT_DONE.0;
+            Ok(())
+        },
+    ]);
+    let module = TdxModule::new(&script);
+    assert_eq!(module.enable_lp(state, 5), Ok(true));
+    assert_eq!(module.enable_lp(state, 5), Ok(true), "nobody is asked again");
+    assert_eq!(script.calls(), [regs(33, 0, 0), regs(35, 0, 0)]);
+}
+
+#[test]
 fn an_lp_is_enabled_once_and_the_module_before_it() {
     let state: &ModuleState = &ModuleState::<[_; 1]>::new();
     let script = Script::of(&[OK; 3]);
