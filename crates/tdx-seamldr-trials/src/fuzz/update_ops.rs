@@ -553,7 +553,7 @@ impl Trial<'_> {
                 );
             }
             let falls_back = script.fallbacks.iter().any(|file| std::ptr::eq(*file, script.old));
-            if self.troubles.only.is_some_and(is_overcome) && falls_back && !self.troubles.lies {
+            if self.troubles.only.is_some_and(is_overcome) && falls_back && file.fits && !self.troubles.lies {
                 assert!(all_alive(&self.platform), "one failure, and {outcome}");
             }
         }
