@@ -1,6 +1,7 @@
 //! The fuzz targets over what fuzzing begins with, and over every input that it has found something with.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -27,6 +28,12 @@ fn run_seeds(target: &str) {
     let own: Vec<_> = SEEDS.iter().filter(|seed| seed.target == target).collect();
     assert!(own.len() > 3, "{target} has no inputs of its own");
     run(target, own);
+}
+
+#[test]
+fn no_seed_has_the_name_of_another() {
+    let names: BTreeSet<_> = SEEDS.iter().map(|seed| (seed.target, &seed.name)).collect();
+    assert_eq!(names.len(), SEEDS.len(), "it would take its place in the corpus");
 }
 
 #[test]

@@ -202,8 +202,9 @@ impl Seeds {
     }
 
     fn status(&mut self) {
-        let words = SeamldrStatus::TABLE.iter().map(|row| (row.name, row.status.0));
-        let words = words.chain(TdxStatus::TABLE.iter().map(|row| (row.name, row.status.0)));
+        let words = SeamldrStatus::TABLE.iter().map(|row| (format!("seamldr-{}", row.name), row.status.0));
+        let words =
+            words.chain(TdxStatus::TABLE.iter().map(|row| (format!("tdx-{}", row.name), row.status.0)));
         for (name, word) in words.collect::<Vec<_>>() {
             for (rdx, trap) in [(0u64, 0u8), (1, 0), (0, 1)] {
                 let words = [word, rdx, word | 0x3_0001].map(u64::to_le_bytes).concat();
@@ -305,7 +306,8 @@ impl Seeds {
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             for (number, line) in text.lines().enumerate() {
                 let line = cut_down(line, folder).with_context(|| format!("{}:{number}", path.display()))?;
-                self.add("vector", format!("recorded-{}-{number}", file_name(&path)), line.as_bytes());
+                let name = format!("recorded-{}-{}-{number}", file_name(folder), file_name(&path));
+                self.add("vector", name, line.as_bytes());
             }
         }
         Ok(())
