@@ -130,6 +130,9 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
         Err(message) if message.contains(PANIC_SYMBOL) => {}
         other => bail!("a planted panic was not found, the check is broken: {other:?}"),
     }
+    let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
+        format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
+    })?;
     let planted =
         build.link_probe("behind", &root.join("xtask/embed/planted.rs"), &PLANTED_ENTRY_POINTS, &[]);
     let message = planted.err().map(|error| error.to_string()).unwrap_or_default();
@@ -138,9 +141,6 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
         hidden.is_empty(),
         "what was planted behind answers of the kernel was not found, the check is broken: {hidden:?}\n{message}"
     );
-    let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
-        format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
-    })?;
     let core = linked("the core, as Linux's `seamldr.c` would use it", &probe, MAX_FRAME, true)?;
     let Linked { text, frame, .. } = core;
     core.print();
