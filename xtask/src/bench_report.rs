@@ -16,26 +16,31 @@ use crate::instructions;
 
 const REPORT: &str = "docs/performance.md";
 
-/// What `verify` may take of the time that OpenSSL takes.
+/// What `verify` should take of the time that OpenSSL takes, and what it may take.
 const VERIFY_TO_OPENSSL: f64 = 1.3;
+const VERIFY_TO_OPENSSL_AT_MOST: f64 = 1.6;
 
 /// Functions in the list of each program; there are some more, of few bytes.
 const LARGEST: usize = 40;
 
 pub(crate) fn run() -> Result<()> {
-    ensure!(released_images()?.is_some(), "there is nothing to report without released images");
-    let instructions = instructions::measure()?;
+    let images = released_images()?.context("there is nothing to report without released images")?;
+    let instructions = instructions::measure(Some(&images))?;
     let linked = embed_check::run()?;
     let compared = compared()?;
     let times = times()?;
     let limits = limits(instructions.iter().chain([&compared.verify]), &linked);
+    let is_slower = compared.verify.figures.iter().any(Figure::is_above_target);
 
     let mut text = "# Performance\n\n".to_owned();
     let _ =
         writeln!(text, "Written by `cargo xtask bench-report`; do not edit. Measured on {}.\n", machine()?);
-    let _ = writeln!(text, "## Against what it may be\n\n{}", limits.1);
+    let _ = writeln!(text, "## Against what it may be\n\n{}", limits.text);
     let _ = writeln!(text, "## Beside others\n\n### Verification\n\n{}", compared.verify.text());
-    let _ = writeln!(text, "{WHY_SLOWER}\n\n### The lock\n\n{}", compared.locks);
+    if is_slower {
+        let _ = writeln!(text, "{WHY_SLOWER}\n");
+    }
+    let _ = writeln!(text, "### The lock\n\n{}", compared.locks);
     text.push_str(
         "## Instructions\n\nCounted by callgrind: the same on every run, with the same compiler.\n",
     );
@@ -47,47 +52,61 @@ pub(crate) fn run() -> Result<()> {
     std::fs::write(crate::root().join(REPORT), text.trim_end().to_owned() + "\n")?;
     document::fill("README.md", "size", &size(&linked)?)?;
     println!("{REPORT} written, and the size in README.md");
-    for what in limits.0 {
-        println!("more than it may be: {what}");
+    for what in limits.above_target {
+        println!("more than it should be: {what}");
     }
+    ensure!(limits.above.is_empty(), "more than it may be: {}", limits.above.join("; "));
     Ok(())
 }
 
+/// Measured by hand: no command here does it again.
 const WHY_SLOWER: &str = "\
-What is above the limit is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes about three quarters of the time of `sha2`. (RSA takes two \
+What is above the target is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes about three quarters of the time of `sha2`. (RSA takes two \
 or three times as long as OpenSSL's, but a tenth of the whole.) Nothing that can be had as a crate does it: the SHA-384 of `ring` \
 0.17, `aws-lc-rs` 1 and `graviola` 0.4 took as long as that of `sha2` for these bytes, within 6%, and `verify` built for `x86-64-v3` still \
-1.4 times as long as OpenSSL. OpenSSL itself would do it. We do not take it: it needs an operating system, and a verification comes once \
-for each update, before anything is shut down, and takes about a millisecond. Whoever has something faster, as Linux has, passes it \
-as `Crypto`.";
+1.4 times as long as OpenSSL. (These were measured by hand on 2026-11-23; no command here does it again.) OpenSSL itself would do it. We \
+do not take it: it needs an operating system, and a verification comes once for each update, before anything is shut down, and takes \
+about a millisecond. Whoever has something faster, as Linux has, passes it as `Crypto`.";
 
-/// Every figure that has a limit, the tightest first; and those that are above it.
-fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> (Vec<String>, String) {
-    let of_tables = tables.flat_map(|table| table.figures.iter().map(|figure| (table.title, figure)));
-    let mut rows: Vec<(f64, String)> = Vec::new();
-    let mut above = Vec::new();
-    let mut row = |title: &str, what: &str, value: f64, limit: f64| {
-        let part = value / limit;
-        rows.push((
-            part,
-            format!("| {:.0}% | {title}: {what} | {} | {} |", part * 100.0, number(value), number(limit)),
-        ));
-        if part > 1.0 {
-            above.push(format!("{title}: {what}"));
-        }
-    };
-    for (title, figure) in of_tables {
-        if let Some(limit) = figure.limit {
-            row(title, &figure.what, figure.value, limit);
-        }
-    }
-    for Linked { what, frame, max_frame, .. } in linked {
+/// Every figure that has a limit or a target.
+#[derive(Default)]
+struct Limits {
+    /// As a table, the tightest first.
+    text: String,
+    /// What is above its target only.
+    above_target: Vec<String>,
+    /// What is above its limit.
+    above: Vec<String>,
+}
+
+fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> Limits {
+    let frame = |Linked { what, frame, max_frame, .. }: &Linked| {
         let [frame, limit] = [frame, max_frame].map(|bytes| Figure::count("", *bytes).value);
-        row("Largest stack frame", what, frame, limit);
+        ("Largest stack frame", Figure::new(what.to_owned(), frame).at_most(limit))
+    };
+    let of_tables = tables.flat_map(|table| table.figures.iter().map(|figure| (table.title, figure.clone())));
+    let mut rows: Vec<(f64, String)> = Vec::new();
+    let mut limits = Limits::default();
+    for (title, figure) in of_tables.chain(linked.iter().map(frame)) {
+        let Figure { what, value, target, limit } = &figure;
+        for (bound, kind) in [(target, " (target)"), (limit, "")] {
+            let Some(bound) = bound else { continue };
+            let (part, shown) = (value / bound, number(*value));
+            let row =
+                format!("| {:.0}% | {title}: {what} | {shown} | {}{kind} |", part * 100.0, number(*bound));
+            rows.push((part, row));
+        }
+        let name = format!("{title}: {what}, {}", number(*value));
+        if figure.is_too_much() {
+            limits.above.push(name);
+        } else if figure.is_above_target() {
+            limits.above_target.push(name);
+        }
     }
     rows.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
-    (above, format!("| of the limit | | | at most |\n|---:|---|---:|---:|\n{}\n", rows.join("\n")))
+    limits.text = format!("| of the limit | | | at most |\n|---:|---|---:|---:|\n{}\n", rows.join("\n"));
+    limits
 }
 
 /// What the program `compare` says.
@@ -106,7 +125,8 @@ fn compared() -> Result<Compared> {
         match *line.split(' ').collect::<Vec<_>>() {
             ["verify", version, bytes, ratio] => verify.push(
                 Figure::ratio(format!("{version}, {bytes} bytes"), ratio.parse()?, 1000)
-                    .at_most(VERIFY_TO_OPENSSL),
+                    .should_be(VERIFY_TO_OPENSSL)
+                    .at_most(VERIFY_TO_OPENSSL_AT_MOST),
             ),
             ["lock", name, threads, time] => {
                 locks.entry(threads.parse()?).or_default().push((name, time.parse()?));
@@ -269,12 +289,24 @@ mod tests {
         let figures = vec![
             Figure::new("low", 1.0).at_most(4.0),
             Figure::new("high", 6.0).at_most(4.0),
+            Figure::new("slow", 6.0).should_be(5.0).at_most(8.0),
             Figure::new("free", 9.0),
+            Figure::new("none", f64::NAN).at_most(8.0),
         ];
         let table = Table { title: "T", how: String::new(), figures };
-        let (above, text) = limits([&table].into_iter(), &[]);
-        assert_eq!(above, ["T: high"]);
+        let Limits { text, above_target, above } = limits([&table].into_iter(), &[]);
+        assert_eq!(
+            (above, above_target),
+            (vec!["T: high, 6".to_owned(), "T: none, NaN".to_owned()], vec!["T: slow, 6".to_owned()])
+        );
         let rows: Vec<_> = text.lines().skip(2).collect();
-        assert_eq!(rows, ["| 150% | T: high | 6 | 4 |", "| 25% | T: low | 1 | 4 |"]);
+        let expected = [
+            "| NaN% | T: none | NaN | 8 |",
+            "| 150% | T: high | 6 | 4 |",
+            "| 120% | T: slow | 6 | 5 (target) |",
+            "| 75% | T: slow | 6 | 8 |",
+            "| 25% | T: low | 1 | 4 |",
+        ];
+        assert_eq!(rows, expected);
     }
 }

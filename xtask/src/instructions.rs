@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
-use tdx_seamldr_mock::{released_images, ReleasedImage};
+use tdx_seamldr_mock::{released_images, ReleasedImage, RELEASED_IMAGES};
 
 use crate::figures::{self, Figure, Table};
 
@@ -19,8 +19,17 @@ const IMAGE: &str = "1.5.16";
 /// Calls that the cost of one is taken from.
 const CALLS: u64 = 1000;
 
+/// What each of the [`STAGES`] may cost, and an update each LP if there is one or if there are 1,024: a quarter more than when this was
+/// written.
+const STAGE_LIMITS: [u32; 5] = [200, 420, 275, 460, 570];
+const LP_LIMITS: [(u32, u32); 2] = [(1, 2100), (1024, 1000)];
+/// What zeroing a page costs at most, as it is counted: once, not twice.
+const ZEROING_ONCE: u32 = 4200;
+
 /// What belongs to the firmware and not to the host.
 const FIRMWARE: &str = "SeamcallBackend>::seamcall";
+/// The specification's figure, measured there by hand: instructions of the work for v2 in C, without translation and zeroing.
+const C_READS_V2: u32 = 3431;
 /// What belongs to the kernel.
 const TRANSLATION: &str = "Host>::phys_addr";
 /// The C library's, of which callgrind counts every byte that `rep stosb` writes as an instruction.
@@ -42,28 +51,44 @@ impl Counted {
 }
 
 pub(crate) fn run() -> Result<()> {
-    let tables = measure()?;
+    let images = released_images()?;
+    let tables = measure(images.as_deref())?;
     for table in &tables {
         println!("{}\n\n{}", table.title, table.text());
     }
-    figures::check(&tables)
+    figures::check(&tables)?;
+    if images.is_none() {
+        println!(
+            "NOT COUNTED, AND NO LIMIT CHECKED: reading an image, and preflight. {RELEASED_IMAGES} names no folder with images."
+        );
+    }
+    Ok(())
 }
 
-/// Everything that is counted.
-pub(crate) fn measure() -> Result<Vec<Table>> {
+/// Everything that is counted; without released images all that needs none.
+pub(crate) fn measure(images: Option<&[ReleasedImage]>) -> Result<Vec<Table>> {
     let work = crate::bench_program("work")?;
-    let images = released_images()?.unwrap_or_default();
+    let images = images.map(chosen).transpose()?;
     let mut tables = Vec::new();
-    if let Some(image) = images.iter().find(|image| image.version == IMAGE) {
+    if let Some((image, _)) = images {
         tables.push(read(&work, image)?);
     }
     tables.push(call(&work)?);
     tables.push(stages(&work)?);
     tables.push(update(&work)?);
-    if let Some(largest) = images.iter().max_by_key(|image| image.bytes.as_bytes().len()) {
+    if let Some((_, largest)) = images {
         tables.push(checks(&work, largest)?);
     }
     Ok(tables)
+}
+
+/// Of all images the one that is read and the largest, which is checked.
+fn chosen(images: &[ReleasedImage]) -> Result<(&ReleasedImage, &ReleasedImage)> {
+    let read = images.iter().find(|image| image.version == IMAGE);
+    let read =
+        read.with_context(|| format!("{IMAGE} is not among the images, and limits are about that one"))?;
+    let largest = images.iter().max_by_key(|image| image.bytes.as_bytes().len()).unwrap_or(read);
+    Ok((read, largest))
 }
 
 /// From the bytes of a file to parameters for SEAMLDR.INSTALL.
@@ -77,18 +102,29 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
         let [translation, zeroing] = *counted.inside else { continue };
         figures.push(Figure::count(format!("{name}: in total"), counted.total));
         figures.push(Figure::count(format!("{name}: of these, translating addresses"), translation));
-        figures.push(Figure::count(format!("{name}: of these, zeroing the page (`memset`)"), zeroing));
+        figures.push(
+            Figure::count(format!("{name}: of these, zeroing the page (`memset`)"), zeroing)
+                .at_most(ZEROING_ONCE),
+        );
     }
     figures.push(Figure::ratio("v1: in total, for each byte", v1.total, v1.output).at_most(0.6));
     figures.push(Figure::ratio("v2: in total, for each byte", v2.total, v2.output));
-    figures.push(Figure::count("v2: the library's own", v2.outside()).at_most(3000));
-    figures.push(Figure::ratio("v2: the library's own, to the same in C (3,431)", v2.outside(), 3431));
+    figures.push(Figure::count("v2: without translation and zeroing", v2.outside()).at_most(3000));
+    figures.push(Figure::ratio(
+        format!(
+            "v2: without translation and zeroing, to the same in C ({})",
+            figures::number(C_READS_V2.into())
+        ),
+        v2.outside(),
+        C_READS_V2.into(),
+    ));
     let how = format!(
-        "From the {} bytes of Intel's {IMAGE}, by all the rules of the format (v1: with the checksum), to SEAMLDR_PARAMS. The same work in \
-         C, as Linux does it for v2, takes 3,431 instructions (gcc -O2) without the translation of addresses, in a page that is zero \
-         already. `memset` is the C library's: a few instructions, of which one is `rep stosb`, and callgrind counts that one once \
-         for each byte.",
-        figures::number(Figure::count("", v1.output).value)
+        "From the {} bytes of Intel's {IMAGE}, by all the rules of the format (v1: with the checksum), to SEAMLDR_PARAMS. `memset` is the \
+         C library's: a few instructions, of which one is `rep stosb`, and callgrind counts that one once for each byte. The same work \
+         in C, as Linux does it for v2, takes {} instructions (gcc -O2) without the translation of addresses, in a page that is zero \
+         already: no command here counts that, it is the figure that the project's specification gives, measured there by hand.",
+        figures::number(Figure::count("", v1.output).value),
+        figures::number(C_READS_V2.into())
     );
     Ok(Table { title: "Reading an image", how, figures })
 }
@@ -108,11 +144,12 @@ fn call(work: &Path) -> Result<Table> {
 
 /// What each stage costs one LP.
 fn stages(work: &Path) -> Result<Table> {
-    let stage = |name: &&str| {
+    let stage = |(name, limit): (&&str, u32)| {
         let counted = count(work, &["stage", name], &[FIRMWARE])?;
-        Ok(Figure::count(format!("{name} ({} SEAMCALLs)", counted.output), counted.outside()))
+        let what = format!("{name} ({} SEAMCALLs)", counted.output);
+        Ok(Figure::count(what, counted.outside()).at_most(limit))
     };
-    let figures = STAGES.iter().map(stage).collect::<Result<_>>()?;
+    let figures = STAGES.iter().zip(STAGE_LIMITS).map(stage).collect::<Result<_>>()?;
     let how =
         "One step of the only LP of an update, with all that belongs to its stage: the rendezvous, and the calls up to \
          SEAMCALL."
@@ -135,7 +172,12 @@ fn update(work: &Path) -> Result<Table> {
         );
         figures.push(Figure::count(format!("{lps} LPs: in total"), counted.outside()));
         let cost = counted.outside().checked_div(lps.into()).unwrap_or_default();
-        figures.push(Figure::count(format!("{lps} LPs: each"), cost));
+        let each = Figure::count(format!("{lps} LPs: each"), cost);
+        let limit = LP_LIMITS.iter().find(|(of, _)| *of == lps);
+        figures.push(match limit {
+            Some((_, limit)) => each.at_most(*limit),
+            None => each,
+        });
         if lps >= MANY_LPS {
             costs.push(cost);
         }
@@ -213,8 +255,33 @@ fn costs(profile: &str, functions: &[&str]) -> Option<(u64, Vec<u64>)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use tdx_seamldr_mock::PageBuf;
+
+    #[test]
+    fn the_image_that_limits_are_about_has_to_be_among_those_there_are() {
+        let image = |version: &str, pages| ReleasedImage {
+            path: version.into(),
+            version: version.to_owned(),
+            bytes: PageBuf::zeroed(pages),
+        };
+        let images = ["1.5.05", IMAGE, "2.0.08", "2.0.05"].map(|version| image(version, 1));
+        let [old, wanted, _, other] = &images;
+        let larger = image("2.0.08", 2);
+        let both = [old, wanted, &larger, other].map(Clone::clone);
+        let (read, largest) = chosen(&both).unwrap();
+        assert_eq!((&*read.version, &*largest.version), (IMAGE, "2.0.08"));
+        let error = chosen(&[old.clone(), larger]).unwrap_err().to_string();
+        assert!(error.starts_with("1.5.16 is not among the images"), "{error}");
+        assert!(chosen(&[]).is_err());
+    }
+
+    #[test]
+    fn limits_are_about_numbers_of_lps_that_are_counted() {
+        assert!(LP_LIMITS.iter().all(|(lps, _)| LPS.contains(lps)));
+    }
 
     #[test]
     fn what_is_called_in_the_firmware_is_told_apart() {
