@@ -347,7 +347,7 @@ fn cut_down(line: &str, folder: &Path) -> Result<String> {
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    Ok(entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?)
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
