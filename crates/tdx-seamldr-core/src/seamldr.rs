@@ -210,11 +210,10 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     pub(crate) fn silence(&self) -> Option<Trap> {
         let mut last = None;
         for _ in 0..LOOKS {
-            let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
-            // SAFETY: the buffer has to be aligned to 256 bytes, so nothing is written.
-            last = unsafe { self.seamldr_call(&mut regs) }.err();
-            if last.is_none() {
-                break;
+            // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
+            match unsafe { self.status_of(SeamldrLeaf::Info, PhysAddr(1)) } {
+                Err(SeamldrError::Trap(trap)) => last = Some(trap),
+                _ => return None,
             }
         }
         last

@@ -313,6 +313,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
     /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's. An answer that says
     /// nothing, or that nothing is there, has to come again and again to be believed.
+    #[inline(never)]
     pub(crate) fn readiness(&self) -> Readiness {
         let mut found = Readiness::Nothing;
         for _ in 0..LOOKS {

@@ -76,14 +76,12 @@ impl Candidates {
                 self.failed |= bit;
             }
         }
+        let all = !u16::MAX.checked_shl(self.count.into()).unwrap_or(0);
+        let left = all & !u16::from(self.ruled_out);
         // Those that have not been tried yet come first, then those that get a second chance.
-        let left = |tried: bool| {
-            (0..self.count).find(|image| {
-                let bit = 1u8.checked_shl((*image).into()).unwrap_or(0);
-                self.ruled_out & bit == 0 && (self.failed & bit != 0) == tried
-            })
-        };
-        self.current = left(false).or_else(|| left(true))?;
+        let untried = left & !u16::from(self.failed);
+        let next = if untried != 0 { untried } else { left };
+        self.current = u8::try_from(next.trailing_zeros()).ok().filter(|_| next != 0)?;
         Some(self)
     }
 
