@@ -534,7 +534,7 @@ impl<'r> Preflight<'r> {
             (1000, reserved3),
         ];
         for (start, bytes) in reserved {
-            if let Some((offset, &found)) = (start..).zip(bytes).find(|(_, byte)| **byte != 0) {
+            if let Some((offset, &found)) = (start..u32::MAX).zip(bytes).find(|(_, byte)| **byte != 0) {
                 self.refuse(Refusal::SigstructReserved { offset, found });
             }
         }
@@ -619,7 +619,7 @@ impl<'r> Preflight<'r> {
         if sigstruct.cpus().is_empty() {
             return self.refuse_if(!sigstruct.is_debug(), Refusal::NoCpuList);
         }
-        for (socket, cpuid) in (0..).zip(facts.sysinfo.sockets()) {
+        for (socket, cpuid) in (0..u32::MAX).zip(facts.sysinfo.sockets()) {
             let cpuid = cpuid.get();
             self.refuse_if(!sigstruct.lists_cpu(cpuid), Refusal::Cpu { socket, cpuid });
         }
