@@ -10,7 +10,7 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxStatus};
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::update::{FailureCause, NextStep, Options, Outcome, TdFate, Update};
 use tdx_seamldr_core::{InstallRequest, TdxImage, Trap};
@@ -144,22 +144,30 @@ fn a_module_that_runs_is_not_overlooked() {
     }
 }
 
-/// Finishing has no image of its own to fall back on: where all others are refused, that is what it says.
+/// What kept the module that is in place from coming up may have passed once all images to fall back on were refused. It gets this one
+/// chance: that its own image cannot be installed again says nothing about it.
 #[test]
-fn finishing_with_an_image_that_is_refused_says_so() {
-    let platform = boot(SimPlatform::builder().lps(2));
+fn finishing_with_an_image_that_is_refused_goes_back_to_the_module_in_place() {
     let broken = Answer::Return { rax: 0xC000_0001_0000_0000, rdx: 0 };
     let old = TestImage::default().build();
-    // The new module is in place and does not come up.
-    platform.inject(Fault { times: u32::MAX, ..Fault::first(SYS_INIT, broken) });
-    let outcome = update_to(&platform, &newer());
-    assert_eq!(outcome.tds, TdFate::Held, "{outcome}");
-    let mut page = PageBuf::zeroed(1);
-    let image = TdxImage::parse(old.as_bytes()).unwrap();
-    let fallback =
-        InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
-    let update = Update::finish(platform.module_state(), Options::default(), 2).unwrap();
-    let outcome = run_stepped(&platform, &update.with_fallbacks(&[fallback]).unwrap(), 1);
-    let cause = outcome.last_failure.map(|failure| failure.cause);
-    assert!(matches!(cause, Some(FailureCause::Seamldr { status: SeamldrStatus::EBADSIG, .. })), "{outcome}");
+    for (times, comes_up) in [(u32::MAX, false), (1, true)] {
+        let platform = boot(SimPlatform::builder().lps(2));
+        // The new module is in place and does not come up.
+        platform.inject(Fault { times: u32::MAX, ..Fault::first(SYS_INIT, broken) });
+        let outcome = update_to(&platform, &newer());
+        assert_eq!(outcome.tds, TdFate::Held, "{outcome}");
+        platform.clear_faults();
+        platform.inject(Fault { times, ..Fault::first(SYS_INIT, broken) });
+        platform.clear_trace();
+        let mut page = PageBuf::zeroed(1);
+        let image = TdxImage::parse(old.as_bytes()).unwrap();
+        let fallback =
+            InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+        let update = Update::finish(platform.module_state(), Options::default(), 2).unwrap();
+        let outcome = run_stepped(&platform, &update.with_fallbacks(&[fallback]).unwrap(), 1);
+        assert_eq!((outcome.rounds, count(&platform, INSTALL)), (3, 2), "{outcome}");
+        assert_eq!((outcome.tds_live_on(), outcome.image), (comes_up, 0), "{outcome}");
+        let cause = outcome.last_failure.map(|failure| failure.cause);
+        assert_eq!(matches!(cause, Some(FailureCause::Tdx(TdxLeaf::SYS_INIT, _))), !comes_up, "{outcome}");
+    }
 }
