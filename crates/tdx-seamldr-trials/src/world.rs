@@ -301,7 +301,7 @@ pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> 
         TdFate::NeverAtRisk => alive && outcome.running == RunningModule::Old,
         TdFate::Preserved => alive && outcome.running == RunningModule::New,
         TdFate::Held => truth.handoff_valid && !alive,
-        TdFate::Lost => !alive && !(outcome.running == RunningModule::Nothing && is_callable),
+        TdFate::Lost => !alive,
         // What nothing is known about is no claim.
         TdFate::Unknown => return None,
     };
