@@ -206,14 +206,15 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     }
 
     /// The trap that P-SEAMLDR does not get past, if it does not answer at all: one that comes by itself is not believed. Asks by
-    /// SEAMLDR.INFO with an address that no buffer can have, which it refuses.
-    pub(crate) fn silence(&self) -> Option<Trap> {
+    /// SEAMLDR.INFO with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
+    pub(crate) fn silence_with_lock_held(&self) -> Option<Trap> {
         let mut last = None;
         for _ in 0..LOOKS {
+            let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
             // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
-            match unsafe { self.status_of(SeamldrLeaf::Info, PhysAddr(1)) } {
-                Err(SeamldrError::Trap(trap)) => last = Some(trap),
-                _ => return None,
+            last = unsafe { self.backend.seamcall(&mut regs) }.err();
+            if last.is_none() {
+                break;
             }
         }
         last

@@ -12,7 +12,7 @@ mod support;
 use std::cell::Cell;
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, TdxStatus};
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Options, Outcome, Progress};
 use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update};
 use tdx_seamldr_core::{CurrentVmcs, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, Trap};
@@ -250,8 +250,25 @@ fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
     let outcome = update_to(&platform, &newer());
     assert!(platform.with_model(|model| model.is_dead()));
     assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot));
-    let cause = outcome.last_failure.unwrap().cause;
-    assert!(matches!(cause, FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid)), "{cause}");
+    let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
+    assert_eq!(first, FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid));
+    assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
+}
+
+#[test]
+fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    // It remembers updates that its database has no room for.
+    platform.with_model(|model| {
+        model.seamdb_mut().used = 64;
+        model.config_mut().full_seamdb_is_fatal = true;
+    });
+    let outcome = update_to(&platform, &newer());
+    assert!(platform.with_model(|model| model.is_dead()));
+    assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot));
+    let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
+    assert_eq!(first, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid));
+    assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
 }
 
 #[test]

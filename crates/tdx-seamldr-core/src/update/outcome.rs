@@ -392,6 +392,15 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
         (Stage::Start, _) if kind == Kind::Finish && there != RunningModule::OldShutDown => {
             (held, there, NextStep::Finish)
         }
+        // Nothing can be called any more: SEAM has been shut down, perhaps by a module that was entered and never came back.
+        (_, Some(FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), _))) => {
+            let next = match stage {
+                _ if situation.is_exhausted => NextStep::Reboot,
+                Stage::CpuInstall => NextStep::InstallAgain,
+                _ => NextStep::Finish,
+            };
+            (TdFate::Unknown, RunningModule::Nothing, next)
+        }
         (Stage::CpuInstall, _) if situation.is_complete => {
             (held, RunningModule::NewNotReady, NextStep::Finish)
         }
@@ -401,21 +410,12 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
         (Stage::CpuInstall, _) if situation.is_session_open => {
             (held, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
-        // P-SEAMLDR itself cannot be called.
-        (Stage::CpuInstall, Some(FailureCause::Trap(Call::Seamldr(_), Trap::VmFailInvalid))) => {
-            (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain)
-        }
         // Refused, which leaves what is in place as it was: that may come up yet.
         (Stage::CpuInstall, Some(FailureCause::Seamldr { .. })) if there == RunningModule::NewNotReady => {
             (held, there, NextStep::Finish)
         }
         (Stage::CpuInit, Some(FailureCause::LpsMissing)) => {
             (held, RunningModule::SessionOpen, NextStep::CompleteSession)
-        }
-        // Nothing can be called any more: SEAM has been shut down, perhaps by a module that was entered and never came back.
-        (Stage::CpuInit | Stage::RunUpdate, Some(FailureCause::Trap(Call::Seamldr(_), _))) => {
-            let next = if situation.is_exhausted { NextStep::Reboot } else { NextStep::Finish };
-            (TdFate::Unknown, RunningModule::Nothing, next)
         }
         // The module itself says that there is nothing to take over.
         (Stage::RunUpdate, Some(FailureCause::Tdx(_, status)))
@@ -541,9 +541,13 @@ mod tests {
             assert_eq!(consequences(&open), expected, "{cause}");
             assert_eq!(after(Stage::CpuInstall, cause, SHUT_DOWN).1, RunningModule::OldShutDown, "{cause}");
         }
-        // Nobody has got in, and P-SEAMLDR does not answer: it may be gone for good.
-        let silence = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid);
-        assert_eq!(after(Stage::CpuInstall, silence, SHUT_DOWN).0, TdFate::Unknown);
+        // P-SEAMLDR does not answer any more, whoever has got in before.
+        let silence = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
+        let open = Situation { is_session_open: true, ..situation(Stage::CpuInstall, silence, SHUT_DOWN) };
+        let gone = |next| (TdFate::Unknown, RunningModule::Nothing, next);
+        assert_eq!(consequences(&open), gone(NextStep::Reboot));
+        let given_up = Situation { is_exhausted: false, ..open };
+        assert_eq!(consequences(&given_up), gone(NextStep::InstallAgain));
     }
 
     #[test]

@@ -319,6 +319,12 @@ impl<'a> Update<'a> {
         self.milestones.fetch_or(milestone, Ordering::Release);
     }
 
+    /// P-SEAMLDR did not answer either, when it was asked because of this failure.
+    fn silenced(&self, lp: u32, failure: RawFailure, trap: Trap) -> RawFailure {
+        self.first.write(lp, self.rendezvous.load().stage(), failure);
+        RawFailure::silence(trap)
+    }
+
     fn remember(&self, found: Readiness) {
         match found {
             Readiness::Ready => self.reach(Milestones::FOUND_READY),
@@ -576,14 +582,16 @@ where
 
     /// What a failure of the new module is.
     fn failed(&self, module: TdxModule<'_, B>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+        let raw = RawFailure::tdx(leaf, error);
         if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
-            return RawFailure::tdx(leaf, error);
+            return raw;
         }
-        match self.seamldr.silence() {
-            Some(trap) => RawFailure::silence(trap),
+        let silence = self.seamldr.exclusively(|| self.seamldr.silence_with_lock_held());
+        match silence {
+            Some(trap) => self.update.silenced(self.host.current_lp(), raw, trap),
             // All have called INSTALL and no module answers: the platform counts more LPs.
             None if leaf == TdxLeaf::SYS_INIT => RawFailure::LPS_MISSING,
-            None => RawFailure::tdx(leaf, error),
+            None => raw,
         }
     }
 
@@ -648,7 +656,7 @@ where
 
     /// This LP's part in the session, unless it has one already or the session is complete.
     fn install(&mut self, module: TdxModule<'_, B>, leg: Leg) -> Result<(), RawFailure> {
-        let (update, seamldr) = (self.update, self.seamldr);
+        let (update, seamldr, lp) = (self.update, self.seamldr, self.host.current_lp());
         // Not reached without a request.
         let Some(request) = update.current_request() else { return Ok(()) };
         let joined = &mut self.joined;
@@ -672,8 +680,12 @@ where
                 Ok(()) => {}
                 // This LP is in the session that somebody has left open.
                 Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
-                // Told before the LP is in; the session of the others waits on.
-                Err(InstallError::Trap(_)) => return result.map_err(RawFailure::install),
+                // Told before the LP is in; the session of the others waits on, if P-SEAMLDR is there at all.
+                Err(error @ InstallError::Trap(_)) => {
+                    let raw = RawFailure::install(error);
+                    let silence = seamldr.silence_with_lock_held();
+                    return Err(silence.map_or(raw, |trap| update.silenced(lp, raw, trap)));
+                }
                 Err(InstallError::Refused { status, rdx: 0 })
                     if is_open() && (has_module || status == SeamldrStatus::EUNSPECERR) =>
                 {
