@@ -93,6 +93,9 @@ enum Task {
         /// Try so many changes at the same time
         #[arg(long, default_value_t = 2)]
         jobs: u32,
+        /// Only those in lines of the core that differ from this commit
+        #[arg(long, value_name = "COMMIT")]
+        since: Option<String>,
     },
     /// Run everything that takes too long for every change, and put the figures into docs/verification.md
     Nightly {
@@ -188,7 +191,7 @@ fn main() -> anyhow::Result<()> {
         Task::LinuxDriver { step, folder, debug_kernel, race } => {
             linux_driver::run(step, &folder, debug_kernel, race)
         }
-        Task::Mutants { jobs } => mutants::run(jobs),
+        Task::Mutants { jobs, since } => mutants::run(jobs, since.as_deref()),
         Task::Nightly { linux_tree, fuzz_seconds } => nightly::run(linux_tree.as_deref(), fuzz_seconds),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
