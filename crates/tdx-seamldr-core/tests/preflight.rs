@@ -416,6 +416,7 @@ fn where_the_handoff_version_is_not_known_either_it_may_be_any_that_the_image_ta
     // Of version 0 it takes 25.
     assert_eq!(with(0, Some(2 * 4096 - 8), None), []);
     assert_eq!(with(0, Some(2 * 4096 - 7), None), unknown(Unknown::HandoffData));
+    assert_eq!(with(0, Some(25 * 4096 - 8), None), unknown(Unknown::HandoffData));
     assert_eq!(with(0, Some(25 * 4096 - 7), None), pages(25, 26));
     assert_eq!(with(0, None, Some(2)), []);
     assert_eq!(with(0, None, Some(3)), unknown(Unknown::HandoffData));

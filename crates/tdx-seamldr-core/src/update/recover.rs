@@ -197,6 +197,12 @@ mod tests {
         assert_eq!(back.after(Class::Transient), Some(back));
         assert_eq!(back.after(Class::ModuleFailed), None, "once");
         assert_eq!(second.back().unwrap().current, 0, "whichever was refused");
+        let refused_last = Candidates { ruled_out: 1, ..second };
+        assert_eq!(
+            refused_last.back().unwrap().after(Class::ModuleFailed),
+            None,
+            "that one is not tried again"
+        );
         for in_place in [None, Some(0), Some(7)] {
             let candidates = Candidates { count: 8, current: 7, ruled_out: 3, failed: 0x80, in_place };
             assert_eq!(Candidates::from_word(candidates.word()), candidates);
