@@ -207,6 +207,7 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
 
     /// The trap that P-SEAMLDR does not get past, if it does not answer at all: one that comes by itself is not believed. Asks by
     /// SEAMLDR.INFO with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
+    #[inline(never)] // registers of its own, on a small stack
     pub(crate) fn silence_with_lock_held(&self) -> Option<Trap> {
         let mut last = None;
         for _ in 0..LOOKS {

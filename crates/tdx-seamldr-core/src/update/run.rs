@@ -581,6 +581,7 @@ where
     }
 
     /// What a failure of the new module is.
+    #[cold]
     fn failed(&self, module: TdxModule<'_, B>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
         let raw = RawFailure::tdx(leaf, error);
         if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
@@ -711,6 +712,7 @@ where
         })
     }
 
+    #[inline(never)] // what it has on the stack is not needed in other stages
     fn take_over(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
         let v1 = self.update.options.detect_compat_damage;
         let mut result =
