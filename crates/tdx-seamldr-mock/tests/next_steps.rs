@@ -269,6 +269,25 @@ fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
     let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
+    // It is asked with an address that it would not write to.
+    let info = SeamldrLeaf::Info.rax();
+    assert!(count(&platform, info) > 0);
+    assert!(platform.trace().iter().all(|entry| entry.input.rax != info || entry.input.rcx == 1));
+}
+
+#[test]
+fn an_lp_that_loses_the_module_for_a_while_does_not_make_lps_missing() {
+    let options = Options { handoff_version: Some(0), ..Options::default() };
+    for call in [LP_INIT, UPDATE] {
+        let platform = boot_with_one_update(2);
+        platform.inject(Fault::first(call, TRAP));
+        platform.inject(Fault { times: 4, ..Fault::first(SYS_RD, TRAP) });
+        let outcome =
+            with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+        assert!(outcome.is_updated() && platform.truth().tds_alive == 3, "{outcome}");
+        let cause = outcome.failure.unwrap().cause;
+        assert!(matches!(cause, FailureCause::Trap(Call::Tdx(_), Trap::VmFailInvalid)), "{cause}");
+    }
 }
 
 #[test]
