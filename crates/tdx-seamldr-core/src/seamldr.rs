@@ -205,20 +205,16 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
         self.exclusively(|| self.install_with_lock_held(request))
     }
 
-    /// The trap that P-SEAMLDR does not get past, if it does not answer at all: one that comes by itself is not believed. Asks by
-    /// SEAMLDR.INFO with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
+    /// Whether SEAMCALL does not reach P-SEAMLDR on this LP: VMfailInvalid that comes by itself is not believed. Asks by SEAMLDR.INFO
+    /// with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
     #[inline(never)] // registers of its own, on a small stack
-    pub(crate) fn silence_with_lock_held(&self) -> Option<Trap> {
-        let mut last = None;
-        for _ in 0..LOOKS {
+    pub(crate) fn is_silent_with_lock_held(&self) -> bool {
+        (0..LOOKS).all(|_| {
             let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
             // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
-            last = unsafe { self.backend.seamcall(&mut regs) }.err();
-            if last.is_none() {
-                break;
-            }
-        }
-        last
+            let result = unsafe { self.backend.seamcall(&mut regs) };
+            result == Err(Trap::VmFailInvalid)
+        })
     }
 
     /// Something that no other LP comes in between of.

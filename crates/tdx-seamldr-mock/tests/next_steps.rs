@@ -243,13 +243,40 @@ fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
     }
 }
 
+/// It cannot be told what became of the TDs, and a reboot is the advice once every LP has looked.
+fn assert_gone(platform: &SimPlatform, outcome: &Outcome) {
+    assert_eq!((outcome.tds, outcome.running), (TdFate::Unknown, RunningModule::Nothing), "{outcome}");
+    let end = follow(platform, *outcome, &newer().build());
+    assert_eq!(state(&end), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot), "{end}");
+}
+
+#[test]
+fn an_lp_that_reaches_neither_module_nor_p_seamldr_is_no_reason_to_reboot() {
+    for trap in Trap::ALL {
+        for call in [INSTALL, SYS_INIT, LP_INIT, UPDATE] {
+            let platform = boot_with_one_update(2);
+            // From this call on, until somebody repairs it.
+            let fault = Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, Answer::Trap(trap)) };
+            for rax in [call, SYS_RD, SeamldrLeaf::Info.rax()] {
+                platform.inject(Fault { rax: Some(rax), ..fault });
+            }
+            let options = Options { handoff_version: Some(0), ..Options::default() };
+            let file = newer().build();
+            let outcome = with_update(&platform, &file, options, |update| run_stepped(&platform, update, 1));
+            assert_ne!(outcome.next, NextStep::Reboot, "{outcome}");
+            platform.clear_faults();
+            assert_kept(&platform, outcome, &file);
+        }
+    }
+}
+
 #[test]
 fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.with_model(|model| model.config_mut().seamdb_getref_error = 1);
     let outcome = update_to(&platform, &newer());
     assert!(platform.with_model(|model| model.is_dead()));
-    assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot));
+    assert_gone(&platform, &outcome);
     let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
@@ -265,7 +292,7 @@ fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
     });
     let outcome = update_to(&platform, &newer());
     assert!(platform.with_model(|model| model.is_dead()));
-    assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot));
+    assert_gone(&platform, &outcome);
     let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));

@@ -307,6 +307,8 @@ impl Milestones {
     pub(super) const FOUND_SHUT_DOWN: u32 = 1 << 5;
     /// Some LP has found a module that has not come up.
     pub(super) const FOUND_NOT_READY: u32 = 1 << 6;
+    /// Some LP has found no module, and P-SEAMLDR has answered it.
+    pub(super) const LOADER_ANSWERED: u32 = 1 << 7;
     /// Whichever shows that there is a module to be replaced, or one that has replaced it.
     pub(super) const MODULE_THERE: u32 =
         Self::SHUT_DOWN | Self::INSTALLED | Self::FOUND_SHUT_DOWN | Self::FOUND_NOT_READY;
@@ -329,8 +331,6 @@ pub(super) struct Situation {
     pub(super) is_session_open: bool,
     /// As many LPs are in it as it takes, so that it has ended and put a module in place.
     pub(super) is_complete: bool,
-    /// There have been as many rounds as there may be.
-    pub(super) is_exhausted: bool,
     /// The old module has left handoff data, and nobody has taken it.
     pub(super) is_handoff_pending: bool,
 }
@@ -392,10 +392,12 @@ fn of_any_kind(situation: &Situation) -> (TdFate, RunningModule, NextStep) {
         (Stage::Start, _) if kind == Kind::Finish && there != RunningModule::OldShutDown => {
             (held, there, NextStep::Finish)
         }
-        // Nothing can be called any more: SEAM has been shut down, perhaps by a module that was entered and never came back.
+        // Neither a module nor P-SEAMLDR answers this LP. If nobody had an answer when all looked, SEAM has been shut down, perhaps by a module that
+        // was entered and never came back.
         (_, Some(FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), _))) => {
+            let answered = Milestones::MODULE_THERE | Milestones::LOADER_ANSWERED;
             let next = match stage {
-                _ if situation.is_exhausted => NextStep::Reboot,
+                _ if kind != Kind::Update && !reached.has(answered) => NextStep::Reboot,
                 Stage::CpuInstall => NextStep::InstallAgain,
                 _ => NextStep::Finish,
             };
@@ -475,7 +477,6 @@ mod tests {
             stage,
             is_session_open: false,
             is_complete: false,
-            is_exhausted: true,
             is_handoff_pending: reached & SHUT_DOWN != 0,
         }
     }
@@ -544,10 +545,8 @@ mod tests {
         // P-SEAMLDR does not answer any more, whoever has got in before.
         let silence = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
         let open = Situation { is_session_open: true, ..situation(Stage::CpuInstall, silence, SHUT_DOWN) };
-        let gone = |next| (TdFate::Unknown, RunningModule::Nothing, next);
-        assert_eq!(consequences(&open), gone(NextStep::Reboot));
-        let given_up = Situation { is_exhausted: false, ..open };
-        assert_eq!(consequences(&given_up), gone(NextStep::InstallAgain));
+        let again = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+        assert_eq!(consequences(&open), again);
     }
 
     #[test]
@@ -710,8 +709,9 @@ mod tests {
             Milestones::FOUND_READY,
             Milestones::FOUND_SHUT_DOWN,
             Milestones::FOUND_NOT_READY,
+            Milestones::LOADER_ANSWERED,
         ];
-        assert_eq!(all.into_iter().fold(0, |all, milestone| all | milestone), 0x7f, "a bit each");
+        assert_eq!(all.into_iter().fold(0, |all, milestone| all | milestone), 0xff, "a bit each");
     }
 
     #[test]
@@ -721,14 +721,19 @@ mod tests {
         let trap = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_UPDATE), Trap::VmFailInvalid);
         let finish = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
         assert_eq!(after(Stage::RunUpdate, trap, installed), finish);
+        let unknown = |next| (TdFate::Unknown, RunningModule::Nothing, next);
         for stage in [Stage::CpuInit, Stage::RunUpdate] {
-            let exhausted = situation(stage, silence, installed);
-            let reboot = (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot);
-            assert_eq!(consequences(&exhausted), reboot);
-            let not_asked_by_all = Situation { is_exhausted: false, ..exhausted };
-            let unknown = (TdFate::Unknown, RunningModule::Nothing, NextStep::Finish);
-            assert_eq!(consequences(&not_asked_by_all), unknown);
+            assert_eq!(after(stage, silence, installed), unknown(NextStep::Finish), "it may be this LP");
+            let looked = |reached| Situation { kind: Kind::Finish, ..situation(stage, silence, reached) };
+            assert_eq!(consequences(&looked(0)), unknown(NextStep::Reboot), "all have looked");
+            for answered in [Milestones::LOADER_ANSWERED, Milestones::FOUND_NOT_READY] {
+                assert_eq!(consequences(&looked(answered)), unknown(NextStep::Finish));
+            }
         }
+        let resumed = Situation { kind: Kind::Resume, ..situation(Stage::CpuInstall, silence, 0) };
+        assert_eq!(consequences(&resumed), unknown(NextStep::Reboot));
+        let reached = Milestones(Milestones::LOADER_ANSWERED);
+        assert_eq!(consequences(&Situation { reached, ..resumed }), unknown(NextStep::InstallAgain));
     }
 
     #[test]

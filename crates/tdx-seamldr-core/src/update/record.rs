@@ -28,6 +28,10 @@ impl RawFailure {
     pub(super) const STILL_READY: Self = Self::without_call(STILL_READY);
     pub(super) const LPS_MISSING: Self = Self::without_call(LPS_MISSING);
 
+    /// P-SEAMLDR does not answer.
+    pub(super) const SILENCE: Self =
+        Self { call: SeamldrLeaf::Info.rax(), status: Trap::VmFailInvalid.status().0, rdx: 0 };
+
     const fn without_call(call: u64) -> Self {
         Self { call, status: 0, rdx: 0 }
     }
@@ -42,11 +46,6 @@ impl RawFailure {
             InstallError::Refused { status, rdx } => (status.0, rdx),
         };
         Self { call: SeamldrLeaf::Install.rax(), status, rdx }
-    }
-
-    /// P-SEAMLDR does not answer.
-    pub(super) fn silence(trap: Trap) -> Self {
-        Self { call: SeamldrLeaf::Info.rax(), status: trap.status().0, rdx: 0 }
     }
 
     pub(super) fn cause(self) -> FailureCause {
@@ -145,10 +144,7 @@ mod tests {
                 RawFailure::install(InstallError::Trap(Trap::UndefinedOpcode)),
                 FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::UndefinedOpcode),
             ),
-            (
-                RawFailure::silence(Trap::VmFailInvalid),
-                FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid),
-            ),
+            (RawFailure::SILENCE, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid)),
             (
                 RawFailure::install(InstallError::Refused { status, rdx: 7 }),
                 FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 7 },

@@ -278,7 +278,6 @@ impl<'a> Update<'a> {
             is_session_open: joined != 0,
             // All have come back with success, the last one perhaps after somebody had given up.
             is_complete: is_installed || joined == lps && !self.is_probing(seen.leg()),
-            is_exhausted: seen.round().saturating_add(1) >= MAX_ROUNDS,
             is_handoff_pending: self.state.is_handoff_pending(),
         });
         let version = self.version.load(Ordering::Acquire);
@@ -320,9 +319,9 @@ impl<'a> Update<'a> {
     }
 
     /// P-SEAMLDR did not answer either, when it was asked because of this failure.
-    fn silenced(&self, lp: u32, failure: RawFailure, trap: Trap) -> RawFailure {
+    fn silenced(&self, lp: u32, failure: RawFailure) -> RawFailure {
         self.first.write(lp, self.rendezvous.load().stage(), failure);
-        RawFailure::silence(trap)
+        RawFailure::SILENCE
     }
 
     fn remember(&self, found: Readiness) {
@@ -587,13 +586,18 @@ where
         if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
             return raw;
         }
-        let silence = self.seamldr.exclusively(|| self.seamldr.silence_with_lock_held());
-        match silence {
-            Some(trap) => self.update.silenced(self.host.current_lp(), raw, trap),
+        if self.is_silent() {
+            self.update.silenced(self.host.current_lp(), raw)
+        } else if leaf == TdxLeaf::SYS_INIT {
             // All have called INSTALL and no module answers: the platform counts more LPs.
-            None if leaf == TdxLeaf::SYS_INIT => RawFailure::LPS_MISSING,
-            None => raw,
+            RawFailure::LPS_MISSING
+        } else {
+            raw
         }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.seamldr.exclusively(|| self.seamldr.is_silent_with_lock_held())
     }
 
     /// The first LP to arrive leads; one more than were announced has no part in the update.
@@ -618,6 +622,9 @@ where
     fn look(&self, module: TdxModule<'_, B>) -> Result<(), RawFailure> {
         let found = module.readiness();
         self.update.remember(found);
+        if found == Readiness::Nothing && !self.is_silent() {
+            self.update.reach(Milestones::LOADER_ANSWERED);
+        }
         match found {
             Readiness::Ready => Err(RawFailure::STILL_READY),
             Readiness::Unclear(error) => Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)),
@@ -682,10 +689,10 @@ where
                 // This LP is in the session that somebody has left open.
                 Err(InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 }) if is_open() => {}
                 // Told before the LP is in; the session of the others waits on, if P-SEAMLDR is there at all.
-                Err(error @ InstallError::Trap(_)) => {
+                Err(error @ InstallError::Trap(trap)) => {
                     let raw = RawFailure::install(error);
-                    let silence = seamldr.silence_with_lock_held();
-                    return Err(silence.map_or(raw, |trap| update.silenced(lp, raw, trap)));
+                    let is_gone = trap == Trap::VmFailInvalid && seamldr.is_silent_with_lock_held();
+                    return Err(if is_gone { update.silenced(lp, raw) } else { raw });
                 }
                 Err(InstallError::Refused { status, rdx: 0 })
                     if is_open() && (has_module || status == SeamldrStatus::EUNSPECERR) =>

@@ -683,10 +683,12 @@ pub fn update_ops(input: &[u8]) {
             None => break,
         }
     }
+    // An LP that is cut off reaches nothing. If no LP reaches anything, SEAM looks as if it were gone for good.
+    let looks_gone = outcome.next == NextStep::Reboot && trial.troubles.cut_off.len() == trial.lps() as usize;
     repair(&trial.platform);
     trial.troubles.absent.clear();
     trial.troubles.cut_off.clear();
-    if !trial.troubles.lies {
+    if !trial.troubles.lies && !looks_gone {
         trial.save(outcome);
     }
 }
