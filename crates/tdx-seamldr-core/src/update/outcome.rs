@@ -146,7 +146,7 @@ pub enum RunningModule {
     New,
     /// None: an INSTALL session is open and waits for LPs.
     SessionOpen,
-    /// None.
+    /// None, or none that an LP has asked so far: see [`Outcome::stage`].
     Nothing,
 }
 
@@ -170,7 +170,7 @@ pub enum NextStep {
     Load,
     /// TDH.SYS.CONFIG and what follows it at boot: the module was loaded afresh.
     Configure,
-    /// A reboot.
+    /// A reboot: every LP has looked, and neither a module nor P-SEAMLDR has answered any of them.
     Reboot,
 }
 

@@ -324,6 +324,7 @@ impl<'a> Update<'a> {
         RawFailure::SILENCE
     }
 
+    /// What a module that was asked has said of itself, if it has.
     fn remember(&self, found: Readiness) {
         match found {
             Readiness::Ready => self.reach(Milestones::FOUND_READY),
