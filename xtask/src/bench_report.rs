@@ -80,14 +80,16 @@ struct Limits {
 }
 
 fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> Limits {
-    let frame = |Linked { what, frame, max_frame, .. }: &Linked| {
-        let [frame, limit] = [frame, max_frame].map(|bytes| Figure::count("", *bytes).value);
-        ("Largest stack frame", Figure::new(what.to_owned(), frame).at_most(limit))
+    let size = |Linked { what, text, max_text, frame, max_frame, .. }: &Linked| {
+        [("Text", text, max_text), ("Largest stack frame", frame, max_frame)].map(|(title, bytes, limit)| {
+            let [bytes, limit] = [bytes, limit].map(|bytes| Figure::count("", *bytes).value);
+            (title, Figure::new(what.to_owned(), bytes).at_most(limit))
+        })
     };
     let of_tables = tables.flat_map(|table| table.figures.iter().map(|figure| (table.title, figure.clone())));
     let mut rows: Vec<(f64, String)> = Vec::new();
     let mut limits = Limits::default();
-    for (title, figure) in of_tables.chain(linked.iter().map(frame)) {
+    for (title, figure) in of_tables.chain(linked.iter().flat_map(size)) {
         let Figure { what, value, target, limit } = &figure;
         for (bound, kind) in [(target, " (target)"), (limit, "")] {
             let Some(bound) = bound else { continue };

@@ -18,6 +18,9 @@ use tdx_seamldr_mock::model::SeamMemory;
 /// The core, as rustc calls it.
 const CORE: &str = "tdx_seamldr_core";
 
+/// Bytes of text that the core may have in a kernel, with whatever compiler.
+const MAX_TEXT: u64 = 11_500;
+
 /// Stack that one function of the core may take: kernel stacks are small.
 const MAX_FRAME: u64 = 512;
 
@@ -82,11 +85,17 @@ const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
 const SEAMCALL_ENTRY_POINTS: [&str; 4] =
     ["probe_table", "probe_seamcall", "probe_keep_vmcs", "probe_processor"];
 
+/// Bytes of text that the backend for real processors may have.
+const MAX_SEAMCALL_TEXT: u64 = 1800;
+
 /// Instructions that a call of the backend may take around SEAMCALL, on whatever path.
 const MAX_AROUND_SEAMCALL: usize = 60;
 
 /// Functions of the model's probe that have to stay.
 const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
+
+/// Bytes of text that the simulated platform may have.
+const MAX_MODEL_TEXT: u64 = 40_000;
 
 /// Stack that one function of the simulated platform may take. It stands in for firmware, which has a stack of its own; still it
 /// has to run on a kernel's.
@@ -97,6 +106,8 @@ pub(crate) struct Linked {
     pub(crate) what: &'static str,
     /// Bytes.
     pub(crate) text: u64,
+    /// Bytes that it may have.
+    pub(crate) max_text: u64,
     /// Bytes of the largest stack frame.
     pub(crate) frame: u64,
     /// Bytes that it may have.
@@ -141,7 +152,7 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
         hidden.is_empty(),
         "what was planted behind answers of the kernel was not found, the check is broken: {hidden:?}\n{message}"
     );
-    let core = linked("the core, as Linux's `seamldr.c` would use it", &probe, MAX_FRAME, true)?;
+    let core = linked("the core, as Linux's `seamldr.c` would use it", &probe, [MAX_TEXT, MAX_FRAME], true)?;
     let Linked { text, frame, .. } = core;
     core.print();
     println!("core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} bytes");
@@ -151,7 +162,7 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     build.library("tdx_seamldr_x86_64", &x86_64, &[])?;
     let seamcall = root.join("xtask/embed/seamcall.rs");
     let probe = build.link_probe("seamcall", &seamcall, &SEAMCALL_ENTRY_POINTS, &[])?;
-    let backend = linked("SEAMCALL on real processors", &probe, MAX_FRAME, true)?;
+    let backend = linked("SEAMCALL on real processors", &probe, [MAX_SEAMCALL_TEXT, MAX_FRAME], true)?;
     let Linked { text, frame, .. } = backend;
     backend.print();
     let around = check_seamcall(&probe)?;
@@ -173,7 +184,7 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may panic.
     build.library("tdx_seamldr_mock", &root.join("crates/tdx-seamldr-mock/src/lib.rs"), &CHECK_CFG)?;
     let probe = build.link_probe("model", &root.join("xtask/embed/model.rs"), &MODEL_ENTRY_POINTS, &[])?;
-    let model = linked("the simulated platform", &probe, MAX_MODEL_FRAME, false)?;
+    let model = linked("the simulated platform", &probe, [MAX_MODEL_TEXT, MAX_MODEL_FRAME], false)?;
     let Linked { text, frame, .. } = model;
     let memory = size_of::<SeamMemory>();
     println!("simulated platform: {text} bytes of text, {memory} of memory, largest frame {frame} bytes; ok");
@@ -377,7 +388,12 @@ impl Linked {
 }
 
 /// What is in a program: the largest functions first.
-fn linked(what: &'static str, program: &Path, max_frame: u64, is_listed: bool) -> Result<Linked> {
+fn linked(
+    what: &'static str,
+    program: &Path,
+    [max_text, max_frame]: [u64; 2],
+    is_listed: bool,
+) -> Result<Linked> {
     let bytes = std::fs::read(program)?;
     let file = object::File::parse(&*bytes)?;
     let sections = file.sections().filter(|section| section.kind() == object::SectionKind::Text);
@@ -395,11 +411,12 @@ fn linked(what: &'static str, program: &Path, max_frame: u64, is_listed: bool) -
     functions.sort_by(|one, other| (other.text, &other.name).cmp(&(one.text, &one.name)));
     ensure!(!functions.is_empty() && !frames.is_empty(), "no functions found: the check is broken");
     let frame = frames.values().max().copied().unwrap_or(0);
+    ensure!(text <= max_text, "{what} has {text} bytes of text, but should have at most {max_text}");
     ensure!(
         frame <= max_frame,
         "a stack frame of {what} has {frame} bytes, but should have at most {max_frame}"
     );
-    Ok(Linked { what, text, frame, max_frame, is_listed, functions })
+    Ok(Linked { what, text, max_text, frame, max_frame, is_listed, functions })
 }
 
 /// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes, each with a ULEB128.
