@@ -1,13 +1,13 @@
 //! A platform with TDs, and an update of it by this library, up to what its outcome says should come next.
 
 use anyhow::{Context, Result};
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxLeaf};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
 use tdx_seamldr_core::update::{
     Call, Cpu, Failure, FailureCause, NextStep, Options, Outcome, Progress, RunningModule, Stage, TdFate,
     Update,
 };
-use tdx_seamldr_core::{BuildError, Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
+use tdx_seamldr_core::{BuildError, Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, Trap};
 use tdx_seamldr_mock::model::{ModuleBuild, ModuleState, TraceEntry};
 use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
@@ -313,9 +313,22 @@ pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> 
         }
         RunningModule::SessionOpen => truth.lps_in_session > 0,
         // Nobody has asked yet at the start.
-        RunningModule::Nothing => !is_callable || outcome.stage == Stage::Start,
+        RunningModule::Nothing => !is_callable || outcome.stage == Stage::Start || is_unclear(platform),
     };
     (!(fate && running)).then(|| format!("{outcome} ({:?}), but {truth:?}", outcome.running))
+}
+
+/// Whether what a module answered when it was last asked how it stands says nothing of it.
+fn is_unclear(platform: &SimPlatform) -> bool {
+    let trace = platform.trace();
+    let asked = trace.iter().rev().find(|entry| TdxLeaf::from_rax(entry.input.rax) == TdxLeaf::SYS_TDMR_INIT);
+    asked.is_some_and(|entry| match entry.output.map(|regs| TdxStatus(regs.rax)) {
+        Ok(status) => {
+            let is_ready = !status.is_failure() || status.code() == TdxStatus::OPERAND_INVALID;
+            !is_ready && ![TdxStatus::SYS_SHUTDOWN, TdxStatus::SYS_NOT_READY].contains(&status)
+        }
+        Err(trap) => trap != Trap::VmFailInvalid,
+    })
 }
 
 /// Whether the failure that the outcome names is of a call that nobody has made, or that has ended otherwise.

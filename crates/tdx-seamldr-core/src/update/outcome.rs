@@ -146,7 +146,8 @@ pub enum RunningModule {
     New,
     /// None: an INSTALL session is open and waits for LPs.
     SessionOpen,
-    /// None, or none that an LP has asked so far: see [`Outcome::stage`].
+    /// None, or none that has said how it stands: it may have answered something else, and as long as the [`stage`](Outcome::stage)
+    /// is `Start` nobody may have asked it.
     Nothing,
 }
 
