@@ -6,6 +6,8 @@
 //! verify VERSION BYTES RATIO      (of our time to OpenSSL's, in thousandths)
 //! lock NAME THREADS TIME          (nanoseconds for each call)
 //! ```
+//!
+//! What it printed on another machine goes into a file in `elsewhere/`, below a line `machine WHICH`, and from there into the report.
 
 mod contention;
 mod openssl;

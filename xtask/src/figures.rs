@@ -63,7 +63,12 @@ impl Figure {
 impl Table {
     /// In Markdown, without its title.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{}\n\n| | | at most |\n|---|---:|---:|\n", self.how);
+        format!("{}\n\n{}", self.how, self.rows())
+    }
+
+    /// The figures alone, in Markdown.
+    pub(crate) fn rows(&self) -> String {
+        let mut text = "| | | at most |\n|---|---:|---:|\n".to_owned();
         for Figure { what, value, target, limit } in &self.figures {
             let target = target.map(|target| format!("{} as a target, ", number(target)));
             let (target, limit) = (target.unwrap_or_default(), limit.map(number).unwrap_or_default());
