@@ -38,8 +38,13 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     }
     let diff = since.map(differences).transpose()?;
     let part: Vec<&str> = diff.iter().flat_map(|diff| ["--in-diff", diff]).collect();
+    let changes = all_changes()?;
     test(jobs, &part, &OWN_TESTS)?;
     let first = Lists::read(&folder)?;
+    ensure!(
+        all_changes()? == changes,
+        "the core was edited meanwhile, so its changes have other names: start again"
+    );
     // Those that never end are settled, too: what is caught is not tried again.
     let caught = folder.join("caught.txt");
     let settled: String = first.caught.iter().chain(&first.endless).map(|name| format!("{name}\n")).collect();
@@ -61,6 +66,14 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     };
     let explained = explained(&fs::read_to_string(crate::root().join(EXPLAINED))?);
     lists.judge(&explained, since.is_none())
+}
+
+/// The names of all changes, with their places.
+fn all_changes() -> Result<Vec<u8>> {
+    let output =
+        crate::cargo().args(["mutants", "--package", CORE, "--list"]).current_dir(crate::root()).output()?;
+    ensure!(output.status.success(), "cargo mutants: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
 }
 
 /// A file with what differs from a commit in the core.
