@@ -16,20 +16,19 @@ use crate::fuzz_seeds;
 const LONGEST: [(&str, u32); 5] =
     [("image", 40_960), ("update_ops", 512), ("status", 32), ("params_roundtrip", 4096), ("sigstruct", 2048)];
 
-pub(crate) fn run(seconds: u32, only: Option<&str>) -> Result<()> {
-    let targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-    if let Some(unknown) = only.filter(|only| !targets.contains(only)) {
+pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
+    let mut targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    if let Some(unknown) = only.iter().find(|only| !targets.contains(&only.as_str())) {
         bail!("there is no target {unknown}, but {}", targets.join(", "));
     }
+    targets.retain(|target| only.is_empty() || only.iter().any(|only| only == target));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     build(&root)?;
     // What has changed since the last time reaches an old corpus, too.
     fuzz_seeds::run()?;
     println!("| target | seconds | executions | executions/s | coverage | features | crashes |\n|---|---|---|---|---|---|---|");
     let mut crashes = Vec::new();
-    let chosen: Vec<&str> =
-        targets.into_iter().filter(|target| only.is_none_or(|only| only == *target)).collect();
-    for together in chosen.chunks(thread::available_parallelism()?.get()) {
+    for together in targets.chunks(thread::available_parallelism()?.get()) {
         for (target, run) in together.iter().zip(fuzz_together(&root, together, seconds)) {
             let run = run?;
             println!("{}", run.row(target));

@@ -56,9 +56,9 @@ enum Task {
         /// Each for so long
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
-        /// This one only
-        #[arg(long, value_name = "NAME")]
-        target: Option<String>,
+        /// This one only, or these
+        #[arg(long = "target", value_name = "NAME")]
+        targets: Vec<String>,
     },
     /// Write what fuzzing begins with, and what it has found once, to fuzz/corpus
     FuzzSeeds,
@@ -184,7 +184,7 @@ fn main() -> anyhow::Result<()> {
         Task::CHeader { check } => c_header::run(check),
         Task::Coverage { branches } => coverage::run(branches),
         Task::EmbedCheck => embed_check::run().map(drop),
-        Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
+        Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Task::FuzzSeeds => fuzz_seeds::run(),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
