@@ -272,6 +272,22 @@ fn an_lp_that_reaches_neither_module_nor_p_seamldr_is_no_reason_to_reboot() {
 }
 
 #[test]
+fn an_lp_that_is_cut_off_from_an_open_session_is_no_reason_to_reboot() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let file = newer().build();
+    let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::CpuInstall, 1));
+    assert_eq!(outcome.next, NextStep::CompleteSession, "{outcome}");
+    for call in [INSTALL, SeamldrLeaf::Info.rax()] {
+        platform.inject(Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, TRAP) });
+    }
+    let outcome = resume(&platform, &file);
+    let again = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+    assert_eq!(state(&outcome), again, "P-SEAMLDR has answered the other LP: {outcome}");
+    platform.clear_faults();
+    assert_kept(&platform, outcome, &file);
+}
+
+#[test]
 fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.with_model(|model| model.config_mut().seamdb_getref_error = 1);
