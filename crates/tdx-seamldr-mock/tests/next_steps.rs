@@ -4,6 +4,7 @@
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::arithmetic_side_effects,
+    clippy::panic,
     missing_docs
 )]
 
