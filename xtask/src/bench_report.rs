@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
@@ -168,10 +168,8 @@ fn elsewhere(folder: &Path) -> Result<String> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
-    files
-        .iter()
-        .map(|file| of_machine(&std::fs::read_to_string(file)?).context(file.display().to_string()))
-        .collect()
+    let section = |file: &PathBuf| of_machine(&std::fs::read_to_string(file)?);
+    files.iter().map(|file| section(file).with_context(|| file.display().to_string())).collect()
 }
 
 /// What `compare` said on one of them.
