@@ -18,41 +18,60 @@ const SYS_INIT_RUNNING: u32 = 1;
 const SYS_INIT_DONE: u32 = 2;
 const READY: u32 = 3;
 
+/// What is remembered of 64 LPs.
+#[derive(Debug)]
+pub struct LpBits {
+    /// TDH.SYS.LP.INIT is done.
+    initialized: AtomicU64,
+    /// The LP has called SEAMLDR.INSTALL in the session that is open.
+    in_session: AtomicU64,
+    /// The LP takes part in the update that runs.
+    taking_part: AtomicU64,
+}
+
+impl LpBits {
+    const fn new() -> Self {
+        Self { initialized: AtomicU64::new(0), in_session: AtomicU64::new(0), taking_part: AtomicU64::new(0) }
+    }
+}
+
 /// The embedder's memory of the module's state, shared by all LPs and kept from one update to the next.
 ///
-/// It has one bit for each LP that could ever come online, not only for those that are: when a module is shut down, an LP
+/// It has bits for each LP that could ever come online, not only for those that are: when a module is shut down, an LP
 /// that is offline has to forget, too, that it was initialised.
 ///
-/// The bits are an array of the embedder's size, 64 LPs to a word, which the library sees as a slice:
+/// The bits are an array of the embedder's size, one [`LpBits`] for 64 LPs, which the library sees as a slice:
 ///
 /// ```
-/// use core::sync::atomic::AtomicU64;
-/// use tdx_seamldr_core::ModuleState;
+/// use tdx_seamldr_core::{LpBits, ModuleState};
 ///
-/// static STATE: ModuleState<[AtomicU64; 16]> = ModuleState::new();
+/// static STATE: ModuleState<[LpBits; 16]> = ModuleState::new();
 /// let for_the_library: &ModuleState = &STATE;
 /// assert!(for_the_library.covers(1023) && !for_the_library.covers(1024));
 /// ```
 #[derive(Debug)]
-pub struct ModuleState<T: ?Sized = [AtomicU64]> {
+pub struct ModuleState<T: ?Sized = [LpBits]> {
     phase: AtomicU32,
     handoff_pending: AtomicBool,
-    lp_initialized: T,
+    /// An update borrows this.
+    updating: AtomicBool,
+    lps: T,
 }
 
-impl<const WORDS: usize> ModuleState<[AtomicU64; WORDS]> {
+impl<const WORDS: usize> ModuleState<[LpBits; WORDS]> {
     /// The state of a module that is not initialised.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             phase: AtomicU32::new(DOWN),
             handoff_pending: AtomicBool::new(false),
-            lp_initialized: [const { AtomicU64::new(0) }; WORDS],
+            updating: AtomicBool::new(false),
+            lps: [const { LpBits::new() }; WORDS],
         }
     }
 }
 
-impl<const WORDS: usize> Default for ModuleState<[AtomicU64; WORDS]> {
+impl<const WORDS: usize> Default for ModuleState<[LpBits; WORDS]> {
     fn default() -> Self {
         Self::new()
     }
@@ -62,13 +81,13 @@ impl ModuleState {
     /// Whether there is a bit for this LP.
     #[must_use]
     pub fn covers(&self, lp: u32) -> bool {
-        self.slot(lp).is_some()
+        self.slot(lp, |bits| &bits.initialized).is_some()
     }
 
     /// Forgets everything, on all LPs: the module has been shut down.
     pub fn reset(&self) {
-        for word in &self.lp_initialized {
-            word.store(0, Ordering::Relaxed);
+        for bits in &self.lps {
+            bits.initialized.store(0, Ordering::Relaxed);
         }
         self.phase.store(DOWN, Ordering::Release);
     }
@@ -90,15 +109,13 @@ impl ModuleState {
 
     /// Remembers that this LP is initialised.
     pub fn set_lp_initialized(&self, lp: u32) {
-        if let Some((word, bit)) = self.slot(lp) {
-            word.fetch_or(bit, Ordering::Release);
-        }
+        self.set(lp, |bits| &bits.initialized);
     }
 
     /// Whether this LP is initialised.
     #[must_use]
     pub fn is_lp_initialized(&self, lp: u32) -> bool {
-        self.slot(lp).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+        self.has(lp, |bits| &bits.initialized)
     }
 
     /// Remembers that the module is ready: after TDH.SYS.UPDATE, or after its first configuration.
@@ -124,9 +141,58 @@ impl ModuleState {
         self.handoff_pending.load(Ordering::Acquire)
     }
 
-    fn slot(&self, lp: u32) -> Option<(&AtomicU64, u64)> {
-        let word = self.lp_initialized.get(usize::try_from(lp >> 6).ok()?)?;
-        Some((word, 1 << (lp & 63)))
+    /// Lends the state to an update; `false` if another one has it.
+    pub(crate) fn begin_update(&self) -> bool {
+        !self.updating.swap(true, Ordering::Acquire)
+    }
+
+    /// The update is over.
+    pub(crate) fn end_update(&self) {
+        for bits in &self.lps {
+            bits.taking_part.store(0, Ordering::Relaxed);
+        }
+        self.updating.store(false, Ordering::Release);
+    }
+
+    /// This LP takes part in the update that runs; `false` if it did already.
+    pub(crate) fn take_part(&self, lp: u32) -> bool {
+        !self.set(lp, |bits| &bits.taking_part)
+    }
+
+    /// This LP has called SEAMLDR.INSTALL in the session that is open. Called with P-SEAMLDR's lock held, as the next two.
+    pub(crate) fn join_session(&self, lp: u32) {
+        self.set(lp, |bits| &bits.in_session);
+    }
+
+    /// Whether this LP has called SEAMLDR.INSTALL in the session that is open, as far as the updates in this boot have seen.
+    pub(crate) fn is_in_session(&self, lp: u32) -> bool {
+        self.has(lp, |bits| &bits.in_session)
+    }
+
+    /// The session has ended.
+    pub(crate) fn end_session(&self) {
+        for bits in &self.lps {
+            bits.in_session.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How many LPs are in the session that is open.
+    pub(crate) fn num_in_session(&self) -> u32 {
+        self.lps.iter().map(|bits| bits.in_session.load(Ordering::Relaxed).count_ones()).fold(0, u32::saturating_add)
+    }
+
+    fn slot(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> Option<(&AtomicU64, u64)> {
+        let bits = self.lps.get(usize::try_from(lp >> 6).ok()?)?;
+        Some((of(bits), 1 << (lp & 63)))
+    }
+
+    /// Sets a bit of an LP and returns what it was.
+    fn set(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> bool {
+        self.slot(lp, of).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::AcqRel) & bit != 0)
+    }
+
+    fn has(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> bool {
+        self.slot(lp, of).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
     }
 }
 
@@ -136,7 +202,7 @@ mod tests {
 
     #[test]
     fn one_of_all_lps_does_sys_init() {
-        let state: &ModuleState = &ModuleState::<[AtomicU64; 1]>::new();
+        let state: &ModuleState = &ModuleState::<[LpBits; 1]>::new();
         assert_eq!(state.begin_sys_init(), SysInit::Claimed);
         assert_eq!(state.begin_sys_init(), SysInit::Running);
         state.finish_sys_init(false);
@@ -147,7 +213,7 @@ mod tests {
 
     #[test]
     fn reset_forgets_offline_lps_too() {
-        let state: &ModuleState = &ModuleState::<[AtomicU64; 2]>::new();
+        let state: &ModuleState = &ModuleState::<[LpBits; 2]>::new();
         state.set_lp_initialized(0);
         state.set_lp_initialized(127);
         state.set_ready();
@@ -161,7 +227,7 @@ mod tests {
 
     #[test]
     fn each_lp_has_a_bit_of_its_own() {
-        let state: &ModuleState = &ModuleState::<[AtomicU64; 2]>::new();
+        let state: &ModuleState = &ModuleState::<[LpBits; 2]>::new();
         for lp in [1, 63, 64, 126] {
             assert!(!state.is_lp_initialized(lp));
             state.set_lp_initialized(lp);
@@ -173,8 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn an_lp_takes_part_once_in_one_update() {
+        let state: &ModuleState = &ModuleState::<[LpBits; 1]>::new();
+        assert!(state.begin_update() && !state.begin_update());
+        assert!(state.take_part(3) && !state.take_part(3) && state.take_part(4));
+        state.end_update();
+        assert!(state.begin_update() && state.take_part(3));
+    }
+
+    #[test]
+    fn the_session_is_remembered_over_a_reset() {
+        let state: &ModuleState = &ModuleState::<[LpBits; 2]>::new();
+        state.join_session(1);
+        state.join_session(70);
+        state.join_session(70);
+        state.reset();
+        assert!(state.is_in_session(70) && !state.is_in_session(69) && !state.is_lp_initialized(70));
+        assert_eq!(state.num_in_session(), 2);
+        state.end_session();
+        assert_eq!((state.num_in_session(), state.is_in_session(1)), (0, false));
+    }
+
+    #[test]
     fn handoff_data_is_remembered_over_a_reset() {
-        let state: &ModuleState = &ModuleState::<[AtomicU64; 1]>::default();
+        let state: &ModuleState = &ModuleState::<[LpBits; 1]>::default();
         assert!(!state.is_handoff_pending());
         state.set_handoff_pending(true);
         state.reset();

@@ -8,13 +8,18 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::FromZeros;
 
 use crate::abi::{Scenario, SeamldrParams, PAGE_SIZE};
-use crate::{Host, PageAddr, PhysAddr, TdxImage};
+use crate::addr::{PageAddr, PhysAddr};
+use crate::host::{Host, MachineId};
+use crate::image::TdxImage;
+use crate::preflight::{NotShared, SharedMemory};
 
 /// What a page holds that the firmware is to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// SEAMLDR_PARAMS itself.
     Params,
+    /// The buffer for SEAMLDR_INFO.
+    Info,
     /// The SIGSTRUCT.
     Sigstruct,
     /// A page of the module, counted from 0.
@@ -25,6 +30,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Params => f.write_str("the page for SEAMLDR_PARAMS"),
+            Self::Info => f.write_str("the buffer for SEAMLDR_INFO"),
             Self::Sigstruct => f.write_str("the SIGSTRUCT"),
             Self::Module(page) => write!(f, "page {page} of the module"),
         }
@@ -40,6 +46,8 @@ pub enum BuildError {
     NotMapped(Part),
     /// It lies at this address, which is not a multiple of 4096.
     Misaligned(Part, PhysAddr),
+    /// It lies at this address, where P-SEAMLDR does not read for the caller.
+    NotShared(Part, PhysAddr, NotShared),
 }
 
 impl fmt::Display for BuildError {
@@ -52,17 +60,29 @@ impl fmt::Display for BuildError {
             Self::Misaligned(part, address) => {
                 write!(f, "{part} lies at physical address {address}, which is not a multiple of 4096")
             }
+            Self::NotShared(part, address, reason) => {
+                let reason = match reason {
+                    NotShared::AboveMaxAddress => "above the processor's highest address",
+                    NotShared::InSeamRange => "inside the SEAM range",
+                    NotShared::PrivateKeyId => "with a KeyID of TDX",
+                };
+                write!(f, "{part} lies at physical address {address}, {reason}: P-SEAMLDR reads only shared memory")
+            }
         }
     }
 }
 
 impl core::error::Error for BuildError {}
 
-/// An image, ready for SEAMLDR.INSTALL. It borrows the image and the parameters, so that both stay as they are.
+/// An image, ready for SEAMLDR.INSTALL on the machine that it was built for. It borrows the image and the parameters, so that both
+/// stay as they are.
+///
+/// This is the bare call, for an image that nobody has checked. Updates take images that passed [`preflight`](crate::preflight).
 #[derive(Clone, Copy, Debug)]
 pub struct InstallRequest<'a> {
     params: PageAddr,
     scenario: Scenario,
+    machine: MachineId,
     borrows: PhantomData<&'a SeamldrParams>,
 }
 
@@ -80,24 +100,36 @@ impl<'a> InstallRequest<'a> {
         scenario: Scenario,
         host: &H,
     ) -> Result<Self, BuildError> {
+        Self::build_in(params, image, scenario, host, None)
+    }
+
+    /// [`build`](Self::build), with every address checked where the processor's numbers are known.
+    pub(crate) fn build_in<H: Host + ?Sized>(
+        params: &'a mut SeamldrParams,
+        image: &TdxImage<'a>,
+        scenario: Scenario,
+        host: &H,
+        memory: Option<&SharedMemory>,
+    ) -> Result<Self, BuildError> {
         if image.sigstruct_pages() != 1 {
             return Err(BuildError::SigstructTooLong(image.sigstruct_pages()));
         }
+        let page_of = |part, address: *const u8| page_of(host, memory, part, address);
         params.zero();
         params.version = U32::new(0);
         params.scenario = U32::new(scenario.value());
         params.sigstruct_pa =
-            U64::new(page_of(host, Part::Sigstruct, ptr::from_ref(image.sigstruct()).cast())?.get().0);
+            U64::new(page_of(Part::Sigstruct, ptr::from_ref(image.sigstruct()).cast())?.get().0);
         let mut pages = 0;
         for (slot, page) in params.module_page_pa.iter_mut().zip(image.module().chunks_exact(PAGE_SIZE)) {
-            *slot = U64::new(page_of(host, Part::Module(pages), page.as_ptr())?.get().0);
+            *slot = U64::new(page_of(Part::Module(pages), page.as_ptr())?.get().0);
             pages = pages.wrapping_add(1); // at most 496
         }
         params.num_module_pages = U64::new(u64::from(pages));
 
         let params: &'a SeamldrParams = params;
-        let params = page_of(host, Part::Params, ptr::from_ref(params).cast())?;
-        Ok(Self { params, scenario, borrows: PhantomData })
+        let params = page_of(Part::Params, ptr::from_ref(params).cast())?;
+        Ok(Self { params, scenario, machine: host.machine(), borrows: PhantomData })
     }
 
     /// Where the parameters lie.
@@ -106,15 +138,30 @@ impl<'a> InstallRequest<'a> {
         self.params
     }
 
-    /// What it does to the TDs there are.
+    /// Whether the TDs live on.
     #[must_use]
     pub const fn scenario(&self) -> Scenario {
         self.scenario
     }
+
+    /// The machine that the addresses belong to.
+    #[must_use]
+    pub const fn machine(&self) -> MachineId {
+        self.machine
+    }
 }
 
-fn page_of<H: Host + ?Sized>(host: &H, part: Part, address: *const u8) -> Result<PageAddr, BuildError> {
+fn page_of<H: Host + ?Sized>(
+    host: &H,
+    memory: Option<&SharedMemory>,
+    part: Part,
+    address: *const u8,
+) -> Result<PageAddr, BuildError> {
     let _ = address.expose_provenance();
     let physical = host.phys_addr(address).ok_or(BuildError::NotMapped(part))?;
-    PageAddr::new(physical).ok_or(BuildError::Misaligned(part, physical))
+    let page = PageAddr::new(physical).ok_or(BuildError::Misaligned(part, physical))?;
+    match memory.map_or(Ok(()), |memory| memory.check(physical)) {
+        Ok(()) => Ok(page),
+        Err(reason) => Err(BuildError::NotShared(part, physical, reason)),
+    }
 }

@@ -5,8 +5,13 @@ use core::ptr;
 
 use crate::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
 use crate::abi::{PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus};
+use crate::addr::PhysAddr;
+use crate::backend::{SeamcallRegs, Trap};
+use crate::host::Host;
+use crate::lock::Lock;
+use crate::params::InstallRequest;
+use crate::shared_info::SharedInfo;
 use crate::tdx_module::LOOKS;
-use crate::{Host, InstallRequest, Lock, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
 
 /// What a return from P-SEAMLDR does to the current-VMCS pointer of the LP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +50,7 @@ impl fmt::Display for VmcsErratum {
 
 impl core::error::Error for VmcsErratum {}
 
-/// Why SEAMLDR.INFO, SEAMINFO or SHUTDOWN failed.
+/// Why SEAMLDR.INFO, SEAMLDR.SEAMINFO or SEAMLDR.SHUTDOWN failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeamldrError {
     /// The buffer has no physical address.
@@ -71,6 +76,8 @@ impl core::error::Error for SeamldrError {}
 /// Why SEAMLDR.INSTALL failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallError {
+    /// The request was built for another machine; P-SEAMLDR was not called.
+    OtherMachine,
     /// The instruction failed.
     Trap(Trap),
     /// P-SEAMLDR refused.
@@ -88,7 +95,7 @@ impl InstallError {
     #[must_use]
     pub const fn is_recoverable(&self) -> bool {
         match self {
-            Self::Trap(_) => true,
+            Self::OtherMachine | Self::Trap(_) => true,
             Self::Refused { rdx, .. } => *rdx == 0,
         }
     }
@@ -97,6 +104,7 @@ impl InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::OtherMachine => f.write_str("the request was built for another machine than this host's"),
             Self::Trap(trap) => trap.fmt(f),
             Self::Refused { status, rdx: 0 } => {
                 write!(f, "P-SEAMLDR refused the module and kept the old one (RDX 0): {status}")
@@ -113,43 +121,44 @@ impl fmt::Display for InstallError {
 
 impl core::error::Error for InstallError {}
 
-/// P-SEAMLDR, behind a lock that all LPs share: only one LP may be inside it, a second one gets VMfailInvalid.
-pub struct Seamldr<'a, B: ?Sized, L: ?Sized> {
-    backend: &'a B,
+/// P-SEAMLDR as one LP reaches it, behind a lock that all LPs share: only one LP may be inside P-SEAMLDR, a second one gets
+/// VMfailInvalid.
+pub struct Seamldr<'a, H: ?Sized, L: ?Sized> {
+    host: &'a H,
     lock: &'a L,
 }
 
-impl<B: ?Sized, L: ?Sized> fmt::Debug for Seamldr<'_, B, L> {
+impl<H: ?Sized, L: ?Sized> fmt::Debug for Seamldr<'_, H, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seamldr").finish_non_exhaustive()
     }
 }
 
-impl<B: ?Sized, L: ?Sized> Clone for Seamldr<'_, B, L> {
+impl<H: ?Sized, L: ?Sized> Clone for Seamldr<'_, H, L> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B: ?Sized, L: ?Sized> Copy for Seamldr<'_, B, L> {}
+impl<H: ?Sized, L: ?Sized> Copy for Seamldr<'_, H, L> {}
 
-impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
-    /// P-SEAMLDR as `backend` reaches it. The same lock has to be used on all LPs.
+impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
+    /// P-SEAMLDR as `host` reaches it. All LPs have to use the same lock.
     ///
     /// # Errors
     ///
-    /// The CPU has the VMCS erratum, so that P-SEAMLDR must not be called on it.
-    pub const fn new(backend: &'a B, lock: &'a L, current_vmcs: CurrentVmcs) -> Result<Self, VmcsErratum> {
+    /// The CPU has the VMCS erratum, so P-SEAMLDR must not be called on it.
+    pub const fn new(host: &'a H, lock: &'a L, current_vmcs: CurrentVmcs) -> Result<Self, VmcsErratum> {
         match current_vmcs {
-            CurrentVmcs::Preserved => Ok(Self { backend, lock }),
+            CurrentVmcs::Preserved => Ok(Self { host, lock }),
             CurrentVmcs::Invalidated => Err(VmcsErratum),
         }
     }
 
-    /// The backend.
+    /// The host that makes the calls.
     #[must_use]
-    pub const fn backend(&self) -> &'a B {
-        self.backend
+    pub const fn host(&self) -> &'a H {
+        self.host
     }
 
     /// One call of any leaf, with the lock held.
@@ -160,10 +169,10 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     ///
     /// # Safety
     ///
-    /// As for [`SeamcallBackend::seamcall`].
+    /// As for [`SeamcallBackend::seamcall`](crate::SeamcallBackend::seamcall).
     pub unsafe fn seamldr_call(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller holds the same contract.
-        self.exclusively(|| unsafe { self.backend.seamcall(regs) })
+        self.exclusively(|| unsafe { self.host.seamcall(regs) })
     }
 
     /// SEAMLDR.INFO: describes the loader and the module it runs. It also makes P-SEAMLDR count the remaining updates
@@ -172,12 +181,8 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     /// # Errors
     ///
     /// The buffer has no physical address, the instruction failed or P-SEAMLDR refused.
-    pub fn info<'b, H: Host + ?Sized>(
-        &self,
-        host: &H,
-        buffer: &'b mut SeamldrInfoBuffer,
-    ) -> Result<&'b SeamldrInfo, SeamldrError> {
-        self.fill(SeamldrLeaf::Info, host, buffer)?;
+    pub fn info<'b>(&self, buffer: &'b mut SeamldrInfoBuffer) -> Result<&'b SeamldrInfo, SeamldrError> {
+        self.fill(SeamldrLeaf::Info, ptr::from_mut(buffer).cast())?;
         Ok(&buffer.0)
     }
 
@@ -186,12 +191,8 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
     /// # Errors
     ///
     /// The buffer has no physical address, the instruction failed or P-SEAMLDR refused.
-    pub fn seam_info<'b, H: Host + ?Sized>(
-        &self,
-        host: &H,
-        buffer: &'b mut PSysInfoBuffer,
-    ) -> Result<&'b PSysInfo, SeamldrError> {
-        self.fill(SeamldrLeaf::SeamInfo, host, buffer)?;
+    pub fn seam_info<'b>(&self, buffer: &'b mut PSysInfoBuffer) -> Result<&'b PSysInfo, SeamldrError> {
+        self.fill(SeamldrLeaf::SeamInfo, ptr::from_mut(buffer).cast())?;
         Ok(&buffer.0)
     }
 
@@ -212,7 +213,7 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
         (0..LOOKS).all(|_| {
             let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
             // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
-            let result = unsafe { self.backend.seamcall(&mut regs) };
+            let result = unsafe { self.host.seamcall(&mut regs) };
             result == Err(Trap::VmFailInvalid)
         })
     }
@@ -232,9 +233,12 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
             rcx: request.params().get().0,
             ..Default::default()
         };
+        if request.machine() != self.host.machine() {
+            return Err(InstallError::OtherMachine);
+        }
         // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an `InstallRequest` names. It was built
-        // from shared borrows of all of them, which it keeps alive, with addresses that the `Host` vouches for.
-        unsafe { self.backend.seamcall(&mut regs) }.map_err(InstallError::Trap)?;
+        // from shared borrows of all of them, which it keeps alive, with addresses that a `Host` of this machine vouches for.
+        unsafe { self.host.seamcall(&mut regs) }.map_err(InstallError::Trap)?;
         match SeamldrStatus(regs.rax) {
             status if status.is_success() => Ok(()),
             status => Err(InstallError::Refused { status, rdx: regs.rdx }),
@@ -252,24 +256,24 @@ impl<'a, B: SeamcallBackend + ?Sized, L: Lock + ?Sized> Seamldr<'a, B, L> {
         unsafe { self.status_of(SeamldrLeaf::Shutdown, PhysAddr(0)) }
     }
 
-    /// A call that fills a buffer.
-    fn fill<T: zerocopy::FromBytes, H: Host + ?Sized>(
-        &self,
-        leaf: SeamldrLeaf,
-        host: &H,
-        buffer: &mut T,
-    ) -> Result<(), SeamldrError> {
-        let buffer = ptr::from_mut(buffer);
+    /// SEAMLDR.INFO into memory that LPs share.
+    pub(crate) fn shared_info(&self, buffer: &SharedInfo) -> Result<(), SeamldrError> {
+        self.fill(SeamldrLeaf::Info, ptr::from_ref(buffer).cast())
+    }
+
+    /// A call that fills a buffer: one of the three that the callers above pass.
+    fn fill(&self, leaf: SeamldrLeaf, buffer: *const u8) -> Result<(), SeamldrError> {
         let _ = buffer.expose_provenance();
-        let address = host.phys_addr(buffer.cast_const().cast()).ok_or(SeamldrError::NotMapped)?;
-        // SAFETY: the buffer types have the size and the alignment that their leaf writes, any bytes are a value of them
-        // (`FromBytes`), the borrow is exclusive, and `Host` vouches for the address.
+        let address = self.host.phys_addr(buffer).ok_or(SeamldrError::NotMapped)?;
+        // SAFETY: the private callers pass buffers with the size and the alignment that their leaf writes, of types of which any bytes
+        // are a value. They borrow the buffer exclusively, or it consists of atomics. `Host` vouches for the address on the machine
+        // whose firmware it calls.
         unsafe { self.status_of(leaf, address) }
     }
 
     /// # Safety
     ///
-    /// As for [`SeamcallBackend::seamcall`], with `rcx` as the only operand.
+    /// As for [`SeamcallBackend::seamcall`](crate::SeamcallBackend::seamcall), with `rcx` as the only operand.
     unsafe fn status_of(&self, leaf: SeamldrLeaf, rcx: PhysAddr) -> Result<(), SeamldrError> {
         let mut regs = SeamcallRegs { rax: leaf.rax(), rcx: rcx.0, ..Default::default() };
         // SAFETY: the caller's.

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use crate::abi::{FieldId, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
-use crate::{ModuleState, PhysAddr, SeamcallBackend, SeamcallRegs, SysInit, Trap};
+use crate::addr::PhysAddr;
+use crate::backend::{SeamcallBackend, SeamcallRegs, Trap};
+use crate::module_state::{ModuleState, SysInit};
 
 /// How often SEAMCALL has to find nothing until that is believed.
 pub(crate) const LOOKS: u32 = 4;
@@ -186,18 +188,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The leaf that failed, and why.
     pub fn enable_lp(&self, state: &ModuleState, lp: u32) -> Result<bool, (TdxLeaf, TdxError)> {
-        match state.begin_sys_init() {
-            SysInit::Running => return Ok(false),
-            SysInit::Claimed => {
-                // What `state` has forgotten, or never knew, the module still knows.
-                let result = match self.sys_init(0) {
-                    Err(TdxError::Status(TdxStatus::SYS_INIT_NOT_PENDING)) => Ok(()),
-                    result => result,
-                };
-                state.finish_sys_init(result.is_ok());
-                result.map_err(|error| (TdxLeaf::SYS_INIT, error))?;
-            }
-            SysInit::Done => {}
+        if !self.init_once(state).map_err(|error| (TdxLeaf::SYS_INIT, error))? {
+            return Ok(false);
         }
         if !state.is_lp_initialized(lp) {
             match self.sys_lp_init() {
@@ -207,6 +199,23 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
             state.set_lp_initialized(lp);
         }
         Ok(true)
+    }
+
+    /// Initialises the module unless an LP has. `false`: another LP is at TDH.SYS.INIT.
+    pub(crate) fn init_once(&self, state: &ModuleState) -> Result<bool, TdxError> {
+        match state.begin_sys_init() {
+            SysInit::Running => Ok(false),
+            SysInit::Done => Ok(true),
+            SysInit::Claimed => {
+                // What `state` has forgotten, or never knew, the module still knows.
+                let result = match self.sys_init(0) {
+                    Err(TdxError::Status(TdxStatus::SYS_INIT_NOT_PENDING)) => Ok(()),
+                    result => result,
+                };
+                state.finish_sys_init(result.is_ok());
+                result.map(|()| true)
+            }
+        }
     }
 
     /// TDH.SYS.RD: reads one global metadata field, on an initialised LP.

@@ -13,9 +13,11 @@
 //! handoff data.
 //!
 //! ```
-//! use tdx_seamldr_core::update::{Cpu, Options, Update};
-//! use tdx_seamldr_core::{abi::Scenario, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage};
+//! use tdx_seamldr_core::preflight::{preflight, Policy};
+//! use tdx_seamldr_core::update::{Cpu, Update};
+//! use tdx_seamldr_core::{CurrentVmcs, Seamldr, SharedInfo, SpinLock, TdxImage};
 //! use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
+//! use tdx_seamldr_verify::RustCrypto;
 //!
 //! // A platform of four LPs that runs one module, and an image of the next.
 //! let old = TestImage::default().build();
@@ -23,10 +25,13 @@
 //! let platform = SimPlatform::builder().lps(4).boot(&TdxImage::parse(old.as_bytes())?)?;
 //! let td = platform.create_td()?;
 //!
+//! // Everything that P-SEAMLDR and the new module will ask, before anything is shut down.
 //! let new = TdxImage::parse(new.as_bytes())?;
-//! let mut params = PageBuf::zeroed(1);
-//! let request = InstallRequest::build(params.as_params(), &new, Scenario::Update, &platform.lp(0))?;
-//! let update = Update::new(request, platform.module_state(), Options::default(), 4)?;
+//! let facts = platform.facts()?;
+//! let passed = preflight(&new, &facts, &RustCrypto, Policy::default(), &mut |finding| eprintln!("{finding}"))?;
+//!
+//! let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+//! let update = Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state())?;
 //! let lock = SpinLock::new();
 //! std::thread::scope(|threads| {
 //!     for lp in 0..4 {
@@ -34,7 +39,7 @@
 //!         threads.spawn(move || {
 //!             let lp = platform.lp(lp);
 //!             let seamldr = Seamldr::new(&lp, lock, CurrentVmcs::Preserved).unwrap();
-//!             Cpu::new(update, seamldr, &lp).run();
+//!             Cpu::new(update, seamldr).run();
 //!         });
 //!     }
 //! });

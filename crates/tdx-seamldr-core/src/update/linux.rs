@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use super::outcome::{FailureCause, NextStep, Outcome};
+use super::failure::FailureCause;
+use super::outcome::{NextStep, Outcome};
 use crate::abi::{TdxLeaf, TdxStatus};
+use crate::backend::Trap;
 use crate::preflight::Refusal;
-use crate::Trap;
 
 /// A Linux error number, positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +43,7 @@ pub enum UploadError {
     Busy,
     /// Reading or writing failed.
     RwError,
-    /// No updates remain.
+    /// No updates remain: version 5 of the patches and before.
     Wearout,
     /// The image is not acceptable.
     FwInvalid,
@@ -85,8 +86,8 @@ impl Errno {
         match (dialect, self) {
             (Dialect::Mainline, _) => UploadError::FwInvalid,
             (Dialect::V6, Self::EBUSY) => UploadError::Busy,
-            (Dialect::V6, Self::EIO) => UploadError::HwError,
-            (Dialect::V6, Self::ENOSPC) => UploadError::Wearout,
+            // Version 6 dropped `flash-wearout`: P-SEAMLDR's EBADCALL comes back as EIO there.
+            (Dialect::V6, Self::EIO | Self::ENOSPC) => UploadError::HwError,
             (Dialect::V6, Self::ETIMEDOUT) => UploadError::Timeout,
             (Dialect::V6, _) => UploadError::FwInvalid,
         }
@@ -112,9 +113,10 @@ impl FailureCause {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Self::UnknownLp => Errno::EINVAL,
+            Self::UnknownLp | Self::OtherMachine => Errno::EINVAL,
             Self::GaveUp => Errno::ETIMEDOUT,
-            Self::StillReady => Errno::EBUSY,
+            Self::StillReady | Self::LpsChanged { .. } | Self::ModuleChanged => Errno::EBUSY,
+            Self::NoRemainingUpdates => Errno::ENOSPC,
             Self::LpsMissing | Self::Trap(_, Trap::VmFailInvalid) => Errno::ENODEV,
             Self::Trap(_, Trap::GeneralProtection) => Errno::EOPNOTSUPP,
             Self::Trap(_, Trap::UndefinedOpcode) => Errno::EACCES,
@@ -168,9 +170,13 @@ mod tests {
             (FailureCause::UnknownLp, Errno::EINVAL, "firmware-invalid"),
             (FailureCause::StillReady, Errno::EBUSY, "device-busy"),
             (FailureCause::LpsMissing, Errno::ENODEV, "firmware-invalid"),
+            (FailureCause::LpsChanged { found: 2, wanted: 3 }, Errno::EBUSY, "device-busy"),
+            (FailureCause::ModuleChanged, Errno::EBUSY, "device-busy"),
+            (FailureCause::NoRemainingUpdates, Errno::ENOSPC, "hw-error"),
+            (FailureCause::OtherMachine, Errno::EINVAL, "firmware-invalid"),
         ];
         let refusals = [
-            (Refusal::NoRemainingUpdates, Errno::ENOSPC, "flash-wearout"),
+            (Refusal::NoRemainingUpdates, Errno::ENOSPC, "hw-error"),
             (Refusal::LpsMissing { found: 3, wanted: 4 }, Errno::EBUSY, "device-busy"),
             (Refusal::SensitiveOperations(1), Errno::EBUSY, "device-busy"),
             (Refusal::NoModule, Errno::ENODEV, "firmware-invalid"),
@@ -193,8 +199,7 @@ mod tests {
         let updated = Outcome {
             tds: TdFate::Preserved,
             running: RunningModule::New,
-            next: NextStep::Nothing,
-            version: None,
+            next: NextStep::Done,
             image: 0,
             failure: None,
             last_failure: None,

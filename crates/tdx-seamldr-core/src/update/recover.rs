@@ -1,10 +1,11 @@
-//! What is done about a failure after the old module was shut down: pure functions of what failed.
+//! What is done about a failure: pure functions of what failed.
 
-use super::outcome::FailureCause;
-use super::Stage;
+use super::failure::FailureCause;
+use super::stage::Stage;
 use crate::abi::{SeamldrStatus, TdxStatus};
+use crate::backend::Trap;
 
-/// Rounds of an update, at most: the first one, and those that deal with failures. So many in all bound the time that it takes.
+/// At most 16 rounds: the first one, and those that deal with failures. This bounds the time with interrupts off.
 pub(super) const MAX_ROUNDS: u32 = 16;
 
 /// What a failure is about.
@@ -26,18 +27,28 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
         FailureCause::GaveUp
         | FailureCause::UnknownLp
         | FailureCause::StillReady
-        | FailureCause::LpsMissing => Class::Final,
+        | FailureCause::LpsMissing
+        | FailureCause::LpsChanged { .. }
+        | FailureCause::ModuleChanged
+        | FailureCause::NoRemainingUpdates
+        | FailureCause::OtherMachine => Class::Final,
         FailureCause::Seamldr { rdx: 1.., .. } => Class::Final,
+        // SEAMLDR.INFO, before the shutdown.
+        FailureCause::Seamldr { .. } if stage <= Stage::Shutdown => Class::Final,
         FailureCause::Seamldr { status, .. } => match status {
             SeamldrStatus::ENOENTROPY | SeamldrStatus::EUNSPECERR | SeamldrStatus::EINTERRUPT => {
                 Class::Transient
             }
             _ => Class::ImageRefused,
         },
+        // An LP that is not in VMX operation stays so. Before the shutdown that ends the update; after it, other LPs may do without.
+        FailureCause::Trap(_, Trap::GeneralProtection | Trap::UndefinedOpcode) if stage <= Stage::Shutdown => {
+            Class::Final
+        }
         FailureCause::Trap(..) => Class::Transient,
         FailureCause::Tdx(_, status) => match status.code() {
             TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => Class::Transient,
-            // That has to be heard twice to be believed: it would mean that the TDs stand still already.
+            // Believed when it comes twice: the TDs would be paused already.
             TdxStatus::SYS_SHUTDOWN if stage <= Stage::Shutdown => Class::Transient,
             _ if stage <= Stage::Shutdown => Class::Final,
             _ => Class::ModuleFailed,

@@ -1,7 +1,7 @@
 //! Of the rendezvous, which loom's tests compile without these.
 
 use super::rendezvous::{Leg, Rendezvous};
-use super::Stage;
+use super::stage::Stage;
 
 fn leg(stage: Stage, round: u32) -> Leg {
     Leg { stage, round }
@@ -10,13 +10,13 @@ fn leg(stage: Stage, round: u32) -> Leg {
 #[test]
 fn the_last_to_acknowledge_moves_all_on() {
     let rendezvous = Rendezvous::new(3);
-    assert_eq!(rendezvous.acknowledge(), None);
-    assert_eq!(rendezvous.acknowledge(), None);
-    let all = rendezvous.acknowledge().unwrap();
+    assert_eq!(rendezvous.acknowledge(false), None);
+    assert_eq!(rendezvous.acknowledge(false), None);
+    let all = rendezvous.acknowledge(false).unwrap();
     assert_eq!((all.leg(), all.acks(), all.failed()), (leg(Stage::Start, 0), 3, false));
-    rendezvous.move_on(all, Some(leg(Stage::CpuInstall, 200)));
+    rendezvous.move_on(all, Some(leg(Stage::CpuInstall, 20)));
     let seen = rendezvous.load();
-    assert_eq!((seen.leg(), seen.acks(), seen.is_over()), (leg(Stage::CpuInstall, 200), 0, false));
+    assert_eq!((seen.leg(), seen.acks(), seen.is_over()), (leg(Stage::CpuInstall, 20), 0, false));
 }
 
 #[test]
@@ -24,8 +24,8 @@ fn a_failure_is_seen_at_once_and_does_not_outlive_the_stage() {
     let rendezvous = Rendezvous::new(2);
     rendezvous.fail();
     assert!(rendezvous.load().failed());
-    assert_eq!(rendezvous.acknowledge(), None);
-    let all = rendezvous.acknowledge().unwrap();
+    assert_eq!(rendezvous.acknowledge(false), None);
+    let all = rendezvous.acknowledge(false).unwrap();
     assert!(all.failed());
     rendezvous.move_on(all, Some(leg(Stage::Start, 1)));
     assert!(!rendezvous.load().failed());
@@ -36,10 +36,10 @@ fn after_the_end_nobody_moves_on() {
     let rendezvous = Rendezvous::new(1);
     let seen = rendezvous.load();
     assert!(rendezvous.end_if_still(seen));
-    assert_eq!(rendezvous.acknowledge(), None);
+    assert_eq!(rendezvous.acknowledge(false), None);
     assert!(rendezvous.load().is_over());
     let rendezvous = Rendezvous::new(1);
-    let all = rendezvous.acknowledge().unwrap();
+    let all = rendezvous.acknowledge(false).unwrap();
     rendezvous.move_on(all, None);
     assert!(rendezvous.load().is_over());
     assert_eq!(rendezvous.load().stage(), Stage::Start, "where it ended stays to be seen");
@@ -49,7 +49,7 @@ fn after_the_end_nobody_moves_on() {
 fn giving_up_loses_against_progress() {
     let rendezvous = Rendezvous::new(2);
     let seen = rendezvous.load();
-    assert_eq!(rendezvous.acknowledge(), None);
+    assert_eq!(rendezvous.acknowledge(false), None);
     assert!(!rendezvous.end_if_still(seen));
     assert!(!rendezvous.load().is_over());
 }
@@ -57,8 +57,8 @@ fn giving_up_loses_against_progress() {
 #[test]
 fn a_thousand_lps_fit() {
     let rendezvous = Rendezvous::new(1024);
-    assert!((0..1023).all(|_| rendezvous.acknowledge().is_none()));
-    assert_eq!(rendezvous.acknowledge().unwrap().leg(), leg(Stage::Start, 0));
+    assert!((0..1023).all(|_| rendezvous.acknowledge(false).is_none()));
+    assert_eq!(rendezvous.acknowledge(false).unwrap().leg(), leg(Stage::Start, 0));
 }
 
 #[test]
@@ -74,9 +74,9 @@ fn what_is_over_stays_over() {
 #[test]
 fn every_leg_comes_back_as_it_was_set() {
     for stage in Stage::ALL {
-        for round in [0, 1, 15, 255] {
+        for round in [0, 1, 15, 31] {
             let rendezvous = Rendezvous::new(1);
-            let all = rendezvous.acknowledge().unwrap();
+            let all = rendezvous.acknowledge(false).unwrap();
             rendezvous.move_on(all, Some(leg(stage, round)));
             let seen = rendezvous.load();
             assert_eq!(
@@ -93,9 +93,9 @@ fn every_leg_comes_back_as_it_was_set() {
 #[test]
 fn nobody_moves_on_from_where_it_has_been_given_up() {
     let rendezvous = Rendezvous::new(2);
-    assert_eq!((rendezvous.lps(), rendezvous.acknowledge()), (2, None));
+    assert_eq!((rendezvous.lps(), rendezvous.acknowledge(false)), (2, None));
     assert!(rendezvous.end_if_still(rendezvous.load()));
-    assert_eq!(rendezvous.acknowledge(), None);
+    assert_eq!(rendezvous.acknowledge(false), None);
     assert!(rendezvous.load().is_over());
     assert_eq!(rendezvous.load().leg(), leg(Stage::Start, 0));
 }
@@ -103,11 +103,42 @@ fn nobody_moves_on_from_where_it_has_been_given_up() {
 #[test]
 fn nobody_gives_up_what_all_have_acknowledged() {
     let rendezvous = Rendezvous::new(2);
-    rendezvous.acknowledge();
+    rendezvous.acknowledge(false);
     let waits_on = rendezvous.load();
-    let all = rendezvous.acknowledge().unwrap();
+    let all = rendezvous.acknowledge(false).unwrap();
     assert!(!rendezvous.end_if_still(waits_on));
     assert!(!rendezvous.end_if_still(rendezvous.load()));
     rendezvous.move_on(all, Some(leg(Stage::Shutdown, 0)));
     assert_eq!(rendezvous.load().leg(), leg(Stage::Shutdown, 0));
+}
+
+#[test]
+fn a_claim_defeats_giving_up_until_it_is_acknowledged() {
+    let rendezvous = Rendezvous::new(2);
+    assert_eq!(rendezvous.acknowledge(false), None);
+    let before = rendezvous.load();
+    assert!(rendezvous.claim());
+    assert_eq!(rendezvous.load().claims(), 1);
+    assert!(!rendezvous.end_if_still(before) && !rendezvous.end_if_still(rendezvous.load()));
+    let all = rendezvous.acknowledge(true).unwrap();
+    assert_eq!((all.claims(), all.acks()), (0, 2));
+}
+
+#[test]
+fn giving_up_defeats_a_claim() {
+    let rendezvous = Rendezvous::new(2);
+    assert!(rendezvous.end_if_still(rendezvous.load()));
+    assert!(!rendezvous.claim());
+    let rendezvous = Rendezvous::new(1);
+    rendezvous.end();
+    assert!(!rendezvous.claim() && rendezvous.load().is_over());
+}
+
+#[test]
+fn an_lp_gives_up_again_after_the_claim_of_an_lp_that_acknowledged() {
+    let rendezvous = Rendezvous::new(3);
+    assert!(rendezvous.claim() && rendezvous.claim());
+    assert_eq!((rendezvous.acknowledge(true), rendezvous.load().claims()), (None, 1));
+    assert_eq!((rendezvous.acknowledge(true), rendezvous.load().claims()), (None, 0));
+    assert!(rendezvous.end_if_still(rendezvous.load()));
 }

@@ -1,6 +1,8 @@
 //! Relocation of a module's image in place, as P-SEAMLDR does it.
 
-use tdx_seamldr_core::elf::{read, ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
+use tdx_seamldr_core::preflight::elf::{
+    read, ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA,
+};
 
 /// Relocates the image to a linear base; `None` if it breaks a rule. It may then be relocated in part.
 pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
@@ -58,7 +60,7 @@ fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tdx_seamldr_core::elf::check;
+    use tdx_seamldr_core::preflight::elf::check;
     use zerocopy::little_endian::{U16, U32, U64};
     use zerocopy::{FromZeros, IntoBytes};
 

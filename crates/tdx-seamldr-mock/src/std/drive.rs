@@ -14,7 +14,7 @@ pub fn run_on_threads(platform: &SimPlatform, update: &Update<'_>) -> Outcome {
             threads.spawn(move || {
                 let lp = platform.lp(lp);
                 if let Ok(seamldr) = Seamldr::new(&lp, lock, CurrentVmcs::Preserved) {
-                    Cpu::new(update, seamldr, &lp).run();
+                    Cpu::new(update, seamldr).run();
                 }
             });
         }
@@ -30,7 +30,7 @@ pub fn run_stepped(platform: &SimPlatform, update: &Update<'_>, seed: u64) -> Ou
     let lps: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
     let mut cpus: Vec<_> = lps
         .iter()
-        .filter_map(|lp| Some(Cpu::new(update, Seamldr::new(lp, &lock, CurrentVmcs::Preserved).ok()?, lp)))
+        .filter_map(|lp| Some(Cpu::new(update, Seamldr::new(lp, &lock, CurrentVmcs::Preserved).ok()?)))
         .collect();
     let mut random = seed | 1;
     while !cpus.is_empty() {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, Svn};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, Svn};
 use tdx_seamldr_core::image::ImageError;
-use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::preflight::{Facts, SharedMemory};
 use tdx_seamldr_core::{
-    BuildError, Crypto, CurrentVmcs, Host, InstallError, InstallRequest, ModuleState, Patience,
+    BuildError, Crypto, CurrentVmcs, Host, InstallError, InstallRequest, LpBits, MachineId, ModuleState,
+    Patience,
 };
 use tdx_seamldr_core::{
     PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock,
@@ -191,12 +192,19 @@ impl Builder {
             }),
             memory: HostMemory::new(self.host_page_size),
             module_state: ModuleState::new(),
+            machine: next_machine(),
         };
         platform.load(image)?;
         platform.memory.forget();
         platform.clear_trace();
         Ok(platform)
     }
+}
+
+/// A number that no other platform of this process has. Nothing that a platform answers depends on it.
+fn next_machine() -> MachineId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    MachineId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Memory for a platform, from the heap.
@@ -227,7 +235,8 @@ pub struct SimPlatform {
     offline: BTreeSet<u32>,
     inner: Mutex<Inner>,
     memory: HostMemory,
-    module_state: ModuleState<[AtomicU64; 16]>,
+    module_state: ModuleState<[LpBits; 16]>,
+    machine: MachineId,
 }
 
 impl core::fmt::Debug for SimPlatform {
@@ -307,10 +316,34 @@ impl SimPlatform {
         &self.module_state
     }
 
-    /// Adds what the host's software reads or counts itself: MSRs, CPUID, and TDs in build.
-    pub fn complete(&self, facts: &mut Facts<'_>) {
+    /// All facts that preflight asks for: what the firmware tells the first LP that is online, and what [`complete`](Self::complete)
+    /// adds.
+    ///
+    /// # Errors
+    ///
+    /// P-SEAMLDR does not answer.
+    pub fn facts(&self) -> Result<Facts, SeamldrError> {
+        let (lp, lock) = (self.lp(self.online().next().unwrap_or(0)), SpinLock::new());
+        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+        let mut facts = Facts::new();
+        facts.gather(&seamldr(&lp, &lock), &mut info, &mut sysinfo)?;
+        self.complete(&mut facts);
+        Ok(facts)
+    }
+
+    /// Adds the facts that the host's software reads or counts itself: MSRs, CPUID, and TDs in build.
+    pub fn complete(&self, facts: &mut Facts) {
         let inner = self.inner();
         let config = inner.model.config();
+        facts.signer = Some(config.signer);
+        facts.highest_x2apic_id = config.num_lps.checked_sub(1);
+        facts.shared_memory = Some(SharedMemory {
+            address_bits: u8::try_from(config.max_pa).unwrap_or(u8::MAX),
+            keyid_bits: u8::try_from(config.keyid_bits).unwrap_or(u8::MAX),
+            first_private_keyid: u32::try_from(config.private_hkid_min).unwrap_or(u32::MAX),
+            seam_range_base: config.seamrr_base,
+            seam_range_size: config.seamrr_size,
+        });
         facts.debug_unlocked = Some(config.debug_unlocked);
         facts.addressable_lps_per_socket = Some(config.addressable_lps_per_socket);
         facts.seamrr_base = Some(config.seamrr_base);
@@ -454,7 +487,7 @@ impl SimPlatform {
         }
         self.bring_up()?;
         if let Some(lp) = lps.first() {
-            seamldr(lp, &lock).info(lp, &mut SeamldrInfoBuffer::zeroed())?;
+            seamldr(lp, &lock).info(&mut SeamldrInfoBuffer::zeroed())?;
         }
         Ok(())
     }
@@ -603,7 +636,8 @@ struct HostPage {
     _page: PageBuf,
 }
 
-// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed.
+// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed. Each platform
+// has a machine number of its own. A `SimLp` always speaks for the same LP; who makes two of them calls in turn, by the platform's lock.
 unsafe impl Host for SimLp<'_> {
     fn current_lp(&self) -> u32 {
         self.lp
@@ -624,5 +658,9 @@ unsafe impl Host for SimLp<'_> {
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         self.platform.memory.phys_addr(address)
+    }
+
+    fn machine(&self) -> MachineId {
+        self.platform.machine
     }
 }

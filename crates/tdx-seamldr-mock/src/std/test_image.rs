@@ -3,8 +3,8 @@
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U3072};
 use tdx_seamldr_core::abi::{SeamSigstruct, MAX_CPUID_ENTRIES, PAGE_SIZE};
-use tdx_seamldr_core::elf::{ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::preflight::elf::{ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
 use tdx_seamldr_core::{Crypto, Sha384Digest};
 use tdx_seamldr_verify::{emsa_pkcs1_v15, RustCrypto};
 use zerocopy::little_endian::{U16, U32, U64};

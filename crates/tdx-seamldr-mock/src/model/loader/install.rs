@@ -3,7 +3,7 @@
 
 use tdx_seamldr_core::abi::{Scenario, SeamExtend, SeamSigstruct, SeamldrParams, SeamldrStatus};
 use tdx_seamldr_core::abi::{INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, MAX_MODULE_PAGES, PAGE_SIZE};
-use tdx_seamldr_core::space::Shortage;
+use tdx_seamldr_core::preflight::space::Shortage;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 

@@ -5,7 +5,7 @@ mod install;
 
 use tdx_seamldr_core::abi::{SeamExtend, SeamSigstruct, SeamldrFeatures0, SeamldrInfo, SeamldrLeaf};
 use tdx_seamldr_core::abi::{SeamldrStatus, INTEL_VENDOR_ID};
-use tdx_seamldr_core::space::Layout;
+use tdx_seamldr_core::preflight::space::Layout;
 use tdx_seamldr_core::{Crypto, SeamcallRegs};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};

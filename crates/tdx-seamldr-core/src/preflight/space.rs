@@ -1,7 +1,11 @@
 //! How a module lies in the SEAM range, and whether there is room for it: P-SEAMLDR's own arithmetic.
 
+use super::facts::Facts;
+use super::finding::{Refusal, Unknown};
+use super::Findings;
 use crate::abi::SeamSigstruct;
 use crate::debug::debug_fields;
+use crate::image::TdxImage;
 
 const PAGE: u64 = 4096;
 /// Bytes that the code takes, however small the image is.
@@ -143,6 +147,25 @@ impl Layout {
         } else {
             Shortage::None
         }
+    }
+}
+
+/// SEAMLDR.INSTALL, steps 29 and 32: the module and its page tables fit into the SEAM range.
+pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
+    let Facts { addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets, .. } = facts;
+    let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets);
+    let (Some(addressable), Some(base), Some(end), Some(sockets)) = numbers else {
+        return findings.unknown(Unknown::Memory);
+    };
+    let sockets = u32::try_from(sockets.signatures().len()).unwrap_or(u32::MAX);
+    let lps = addressable.checked_next_power_of_two().unwrap_or(u32::MAX).saturating_mul(sockets);
+    let size = u64::try_from(image.module().len()).unwrap_or(u64::MAX);
+    let layout = Layout::new(image.sigstruct(), size, lps, 0);
+    let (found, wanted) = (end.saturating_sub(*base), layout.need());
+    if found < wanted {
+        findings.refuse(Refusal::Memory { found, wanted });
+    } else {
+        findings.refuse_if(layout.shortage(found) != Shortage::None, Refusal::PageTables);
     }
 }
 

@@ -1,0 +1,518 @@
+//! What preflight finds: a reason for a refusal, or a question without an answer.
+
+use core::fmt;
+
+use super::elf::ElfRefusal;
+use super::facts::{HandoffRange, SeamldrVersion};
+use crate::abi::{Svn, TdxFeatures0, FMS_MASK};
+use crate::crypto::Sha384Digest;
+use crate::debug::debug_fields;
+
+/// A field of the SIGSTRUCT that has one right value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FieldMismatch {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub found: u64,
+    /// The right value.
+    pub wanted: u64,
+}
+
+debug_fields! { FieldMismatch, found, wanted; name }
+
+/// One reason why an update would be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The SIGSTRUCT area has this many pages, instead of 1.
+    SigstructPages(u32),
+    /// A field of the SIGSTRUCT is wrong.
+    SigstructField(FieldMismatch),
+    /// A reserved byte of the SIGSTRUCT is not zero.
+    SigstructReserved {
+        /// Its offset.
+        offset: u32,
+        /// Its value.
+        found: u8,
+    },
+    /// The SIGSTRUCT uses the bytes that the 2.0 line added, and this P-SEAMLDR of the 1.5 line wants zeros there.
+    SeamldrTooOld {
+        /// The P-SEAMLDR of the machine.
+        found: SeamldrVersion,
+    },
+    /// The list of CPUs announces more entries than it has room for.
+    CpuListLength(u32),
+    /// The new module's lowest handoff version is above its highest.
+    HandoffVersionsReversed {
+        /// The lowest.
+        min_update_hv: u16,
+        /// The highest.
+        module_hv: u16,
+    },
+    /// The offset of GDT and IDT is not a multiple of 4096.
+    GdtOffsetMisaligned(u32),
+    /// One of the offsets of GDT and fault wrappers is 0 and the other one is not.
+    GdtWithoutFaultWrapper {
+        /// Offset of GDT and IDT.
+        gdt_idt: u32,
+        /// Offset of the fault wrappers.
+        fault_wrapper: u32,
+    },
+    /// GDT and IDT do not lie inside the image.
+    GdtOutside {
+        /// Their offset.
+        found: u32,
+        /// The highest offset possible.
+        limit: u32,
+    },
+    /// The fault wrappers do not lie inside the image.
+    FaultWrapperOutside {
+        /// Their offset.
+        found: u32,
+        /// The highest offset possible.
+        limit: u32,
+    },
+    /// The SIGSTRUCT was signed by another key; this is the digest of its modulus.
+    Signer(Sha384Digest),
+    /// The signature is not the signer's over this SIGSTRUCT.
+    Signature,
+    /// The image does not have the hash that was signed; this is the one it has.
+    ImageHash(Sha384Digest),
+    /// A debug module, on a platform that is not unlocked.
+    DebugModule,
+    /// The module has the major SVN 0: such modules preserve no TDs.
+    MajorSvnZero,
+    /// The module belongs to another line than the running one.
+    MajorSvn {
+        /// The image's.
+        found: Svn,
+        /// The running module's.
+        running: Svn,
+    },
+    /// The module is older than the running one.
+    MinorSvn {
+        /// The image's.
+        found: Svn,
+        /// The running module's.
+        running: Svn,
+    },
+    /// This socket's processor, given by CPUID.1:EAX, is not in the image's list.
+    Cpu {
+        /// The socket's number.
+        socket: u32,
+        /// Its processor.
+        cpuid: u32,
+    },
+    /// A production module without a list of CPUs.
+    NoCpuList,
+    /// P-SEAMLDR can put no more modules in place before a reboot.
+    NoRemainingUpdates,
+    /// No module runs that could hand anything over.
+    NoModule,
+    /// P-SEAMLDR waits for every LP of the platform, but not all of them take part.
+    LpsMissing {
+        /// LPs that take part.
+        found: u32,
+        /// LPs of the platform.
+        wanted: u32,
+    },
+    /// An LP has an x2APIC ID that P-SEAMLDR has no place for.
+    LpId {
+        /// The highest x2APIC ID of an LP.
+        found: u32,
+        /// The highest that P-SEAMLDR takes.
+        limit: u32,
+    },
+    /// The running module cannot hand its TDs over.
+    NotTdPreserving(TdxFeatures0),
+    /// No handoff version suits both modules.
+    HandoffVersion {
+        /// What the running module writes.
+        running: HandoffRange,
+        /// The lowest that the new module takes.
+        min_update_hv: u16,
+        /// The highest that the new module takes.
+        module_hv: u16,
+    },
+    /// The very module that runs already.
+    SameModule,
+    /// P-SEAMLDR has no room for the module.
+    Memory {
+        /// Bytes that there are.
+        found: u64,
+        /// Bytes that the module needs.
+        wanted: u64,
+    },
+    /// P-SEAMLDR would find room for the module and then run out of it: its estimate of page tables is a little too low.
+    PageTables,
+    /// The image cannot be relocated.
+    Elf(ElfRefusal),
+    /// The new module does not take so many pages of handoff data.
+    HandoffPages {
+        /// The pages that it takes.
+        found: u32,
+        /// The pages that the data takes.
+        wanted: u32,
+    },
+    /// So many TDs are in build, or migrations interrupted, and the running module does not see to it that no update comes in
+    /// between: they would be damaged.
+    SensitiveOperations(u32),
+}
+
+/// A question that no fact answers, or that the cryptography provider could not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Unknown {
+    /// Whether P-SEAMLDR trusts the signer.
+    Signer,
+    /// Whether the signature is valid.
+    Signature,
+    /// Whether the module's binary has the hash that was signed.
+    ImageHash,
+    /// Whether the platform is unlocked for debug modules. Reported for debug modules only.
+    DebugUnlocked,
+    /// The version of P-SEAMLDR. Reported for images of the 2.0 line only.
+    SeamldrVersion,
+    /// How many updates remain.
+    RemainingUpdates,
+    /// Whether a module runs.
+    RunningModule,
+    /// The SVN of the running module.
+    RunningSvn,
+    /// Whether the image is the running module.
+    SameModule,
+    /// What the running module can do (TDX_FEATURES0).
+    Features,
+    /// Which handoff versions the running module writes.
+    HandoffVersions,
+    /// Whether the handoff data of the running module fits into the new module's pages.
+    HandoffData,
+    /// How many LPs take part, or how many P-SEAMLDR waits for.
+    Lps,
+    /// Which processors the sockets have.
+    Sockets,
+    /// Whether the SEAM range has room for the module.
+    Memory,
+    /// Whether TDs are in build or migrations interrupted.
+    SensitiveOperations,
+}
+
+/// A set of [`Unknown`]s, which a [`Policy`](super::Policy) allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unknowns(u32);
+
+impl Unknowns {
+    /// No unknown.
+    pub const NONE: Self = Self(0);
+
+    /// Every unknown about the machine and the running module. [`Unknown::Signer`], [`Unknown::Signature`] and
+    /// [`Unknown::ImageHash`] are not in this set: who allows an unverified image names each of them in [`with`](Self::with).
+    pub const OF_PLATFORM: Self = Self(u32::MAX)
+        .without(Unknown::Signer)
+        .without(Unknown::Signature)
+        .without(Unknown::ImageHash);
+
+    /// Adds an unknown.
+    #[must_use]
+    pub const fn with(self, unknown: Unknown) -> Self {
+        Self(self.0 | unknown.bit())
+    }
+
+    /// Removes an unknown.
+    #[must_use]
+    pub const fn without(self, unknown: Unknown) -> Self {
+        Self(self.0 & !unknown.bit())
+    }
+
+    /// Whether the unknown is in the set.
+    #[must_use]
+    pub const fn contains(self, unknown: Unknown) -> bool {
+        self.0 & unknown.bit() != 0
+    }
+}
+
+/// What preflight reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// P-SEAMLDR or a module would refuse, or the TDs would be damaged.
+    Refusal(Refusal),
+    /// Preflight could not check this.
+    Unknown(Unknown),
+}
+
+impl Refusal {
+    /// A name for the reason that does not change from release to release.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SigstructPages(_) => "sigstruct-pages",
+            Self::SigstructField(_) => "sigstruct-field",
+            Self::SigstructReserved { .. } => "sigstruct-reserved-not-zero",
+            Self::SeamldrTooOld { .. } => "seamldr-too-old",
+            Self::CpuListLength(_) => "cpu-list-length",
+            Self::HandoffVersionsReversed { .. } => "handoff-versions-reversed",
+            Self::GdtOffsetMisaligned(_) => "gdt-offset-misaligned",
+            Self::GdtWithoutFaultWrapper { .. } => "gdt-without-fault-wrapper",
+            Self::GdtOutside { .. } => "gdt-outside",
+            Self::FaultWrapperOutside { .. } => "fault-wrapper-outside",
+            Self::Signer(_) => "signer",
+            Self::Signature => "signature",
+            Self::ImageHash(_) => "image-hash",
+            Self::DebugModule => "debug-module",
+            Self::MajorSvnZero => "major-svn-zero",
+            Self::MajorSvn { .. } => "major-svn",
+            Self::MinorSvn { .. } => "minor-svn",
+            Self::Cpu { .. } => "cpu",
+            Self::NoCpuList => "no-cpu-list",
+            Self::NoRemainingUpdates => "no-remaining-updates",
+            Self::NoModule => "no-module",
+            Self::LpsMissing { .. } => "lps-missing",
+            Self::LpId { .. } => "lp-id",
+            Self::NotTdPreserving(_) => "not-td-preserving",
+            Self::HandoffVersion { .. } => "handoff-version",
+            Self::SameModule => "same-module",
+            Self::Memory { .. } => "memory",
+            Self::PageTables => "page-tables",
+            Self::Elf(_) => "elf",
+            Self::HandoffPages { .. } => "handoff-pages",
+            Self::SensitiveOperations(_) => "sensitive-operations",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SigstructPages(found) => {
+                write!(f, "the SIGSTRUCT area has {found} pages, but P-SEAMLDR takes 1")
+            }
+            Self::SigstructField(FieldMismatch { name, found, wanted }) => {
+                write!(f, "the SIGSTRUCT's {name} is {found:#x}, but should be {wanted:#x}")
+            }
+            Self::SigstructReserved { offset, found } => write!(
+                f,
+                "the reserved byte at offset {offset} of the SIGSTRUCT is {found:#04x}, but should be 0"
+            ),
+            Self::SeamldrTooOld { found } => write!(
+                f,
+                "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR {found}: use an image of its line"
+            ),
+            Self::CpuListLength(found) => {
+                write!(f, "the SIGSTRUCT's list of CPUs announces {found} entries, but has room for 255")
+            }
+            Self::HandoffVersionsReversed { min_update_hv, module_hv } => write!(
+                f,
+                "the SIGSTRUCT's lowest handoff version is {min_update_hv}, above its highest, {module_hv}"
+            ),
+            Self::GdtOffsetMisaligned(found) => {
+                write!(f, "the SIGSTRUCT's offset of the GDT is {found:#x}, but should be a multiple of 4096")
+            }
+            Self::GdtWithoutFaultWrapper { gdt_idt, fault_wrapper } => write!(
+                f,
+                "the SIGSTRUCT's offsets of GDT ({gdt_idt:#x}) and fault wrappers ({fault_wrapper:#x}) should both be 0 or neither"
+            ),
+            Self::GdtOutside { found, limit } => {
+                write!(f, "the GDT lies at offset {found:#x} of the image, but should lie at {limit:#x} at most")
+            }
+            Self::FaultWrapperOutside { found, limit } => write!(
+                f,
+                "the fault wrappers lie at offset {found:#x} of the image, but should lie at {limit:#x} at most"
+            ),
+            Self::Signer(found) => {
+                f.write_str("the image is signed by a key that P-SEAMLDR does not trust (SHA-384 of its modulus: ")?;
+                hex(f, found)?;
+                f.write_str(")")
+            }
+            Self::Signature => f.write_str("the signature is not valid: the SIGSTRUCT was changed after it was signed"),
+            Self::ImageHash(found) => {
+                f.write_str("the module was changed after it was signed: its SHA-384 is ")?;
+                hex(f, found)
+            }
+            Self::DebugModule => {
+                f.write_str("this is a debug module, and the platform is not unlocked for debugging")
+            }
+            Self::MajorSvnZero => {
+                f.write_str("the image's SVN begins with 0, and such modules cannot take TDs over")
+            }
+            Self::MajorSvn { found, running } => write!(
+                f,
+                "the image's SVN is {found} and the running module's {running}: the first number has to be the same"
+            ),
+            Self::MinorSvn { found, running } => {
+                write!(f, "the image's SVN is {found}, below the running module's, {running}: no downgrades")
+            }
+            Self::Cpu { socket, cpuid } => write!(
+                f,
+                "the processor {:#010x} of socket {socket} is not in the image's list of CPUs",
+                cpuid & FMS_MASK
+            ),
+            Self::NoCpuList => f.write_str("the image has no list of CPUs, which a production module needs"),
+            Self::NoRemainingUpdates => {
+                f.write_str("no updates remain before the next reboot (0 left, 1 needed)")
+            }
+            Self::NoModule => f.write_str("no module runs that could hand its TDs over"),
+            Self::LpsMissing { found, wanted } => write!(
+                f,
+                "{found} logical processors would take part, but the platform has {wanted}: bring all of them online"
+            ),
+            Self::LpId { found, limit } => write!(
+                f,
+                "an LP has the x2APIC ID {found}, but P-SEAMLDR takes at most {limit}"
+            ),
+            Self::NotTdPreserving(features) => write!(
+                f,
+                "the running module cannot hand its TDs over: TDX_FEATURES0 is {:#x}, without bit 1",
+                features.bits()
+            ),
+            Self::HandoffVersion { running, min_update_hv, module_hv } => write!(
+                f,
+                "the running module writes handoff versions {} to {}, but the image takes {min_update_hv} to {module_hv}",
+                running.lowest_written(),
+                running.module_hv
+            ),
+            Self::SameModule => f.write_str("this very module runs already"),
+            Self::Memory { found, wanted } => {
+                write!(f, "the module needs {wanted} bytes of the SEAM range, but there are {found}")
+            }
+            Self::PageTables => {
+                f.write_str("the module fits into the SEAM range only if its page tables are left out: give it more room")
+            }
+            Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
+            Self::HandoffPages { found, wanted } => {
+                write!(f, "the image has room for {found} pages of handoff data, but the running module leaves {wanted}")
+            }
+            Self::SensitiveOperations(count) => write!(
+                f,
+                "{count} TDs are in build or migrations interrupted, which an update may damage: wait"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+impl Unknown {
+    /// All unknowns.
+    pub const ALL: [Self; 16] = [
+        Self::Signer,
+        Self::Signature,
+        Self::ImageHash,
+        Self::DebugUnlocked,
+        Self::SeamldrVersion,
+        Self::RemainingUpdates,
+        Self::RunningModule,
+        Self::RunningSvn,
+        Self::SameModule,
+        Self::Features,
+        Self::HandoffVersions,
+        Self::HandoffData,
+        Self::Lps,
+        Self::Sockets,
+        Self::Memory,
+        Self::SensitiveOperations,
+    ];
+
+    #[allow(clippy::as_conversions)] // the discriminant of a repr(u8) enum, below 32
+    const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+
+    /// A name for the question that does not change from release to release.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Signer => "unknown-signer",
+            Self::Signature => "unknown-signature",
+            Self::ImageHash => "unknown-image-hash",
+            Self::DebugUnlocked => "unknown-debug-unlocked",
+            Self::SeamldrVersion => "unknown-seamldr-version",
+            Self::RemainingUpdates => "unknown-remaining-updates",
+            Self::RunningModule => "unknown-running-module",
+            Self::RunningSvn => "unknown-running-svn",
+            Self::SameModule => "unknown-same-module",
+            Self::Features => "unknown-features",
+            Self::HandoffVersions => "unknown-handoff-versions",
+            Self::HandoffData => "unknown-handoff-data",
+            Self::Lps => "unknown-lps",
+            Self::Sockets => "unknown-sockets",
+            Self::Memory => "unknown-memory",
+            Self::SensitiveOperations => "unknown-sensitive-operations",
+        }
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Signer => "the signer could not be checked",
+            Self::Signature => "the signature could not be checked",
+            Self::ImageHash => "the module's hash could not be checked",
+            Self::DebugUnlocked => "it is unknown whether the platform is unlocked for debug modules",
+            Self::SeamldrVersion => "the version of P-SEAMLDR is unknown",
+            Self::RemainingUpdates => "it is unknown how many updates remain",
+            Self::RunningModule => "it is unknown whether a module runs",
+            Self::RunningSvn => "the SVN of the running module is unknown",
+            Self::SameModule => "the hash of the running module is unknown, so it may be this image",
+            Self::Features => "the features of the running module (TDX_FEATURES0) are unknown",
+            Self::HandoffVersions => "the handoff versions of the running module are unknown",
+            Self::HandoffData => "the size of the handoff data that the running module leaves is unknown",
+            Self::Lps => "the number of LPs that take part, or that P-SEAMLDR waits for, is unknown",
+            Self::Sockets => "the processors of the sockets are unknown",
+            Self::Memory => "it is unknown whether the SEAM range has room for the module",
+            Self::SensitiveOperations => "it is unknown whether TDs are in build or migrations interrupted",
+        })
+    }
+}
+
+impl core::error::Error for Unknown {}
+
+impl Finding {
+    /// A name for the finding that does not change from release to release.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refusal(refusal) => refusal.code(),
+            Self::Unknown(unknown) => unknown.code(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refusal(refusal) => refusal.fmt(f),
+            Self::Unknown(unknown) => unknown.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_unknown_has_a_bit_of_its_own() {
+        for (number, unknown) in Unknown::ALL.into_iter().enumerate() {
+            let only = Unknowns::NONE.with(unknown);
+            assert_eq!(only.0.trailing_zeros() as usize, number);
+            for other in Unknown::ALL {
+                assert_eq!(only.contains(other), other == unknown);
+            }
+            assert_eq!(only.without(unknown), Unknowns::NONE);
+        }
+    }
+
+    #[test]
+    fn the_platform_set_does_not_allow_an_unverified_image() {
+        let unverified = [Unknown::Signer, Unknown::Signature, Unknown::ImageHash];
+        for unknown in Unknown::ALL {
+            assert_eq!(Unknowns::OF_PLATFORM.contains(unknown), !unverified.contains(&unknown));
+        }
+    }
+}

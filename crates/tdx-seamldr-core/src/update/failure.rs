@@ -1,0 +1,354 @@
+//! What went wrong: the cause, the call, and the record of it that an LP writes for all.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::stage::Stage;
+use crate::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use crate::backend::Trap;
+use crate::debug::debug_fields;
+use crate::seamldr::{InstallError, SeamldrError};
+use crate::tdx_module::TdxError;
+
+/// A call that can fail during an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// Of P-SEAMLDR.
+    Seamldr(SeamldrLeaf),
+    /// Of the TDX module.
+    Tdx(TdxLeaf),
+}
+
+impl Call {
+    pub(super) fn from_rax(rax: u64) -> Self {
+        match SeamldrLeaf::from_rax(rax) {
+            Some(leaf) => Self::Seamldr(leaf),
+            None => Self::Tdx(TdxLeaf::from_rax(rax)),
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seamldr(leaf) => f.write_str(leaf.name()),
+            Self::Tdx(leaf) => fmt::Debug::fmt(leaf, f),
+        }
+    }
+}
+
+/// What stopped an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCause {
+    /// This LP's number is not below that of all possible LPs.
+    UnknownLp,
+    /// This LP waited for the others until its host said that it was enough.
+    GaveUp,
+    /// A module is ready and has TDs, which resuming or loading would end.
+    StillReady,
+    /// All LPs that take part are in the INSTALL session, and it waits for more.
+    LpsMissing,
+    /// The number of LPs that take part is not the one that preflight saw.
+    LpsChanged {
+        /// LPs that take part.
+        found: u32,
+        /// LPs that took part when preflight passed.
+        wanted: u32,
+    },
+    /// The module that runs is not the one that preflight saw: its MRSEAM or SVN differs.
+    ModuleChanged,
+    /// No updates remain, although preflight saw some.
+    NoRemainingUpdates,
+    /// The images were prepared for another machine than this LP's.
+    OtherMachine,
+    /// The instruction failed.
+    Trap(Call, Trap),
+    /// The TDX module refused.
+    Tdx(TdxLeaf, TdxStatus),
+    /// P-SEAMLDR refused.
+    Seamldr {
+        /// What it was asked to do.
+        leaf: SeamldrLeaf,
+        /// RAX.
+        status: SeamldrStatus,
+        /// RDX: for SEAMLDR.INSTALL 0 if the old module is still there.
+        rdx: u64,
+    },
+}
+
+impl fmt::Display for FailureCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownLp => f.write_str("the LP's number is above that of all possible LPs"),
+            Self::GaveUp => f.write_str("the LP gave up waiting for another LP"),
+            Self::StillReady => f.write_str("a TDX module is ready and may have TDs: not touched"),
+            Self::LpsMissing => {
+                f.write_str("the platform has more LPs than take part: bring all of them online")
+            }
+            Self::LpsChanged { found, wanted } => write!(
+                f,
+                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and going, and repeat preflight"
+            ),
+            Self::ModuleChanged => {
+                f.write_str("the running module is not the one that preflight saw: repeat preflight")
+            }
+            Self::NoRemainingUpdates => {
+                f.write_str("no updates remain, although preflight saw some: repeat preflight")
+            }
+            Self::OtherMachine => f.write_str("the images were prepared for another machine"),
+            Self::Trap(call, trap) => write!(f, "{call}: {trap}"),
+            Self::Tdx(leaf, status) => write!(f, "{leaf:?}: {status}"),
+            Self::Seamldr { leaf, status, rdx } => write!(f, "{}: {status}, RDX {rdx}", leaf.name()),
+        }
+    }
+}
+
+/// The first failure of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In which stage.
+    pub stage: Stage,
+    /// On which LP.
+    pub lp: u32,
+    /// What happened there.
+    pub cause: FailureCause,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stage {}, LP {}: {}", self.stage, self.lp, self.cause)
+    }
+}
+
+impl FailureCause {
+    /// P-SEAMLDR measures the handoff data by the module that it put in place last.
+    pub(super) fn is_bad_handoff(&self) -> bool {
+        matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
+    }
+
+    /// A word for it that does not change from release to release: the name of the status or trap, or what else happened.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownLp => "unknown-lp",
+            Self::GaveUp => "gave-up",
+            Self::StillReady => "still-ready",
+            Self::LpsMissing => "lps-missing",
+            Self::LpsChanged { .. } => "lps-changed",
+            Self::ModuleChanged => "module-changed",
+            Self::NoRemainingUpdates => "no-remaining-updates",
+            Self::OtherMachine => "other-machine",
+            Self::Trap(_, Trap::VmFailInvalid) => "VMFAILINVALID",
+            Self::Trap(_, Trap::GeneralProtection) => "GP",
+            Self::Trap(_, Trap::UndefinedOpcode) => "UD",
+            Self::Tdx(_, status) => status.name().unwrap_or("unknown-status"),
+            Self::Seamldr { status, .. } => status.name().unwrap_or("unknown-status"),
+        }
+    }
+}
+
+/// Which call failed, and how: a trap is kept as the status word that Linux has for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawFailure {
+    call: u64,
+    status: u64,
+    rdx: u64,
+}
+
+/// Values of [`RawFailure::call`] that are no leaf.
+const GAVE_UP: u64 = 0xffff_ffff_ffff_fff0;
+const UNKNOWN_LP: u64 = 0xffff_ffff_ffff_fff1;
+const STILL_READY: u64 = 0xffff_ffff_ffff_fff2;
+const LPS_MISSING: u64 = 0xffff_ffff_ffff_fff3;
+const LPS_CHANGED: u64 = 0xffff_ffff_ffff_fff4;
+const MODULE_CHANGED: u64 = 0xffff_ffff_ffff_fff5;
+const NO_REMAINING_UPDATES: u64 = 0xffff_ffff_ffff_fff6;
+const OTHER_MACHINE: u64 = 0xffff_ffff_ffff_fff7;
+
+impl RawFailure {
+    pub(super) const GAVE_UP: Self = Self::without_call(GAVE_UP);
+    pub(super) const UNKNOWN_LP: Self = Self::without_call(UNKNOWN_LP);
+    pub(super) const STILL_READY: Self = Self::without_call(STILL_READY);
+    pub(super) const LPS_MISSING: Self = Self::without_call(LPS_MISSING);
+    pub(super) const MODULE_CHANGED: Self = Self::without_call(MODULE_CHANGED);
+    pub(super) const NO_REMAINING_UPDATES: Self = Self::without_call(NO_REMAINING_UPDATES);
+    pub(super) const OTHER_MACHINE: Self = Self::without_call(OTHER_MACHINE);
+
+    /// P-SEAMLDR does not answer.
+    pub(super) const SILENCE: Self =
+        Self { call: SeamldrLeaf::Info.rax(), status: Trap::VmFailInvalid.status().0, rdx: 0 };
+
+    const fn without_call(call: u64) -> Self {
+        Self { call, status: 0, rdx: 0 }
+    }
+
+    pub(super) fn lps_changed(found: u32, wanted: u32) -> Self {
+        Self { call: LPS_CHANGED, status: found.into(), rdx: wanted.into() }
+    }
+
+    pub(super) fn info(error: SeamldrError) -> Self {
+        let status = match error {
+            // The machine that prepared the update had an address for the buffer.
+            SeamldrError::NotMapped => return Self::OTHER_MACHINE,
+            SeamldrError::Trap(trap) => trap.status().0,
+            SeamldrError::Status(status) => status.0,
+        };
+        Self { call: SeamldrLeaf::Info.rax(), status, rdx: 0 }
+    }
+
+    pub(super) fn tdx(leaf: TdxLeaf, error: TdxError) -> Self {
+        Self { call: leaf.rax(0), status: error.status().0, rdx: 0 }
+    }
+
+    pub(super) fn install(error: InstallError) -> Self {
+        let (status, rdx) = match error {
+            InstallError::OtherMachine => return Self::OTHER_MACHINE,
+            InstallError::Trap(trap) => (trap.status().0, 0),
+            InstallError::Refused { status, rdx } => (status.0, rdx),
+        };
+        Self { call: SeamldrLeaf::Install.rax(), status, rdx }
+    }
+
+    pub(super) fn cause(self) -> FailureCause {
+        match (self.call, Trap::from_status(TdxStatus(self.status))) {
+            (GAVE_UP, _) => FailureCause::GaveUp,
+            (UNKNOWN_LP, _) => FailureCause::UnknownLp,
+            (STILL_READY, _) => FailureCause::StillReady,
+            (LPS_MISSING, _) => FailureCause::LpsMissing,
+            (MODULE_CHANGED, _) => FailureCause::ModuleChanged,
+            (NO_REMAINING_UPDATES, _) => FailureCause::NoRemainingUpdates,
+            (OTHER_MACHINE, _) => FailureCause::OtherMachine,
+            (LPS_CHANGED, _) => {
+                let number = |word| u32::try_from(word).unwrap_or(u32::MAX);
+                FailureCause::LpsChanged { found: number(self.status), wanted: number(self.rdx) }
+            }
+            (call, Some(trap)) => FailureCause::Trap(Call::from_rax(call), trap),
+            (call, None) => match Call::from_rax(call) {
+                Call::Seamldr(leaf) => {
+                    FailureCause::Seamldr { leaf, status: SeamldrStatus(self.status), rdx: self.rdx }
+                }
+                Call::Tdx(leaf) => FailureCause::Tdx(leaf, TdxStatus(self.status)),
+            },
+        }
+    }
+}
+
+/// The first failure since the record was made or cleared. One LP claims it and writes it.
+pub(super) struct Record {
+    state: AtomicU32,
+    lp: AtomicU32,
+    stage: AtomicU32,
+    call: AtomicU64,
+    status: AtomicU64,
+    rdx: AtomicU64,
+}
+
+debug_fields! { Record, state, lp, stage, call, status, rdx }
+
+/// Values of [`Record::state`].
+const FREE: u32 = 0;
+const CLAIMED: u32 = 1;
+const WRITTEN: u32 = 2;
+
+impl Record {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(FREE),
+            lp: AtomicU32::new(0),
+            stage: AtomicU32::new(0),
+            call: AtomicU64::new(0),
+            status: AtomicU64::new(0),
+            rdx: AtomicU64::new(0),
+        }
+    }
+
+    /// Writes the failure if it is the first one.
+    pub(super) fn write(&self, lp: u32, stage: Stage, raw: RawFailure) {
+        if self.state.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.lp.store(lp, Ordering::Relaxed);
+            self.stage.store(u32::from(stage.number()), Ordering::Relaxed);
+            self.call.store(raw.call, Ordering::Relaxed);
+            self.status.store(raw.status, Ordering::Relaxed);
+            self.rdx.store(raw.rdx, Ordering::Relaxed);
+            self.state.store(WRITTEN, Ordering::Release);
+        }
+    }
+
+    /// Makes room for another one. Only while nobody writes.
+    pub(super) fn clear(&self) {
+        self.state.store(FREE, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Option<Failure> {
+        if self.state.load(Ordering::Acquire) != WRITTEN {
+            return None;
+        }
+        let raw = RawFailure {
+            call: self.call.load(Ordering::Relaxed),
+            status: self.status.load(Ordering::Relaxed),
+            rdx: self.rdx.load(Ordering::Relaxed),
+        };
+        Some(Failure {
+            stage: Stage::from_number(self.stage.load(Ordering::Relaxed)),
+            lp: self.lp.load(Ordering::Relaxed),
+            cause: raw.cause(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_comes_back_as_it_was_written() {
+        let status = SeamldrStatus::EBADSIG;
+        let rows = [
+            (RawFailure::GAVE_UP, FailureCause::GaveUp),
+            (RawFailure::UNKNOWN_LP, FailureCause::UnknownLp),
+            (RawFailure::STILL_READY, FailureCause::StillReady),
+            (RawFailure::LPS_MISSING, FailureCause::LpsMissing),
+            (RawFailure::MODULE_CHANGED, FailureCause::ModuleChanged),
+            (RawFailure::NO_REMAINING_UPDATES, FailureCause::NoRemainingUpdates),
+            (RawFailure::OTHER_MACHINE, FailureCause::OtherMachine),
+            (RawFailure::install(InstallError::OtherMachine), FailureCause::OtherMachine),
+            (RawFailure::lps_changed(2, 3), FailureCause::LpsChanged { found: 2, wanted: 3 }),
+            (RawFailure::info(SeamldrError::Trap(Trap::VmFailInvalid)), RawFailure::SILENCE.cause()),
+            (
+                RawFailure::install(InstallError::Trap(Trap::UndefinedOpcode)),
+                FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::UndefinedOpcode),
+            ),
+            (RawFailure::SILENCE, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid)),
+            (
+                RawFailure::install(InstallError::Refused { status, rdx: 7 }),
+                FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 7 },
+            ),
+            (
+                RawFailure::tdx(TdxLeaf::SYS_INIT, TdxError::Trap(Trap::GeneralProtection)),
+                FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::GeneralProtection),
+            ),
+            (
+                RawFailure::tdx(TdxLeaf::SYS_UPDATE, TdxError::Status(TdxStatus::SYS_BUSY)),
+                FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY),
+            ),
+        ];
+        for (raw, cause) in rows {
+            let record = Record::new();
+            assert_eq!(record.read(), None);
+            record.write(5, Stage::CpuInit, raw);
+            assert_eq!(record.read(), Some(Failure { stage: Stage::CpuInit, lp: 5, cause }));
+        }
+    }
+
+    #[test]
+    fn the_first_failure_stays_until_there_is_room_again() {
+        let record = Record::new();
+        record.write(1, Stage::CpuInstall, RawFailure::GAVE_UP);
+        record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);
+        assert_eq!(record.read().map(|failure| failure.lp), Some(1));
+        record.clear();
+        assert_eq!(record.read(), None);
+        record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);
+        assert_eq!(record.read().map(|failure| failure.cause), Some(FailureCause::LpsMissing));
+    }
+}

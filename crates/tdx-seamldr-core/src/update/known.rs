@@ -1,0 +1,288 @@
+//! What is known of the platform while an update runs: the module, its handoff data, the session of SEAMLDR.INSTALL. Events change it,
+//! here and nowhere else.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::abi::Scenario;
+use crate::tdx_module::Readiness;
+
+/// What an update begins with, and where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// From a module that runs to another one.
+    Update,
+    /// From handoff data that a module left to a module that takes it.
+    Resume,
+    /// From a module in place to one that has taken the handoff data.
+    Finish,
+    /// To a module without TDs.
+    Load,
+}
+
+impl Kind {
+    pub(super) const fn scenario(self) -> Scenario {
+        match self {
+            Self::Load => Scenario::Load,
+            Self::Update | Self::Resume | Self::Finish => Scenario::Update,
+        }
+    }
+}
+
+/// What is known of the module. Of two answers at the start of an update, the later one in this list counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Module {
+    /// No LP has had an answer from a module.
+    Unasked,
+    /// A module is in place and has not come up, or has not taken the handoff data.
+    NotReady,
+    /// The module that ran is shut down.
+    ShutDown,
+    /// The module runs as it did before the update.
+    Running,
+    /// P-SEAMLDR has destroyed the module.
+    Destroyed,
+    /// A module has taken the handoff data over and runs the TDs.
+    Ready,
+}
+
+/// What is known of the handoff data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handoff {
+    /// Nobody has seen a module leave any.
+    Unknown,
+    /// A module has left it, and no module has taken it.
+    Pending,
+    /// A module has taken it.
+    Taken,
+    /// P-SEAMLDR has destroyed it, or a module was put in place without TDs.
+    Lost,
+}
+
+/// What is known of the session of SEAMLDR.INSTALL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Session {
+    /// None is open.
+    Closed,
+    /// This many LPs of this update have called, and P-SEAMLDR may wait for more.
+    Open(u32),
+    /// The session of this round has put a module in place.
+    Complete,
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// An LP asked the module how far it has come.
+    Found(Readiness),
+    /// P-SEAMLDR answered an LP that no module answered.
+    SeamldrAnswered,
+    /// TDH.SYS.SHUTDOWN succeeded.
+    ShutDown,
+    /// The module that was to be shut down said twice that it is.
+    WasShutDown,
+    /// An LP called SEAMLDR.INSTALL with success. The number is that of all LPs which have.
+    Joined(u32),
+    /// The session ended and left the module as it was.
+    Refused,
+    /// P-SEAMLDR destroyed the module and the handoff data (RDX 1).
+    Destroyed,
+    /// A module answered after all LPs had called SEAMLDR.INSTALL.
+    Installed,
+    /// The same with scenario LOAD, which ends all TDs.
+    Loaded,
+    /// Another round begins with SEAMLDR.INSTALL.
+    AnotherImage,
+    /// TDH.SYS.UPDATE succeeded.
+    TookOver,
+}
+
+/// What is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) module: Module,
+    pub(super) handoff: Handoff,
+    pub(super) session: Session,
+    /// P-SEAMLDR has answered an LP that no module answered.
+    pub(super) seamldr_answered: bool,
+}
+
+impl Known {
+    /// At the start of an update, with what the embedder's memory says of handoff data.
+    pub(super) const fn at_start(handoff_pending: bool) -> Self {
+        Self {
+            module: Module::Unasked,
+            handoff: if handoff_pending { Handoff::Pending } else { Handoff::Unknown },
+            session: Session::Closed,
+            seamldr_answered: false,
+        }
+    }
+
+    /// Whether there is a module that another one can replace.
+    pub(super) const fn has_old_module(self) -> bool {
+        matches!(self.module, Module::NotReady | Module::ShutDown)
+    }
+
+    /// What is known after an event.
+    pub(super) fn after(self, event: Event) -> Self {
+        use {Handoff as H, Module as M, Session as S};
+        match event {
+            Event::Found(Readiness::Ready) => Self { module: self.module.max(M::Running), ..self },
+            Event::Found(Readiness::ShutDown) => Self { module: self.module.max(M::ShutDown), ..self },
+            Event::Found(Readiness::NotReady) => Self { module: self.module.max(M::NotReady), ..self },
+            Event::Found(Readiness::Nothing | Readiness::Unclear(_)) => self,
+            Event::SeamldrAnswered => Self { seamldr_answered: true, ..self },
+            Event::ShutDown => Self { module: M::ShutDown, handoff: H::Pending, ..self },
+            Event::WasShutDown => Self { module: M::ShutDown, ..self },
+            Event::Joined(lps) => Self { session: S::Open(lps), ..self },
+            Event::Refused => Self { session: S::Closed, ..self },
+            Event::AnotherImage if self.session == S::Complete => Self { session: S::Closed, ..self },
+            Event::AnotherImage => self,
+            Event::Destroyed => Self { module: M::Destroyed, handoff: H::Lost, session: S::Closed, ..self },
+            Event::Installed => Self { module: M::NotReady, session: S::Complete, ..self },
+            Event::Loaded => Self { module: M::NotReady, handoff: H::Lost, session: S::Complete, ..self },
+            Event::TookOver => Self { module: M::Ready, handoff: H::Taken, ..self },
+        }
+    }
+
+    fn word(self) -> u32 {
+        let module = match self.module {
+            Module::Unasked => 0,
+            Module::NotReady => 1,
+            Module::ShutDown => 2,
+            Module::Running => 3,
+            Module::Destroyed => 4,
+            Module::Ready => 5,
+        };
+        let handoff = match self.handoff {
+            Handoff::Unknown => 0,
+            Handoff::Pending => 1,
+            Handoff::Taken => 2,
+            Handoff::Lost => 3,
+        };
+        let session = match self.session {
+            Session::Closed => 0,
+            Session::Open(lps) => lps & 0xffff,
+            Session::Complete => 0x1_0000,
+        };
+        module | handoff << 3 | u32::from(self.seamldr_answered) << 5 | session << 8
+    }
+
+    fn from_word(word: u32) -> Self {
+        Self {
+            module: match word & 7 {
+                0 => Module::Unasked,
+                1 => Module::NotReady,
+                2 => Module::ShutDown,
+                3 => Module::Running,
+                4 => Module::Destroyed,
+                _ => Module::Ready,
+            },
+            handoff: match word >> 3 & 3 {
+                0 => Handoff::Unknown,
+                1 => Handoff::Pending,
+                2 => Handoff::Taken,
+                _ => Handoff::Lost,
+            },
+            session: match word >> 8 {
+                0 => Session::Closed,
+                0x1_0000 => Session::Complete,
+                lps => Session::Open(lps),
+            },
+            seamldr_answered: word >> 5 & 1 != 0,
+        }
+    }
+}
+
+/// [`Known`], shared by all LPs.
+#[derive(Debug)]
+pub(super) struct SharedKnown(AtomicU32);
+
+impl SharedKnown {
+    pub(super) fn new(known: Known) -> Self {
+        Self(AtomicU32::new(known.word()))
+    }
+
+    pub(super) fn load(&self) -> Known {
+        Known::from_word(self.0.load(Ordering::Acquire))
+    }
+
+    /// Makes an event known to all LPs.
+    pub(super) fn apply(&self, event: Event) {
+        let after = |word| Some(Known::from_word(word).after(event).word());
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULES: [Module; 6] = [
+        Module::Unasked,
+        Module::NotReady,
+        Module::ShutDown,
+        Module::Running,
+        Module::Destroyed,
+        Module::Ready,
+    ];
+
+    #[test]
+    fn what_is_known_fits_into_a_word() {
+        for module in MODULES {
+            for handoff in [Handoff::Unknown, Handoff::Pending, Handoff::Taken, Handoff::Lost] {
+                for session in [Session::Closed, Session::Open(1), Session::Open(1024), Session::Complete] {
+                    for seamldr_answered in [false, true] {
+                        let known = Known { module, handoff, session, seamldr_answered };
+                        assert_eq!(Known::from_word(known.word()), known);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_goes_from_the_running_module_to_one_that_took_over() {
+        let known = SharedKnown::new(Known::at_start(false));
+        let steps = [
+            (Event::Found(Readiness::Ready), Module::Running, Handoff::Unknown, Session::Closed),
+            (Event::ShutDown, Module::ShutDown, Handoff::Pending, Session::Closed),
+            (Event::Joined(1), Module::ShutDown, Handoff::Pending, Session::Open(1)),
+            (Event::Joined(2), Module::ShutDown, Handoff::Pending, Session::Open(2)),
+            (Event::Installed, Module::NotReady, Handoff::Pending, Session::Complete),
+            (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Closed),
+            (Event::Joined(1), Module::NotReady, Handoff::Pending, Session::Open(1)),
+            (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Open(1)),
+            (Event::Refused, Module::NotReady, Handoff::Pending, Session::Closed),
+            (Event::TookOver, Module::Ready, Handoff::Taken, Session::Closed),
+        ];
+        for (event, module, handoff, session) in steps {
+            known.apply(event);
+            assert_eq!(known.load(), Known { module, handoff, session, seamldr_answered: false }, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_answered_one_lp_is_there_for_all() {
+        let start = Known::at_start(true);
+        let ready = start.after(Event::Found(Readiness::Ready));
+        for other in [Readiness::Nothing, Readiness::NotReady, Readiness::ShutDown] {
+            assert_eq!(ready.after(Event::Found(other)), ready);
+            assert_eq!(start.after(Event::Found(other)).after(Event::Found(Readiness::Ready)), ready);
+        }
+        assert_eq!(ready.after(Event::WasShutDown).module, Module::ShutDown);
+        assert!(start.after(Event::SeamldrAnswered).seamldr_answered);
+    }
+
+    #[test]
+    fn handoff_data_is_lost_with_the_module_and_by_a_load() {
+        let shut_down = Known::at_start(false).after(Event::ShutDown);
+        let destroyed = shut_down.after(Event::Joined(3)).after(Event::Destroyed);
+        assert_eq!(
+            (destroyed.module, destroyed.handoff, destroyed.session),
+            (Module::Destroyed, Handoff::Lost, Session::Closed)
+        );
+        let loaded = shut_down.after(Event::Loaded);
+        assert_eq!((loaded.module, loaded.handoff), (Module::NotReady, Handoff::Lost));
+        assert!(shut_down.has_old_module() && loaded.has_old_module() && !destroyed.has_old_module());
+    }
+}

@@ -1,0 +1,352 @@
+//! One LP's part in an update: what it does in each stage.
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use super::failure::RawFailure;
+use super::known::{Event, Kind};
+use super::rendezvous::{Leg, Snapshot};
+use super::stage::Stage;
+use super::{Checked, Update};
+use crate::abi::{FieldId, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus};
+use crate::backend::Trap;
+use crate::host::{Host, Patience};
+use crate::lock::Lock;
+use crate::seamldr::Seamldr;
+use crate::tdx_module::{Readiness, TdxError, TdxModule};
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This LP has done something; there may be more to do.
+    Worked,
+    /// This LP waits for others.
+    Waiting,
+    /// The update is over for this LP, one way or the other.
+    Finished,
+}
+
+/// What the work of a stage came to.
+pub(super) enum Work {
+    /// The LP acknowledges the stage.
+    Done,
+    /// Another LP has to finish something first.
+    Waits,
+    /// The LP has no part in the update.
+    NotNeeded,
+    /// Another LP gave up before this one could claim its call.
+    Over,
+}
+
+/// One LP's part in an update. Make it on that LP; it stays there. An LP that makes two takes part once: the second one finishes at
+/// once.
+pub struct Cpu<'a, H: ?Sized, L: ?Sized> {
+    pub(super) update: &'a Update<'a>,
+    pub(super) seamldr: Seamldr<'a, H, L>,
+    /// What this LP acknowledged last.
+    acknowledged: Option<Leg>,
+    /// What this LP saw when it last found nothing to do.
+    waits_on: Option<Snapshot>,
+    /// Arrival order of this LP, from 0. In round r the LP with order r mod n leads.
+    arrival: u32,
+    /// This LP has claimed the step that it works on.
+    pub(super) has_claimed: bool,
+}
+
+impl<H: ?Sized, L: ?Sized> fmt::Debug for Cpu<'_, H, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledged, arrival, .. } = self;
+        f.debug_struct("Cpu")
+            .field("acknowledged", acknowledged)
+            .field("arrival", arrival)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
+    /// The part of the LP that calls.
+    #[must_use]
+    pub const fn new(update: &'a Update<'a>, seamldr: Seamldr<'a, H, L>) -> Self {
+        Self { update, seamldr, acknowledged: None, waits_on: None, arrival: 0, has_claimed: false }
+    }
+
+    /// Goes through the whole update, with [`Host::relax`] while there is nothing to do. Interrupts have to be off.
+    pub fn run(&mut self) {
+        loop {
+            match self.step() {
+                Progress::Worked => {}
+                Progress::Finished => return,
+                Progress::Waiting => {
+                    if self.host().relax() == Patience::GiveUp {
+                        self.abandon();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is due for this LP now, at most one stage, and never waits for other LPs but at the lock.
+    pub fn step(&mut self) -> Progress {
+        let update = self.update;
+        let seen = update.rendezvous.load();
+        let leg = seen.leg();
+        self.waits_on = None;
+        // An LP that was not there when the update began has no part in it.
+        if seen.is_over() || self.acknowledged.is_none() && leg.stage != Stage::Start {
+            return Progress::Finished;
+        }
+        if self.acknowledged == Some(leg) {
+            self.waits_on = Some(seen);
+            return Progress::Waiting;
+        }
+        // Once an LP has failed, the others only meet it at the end of the stage.
+        let skip = seen.failed() && self.acknowledged.is_some();
+        match if skip { Ok(Work::Done) } else { self.work(leg) } {
+            Ok(Work::Done) if skip => {}
+            Ok(Work::Done) => {
+                update.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Work::Waits) => {
+                self.waits_on = Some(seen);
+                return Progress::Waiting;
+            }
+            Ok(Work::NotNeeded | Work::Over) => return Progress::Finished,
+            Err(failure) => {
+                update.record(self.host().current_lp(), leg.stage, failure);
+                update.rendezvous.fail();
+            }
+        }
+        self.acknowledged = Some(leg);
+        let has_claimed = core::mem::take(&mut self.has_claimed);
+        if let Some(all) = update.rendezvous.acknowledge(has_claimed) {
+            self.settle(all);
+        }
+        Progress::Worked
+    }
+
+    /// Ends the update for all LPs because this LP has waited long enough, unless something has happened since its last
+    /// [`step`](Self::step), that step was not [`Progress::Waiting`], or an LP is making a call that cannot be taken back. For
+    /// embedders that call `step` themselves.
+    pub fn abandon(&self) {
+        if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen)) {
+            self.update.record(self.host().current_lp(), seen.stage(), RawFailure::GAVE_UP);
+        }
+    }
+
+    const fn host(&self) -> &'a H {
+        self.seamldr.host()
+    }
+
+    /// All LPs have acknowledged; this one says where they go. The others do nothing meanwhile.
+    fn settle(&self, all: Snapshot) {
+        let update = self.update;
+        let to = if all.failed() {
+            update.after_failure(all, all.stage())
+        } else if all.stage() == Stage::CpuInstall {
+            self.after_install(all)
+        } else {
+            update.after_success(all)
+        };
+        if to.is_some() {
+            update.finished.store(0, Ordering::Relaxed);
+        }
+        update.rendezvous.move_on(all, to);
+    }
+
+    fn work(&mut self, leg: Leg) -> Result<Work, RawFailure> {
+        let module = TdxModule::new(self.host());
+        // A broken LP does not keep the lead.
+        let leads = leg.round.checked_rem(self.update.rendezvous.lps()) == Some(self.arrival);
+        match leg.stage {
+            Stage::Start => self.arrive(module),
+            Stage::Shutdown if leads => self.shut_down(module),
+            Stage::CpuInstall => self.install(module, leg),
+            Stage::CpuInit => self.initialize(module),
+            Stage::RunUpdate if leads => self.take_over(module),
+            Stage::Shutdown | Stage::RunUpdate | Stage::Done => Ok(Work::Done),
+        }
+    }
+
+    /// The first LP to arrive leads; one more than were announced has no part in the update.
+    fn arrive(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+        let (update, host) = (self.update, self.host());
+        let (lp, wanted) = (host.current_lp(), update.rendezvous.lps());
+        // Nobody gets past this stage without this LP, so a failure here harms nothing.
+        if host.machine() != update.machine {
+            return self.turn_away(RawFailure::OTHER_MACHINE);
+        }
+        let found = host.num_lps();
+        if found != wanted {
+            return self.turn_away(RawFailure::lps_changed(found, wanted));
+        }
+        if !update.state.covers(lp) {
+            return self.turn_away(RawFailure::UNKNOWN_LP);
+        }
+        if !update.state.take_part(lp) {
+            return Ok(Work::NotNeeded);
+        }
+        self.arrival = update.arrived.fetch_add(1, Ordering::Relaxed);
+        if self.arrival >= wanted {
+            return Ok(Work::NotNeeded);
+        }
+        self.look(module)?;
+        Ok(Work::Done)
+    }
+
+    /// Ends the update for all LPs at its start: some may never come.
+    #[cold]
+    fn turn_away(&self, failure: RawFailure) -> Result<Work, RawFailure> {
+        self.update.record(self.host().current_lp(), Stage::Start, failure);
+        self.update.rendezvous.end();
+        Ok(Work::Over)
+    }
+
+    /// Looks whether this LP reaches the module, and how far the module has come. An update needs a module that runs; everything else
+    /// needs that none does: its TDs must not be touched. Every LP looks, because an LP can be cut off from a module that runs.
+    fn look(&self, module: TdxModule<'_, H>) -> Result<(), RawFailure> {
+        let found = module.readiness();
+        let update = self.update;
+        update.happened(Event::Found(found));
+        let failure = |error| Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error));
+        match found {
+            Readiness::Ready if update.kind == Kind::Update => Ok(()),
+            Readiness::Ready => Err(RawFailure::STILL_READY),
+            Readiness::Unclear(error) => failure(error),
+            Readiness::Nothing if update.kind == Kind::Update => failure(TdxError::Trap(Trap::VmFailInvalid)),
+            Readiness::ShutDown if update.kind == Kind::Update => {
+                failure(TdxError::Status(TdxStatus::SYS_SHUTDOWN))
+            }
+            Readiness::NotReady if update.kind == Kind::Update => {
+                failure(TdxError::Status(TdxStatus::SYS_NOT_READY))
+            }
+            Readiness::Nothing => {
+                if !self.is_silent() {
+                    update.happened(Event::SeamldrAnswered);
+                }
+                Ok(())
+            }
+            // A module that answers is behind no session.
+            Readiness::ShutDown | Readiness::NotReady => {
+                update.state.end_session();
+                Ok(())
+            }
+        }
+    }
+
+    fn shut_down(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+        let Some(checked) = self.update.checked else { return Ok(Work::Done) };
+        self.look_again(checked)?;
+        let hv = match checked.passed.handoff_version() {
+            Some(hv) => hv,
+            None => module
+                .read_u16(FieldId::MODULE_HV)
+                .map_err(|error| self.refused(module, TdxLeaf::SYS_RD, error))?,
+        };
+        self.has_claimed = self.update.rendezvous.claim();
+        if !self.has_claimed {
+            return Ok(Work::Over);
+        }
+        let avoid_compat_sensitive = checked.passed.avoids_sensitive_operations();
+        let request = ShutdownRequest { hv, avoid_compat_sensitive };
+        let failure = |error| self.refused(module, TdxLeaf::SYS_SHUTDOWN, error);
+        let status = module.sys_shutdown(request).map_err(failure)?;
+        // A word that is neither success nor error does not tell what has happened.
+        if !status.is_success() && module.readiness() != Readiness::ShutDown {
+            return Err(failure(TdxError::Status(status)));
+        }
+        self.update.happened(Event::ShutDown);
+        Ok(Work::Done)
+    }
+
+    /// Looks, with all LPs standing still, whether the module is the one that preflight saw.
+    #[inline(never)] // its registers are not needed later
+    fn look_again(&self, checked: Checked<'_>) -> Result<(), RawFailure> {
+        let Checked { passed, info } = checked;
+        self.seamldr.shared_info(info).map_err(RawFailure::info)?;
+        let same_module = passed.running_mrseam().is_none_or(|wanted| info.has_mrseam(wanted));
+        if !same_module || passed.running_svn().is_some_and(|wanted| info.svn() != wanted) {
+            return Err(RawFailure::MODULE_CHANGED);
+        }
+        if info.remaining_updates() == 0 {
+            return Err(RawFailure::NO_REMAINING_UPDATES);
+        }
+        Ok(())
+    }
+
+    /// A refusal of the module that was to be shut down. If the module says that it is shut down already, its TDs are paused: that is
+    /// asked once more.
+    #[cold]
+    fn refused(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+        if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN) && module.readiness() == Readiness::ShutDown {
+            self.update.happened(Event::WasShutDown);
+        }
+        RawFailure::tdx(leaf, error)
+    }
+
+    fn initialize(&self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+        match module.enable_lp(self.update.state, self.host().current_lp()) {
+            Ok(done) => {
+                if done {
+                    self.update.module_answered();
+                    Ok(Work::Done)
+                } else {
+                    Ok(Work::Waits)
+                }
+            }
+            Err((leaf, error)) => Err(self.failed(module, leaf, error)),
+        }
+    }
+
+    fn take_over(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+        self.has_claimed = self.update.rendezvous.claim();
+        if !self.has_claimed {
+            return Ok(Work::Over);
+        }
+        let v1 = self.update.detect_damage;
+        let mut result =
+            if v1 { module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY) } else { module.sys_update() };
+        // The module knows no version 1, or not this feature.
+        if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
+            result = module.sys_update();
+        }
+        // A word that is not success does not tell what has happened, and nothing may be installed over a module that is ready.
+        if !result.is_ok_and(TdxStatus::is_success) && module.readiness() != Readiness::Ready {
+            let error = result.map_or_else(|error| error, TdxError::Status);
+            return Err(self.failed(module, TdxLeaf::SYS_UPDATE, error));
+        }
+        self.update.happened(Event::TookOver);
+        Ok(Work::Done)
+    }
+
+    /// What a failure of the new module is.
+    #[cold]
+    fn failed(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+        let failure = RawFailure::tdx(leaf, error);
+        if let TdxError::Status(_) = error {
+            self.update.module_answered();
+        }
+        if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
+            return failure;
+        }
+        if self.is_silent() {
+            self.update.silenced(self.host().current_lp(), failure)
+        } else if leaf == TdxLeaf::SYS_INIT {
+            // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
+            RawFailure::LPS_MISSING
+        } else {
+            failure
+        }
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.seamldr.exclusively(|| self.seamldr.is_silent_with_lock_held())
+    }
+}
+
+impl Update<'_> {
+    /// P-SEAMLDR did not answer either, when it was asked because of this failure.
+    pub(super) fn silenced(&self, lp: u32, failure: RawFailure) -> RawFailure {
+        self.first.write(lp, self.rendezvous.load().stage(), failure);
+        RawFailure::SILENCE
+    }
+}

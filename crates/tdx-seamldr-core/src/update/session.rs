@@ -1,0 +1,123 @@
+//! One LP's part in the session of SEAMLDR.INSTALL, and what follows once every LP has called.
+
+use super::failure::RawFailure;
+use super::known::{Event, Kind, Session};
+use super::lp::{Cpu, Work};
+use super::rendezvous::{Leg, Snapshot};
+use super::stage::Stage;
+use super::Update;
+use crate::abi::{SeamldrStatus, TdxLeaf};
+use crate::backend::Trap;
+use crate::host::Host;
+use crate::lock::Lock;
+use crate::seamldr::InstallError;
+use crate::tdx_module::{TdxError, TdxModule};
+
+impl Update<'_> {
+    /// Whether LPs that did not call in this update may be in the session: after a shutdown of its own, the session is the update's
+    /// own in the first round.
+    fn may_have_found_a_session(&self, leg: Leg) -> bool {
+        leg.round != 0 || self.kind != Kind::Update
+    }
+}
+
+impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
+    /// Calls SEAMLDR.INSTALL, unless this LP is in the session or the session is complete.
+    pub(super) fn install(&mut self, module: TdxModule<'_, H>, leg: Leg) -> Result<Work, RawFailure> {
+        let (update, seamldr, lp) = (self.update, self.seamldr, self.seamldr.host().current_lp());
+        // Not reached without a request.
+        let Some(request) = update.current_request() else { return Ok(Work::Done) };
+        // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
+        let is_open = || module.is_out_of_reach();
+        let has_claimed = &mut self.has_claimed;
+        seamldr.exclusively(|| {
+            let known = update.known.load();
+            if known.session == Session::Complete || update.state.is_in_session(lp) {
+                return Ok(Work::Done);
+            }
+            *has_claimed = update.rendezvous.claim();
+            if !*has_claimed {
+                return Ok(Work::Over);
+            }
+            let error = match seamldr.install_with_lock_held(request) {
+                Ok(()) => {
+                    update.state.join_session(lp);
+                    update.happened(Event::Joined(update.state.num_in_session()));
+                    if update.may_have_found_a_session(leg) && !is_open() {
+                        update.module_answered();
+                    }
+                    return Ok(Work::Done);
+                }
+                Err(error) => error,
+            };
+            let failure = RawFailure::install(error);
+            match error {
+                // Somebody else opened the session with this LP in it, or the answer is not true: the last LP asks the module.
+                InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
+                    update.record(lp, Stage::CpuInstall, failure);
+                    return Ok(Work::Done);
+                }
+                // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is there at all.
+                InstallError::Trap(Trap::VmFailInvalid) if seamldr.is_silent_with_lock_held() => {
+                    return Err(update.silenced(lp, failure));
+                }
+                InstallError::Trap(_) | InstallError::OtherMachine => return Err(failure),
+                InstallError::Refused { status, rdx: 0 }
+                    if is_open() && (known.has_old_module() || status == SeamldrStatus::EUNSPECERR) =>
+                {
+                    return Err(failure);
+                }
+                InstallError::Refused { .. } => {}
+            }
+            // The session is over. Without a module before, that is not sure, but then P-SEAMLDR tells the LPs in it when they call again.
+            if error.is_recoverable() {
+                update.happened(Event::Refused);
+                if !known.has_old_module() {
+                    // Behind the session that was open there may be a module.
+                    update.happened(Event::Found(module.readiness()));
+                }
+            } else {
+                update.happened(Event::Destroyed);
+            }
+            Err(failure)
+        })
+    }
+
+    /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first. Returns where all LPs go.
+    pub(super) fn after_install(&self, all: Snapshot) -> Option<Leg> {
+        let (update, lp) = (self.update, self.seamldr.host().current_lp());
+        let module = TdxModule::new(self.seamldr.host());
+        let result = module.init_once(update.state);
+        let cut_off = match result {
+            Err(TdxError::Trap(trap)) if module.is_out_of_reach() => {
+                Some(trap != Trap::VmFailInvalid || self.is_silent())
+            }
+            _ => None,
+        };
+        match (cut_off, result) {
+            // P-SEAMLDR answers and no module does: the session waits for more LPs, or for one whose call was refused.
+            (Some(false), _) => {
+                if update.latest.read().is_none() {
+                    update.record(lp, Stage::CpuInstall, RawFailure::LPS_MISSING);
+                }
+                update.after_failure(all, Stage::CpuInstall)
+            }
+            (None, Err(error)) => {
+                update.module_answered();
+                update.latest.clear();
+                update.record(lp, Stage::CpuInit, RawFailure::tdx(TdxLeaf::SYS_INIT, error));
+                update.after_failure(all, Stage::CpuInit)
+            }
+            (None, Ok(_)) => {
+                update.module_answered();
+                update.latest.clear();
+                update.after_success(all)
+            }
+            // This LP reaches nothing. The others ask when they initialise.
+            (Some(true), _) => {
+                update.latest.clear();
+                update.after_success(all)
+            }
+        }
+    }
+}
