@@ -178,7 +178,10 @@ impl ModuleState {
 
     /// How many LPs are in the session that is open.
     pub(crate) fn num_in_session(&self) -> u32 {
-        self.lps.iter().map(|bits| bits.in_session.load(Ordering::Relaxed).count_ones()).fold(0, u32::saturating_add)
+        self.lps
+            .iter()
+            .map(|bits| bits.in_session.load(Ordering::Relaxed).count_ones())
+            .fold(0, u32::saturating_add)
     }
 
     fn slot(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> Option<(&AtomicU64, u64)> {

@@ -66,7 +66,10 @@ impl fmt::Display for BuildError {
                     NotShared::InSeamRange => "inside the SEAM range",
                     NotShared::PrivateKeyId => "with a KeyID of TDX",
                 };
-                write!(f, "{part} lies at physical address {address}, {reason}: P-SEAMLDR reads only shared memory")
+                write!(
+                    f,
+                    "{part} lies at physical address {address}, {reason}: P-SEAMLDR reads only shared memory"
+                )
             }
         }
     }

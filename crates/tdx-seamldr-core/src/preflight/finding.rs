@@ -209,10 +209,8 @@ impl Unknowns {
 
     /// Every unknown about the machine and the running module. [`Unknown::Signer`], [`Unknown::Signature`] and
     /// [`Unknown::ImageHash`] are not in this set: who allows an unverified image names each of them in [`with`](Self::with).
-    pub const OF_PLATFORM: Self = Self(u32::MAX)
-        .without(Unknown::Signer)
-        .without(Unknown::Signature)
-        .without(Unknown::ImageHash);
+    pub const OF_PLATFORM: Self =
+        Self(u32::MAX).without(Unknown::Signer).without(Unknown::Signature).without(Unknown::ImageHash);
 
     /// Adds an unknown.
     #[must_use]

@@ -50,10 +50,8 @@ pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, fact
     findings.refuse_if(too_many, Refusal::CpuListLength(entries));
 
     let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
-    findings.refuse_if(
-        min_update_hv > module_hv,
-        Refusal::HandoffVersionsReversed { min_update_hv, module_hv },
-    );
+    findings
+        .refuse_if(min_update_hv > module_hv, Refusal::HandoffVersionsReversed { min_update_hv, module_hv });
     let (gdt_idt, fault_wrapper) = (sigstruct.gdt_idt_offset.get(), sigstruct.fault_wrapper_offset.get());
     findings.refuse_if(gdt_idt % 4096 != 0, Refusal::GdtOffsetMisaligned(gdt_idt));
     findings.refuse_if(

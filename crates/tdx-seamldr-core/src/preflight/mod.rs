@@ -19,9 +19,7 @@ mod image;
 mod platform;
 pub mod space;
 
-pub use facts::{
-    handoff_data_size, Facts, HandoffRange, NotShared, SeamldrVersion, SharedMemory, Sockets,
-};
+pub use facts::{handoff_data_size, Facts, HandoffRange, NotShared, SeamldrVersion, SharedMemory, Sockets};
 pub use finding::{FieldMismatch, Finding, Refusal, Unknown, Unknowns};
 
 use core::fmt;

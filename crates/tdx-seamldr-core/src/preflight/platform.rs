@@ -14,10 +14,8 @@ pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
         findings.refuse_if(!runs, Refusal::NoModule);
     }
     if let Some(features) = findings.known(facts.features0, Unknown::Features) {
-        findings.refuse_if(
-            !features.contains(TdxFeatures0::TD_PRESERVING),
-            Refusal::NotTdPreserving(features),
-        );
+        findings
+            .refuse_if(!features.contains(TdxFeatures0::TD_PRESERVING), Refusal::NotTdPreserving(features));
     }
 }
 

@@ -257,7 +257,11 @@ mod tests {
         ];
         for (event, module, handoff, session) in steps {
             known.apply(event);
-            assert_eq!(known.load(), Known { module, handoff, session, seamldr_answered: false }, "{event:?}");
+            assert_eq!(
+                known.load(),
+                Known { module, handoff, session, seamldr_answered: false },
+                "{event:?}"
+            );
         }
     }
 

@@ -465,7 +465,9 @@ impl<'a> Update<'a> {
             }
             // No image is left, but a refusal leaves the module that is in place as it was, and what kept that module from coming up
             // may have passed. Not if the handoff data is too long for it, which would end SEAM.
-            None if class == Class::ImageRefused && !cause.is_bad_handoff() => (candidates.back()?, Stage::CpuInit),
+            None if class == Class::ImageRefused && !cause.is_bad_handoff() => {
+                (candidates.back()?, Stage::CpuInit)
+            }
             None => return None,
         };
         self.candidates.store(next.word(), Ordering::Relaxed);

@@ -146,9 +146,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.tds {
             TdFate::NeverAtRisk => "not updated; nothing was shut down and the TDs run as before",
-            TdFate::Preserved if self.image != 0 => {
-                "not updated; the TDs live on under a fallback module"
-            }
+            TdFate::Preserved if self.image != 0 => "not updated; the TDs live on under a fallback module",
             TdFate::Preserved => "updated; the TDs live on",
             TdFate::Held => "not updated; the TDs are paused and their handoff data is intact",
             TdFate::Lost if self.next == NextStep::Configure => "loaded afresh, without the TDs",
@@ -204,7 +202,8 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             let goes_on =
                 matches!(next, NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish);
             // A load has no TDs to hand over.
-            let next = if kind == Kind::Load && goes_on && tds != TdFate::Held { NextStep::Load } else { next };
+            let next =
+                if kind == Kind::Load && goes_on && tds != TdFate::Held { NextStep::Load } else { next };
             (tds, running, next)
         }
     }

@@ -2,7 +2,7 @@
 
 use core::fmt::Debug;
 
-use tdx_seamldr_core::space::Region;
+use tdx_seamldr_core::preflight::space::Region;
 use tdx_seamldr_core::{Crypto, SeamcallRegs};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::IntoBytes;
