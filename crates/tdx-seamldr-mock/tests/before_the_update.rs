@@ -11,26 +11,21 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{
-    PSysInfo, PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, SeamldrParams, Svn,
-    TdxFeatures0,
-};
+use tdx_seamldr_core::abi::{Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0};
 use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
-use tdx_seamldr_core::elf::ElfRefusal;
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
+use tdx_seamldr_core::preflight::elf::ElfRefusal;
+use tdx_seamldr_core::preflight::space::{Layout, Shortage};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange, Policy, Refusal, Unknown,
+    preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange, NotPassed, Policy, Purpose,
+    Refusal, Unknown,
 };
-use tdx_seamldr_core::space::{Layout, Shortage};
-use tdx_seamldr_core::update::{Options, TdFate, Update};
 use tdx_seamldr_core::{
-    BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Part, Patience, PhysAddr, SpinLock,
+    BuildError, Host, InstallRequest, Part, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Trap,
 };
-use tdx_seamldr_core::{Sha384Digest, TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
+use tdx_seamldr_core::{TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
-use tdx_seamldr_mock::{
-    released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage, TEST_SIGNER,
-};
+use tdx_seamldr_mock::{released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -221,9 +216,9 @@ fn an_image_that_cannot_be_relocated_is_found() {
         let file = newer().file(&newer().sigstruct(&module), &module);
         assert_eq!(refusals(&platform, &file), [Refusal::Elf(expected)], "{offset:#x}");
         // P-SEAMLDR finds it when the old module is gone.
-        let update =
-            with_update(&platform, &file, Options::default(), |update| run_stepped(&platform, update, 1));
-        assert_eq!(update.tds, TdFate::Lost, "{offset:#x}");
+        assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+        let found = install_all(&platform, &file, Scenario::Update);
+        assert_eq!(found, (SeamldrStatus::EBADPARAM, 1), "{offset:#x}");
     }
 }
 
@@ -260,16 +255,16 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
     let platform = boot_from(SimPlatform::builder().lps(1), &with_connect(5, 25));
     // What it takes itself is another module's data.
     let small = TestImage { num_handoff_pages: 13, ..newer() };
-    let (lp, lock) = (platform.lp(0), SpinLock::new());
-    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-    let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &TEST_SIGNER).unwrap();
-    platform.complete(&mut facts);
-    let found = |file: &PageBuf, version| {
+    let facts = platform.facts().unwrap();
+    let found = |file: &PageBuf, handoff_version| {
         let image = TdxImage::parse(file.as_bytes()).unwrap();
         let mut found = Vec::new();
-        preflight_image(&image, &facts, version, &RustCrypto, Policy::default(), &mut |finding| {
-            found.push(finding);
-        });
+        let purpose = Purpose::TakeOver { handoff_version };
+        let passed =
+            preflight_image(&image, &facts, purpose, &RustCrypto, Policy::default(), &mut |finding| {
+                found.push(finding);
+            });
+        assert_eq!(passed.is_ok(), found.is_empty());
         found
     };
     let files = [with_connect(5, 25).build(), small.build()];
@@ -288,12 +283,9 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
     let unsigned = unsigned.file(&sigstruct, &unsigned.module());
     for (fallback, live_on) in files.iter().zip([true, false]) {
         let platform = boot_from(SimPlatform::builder().lps(1), &with_connect(5, 25));
-        let outcome = with_request(&platform, fallback, Scenario::Update, |fallback| {
-            with_request(&platform, &unsigned, Scenario::Update, |request| {
-                let (state, fallbacks) = (platform.module_state(), [fallback]);
-                let update = Update::new(request, state, Options::default(), 1).unwrap();
-                run_stepped(&platform, &update.with_fallbacks(&fallbacks).unwrap(), 1)
-            })
+        let fallbacks = std::slice::from_ref(fallback);
+        let outcome = with_fallbacks(&platform, &unsigned, fallbacks, Options::default(), |update| {
+            run_stepped(&platform, update, 1)
         });
         let truth = platform.truth();
         assert_eq!((outcome.tds_live_on(), truth.tds_alive == truth.tds), (live_on, live_on), "{outcome}");
@@ -333,66 +325,45 @@ fn a_module_that_was_shut_down_leaves_questions_open() {
     assert_eq!(open, questions.map(Finding::Unknown));
 }
 
-/// A provider that can do nothing.
-struct NoCrypto;
-
-impl Crypto for NoCrypto {
-    fn sha384(&self, _: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
-        Err(CryptoUnavailable)
-    }
-
-    fn rsa3072_verify(
-        &self,
-        _: &[u8; 384],
-        _: &[u8; 384],
-        _: &Sha384Digest,
-    ) -> Result<bool, CryptoUnavailable> {
-        Err(CryptoUnavailable)
-    }
-}
-
 #[test]
 fn what_cannot_be_checked_is_never_passed_in_silence() {
-    let file = TestImage { debug: true, ..newer() }.build();
-    let (info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
-    let facts = Facts::new(&info, &sysinfo, 0, &TEST_SIGNER);
+    let debug = TestImage { debug: true, ..newer() }.build();
+    let image = TdxImage::parse(debug.as_bytes()).unwrap();
     let mut unknown = Vec::new();
-    let mut report = |finding| {
-        if let Finding::Unknown(question) = finding {
-            unknown.push(question);
-        }
+    let mut report = |finding| match finding {
+        Finding::Unknown(question) => unknown.push(question),
+        Finding::Refusal(refusal) => panic!("{refusal}"),
     };
-    let image = TdxImage::parse(file.as_bytes()).unwrap();
-    let verdict = preflight(&image, &facts, &NoCrypto, Policy::default(), &mut report);
-    let expected = [
-        Unknown::Features,
-        Unknown::Signer,
-        Unknown::DebugUnlocked,
-        Unknown::Signature,
-        Unknown::Memory,
-        Unknown::ImageHash,
-        Unknown::HandoffVersions,
-        Unknown::HandoffData,
-        Unknown::SensitiveOperations,
-    ];
-    assert_eq!((unknown, verdict.unknowns, verdict.passed()), (expected.to_vec(), 9, false));
+    let result = preflight(&image, &Facts::new(), &NoCrypto, Policy::default(), &mut report);
+    // Only images of the 2.0 line ask for the version of P-SEAMLDR.
+    let mut expected: Vec<_> =
+        Unknown::ALL.into_iter().filter(|unknown| *unknown != Unknown::SeamldrVersion).collect();
+    assert_eq!(result.unwrap_err(), NotPassed { refusals: 0, unknowns: 15 });
+    for question in unknown {
+        let at = expected.iter().position(|expected| *expected == question).unwrap();
+        expected.remove(at);
+    }
+    assert_eq!(expected, []);
 }
 
 #[test]
 fn a_module_without_td_preserving_is_refused() {
-    let (mut info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
-    info.num_remaining_updates = U32::new(1);
-    let features0 = Some(TdxFeatures0::NO_RBP_MOD);
-    let facts = Facts { features0, ..Facts::new(&info, &sysinfo, 0, &TEST_SIGNER) };
+    let facts = Facts {
+        module_runs: Some(false),
+        running_svn: Some(Svn { major: 0, minor: 0 }),
+        features0: Some(TdxFeatures0::NO_RBP_MOD),
+        ..Facts::new()
+    };
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut codes = Vec::new();
-    preflight(&image, &facts, &NoCrypto, Policy::default(), &mut |finding| {
+    let result = preflight(&image, &facts, &NoCrypto, reckless(), &mut |finding| {
         if let Finding::Refusal(refusal) = finding {
             codes.push(refusal.code());
         }
     });
     assert_eq!(codes, ["no-module", "not-td-preserving", "major-svn"]);
+    assert_eq!(result.unwrap_err(), NotPassed { refusals: 3, unknowns: 0 });
 }
 
 #[test]
@@ -446,6 +417,13 @@ fn parameters_hold_the_address_of_every_page_where_it_lies() {
 struct OddHost {
     odd: *const u8,
     answer: Option<PhysAddr>,
+}
+
+// SAFETY: makes no calls.
+unsafe impl SeamcallBackend for OddHost {
+    unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
+        Err(Trap::UndefinedOpcode)
+    }
 }
 
 // SAFETY: no firmware sees these addresses.

@@ -263,7 +263,7 @@ fn remaining_updates_are_refreshed_by_info_only_while_zero() {
     );
     let (lp, lock) = (platform.lp(0), SpinLock::new());
     let mut buffer = SeamldrInfoBuffer::zeroed();
-    let info = seamldr(&lp, &lock).info(&lp, &mut buffer).unwrap();
+    let info = seamldr(&lp, &lock).info(&mut buffer).unwrap();
     assert_eq!((info.num_remaining_updates.get(), info.seamextend.svn().minor), (3, 6));
     assert_eq!(session(&platform, &file, Scenario::Update, |_| {}), (SeamldrStatus::SUCCESS, 0));
     assert_eq!(platform.truth().remaining_updates, 2);
@@ -310,10 +310,10 @@ fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2).fms(0xc06f2));
     let (lp, lock) = (platform.lp(3), SpinLock::new());
     let mut buffer = PSysInfoBuffer::new_zeroed();
-    let sysinfo = seamldr(&lp, &lock).seam_info(&lp, &mut buffer).unwrap();
+    let sysinfo = seamldr(&lp, &lock).seam_info(&mut buffer).unwrap();
     assert_eq!((sysinfo.tot_num_lps.get(), sysinfo.sockets()), (6, &[U32::new(0xc06f2); 2][..]));
     let mut buffer = SeamldrInfoBuffer::zeroed();
-    let info = seamldr(&lp, &lock).info(&lp, &mut buffer).unwrap();
+    let info = seamldr(&lp, &lock).info(&mut buffer).unwrap();
     assert_eq!((info.major.get(), info.minor.get(), info.vendor.get()), (1, 5, 0x8086));
     assert_eq!((info.seamextend.seam_ready, info.seamextend.p_seamldr_ready), (1, 1));
     for (leaf, address) in [(0, 128), (0, 1), (3, 1024), (0, 0x20_0000_0000), (3, 1 << 46), (4, 0), (5, 0)] {

@@ -56,7 +56,7 @@ fn only_newer_generations_know_cleanup_and_say_so() {
         let platform = platform(profile, 1);
         let (lp, lock) = (platform.lp(0), SpinLock::new());
         let mut buffer = SeamldrInfoBuffer::zeroed();
-        let info = support::seamldr(&lp, &lock).info(&lp, &mut buffer).unwrap();
+        let info = support::seamldr(&lp, &lock).info(&mut buffer).unwrap();
         let announced = info.features().contains(SeamldrFeatures0::CLEANUP);
         let expected = if profile.has_cleanup { S::SUCCESS } else { S::EBADPARAM };
         assert_eq!(

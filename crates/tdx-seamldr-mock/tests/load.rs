@@ -10,10 +10,11 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::update::{FailureCause, NextStep, Options, Outcome, TdFate, Update};
-use tdx_seamldr_core::{InstallRequest, TdxImage, Trap};
+use tdx_seamldr_core::preflight::Purpose;
+use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, TdFate, Update};
+use tdx_seamldr_core::{TdxImage, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 /// A platform whose module is gone, and its TDs with it.
@@ -30,18 +31,13 @@ fn without_module(lps: u32) -> SimPlatform {
 
 /// Loads the first of these images, or else the second.
 fn load(platform: &SimPlatform, image: &PageBuf, fallback: Option<&PageBuf>) -> Outcome {
-    let host = platform.lp(0);
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    let mut page = PageBuf::zeroed(1);
-    let fallback = fallback.map(|fallback| {
-        let image = TdxImage::parse(fallback.as_bytes()).unwrap();
-        InstallRequest::build(page.as_params(), &image, Scenario::Load, &host).unwrap()
-    });
-    with_request(platform, image, Scenario::Load, |request| {
-        let update = Update::load(request, platform.module_state(), lps).unwrap();
-        let update = update.with_fallbacks(fallback.as_slice()).unwrap();
-        run_stepped(platform, &update, 7)
-    })
+    let mut pages = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
+    let [page, other] = &mut pages;
+    let fallback = fallback.map(|fallback| prepare(platform, other, fallback, Purpose::Load));
+    let image = prepare(platform, page, image, Purpose::Load);
+    let update = Update::load(image, &platform.lp(0), platform.module_state()).unwrap();
+    let update = update.with_fallbacks(fallback.as_slice()).unwrap();
+    run_stepped(platform, &update, 7)
 }
 
 /// A file whose form is right, its checksum too.
@@ -160,11 +156,9 @@ fn finishing_with_an_image_that_is_refused_goes_back_to_the_module_in_place() {
         platform.inject(Fault { times, ..Fault::first(SYS_INIT, broken) });
         platform.clear_trace();
         let mut page = PageBuf::zeroed(1);
-        let image = TdxImage::parse(old.as_bytes()).unwrap();
-        let fallback =
-            InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
-        let update = Update::finish(platform.module_state(), Options::default(), 2).unwrap();
-        let outcome = run_stepped(&platform, &update.with_fallbacks(&[fallback]).unwrap(), 1);
+        let fallbacks = [prepare(&platform, &mut page, &old, Purpose::TakeOver { handoff_version: None })];
+        let update = finishing(&platform).unwrap().with_fallbacks(&fallbacks).unwrap();
+        let outcome = run_stepped(&platform, &update, 1);
         assert_eq!((outcome.rounds, count(&platform, INSTALL)), (3, 2), "{outcome}");
         assert_eq!((outcome.tds_live_on(), outcome.image), (comes_up, 0), "{outcome}");
         let cause = outcome.last_failure.map(|failure| failure.cause);

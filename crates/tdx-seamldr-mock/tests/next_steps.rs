@@ -13,11 +13,12 @@ mod support;
 use std::cell::Cell;
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Options, Outcome, Progress};
+use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::preflight::Purpose;
+use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Outcome, Progress};
 use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update};
-use tdx_seamldr_core::{CurrentVmcs, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, Trap};
-use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
+use tdx_seamldr_core::{SeamcallBackend, SpinLock, Trap};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 const TRAP: Answer = Answer::Trap(Trap::VmFailInvalid);
 const ODD: Answer = Answer::Return { rax: TdxStatus::INCONSISTENT_MSR.0 | 0xfe, rdx: 0 };
@@ -50,7 +51,7 @@ fn assert_kept(platform: &SimPlatform, outcome: Outcome, file: &PageBuf) {
 fn with_a_late_lp(platform: &SimPlatform, update: &Update<'_>, late: usize, when: (Stage, u32)) -> Outcome {
     let lock = SpinLock::new();
     let hosts: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
-    let mut cpus: Vec<_> = hosts.iter().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp)).collect();
+    let mut cpus: Vec<_> = hosts.iter().map(|lp| Cpu::new(update, seamldr(lp, &lock))).collect();
     // A step for each stage of each round, and far from for ever.
     for _ in 0..1000 {
         let (mut others, mut wait) = (0, 0);
@@ -150,12 +151,8 @@ fn the_module_in_place_is_named_even_if_another_image_was_refused_after_it() {
     let platform = boot_with_one_update(2);
     platform.inject(Fault::first(LP_INIT, ODD));
     let [file, other] = [newer(), TestImage { svn_minor: 7, ..newer() }].map(|image| image.build());
-    let outcome = with_request(&platform, &other, Scenario::Update, |fallback| {
-        with_request(&platform, &file, Scenario::Update, |request| {
-            let fallbacks = [fallback];
-            let update = Update::new(request, platform.module_state(), Options::default(), 2).unwrap();
-            run_stepped(&platform, &update.with_fallbacks(&fallbacks).unwrap(), 1)
-        })
+    let outcome = with_fallbacks(&platform, &file, &[other], Options::default(), |update| {
+        run_stepped(&platform, update, 1)
     });
     assert!(outcome.is_updated() && platform.truth().tds_alive == 3, "{outcome}");
     assert_eq!((outcome.image, outcome.rounds, platform.truth().svn.minor), (0, 4, 6));
@@ -199,8 +196,9 @@ fn what_nobody_came_to_finish_is_to_be_finished_still() {
     let platform = boot_with_one_update(3);
     let file = newer().build();
     update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInit, 1));
-    let update = Update::finish(platform.module_state(), Options::default(), 3).unwrap();
+    let update = finishing(&platform).unwrap();
     let outcome = with_a_late_lp(&platform, &update, 2, (Stage::Start, 1));
+    drop(update);
     assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::Finish));
     assert_kept(&platform, outcome, &file);
 }
@@ -235,11 +233,11 @@ fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
         let platform = boot(SimPlatform::builder().lps(3));
         with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
         let file = newer().build();
-        let outcome = with_request(&platform, &file, Scenario::Update, |request| {
-            let fallbacks = [request];
-            let update = Update::finish(platform.module_state(), Options::default(), 3).unwrap();
-            with_a_late_lp(&platform, &update.with_fallbacks(&fallbacks).unwrap(), 2, (stage, 2))
-        });
+        let mut page = PageBuf::zeroed(1);
+        let fallbacks = [prepare(&platform, &mut page, &file, Purpose::TakeOver { handoff_version: None })];
+        let update = finishing(&platform).unwrap().with_fallbacks(&fallbacks).unwrap();
+        let outcome = with_a_late_lp(&platform, &update, 2, (stage, 2));
+        drop(update);
         assert_eq!(state(&outcome), (TdFate::Held, running, next), "{outcome}");
         assert_kept(&platform, outcome, &file);
     }
@@ -247,9 +245,9 @@ fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
 
 /// It cannot be told what became of the TDs, and a reboot is the advice once every LP has looked.
 fn assert_gone(platform: &SimPlatform, outcome: &Outcome) {
-    assert_eq!((outcome.tds, outcome.running), (TdFate::Unknown, RunningModule::Nothing), "{outcome}");
+    assert_eq!((outcome.tds, outcome.running), (TdFate::Unknown, RunningModule::NoneKnown), "{outcome}");
     let end = follow(platform, *outcome, &newer().build());
-    assert_eq!(state(&end), (TdFate::Unknown, RunningModule::Nothing, NextStep::Reboot), "{end}");
+    assert_eq!(state(&end), (TdFate::Unknown, RunningModule::NoneKnown, NextStep::Reboot), "{end}");
 }
 
 #[test]
@@ -282,7 +280,7 @@ fn an_lp_that_is_cut_off_from_an_open_session_is_no_reason_to_reboot() {
         platform.inject(Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, TRAP) });
     }
     let outcome = resume(&platform, &file);
-    let again = (TdFate::Unknown, RunningModule::Nothing, NextStep::InstallAgain);
+    let again = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
     assert_eq!(state(&outcome), again, "P-SEAMLDR has answered the other LP: {outcome}");
     platform.clear_faults();
     assert_kept(&platform, outcome, &file);
@@ -314,10 +312,14 @@ fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
     let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
-    // It is asked with an address that it would not write to.
-    let info = SeamldrLeaf::Info.rax();
-    assert!(count(&platform, info) > 0);
-    assert!(platform.trace().iter().all(|entry| entry.input.rax != info || entry.input.rcx == 1));
+    // The lead asked once before the shutdown. After it P-SEAMLDR is asked with an address that it would not write to.
+    let asked: Vec<_> = platform
+        .trace()
+        .iter()
+        .filter(|entry| entry.input.rax == INFO)
+        .map(|entry| entry.input.rcx)
+        .collect();
+    assert!(asked.len() > 1 && asked[0] != 1 && asked[1..].iter().all(|rcx| *rcx == 1));
 }
 
 #[test]
@@ -345,40 +347,28 @@ fn an_lp_that_is_cut_off_from_the_module_keeps_no_tds_from_living_on() {
     assert_kept(&platform, outcome, &newer().build());
 }
 
-/// Does what it is asked once, and answers a word of information; the next call traps.
-struct Lying<'a> {
-    lp: SimLp<'a>,
-    rax: u64,
-    traps: Cell<Option<bool>>,
-}
-
-// SAFETY: the simulated LP's.
-unsafe impl SeamcallBackend for Lying<'_> {
-    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        let rax = regs.rax;
-        if self.traps.get() == Some(true) {
-            self.traps.set(Some(false));
-            return Err(Trap::VmFailInvalid);
-        }
-        // SAFETY: the caller's.
-        unsafe { self.lp.seamcall(regs) }?;
-        if rax == self.rax && self.traps.get().is_none() {
-            regs.rax = TdxStatus::KEY_CONFIGURED.0;
-            self.traps.set(Some(true));
-        }
-        Ok(())
-    }
-}
-
 #[test]
 fn an_answer_that_leaves_it_open_is_looked_into_until_it_is_clear() {
     for call in [SHUTDOWN, UPDATE] {
         let platform = boot(SimPlatform::builder().lps(1));
+        // The module does what it is asked, and answers a word of information; the next call traps.
+        let traps = Cell::new(None);
+        let lying = Intercepted::new(platform.lp(0), |lp, regs| {
+            let rax = regs.rax;
+            if traps.get() == Some(true) {
+                traps.set(Some(false));
+                return Err(Trap::VmFailInvalid);
+            }
+            // SAFETY: the caller's.
+            unsafe { lp.seamcall(regs) }?;
+            if rax == call && traps.get().is_none() {
+                regs.rax = TdxStatus::KEY_CONFIGURED.0;
+                traps.set(Some(true));
+            }
+            Ok(())
+        });
         with_update(&platform, &newer().build(), Options::default(), |update| {
-            let lock = SpinLock::new();
-            let lying = Lying { lp: platform.lp(0), rax: call, traps: Cell::new(None) };
-            let seamldr = Seamldr::new(&lying, &lock, CurrentVmcs::Preserved).unwrap();
-            Cpu::new(update, seamldr, &lying.lp).run();
+            Cpu::new(update, lying.seamldr(&SpinLock::new())).run();
             assert!(update.is_updated(), "{} {:?}", update.outcome(), platform.truth());
         });
         assert_eq!(platform.truth().tds_alive, 3);

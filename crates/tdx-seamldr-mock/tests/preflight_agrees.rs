@@ -136,6 +136,7 @@ fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
         (S::EBADSIG, _) => matches!(
             refusal,
             R::SigstructField(_)
+                | R::SeamldrTooOld { .. }
                 | R::SigstructReserved { .. }
                 | R::CpuListLength(_)
                 | R::HandoffVersionsReversed { .. }
@@ -182,7 +183,9 @@ impl Before {
         let info = SeamldrInfo::ref_from_prefix(&self.info).unwrap().0;
         let sysinfo = PSysInfo::ref_from_prefix(&self.sysinfo).unwrap().0;
         let range = |hv: u16| HandoffRange { module_hv: hv, min_update_hv: hv, no_downgrade: false };
-        let facts = Facts {
+        let mut facts = Facts {
+            num_lps: Some(self.config.num_lps),
+            signer: Some(self.config.signer),
             features0: Some(TdxFeatures0::TD_PRESERVING),
             handoff: handoff.map(|header| range(header.hv.get())),
             handoff_data: handoff.map(|header| header.size.get()),
@@ -190,14 +193,17 @@ impl Before {
             addressable_lps_per_socket: Some(self.config.addressable_lps_per_socket),
             seamrr_base: Some(self.config.seamrr_base),
             sensitive_operations: Some(0),
-            ..Facts::new(info, sysinfo, self.config.num_lps, &self.config.signer)
+            ..Facts::new()
         };
+        facts.add_info(info);
+        facts.add_sysinfo(sysinfo);
         let policy = Policy { allow_same_module: true, ..Policy::default() };
         let mut found = Vec::new();
-        preflight(image, &facts, &RustCrypto, policy, &mut |finding| match finding {
+        let passed = preflight(image, &facts, &RustCrypto, policy, &mut |finding| match finding {
             Finding::Refusal(refusal) => found.push(refusal),
             Finding::Unknown(unknown) => assert!(handoff.is_none(), "{unknown}"),
         });
+        assert!(passed.is_err() || found.is_empty());
         found
     }
 }

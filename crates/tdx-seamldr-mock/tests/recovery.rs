@@ -10,15 +10,13 @@
 
 mod support;
 
-use std::cell::Cell;
-
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Options, Outcome, Progress};
+use tdx_seamldr_core::preflight::Purpose;
+use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Outcome, Progress};
 use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update, UpdateError, MAX_FALLBACKS};
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr};
-use tdx_seamldr_core::{SpinLock, TdxImage, Trap};
-use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
+use tdx_seamldr_core::{SpinLock, Trap};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 /// TDH.SYS.UPDATE, version 1, and TDH.SYS.TDMR.INIT.
 const UPDATE_V1: u64 = 1 << 16 | UPDATE;
@@ -27,35 +25,18 @@ const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
 /// Neither success nor an error.
 const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
 
-/// Gives `run` a request for each of these files.
-fn with_requests<R>(
-    platform: &SimPlatform,
-    files: &[PageBuf],
-    scenario: Scenario,
-    run: impl FnOnce(&[InstallRequest<'_>]) -> R,
-) -> R {
-    let images: Vec<_> = files.iter().map(|file| TdxImage::parse(file.as_bytes()).unwrap()).collect();
-    let mut pages: Vec<_> = files.iter().map(|_| PageBuf::zeroed(1)).collect();
-    let build =
-        |(page, image)| InstallRequest::build(PageBuf::as_params(page), image, scenario, &platform.lp(0));
-    let requests: Vec<_> = pages.iter_mut().zip(&images).map(|pair| build(pair).unwrap()).collect();
-    run(&requests)
-}
-
 /// An update to the first of these files, with the others to fall back on.
 fn update_with_fallbacks(platform: &SimPlatform, files: &[PageBuf]) -> Outcome {
-    with_requests(platform, files, Scenario::Update, |requests| {
-        let lps = u32::try_from(platform.online().count()).unwrap();
-        let update = Update::new(requests[0], platform.module_state(), Options::default(), lps).unwrap();
-        run_stepped(platform, &update.with_fallbacks(&requests[1..]).unwrap(), 1)
+    with_fallbacks(platform, &files[0], &files[1..], Options::default(), |update| {
+        run_stepped(platform, update, 1)
     })
 }
 
 fn load(platform: &SimPlatform, file: &PageBuf) -> Outcome {
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    with_request(platform, file, Scenario::Load, |request| {
-        run_stepped(platform, &Update::load(request, platform.module_state(), lps).unwrap(), 1)
-    })
+    let mut page = PageBuf::zeroed(1);
+    let image = prepare(platform, &mut page, file, Purpose::Load);
+    let update = Update::load(image, &platform.lp(0), platform.module_state()).unwrap();
+    run_stepped(platform, &update, 1)
 }
 
 fn update_with(platform: &SimPlatform, options: Options) -> Outcome {
@@ -97,29 +78,34 @@ fn an_image_whose_module_does_not_come_up_gets_a_second_chance_last() {
 }
 
 #[test]
-fn only_requests_of_the_same_scenario_and_seven_at_most_are_fallbacks() {
+fn an_update_takes_seven_fallbacks_of_its_own_scenario() {
     let platform = boot(SimPlatform::builder());
-    let file = newer().build();
-    with_request(&platform, &file, Scenario::Update, |request| {
-        let update = || Update::new(request, platform.module_state(), Options::default(), 4).unwrap();
-        let too_many = [request; MAX_FALLBACKS + 1];
-        assert!(update().with_fallbacks(&too_many[1..]).is_ok());
-        assert_eq!(update().with_fallbacks(&too_many).unwrap_err(), UpdateError::Fallbacks(8));
-        with_request(&platform, &file, Scenario::Load, |load| {
-            let error = UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update };
-            assert_eq!(update().with_fallbacks(&[load]).unwrap_err(), error);
-            let state = platform.module_state();
-            assert_eq!(Update::new(load, state, Options::default(), 4).unwrap_err(), error);
-            assert_eq!(Update::resume(load, state, Options::default(), 4).unwrap_err(), error);
-            let other = UpdateError::Scenario { found: Scenario::Update, wanted: Scenario::Load };
-            assert_eq!(Update::load(request, state, 4).unwrap_err(), other);
-            assert!(Update::load(load, state, 4).unwrap().with_fallbacks(&[load]).is_ok());
-        });
-    });
-    let finish = |lps| Update::finish(platform.module_state(), Options::default(), lps);
-    assert_eq!(finish(0).unwrap_err(), UpdateError::Lps(0));
-    assert!(finish(1).is_ok() && finish(1024).is_ok());
-    assert_eq!(finish(1025).unwrap_err(), UpdateError::Lps(1025));
+    let (file, state, host) = (newer().build(), platform.module_state(), platform.lp(0));
+    let mut pages = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
+    let [for_update, for_load] = &mut pages;
+    let take_over = prepare(&platform, for_update, &file, Purpose::TakeOver { handoff_version: None });
+    let load = prepare(&platform, for_load, &file, Purpose::Load);
+    let resume = |image| Update::resume(image, &host, state);
+    let too_many = [take_over; MAX_FALLBACKS + 1];
+    assert!(resume(take_over).unwrap().with_fallbacks(&too_many[1..]).is_ok());
+    let error = resume(take_over).unwrap().with_fallbacks(&too_many).unwrap_err();
+    assert_eq!(error, UpdateError::Fallbacks(8));
+    let error = UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update };
+    assert_eq!(resume(take_over).unwrap().with_fallbacks(&[load]).unwrap_err(), error);
+    assert_eq!(finishing(&platform).unwrap().with_fallbacks(&[load]).unwrap_err(), error);
+    assert_eq!(resume(load).unwrap_err(), error);
+    let other = UpdateError::Scenario { found: Scenario::Update, wanted: Scenario::Load };
+    assert_eq!(Update::load(take_over, &host, state).unwrap_err(), other);
+    assert!(Update::load(load, &host, state).unwrap().with_fallbacks(&[load]).is_ok());
+}
+
+#[test]
+fn a_module_state_serves_one_update_at_a_time() {
+    let platform = boot(SimPlatform::builder());
+    let first = finishing(&platform).unwrap();
+    assert_eq!(finishing(&platform).unwrap_err(), UpdateError::Busy);
+    drop(first);
+    assert!(finishing(&platform).is_ok());
 }
 
 #[test]
@@ -128,7 +114,7 @@ fn what_was_lost_is_loaded_afresh() {
     let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
     platform.inject(Fault { after: 2, ..Fault::first(INSTALL, lost) });
     let outcome = update_to(&platform, &newer());
-    assert_eq!(state(&outcome), (TdFate::Lost, RunningModule::Nothing, NextStep::Load));
+    assert_eq!(state(&outcome), (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load));
     assert_eq!((outcome.rounds, outcome.is_updated()), (1, false));
     assert!(!platform.module_state().is_handoff_pending());
     platform.clear_trace();
@@ -207,40 +193,6 @@ fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
     assert_eq!(count(&platform, TDMR_INIT), 3 + 2, "by the other two LPs as well");
 }
 
-/// An LP to which another one comes while it makes its first call.
-struct Visited<'a> {
-    lp: SimLp<'a>,
-    visitor: SimLp<'a>,
-    update: &'a Update<'a>,
-    visit: Cell<Option<Progress>>,
-}
-
-// SAFETY: hands everything on to an implementation that holds the contract.
-unsafe impl SeamcallBackend for Visited<'_> {
-    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        if self.visit.get().is_none() {
-            let lock = SpinLock::new();
-            self.visit.set(Some(Cpu::new(self.update, seamldr(&self.visitor, &lock), &self.visitor).step()));
-        }
-        // SAFETY: the caller holds the same contract.
-        unsafe { self.lp.seamcall(regs) }
-    }
-}
-
-#[test]
-fn an_lp_more_than_were_announced_has_no_part() {
-    let platform = boot(SimPlatform::builder().lps(2));
-    let update = Update::finish(platform.module_state(), Options::default(), 1).unwrap();
-    let visited =
-        Visited { lp: platform.lp(0), visitor: platform.lp(1), update: &update, visit: Cell::new(None) };
-    let lock = SpinLock::new();
-    let seamldr = Seamldr::new(&visited, &lock, CurrentVmcs::Preserved).unwrap();
-    Cpu::new(&update, seamldr, &visited.lp).run();
-    assert_eq!(visited.visit.get(), Some(Progress::Finished));
-    assert_eq!(cause(&update.outcome()), FailureCause::StillReady);
-    assert!(platform.trace().iter().all(|entry| entry.lp == 0), "the visitor has called");
-}
-
 #[test]
 fn a_module_that_could_not_come_up_is_finished() {
     let platform = boot(SimPlatform::builder().lps(2));
@@ -276,7 +228,7 @@ fn an_lp_that_stays_away_leaves_a_session_that_waits() {
     with_update(&platform, &newer().build(), Options::default(), |update| {
         let lock = SpinLock::new();
         let lps = [0, 1].map(|number| platform.lp(number));
-        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
         while update.progress().0 != Stage::CpuInstall {
             cpus.iter_mut().for_each(|cpu| assert_ne!(cpu.step(), Progress::Finished));
         }
@@ -304,7 +256,7 @@ fn a_session_of_which_others_are_told_no_waits_on() {
     }
     // Where no module is, silence says nothing of a session. EUNSPECERR comes before one is looked at.
     for (status, expected) in
-        [(SeamldrStatus::EUNSPECERR, waits), (SeamldrStatus::EBADPARAM, (RunningModule::Nothing, 1))]
+        [(SeamldrStatus::EUNSPECERR, waits), (SeamldrStatus::EBADPARAM, (RunningModule::NoneKnown, 1))]
     {
         let platform = boot(SimPlatform::builder().lps(2));
         platform.inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
@@ -356,15 +308,6 @@ fn lps_that_leave_a_stage_out_have_not_finished_it() {
     let outcome = update_to(&platform, &newer());
     assert_eq!((outcome.tds, outcome.stage), (TdFate::Lost, Stage::CpuInstall));
     assert_eq!((outcome.finished(Stage::CpuInstall), count(&platform, INSTALL)), (0, 1));
-}
-
-#[test]
-fn a_version_that_cannot_be_read_is_not_made_up() {
-    let platform = boot(SimPlatform::builder().lps(1));
-    platform.inject(Fault { times: 100, ..Fault::first(SYS_RD, returns(TdxStatus::SYS_BUSY.0)) });
-    let outcome = update_with(&platform, Options { handoff_version: Some(0), ..Options::default() });
-    assert!(outcome.is_updated(), "{outcome}");
-    assert_eq!(outcome.version, None);
 }
 
 #[test]
@@ -479,7 +422,7 @@ fn another_lp_leads_after_a_failure() {
     with_update(&platform, &newer().build(), Options::default(), |update| {
         let lock = SpinLock::new();
         let lps = [0, 1, 2].map(|lp| platform.lp(lp));
-        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock), lp));
+        let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
         assert_eq!((update.round(), update.progress(), update.is_updated()), (1, (Stage::Start, 0), false));
         let shown = format!("{:?}", cpus[0]);
         assert_eq!(shown, "Cpu { acknowledged: None, arrival: 0, .. }");

@@ -217,9 +217,7 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
     let mut findings = Findings::new(policy, report);
     let sigstruct = image.sigstruct();
     platform::check_running_module(&mut findings, facts);
-    platform::check_remaining_updates(&mut findings, facts);
-    check_image(&mut findings, image, facts, crypto);
-    platform::check_svn(&mut findings, sigstruct, facts);
+    check_image(&mut findings, image, facts, Scenario::Update, crypto);
     handoff::check(&mut findings, sigstruct, facts);
     platform::check_sensitive_operations(&mut findings, facts, policy);
     if !policy.allow_same_module {
@@ -259,28 +257,33 @@ pub fn preflight_image<'a, C: Crypto + ?Sized>(
     report: &mut dyn FnMut(Finding),
 ) -> Result<PassedImage<'a>, NotPassed> {
     let mut findings = Findings::new(policy, report);
-    check_image(&mut findings, image, facts, crypto);
+    check_image(&mut findings, image, facts, purpose.scenario(), crypto);
     if let Purpose::TakeOver { handoff_version } = purpose {
-        platform::check_remaining_updates(&mut findings, facts);
-        platform::check_svn(&mut findings, image.sigstruct(), facts);
         handoff::check_taking(&mut findings, image.sigstruct(), facts, handoff_version);
     }
     findings.end()?;
     Ok(PassedImage { image: *image, scenario: purpose.scenario(), memory: facts.shared_memory })
 }
 
-/// What P-SEAMLDR asks of an image in both scenarios.
+/// What P-SEAMLDR asks of an image and of the machine.
 fn check_image<C: Crypto + ?Sized>(
     findings: &mut Findings<'_>,
     image: &TdxImage<'_>,
     facts: &Facts,
+    scenario: Scenario,
     crypto: &C,
 ) {
     let sigstruct = image.sigstruct();
     platform::check_lps(findings, facts);
+    if scenario == Scenario::Update {
+        platform::check_remaining_updates(findings, facts);
+    }
     image::check_form(findings, image, facts);
     image::check_signer(findings, sigstruct, facts, crypto);
     platform::check_debug(findings, sigstruct, facts);
+    if scenario == Scenario::Update {
+        platform::check_svn(findings, sigstruct, facts);
+    }
     image::check_ranges(findings, image);
     platform::check_sockets(findings, sigstruct, facts);
     image::check_signature(findings, sigstruct, crypto);

@@ -63,7 +63,7 @@ pub(super) enum Handoff {
 pub(super) enum Session {
     /// None is open.
     Closed,
-    /// This many LPs of this update have called, and P-SEAMLDR may wait for more.
+    /// P-SEAMLDR may wait for more LPs. This many are known to have called.
     Open(u32),
     /// The session of this round has put a module in place.
     Complete,
@@ -80,8 +80,8 @@ pub(super) enum Event {
     ShutDown,
     /// The module that was to be shut down said twice that it is.
     WasShutDown,
-    /// An LP called SEAMLDR.INSTALL with success. The number is that of all LPs which have.
-    Joined(u32),
+    /// A session is open, and this many LPs are known to have called SEAMLDR.INSTALL in it.
+    SessionOpen(u32),
     /// The session ended and left the module as it was.
     Refused,
     /// P-SEAMLDR destroyed the module and the handoff data (RDX 1).
@@ -106,13 +106,16 @@ pub(super) struct Known {
     pub(super) seamldr_answered: bool,
 }
 
+/// In [`Known::word`], in the place of the number of LPs.
+const COMPLETE: u32 = 0x2_0000;
+
 impl Known {
-    /// At the start of an update, with what the embedder's memory says of handoff data.
-    pub(super) const fn at_start(handoff_pending: bool) -> Self {
+    /// At the start of an update, with what the embedder's memory says of handoff data and of LPs in an open session.
+    pub(super) const fn at_start(handoff_pending: bool, lps_in_session: u32) -> Self {
         Self {
             module: Module::Unasked,
             handoff: if handoff_pending { Handoff::Pending } else { Handoff::Unknown },
-            session: Session::Closed,
+            session: if lps_in_session == 0 { Session::Closed } else { Session::Open(lps_in_session) },
             seamldr_answered: false,
         }
     }
@@ -126,14 +129,14 @@ impl Known {
     pub(super) fn after(self, event: Event) -> Self {
         use {Handoff as H, Module as M, Session as S};
         match event {
-            Event::Found(Readiness::Ready) => Self { module: self.module.max(M::Running), ..self },
-            Event::Found(Readiness::ShutDown) => Self { module: self.module.max(M::ShutDown), ..self },
-            Event::Found(Readiness::NotReady) => Self { module: self.module.max(M::NotReady), ..self },
+            Event::Found(Readiness::Ready) => self.answered_by(M::Running),
+            Event::Found(Readiness::ShutDown) => self.answered_by(M::ShutDown),
+            Event::Found(Readiness::NotReady) => self.answered_by(M::NotReady),
             Event::Found(Readiness::Nothing | Readiness::Unclear(_)) => self,
             Event::SeamldrAnswered => Self { seamldr_answered: true, ..self },
             Event::ShutDown => Self { module: M::ShutDown, handoff: H::Pending, ..self },
             Event::WasShutDown => Self { module: M::ShutDown, ..self },
-            Event::Joined(lps) => Self { session: S::Open(lps), ..self },
+            Event::SessionOpen(lps) => Self { session: S::Open(lps), ..self },
             Event::Refused => Self { session: S::Closed, ..self },
             Event::AnotherImage if self.session == S::Complete => Self { session: S::Closed, ..self },
             Event::AnotherImage => self,
@@ -142,6 +145,11 @@ impl Known {
             Event::Loaded => Self { module: M::NotReady, handoff: H::Lost, session: S::Complete, ..self },
             Event::TookOver => Self { module: M::Ready, handoff: H::Taken, ..self },
         }
+    }
+
+    /// A module answers only if no session is open.
+    fn answered_by(self, module: Module) -> Self {
+        Self { module: self.module.max(module), session: Session::Closed, ..self }
     }
 
     fn word(self) -> u32 {
@@ -161,8 +169,8 @@ impl Known {
         };
         let session = match self.session {
             Session::Closed => 0,
-            Session::Open(lps) => lps & 0xffff,
-            Session::Complete => 0x1_0000,
+            Session::Open(lps) => (lps & 0xffff).saturating_add(1),
+            Session::Complete => COMPLETE,
         };
         module | handoff << 3 | u32::from(self.seamldr_answered) << 5 | session << 8
     }
@@ -185,8 +193,8 @@ impl Known {
             },
             session: match word >> 8 {
                 0 => Session::Closed,
-                0x1_0000 => Session::Complete,
-                lps => Session::Open(lps),
+                COMPLETE => Session::Complete,
+                lps => Session::Open(lps.saturating_sub(1)),
             },
             seamldr_answered: word >> 5 & 1 != 0,
         }
@@ -230,7 +238,13 @@ mod tests {
     fn what_is_known_fits_into_a_word() {
         for module in MODULES {
             for handoff in [Handoff::Unknown, Handoff::Pending, Handoff::Taken, Handoff::Lost] {
-                for session in [Session::Closed, Session::Open(1), Session::Open(1024), Session::Complete] {
+                for session in [
+                    Session::Closed,
+                    Session::Open(0),
+                    Session::Open(1),
+                    Session::Open(1024),
+                    Session::Complete,
+                ] {
                     for seamldr_answered in [false, true] {
                         let known = Known { module, handoff, session, seamldr_answered };
                         assert_eq!(Known::from_word(known.word()), known);
@@ -242,15 +256,15 @@ mod tests {
 
     #[test]
     fn an_update_goes_from_the_running_module_to_one_that_took_over() {
-        let known = SharedKnown::new(Known::at_start(false));
+        let known = SharedKnown::new(Known::at_start(false, 0));
         let steps = [
             (Event::Found(Readiness::Ready), Module::Running, Handoff::Unknown, Session::Closed),
             (Event::ShutDown, Module::ShutDown, Handoff::Pending, Session::Closed),
-            (Event::Joined(1), Module::ShutDown, Handoff::Pending, Session::Open(1)),
-            (Event::Joined(2), Module::ShutDown, Handoff::Pending, Session::Open(2)),
+            (Event::SessionOpen(1), Module::ShutDown, Handoff::Pending, Session::Open(1)),
+            (Event::SessionOpen(2), Module::ShutDown, Handoff::Pending, Session::Open(2)),
             (Event::Installed, Module::NotReady, Handoff::Pending, Session::Complete),
             (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Closed),
-            (Event::Joined(1), Module::NotReady, Handoff::Pending, Session::Open(1)),
+            (Event::SessionOpen(1), Module::NotReady, Handoff::Pending, Session::Open(1)),
             (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Open(1)),
             (Event::Refused, Module::NotReady, Handoff::Pending, Session::Closed),
             (Event::TookOver, Module::Ready, Handoff::Taken, Session::Closed),
@@ -267,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_module_that_answered_one_lp_is_there_for_all() {
-        let start = Known::at_start(true);
+        let start = Known::at_start(true, 0);
         let ready = start.after(Event::Found(Readiness::Ready));
         for other in [Readiness::Nothing, Readiness::NotReady, Readiness::ShutDown] {
             assert_eq!(ready.after(Event::Found(other)), ready);
@@ -275,12 +289,15 @@ mod tests {
         }
         assert_eq!(ready.after(Event::WasShutDown).module, Module::ShutDown);
         assert!(start.after(Event::SeamldrAnswered).seamldr_answered);
+        let waiting = Known::at_start(true, 2);
+        assert_eq!(waiting.session, Session::Open(2));
+        assert_eq!(waiting.after(Event::Found(Readiness::NotReady)).session, Session::Closed);
     }
 
     #[test]
     fn handoff_data_is_lost_with_the_module_and_by_a_load() {
-        let shut_down = Known::at_start(false).after(Event::ShutDown);
-        let destroyed = shut_down.after(Event::Joined(3)).after(Event::Destroyed);
+        let shut_down = Known::at_start(false, 0).after(Event::ShutDown);
+        let destroyed = shut_down.after(Event::SessionOpen(3)).after(Event::Destroyed);
         assert_eq!(
             (destroyed.module, destroyed.handoff, destroyed.session),
             (Module::Destroyed, Handoff::Lost, Session::Closed)

@@ -301,7 +301,7 @@ impl<'a> Update<'a> {
             rendezvous: Rendezvous::new(num_lps),
             arrived: AtomicU32::new(0),
             finished: AtomicU32::new(0),
-            known: SharedKnown::new(Known::at_start(state.is_handoff_pending())),
+            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.num_in_session())),
             candidates: AtomicU32::new(candidates.word()),
             first: Record::new(),
             latest: Record::new(),
@@ -401,7 +401,7 @@ impl<'a> Update<'a> {
             Event::Found(_)
             | Event::SeamldrAnswered
             | Event::WasShutDown
-            | Event::Joined(_)
+            | Event::SessionOpen(_)
             | Event::AnotherImage => {}
         }
     }

@@ -273,6 +273,10 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         Stage::CpuInit if cause == Some(FailureCause::LpsMissing) => {
             (tds, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
+        // All LPs called SEAMLDR.INSTALL, and no LP reached a module to ask it.
+        Stage::CpuInit if matches!(known.session, Session::Open(_)) => {
+            (tds, RunningModule::NoneKnown, NextStep::Finish)
+        }
         Stage::CpuInit | Stage::RunUpdate if known.module == Module::ShutDown => {
             (tds, running, NextStep::InstallAgain)
         }

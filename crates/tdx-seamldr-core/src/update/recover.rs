@@ -42,7 +42,9 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             _ => Class::ImageRefused,
         },
         // An LP that is not in VMX operation stays so. Before the shutdown that ends the update; after it, other LPs may do without.
-        FailureCause::Trap(_, Trap::GeneralProtection | Trap::UndefinedOpcode) if stage <= Stage::Shutdown => {
+        FailureCause::Trap(_, Trap::GeneralProtection | Trap::UndefinedOpcode)
+            if stage <= Stage::Shutdown =>
+        {
             Class::Final
         }
         FailureCause::Trap(..) => Class::Transient,

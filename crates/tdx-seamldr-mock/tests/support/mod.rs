@@ -3,21 +3,25 @@
 
 use std::sync::LazyLock;
 
-use tdx_seamldr_core::abi::{
-    PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf,
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, Finding, HandoffRange, NotPassed, PassedUpdate, Policy, PreparedImage,
+    Purpose, Unknown, Unknowns,
 };
-use tdx_seamldr_core::preflight::{preflight, Facts, Finding, Policy};
-use tdx_seamldr_core::update::{NextStep, Options, Outcome, RunningModule, TdFate, Update};
+use tdx_seamldr_core::update::{NextStep, Outcome, RunningModule, TdFate, Update, UpdateError};
+use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, SharedInfo};
 use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap,
 };
+use tdx_seamldr_core::{Host, MachineId, Patience, PhysAddr};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, PhysMemory};
 use tdx_seamldr_mock::{run_stepped, Answer, Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
-use zerocopy::FromZeros;
 
 /// RAX of each call of an update, by its leaf.
 pub(crate) const INSTALL: u64 = SeamldrLeaf::Install.rax();
+pub(crate) const INFO: u64 = SeamldrLeaf::Info.rax();
+pub(crate) const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
 pub(crate) const SYS_RD: u64 = TdxLeaf::SYS_RD.0 as u64;
 pub(crate) const SHUTDOWN: u64 = TdxLeaf::SYS_SHUTDOWN.0 as u64;
 pub(crate) const SYS_INIT: u64 = TdxLeaf::SYS_INIT.0 as u64;
@@ -71,17 +75,101 @@ pub(crate) fn with_request<R>(
     with(InstallRequest::build(params.as_params(), &image, scenario, &platform.lp(0)).unwrap())
 }
 
-/// Runs `with` on an update to this image by all LPs that are online.
+/// A provider that computes nothing, so that preflight knows nothing of an image's signature.
+pub(crate) struct NoCrypto;
+
+impl Crypto for NoCrypto {
+    fn sha384(&self, _: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
+        Err(CryptoUnavailable)
+    }
+
+    fn rsa3072_verify(
+        &self,
+        _: &[u8; 384],
+        _: &[u8; 384],
+        _: &Sha384Digest,
+    ) -> Result<bool, CryptoUnavailable> {
+        Err(CryptoUnavailable)
+    }
+}
+
+/// Goes on whatever is unknown: for updates that P-SEAMLDR or a module is to refuse.
+pub(crate) fn reckless() -> Policy {
+    let allow_unknowns = Unknown::ALL.into_iter().fold(Unknowns::NONE, Unknowns::with);
+    Policy { allow_unknowns, ..Policy::default() }
+}
+
+/// What a test wants of an update of which preflight knows nothing else.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// Of the handoff data; otherwise the update asks the module for its highest.
+    pub(crate) handoff_version: Option<u16>,
+    pub(crate) avoid_compat_sensitive: bool,
+    pub(crate) detect_compat_damage: bool,
+}
+
+/// Passes an image on a platform of which nothing is known but how many LPs take part.
+pub(crate) fn pass<'a>(
+    platform: &SimPlatform,
+    image: &TdxImage<'a>,
+    options: Options,
+) -> Result<PassedUpdate<'a>, NotPassed> {
+    let only = |hv| HandoffRange { module_hv: hv, min_update_hv: hv, no_downgrade: false };
+    let counts = TdxFeatures0::TD_PRESERVING | TdxFeatures0::UPDATE_COMPATIBILITY;
+    let facts = Facts {
+        num_lps: u32::try_from(platform.online().count()).ok(),
+        handoff: options.handoff_version.map(only),
+        features0: options.avoid_compat_sensitive.then_some(counts),
+        ..Facts::new()
+    };
+    preflight(image, &facts, &NoCrypto, reckless(), &mut |_| {})
+}
+
+/// Runs `with` on an update to this image, of which nothing was checked, by all LPs that are online.
 pub(crate) fn with_update<R>(
     platform: &SimPlatform,
-    image: &PageBuf,
+    file: &PageBuf,
     options: Options,
     with: impl FnOnce(&Update<'_>) -> R,
 ) -> R {
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    with_request(platform, image, Scenario::Update, |request| {
-        with(&Update::new(request, platform.module_state(), options, lps).unwrap())
-    })
+    with_fallbacks(platform, file, &[], options, with)
+}
+
+/// The same, with images to fall back on.
+pub(crate) fn with_fallbacks<R>(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    fallbacks: &[PageBuf],
+    options: Options,
+    with: impl FnOnce(&Update<'_>) -> R,
+) -> R {
+    let host = platform.lp(0);
+    let image = TdxImage::parse_without_checksum(file.as_bytes()).unwrap();
+    let passed = pass(platform, &image, options).unwrap();
+    let mut pages: Vec<_> = fallbacks.iter().map(|_| PageBuf::zeroed(1)).collect();
+    let fallbacks: Vec<_> = fallbacks
+        .iter()
+        .zip(&mut pages)
+        .map(|(file, page)| prepare(platform, page, file, Purpose::TakeOver { handoff_version: None }))
+        .collect();
+    let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+    let update = Update::new(&passed, params.as_params(), &info, &host, platform.module_state()).unwrap();
+    let update = update.with_fallbacks(&fallbacks).unwrap();
+    let update = if options.detect_compat_damage { update.detecting_damage() } else { update };
+    with(&update)
+}
+
+/// Prepares an image of which nothing was checked.
+pub(crate) fn prepare<'a>(
+    platform: &SimPlatform,
+    page: &'a mut PageBuf,
+    file: &'a PageBuf,
+    purpose: Purpose,
+) -> PreparedImage<'a> {
+    let image = TdxImage::parse_without_checksum(file.as_bytes()).unwrap();
+    let facts = Facts::new();
+    let passed = preflight_image(&image, &facts, purpose, &NoCrypto, reckless(), &mut |_| {}).unwrap();
+    passed.prepare(page.as_params(), &platform.lp(0)).unwrap()
 }
 
 /// Updates to this image, all LPs by hand in one thread.
@@ -105,17 +193,20 @@ pub(crate) fn with_resumed<R>(
     file: &PageBuf,
     with: impl FnOnce(&Update<'_>) -> R,
 ) -> R {
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    with_request(platform, file, Scenario::Update, |request| {
-        with(&Update::resume(request, platform.module_state(), Options::default(), lps).unwrap())
-    })
+    let mut page = PageBuf::zeroed(1);
+    let image = prepare(platform, &mut page, file, Purpose::TakeOver { handoff_version: None });
+    let update = Update::resume(image, &platform.lp(0), platform.module_state()).unwrap();
+    with(&update)
+}
+
+/// An update that lets the module that is in place come up.
+pub(crate) fn finishing(platform: &SimPlatform) -> Result<Update<'_>, UpdateError> {
+    Update::finish(&platform.lp(0), platform.module_state())
 }
 
 /// Lets the module that is in place come up.
 pub(crate) fn finish(platform: &SimPlatform) -> Outcome {
-    let lps = u32::try_from(platform.online().count()).unwrap();
-    let update = Update::finish(platform.module_state(), Options::default(), lps).unwrap();
-    run_stepped(platform, &update, 1)
+    run_stepped(platform, &finishing(platform).unwrap(), 1)
 }
 
 pub(crate) fn state(outcome: &Outcome) -> (TdFate, RunningModule, NextStep) {
@@ -127,9 +218,70 @@ pub(crate) fn returns(status: u64) -> Answer {
     Answer::Return { rax: status, rdx: 0 }
 }
 
+/// An LP of a host that counts this many LPs.
+pub(crate) fn counting_lps(lp: SimLp<'_>, lps: u32) -> impl Host + '_ {
+    let mut host = Intercepted::new(lp, |lp: &SimLp<'_>, regs: &mut SeamcallRegs| {
+        // SAFETY: the caller's.
+        unsafe { lp.seamcall(regs) }
+    });
+    host.lps = Some(lps);
+    host
+}
+
 /// P-SEAMLDR as one LP reaches it.
 pub(crate) fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, SpinLock> {
     Seamldr::new(lp, lock, CurrentVmcs::Preserved).unwrap()
+}
+
+/// An LP whose calls go through a function.
+pub(crate) struct Intercepted<'a, F> {
+    lp: SimLp<'a>,
+    call: F,
+    /// What the host says of the number of LPs, if not the truth.
+    lps: Option<u32>,
+}
+
+impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Intercepted<'a, F> {
+    pub(crate) fn new(lp: SimLp<'a>, call: F) -> Self {
+        Self { lp, call, lps: None }
+    }
+
+    /// P-SEAMLDR as this LP reaches it.
+    pub(crate) fn seamldr<'s>(&'s self, lock: &'s SpinLock) -> Seamldr<'s, Self, SpinLock> {
+        Seamldr::new(self, lock, CurrentVmcs::Preserved).unwrap()
+    }
+}
+
+// SAFETY: the functions of the tests pass each call on to the simulated LP, once at most.
+unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> SeamcallBackend
+    for Intercepted<'a, F>
+{
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        (self.call)(&self.lp, regs)
+    }
+}
+
+// SAFETY: the simulated LP's own answers.
+unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Host for Intercepted<'a, F> {
+    fn current_lp(&self) -> u32 {
+        self.lp.current_lp()
+    }
+
+    fn num_lps(&self) -> u32 {
+        self.lps.unwrap_or_else(|| self.lp.num_lps())
+    }
+
+    fn relax(&self) -> Patience {
+        self.lp.relax()
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        self.lp.phys_addr(address)
+    }
+
+    fn machine(&self) -> MachineId {
+        self.lp.machine()
+    }
 }
 
 /// How many calls with this RAX were made.
@@ -140,15 +292,15 @@ pub(crate) fn count(platform: &SimPlatform, rax: u64) -> usize {
 /// What preflight has to say about an update of this platform to this image.
 pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) -> Vec<Finding> {
     let image = TdxImage::parse(image.as_bytes()).unwrap();
-    let (lp, lock) = (platform.lp(0), SpinLock::new());
-    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-    let signer = platform.with_model(|model| model.config().signer);
-    let mut facts = Facts::gather(&seamldr(&lp, &lock), &lp, &mut info, &mut sysinfo, &signer).unwrap();
-    platform.complete(&mut facts);
+    let facts = platform.facts().unwrap();
     let mut findings = Vec::new();
-    let verdict = preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
-    let count = usize::try_from(verdict.refusals + verdict.unknowns).unwrap();
-    assert_eq!((verdict.passed(), count), (findings.is_empty(), findings.len()));
+    let passed = preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
+    match passed {
+        Ok(_) => assert_eq!(findings, []),
+        Err(NotPassed { refusals, unknowns }) => {
+            assert_eq!(usize::try_from(refusals + unknowns).unwrap(), findings.len());
+        }
+    }
     findings
 }
 
