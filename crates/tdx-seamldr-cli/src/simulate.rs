@@ -240,7 +240,7 @@ impl<'a> Simulation<'a> {
         self.ended(Some(to), &outcome)
     }
 
-    /// Runs the update with a thread for each LP. On a terminal, a bar for each stage moves meanwhile.
+    /// Runs the update on all CPUs of this machine. On a terminal, a bar for each stage moves meanwhile.
     fn run(&self, update: &Update<'_>) -> Outcome {
         if self.arguments.json || !std::io::stdout().is_terminal() {
             return run_on_threads(&self.platform, update);
@@ -305,7 +305,7 @@ impl<'a> Simulation<'a> {
             cpu: format!("{:#010x}", self.fms),
             tds_before: truth.tds,
             tds_alive: truth.tds_alive,
-            seamcalls: self.platform.trace().len(),
+            seamcalls: self.platform.num_calls(),
             remaining_updates: truth.remaining_updates,
             reasons: Vec::new(),
             stages: Vec::new(),
