@@ -9,7 +9,7 @@ use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, TdxLeaf, INTEL_VENDOR_ID};
 use tdx_seamldr_core::update::{Options, Update};
 use tdx_seamldr_core::{Crypto, InstallRequest, SeamcallRegs, TdxImage};
 use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory};
-use tdx_seamldr_mock::{run_stepped, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::{run_on_threads, run_stepped, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 
 /// A host without memory.
@@ -82,7 +82,7 @@ fn calls(c: &mut Criterion) {
     group.finish();
 }
 
-/// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a signature.
+/// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a signature. The same update by 1,024 LPs.
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
     let images =
@@ -97,6 +97,16 @@ fn update(c: &mut Criterion) {
             let update = Update::new(request, platform.module_state(), Options::default(), 8).unwrap();
             assert!(run_stepped(&platform, &update, 1).is_updated());
             platform.clear_trace();
+        });
+    });
+    let many = SimPlatform::builder().lps(LPS).seamdb_size(u32::MAX).boot(&old).unwrap();
+    group.bench_function("1024 LPs on all CPUs, 32 KiB", |b| {
+        b.iter(|| {
+            let request =
+                InstallRequest::build(params.as_params(), &new, Scenario::Update, &many.lp(0)).unwrap();
+            let update = Update::new(request, many.module_state(), Options::default(), LPS).unwrap();
+            assert!(run_on_threads(&many, &update).is_updated());
+            many.clear_trace();
         });
     });
     let sigstruct = new.sigstruct();

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrInfoBuffer};
-use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
+use tdx_seamldr_core::abi::SeamSigstruct;
+use tdx_seamldr_core::preflight::{preflight, Policy};
 use tdx_seamldr_core::update::{Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, Sha384Digest, SpinLock, TdxImage};
+use tdx_seamldr_core::{SharedInfo, TdxImage};
 use tdx_seamldr_mock::model::{Config, ConfigError, LoaderProfile};
 use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
-use zerocopy::FromZeros;
 
 use crate::error::Error;
 use crate::file;
@@ -147,7 +146,6 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Erro
 struct Simulation<'a> {
     arguments: &'a Arguments,
     platform: SimPlatform,
-    signer: Sha384Digest,
     fms: u32,
     from: Module,
     out: RefCell<&'a mut dyn Write>,
@@ -172,7 +170,7 @@ impl<'a> Simulation<'a> {
             platform.create_td()?;
         }
         let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
-        Ok(Self { arguments, platform, signer, fms, from: Module::of(sigstruct), out: RefCell::new(out) })
+        Ok(Self { arguments, platform, fms, from: Module::of(sigstruct), out: RefCell::new(out) })
     }
 
     fn introduction(&self) -> String {
@@ -204,43 +202,30 @@ impl<'a> Simulation<'a> {
     fn update(&self, image: &TdxImage<'_>) -> Result<Report, Error> {
         let to = Module::of(image.sigstruct());
         self.say(&format!("image      {}, SVN {}, {} pages", image.format(), to.svn, image.module_pages()))?;
-        let lp = self.platform.lp(0);
-        let lock = SpinLock::new();
-        let seamldr = match Seamldr::new(&lp, &lock, CurrentVmcs::Preserved) {
-            Ok(seamldr) => seamldr,
-            Err(error) => {
-                let reason = Reason { code: "vmcs-erratum", message: error.to_string() };
-                return self.refused(Some(to), vec![reason]);
-            }
-        };
-        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-        let mut facts = Facts::gather(&seamldr, &lp, &mut info, &mut sysinfo, &self.signer)?;
-        self.platform.complete(&mut facts);
+        let facts = self.platform.facts()?;
         let policy = Policy { allow_same_module: self.arguments.allow_same_module, ..Policy::default() };
         let mut reasons = Vec::new();
-        let verdict = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
+        let Ok(passed) = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
             reasons.push(Reason { code: finding.code(), message: finding.to_string() });
-        });
-        if !verdict.passed() {
+        }) else {
             return self.refused(Some(to), reasons);
-        }
+        };
         self.say("preflight  passed")?;
 
-        let mut params = PageBuf::zeroed(1);
-        let request = match InstallRequest::build(params.as_params(), image, Scenario::Update, &lp) {
-            Ok(request) => request,
+        let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+        let (host, state) = (self.platform.lp(0), self.platform.module_state());
+        let update = match Update::new(&passed, params.as_params(), &info, &host, state) {
+            Ok(update) => update,
             Err(error) => {
                 let reason = Reason { code: "cannot-install", message: error.to_string() };
                 return self.refused(Some(to), vec![reason]);
             }
         };
-        let options = facts.options(image);
-        let update = Update::new(request, self.platform.module_state(), options, facts.num_lps)?;
         let outcome = self.run(&update);
         self.ended(Some(to), &outcome)
     }
 
-    /// Runs the update with a thread for each LP. On a terminal, a bar for each stage moves meanwhile.
+    /// Runs the update on all CPUs of this machine. On a terminal, a bar for each stage moves meanwhile.
     fn run(&self, update: &Update<'_>) -> Outcome {
         if self.arguments.json || !std::io::stdout().is_terminal() {
             return run_on_threads(&self.platform, update);
@@ -305,7 +290,7 @@ impl<'a> Simulation<'a> {
             cpu: format!("{:#010x}", self.fms),
             tds_before: truth.tds,
             tds_alive: truth.tds_alive,
-            seamcalls: self.platform.trace().len(),
+            seamcalls: self.platform.num_calls(),
             remaining_updates: truth.remaining_updates,
             reasons: Vec::new(),
             stages: Vec::new(),

@@ -82,12 +82,12 @@ fn simulate_shows_every_stage_and_every_call_to_a_person() {
 #[test]
 fn simulate_runs_with_any_number_of_lps_and_sockets() {
     for (lps, sockets) in
-        [("1", "1"), ("2", "2"), ("5", "4"), ("7", "3"), ("9", "8"), ("64", "8"), ("200", "1")]
+        [("1", "1"), ("2", "2"), ("5", "4"), ("7", "3"), ("9", "8"), ("64", "8"), ("200", "1"), ("1024", "1")]
     {
         let (code, report) = json(["simulate", "--lps", lps, "--sockets", sockets, "--tds", "1"]);
         assert_eq!((code, &report["outcome"]), (Some(0), &"updated".into()), "{lps} LPs, {sockets} sockets");
         let lps: u64 = lps.parse().unwrap();
-        assert_eq!(report["seamcalls"], 16 + 2 * lps);
+        assert_eq!(report["seamcalls"], 14 + 3 * lps);
     }
 }
 

@@ -43,7 +43,7 @@ fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
 
 #[test]
 fn a_good_update_keeps_all_tds_on_threads() {
-    for lps in [1, 2, 3, 8, 64] {
+    for lps in [1, 2, 3, 8, 64, 1024] {
         let platform = boot(SimPlatform::builder().lps(lps));
         let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
             run_on_threads(&platform, update)

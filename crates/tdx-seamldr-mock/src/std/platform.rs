@@ -68,7 +68,7 @@ pub struct Builder {
     seamdb: SeamDb,
     host_page_size: usize,
     patience: u32,
-    yielding: fn(),
+    yielding: Option<fn()>,
     crypto: Provider,
     offline: BTreeSet<u32>,
 }
@@ -150,10 +150,11 @@ impl Builder {
     }
 
     /// What an LP calls where others may come before it: on the way into firmware and inside of it, and while it waits. Otherwise
-    /// [`std::thread::yield_now`]; the place for a scheduler that tries orders out.
+    /// [`std::thread::yield_now`]; [`boot`](Self::boot), [`run_on_threads`](crate::run_on_threads) and
+    /// [`run_stepped`](crate::run_stepped) then call it only while an LP waits. The place for a scheduler that tries orders out.
     #[must_use]
     pub const fn yielding(mut self, yielding: fn()) -> Self {
-        self.yielding = yielding;
+        self.yielding = Some(yielding);
         self
     }
 
@@ -230,7 +231,7 @@ struct Inner {
 pub struct SimPlatform {
     num_lps: u32,
     patience: u32,
-    yielding: fn(),
+    yielding: Option<fn()>,
     crypto: Provider,
     offline: BTreeSet<u32>,
     inner: Mutex<Inner>,
@@ -293,7 +294,7 @@ impl SimPlatform {
             seamdb: SeamDb { size: 64, used: 0, insert_failures: 0 },
             host_page_size: 4096,
             patience: 100_000_000,
-            yielding: std::thread::yield_now,
+            yielding: None,
             crypto: Provider(&RustCrypto),
             offline: BTreeSet::new(),
         }
@@ -302,7 +303,29 @@ impl SimPlatform {
     /// One LP: the backend and the host for code that runs on it.
     #[must_use]
     pub fn lp(&self, lp: u32) -> SimLp<'_> {
-        SimLp { platform: self, lp, looks: AtomicU32::new(0) }
+        self.lp_that_yields(lp, std::thread::yield_now)
+    }
+
+    /// One LP whose thread keeps its CPU during a call, unless the builder sets what to call. A thread that gives its CPU away at each
+    /// call waits for the rest of the machine as often.
+    pub(super) fn lp_that_keeps_its_cpu(&self, lp: u32) -> SimLp<'_> {
+        self.lp_that_yields(lp, || {})
+    }
+
+    fn lp_that_yields(&self, lp: u32, by_default: fn()) -> SimLp<'_> {
+        let yielding = self.yielding.unwrap_or(by_default);
+        SimLp { platform: self, lp, yielding, looks: AtomicU32::new(0) }
+    }
+
+    /// Lets other threads come while an LP waits for them.
+    pub(super) fn let_others_come(&self) {
+        self.yielding.unwrap_or(std::thread::yield_now)();
+    }
+
+    /// The number of LPs that are online.
+    fn num_online(&self) -> usize {
+        let lps = usize::try_from(self.num_lps).unwrap_or(usize::MAX);
+        lps.saturating_sub(self.offline.range(..self.num_lps).count())
     }
 
     /// The LPs that are online.
@@ -481,7 +504,7 @@ impl SimPlatform {
         let mut params = PageBuf::zeroed(1);
         let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &self.lp(0))?;
         let lock = SpinLock::new();
-        let lps: Vec<SimLp<'_>> = (0..self.num_lps).map(|lp| self.lp(lp)).collect();
+        let lps: Vec<SimLp<'_>> = (0..self.num_lps).map(|lp| self.lp_that_keeps_its_cpu(lp)).collect();
         for lp in &lps {
             seamldr(lp, &lock).install(&request)?;
         }
@@ -501,15 +524,17 @@ impl SimPlatform {
     pub fn bring_up(&self) -> Result<(), BootError> {
         self.module_state().reset();
         for lp in 0..self.num_lps {
-            let module = self.lp(lp);
+            let module = self.lp_that_keeps_its_cpu(lp);
             TdxModule::new(&module).enable_lp(&self.module_state, lp).map_err(|(_, error)| error)?;
         }
         let list = self.tdmr_list().ok_or(NoMemory)?;
         // SAFETY: the list and what it leads to are alive. The simulated module does not touch TDMRs and PAMTs.
-        unsafe { TdxModule::new(&self.lp(0)).sys_config(list.address(), 1, GLOBAL_HKID, false) }?;
+        unsafe {
+            TdxModule::new(&self.lp_that_keeps_its_cpu(0)).sys_config(list.address(), 1, GLOBAL_HKID, false)
+        }?;
         for lp in 0..self.num_lps {
             if !self.module_is_ready() {
-                TdxModule::new(&self.lp(lp)).sys_key_config()?;
+                TdxModule::new(&self.lp_that_keeps_its_cpu(lp)).sys_key_config()?;
             }
         }
         if !self.module_is_ready() {
@@ -565,6 +590,8 @@ fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, 
 pub struct SimLp<'p> {
     platform: &'p SimPlatform,
     lp: u32,
+    /// Called on the way into firmware and inside of it.
+    yielding: fn(),
     looks: AtomicU32,
 }
 
@@ -574,7 +601,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let platform = self.platform;
         let input = *regs;
-        (platform.yielding)();
+        (self.yielding)();
         let mut inner = platform.inner();
         inner.calls = inner.calls.wrapping_add(1);
         let result = match inner.model.enter(self.lp, regs) {
@@ -584,7 +611,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
                     // Others may come meanwhile, and find this LP inside.
                     let until = inner.calls.wrapping_add(entered.delay.into());
                     drop(inner);
-                    (platform.yielding)();
+                    (self.yielding)();
                     inner = self.wait_for_calls(until);
                 }
                 inner.model.leave(entered, regs, &platform.memory, platform.crypto.0)
@@ -596,6 +623,15 @@ unsafe impl SeamcallBackend for SimLp<'_> {
 }
 
 impl SimLp<'_> {
+    /// Counts a look at the others, and says whether there is patience for one more.
+    pub(super) fn look_once_more(&self) -> Patience {
+        if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
+            Patience::GiveUp
+        } else {
+            Patience::Wait
+        }
+    }
+
     /// Waits until so many calls were made at all, or for as long as this LP is patient.
     fn wait_for_calls(&self, until: u64) -> MutexGuard<'_, Inner> {
         for _ in 0..self.platform.patience {
@@ -604,7 +640,7 @@ impl SimLp<'_> {
                 return inner;
             }
             drop(inner);
-            (self.platform.yielding)();
+            self.platform.let_others_come();
         }
         self.platform.inner()
     }
@@ -644,16 +680,12 @@ unsafe impl Host for SimLp<'_> {
     }
 
     fn num_lps(&self) -> u32 {
-        u32::try_from(self.platform.online().count()).unwrap_or(u32::MAX)
+        u32::try_from(self.platform.num_online()).unwrap_or(u32::MAX)
     }
 
     fn relax(&self) -> Patience {
-        (self.platform.yielding)();
-        if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
-            Patience::GiveUp
-        } else {
-            Patience::Wait
-        }
+        self.platform.let_others_come();
+        self.look_once_more()
     }
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {

@@ -1,7 +1,7 @@
 //! Small images that are signed with a test key.
 
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
-use crypto_bigint::{Odd, U3072};
+use crypto_bigint::{NonZero, Odd, U1536, U3072};
 use tdx_seamldr_core::abi::{SeamSigstruct, MAX_CPUID_ENTRIES, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::elf::{ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
@@ -16,6 +16,9 @@ use crate::PageBuf;
 /// The test key, little-endian. It protects nothing: both halves are published here.
 static MODULUS: [u8; 384] = *include_bytes!("test_key/modulus.bin");
 static PRIVATE_EXPONENT: [u8; 384] = *include_bytes!("test_key/private_exponent.bin");
+/// The modulus is their product. The first one is larger.
+static PRIMES: [[u8; 192]; 2] =
+    [*include_bytes!("test_key/prime_1.bin"), *include_bytes!("test_key/prime_2.bin")];
 
 /// SHA-384 of the test key's modulus: the signer that a platform for [`TestImage`]s trusts.
 pub const TEST_SIGNER: Sha384Digest = [
@@ -29,11 +32,27 @@ pub fn sign(sigstruct: &mut SeamSigstruct) {
     sigstruct.modulus = MODULUS;
     let Ok(digest) = RustCrypto.sha384(&sigstruct.signed_parts()) else { return };
     let message = U3072::from_be_slice(&emsa_pkcs1_v15(&digest));
-    let Some(modulus) = Odd::new(U3072::from_le_slice(&MODULUS)).into_option() else { return };
-    let field = FixedMontyParams::new_vartime(modulus);
-    let signature =
-        FixedMontyForm::new(&message, &field).pow_vartime(&U3072::from_le_slice(&PRIVATE_EXPONENT));
-    sigstruct.signature.copy_from_slice(signature.retrieve().to_le_bytes().as_ref());
+    let Some(signature) = private_power(&message) else { return };
+    sigstruct.signature.copy_from_slice(signature.to_le_bytes().as_ref());
+}
+
+/// Raises a number to the power of the private exponent, modulo each prime: that takes a quarter of the time that the modulus itself
+/// takes (RFC 8017, 5.1.2).
+fn private_power(message: &U3072) -> Option<U3072> {
+    let exponent = U3072::from_le_slice(&PRIVATE_EXPONENT);
+    let modulo = |prime: &Odd<U1536>| {
+        let order = NonZero::new(prime.wrapping_sub(&U1536::ONE)).into_option()?;
+        let message = message.rem_vartime(prime.as_nz_ref());
+        let field = FixedMontyParams::new_vartime(*prime);
+        Some(FixedMontyForm::new(&message, &field).pow_vartime(&exponent.rem_vartime(&order)))
+    };
+    let [first, second] = PRIMES.map(|prime| Odd::new(U1536::from_le_slice(&prime)).into_option());
+    let (first, second) = (first?, second?);
+    let (power, rest) = (modulo(&first)?, modulo(&second)?.retrieve());
+    let in_field = |number: &U1536| FixedMontyForm::new(number, power.params());
+    let inverse = in_field(&second).invert_vartime().into_option()?;
+    let quotient = power.sub(&in_field(&rest)).mul(&inverse).retrieve();
+    Some(quotient.concatenating_mul(&*second).wrapping_add(&rest.resize()))
 }
 
 /// A module image to be made: an ELF file with a few relocations, of as many pages as are asked for.
