@@ -1,4 +1,4 @@
-//! See `tdx_seamldr_trials::fuzz::image`.
+//! See `tdx_seamldr_worlds::fuzz::image`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_trials::fuzz::image(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_worlds::fuzz::image(input));

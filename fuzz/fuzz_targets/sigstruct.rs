@@ -1,4 +1,4 @@
-//! See `tdx_seamldr_trials::fuzz::sigstruct`.
+//! See `tdx_seamldr_worlds::fuzz::sigstruct`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_trials::fuzz::sigstruct(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_worlds::fuzz::sigstruct(input));

@@ -1,4 +1,4 @@
-//! See `tdx_seamldr_trials::fuzz::status`.
+//! See `tdx_seamldr_worlds::fuzz::status`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_trials::fuzz::status(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_worlds::fuzz::status(input));

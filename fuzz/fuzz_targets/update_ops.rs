@@ -1,4 +1,4 @@
-//! See `tdx_seamldr_trials::fuzz::update_ops`.
+//! See `tdx_seamldr_worlds::fuzz::update_ops`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_trials::fuzz::update_ops(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tdx_seamldr_worlds::fuzz::update_ops(input));

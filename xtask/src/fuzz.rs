@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
-use tdx_seamldr_trials::fuzz::TARGETS;
+use tdx_seamldr_worlds::fuzz::TARGETS;
 
 use crate::fuzz_seeds;
 

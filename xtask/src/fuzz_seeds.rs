@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tdx_seamldr_mock::released_images;
-use tdx_seamldr_trials::fuzz::seeds::{findings, seeds};
+use tdx_seamldr_worlds::fuzz::seeds::{findings, seeds};
 
 /// Where the inputs of all targets are.
 pub(crate) fn corpus() -> PathBuf {
@@ -17,7 +17,7 @@ pub(crate) fn run() -> Result<()> {
     let released = released_images()?.unwrap_or_default();
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let seeds = seeds(&crates.join("tdx-seamldr-mock/vectors"), &released)?;
-    let findings = findings(&crates.join("tdx-seamldr-trials/tests/findings"))?;
+    let findings = findings(&crates.join("tdx-seamldr-worlds/tests/findings"))?;
     for seed in seeds.into_iter().chain(findings) {
         let folder = corpus().join(seed.target);
         let path = folder.join(&seed.name);

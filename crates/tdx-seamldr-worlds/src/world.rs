@@ -1,17 +1,20 @@
 //! A platform with TDs, and an update of it by this library, up to what its outcome says should come next.
 
 use anyhow::{Context, Result};
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
-use tdx_seamldr_core::update::{
-    Call, Cpu, Failure, FailureCause, NextStep, Options, Outcome, Progress, RunningModule, Stage, TdFate,
-    Update,
+use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, NotPassed, PassedUpdate, Policy, PreparedImage, Purpose, Unknown,
+    Unknowns,
 };
-use tdx_seamldr_core::{BuildError, Crypto, CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, Trap};
+use tdx_seamldr_core::update::{
+    Call, Cpu, Failure, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update,
+};
+use tdx_seamldr_core::{
+    Crypto, CryptoUnavailable, CurrentVmcs, Seamldr, Sha384Digest, SharedInfo, SpinLock, TdxImage, Trap,
+};
 use tdx_seamldr_mock::model::{ModuleBuild, ModuleState, TraceEntry};
-use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
-use zerocopy::FromZeros;
 
 /// TDs on a platform.
 const TDS: usize = 3;
@@ -74,7 +77,7 @@ const MAX_WORK: u32 = 16 * 5;
 /// One LP that steps.
 struct Stepping<'a> {
     lp: u32,
-    cpu: Cpu<'a, SimLp<'a>, SpinLock, SimLp<'a>>,
+    cpu: Cpu<'a, SimLp<'a>, SpinLock>,
     calls: usize,
     worked: u32,
 }
@@ -111,7 +114,7 @@ pub fn drive_in_order(
     let mut lps: Vec<_> = hosts
         .iter()
         .filter_map(|(lp, host)| {
-            let cpu = Cpu::new(update, Seamldr::new(host, &lock, CurrentVmcs::Preserved).ok()?, host);
+            let cpu = Cpu::new(update, Seamldr::new(host, &lock, CurrentVmcs::Preserved).ok()?);
             Some(Stepping { lp: *lp, cpu, calls: 0, worked: 0 })
         })
         .collect();
@@ -202,48 +205,35 @@ pub fn update_by(
         Ok(image) => image,
         Err(error) => return Ok(Ours::Refused(error.to_string())),
     };
-    let options = match examine(platform, &image, policy, &RustCrypto) {
-        Ok(options) => options,
+    let (facts, passed) = match examine(platform, &image, policy, &RustCrypto) {
+        Ok(examined) => examined,
         Err(reason) => return Ok(Ours::Refused(reason)),
     };
-    let lp = platform.lp(platform.online().next().unwrap_or(0));
-    let mut params = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
-    let images = [image, TdxImage::parse(old.as_bytes())?];
-    let requests = requests(&mut params, &images, Scenario::Update, &lp)?;
-    let Some((request, fallbacks)) = requests.split_first() else { return Ok(Ours::Hang) };
-    let lps = u32::try_from(platform.online().count())?;
-    let update = Update::new(*request, platform.module_state(), options, lps)?.with_fallbacks(fallbacks)?;
+    let host = platform.lp(platform.online().next().unwrap_or(0));
+    let (mut params, mut page, info) = (PageBuf::zeroed(1), PageBuf::zeroed(1), SharedInfo::new());
+    let old = TdxImage::parse(old.as_bytes())?;
+    let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
+    let fallback = preflight_image(&old, &facts, purpose, &RustCrypto, policy, &mut |_| {})
+        .map(|passed| passed.prepare(page.as_params(), &host));
+    let fallbacks: Vec<_> = fallback.into_iter().collect::<Result<_, _>>()?;
+    let update = match Update::new(&passed, params.as_params(), &info, &host, platform.module_state()) {
+        Ok(update) => update.with_fallbacks(&fallbacks)?,
+        Err(error) => return Ok(Ours::Refused(error.to_string())),
+    };
     Ok(drive(&update).map_or(Ours::Hang, Ours::Ran))
 }
 
-/// A request for each image, in pages of `params`.
-///
-/// # Errors
-///
-/// An image cannot be handed to P-SEAMLDR.
-pub fn requests<'a>(
-    params: &'a mut [PageBuf],
-    images: &[TdxImage<'a>],
-    scenario: Scenario,
-    lp: &SimLp<'_>,
-) -> Result<Vec<InstallRequest<'a>>, BuildError> {
-    let pairs = params.iter_mut().zip(images);
-    pairs.map(|(page, image)| InstallRequest::build(page.as_params(), image, scenario, lp)).collect()
-}
-
-/// What the embedder asks before an update: the options that it is to have.
+/// What the embedder asks before an update: what is known, and the image that has passed.
 ///
 /// # Errors
 ///
 /// All reasons against it.
-pub fn examine(
+pub fn examine<'a>(
     platform: &SimPlatform,
-    image: &TdxImage<'_>,
+    image: &TdxImage<'a>,
     policy: Policy,
     crypto: &dyn Crypto,
-) -> Result<Options, String> {
-    let mut buffers = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-    let (lp, lock) = (platform.lp(platform.online().next().unwrap_or(0)), SpinLock::new());
+) -> Result<(Facts, PassedUpdate<'a>), String> {
     let current_vmcs = platform.with_model(|model| {
         if model.config().seamret_clears_vmcs {
             CurrentVmcs::Invalidated
@@ -251,16 +241,52 @@ pub fn examine(
             CurrentVmcs::Preserved
         }
     });
-    let seamldr = Seamldr::new(&lp, &lock, current_vmcs).map_err(|error| error.to_string())?;
-    let mut facts = Facts::gather(&seamldr, &lp, &mut buffers.0, &mut buffers.1, &TEST_SIGNER)
-        .map_err(|error| error.to_string())?;
-    platform.complete(&mut facts);
+    let (lp, lock) = (platform.lp(platform.online().next().unwrap_or(0)), SpinLock::new());
+    Seamldr::new(&lp, &lock, current_vmcs).map_err(|error| error.to_string())?;
+    let facts = platform.facts().map_err(|error| error.to_string())?;
     let mut reasons = Vec::new();
-    let verdict = preflight(image, &facts, crypto, policy, &mut |finding| reasons.push(finding.to_string()));
-    if !verdict.passed() {
-        return Err(reasons.join("; "));
+    match preflight(image, &facts, crypto, policy, &mut |finding| reasons.push(finding.to_string())) {
+        Ok(passed) => Ok((facts, passed)),
+        Err(NotPassed { .. }) => Err(reasons.join("; ")),
     }
-    Ok(facts.options(image))
+}
+
+/// A policy that goes on whatever is unknown.
+#[must_use]
+pub fn reckless() -> Policy {
+    let allow_unknowns = Unknown::ALL.into_iter().fold(Unknowns::NONE, Unknowns::with);
+    Policy { allow_same_module: true, allow_damage: true, allow_unknowns }
+}
+
+/// Prepares an image for a purpose although nothing is known of it; `None` if preflight refuses what it sees of the image alone.
+#[must_use]
+pub fn prepare<'a>(
+    page: &'a mut PageBuf,
+    image: &TdxImage<'a>,
+    purpose: Purpose,
+    lp: &SimLp<'_>,
+) -> Option<PreparedImage<'a>> {
+    let passed = preflight_image(image, &Facts::new(), purpose, &NoCrypto, reckless(), &mut |_| {});
+    passed.ok()?.prepare(page.as_params(), lp).ok()
+}
+
+/// A provider that computes nothing.
+#[derive(Debug)]
+pub struct NoCrypto;
+
+impl Crypto for NoCrypto {
+    fn sha384(&self, _: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
+        Err(CryptoUnavailable)
+    }
+
+    fn rsa3072_verify(
+        &self,
+        _: &[u8; 384],
+        _: &[u8; 384],
+        _: &Sha384Digest,
+    ) -> Result<bool, CryptoUnavailable> {
+        Err(CryptoUnavailable)
+    }
 }
 
 /// Does what the outcome says, now that whatever was wrong is over, with an image that is good. Says how that ended.
@@ -271,23 +297,28 @@ pub fn examine(
 pub fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -> Result<Outcome> {
     let mut outcome = *outcome;
     for _ in 0..3 {
-        let (state, lps) = (platform.module_state(), u32::try_from(platform.online().count())?);
-        let image = TdxImage::parse(good.as_bytes())?;
-        let mut params = PageBuf::zeroed(1);
-        let request = InstallRequest::build(params.as_params(), &image, Scenario::Update, &platform.lp(0))?;
-        let update = match outcome.next {
-            NextStep::InstallAgain | NextStep::CompleteSession => {
-                Update::resume(request, state, Options::default(), lps)
+        outcome = match outcome.next {
+            NextStep::InstallAgain | NextStep::CompleteSession => resume(platform, good)?,
+            NextStep::Finish => {
+                let update = Update::finish(&platform.lp(0), platform.module_state())?;
+                drive(platform, &update, None).context("an update that finishes does not end")?
             }
-            NextStep::Finish => Update::finish(state, Options::default(), lps),
             _ => return Ok(outcome),
-        }?;
-        outcome = drive(platform, &update, None).context("an update that goes on does not end")?;
+        };
         if outcome.tds_live_on() {
             break;
         }
     }
     Ok(outcome)
+}
+
+fn resume(platform: &SimPlatform, good: &PageBuf) -> Result<Outcome> {
+    let (image, host) = (TdxImage::parse(good.as_bytes())?, platform.lp(0));
+    let mut page = PageBuf::zeroed(1);
+    let purpose = Purpose::TakeOver { handoff_version: None };
+    let image = prepare(&mut page, &image, purpose, &host).context("the image is refused")?;
+    let update = Update::resume(image, &host, platform.module_state())?;
+    drive(platform, &update, None).context("an update that goes on does not end")
 }
 
 /// In what the outcome contradicts the platform, if it does.
@@ -312,8 +343,10 @@ pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> 
             matches!(state, Some((true, ModuleState::SysInitPending | ModuleState::SysInitDone)))
         }
         RunningModule::SessionOpen => truth.lps_in_session > 0,
-        // Nobody has asked yet at the start.
-        RunningModule::Nothing => !is_callable || outcome.stage == Stage::Start || is_unclear(platform),
+        // At the start no LP may have asked.
+        RunningModule::NoneKnown => {
+            !is_callable || outcome.stage == Stage::Start || is_unclear(platform) || is_unasked(platform)
+        }
     };
     (!(fate && running)).then(|| format!("{outcome} ({:?}), but {truth:?}", outcome.running))
 }
@@ -329,6 +362,13 @@ fn is_unclear(platform: &SimPlatform) -> bool {
         }
         Err(trap) => trap != Trap::VmFailInvalid,
     })
+}
+
+/// Whether no LP had an answer from a module since the last call of SEAMLDR.INSTALL.
+fn is_unasked(platform: &SimPlatform) -> bool {
+    let trace = platform.trace();
+    let mut since = trace.iter().rev().take_while(|entry| entry.input.rax != SeamldrLeaf::Install.rax());
+    since.all(|entry| entry.output.is_err() || SeamldrLeaf::from_rax(entry.input.rax).is_some())
 }
 
 /// Whether the failure that the outcome names is of a call that nobody has made, or that has ended otherwise.

@@ -11,7 +11,7 @@ use tdx_seamldr_mock::{SimPlatform, TestImage};
 
 use super::case::{newer, scenario, Case};
 use super::linux;
-use tdx_seamldr_trials::world::{all_alive, old_image, update, wrong_claim, Ours};
+use crate::world::{all_alive, old_image, update, wrong_claim, Ours};
 
 /// What is done, the scenario that it is, and the LPs that take part and that the platform has.
 const SCENARIOS: [(&str, &str, u32, u32); 13] = [
@@ -31,7 +31,7 @@ const SCENARIOS: [(&str, &str, u32, u32); 13] = [
 ];
 
 /// What was done, what became of the TDs with Linux 7.2's policy, and what with this library.
-pub(crate) struct Table(Vec<(&'static str, &'static str, String)>);
+pub(super) struct Table(Vec<(&'static str, &'static str, String)>);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +112,7 @@ fn row(what: &'static str, case: &Case) -> Result<(&'static str, &'static str, S
     Ok((what, by_linux, format!("{by_ours}; {said}")))
 }
 
-pub(crate) fn run() -> Result<Table> {
+pub(super) fn run() -> Result<Table> {
     let mut rows = Vec::new();
     for (what, name, cpus, lps) in SCENARIOS {
         rows.push(row(what, &scenario(name, cpus, lps)?)?);

@@ -3,7 +3,7 @@
 use tdx_seamldr_core::abi::{PSysInfo, SeamldrInfo, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::image::{Checksum, ImageError, ImageFormat};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, Finding, HandoffRange, Policy, Verdict,
+    preflight, preflight_image, Facts, Finding, HandoffRange, NotPassed, Policy, Purpose,
 };
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage};
 use tdx_seamldr_mock::TEST_SIGNER;
@@ -32,8 +32,10 @@ pub(super) fn fixed_platform() -> PSysInfo {
 const SEAMRR_BASE: u64 = 0x20_0000_0000;
 
 /// Everything that is known about the fixed platform.
-pub(super) fn fixed_facts<'a>(info: &'a SeamldrInfo, platform: &'a PSysInfo) -> Facts<'a> {
-    Facts {
+pub(super) fn fixed_facts() -> Facts {
+    let mut facts = Facts {
+        num_lps: Some(2),
+        signer: Some(TEST_SIGNER),
         features0: Some(TdxFeatures0::TD_PRESERVING),
         handoff: Some(HandoffRange { module_hv: 1, min_update_hv: 0, no_downgrade: false }),
         debug_unlocked: Some(false),
@@ -42,8 +44,11 @@ pub(super) fn fixed_facts<'a>(info: &'a SeamldrInfo, platform: &'a PSysInfo) -> 
         handoff_data: Some(53_391),
         handoff_pages: Some(14),
         sensitive_operations: Some(0),
-        ..Facts::new(info, platform, 2, &TEST_SIGNER)
-    }
+        ..Facts::new()
+    };
+    facts.add_info(&fixed_info());
+    facts.add_sysinfo(&fixed_platform());
+    facts
 }
 
 /// Cryptography that finds everything in order, or nothing, or cannot do it: so preflight's other questions are asked at full speed.
@@ -74,28 +79,31 @@ impl Crypto for Says<'_> {
     }
 }
 
-/// Asks preflight, and sees that its verdict counts its findings and each of them can be shown; and that it finds all that is found
+/// Asks preflight, and checks that it counts its findings and each of them can be shown; and that it finds all that is found
 /// when the image is only to be fallen back on.
 pub(super) fn asked(
     image: &TdxImage<'_>,
-    facts: &Facts<'_>,
+    facts: &Facts,
     crypto: &dyn Crypto,
     policy: Policy,
-) -> (Verdict, Vec<Finding>) {
+) -> (NotPassed, Vec<Finding>) {
     let mut findings = Vec::new();
-    let verdict = preflight(image, facts, crypto, policy, &mut |finding| findings.push(finding));
+    let passed = preflight(image, facts, crypto, policy, &mut |finding| findings.push(finding));
     let (refusals, unknowns): (Vec<&Finding>, Vec<&Finding>) =
         findings.iter().partition(|finding| matches!(finding, Finding::Refusal(_)));
-    let counted = [verdict.refusals, verdict.unknowns].map(|count| usize::try_from(count).unwrap());
+    let found = passed.err().unwrap_or(NotPassed { refusals: 0, unknowns: 0 });
+    let counted = [found.refusals, found.unknowns].map(|count| usize::try_from(count).unwrap());
     assert_eq!(counted, [refusals.len(), unknowns.len()], "{findings:?}");
     for finding in &findings {
         assert!(!finding.to_string().is_empty() && !finding.code().is_empty());
     }
-    let version = facts.options(image).handoff_version;
-    preflight_image(image, facts, version, crypto, policy, &mut |finding| {
+    let handoff_version = facts.handoff.and_then(|running| running.negotiate(image.sigstruct()));
+    let purpose = Purpose::TakeOver { handoff_version };
+    let fallback = preflight_image(image, facts, purpose, crypto, policy, &mut |finding| {
         assert!(findings.contains(&finding), "{finding:?}, but not in {findings:?}");
     });
-    (verdict, findings)
+    assert!(fallback.is_ok() || !findings.is_empty());
+    (found, findings)
 }
 
 /// The file of these parts in a format, if the format has room for them.
@@ -160,8 +168,7 @@ pub fn image(input: &[u8]) {
         }
     }
 
-    let (info, platform) = (fixed_info(), fixed_platform());
-    let facts = fixed_facts(&info, &platform);
+    let facts = fixed_facts();
     let refused_with = |yes| {
         let (verdict, _) = asked(image, &facts, &Says { yes, image }, Policy::default());
         verdict.refusals

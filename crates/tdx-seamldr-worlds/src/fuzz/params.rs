@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use tdx_seamldr_core::abi::{Scenario, SeamSigstruct, SeamldrParams, MAX_MODULE_PAGES, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::{BuildError, Host, InstallRequest, Part, Patience, PhysAddr, TdxImage};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::PageBuf;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -12,6 +13,13 @@ use super::numbers::Numbers;
 
 /// A host whose memory lies where it lies in the process.
 pub(super) struct PlainHost;
+
+// SAFETY: makes no call.
+unsafe impl SeamcallBackend for PlainHost {
+    unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
+        Err(Trap::UndefinedOpcode)
+    }
+}
 
 // SAFETY: no firmware is ever given these addresses.
 unsafe impl Host for PlainHost {
@@ -50,6 +58,13 @@ impl Scattered {
         let place = self.base.wrapping_add(number.wrapping_mul(self.stride));
         let moved = if page == self.moved.0 { self.moved.1 } else { 0 };
         (self.hole != Some(page)).then(|| place.wrapping_add(moved))
+    }
+}
+
+// SAFETY: makes no call.
+unsafe impl SeamcallBackend for Scattered {
+    unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
+        Err(Trap::UndefinedOpcode)
     }
 }
 

@@ -10,9 +10,7 @@ use tdx_seamldr_core::{CurrentVmcs, Lock, Seamldr};
 use tdx_seamldr_mock::SimPlatform;
 
 use super::sweep::{troubles, Trouble};
-use tdx_seamldr_trials::world::{
-    all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours,
-};
+use crate::world::{all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours};
 
 /// A lock whose holder shuttle may take the processor from.
 #[derive(Default)]
@@ -37,7 +35,7 @@ fn on_threads(platform: &SimPlatform, update: &Update<'_>, absent: Option<u32>) 
         for number in platform.online().filter(|lp| absent != Some(*lp)) {
             threads.spawn(move || {
                 let lp = platform.lp(number);
-                Cpu::new(update, Seamldr::new(&lp, lock, CurrentVmcs::Preserved).unwrap(), &lp).run();
+                Cpu::new(update, Seamldr::new(&lp, lock, CurrentVmcs::Preserved).unwrap()).run();
             });
         }
     });

@@ -9,20 +9,20 @@ use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32};
 
-use tdx_seamldr_trials::world::{boot, old_image};
+use crate::world::{boot, old_image};
 
 /// Something that is done to a platform.
 type Change = Box<dyn Fn(&SimPlatform)>;
 
 /// A scenario on a platform of so many LPs.
-pub(crate) struct Case {
+pub(super) struct Case {
     /// LPs that firmware counts, and the one that is offline.
-    pub(crate) lps: u32,
-    pub(crate) offline: Option<u32>,
-    pub(crate) old: TestImage,
-    pub(crate) file: PageBuf,
-    pub(crate) prepare: Change,
-    pub(crate) erratum: bool,
+    pub(super) lps: u32,
+    pub(super) offline: Option<u32>,
+    pub(super) old: TestImage,
+    pub(super) file: PageBuf,
+    pub(super) prepare: Change,
+    pub(super) erratum: bool,
 }
 
 fn v2(image: TestImage) -> TestImage {
@@ -30,8 +30,8 @@ fn v2(image: TestImage) -> TestImage {
 }
 
 /// A newer module as a file for Linux.
-pub(crate) fn newer() -> TestImage {
-    v2(tdx_seamldr_trials::world::new_image())
+pub(super) fn newer() -> TestImage {
+    v2(crate::world::new_image())
 }
 
 /// The file of the newer module, with bytes changed.
@@ -100,7 +100,7 @@ fn model(
     Box::new(move |platform| platform.with_model(&change))
 }
 
-pub(crate) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
+pub(super) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
     let good = || newer().build();
     let nothing = || -> Change { Box::new(|_| {}) };
     let (init, lp_init) = (TdxLeaf::SYS_INIT.rax(0), TdxLeaf::SYS_LP_INIT.rax(0));
@@ -120,7 +120,7 @@ pub(crate) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case>
         "hv-old0-new1-min1" => (old, with_versions(newer(), 1, 1).build(), nothing()),
         "bad-magic" => (old, changed(|file| xor(file, 4, 1)), nothing()),
         "bad-version" => (old, changed(|file| xor(file, 1, 1)), nothing()),
-        "v1-file" => (old, tdx_seamldr_trials::world::new_image().build(), nothing()),
+        "v1-file" => (old, crate::world::new_image().build(), nothing()),
         "too-long" => (old, changed(|file| file.resize(file.len().saturating_add(PAGE_SIZE), 0)), nothing()),
         "too-short" => (old, changed(|file| file.truncate(file.len().saturating_sub(1))), nothing()),
         "header-only-part" => (old, changed(|file| file.truncate(2000)), nothing()),
@@ -229,7 +229,7 @@ pub(crate) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case>
 
 impl Case {
     /// The platform as it is before the update.
-    pub(crate) fn world(&self, old: &PageBuf) -> Result<SimPlatform> {
+    pub(super) fn world(&self, old: &PageBuf) -> Result<SimPlatform> {
         let mut builder = SimPlatform::builder().lps(self.lps).sockets(if self.lps > 3 { 2 } else { 1 });
         if let Some(lp) = self.offline {
             builder = builder.offline(lp);
@@ -245,7 +245,7 @@ impl Case {
 }
 
 /// What was wrong is over.
-pub(crate) fn repair(platform: &SimPlatform) {
+pub(super) fn repair(platform: &SimPlatform) {
     platform.clear_faults();
     platform.with_model(|model| {
         model.config_mut().rdrand_ok = true;

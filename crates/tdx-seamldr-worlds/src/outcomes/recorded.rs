@@ -12,7 +12,7 @@ use tdx_seamldr_mock::SimPlatform;
 
 use super::case::{newer, repair, scenario};
 use super::linux;
-use tdx_seamldr_trials::world::{all_alive, go_on, update, wrong_claim, Ours};
+use crate::world::{all_alive, go_on, update, wrong_claim, Ours};
 
 /// The fate of the TDs, in the words of the recordings.
 fn fate(platform: &SimPlatform) -> &'static str {
@@ -46,7 +46,12 @@ fn failure_name(failed: Option<(u64, Result<u64, Trap>)>) -> Option<(String, Str
     Some((leaf, result))
 }
 
-pub(crate) fn run(folder: &Path) -> Result<()> {
+/// Replays the scenarios of a folder and prints a table.
+///
+/// # Errors
+///
+/// A recording cannot be read, or ends otherwise than recorded.
+pub fn run(folder: &Path) -> Result<()> {
     let path = folder.join("scenarios.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut problems: Vec<String> = Vec::new();

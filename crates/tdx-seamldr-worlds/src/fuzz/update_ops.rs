@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use tdx_seamldr_core::abi::{
-    Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf, TdxStatus, PAGE_SIZE,
-};
+use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf, TdxStatus, PAGE_SIZE};
 use tdx_seamldr_core::image::ImageFormat;
-use tdx_seamldr_core::preflight::Policy;
-use tdx_seamldr_core::update::{FailureCause, NextStep, Options, Outcome, Stage, TdFate, Update};
-use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
+use tdx_seamldr_core::preflight::{preflight, Facts, HandoffRange, PassedUpdate, Policy, Purpose, Unknowns};
+use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, Stage, TdFate, Update};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, SharedInfo, TdxImage, Trap};
 use tdx_seamldr_mock::model::{GlobalLock, HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32};
@@ -17,8 +15,8 @@ use zerocopy::little_endian::{U16, U32};
 use super::memo::Memo;
 use super::numbers::Numbers;
 use crate::world::{
-    all_alive, boot, drive_in_order, examine, new_image, old_image, requests, wrong_claim, wrong_failure,
-    Absent, Schedule,
+    all_alive, boot, drive_in_order, examine, new_image, old_image, prepare, reckless, wrong_claim,
+    wrong_failure, Absent, NoCrypto, Schedule,
 };
 
 /// An image file.
@@ -202,7 +200,7 @@ impl<'a> Script<'a> {
             asks_first: flags & 16 == 0,
             policy: Policy {
                 allow_same_module: flags & 32 != 0,
-                allow_unknowns: flags & 64 != 0,
+                allow_unknowns: if flags & 64 != 0 { Unknowns::OF_PLATFORM } else { Unknowns::NONE },
                 allow_damage: flags & 64 != 0,
             },
             detect_compat_damage: flags & 128 != 0,
@@ -417,7 +415,7 @@ fn consistent(outcome: &Outcome, lps: u32) {
     for stage in Stage::ALL {
         assert!(outcome.finished(stage) <= lps, "{outcome:?}");
     }
-    assert_eq!(outcome.tds_live_on(), outcome.next == NextStep::Nothing, "{outcome:?}");
+    assert_eq!(outcome.tds_live_on(), outcome.next == NextStep::Done, "{outcome:?}");
     assert!(outcome.last_failure.is_none() || outcome.failure.is_some(), "{outcome:?}");
     assert!(outcome.failure.is_some() || outcome.rounds == 1, "{outcome:?}");
     assert!(!outcome.to_string().is_empty() && !outcome.code().is_empty());
@@ -478,9 +476,6 @@ impl Trial<'_> {
                 self.wrong(&format!("{what}: {claim}"));
             }
         }
-        if !self.troubles.confusing && outcome.tds_live_on() && outcome.version.is_none() {
-            self.wrong(&format!("{what}: {outcome} with no version"));
-        }
         outcome
     }
 
@@ -494,15 +489,32 @@ impl Trial<'_> {
         }
     }
 
+    /// The update with the handoff data in the script's version, whatever the modules have in common. `None`: the image does not take
+    /// that version.
+    fn in_version<'i>(
+        &self,
+        image: &TdxImage<'i>,
+        facts: Facts,
+        passed: PassedUpdate<'i>,
+    ) -> Option<PassedUpdate<'i>> {
+        let handoff = match self.script.version {
+            Version::Negotiated => return Some(passed),
+            Version::Highest => None,
+            Version::Given(hv) => {
+                Some(HandoffRange { module_hv: hv, min_update_hv: hv, no_downgrade: false })
+            }
+        };
+        preflight(image, &Facts { handoff, ..facts }, &CRYPTO, reckless(), &mut |_| {}).ok()
+    }
+
     /// The update itself. `None`: refused before anything was shut down.
     fn update(&self, file: &'static File, damaged: &PageBuf, is_first: bool) -> Option<Outcome> {
         let script = self.script;
         let Ok(image) = TdxImage::parse_without_checksum(damaged.as_bytes()) else { return None };
-        let mut options = Options::default();
-        if script.asks_first {
+        let passed = if script.asks_first {
             let before = self.platform.truth();
             match examine(&self.platform, &image, script.policy, &CRYPTO) {
-                Ok(found) => options = found,
+                Ok((facts, passed)) => self.in_version(&image, facts, passed)?,
                 Err(reasons) => {
                     let may_follow = NEW.iter().take(PLAIN).any(|plain| std::ptr::eq(plain, file));
                     if may_follow && is_first && self.troubles.told.is_empty() {
@@ -516,24 +528,25 @@ impl Trial<'_> {
                     return None;
                 }
             }
-        }
-        options.handoff_version = match script.version {
-            Version::Negotiated => options.handoff_version,
-            Version::Highest => None,
-            Version::Given(version) => Some(version),
+        } else {
+            let facts = Facts { num_lps: Some(self.lps()), ..Facts::new() };
+            let passed = preflight(&image, &facts, &NoCrypto, reckless(), &mut |_| {}).ok()?;
+            self.in_version(&image, facts, passed)?
         };
-        options.detect_compat_damage = script.detect_compat_damage;
         let images: Vec<&'static File> = [file].into_iter().chain(script.fallbacks.iter().copied()).collect();
-        let parsed = images
-            .iter()
-            .skip(1)
-            .map(|file| TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap());
-        let parsed: Vec<_> = [image].into_iter().chain(parsed).collect();
-        let mut params = vec![PageBuf::zeroed(1); parsed.len()];
-        let requests = requests(&mut params, &parsed, Scenario::Update, &self.platform.lp(0)).unwrap();
-        let (request, fallbacks) = requests.split_first().unwrap();
-        let update = Update::new(*request, self.platform.module_state(), options, self.lps()).unwrap();
-        let update = update.with_fallbacks(fallbacks).unwrap();
+        let host = self.platform.lp(0);
+        let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+        let mut pages = vec![PageBuf::zeroed(1); script.fallbacks.len()];
+        let purpose = Purpose::TakeOver { handoff_version: None };
+        let fallback = |(file, page): (&&'static File, _)| {
+            let image = TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap();
+            prepare(page, &image, purpose, &host)
+        };
+        let fallbacks: Vec<_> = script.fallbacks.iter().zip(&mut pages).map_while(fallback).collect();
+        let state = self.platform.module_state();
+        let update = Update::new(&passed, params.as_params(), &info, &host, state).unwrap();
+        let update = update.with_fallbacks(&fallbacks).unwrap();
+        let update = if script.detect_compat_damage { update.detecting_damage() } else { update };
         let outcome = self.drive(&update, script.order, "the update");
         if !self.troubles.lies {
             if let Some(claim) = wrong_image(&self.platform, &outcome, &images) {
@@ -572,25 +585,24 @@ impl Trial<'_> {
             After::Load => NextStep::Load,
             After::Update => NextStep::Retry,
         };
-        let state = self.platform.module_state();
-        let scenario = if next == NextStep::Load { Scenario::Load } else { Scenario::Update };
-        let images = [TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap()];
-        let mut params = [PageBuf::zeroed(1)];
-        let requests = requests(&mut params, &images, scenario, &self.platform.lp(0)).unwrap();
-        let (options, lps, was_held) = (Options::default(), self.lps(), outcome.tds == TdFate::Held);
+        let (state, host) = (self.platform.module_state(), self.platform.lp(0));
+        let image = TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap();
+        let (mut page, was_held) = (PageBuf::zeroed(1), outcome.tds == TdFate::Held);
+        let take_over = Purpose::TakeOver { handoff_version: None };
         let update = match next {
             NextStep::InstallAgain | NextStep::CompleteSession => {
-                Update::resume(requests[0], state, options, lps)
+                Update::resume(prepare(&mut page, &image, take_over, &host)?, &host, state)
             }
-            NextStep::Finish => Update::finish(state, options, lps),
-            NextStep::Load => Update::load(requests[0], state, lps),
+            NextStep::Finish => Update::finish(&host, state),
+            NextStep::Load => Update::load(prepare(&mut page, &image, Purpose::Load, &host)?, &host, state),
             NextStep::Retry | NextStep::RetryLater => return self.update(file, &file.bytes, false),
-            NextStep::Nothing | NextStep::Configure | NextStep::Reboot => return None,
+            NextStep::Done | NextStep::Configure | NextStep::Reboot => return None,
         };
+        let update = update.unwrap();
         // A module that serves TDs, but none of those who go on, looks as if it were not there.
         let is_reached = self.platform.online().any(|lp| !self.troubles.cut_off.contains(&lp));
         let before = is_reached && all_alive(&self.platform);
-        let outcome = self.drive(&update.unwrap(), &[], &format!("{after:?} ({next:?}) after {outcome}"));
+        let outcome = self.drive(&update, &[], &format!("{after:?} ({next:?}) after {outcome}"));
         if before && !all_alive(&self.platform) && !self.troubles.lies && outcome.tds != TdFate::Lost {
             self.wrong(&format!("{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"));
         }
@@ -608,23 +620,27 @@ impl Trial<'_> {
     /// Once nothing is wrong any more, whoever does what outcomes say has the TDs back, if anybody can have them back.
     fn save(&self, mut outcome: Outcome) {
         let image = TdxImage::parse(RESCUE.as_bytes()).unwrap();
-        let mut params = PageBuf::zeroed(1);
-        let request =
-            InstallRequest::build(params.as_params(), &image, Scenario::Update, &self.platform.lp(0))
-                .unwrap();
-        let (state, options, lps) = (self.platform.module_state(), Options::default(), self.lps());
+        let (state, host) = (self.platform.module_state(), self.platform.lp(0));
+        let facts = Facts { num_lps: Some(self.lps()), ..Facts::new() };
+        let passed = preflight(&image, &facts, &NoCrypto, reckless(), &mut |_| {}).unwrap();
+        let (mut page, info) = (PageBuf::zeroed(1), SharedInfo::new());
+        let purpose = Purpose::TakeOver { handoff_version: None };
+        let prepared = prepare(&mut page, &image, purpose, &host).unwrap();
         for _ in 0..6 {
-            let update = match outcome.next {
+            outcome = match outcome.next {
                 NextStep::InstallAgain | NextStep::CompleteSession => {
-                    Update::resume(request, state, options, lps)
+                    self.drive(&Update::resume(prepared, &host, state).unwrap(), &[], "saving")
                 }
-                NextStep::Finish => Update::finish(state, options, lps),
-                NextStep::Retry | NextStep::RetryLater => Update::new(request, state, options, lps),
-                NextStep::Nothing | NextStep::Load | NextStep::Configure | NextStep::Reboot => break,
+                NextStep::Finish => self.drive(&Update::finish(&host, state).unwrap(), &[], "saving"),
+                NextStep::Retry | NextStep::RetryLater => {
+                    let mut params = PageBuf::zeroed(1);
+                    let update = Update::new(&passed, params.as_params(), &info, &host, state).unwrap();
+                    self.drive(&update, &[], "saving")
+                }
+                NextStep::Done | NextStep::Load | NextStep::Configure | NextStep::Reboot => break,
             };
-            outcome = self.drive(&update.unwrap(), &[], "saving");
         }
-        if !all_alive(&self.platform) && by_hand(&self.platform, request.params().get().0) {
+        if !all_alive(&self.platform) && by_hand(&self.platform, prepared.request().params().get().0) {
             self.wrong(&format!("by hand it can be done, but {outcome}"));
         }
     }

@@ -9,13 +9,13 @@ use tdx_seamldr_core::Trap;
 use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
 
 use super::linux;
-use tdx_seamldr_trials::world::{
+use crate::world::{
     all_alive, boot, go_on, new_image, old_image, update, wrong_claim, wrong_image, Absent, Ours,
 };
 
 /// How many scenarios there were, and in how many of them the TDs were lost.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
+pub(super) struct Counts {
     scenarios: u32,
     lost_by_linux: u32,
     lost_by_ours: u32,
@@ -23,7 +23,7 @@ pub(crate) struct Counts {
 }
 
 /// The counts, for each number of LPs.
-pub(crate) struct Table(Vec<(u32, Counts)>);
+pub(super) struct Table(Vec<(u32, Counts)>);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,14 +39,14 @@ impl fmt::Display for Table {
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Trouble {
+pub(super) enum Trouble {
     Call(Fault),
     Stays(Absent),
 }
 
 impl Trouble {
     /// Whether the TDs are gone by what happens, whatever anybody does about it.
-    pub(crate) fn is_the_end(&self) -> bool {
+    pub(super) fn is_the_end(&self) -> bool {
         matches!(self, Self::Call(Fault { answer: Answer::Return { rdx: 1.., .. }, .. }))
     }
 
@@ -78,7 +78,7 @@ fn calls(lps: u32) -> Result<Vec<(u64, u32)>> {
 }
 
 /// Everything that can happen to an update by so many LPs.
-pub(crate) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
+pub(super) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
     for (rax, count) in calls(lps)? {
         let answers: Vec<Answer> = match SeamldrLeaf::from_rax(rax) {
@@ -128,7 +128,11 @@ impl Numbers {
 }
 
 /// Two faults at once, at random places: no update hangs, and none claims what is not so.
-pub(crate) fn pairs(count: u64) -> Result<()> {
+///
+/// # Errors
+///
+/// An update hangs or claims what is not so.
+pub fn pairs(count: u64) -> Result<()> {
     let (old, new) = (old_image().build(), new_image().build());
     let all = (1..=4).map(troubles).collect::<Result<Vec<_>>>()?;
     let mut wrong = Vec::new();
@@ -171,7 +175,7 @@ pub(crate) fn pairs(count: u64) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn run() -> Result<Table> {
+pub(super) fn run() -> Result<Table> {
     let (old, new) = (old_image().build(), new_image().build());
     let v2 =
         tdx_seamldr_mock::TestImage { format: tdx_seamldr_core::image::ImageFormat::ImageV2, ..new_image() };

@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U32, U64};
 const TRIES: u32 = 10;
 
 /// What the driver returned, and the call that failed first: its leaf, and RAX.
-pub(crate) type Failed = (i32, Option<(u64, Result<u64, Trap>)>);
+pub(super) type Failed = (i32, Option<(u64, Result<u64, Trap>)>);
 
 const EINVAL: i32 = -22;
 const EIO: i32 = -5;
@@ -35,7 +35,7 @@ fn parse(file: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Installs the file as the driver does. `Ok` is success.
-pub(crate) fn update(platform: &SimPlatform, file: &PageBuf, has_erratum: bool) -> Result<(), Failed> {
+pub(super) fn update(platform: &SimPlatform, file: &PageBuf, has_erratum: bool) -> Result<(), Failed> {
     let Some((sigstruct_pages, module_pages)) = parse(file.as_bytes()) else { return Err((EINVAL, None)) };
     let lps: Vec<SimLp<'_>> = platform.online().map(|lp| platform.lp(lp)).collect();
     let Some(lead) = lps.first() else { return Err((EINVAL, None)) };

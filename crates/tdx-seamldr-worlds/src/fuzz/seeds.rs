@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus, TdxStatus};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::space::Layout;
+use tdx_seamldr_core::preflight::space::Layout;
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::{ReleasedImage, TestImage};
 use zerocopy::little_endian::{U16, U32};

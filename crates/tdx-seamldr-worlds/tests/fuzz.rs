@@ -6,8 +6,8 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use tdx_seamldr_trials::fuzz::seeds::{findings, seeds, Seed};
-use tdx_seamldr_trials::fuzz::TARGETS;
+use tdx_seamldr_worlds::fuzz::seeds::{findings, seeds, Seed};
+use tdx_seamldr_worlds::fuzz::TARGETS;
 
 /// Runs inputs of a target, and names those that panic.
 fn run<'a>(target: &str, inputs: impl IntoIterator<Item = &'a Seed>) {
