@@ -6,16 +6,16 @@
 mod kernel;
 
 use core::fmt::Debug;
-use core::sync::atomic::AtomicU64;
 
 use kernel::Kernel;
 use tdx_seamldr_core::abi::{SeamldrFeatures0, TdxFeatures0};
-use tdx_seamldr_core::elf::{self, ElfHeader};
-use tdx_seamldr_core::preflight::{self, Facts};
-use tdx_seamldr_core::{Crypto, Host, InstallRequest, Lock, SeamcallBackend};
+use tdx_seamldr_core::preflight::elf::{self, ElfHeader};
+use tdx_seamldr_core::preflight::{self, Facts, PassedImage};
+use tdx_seamldr_core::update::Update;
+use tdx_seamldr_core::{Crypto, Host, InstallRequest, LpBits, Lock, SeamcallBackend};
 
-type Cpu = tdx_seamldr_core::update::Cpu<'static, Kernel, Kernel, Kernel>;
-type ModuleState = tdx_seamldr_core::ModuleState<[AtomicU64; 128]>;
+type Cpu = tdx_seamldr_core::update::Cpu<'static, Kernel, Kernel>;
+type ModuleState = tdx_seamldr_core::ModuleState<[LpBits; 128]>;
 type Seamldr = tdx_seamldr_core::Seamldr<'static, Kernel, Kernel>;
 type TdxModule = tdx_seamldr_core::TdxModule<'static, Kernel>;
 
@@ -58,23 +58,24 @@ macro_rules! functions {
 
 /// Where those with type parameters are.
 #[no_mangle]
-pub fn probe_all() -> [*const (); 53] {
+pub fn probe_all() -> [*const (); 59] {
     functions![
         Cpu::new,
         Cpu::run,
         Cpu::step,
         Cpu::abandon,
         Cpu::fmt,
-        Facts::gather::<Kernel, Kernel, Kernel>,
+        Facts::gather::<Kernel, Kernel>,
         InstallRequest::build::<Kernel>,
         ModuleState::new,
         ModuleState::default,
         ModuleState::fmt,
+        PassedImage::prepare::<Kernel>,
         Seamldr::new,
-        Seamldr::backend,
-        Seamldr::info::<Kernel>,
+        Seamldr::host,
+        Seamldr::info,
         Seamldr::install,
-        Seamldr::seam_info::<Kernel>,
+        Seamldr::seam_info,
         Seamldr::seamldr_call,
         Seamldr::shutdown,
         Seamldr::clone,
@@ -101,12 +102,17 @@ pub fn probe_all() -> [*const (); 53] {
         TdxModule::version,
         TdxModule::clone,
         TdxModule::fmt,
+        Update::finish::<Kernel>,
+        Update::load::<Kernel>,
+        Update::new::<Kernel>,
+        Update::resume::<Kernel>,
         elf::read::<ElfHeader>,
         preflight::preflight::<Kernel>,
         preflight::preflight_image::<Kernel>,
         <Kernel as Crypto>::rsa3072_verify,
         <Kernel as Crypto>::sha384,
         <Kernel as Host>::current_lp,
+        <Kernel as Host>::machine,
         <Kernel as Host>::num_lps,
         <Kernel as Host>::phys_addr,
         <Kernel as Host>::relax,

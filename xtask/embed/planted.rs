@@ -107,7 +107,7 @@ unsafe fn probe_library(
             Err(BuildError::Misaligned(..)) => behind_misaligned(),
             _ => 0,
         };
-        let asked = match seamldr.info(&Kernel, buffer) {
+        let asked = match seamldr.info(buffer) {
             Err(SeamldrError::Trap(_)) => behind_a_trap(),
             _ => 0,
         };

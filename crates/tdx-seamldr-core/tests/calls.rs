@@ -17,7 +17,8 @@ use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrPara
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{Facts, HandoffRange};
 use tdx_seamldr_core::{
-    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, ModuleState, Part, Patience, PhysAddr,
+    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, MachineId, ModuleState, Part, Patience,
+    PhysAddr,
 };
 use tdx_seamldr_core::{
     SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, TdxError, TdxImage, TdxModule, Trap,
@@ -26,12 +27,15 @@ use zerocopy::{FromZeros, IntoBytes};
 
 type Answer = fn(&mut SeamcallRegs) -> Result<(), Trap>;
 
-/// Plays back answers, remembers what it was asked, and whether the lock was held then.
+/// Plays back answers, remembers the calls, and whether the lock was held then.
 #[derive(Default)]
 struct Script {
     answers: RefCell<VecDeque<Answer>>,
     calls: RefCell<Vec<(SeamcallRegs, bool)>>,
     locked: Cell<bool>,
+    machine: u64,
+    /// From this address on the host answers differently: no page, or another one.
+    strange: Option<(*const u8, Option<PhysAddr>)>,
 }
 
 impl Script {
@@ -66,10 +70,8 @@ impl Lock for Script {
     }
 }
 
-struct TestHost;
-
 // SAFETY: nobody reads or writes these addresses.
-unsafe impl Host for TestHost {
+unsafe impl Host for Script {
     fn current_lp(&self) -> u32 {
         0
     }
@@ -83,8 +85,19 @@ unsafe impl Host for TestHost {
     }
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        Some(PhysAddr((address.addr() as u64) ^ 0x7f00_0000_0000))
+        match self.strange {
+            Some((from, answer)) if from == address => answer,
+            _ => Some(physical(address)),
+        }
     }
+
+    fn machine(&self) -> MachineId {
+        MachineId(self.machine)
+    }
+}
+
+fn physical(address: *const u8) -> PhysAddr {
+    PhysAddr((address.addr() as u64) ^ 0x7f00_0000_0000)
 }
 
 fn seamldr(script: &Script) -> Seamldr<'_, Script, Script> {
@@ -113,11 +126,11 @@ fn a_cpu_with_the_vmcs_erratum_is_refused() {
 fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
     let script = Script::of(&[OK, OK, OK]);
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-    let info_address = TestHost.phys_addr((&raw const info).cast()).unwrap().0;
-    let sysinfo_address = TestHost.phys_addr((&raw const *sysinfo).cast()).unwrap().0;
+    let info_address = physical((&raw const info).cast()).0;
+    let sysinfo_address = physical((&raw const *sysinfo).cast()).0;
     assert_eq!((info_address % 256, sysinfo_address % 2048), (0, 0));
-    seamldr(&script).info(&TestHost, &mut info).unwrap();
-    seamldr(&script).seam_info(&TestHost, &mut sysinfo).unwrap();
+    seamldr(&script).info(&mut info).unwrap();
+    seamldr(&script).seam_info(&mut sysinfo).unwrap();
     seamldr(&script).shutdown().unwrap();
     let expected = [
         regs(0x8000000000000000, info_address, 0),
@@ -138,7 +151,7 @@ fn a_refusal_of_p_seamldr_comes_back_whole() {
         |_| Err(Trap::GeneralProtection),
     ]);
     let mut info = SeamldrInfoBuffer::zeroed();
-    let mut call = || seamldr(&script).info(&TestHost, &mut info).map(drop).unwrap_err();
+    let mut call = || seamldr(&script).info(&mut info).map(drop).unwrap_err();
     assert_eq!(call(), SeamldrError::Status(SeamldrStatus(0x8000_0123_4567_89ab)));
     assert_eq!(call(), SeamldrError::Trap(Trap::GeneralProtection));
 }
@@ -156,8 +169,8 @@ fn install_passes_the_parameters_page_and_keeps_rdx() {
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
     let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-    let address = TestHost.phys_addr((&raw const *params).cast()).unwrap().0;
-    let request = InstallRequest::build(params, &image, Scenario::Update, &TestHost).unwrap();
+    let address = physical((&raw const *params).cast()).0;
+    let request = InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
     assert_eq!(request.params().get().0, address);
 
     let script = Script::of(&[
@@ -183,6 +196,28 @@ fn install_passes_the_parameters_page_and_keeps_rdx() {
     assert!(gone.to_string().contains("the old one is gone (RDX 65261)"));
     assert_eq!(install(), Err(InstallError::Trap(Trap::VmFailInvalid)));
     assert!(script.calls().iter().all(|call| *call == regs(0x8000000000000001, address, 0)));
+}
+
+#[test]
+fn install_refuses_a_request_that_another_machines_host_built() {
+    let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
+    let sigstruct = SeamSigstruct::new_zeroed();
+    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
+    parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
+    let image = TdxImage::parse(&file.0).unwrap();
+    let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
+    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let other = Script { machine: 7, ..Script::default() };
+    let request = InstallRequest::build(params, &image, Scenario::Update, &other).unwrap();
+    assert_eq!((request.machine(), Script::default().machine()), (MachineId(7), MachineId::THIS));
+
+    let script = Script::default();
+    let refused = seamldr(&script).install(&request).unwrap_err();
+    assert_eq!((refused, refused.is_recoverable()), (InstallError::OtherMachine, true));
+    assert_eq!(script.calls(), [], "P-SEAMLDR is not called");
+    let same = Script { machine: 7, ..Script::of(&[OK]) };
+    assert_eq!(seamldr(&same).install(&request), Ok(()));
+    assert_eq!(same.calls().len(), 1);
 }
 
 #[test]
@@ -402,14 +437,14 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
     let gather = |answers: &[Answer]| {
         let script = Script::of(answers);
         let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-        let signer = [7; 48];
-        let facts = Facts::gather(&seamldr(&script), &TestHost, &mut info, &mut sysinfo, &signer);
-        let facts = facts.map(|facts| {
-            assert_eq!((facts.num_lps, facts.signer, facts.debug_unlocked), (1, &signer, None));
+        let mut facts = Facts::new();
+        let gathered = facts.gather(&seamldr(&script), &mut info, &mut sysinfo).map(|()| {
+            let processor = (facts.debug_unlocked, facts.seamrr_base, facts.sensitive_operations);
+            assert_eq!((facts.num_lps, processor), (Some(1), (None, None, None)));
             (facts.features0, facts.handoff, facts.handoff_data, facts.handoff_pages)
         });
         script.calls();
-        facts
+        gathered
     };
     let features = Some(TdxFeatures0::TD_PRESERVING);
     let known = |module_hv| Some(HandoffRange { module_hv, min_update_hv: 1, no_downgrade: true });
@@ -438,35 +473,6 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
     assert_eq!(refused, Err(SeamldrError::Status(SeamldrStatus::EBADPARAM)));
 }
 
-/// A host that finds no page, or none where one can be, from this address on.
-struct StrangeHost {
-    from: *const u8,
-    answer: Option<PhysAddr>,
-}
-
-// SAFETY: nobody reads or writes these addresses.
-unsafe impl Host for StrangeHost {
-    fn current_lp(&self) -> u32 {
-        0
-    }
-
-    fn num_lps(&self) -> u32 {
-        1
-    }
-
-    fn relax(&self) -> Patience {
-        Patience::GiveUp
-    }
-
-    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        if address == self.from {
-            self.answer
-        } else {
-            TestHost.phys_addr(address)
-        }
-    }
-}
-
 #[test]
 fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
     let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
@@ -476,9 +482,9 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
     let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-    let address = |from: *const u8| TestHost.phys_addr(from).unwrap().0;
+    let address = |from: *const u8| physical(from).0;
 
-    let request = InstallRequest::build(params, &image, Scenario::Update, &TestHost).unwrap();
+    let request = InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
     assert_eq!(request.scenario(), Scenario::Update);
     let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     assert_eq!((params.version.get(), params.scenario.get(), params.num_module_pages.get()), (0, 1, 2));
@@ -495,7 +501,8 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
         let mut build = |answer| {
             let params: &mut SeamldrParams =
                 zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-            InstallRequest::build(params, &image, Scenario::Load, &StrangeHost { from, answer }).unwrap_err()
+            let host = Script { strange: Some((from, answer)), ..Script::default() };
+            InstallRequest::build(params, &image, Scenario::Load, &host).unwrap_err()
         };
         assert_eq!(build(None), BuildError::NotMapped(part));
         assert_eq!(build(Some(PhysAddr(0x1800))), BuildError::Misaligned(part, PhysAddr(0x1800)));
@@ -510,14 +517,13 @@ fn a_request_has_one_page_of_sigstruct_and_a_buffer_has_an_address() {
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
     let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-    let error = InstallRequest::build(params, &image, Scenario::Update, &TestHost).unwrap_err();
+    let error = InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap_err();
     assert_eq!(error, BuildError::SigstructTooLong(2));
 
-    let script = Script::default();
     let mut info = SeamldrInfoBuffer::zeroed();
-    let host = StrangeHost { from: (&raw const info).cast(), answer: None };
-    assert_eq!(seamldr(&script).info(&host, &mut info), Err(SeamldrError::NotMapped));
+    let script = Script { strange: Some(((&raw const info).cast(), None)), ..Script::default() };
+    assert_eq!(seamldr(&script).info(&mut info), Err(SeamldrError::NotMapped));
     assert_eq!(format!("{:?}", seamldr(&script)), "Seamldr { .. }");
     let copy = seamldr(&script);
-    assert!(std::ptr::eq(copy.backend(), &script));
+    assert!(std::ptr::eq(copy.host(), &script));
 }

@@ -6,9 +6,11 @@ use std::fmt::Display;
 use tdx_seamldr_core::abi::{
     FieldId, Scenario, SeamldrLeaf, SeamldrStatus, Svn, TdxFeatures0, TdxLeaf, TdxStatus,
 };
-use tdx_seamldr_core::elf::ElfRefusal;
+use tdx_seamldr_core::preflight::elf::ElfRefusal;
 use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
-use tdx_seamldr_core::preflight::{FieldMismatch, Finding, HandoffRange, Refusal, Unknown};
+use tdx_seamldr_core::preflight::{
+    FieldMismatch, Finding, HandoffRange, NotPassed, NotShared, Refusal, SeamldrVersion, Unknown,
+};
 use tdx_seamldr_core::update::linux::UploadError;
 use tdx_seamldr_core::update::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule};
 use tdx_seamldr_core::update::{Stage, TdFate, UpdateError};
@@ -93,6 +95,19 @@ fn images_say_what_is_wrong_with_them() {
             &BuildError::Misaligned(Part::Module(7), PhysAddr(0x1234)),
             "page 7 of the module lies at physical address 0x1234",
         ),
+        (
+            &BuildError::NotShared(Part::Params, PhysAddr(0x1000), NotShared::InSeamRange),
+            "the page for SEAMLDR_PARAMS lies at physical address 0x1000, inside the SEAM range: P-SEAMLDR reads only",
+        ),
+        (
+            &BuildError::NotShared(Part::Sigstruct, PhysAddr(0x1000), NotShared::AboveMaxAddress),
+            "0x1000, above the processor's highest address",
+        ),
+        (
+            &BuildError::NotShared(Part::Module(1), PhysAddr(0x1000), NotShared::PrivateKeyId),
+            "0x1000, with a KeyID of TDX",
+        ),
+        (&BuildError::NotMapped(Part::Info), "the buffer for SEAMLDR_INFO has no physical address"),
     ]);
 }
 
@@ -103,13 +118,18 @@ fn refusals_say_what_was_found_and_wanted() {
     let svn = |major, minor| Svn { major, minor };
     let running = HandoffRange { module_hv: 3, min_update_hv: 1, no_downgrade: false };
     let field = FieldMismatch { name: "size", found: 1, wanted: 0x200 };
-    let rows: [(R, &str, &str); 30] = [
+    let rows: [(R, &str, &str); 32] = [
         (R::SigstructPages(2), "sigstruct-pages", "has 2 pages, but P-SEAMLDR takes 1"),
         (R::SigstructField(field), "sigstruct-field", "size is 0x1, but should be 0x200"),
         (
             R::SigstructReserved { offset: 978, found: 7 },
             "sigstruct-reserved-not-zero",
             "the reserved byte at offset 978 of the SIGSTRUCT is 0x07, but should be 0",
+        ),
+        (
+            R::SeamldrTooOld { found: SeamldrVersion { major: 1, minor: 5 } },
+            "seamldr-too-old",
+            "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR 1.5: use an image of its line",
         ),
         (R::CpuListLength(256), "cpu-list-length", "announces 256 entries, but has room for 255"),
         (
@@ -158,6 +178,11 @@ fn refusals_say_what_was_found_and_wanted() {
             "3 logical processors would take part, but the platform has 4",
         ),
         (
+            R::LpId { found: 1024, limit: 1023 },
+            "lp-id",
+            "an LP has the x2APIC ID 1024, but P-SEAMLDR takes at most 1023",
+        ),
+        (
             R::NotTdPreserving(TdxFeatures0::TD_MIGRATION),
             "not-td-preserving",
             "TDX_FEATURES0 is 0x1, without bit 1",
@@ -176,7 +201,7 @@ fn refusals_say_what_was_found_and_wanted() {
             "handoff-version",
             "versions 3 to 3",
         ),
-        (R::SameModule, "same-module", "this very module"),
+        (R::SameModule, "same-module", "this very module runs already"),
         (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, but there are 1"),
         (R::PageTables, "page-tables", "only if its page tables are left out"),
         (R::Elf(ElfRefusal::Ident), "elf", "cannot be relocated: it is no 64-bit little-endian ELF file"),
@@ -225,21 +250,31 @@ fn refusals_say_what_was_found_and_wanted() {
 #[test]
 fn unknowns_say_what_could_not_be_found_out() {
     let rows = [
-        (Unknown::Signer, "unknown-signer", "the signer could"),
-        (Unknown::Signature, "unknown-signature", "the signature could"),
-        (Unknown::ImageHash, "unknown-image-hash", "the module's hash could"),
-        (Unknown::DebugUnlocked, "unknown-debug-unlocked", "unlocked for debugging"),
-        (Unknown::Features, "unknown-features", "what the running module can do"),
-        (Unknown::HandoffVersions, "unknown-handoff-versions", "which handoff versions"),
-        (Unknown::HandoffData, "unknown-handoff-data", "how much handoff data"),
+        (Unknown::Signer, "unknown-signer", "the signer could not be checked"),
+        (Unknown::Signature, "unknown-signature", "the signature could not be checked"),
+        (Unknown::ImageHash, "unknown-image-hash", "the module's hash could not be checked"),
+        (Unknown::DebugUnlocked, "unknown-debug-unlocked", "the platform is unlocked for debug modules"),
+        (Unknown::SeamldrVersion, "unknown-seamldr-version", "the version of P-SEAMLDR is unknown"),
+        (Unknown::RemainingUpdates, "unknown-remaining-updates", "how many updates remain"),
+        (Unknown::RunningModule, "unknown-running-module", "whether a module runs"),
+        (Unknown::RunningSvn, "unknown-running-svn", "the SVN of the running module is unknown"),
+        (Unknown::SameModule, "unknown-same-module", "it may be this image"),
+        (Unknown::Features, "unknown-features", "(TDX_FEATURES0) are unknown"),
+        (Unknown::HandoffVersions, "unknown-handoff-versions", "the handoff versions of the running module"),
+        (Unknown::HandoffData, "unknown-handoff-data", "the size of the handoff data"),
+        (Unknown::Lps, "unknown-lps", "the number of LPs that take part"),
+        (Unknown::Sockets, "unknown-sockets", "the processors of the sockets are unknown"),
         (Unknown::Memory, "unknown-memory", "room for the module"),
         (Unknown::SensitiveOperations, "unknown-sensitive-operations", "TDs are in build"),
     ];
+    assert_eq!(rows.map(|(unknown, ..)| unknown), Unknown::ALL);
     for (unknown, code, text) in rows {
         let finding = Finding::Unknown(unknown);
         assert_eq!((unknown.code(), finding.code()), (code, code));
         say(&[(&unknown, text), (&finding, text)]);
     }
+    let text = "preflight did not pass: refusals 2, questions without an answer 1";
+    say(&[(&NotPassed { refusals: 2, unknowns: 1 }, text)]);
 }
 
 #[test]
@@ -257,6 +292,7 @@ fn calls_say_what_the_firmware_answered() {
             &SeamldrError::Status(SeamldrStatus::EBADCALL),
             "P-SEAMLDR refused: EBADCALL (0x8000000000000003): the call comes",
         ),
+        (&InstallError::OtherMachine, "the request was built for another machine than this host's"),
         (&InstallError::Trap(Trap::GeneralProtection), "#GP"),
         (&refused(0), "kept the old one (RDX 0): EBADSIG"),
         (&refused(1), "the old one is gone (RDX 1): EBADSIG"),
@@ -296,10 +332,14 @@ fn failures_say_where_and_why() {
     let call = Call::Seamldr(install);
     let status = SeamldrStatus(0x8000_0000_0000_0099);
     let rows = [
-        (FailureCause::UnknownLp, "unknown-lp", "out of the range of possible LPs"),
-        (FailureCause::GaveUp, "gave-up", "waited in vain"),
-        (FailureCause::StillReady, "still-ready", "has TDs that must not be touched"),
-        (FailureCause::LpsMissing, "lps-missing", "more LPs than take part"),
+        (FailureCause::UnknownLp, "unknown-lp", "the LP's number is above that of all possible LPs"),
+        (FailureCause::GaveUp, "gave-up", "the LP gave up waiting for another LP"),
+        (FailureCause::StillReady, "still-ready", "a TDX module is ready and may have TDs: not touched"),
+        (FailureCause::LpsMissing, "lps-missing", "the platform has more LPs than take part"),
+        (FailureCause::LpsChanged { found: 2, wanted: 3 }, "lps-changed", "2 LPs take part, but preflight saw 3"),
+        (FailureCause::ModuleChanged, "module-changed", "not the one that preflight saw: repeat preflight"),
+        (FailureCause::NoRemainingUpdates, "no-remaining-updates", "no updates remain"),
+        (FailureCause::OtherMachine, "other-machine", "prepared for another machine"),
         (FailureCause::Trap(call, Trap::VmFailInvalid), "VMFAILINVALID", "SEAMLDR.INSTALL: SEAMCALL failed with VMfailInvalid"),
         (FailureCause::Trap(call, Trap::GeneralProtection), "GP", "SEAMLDR.INSTALL: SEAMCALL raised #GP"),
         (FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::UndefinedOpcode), "UD", "TDH.SYS.INIT: SEAMCALL raised #UD"),
@@ -314,14 +354,21 @@ fn failures_say_where_and_why() {
     say(&[
         (
             &Failure { stage: Stage::CpuInit, lp: 7, cause: FailureCause::GaveUp },
-            "stage CpuInit, LP 7: it waited",
+            "stage CpuInit, LP 7: the LP gave up",
         ),
-        (&UpdateError::Lps(0), "0 LPs are to take part in the update, but it should be 1 to 1024"),
+        (&UpdateError::Lps(0), "0 LPs take part in the update, but it takes 1 to 1024"),
         (
             &UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update },
-            "has the scenario Load, but should have Update",
+            "an image is prepared for scenario Load, but the update needs Update",
         ),
-        (&UpdateError::Fallbacks(8), "8 images to fall back on, but should be 7 at most"),
+        (&UpdateError::LpsChanged { found: 2, wanted: 3 }, "2 LPs take part, but preflight saw 3: keep LPs"),
+        (
+            &UpdateError::Fallbacks(8),
+            "there are 8 images to fall back on, but at most 7 are possible",
+        ),
+        (&UpdateError::OtherMachine, "an image is prepared for another machine"),
+        (&UpdateError::Busy, "another update of this module is not over"),
+        (&UpdateError::Build(BuildError::NotMapped(Part::Params)), "the page for SEAMLDR_PARAMS has no"),
         (&UploadError::Wearout, "flash-wearout"),
         (&UploadError::RwError, "read-write-error"),
     ]);
@@ -332,7 +379,6 @@ fn outcome(tds: TdFate, next: NextStep) -> Outcome {
         tds,
         running: RunningModule::Old,
         next,
-        version: None,
         image: 0,
         failure: None,
         last_failure: None,
@@ -350,26 +396,26 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
             TdFate::NeverAtRisk,
             NextStep::Retry,
             "refused",
-            "not updated; nothing was shut down and the TDs run as before; it may be tried again",
+            "not updated; nothing was shut down and the TDs run as before; next: repeat preflight and the update",
         ),
-        (TdFate::NeverAtRisk, NextStep::RetryLater, "refused", "tried again in a while"),
-        (TdFate::Preserved, NextStep::Nothing, "updated", "updated; the TDs live on"),
+        (TdFate::NeverAtRisk, NextStep::RetryLater, "refused", "next: repeat preflight and the update later"),
+        (TdFate::Preserved, NextStep::Done, "updated", "updated; the TDs live on"),
         (
             TdFate::Held,
             NextStep::InstallAgain,
             "held",
-            "stand still, but their handoff data is intact; next: install a module again",
+            "the TDs are paused and their handoff data is intact; next: install a module again, on every LP",
         ),
         (
             TdFate::Held,
             NextStep::CompleteSession,
             "held",
-            "next: let the LPs that have not called SEAMLDR.INSTALL call it",
+            "next: call SEAMLDR.INSTALL on the LPs that have not called it",
         ),
-        (TdFate::Held, NextStep::Finish, "held", "next: let the module that is in place come up"),
+        (TdFate::Held, NextStep::Finish, "held", "next: initialise the module that is in place"),
         (TdFate::Lost, NextStep::Load, "lost", "not updated; the TDs are lost; next: load a module afresh"),
         (TdFate::Lost, NextStep::Configure, "lost", "next: configure the module"),
-        (TdFate::Unknown, NextStep::Reboot, "unknown", "what became of the TDs cannot be told; next: reboot"),
+        (TdFate::Unknown, NextStep::Reboot, "unknown", "it is unknown what became of the TDs; next: reboot"),
     ];
     for (tds, next, code, text) in rows {
         let outcome = outcome(tds, next);
@@ -378,34 +424,33 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
         assert_eq!(outcome.tds_live_on(), tds == TdFate::Preserved);
         say(&[(&outcome, text)]);
     }
-    let updated = outcome(TdFate::Preserved, NextStep::Nothing);
+    let updated = outcome(TdFate::Preserved, NextStep::Done);
     assert_eq!(updated.to_string(), "updated; the TDs live on");
     let fallback = Outcome { image: 1, ..updated };
     assert!(fallback.tds_live_on() && !fallback.is_updated());
     assert_eq!(fallback.code(), "fallback");
-    assert_eq!(fallback.to_string(), "not updated; the TDs live on under a module to fall back on");
+    assert_eq!(fallback.to_string(), "not updated; the TDs live on under a fallback module");
     // With an image to fall back on that was not reached.
     assert!(!Outcome { image: 1, ..outcome(TdFate::Held, NextStep::InstallAgain) }.is_updated());
 }
 
 #[test]
-fn outcomes_name_the_version_and_both_failures() {
+fn outcomes_name_both_failures() {
     let failure = |lp| Failure { stage: Stage::CpuInit, lp, cause: FailureCause::GaveUp };
     let updated = Outcome {
-        version: Some(TdxVersion { major: 1, minor: 5, update: 16 }),
         failure: Some(failure(1)),
-        ..outcome(TdFate::Preserved, NextStep::Nothing)
+        ..outcome(TdFate::Preserved, NextStep::Done)
     };
     assert_eq!(
         updated.to_string(),
-        "updated; the TDs live on; TDX module 1.5.16; stage CpuInit, LP 1: it waited in vain for another LP"
+        "updated; the TDs live on; stage CpuInit, LP 1: the LP gave up waiting for another LP"
     );
     let once = Outcome { last_failure: Some(failure(1)), ..updated };
     assert_eq!(once.to_string(), updated.to_string(), "the same failure is not told twice");
     let twice = Outcome { last_failure: Some(failure(2)), ..updated };
     assert!(twice
         .to_string()
-        .ends_with("; in the end stage CpuInit, LP 2: it waited in vain for another LP"));
+        .ends_with("; in the end stage CpuInit, LP 2: the LP gave up waiting for another LP"));
 }
 
 #[test]

@@ -6,15 +6,48 @@
 //! - [`Processor`] is what CPUID and MSRs tell an update.
 //!
 //! ```no_run
-//! use tdx_seamldr_core::{Seamldr, SpinLock};
+//! use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, Trap};
 //! use tdx_seamldr_x86_64::{rdmsr, Hardware, Processor, SeamTable, Seamcall};
+//!
+//! /// A kernel's own CPU. It hands SEAMCALL on to the backend.
+//! struct ThisCpu(Seamcall<SeamTable>);
+//!
+//! # extern "C" {
+//! #     fn this_cpu() -> u32;
+//! #     fn online_cpus() -> u32;
+//! #     fn virt_to_phys(address: *const u8) -> u64;
+//! # }
+//! // SAFETY: the backend keeps the contract.
+//! unsafe impl SeamcallBackend for ThisCpu {
+//!     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+//!         // SAFETY: the caller's.
+//!         unsafe { self.0.seamcall(regs) }
+//!     }
+//! }
+//!
+//! // SAFETY: kernel memory does not move, and there is one machine.
+//! unsafe impl Host for ThisCpu {
+//!     fn current_lp(&self) -> u32 {
+//!         unsafe { this_cpu() }
+//!     }
+//!     fn num_lps(&self) -> u32 {
+//!         unsafe { online_cpus() }
+//!     }
+//!     fn relax(&self) -> Patience {
+//!         core::hint::spin_loop();
+//!         Patience::Wait
+//!     }
+//!     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+//!         Some(PhysAddr(unsafe { virt_to_phys(address) }))
+//!     }
+//! }
 //!
 //! // SAFETY: this runs in ring 0, on a processor that has the MSRs asked for.
 //! let hardware = Hardware::new(|msr| Some(unsafe { rdmsr(msr) }));
 //! let processor = Processor::probe(&hardware);
 //! processor.check()?;
-//! let (backend, lock) = (Seamcall::<SeamTable>::new(), SpinLock::new());
-//! let seamldr = Seamldr::new(&backend, &lock, processor.current_vmcs())?;
+//! let (cpu, lock) = (ThisCpu(Seamcall::new()), SpinLock::new());
+//! let seamldr = Seamldr::new(&cpu, &lock, processor.current_vmcs())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::preflight::{Facts, SharedMemory};
 use tdx_seamldr_core::CurrentVmcs;
 
 /// The registers of CPUID.
@@ -115,6 +115,8 @@ pub struct Processor {
     pub addressable_lps_per_socket: Option<u32>,
     /// Bits of a physical address, with those of the KeyID: CPUID.80000008:EAX bits 7:0.
     pub max_physical_bits: Option<u32>,
+    /// How many of these bits are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32, where CPUID.7:ECX bit 13 announces it.
+    pub keyid_bits: Option<u32>,
     /// The platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
     pub debug_unlocked: Option<bool>,
 }
@@ -125,6 +127,7 @@ const IA32_VMX_BASIC: u32 = 0x480;
 const IA32_SGX_DEBUG_MODE: u32 = 0x503;
 const IA32_SEAMRR_PHYS_BASE: u32 = 0x1400;
 const IA32_SEAMRR_PHYS_MASK: u32 = 0x1401;
+const IA32_TME_ACTIVATE: u32 = 0x982;
 /// Bits of the SEAM range's registers that carry address: 51:25.
 const SEAMRR_ADDRESS: u64 = (1 << 52) - (1 << 25);
 
@@ -158,6 +161,10 @@ impl Processor {
                 .filter(|result| result.eax & 0x1f != 0)
                 .map(|result| (result.eax >> 14 & 0xfff).saturating_add(1)),
             max_physical_bits,
+            keyid_bits: leaf(7, 0)
+                .filter(|result| result.ecx & 1 << 13 != 0)
+                .and_then(|_| registers.msr(IA32_TME_ACTIVATE))
+                .map(|value| low(value >> 32 & 0xf)),
             debug_unlocked: registers.msr(IA32_SGX_DEBUG_MODE).map(|value| value & 1 << 1 != 0),
         }
     }
@@ -191,10 +198,25 @@ impl Processor {
         }
     }
 
-    /// Adds to the facts for preflight what only the processor says.
-    pub const fn complete(&self, facts: &mut Facts<'_>) {
+    /// The numbers by which P-SEAMLDR tells the memory that it reads; `None` if one of them is not said.
+    #[must_use]
+    pub fn shared_memory(&self) -> Option<SharedMemory> {
+        let SeamRange { base, size, .. } = self.seam_range.filter(|range| range.enabled)?;
+        Some(SharedMemory {
+            address_bits: u8::try_from(self.max_physical_bits?).ok()?,
+            keyid_bits: u8::try_from(self.keyid_bits?).ok()?,
+            first_private_keyid: self.key_ids?.first_private(),
+            seam_range_base: base,
+            seam_range_size: size,
+        })
+    }
+
+    /// Adds to the facts for preflight what only the processor says. [`Facts::highest_x2apic_id`] stays absent: one processor knows its
+    /// own ID, [`x2apic_id`](Self::x2apic_id), and the host takes the maximum over all LPs.
+    pub fn complete(&self, facts: &mut Facts) {
         facts.addressable_lps_per_socket = self.addressable_lps_per_socket;
         facts.debug_unlocked = self.debug_unlocked;
+        facts.shared_memory = self.shared_memory();
         facts.seamrr_base = match self.seam_range {
             Some(SeamRange { base, enabled: true, .. }) => Some(base),
             _ => None,
@@ -252,14 +274,14 @@ impl core::error::Error for ProcessorError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tdx_seamldr_core::abi::{PSysInfo, SeamldrInfo};
-    use zerocopy::FromZeros;
+    use tdx_seamldr_core::preflight::NotShared;
+    use tdx_seamldr_core::PhysAddr;
 
     /// A processor on paper.
     #[derive(Clone)]
     struct Paper {
-        cpuid: [(u32, u32, CpuidResult); 8],
-        msrs: [(u32, u64); 6],
+        cpuid: [(u32, u32, CpuidResult); 9],
+        msrs: [(u32, u64); 7],
     }
 
     impl Registers for Paper {
@@ -273,7 +295,8 @@ mod tests {
         }
     }
 
-    /// Sapphire Rapids with TDX: 52 address bits, a SEAM range of 32 MiB at 128 GiB, 31 shared and 32 private KeyIDs.
+    /// Sapphire Rapids with TDX: 52 address bits, 6 of them for the KeyID, a SEAM range of 32 MiB at 128 GiB, 31 shared and 32
+    /// private KeyIDs.
     fn sapphire_rapids() -> Paper {
         let eax = |eax| CpuidResult { eax, ..CpuidResult::default() };
         Paper {
@@ -286,6 +309,7 @@ mod tests {
                 (0x8000_0000, 0, eax(0x8000_0008)),
                 (0x8000_0008, 0, eax(0x3934)),
                 (2, 0, eax(0)),
+                (7, 0, CpuidResult { ecx: 1 << 13, ..CpuidResult::default() }),
             ],
             msrs: [
                 (IA32_MTRRCAP, 0xd0a | 1 << 15),
@@ -294,6 +318,7 @@ mod tests {
                 (IA32_SGX_DEBUG_MODE, 0),
                 (IA32_SEAMRR_PHYS_BASE, 0x20_0000_0000 | 1 << 3),
                 (IA32_SEAMRR_PHYS_MASK, 0xf_ffff_fe00_0000 | 3 << 10),
+                (IA32_TME_ACTIVATE, 6 << 32 | 3),
             ],
         }
     }
@@ -311,17 +336,43 @@ mod tests {
             x2apic_id: Some(0x85),
             addressable_lps_per_socket: Some(128),
             max_physical_bits: Some(52),
+            keyid_bits: Some(6),
             debug_unlocked: Some(false),
         };
         assert_eq!(processor, expected);
         assert_eq!((processor.check(), processor.current_vmcs()), (Ok(()), CurrentVmcs::Preserved));
         assert_eq!(processor.key_ids.unwrap().first_private(), 32);
 
-        let (info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
-        let mut facts = Facts::new(&info, &sysinfo, 1, &[0; 48]);
+        let mut facts = Facts::new();
         processor.complete(&mut facts);
         assert_eq!(facts.seamrr_base, Some(range.base));
         assert_eq!((facts.addressable_lps_per_socket, facts.debug_unlocked), (Some(128), Some(false)));
+        assert_eq!(facts.highest_x2apic_id, None, "this processor's own need not be the highest");
+
+        let memory = facts.shared_memory.unwrap();
+        let check = |address| memory.check(PhysAddr(address));
+        assert_eq!((check(range.base - 4096), check(range.base + range.size)), (Ok(()), Ok(())));
+        assert_eq!(check(range.base), Err(NotShared::InSeamRange));
+        assert_eq!((check(31 << 46), check(32 << 46)), (Ok(()), Err(NotShared::PrivateKeyId)));
+        assert_eq!(check(1 << 52), Err(NotShared::AboveMaxAddress));
+    }
+
+    #[test]
+    fn shared_memory_is_unknown_where_one_number_is_not_said() {
+        let changes: [fn(&mut Paper); 6] = [
+            |cpu| cpu.cpuid[8].2.ecx = 0,
+            |cpu| cpu.cpuid[5].2.eax = 0,
+            |cpu| cpu.msrs[1].0 = 0,
+            |cpu| cpu.msrs[4].0 = 0,
+            |cpu| cpu.msrs[5].1 &= !(1 << 11),
+            |cpu| cpu.msrs[6].0 = 0,
+        ];
+        assert!(Processor::probe(&sapphire_rapids()).shared_memory().is_some());
+        for change in changes {
+            let mut cpu = sapphire_rapids();
+            change(&mut cpu);
+            assert_eq!(Processor::probe(&cpu).shared_memory(), None);
+        }
     }
 
     #[test]

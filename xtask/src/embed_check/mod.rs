@@ -28,7 +28,7 @@ const MAX_FRAME: u64 = 512;
 const LINUX_TEXT: u64 = 1846;
 
 /// What a kernel has, and the probe only declares.
-const KERNEL_SYMBOLS: [&str; 20] = [
+const KERNEL_SYMBOLS: [&str; 21] = [
     "kernel_seamcall",
     "kernel_spin_lock_irqsave",
     "kernel_spin_unlock_irqrestore",
@@ -37,6 +37,7 @@ const KERNEL_SYMBOLS: [&str; 20] = [
     "kernel_cpu_relax",
     "kernel_virt_to_phys",
     "kernel_params_page",
+    "kernel_info_page",
     "kernel_vmx_basic",
     "kernel_rdmsr_safe",
     "kernel_stop_machine",
@@ -79,7 +80,7 @@ const PLANTED_SYMBOLS: [&str; 16] = [
 const PLANTED_ENTRY_POINTS: [&str; 4] = ["probe_host", "probe_backend", "probe_crypto", "probe_library"];
 
 /// Functions of the probe that have to stay.
-const ENTRY_POINTS: [&str; 2] = ["probe_get_info", "probe_install"];
+const ENTRY_POINTS: [&str; 3] = ["probe_get_info", "probe_parse", "probe_install"];
 
 /// Functions of the probe of the backend for real processors that have to stay.
 const SEAMCALL_ENTRY_POINTS: [&str; 4] =

@@ -6,7 +6,7 @@
 
 mod update;
 
-use update::{explore, give_up, Failure, Stage};
+use update::{claim, explore, give_up, two_claims, Failure, Stage};
 
 const WORK: [Stage; 5] = [Stage::Start, Stage::Shutdown, Stage::CpuInstall, Stage::CpuInit, Stage::RunUpdate];
 
@@ -40,4 +40,20 @@ fn one_of_three_lps_fails_at_each_stage_in_every_order() {
 #[test]
 fn an_lp_gives_up_against_another_in_every_order() {
     WORK.into_iter().for_each(give_up);
+}
+
+/// The stages with a call that cannot be taken back.
+const CLAIMED: [Stage; 3] = [Stage::Shutdown, Stage::CpuInstall, Stage::RunUpdate];
+
+#[test]
+fn claimed_call_is_made_before_anybody_gives_up_or_never() {
+    for stage in CLAIMED {
+        claim(stage, false);
+        claim(stage, true);
+    }
+}
+
+#[test]
+fn each_of_two_claimed_calls_is_made_before_anybody_gives_up_or_never() {
+    two_claims(Stage::CpuInstall);
 }

@@ -11,6 +11,7 @@ mod stage;
 
 use std::sync::atomic::{AtomicU32 as StdAtomicU32, Ordering as StdOrdering};
 
+use atomic::{AtomicU32, Ordering};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use rendezvous::{Leg, Rendezvous};
@@ -42,7 +43,7 @@ impl Shared {
     fn at(stage: Stage, lps: u32, failure: Option<Failure>, followed: Counter) -> Self {
         let rendezvous = Rendezvous::new(lps);
         while rendezvous.load().stage() != stage {
-            let all = (0..lps).find_map(|_| rendezvous.acknowledge()).unwrap();
+            let all = (0..lps).find_map(|_| rendezvous.acknowledge(false)).unwrap();
             rendezvous.move_on(all, Some(Leg { stage: all.stage().next(), round: 0 }));
         }
         let data = (0..lps).map(|_| UnsafeCell::new(0)).collect();
@@ -108,7 +109,7 @@ impl Shared {
     }
 
     fn acknowledge(&self) {
-        if let Some(all) = self.rendezvous.acknowledge() {
+        if let Some(all) = self.rendezvous.acknowledge(false) {
             self.rendezvous.move_on(all, self.after(all.leg(), all.failed()));
         }
     }
@@ -162,4 +163,121 @@ pub(super) fn give_up(stage: Stage) {
         }
     });
     assert!([won, lost].iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
+}
+
+/// An LP that claims the stage, makes a call that cannot be taken back, and acknowledges, unless the update is over.
+struct Lead {
+    shared: Arc<Shared>,
+    /// What firmware has done. Only the lead writes it, without any atomics.
+    done: Arc<UnsafeCell<bool>>,
+    /// The lead holds its claim: from before the call to before the acknowledgement.
+    holds: Arc<AtomicU32>,
+}
+
+impl Lead {
+    /// Whether the call was made.
+    fn work(&self) -> bool {
+        let rendezvous = &self.shared.rendezvous;
+        if !rendezvous.claim() {
+            return false;
+        }
+        self.holds.store(1, Ordering::Release);
+        assert!(!rendezvous.load().is_over(), "over, and the call is not made yet");
+        self.done.with_mut(|done| unsafe { *done = true });
+        assert!(!rendezvous.load().is_over(), "over while the claim is held");
+        self.holds.store(0, Ordering::Release);
+        if let Some(all) = rendezvous.acknowledge(true) {
+            rendezvous.move_on(all, self.shared.after(all.leg(), all.failed()));
+        }
+        true
+    }
+}
+
+/// How many orders ended in which way.
+#[derive(Clone, Default)]
+pub(super) struct Ends {
+    gave_up_first: Counter,
+    call_was_made: Counter,
+    gave_up_after_the_call: Counter,
+}
+
+/// All orders in which an LP claims the stage and makes its call, while another one gives up. `third`: an LP that has not come, so that
+/// nobody moves on and giving up is possible after the call, too.
+pub(super) fn claim(stage: Stage, third: bool) {
+    let ends = Ends::default();
+    let counted = ends.clone();
+    loom::model(move || {
+        let shared = Arc::new(Shared::at(stage, if third { 3 } else { 2 }, None, Counter::default()));
+        let (done, holds) = (Arc::new(UnsafeCell::new(false)), Arc::new(AtomicU32::new(0)));
+        let lead = Lead { shared: shared.clone(), done: done.clone(), holds: holds.clone() };
+        let lead = loom::thread::spawn(move || lead.work());
+        shared.acknowledge();
+        let seen = shared.rendezvous.load();
+        // An LP gives up only what it has acknowledged.
+        let gave_up = seen.leg() == shared.begin() && shared.rendezvous.end_if_still(seen);
+        if gave_up {
+            assert_eq!(holds.load(Ordering::Acquire), 0, "it gave up against a claim");
+            // Firmware does nothing any more, so this LP may look at what it has done. loom finds it out if a call can still follow.
+            let made = done.with(|done| unsafe { *done });
+            let made_in_the_end = lead.join().unwrap();
+            assert_eq!(made, made_in_the_end, "a call after giving up");
+            assert_eq!(done.with(|done| unsafe { *done }), made);
+            let there = shared.rendezvous.load();
+            assert_eq!((there.is_over(), there.leg(), there.claims()), (true, seen.leg(), 0));
+            let count = if made { &counted.gave_up_after_the_call } else { &counted.gave_up_first };
+            count.fetch_add(1, StdOrdering::Relaxed);
+        } else {
+            assert!(lead.join().unwrap(), "nobody gave up, and the call was not made");
+            assert!(done.with(|done| unsafe { *done }));
+            let there = shared.rendezvous.load();
+            assert_eq!((there.claims(), there.leg()), (0, if third { shared.begin() } else { shared.end() }));
+            counted.call_was_made.fetch_add(1, StdOrdering::Relaxed);
+        }
+    });
+    let [first, made, after] = [ends.gave_up_first, ends.call_was_made, ends.gave_up_after_the_call]
+        .map(|count| count.load(StdOrdering::Relaxed) != 0);
+    // Of two LPs the last to acknowledge moves on, so nobody can give up after the call.
+    assert_eq!((first, made, after), (true, true, third));
+}
+
+/// All orders in which two LPs claim the stage one after the other at the lock, as at SEAMLDR.INSTALL, while a third one gives up: a call is
+/// made under a claim of its own, or not at all.
+pub(super) fn two_claims(stage: Stage) {
+    let orders: [Counter; 3] = Default::default();
+    let counted = orders.clone();
+    loom::model(move || {
+        let shared = Arc::new(Shared::at(stage, 3, None, Counter::default()));
+        let calls = Arc::new(loom::sync::Mutex::new(0));
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let (shared, calls) = (shared.clone(), calls.clone());
+                loom::thread::spawn(move || {
+                    let mut calls = calls.lock().unwrap();
+                    if !shared.rendezvous.claim() {
+                        return false;
+                    }
+                    *calls += 1;
+                    assert!(!shared.rendezvous.load().is_over(), "over while a claim is held");
+                    drop(calls);
+                    if let Some(all) = shared.rendezvous.acknowledge(true) {
+                        shared.rendezvous.move_on(all, shared.after(all.leg(), all.failed()));
+                    }
+                    true
+                })
+            })
+            .collect();
+        shared.acknowledge();
+        let seen = shared.rendezvous.load();
+        let gave_up = seen.leg() == shared.begin() && shared.rendezvous.end_if_still(seen);
+        let made = others.into_iter().map(|other| u32::from(other.join().unwrap())).sum::<u32>();
+        let there = shared.rendezvous.load();
+        assert_eq!((*calls.lock().unwrap(), there.claims()), (made, 0));
+        if gave_up {
+            assert_eq!((there.is_over(), there.leg(), made < 2), (true, seen.leg(), true), "{made} calls");
+        } else {
+            assert_eq!((there.leg(), made), (shared.end(), 2));
+        }
+        counted[made as usize].fetch_add(1, StdOrdering::Relaxed);
+    });
+    assert!(orders.iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }

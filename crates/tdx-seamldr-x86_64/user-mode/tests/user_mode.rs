@@ -17,12 +17,13 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use tdx_seamldr_core::abi::Scenario;
-use tdx_seamldr_core::update::{Cpu, Options, Outcome, Update};
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock};
-use tdx_seamldr_core::{TdxImage, Trap};
-use tdx_seamldr_mock::{Builder, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
+use tdx_seamldr_core::update::{Cpu, Outcome, Update};
+use tdx_seamldr_core::{CurrentVmcs, Host, MachineId, Patience, PhysAddr, SharedInfo};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap};
+use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_user_mode::{self as handler, answered_by, calls, from_array, Answerer};
+use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{
     fixup, CurrentVmcsPointer, KeepVmcs, LinuxTable, NoTable, SeamTable, Seamcall, Table,
 };
@@ -158,33 +159,76 @@ fn exceptions_come_back_by_linuxs_table() {
     }
 }
 
-fn boot(builder: Builder) -> SimPlatform {
+/// A platform with three TDs, and what preflight asks of it.
+fn boot(builder: Builder) -> (SimPlatform, Facts) {
     let old = TestImage::default().build();
     let platform = builder.boot(&TdxImage::parse(old.as_bytes()).unwrap()).unwrap();
     for _ in 0..3 {
         platform.create_td().unwrap();
     }
+    let facts = platform.facts().unwrap();
     platform.clear_trace();
-    platform
+    (platform, facts)
+}
+
+/// An LP whose SEAMCALLs are made by this backend.
+struct ByInstruction<'p, B> {
+    lp: SimLp<'p>,
+    backend: B,
+}
+
+// SAFETY: the backend's own.
+unsafe impl<B: SeamcallBackend> SeamcallBackend for ByInstruction<'_, B> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        // SAFETY: the caller's.
+        unsafe { self.backend.seamcall(regs) }
+    }
+}
+
+// SAFETY: the handler hands what the backend calls with to the LP's platform, whose addresses these are.
+unsafe impl<B: SeamcallBackend> Host for ByInstruction<'_, B> {
+    fn current_lp(&self) -> u32 {
+        self.lp.current_lp()
+    }
+
+    fn num_lps(&self) -> u32 {
+        self.lp.num_lps()
+    }
+
+    fn relax(&self) -> Patience {
+        self.lp.relax()
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        self.lp.phys_addr(address)
+    }
+
+    fn machine(&self) -> MachineId {
+        self.lp.machine()
+    }
 }
 
 /// An update with a thread for each LP, all of whose SEAMCALLs are made by backends of this kind.
-fn update<B: SeamcallBackend>(platform: &SimPlatform, lps: u32, backend: impl Fn() -> B + Sync) -> Outcome {
+fn update<B: SeamcallBackend>(
+    (platform, facts): &(SimPlatform, Facts),
+    lps: u32,
+    backend: impl Fn() -> B + Sync,
+) -> Outcome {
     let new = TestImage { svn_minor: 6, ..TestImage::default() }.build();
     let new = TdxImage::parse(new.as_bytes()).unwrap();
-    let mut params = PageBuf::zeroed(1);
-    let request = InstallRequest::build(params.as_params(), &new, Scenario::Update, &platform.lp(0)).unwrap();
-    let update = Update::new(request, platform.module_state(), Options::default(), lps).unwrap();
+    let passed = preflight(&new, facts, &RustCrypto, Policy::default(), &mut |_| ()).unwrap();
+    let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+    let update =
+        Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state()).unwrap();
     let lock = SpinLock::new();
     std::thread::scope(|threads| {
         for number in 0..lps {
             let (update, lock, backend) = (&update, &lock, &backend);
             threads.spawn(move || {
-                let lp = platform.lp(number);
                 answered_by(Answerer::Platform(platform, number), || {
-                    let backend = backend();
-                    let seamldr = Seamldr::new(&backend, lock, CurrentVmcs::Preserved).unwrap();
-                    Cpu::new(update, seamldr, &lp).run();
+                    let host = ByInstruction { lp: platform.lp(number), backend: backend() };
+                    let seamldr = Seamldr::new(&host, lock, CurrentVmcs::Preserved).unwrap();
+                    Cpu::new(update, seamldr).run();
                 });
             });
         }
@@ -193,15 +237,17 @@ fn update<B: SeamcallBackend>(platform: &SimPlatform, lps: u32, backend: impl Fn
 }
 
 fn a_whole_update_on_eight_threads() {
+    // 2 N + 3 calls for the update, and N + 1 that look at the machine once more before the shutdown.
+    const CALLS: usize = 3 * 8 + 4;
     let before = calls();
     for _ in 0..5 {
-        let platform = boot(SimPlatform::builder().lps(8));
-        let outcome = update(&platform, 8, Seamcall::<NoTable>::new);
+        let booted = boot(SimPlatform::builder().lps(8));
+        let outcome = update(&booted, 8, Seamcall::<NoTable>::new);
         assert!(outcome.is_updated(), "{outcome}");
-        let truth = platform.truth();
-        assert_eq!((truth.tds_alive, truth.svn.minor, platform.trace().len()), (3, 6, 2 * 8 + 7));
+        let truth = booted.0.truth();
+        assert_eq!((truth.tds_alive, truth.svn.minor, booted.0.trace().len()), (3, 6, CALLS));
     }
-    assert!(calls() - before >= 5 * (2 * 8 + 7), "all of them by the instruction");
+    assert!(calls() - before >= 5 * CALLS, "all of them by the instruction");
 }
 
 /// Where each LP's VMCS lies.
@@ -210,13 +256,13 @@ fn vmcs_of(lp: u32) -> u64 {
 }
 
 /// A platform with the erratum, whose LPs all have a current VMCS.
-fn with_erratum(lps: u32) -> SimPlatform {
-    let platform = boot(SimPlatform::builder().lps(lps));
+fn with_erratum(lps: u32) -> (SimPlatform, Facts) {
+    let (platform, facts) = boot(SimPlatform::builder().lps(lps));
     platform.with_model(|model| {
         model.config_mut().seamret_clears_vmcs = true;
         (0..lps).for_each(|lp| model.load_vmcs(lp, vmcs_of(lp)));
     });
-    platform
+    (platform, facts)
 }
 
 fn an_update_with_the_vmcs_erratum() {
@@ -224,16 +270,16 @@ fn an_update_with_the_vmcs_erratum() {
     let kept = |platform: &SimPlatform| {
         platform.with_model(|model| (0..LPS).filter(|lp| model.current_vmcs(*lp) == vmcs_of(*lp)).count())
     };
-    let platform = with_erratum(LPS);
-    assert!(update(&platform, LPS, Seamcall::<NoTable>::new).is_updated());
-    assert_eq!(kept(&platform), 0, "this is the erratum");
+    let booted = with_erratum(LPS);
+    assert!(update(&booted, LPS, Seamcall::<NoTable>::new).is_updated());
+    assert_eq!(kept(&booted.0), 0, "this is the erratum");
 
-    let platform = with_erratum(LPS);
+    let booted = with_erratum(LPS);
     // SAFETY: nothing else uses a VMCS here.
     let keeping = || unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
-    let outcome = update(&platform, LPS, keeping);
+    let outcome = update(&booted, LPS, keeping);
     assert!(outcome.is_updated(), "{outcome}");
-    assert_eq!((kept(&platform), platform.truth().tds_alive), (4, 3));
+    assert_eq!((kept(&booted.0), booted.0.truth().tds_alive), (4, 3));
 }
 
 fn a_vmcs_that_cannot_be_saved_stops_the_call() {
@@ -250,7 +296,7 @@ fn a_vmcs_that_cannot_be_saved_stops_the_call() {
 }
 
 fn a_vmcs_that_is_lost_is_told() {
-    let platform = with_erratum(1);
+    let (platform, _) = with_erratum(1);
     // SAFETY: nothing else uses a VMCS here.
     let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
     answered_by(Answerer::Platform(&platform, 0), || {

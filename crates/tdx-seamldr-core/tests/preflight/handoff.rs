@@ -1,0 +1,105 @@
+//! Findings about the handoff data.
+
+use tdx_seamldr_core::abi::SeamSigstruct;
+use tdx_seamldr_core::preflight::{handoff_data_size, Finding, HandoffRange, Refusal, Unknown};
+use tdx_seamldr_core::TdxVersion;
+use zerocopy::little_endian::U16;
+use zerocopy::FromZeros;
+
+use crate::world::{after, refused, unknown};
+
+#[test]
+fn handoff_version_or_size_that_does_not_suit_is_refused() {
+    let running = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
+    let version = Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 };
+    assert_eq!(after(|world| world.facts.handoff = Some(running)), refused(version));
+    assert_eq!(after(|world| world.facts.handoff = None), unknown(Unknown::HandoffVersions));
+    let pages = Refusal::HandoffPages { found: 2, wanted: 3 };
+    assert_eq!(after(|world| world.facts.handoff_data = Some(8185)), refused(pages));
+}
+
+#[test]
+fn pages_of_the_running_module_decide_where_the_size_of_its_handoff_data_is_unknown() {
+    let with = |handoff_data, handoff_pages| {
+        after(|world| (world.facts.handoff_data, world.facts.handoff_pages) = (handoff_data, handoff_pages))
+    };
+    assert_eq!(with(None, Some(2)), []);
+    assert_eq!(with(None, Some(3)), unknown(Unknown::HandoffData));
+    assert_eq!(with(None, None), unknown(Unknown::HandoffData));
+    assert_eq!(with(Some(8184), Some(3)), [], "the size decides where it is known");
+    let pages = Refusal::HandoffPages { found: 2, wanted: 3 };
+    assert_eq!(with(Some(8185), Some(2)), refused(pages));
+}
+
+#[test]
+fn room_for_any_version_that_the_image_takes_decides_where_the_version_is_unknown() {
+    let with = |min_update_hv, handoff_data, handoff_pages| {
+        let findings = after(|world| {
+            world.sigstruct.min_update_hv = U16::new(min_update_hv);
+            (world.facts.handoff, world.facts.handoff_data, world.facts.handoff_pages) = (None, handoff_data, handoff_pages);
+        });
+        assert_eq!(findings[0], Finding::Unknown(Unknown::HandoffVersions));
+        findings[1..].to_vec()
+    };
+    let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
+    assert_eq!(with(1, Some(2 * 4096 - 8), None), []);
+    assert_eq!(with(1, Some(2 * 4096 - 7), None), pages(2, 3));
+    // Of version 0 it takes 25.
+    assert_eq!(with(0, Some(2 * 4096 - 8), None), []);
+    assert_eq!(with(0, Some(2 * 4096 - 7), None), unknown(Unknown::HandoffData));
+    assert_eq!(with(0, Some(25 * 4096 - 8), None), unknown(Unknown::HandoffData));
+    assert_eq!(with(0, Some(25 * 4096 - 7), None), pages(25, 26));
+    assert_eq!(with(0, None, Some(2)), []);
+    assert_eq!(with(0, None, Some(3)), unknown(Unknown::HandoffData));
+}
+
+#[test]
+fn module_with_a_later_version_takes_25_pages_of_version_0() {
+    let with = |handoff_data, running_hv, module_hv| {
+        after(|world| {
+            world.facts.handoff =
+                Some(HandoffRange { module_hv: running_hv, min_update_hv: 0, no_downgrade: false });
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            world.sigstruct.num_handoff_pages = U16::new(13);
+            world.facts.handoff_data = Some(handoff_data);
+        })
+    };
+    let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
+    assert_eq!(with(25 * 4096 - 8, 0, 1), []);
+    assert_eq!(with(25 * 4096 - 7, 0, 1), pages(25, 26));
+    assert_eq!(with(25 * 4096 - 8, 0, 0), pages(14, 25), "it has no later one");
+    assert_eq!(with(25 * 4096 - 8, 1, 1), pages(14, 25), "the later one is handed over");
+    let own_pages = |module_hv| {
+        after(|world| {
+            world.facts.handoff = Some(HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false });
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            world.sigstruct.num_handoff_pages = U16::new(25);
+            world.facts.handoff_data = Some(25 * 4096 - 7);
+        })
+    };
+    assert_eq!(own_pages(0), []);
+    assert_eq!(own_pages(1), pages(25, 26), "its own pages do not count then");
+}
+
+#[test]
+fn highest_common_handoff_version_is_negotiated() {
+    let range =
+        |module_hv, min_update_hv, no_downgrade| HandoffRange { module_hv, min_update_hv, no_downgrade };
+    let mut new = SeamSigstruct::new_zeroed();
+    (new.min_update_hv, new.module_hv) = (U16::new(2), U16::new(5));
+    assert_eq!(range(7, 0, false).negotiate(&new), Some(5));
+    assert_eq!(range(4, 0, false).negotiate(&new), Some(4));
+    assert_eq!(range(2, 2, false).negotiate(&new), Some(2));
+    assert_eq!(range(1, 0, false).negotiate(&new), None, "the new module takes none of its versions");
+    assert_eq!(range(7, 6, false).negotiate(&new), None, "it writes none of the new module's");
+    assert_eq!(range(7, 0, true).negotiate(&new), None, "it writes 7 only");
+    assert_eq!(range(5, 0, true).negotiate(&new), Some(5));
+}
+
+#[test]
+fn size_of_handoff_data_is_known_of_some_versions() {
+    let size = |major, minor, update| handoff_data_size(TdxVersion { major, minor, update });
+    assert_eq!((size(1, 5, 0), size(1, 5, 99)), (Some(53_391), Some(53_391)));
+    assert_eq!((size(2, 0, 12), size(2, 0, 13)), (Some(101_810), None));
+    assert_eq!((size(1, 4, 0), size(2, 1, 0)), (None, None));
+}

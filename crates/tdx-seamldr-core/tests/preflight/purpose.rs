@@ -1,0 +1,106 @@
+//! Findings about images that are installed for another purpose than an update.
+
+use tdx_seamldr_core::abi::Svn;
+use tdx_seamldr_core::preflight::elf::ElfRefusal;
+use tdx_seamldr_core::preflight::{Facts, Finding, HandoffRange, Purpose, Refusal, SeamldrVersion, Unknown};
+use zerocopy::little_endian::U16;
+
+use crate::world::{refused, unknown, World, SIGNED};
+
+const TAKE_OVER: Purpose = Purpose::TakeOver { handoff_version: None };
+
+/// After a shutdown nobody answers for the module that ran.
+fn shut_down(change: impl FnOnce(&mut World)) -> World {
+    World::after(|world| {
+        let silent = Facts { features0: None, handoff: None, handoff_data: None, handoff_pages: None, ..world.facts };
+        world.facts = Facts { module_runs: Some(false), running_mrseam: None, ..silent };
+        change(world);
+    })
+}
+
+#[test]
+fn image_to_take_over_needs_no_running_module() {
+    let with = |change: fn(&mut World)| shut_down(change).check_image(TAKE_OVER);
+    assert_eq!(with(|_| ()), []);
+    assert_eq!(with(|world| world.sigstruct.svn_minor = 4).len(), 1);
+    assert_eq!(with(|world| world.facts.remaining_updates = Some(0)), refused(Refusal::NoRemainingUpdates));
+    assert_eq!(
+        with(|world| world.facts.num_lps = Some(7)),
+        refused(Refusal::LpsMissing { found: 7, wanted: 8 })
+    );
+    assert_eq!(with(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    assert_eq!(with(|world| world.crypto.out_of_order = Some(SIGNED)), unknown(Unknown::Signature));
+}
+
+#[test]
+fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
+    let with = |change: fn(&mut World)| shut_down(change).check_image(Purpose::Load);
+    let changes: [fn(&mut World); 8] = [
+        |_| (),
+        |world| world.facts.running_svn = Some(Svn { major: 2, minor: 9 }),
+        |world| world.facts.running_svn = None,
+        |world| world.sigstruct.svn_major = 0,
+        |world| world.facts.remaining_updates = Some(0),
+        |world| world.facts.remaining_updates = None,
+        |world| world.facts.handoff = Some(HandoffRange { module_hv: 9, min_update_hv: 9, no_downgrade: true }),
+        |world| (world.facts.handoff_data, world.facts.handoff_pages) = (Some(u32::MAX), Some(u32::MAX)),
+    ];
+    for change in changes {
+        assert_eq!(with(change), []);
+    }
+    // P-SEAMLDR asks for the rest in both scenarios.
+    assert_eq!(
+        with(|world| world.facts.num_lps = Some(7)),
+        refused(Refusal::LpsMissing { found: 7, wanted: 8 })
+    );
+    assert_eq!(with(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    let other_line = with(|world| {
+        world.facts.p_seamldr = Some(SeamldrVersion { major: 1, minor: 5 });
+        world.sigstruct.reserved3[3] = 2;
+    });
+    assert_eq!(other_line.iter().map(Finding::code).collect::<Vec<_>>(), ["seamldr-too-old"]);
+    assert_eq!(with(|world| world.crypto.out_of_order = Some(SIGNED)), unknown(Unknown::Signature));
+    assert_eq!(with(|world| world.facts.signer = None), unknown(Unknown::Signer));
+    assert_eq!(with(|world| world.facts.sockets = None)[..], [
+        Finding::Unknown(Unknown::Sockets),
+        Finding::Unknown(Unknown::Memory)
+    ]);
+}
+
+#[test]
+fn image_to_fall_back_on_takes_the_version_that_the_update_leaves() {
+    let takes = |handoff_version| World::after(|_| ()).check_image(Purpose::TakeOver { handoff_version });
+    for version in [0, 4] {
+        let running = HandoffRange { module_hv: version, min_update_hv: version, no_downgrade: false };
+        let refusal = Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 };
+        assert_eq!(takes(Some(version)), refused(refusal));
+    }
+    for version in [1, 2, 3] {
+        assert_eq!(takes(Some(version)), []);
+    }
+    let unknown_version = World::after(|world| world.sigstruct.min_update_hv = U16::new(3));
+    assert_eq!(unknown_version.check_image(TAKE_OVER), [], "it may be any");
+}
+
+#[test]
+fn image_to_fall_back_on_has_room_for_the_handoff_data() {
+    // As many bytes of data, from a module of versions 0 to 2 to one of 0 to 3 with 2 pages.
+    let with = |handoff_version, handoff_data, handoff_pages| {
+        let world = World::after(|world| {
+            world.sigstruct.min_update_hv = U16::new(0);
+            (world.facts.handoff_data, world.facts.handoff_pages) = (handoff_data, handoff_pages);
+        });
+        world.check_image(Purpose::TakeOver { handoff_version })
+    };
+    let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
+    let (fits, too_long) = (Some(2 * 4096 - 8), Some(2 * 4096 - 7));
+    assert_eq!(with(Some(2), fits, None), []);
+    assert_eq!(with(Some(2), too_long, None), pages(2, 3));
+    assert_eq!(with(None, too_long, None), pages(2, 3), "2 is what both have");
+    assert_eq!(with(Some(0), too_long, None), [], "version 0 has room for 25");
+    assert_eq!(with(Some(0), Some(25 * 4096 - 7), None), pages(25, 26));
+    // An unknown size is no finding.
+    assert_eq!(with(Some(2), None, Some(3)), []);
+    assert_eq!(with(Some(2), None, None), []);
+    assert_eq!(with(None, None, None), []);
+}
