@@ -216,9 +216,9 @@ fn refusals_say_what_was_found_and_wanted() {
         ),
         (
             &ElfRefusal::TargetInUse { section: 1, index: 3, found: 0x50, begin: 0x40, end: 0x80 },
-            "relocation 3 of section 1 changes offset 0x50, but should leave 0x40 to 0x80 as it is",
+            "relocation 3 of section 1 changes the 8 bytes at offset 0x50, but P-SEAMLDR reads 0x40 to 0x80",
         ),
-        (&ElfRefusal::TooManyRelocations { limit: 4096 }, "should have 4096 at most"),
+        (&ElfRefusal::TooManyRelocations { limit: 32768 }, "takes more than 32768 steps"),
     ]);
 }
 
