@@ -17,8 +17,8 @@ use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrPara
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{Facts, HandoffRange};
 use tdx_seamldr_core::{
-    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, MachineId, ModuleState, Part, Patience,
-    PhysAddr,
+    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, MachineId, ModuleState, Part,
+    Patience, PhysAddr,
 };
 use tdx_seamldr_core::{
     SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, TdxError, TdxImage, TdxModule, Trap,

@@ -6,8 +6,8 @@ use std::fmt::Display;
 use tdx_seamldr_core::abi::{
     FieldId, Scenario, SeamldrLeaf, SeamldrStatus, Svn, TdxFeatures0, TdxLeaf, TdxStatus,
 };
-use tdx_seamldr_core::preflight::elf::ElfRefusal;
 use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
+use tdx_seamldr_core::preflight::elf::ElfRefusal;
 use tdx_seamldr_core::preflight::{
     FieldMismatch, Finding, HandoffRange, NotPassed, NotShared, Refusal, SeamldrVersion, Unknown,
 };
@@ -241,9 +241,9 @@ fn refusals_say_what_was_found_and_wanted() {
         ),
         (
             &ElfRefusal::TargetInUse { section: 1, index: 3, found: 0x50, begin: 0x40, end: 0x80 },
-            "relocation 3 of section 1 changes offset 0x50, but should leave 0x40 to 0x80 as it is",
+            "relocation 3 of section 1 changes the 8 bytes at offset 0x50, but P-SEAMLDR reads 0x40 to 0x80",
         ),
-        (&ElfRefusal::TooManyRelocations { limit: 4096 }, "should have 4096 at most"),
+        (&ElfRefusal::TooManyRelocations { limit: 32768 }, "takes more than 32768 steps"),
     ]);
 }
 
@@ -362,10 +362,7 @@ fn failures_say_where_and_why() {
             "an image is prepared for scenario Load, but the update needs Update",
         ),
         (&UpdateError::LpsChanged { found: 2, wanted: 3 }, "2 LPs take part, but preflight saw 3: keep LPs"),
-        (
-            &UpdateError::Fallbacks(8),
-            "there are 8 images to fall back on, but at most 7 are possible",
-        ),
+        (&UpdateError::Fallbacks(8), "there are 8 images to fall back on, but at most 7 are possible"),
         (&UpdateError::OtherMachine, "an image is prepared for another machine"),
         (&UpdateError::Busy, "another update of this module is not over"),
         (&UpdateError::Build(BuildError::NotMapped(Part::Params)), "the page for SEAMLDR_PARAMS has no"),
@@ -437,10 +434,7 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
 #[test]
 fn outcomes_name_both_failures() {
     let failure = |lp| Failure { stage: Stage::CpuInit, lp, cause: FailureCause::GaveUp };
-    let updated = Outcome {
-        failure: Some(failure(1)),
-        ..outcome(TdFate::Preserved, NextStep::Done)
-    };
+    let updated = Outcome { failure: Some(failure(1)), ..outcome(TdFate::Preserved, NextStep::Done) };
     assert_eq!(
         updated.to_string(),
         "updated; the TDs live on; stage CpuInit, LP 1: the LP gave up waiting for another LP"

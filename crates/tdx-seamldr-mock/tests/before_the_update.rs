@@ -14,7 +14,7 @@ use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0};
 use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::preflight::elf::ElfRefusal;
+use tdx_seamldr_core::preflight::elf::{self, ElfRefusal, Rela, SectionHeader, R_X86_64_RELATIVE, SHT_RELA};
 use tdx_seamldr_core::preflight::space::{Layout, Shortage};
 use tdx_seamldr_core::preflight::{
     preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange, NotPassed, Policy, Purpose,
@@ -205,7 +205,7 @@ fn an_image_that_cannot_be_relocated_is_found() {
         (0x118 + 2, 1, ElfRefusal::TargetOutside { section, index: 1, found: 0x12800, limit: 0x8000 - 8 }),
         (0x118 + 18, 1, ElfRefusal::AddendOutside { section, index: 1, found: 0x10123, limit: 0x8000 - 1 }),
         // The first one changes r_info of the second.
-        (0x100 + 1, 1, ElfRefusal::TargetInUse { section, index, found: 0x120, begin: 0x100, end: 0x130 }),
+        (0x100 + 1, 1, ElfRefusal::TargetInUse { section, index, found: 0x120, begin: 0x118, end: 0x130 }),
     ];
     for (offset, value, expected) in rows {
         let platform = boot(SimPlatform::builder().lps(1));
@@ -220,6 +220,41 @@ fn an_image_that_cannot_be_relocated_is_found() {
         let found = install_all(&platform, &file, Scenario::Update);
         assert_eq!(found, (SeamldrStatus::EBADPARAM, 1), "{offset:#x}");
     }
+}
+
+#[test]
+fn data_between_two_relocation_tables_is_relocated() {
+    const DATA: usize = 0x300;
+    let addends: [u64; 2] = [0x1000, 0x2000];
+    let mut module = newer().module();
+    let mut put = |at: usize, bytes: &[u8]| module[at..][..bytes.len()].copy_from_slice(bytes);
+    // The last relocation of the first table changes the first word, the second table the word behind.
+    let relocation = |offset: usize, addend: u64| Rela {
+        r_offset: U64::new(offset as u64),
+        r_info: U64::new(R_X86_64_RELATIVE),
+        r_addend: U64::new(addend),
+    };
+    put(0x118, relocation(DATA, addends[0]).as_bytes());
+    put(0x400, relocation(DATA + 8, addends[1]).as_bytes());
+    let mut section = SectionHeader::new_zeroed();
+    section.sh_type = U32::new(SHT_RELA);
+    section.sh_addr = U64::new(0x400);
+    (section.sh_size, section.sh_entsize) = (U64::new(24), U64::new(24));
+    put(0x40 + 2 * 64, section.as_bytes());
+    put(60, &[3]);
+    assert_eq!(elf::check(&module), Ok(()));
+
+    let file = newer().file(&newer().sigstruct(&module), &module);
+    let platform = boot(SimPlatform::builder().lps(1));
+    assert_eq!(findings(&platform, &file, Policy::default()), []);
+    let outcome =
+        with_update(&platform, &file, Options::default(), |update| run_stepped(&platform, update, 1));
+    assert!(outcome.is_updated(), "{outcome}");
+    let code = platform.with_model(|model| model.code()[..module.len()].to_vec());
+    let word = |at: usize| u64::from_le_bytes(code[at..][..8].try_into().unwrap());
+    // The first relocation of the first table has the addend 0x123.
+    let base = word(0x200) - 0x123;
+    assert_eq!([word(DATA), word(DATA + 8)], addends.map(|addend| base + addend));
 }
 
 #[test]

@@ -85,11 +85,7 @@ fn difference_from_preflight_leaves_the_module_running() {
             assert_eq!(after(stage, cause, running()), UNTOUCHED, "{cause}");
         }
     }
-    let info = FailureCause::Seamldr {
-        leaf: SeamldrLeaf::Info,
-        status: SeamldrStatus::EBADPARAM,
-        rdx: 0,
-    };
+    let info = FailureCause::Seamldr { leaf: SeamldrLeaf::Info, status: SeamldrStatus::EBADPARAM, rdx: 0 };
     assert_eq!(after(Stage::Shutdown, info, running()), UNTOUCHED);
     assert_eq!(after(Stage::Shutdown, SILENCE, running()), UNTOUCHED, "the module answered");
 }
@@ -124,8 +120,7 @@ fn handoff_data_too_long_for_the_module_in_place_is_not_called_intact() {
 #[test]
 fn session_is_open_once_an_lp_has_joined() {
     let open = shut_down().after(Event::Joined(1));
-    let general_protection =
-        FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
+    let general_protection = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
     for cause in [general_protection, FailureCause::GaveUp, FailureCause::LpsMissing] {
         assert_eq!(after(Stage::CpuInstall, cause, open), SESSION_OPEN, "{cause}");
         assert_eq!(after(Stage::CpuInstall, cause, shut_down()), HELD_BY_OLD, "{cause}");

@@ -36,7 +36,8 @@ fn room_for_any_version_that_the_image_takes_decides_where_the_version_is_unknow
     let with = |min_update_hv, handoff_data, handoff_pages| {
         let findings = after(|world| {
             world.sigstruct.min_update_hv = U16::new(min_update_hv);
-            (world.facts.handoff, world.facts.handoff_data, world.facts.handoff_pages) = (None, handoff_data, handoff_pages);
+            (world.facts.handoff, world.facts.handoff_data, world.facts.handoff_pages) =
+                (None, handoff_data, handoff_pages);
         });
         assert_eq!(findings[0], Finding::Unknown(Unknown::HandoffVersions));
         findings[1..].to_vec()

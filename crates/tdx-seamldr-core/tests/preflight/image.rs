@@ -109,7 +109,7 @@ fn module_that_does_not_fit_into_the_seam_range_is_refused() {
     assert_eq!(room(need - 1), refused(few));
     assert_eq!(room(need), refused(Refusal::PageTables), "the estimate is too low");
     assert_eq!(room(need + (1 << 20)), []);
-        assert_eq!(after(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    assert_eq!(after(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
 }
 
 #[test]

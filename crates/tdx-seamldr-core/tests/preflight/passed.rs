@@ -49,10 +49,7 @@ fn passed_update_carries_the_facts() {
 #[test]
 fn passed_update_has_the_highest_handoff_version_of_both_modules() {
     let version = |module_hv| {
-        passed(
-            |world| world.sigstruct.module_hv = U16::new(module_hv),
-            |_, passed| passed.handoff_version(),
-        )
+        passed(|world| world.sigstruct.module_hv = U16::new(module_hv), |_, passed| passed.handoff_version())
     };
     assert_eq!((version(3), version(2), version(1)), (Some(2), Some(2), Some(1)));
 }
@@ -150,9 +147,8 @@ fn update_rejects_parameters_that_p_seamldr_does_not_read() {
                 (error, address)
             },
         );
-        let refused = expected.map(|reason| {
-            UpdateError::Build(BuildError::NotShared(Part::Sigstruct, made.1, reason))
-        });
+        let refused =
+            expected.map(|reason| UpdateError::Build(BuildError::NotShared(Part::Sigstruct, made.1, reason)));
         assert_eq!(made.0, refused);
     }
 }
@@ -169,7 +165,9 @@ fn prepared_image_rejects_parameters_that_p_seamldr_does_not_read() {
         assert_eq!(passed.image().module().len(), MODULE);
         with_params(|params| match (passed.prepare(params, &host), expected) {
             (Ok(prepared), None) => assert_eq!(prepared.request().machine(), MachineId(1)),
-            (Err(BuildError::NotShared(Part::Sigstruct, _, found)), Some(reason)) => assert_eq!(found, reason),
+            (Err(BuildError::NotShared(Part::Sigstruct, _, found)), Some(reason)) => {
+                assert_eq!(found, reason)
+            }
             (found, expected) => panic!("{found:?} instead of {expected:?}"),
         });
     }
@@ -181,7 +179,9 @@ fn memory_of_which_nothing_is_known_is_not_checked() {
         |_| (),
         |_, passed| {
             let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
-            with_params(|params| Update::new(passed, params, &info, &Offset { by: 1 << 60, lps: 8 }, &state).err())
+            with_params(|params| {
+                Update::new(passed, params, &info, &Offset { by: 1 << 60, lps: 8 }, &state).err()
+            })
         },
     );
     assert_eq!(made, None);

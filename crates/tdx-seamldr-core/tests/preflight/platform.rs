@@ -70,7 +70,10 @@ fn platform_that_cannot_update_is_refused() {
         assert_eq!(after(|world| world.facts.num_lps = Some(found)), refused(missing));
     }
     let features = TdxFeatures0::UPDATE_COMPATIBILITY;
-    assert_eq!(after(|world| world.facts.features0 = Some(features)), refused(Refusal::NotTdPreserving(features)));
+    assert_eq!(
+        after(|world| world.facts.features0 = Some(features)),
+        refused(Refusal::NotTdPreserving(features))
+    );
     assert_eq!(
         after(|world| world.facts.features0 = None),
         [Finding::Unknown(Unknown::Features), Finding::Unknown(Unknown::SensitiveOperations)]

@@ -12,7 +12,8 @@ const TAKE_OVER: Purpose = Purpose::TakeOver { handoff_version: None };
 /// After a shutdown nobody answers for the module that ran.
 fn shut_down(change: impl FnOnce(&mut World)) -> World {
     World::after(|world| {
-        let silent = Facts { features0: None, handoff: None, handoff_data: None, handoff_pages: None, ..world.facts };
+        let silent =
+            Facts { features0: None, handoff: None, handoff_data: None, handoff_pages: None, ..world.facts };
         world.facts = Facts { module_runs: Some(false), running_mrseam: None, ..silent };
         change(world);
     })
@@ -42,7 +43,9 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
         |world| world.sigstruct.svn_major = 0,
         |world| world.facts.remaining_updates = Some(0),
         |world| world.facts.remaining_updates = None,
-        |world| world.facts.handoff = Some(HandoffRange { module_hv: 9, min_update_hv: 9, no_downgrade: true }),
+        |world| {
+            world.facts.handoff = Some(HandoffRange { module_hv: 9, min_update_hv: 9, no_downgrade: true })
+        },
         |world| (world.facts.handoff_data, world.facts.handoff_pages) = (Some(u32::MAX), Some(u32::MAX)),
     ];
     for change in changes {
@@ -61,10 +64,10 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
     assert_eq!(other_line.iter().map(Finding::code).collect::<Vec<_>>(), ["seamldr-too-old"]);
     assert_eq!(with(|world| world.crypto.out_of_order = Some(SIGNED)), unknown(Unknown::Signature));
     assert_eq!(with(|world| world.facts.signer = None), unknown(Unknown::Signer));
-    assert_eq!(with(|world| world.facts.sockets = None)[..], [
-        Finding::Unknown(Unknown::Sockets),
-        Finding::Unknown(Unknown::Memory)
-    ]);
+    assert_eq!(
+        with(|world| world.facts.sockets = None)[..],
+        [Finding::Unknown(Unknown::Sockets), Finding::Unknown(Unknown::Memory)]
+    );
 }
 
 #[test]

@@ -25,7 +25,9 @@ fn absent_fact_is_an_unknown_of_its_own() {
         (&[Unknown::Memory], |facts| facts.p_seamldr_base = None),
         // These are asked only where a rule needs them.
         (&[], |facts| facts.p_seamldr = None),
-        (&[], |facts| (facts.debug_unlocked, facts.highest_x2apic_id, facts.shared_memory) = (None, None, None)),
+        (&[], |facts| {
+            (facts.debug_unlocked, facts.highest_x2apic_id, facts.shared_memory) = (None, None, None)
+        }),
     ];
     for (unknowns, change) in rows {
         let expected: Vec<_> = unknowns.iter().map(|unknown| Finding::Unknown(*unknown)).collect();
@@ -109,7 +111,10 @@ fn platform_set_does_not_pass_an_image_that_nobody_verified() {
             })
         };
         assert!(!passes(Unknowns::OF_PLATFORM), "{unknown}");
-        assert!(passes(Unknowns::OF_PLATFORM.with(unknown)) && passes(Unknowns::NONE.with(unknown)), "by name");
+        assert!(
+            passes(Unknowns::OF_PLATFORM.with(unknown)) && passes(Unknowns::NONE.with(unknown)),
+            "by name"
+        );
     }
     let without_signer = passes(|world| {
         world.policy.allow_unknowns = Unknowns::OF_PLATFORM;

@@ -4,7 +4,9 @@ use tdx_seamldr_core::abi::{PSysInfo, SeamSigstruct, SeamldrInfo, TdxFeatures0, 
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::elf::{ElfHeader, IDENT};
 use tdx_seamldr_core::preflight::{preflight, preflight_image, Purpose};
-use tdx_seamldr_core::preflight::{Facts, Finding, HandoffRange, NotPassed, PassedUpdate, Policy, Refusal, Unknown};
+use tdx_seamldr_core::preflight::{
+    Facts, Finding, HandoffRange, NotPassed, PassedUpdate, Policy, Refusal, Unknown,
+};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -176,7 +178,8 @@ impl World {
 
     /// A refusal, or an unknown that the policy does not allow, is counted and does not pass.
     fn assert_counted(&self, not_passed: Option<&NotPassed>, findings: &[Finding]) {
-        let count = |counts: &dyn Fn(&Finding) -> bool| findings.iter().filter(|it| counts(it)).count() as u32;
+        let count =
+            |counts: &dyn Fn(&Finding) -> bool| findings.iter().filter(|it| counts(it)).count() as u32;
         let refusals = count(&|finding| matches!(finding, Finding::Refusal(_)));
         let unknowns = count(&|finding| match finding {
             Finding::Unknown(unknown) => !self.policy.allow_unknowns.contains(*unknown),

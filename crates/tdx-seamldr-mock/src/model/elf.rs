@@ -60,7 +60,8 @@ fn relocate_section(image: &mut [u8], base: u64, section: &SectionHeader) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tdx_seamldr_core::preflight::elf::check;
+    use proptest::prelude::*;
+    use tdx_seamldr_core::preflight::elf::{check, ElfRefusal};
     use zerocopy::little_endian::{U16, U32, U64};
     use zerocopy::{FromZeros, IntoBytes};
 
@@ -99,6 +100,76 @@ mod tests {
             let mut image = image(size, entry_size, offset);
             assert_eq!(check(&image).is_ok(), good, "{size} {entry_size} {offset}");
             assert_eq!(relocate(&mut image, 1 << 40).is_some(), good, "{size} {entry_size} {offset}");
+        }
+    }
+
+    const SIZE: usize = 1024;
+
+    /// A relocation table: where it lies, how many relocations it has, their distance, and the words that they change.
+    type Table = (usize, Vec<usize>, usize);
+
+    /// An image with these relocation tables, and section headers at this offset and distance. Later parts overwrite earlier ones.
+    fn image_of(tables: &[Table], headers: usize, distance: usize) -> Vec<u8> {
+        let mut image = vec![0; SIZE];
+        let mut put = |at: usize, bytes: &[u8]| image[at..][..bytes.len()].copy_from_slice(bytes);
+        for (number, (at, targets, entry_size)) in tables.iter().enumerate() {
+            for (index, target) in targets.iter().enumerate() {
+                let rela = Rela {
+                    r_offset: U64::new(*target as u64),
+                    r_info: U64::new(R_X86_64_RELATIVE),
+                    r_addend: U64::new(0),
+                };
+                put(at + index * entry_size, rela.as_bytes());
+            }
+            let mut section = SectionHeader::new_zeroed();
+            section.sh_type = U32::new(SHT_RELA);
+            section.sh_addr = U64::new(*at as u64);
+            section.sh_size = U64::new((targets.len() * entry_size) as u64);
+            section.sh_entsize = U64::new(*entry_size as u64);
+            put(headers + number * distance, section.as_bytes());
+        }
+        let mut header = ElfHeader::new_zeroed();
+        header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
+        header.e_shoff = U64::new(headers as u64);
+        header.e_shnum = U16::new(tables.len() as u16);
+        header.e_shentsize = U16::new(distance as u16);
+        put(0, header.as_bytes());
+        image
+    }
+
+    /// Whether a relocation changes a byte that relocating reads.
+    fn changes_what_it_reads(tables: &[Table], headers: usize, distance: usize) -> bool {
+        let mut read = [false; SIZE];
+        read[..64].fill(true);
+        for (number, (at, targets, entry_size)) in tables.iter().enumerate() {
+            read[headers + number * distance..][..64].fill(true);
+            for index in 0..targets.len() {
+                read[at + index * entry_size..][..24].fill(true);
+            }
+        }
+        let mut targets = tables.iter().flat_map(|(_, targets, _)| targets);
+        targets.any(|target| read[*target..][..8].contains(&true))
+    }
+
+    proptest! {
+        #[test]
+        fn the_check_refuses_tables_that_change_what_relocating_reads_and_no_others(
+            // Parts of their own, so that none overwrites another.
+            tables in (300..320usize, 530..540usize, 770..780usize, proptest::collection::vec(
+                (proptest::collection::vec(0..SIZE - 8, 0..4), prop_oneof![Just(24), 25..48usize]), 1..=3)
+            ).prop_map(|(first, second, third, tables)| {
+                let places = [first, second, third].into_iter();
+                places.zip(tables).map(|(at, (targets, size))| (at, targets, size)).collect::<Vec<Table>>()
+            }),
+            (headers, distance) in (64..70usize, 64..80usize),
+        ) {
+            let mut image = image_of(&tables, headers, distance);
+            let refused = changes_what_it_reads(&tables, headers, distance);
+            prop_assert_eq!(matches!(check(&image), Err(ElfRefusal::TargetInUse { .. })), refused);
+            if !refused {
+                prop_assert_eq!(check(&image), Ok(()));
+                prop_assert_eq!(relocate(&mut image, 1 << 40), Some(()));
+            }
         }
     }
 }

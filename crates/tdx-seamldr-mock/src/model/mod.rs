@@ -1,5 +1,6 @@
 //! The platform: what happens when an LP executes SEAMCALL.
 
+mod config;
 pub(crate) mod elf;
 mod fault;
 mod handoff;
@@ -12,6 +13,7 @@ mod profile;
 mod td;
 mod trace;
 
+pub use config::{Config, ConfigError};
 pub use fault::{Answer, Fault, FaultPlan, PlanIsFull, MAX_FAULTS};
 pub use handoff::HandoffForm;
 pub use loader::{Effects, Loader, LoaderState, ModuleSysInfo, SeamDb};
@@ -20,7 +22,7 @@ pub use memory::{PhysMemory, SeamMemory, CODE_SIZE, HANDOFF_STORAGE};
 #[cfg(any(feature = "std", test))]
 pub(crate) use module::Description;
 pub use module::{GlobalLock, ModuleBuild, ModuleState, SysInfo, TdxModule};
-pub use platform::{Config, ConfigError, Entered, Platform};
+pub use platform::{Entered, Platform};
 pub use profile::{LoaderProfile, SvnRule};
 pub use td::{Td, TdError, TdId, TdPhase, MAX_TDS};
 pub use trace::TraceEntry;

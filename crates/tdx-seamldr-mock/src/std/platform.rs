@@ -1,243 +1,49 @@
 //! The platform behind a lock, for as many threads as there are LPs.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, Svn};
-use tdx_seamldr_core::image::ImageError;
 use tdx_seamldr_core::preflight::{Facts, SharedMemory};
 use tdx_seamldr_core::{
-    BuildError, Crypto, CurrentVmcs, Host, InstallError, InstallRequest, LpBits, MachineId, ModuleState,
-    Patience,
+    CurrentVmcs, InstallRequest, LpBits, MachineId, ModuleState, PhysAddr, Seamldr, Sha384Digest,
 };
-use tdx_seamldr_core::{
-    PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, SpinLock,
-};
-use tdx_seamldr_core::{TdxError, TdxImage, TdxModule, TdxVersion, Trap};
-use tdx_seamldr_verify::RustCrypto;
+use tdx_seamldr_core::{SeamldrError, SpinLock, TdxImage, TdxModule, TdxVersion};
+
 use zerocopy::FromZeros;
 
+use super::builder::{BootError, Builder, NoMemory, Provider};
 use super::host_memory::HostMemory;
-use crate::model::{self, Config, ConfigError, LoaderProfile, SeamDb, SeamMemory, TdError, TdId, TdPhase};
-use crate::{Fault, PageBuf, TraceEntry, TEST_SIGNER};
-
-/// Why a platform did not come up.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BootError {
-    /// There is no such platform.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The copy of the image that firmware reads is no image.
-    #[error("the boot image cannot be read: {0}")]
-    Image(#[from] ImageError),
-    /// The image cannot be handed to P-SEAMLDR.
-    #[error("the boot image cannot be installed: {0}")]
-    Build(#[from] BuildError),
-    /// There is no memory for the platform.
-    #[error(transparent)]
-    Memory(#[from] NoMemory),
-    /// P-SEAMLDR refused the image.
-    #[error("the boot image was not installed: {0}")]
-    Install(#[from] InstallError),
-    /// P-SEAMLDR could not be asked.
-    #[error("P-SEAMLDR could not be asked after booting: {0}")]
-    Seamldr(#[from] SeamldrError),
-    /// The module did not come up.
-    #[error("the boot module did not come up: {0}")]
-    Module(#[from] TdxError),
-    /// The module waits for a package that has no LP.
-    #[error("the boot module is not ready after every LP has called TDH.SYS.KEY.CONFIG")]
-    NotReady,
-}
+use super::lp::SimLp;
+use crate::model::{self, SeamMemory, TdError, TdId, TdPhase};
+use crate::{Fault, PageBuf, TraceEntry};
 
 /// The platform has no room for another TD, or no module that could run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the platform has no module that is ready, or no room for another TD")]
 pub struct NoRoomForTd;
 
-/// What a platform is to be like.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    lps: u32,
-    sockets: u32,
-    fms: u32,
-    signer: Sha384Digest,
-    profile: LoaderProfile,
-    seamdb: SeamDb,
-    host_page_size: usize,
-    patience: u32,
-    yielding: Option<fn()>,
-    crypto: Provider,
-    offline: BTreeSet<u32>,
-}
-
-/// Whoever hashes and verifies for the firmware.
-#[derive(Clone, Copy)]
-struct Provider(&'static (dyn Crypto + Sync));
-
-impl core::fmt::Debug for Provider {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Provider").finish_non_exhaustive()
-    }
-}
-
-impl Builder {
-    /// So many LPs; otherwise 4.
-    #[must_use]
-    pub const fn lps(mut self, lps: u32) -> Self {
-        self.lps = lps;
-        self
-    }
-
-    /// So many sockets; otherwise 1.
-    #[must_use]
-    pub const fn sockets(mut self, sockets: u32) -> Self {
-        self.sockets = sockets;
-        self
-    }
-
-    /// Processors of this kind (CPUID.1:EAX); otherwise 0x806F8.
-    #[must_use]
-    pub const fn fms(mut self, fms: u32) -> Self {
-        self.fms = fms;
-        self
-    }
-
-    /// Processors of the first kind in the image's list, and a P-SEAMLDR of the image's line. Whom it trusts remains as it is.
-    #[must_use]
-    pub fn fitting(self, image: &TdxImage<'_>) -> Self {
-        let sigstruct = image.sigstruct();
-        let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
-        let fms = sigstruct.cpus().first().map_or(self.fms, |cpu| cpu.get());
-        self.fms(fms).profile(if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 })
-    }
-
-    /// P-SEAMLDR trusts this signer; otherwise [`TEST_SIGNER`].
-    #[must_use]
-    pub const fn signer(mut self, signer: Sha384Digest) -> Self {
-        self.signer = signer;
-        self
-    }
-
-    /// This generation of P-SEAMLDR; otherwise 1.5.00.
-    #[must_use]
-    pub const fn profile(mut self, profile: LoaderProfile) -> Self {
-        self.profile = profile;
-        self
-    }
-
-    /// So many modules can be installed, the one at boot included; otherwise 64.
-    #[must_use]
-    pub const fn seamdb_size(mut self, size: u32) -> Self {
-        self.seamdb.size = size;
-        self
-    }
-
-    /// The host's own pages have this size, 4096 to 65536; otherwise 4096.
-    #[must_use]
-    pub const fn host_page_size(mut self, size: usize) -> Self {
-        self.host_page_size = size;
-        self
-    }
-
-    /// An LP that waits gives up after so many looks at the others; otherwise after 100 million.
-    #[must_use]
-    pub const fn patience(mut self, looks: u32) -> Self {
-        self.patience = looks;
-        self
-    }
-
-    /// What an LP calls where others may come before it: on the way into firmware and inside of it, and while it waits. Otherwise
-    /// [`std::thread::yield_now`]; [`boot`](Self::boot), [`run_on_threads`](crate::run_on_threads) and
-    /// [`run_stepped`](crate::run_stepped) then call it only while an LP waits. The place for a scheduler that tries orders out.
-    #[must_use]
-    pub const fn yielding(mut self, yielding: fn()) -> Self {
-        self.yielding = Some(yielding);
-        self
-    }
-
-    /// Firmware hashes and verifies with this; otherwise with [`RustCrypto`]. For tests that do the same many times, and remember.
-    #[must_use]
-    pub const fn crypto(mut self, crypto: &'static (dyn Crypto + Sync)) -> Self {
-        self.crypto = Provider(crypto);
-        self
-    }
-
-    /// This LP is there when firmware counts, and takes part in booting, but goes offline then.
-    #[must_use]
-    pub fn offline(mut self, lp: u32) -> Self {
-        self.offline.insert(lp);
-        self
-    }
-
-    /// Boots: firmware loads `image`, which passes all of P-SEAMLDR's checks, and the module comes up on every LP.
-    ///
-    /// # Errors
-    ///
-    /// See [`BootError`].
-    pub fn boot(self, image: &TdxImage<'_>) -> Result<SimPlatform, BootError> {
-        let config = Config::new(self.lps, self.sockets, self.fms, self.signer, self.profile)?;
-        let platform = SimPlatform {
-            num_lps: self.lps,
-            patience: self.patience,
-            yielding: self.yielding,
-            crypto: self.crypto,
-            offline: self.offline,
-            inner: Mutex::new(Inner {
-                model: model::Platform::new(config, self.seamdb, seam_memory()?),
-                calls: 0,
-                trace: Vec::new(),
-                secrets: Vec::new(),
-            }),
-            memory: HostMemory::new(self.host_page_size),
-            module_state: ModuleState::new(),
-            machine: next_machine(),
-        };
-        platform.load(image)?;
-        platform.memory.forget();
-        platform.clear_trace();
-        Ok(platform)
-    }
-}
-
-/// A number that no other platform of this process has. Nothing that a platform answers depends on it.
-fn next_machine() -> MachineId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    MachineId(NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Memory for a platform, from the heap.
-pub(super) fn seam_memory() -> Result<Box<SeamMemory>, NoMemory> {
-    SeamMemory::new_box_zeroed().map_err(|_| NoMemory)
-}
-
-/// There is no memory for a platform.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no memory for another platform; each takes 2.3 MiB")]
-pub struct NoMemory;
-
-struct Inner {
-    model: model::Platform<Box<SeamMemory>>,
+pub(super) struct Inner {
+    pub(super) model: model::Platform<Box<SeamMemory>>,
     /// Calls that were made, at all.
-    calls: u64,
-    trace: Vec<TraceEntry>,
+    pub(super) calls: u64,
+    pub(super) trace: Vec<TraceEntry>,
     /// What each TD's private memory has to hold.
-    secrets: Vec<(TdId, [u8; 32])>,
+    pub(super) secrets: Vec<(TdId, [u8; 32])>,
 }
 
 /// A simulated platform. Share it between threads, one for each LP, and let each of them call through its own [`SimLp`].
 pub struct SimPlatform {
-    num_lps: u32,
-    patience: u32,
-    yielding: Option<fn()>,
-    crypto: Provider,
-    offline: BTreeSet<u32>,
-    inner: Mutex<Inner>,
-    memory: HostMemory,
-    module_state: ModuleState<[LpBits; 16]>,
-    machine: MachineId,
+    pub(super) num_lps: u32,
+    pub(super) patience: u32,
+    pub(super) yielding: Option<fn()>,
+    pub(super) crypto: Provider,
+    pub(super) offline: BTreeSet<u32>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) memory: HostMemory,
+    pub(super) module_state: ModuleState<[LpBits; 16]>,
+    pub(super) machine: MachineId,
 }
 
 impl core::fmt::Debug for SimPlatform {
@@ -285,19 +91,7 @@ impl SimPlatform {
     /// A platform of 4 LPs on one socket of Sapphire Rapids, with P-SEAMLDR 1.5.00 that trusts the test key.
     #[must_use]
     pub const fn builder() -> Builder {
-        Builder {
-            lps: 4,
-            sockets: 1,
-            fms: 0x806f8,
-            signer: TEST_SIGNER,
-            profile: LoaderProfile::V1_5_00,
-            seamdb: SeamDb { size: 64, used: 0, insert_failures: 0 },
-            host_page_size: 4096,
-            patience: 100_000_000,
-            yielding: None,
-            crypto: Provider(&RustCrypto),
-            offline: BTreeSet::new(),
-        }
+        Builder::new()
     }
 
     /// One LP: the backend and the host for code that runs on it.
@@ -323,7 +117,7 @@ impl SimPlatform {
     }
 
     /// The number of LPs that are online.
-    fn num_online(&self) -> usize {
+    pub(super) fn num_online(&self) -> usize {
         let lps = usize::try_from(self.num_lps).unwrap_or(usize::MAX);
         lps.saturating_sub(self.offline.range(..self.num_lps).count())
     }
@@ -493,12 +287,12 @@ impl SimPlatform {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What firmware and kernel do at boot.
-    fn load(&self, image: &TdxImage<'_>) -> Result<(), BootError> {
+    pub(super) fn load(&self, image: &TdxImage<'_>) -> Result<(), BootError> {
         let image = PageBuf::copy_of(image.as_bytes());
         let image = TdxImage::parse_without_checksum(image.as_bytes())?;
         let mut params = PageBuf::zeroed(1);
@@ -585,67 +379,6 @@ fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, 
     Seamldr::new(lp, lock, CurrentVmcs::Preserved).expect("no erratum")
 }
 
-/// One LP of a [`SimPlatform`], as code that runs on it sees it.
-#[derive(Debug)]
-pub struct SimLp<'p> {
-    platform: &'p SimPlatform,
-    lp: u32,
-    /// Called on the way into firmware and inside of it.
-    yielding: fn(),
-    looks: AtomicU32,
-}
-
-// SAFETY: the model makes the call once, with the registers given; `Err` means that it was not entered; it reads and writes
-// only what the leaf's operands name, through `HostMemory`.
-unsafe impl SeamcallBackend for SimLp<'_> {
-    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        let platform = self.platform;
-        let input = *regs;
-        (self.yielding)();
-        let mut inner = platform.inner();
-        inner.calls = inner.calls.wrapping_add(1);
-        let result = match inner.model.enter(self.lp, regs) {
-            Err(trap) => Err(trap),
-            Ok(entered) => {
-                if input.rax >> 63 == 1 || entered.delay != 0 {
-                    // Others may come meanwhile, and find this LP inside.
-                    let until = inner.calls.wrapping_add(entered.delay.into());
-                    drop(inner);
-                    (self.yielding)();
-                    inner = self.wait_for_calls(until);
-                }
-                inner.model.leave(entered, regs, &platform.memory, platform.crypto.0)
-            }
-        };
-        inner.trace.push(TraceEntry { lp: self.lp, input, output: result.map(|()| *regs) });
-        result
-    }
-}
-
-impl SimLp<'_> {
-    /// Counts a look at the others, and says whether there is patience for one more.
-    pub(super) fn look_once_more(&self) -> Patience {
-        if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
-            Patience::GiveUp
-        } else {
-            Patience::Wait
-        }
-    }
-
-    /// Waits until so many calls were made at all, or for as long as this LP is patient.
-    fn wait_for_calls(&self, until: u64) -> MutexGuard<'_, Inner> {
-        for _ in 0..self.platform.patience {
-            let inner = self.platform.inner();
-            if inner.calls >= until {
-                return inner;
-            }
-            drop(inner);
-            self.platform.let_others_come();
-        }
-        self.platform.inner()
-    }
-}
-
 /// The KeyID that the module gets at boot.
 const GLOBAL_HKID: u64 = 0x20;
 
@@ -670,29 +403,4 @@ impl TdmrList {
 struct HostPage {
     address: PhysAddr,
     _page: PageBuf,
-}
-
-// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed. Each platform
-// has a machine number of its own. A `SimLp` always speaks for the same LP; who makes two of them calls in turn, by the platform's lock.
-unsafe impl Host for SimLp<'_> {
-    fn current_lp(&self) -> u32 {
-        self.lp
-    }
-
-    fn num_lps(&self) -> u32 {
-        u32::try_from(self.platform.num_online()).unwrap_or(u32::MAX)
-    }
-
-    fn relax(&self) -> Patience {
-        self.platform.let_others_come();
-        self.look_once_more()
-    }
-
-    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        self.platform.memory.phys_addr(address)
-    }
-
-    fn machine(&self) -> MachineId {
-        self.platform.machine
-    }
 }

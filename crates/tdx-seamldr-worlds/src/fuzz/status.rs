@@ -9,11 +9,11 @@ use tdx_seamldr_core::abi::{
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::update::linux::Dialect;
 use tdx_seamldr_core::update::FailureCause;
-use tdx_seamldr_core::{Host, Patience};
 use tdx_seamldr_core::{
     CurrentVmcs, InstallError, PageAddr, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError,
     SpinLock, TdxError, TdxModule, Trap,
 };
+use tdx_seamldr_core::{Host, Patience};
 use zerocopy::FromZeros;
 
 use super::numbers::Numbers;

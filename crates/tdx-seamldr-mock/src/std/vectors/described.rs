@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::format::{Handoff, Initial, ModuleDescription, Payload, PlatformDescription};
 use crate::model::{Config, LoaderProfile, LoaderState, ModuleBuild, ModuleState, ModuleSysInfo, PhysMemory};
 use crate::model::{Platform, SeamDb, SeamMemory, SysInfo};
-use crate::std::platform::seam_memory;
+use crate::std::builder::seam_memory;
 use crate::TEST_SIGNER;
 
 const PAGE: u64 = 4096;

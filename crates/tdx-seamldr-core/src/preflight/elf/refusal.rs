@@ -1,0 +1,131 @@
+//! The reasons why P-SEAMLDR cannot relocate an image.
+
+use core::fmt;
+
+use super::R_X86_64_RELATIVE;
+
+/// Why an image cannot be relocated. Relocations are counted from 0 in their section; limits are the highest that is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ElfRefusal {
+    /// It does not begin with magic, class, byte order and version of a 64-bit little-endian ELF file.
+    Ident,
+    /// The header of a section does not lie in the image.
+    SectionOutside {
+        /// The section.
+        section: u16,
+        /// The offset of its header.
+        found: u64,
+        /// The highest offset that it could have.
+        limit: u64,
+    },
+    /// This section has relocations of size 0.
+    EntrySize(u16),
+    /// A relocation does not lie in the image.
+    RelocationOutside {
+        /// Its section.
+        section: u16,
+        /// Its number.
+        index: u64,
+        /// Its offset.
+        found: u64,
+        /// The highest offset that it could have.
+        limit: u64,
+    },
+    /// A relocation is not R_X86_64_RELATIVE without a symbol.
+    RelocationType {
+        /// Its section.
+        section: u16,
+        /// Its number.
+        index: u64,
+        /// Its type and symbol.
+        found: u64,
+    },
+    /// What a relocation changes does not lie in the image.
+    TargetOutside {
+        /// Its section.
+        section: u16,
+        /// Its number.
+        index: u64,
+        /// The offset of what it changes.
+        found: u64,
+        /// The highest offset possible.
+        limit: u64,
+    },
+    /// What a relocation refers to does not lie in the image.
+    AddendOutside {
+        /// Its section.
+        section: u16,
+        /// Its number.
+        index: u64,
+        /// The offset that it refers to.
+        found: u64,
+        /// The highest offset possible.
+        limit: u64,
+    },
+    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place. They belong to the ELF header, to a
+    /// section header or to a relocation.
+    TargetInUse {
+        /// Its section.
+        section: u16,
+        /// Its number.
+        index: u64,
+        /// The offset of the 8 bytes that it changes.
+        found: u64,
+        /// The offset of the header or relocation that it changes.
+        begin: u64,
+        /// The offset behind that header or relocation.
+        end: u64,
+    },
+    /// The check would take more steps than the image's length allows. One step checks a relocation; one step looks at a section
+    /// header for a relocation that changes bytes between the first and the last relocation table.
+    ///
+    /// No image of at most 191 sections is refused for this if its relocations do not overlap.
+    TooManyRelocations {
+        /// The most steps that are allowed: 8 for each byte of the image.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for ElfRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ident => f.write_str("it is no 64-bit little-endian ELF file"),
+            Self::SectionOutside { section, found, limit } => write!(
+                f,
+                "the header of section {section} lies at offset {found:#x}, but should lie at {limit:#x} at most"
+            ),
+            Self::EntrySize(section) => {
+                write!(f, "section {section} has relocations of size 0, but should have them of 24 bytes")
+            }
+            Self::RelocationOutside { section, index, found, limit } => write!(
+                f,
+                "relocation {index} of section {section} lies at offset {found:#x}, but should lie at {limit:#x} at most"
+            ),
+            Self::RelocationType { section, index, found } => write!(
+                f,
+                "relocation {index} of section {section} has the type {found:#x}, but should have {R_X86_64_RELATIVE:#x} (R_X86_64_RELATIVE)"
+            ),
+            Self::TargetOutside { section, index, found, limit } => write!(
+                f,
+                "relocation {index} of section {section} changes offset {found:#x}, but should change {limit:#x} at most"
+            ),
+            Self::AddendOutside { section, index, found, limit } => write!(
+                f,
+                "relocation {index} of section {section} refers to offset {found:#x}, but should refer to {limit:#x} at most"
+            ),
+            Self::TargetInUse { section, index, found, begin, end } => write!(
+                f,
+                "relocation {index} of section {section} changes the 8 bytes at offset {found:#x}, but P-SEAMLDR reads {begin:#x} to {end:#x} while it relocates; no relocation may change these bytes"
+            ),
+            Self::TooManyRelocations { limit } => {
+                write!(
+                    f,
+                    "checking its relocations takes more than {limit} steps, the limit of 8 for each byte of the image; its relocations overlap or it has too many sections"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for ElfRefusal {}

@@ -1,0 +1,95 @@
+//! One LP: SEAMCALL on it, and the host for code that runs on it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::MutexGuard;
+
+use tdx_seamldr_core::{Host, MachineId, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
+
+use super::platform::{Inner, SimPlatform};
+use crate::TraceEntry;
+
+/// One LP of a [`SimPlatform`], as code that runs on it sees it.
+#[derive(Debug)]
+pub struct SimLp<'p> {
+    pub(super) platform: &'p SimPlatform,
+    pub(super) lp: u32,
+    /// Called on the way into firmware and inside of it.
+    pub(super) yielding: fn(),
+    pub(super) looks: AtomicU32,
+}
+
+// SAFETY: the model makes the call once, with the registers given; `Err` means that it was not entered; it reads and writes
+// only what the leaf's operands name, through `HostMemory`.
+unsafe impl SeamcallBackend for SimLp<'_> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        let platform = self.platform;
+        let input = *regs;
+        (self.yielding)();
+        let mut inner = platform.inner();
+        inner.calls = inner.calls.wrapping_add(1);
+        let result = match inner.model.enter(self.lp, regs) {
+            Err(trap) => Err(trap),
+            Ok(entered) => {
+                if input.rax >> 63 == 1 || entered.delay != 0 {
+                    // Others may come meanwhile, and find this LP inside.
+                    let until = inner.calls.wrapping_add(entered.delay.into());
+                    drop(inner);
+                    (self.yielding)();
+                    inner = self.wait_for_calls(until);
+                }
+                inner.model.leave(entered, regs, &platform.memory, platform.crypto.0)
+            }
+        };
+        inner.trace.push(TraceEntry { lp: self.lp, input, output: result.map(|()| *regs) });
+        result
+    }
+}
+
+impl SimLp<'_> {
+    /// Counts a look at the others, and says whether there is patience for one more.
+    pub(super) fn look_once_more(&self) -> Patience {
+        if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
+            Patience::GiveUp
+        } else {
+            Patience::Wait
+        }
+    }
+
+    /// Waits until so many calls were made at all, or for as long as this LP is patient.
+    fn wait_for_calls(&self, until: u64) -> MutexGuard<'_, Inner> {
+        for _ in 0..self.platform.patience {
+            let inner = self.platform.inner();
+            if inner.calls >= until {
+                return inner;
+            }
+            drop(inner);
+            self.platform.let_others_come();
+        }
+        self.platform.inner()
+    }
+}
+
+// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed. Each platform
+// has a machine number of its own. A `SimLp` always speaks for the same LP; who makes two of them calls in turn, by the platform's lock.
+unsafe impl Host for SimLp<'_> {
+    fn current_lp(&self) -> u32 {
+        self.lp
+    }
+
+    fn num_lps(&self) -> u32 {
+        u32::try_from(self.platform.num_online()).unwrap_or(u32::MAX)
+    }
+
+    fn relax(&self) -> Patience {
+        self.platform.let_others_come();
+        self.look_once_more()
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        self.platform.memory.phys_addr(address)
+    }
+
+    fn machine(&self) -> MachineId {
+        self.platform.machine
+    }
+}

@@ -1,0 +1,74 @@
+//! The processor under the firmware: whom SEAMCALL reaches from where, which memory an address means, and what can be planned
+//! to go wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod addresses;
+mod faults;
+mod processors;
+mod reach;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::*;
+use tdx_seamldr_core::abi::{FieldId, SeamldrLeaf, SeamldrStatus as S};
+use tdx_seamldr_core::{SeamcallRegs, Trap};
+use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, Platform, SeamDb, SeamMemory};
+use tdx_seamldr_mock::{SimPlatform, TEST_SIGNER};
+use tdx_seamldr_verify::RustCrypto;
+use zerocopy::FromZeros;
+
+pub(crate) const INFO: u64 = SeamldrLeaf::Info.rax();
+pub(crate) const SEAMINFO: u64 = SeamldrLeaf::SeamInfo.rax();
+pub(crate) const END: u64 = SeamldrLeaf::Shutdown.rax();
+pub(crate) const OK: (S, u64) = (S::SUCCESS, 0);
+/// An address in a hole of the host's memory: good, and nobody's.
+pub(crate) const HOLE: u64 = 0x7fff_f000;
+/// The first and the last address of the SEAM range, and the width of an address without its KeyID.
+pub(crate) const SEAMRR: u64 = 0x20_0000_0000;
+pub(crate) const SEAMRR_END: u64 = SEAMRR + (256 << 20);
+pub(crate) const ADDRESS_BITS: u32 = 40;
+
+/// A field that every module has, read on this LP: RAX.
+pub(crate) fn read(platform: &SimPlatform, lp: u32) -> Result<u64, Trap> {
+    let regs = SeamcallRegs { rax: SYS_RD, rdx: FieldId::VENDOR_ID.0, ..SeamcallRegs::default() };
+    call_regs(platform, lp, regs).map(|regs| regs.rax)
+}
+
+/// A platform as firmware leaves it, before any module.
+pub(crate) fn without_module(lps: u32) -> Platform<Box<SeamMemory>> {
+    let config = Config::new(lps, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).unwrap();
+    let seamdb = SeamDb { size: 4, used: 0, insert_failures: 0 };
+    Platform::new(config, seamdb, SeamMemory::new_box_zeroed().unwrap())
+}
+
+pub(crate) fn model_call(
+    model: &mut Platform<Box<SeamMemory>>,
+    lp: u32,
+    rax: u64,
+    rcx: u64,
+) -> Result<u64, Trap> {
+    let mut regs = SeamcallRegs { rax, rcx, rdx: u64::MAX, ..SeamcallRegs::default() };
+    model.seamcall(lp, &mut regs, &Nothing, &RustCrypto).map(|()| regs.rax)
+}
+
+pub(crate) fn set_seam_ready(platform: &SimPlatform, ready: u8) {
+    platform.with_model(|model| {
+        let loader = model.loader();
+        let mut state = LoaderState {
+            seamextend: *loader.seamextend(),
+            entered: true,
+            num_remaining_updates: loader.num_remaining_updates(),
+            module_range_initialized: true,
+            sysinfo: loader.module_sysinfo().copied(),
+        };
+        state.seamextend.seam_ready = ready;
+        model.restore_loader(&state);
+    });
+}

@@ -1,0 +1,92 @@
+//! Random calls, and a second model that says what each of them has to answer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod calls;
+mod opinion;
+mod pair;
+mod world;
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, TdxStatus as T};
+use tdx_seamldr_core::Trap;
+use tdx_seamldr_mock::model::{LoaderProfile, ModuleState as State};
+
+use calls::{action, Action};
+use pair::Pair;
+use world::params_of;
+
+/// Runs these on both, from a platform on which one image is ready.
+fn run(profile: LoaderProfile, first: usize, actions: &[Action]) -> Pair {
+    let mut pair = Pair::new(profile);
+    // The first entry of all needs a random number; here it has one.
+    pair.act(&Action::Install(vec![0, 1, 2], params_of(first, Scenario::Load)));
+    pair.act(&Action::BringUp { updates: false });
+    assert!(pair.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready));
+    actions.iter().for_each(|action| pair.act(action));
+    pair
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_models_answer_every_call_alike(
+        profile in prop::sample::select(LoaderProfile::ALL.to_vec()),
+        first in prop::sample::select(vec![0, 13]),
+        actions in prop::collection::vec(action(), 1..80),
+    ) {
+        run(profile.1, first, &actions);
+    }
+}
+
+/// Otherwise the agreement of the models would not mean much.
+#[test]
+fn random_calls_meet_every_answer_that_there_is() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = HashSet::new();
+    for number in 0..300 {
+        let (_, profile) = LoaderProfile::ALL[number % 4];
+        let actions = prop::collection::vec(action(), 80).new_tree(&mut runner).unwrap().current();
+        seen.extend(run(profile, [0, 13][number / 4 % 2], &actions).seen);
+    }
+    let seamldr = S::TABLE.iter().map(|row| row.status).filter(|status| *status != S::EUNSPECERR);
+    let missing: Vec<S> = seamldr.filter(|status| !seen.contains(&(true, Ok(status.0)))).collect();
+    assert_eq!(missing, []);
+    let module = [
+        T::SUCCESS,
+        T::OPERAND_INVALID,
+        T::SYS_BUSY,
+        T::RND_NO_ENTROPY,
+        T::SYS_INIT_NOT_PENDING,
+        T::SYS_LP_INIT_NOT_DONE,
+        T::SYS_LP_INIT_DONE,
+        T::SYS_NOT_READY,
+        T::SYS_SHUTDOWN,
+        T::SYS_KEY_CONFIG_NOT_PENDING,
+        T::SYS_STATE_INCORRECT,
+        T::SYS_INVALID_HANDOFF,
+        T::SYS_INCOMPATIBLE_SIGSTRUCT,
+        T::SYS_LP_INIT_NOT_PENDING,
+        T::SYS_CONFIG_NOT_PENDING,
+        T::UPDATE_COMPATIBILITY_SENSITIVE,
+        T::KEY_CONFIGURED,
+        T::INCONSISTENT_MSR,
+    ];
+    let missing: Vec<T> =
+        module.into_iter().filter(|status| !seen.contains(&(false, Ok(status.0)))).collect();
+    assert_eq!(missing, []);
+    for trap in Trap::ALL {
+        assert!(seen.contains(&(false, Err(trap))) && seen.contains(&(true, Err(trap))), "{trap:?}");
+    }
+}
