@@ -5,17 +5,63 @@
 //! - [`KeepVmcs`] wraps a backend and keeps the current VMCS across P-SEAMLDR, on processors that lose it there.
 //! - [`Processor`] is what CPUID and MSRs tell an update.
 //!
-//! ```no_run
-//! use tdx_seamldr_core::{Seamldr, SpinLock};
-//! use tdx_seamldr_x86_64::{rdmsr, Hardware, Processor, SeamTable, Seamcall};
+//! The embedder puts the backend into its `Host`, which also knows CPUs and addresses:
 //!
+//! ```
+//! use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
+//! use tdx_seamldr_x86_64::{SeamTable, Seamcall};
+//! # fn this_cpu() -> u32 { 0 }
+//! # fn num_cpus() -> u32 { 1 }
+//! # fn translate(address: *const u8) -> Option<PhysAddr> { Some(PhysAddr(address.addr() as u64)) }
+//!
+//! struct Kernel(Seamcall<SeamTable>);
+//!
+//! // SAFETY: the instruction itself.
+//! unsafe impl SeamcallBackend for Kernel {
+//!     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+//!         // SAFETY: the caller's.
+//!         unsafe { self.0.seamcall(regs) }
+//!     }
+//! }
+//!
+//! // SAFETY: memory of the kernel stays where it is, and the page tables say where.
+//! unsafe impl Host for Kernel {
+//!     fn current_lp(&self) -> u32 {
+//!         this_cpu()
+//!     }
+//!
+//!     fn num_lps(&self) -> u32 {
+//!         num_cpus()
+//!     }
+//!
+//!     fn relax(&self) -> Patience {
+//!         core::hint::spin_loop();
+//!         Patience::Wait
+//!     }
+//!
+//!     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+//!         translate(address)
+//!     }
+//! }
+//! ```
+//!
+//! The processor tells whether P-SEAMLDR may be called, and facts for preflight:
+//!
+//! ```no_run
+//! use tdx_seamldr_core::preflight::Facts;
+//! # use tdx_seamldr_core::{Host, Seamldr, SpinLock};
+//! use tdx_seamldr_x86_64::{rdmsr, Hardware, Processor};
+//!
+//! # fn probe(host: &impl Host) -> Result<(), Box<dyn std::error::Error>> {
 //! // SAFETY: this runs in ring 0, on a processor that has the MSRs asked for.
-//! let hardware = Hardware::new(|msr| Some(unsafe { rdmsr(msr) }));
-//! let processor = Processor::probe(&hardware);
+//! let processor = Processor::probe(&Hardware::new(|msr| Some(unsafe { rdmsr(msr) })));
 //! processor.check()?;
-//! let (backend, lock) = (Seamcall::<SeamTable>::new(), SpinLock::new());
-//! let seamldr = Seamldr::new(&backend, &lock, processor.current_vmcs())?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! let lock = SpinLock::new();
+//! let seamldr = Seamldr::new(host, &lock, processor.current_vmcs())?;
+//! let mut facts = Facts::new();
+//! processor.complete(&mut facts);
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Source

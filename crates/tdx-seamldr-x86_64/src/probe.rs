@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::preflight::{Facts, SharedMemory};
 use tdx_seamldr_core::CurrentVmcs;
 
 /// The registers of CPUID.
@@ -115,11 +115,14 @@ pub struct Processor {
     pub addressable_lps_per_socket: Option<u32>,
     /// Bits of a physical address, with those of the KeyID: CPUID.80000008:EAX bits 7:0.
     pub max_physical_bits: Option<u32>,
+    /// How many of these are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32, where CPUID.7:ECX bit 13 announces it.
+    pub keyid_bits: Option<u32>,
     /// The platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
     pub debug_unlocked: Option<bool>,
 }
 
 const IA32_MTRRCAP: u32 = 0xfe;
+const IA32_TME_ACTIVATE: u32 = 0x982;
 const IA32_MKTME_KEYID_PARTITIONING: u32 = 0x87;
 const IA32_VMX_BASIC: u32 = 0x480;
 const IA32_SGX_DEBUG_MODE: u32 = 0x503;
@@ -141,6 +144,7 @@ impl Processor {
         let one = leaf(1, 0).unwrap_or_default();
         let vmx = one.ecx & 1 << 5 != 0;
         let mtrr = one.edx & 1 << 12 != 0;
+        let tme = leaf(7, 0).is_some_and(|result| result.ecx & 1 << 13 != 0);
         let max_physical_bits = leaf(0x8000_0008, 0).map(|result| result.eax & 0xff);
         Self {
             fms: one.eax,
@@ -158,6 +162,11 @@ impl Processor {
                 .filter(|result| result.eax & 0x1f != 0)
                 .map(|result| (result.eax >> 14 & 0xfff).saturating_add(1)),
             max_physical_bits,
+            keyid_bits: if tme {
+                registers.msr(IA32_TME_ACTIVATE).map(|value| low(value >> 32) & 0xf)
+            } else {
+                None
+            },
             debug_unlocked: registers.msr(IA32_SGX_DEBUG_MODE).map(|value| value & 1 << 1 != 0),
         }
     }
@@ -191,14 +200,26 @@ impl Processor {
         }
     }
 
-    /// Adds to the facts for preflight what only the processor says.
-    pub const fn complete(&self, facts: &mut Facts<'_>) {
-        facts.addressable_lps_per_socket = self.addressable_lps_per_socket;
-        facts.debug_unlocked = self.debug_unlocked;
-        facts.seamrr_base = match self.seam_range {
-            Some(SeamRange { base, enabled: true, .. }) => Some(base),
-            _ => None,
-        };
+    /// Fills in the facts that this processor tells. Facts that it does not tell stay as they are.
+    pub fn complete(&self, facts: &mut Facts) {
+        let range = self.seam_range.filter(|range| range.enabled);
+        facts.addressable_lps_per_socket =
+            self.addressable_lps_per_socket.or(facts.addressable_lps_per_socket);
+        facts.debug_unlocked = self.debug_unlocked.or(facts.debug_unlocked);
+        facts.seamrr_base = range.map(|range| range.base).or(facts.seamrr_base);
+        facts.shared_memory = self.shared_memory().or(facts.shared_memory);
+    }
+
+    /// The memory that P-SEAMLDR reads for the caller; `None` if the processor does not tell all of its numbers.
+    fn shared_memory(&self) -> Option<SharedMemory> {
+        let range = self.seam_range.filter(|range| range.enabled)?;
+        Some(SharedMemory {
+            address_bits: u8::try_from(self.max_physical_bits?).ok()?,
+            keyid_bits: u8::try_from(self.keyid_bits?).ok()?,
+            first_private_keyid: self.key_ids?.first_private(),
+            seam_range_base: range.base,
+            seam_range_size: range.size,
+        })
     }
 }
 
@@ -252,14 +273,12 @@ impl core::error::Error for ProcessorError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tdx_seamldr_core::abi::{PSysInfo, SeamldrInfo};
-    use zerocopy::FromZeros;
 
     /// A processor on paper.
     #[derive(Clone)]
     struct Paper {
         cpuid: [(u32, u32, CpuidResult); 8],
-        msrs: [(u32, u64); 6],
+        msrs: [(u32, u64); 7],
     }
 
     impl Registers for Paper {
@@ -285,7 +304,7 @@ mod tests {
                 (0x1f, 0, CpuidResult { ebx: 2, edx: 0x85, ..CpuidResult::default() }),
                 (0x8000_0000, 0, eax(0x8000_0008)),
                 (0x8000_0008, 0, eax(0x3934)),
-                (2, 0, eax(0)),
+                (7, 0, CpuidResult { ecx: 1 << 13, ..CpuidResult::default() }),
             ],
             msrs: [
                 (IA32_MTRRCAP, 0xd0a | 1 << 15),
@@ -294,6 +313,7 @@ mod tests {
                 (IA32_SGX_DEBUG_MODE, 0),
                 (IA32_SEAMRR_PHYS_BASE, 0x20_0000_0000 | 1 << 3),
                 (IA32_SEAMRR_PHYS_MASK, 0xf_ffff_fe00_0000 | 3 << 10),
+                (IA32_TME_ACTIVATE, 6 << 32 | 0b11),
             ],
         }
     }
@@ -311,17 +331,36 @@ mod tests {
             x2apic_id: Some(0x85),
             addressable_lps_per_socket: Some(128),
             max_physical_bits: Some(52),
+            keyid_bits: Some(6),
             debug_unlocked: Some(false),
         };
         assert_eq!(processor, expected);
         assert_eq!((processor.check(), processor.current_vmcs()), (Ok(()), CurrentVmcs::Preserved));
         assert_eq!(processor.key_ids.unwrap().first_private(), 32);
 
-        let (info, sysinfo) = (SeamldrInfo::new_zeroed(), PSysInfo::new_zeroed());
-        let mut facts = Facts::new(&info, &sysinfo, 1, &[0; 48]);
+        let mut facts = Facts::new();
         processor.complete(&mut facts);
         assert_eq!(facts.seamrr_base, Some(range.base));
         assert_eq!((facts.addressable_lps_per_socket, facts.debug_unlocked), (Some(128), Some(false)));
+        let memory = SharedMemory {
+            address_bits: 52,
+            keyid_bits: 6,
+            first_private_keyid: 32,
+            seam_range_base: range.base,
+            seam_range_size: range.size,
+        };
+        assert_eq!(facts.shared_memory, Some(memory));
+    }
+
+    #[test]
+    fn complete_keeps_facts_that_the_processor_does_not_tell() {
+        let mut cpu = sapphire_rapids();
+        cpu.cpuid[7].2.ecx = 0;
+        let silent = Processor { debug_unlocked: None, ..Processor::probe(&cpu) };
+        assert_eq!(silent.keyid_bits, None, "IA32_TME_ACTIVATE is not announced");
+        let mut facts = Facts { debug_unlocked: Some(true), ..Facts::new() };
+        silent.complete(&mut facts);
+        assert_eq!((facts.debug_unlocked, facts.shared_memory), (Some(true), None));
     }
 
     #[test]

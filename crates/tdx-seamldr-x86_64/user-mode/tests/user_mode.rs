@@ -17,15 +17,18 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use tdx_seamldr_core::abi::Scenario;
-use tdx_seamldr_core::update::{Cpu, Options, Outcome, Update};
-use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock};
-use tdx_seamldr_core::{TdxImage, Trap};
-use tdx_seamldr_mock::{Builder, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer};
+use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
+use tdx_seamldr_core::update::{Cpu, Outcome, Update};
+use tdx_seamldr_core::{CurrentVmcs, Host, MachineId, Patience, PhysAddr, Seamldr, SharedInfo, SpinLock};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, TdxImage, Trap};
+use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_user_mode::{self as handler, answered_by, calls, from_array, Answerer};
+use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{
     fixup, CurrentVmcsPointer, KeepVmcs, LinuxTable, NoTable, SeamTable, Seamcall, Table,
 };
+use zerocopy::FromZeros;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -168,23 +171,71 @@ fn boot(builder: Builder) -> SimPlatform {
     platform
 }
 
-/// An update with a thread for each LP, all of whose SEAMCALLs are made by backends of this kind.
+/// An LP of a platform that executes the instruction.
+struct ByInstruction<'p, B> {
+    backend: B,
+    lp: SimLp<'p>,
+}
+
+// SAFETY: the signal handler gives the registers to the LP's platform.
+unsafe impl<B: SeamcallBackend> SeamcallBackend for ByInstruction<'_, B> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        // SAFETY: the caller's.
+        unsafe { self.backend.seamcall(regs) }
+    }
+}
+
+// SAFETY: the platform's own, which the instruction reaches, too.
+unsafe impl<B: SeamcallBackend> Host for ByInstruction<'_, B> {
+    fn current_lp(&self) -> u32 {
+        self.lp.current_lp()
+    }
+
+    fn num_lps(&self) -> u32 {
+        self.lp.num_lps()
+    }
+
+    fn relax(&self) -> Patience {
+        self.lp.relax()
+    }
+
+    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
+        self.lp.phys_addr(address)
+    }
+
+    fn machine(&self) -> MachineId {
+        self.lp.machine()
+    }
+}
+
+/// An update with a thread for each LP. Backends of this kind make all SEAMCALLs of the LPs.
 fn update<B: SeamcallBackend>(platform: &SimPlatform, lps: u32, backend: impl Fn() -> B + Sync) -> Outcome {
     let new = TestImage { svn_minor: 6, ..TestImage::default() }.build();
     let new = TdxImage::parse(new.as_bytes()).unwrap();
-    let mut params = PageBuf::zeroed(1);
-    let request = InstallRequest::build(params.as_params(), &new, Scenario::Update, &platform.lp(0)).unwrap();
-    let update = Update::new(request, platform.module_state(), Options::default(), lps).unwrap();
     let lock = SpinLock::new();
+    let mut facts = Facts::new();
+    answered_by(Answerer::Platform(platform, 0), || {
+        let host = ByInstruction { backend: backend(), lp: platform.lp(0) };
+        let seamldr = Seamldr::new(&host, &lock, CurrentVmcs::Preserved).unwrap();
+        let (mut info, mut sysinfo) =
+            (SeamldrInfoBuffer::zeroed(), PSysInfoBuffer::new_box_zeroed().unwrap());
+        facts.gather(&seamldr, &mut info, &mut sysinfo).unwrap();
+    });
+    platform.complete(&mut facts);
+    let passed =
+        preflight(&new, &facts, &RustCrypto, Policy::default(), &mut |finding| panic!("{finding}")).unwrap();
+    let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+    let state = platform.module_state();
+    let update = Update::new(&passed, params.as_params(), &info, &platform.lp(0), state).unwrap();
+    platform.clear_trace();
     std::thread::scope(|threads| {
         for number in 0..lps {
             let (update, lock, backend) = (&update, &lock, &backend);
             threads.spawn(move || {
-                let lp = platform.lp(number);
                 answered_by(Answerer::Platform(platform, number), || {
-                    let backend = backend();
-                    let seamldr = Seamldr::new(&backend, lock, CurrentVmcs::Preserved).unwrap();
-                    Cpu::new(update, seamldr, &lp).run();
+                    let host = ByInstruction { backend: backend(), lp: platform.lp(number) };
+                    let seamldr = Seamldr::new(&host, lock, CurrentVmcs::Preserved).unwrap();
+                    Cpu::new(update, seamldr).run();
                 });
             });
         }
@@ -193,15 +244,20 @@ fn update<B: SeamcallBackend>(platform: &SimPlatform, lps: u32, backend: impl Fn
 }
 
 fn a_whole_update_on_eight_threads() {
+    // Each LP: a look at the module, INSTALL, LP.INIT. One LP: INFO, SHUTDOWN, INIT, UPDATE.
+    const CALLS: u64 = 3 * 8 + 4;
     let before = calls();
     for _ in 0..5 {
         let platform = boot(SimPlatform::builder().lps(8));
         let outcome = update(&platform, 8, Seamcall::<NoTable>::new);
         assert!(outcome.is_updated(), "{outcome}");
         let truth = platform.truth();
-        assert_eq!((truth.tds_alive, truth.svn.minor, platform.trace().len()), (3, 6, 2 * 8 + 7));
+        assert_eq!(
+            (truth.tds_alive, truth.svn.minor, platform.trace().len()),
+            (3, 6, usize::try_from(CALLS).unwrap())
+        );
     }
-    assert!(calls() - before >= 5 * (2 * 8 + 7), "all of them by the instruction");
+    assert!(calls() - before >= 5 * CALLS, "all of them by the instruction");
 }
 
 /// Where each LP's VMCS lies.
