@@ -1,4 +1,4 @@
-//! What several benchmarks need: platforms that do next to nothing, locks to compare, images.
+//! Parts of several benchmarks: a machine that does next to nothing, locks to compare, images.
 
 pub mod locks;
 
@@ -7,7 +7,7 @@ use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_mock::PageBuf;
 
-/// Firmware that succeeds at once.
+/// One LP whose firmware succeeds at once, and whose addresses cost next to nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct DoesNothing;
 
@@ -20,12 +20,8 @@ unsafe impl SeamcallBackend for DoesNothing {
     }
 }
 
-/// A host of one LP whose addresses cost next to nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Shifted;
-
-// SAFETY: only used with firmware that reads no memory.
-unsafe impl Host for Shifted {
+// SAFETY: the firmware reads no memory.
+unsafe impl Host for DoesNothing {
     fn current_lp(&self) -> u32 {
         0
     }
@@ -38,14 +34,14 @@ unsafe impl Host for Shifted {
         Patience::GiveUp
     }
 
-    // A call, as a kernel's translation is, and so told apart from what the library does.
+    // A call, as a kernel's translation is: its instructions are not counted as the library's.
     #[inline(never)]
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         u64::try_from(address.addr()).ok()?.checked_add(1 << 40).map(PhysAddr)
     }
 }
 
-/// The same image as a file of that format.
+/// Returns the image as a file of this format.
 ///
 /// # Errors
 ///

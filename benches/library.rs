@@ -1,11 +1,11 @@
-//! Times of what the library does: reading an image, verifying it, a call.
+//! Times of the library: reading an image, verifying it, a call.
 #![allow(missing_docs)] // `criterion_group` makes a public function
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
-use tdx_seamldr_benches::{converted, DoesNothing, Shifted};
+use tdx_seamldr_benches::{converted, DoesNothing};
 use tdx_seamldr_core::abi::Scenario;
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SpinLock, TdxImage};
@@ -22,7 +22,7 @@ fn images(c: &mut Criterion) {
                 b.iter(|| {
                     let image = TdxImage::parse(black_box(file.as_bytes())).unwrap();
                     let params = params.as_params();
-                    InstallRequest::build(params, &image, Scenario::Update, &Shifted).unwrap().params()
+                    InstallRequest::build(params, &image, Scenario::Update, &DoesNothing).unwrap().params()
                 });
             });
         }

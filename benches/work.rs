@@ -1,19 +1,19 @@
-//! One piece of work of the library for callgrind to count, in [`measured`]. `cargo xtask instructions` runs and counts them.
+//! One piece of the library's work, for callgrind to count in [`measured`]. `cargo xtask instructions` runs each.
 
 use anyhow::{bail, ensure, Context, Result};
-use tdx_seamldr_benches::{converted, DoesNothing, Shifted};
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer};
+use tdx_seamldr_benches::{converted, DoesNothing};
+use tdx_seamldr_core::abi::Scenario;
 use tdx_seamldr_core::image::ImageFormat;
-use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
-use tdx_seamldr_core::update::{Cpu, Options, Progress, Stage, Update};
+use tdx_seamldr_core::preflight::{preflight, PassedUpdate, Policy};
+use tdx_seamldr_core::update::{Cpu, Progress, Stage, Update};
 use tdx_seamldr_core::{
-    Crypto, CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SpinLock, TdxImage, INTEL_PRODUCTION_SIGNER,
+    Crypto, CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SharedInfo, SpinLock, TdxImage,
+    INTEL_PRODUCTION_SIGNER,
 };
 use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
-use zerocopy::FromZeros;
 
-/// What is counted: this function, up to its return.
+/// Runs the work that is counted: callgrind counts this function up to its return.
 #[inline(never)]
 fn measured<T>(work: impl FnOnce() -> T) -> T {
     work()
@@ -35,21 +35,21 @@ fn main() -> Result<()> {
     }
 }
 
-/// From the bytes of a file to parameters for SEAMLDR.INSTALL. Prints how many bytes there are.
+/// From the bytes of a file to parameters for SEAMLDR.INSTALL. Prints the number of bytes.
 fn read(file: &PageBuf) -> Result<()> {
     let mut params = PageBuf::zeroed(1);
     let params = params.as_params();
     let bytes = file.as_bytes();
     let request = measured(|| {
         let image = TdxImage::parse(bytes)?;
-        anyhow::Ok(InstallRequest::build(params, &image, Scenario::Update, &Shifted)?)
+        anyhow::Ok(InstallRequest::build(params, &image, Scenario::Update, &DoesNothing)?)
     })?;
     ensure!(request.scenario() == Scenario::Update, "another request");
     println!("{}", bytes.len());
     Ok(())
 }
 
-/// So many calls of firmware that does nothing.
+/// Calls of firmware that does nothing. Prints their number.
 fn call(calls: u32) -> Result<()> {
     let lock = SpinLock::new();
     let seamldr = Seamldr::new(&DoesNothing, &lock, CurrentVmcs::Preserved)?;
@@ -65,18 +65,18 @@ fn call(calls: u32) -> Result<()> {
     result
 }
 
-/// One stage of an update by one LP.
+/// One stage of an update by one LP. Prints the number of its SEAMCALLs.
 fn one_stage(wanted: &str) -> Result<()> {
     let images =
         [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
     let platform = SimPlatform::builder().lps(1).boot(&old?)?;
     let host = platform.lp(0);
-    let mut params = PageBuf::zeroed(1);
-    let request = InstallRequest::build(params.as_params(), &new?, Scenario::Update, &host)?;
-    let update = Update::new(request, platform.module_state(), Options::default(), 1)?;
+    let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+    let passed = passed(&platform, &new?)?;
+    let update = Update::new(&passed, params.as_params(), &info, &host, platform.module_state())?;
     let lock = SpinLock::new();
-    let mut cpu = Cpu::new(&update, Seamldr::new(&host, &lock, CurrentVmcs::Preserved)?, &host);
+    let mut cpu = Cpu::new(&update, Seamldr::new(&host, &lock, CurrentVmcs::Preserved)?);
     for stage in Stage::ALL {
         ensure!(update.progress().0 == stage, "{} instead of {stage}", update.progress().0);
         platform.clear_trace();
@@ -91,20 +91,20 @@ fn one_stage(wanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// An update by so many LPs, stepped in random order.
+/// An update by this many LPs, stepped in a fixed mixed order. Prints the number of SEAMCALLs.
 fn update(lps: u32) -> Result<()> {
     let images =
         [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
     let platform = SimPlatform::builder().lps(lps).boot(&old?)?;
-    let mut params = PageBuf::zeroed(1);
-    let request = InstallRequest::build(params.as_params(), &new?, Scenario::Update, &platform.lp(0))?;
-    let update = Update::new(request, platform.module_state(), Options::default(), lps)?;
+    let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+    let passed = passed(&platform, &new?)?;
+    let update = Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state())?;
     let lock = SpinLock::new();
     let hosts: Vec<_> = (0..lps).map(|lp| platform.lp(lp)).collect();
     let mut cpus = Vec::new();
     for host in &hosts {
-        cpus.push(Cpu::new(&update, Seamldr::new(host, &lock, CurrentVmcs::Preserved)?, host));
+        cpus.push(Cpu::new(&update, Seamldr::new(host, &lock, CurrentVmcs::Preserved)?));
     }
     // One order for all rounds, without chance: a stride that is prime to any number of LPs up to 7919.
     let order: Vec<usize> = (0..cpus.len())
@@ -130,23 +130,23 @@ fn update(lps: u32) -> Result<()> {
     Ok(())
 }
 
-/// All checks of an image that is good.
+/// All checks of a good image.
 fn check(file: &PageBuf) -> Result<()> {
     let image = TdxImage::parse(file.as_bytes())?;
     let platform = SimPlatform::builder().fitting(&image).signer(INTEL_PRODUCTION_SIGNER).boot(&image)?;
-    let (lp, lock) = (platform.lp(0), SpinLock::new());
-    let seamldr = Seamldr::new(&lp, &lock, CurrentVmcs::Preserved)?;
-    let mut buffers = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
-    let mut facts = Facts::gather(&seamldr, &lp, &mut buffers.0, &mut buffers.1, &INTEL_PRODUCTION_SIGNER)?;
-    platform.complete(&mut facts);
+    let facts = platform.facts()?;
     let policy = Policy { allow_same_module: true, ..Policy::default() };
-    let verdict =
-        measured(|| preflight(&image, &facts, &RustCrypto, policy, &mut |finding| eprintln!("{finding}")));
-    ensure!(verdict.passed(), "refused");
+    measured(|| preflight(&image, &facts, &RustCrypto, policy, &mut |finding| eprintln!("{finding}")))?;
     Ok(())
 }
 
-/// The cryptography that no check can do without: one hash of the module, one signature.
+/// Preflight of an update, which is not measured.
+fn passed<'a>(platform: &SimPlatform, image: &TdxImage<'a>) -> Result<PassedUpdate<'a>> {
+    let report = &mut |finding| eprintln!("{finding}");
+    Ok(preflight(image, &platform.facts()?, &RustCrypto, Policy::default(), report)?)
+}
+
+/// The cryptography of a check alone: one hash of the module, one signature.
 fn crypto(file: &PageBuf) -> Result<()> {
     let image = TdxImage::parse(file.as_bytes())?;
     let sigstruct = image.sigstruct();

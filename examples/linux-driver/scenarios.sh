@@ -133,7 +133,8 @@ until_none_remain() {
         uploaded 1.5.16 ""
         state 1.5.16 "$left" 3
     done
-    uploaded 1.5.16 "transferring:flash-wearout"
+    # The dialect of version 6 has no word for it.
+    uploaded 1.5.16 "transferring:hw-error"
     said no-remaining-updates
     said "nothing was done"
     state 1.5.16 0 3
@@ -180,7 +181,10 @@ bad_load() {
     fault $install 2 1 $bad_hash 1
     uploaded 1.5.16 "transferring:hw-error"
     fault
-    uploaded 2.0.08 "transferring:hw-error"
+    # Preflight refuses what P-SEAMLDR would refuse.
+    uploaded 2.0.08 "transferring:firmware-invalid"
+    said seamldr-too-old
+    said "nothing was done"
     uploaded 1.5.16 ""
     state 1.5.16 20 3
     end

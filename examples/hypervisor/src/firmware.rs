@@ -12,10 +12,10 @@ use tdx_seamldr_x86_64::{CpuidResult, Registers};
 use crate::machine::exceptions::Frame;
 use crate::machine::{cpus, memory};
 
-/// Who signed the images: the test key.
+/// The signer of the images: the test key.
 pub const SIGNER: Sha384Digest = *include_bytes!(concat!(env!("OUT_DIR"), "/signer"));
 
-/// What the TDs hold, one after the other.
+/// The private memory of each TD.
 const SECRETS: [[u8; 32]; 3] = [[0x11; 32], [0x22; 32], [0x33; 32]];
 
 struct Firmware {
@@ -30,7 +30,7 @@ fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> T {
     work(FIRMWARE.lock().as_mut().expect("the machine has been switched on"))
 }
 
-/// Switches a machine on that has so many LPs.
+/// Switches a machine on that has this many LPs.
 pub fn switch_on(lps: u32) {
     let config =
         Config::new(lps, 1, 0x806f8, SIGNER, LoaderProfile::V1_5_00).expect("a platform of this size");
@@ -100,7 +100,7 @@ pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
     Ok(())
 }
 
-/// The registers of a processor with TDX.
+/// CPUID and MSRs of a processor with TDX.
 pub struct TdxProcessor;
 
 impl Registers for TdxProcessor {
@@ -117,7 +117,11 @@ impl Registers for TdxProcessor {
             (0x8000_0008, _) => bits,
             _ => 0,
         };
-        let ecx = if leaf == 1 { 1 << 5 } else { 0 };
+        let ecx = match leaf {
+            1 => 1 << 5,
+            7 => 1 << 13,
+            _ => 0,
+        };
         let ebx = if leaf == 0x1f { 1 } else { 0 };
         let edx = if leaf == 1 { 1 << 12 } else { cpus::current() };
         CpuidResult { eax, ebx, ecx, edx }
@@ -130,6 +134,7 @@ impl Registers for TdxProcessor {
                 0xfe => 1 << 15,
                 0x87 => 32 << 32 | (config.private_hkid_min - 1),
                 0x480 => 1 << 60,
+                0x982 => u64::from(config.keyid_bits) << 32 | 3,
                 0x503 => u64::from(config.debug_unlocked) << 1,
                 0x1400 => config.seamrr_base,
                 0x1401 => !(config.seamrr_size - 1) & ((1 << 52) - 1) | 3 << 10,
@@ -139,14 +144,20 @@ impl Registers for TdxProcessor {
     }
 }
 
-/// Something is going to go wrong.
+/// Plans a fault.
 pub fn plan(fault: Fault) {
     with(|firmware| firmware.platform.faults_mut().add(fault)).expect("room for a fault");
 }
 
-/// Nothing goes wrong any more.
+/// Ends all that was planned.
 pub fn repair() {
     with(|firmware| firmware.platform.faults_mut().clear());
+}
+
+/// A bit of memory flips: from now on firmware reads this byte with its lowest bit changed.
+pub fn flip(byte: &u8) {
+    let address = memory::physical(core::ptr::from_ref(byte).addr() as u64).expect("mapped");
+    assert!(with(|firmware| firmware.platform.tamper(address.0, 1)), "room for a byte that flips");
 }
 
 /// Starts the TDs.
@@ -158,7 +169,7 @@ pub fn start_tds() {
     });
 }
 
-/// How many TDs run, and find their memory as they left it.
+/// The number of TDs that run and find their memory as they left it.
 pub fn tds_alive() -> usize {
     with(|firmware| {
         let alive = |(td, secret): &(&Option<TdId>, [u8; 32])| {
@@ -168,7 +179,7 @@ pub fn tds_alive() -> usize {
     })
 }
 
-/// Minor SVN of the module that is ready, if one is.
+/// The minor SVN of the module that is ready.
 pub fn running_svn() -> Option<u8> {
     with(|firmware| {
         let platform = &firmware.platform;

@@ -21,7 +21,7 @@ use tdx_seamldr_mock::model::{Answer, Fault};
 
 use machine::{cpus, memory};
 
-/// What QEMU tells about the start: only where the command line is.
+/// Multiboot information from QEMU. Only the command line is used.
 #[repr(C)]
 struct StartInfo {
     magic: u32,
@@ -34,7 +34,7 @@ struct StartInfo {
 
 #[no_mangle]
 extern "C" fn main_of_first(start: &'static StartInfo) -> ! {
-    // SAFETY: the command line is text that ends in a zero, and mapped like all memory.
+    // SAFETY: the command line is text that ends in a zero; all memory is mapped.
     let command_line = unsafe { CStr::from_ptr(start.command_line as *const _) }.to_str().unwrap_or_default();
     let option = |name: &str| {
         command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -48,7 +48,7 @@ extern "C" fn main_of_first(start: &'static StartInfo) -> ! {
     machine::exit(story(cpus, fault))
 }
 
-/// The image of a module that came with this program.
+/// A copy of an image that `build.rs` made.
 macro_rules! image {
     ($name:literal) => {
         TdxImage::parse(memory::copy(include_bytes!(concat!(env!("OUT_DIR"), "/", $name))))
@@ -56,7 +56,7 @@ macro_rules! image {
     };
 }
 
-/// Everything in order; whether it ended as it should.
+/// Loads a module, updates it, and updates it again with a failure. `true` if each step ends as it should.
 fn story(cpus: u32, fault: &str) -> bool {
     cpus::start(cpus);
     print!("{} CPUs", cpus::count());
@@ -64,18 +64,15 @@ fn story(cpus: u32, fault: &str) -> bool {
 
     print!("load a module");
     let old = image!("old.blob");
-    let loaded = update::load(&old);
-    if loaded.next != NextStep::Configure {
+    if !load(&old) {
         return false;
     }
-    update::configure();
-    firmware::start_tds();
     print!("  {} TDs run", firmware::tds_alive());
 
     print!("update to a newer one");
     let new = image!("new.blob");
-    let Some(options) = update::check(&new) else { return false };
-    let outcome = update::update(&new, &old, options);
+    let Some(passed) = update::check(&new) else { return false };
+    let outcome = update::update(&passed, &old);
     if !is_true(&outcome, &[TdFate::Preserved], Some(6)) {
         return false;
     }
@@ -84,67 +81,78 @@ fn story(cpus: u32, fault: &str) -> bool {
     second_update(fault, cpus, &new)
 }
 
-/// An update that goes wrong at some stage, and what the library makes of it.
+/// Loads a module, configures it and starts TDs, as at boot. `false` if the module is not loaded.
+fn load(image: &TdxImage<'static>) -> bool {
+    if update::load(image).is_none_or(|outcome| outcome.next != NextStep::Configure) {
+        return false;
+    }
+    update::configure();
+    firmware::start_tds();
+    true
+}
+
+/// An update that fails at the stage that the command line names. `true` if its outcome is the right one.
 fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
     let newest = image!("newest.blob");
-    let Some(options) = update::check(&newest) else { return false };
+    let Some(passed) = update::check(&newest) else { return false };
+    let update = || update::update(&passed, running);
     let once = |leaf: TdxLeaf, after: u32, status: TdxStatus| {
         let answer = Answer::Return { rax: status.0, rdx: 0 };
         firmware::plan(Fault { after, ..Fault::first(leaf.rax(0), answer) });
     };
     match fault {
-        // The old module goes on being busy: nothing has happened.
+        // The old module stays busy: nothing has happened.
         "shutdown" => {
             let answer = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
             firmware::plan(Fault { times: u32::MAX, ..Fault::first(TdxLeaf::SYS_SHUTDOWN.rax(0), answer) });
-            let outcome = update::update(&newest, running, options);
+            let outcome = update();
             firmware::repair();
             is_true(&outcome, &[TdFate::NeverAtRisk], Some(6))
         }
-        // P-SEAMLDR refuses the image, as preflight has said it would: the module that ran before takes the TDs back.
+        // Preflight refuses an image with a wrong signature. After preflight a bit of the right signature flips: P-SEAMLDR refuses the
+        // image, and the module that ran before takes the TDs back.
         "cpu-install" => {
-            let forged = image!("forged.blob");
-            let foreseen = update::check(&forged).is_none();
-            print!("  in spite of that:");
-            let outcome = update::update(&forged, running, options);
-            foreseen && outcome.image == 1 && is_true(&outcome, &[TdFate::Preserved], Some(6))
+            if update::check(&image!("forged.blob")).is_some() {
+                return false;
+            }
+            firmware::flip(&newest.sigstruct().signature[0]);
+            let outcome = update();
+            outcome.image == 1 && is_true(&outcome, &[TdFate::Preserved], Some(6))
         }
-        // The new module does not come up on one CPU. The one that ran before has a lower SVN, so P-SEAMLDR does not take it back; the
-        // new one is put in place once more, and comes up.
+        // The new module does not come up on one CPU. P-SEAMLDR does not take the module that ran before, which has a lower SVN. The
+        // library installs the new one once more, and the module comes up.
         "cpu-init" => {
             once(TdxLeaf::SYS_LP_INIT, cpus - 1, TdxStatus::INCONSISTENT_MSR);
-            let outcome = update::update(&newest, running, options);
+            let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
         // The new module does not take the handoff data: the same.
         "run-update" => {
             once(TdxLeaf::SYS_UPDATE, 0, TdxStatus::SYS_INVALID_HANDOFF);
-            let outcome = update::update(&newest, running, options);
+            let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
-        // A CPU's INSTALL raises an exception, once: that passes by itself.
+        // INSTALL raises an exception on one CPU, once: the library tries again.
         "trap" => {
             let trap = Answer::Trap(tdx_seamldr_core::Trap::GeneralProtection);
             firmware::plan(Fault { after: cpus / 2, ..Fault::first(SeamldrLeaf::Install.rax(), trap) });
-            let outcome = update::update(&newest, running, options);
+            let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
-        // P-SEAMLDR finds the image damaged when the old module is gone already: no TD can be kept, but TDX comes back.
+        // Preflight refuses a damaged image. After preflight a bit of the good one flips: P-SEAMLDR finds it when the old module is gone.
+        // No TD can be kept, but TDX comes back.
         "point-of-no-return" => {
-            let damaged = image!("damaged.blob");
-            let foreseen = update::check(&damaged).is_none();
-            print!("  in spite of that:");
-            let outcome = update::update(&damaged, running, options);
-            if !foreseen || outcome.next != NextStep::Load || !is_true(&outcome, &[TdFate::Lost], None) {
+            if update::check(&image!("damaged.blob")).is_some() {
+                return false;
+            }
+            firmware::flip(&newest.module()[9000]);
+            let outcome = update();
+            if outcome.next != NextStep::Load || !is_true(&outcome, &[TdFate::Lost], None) {
                 return false;
             }
             print!("load a module, as the outcome says");
-            if update::load(&newest).next != NextStep::Configure {
-                return false;
-            }
-            update::configure();
-            firmware::start_tds();
-            firmware::running_svn() == Some(7) && firmware::tds_alive() == 3
+            // The image lies in other memory now.
+            load(&image!("newest.blob")) && firmware::running_svn() == Some(7) && firmware::tds_alive() == 3
         }
         _ => {
             print!("there is no failure of this name");
@@ -153,7 +161,7 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
     }
 }
 
-/// Whether an outcome is one of those wanted and says what the machine knows to be true.
+/// Whether an outcome is one of those wanted, and agrees with the machine.
 fn is_true(outcome: &Outcome, wanted: &[TdFate], running: Option<u8>) -> bool {
     let (alive, svn) = (firmware::tds_alive(), firmware::running_svn());
     let all_alive = alive == 3;

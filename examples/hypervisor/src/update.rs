@@ -1,12 +1,16 @@
-//! How a hypervisor embeds the library: the whole of it. `docs/embedding-hypervisor.md` goes through this file.
+//! A hypervisor's embedding of the library, whole. `docs/embedding-hypervisor.md` explains it.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, SeamldrParams};
-use tdx_seamldr_core::preflight::{preflight, Facts, Policy};
-use tdx_seamldr_core::update::{Cpu, NextStep, Options, Outcome, Progress, Stage, Update};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer, SeamldrParams};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, Finding, NotPassed, PassedImage, PassedUpdate, Policy, PreparedImage,
+    Purpose,
+};
+use tdx_seamldr_core::update::{Cpu, NextStep, Outcome, Progress, Stage, Update};
 use tdx_seamldr_core::{
-    Host, InstallRequest, ModuleState, Patience, PhysAddr, Seamldr, SpinLock, TdxImage, TdxModule,
+    Host, LpBits, ModuleState, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SharedInfo,
+    SpinLock, TdxImage, TdxModule, Trap,
 };
 use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{Processor, SeamTable, Seamcall};
@@ -21,9 +25,12 @@ static BACKEND: Seamcall<SeamTable> = Seamcall::new();
 /// P-SEAMLDR takes one CPU at a time. All CPUs that wait for it have interrupts off, so a plain spin lock does.
 static LOCK: SpinLock = SpinLock::new();
 
-/// What is known about the module, from boot on: one bit for each CPU that could ever come online.
+/// The memory of the module's state, from boot on, for each CPU that could ever come online.
 static STATE: &ModuleState = &BITS;
-static BITS: ModuleState<[AtomicU64; 1]> = ModuleState::new();
+static BITS: ModuleState<[LpBits; 1]> = ModuleState::new();
+
+/// Where the lead CPU asks P-SEAMLDR while all CPUs stand still. One update runs at a time.
+static INFO: SharedInfo = SharedInfo::new();
 
 /// One CPU's view of the hypervisor. It counts how often this CPU has waited.
 struct Hypervisor {
@@ -33,6 +40,14 @@ struct Hypervisor {
 impl Hypervisor {
     const fn new() -> Self {
         Self { looks: AtomicU32::new(0) }
+    }
+}
+
+// SAFETY: hands the call to the instruction itself.
+unsafe impl SeamcallBackend for Hypervisor {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        // SAFETY: the caller's.
+        unsafe { BACKEND.seamcall(regs) }
     }
 }
 
@@ -63,11 +78,11 @@ unsafe impl Host for Hypervisor {
 }
 
 /// P-SEAMLDR on this CPU.
-fn seamldr() -> Seamldr<'static, Seamcall<SeamTable>, SpinLock> {
+fn seamldr(host: &Hypervisor) -> Seamldr<'_, Hypervisor, SpinLock> {
     // On a processor with TDX this is `Hardware::new(rdmsr)`.
     let processor = Processor::probe(&TdxProcessor);
     processor.check().expect("a processor with TDX");
-    Seamldr::new(&BACKEND, &LOCK, processor.current_vmcs()).expect("no VMCS erratum")
+    Seamldr::new(host, &LOCK, processor.current_vmcs()).expect("no VMCS erratum")
 }
 
 /// A page for parameters. The library fills it in where it is.
@@ -79,7 +94,7 @@ fn params_page() -> &'static mut SeamldrParams {
 fn run(update: &Update<'_>) -> Outcome {
     cpus::on_all(&|| {
         let host = Hypervisor::new();
-        let mut cpu = Cpu::new(update, seamldr(), &host);
+        let mut cpu = Cpu::new(update, seamldr(&host));
         // `cpu.run()` is all that is needed. Steps leave room for something in between.
         let mut shown = None;
         loop {
@@ -99,16 +114,17 @@ fn run(update: &Update<'_>) -> Outcome {
     update.outcome()
 }
 
-/// Puts a module in place afresh, at boot or when there is nothing left to update: all TDs are gone then.
-pub fn load(image: &TdxImage<'static>) -> Outcome {
-    let request = InstallRequest::build(params_page(), image, Scenario::Load, &Hypervisor::new())
-        .expect("an image that can be installed");
-    let update = Update::load(request, STATE, cpus::count()).expect("a request to load");
+/// Puts a module in place afresh, at boot or after the TDs are lost. `None` if preflight does not pass.
+pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
+    let host = Hypervisor::new();
+    let passed = preflight_image(image, &facts()?, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
+    let prepared = prepare(&shown(passed)?, &host);
+    let update = Update::load(prepared, &host, STATE).expect("an image to load");
     let outcome = run(&update);
     if outcome.next != NextStep::Configure {
         crate::print!("  {outcome}");
     }
-    outcome
+    Some(outcome)
 }
 
 /// After a module was loaded: gives it memory and a key, as at boot.
@@ -121,39 +137,57 @@ pub fn configure() {
     STATE.set_ready();
 }
 
-/// Asks everything that can be asked before anything is shut down. Prints every reason against the update; says how it is to be
-/// made if there is none.
-pub fn check(image: &TdxImage<'_>) -> Option<Options> {
+/// Facts for preflight: what the firmware, the processor and the hypervisor know. Prints why there are none.
+fn facts() -> Option<Facts> {
     let host = Hypervisor::new();
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), PSysInfoBuffer::new_zeroed());
-    let mut facts = match Facts::gather(&seamldr(), &host, &mut info, &mut sysinfo, &firmware::SIGNER) {
-        Ok(facts) => facts,
-        Err(error) => {
-            crate::print!("  {error}");
-            return None;
-        }
-    };
-    // What only the processor knows, and only the hypervisor.
+    let mut facts = Facts::new();
+    if let Err(error) = facts.gather(&seamldr(&host), &mut info, &mut sysinfo) {
+        crate::print!("  {error}");
+        return None;
+    }
     Processor::probe(&TdxProcessor).complete(&mut facts);
+    // Images for this machine are signed with a test key. No TD is in build.
+    facts.signer = Some(firmware::SIGNER);
     facts.sensitive_operations = Some(0);
-    let verdict = preflight(image, &facts, &RustCrypto, Policy::default(), &mut |finding| {
-        crate::print!("  refused: {finding}");
-    });
-    verdict.passed().then_some(facts.options(image))
+    Some(facts)
 }
 
-/// Updates to this image; `running` is the one of the module that runs, to fall back on.
-pub fn update(image: &TdxImage<'static>, running: &TdxImage<'static>, options: Options) -> Outcome {
+/// Asks, before anything is shut down, what P-SEAMLDR and the new module will ask. Prints each reason for a refusal.
+pub fn check(image: &TdxImage<'static>) -> Option<PassedUpdate<'static>> {
+    shown(preflight(image, &facts()?, &RustCrypto, Policy::default(), &mut show))
+}
+
+fn show(finding: Finding) {
+    crate::print!("  refused: {finding}");
+}
+
+fn shown<T>(passed: Result<T, NotPassed>) -> Option<T> {
+    passed.inspect_err(|not_passed| crate::print!("  {not_passed}")).ok()
+}
+
+/// Fills in a page of parameters for an image that is loaded, or fallen back on.
+fn prepare(passed: &PassedImage<'static>, host: &Hypervisor) -> PreparedImage<'static> {
+    passed.prepare(params_page(), host).expect("an image in mapped memory")
+}
+
+/// Updates to the image that passed. `running` is the image of the module that runs: if it passes, too, the update falls back on it.
+pub fn update(passed: &PassedUpdate<'static>, running: &TdxImage<'static>) -> Outcome {
     let host = Hypervisor::new();
-    let build = |image| {
-        InstallRequest::build(params_page(), image, Scenario::Update, &host)
-            .expect("an image that can be installed")
-    };
-    let fallbacks = [build(running)];
-    let update = Update::new(build(image), STATE, options, cpus::count())
-        .and_then(|update| update.with_fallbacks(&fallbacks))
-        .expect("requests to update");
+    let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
+    let fallback = facts()
+        .and_then(|facts| {
+            shown(preflight_image(running, &facts, purpose, &RustCrypto, Policy::default(), &mut show))
+        })
+        .map(|passed| prepare(&passed, &host));
+    let update = Update::new(passed, params_page(), &INFO, &host, STATE)
+        .and_then(|update| update.with_fallbacks(fallback.as_slice()))
+        .expect("the CPUs that preflight counted");
     let outcome = run(&update);
     crate::print!("  {outcome}");
+    // All CPUs go on: the version costs no time of theirs.
+    if let Ok(version) = TdxModule::new(&host).version() {
+        crate::print!("  the module has version {version}");
+    }
     outcome
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The library in a driver: everything from an image to what user space is told.
+//! The library in a driver, from an uploaded image to the answer for user space.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_char;
@@ -9,18 +9,21 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::bindings;
 use kernel::prelude::*;
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfo, SeamldrInfoBuffer, TdxFeatures0};
-use tdx_seamldr_core::preflight::{preflight, preflight_image, Facts, Finding};
+use tdx_seamldr_core::abi::{SeamldrInfo, SeamldrInfoBuffer, TdxFeatures0};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, Finding, NotPassed, PassedImage, PassedUpdate, Purpose,
+};
 use tdx_seamldr_core::update::linux::{Dialect, Errno, UploadError};
-use tdx_seamldr_core::update::{Cpu, NextStep, Options, Update, UpdateError};
+use tdx_seamldr_core::update::{Cpu, NextStep, Outcome, Update};
 use tdx_seamldr_core::{
-    Crypto, CurrentVmcs, Host, InstallRequest, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr,
-    Sha384Digest, TdxImage, TdxModule, TdxVersion, Trap, INTEL_PRODUCTION_SIGNER,
+    Crypto, CurrentVmcs, LpBits, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr, TdxImage,
+    TdxModule, TdxVersion, Trap, VmcsErratum,
 };
 use tdx_seamldr_x86_64::{Hardware, LinuxTable, Processor, Seamcall};
 
 use crate::kernel_side::{
-    self, online_cpus, pinned, HotplugOff, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock, Shown, Text,
+    self, highest_apic_id, online_cpus, pinned, CpusHeld, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock,
+    Shown, Text,
 };
 use crate::simulated::{self, Simulated};
 
@@ -32,17 +35,17 @@ extern "C" {
     static tdx_try_seamcall: bool;
 }
 
-/// What is known about the module: one bit for each CPU that could ever come online.
+/// The memory of the TDX module's state, for each CPU that could ever come online.
 static STATE: &ModuleState = &BITS;
-static BITS: ModuleState<[AtomicU64; 128]> = ModuleState::new();
+static BITS: ModuleState<[LpBits; 128]> = ModuleState::new();
 
-/// Who executes SEAMCALL: chosen when the module is loaded.
+/// The firmware that answers SEAMCALL, chosen by the parameter `backend`.
 enum Backend {
     Processor(Seamcall<LinuxTable>),
     Simulated(Simulated),
 }
 
-// SAFETY: hands everything on to an implementation that holds the contract.
+// SAFETY: hands the call to an implementation that holds the contract.
 unsafe impl SeamcallBackend for Backend {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller's.
@@ -57,14 +60,15 @@ unsafe impl SeamcallBackend for Backend {
 pub(crate) struct Driver {
     backend: Backend,
     current_vmcs: CurrentVmcs,
-    signer: Sha384Digest,
-    /// The image of the module that runs, to fall back on; not known of one that somebody else has put in place.
+    /// The image of the module that runs, to fall back on. `None` if this driver did not install that module.
     running: Option<ImageCopy>,
-    /// What the last outcome asks for.
+    /// The step that the last outcome asks for.
     next: NextStep,
+    /// The version of the handoff data that the last update asked the old module for.
+    handoff_version: Option<u16>,
 }
 
-/// Behind the lock for updates.
+/// The driver, behind the lock for updates.
 struct Locked(UnsafeCell<Option<Driver>>);
 
 // SAFETY: only used with the lock held.
@@ -73,7 +77,7 @@ unsafe impl Sync for Locked {}
 static DRIVER: Locked = Locked(UnsafeCell::new(None));
 
 fn with_slot<T>(work: impl FnOnce(&mut Option<Driver>) -> T) -> T {
-    // SAFETY: released below.
+    // SAFETY: unlocked below.
     unsafe { tdx_lock_updates() };
     // SAFETY: the lock is held.
     let result = work(unsafe { &mut *DRIVER.0.get() });
@@ -82,14 +86,14 @@ fn with_slot<T>(work: impl FnOnce(&mut Option<Driver>) -> T) -> T {
     result
 }
 
-/// Something with the driver, while nobody else is at it.
+/// Calls `work` with the driver, which nobody else uses meanwhile.
 pub(crate) fn with<T: FromNothing>(work: impl FnOnce(&mut Driver) -> T) -> T {
     with_slot(|slot| slot.as_mut().map_or_else(T::nothing, work))
 }
 
-/// What there is to say without a driver.
+/// An answer that exists without a driver.
 pub(crate) trait FromNothing {
-    /// It.
+    /// The answer.
     fn nothing() -> Self;
 }
 
@@ -111,9 +115,9 @@ impl FromNothing for Result<(), UploadFailed> {
     }
 }
 
-/// Begins with what the parameter `backend` says; says whether there is something to drive.
+/// Makes the driver for the parameter `backend`. `false` if there is nothing to drive.
 pub(crate) fn start() -> bool {
-    // SAFETY: text that does not change after the module was loaded.
+    // SAFETY: the text does not change after the module was loaded.
     let backend = unsafe { Text::read(&raw const tdx_backend) };
     let driver = match backend.get() {
         "seamcall" => on_this_machine(),
@@ -128,7 +132,7 @@ pub(crate) fn start() -> bool {
     started
 }
 
-/// Ends.
+/// Drops the driver.
 pub(crate) fn stop() {
     with_slot(|slot| *slot = None);
 }
@@ -140,7 +144,7 @@ fn on_this_machine() -> Option<Driver> {
         pr_err!("no TDX: {}\n", Shown(error));
         // SAFETY: a flag.
         if unsafe { tdx_try_seamcall } {
-            let driver = Driver::new(backend, CurrentVmcs::Preserved, INTEL_PRODUCTION_SIGNER);
+            let driver = Driver::new(backend, CurrentVmcs::Preserved);
             match driver.info(|_| ()) {
                 Ok(()) => pr_err!("and yet P-SEAMLDR answers\n"),
                 Err(error) => pr_err!("{}\n", Shown(error)),
@@ -148,19 +152,19 @@ fn on_this_machine() -> Option<Driver> {
         }
         return None;
     }
-    let driver = Driver::new(backend, processor.current_vmcs(), INTEL_PRODUCTION_SIGNER);
+    let driver = Driver::new(backend, processor.current_vmcs());
     if driver.module_version().is_some() {
-        // Whoever has initialised it has done so on all CPUs.
+        // The kernel initialises a module on all CPUs.
         STATE.set_ready();
     }
     Some(driver)
 }
 
-/// A platform with as many LPs as there are CPUs, on which a module runs, and TDs.
+/// A simulated platform with one LP for each CPU, a module that runs, and TDs.
 fn on_a_simulated_one() -> Option<Driver> {
     let name = (&raw const tdx_image).cast();
     let mut firmware = core::ptr::null();
-    // SAFETY: text that ends in a zero; the file is let go below.
+    // SAFETY: the name ends in a zero; the file is released below.
     if unsafe { bindings::request_firmware(&mut firmware, name, core::ptr::null_mut()) } != 0 {
         pr_err!("there is no firmware file for the simulated platform\n");
         return None;
@@ -168,7 +172,7 @@ fn on_a_simulated_one() -> Option<Driver> {
     // SAFETY: the kernel has read the file.
     let file = unsafe { core::slice::from_raw_parts((*firmware).data, (*firmware).size) };
     let copy = ImageCopy::new(file);
-    // SAFETY: got above.
+    // SAFETY: requested above.
     unsafe { bindings::release_firmware(firmware) };
     let copy = copy?;
     let image = match TdxImage::parse(copy.bytes()) {
@@ -184,33 +188,39 @@ fn on_a_simulated_one() -> Option<Driver> {
     }
     simulated::learn(&image);
     STATE.reset();
-    let mut driver = Driver::new(Backend::Simulated(Simulated), CurrentVmcs::Preserved, signer);
-    let hotplug = HotplugOff::new();
-    driver.load(&image).ok()?;
-    drop(hotplug);
+    let mut driver = Driver::new(Backend::Simulated(Simulated), CurrentVmcs::Preserved);
+    driver.load(&image, &CpusHeld::new()).ok()?;
     driver.running = Some(copy);
     Some(driver)
 }
 
 impl Driver {
-    fn new(backend: Backend, current_vmcs: CurrentVmcs, signer: Sha384Digest) -> Self {
-        Self { backend, current_vmcs, signer, running: None, next: NextStep::Nothing }
+    fn new(backend: Backend, current_vmcs: CurrentVmcs) -> Self {
+        Self { backend, current_vmcs, running: None, next: NextStep::Done, handoff_version: None }
     }
 
-    fn seamldr(&self) -> Result<Seamldr<'_, Backend, SeamldrLock>, tdx_seamldr_core::VmcsErratum> {
-        Seamldr::new(&self.backend, &SeamldrLock, self.current_vmcs)
+    fn host(&self) -> Kernel<'_, Backend> {
+        Kernel::new(&self.backend)
     }
 
-    /// What P-SEAMLDR says about itself.
+    fn seamldr<'a>(
+        &self,
+        host: &'a Kernel<'_, Backend>,
+    ) -> Result<Seamldr<'a, Kernel<'a, Backend>, SeamldrLock>, VmcsErratum> {
+        Seamldr::new(host, &SeamldrLock, self.current_vmcs)
+    }
+
+    /// Asks P-SEAMLDR about itself and the module.
     fn info<T>(&self, ask: impl FnOnce(&SeamldrInfo) -> T) -> Result<T, impl fmt::Display> {
         let refuse = |reason| Err::<T, _>(reason);
         let Some(mut page) = Page::new() else { return refuse(Refused::Memory) };
-        let seamldr = match self.seamldr() {
+        let host = self.host();
+        let seamldr = match self.seamldr(&host) {
             Ok(seamldr) => seamldr,
             Err(error) => return refuse(Refused::Erratum(error)),
         };
         let buffer: &mut SeamldrInfoBuffer = page.get();
-        match pinned(|| seamldr.info(&Kernel::new(online_cpus()), buffer)) {
+        match pinned(|| seamldr.info(buffer)) {
             Ok(info) => Ok(ask(info)),
             Err(error) => refuse(Refused::Seamldr(error)),
         }
@@ -231,13 +241,14 @@ impl Driver {
         self.info(|info| info.num_remaining_updates.get()).ok()
     }
 
-    /// Whether there is a module that can hand its TDs over, and P-SEAMLDR can be called.
+    /// Whether P-SEAMLDR can be called, and the module can hand its TDs over.
     pub(crate) fn updates_are_possible(&self) -> bool {
         let features = pinned(|| TdxModule::new(&self.backend).features0());
-        self.seamldr().is_ok() && features.is_ok_and(|known| known.contains(TdxFeatures0::TD_PRESERVING))
+        self.seamldr(&self.host()).is_ok()
+            && features.is_ok_and(|known| known.contains(TdxFeatures0::TD_PRESERVING))
     }
 
-    /// What an upload does: an update, or whatever the last one has left to do.
+    /// One upload: an update, or the step that the last outcome asks for.
     pub(crate) fn update(&mut self, file: &[u8]) -> Result<(), UploadFailed> {
         let image = TdxImage::parse(file).map_err(|error| refused(&error, Errno::EINVAL))?;
         let copy = ImageCopy::new(file).ok_or(NO_MEMORY)?;
@@ -245,30 +256,24 @@ impl Driver {
             simulated::learn(&image);
             simulated::plan_fault();
         }
-        // From preflight to the end of the update no CPU comes or goes.
-        let _hotplug = HotplugOff::new();
+        // First of all: preflight counts the CPUs that take part in the update.
+        let held = CpusHeld::new();
         match self.next {
             NextStep::Reboot => {
                 pr_err!("refused: the module cannot be brought back without a reboot\n");
                 return Err(UploadFailed::from(Errno::ENODEV));
             }
-            NextStep::Load | NextStep::Configure => self.load(&image)?,
-            NextStep::InstallAgain | NextStep::CompleteSession => {
-                // The TDs stand still: a bad image would end them.
-                self.check(&image, Question::WithoutModule(None))?;
-                self.install(&image, &[], |request, cpus| {
-                    Update::resume(request, STATE, Options::default(), cpus)
-                })?;
-            }
-            NextStep::Nothing | NextStep::Retry | NextStep::RetryLater | NextStep::Finish => {
+            NextStep::Load | NextStep::Configure => self.load(&image, &held)?,
+            NextStep::InstallAgain | NextStep::CompleteSession => self.resume(&image, &held)?,
+            NextStep::Done | NextStep::Retry | NextStep::RetryLater | NextStep::Finish => {
                 let finished = self.next == NextStep::Finish;
                 if finished {
-                    self.finish()?;
+                    self.finish(&held)?;
                     self.running = None;
                 }
-                // What was in place may have been this very image.
+                // The module that was in place may be this image's.
                 if !(finished && self.runs(&image)) {
-                    self.update_running(&image)?;
+                    self.update_running(&image, &held)?;
                 }
             }
         }
@@ -281,101 +286,84 @@ impl Driver {
         self.info(|info| info.seamextend.mrseam == image.sigstruct().seamhash).unwrap_or(false)
     }
 
-    /// Replaces a module that runs, with the image of that one to fall back on.
-    fn update_running(&mut self, image: &TdxImage<'_>) -> Result<(), UploadFailed> {
-        let options = self.check(image, Question::Everything)?;
-        let running = self.running.take();
-        let fallback = running.as_ref().and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok());
-        let question = Question::WithoutModule(options.handoff_version);
-        let fallback = fallback.filter(|fallback| self.check(fallback, question).is_ok());
-        let updated = self
-            .install(image, fallback.as_slice(), |request, cpus| Update::new(request, STATE, options, cpus));
-        self.running = running;
-        updated
-    }
-
-    /// Asks everything that can be asked before anything is shut down or installed, and prints every reason against the image.
-    fn check(&self, image: &TdxImage<'_>, question: Question) -> Result<Options, UploadFailed> {
-        let (mut info, mut sysinfo) = (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
-        let info: &mut SeamldrInfoBuffer = info.get();
-        let sysinfo: &mut PSysInfoBuffer = sysinfo.get();
-        let seamldr = self.seamldr().map_err(|error| refused(&error, Errno::EINVAL))?;
-        let host = Kernel::new(online_cpus());
-        let gathered = pinned(|| Facts::gather(&seamldr, &host, info, sysinfo, &self.signer));
-        let mut facts = gathered.map_err(|error| refused(&error, Errno::EIO))?;
-        match self.backend {
-            Backend::Processor(_) => {
-                pinned(|| Processor::probe(&Hardware::new(kernel_side::rdmsr))).complete(&mut facts);
-            }
-            // KVM knows how many TDs it is building on a real machine.
-            Backend::Simulated(_) => simulated::complete(&mut facts),
-        }
-        let mut first = None;
-        let mut report = |finding: Finding| {
-            pr_err!("{}: {}\n", finding.code(), Shown(finding));
-            if let (None, Finding::Refusal(refusal)) = (first, finding) {
-                first = Some(refusal.errno());
-            }
-        };
+    /// Replaces the module that runs, with the image of that module to fall back on.
+    fn update_running(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
+        let facts = self.facts(held)?;
+        let mut log = FindingsLog::default();
         let policy = kernel_side::policy();
-        let verdict = match question {
-            Question::Everything => preflight(image, &facts, &KernelCrypto, policy, &mut report),
-            Question::WithoutModule(handoff_version) => {
-                preflight_image(image, &facts, handoff_version, &KernelCrypto, policy, &mut report)
-            }
-        };
-        if !verdict.passed() {
-            pr_err!(
-                "refused, and nothing was done (reasons: {}, not known: {})\n",
-                verdict.refusals,
-                verdict.unknowns
-            );
-            return Err(first.unwrap_or(Errno::EINVAL).into());
-        }
-        Ok(facts.options(image))
+        let passed = preflight(image, &facts, &KernelCrypto, policy, &mut |finding| log.add(finding));
+        let passed = passed.map_err(|not_passed| log.refusal(not_passed))?;
+        self.handoff_version = passed.handoff_version();
+        let outcome = self.install(&passed, &facts, held)?;
+        self.conclude(outcome)
     }
 
-    /// Has all CPUs put this image in place, or one of those to fall back on, and take the TDs over.
+    /// Has all CPUs make the update that passed.
     fn install(
-        &mut self,
-        image: &TdxImage<'_>,
-        fallback: &[TdxImage<'_>],
-        make: impl for<'a> Fn(InstallRequest<'a>, u32) -> Result<Update<'a>, UpdateError>,
-    ) -> Result<(), UploadFailed> {
-        let (mut params, mut fallback_params) =
-            (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
-        let host = Kernel::new(online_cpus());
-        let request = InstallRequest::build(params.get(), image, Scenario::Update, &host)
-            .map_err(|error| refused(&error, Errno::EINVAL))?;
-        // What cannot be fallen back on is no reason against the update.
-        let fallback = fallback.first().and_then(|image| {
-            InstallRequest::build(fallback_params.get(), image, Scenario::Update, &host).ok()
-        });
-        let update = make(request, host.num_lps())
+        &self,
+        passed: &PassedUpdate<'_>,
+        facts: &Facts,
+        held: &CpusHeld,
+    ) -> Result<Outcome, UploadFailed> {
+        let (mut params, mut fallback_params, mut info) =
+            (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
+        let host = self.host();
+        // The update does without an image to fall back on that does not pass.
+        let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
+        let fallback = self
+            .running
+            .as_ref()
+            .and_then(|copy| TdxImage::parse_without_checksum(copy.bytes()).ok())
+            .and_then(|image| check_image(&image, facts, purpose).ok())
+            .and_then(|passed| passed.prepare(fallback_params.get(), &host).ok());
+        let update = Update::new(passed, params.get(), info.get(), &host, STATE)
             .and_then(|update| update.with_fallbacks(fallback.as_slice()))
             .map_err(|error| refused(&error, Errno::EINVAL))?;
-        self.on_all_cpus(update)
+        self.on_all_cpus(&update, held)
+    }
+
+    /// Has a module take over the TDs that an update left without one.
+    fn resume(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
+        let purpose = Purpose::TakeOver { handoff_version: self.handoff_version };
+        let passed = check_image(image, &self.facts(held)?, purpose)?;
+        let mut params = Page::new().ok_or(NO_MEMORY)?;
+        let outcome = {
+            let host = self.host();
+            let prepared =
+                passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
+            let update =
+                Update::resume(prepared, &host, STATE).map_err(|error| refused(&error, Errno::EINVAL))?;
+            self.on_all_cpus(&update, held)?
+        };
+        self.conclude(outcome)
     }
 
     /// Has all CPUs bring up the module that is in place.
-    fn finish(&mut self) -> Result<(), UploadFailed> {
-        let update = Update::finish(STATE, Options::default(), online_cpus())
-            .map_err(|error| refused(&error, Errno::EINVAL))?;
-        self.on_all_cpus(update)
+    fn finish(&mut self, held: &CpusHeld) -> Result<(), UploadFailed> {
+        let outcome = {
+            let update =
+                Update::finish(&self.host(), STATE).map_err(|error| refused(&error, Errno::EINVAL))?;
+            self.on_all_cpus(&update, held)?
+        };
+        self.conclude(outcome)
     }
 
-    /// Puts a module in place afresh, as at boot: no TD is there afterwards, but those of the simulation.
-    fn load(&mut self, image: &TdxImage<'_>) -> Result<(), UploadFailed> {
+    /// Puts a module in place afresh, as at boot. All TDs are gone then; the simulation starts new ones.
+    fn load(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
+        let passed = check_image(image, &self.facts(held)?, Purpose::Load)?;
         let mut params = Page::new().ok_or(NO_MEMORY)?;
-        let host = Kernel::new(online_cpus());
-        let request = InstallRequest::build(params.get(), image, Scenario::Load, &host)
-            .map_err(|error| refused(&error, Errno::EINVAL))?;
-        let update =
-            Update::load(request, STATE, host.num_lps()).map_err(|error| refused(&error, Errno::EINVAL))?;
-        self.on_all_cpus(update)?;
+        let outcome = {
+            let host = self.host();
+            let prepared =
+                passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
+            let update =
+                Update::load(prepared, &host, STATE).map_err(|error| refused(&error, Errno::EINVAL))?;
+            self.on_all_cpus(&update, held)?
+        };
+        self.conclude(outcome)?;
         match self.backend {
-            // Memory for the module, keys, and the metadata of all memory: the kernel does this at boot, for the one module that was
-            // there then. Without its help it cannot be done here.
+            // A module needs memory, keys, and metadata of all memory. The kernel gives them to one module, at boot, and exports
+            // nothing for a second one.
             Backend::Processor(_) => {
                 pr_err!("the module was loaded, but only a reboot configures it\n");
                 self.next = NextStep::Reboot;
@@ -388,28 +376,53 @@ impl Driver {
             }
         }
         STATE.set_ready();
-        self.next = NextStep::Nothing;
+        self.next = NextStep::Done;
         pr_info!("a module was loaded and configured\n");
         Ok(())
     }
 
-    /// Stops all CPUs and has them make an update; says how it ended.
-    fn on_all_cpus(&mut self, update: Update<'_>) -> Result<(), UploadFailed> {
+    /// Facts for preflight. They hold for as long as the CPUs are held.
+    fn facts(&self, _held: &CpusHeld) -> Result<Facts, UploadFailed> {
+        let (mut info, mut sysinfo) = (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
+        let host = self.host();
+        let seamldr = self.seamldr(&host).map_err(|error| refused(&error, Errno::EINVAL))?;
+        let mut facts = Facts::new();
+        pinned(|| facts.gather(&seamldr, info.get(), sysinfo.get()))
+            .map_err(|error| refused(&error, Errno::EIO))?;
+        match self.backend {
+            // Only KVM knows how many TDs it is building.
+            Backend::Processor(_) => {
+                pinned(|| Processor::probe(&Hardware::new(kernel_side::rdmsr))).complete(&mut facts);
+                facts.highest_x2apic_id = Some(highest_apic_id());
+            }
+            Backend::Simulated(_) => simulated::complete(&mut facts),
+        }
+        Ok(facts)
+    }
+
+    /// Stops all CPUs and has them make an update.
+    fn on_all_cpus(&self, update: &Update<'_>, _held: &CpusHeld) -> Result<Outcome, UploadFailed> {
         let (begin, end) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
-        let host = Kernel::new(online_cpus());
         simulated::take_time();
-        let seamldr = self.seamldr().map_err(|error| refused(&error, Errno::EINVAL))?;
-        let seamldr = &seamldr;
+        self.seamldr(&self.host()).map_err(|error| refused(&error, Errno::EINVAL))?;
         kernel_side::stop_machine(&|| {
             begin.fetch_min(kernel_side::now(), Ordering::Relaxed);
-            Cpu::new(&update, *seamldr, &Kernel::new(host.num_lps())).run();
+            let host = self.host();
+            // Refused above if at all.
+            if let Ok(seamldr) = self.seamldr(&host) {
+                Cpu::new(update, seamldr).run();
+            }
             end.fetch_max(kernel_side::now(), Ordering::Relaxed);
         });
         kernel_side::set_times(end.into_inner().saturating_sub(begin.into_inner()), simulated::take_time());
-        let outcome = update.outcome();
+        Ok(update.outcome())
+    }
+
+    /// Remembers and logs how an update ended. The CPUs run again, so the version costs no time of theirs.
+    fn conclude(&mut self, outcome: Outcome) -> Result<(), UploadFailed> {
         simulated::count_tds();
         self.next = outcome.next;
-        // As long as the TDs stand still, this driver is the one that knows how to wake them.
+        // While the TDs stand still, only this driver can wake them.
         kernel_side::keep_module(matches!(
             outcome.next,
             NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish
@@ -417,28 +430,54 @@ impl Driver {
         if outcome.next == NextStep::Configure {
             return Ok(());
         }
-        let Some(errno) = outcome.errno() else {
-            pr_info!("{}\n", Shown(outcome));
-            return Ok(());
-        };
-        pr_err!("{}\n", Shown(outcome));
+        let errno = outcome.errno();
+        match errno {
+            None => pr_info!("{}\n", Shown(outcome)),
+            Some(_) => pr_err!("{}\n", Shown(outcome)),
+        }
+        if let Some(version) = self.module_version() {
+            pr_info!("the TDX module has version {}\n", Shown(version));
+        }
         if outcome.next == NextStep::Load {
             pr_err!("the next image that is uploaded will be loaded afresh\n");
         }
-        Err(errno.into())
+        errno.map_or(Ok(()), |errno| Err(errno.into()))
     }
 }
 
-/// What is asked of an image.
-#[derive(Clone, Copy)]
-enum Question {
-    /// Whether it may replace the module that runs.
-    Everything,
-    /// Whether it may be installed where none runs, to take handoff data of this version, if that is known.
-    WithoutModule(Option<u16>),
+/// Preflight of an image for which no module has to run.
+fn check_image<'a>(
+    image: &TdxImage<'a>,
+    facts: &Facts,
+    purpose: Purpose,
+) -> Result<PassedImage<'a>, UploadFailed> {
+    let mut log = FindingsLog::default();
+    let policy = kernel_side::policy();
+    let passed = preflight_image(image, facts, purpose, &KernelCrypto, policy, &mut |finding| log.add(finding));
+    passed.map_err(|not_passed| log.refusal(not_passed))
 }
 
-/// What the kernel is told about an upload.
+/// Logs the findings of a preflight, and keeps the errno of the first refusal.
+#[derive(Default)]
+struct FindingsLog {
+    first: Option<Errno>,
+}
+
+impl FindingsLog {
+    fn add(&mut self, finding: Finding) {
+        pr_err!("{}: {}\n", finding.code(), Shown(finding));
+        if let (None, Finding::Refusal(refusal)) = (self.first, finding) {
+            self.first = Some(refusal.errno());
+        }
+    }
+
+    fn refusal(&self, not_passed: NotPassed) -> UploadFailed {
+        pr_err!("refused, and nothing was done: {}\n", Shown(not_passed));
+        self.first.unwrap_or(Errno::EINVAL).into()
+    }
+}
+
+/// The error of an upload, as the kernel's firmware upload knows it.
 pub(crate) struct UploadFailed(pub(crate) bindings::fw_upload_err);
 
 const NO_MEMORY: UploadFailed = UploadFailed(bindings::fw_upload_err_FW_UPLOAD_ERR_RW_ERROR);
@@ -456,16 +495,16 @@ impl From<Errno> for UploadFailed {
     }
 }
 
-/// Prints why nothing is done.
+/// Logs why nothing is done.
 fn refused(error: &dyn fmt::Display, errno: Errno) -> UploadFailed {
     pr_err!("refused: {}\n", Shown(error));
     errno.into()
 }
 
-/// Why P-SEAMLDR says nothing.
+/// Why P-SEAMLDR cannot be asked.
 enum Refused {
     Memory,
-    Erratum(tdx_seamldr_core::VmcsErratum),
+    Erratum(VmcsErratum),
     Seamldr(tdx_seamldr_core::SeamldrError),
 }
 

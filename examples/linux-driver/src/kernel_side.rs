@@ -7,14 +7,16 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::bindings;
-use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_core::preflight::{Policy, Unknowns};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Host, Lock, Patience, PhysAddr, Sha384Digest};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 
 extern "C" {
     fn tdx_lock_seamldr() -> c_ulong;
     fn tdx_unlock_seamldr(flags: c_ulong);
     fn tdx_cpu() -> c_uint;
     fn tdx_online_cpus() -> c_uint;
+    fn tdx_highest_apic_id() -> c_uint;
     fn tdx_pin();
     fn tdx_unpin();
     fn tdx_touch_watchdog();
@@ -40,28 +42,34 @@ extern "C" {
     static mut tdx_firmware_ns: c_ulong;
 }
 
-/// How long a CPU waits for the others before it gives up: they are stopped already, or nearly so.
+/// The time in ns that a CPU waits for the others before it gives up. `stop_machine` has stopped them, or is about to.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
-/// The time since boot in ns. May be called anywhere.
+/// The time since boot in ns. Callable in any context.
 pub(crate) fn now() -> u64 {
     // SAFETY: no preconditions.
     unsafe { tdx_now() }
 }
 
-/// CPUs that are online.
+/// The number of CPUs that are online.
 pub(crate) fn online_cpus() -> u32 {
     // SAFETY: no preconditions.
     unsafe { tdx_online_cpus() }
 }
 
-/// This CPU's number. It stays so only while nothing can move the caller.
+/// The highest x2APIC ID of the CPUs that are online.
+pub(crate) fn highest_apic_id() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { tdx_highest_apic_id() }
+}
+
+/// The number of this CPU, for as long as the caller stays on it.
 pub(crate) fn cpu() -> u32 {
     // SAFETY: no preconditions.
     unsafe { tdx_cpu() }
 }
 
-/// Runs something that must stay on one CPU, and not sleep.
+/// Runs `work` on one CPU. `work` must not sleep.
 pub(crate) fn pinned<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: undone below.
     unsafe { tdx_pin() };
@@ -71,61 +79,65 @@ pub(crate) fn pinned<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An MSR, if there is one.
+/// The value of an MSR; `None` if the processor has no such MSR.
 pub(crate) fn rdmsr(index: u32) -> Option<u64> {
     let mut value = 0;
-    // SAFETY: it survives MSRs that do not exist.
+    // SAFETY: `rdmsrq_safe` survives MSRs that do not exist.
     (unsafe { tdx_rdmsr(index, &mut value) } == 0).then_some(value)
 }
 
-/// Stops all CPUs that are online, and has each of them do this with interrupts off.
+/// Stops all CPUs that are online. Each runs `work` with interrupts off.
 pub(crate) fn stop_machine<F: Fn() + Sync>(work: &F) {
     extern "C" fn call<F: Fn()>(work: *mut c_void) -> c_int {
-        // SAFETY: `stop_machine` passes on what it was given, which outlives it.
+        // SAFETY: `stop_machine` passes on the pointer that it was given, and `work` outlives the call.
         (unsafe { &*work.cast::<F>() })();
         0
     }
-    // SAFETY: `work` may be called on several CPUs at a time, and is there until all have.
+    // SAFETY: `work` is `Sync`, and lives until all CPUs have called it.
     unsafe { tdx_stop_machine(call::<F>, core::ptr::from_ref(work).cast_mut().cast()) };
 }
 
-/// No CPU comes or goes while there is one of these.
-pub(crate) struct HotplugOff(());
+/// Keeps CPUs from coming and going while it lives. Facts, preflight and update need the same one: an update of fewer or more CPUs than
+/// preflight counted ends before anything is shut down.
+pub(crate) struct CpusHeld(());
 
-impl HotplugOff {
+impl CpusHeld {
+    /// Waits for a CPU that comes or goes. May sleep.
     pub(crate) fn new() -> Self {
-        // SAFETY: undone below; may sleep, and so do the callers.
+        // SAFETY: `drop` undoes this; the callers may sleep.
         unsafe { cpu_hotplug_disable() };
         Self(())
     }
 }
 
-impl Drop for HotplugOff {
+impl Drop for CpusHeld {
     fn drop(&mut self) {
         // SAFETY: pairs with `new`.
         unsafe { cpu_hotplug_enable() };
     }
 }
 
-/// What the parameters allow.
+/// The policy of the parameters. `allow_unknowns` does not allow an image that nobody has verified.
 pub(crate) fn policy() -> Policy {
     // SAFETY: flags that user space may change at any time; each is a byte.
-    unsafe {
-        Policy {
-            allow_same_module: (&raw const tdx_allow_same_module).read_volatile(),
-            allow_unknowns: (&raw const tdx_allow_unknowns).read_volatile(),
-            allow_damage: (&raw const tdx_allow_damage).read_volatile(),
-        }
-    }
+    let [allow_same_module, allow_unknowns, allow_damage] = unsafe {
+        [
+            (&raw const tdx_allow_same_module).read_volatile(),
+            (&raw const tdx_allow_unknowns).read_volatile(),
+            (&raw const tdx_allow_damage).read_volatile(),
+        ]
+    };
+    let allow_unknowns = if allow_unknowns { Unknowns::OF_PLATFORM } else { Unknowns::NONE };
+    Policy { allow_same_module, allow_damage, allow_unknowns }
 }
 
-/// Keeps this module from being unloaded, or no longer. Only called with the driver's lock held.
+/// Keeps this module from being unloaded, or ends that. Callers hold the driver's lock.
 pub(crate) fn keep_module(keep: bool) {
-    // SAFETY: it remembers what it was told before.
+    // SAFETY: the function counts its own references.
     unsafe { tdx_keep_module(keep) };
 }
 
-/// Shows in parameters how long an update took. Only called with the driver's lock held.
+/// Shows in parameters how long an update took. Callers hold the driver's lock.
 pub(crate) fn set_times(stopped_ns: u64, firmware_ns: u64) {
     // SAFETY: nobody else writes to them.
     unsafe {
@@ -134,29 +146,36 @@ pub(crate) fn set_times(stopped_ns: u64, firmware_ns: u64) {
     }
 }
 
-/// One CPU's view of the kernel.
-pub(crate) struct Kernel {
-    /// CPUs that are to take part.
-    cpus: u32,
-    /// Until when this CPU waits; 0 before it has.
+/// One CPU of the kernel, with a backend that reaches this machine's firmware.
+pub(crate) struct Kernel<'a, B> {
+    backend: &'a B,
+    /// The time until which this CPU waits; 0 before it has.
     deadline: AtomicU64,
 }
 
-impl Kernel {
-    pub(crate) fn new(cpus: u32) -> Self {
-        Self { cpus, deadline: AtomicU64::new(0) }
+impl<'a, B> Kernel<'a, B> {
+    pub(crate) fn new(backend: &'a B) -> Self {
+        Self { backend, deadline: AtomicU64::new(0) }
     }
 }
 
-// SAFETY: callers cannot be moved to another CPU, by `pinned` or `stop_machine`; the memory that the driver gives to the library is the
-// kernel's, which is never moved or swapped, and its addresses are those of the page tables.
-unsafe impl Host for Kernel {
+// SAFETY: hands the call to an implementation that holds the contract.
+unsafe impl<B: SeamcallBackend> SeamcallBackend for Kernel<'_, B> {
+    unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
+        // SAFETY: the caller's.
+        unsafe { self.backend.seamcall(regs) }
+    }
+}
+
+// SAFETY: callers stay on their CPU, by `pinned` or `stop_machine`. The driver gives the library memory of the kernel, which is never
+// moved or swapped, and the page tables have its addresses. Both backends read and write at the kernel's own addresses.
+unsafe impl<B: SeamcallBackend> Host for Kernel<'_, B> {
     fn current_lp(&self) -> u32 {
         cpu()
     }
 
     fn num_lps(&self) -> u32 {
-        self.cpus
+        online_cpus()
     }
 
     fn relax(&self) -> Patience {
@@ -174,7 +193,7 @@ unsafe impl Host for Kernel {
     }
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        // SAFETY: it is an address of the kernel's.
+        // SAFETY: an address of the kernel.
         Some(PhysAddr(unsafe { tdx_phys_addr(address.cast()) }))
     }
 }
@@ -186,7 +205,7 @@ impl Lock for SeamldrLock {
     type Held<'a> = c_ulong;
 
     fn acquire(&self) -> c_ulong {
-        // SAFETY: released by `release`, which the library always calls.
+        // SAFETY: the library calls `release` afterwards.
         unsafe { tdx_lock_seamldr() }
     }
 
@@ -203,7 +222,7 @@ impl Crypto for KernelCrypto {
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
         let mut context = MaybeUninit::<bindings::sha384_ctx>::uninit();
         let mut digest = [0; 48];
-        // SAFETY: begun, continued and ended in this order; the parts are readable, and the digest has 48 bytes.
+        // SAFETY: init, updates and final in this order; the parts are readable, and the digest has 48 bytes.
         unsafe {
             tdx_sha384_init(context.as_mut_ptr());
             for part in parts {
@@ -239,7 +258,7 @@ impl Crypto for KernelCrypto {
     }
 }
 
-/// A page of memory for something that starts with zeros.
+/// A page of memory, zeroed.
 pub(crate) struct Page(*mut c_void);
 
 impl Page {
@@ -249,33 +268,33 @@ impl Page {
         (!page.is_null()).then_some(Self(page))
     }
 
-    /// The page as this; `T` may be all zeros, and has at most 4096 bytes.
+    /// The page as a `T`.
     pub(crate) fn get<T: zerocopy::FromBytes>(&mut self) -> &mut T {
         const { assert!(size_of::<T>() <= 4096 && align_of::<T>() <= 4096) };
-        // SAFETY: the page is ours, aligned, large enough, and any bytes are a `T`.
+        // SAFETY: the page is borrowed exclusively, aligned and large enough. Any bytes are a `T`.
         unsafe { &mut *self.0.cast() }
     }
 
     pub(crate) fn phys_addr(&self) -> PhysAddr {
-        // SAFETY: it is an address of the kernel's.
+        // SAFETY: an address of the kernel.
         PhysAddr(unsafe { tdx_phys_addr(self.0) })
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: it was got by `tdx_page`.
+        // SAFETY: `tdx_page` returned it.
         unsafe { tdx_free_page(self.0) };
     }
 }
 
-/// A copy of an image, on a page boundary, page by page wherever there is room.
+/// A copy of an image in virtually contiguous memory that begins on a page boundary.
 pub(crate) struct ImageCopy {
     start: *mut u8,
     len: usize,
 }
 
-// SAFETY: it is memory like any other.
+// SAFETY: nothing ties the memory to a CPU.
 unsafe impl Send for ImageCopy {}
 // SAFETY: as above.
 unsafe impl Sync for ImageCopy {}
@@ -287,48 +306,48 @@ impl ImageCopy {
         if start.is_null() {
             return None;
         }
-        // SAFETY: there are so many bytes.
+        // SAFETY: the memory has `len` bytes.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
         Some(Self { start, len: bytes.len() })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: there are so many bytes, which nobody changes.
+        // SAFETY: the memory has `len` bytes, which nobody changes.
         unsafe { core::slice::from_raw_parts(self.start, self.len) }
     }
 }
 
 impl Drop for ImageCopy {
     fn drop(&mut self) {
-        // SAFETY: it was got by `tdx_alloc`.
+        // SAFETY: `tdx_alloc` returned it.
         unsafe { tdx_free(self.start.cast()) };
     }
 }
 
-/// Text of a parameter of the module, as it is now.
+/// The text of a parameter of the module at the time of [`read`](Self::read).
 pub(crate) struct Text<const LEN: usize>([u8; LEN]);
 
 impl<const LEN: usize> Text<LEN> {
     /// # Safety
     ///
-    /// `parameter` may be read. User space may change it meanwhile: then this is a mixture.
+    /// `parameter` is readable. If user space changes it meanwhile, the text is a mixture of both.
     pub(crate) unsafe fn read(parameter: *const [c_char; LEN]) -> Self {
         let mut text = [0; LEN];
         for (at, byte) in text.iter_mut().enumerate() {
-            // SAFETY: it is inside of the array, which may be read (caller).
+            // SAFETY: inside the array, which is readable (caller).
             *byte = unsafe { parameter.cast::<u8>().add(at).read_volatile() };
         }
         Self(text)
     }
 
-    /// Up to its end, without blanks around it; nothing if it is not UTF-8.
+    /// The text up to its zero, without blanks around it. Empty if it is not UTF-8.
     pub(crate) fn get(&self) -> &str {
         let len = self.0.iter().position(|letter| *letter == 0).unwrap_or(LEN);
         core::str::from_utf8(&self.0[..len]).unwrap_or("").trim()
     }
 }
 
-/// Something of the library in a line of the kernel's log, which has a trait of its own for that.
+/// Shows a value of the library in the kernel's log, which has a `Display` trait of its own.
 pub(crate) struct Shown<T>(pub(crate) T);
 
 impl<T: core::fmt::Display> kernel::fmt::Display for Shown<T> {

@@ -18,6 +18,7 @@
 #include <linux/stop_machine.h>
 #include <linux/vmalloc.h>
 #include <asm/msr.h>
+#include <asm/processor.h>
 
 /* Functions of main.rs. */
 ssize_t tdx_show_version(char *buf);
@@ -46,7 +47,7 @@ module_param_named(allow_same_module, tdx_allow_same_module, bool, 0600);
 MODULE_PARM_DESC(allow_same_module, "install the module that runs already once more");
 bool tdx_allow_unknowns;
 module_param_named(allow_unknowns, tdx_allow_unknowns, bool, 0600);
-MODULE_PARM_DESC(allow_unknowns, "update although not everything can be checked beforehand");
+MODULE_PARM_DESC(allow_unknowns, "update although facts of the machine or of the running module are unknown; the image is verified in any case");
 bool tdx_allow_damage;
 module_param_named(allow_damage, tdx_allow_damage, bool, 0600);
 MODULE_PARM_DESC(allow_damage, "update although TDs may be in build, whose measurements would be wrong then");
@@ -155,6 +156,16 @@ void tdx_keep_module(bool keep)
 /* CPUs. */
 unsigned int tdx_cpu(void) { return raw_smp_processor_id(); }
 unsigned int tdx_online_cpus(void) { return num_online_cpus(); }
+
+unsigned int tdx_highest_apic_id(void)
+{
+	unsigned int cpu, highest = 0;
+
+	for_each_online_cpu(cpu)
+		highest = max(highest, cpu_data(cpu).topo.apicid);
+	return highest;
+}
+
 void tdx_pin(void) { preempt_disable(); }
 void tdx_unpin(void) { preempt_enable(); }
 void tdx_touch_watchdog(void) { touch_nmi_watchdog(); }

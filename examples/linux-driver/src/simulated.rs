@@ -7,7 +7,7 @@ use core::ffi::{c_char, c_int, c_ulong, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::prelude::*;
-use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::preflight::{Facts, SharedMemory};
 use tdx_seamldr_core::{
     Crypto, CryptoUnavailable, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, TdxModule, Trap,
 };
@@ -92,13 +92,22 @@ pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> boo
     true
 }
 
-/// What a processor says about itself, and KVM about its TDs.
-pub(crate) fn complete(facts: &mut Facts<'_>) {
+/// Fills in the facts that the processor of the simulated platform and its KVM would know.
+pub(crate) fn complete(facts: &mut Facts) {
     with(|firmware| {
         let config = firmware.platform.config();
+        facts.signer = Some(config.signer);
         facts.seamrr_base = Some(config.seamrr_base);
         facts.addressable_lps_per_socket = Some(config.addressable_lps_per_socket);
-        facts.debug_unlocked = Some(false);
+        facts.highest_x2apic_id = config.num_lps.checked_sub(1);
+        facts.shared_memory = Some(SharedMemory {
+            address_bits: config.max_pa as u8,
+            keyid_bits: config.keyid_bits as u8,
+            first_private_keyid: config.private_hkid_min as u32,
+            seam_range_base: config.seamrr_base,
+            seam_range_size: config.seamrr_size,
+        });
+        facts.debug_unlocked = Some(config.debug_unlocked);
         facts.sensitive_operations = Some(0);
     });
 }
