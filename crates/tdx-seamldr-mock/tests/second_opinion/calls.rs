@@ -92,7 +92,17 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
     let lock = prop::sample::select(vec![GlobalLock::Free, GlobalLock::Shared, GlobalLock::Exclusive]);
     let trap = prop::sample::select(vec![None, Some(Trap::GeneralProtection), Some(Trap::UndefinedOpcode)]);
     let all = Just(vec![0, 1, 2]).prop_shuffle();
-    let size = prop::sample::select(vec![0u32, 53385, 53386, 53391, 14 * 4096 - 8, 14 * 4096 - 7, 1 << 20]);
+    let size = prop::sample::select(vec![
+        0u32,
+        53385,
+        53386,
+        53391,
+        14 * 4096 - 8,
+        14 * 4096 - 7,
+        25 * 4096 - 8,
+        25 * 4096 - 7,
+        1 << 20,
+    ]);
     prop_oneof![
         20 => (0..LPS, module_call()).prop_map(|(lp, regs)| Action::Call(lp, regs)),
         5 => (0..LPS, seamldr_call()).prop_map(|(lp, regs)| Action::Call(lp, regs)),

@@ -18,8 +18,8 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, TdxStatus as T};
-use tdx_seamldr_core::Trap;
+use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, TdxLeaf, TdxStatus as T};
+use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{LoaderProfile, ModuleState as State};
 
 use calls::{action, Action};
@@ -47,6 +47,25 @@ proptest! {
         actions in prop::collection::vec(action(), 1..80),
     ) {
         run(profile.1, first, &actions);
+    }
+}
+
+#[test]
+fn both_models_agree_on_the_size_of_handoff_data_of_version_0() {
+    // The image that counts and the one that does not, with as much data as they have pages for and as the newest modules take.
+    for (image, pages) in [(1, 14), (1, 25), (13, 14), (13, 25)] {
+        for size in [pages * 4096 - 8, pages * 4096 - 7] {
+            let actions = [
+                Action::Call(
+                    2,
+                    SeamcallRegs { rax: TdxLeaf::SYS_SHUTDOWN.rax(0), ..SeamcallRegs::default() },
+                ),
+                Action::Install(vec![0, 1, 2], params_of(image, Scenario::Update)),
+                Action::HandoffSize(size),
+                Action::BringUp { updates: true },
+            ];
+            run(LoaderProfile::V1_5_00, 0, &actions);
+        }
     }
 }
 
