@@ -211,16 +211,16 @@ impl Processor {
         })
     }
 
-    /// Adds to the facts for preflight what only the processor says. [`Facts::highest_x2apic_id`] stays absent: one processor knows its
-    /// own ID, [`x2apic_id`](Self::x2apic_id), and the host takes the maximum over all LPs.
+    /// Fills in the facts that this processor tells; facts that it does not tell stay as they are. So does
+    /// [`Facts::highest_x2apic_id`]: one processor knows its own ID, [`x2apic_id`](Self::x2apic_id), and the host takes the maximum
+    /// over all LPs.
     pub fn complete(&self, facts: &mut Facts) {
-        facts.addressable_lps_per_socket = self.addressable_lps_per_socket;
-        facts.debug_unlocked = self.debug_unlocked;
-        facts.shared_memory = self.shared_memory();
-        facts.seamrr_base = match self.seam_range {
-            Some(SeamRange { base, enabled: true, .. }) => Some(base),
-            _ => None,
-        };
+        let range = self.seam_range.filter(|range| range.enabled);
+        facts.addressable_lps_per_socket =
+            self.addressable_lps_per_socket.or(facts.addressable_lps_per_socket);
+        facts.debug_unlocked = self.debug_unlocked.or(facts.debug_unlocked);
+        facts.seamrr_base = range.map(|range| range.base).or(facts.seamrr_base);
+        facts.shared_memory = self.shared_memory().or(facts.shared_memory);
     }
 }
 
