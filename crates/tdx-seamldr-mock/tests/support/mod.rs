@@ -228,6 +228,11 @@ pub(crate) fn counting_lps(lp: SimLp<'_>, lps: u32) -> impl Host + '_ {
     host
 }
 
+/// P-SEAMLDR as this host reaches it.
+pub(crate) fn on_host<'a, H: Host>(host: &'a H, lock: &'a SpinLock) -> Seamldr<'a, H, SpinLock> {
+    Seamldr::new(host, lock, CurrentVmcs::Preserved).unwrap()
+}
+
 /// P-SEAMLDR as one LP reaches it.
 pub(crate) fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, SpinLock> {
     Seamldr::new(lp, lock, CurrentVmcs::Preserved).unwrap()

@@ -1,0 +1,366 @@
+//! What changes between preflight and the shutdown, and who calls: an update that could only fail touches nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+mod support;
+
+use std::cell::{Cell, RefCell};
+
+use support::*;
+use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrStatus, TdxLeaf};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, Finding, PassedUpdate, Policy, Purpose, Refusal, Unknown, Unknowns,
+};
+use tdx_seamldr_core::update::{
+    Call, Cpu, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update, UpdateError,
+};
+use tdx_seamldr_core::{Host, InstallError, InstallRequest, SeamcallBackend, SharedInfo, SpinLock, TdxImage, Trap};
+use tdx_seamldr_mock::model::{LoaderState, TdPhase};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_verify::RustCrypto;
+
+/// Passes an image on this platform, with every fact known and nothing allowed.
+fn passed<'a>(platform: &SimPlatform, file: &'a PageBuf) -> PassedUpdate<'a> {
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let facts = platform.facts().unwrap();
+    preflight(&image, &facts, &RustCrypto, Policy::default(), &mut |finding| panic!("{finding}")).unwrap()
+}
+
+/// Runs `with` on the update of what has passed.
+fn with_passed<R>(
+    platform: &SimPlatform,
+    passed: &PassedUpdate<'_>,
+    with: impl FnOnce(&Update<'_>) -> R,
+) -> Result<R, UpdateError> {
+    let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+    let (host, state) = (platform.lp(0), platform.module_state());
+    let update = Update::new(passed, params.as_params(), &info, &host, state)?;
+    Ok(with(&update))
+}
+
+fn run_passed(platform: &SimPlatform, passed: &PassedUpdate<'_>) -> Outcome {
+    with_passed(platform, passed, |update| run_stepped(platform, update, 1)).unwrap()
+}
+
+fn assert_untouched(platform: &SimPlatform, outcome: &Outcome, cause: FailureCause) {
+    assert_eq!(outcome.failure.unwrap().cause, cause);
+    assert_eq!(state(outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry), "{outcome}");
+    assert_eq!((count(platform, SHUTDOWN), count(platform, INSTALL)), (0, 0));
+    assert_eq!(platform.truth().tds_alive, platform.truth().tds);
+}
+
+#[test]
+fn an_update_is_not_made_for_fewer_lps_than_preflight_saw() {
+    let (file, online) = (newer().build(), boot(SimPlatform::builder().lps(3)));
+    let passed = passed(&online, &file);
+    // The same machine with LP 2 offline.
+    let platform = boot(SimPlatform::builder().lps(3).offline(2));
+    let error = with_passed(&platform, &passed, |_| ()).unwrap_err();
+    assert_eq!(error, UpdateError::LpsChanged { found: 2, wanted: 3 });
+}
+
+#[test]
+fn an_lp_that_goes_offline_before_the_stop_ends_the_update_at_its_start() {
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
+    let passed = passed(&platform, &file);
+    let outcome = with_passed(&platform, &passed, |update| {
+        let (lock, hosts) = (SpinLock::new(), [0, 1].map(|lp| counting_lps(platform.lp(lp), 2)));
+        let mut cpus = hosts.each_ref().map(|host| Cpu::new(update, on_host(host, &lock)));
+        assert!(cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished), "nobody waits for LP 2");
+        update.outcome()
+    });
+    assert_untouched(&platform, &outcome.unwrap(), FailureCause::LpsChanged { found: 2, wanted: 3 });
+}
+
+#[test]
+fn a_module_that_somebody_else_has_replaced_is_not_shut_down() {
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+    let passed = passed(&platform, &file);
+    assert!(update_to(&platform, &TestImage { svn_minor: 7, ..newer() }).is_updated());
+    platform.clear_trace();
+    assert_untouched(&platform, &run_passed(&platform, &passed), FailureCause::ModuleChanged);
+}
+
+#[test]
+fn an_update_that_somebody_else_has_used_up_is_not_begun() {
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+    let passed = passed(&platform, &file);
+    platform.with_model(|model| {
+        model.seamdb_mut().used = 64;
+        let loader = model.loader();
+        let state = LoaderState {
+            seamextend: *loader.seamextend(),
+            entered: true,
+            num_remaining_updates: 0,
+            module_range_initialized: true,
+            sysinfo: loader.module_sysinfo().copied(),
+        };
+        model.restore_loader(&state);
+    });
+    assert_untouched(&platform, &run_passed(&platform, &passed), FailureCause::NoRemainingUpdates);
+}
+
+#[test]
+fn an_lp_without_vmx_operation_is_found_before_the_shutdown() {
+    for trap in [Trap::UndefinedOpcode, Trap::GeneralProtection, Trap::VmFailInvalid] {
+        for lp in 0..3 {
+            let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
+            let passed = passed(&platform, &file);
+            platform.clear_trace();
+            let answer = Answer::Trap(trap);
+            platform.inject(Fault { lp: Some(lp), rax: None, after: 0, times: u32::MAX, answer });
+            let outcome = run_passed(&platform, &passed);
+            assert_eq!(outcome.rounds, 1);
+            let cause = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_TDMR_INIT), trap);
+            assert_untouched(&platform, &outcome, cause);
+        }
+    }
+}
+
+#[test]
+fn a_trap_of_the_lead_before_the_shutdown_is_final() {
+    for trap in [Trap::UndefinedOpcode, Trap::GeneralProtection] {
+        for call in [INFO, SHUTDOWN] {
+            let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
+            let passed = passed(&platform, &file);
+            platform.clear_trace();
+            platform.inject(Fault::first(call, Answer::Trap(trap)));
+            let outcome = run_passed(&platform, &passed);
+            assert_eq!((outcome.rounds, count(&platform, INSTALL)), (1, 0), "{outcome}");
+            assert_eq!((outcome.tds, platform.truth().tds_alive), (TdFate::NeverAtRisk, 3), "{outcome}");
+        }
+    }
+}
+
+#[test]
+fn nobody_shuts_the_module_down_after_another_lp_gave_up() {
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+    let passed = passed(&platform, &file);
+    with_passed(&platform, &passed, |update| {
+        let (lock, lp1) = (SpinLock::new(), platform.lp(1));
+        let other = RefCell::new(Cpu::new(update, seamldr(&lp1, &lock)));
+        let told = Cell::new(None);
+        // The lead is held up in SEAMLDR.INFO. Meanwhile LP 1 waits in vain.
+        let lead = Intercepted::new(platform.lp(0), |lp, regs| {
+            if regs.rax == INFO && told.get().is_none() {
+                let mut other = other.borrow_mut();
+                assert_eq!((other.step(), other.step()), (Progress::Worked, Progress::Waiting));
+                other.abandon();
+                assert_eq!(other.step(), Progress::Finished);
+                told.set(Some(update.outcome()));
+            }
+            // SAFETY: the caller's.
+            unsafe { lp.seamcall(regs) }
+        });
+        let mut cpu = Cpu::new(update, lead.seamldr(&lock));
+        assert_eq!(cpu.step(), Progress::Worked);
+        assert_eq!(other.borrow_mut().step(), Progress::Worked);
+        while cpu.step() != Progress::Finished {}
+        assert_eq!(told.get(), Some(update.outcome()), "what LP 1 was told stays true");
+        assert_untouched(&platform, &update.outcome(), FailureCause::GaveUp);
+    })
+    .unwrap();
+}
+
+#[test]
+fn nobody_gives_up_while_the_lead_is_inside_of_a_call_that_cannot_be_taken_back() {
+    for call in [SHUTDOWN, UPDATE] {
+        let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+        let passed = passed(&platform, &file);
+        let outcome = with_passed(&platform, &passed, |update| {
+            let (lock, lp1) = (SpinLock::new(), platform.lp(1));
+            let other = RefCell::new(Cpu::new(update, seamldr(&lp1, &lock)));
+            let lead = Intercepted::new(platform.lp(0), |lp, regs| {
+                let rax = regs.rax;
+                // SAFETY: the caller's.
+                let result = unsafe { lp.seamcall(regs) };
+                if rax == call {
+                    let mut other = other.borrow_mut();
+                    while other.step() != Progress::Waiting {}
+                    other.abandon();
+                    assert_eq!(other.step(), Progress::Waiting, "{rax:#x}");
+                }
+                result
+            });
+            let mut cpu = Cpu::new(update, lead.seamldr(&lock));
+            while cpu.step() != Progress::Finished {
+                let _ = other.borrow_mut().step();
+            }
+            update.outcome()
+        });
+        assert!(outcome.unwrap().is_updated());
+    }
+}
+
+#[test]
+fn an_lp_that_makes_two_parts_takes_part_once() {
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+    let passed = passed(&platform, &file);
+    with_passed(&platform, &passed, |update| {
+        let (lock, lp0) = (SpinLock::new(), platform.lp(0));
+        let mut parts = [0, 1].map(|_| Cpu::new(update, seamldr(&lp0, &lock)));
+        let [first, second] = &mut parts;
+        assert_eq!((first.step(), second.step()), (Progress::Worked, Progress::Finished));
+        assert_eq!((first.step(), update.progress()), (Progress::Waiting, (Stage::Start, 1)));
+        first.abandon();
+        assert_untouched(&platform, &update.outcome(), FailureCause::GaveUp);
+    })
+    .unwrap();
+}
+
+#[test]
+fn damage_that_the_policy_allows_is_allowed_to_the_module() {
+    let platform = boot_from(SimPlatform::builder().lps(2), &counting(5));
+    platform.create_td_in(TdPhase::Build).unwrap();
+    let file = counting(6).build();
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let facts = platform.facts().unwrap();
+    for (allow_damage, tds) in [(false, TdFate::NeverAtRisk), (true, TdFate::Preserved)] {
+        let policy = Policy { allow_damage, ..Policy::default() };
+        // Without this fact the module itself counts.
+        let facts = Facts { sensitive_operations: None, ..facts };
+        let passed = preflight(&image, &facts, &RustCrypto, policy, &mut |_| {}).unwrap();
+        assert_eq!(passed.avoids_sensitive_operations(), !allow_damage);
+        assert_eq!(run_passed(&platform, &passed).tds, tds);
+    }
+}
+
+#[test]
+fn a_request_for_another_machine_reaches_no_firmware() {
+    let [a, b] = [0, 1].map(|_| boot(SimPlatform::builder().lps(1)));
+    assert_ne!(a.lp(0).machine(), b.lp(0).machine());
+    let file = newer().build();
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let mut page = PageBuf::zeroed(1);
+    let request = InstallRequest::build(page.as_params(), &image, Scenario::Update, &a.lp(0)).unwrap();
+    let (lp, lock) = (b.lp(0), SpinLock::new());
+    assert_eq!(seamldr(&lp, &lock).install(&request), Err(InstallError::OtherMachine));
+    assert_eq!(b.trace().len(), 0);
+
+    // An LP of one machine in an update of the other.
+    let passed = passed(&a, &file);
+    with_passed(&a, &passed, |update| {
+        assert_eq!(Cpu::new(update, seamldr(&lp, &lock)).step(), Progress::Finished);
+        assert_untouched(&a, &update.outcome(), FailureCause::OtherMachine);
+    })
+    .unwrap();
+    let mut page = PageBuf::zeroed(1);
+    let image = prepare(&a, &mut page, &file, Purpose::Load);
+    assert_eq!(Update::load(image, &b.lp(0), b.module_state()).unwrap_err(), UpdateError::OtherMachine);
+}
+
+#[test]
+fn firmware_writes_where_the_host_that_calls_has_the_buffer() {
+    // The host that translates is the host that calls, so no other machine's memory can be named.
+    let [a, b] = [0, 1].map(|_| boot(SimPlatform::builder().lps(1)));
+    let frozen = PageBuf::copy_of(&[0x11; 4096]);
+    b.lp(0).phys_addr(frozen.as_bytes().as_ptr()).unwrap();
+    let (lp, lock) = (a.lp(0), SpinLock::new());
+    let mut info = Box::new(SeamldrInfoBuffer::zeroed());
+    assert_eq!(seamldr(&lp, &lock).info(&mut info).unwrap().major.get(), 1);
+    assert!(frozen.as_bytes().iter().all(|byte| *byte == 0x11));
+}
+
+#[test]
+fn allowing_unknowns_of_the_platform_lets_no_unverified_image_pass() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let file = newer().build();
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let facts = platform.facts().unwrap();
+    let with = |allow_unknowns| {
+        let policy = Policy { allow_unknowns, ..Policy::default() };
+        preflight(&image, &facts, &NoCrypto, policy, &mut |_| {}).is_ok()
+    };
+    let by_name = [Unknown::Signer, Unknown::Signature, Unknown::ImageHash];
+    assert!(!with(Unknowns::OF_PLATFORM));
+    let mut allowed = Unknowns::NONE;
+    for unknown in by_name {
+        assert!(!with(allowed));
+        allowed = allowed.with(unknown);
+    }
+    assert!(with(allowed));
+}
+
+#[test]
+fn preflight_passes_an_image_to_be_loaded_where_no_module_is_left() {
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+    let passed = passed(&platform, &file);
+    let lost = with_passed(&platform, &passed, |update| {
+        // Firmware reads another module than preflight did.
+        assert!(platform.tamper(&passed.image().module()[100], 1));
+        run_stepped(&platform, update, 1)
+    })
+    .unwrap();
+    assert_eq!((lost.tds, lost.next), (TdFate::Lost, NextStep::Load));
+    assert_eq!(lost.failure.unwrap().cause.code(), SeamldrStatus::EBADHASH.name().unwrap());
+    assert!(platform.tamper(&passed.image().module()[100], 0));
+
+    let facts = platform.facts().unwrap();
+    let asked = |purpose| {
+        let mut found = Vec::new();
+        let policy = Policy::default();
+        let image = passed.image();
+        let passed = preflight_image(image, &facts, purpose, &RustCrypto, policy, &mut |finding| found.push(finding));
+        (passed.ok(), found)
+    };
+    let (image, found) = asked(Purpose::Load);
+    assert_eq!(found, []);
+    assert!(matches!(
+        asked(Purpose::TakeOver { handoff_version: Some(0) }).1[..],
+        [Finding::Refusal(Refusal::MajorSvn { .. })]
+    ));
+    let mut page = PageBuf::zeroed(1);
+    let image = image.unwrap().prepare(page.as_params(), &platform.lp(0)).unwrap();
+    let update = Update::load(image, &platform.lp(0), platform.module_state()).unwrap();
+    assert_eq!(run_stepped(&platform, &update, 1).next, NextStep::Configure);
+}
+
+#[test]
+fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
+    // Two of three LPs take part, which preflight was told not to mind.
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
+    with_update(&platform, &file, Options::default(), |update| {
+        let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
+        let [mut first, mut second] = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
+        while update.progress().0 != Stage::CpuInstall {
+            let _ = (first.step(), second.step());
+        }
+        assert_eq!((first.step(), first.step()), (Progress::Worked, Progress::Waiting));
+        first.abandon();
+        assert_eq!((first.step(), second.step()), (Progress::Finished, Progress::Finished));
+        let open = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
+        assert_eq!(state(&update.outcome()), open);
+    });
+    assert_eq!(platform.truth().lps_in_session, 1);
+    // All that are there call, and the module does not answer.
+    let outcome = resume(&platform, &file);
+    assert_eq!(outcome.last_failure.unwrap().cause, FailureCause::LpsMissing);
+    assert_eq!((outcome.running, platform.truth().lps_in_session), (RunningModule::SessionOpen, 2));
+}
+
+#[test]
+fn an_ebadcall_of_an_lp_that_has_not_called_is_not_taken_for_a_missing_lp() {
+    let file = newer().build();
+    // LP 1 is refused although it has not called. Once: it calls again. For ever: that is what the outcome says.
+    for (times, is_updated) in [(1, true), (u32::MAX, false)] {
+        let fault = Fault { lp: Some(1), times, ..Fault::first(INSTALL, returns(SeamldrStatus::EBADCALL.0)) };
+        let platform = boot(SimPlatform::builder().lps(3));
+        let passed = passed(&platform, &file);
+        platform.inject(fault);
+        let outcome = run_passed(&platform, &passed);
+        assert_eq!(outcome.is_updated(), is_updated, "{outcome}");
+        assert_eq!(outcome.failure.unwrap().cause.code(), "EBADCALL");
+        if !is_updated {
+            assert_eq!(outcome.last_failure.unwrap().cause.code(), "EBADCALL");
+            assert_eq!((outcome.running, platform.truth().lps_in_session), (RunningModule::SessionOpen, 2));
+            platform.clear_faults();
+            assert!(resume(&platform, &file).is_updated());
+        }
+        assert_eq!(platform.truth().tds_alive, 3);
+    }
+}
