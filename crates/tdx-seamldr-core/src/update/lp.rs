@@ -138,6 +138,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     }
 
     /// All LPs have acknowledged; this one says where they go. The others do nothing meanwhile.
+    #[inline(never)] // registers of its own, on a small stack
     fn settle(&self, all: Snapshot) {
         let update = self.update;
         let to = if all.failed() {
@@ -195,6 +196,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
 
     /// Ends the update for all LPs at its start: some may never come.
     #[cold]
+    #[inline(never)] // one copy for all reasons
     fn turn_away(&self, failure: RawFailure) -> Result<Work, RawFailure> {
         self.update.record(self.host().current_lp(), Stage::Start, failure);
         self.update.rendezvous.end();
@@ -233,6 +235,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
+    #[inline(never)] // registers of its own, on a small stack
     fn shut_down(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
         let Some(checked) = self.update.checked else { return Ok(Work::Done) };
         self.look_again(checked)?;
@@ -297,6 +300,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
+    #[inline(never)] // registers of its own, on a small stack
     fn take_over(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
         self.has_claimed = self.update.rendezvous.claim();
         if !self.has_claimed {
