@@ -18,20 +18,29 @@ const SYS_INIT_RUNNING: u32 = 1;
 const SYS_INIT_DONE: u32 = 2;
 const READY: u32 = 3;
 
+/// What is remembered of an LP: the place of its bit in [`LpBits`].
+#[derive(Clone, Copy)]
+enum Bit {
+    /// TDH.SYS.LP.INIT is done.
+    Initialized = 0,
+    /// The LP has called SEAMLDR.INSTALL in the session that is open.
+    InSession = 1,
+    /// The LP takes part in the update that runs.
+    TakingPart = 2,
+}
+
 /// What is remembered of 64 LPs.
 #[derive(Debug)]
-pub struct LpBits {
-    /// TDH.SYS.LP.INIT is done.
-    initialized: AtomicU64,
-    /// The LP has called SEAMLDR.INSTALL in the session that is open.
-    in_session: AtomicU64,
-    /// The LP takes part in the update that runs.
-    taking_part: AtomicU64,
-}
+pub struct LpBits([AtomicU64; 3]);
 
 impl LpBits {
     const fn new() -> Self {
-        Self { initialized: AtomicU64::new(0), in_session: AtomicU64::new(0), taking_part: AtomicU64::new(0) }
+        Self([const { AtomicU64::new(0) }; 3])
+    }
+
+    #[allow(clippy::as_conversions)] // the discriminant of an enum
+    fn word(&self, bit: Bit) -> Option<&AtomicU64> {
+        self.0.get(bit as usize)
     }
 }
 
@@ -81,14 +90,12 @@ impl ModuleState {
     /// Whether there is a bit for this LP.
     #[must_use]
     pub fn covers(&self, lp: u32) -> bool {
-        self.slot(lp, |bits| &bits.initialized).is_some()
+        self.slot(lp, Bit::Initialized).is_some()
     }
 
     /// Forgets everything, on all LPs: the module has been shut down.
     pub fn reset(&self) {
-        for bits in &self.lps {
-            bits.initialized.store(0, Ordering::Relaxed);
-        }
+        self.clear(Bit::Initialized);
         self.phase.store(DOWN, Ordering::Release);
     }
 
@@ -109,13 +116,13 @@ impl ModuleState {
 
     /// Remembers that this LP is initialised.
     pub fn set_lp_initialized(&self, lp: u32) {
-        self.set(lp, |bits| &bits.initialized);
+        self.set(lp, Bit::Initialized);
     }
 
     /// Whether this LP is initialised.
     #[must_use]
     pub fn is_lp_initialized(&self, lp: u32) -> bool {
-        self.has(lp, |bits| &bits.initialized)
+        self.has(lp, Bit::Initialized)
     }
 
     /// Remembers that the module is ready: after TDH.SYS.UPDATE, or after its first configuration.
@@ -148,54 +155,58 @@ impl ModuleState {
 
     /// The update is over.
     pub(crate) fn end_update(&self) {
-        for bits in &self.lps {
-            bits.taking_part.store(0, Ordering::Relaxed);
-        }
+        self.clear(Bit::TakingPart);
         self.updating.store(false, Ordering::Release);
     }
 
     /// This LP takes part in the update that runs; `false` if it did already.
     pub(crate) fn take_part(&self, lp: u32) -> bool {
-        !self.set(lp, |bits| &bits.taking_part)
+        !self.set(lp, Bit::TakingPart)
     }
 
     /// This LP has called SEAMLDR.INSTALL in the session that is open. Called with P-SEAMLDR's lock held, as the next two.
     pub(crate) fn join_session(&self, lp: u32) {
-        self.set(lp, |bits| &bits.in_session);
+        self.set(lp, Bit::InSession);
     }
 
     /// Whether this LP has called SEAMLDR.INSTALL in the session that is open, as far as the updates in this boot have seen.
     pub(crate) fn is_in_session(&self, lp: u32) -> bool {
-        self.has(lp, |bits| &bits.in_session)
+        self.has(lp, Bit::InSession)
     }
 
     /// The session has ended.
     pub(crate) fn end_session(&self) {
-        for bits in &self.lps {
-            bits.in_session.store(0, Ordering::Relaxed);
-        }
+        self.clear(Bit::InSession);
     }
 
     /// How many LPs are in the session that is open.
     pub(crate) fn num_in_session(&self) -> u32 {
-        self.lps
-            .iter()
-            .map(|bits| bits.in_session.load(Ordering::Relaxed).count_ones())
-            .fold(0, u32::saturating_add)
+        let words = self.lps.iter().filter_map(|bits| bits.word(Bit::InSession));
+        words.map(|word| word.load(Ordering::Relaxed).count_ones()).fold(0, u32::saturating_add)
     }
 
-    fn slot(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> Option<(&AtomicU64, u64)> {
+    fn slot(&self, lp: u32, bit: Bit) -> Option<(&AtomicU64, u64)> {
         let bits = self.lps.get(usize::try_from(lp >> 6).ok()?)?;
-        Some((of(bits), 1 << (lp & 63)))
+        Some((bits.word(bit)?, 1 << (lp & 63)))
     }
 
     /// Sets a bit of an LP and returns what it was.
-    fn set(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> bool {
-        self.slot(lp, of).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::AcqRel) & bit != 0)
+    #[inline(never)] // one copy for all bits
+    fn set(&self, lp: u32, bit: Bit) -> bool {
+        self.slot(lp, bit).is_some_and(|(word, mask)| word.fetch_or(mask, Ordering::AcqRel) & mask != 0)
     }
 
-    fn has(&self, lp: u32, of: impl FnOnce(&LpBits) -> &AtomicU64) -> bool {
-        self.slot(lp, of).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    #[inline(never)] // one copy for all bits
+    fn has(&self, lp: u32, bit: Bit) -> bool {
+        self.slot(lp, bit).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+    }
+
+    /// Clears a bit of all LPs.
+    #[inline(never)] // one copy for all bits
+    fn clear(&self, bit: Bit) {
+        for word in self.lps.iter().filter_map(|bits| bits.word(bit)) {
+            word.store(0, Ordering::Relaxed);
+        }
     }
 }
 

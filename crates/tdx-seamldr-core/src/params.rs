@@ -154,6 +154,7 @@ impl<'a> InstallRequest<'a> {
     }
 }
 
+#[inline(never)] // one copy for all parts
 fn page_of<H: Host + ?Sized>(
     host: &H,
     memory: Option<&SharedMemory>,

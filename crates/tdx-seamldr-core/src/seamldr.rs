@@ -208,14 +208,16 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
 
     /// Whether SEAMCALL does not reach P-SEAMLDR on this LP: VMfailInvalid that comes by itself is not believed. Asks by SEAMLDR.INFO
     /// with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
-    #[inline(never)] // registers of its own, on a small stack
     pub(crate) fn is_silent_with_lock_held(&self) -> bool {
-        (0..LOOKS).all(|_| {
-            let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
-            // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
-            let result = unsafe { self.host.seamcall(&mut regs) };
-            result == Err(Trap::VmFailInvalid)
-        })
+        (0..LOOKS).all(|_| self.is_silent_once())
+    }
+
+    #[inline(never)] // one copy for all looks, with registers of its own on a small stack
+    fn is_silent_once(&self) -> bool {
+        let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
+        // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
+        let result = unsafe { self.host.seamcall(&mut regs) };
+        result == Err(Trap::VmFailInvalid)
     }
 
     /// Something that no other LP comes in between of.
@@ -262,6 +264,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     }
 
     /// A call that fills a buffer: one of the three that the callers above pass.
+    #[inline(never)] // one copy for all callers
     fn fill(&self, leaf: SeamldrLeaf, buffer: *const u8) -> Result<(), SeamldrError> {
         let _ = buffer.expose_provenance();
         let address = self.host.phys_addr(buffer).ok_or(SeamldrError::NotMapped)?;

@@ -153,12 +153,16 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
     /// A leaf that takes numbers only. One copy of it serves all of them, which keeps the machine small.
     #[inline(never)]
-    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
+    fn call_with_r9(&self, rax: u64, rcx: u64, rdx: u64, r9: u64) -> Result<FieldRead, TdxError> {
         let mut regs = SeamcallRegs::default();
         // SAFETY: the private callers pass no leaf that takes an address, but for one that is misaligned and so refused.
         let status =
-            unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, ..Default::default() }) }?;
+            unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
         Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
+    }
+
+    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
+        self.call_with_r9(rax, rcx, rdx, 0)
     }
 
     /// TDH.SYS.INIT: initialises the module, once, on any LP.
@@ -281,10 +285,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// As [`sys_update`](Self::sys_update); modules before that version refuse with OPERAND_INVALID (RAX).
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
-        let mut regs =
-            SeamcallRegs { rax: TdxLeaf::SYS_UPDATE.rax(1), r9: enable.bits(), ..Default::default() };
-        // SAFETY: the leaf takes no address.
-        unsafe { self.tdx_call(&mut regs) }
+        self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, 0, enable.bits()).map(|result| result.status)
     }
 
     /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. KEY_CONFIGURED says that it had one.
@@ -334,6 +335,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         found
     }
 
+    #[inline(never)] // one copy for all looks
     fn readiness_by_one_call(&self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
             Ok(_) => Readiness::Ready,

@@ -196,6 +196,7 @@ impl RawFailure {
         Self { call: SeamldrLeaf::Info.rax(), status, rdx: 0 }
     }
 
+    #[inline(never)] // one copy for all callers
     pub(super) fn tdx(leaf: TdxLeaf, error: TdxError) -> Self {
         Self { call: leaf.rax(0), status: error.status().0, rdx: 0 }
     }

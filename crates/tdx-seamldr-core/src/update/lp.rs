@@ -38,6 +38,9 @@ pub(super) enum Work {
     Over,
 }
 
+/// This LP has failed, and has made it known.
+pub(super) struct Failed;
+
 /// One LP's part in an update. Make it on that LP; it stays there. An LP that makes two takes part once: the second one finishes at
 /// once.
 pub struct Cpu<'a, H: ?Sized, L: ?Sized> {
@@ -111,10 +114,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
                 return Progress::Waiting;
             }
             Ok(Work::NotNeeded | Work::Over) => return Progress::Finished,
-            Err(failure) => {
-                update.record(self.host().current_lp(), leg.stage, failure);
-                update.rendezvous.fail();
-            }
+            Err(Failed) => {}
         }
         self.acknowledged = Some(leg);
         let has_claimed = core::mem::take(&mut self.has_claimed);
@@ -138,6 +138,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     }
 
     /// All LPs have acknowledged; this one says where they go. The others do nothing meanwhile.
+    #[inline(never)] // registers of its own, on a small stack
     fn settle(&self, all: Snapshot) {
         let update = self.update;
         let to = if all.failed() {
@@ -153,7 +154,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         update.rendezvous.move_on(all, to);
     }
 
-    fn work(&mut self, leg: Leg) -> Result<Work, RawFailure> {
+    fn work(&mut self, leg: Leg) -> Result<Work, Failed> {
         let module = TdxModule::new(self.host());
         // A broken LP does not keep the lead.
         let leads = leg.round.checked_rem(self.update.rendezvous.lps()) == Some(self.arrival);
@@ -168,7 +169,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     }
 
     /// The first LP to arrive leads; one more than were announced has no part in the update.
-    fn arrive(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+    fn arrive(&mut self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         let (update, host) = (self.update, self.host());
         let (lp, wanted) = (host.current_lp(), update.rendezvous.lps());
         // Nobody gets past this stage without this LP, so a failure here harms nothing.
@@ -195,7 +196,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
 
     /// Ends the update for all LPs at its start: some may never come.
     #[cold]
-    fn turn_away(&self, failure: RawFailure) -> Result<Work, RawFailure> {
+    #[inline(never)] // one copy for all reasons
+    fn turn_away(&self, failure: RawFailure) -> Result<Work, Failed> {
         self.update.record(self.host().current_lp(), Stage::Start, failure);
         self.update.rendezvous.end();
         Ok(Work::Over)
@@ -203,14 +205,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
 
     /// Looks whether this LP reaches the module, and how far the module has come. An update needs a module that runs; everything else
     /// needs that none does: its TDs must not be touched. Every LP looks, because an LP can be cut off from a module that runs.
-    fn look(&self, module: TdxModule<'_, H>) -> Result<(), RawFailure> {
+    fn look(&self, module: TdxModule<'_, H>) -> Result<(), Failed> {
         let found = module.readiness();
         let update = self.update;
         update.happened(Event::Found(found));
-        let failure = |error| Err(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error));
+        let failure = |error| Err(self.fail(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)));
         match found {
             Readiness::Ready if update.kind == Kind::Update => Ok(()),
-            Readiness::Ready => Err(RawFailure::STILL_READY),
+            Readiness::Ready => Err(self.fail(RawFailure::STILL_READY)),
             Readiness::Unclear(error) => failure(error),
             Readiness::Nothing if update.kind == Kind::Update => failure(TdxError::Trap(Trap::VmFailInvalid)),
             Readiness::ShutDown if update.kind == Kind::Update => {
@@ -233,7 +235,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
-    fn shut_down(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+    #[inline(never)] // registers of its own, on a small stack
+    fn shut_down(&mut self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         let Some(checked) = self.update.checked else { return Ok(Work::Done) };
         self.look_again(checked)?;
         let hv = match checked.passed.handoff_version() {
@@ -260,15 +263,15 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
 
     /// Looks, with all LPs standing still, whether the module is the one that preflight saw.
     #[inline(never)] // its registers are not needed later
-    fn look_again(&self, checked: Checked<'_>) -> Result<(), RawFailure> {
+    fn look_again(&self, checked: Checked<'_>) -> Result<(), Failed> {
         let Checked { passed, info } = checked;
-        self.seamldr.shared_info(info).map_err(RawFailure::info)?;
+        self.seamldr.shared_info(info).map_err(|error| self.fail(RawFailure::info(error)))?;
         let same_module = passed.running_mrseam().is_none_or(|wanted| info.has_mrseam(wanted));
         if !same_module || passed.running_svn().is_some_and(|wanted| info.svn() != wanted) {
-            return Err(RawFailure::MODULE_CHANGED);
+            return Err(self.fail(RawFailure::MODULE_CHANGED));
         }
         if info.remaining_updates() == 0 {
-            return Err(RawFailure::NO_REMAINING_UPDATES);
+            return Err(self.fail(RawFailure::NO_REMAINING_UPDATES));
         }
         Ok(())
     }
@@ -276,14 +279,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     /// A refusal of the module that was to be shut down. If the module says that it is shut down already, its TDs are paused: that is
     /// asked once more.
     #[cold]
-    fn refused(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+    fn refused(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> Failed {
         if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN) && module.readiness() == Readiness::ShutDown {
             self.update.happened(Event::WasShutDown);
         }
-        RawFailure::tdx(leaf, error)
+        self.fail(RawFailure::tdx(leaf, error))
     }
 
-    fn initialize(&self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+    fn initialize(&self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         match module.enable_lp(self.update.state, self.host().current_lp()) {
             Ok(done) => {
                 if done {
@@ -297,7 +300,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
-    fn take_over(&mut self, module: TdxModule<'_, H>) -> Result<Work, RawFailure> {
+    #[inline(never)] // registers of its own, on a small stack
+    fn take_over(&mut self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         self.has_claimed = self.update.rendezvous.claim();
         if !self.has_claimed {
             return Ok(Work::Over);
@@ -318,24 +322,33 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Done)
     }
 
-    /// What a failure of the new module is.
+    /// A failure of the new module.
     #[cold]
-    fn failed(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> RawFailure {
+    fn failed(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> Failed {
         let failure = RawFailure::tdx(leaf, error);
         if let TdxError::Status(_) = error {
             self.update.module_answered();
         }
         if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
-            return failure;
+            return self.fail(failure);
         }
-        if self.is_silent() {
+        self.fail(if self.is_silent() {
             self.update.silenced(self.host().current_lp(), failure)
         } else if leaf == TdxLeaf::SYS_INIT {
             // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
             RawFailure::LPS_MISSING
         } else {
             failure
-        }
+        })
+    }
+
+    /// Makes a failure of this LP known, before it acknowledges the stage: no other LP begins to work on the stage.
+    #[cold]
+    #[inline(never)] // one copy for all failures
+    pub(super) fn fail(&self, failure: RawFailure) -> Failed {
+        self.update.record(self.host().current_lp(), self.update.rendezvous.load().stage(), failure);
+        self.update.rendezvous.fail();
+        Failed
     }
 
     pub(super) fn is_silent(&self) -> bool {

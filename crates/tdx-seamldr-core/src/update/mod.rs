@@ -377,39 +377,27 @@ impl<'a> Update<'a> {
     }
 
     /// Makes known what happened, and remembers for the embedder what outlives the update.
+    #[inline(never)] // one copy for all events
     fn happened(&self, event: Event) {
         self.known.apply(event);
-        match event {
-            Event::ShutDown => {
-                self.state.reset();
-                self.state.set_handoff_pending(true);
-            }
-            Event::Installed => self.is_in_place(),
-            Event::Loaded => {
-                self.is_in_place();
-                self.state.set_handoff_pending(false);
-            }
-            Event::Refused => self.state.end_session(),
-            Event::Destroyed => {
-                self.state.end_session();
-                self.state.set_handoff_pending(false);
-            }
-            Event::TookOver => {
-                self.state.set_handoff_pending(false);
-                self.state.set_ready();
-            }
-            Event::Found(_)
-            | Event::SeamldrAnswered
-            | Event::WasShutDown
-            | Event::SessionOpen(_)
-            | Event::AnotherImage => {}
+        if event == Event::ShutDown {
+            self.state.reset();
         }
-    }
-
-    fn is_in_place(&self) {
-        self.state.end_session();
-        let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
-        self.candidates.store(candidates.installed().word(), Ordering::Relaxed);
+        if matches!(event, Event::Installed | Event::Loaded | Event::Refused | Event::Destroyed) {
+            self.state.end_session();
+        }
+        if matches!(event, Event::Installed | Event::Loaded) {
+            let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
+            self.candidates.store(candidates.installed().word(), Ordering::Relaxed);
+        }
+        match event {
+            Event::ShutDown => self.state.set_handoff_pending(true),
+            Event::Loaded | Event::Destroyed | Event::TookOver => self.state.set_handoff_pending(false),
+            _ => {}
+        }
+        if event == Event::TookOver {
+            self.state.set_ready();
+        }
     }
 
     /// A module answers although all LPs have called SEAMLDR.INSTALL: the session has put it in place.

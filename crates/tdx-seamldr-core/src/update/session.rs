@@ -2,7 +2,7 @@
 
 use super::failure::RawFailure;
 use super::known::{Event, Kind, Session};
-use super::lp::{Cpu, Work};
+use super::lp::{Cpu, Failed, Work};
 use super::rendezvous::{Leg, Snapshot};
 use super::stage::Stage;
 use super::Update;
@@ -23,20 +23,20 @@ impl Update<'_> {
 
 impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
     /// Calls SEAMLDR.INSTALL, unless this LP is in the session or the session is complete.
-    pub(super) fn install(&mut self, module: TdxModule<'_, H>, leg: Leg) -> Result<Work, RawFailure> {
+    pub(super) fn install(&mut self, module: TdxModule<'_, H>, leg: Leg) -> Result<Work, Failed> {
         let (update, seamldr, lp) = (self.update, self.seamldr, self.seamldr.host().current_lp());
         // Not reached without a request.
         let Some(request) = update.current_request() else { return Ok(Work::Done) };
         // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
         let is_open = || module.is_out_of_reach();
-        let has_claimed = &mut self.has_claimed;
-        seamldr.exclusively(|| {
+        let (cpu, mut has_claimed) = (&*self, false);
+        let work = seamldr.exclusively(|| {
             let known = update.known.load();
             if known.session == Session::Complete || update.state.is_in_session(lp) {
                 return Ok(Work::Done);
             }
-            *has_claimed = update.rendezvous.claim();
-            if !*has_claimed {
+            has_claimed = update.rendezvous.claim();
+            if !has_claimed {
                 return Ok(Work::Over);
             }
             let error = match seamldr.install_with_lock_held(request) {
@@ -60,13 +60,13 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
                 }
                 // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is there at all.
                 InstallError::Trap(Trap::VmFailInvalid) if seamldr.is_silent_with_lock_held() => {
-                    return Err(update.silenced(lp, failure));
+                    return Err(cpu.fail(update.silenced(lp, failure)));
                 }
-                InstallError::Trap(_) | InstallError::OtherMachine => return Err(failure),
+                InstallError::Trap(_) | InstallError::OtherMachine => return Err(cpu.fail(failure)),
                 InstallError::Refused { status, rdx: 0 }
                     if is_open() && (known.has_old_module() || status == SeamldrStatus::EUNSPECERR) =>
                 {
-                    return Err(failure);
+                    return Err(cpu.fail(failure));
                 }
                 InstallError::Refused { .. } => {}
             }
@@ -80,8 +80,10 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             } else {
                 update.happened(Event::Destroyed);
             }
-            Err(failure)
-        })
+            Err(cpu.fail(failure))
+        });
+        self.has_claimed = has_claimed;
+        work
     }
 
     /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first. Returns where all LPs go.

@@ -240,12 +240,14 @@ pub(super) fn claim(stage: Stage, third: bool) {
     assert_eq!((first, made, after), (true, true, third));
 }
 
-/// All orders in which two LPs claim the stage one after the other at the lock, as at SEAMLDR.INSTALL, while a third one gives up: a call is
-/// made under a claim of its own, or not at all.
+/// The orders in which two LPs claim the stage one after the other at the lock, as at SEAMLDR.INSTALL, while a third one gives up: a call is
+/// made under a claim of its own, or not at all. Those with at most three preemptions, to end in seconds.
 pub(super) fn two_claims(stage: Stage) {
     let orders: [Counter; 3] = Default::default();
     let counted = orders.clone();
-    loom::model(move || {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
         let shared = Arc::new(Shared::at(stage, 3, None, Counter::default()));
         let calls = Arc::new(loom::sync::Mutex::new(0));
         let others: Vec<_> = (0..2)

@@ -238,14 +238,15 @@ fn update<B: SeamcallBackend>(
 
 fn a_whole_update_on_eight_threads() {
     // 2 N + 3 calls for the update, and N + 1 that look at the machine once more before the shutdown.
-    const CALLS: usize = 3 * 8 + 4;
+    const CALLS: u64 = 3 * 8 + 4;
     let before = calls();
     for _ in 0..5 {
         let booted = boot(SimPlatform::builder().lps(8));
         let outcome = update(&booted, 8, Seamcall::<NoTable>::new);
         assert!(outcome.is_updated(), "{outcome}");
         let truth = booted.0.truth();
-        assert_eq!((truth.tds_alive, truth.svn.minor, booted.0.trace().len()), (3, 6, CALLS));
+        let made = u64::try_from(booted.0.trace().len()).unwrap();
+        assert_eq!((truth.tds_alive, truth.svn.minor, made), (3, 6, CALLS));
     }
     assert!(calls() - before >= 5 * CALLS as u64, "all of them by the instruction");
 }
