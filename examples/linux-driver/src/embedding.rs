@@ -254,7 +254,7 @@ impl Driver {
         let copy = ImageCopy::new(file).ok_or(NO_MEMORY)?;
         if matches!(self.backend, Backend::Simulated(_)) {
             simulated::learn(&image);
-            simulated::plan_fault();
+            simulated::plan_fault(&image);
         }
         // First of all: preflight counts the CPUs that take part in the update.
         let held = CpusHeld::new();
