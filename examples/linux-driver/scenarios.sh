@@ -142,7 +142,8 @@ until_none_remain() {
 }
 fallback() {
     start
-    fault $install 1 1 $bad_signature 0
+    # After preflight a bit flips in memory.
+    fault flip-sigstruct
     uploaded 1.5.16 "transferring:hw-error"
     state 1.5.05 19 3
     said EBADSIG

@@ -16,8 +16,8 @@ use tdx_seamldr_core::preflight::{
 use tdx_seamldr_core::update::linux::{Dialect, Errno, UploadError};
 use tdx_seamldr_core::update::{Cpu, NextStep, Outcome, Update};
 use tdx_seamldr_core::{
-    Crypto, CurrentVmcs, LpBits, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr, TdxImage,
-    TdxModule, TdxVersion, Trap, VmcsErratum,
+    Crypto, CurrentVmcs, LpBits, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr, TdxImage, TdxModule,
+    TdxVersion, Trap, VmcsErratum,
 };
 use tdx_seamldr_x86_64::{Hardware, LinuxTable, Processor, Seamcall};
 
@@ -254,7 +254,7 @@ impl Driver {
         let copy = ImageCopy::new(file).ok_or(NO_MEMORY)?;
         if matches!(self.backend, Backend::Simulated(_)) {
             simulated::learn(&image);
-            simulated::plan_fault();
+            simulated::plan_fault(&image);
         }
         // First of all: preflight counts the CPUs that take part in the update.
         let held = CpusHeld::new();
@@ -453,7 +453,8 @@ fn check_image<'a>(
 ) -> Result<PassedImage<'a>, UploadFailed> {
     let mut log = FindingsLog::default();
     let policy = kernel_side::policy();
-    let passed = preflight_image(image, facts, purpose, &KernelCrypto, policy, &mut |finding| log.add(finding));
+    let passed =
+        preflight_image(image, facts, purpose, &KernelCrypto, policy, &mut |finding| log.add(finding));
     passed.map_err(|not_passed| log.refusal(not_passed))
 }
 

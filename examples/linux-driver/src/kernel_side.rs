@@ -79,6 +79,12 @@ pub(crate) fn pinned<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The physical address of a byte of the kernel's memory.
+pub(crate) fn phys_addr(address: *const u8) -> PhysAddr {
+    // SAFETY: the page tables have the address.
+    PhysAddr(unsafe { tdx_phys_addr(address.cast()) })
+}
+
 /// The value of an MSR; `None` if the processor has no such MSR.
 pub(crate) fn rdmsr(index: u32) -> Option<u64> {
     let mut value = 0;
@@ -193,8 +199,7 @@ unsafe impl<B: SeamcallBackend> Host for Kernel<'_, B> {
     }
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        // SAFETY: an address of the kernel.
-        Some(PhysAddr(unsafe { tdx_phys_addr(address.cast()) }))
+        Some(phys_addr(address))
     }
 }
 
@@ -276,8 +281,7 @@ impl Page {
     }
 
     pub(crate) fn phys_addr(&self) -> PhysAddr {
-        // SAFETY: an address of the kernel.
-        PhysAddr(unsafe { tdx_phys_addr(self.0) })
+        phys_addr(self.0.cast())
     }
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Replaces the TDX module from user space, as Linux's own tdx_host does, with the library behind it.
+//! A driver that lets user space replace the TDX module, with the interface of Linux's own tdx_host.
 //!
-//! `embedding` is the part that another driver would write as well; `simulated` is the platform for machines without TDX. The walk
-//! through both is `docs/embedding-linux.md`.
+//! `embedding` is the part that every driver needs. `simulated` is the platform for machines without TDX. `docs/embedding-linux.md`
+//! explains both.
 
 use core::ffi::c_char;
 use core::fmt::{self, Write};
@@ -28,12 +28,12 @@ struct TdxHost {
     upload: *mut bindings::fw_upload,
 }
 
-// SAFETY: the pointers are only used when the module comes and goes.
+// SAFETY: only `init` and `drop` use the pointers.
 unsafe impl Send for TdxHost {}
 // SAFETY: as above.
 unsafe impl Sync for TdxHost {}
 
-// A kernel without lockdep has an empty structure in the middle of a device.
+// Without lockdep, `struct device` has an empty structure inside.
 #[allow(improper_ctypes)]
 extern "C" {
     fn tdx_create_device() -> *mut bindings::faux_device;
@@ -45,7 +45,7 @@ extern "C" {
 
 struct Ops(bindings::fw_upload_ops);
 
-// SAFETY: nobody writes to it.
+// SAFETY: nobody writes it.
 unsafe impl Sync for Ops {}
 
 static OPS: Ops = Ops(bindings::fw_upload_ops {
@@ -61,13 +61,13 @@ impl kernel::Module for TdxHost {
         if !embedding::start() {
             return Err(ENODEV);
         }
-        // SAFETY: the attributes' functions deal with whatever is there.
+        // SAFETY: the attributes' functions answer with and without a driver.
         let device = unsafe { tdx_create_device() };
         if device.is_null() {
             embedding::stop();
             return Err(ENOMEM);
         }
-        // SAFETY: the device was just made; the operations live as long as the module.
+        // SAFETY: the device exists; the operations live as long as the module.
         let upload = if tdx_updates_are_possible() {
             unsafe { tdx_register_upload(device, &OPS.0) }
         } else {
@@ -81,10 +81,10 @@ impl kernel::Module for TdxHost {
 impl Drop for TdxHost {
     fn drop(&mut self) {
         if !self.upload.is_null() {
-            // SAFETY: it was registered in `init`, and is not used afterwards.
+            // SAFETY: `init` registered it, and nobody uses it afterwards.
             unsafe { bindings::firmware_upload_unregister(self.upload) };
         }
-        // SAFETY: made in `init`.
+        // SAFETY: `init` made it.
         unsafe { bindings::faux_device_destroy(self.device) };
         embedding::stop();
     }
@@ -94,7 +94,7 @@ extern "C" fn prepare(_: *mut bindings::fw_upload, _: *const u8, _: u32) -> bind
     bindings::fw_upload_err_FW_UPLOAD_ERR_NONE
 }
 
-/// The whole image comes in one call: the kernel has it in memory, page by page, mapped in a row.
+/// Takes the whole image in one call. The kernel maps its pages contiguously.
 extern "C" fn write(
     _: *mut bindings::fw_upload,
     data: *const u8,
@@ -105,11 +105,11 @@ extern "C" fn write(
     if offset != 0 {
         return bindings::fw_upload_err_FW_UPLOAD_ERR_INVALID_SIZE;
     }
-    // SAFETY: the kernel passes so many bytes, which stay as they are until this returns.
+    // SAFETY: the kernel passes `size` bytes, which stay as they are until this returns.
     let image = unsafe { core::slice::from_raw_parts(data, size as usize) };
     match embedding::with(|driver| driver.update(image)) {
         Ok(()) => {
-            // SAFETY: the kernel wants to know how much was written.
+            // SAFETY: the kernel passes a valid pointer.
             unsafe { *written = size };
             bindings::fw_upload_err_FW_UPLOAD_ERR_NONE
         }
@@ -121,7 +121,7 @@ extern "C" fn poll_complete(_: *mut bindings::fw_upload) -> bindings::fw_upload_
     bindings::fw_upload_err_FW_UPLOAD_ERR_NONE
 }
 
-/// An update is over before anybody could cancel it.
+/// Does nothing: `write` returns after the update is over.
 extern "C" fn cancel(_: *mut bindings::fw_upload) {}
 
 /// A line of sysfs, and its length.
@@ -135,7 +135,7 @@ impl fmt::Write for Line {
         if self.len + text.len() > 4096 {
             return Err(fmt::Error);
         }
-        // SAFETY: sysfs passes a page, and there is room.
+        // SAFETY: sysfs passes a page, which has room for the text.
         unsafe {
             core::ptr::copy_nonoverlapping(text.as_ptr(), self.buffer.cast::<u8>().add(self.len), text.len())
         };

@@ -35,7 +35,7 @@ module_param_string(image, tdx_image, sizeof(tdx_image), 0444);
 MODULE_PARM_DESC(image, "mock: the image of the module that runs first, a firmware file");
 char tdx_fault[96];
 module_param_string(fault, tdx_fault, sizeof(tdx_fault), 0600);
-MODULE_PARM_DESC(fault, "mock: what goes wrong in the next update: RAX AFTER TIMES ANSWER-RAX ANSWER-RDX");
+MODULE_PARM_DESC(fault, "mock: what goes wrong in the next update: RAX AFTER TIMES ANSWER-RAX ANSWER-RDX, or flip-sigstruct");
 bool tdx_try_seamcall;
 module_param_named(try_seamcall, tdx_try_seamcall, bool, 0444);
 MODULE_PARM_DESC(try_seamcall, "seamcall: call P-SEAMLDR even if the processor does not announce it");

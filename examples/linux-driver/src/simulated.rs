@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The simulated platform inside the kernel, for machines without TDX. A driver for real ones has no such file.
+//! The simulated platform inside the kernel, for machines without TDX. A driver for real machines has no such file.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_ulong, c_void};
@@ -15,7 +15,7 @@ use tdx_seamldr_mock::model::{
     Answer, Config, Fault, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
 };
 
-use crate::kernel_side::{cpu, now, pinned, KernelCrypto, Page, Shown, Text};
+use crate::kernel_side::{cpu, now, phys_addr, pinned, KernelCrypto, Page, Shown, Text};
 
 extern "C" {
     fn tdx_lock_firmware() -> c_ulong;
@@ -26,21 +26,23 @@ extern "C" {
     static tdx_updates: c_int;
 }
 
-/// What the TDs hold, one after the other.
+/// The private memory of each TD.
 const SECRETS: [[u8; 32]; 3] = [[0x11; 32], [0x22; 32], [0x33; 32]];
-/// Signatures that are remembered.
+/// The number of signatures that are remembered.
 const REMEMBERED: usize = 8;
 
 struct Firmware {
     platform: Platform<&'static mut SeamMemory>,
     tds: [Option<TdId>; 3],
-    /// RSA of the kernel may sleep, and firmware is called with interrupts off. So the driver, which verifies every image anyway,
-    /// leaves here what came out: modulus, signature and digest, hashed together, and whether they are valid.
+    /// Signatures that the driver has verified: modulus, signature and digest, hashed together, and whether they are valid. The kernel's
+    /// RSA may sleep, but firmware is called with interrupts off.
     verified: [Option<(Sha384Digest, bool)>; REMEMBERED],
     next: usize,
+    /// The byte of an image that firmware reads with another bit.
+    flipped: Option<u64>,
 }
 
-/// Behind the firmware's lock.
+/// The firmware, behind its lock.
 struct Locked(UnsafeCell<Option<Firmware>>);
 
 // SAFETY: only used with the lock held.
@@ -50,16 +52,16 @@ static FIRMWARE: Locked = Locked(UnsafeCell::new(None));
 
 struct Memory(UnsafeCell<SeamMemory>);
 
-// SAFETY: only used by `start`, once for each time that the module comes.
+// SAFETY: only `start` uses it, once each time that the kernel module is loaded.
 unsafe impl Sync for Memory {}
 
 static MEMORY: Memory = Memory(UnsafeCell::new(SeamMemory::ZEROED));
 
-/// Time spent in firmware since it was last asked for, on all CPUs together.
+/// The time in ns that all CPUs together spent in firmware since `take_time` last asked.
 static SPENT: AtomicU64 = AtomicU64::new(0);
 
 fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> Option<T> {
-    // SAFETY: released below.
+    // SAFETY: unlocked below.
     let flags = unsafe { tdx_lock_firmware() };
     // SAFETY: the lock is held.
     let result = unsafe { &mut *FIRMWARE.0.get() }.as_mut().map(work);
@@ -68,26 +70,27 @@ fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> Option<T> {
     result
 }
 
-/// Switches on a machine that has so many LPs of this kind, and a P-SEAMLDR for this image that trusts its signer.
+/// Switches a machine on that has this many LPs, and a P-SEAMLDR that takes this image and trusts its signer.
 pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> bool {
     let sigstruct = image.sigstruct();
     let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
     let profile = if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 };
     let fms = sigstruct.cpus().first().map_or(0x806f8, |fms| fms.get());
     let Ok(config) = Config::new(lps, 1, fms, signer, profile) else { return false };
-    // SAFETY: it does not change after the module was loaded.
+    // SAFETY: the parameter does not change after the module was loaded.
     let updates = unsafe { tdx_updates }.clamp(0, 9998) as u32;
-    // Those, and the module that is there from the beginning.
+    // The first module takes one of the places.
     let seamdb = SeamDb { size: updates + 1, used: 0, insert_failures: 0 };
-    // SAFETY: the one before, if any, is gone.
+    // SAFETY: the platform that used it before is gone.
     let memory = unsafe { &mut *MEMORY.0.get() };
     let firmware = Firmware {
         platform: Platform::new(config, seamdb, memory),
         tds: [None; 3],
         verified: [None; REMEMBERED],
         next: 0,
+        flipped: None,
     };
-    // SAFETY: nobody calls firmware yet.
+    // SAFETY: no CPU calls firmware yet.
     unsafe { *FIRMWARE.0.get() = Some(firmware) };
     true
 }
@@ -119,7 +122,7 @@ pub(crate) struct Simulated;
 unsafe impl SeamcallBackend for Simulated {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let begin = now();
-        // Others may come in between, as on a machine.
+        // Other CPUs may call in between, as on a machine.
         let entered =
             with(|firmware| firmware.platform.enter(cpu(), regs)).unwrap_or(Err(Trap::UndefinedOpcode));
         let result = entered.and_then(|entered| {
@@ -136,7 +139,7 @@ unsafe impl SeamcallBackend for Simulated {
     }
 }
 
-/// Time spent in firmware since the last time.
+/// Returns the time in ns that was spent in firmware since the last call.
 pub(crate) fn take_time() -> u64 {
     SPENT.swap(0, Ordering::Relaxed)
 }
@@ -146,12 +149,12 @@ struct Dram;
 
 impl PhysMemory for Dram {
     fn read(&self, address: u64, out: &mut [u8]) {
-        // SAFETY: `null` or where this address is mapped.
+        // SAFETY: returns null, or where this address is mapped.
         let from = unsafe { tdx_phys_to_virt(address) }.cast::<u8>();
         if from.is_null() {
             out.fill(0);
         } else {
-            // SAFETY: who gave firmware the address keeps it as it is, up to the end of the page.
+            // SAFETY: the caller of firmware keeps the memory at this address as it is, up to the end of the page.
             unsafe { core::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
         }
     }
@@ -160,7 +163,7 @@ impl PhysMemory for Dram {
         // SAFETY: as in `read`.
         let to = unsafe { tdx_phys_to_virt(address) }.cast::<u8>();
         if !to.is_null() {
-            // SAFETY: as in `read`, and the address was given for that.
+            // SAFETY: as in `read`; the caller gave the address to be written.
             unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         }
     }
@@ -190,7 +193,7 @@ impl Crypto for Remembered<'_> {
     }
 }
 
-/// Verifies the signature of an image that firmware is going to be given. May sleep.
+/// Verifies the signature of an image for the firmware, which remembers the result. May sleep.
 pub(crate) fn learn(image: &TdxImage<'_>) {
     let sigstruct = image.sigstruct();
     let Ok(digest) = KernelCrypto.sha384(&sigstruct.signed_parts()) else { return };
@@ -204,16 +207,16 @@ pub(crate) fn learn(image: &TdxImage<'_>) {
     });
 }
 
-/// Gives the module that was loaded memory and keys, and starts the TDs.
+/// Gives memory and keys to the module that was loaded, and starts TDs. `false` if the module refuses.
 pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
-    // One TDMR, of 1 GiB and 32 GiB up, with room for its metadata above it; nobody reads or writes there.
+    // One TDMR of 1 GiB at 32 GiB, with its metadata above it. The simulated module does not touch either.
     const TDMR: [u64; 8] =
         [32 << 30, 1 << 30, 33 << 30, 0x1000, (33 << 30) + 0x1000, 0x2000, (33 << 30) + 0x3000, 0x40_0000];
     let (Some(mut list), Some(mut tdmr)) = (Page::new(), Page::new()) else { return false };
     *tdmr.get() = TDMR;
     *list.get() = tdmr.phys_addr().0;
     let address = list.phys_addr();
-    // SAFETY: the list was made for this; the memory that it names is nobody's.
+    // SAFETY: the list is valid, and nobody uses the memory that it names.
     let configured = pinned(|| {
         unsafe { module.sys_config(address, 1, 0x20, false) }.and_then(|()| module.sys_key_config())
     });
@@ -239,12 +242,12 @@ pub(crate) fn count_tds() {
         firmware.tds.iter().zip(SECRETS).filter(alive).count()
     });
     let alive = alive.unwrap_or(0);
-    // SAFETY: only the driver writes to it, under its lock.
+    // SAFETY: only the driver writes it, under its lock.
     unsafe { (&raw mut tdx_tds_alive).write_volatile(alive as c_int) };
 }
 
-/// Plans what the parameter `fault` says, and nothing else.
-pub(crate) fn plan_fault() {
+/// Plans the fault of the parameter `fault` for the update to this image. Ends all that was planned before.
+pub(crate) fn plan_fault(image: &TdxImage<'_>) {
     // SAFETY: a parameter that is text.
     let line = unsafe { Text::read(&raw const tdx_fault) };
     let line = line.get();
@@ -255,6 +258,13 @@ pub(crate) fn plan_fault() {
     let mut next = || words.next().flatten();
     with(|firmware| {
         firmware.platform.faults_mut().clear();
+        if let Some(address) = firmware.flipped.take() {
+            let _ = firmware.platform.tamper(address, 0);
+        }
+        if line == "flip-sigstruct" {
+            let address = phys_addr(&raw const image.sigstruct().reserved0[0]).0;
+            firmware.flipped = firmware.platform.tamper(address, 1).then_some(address);
+        }
         let (Some(rax), Some(after), Some(times), Some(answer), Some(rdx)) =
             (next(), next(), next(), next(), next())
         else {
