@@ -19,7 +19,9 @@ use tdx_seamldr_core::preflight::{
 use tdx_seamldr_core::update::{
     Call, Cpu, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update, UpdateError,
 };
-use tdx_seamldr_core::{Host, InstallError, InstallRequest, SeamcallBackend, SharedInfo, SpinLock, TdxImage, Trap};
+use tdx_seamldr_core::{
+    Host, InstallError, InstallRequest, SeamcallBackend, SharedInfo, SpinLock, TdxImage, Trap,
+};
 use tdx_seamldr_mock::model::{LoaderState, TdPhase};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
@@ -305,7 +307,8 @@ fn preflight_passes_an_image_to_be_loaded_where_no_module_is_left() {
         let mut found = Vec::new();
         let policy = Policy::default();
         let image = passed.image();
-        let passed = preflight_image(image, &facts, purpose, &RustCrypto, policy, &mut |finding| found.push(finding));
+        let passed =
+            preflight_image(image, &facts, purpose, &RustCrypto, policy, &mut |finding| found.push(finding));
         (passed.ok(), found)
     };
     let (image, found) = asked(Purpose::Load);

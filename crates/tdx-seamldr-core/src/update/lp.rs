@@ -206,8 +206,12 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     /// Looks whether this LP reaches the module, and how far the module has come. An update needs a module that runs; everything else
     /// needs that none does: its TDs must not be touched. Every LP looks, because an LP can be cut off from a module that runs.
     fn look(&self, module: TdxModule<'_, H>) -> Result<(), Failed> {
-        let found = module.readiness();
         let update = self.update;
+        let mut found = module.readiness();
+        // That the module does not run is asked once more: it would mean that its TDs are paused.
+        if update.kind == Kind::Update && matches!(found, Readiness::ShutDown | Readiness::NotReady) {
+            found = module.readiness();
+        }
         update.happened(Event::Found(found));
         let failure = |error| Err(self.fail(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)));
         match found {
