@@ -172,7 +172,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     fn arrive(&mut self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         let (update, host) = (self.update, self.host());
         let (lp, wanted) = (host.current_lp(), update.rendezvous.lps());
-        // Nobody gets past this stage without this LP, so a failure here harms nothing.
+        // If this LP is one of those that were announced, nobody gets past this stage without it. One more may come later.
         if host.machine() != update.machine {
             return self.turn_away(RawFailure::OTHER_MACHINE);
         }
@@ -194,12 +194,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Done)
     }
 
-    /// Ends the update for all LPs at its start: some may never come.
+    /// Ends the update for all LPs at its start: some may never come. An LP that comes after the start has no part in it.
     #[cold]
     #[inline(never)] // one copy for all reasons
     fn turn_away(&self, failure: RawFailure) -> Result<Work, Failed> {
+        if !self.update.rendezvous.end_at_start() {
+            return Ok(Work::NotNeeded);
+        }
         self.update.record(self.host().current_lp(), Stage::Start, failure);
-        self.update.rendezvous.end();
         Ok(Work::Over)
     }
 

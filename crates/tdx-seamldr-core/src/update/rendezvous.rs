@@ -142,8 +142,17 @@ impl Rendezvous {
                 .is_ok()
     }
 
-    /// Ends the update for an LP that has not acknowledged a stage in which nobody claims anything.
-    pub(super) fn end(&self) {
-        self.word.fetch_or(OVER, Ordering::AcqRel);
+    /// Ends the update for an LP that arrives and must not take part, unless it comes too late: all LPs have acknowledged the first stage,
+    /// and the next one may be claimed. `false`: it came too late.
+    pub(super) fn end_at_start(&self) -> bool {
+        let mut seen = self.load();
+        while seen.stage() == Stage::Start && (seen.is_over() || seen.acks() != self.lps) {
+            match self.word.compare_exchange(seen.word, seen.word | OVER, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return true,
+                Err(word) => seen = Snapshot { word },
+            }
+        }
+        false
     }
 }

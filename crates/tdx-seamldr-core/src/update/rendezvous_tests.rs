@@ -130,8 +130,23 @@ fn giving_up_defeats_a_claim() {
     assert!(rendezvous.end_if_still(rendezvous.load()));
     assert!(!rendezvous.claim());
     let rendezvous = Rendezvous::new(1);
-    rendezvous.end();
+    assert!(rendezvous.end_at_start());
     assert!(!rendezvous.claim() && rendezvous.load().is_over());
+}
+
+#[test]
+fn lp_that_arrives_after_the_start_does_not_end_the_update() {
+    let rendezvous = Rendezvous::new(2);
+    assert_eq!(rendezvous.acknowledge(false), None);
+    let all = rendezvous.acknowledge(false).unwrap();
+    assert!(!rendezvous.end_at_start(), "all LPs have acknowledged the start");
+    rendezvous.move_on(all, Some(leg(Stage::Shutdown, 0)));
+    assert!(rendezvous.claim() && !rendezvous.end_at_start(), "the shutdown is claimed");
+    assert_eq!((rendezvous.load().claims(), rendezvous.load().is_over()), (1, false));
+    let rendezvous = Rendezvous::new(2);
+    assert_eq!(rendezvous.acknowledge(false), None);
+    assert!(rendezvous.end_at_start() && rendezvous.end_at_start(), "once more changes nothing");
+    assert!(rendezvous.load().is_over());
 }
 
 #[test]

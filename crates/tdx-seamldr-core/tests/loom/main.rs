@@ -6,7 +6,7 @@
 
 mod update;
 
-use update::{claim, explore, give_up, two_claims, Failure, Stage};
+use update::{claim, explore, give_up, turn_away, two_claims, Failure, Stage};
 
 const WORK: [Stage; 5] = [Stage::Start, Stage::Shutdown, Stage::CpuInstall, Stage::CpuInit, Stage::RunUpdate];
 
@@ -56,4 +56,9 @@ fn claimed_call_is_made_before_anybody_gives_up_or_never() {
 #[test]
 fn each_of_two_claimed_calls_is_made_before_anybody_gives_up_or_never() {
     two_claims(Stage::CpuInstall);
+}
+
+#[test]
+fn lp_that_is_turned_away_ends_the_update_before_the_claim_or_never() {
+    turn_away();
 }

@@ -283,3 +283,34 @@ pub(super) fn two_claims(stage: Stage) {
     });
     assert!(orders.iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }
+
+/// All orders in which two LPs pass the start and the lead shuts the module down, while one LP more than announced arrives and is turned
+/// away: it ends the update before the claim, or not at all.
+pub(super) fn turn_away() {
+    let (ended, too_late) = (Counter::default(), Counter::default());
+    let counted = (ended.clone(), too_late.clone());
+    loom::model(move || {
+        let shared = Arc::new(Shared::at(Stage::Start, 2, None, Counter::default()));
+        shared.acknowledge();
+        let done = Arc::new(UnsafeCell::new(false));
+        let lead = {
+            let (shared, done) = (shared.clone(), done.clone());
+            loom::thread::spawn(move || {
+                shared.acknowledge();
+                if shared.rendezvous.load().stage() != Stage::Shutdown || !shared.rendezvous.claim() {
+                    return false;
+                }
+                done.with_mut(|done| unsafe { *done = true });
+                assert!(!shared.rendezvous.load().is_over(), "over while the claim is held");
+                true
+            })
+        };
+        let gave_up = shared.rendezvous.end_at_start();
+        let made = lead.join().unwrap();
+        assert_eq!(made, !gave_up, "a call after the end, or none before it");
+        assert_eq!((done.with(|done| unsafe { *done }), shared.rendezvous.load().is_over()), (made, gave_up));
+        let count = if gave_up { &counted.0 } else { &counted.1 };
+        count.fetch_add(1, StdOrdering::Relaxed);
+    });
+    assert!([ended, too_late].iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
+}
