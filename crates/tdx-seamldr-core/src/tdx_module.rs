@@ -338,7 +338,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     #[inline(never)] // one copy for all looks
     fn readiness_by_one_call(&self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
-            Ok(_) => Readiness::Ready,
+            Ok(FieldRead { status, .. }) if status.is_success() => Readiness::Ready,
+            // A word that no module says to this call.
+            Ok(FieldRead { status, .. }) => Readiness::Unclear(TdxError::Status(status)),
             Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,
             Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => Readiness::Ready,
             Err(TdxError::Status(TdxStatus::SYS_SHUTDOWN)) => Readiness::ShutDown,
@@ -439,6 +441,8 @@ mod tests {
         assert_eq!(after(Err(Trap::GeneralProtection)), Readiness::Unclear(gp));
         let busy = TdxError::Status(TdxStatus::SYS_BUSY);
         assert_eq!(after(Ok(TdxStatus::SYS_BUSY)), Readiness::Unclear(busy));
+        let information = TdxError::Status(TdxStatus::KEY_CONFIGURED);
+        assert_eq!(after(Ok(TdxStatus::KEY_CONFIGURED)), Readiness::Unclear(information));
     }
 
     #[test]

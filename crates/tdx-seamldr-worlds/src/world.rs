@@ -1,7 +1,7 @@
 //! A platform with TDs, and an update of it by this library, up to what its outcome says should come next.
 
 use anyhow::{Context, Result};
-use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::{
     preflight, preflight_image, Facts, NotPassed, PassedUpdate, Policy, PreparedImage, Purpose, Unknown,
     Unknowns,
@@ -398,4 +398,26 @@ pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String
         .into_iter()
         .find(|failure| !is_there(failure))
         .map(|failure| format!("there was no such failure: {failure}"))
+}
+
+/// Whether a status claims something about the module or the session. Firmware that answers so has to tell the truth.
+#[must_use]
+pub fn says_something(call: u64, status: u64) -> bool {
+    if call >> 63 == 1 {
+        let known = SeamldrStatus(status);
+        return known.is_success() || known == SeamldrStatus::EBADCALL;
+    }
+    let status = TdxStatus(status);
+    let about_the_state = [
+        TdxStatus::SYS_SHUTDOWN,
+        TdxStatus::SYS_NOT_READY,
+        TdxStatus::SYS_LP_INIT_NOT_DONE,
+        TdxStatus::SYS_INVALID_HANDOFF,
+    ];
+    // What only a module that is ready says to the call that asks whether it is.
+    let ready = call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
+    !status.is_failure()
+        || ready
+        || about_the_state.contains(&status.code())
+        || Trap::from_status(status).is_some()
 }

@@ -319,10 +319,21 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
             result = module.sys_update();
         }
-        // A word that is not success does not tell what has happened, and nothing may be installed over a module that is ready.
-        if !result.is_ok_and(TdxStatus::is_success) && module.readiness() != Readiness::Ready {
-            let error = result.map_or_else(|error| error, TdxError::Status);
-            return Err(self.failed(module, TdxLeaf::SYS_UPDATE, error));
+        // A refusal changes nothing. Other answers do not tell what has happened, and neither does SYS_STATE_INCORRECT, which a module that
+        // has taken over says as well. Nothing may be installed over a module that is ready.
+        let error = match result {
+            Ok(status) if status.is_success() => None,
+            Ok(status) => Some(TdxError::Status(status)),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            let status = error.status();
+            let refused = status.is_failure()
+                && status.code() != TdxStatus::SYS_STATE_INCORRECT
+                && Trap::from_status(status).is_none();
+            if refused || module.readiness() != Readiness::Ready {
+                return Err(self.failed(module, TdxLeaf::SYS_UPDATE, error));
+            }
         }
         self.update.happened(Event::TookOver);
         Ok(Work::Done)

@@ -15,8 +15,8 @@ use zerocopy::little_endian::{U16, U32};
 use super::memo::Memo;
 use super::numbers::Numbers;
 use crate::world::{
-    all_alive, boot, drive_in_order, examine, new_image, old_image, prepare, reckless, wrong_claim,
-    wrong_failure, Absent, NoCrypto, Schedule,
+    all_alive, boot, drive_in_order, examine, new_image, old_image, prepare, reckless, says_something,
+    wrong_claim, wrong_failure, Absent, NoCrypto, Schedule,
 };
 
 /// An image file.
@@ -270,27 +270,6 @@ struct Troubles {
     confusing: bool,
     /// The only trouble is this, and the image to fall back on is the one that ran before.
     only: Option<Fault>,
-}
-
-/// A word of status that says something about the module or the session: it would have to be true.
-fn says_something(call: u64, status: u64) -> bool {
-    if call >> 63 == 1 {
-        let known = SeamldrStatus(status);
-        return known.is_success() || known == SeamldrStatus::EBADCALL;
-    }
-    let status = TdxStatus(status);
-    let about_the_state = [
-        TdxStatus::SYS_SHUTDOWN,
-        TdxStatus::SYS_NOT_READY,
-        TdxStatus::SYS_LP_INIT_NOT_DONE,
-        TdxStatus::SYS_INVALID_HANDOFF,
-    ];
-    // What only a module that is ready says to the call that asks whether it is.
-    let ready = call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
-    !status.is_failure()
-        || ready
-        || about_the_state.contains(&status.code())
-        || Trap::from_status(status).is_some()
 }
 
 impl Troubles {
