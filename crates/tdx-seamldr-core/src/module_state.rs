@@ -164,7 +164,7 @@ impl ModuleState {
         !self.set(lp, Bit::TakingPart)
     }
 
-    /// This LP has called SEAMLDR.INSTALL in the session that is open. Called with P-SEAMLDR's lock held, as the next two.
+    /// This LP has called SEAMLDR.INSTALL in the session that is open. Called with P-SEAMLDR's lock held.
     pub(crate) fn join_session(&self, lp: u32) {
         self.set(lp, Bit::InSession);
     }

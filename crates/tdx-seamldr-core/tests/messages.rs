@@ -131,7 +131,7 @@ fn refusals_say_what_was_found_and_wanted() {
             "seamldr-too-old",
             "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR 1.5: use an image of its line",
         ),
-        (R::CpuListLength(256), "cpu-list-length", "announces 256 entries, but has room for 255"),
+        (R::CpuListLength(256), "cpu-list-length", "has 256 entries, but at most 255 are possible"),
         (
             R::HandoffVersionsReversed { min_update_hv: 4, module_hv: 3 },
             "handoff-versions-reversed",
@@ -146,27 +146,27 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::GdtOutside { found: 2, limit: 1 },
             "gdt-outside",
-            "the GDT lies at offset 0x2 of the image, but should lie at 0x1 at most",
+            "the GDT is at offset 0x2 of the image, but at most 0x1 is possible",
         ),
         (
             R::FaultWrapperOutside { found: 2, limit: 1 },
             "fault-wrapper-outside",
-            "wrappers lie at offset 0x2 of the image, but should lie at 0x1",
+            "wrappers are at offset 0x2 of the image, but at most 0x1 is possible",
         ),
         (R::Signer(digest), "signer", "modulus: abababab"),
-        (R::Signature, "signature", "the signature is not valid"),
+        (R::Signature, "signature", "the signature does not match the SIGSTRUCT"),
         (R::ImageHash(digest), "image-hash", "its SHA-384 is abababab"),
-        (R::DebugModule, "debug-module", "not unlocked for debugging"),
-        (R::MajorSvnZero, "major-svn-zero", "begins with 0"),
+        (R::DebugModule, "debug-module", "not unlocked for debug modules"),
+        (R::MajorSvnZero, "major-svn-zero", "major SVN is 0"),
         (
             R::MajorSvn { found: svn(2, 0), running: svn(1, 5) },
             "major-svn",
-            "is 2.0 and the running module's 1.5",
+            "is 2.0 and the running module's is 1.5",
         ),
         (
             R::MinorSvn { found: svn(1, 4), running: svn(1, 5) },
             "minor-svn",
-            "is 1.4, below the running module's, 1.5",
+            "SVN 1.4 is older than the running module's 1.5: P-SEAMLDR refuses downgrades",
         ),
         (R::Cpu { socket: 1, cpuid: 0x806f8 }, "cpu", "0x000806f0 of socket 1"),
         (R::NoCpuList, "no-cpu-list", "no list of CPUs"),
@@ -175,7 +175,7 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::LpsMissing { found: 3, wanted: 4 },
             "lps-missing",
-            "3 logical processors would take part, but the platform has 4",
+            "LPs that take part: 3, but P-SEAMLDR waits for 4",
         ),
         (
             R::LpId { found: 1024, limit: 1023 },
@@ -201,16 +201,16 @@ fn refusals_say_what_was_found_and_wanted() {
             "handoff-version",
             "versions 3 to 3",
         ),
-        (R::SameModule, "same-module", "this very module runs already"),
-        (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, but there are 1"),
-        (R::PageTables, "page-tables", "only if its page tables are left out"),
+        (R::SameModule, "same-module", "the image is the module that runs"),
+        (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, which has 1 for modules"),
+        (R::PageTables, "page-tables", "no room for the module's page tables"),
         (R::Elf(ElfRefusal::Ident), "elf", "cannot be relocated: it is no 64-bit little-endian ELF file"),
         (
             R::HandoffPages { found: 1, wanted: 2 },
             "handoff-pages",
-            "the image has room for 1 pages of handoff data, but the running module leaves 2",
+            "has 1 pages for handoff data, but the running module leaves 2",
         ),
-        (R::SensitiveOperations(2), "sensitive-operations", "2 TDs are in build"),
+        (R::SensitiveOperations(2), "sensitive-operations", "TDs in build or interrupted migrations: 2; the update would damage them"),
     ];
     for (refusal, code, text) in rows {
         let finding = Finding::Refusal(refusal);

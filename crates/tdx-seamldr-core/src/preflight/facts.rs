@@ -60,9 +60,12 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes the signatures in the order of the sockets. `None` if there are more than [`MAX_SOCKETS`].
+    /// Takes the signatures in the order of the sockets. `None` if there are none, or more than [`MAX_SOCKETS`].
     #[must_use]
     pub fn new(signatures: &[u32]) -> Option<Self> {
+        if signatures.is_empty() {
+            return None;
+        }
         let mut sockets = Self { count: signatures.len(), ..Self::default() };
         sockets.signatures.get_mut(..signatures.len())?.copy_from_slice(signatures);
         Some(sockets)
@@ -266,7 +269,8 @@ impl Facts {
         for (signature, cpuid) in sockets.signatures.iter_mut().zip(sysinfo.sockets()) {
             *signature = cpuid.get();
         }
-        self.sockets = Some(sockets);
+        // A platform without sockets is none: firmware did not tell.
+        self.sockets = (sockets.count != 0).then_some(sockets);
     }
 
     /// Fills in what the running module tells of itself, by TDH.SYS.RD.
@@ -326,6 +330,6 @@ mod tests {
     fn sockets_keep_up_to_eight_signatures() {
         assert_eq!(Sockets::new(&[1, 2]).unwrap().signatures(), [1, 2]);
         assert_eq!(Sockets::new(&[7; MAX_SOCKETS]).unwrap().signatures().len(), MAX_SOCKETS);
-        assert_eq!(Sockets::new(&[7; MAX_SOCKETS + 1]), None);
+        assert_eq!((Sockets::new(&[7; MAX_SOCKETS + 1]), Sockets::new(&[])), (None, None));
     }
 }

@@ -25,7 +25,7 @@ debug_fields! { FieldMismatch, found, wanted; name }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The SIGSTRUCT area has this many pages, instead of 1.
+    /// The SIGSTRUCT area has this many pages; P-SEAMLDR takes 1.
     SigstructPages(u32),
     /// A field of the SIGSTRUCT is wrong.
     SigstructField(FieldMismatch),
@@ -73,24 +73,24 @@ pub enum Refusal {
         /// The highest offset possible.
         limit: u32,
     },
-    /// The SIGSTRUCT was signed by another key; this is the digest of its modulus.
+    /// The SIGSTRUCT is signed by another key. The value is the SHA-384 of that key's modulus.
     Signer(Sha384Digest),
-    /// The signature is not the signer's over this SIGSTRUCT.
+    /// The signature does not match the SIGSTRUCT.
     Signature,
-    /// The image does not have the hash that was signed; this is the one it has.
+    /// The module does not have the hash that was signed. The value is the SHA-384 that it has.
     ImageHash(Sha384Digest),
-    /// A debug module, on a platform that is not unlocked.
+    /// The image is a debug module and the platform is not unlocked.
     DebugModule,
-    /// The module has the major SVN 0: such modules preserve no TDs.
+    /// The image's major SVN is 0: such modules preserve no TDs.
     MajorSvnZero,
-    /// The module belongs to another line than the running one.
+    /// The image's major SVN is not the running module's.
     MajorSvn {
         /// The image's.
         found: Svn,
         /// The running module's.
         running: Svn,
     },
-    /// The module is older than the running one.
+    /// The image's minor SVN is below the running module's.
     MinorSvn {
         /// The image's.
         found: Svn,
@@ -104,13 +104,13 @@ pub enum Refusal {
         /// Its processor.
         cpuid: u32,
     },
-    /// A production module without a list of CPUs.
+    /// A production module has no list of CPUs.
     NoCpuList,
-    /// P-SEAMLDR can put no more modules in place before a reboot.
+    /// P-SEAMLDR can install no more modules before a reboot.
     NoRemainingUpdates,
-    /// No module runs that could hand anything over.
+    /// No module runs, so no module hands TDs over.
     NoModule,
-    /// P-SEAMLDR waits for every LP of the platform, but not all of them take part.
+    /// P-SEAMLDR waits for every LP of the platform, and not all of them take part.
     LpsMissing {
         /// LPs that take part.
         found: u32,
@@ -126,7 +126,7 @@ pub enum Refusal {
     },
     /// The running module cannot hand its TDs over.
     NotTdPreserving(TdxFeatures0),
-    /// No handoff version suits both modules.
+    /// The running module writes no handoff version that the image takes.
     HandoffVersion {
         /// What the running module writes.
         running: HandoffRange,
@@ -135,28 +135,27 @@ pub enum Refusal {
         /// The highest that the new module takes.
         module_hv: u16,
     },
-    /// The very module that runs already.
+    /// The image is the module that runs.
     SameModule,
-    /// P-SEAMLDR has no room for the module.
+    /// The SEAM range has no room for the module.
     Memory {
-        /// Bytes that there are.
+        /// Bytes that the SEAM range has for modules.
         found: u64,
         /// Bytes that the module needs.
         wanted: u64,
     },
-    /// P-SEAMLDR would find room for the module and then run out of it: its estimate of page tables is a little too low.
+    /// P-SEAMLDR would find room for the module and then run out of it for page tables, which it underestimates (facts 8.6).
     PageTables,
     /// The image cannot be relocated.
     Elf(ElfRefusal),
-    /// The new module does not take so many pages of handoff data.
+    /// The handoff data needs more pages than the new module has for it.
     HandoffPages {
-        /// The pages that it takes.
+        /// Pages that the new module has.
         found: u32,
-        /// The pages that the data takes.
+        /// Pages that the handoff data needs.
         wanted: u32,
     },
-    /// So many TDs are in build, or migrations interrupted, and the running module does not see to it that no update comes in
-    /// between: they would be damaged.
+    /// This many TDs are in build or migrations interrupted. The update would damage them.
     SensitiveOperations(u32),
 }
 
@@ -298,7 +297,7 @@ impl fmt::Display for Refusal {
                 "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR {found}: use an image of its line"
             ),
             Self::CpuListLength(found) => {
-                write!(f, "the SIGSTRUCT's list of CPUs announces {found} entries, but has room for 255")
+                write!(f, "the SIGSTRUCT's list of CPUs has {found} entries, but at most 255 are possible")
             }
             Self::HandoffVersionsReversed { min_update_hv, module_hv } => write!(
                 f,
@@ -312,34 +311,34 @@ impl fmt::Display for Refusal {
                 "the SIGSTRUCT's offsets of GDT ({gdt_idt:#x}) and fault wrappers ({fault_wrapper:#x}) should both be 0 or neither"
             ),
             Self::GdtOutside { found, limit } => {
-                write!(f, "the GDT lies at offset {found:#x} of the image, but should lie at {limit:#x} at most")
+                write!(f, "the GDT is at offset {found:#x} of the image, but at most {limit:#x} is possible")
             }
             Self::FaultWrapperOutside { found, limit } => write!(
                 f,
-                "the fault wrappers lie at offset {found:#x} of the image, but should lie at {limit:#x} at most"
+                "the fault wrappers are at offset {found:#x} of the image, but at most {limit:#x} is possible"
             ),
             Self::Signer(found) => {
                 f.write_str("the image is signed by a key that P-SEAMLDR does not trust (SHA-384 of its modulus: ")?;
                 hex(f, found)?;
                 f.write_str(")")
             }
-            Self::Signature => f.write_str("the signature is not valid: the SIGSTRUCT was changed after it was signed"),
+            Self::Signature => f.write_str("the signature does not match the SIGSTRUCT: the file is damaged, get it again"),
             Self::ImageHash(found) => {
-                f.write_str("the module was changed after it was signed: its SHA-384 is ")?;
+                f.write_str("the module does not match its signed hash (the file is damaged, get it again): its SHA-384 is ")?;
                 hex(f, found)
             }
             Self::DebugModule => {
-                f.write_str("this is a debug module, and the platform is not unlocked for debugging")
+                f.write_str("the image is a debug module, and the platform is not unlocked for debug modules")
             }
             Self::MajorSvnZero => {
-                f.write_str("the image's SVN begins with 0, and such modules cannot take TDs over")
+                f.write_str("the image's major SVN is 0: such modules cannot take TDs over")
             }
             Self::MajorSvn { found, running } => write!(
                 f,
-                "the image's SVN is {found} and the running module's {running}: the first number has to be the same"
+                "the image's SVN is {found} and the running module's is {running}: the major SVN has to be the same"
             ),
             Self::MinorSvn { found, running } => {
-                write!(f, "the image's SVN is {found}, below the running module's, {running}: no downgrades")
+                write!(f, "the image's SVN {found} is older than the running module's {running}: P-SEAMLDR refuses downgrades")
             }
             Self::Cpu { socket, cpuid } => write!(
                 f,
@@ -348,12 +347,12 @@ impl fmt::Display for Refusal {
             ),
             Self::NoCpuList => f.write_str("the image has no list of CPUs, which a production module needs"),
             Self::NoRemainingUpdates => {
-                f.write_str("no updates remain before the next reboot (0 left, 1 needed)")
+                f.write_str("no updates remain (0 left, 1 needed): reboot first")
             }
-            Self::NoModule => f.write_str("no module runs that could hand its TDs over"),
+            Self::NoModule => f.write_str("no module runs, so no module hands TDs over"),
             Self::LpsMissing { found, wanted } => write!(
                 f,
-                "{found} logical processors would take part, but the platform has {wanted}: bring all of them online"
+                "LPs that take part: {found}, but P-SEAMLDR waits for {wanted}: bring all LPs online"
             ),
             Self::LpId { found, limit } => write!(
                 f,
@@ -370,20 +369,20 @@ impl fmt::Display for Refusal {
                 running.lowest_written(),
                 running.module_hv
             ),
-            Self::SameModule => f.write_str("this very module runs already"),
+            Self::SameModule => f.write_str("the image is the module that runs"),
             Self::Memory { found, wanted } => {
-                write!(f, "the module needs {wanted} bytes of the SEAM range, but there are {found}")
+                write!(f, "the module needs {wanted} bytes of the SEAM range, which has {found} for modules")
             }
             Self::PageTables => {
-                f.write_str("the module fits into the SEAM range only if its page tables are left out: give it more room")
+                f.write_str("the SEAM range has no room for the module's page tables: P-SEAMLDR would fail after it destroyed the old module")
             }
             Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
             Self::HandoffPages { found, wanted } => {
-                write!(f, "the image has room for {found} pages of handoff data, but the running module leaves {wanted}")
+                write!(f, "the new module has {found} pages for handoff data, but the running module leaves {wanted}")
             }
             Self::SensitiveOperations(count) => write!(
                 f,
-                "{count} TDs are in build or migrations interrupted, which an update may damage: wait"
+                "TDs in build or interrupted migrations: {count}; the update would damage them: wait until they end"
             ),
         }
     }

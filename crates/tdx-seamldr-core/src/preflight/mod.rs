@@ -64,7 +64,8 @@ impl fmt::Display for NotPassed {
 impl core::error::Error for NotPassed {}
 
 /// An image that passed [`preflight`] for an update of the machine as it was then. [`Update::new`](crate::update::Update::new)
-/// makes the update from it. While all LPs stand still, the update looks once more whether the machine is the same.
+/// makes the update from it. While all LPs stand still, the update looks once more whether the machine is the same: the number of LPs,
+/// MRSEAM and SVN of the running module, and that an update remains. What was unknown to preflight is not compared.
 #[derive(Clone, Copy)]
 pub struct PassedUpdate<'a> {
     image: TdxImage<'a>,
