@@ -46,6 +46,7 @@ mod params;
 pub mod preflight;
 mod seamldr;
 mod shared_info;
+mod shared_memory;
 mod tdx_module;
 pub mod update;
 
@@ -61,4 +62,5 @@ pub use module_state::{LpBits, ModuleState, SysInit};
 pub use params::{BuildError, InstallRequest, Part};
 pub use seamldr::{CurrentVmcs, InstallError, Seamldr, SeamldrError, VmcsErratum};
 pub use shared_info::SharedInfo;
+pub use shared_memory::{NotShared, SharedMemory};
 pub use tdx_module::{FieldRead, TdxError, TdxModule, TdxVersion};

@@ -11,7 +11,7 @@ use crate::abi::{Scenario, SeamldrParams, PAGE_SIZE};
 use crate::addr::{PageAddr, PhysAddr};
 use crate::host::{Host, MachineId};
 use crate::image::TdxImage;
-use crate::preflight::{NotShared, SharedMemory};
+use crate::shared_memory::{NotShared, SharedMemory};
 
 /// What a page holds that the firmware is to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

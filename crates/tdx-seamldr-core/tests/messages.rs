@@ -9,13 +9,13 @@ use tdx_seamldr_core::abi::{
 use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
 use tdx_seamldr_core::preflight::elf::ElfRefusal;
 use tdx_seamldr_core::preflight::{
-    FieldMismatch, Finding, HandoffRange, NotPassed, NotShared, Refusal, SeamldrVersion, Unknown,
+    FieldMismatch, Finding, HandoffRange, NotPassed, Refusal, SeamldrVersion, Unknown,
 };
 use tdx_seamldr_core::update::linux::UploadError;
 use tdx_seamldr_core::update::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule};
 use tdx_seamldr_core::update::{Stage, TdFate, UpdateError};
 use tdx_seamldr_core::{BuildError, CryptoUnavailable, InstallError, PageAddr, Part, PhysAddr};
-use tdx_seamldr_core::{SeamldrError, TdxError, TdxVersion, Trap, VmcsErratum};
+use tdx_seamldr_core::{NotShared, SeamldrError, TdxError, TdxVersion, Trap, VmcsErratum};
 
 /// Each message contains this text.
 fn say(rows: &[(&dyn Display, &str)]) {

@@ -19,7 +19,7 @@ mod image;
 mod platform;
 pub mod space;
 
-pub use facts::{handoff_data_size, Facts, HandoffRange, NotShared, SeamldrVersion, SharedMemory, Sockets};
+pub use facts::{handoff_data_size, Facts, HandoffRange, SeamldrVersion, Sockets};
 pub use finding::{FieldMismatch, Finding, Refusal, Unknown, Unknowns};
 
 use core::fmt;
@@ -30,6 +30,7 @@ use crate::debug::debug_fields;
 use crate::host::Host;
 use crate::image::TdxImage;
 use crate::params::{BuildError, InstallRequest};
+use crate::shared_memory::SharedMemory;
 
 /// What the caller decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

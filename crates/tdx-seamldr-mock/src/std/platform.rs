@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, Svn};
-use tdx_seamldr_core::preflight::{Facts, SharedMemory};
+use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::SharedMemory;
 use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, LpBits, MachineId, ModuleState, PhysAddr, Seamldr, Sha384Digest,
 };

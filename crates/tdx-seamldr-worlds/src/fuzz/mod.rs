@@ -14,6 +14,7 @@
 
 mod command;
 mod image;
+mod images;
 mod memo;
 mod numbers;
 mod params;
