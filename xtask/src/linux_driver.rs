@@ -290,6 +290,18 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
             fs::copy(entry.path(), &target)?;
         }
     }
+    // Sources that have moved away. The kernel's objects stay.
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        if from.join(entry.file_name()).exists() {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 
