@@ -258,7 +258,7 @@ pub(super) fn two_claims(stage: Stage) {
                     if !shared.rendezvous.claim() {
                         return false;
                     }
-                    *calls = calls.saturating_add(1);
+                    *calls = (*calls).saturating_add(1);
                     assert!(!shared.rendezvous.load().is_over(), "over while a claim is held");
                     drop(calls);
                     if let Some(all) = shared.rendezvous.acknowledge(true) {
