@@ -249,7 +249,7 @@ pub(super) fn two_claims(stage: Stage) {
     model.preemption_bound = Some(3);
     model.check(move || {
         let shared = Arc::new(Shared::at(stage, 3, None, Counter::default()));
-        let calls = Arc::new(loom::sync::Mutex::new(0));
+        let calls = Arc::new(loom::sync::Mutex::new(0u32));
         let others: Vec<_> = (0..2)
             .map(|_| {
                 let (shared, calls) = (shared.clone(), calls.clone());

@@ -6,7 +6,6 @@ use tdx_seamldr_core::update::{Update, UpdateError};
 use tdx_seamldr_core::{BuildError, Host, LpBits, MachineId, ModuleState, Part, Patience, PhysAddr};
 use tdx_seamldr_core::{NotShared, SeamcallBackend, SeamcallRegs, SharedInfo, SharedMemory, Trap};
 use zerocopy::little_endian::U16;
-use zerocopy::FromZeros;
 
 use crate::world::{World, MODULE};
 
