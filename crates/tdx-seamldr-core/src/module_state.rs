@@ -55,8 +55,9 @@ impl LpBits {
 /// use tdx_seamldr_core::{LpBits, ModuleState};
 ///
 /// static STATE: ModuleState<[LpBits; 16]> = ModuleState::new();
+/// assert!(STATE.covers(1023) && !STATE.covers(1024));
 /// let for_the_library: &ModuleState = &STATE;
-/// assert!(for_the_library.covers(1023) && !for_the_library.covers(1024));
+/// assert!(!for_the_library.is_ready());
 /// ```
 #[derive(Debug)]
 pub struct ModuleState<T: ?Sized = [LpBits]> {
@@ -77,6 +78,15 @@ impl<const WORDS: usize> ModuleState<[LpBits; WORDS]> {
             updating: AtomicBool::new(false),
             lps: [const { LpBits::new() }; WORDS],
         }
+    }
+}
+
+/// The state as the library sees it, so that its methods can be called on the embedder's static.
+impl<const WORDS: usize> core::ops::Deref for ModuleState<[LpBits; WORDS]> {
+    type Target = ModuleState;
+
+    fn deref(&self) -> &ModuleState {
+        self
     }
 }
 

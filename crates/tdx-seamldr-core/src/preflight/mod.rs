@@ -157,13 +157,20 @@ impl Purpose {
             Self::Load => Scenario::Load,
         }
     }
+
+    const fn handoff_version(self) -> Option<u16> {
+        match self {
+            Self::TakeOver { handoff_version } => handoff_version,
+            Self::Load => None,
+        }
+    }
 }
 
 /// An image that passed [`preflight_image`].
 #[derive(Clone, Copy, Debug)]
 pub struct PassedImage<'a> {
     image: TdxImage<'a>,
-    scenario: Scenario,
+    purpose: Purpose,
     memory: Option<SharedMemory>,
 }
 
@@ -184,20 +191,28 @@ impl<'a> PassedImage<'a> {
         params: &'a mut SeamldrParams,
         host: &H,
     ) -> Result<PreparedImage<'a>, BuildError> {
-        InstallRequest::build_in(params, &self.image, self.scenario, host, self.memory.as_ref())
-            .map(PreparedImage)
+        let scenario = self.purpose.scenario();
+        let request = InstallRequest::build_in(params, &self.image, scenario, host, self.memory.as_ref())?;
+        Ok(PreparedImage { request, handoff_version: self.purpose.handoff_version() })
     }
 }
 
 /// An image that passed [`preflight_image`], with its SEAMLDR_PARAMS.
 #[derive(Clone, Copy, Debug)]
-pub struct PreparedImage<'a>(InstallRequest<'a>);
+pub struct PreparedImage<'a> {
+    request: InstallRequest<'a>,
+    handoff_version: Option<u16>,
+}
 
 impl<'a> PreparedImage<'a> {
     /// What SEAMLDR.INSTALL is called with.
     #[must_use]
     pub const fn request(&self) -> &InstallRequest<'a> {
-        &self.0
+        &self.request
+    }
+
+    pub(crate) const fn handoff_version(&self) -> Option<u16> {
+        self.handoff_version
     }
 }
 
@@ -264,7 +279,7 @@ pub fn preflight_image<'a, C: Crypto + ?Sized>(
         handoff::check_taking(&mut findings, image.sigstruct(), facts, handoff_version);
     }
     findings.end()?;
-    Ok(PassedImage { image: *image, scenario: purpose.scenario(), memory: facts.shared_memory })
+    Ok(PassedImage { image: *image, purpose, memory: facts.shared_memory })
 }
 
 /// What P-SEAMLDR asks of an image and of the machine.

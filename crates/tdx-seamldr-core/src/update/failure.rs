@@ -126,6 +126,11 @@ impl FailureCause {
         matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
     }
 
+    /// P-SEAMLDR says so to an LP that is in the session already.
+    pub(super) fn is_bad_call(&self) -> bool {
+        matches!(self, Self::Seamldr { status: SeamldrStatus::EBADCALL, .. })
+    }
+
     /// A word for it that does not change from release to release: the name of the status or trap, or what else happened.
     #[must_use]
     pub fn code(&self) -> &'static str {

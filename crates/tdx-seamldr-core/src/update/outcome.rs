@@ -154,7 +154,8 @@ impl fmt::Display for Outcome {
             TdFate::Unknown => "not updated; it is unknown what became of the TDs",
         })?;
         if let Some(failure) = self.failure {
-            write!(f, "; {failure}")?;
+            let overcome = if self.last_failure.is_none() { "overcome: " } else { "" };
+            write!(f, "; {overcome}{failure}")?;
         }
         if let Some(last) = self.last_failure.filter(|last| self.failure != Some(*last)) {
             write!(f, "; in the end {last}")?;

@@ -154,7 +154,7 @@ impl SimPlatform {
         let inner = self.inner();
         let config = inner.model.config();
         facts.signer = Some(config.signer);
-        facts.highest_x2apic_id = config.num_lps.checked_sub(1);
+        facts.highest_x2apic_id = (0..config.num_lps).filter_map(|lp| inner.model.x2apic_id(lp)).max();
         facts.shared_memory = Some(SharedMemory {
             address_bits: u8::try_from(config.max_pa).unwrap_or(u8::MAX),
             keyid_bits: u8::try_from(config.keyid_bits).unwrap_or(u8::MAX),
