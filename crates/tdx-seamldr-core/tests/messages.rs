@@ -363,6 +363,10 @@ fn failures_say_where_and_why() {
         ),
         (&UpdateError::LpsChanged { found: 2, wanted: 3 }, "2 LPs take part, but preflight saw 3: keep LPs"),
         (&UpdateError::Fallbacks(8), "there are 8 images to fall back on, but at most 7 are possible"),
+        (
+            &UpdateError::HandoffVersion { found: 2, wanted: 0 },
+            "passed preflight for handoff version 2, but the update asks for 0",
+        ),
         (&UpdateError::OtherMachine, "an image is prepared for another machine"),
         (&UpdateError::Busy, "another update of this module is not over"),
         (&UpdateError::Build(BuildError::NotMapped(Part::Params)), "the page for SEAMLDR_PARAMS has no"),
