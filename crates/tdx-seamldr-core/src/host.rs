@@ -21,8 +21,8 @@ impl MachineId {
     pub const THIS: Self = Self(0);
 }
 
-/// A machine as each of its CPUs uses it: executes SEAMCALL, and knows the physical addresses that the
-/// machine's firmware reads.
+/// The calling CPU and its machine: executes SEAMCALL, and knows the physical addresses that the machine's
+/// firmware reads.
 ///
 /// # Safety
 ///
