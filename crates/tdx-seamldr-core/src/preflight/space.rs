@@ -53,7 +53,7 @@ pub enum Shortage {
     None,
     /// The memory runs out at a place where P-SEAMLDR returns an error.
     Reported,
-    /// The memory runs out for the keyhole windows, where P-SEAMLDR takes the platform down.
+    /// The memory runs out for the keyhole windows, where P-SEAMLDR treats that as fatal.
     Fatal,
 }
 
