@@ -86,7 +86,7 @@ fn images_say_what_is_wrong_with_them() {
             &WriteError::ModulePages { found: 497, wanted: Need::AtMost(496) },
             "497 pages, but should have at most 496",
         ),
-        (&WriteError::TooLong, "more bytes than its header can say"),
+        (&WriteError::TooLong, "would have 4 GiB or more, but should have less"),
         (&WriteError::Buffer { found: 1, wanted: 2 }, "has 1 bytes, but the file needs exactly 2"),
         (&BuildError::SigstructTooLong(4), "has 4 pages, but P-SEAMLDR takes 1"),
         (&BuildError::NotMapped(Part::Sigstruct), "the SIGSTRUCT has no physical address"),

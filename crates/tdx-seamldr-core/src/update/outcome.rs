@@ -10,7 +10,7 @@ use crate::abi::{SeamldrLeaf, SensitiveReason, TdxLeaf, TdxStatus};
 use crate::backend::Trap;
 use crate::debug::debug_fields;
 
-/// What became of the TDs.
+/// The fate of the TDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TdFate {
     /// No module was shut down: the TDs run as before.
@@ -42,7 +42,7 @@ pub enum RunningModule {
     NoneKnown,
 }
 
-/// What may be tried next.
+/// What the caller can do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NextStep {
     /// Nothing: the update is complete.
@@ -67,7 +67,7 @@ pub enum NextStep {
     Reboot,
 }
 
-/// How an update ended.
+/// The result of an update.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// The fate of the TDs.
