@@ -84,9 +84,11 @@ impl core::error::Error for Trap {}
 /// # Safety
 ///
 /// An implementor must
-/// - execute the instruction (or simulate it) once, on the calling CPU, with exactly the registers given;
+/// - execute the instruction (or simulate it) once, on the calling CPU, with exactly the registers
+///   given;
 /// - on `Ok`, leave in `regs` what the firmware returned, in all fourteen registers;
-/// - return `Err` only if the instruction did not enter the firmware, so that no memory was read or written;
+/// - return `Err` only if the instruction did not enter the firmware, so that no memory was read or
+///   written;
 /// - let the firmware read and write no memory except what the operands of the call name.
 pub unsafe trait SeamcallBackend {
     /// Executes SEAMCALL on the calling CPU, with `regs` in and out.
@@ -97,11 +99,11 @@ pub unsafe trait SeamcallBackend {
     ///
     /// # Safety
     ///
-    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees that the call may
-    /// access every address in `regs`, and every address in the structures they point at, as the leaf's
-    /// specification says. The memory belongs to the caller and stays where it is during the call. No
-    /// reference exists that the access would invalidate. Interrupts are off if an interrupt handler on this
-    /// CPU could make a SEAMCALL too.
+    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees that
+    /// the call may access every address in `regs`, and every address in the structures they point
+    /// at, as the leaf's specification says. The memory belongs to the caller and stays where it is
+    /// during the call. No reference exists that the access would invalidate. Interrupts are off if
+    /// an interrupt handler on this CPU could make a SEAMCALL too.
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap>;
 }
 

@@ -5,7 +5,8 @@ use core::fmt;
 /// A SHA-384 digest.
 pub type Sha384Digest = [u8; 48];
 
-/// The SHA-384 of Intel's key for released TDX modules: of its modulus, 384 bytes in little-endian order.
+/// The SHA-384 of Intel's key for released TDX modules: of its modulus, 384 bytes in little-endian
+/// order.
 pub const INTEL_PRODUCTION_SIGNER: Sha384Digest = [
     0xc8, 0x57, 0x2f, 0x54, 0x88, 0x69, 0xa0, 0xbe, 0xca, 0x19, 0x37, 0x6b, 0x81, 0xc2, 0xdf, 0xfc, //
     0x2a, 0x23, 0xb5, 0xa5, 0xf7, 0x1d, 0xa0, 0xb8, 0x75, 0x79, 0xb4, 0x3f, 0x40, 0x8d, 0xaa, 0x1a, //
@@ -33,10 +34,11 @@ pub trait Crypto {
     /// The provider could not compute the digest.
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable>;
 
-    /// Whether `signature` is a valid RSASSA-PKCS1-v1_5 signature with SHA-384 of a message with this `digest`.
+    /// Whether `signature` is a valid RSASSA-PKCS1-v1_5 signature with SHA-384 of a message with
+    /// this `digest`.
     ///
-    /// The key has this modulus and the exponent 65537. Modulus and signature are little-endian. A signature
-    /// that is not below the modulus is not valid (RFC 8017, 8.2.2).
+    /// The key has this modulus and the exponent 65537. Modulus and signature are little-endian. A
+    /// signature that is not below the modulus is not valid (RFC 8017, 8.2.2).
     ///
     /// # Errors
     ///

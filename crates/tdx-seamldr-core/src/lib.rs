@@ -13,10 +13,10 @@
 //! - [`Seamldr`] and [`TdxModule`]: typed calls over the embedder's [`SeamcallBackend`].
 //! - [`update`]: the state machine of each CPU. Every path ends in an [`update::Outcome`].
 //!
-//! The library does not allocate, panic or use floating point. Its unsafe code only makes SEAMCALLs.
-//! The embedder implements four small traits: [`SeamcallBackend`] executes the instruction, [`Lock`]
-//! lets one CPU at a time into P-SEAMLDR, [`Host`] knows CPUs and addresses, [`Crypto`] verifies
-//! signatures.
+//! The library does not allocate, panic or use floating point. Its unsafe code only makes
+//! SEAMCALLs. The embedder implements four small traits: [`SeamcallBackend`] executes the
+//! instruction, [`Lock`] lets one CPU at a time into P-SEAMLDR, [`Host`] knows CPUs and addresses,
+//! [`Crypto`] verifies signatures.
 #![no_std]
 #![cfg_attr(
     test,

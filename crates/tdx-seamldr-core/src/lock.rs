@@ -2,13 +2,13 @@
 
 /// A lock that works with interrupts off. In a kernel the lock turns them off itself.
 ///
-/// The library holds the lock for one call of P-SEAMLDR. In an update it also holds the lock for a few calls
-/// that follow and ask whether a module or P-SEAMLDR answers. The holder never waits for another CPU, so a
-/// waiter waits for firmware only. The library does not call [`Host::relax`](crate::Host::relax) while it
-/// waits for the lock.
+/// The library holds the lock for one call of P-SEAMLDR. In an update it also holds the lock for a
+/// few calls that follow and ask whether a module or P-SEAMLDR answers. The holder never waits for
+/// another CPU, so a waiter waits for firmware only. The library does not call
+/// [`Host::relax`](crate::Host::relax) while it waits for the lock.
 ///
-/// An implementor must not sleep, allocate or make a SEAMCALL. With two holders a SEAMCALL would fail with
-/// VMfailInvalid; memory would not be at risk.
+/// An implementor must not sleep, allocate or make a SEAMCALL. With two holders a SEAMCALL would
+/// fail with VMfailInvalid; memory would not be at risk.
 pub trait Lock {
     /// The proof that the lock is held: a guard, or the saved interrupt flags of a kernel.
     type Held<'a>

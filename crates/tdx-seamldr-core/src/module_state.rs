@@ -1,4 +1,5 @@
-//! The embedder's memory of the TDX module: which steps of its initialisation are done, and on which LPs.
+//! The embedder's memory of the TDX module: which steps of its initialisation are done, and on
+//! which LPs.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -44,12 +45,14 @@ impl LpBits {
     }
 }
 
-/// The embedder's memory of the module's state. All LPs share it, and it lasts from one update to the next.
+/// The embedder's memory of the module's state. All LPs share it, and it lasts from one update to
+/// the next.
 ///
-/// The state has bits for each LP that can come online. A shutdown of the module must clear the bits of LPs that
-/// are offline too.
+/// The state has bits for each LP that can come online. A shutdown of the module must clear the
+/// bits of LPs that are offline too.
 ///
-/// The embedder chooses the size: one [`LpBits`] for 64 LPs. The library takes the state as a slice:
+/// The embedder chooses the size: one [`LpBits`] for 64 LPs. The library takes the state as a
+/// slice:
 ///
 /// ```
 /// use tdx_seamldr_core::{LpBits, ModuleState};
@@ -93,7 +96,8 @@ impl ModuleState {
         self.slot(lp, Bit::Initialized).is_some()
     }
 
-    /// Records that the module has been shut down: no LP is initialised. Keeps the handoff data and the session.
+    /// Records that the module has been shut down: no LP is initialised. Keeps the handoff data and
+    /// the session.
     pub fn reset(&self) {
         self.clear(Bit::Initialized);
         self.phase.store(DOWN, Ordering::Release);
@@ -125,7 +129,8 @@ impl ModuleState {
         self.has(lp, Bit::Initialized)
     }
 
-    /// Records that the module is ready. Call this after TDH.SYS.UPDATE, or after the first configuration.
+    /// Records that the module is ready. Call this after TDH.SYS.UPDATE, or after the first
+    /// configuration.
     pub fn set_ready(&self) {
         self.phase.store(READY, Ordering::Release);
     }
@@ -141,8 +146,8 @@ impl ModuleState {
         self.handoff_pending.store(pending, Ordering::Release);
     }
 
-    /// Whether there is handoff data, as far as the updates of this boot know. An update that ended early can then be
-    /// [resumed](crate::update::Update::resume).
+    /// Whether there is handoff data, as far as the updates of this boot know. An update that ended
+    /// early can then be [resumed](crate::update::Update::resume).
     #[must_use]
     pub fn is_handoff_pending(&self) -> bool {
         self.handoff_pending.load(Ordering::Acquire)
@@ -164,12 +169,14 @@ impl ModuleState {
         !self.set(lp, Bit::TakingPart)
     }
 
-    /// Records that this LP has called SEAMLDR.INSTALL in the open session. Call this with P-SEAMLDR's lock held.
+    /// Records that this LP has called SEAMLDR.INSTALL in the open session. Call this with
+    /// P-SEAMLDR's lock held.
     pub(crate) fn join_session(&self, lp: u32) {
         self.set(lp, Bit::InSession);
     }
 
-    /// Whether this LP has called SEAMLDR.INSTALL in the open session, as far as the updates of this boot know.
+    /// Whether this LP has called SEAMLDR.INSTALL in the open session, as far as the updates of
+    /// this boot know.
     pub(crate) fn is_in_session(&self, lp: u32) -> bool {
         self.has(lp, Bit::InSession)
     }

@@ -77,8 +77,8 @@ impl fmt::Display for BuildError {
 
 impl core::error::Error for BuildError {}
 
-/// An image with its SEAMLDR_PARAMS, ready for SEAMLDR.INSTALL on one machine. The request borrows both, so
-/// they cannot change.
+/// An image with its SEAMLDR_PARAMS, ready for SEAMLDR.INSTALL on one machine. The request borrows
+/// both, so they cannot change.
 ///
 /// [`build`](Self::build) does not check the image. Updates take images that passed
 /// [`preflight`](crate::preflight).
@@ -93,8 +93,8 @@ pub struct InstallRequest<'a> {
 impl<'a> InstallRequest<'a> {
     /// Fills in `params` with the physical addresses of the image. The image is not copied.
     ///
-    /// The image's pages need not be contiguous in physical memory. Each must lie on a 4 KiB boundary, also if
-    /// the host's own pages are larger.
+    /// The image's pages need not be contiguous in physical memory. Each must lie on a 4 KiB
+    /// boundary, also if the host's own pages are larger.
     ///
     /// # Errors
     ///

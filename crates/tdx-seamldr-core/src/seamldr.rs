@@ -18,8 +18,8 @@ use crate::tdx_module::LOOKS;
 pub enum CurrentVmcs {
     /// The pointer stays. A backend that saves and restores the pointer may claim this too.
     Preserved,
-    /// The pointer is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A hypervisor that does
-    /// not reload the pointer loses its virtual machines.
+    /// The pointer is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A hypervisor
+    /// that does not reload the pointer loses its virtual machines.
     Invalidated,
 }
 
@@ -90,7 +90,8 @@ pub enum InstallError {
 }
 
 impl InstallError {
-    /// Whether the old module and its handoff data are still in place, so that another session can keep the TDs.
+    /// Whether the old module and its handoff data are still in place, so that another session can
+    /// keep the TDs.
     #[must_use]
     pub const fn is_recoverable(&self) -> bool {
         match self {
@@ -120,8 +121,8 @@ impl fmt::Display for InstallError {
 
 impl core::error::Error for InstallError {}
 
-/// P-SEAMLDR as one LP calls it, behind a lock that all LPs share. Only one LP can be inside P-SEAMLDR; a
-/// second one gets VMfailInvalid.
+/// P-SEAMLDR as one LP calls it, behind a lock that all LPs share. Only one LP can be inside
+/// P-SEAMLDR; a second one gets VMfailInvalid.
 pub struct Seamldr<'a, H: ?Sized, L: ?Sized> {
     host: &'a H,
     lock: &'a L,
@@ -176,8 +177,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
 
     /// SEAMLDR.INFO: describes P-SEAMLDR and the module that it runs. The call is slow.
     ///
-    /// If the number of remaining updates that P-SEAMLDR remembers is 0, this call also makes it read the number
-    /// again.
+    /// If the number of remaining updates that P-SEAMLDR remembers is 0, this call also makes it
+    /// read the number again.
     ///
     /// # Errors
     ///
@@ -197,8 +198,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         Ok(&buffer.0)
     }
 
-    /// SEAMLDR.INSTALL: this LP's part in a session. Every LP of the platform calls once. The call of the last LP
-    /// checks and installs the image of that LP's request.
+    /// SEAMLDR.INSTALL: this LP's part in a session. Every LP of the platform calls once. The call
+    /// of the last LP checks and installs the image of that LP's request.
     ///
     /// # Errors
     ///
@@ -207,9 +208,9 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         self.exclusively(|| self.install_with_lock_held(request))
     }
 
-    /// Whether P-SEAMLDR does not answer this LP: SEAMLDR.INFO gives VMfailInvalid [`LOOKS`] times in a row. The
-    /// call has a misaligned buffer address, which P-SEAMLDR refuses. Call this inside
-    /// [`exclusively`](Self::exclusively).
+    /// Whether P-SEAMLDR does not answer this LP: SEAMLDR.INFO gives VMfailInvalid [`LOOKS`] times
+    /// in a row. The call has a misaligned buffer address, which P-SEAMLDR refuses. Call this
+    /// inside [`exclusively`](Self::exclusively).
     pub(crate) fn is_silent_with_lock_held(&self) -> bool {
         (0..LOOKS).all(|_| self.is_silent_once())
     }
@@ -217,7 +218,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     #[inline(never)] // one copy for all calls; its registers leave the stack when it returns
     fn is_silent_once(&self) -> bool {
         let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
-        // SAFETY: P-SEAMLDR refuses a buffer that is not aligned to 256 bytes, so it writes nothing.
+        // SAFETY: P-SEAMLDR refuses a buffer that is not aligned to 256 bytes, so it writes
+        // nothing.
         let result = unsafe { self.host.seamcall(&mut regs) };
         result == Err(Trap::VmFailInvalid)
     }
@@ -240,9 +242,9 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         if request.machine() != self.host.machine() {
             return Err(InstallError::OtherMachine);
         }
-        // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an `InstallRequest` names. The
-        // request was built from shared borrows of all of them, which it keeps alive. A `Host` of this machine
-        // vouches for the addresses.
+        // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an
+        // `InstallRequest` names. The request was built from shared borrows of all of them, which
+        // it keeps alive. A `Host` of this machine vouches for the addresses.
         unsafe { self.host.seamcall(&mut regs) }.map_err(InstallError::Trap)?;
         match SeamldrStatus(regs.rax) {
             status if status.is_success() => Ok(()),
@@ -250,8 +252,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         }
     }
 
-    /// SEAMLDR.SHUTDOWN: this LP's part in ending P-SEAMLDR. After the first call no module can be called or
-    /// installed until a reboot.
+    /// SEAMLDR.SHUTDOWN: this LP's part in ending P-SEAMLDR. After the first call no module can be
+    /// called or installed until a reboot.
     ///
     /// # Errors
     ///
@@ -271,9 +273,10 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     fn fill(&self, leaf: SeamldrLeaf, buffer: *const u8) -> Result<(), SeamldrError> {
         let _ = buffer.expose_provenance();
         let address = self.host.phys_addr(buffer).ok_or(SeamldrError::NotMapped)?;
-        // SAFETY: the private callers pass buffers with the size and the alignment that their leaf writes. All
-        // bytes are a value of the buffer's type. The callers borrow the buffer exclusively, or it consists of
-        // atomics. `Host` vouches for the address on the machine whose firmware it calls.
+        // SAFETY: the private callers pass buffers with the size and the alignment that their leaf
+        // writes. All bytes are a value of the buffer's type. The callers borrow the buffer
+        // exclusively, or it consists of atomics. `Host` vouches for the address on the machine
+        // whose firmware it calls.
         unsafe { self.status_of(leaf, address) }
     }
 

@@ -15,8 +15,8 @@ const MRSEAM: usize = SEAMEXTEND + offset_of!(SeamExtend, mrseam);
 const REMAINING: usize = offset_of!(SeamldrInfo, num_remaining_updates);
 const _: () = assert!(SVN % 8 == 0 && MRSEAM % 8 == 0 && REMAINING % 8 == 4);
 
-/// A buffer for SEAMLDR_INFO that LPs share: 256 bytes, aligned to 256. The lead LP calls SEAMLDR.INFO with it
-/// while no LP does other work.
+/// A buffer for SEAMLDR_INFO that LPs share: 256 bytes, aligned to 256. The lead LP calls
+/// SEAMLDR.INFO with it while no LP does other work.
 #[derive(Debug, FromBytes)]
 #[repr(C, align(256))]
 pub struct SharedInfo([AtomicU64; WORDS]);

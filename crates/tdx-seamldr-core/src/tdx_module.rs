@@ -113,8 +113,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         Self { backend }
     }
 
-    /// Calls any leaf, up to ten times while the module answers RND_NO_ENTROPY. Returns `Ok` with every status
-    /// word that has none of the bits 63:61.
+    /// Calls any leaf, up to ten times while the module answers RND_NO_ENTROPY. Returns `Ok` with
+    /// every status word that has none of the bits 63:61.
     ///
     /// # Errors
     ///
@@ -155,8 +155,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     #[inline(never)]
     fn call_with_r9(&self, rax: u64, rcx: u64, rdx: u64, r9: u64) -> Result<FieldRead, TdxError> {
         let mut regs = SeamcallRegs::default();
-        // SAFETY: the private callers pass no leaf that takes an address, except TDH.SYS.TDMR.INIT with a
-        // misaligned address, which the module refuses.
+        // SAFETY: the private callers pass no leaf that takes an address, except TDH.SYS.TDMR.INIT
+        // with a misaligned address, which the module refuses.
         let status =
             unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
         Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
@@ -186,8 +186,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
     /// Initialises the module (TDH.SYS.INIT) if no LP has, then the calling LP (TDH.SYS.LP.INIT).
     ///
-    /// The answers SYS_INIT_NOT_PENDING and SYS_LP_INIT_DONE count as success: the step was done before. A module
-    /// that is configured, or has taken over handoff data, initialises no more LPs.
+    /// The answers SYS_INIT_NOT_PENDING and SYS_LP_INIT_DONE count as success: the step was done
+    /// before. A module that is configured, or has taken over handoff data, initialises no more
+    /// LPs.
     ///
     /// Returns `false` while another LP does TDH.SYS.INIT: call again.
     ///
@@ -262,8 +263,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.sys_rd(field).map(|read| read.value as u16)
     }
 
-    /// TDH.SYS.SHUTDOWN: stops the module for good. The module leaves handoff data, and only another module can
-    /// run the TDs again. `Ok` with a status other than SUCCESS does not tell whether the module stopped.
+    /// TDH.SYS.SHUTDOWN: stops the module for good. The module leaves handoff data, and only
+    /// another module can run the TDs again. `Ok` with a status other than SUCCESS does not tell
+    /// whether the module stopped.
     ///
     /// # Errors
     ///
@@ -272,8 +274,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(|result| result.status)
     }
 
-    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform must be initialised. `Ok` with a
-    /// status other than SUCCESS does not tell whether the module took the data.
+    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform must be initialised.
+    /// `Ok` with a status other than SUCCESS does not tell whether the module took the data.
     ///
     /// # Errors
     ///
@@ -282,18 +284,19 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(|result| result.status)
     }
 
-    /// TDH.SYS.UPDATE, version 1: takes over the handoff data and turns on features. Only UPDATE_COMPATIBILITY has
-    /// an effect.
+    /// TDH.SYS.UPDATE, version 1: takes over the handoff data and turns on features. Only
+    /// UPDATE_COMPATIBILITY has an effect.
     ///
     /// # Errors
     ///
-    /// As [`sys_update`](Self::sys_update). Modules that do not know version 1 refuse with OPERAND_INVALID (RAX).
+    /// As [`sys_update`](Self::sys_update). Modules that do not know version 1 refuse with
+    /// OPERAND_INVALID (RAX).
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
         self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, 0, enable.bits()).map(|result| result.status)
     }
 
-    /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. The status KEY_CONFIGURED says that the
-    /// package has its key already.
+    /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. The status
+    /// KEY_CONFIGURED says that the package has its key already.
     ///
     /// # Errors
     ///
@@ -311,8 +314,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0, 0).map(drop)
     }
 
-    /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one (kexec). Call this again
-    /// while the module answers INTERRUPTED_RESUMABLE or SYS_BUSY. Only modules with the feature SYS_DISABLE have it.
+    /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one (kexec).
+    /// Call this again while the module answers INTERRUPTED_RESUMABLE or SYS_BUSY. Only modules
+    /// with the feature SYS_DISABLE have it.
     ///
     /// # Errors
     ///
@@ -321,13 +325,15 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
     }
 
-    /// Whether no module can be called, as while a session is open: TDH.SYS.RD traps [`LOOKS`] times in a row.
+    /// Whether no module can be called, as while a session is open: TDH.SYS.RD traps [`LOOKS`]
+    /// times in a row.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         (0..LOOKS).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
     }
 
-    /// Asks the module for its state by a call that changes nothing: TDH.SYS.TDMR.INIT of an address that cannot
-    /// be a TDMR's. Asks up to [`LOOKS`] times while no module answers, or the answer does not tell the state.
+    /// Asks the module for its state by a call that changes nothing: TDH.SYS.TDMR.INIT of an
+    /// address that cannot be a TDMR's. Asks up to [`LOOKS`] times while no module answers, or the
+    /// answer does not tell the state.
     #[inline(never)]
     pub(crate) fn readiness(&self) -> Readiness {
         let mut found = Readiness::Nothing;
@@ -362,8 +368,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Safety
     ///
-    /// `tdmr_list` must be the address, 512-byte aligned, of `num_tdmrs` addresses of TDMR_INFO structures. The
-    /// module may read the list and the structures. The PAMT areas that they name become the module's own.
+    /// `tdmr_list` must be the address, 512-byte aligned, of `num_tdmrs` addresses of TDMR_INFO
+    /// structures. The module may read the list and the structures. The PAMT areas that they name
+    /// become the module's own.
     pub unsafe fn sys_config(
         &self,
         tdmr_list: PhysAddr,
@@ -382,7 +389,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         unsafe { self.tdx_call(&mut regs) }.map(drop)
     }
 
-    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address behind the part that is done.
+    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address behind the part
+    /// that is done.
     ///
     /// # Errors
     ///

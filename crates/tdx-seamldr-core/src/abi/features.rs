@@ -4,7 +4,8 @@ use core::fmt;
 
 use bitflags::{bitflags, parser};
 
-/// TDX_FEATURES0, metadata field 0x0A00000300000008: the features of the TDX module. Keeps bits without a name.
+/// TDX_FEATURES0, metadata field 0x0A00000300000008: the features of the TDX module. Keeps bits
+/// without a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TdxFeatures0(u64);
 
@@ -12,12 +13,14 @@ pub struct TdxFeatures0(u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SeamldrFeatures0(u64);
 
-// The macro does not define the structs. It would also define functions that parse names, and these can panic.
+// The macro does not define the structs. It would also define functions that parse names, and these
+// can panic.
 bitflags! {
     impl TdxFeatures0: u64 {
         /// TD migration.
         const TD_MIGRATION = 1 << 0;
-        /// The module can be replaced while TDs live on. Linux offers updates only if this bit is set.
+        /// The module can be replaced while TDs live on. Linux offers updates only if this bit is
+        /// set.
         const TD_PRESERVING = 1 << 1;
         /// Service TDs.
         const SERVICE_TD = 1 << 2;
@@ -51,7 +54,8 @@ bitflags! {
         const CLFLUSH_BEFORE_ALLOC = 1 << 23;
         /// PAMT pages can be added at run time.
         const DYNAMIC_PAMT = 1 << 36;
-        /// The module can refuse a shutdown during compatibility-sensitive operations, or detect their damage afterwards.
+        /// The module can refuse a shutdown during compatibility-sensitive operations, or detect
+        /// their damage afterwards.
         const UPDATE_COMPATIBILITY = 1 << 47;
         /// TDH.SYS.DISABLE exists.
         const SYS_DISABLE = 1 << 53;

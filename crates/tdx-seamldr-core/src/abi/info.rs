@@ -10,7 +10,8 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamExtend {
-    /// 0: which of the following fields are valid; 0x1FF after a module was installed, 0 without a module.
+    /// 0: which of the following fields are valid; 0x1FF after a module was installed, 0 without a
+    /// module.
     pub valid: U64,
     /// 8: TEE_TCB_SVN: minor SVN, major SVN, SVN of the last patch, 13 bytes reserved.
     pub tee_tcb_svn: [u8; 16],

@@ -14,7 +14,8 @@ pub enum SeamldrLeaf {
     Shutdown = 0x8000000000000002,
     /// SEAMLDR.SEAMINFO: copy the platform table, P_SYSINFO, to the caller.
     SeamInfo = 0x8000000000000003,
-    /// SEAMLDR.CLEANUP: take part in wiping keys and caches. See [`SeamldrFeatures0::CLEANUP`](super::SeamldrFeatures0::CLEANUP).
+    /// SEAMLDR.CLEANUP: take part in wiping keys and caches. See
+    /// [`SeamldrFeatures0::CLEANUP`](super::SeamldrFeatures0::CLEANUP).
     Cleanup = 0x8000000000000004,
 }
 
@@ -91,7 +92,8 @@ tdx_leaves! {
 }
 
 impl TdxLeaf {
-    /// Returns the value for RAX: the leaf and, in bits 23:16, the version of its interface. The other bits are 0.
+    /// Returns the value for RAX: the leaf and, in bits 23:16, the version of its interface. The
+    /// other bits are 0.
     #[must_use]
     pub fn rax(self, version: u8) -> u64 {
         u64::from(self.0) | u64::from(version) << 16
@@ -104,7 +106,8 @@ impl TdxLeaf {
         Self((rax & 0xffff) as u16)
     }
 
-    /// Returns the name in the specification. `None` if [`TABLE`](Self::TABLE) does not have the leaf.
+    /// Returns the name in the specification. `None` if [`TABLE`](Self::TABLE) does not have the
+    /// leaf.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         Self::TABLE.iter().find(|(leaf, _)| *leaf == self).map(|(_, name)| *name)
@@ -125,8 +128,9 @@ impl fmt::Debug for TdxLeaf {
 pub struct ShutdownRequest {
     /// Bits 15:0: the handoff version in which the module writes the handoff data.
     pub hv: u16,
-    /// Bit 16, AVOID_COMPAT_SENSITIVE: the module refuses while a TD is in build or a migration step is interrupted.
-    /// Modules without UPDATE_COMPATIBILITY answer OPERAND_INVALID to this bit.
+    /// Bit 16, AVOID_COMPAT_SENSITIVE: the module refuses while a TD is in build or a migration
+    /// step is interrupted. Modules without UPDATE_COMPATIBILITY answer OPERAND_INVALID to this
+    /// bit.
     pub avoid_compat_sensitive: bool,
 }
 

@@ -91,7 +91,8 @@ fields! {
     NUM_PKGS = 0x0000000200000000;
     /// Family, model and stepping of a package.
     PKG_FMS = 0x0000000200000001;
-    /// Not a field. TDH.SYS.RD of this id returns the first field id, and this id follows the last field.
+    /// Not a field. TDH.SYS.RD of this id returns the first field id, and this id follows the last
+    /// field.
     NULL = u64::MAX;
 }
 

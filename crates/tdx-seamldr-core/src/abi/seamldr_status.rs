@@ -10,7 +10,8 @@ use core::fmt;
 #[repr(transparent)]
 pub struct SeamldrStatus(pub u64);
 
-/// The class of a [`SeamldrStatus`], bits 31:16. Intel does not document the classes; they follow from the numbers.
+/// The class of a [`SeamldrStatus`], bits 31:16. Intel does not document the classes; they follow
+/// from the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SeamldrStatusClass {
     /// The call succeeded.

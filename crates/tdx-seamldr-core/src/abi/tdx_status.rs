@@ -163,7 +163,8 @@ impl TdxStatus {
         self.0 == 0
     }
 
-    /// Whether the error bit (63) is set. A word that is neither success nor error carries information.
+    /// Whether the error bit (63) is set. A word that is neither success nor error carries
+    /// information.
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 & Self::ERROR != 0
@@ -203,8 +204,8 @@ impl TdxStatus {
         WITH_OPERAND.contains(&self.code()).then(|| OperandId(self.details()))
     }
 
-    /// Returns the reason (details 15:0) and the number of operations (31:16) of UPDATE_COMPATIBILITY_SENSITIVE. `None` for
-    /// other codes.
+    /// Returns the reason (details 15:0) and the number of operations (31:16) of
+    /// UPDATE_COMPATIBILITY_SENSITIVE. `None` for other codes.
     #[must_use]
     #[allow(clippy::as_conversions)] // 16 bits remain
     pub fn sensitive(self) -> Option<(SensitiveReason, u16)> {

@@ -26,7 +26,8 @@ impl fmt::Display for Need {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The file is shorter than the header, or than the header with the SIGSTRUCT area that it announces.
+    /// The file is shorter than the header, or than the header with the SIGSTRUCT area that it
+    /// announces.
     TooShort {
         /// Bytes of the file.
         found: usize,

@@ -8,7 +8,8 @@
 //! | sizes | offset of the module, length of the file | page counts |
 //! | checksum | the file's 16-bit words add up to 0 | rule not published; 0 is written, any value is accepted |
 //!
-//! In both formats the SIGSTRUCT area follows the header, and the module's binary follows the SIGSTRUCT area.
+//! In both formats the SIGSTRUCT area follows the header, and the module's binary follows the
+//! SIGSTRUCT area.
 
 mod error;
 mod header;
@@ -89,8 +90,8 @@ pub enum Checksum {
     Ok,
     /// The field is 0 in v2, whose rule is not published.
     Zero,
-    /// The words add up to another value. In v1 this is an error. In v2 the field may follow a rule that is not
-    /// published.
+    /// The words add up to another value. In v1 this is an error. In v2 the field may follow a rule
+    /// that is not published.
     Bad {
         /// The value of the field.
         found: u16,
@@ -99,7 +100,8 @@ pub enum Checksum {
     },
 }
 
-/// An image file, as views into the caller's bytes. The functions that make it say which rules the file keeps.
+/// An image file, as views into the caller's bytes. The functions that make it say which rules the
+/// file keeps.
 #[derive(Clone, Copy)]
 pub struct TdxImage<'a> {
     format: ImageFormat,
@@ -136,7 +138,8 @@ impl<'a> TdxImage<'a> {
         Ok(image)
     }
 
-    /// Reads a file of either format and checks all rules except the checksum of v1, which takes the most time.
+    /// Reads a file of either format and checks all rules except the checksum of v1, which takes
+    /// the most time.
     ///
     /// This is for tools that show a damaged file, and for callers that verify signature and hash.
     ///
@@ -150,8 +153,8 @@ impl<'a> TdxImage<'a> {
         Self::parse_payload(format, bytes, header, payload)
     }
 
-    /// Reads a file of one format and checks all rules except the checksum. A kernel that takes one format does not
-    /// link the code of the other.
+    /// Reads a file of one format and checks all rules except the checksum. A kernel that takes one
+    /// format does not link the code of the other.
     ///
     /// # Errors
     ///
@@ -286,14 +289,16 @@ impl<'a> TdxImage<'a> {
     }
 }
 
-/// Returns the sum of all little-endian 16-bit words. An odd last byte counts as the low byte of a word.
+/// Returns the sum of all little-endian 16-bit words. An odd last byte counts as the low byte of a
+/// word.
 fn sum16(bytes: &[u8]) -> u16 {
     let (words, rest) = <[U16]>::ref_from_prefix_with_elems(bytes, bytes.len() / 2).unwrap_or((&[], &[]));
     let odd = rest.first().copied().map_or(0, u16::from);
     words.iter().fold(odd, |sum, word| sum.wrapping_add(word.get()))
 }
 
-/// Returns the number of whole 4 KiB pages in `len` bytes. The caller passes lengths whose number fits.
+/// Returns the number of whole 4 KiB pages in `len` bytes. The caller passes lengths whose number
+/// fits.
 fn pages(len: usize) -> u32 {
     u32::try_from(len / PAGE_SIZE).unwrap_or(u32::MAX)
 }

@@ -18,8 +18,8 @@ pub struct ImageParts<'a> {
     pub module: &'a [u8],
 }
 
-/// Copies bytes to a place of the same length. Unlike `copy_from_slice` this has no panic, which the compiler does not
-/// remove for every caller.
+/// Copies bytes to a place of the same length. Unlike `copy_from_slice` this has no panic, which
+/// the compiler does not remove for every caller.
 fn copy(to: &mut [u8], from: &[u8]) {
     debug_assert_eq!(to.len(), from.len());
     if to.len() == from.len() {
@@ -43,8 +43,8 @@ pub enum WriteError {
         /// How many pages the format allows.
         wanted: Need,
     },
-    /// The length of the module is not a multiple of 4096. The writer does not fill it up, because that would change the
-    /// module's hash.
+    /// The length of the module is not a multiple of 4096. The writer does not fill it up, because
+    /// that would change the module's hash.
     ModuleLength {
         /// Its bytes.
         found: usize,
@@ -119,11 +119,13 @@ impl ImageParts<'_> {
             .ok_or(WriteError::TooLong)
     }
 
-    /// Writes the file into `out`, which must be [`file_len`](Self::file_len) bytes long. The checksum of v2 is 0.
+    /// Writes the file into `out`, which must be [`file_len`](Self::file_len) bytes long. The
+    /// checksum of v2 is 0.
     ///
     /// # Errors
     ///
-    /// These parts cannot be written as a file, or `out` has another length. `out` is then unchanged.
+    /// These parts cannot be written as a file, or `out` has another length. `out` is then
+    /// unchanged.
     pub fn write(&self, format: ImageFormat, out: &mut [u8]) -> Result<(), WriteError> {
         let file_len = self.file_len()?;
         let wrong_buffer = WriteError::Buffer { found: out.len(), wanted: file_len };

@@ -12,8 +12,8 @@ use crate::tdx_module::{TdxError, TdxModule, TdxVersion};
 
 /// The handoff versions that a module was built to write and take.
 ///
-/// P-SEAMLDR may give the module narrower limits. The module then refuses a version outside them before it shuts
-/// down, so no TD is lost.
+/// P-SEAMLDR may give the module narrower limits. The module then refuses a version outside them
+/// before it shuts down, so no TD is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoffRange {
     /// The highest version.
@@ -35,7 +35,8 @@ impl HandoffRange {
         }
     }
 
-    /// Returns the highest version that a running module with this range writes and the module of `new` takes.
+    /// Returns the highest version that a running module with this range writes and the module of
+    /// `new` takes.
     #[must_use]
     pub fn negotiate(&self, new: &SeamSigstruct) -> Option<u16> {
         let common = self.module_hv.min(new.module_hv.get());
@@ -43,8 +44,8 @@ impl HandoffRange {
     }
 }
 
-/// Returns how many bytes of handoff data a module of this version leaves, in handoff version 0 or 1. The size is
-/// known for the 1.5 modules, and for the 2.0 modules up to 2.0.12 (facts 7.8).
+/// Returns how many bytes of handoff data a module of this version leaves, in handoff version 0
+/// or 1. The size is known for the 1.5 modules, and for the 2.0 modules up to 2.0.12 (facts 7.8).
 #[must_use]
 pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     match version {
@@ -62,7 +63,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes the signatures in the order of the sockets. `None` for no signature or more than [`MAX_SOCKETS`].
+    /// Takes the signatures in the order of the sockets. `None` for no signature or more than
+    /// [`MAX_SOCKETS`].
     #[must_use]
     pub fn new(signatures: &[u32]) -> Option<Self> {
         if signatures.is_empty() {
@@ -146,17 +148,19 @@ impl SharedMemory {
 
 /// The facts about the machine and its running module.
 ///
-/// [`gather`](Self::gather) fills in the facts that firmware knows. The caller adds facts from the processor, a
-/// catalogue of releases or the operator. Preflight reports an [`Unknown`](super::Unknown) if a rule needs an
-/// absent fact.
+/// [`gather`](Self::gather) fills in the facts that firmware knows. The caller adds facts from the
+/// processor, a catalogue of releases or the operator. Preflight reports an
+/// [`Unknown`](super::Unknown) if a rule needs an absent fact.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// The version of P-SEAMLDR. Source: SEAMLDR_INFO, offsets 18 and 20; Linux shows it as `seamldr_version`.
     pub p_seamldr: Option<SeamldrVersion>,
-    /// How many more modules P-SEAMLDR can install before a reboot. Source: SEAMLDR_INFO, offset 28, or Linux's
-    /// `num_remaining_updates`. SEAMLDR.INFO also makes P-SEAMLDR read a remembered 0 again.
+    /// How many more modules P-SEAMLDR can install before a reboot. Source: SEAMLDR_INFO, offset
+    /// 28, or Linux's `num_remaining_updates`. SEAMLDR.INFO also makes P-SEAMLDR read a remembered
+    /// 0 again.
     pub remaining_updates: Option<u32>,
-    /// Whether a module runs. Source: SEAMEXTEND.seam_ready in SEAMLDR_INFO, or the version that Linux shows.
+    /// Whether a module runs. Source: SEAMEXTEND.seam_ready in SEAMLDR_INFO, or the version that
+    /// Linux shows.
     pub module_runs: Option<bool>,
     /// The SVN of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
     pub running_svn: Option<Svn>,
@@ -166,15 +170,16 @@ pub struct Facts {
     pub features0: Option<TdxFeatures0>,
     /// The handoff versions of the running module. Source: TDH.SYS.RD, or a catalogue of releases.
     pub handoff: Option<HandoffRange>,
-    /// Bytes of handoff data that the running module leaves in the version that both modules support, without the
-    /// header of 8 bytes. Source: [`handoff_data_size`].
+    /// Bytes of handoff data that the running module leaves in the version that both modules
+    /// support, without the header of 8 bytes. Source: [`handoff_data_size`].
     pub handoff_data: Option<u32>,
-    /// Pages that the running module has for its handoff data and the header. Source: TDH.SYS.RD, or a catalogue of
-    /// releases. Preflight uses this if [`handoff_data`](Self::handoff_data) is absent.
+    /// Pages that the running module has for its handoff data and the header. Source: TDH.SYS.RD,
+    /// or a catalogue of releases. Preflight uses this if [`handoff_data`](Self::handoff_data) is
+    /// absent.
     pub handoff_pages: Option<u32>,
-    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE plus migrations with an interrupted step. Source: the hypervisor
-    /// or the operator. A module with UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the
-    /// feature began.
+    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE plus migrations with an interrupted step.
+    /// Source: the hypervisor or the operator. A module with UPDATE_COMPATIBILITY counts them
+    /// itself, except TDs that a module without the feature began.
     pub sensitive_operations: Option<u32>,
     /// LPs that take part in the update. Source: the host.
     pub num_lps: Option<u32>,
@@ -192,11 +197,11 @@ pub struct Facts {
     pub seamrr_base: Option<u64>,
     /// The first byte of P-SEAMLDR's own range, which ends the space for modules. Source: P_SYSINFO, offset 48.
     pub p_seamldr_base: Option<u64>,
-    /// The memory that P-SEAMLDR reads. Source: the processor. If this is absent, preflight reports no unknown,
-    /// because P-SEAMLDR can read the memory that a kernel allocates.
+    /// The memory that P-SEAMLDR reads. Source: the processor. If this is absent, preflight reports
+    /// no unknown, because P-SEAMLDR can read the memory that a kernel allocates.
     pub shared_memory: Option<SharedMemory>,
-    /// The SHA-384 of the signer's key that P-SEAMLDR trusts. [`Facts::new`] fills in Intel's. A simulation has
-    /// another signer.
+    /// The SHA-384 of the signer's key that P-SEAMLDR trusts. [`Facts::new`] fills in Intel's. A
+    /// simulation has another signer.
     pub signer: Option<Sha384Digest>,
 }
 
@@ -213,7 +218,8 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Returns facts of which only the signer is known: the one that every P-SEAMLDR of Intel trusts.
+    /// Returns facts of which only the signer is known: the one that every P-SEAMLDR of Intel
+    /// trusts.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -240,8 +246,9 @@ impl Facts {
         }
     }
 
-    /// Returns the facts that P-SEAMLDR and the running module know. Facts that only the processor, a catalogue or the
-    /// operator knows stay absent, and so do facts that the module does not answer. P-SEAMLDR writes to the buffers.
+    /// Returns the facts that P-SEAMLDR and the running module know. Facts that only the processor,
+    /// a catalogue or the operator knows stay absent, and so do facts that the module does not
+    /// answer. P-SEAMLDR writes to the buffers.
     ///
     /// # Errors
     ///
@@ -300,7 +307,8 @@ impl Facts {
         self.handoff_pages = others.ok().map(|others| u32::from(others).saturating_add(1));
     }
 
-    /// Whether the running module can refuse the shutdown because an update would damage TDs (UPDATE_COMPATIBILITY).
+    /// Whether the running module can refuse the shutdown because an update would damage TDs
+    /// (UPDATE_COMPATIBILITY).
     pub(super) fn module_counts_sensitive_operations(&self) -> bool {
         self.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY))
     }

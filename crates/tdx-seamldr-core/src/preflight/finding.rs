@@ -36,7 +36,8 @@ pub enum Refusal {
         /// Its value.
         found: u8,
     },
-    /// The SIGSTRUCT uses bytes that P-SEAMLDR 2.0 added. This older P-SEAMLDR takes only zeros there.
+    /// The SIGSTRUCT uses bytes that P-SEAMLDR 2.0 added. This older P-SEAMLDR takes only zeros
+    /// there.
     SeamldrTooOld {
         /// The version of the machine's P-SEAMLDR.
         found: SeamldrVersion,
@@ -144,8 +145,8 @@ pub enum Refusal {
         /// Bytes that the module needs.
         wanted: u64,
     },
-    /// P-SEAMLDR would find room for the module, but run out of memory for page tables. It underestimates them
-    /// (facts 8.6).
+    /// P-SEAMLDR would find room for the module, but run out of memory for page tables. It
+    /// underestimates them (facts 8.6).
     PageTables,
     /// The image cannot be relocated.
     Elf(ElfRefusal),
@@ -160,7 +161,8 @@ pub enum Refusal {
     SensitiveOperations(u32),
 }
 
-/// A question that preflight cannot answer: a fact is absent, or the cryptography provider could not compute.
+/// A question that preflight cannot answer: a fact is absent, or the cryptography provider could
+/// not compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -207,9 +209,9 @@ impl Unknowns {
     /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Every unknown about the machine and the running module. [`Unknown::Signer`], [`Unknown::Signature`] and
-    /// [`Unknown::ImageHash`] are not in this set. A caller that allows an unverified image adds them by
-    /// [`with`](Self::with).
+    /// Every unknown about the machine and the running module. [`Unknown::Signer`],
+    /// [`Unknown::Signature`] and [`Unknown::ImageHash`] are not in this set. A caller that allows
+    /// an unverified image adds them by [`with`](Self::with).
     pub const OF_PLATFORM: Self =
         Self(u32::MAX).without(Unknown::Signer).without(Unknown::Signature).without(Unknown::ImageHash);
 

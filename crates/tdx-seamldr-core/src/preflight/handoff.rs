@@ -8,8 +8,8 @@ use crate::abi::SeamSigstruct;
 /// Bytes in front of the handoff data.
 const HANDOFF_HEADER: u32 = 8;
 
-/// Pages of handoff data of version 0 that a module with a later version takes (facts 7.6). Its own number of
-/// pages does not count then.
+/// Pages of handoff data of version 0 that a module with a later version takes (facts 7.6). Its own
+/// number of pages does not count then.
 const PAGES_OF_HV0: u32 = 25;
 
 /// Checks that the new module can take the handoff data that the running module will leave.
@@ -26,8 +26,8 @@ pub(super) fn check(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, fact
     }
 }
 
-/// Checks that the module can take handoff data in this version, which exists or which an update will leave. Does
-/// not report unknowns.
+/// Checks that the module can take handoff data in this version, which exists or which an update
+/// will leave. Does not report unknowns.
 pub(super) fn check_taking(
     findings: &mut Findings<'_>,
     sigstruct: &SeamSigstruct,
@@ -53,8 +53,8 @@ fn check_version(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, running
     );
 }
 
-/// Checks that the handoff data fits into the new module's pages. An unknown version may be any version that the
-/// new module takes.
+/// Checks that the handoff data fits into the new module's pages. An unknown version may be any
+/// version that the new module takes.
 fn check_pages(new: &SeamSigstruct, facts: &Facts, version: Option<u16>) -> Result<(), Finding> {
     let module_hv = new.module_hv.get();
     let room = |version| match version {

@@ -1,4 +1,5 @@
-//! Rules about the image itself: the form of the SIGSTRUCT, signer, signature, hash, offsets inside the module.
+//! Rules about the image itself: the form of the SIGSTRUCT, signer, signature, hash, offsets inside
+//! the module.
 
 use super::facts::{Facts, SeamldrVersion};
 use super::finding::{FieldMismatch, Refusal, Unknown};
@@ -60,7 +61,8 @@ pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, fact
     );
 }
 
-/// Checks `reserved3`. The 2.0 modules have data there, which only P-SEAMLDR 2.0 or later takes (facts 3.4).
+/// Checks `reserved3`. The 2.0 modules have data there, which only P-SEAMLDR 2.0 or later takes
+/// (facts 3.4).
 fn check_line(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.reserved3.iter().all(|byte| *byte == 0) {
         return;

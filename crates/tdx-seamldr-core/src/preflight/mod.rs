@@ -1,13 +1,16 @@
 //! Finds the reasons for a refusal before the running module is shut down.
 //!
-//! Linux checks the header of the file and shuts the running module down. Only then P-SEAMLDR checks the image;
-//! if it refuses, the TDs are lost. Preflight checks the same rules before the shutdown. It reports every reason
-//! for a refusal, with the value found and the value expected, and every rule that it lacks a fact for.
+//! Linux checks the header of the file and shuts the running module down. Only then P-SEAMLDR
+//! checks the image; if it refuses, the TDs are lost. Preflight checks the same rules before the
+//! shutdown. It reports every reason for a refusal, with the value found and the value expected,
+//! and every rule that it lacks a fact for.
 //!
 //! Every update needs preflight: [`preflight`] returns the [`PassedUpdate`] for
-//! [`Update::new`](crate::update::Update::new). All other updates take the [`PassedImage`] of [`preflight_image`].
+//! [`Update::new`](crate::update::Update::new). All other updates take the [`PassedImage`] of
+//! [`preflight_image`].
 //!
-//! - [`facts`]: what is known of the machine. Firmware, the processor, a catalogue or the operator fills it in.
+//! - [`facts`]: what is known of the machine. Firmware, the processor, a catalogue or the operator
+//!   fills it in.
 //! - [`finding`]: a refusal, or an unknown.
 //! - The rules, by subject: `image`, `platform`, `handoff`, [`space`], [`elf`].
 
@@ -66,8 +69,9 @@ impl core::error::Error for NotPassed {}
 /// An image that passed [`preflight`] for an update of this machine.
 /// [`Update::new`](crate::update::Update::new) takes it.
 ///
-/// The update repeats some checks while all LPs stand still: the number of LPs, MRSEAM and SVN of the running
-/// module, and that an update remains. It does not compare a value that preflight did not know.
+/// The update repeats some checks while all LPs stand still: the number of LPs, MRSEAM and SVN of
+/// the running module, and that an update remains. It does not compare a value that preflight did
+/// not know.
 #[derive(Clone, Copy)]
 pub struct PassedUpdate<'a> {
     image: TdxImage<'a>,
@@ -115,16 +119,17 @@ impl<'a> PassedUpdate<'a> {
         self.remaining_updates
     }
 
-    /// The highest handoff version that both modules support. The update asks for handoff data in this version.
-    /// `None` if preflight did not know the running module's versions. The update then asks for the highest version
-    /// that the running module writes.
+    /// The highest handoff version that both modules support. The update asks for handoff data in
+    /// this version. `None` if preflight did not know the running module's versions. The update
+    /// then asks for the highest version that the running module writes.
     #[must_use]
     pub const fn handoff_version(&self) -> Option<u16> {
         self.handoff_version
     }
 
-    /// Whether the update asks the running module to refuse the shutdown while TDs are in build or migrations
-    /// interrupted. True if the module has UPDATE_COMPATIBILITY and the policy does not allow the damage.
+    /// Whether the update asks the running module to refuse the shutdown while TDs are in build or
+    /// migrations interrupted. True if the module has UPDATE_COMPATIBILITY and the policy does not
+    /// allow the damage.
     #[must_use]
     pub const fn avoids_sensitive_operations(&self) -> bool {
         self.avoid_sensitive
@@ -142,13 +147,16 @@ impl<'a> PassedUpdate<'a> {
 /// The use of an image that passes [`preflight_image`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The module takes over handoff data, as a fallback or to [resume](crate::update::Update::resume) an update.
+    /// The module takes over handoff data, as a fallback or to
+    /// [resume](crate::update::Update::resume) an update.
     TakeOver {
-        /// The version of the handoff data. For a fallback this is [`PassedUpdate::handoff_version`]. `None` if it is
-        /// unknown, for example because an update is resumed and no module answers.
+        /// The version of the handoff data. For a fallback this is
+        /// [`PassedUpdate::handoff_version`]. `None` if it is unknown, for example because an
+        /// update is resumed and no module answers.
         handoff_version: Option<u16>,
     },
-    /// The module starts without TDs; existing TDs are lost. See [`Update::load`](crate::update::Update::load).
+    /// The module starts without TDs; existing TDs are lost. See
+    /// [`Update::load`](crate::update::Update::load).
     Load,
 }
 
@@ -176,7 +184,8 @@ impl<'a> PassedImage<'a> {
         &self.image
     }
 
-    /// Fills in `params` for this image. The result is for an update that resumes or loads, or for a fallback.
+    /// Fills in `params` for this image. The result is for an update that resumes or loads, or for
+    /// a fallback.
     ///
     /// # Errors
     ///
@@ -203,10 +212,11 @@ impl<'a> PreparedImage<'a> {
     }
 }
 
-/// Checks this image and this machine by the rules that P-SEAMLDR and the new module apply in an update. Reports
-/// every finding to `report`, also those that `policy` allows.
+/// Checks this image and this machine by the rules that P-SEAMLDR and the new module apply in an
+/// update. Reports every finding to `report`, also those that `policy` allows.
 ///
-/// [`Seamldr::new`](crate::Seamldr::new) checks for the VMCS erratum, and [`TdxImage::parse`] the form of the file.
+/// [`Seamldr::new`](crate::Seamldr::new) checks for the VMCS erratum, and [`TdxImage::parse`] the
+/// form of the file.
 ///
 /// # Errors
 ///
@@ -240,14 +250,16 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
     })
 }
 
-/// Checks this image and this machine by the rules that P-SEAMLDR applies when the image is installed for
-/// `purpose`. No module needs to run. Reports every finding to `report`, also those that `policy` allows.
+/// Checks this image and this machine by the rules that P-SEAMLDR applies when the image is
+/// installed for `purpose`. No module needs to run. Reports every finding to `report`, also those
+/// that `policy` allows.
 ///
-/// For [`Purpose::TakeOver`] the image must take the version of the handoff data and have room for the data. An
-/// absent fact about the handoff data is no finding: no module may run that knows it.
+/// For [`Purpose::TakeOver`] the image must take the version of the handoff data and have room for
+/// the data. An absent fact about the handoff data is no finding: no module may run that knows it.
 ///
-/// P-SEAMLDR checks the module's hash (step 33) after it has destroyed the old module. A valid signature with
-/// another image's module would cost the TDs there. This function finds such an image before.
+/// P-SEAMLDR checks the module's hash (step 33) after it has destroyed the old module. A valid
+/// signature with another image's module would cost the TDs there. This function finds such an
+/// image before.
 ///
 /// # Errors
 ///

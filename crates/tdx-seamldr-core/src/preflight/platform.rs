@@ -8,7 +8,8 @@ use crate::abi::{SeamSigstruct, TdxFeatures0};
 /// The highest x2APIC ID that P-SEAMLDR takes (SEAMLDR.INSTALL, step 1).
 const MAX_LP_ID: u32 = 1023;
 
-/// Checks that a module runs (step 12), and that it can hand its TDs over (Linux's condition for an update).
+/// Checks that a module runs (step 12), and that it can hand its TDs over (Linux's condition for an
+/// update).
 pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(runs) = findings.known(facts.module_runs, Unknown::RunningModule) {
         findings.refuse_if(!runs, Refusal::NoModule);
@@ -19,7 +20,8 @@ pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
     }
 }
 
-/// Checks that every LP of the platform takes part, and that P-SEAMLDR takes their x2APIC IDs (steps 1 and 4).
+/// Checks that every LP of the platform takes part, and that P-SEAMLDR takes their x2APIC IDs
+/// (steps 1 and 4).
 pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
     match (facts.num_lps, facts.platform_lps) {
         (Some(found), Some(wanted)) => {
@@ -71,8 +73,9 @@ pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
     }
 }
 
-/// Checks that no TD is in build and no migration interrupted, because an update would damage them. A module with
-/// UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the feature began.
+/// Checks that no TD is in build and no migration interrupted, because an update would damage them.
+/// A module with UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the
+/// feature began.
 pub(super) fn check_sensitive_operations(findings: &mut Findings<'_>, facts: &Facts, policy: Policy) {
     if policy.allow_damage {
         return;

@@ -1,4 +1,5 @@
-//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR does (facts 8.6).
+//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR does
+//! (facts 8.6).
 
 use super::facts::Facts;
 use super::finding::{Refusal, Unknown};
@@ -58,10 +59,11 @@ pub enum Shortage {
 }
 
 impl Layout {
-    /// Returns the layout of a module with this SIGSTRUCT, an image of `image_size` bytes and these random bits.
+    /// Returns the layout of a module with this SIGSTRUCT, an image of `image_size` bytes and these
+    /// random bits.
     ///
-    /// `lps` is the number of LPs that P-SEAMLDR makes room for: the LPs that can share a socket's last-level cache
-    /// (CPUID leaf 4), rounded up to a power of two, times the number of sockets.
+    /// `lps` is the number of LPs that P-SEAMLDR makes room for: the LPs that can share a socket's
+    /// last-level cache (CPUID leaf 4), rounded up to a power of two, times the number of sockets.
     #[must_use]
     pub fn new(sigstruct: &SeamSigstruct, image_size: u64, lps: u32, random: u64) -> Self {
         let random = (random & 0x7ffc) << 32;
@@ -97,15 +99,15 @@ impl Layout {
         [self.code, self.data, self.stack, self.keyhole, self.keyhole_edit]
     }
 
-    /// Returns the bytes that a module takes without page tables: information page, VMCSs, stacks, data, code.
-    /// Keyholes take none.
+    /// Returns the bytes that a module takes without page tables: information page, VMCSs, stacks,
+    /// data, code. Keyholes take none.
     fn contents(&self) -> u64 {
         let vmcs = self.lps.saturating_mul(PAGE);
         [PAGE, vmcs, self.stack.size, self.data.size, CODE_SPACE].into_iter().fold(0, u64::saturating_add)
     }
 
-    /// Returns P-SEAMLDR's estimate of the bytes for page tables. The estimate is too low: for a region that does not
-    /// fill a table it counts no higher table.
+    /// Returns P-SEAMLDR's estimate of the bytes for page tables. The estimate is too low: for a
+    /// region that does not fill a table it counts no higher table.
     fn estimated_tables(&self) -> u64 {
         let tables = |bytes: u64| {
             [12, 21, 30]
@@ -121,20 +123,22 @@ impl Layout {
             .saturating_mul(PAGE)
     }
 
-    /// Returns the bytes that P-SEAMLDR wants in the SEAM range before it installs the module (step 29).
+    /// Returns the bytes that P-SEAMLDR wants in the SEAM range before it installs the module (step
+    /// 29).
     #[must_use]
     pub fn need(&self) -> u64 {
         self.contents().saturating_add(self.estimated_tables())
     }
 
-    /// Returns whether page tables run out of memory if the SEAM range has `available` bytes for modules (step 32).
+    /// Returns whether page tables run out of memory if the SEAM range has `available` bytes for
+    /// modules (step 32).
     #[must_use]
     pub fn shortage(&self, available: u64) -> Shortage {
         // The page directories and page tables of one region.
         let local =
             |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
-        // P-SEAMLDR maps the keyhole windows last. Their page tables lie in the lower half and need their own
-        // third-level table.
+        // P-SEAMLDR maps the keyhole windows last. Their page tables lie in the lower half and need
+        // their own third-level table.
         let last = local(self.keyhole).saturating_add(local(self.keyhole_edit)).saturating_add(1);
         let information_page = local(Region { base: 0, size: PAGE });
         let first = [self.code, self.data, self.stack]
@@ -153,7 +157,8 @@ impl Layout {
     }
 }
 
-/// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, steps 29 and 32).
+/// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, steps 29
+/// and 32).
 pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let Facts { addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets, .. } = facts;
     let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets);

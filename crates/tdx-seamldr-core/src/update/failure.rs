@@ -40,9 +40,11 @@ impl fmt::Display for Call {
 /// The cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureCause {
-    /// The [`ModuleState`](crate::ModuleState) has no bits for this LP: it is smaller than the number of possible LPs.
+    /// The [`ModuleState`](crate::ModuleState) has no bits for this LP: it is smaller than the
+    /// number of possible LPs.
     UnknownLp,
-    /// This LP waited for other LPs until its host gave up ([`Patience::GiveUp`](crate::Patience::GiveUp)).
+    /// This LP waited for other LPs until its host gave up
+    /// ([`Patience::GiveUp`](crate::Patience::GiveUp)).
     GaveUp,
     /// A module is ready and may have TDs, which a resumed update or a load would end.
     StillReady,
@@ -128,8 +130,8 @@ impl FailureCause {
         matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
     }
 
-    /// Returns a name for the cause: that of the status or the trap if there is one. The name does not change between
-    /// releases.
+    /// Returns a name for the cause: that of the status or the trap if there is one. The name does
+    /// not change between releases.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

@@ -20,7 +20,8 @@ impl Errno {
     pub const EBUSY: Self = Self(16);
     /// No such device: no module can be called.
     pub const ENODEV: Self = Self(19);
-    /// Invalid argument: preflight refused the image, or the update was set up for another machine or fewer LPs.
+    /// Invalid argument: preflight refused the image, or the update was set up for another machine
+    /// or fewer LPs.
     pub const EINVAL: Self = Self(22);
     /// No space left: no updates remain.
     pub const ENOSPC: Self = Self(28);
@@ -95,7 +96,8 @@ impl Errno {
 }
 
 impl Refusal {
-    /// Returns the error number that Linux, or an earlier version of its patches, has for this refusal.
+    /// Returns the error number that Linux, or an earlier version of its patches, has for this
+    /// refusal.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
@@ -134,8 +136,8 @@ impl FailureCause {
 }
 
 impl Outcome {
-    /// Returns the error number that a driver returns. `None` (success) if the update's own image runs, or was loaded
-    /// without TDs.
+    /// Returns the error number that a driver returns. `None` (success) if the update's own image
+    /// runs, or was loaded without TDs.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         let is_loaded = matches!(self.next, NextStep::Configure) && self.image == 0;

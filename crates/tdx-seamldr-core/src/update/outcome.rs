@@ -17,7 +17,8 @@ pub enum TdFate {
     NeverAtRisk,
     /// The TDs run under the module that has taken them over.
     Preserved,
-    /// The TDs are paused and their handoff data is intact. They live on if a module takes it over in this boot.
+    /// The TDs are paused and their handoff data is intact. They live on if a module takes it over
+    /// in this boot.
     Held,
     /// The TDs are lost.
     Lost,
@@ -32,7 +33,8 @@ pub enum RunningModule {
     Old,
     /// The old module, which is shut down for good.
     OldShutDown,
-    /// The new module, which is not ready yet: it has not taken the handoff data over, or waits to be configured.
+    /// The new module, which is not ready yet: it has not taken the handoff data over, or waits to
+    /// be configured.
     NewNotReady,
     /// The module of [`Outcome::image`], which has taken the handoff data over.
     New,
@@ -49,15 +51,17 @@ pub enum NextStep {
     Done,
     /// Remove the reason and repeat the update, with preflight. The update has changed nothing.
     Retry,
-    /// Repeat the update later, with preflight: the module was busy, TDs were in build, or migrations interrupted. The
-    /// update has changed nothing.
+    /// Repeat the update later, with preflight: the module was busy, TDs were in build, or
+    /// migrations interrupted. The update has changed nothing.
     RetryLater,
-    /// Call [`Update::resume`](super::Update::resume) on every LP of the platform, with this image or another one.
+    /// Call [`Update::resume`](super::Update::resume) on every LP of the platform, with this image
+    /// or another one.
     InstallAgain,
-    /// Call [`Update::resume`](super::Update::resume) on every LP of the platform. Some LPs have not called
-    /// SEAMLDR.INSTALL in the open session.
+    /// Call [`Update::resume`](super::Update::resume) on every LP of the platform. Some LPs have
+    /// not called SEAMLDR.INSTALL in the open session.
     CompleteSession,
-    /// Call [`Update::finish`](super::Update::finish): the module is in place, and its failure may have been temporary.
+    /// Call [`Update::finish`](super::Update::finish): the module is in place, and its failure may
+    /// have been temporary.
     Finish,
     /// Call [`Update::load`](super::Update::load): TDX works again, without the TDs.
     Load,
@@ -76,8 +80,8 @@ pub struct Outcome {
     pub running: RunningModule,
     /// What the caller can do next.
     pub next: NextStep,
-    /// The image that the update installed last, or was about to install. 0 is the update's own image, 1 the first
-    /// fallback, and so on.
+    /// The image that the update installed last, or was about to install. 0 is the update's own
+    /// image, 1 the first fallback, and so on.
     pub image: u8,
     /// The first failure. `None` if there was none. A later round may have succeeded.
     pub failure: Option<Failure>,
@@ -111,8 +115,9 @@ impl Outcome {
         matches!(self.tds, TdFate::Preserved)
     }
 
-    /// Returns why the old module refused the shutdown, and how many TDs or migrations the update would have damaged.
-    /// `None` if the update did not end by such a refusal (UPDATE_COMPATIBILITY_SENSITIVE).
+    /// Returns why the old module refused the shutdown, and how many TDs or migrations the update
+    /// would have damaged. `None` if the update did not end by such a refusal
+    /// (UPDATE_COMPATIBILITY_SENSITIVE).
     #[must_use]
     pub fn sensitive(&self) -> Option<(SensitiveReason, u16)> {
         match self.last_failure?.cause {
@@ -131,8 +136,8 @@ impl Outcome {
         }
     }
 
-    /// Returns a name for the outcome: `updated`, `fallback`, `refused`, `held`, `lost` or `unknown`. The name does not
-    /// change between releases.
+    /// Returns a name for the outcome: `updated`, `fallback`, `refused`, `held`, `lost` or
+    /// `unknown`. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.tds {
@@ -263,7 +268,8 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         }
         Stage::CpuInstall => match (known.session, cause) {
             (Session::Complete, _) => (tds, RunningModule::NewNotReady, NextStep::Finish),
-            // P-SEAMLDR checks the size of the handoff data by the module in place, whose limit is lower.
+            // P-SEAMLDR checks the size of the handoff data by the module in place, whose limit is
+            // lower.
             (_, Some(cause)) if in_place && cause.is_bad_handoff() => {
                 (TdFate::Unknown, running, NextStep::InstallAgain)
             }
@@ -315,8 +321,9 @@ const fn is_silence(cause: Option<FailureCause>) -> bool {
     matches!(cause, Some(FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), _)))
 }
 
-/// Returns the next step after P-SEAMLDR did not answer. A reboot is due if neither a module nor P-SEAMLDR answered
-/// any LP in an update that resumes, finishes or loads. SEAM was then shut down, perhaps by an error in a module.
+/// Returns the next step after P-SEAMLDR did not answer. A reboot is due if neither a module nor
+/// P-SEAMLDR answered any LP in an update that resumes, finishes or loads. SEAM was then shut down,
+/// perhaps by an error in a module.
 fn after_silence(ending: &Ending) -> NextStep {
     let Ending { kind, known, stage, .. } = *ending;
     let answered = known.module != Module::Unasked || known.seamldr_answered;

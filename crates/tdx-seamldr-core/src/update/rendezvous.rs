@@ -1,4 +1,5 @@
-//! The rendezvous of all LPs: one atomic word with the stage, the round, acknowledgements, claims and flags.
+//! The rendezvous of all LPs: one atomic word with the stage, the round, acknowledgements, claims
+//! and flags.
 
 use super::atomic::{AtomicU32, Ordering};
 use super::stage::Stage;
@@ -14,12 +15,13 @@ use super::stage::Stage;
 /// | 30 | an LP failed in this stage |
 /// | 31 | the update is over |
 ///
-/// An LP reads all values of one moment, because they are one word. LPs write the word with release ordering and
-/// read it with acquire ordering. So an LP that sees a stage also sees what the other LPs did before they
-/// acknowledged the stage before.
+/// An LP reads all values of one moment, because they are one word. LPs write the word with release
+/// ordering and read it with acquire ordering. So an LP that sees a stage also sees what the other
+/// LPs did before they acknowledged the stage before.
 ///
-/// An LP claims the stage before it makes a call that cannot be undone. While a claim exists, no LP can give up.
-/// After an LP gave up, no LP can claim. Both operations change this word, and each checks for the other first.
+/// An LP claims the stage before it makes a call that cannot be undone. While a claim exists, no LP
+/// can give up. After an LP gave up, no LP can claim. Both operations change this word, and each
+/// checks for the other first.
 #[derive(Debug)]
 pub(super) struct Rendezvous {
     word: AtomicU32,
@@ -106,13 +108,14 @@ impl Rendezvous {
         Snapshot { word: self.word.load(Ordering::Acquire) }
     }
 
-    /// Records that an LP has failed in this stage. The LP acknowledges the stage afterwards, as all LPs do.
+    /// Records that an LP has failed in this stage. The LP acknowledges the stage afterwards, as
+    /// all LPs do.
     pub(super) fn fail(&self) {
         self.word.fetch_or(FAILED, Ordering::AcqRel);
     }
 
-    /// Claims the stage for an LP that has not acknowledged it. The claim lasts until the LP acknowledges. `false`: the
-    /// update is over, and the LP must not make the call.
+    /// Claims the stage for an LP that has not acknowledged it. The claim lasts until the LP
+    /// acknowledges. `false`: the update is over, and the LP must not make the call.
     pub(super) fn claim(&self) -> bool {
         let mut seen = self.load();
         while !seen.is_over() {
@@ -125,8 +128,8 @@ impl Rendezvous {
         false
     }
 
-    /// Acknowledges the current stage for one LP, once, and ends its claim. The last LP gets a snapshot and must call
-    /// [`move_on`](Self::move_on). All other LPs wait until then.
+    /// Acknowledges the current stage for one LP, once, and ends its claim. The last LP gets a
+    /// snapshot and must call [`move_on`](Self::move_on). All other LPs wait until then.
     pub(super) fn acknowledge(&self, has_claimed: bool) -> Option<Snapshot> {
         let change = if has_claimed { 1u32.wrapping_sub(CLAIM) } else { 1 };
         let all = Snapshot { word: self.word.fetch_add(change, Ordering::AcqRel).wrapping_add(change) };
@@ -139,8 +142,8 @@ impl Rendezvous {
         self.word.store(to.map_or(from.word | OVER, Leg::word), Ordering::Release);
     }
 
-    /// Ends the update if the word is still `seen`. `false` if the word has changed, an LP has claimed the stage, or
-    /// all LPs have acknowledged it.
+    /// Ends the update if the word is still `seen`. `false` if the word has changed, an LP has
+    /// claimed the stage, or all LPs have acknowledged it.
     pub(super) fn end_if_still(&self, seen: Snapshot) -> bool {
         seen.acks() != self.lps
             && seen.claims() == 0
@@ -150,8 +153,8 @@ impl Rendezvous {
                 .is_ok()
     }
 
-    /// Ends the update for an LP that arrives and must not take part. `false` if the LP comes too late: all LPs have
-    /// acknowledged the first stage, and an LP may claim the next one.
+    /// Ends the update for an LP that arrives and must not take part. `false` if the LP comes too
+    /// late: all LPs have acknowledged the first stage, and an LP may claim the next one.
     pub(super) fn end_at_start(&self) -> bool {
         let mut seen = self.load();
         while seen.stage() == Stage::Start && (seen.is_over() || seen.acks() != self.lps) {

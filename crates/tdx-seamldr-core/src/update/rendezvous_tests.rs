@@ -1,4 +1,5 @@
-//! Tests of the rendezvous. They are a separate file because loom's tests compile the rendezvous without them.
+//! Tests of the rendezvous. They are a separate file because loom's tests compile the rendezvous
+//! without them.
 
 use super::rendezvous::{Leg, Rendezvous};
 use super::stage::Stage;

@@ -7,8 +7,8 @@ use super::{read, ElfHeader, ElfRefusal, Rela, SectionHeader, IDENT, R_X86_64_RE
 /// The check does not trust the image, so the image's length bounds the time of the check: see
 /// [`ElfRefusal::TooManyRelocations`].
 ///
-/// P-SEAMLDR relocates in place, so a relocation can change another relocation or a header. No image needs that.
-/// The check refuses it: see [`ElfRefusal::TargetInUse`].
+/// P-SEAMLDR relocates in place, so a relocation can change another relocation or a header. No
+/// image needs that. The check refuses it: see [`ElfRefusal::TargetInUse`].
 ///
 /// # Errors
 ///
@@ -123,8 +123,9 @@ fn size(image: &[u8]) -> u64 {
     u64::try_from(image.len()).unwrap_or(u64::MAX)
 }
 
-/// Returns how many steps the check of an image may take. A relocation takes 24 bytes of the image, which allow 192
-/// steps. The check of a relocation takes one step plus at most one for each section, so 191 sections are allowed.
+/// Returns how many steps the check of an image may take. A relocation takes 24 bytes of the image,
+/// which allow 192 steps. The check of a relocation takes one step plus at most one for each
+/// section, so 191 sections are allowed.
 fn max_steps(image: &[u8]) -> u64 {
     size(image).saturating_mul(8)
 }
@@ -148,8 +149,9 @@ impl Part {
     }
 }
 
-/// Objects of the same size at the same distance: section headers, or the relocations of a table. Gaps separate
-/// them if the distance is greater than the size. They overlap if the distance is less than the size.
+/// Objects of the same size at the same distance: section headers, or the relocations of a table.
+/// Gaps separate them if the distance is greater than the size. They overlap if the distance is
+/// less than the size.
 struct Series {
     /// The offset of the first object.
     begin: u64,
@@ -214,7 +216,8 @@ mod tests {
     const RELOCATIONS: u64 = 512;
     const TARGET: u64 = 800;
 
-    /// An image with two sections. The second section has two relocations. Tests change only the second relocation.
+    /// An image with two sections. The second section has two relocations. Tests change only the
+    /// second relocation.
     struct Image {
         header: ElfHeader,
         section: SectionHeader,
@@ -309,8 +312,8 @@ mod tests {
         assert_eq!(check_changed(other_type), Ok(()));
     }
 
-    /// Checks the image with another target of its last relocation. Returns the header or relocation that the target
-    /// overlaps.
+    /// Checks the image with another target of its last relocation. Returns the header or
+    /// relocation that the target overlaps.
     fn in_use(mut bytes: Vec<u8>, target: u64) -> Option<(u64, u64)> {
         let (section, index) = (1, 1);
         bytes[RELOCATIONS as usize + 24..][..8].copy_from_slice(&target.to_le_bytes());
@@ -448,8 +451,8 @@ mod tests {
         assert_eq!(check_changed(two), Err(second));
     }
 
-    /// Returns an image of relocations that overlap. Each section has all of them. Each relocation changes the last 8
-    /// bytes of the image.
+    /// Returns an image of relocations that overlap. Each section has all of them. Each relocation
+    /// changes the last 8 bytes of the image.
     fn many_relocations(sections: u16, len: usize) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);
@@ -480,8 +483,8 @@ mod tests {
         assert_eq!(check(&many_relocations(u16::MAX, 496 * 4096)), too_many(8 * 496 * 4096));
     }
 
-    /// Returns an image with two relocation tables and other sections. The first table has `entries` relocations. All
-    /// relocations change the word between the tables.
+    /// Returns an image with two relocation tables and other sections. The first table has
+    /// `entries` relocations. All relocations change the word between the tables.
     fn data_between_tables(sections: u16, entries: u64) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);

@@ -8,7 +8,8 @@ use super::R_X86_64_RELATIVE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ElfRefusal {
-    /// The image does not begin with magic, class, byte order and version of a 64-bit little-endian ELF file.
+    /// The image does not begin with magic, class, byte order and version of a 64-bit little-endian
+    /// ELF file.
     Ident,
     /// The header of a section does not lie in the image.
     SectionOutside {
@@ -63,8 +64,8 @@ pub enum ElfRefusal {
         /// The highest offset possible.
         limit: u64,
     },
-    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place: bytes of the ELF header,
-    /// of a section header or of a relocation.
+    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place: bytes
+    /// of the ELF header, of a section header or of a relocation.
     TargetInUse {
         /// Its section.
         section: u16,
@@ -77,8 +78,9 @@ pub enum ElfRefusal {
         /// The offset behind that header or relocation.
         end: u64,
     },
-    /// The check would take more steps than the image's length allows. Each relocation takes one step. A relocation
-    /// that changes bytes between the first and the last relocation table takes one more step for each section.
+    /// The check would take more steps than the image's length allows. Each relocation takes one
+    /// step. A relocation that changes bytes between the first and the last relocation table takes
+    /// one more step for each section.
     ///
     /// An image of at most 191 sections whose relocations do not overlap stays below the limit.
     TooManyRelocations {
