@@ -86,7 +86,7 @@ fn images_say_what_is_wrong_with_them() {
             &WriteError::ModulePages { found: 497, wanted: Need::AtMost(496) },
             "497 pages, but should have at most 496",
         ),
-        (&WriteError::TooLong, "more bytes than its header can say"),
+        (&WriteError::TooLong, "would have 4 GiB or more, but should have less"),
         (&WriteError::Buffer { found: 1, wanted: 2 }, "has 1 bytes, but the file needs exactly 2"),
         (&BuildError::SigstructTooLong(4), "has 4 pages, but P-SEAMLDR takes 1"),
         (&BuildError::NotMapped(Part::Sigstruct), "the SIGSTRUCT has no physical address"),
@@ -281,7 +281,7 @@ fn unknowns_say_what_could_not_be_found_out() {
 fn calls_say_what_the_firmware_answered() {
     let refused = |rdx| InstallError::Refused { status: SeamldrStatus::EBADSIG, rdx };
     say(&[
-        (&CryptoUnavailable, "could not do what it was asked to"),
+        (&CryptoUnavailable, "could not compute SHA-384 or RSA-3072"),
         (&VmcsErratum, "loses its current-VMCS pointer"),
         (&Trap::VmFailInvalid, "VMfailInvalid"),
         (&Trap::GeneralProtection, "#GP"),
@@ -299,7 +299,7 @@ fn calls_say_what_the_firmware_answered() {
         (&TdxError::Trap(Trap::VmFailInvalid), "VMfailInvalid"),
         (
             &TdxError::Status(TdxStatus::SYS_BUSY),
-            "the TDX module refused: SYS_BUSY (0x8000020200000000): somebody",
+            "the TDX module refused: SYS_BUSY (0x8000020200000000): another LP",
         ),
         (&TdxStatus(TdxStatus::OPERAND_INVALID.0 | 1), "(RCX)"),
         (&TdxStatus(TdxStatus::OPERAND_BUSY.0 | 0xa9), "(TD EPOCH)"),
@@ -332,7 +332,7 @@ fn failures_say_where_and_why() {
     let call = Call::Seamldr(install);
     let status = SeamldrStatus(0x8000_0000_0000_0099);
     let rows = [
-        (FailureCause::UnknownLp, "unknown-lp", "the LP's number is above that of all possible LPs"),
+        (FailureCause::UnknownLp, "unknown-lp", "the module state has no bits for this LP: make it as large"),
         (FailureCause::GaveUp, "gave-up", "the LP gave up waiting for another LP"),
         (FailureCause::StillReady, "still-ready", "a TDX module is ready and may have TDs: not touched"),
         (FailureCause::LpsMissing, "lps-missing", "the platform has more LPs than take part"),
@@ -416,7 +416,7 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
         (TdFate::Held, NextStep::Finish, "held", "next: initialise the module that is in place"),
         (TdFate::Lost, NextStep::Load, "lost", "not updated; the TDs are lost; next: load a module afresh"),
         (TdFate::Lost, NextStep::Configure, "lost", "next: configure the module"),
-        (TdFate::Unknown, NextStep::Reboot, "unknown", "it is unknown what became of the TDs; next: reboot"),
+        (TdFate::Unknown, NextStep::Reboot, "unknown", "the fate of the TDs is unknown; next: reboot"),
     ];
     for (tds, next, code, text) in rows {
         let outcome = outcome(tds, next);
@@ -448,7 +448,7 @@ fn outcomes_name_both_failures() {
     let twice = Outcome { last_failure: Some(failure(2)), ..updated };
     assert!(twice
         .to_string()
-        .ends_with("; in the end stage CpuInit, LP 2: the LP gave up waiting for another LP"));
+        .ends_with("; last failure: stage CpuInit, LP 2: the LP gave up waiting for another LP"));
 }
 
 #[test]

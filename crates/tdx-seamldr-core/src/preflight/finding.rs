@@ -1,4 +1,4 @@
-//! What preflight finds: a reason for a refusal, or a question without an answer.
+//! The findings of preflight: a reason for a refusal, or an unknown fact.
 
 use core::fmt;
 
@@ -8,14 +8,14 @@ use crate::abi::{Svn, TdxFeatures0, FMS_MASK};
 use crate::crypto::Sha384Digest;
 use crate::debug::debug_fields;
 
-/// A field of the SIGSTRUCT that has one right value.
+/// A field of the SIGSTRUCT that does not have its only valid value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FieldMismatch {
-    /// Its name.
+    /// The field's name.
     pub name: &'static str,
     /// Its value.
     pub found: u64,
-    /// The right value.
+    /// The valid value.
     pub wanted: u64,
 }
 
@@ -36,12 +36,13 @@ pub enum Refusal {
         /// Its value.
         found: u8,
     },
-    /// The SIGSTRUCT uses the bytes that the 2.0 line added, and this P-SEAMLDR of the 1.5 line wants zeros there.
+    /// The SIGSTRUCT uses bytes that P-SEAMLDR 2.0 added. This older P-SEAMLDR takes only zeros
+    /// there.
     SeamldrTooOld {
-        /// The P-SEAMLDR of the machine.
+        /// The version of the machine's P-SEAMLDR.
         found: SeamldrVersion,
     },
-    /// The list of CPUs announces more entries than it has room for.
+    /// The list of CPUs announces this many entries, more than the 255 that it has room for.
     CpuListLength(u32),
     /// The new module's lowest handoff version is above its highest.
     HandoffVersionsReversed {
@@ -52,7 +53,7 @@ pub enum Refusal {
     },
     /// The offset of GDT and IDT is not a multiple of 4096.
     GdtOffsetMisaligned(u32),
-    /// One of the offsets of GDT and fault wrappers is 0 and the other one is not.
+    /// Only one of the offsets of GDT and fault wrappers is 0.
     GdtWithoutFaultWrapper {
         /// Offset of GDT and IDT.
         gdt_idt: u32,
@@ -77,11 +78,11 @@ pub enum Refusal {
     Signer(Sha384Digest),
     /// The signature does not match the SIGSTRUCT.
     Signature,
-    /// The module does not have the hash that was signed. The value is the SHA-384 that it has.
+    /// The module does not have the hash that was signed. The value is the module's SHA-384.
     ImageHash(Sha384Digest),
     /// The image is a debug module and the platform is not unlocked.
     DebugModule,
-    /// The image's major SVN is 0: such modules preserve no TDs.
+    /// The image's major SVN is 0: such modules cannot take TDs over.
     MajorSvnZero,
     /// The image's major SVN is not the running module's.
     MajorSvn {
@@ -97,11 +98,11 @@ pub enum Refusal {
         /// The running module's.
         running: Svn,
     },
-    /// This socket's processor, given by CPUID.1:EAX, is not in the image's list.
+    /// The processor of this socket is not in the image's list of CPUs.
     Cpu {
         /// The socket's number.
         socket: u32,
-        /// Its processor.
+        /// The socket's processor, by CPUID.1:EAX.
         cpuid: u32,
     },
     /// A production module has no list of CPUs.
@@ -110,32 +111,32 @@ pub enum Refusal {
     NoRemainingUpdates,
     /// No module runs, so no module hands TDs over.
     NoModule,
-    /// P-SEAMLDR waits for every LP of the platform, and not all of them take part.
+    /// Not all LPs of the platform take part, and P-SEAMLDR waits for each.
     LpsMissing {
         /// LPs that take part.
         found: u32,
         /// LPs of the platform.
         wanted: u32,
     },
-    /// An LP has an x2APIC ID that P-SEAMLDR has no place for.
+    /// An LP has a higher x2APIC ID than P-SEAMLDR takes.
     LpId {
         /// The highest x2APIC ID of an LP.
         found: u32,
         /// The highest that P-SEAMLDR takes.
         limit: u32,
     },
-    /// The running module cannot hand its TDs over.
+    /// The running module cannot hand its TDs over. The value is its TDX_FEATURES0.
     NotTdPreserving(TdxFeatures0),
     /// The running module writes no handoff version that the image takes.
     HandoffVersion {
-        /// What the running module writes.
+        /// The versions that the running module writes.
         running: HandoffRange,
         /// The lowest that the new module takes.
         min_update_hv: u16,
         /// The highest that the new module takes.
         module_hv: u16,
     },
-    /// The image is the module that runs.
+    /// The image is the running module.
     SameModule,
     /// The SEAM range has no room for the module.
     Memory {
@@ -144,11 +145,12 @@ pub enum Refusal {
         /// Bytes that the module needs.
         wanted: u64,
     },
-    /// P-SEAMLDR would find room for the module and then run out of it for page tables, which it underestimates (facts 8.6).
+    /// P-SEAMLDR would find room for the module, but run out of memory for page tables. It
+    /// underestimates them (facts 8.6).
     PageTables,
     /// The image cannot be relocated.
     Elf(ElfRefusal),
-    /// The handoff data needs more pages than the new module has for it.
+    /// The handoff data needs more pages than the new module has.
     HandoffPages {
         /// Pages that the new module has.
         found: u32,
@@ -159,7 +161,8 @@ pub enum Refusal {
     SensitiveOperations(u32),
 }
 
-/// A question that no fact answers, or that the cryptography provider could not answer.
+/// A question that preflight cannot answer: a fact is absent, or the cryptography provider could
+/// not compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -182,7 +185,7 @@ pub enum Unknown {
     RunningSvn,
     /// Whether the image is the running module.
     SameModule,
-    /// What the running module can do (TDX_FEATURES0).
+    /// The features of the running module (TDX_FEATURES0).
     Features,
     /// Which handoff versions the running module writes.
     HandoffVersions,
@@ -198,26 +201,27 @@ pub enum Unknown {
     SensitiveOperations,
 }
 
-/// A set of [`Unknown`]s, which a [`Policy`](super::Policy) allows.
+/// A set of [`Unknown`]s that a [`Policy`](super::Policy) allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unknowns(u32);
 
 impl Unknowns {
-    /// No unknown.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Every unknown about the machine and the running module. [`Unknown::Signer`], [`Unknown::Signature`] and
-    /// [`Unknown::ImageHash`] are not in this set: who allows an unverified image names each of them in [`with`](Self::with).
+    /// Every unknown about the machine and the running module. [`Unknown::Signer`],
+    /// [`Unknown::Signature`] and [`Unknown::ImageHash`] are not in this set. A caller that allows
+    /// an unverified image adds them by [`with`](Self::with).
     pub const OF_PLATFORM: Self =
         Self(u32::MAX).without(Unknown::Signer).without(Unknown::Signature).without(Unknown::ImageHash);
 
-    /// Adds an unknown.
+    /// Returns the set with this unknown.
     #[must_use]
     pub const fn with(self, unknown: Unknown) -> Self {
         Self(self.0 | unknown.bit())
     }
 
-    /// Removes an unknown.
+    /// Returns the set without this unknown.
     #[must_use]
     pub const fn without(self, unknown: Unknown) -> Self {
         Self(self.0 & !unknown.bit())
@@ -230,17 +234,17 @@ impl Unknowns {
     }
 }
 
-/// What preflight reports.
+/// What preflight reports: a refusal or an unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// P-SEAMLDR or a module would refuse, or the TDs would be damaged.
+    /// P-SEAMLDR or a module would refuse, or the update would damage TDs.
     Refusal(Refusal),
     /// Preflight could not check this.
     Unknown(Unknown),
 }
 
 impl Refusal {
-    /// A name for the reason that does not change from release to release.
+    /// Returns a name for the reason. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -420,7 +424,7 @@ impl Unknown {
         1 << self as u8
     }
 
-    /// A name for the question that does not change from release to release.
+    /// Returns a name for the unknown. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -470,7 +474,7 @@ impl fmt::Display for Unknown {
 impl core::error::Error for Unknown {}
 
 impl Finding {
-    /// A name for the finding that does not change from release to release.
+    /// Returns a name for the finding. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -494,7 +498,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_unknown_has_a_bit_of_its_own() {
+    fn each_unknown_has_its_own_bit() {
         for (number, unknown) in Unknown::ALL.into_iter().enumerate() {
             let only = Unknowns::NONE.with(unknown);
             assert_eq!(only.0.trailing_zeros() as usize, number);
