@@ -1,7 +1,7 @@
 //! What becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy.
 
 mod case;
-mod linux;
+pub(crate) mod linux;
 mod misuse;
 mod recorded;
 #[cfg(test)]
