@@ -99,11 +99,14 @@ pub unsafe trait SeamcallBackend {
     ///
     /// # Safety
     ///
-    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees that
-    /// the call may access every address in `regs`, and every address in the structures they point
-    /// at, as the leaf's specification says. The memory belongs to the caller and stays where it is
-    /// during the call. No reference exists that the access would invalidate. Interrupts are off if
-    /// an interrupt handler on this CPU could make a SEAMCALL too.
+    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees for every
+    /// address in `regs`, and for every address in the structures they point at, that
+    /// - the call may access the memory there as the leaf's specification says;
+    /// - the memory belongs to the caller and stays where it is during the call;
+    /// - no reference exists that the access would invalidate.
+    ///
+    /// The caller also guarantees that interrupts are off if an interrupt handler on this CPU could
+    /// make a SEAMCALL too.
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap>;
 }
 
