@@ -441,7 +441,7 @@ fn outcomes_name_both_failures() {
     let updated = Outcome { failure: Some(failure(1)), ..outcome(TdFate::Preserved, NextStep::Done) };
     assert_eq!(
         updated.to_string(),
-        "updated; the TDs live on; stage CpuInit, LP 1: the LP gave up waiting for another LP"
+        "updated; the TDs live on; overcome: stage CpuInit, LP 1: the LP gave up waiting for another LP"
     );
     let once = Outcome { last_failure: Some(failure(1)), ..updated };
     assert_eq!(once.to_string(), updated.to_string(), "the same failure is not told twice");
