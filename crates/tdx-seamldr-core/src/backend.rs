@@ -28,15 +28,17 @@ pub struct SeamcallRegs {
 
 debug_fields! { SeamcallRegs, rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 
-/// Why the instruction itself failed. The registers then say nothing.
+/// Why the instruction itself failed. The registers then say nothing. Its value is the word that Linux uses for it in the place of a
+/// status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
 pub enum Trap {
     /// The carry flag was set: nothing can be called (no module is ready), or another LP is inside P-SEAMLDR.
-    VmFailInvalid,
+    VmFailInvalid = TdxStatus::SEAMCALL_VMFAILINVALID.0,
     /// #GP: TDX is not enabled on this CPU.
-    GeneralProtection,
+    GeneralProtection = TdxStatus::SEAMCALL_GP.0,
     /// #UD: this CPU is not in VMX operation, or knows no SEAMCALL.
-    UndefinedOpcode,
+    UndefinedOpcode = TdxStatus::SEAMCALL_UD.0,
 }
 
 impl Trap {
@@ -45,12 +47,9 @@ impl Trap {
 
     /// The word that Linux uses for it in the place of a status.
     #[must_use]
+    #[allow(clippy::as_conversions)] // the discriminant of an enum
     pub const fn status(self) -> TdxStatus {
-        match self {
-            Self::VmFailInvalid => TdxStatus::SEAMCALL_VMFAILINVALID,
-            Self::GeneralProtection => TdxStatus::SEAMCALL_GP,
-            Self::UndefinedOpcode => TdxStatus::SEAMCALL_UD,
-        }
+        TdxStatus(self as u64)
     }
 
     /// The trap behind such a word. No firmware returns these words itself.

@@ -87,6 +87,14 @@ pub(crate) enum Readiness {
     Unclear(TdxError),
 }
 
+/// What a leaf returns.
+#[derive(Default)]
+struct Read {
+    rax: u64,
+    r8: u64,
+    rdx: u64,
+}
+
 /// The TDX module that P-SEAMLDR runs.
 pub struct TdxModule<'a, B: ?Sized> {
     backend: &'a B,
@@ -133,7 +141,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// As for [`SeamcallBackend::seamcall`], with what `arguments` returns.
     unsafe fn retried(
-        &self,
+        self,
         regs: &mut SeamcallRegs,
         arguments: impl Fn() -> SeamcallRegs,
     ) -> Result<TdxStatus, TdxError> {
@@ -151,18 +159,25 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         }
     }
 
-    /// A leaf that takes numbers only. One copy of it serves all of them, which keeps the machine small.
+    /// A leaf that takes numbers only. `read` gets what it returns. One copy of it serves all leaves, which keeps the
+    /// machine small.
     #[inline(never)]
-    fn call_with_r9(&self, rax: u64, rcx: u64, rdx: u64, r9: u64) -> Result<FieldRead, TdxError> {
+    fn call_and_read(self, rax: u64, rcx: u64, rdx: u64, r9: u64, read: &mut Read) -> Result<(), TdxError> {
         let mut regs = SeamcallRegs::default();
         // SAFETY: the private callers pass no leaf that takes an address, but for one that is misaligned and so refused.
-        let status =
-            unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
-        Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
+        unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
+        *read = Read { rax: regs.rax, r8: regs.r8, rdx: regs.rdx };
+        Ok(())
     }
 
-    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
-        self.call_with_r9(rax, rcx, rdx, 0)
+    fn call_with_r9(self, rax: u64, rcx: u64, r9: u64) -> Result<TdxStatus, TdxError> {
+        let mut read = Read::default();
+        self.call_and_read(rax, rcx, 0, r9, &mut read)?;
+        Ok(TdxStatus(read.rax))
+    }
+
+    fn call(self, rax: u64, rcx: u64) -> Result<TdxStatus, TdxError> {
+        self.call_with_r9(rax, rcx, 0)
     }
 
     /// TDH.SYS.INIT: initialises the module, once, on any LP.
@@ -171,7 +186,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_init(&self, attributes: u64) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_INIT.rax(0), attributes, 0).map(drop)
+        self.call(TdxLeaf::SYS_INIT.rax(0), attributes).map(drop)
     }
 
     /// TDH.SYS.LP.INIT: initialises the module on the calling LP.
@@ -180,7 +195,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_lp_init(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0, 0).map(drop)
+        self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0).map(drop)
     }
 
     /// Initialises the module on the calling LP, and before that the module itself if nobody has: at boot and in updates. Once
@@ -206,7 +221,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// Initialises the module unless an LP has. `false`: another LP is at TDH.SYS.INIT.
-    pub(crate) fn init_once(&self, state: &ModuleState) -> Result<bool, TdxError> {
+    #[inline(never)] // one copy for both callers
+    pub(crate) fn init_once(self, state: &ModuleState) -> Result<bool, TdxError> {
         match state.begin_sys_init() {
             SysInit::Running => Ok(false),
             SysInit::Done => Ok(true),
@@ -228,7 +244,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_rd(&self, field: FieldId) -> Result<FieldRead, TdxError> {
-        self.call(TdxLeaf::SYS_RD.rax(0), 0, field.0)
+        let mut read = Read::default();
+        self.call_and_read(TdxLeaf::SYS_RD.rax(0), 0, field.0, 0, &mut read)?;
+        Ok(FieldRead { status: TdxStatus(read.rax), value: read.r8, next: FieldId(read.rdx) })
     }
 
     /// The module's version, by three TDH.SYS.RD.
@@ -254,7 +272,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// A field of two bytes; firmware returns it in 64 bits of which the upper ones are 0.
-    pub(crate) fn read_u16(&self, field: FieldId) -> Result<u16, TdxError> {
+    pub(crate) fn read_u16(self, field: FieldId) -> Result<u16, TdxError> {
         #[allow(clippy::as_conversions)] // the element size of the field is 2 bytes
         self.sys_rd(field).map(|read| read.value as u16)
     }
@@ -266,7 +284,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed, or the module refused and goes on as before.
     pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(|result| result.status)
+        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx())
     }
 
     /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform has to be initialised. `Ok` with a status other than
@@ -276,7 +294,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed, or the module refused and changed nothing.
     pub fn sys_update(&self) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(|result| result.status)
+        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0)
     }
 
     /// TDH.SYS.UPDATE, version 1: the same, and turns on features; only UPDATE_COMPATIBILITY has an effect.
@@ -285,7 +303,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// As [`sys_update`](Self::sys_update); modules before that version refuse with OPERAND_INVALID (RAX).
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
-        self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, 0, enable.bits()).map(|result| result.status)
+        self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, enable.bits())
     }
 
     /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. KEY_CONFIGURED says that it had one.
@@ -294,7 +312,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_key_config(&self) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0, 0).map(|result| result.status)
+        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0)
     }
 
     /// TDH.SYS.LP.SHUTDOWN: deprecated; does nothing.
@@ -303,7 +321,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_lp_shutdown(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0, 0).map(drop)
+        self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0).map(drop)
     }
 
     /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one. To be called again for as long as
@@ -313,18 +331,24 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_disable(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
+        self.call(TdxLeaf::SYS_DISABLE.rax(0), 0).map(drop)
     }
 
     /// Whether SEAMCALL reaches no module, as while a session is open. A trap that comes by itself is not believed: this asks again.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
-        (0..LOOKS).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
+    #[inline(never)] // one copy for all callers
+    pub(crate) fn is_out_of_reach(self) -> bool {
+        (0..LOOKS).all(|_| self.is_out_of_reach_once())
+    }
+
+    #[inline(never)] // one copy for all looks
+    fn is_out_of_reach_once(self) -> bool {
+        matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_)))
     }
 
     /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's. An answer that says
     /// nothing, or that nothing is there, has to come again and again to be believed.
     #[inline(never)]
-    pub(crate) fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(self) -> Readiness {
         let mut found = Readiness::Nothing;
         for _ in 0..LOOKS {
             found = self.readiness_by_one_call();
@@ -336,11 +360,11 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     #[inline(never)] // one copy for all looks
-    fn readiness_by_one_call(&self) -> Readiness {
-        match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
-            Ok(FieldRead { status, .. }) if status.is_success() => Readiness::Ready,
+    fn readiness_by_one_call(self) -> Readiness {
+        match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1) {
+            Ok(status) if status.is_success() => Readiness::Ready,
             // A word that no module says to this call.
-            Ok(FieldRead { status, .. }) => Readiness::Unclear(TdxError::Status(status)),
+            Ok(status) => Readiness::Unclear(TdxError::Status(status)),
             Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,
             Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => Readiness::Ready,
             Err(TdxError::Status(TdxStatus::SYS_SHUTDOWN)) => Readiness::ShutDown,
