@@ -303,8 +303,8 @@ impl<'a> Update<'a> {
             finished: AtomicU32::new(0),
             known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.is_session_open())),
             candidates: AtomicU32::new(candidates.word()),
-            first: Record::new(),
-            latest: Record::new(),
+            first: const { Record::new() },
+            latest: const { Record::new() },
         };
         if let Some(request) = &update.request {
             update.accepts(request)?;
@@ -408,7 +408,7 @@ impl<'a> Update<'a> {
     }
 
     /// Writes down what failed. The first failure stays; the latest one decides what comes next.
-    fn record(&self, lp: u32, stage: Stage, failure: RawFailure) {
+    fn record(&self, lp: u32, stage: Stage, failure: &RawFailure) {
         self.latest.write(lp, stage, failure);
         self.first.write(lp, stage, failure);
     }
@@ -436,11 +436,10 @@ impl<'a> Update<'a> {
         if stage == Stage::Start || round >= MAX_ROUNDS || known.module == known::Module::Destroyed {
             return None;
         }
-        let cause = self.latest.read()?.cause;
         let is_open = known.session == Session::Open;
-        let class = match classify(stage, cause) {
+        let class = match classify(stage, self.latest.cause()?) {
             // P-SEAMLDR refused one LP and still waits in the session: the image is not at fault.
-            Class::ImageRefused if is_open => Class::Transient,
+            Class::ImageRefused | Class::HandoffRefused if is_open => Class::Transient,
             class => class,
         };
         let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
@@ -453,9 +452,7 @@ impl<'a> Update<'a> {
             }
             // No image is left, but a refusal leaves the module that is in place as it was, and what kept that module from coming up
             // may have passed. Not if the handoff data is too long for it, which would end SEAM.
-            None if class == Class::ImageRefused && !cause.is_bad_handoff() => {
-                (candidates.back()?, Stage::CpuInit)
-            }
+            None if class == Class::ImageRefused => (candidates.back()?, Stage::CpuInit),
             None => return None,
         };
         self.candidates.store(next.word(), Ordering::Relaxed);
