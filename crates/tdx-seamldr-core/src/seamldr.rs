@@ -208,6 +208,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
 
     /// Whether SEAMCALL does not reach P-SEAMLDR on this LP: VMfailInvalid that comes by itself is not believed. Asks by SEAMLDR.INFO
     /// with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
+    #[inline(never)] // one copy for both callers
     pub(crate) fn is_silent_with_lock_held(&self) -> bool {
         (0..LOOKS).all(|_| self.is_silent_once())
     }

@@ -94,6 +94,7 @@ impl Rendezvous {
         self.lps
     }
 
+    #[inline]
     pub(super) fn load(&self) -> Snapshot {
         Snapshot { word: self.word.load(Ordering::Acquire) }
     }
