@@ -5,5 +5,6 @@
 //! - [`fuzz`]: the fuzz targets, which are no more than an entry into this module.
 
 pub mod fuzz;
+mod memo;
 pub mod outcomes;
 pub mod world;

@@ -14,7 +14,6 @@
 
 mod command;
 mod image;
-mod memo;
 mod numbers;
 mod params;
 pub mod seeds;
@@ -25,7 +24,6 @@ mod vector;
 
 pub use command::cli_json;
 pub use image::image;
-pub use memo::Memo;
 pub use params::params_roundtrip;
 pub use sigstruct::sigstruct;
 pub use status::status;

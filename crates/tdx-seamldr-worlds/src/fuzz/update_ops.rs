@@ -12,8 +12,8 @@ use tdx_seamldr_mock::model::{GlobalLock, HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32};
 
-use super::memo::Memo;
 use super::numbers::Numbers;
+use crate::memo::CRYPTO;
 use crate::world::{
     all_alive, boot, drive_in_order, examine, new_image, old_image, prepare, reckless, says_something,
     wrong_claim, wrong_failure, Absent, NoCrypto, Schedule,
@@ -124,8 +124,6 @@ static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
 
 /// Of the bad images, the one that says other handoff versions than its module was built for.
 const OTHER_VERSIONS: usize = 2;
-
-static CRYPTO: Memo = Memo::new();
 
 /// The calls of an update and of the checks before it.
 pub(super) const CALLS: [u64; 12] = [
@@ -651,12 +649,8 @@ fn by_hand(platform: &SimPlatform, params: u64) -> bool {
 pub fn update_ops(input: &[u8]) {
     let script = Script::read(input);
     let size = if script.one_update_left { 2 } else { 64 };
-    let builder = SimPlatform::builder()
-        .seamdb_size(size)
-        .lps(script.lps)
-        .sockets(script.sockets)
-        .crypto(&CRYPTO)
-        .yielding(|| {});
+    let builder =
+        SimPlatform::builder().seamdb_size(size).lps(script.lps).sockets(script.sockets).yielding(|| {});
     let mut trial = Trial {
         platform: boot(builder, &script.old.bytes).expect("the platform boots"),
         troubles: Troubles::default(),
