@@ -5,6 +5,7 @@
 //! - [`fuzz`]: the fuzz targets, which are no more than an entry into this module.
 
 pub mod fuzz;
+mod intercepted;
 mod memo;
 pub mod outcomes;
 pub mod world;
