@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, INTEL_VENDOR_ID};
 use tdx_seamldr_core::preflight::{preflight, Policy};
-use tdx_seamldr_core::update::Update;
+use tdx_seamldr_core::update::{Outcome, Update};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, SharedInfo, TdxImage};
 use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory};
 use tdx_seamldr_mock::{run_on_threads, run_stepped, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
@@ -89,35 +89,30 @@ fn update(c: &mut Criterion) {
     let images =
         [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()).unwrap());
-    let platform = SimPlatform::builder().lps(8).seamdb_size(u32::MAX).boot(&old).unwrap();
+    let boot = |lps| SimPlatform::builder().lps(lps).seamdb_size(u32::MAX).boot(&old).unwrap();
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
     // Every round installs the same module. The first update makes it the running one.
     let policy = Policy { allow_same_module: true, ..Policy::default() };
-    let check = || {
+    let passed = |platform: &SimPlatform| {
         let facts = platform.facts().unwrap();
         preflight(&new, &facts, &RustCrypto, policy, &mut |finding| panic!("{finding}")).unwrap()
     };
-    let run = |passed: &_, params: &mut PageBuf| {
-        let update =
-            Update::new(passed, params.as_params(), &info, &platform.lp(0), platform.module_state()).unwrap();
-        assert!(run_stepped(&platform, &update, 1).is_updated());
+    let mut update = |platform: &SimPlatform, passed: &_, run: &dyn Fn(&Update<'_>) -> Outcome| {
+        let (params, state) = (params.as_params(), platform.module_state());
+        let update = Update::new(passed, params, &info, &platform.lp(0), state).unwrap();
+        assert!(run(&update).is_updated());
         platform.clear_trace();
     };
-    run(&check(), &mut params);
-    let passed = check();
-    group.bench_function("8 LPs, 32 KiB", |b| {
-        b.iter(|| run(&passed, &mut params));
-    });
-    let many = SimPlatform::builder().lps(LPS).seamdb_size(u32::MAX).boot(&old).unwrap();
-    group.bench_function("1024 LPs on all CPUs, 32 KiB", |b| {
-        b.iter(|| {
-            let request =
-                InstallRequest::build(params.as_params(), &new, Scenario::Update, &many.lp(0)).unwrap();
-            let update = Update::new(request, many.module_state(), Options::default(), LPS).unwrap();
-            assert!(run_on_threads(&many, &update).is_updated());
-            many.clear_trace();
-        });
-    });
+    let few = boot(8);
+    let stepped = |update: &Update<'_>| run_stepped(&few, update, 1);
+    update(&few, &passed(&few), &stepped);
+    let again = passed(&few);
+    group.bench_function("8 LPs, 32 KiB", |b| b.iter(|| update(&few, &again, &stepped)));
+    let many = boot(LPS);
+    let on_threads = |update: &Update<'_>| run_on_threads(&many, update);
+    update(&many, &passed(&many), &on_threads);
+    let again = passed(&many);
+    group.bench_function("1024 LPs on all CPUs, 32 KiB", |b| b.iter(|| update(&many, &again, &on_threads)));
     let sigstruct = new.sigstruct();
     group.bench_function("its RSA and SHA-384", |b| {
         b.iter(|| {

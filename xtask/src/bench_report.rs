@@ -12,7 +12,7 @@ use tdx_seamldr_mock::released_images;
 use crate::document;
 use crate::embed_check::{self, Linked};
 use crate::figures::{number, Figure, Table};
-use crate::instructions;
+use crate::{instructions, window};
 
 const REPORT: &str = "docs/performance.md";
 
@@ -48,6 +48,7 @@ pub(crate) fn run() -> Result<()> {
     let _ =
         writeln!(text, "Written by `cargo xtask bench-report`; do not edit. Measured on {}.\n", machine()?);
     let _ = writeln!(text, "## Against what it may be\n\n{}", limits.text);
+    let _ = writeln!(text, "{}", window::section()?);
     let _ = writeln!(text, "## Beside others\n\n### Verification\n\n{}", compared.verify.text());
     if is_slower {
         let _ = writeln!(text, "{WHY_SLOWER}\n");

@@ -278,16 +278,43 @@ fn part(symbol: &str) -> &'static str {
     first.min_by_key(|(at, _)| *at).map_or("the glue", |(_, part)| part)
 }
 
+/// Gives `to` the sources that `from` has, and no others. What has not changed is left alone and need not be compiled again: Kbuild puts
+/// its own files beside the sources.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
+    // rustc refuses a module that has both its old and its new file.
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        let (there, is_folder) = (entry.path(), entry.file_type()?.is_dir());
+        let source = fs::metadata(from.join(entry.file_name()));
+        if source.is_ok_and(|source| source.is_dir() == is_folder) {
+            continue;
+        }
+        if is_folder {
+            fs::remove_dir_all(there)?;
+        } else if there.extension().is_some_and(|extension| extension == "rs") {
+            fs::remove_file(there)?;
+        }
+    }
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             copy_tree(&entry.path(), &target)?;
         } else if fs::read(&target).ok() != Some(fs::read(entry.path())?) {
-            // What has not changed need not be compiled again.
             fs::copy(entry.path(), &target)?;
+        }
+    }
+    // Sources that have moved away. The kernel's objects stay.
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        if from.join(entry.file_name()).exists() {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -302,6 +329,7 @@ fn call(command: &mut Command) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -313,6 +341,37 @@ mod tests {
             judge("scenario one: ok\nscenario two: FAILED; the log says so: ok or not\nthe end\n").is_err()
         );
         assert!(judge("the end\n").is_err());
+    }
+
+    #[test]
+    fn a_copied_tree_loses_the_sources_that_are_gone_and_keeps_what_was_built() {
+        let folder = std::env::temp_dir().join(format!("xtask-copy-tree-{}", std::process::id()));
+        let (from, to) = (folder.join("from"), folder.join("to"));
+        let write = |file: &Path, text: &str| {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        for file in ["lib.rs", "preflight.rs", "gone/mod.rs", "gone/one.rs"] {
+            write(&from.join(file), file);
+        }
+        copy_tree(&from, &to).unwrap();
+        for built in ["lib.o", ".lib.o.cmd"] {
+            write(&to.join(built), built);
+        }
+        let unchanged = fs::metadata(to.join("lib.rs")).unwrap().modified().unwrap();
+        fs::remove_file(from.join("preflight.rs")).unwrap();
+        fs::remove_dir_all(from.join("gone")).unwrap();
+        write(&from.join("preflight/mod.rs"), "moved");
+        copy_tree(&from, &to).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&to)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".lib.o.cmd", "lib.o", "lib.rs", "preflight"]);
+        assert_eq!(fs::read_to_string(to.join("preflight/mod.rs")).unwrap(), "moved");
+        assert_eq!(fs::metadata(to.join("lib.rs")).unwrap().modified().unwrap(), unchanged);
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

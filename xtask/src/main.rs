@@ -19,6 +19,7 @@ mod qemu;
 mod spec_map;
 mod vectors;
 mod versions;
+mod window;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -142,6 +143,12 @@ enum Task {
     },
     /// Build with all sets of features, and test with the oldest versions of dependencies and the newest zerocopy
     Versions,
+    /// Count the SEAMCALLs of an update while all CPUs stand still, and write them to docs/performance.md
+    Window {
+        /// See that the document is up to date, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 /// The cargo that runs this, else the first on the path. (The one that built this is not asked: without what rustup sets beside
@@ -204,5 +211,6 @@ fn main() -> anyhow::Result<()> {
         Task::SpecMap => spec_map::run(),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
         Task::Versions => versions::run(),
+        Task::Window { check } => window::run(check),
     }
 }

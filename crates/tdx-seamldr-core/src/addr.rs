@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::abi::PAGE_SIZE;
 
-/// A host-physical address as SEAMCALL takes it, KeyID bits included.
+/// A host-physical address as SEAMCALL takes it, with its KeyID bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct PhysAddr(pub u64);
@@ -37,7 +37,7 @@ impl fmt::Display for PhysAddr {
 pub struct PageAddr(PhysAddr);
 
 impl PageAddr {
-    /// `None` if the address is not a multiple of 4096.
+    /// Takes the address of a page. `None` if the address is not a multiple of 4096.
     #[must_use]
     pub const fn new(address: PhysAddr) -> Option<Self> {
         if address.is_aligned(PAGE_SIZE) {
@@ -47,7 +47,7 @@ impl PageAddr {
         }
     }
 
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub const fn get(self) -> PhysAddr {
         self.0

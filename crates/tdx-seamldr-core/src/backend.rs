@@ -1,11 +1,11 @@
-//! How SEAMCALL is executed: the one thing that differs between real hardware and a simulation.
+//! The interface that executes SEAMCALL, on hardware or in a simulation.
 
 use core::fmt;
 
 use crate::abi::TdxStatus;
 use crate::debug::debug_fields;
 
-/// The registers of SEAMCALL. All of them may carry arguments in and results out.
+/// The registers of SEAMCALL. Each can carry an argument in and a result out.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 #[allow(missing_docs)] // the registers' own names
@@ -28,22 +28,22 @@ pub struct SeamcallRegs {
 
 debug_fields! { SeamcallRegs, rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 
-/// Why the instruction itself failed. The registers then say nothing.
+/// Why the SEAMCALL instruction itself failed. The registers then hold no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trap {
-    /// The carry flag was set: nothing can be called (no module is ready), or another LP is inside P-SEAMLDR.
+    /// The carry flag was set: no module is ready, or another LP is inside P-SEAMLDR.
     VmFailInvalid,
     /// #GP: TDX is not enabled on this CPU.
     GeneralProtection,
-    /// #UD: this CPU is not in VMX operation, or knows no SEAMCALL.
+    /// #UD: this CPU is not in VMX operation, or does not have SEAMCALL.
     UndefinedOpcode,
 }
 
 impl Trap {
-    /// All of them.
+    /// All traps.
     pub const ALL: [Self; 3] = [Self::VmFailInvalid, Self::GeneralProtection, Self::UndefinedOpcode];
 
-    /// The word that Linux uses for it in the place of a status.
+    /// Returns the status word that Linux uses for this trap.
     #[must_use]
     pub const fn status(self) -> TdxStatus {
         match self {
@@ -53,7 +53,7 @@ impl Trap {
         }
     }
 
-    /// The trap behind such a word. No firmware returns these words itself.
+    /// Returns the trap that Linux's status word stands for. Firmware returns no such word.
     #[must_use]
     pub const fn from_status(status: TdxStatus) -> Option<Self> {
         match status {
@@ -83,31 +83,37 @@ impl core::error::Error for Trap {}
 ///
 /// # Safety
 ///
-/// An implementor has to
-/// - execute the instruction (or simulate it) on the CPU that makes the call, once, with exactly the registers given;
-/// - on `Ok`, leave in `regs` what the firmware returned, all fourteen registers;
-/// - on `Err`, report that the instruction did not enter the firmware, so that no memory was read or written;
-/// - let the firmware read and write no memory but what the call's own operands name.
+/// An implementor must
+/// - execute the instruction (or simulate it) once, on the calling CPU, with exactly the registers
+///   given;
+/// - on `Ok`, leave in `regs` what the firmware returned, in all fourteen registers;
+/// - return `Err` only if the instruction did not enter the firmware, so that no memory was read or
+///   written;
+/// - let the firmware read and write no memory except what the operands of the call name.
 pub unsafe trait SeamcallBackend {
     /// Executes SEAMCALL on the calling CPU, with `regs` in and out.
     ///
     /// # Errors
     ///
-    /// The instruction itself failed; what the firmware answers is not an error here.
+    /// The instruction itself failed. A status of the firmware in RAX is no error here.
     ///
     /// # Safety
     ///
-    /// Firmware reads and writes the physical addresses it is given. The caller guarantees for every address in `regs`, and
-    /// for every one in the structures they point at, that the call may access it as the leaf's specification says: it
-    /// belongs to the caller, stays where it is during the call, and nobody holds a reference that the access would
-    /// invalidate. Interrupts have to be off if an interrupt handler on this CPU could make a SEAMCALL, too.
+    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees for every
+    /// address in `regs`, and for every address in the structures they point at, that
+    /// - the call may access the memory there as the leaf's specification says;
+    /// - the memory belongs to the caller and stays where it is during the call;
+    /// - no reference exists that the access would invalidate.
+    ///
+    /// The caller also guarantees that interrupts are off if an interrupt handler on this CPU could
+    /// make a SEAMCALL too.
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap>;
 }
 
-// SAFETY: hands everything on to an implementation that holds the contract.
+// SAFETY: forwards to an implementation that fulfils the contract.
 unsafe impl<B: SeamcallBackend + ?Sized> SeamcallBackend for &B {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        // SAFETY: the caller holds the same contract.
+        // SAFETY: the caller fulfils the same contract.
         unsafe { (**self).seamcall(regs) }
     }
 }

@@ -1,45 +1,48 @@
-//! The cryptography that preflight and the simulated platform need; a kernel plugs its own in.
+//! The cryptography that preflight and the simulated platform need. A kernel provides its own.
 
 use core::fmt;
 
 /// A SHA-384 digest.
 pub type Sha384Digest = [u8; 48];
 
-/// SHA-384 of the modulus, 384 bytes in little-endian order, of the key that signs Intel's released TDX modules.
+/// The SHA-384 of Intel's key for released TDX modules: of its modulus, 384 bytes in little-endian
+/// order.
 pub const INTEL_PRODUCTION_SIGNER: Sha384Digest = [
     0xc8, 0x57, 0x2f, 0x54, 0x88, 0x69, 0xa0, 0xbe, 0xca, 0x19, 0x37, 0x6b, 0x81, 0xc2, 0xdf, 0xfc, //
     0x2a, 0x23, 0xb5, 0xa5, 0xf7, 0x1d, 0xa0, 0xb8, 0x75, 0x79, 0xb4, 0x3f, 0x40, 0x8d, 0xaa, 0x1a, //
     0x33, 0xba, 0xd9, 0xc1, 0x49, 0xeb, 0x56, 0xc6, 0x34, 0xf8, 0x83, 0x73, 0x79, 0x68, 0xa3, 0x4c, //
 ];
 
-/// The provider could not do it (no such algorithm, no memory). This says nothing about the data.
+/// The provider could not compute: it has no such algorithm, or no memory. The data may be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CryptoUnavailable;
 
 impl fmt::Display for CryptoUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the cryptography provider could not do what it was asked to")
+        f.write_str("the cryptography provider could not compute SHA-384 or RSA-3072")
     }
 }
 
 impl core::error::Error for CryptoUnavailable {}
 
-/// SHA-384 and RSA-3072. Never called with other CPUs stopped.
+/// SHA-384 and RSA-3072. Only preflight and simulations call it, never an update.
 pub trait Crypto {
-    /// SHA-384 over the parts, one after the other.
+    /// Returns the SHA-384 of the parts in this order.
     ///
     /// # Errors
     ///
-    /// The provider could not compute it.
+    /// The provider could not compute the digest.
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable>;
 
-    /// Whether `signature` is RSASSA-PKCS1-v1_5 with SHA-384 over a message with this digest, by the key with this modulus
-    /// and the exponent 65537. Modulus and signature are little-endian. As RFC 8017 (8.2.2) says, a signature that is not
-    /// below the modulus is not valid.
+    /// Whether `signature` is a valid RSASSA-PKCS1-v1_5 signature with SHA-384 of a message with
+    /// this `digest`.
+    ///
+    /// The key has this modulus and the exponent 65537. Modulus and signature are little-endian. A
+    /// signature that is not below the modulus is not valid (RFC 8017, 8.2.2).
     ///
     /// # Errors
     ///
-    /// The provider could not compute it.
+    /// The provider could not verify the signature.
     fn rsa3072_verify(
         &self,
         modulus: &[u8; 384],

@@ -1,18 +1,18 @@
-//! The embedder's side: CPUs, waiting, addresses.
+//! The interface to the embedder: CPUs, waiting, addresses.
 
 use crate::addr::PhysAddr;
 use crate::backend::SeamcallBackend;
 
-/// Whether a CPU that waits for others goes on waiting.
+/// Whether a CPU that waits for other CPUs goes on waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Patience {
-    /// Look again.
+    /// Go on waiting.
     Wait,
-    /// Enough: end the update for everybody.
+    /// Stop waiting and end the update for all LPs.
     GiveUp,
 }
 
-/// Which machine a [`Host`] belongs to.
+/// The machine that a [`Host`] belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MachineId(pub u64);
 
@@ -21,35 +21,42 @@ impl MachineId {
     pub const THIS: Self = Self(0);
 }
 
-/// One CPU of a machine: it executes SEAMCALL there, and knows the physical addresses that this machine's firmware reads.
+/// The calling CPU and its machine: executes SEAMCALL, and knows the physical addresses that the
+/// machine's firmware reads.
 ///
 /// # Safety
 ///
-/// The implementor guarantees, beside what [`SeamcallBackend`] asks, that
-/// - [`phys_addr`](Self::phys_addr) returns the address under which the firmware that [`seamcall`](SeamcallBackend::seamcall) reaches
-///   finds the very byte that was asked about, and behind it the rest of its 4 KiB block. It stays so for as long as the memory is
-///   borrowed: pages are not swapped, moved or shared copy-on-write;
-/// - two hosts have the same [`machine`](Self::machine) only if they reach the same firmware, and so agree on all addresses;
-/// - [`current_lp`](Self::current_lp) returns a number that no other LP of the machine has, and the same one from the start of an
-///   update to its end.
+/// The implementor guarantees what [`SeamcallBackend`] asks, and that
+/// - [`phys_addr`](Self::phys_addr) returns the address at which the firmware that
+///   [`seamcall`](SeamcallBackend::seamcall) calls finds this byte, followed by the rest of its 4
+///   KiB block. The address is valid as long as the memory is borrowed: pages are not swapped,
+///   moved or shared copy-on-write;
+/// - two hosts have the same [`machine`](Self::machine) only if they call the same firmware, and so
+///   agree on all addresses;
+/// - [`current_lp`](Self::current_lp) returns a number that no other LP of the machine has, and the
+///   same number from the start of an update to its end.
 pub unsafe trait Host: SeamcallBackend {
-    /// The logical processor that calls: a number below that of all LPs that could ever come online. Preemption has to be off during
-    /// an update.
+    /// Returns the number of the calling LP, from 0 and below the number of LPs that can come
+    /// online. Preemption must be off during an update.
     fn current_lp(&self) -> u32;
 
-    /// How many LPs take part in an update. Firmware wants every LP of the platform. Each LP asks when it arrives, and the update ends
-    /// with nothing touched if the answer differs from that of preflight.
+    /// Returns how many LPs take part in an update. P-SEAMLDR waits for every LP of the platform.
+    ///
+    /// Each LP calls this at the start of the update. If the number differs from the update's, the
+    /// update ends before it changes anything.
     fn num_lps(&self) -> u32;
 
-    /// Called again and again while this LP waits for others: the place for a pause instruction, for touching watchdogs,
-    /// and for a deadline. An embedder whose LPs are certain to come returns [`Patience::Wait`].
+    /// The LP calls this repeatedly while it waits for other LPs. An implementation executes a
+    /// pause instruction, touches watchdogs and checks a deadline. It may always return
+    /// [`Patience::Wait`] if all LPs are certain to come.
     fn relax(&self) -> Patience;
 
-    /// The physical address of a byte, `None` if it has none. Only addresses of memory that the library was given are
-    /// asked for; their provenance has been exposed.
+    /// Returns the physical address of a byte, `None` if it has none. The library asks only for
+    /// addresses of memory that its caller passed in. It has exposed their provenance.
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr>;
 
-    /// The machine whose firmware this host reaches. Only simulations have more than one.
+    /// Returns the machine whose firmware this host calls. Only simulations have more than one
+    /// machine.
     fn machine(&self) -> MachineId {
         MachineId::THIS
     }

@@ -1,6 +1,6 @@
-//! Replace the Intel TDX module of a running host: everything that a kernel or a hypervisor embeds for it.
+//! Replaces the Intel TDX module of a running host. A kernel or a hypervisor embeds this library.
 //!
-//! The way of an update, in one direction:
+//! The steps of an update:
 //!
 //! ```text
 //! bytes --TdxImage::parse--> TdxImage --preflight--> may it run here?
@@ -9,13 +9,14 @@
 //!
 //! - [`abi`]: leaves, status codes and structures as Intel defines them.
 //! - [`image`]: both forms of the image file, read and written.
-//! - [`preflight`]: every reason for a refusal that can be known before anything is shut down.
-//! - [`Seamldr`] and [`TdxModule`]: the calls, typed, over a [`SeamcallBackend`] that the embedder brings.
-//! - [`update`]: the per-CPU machine, and the [`update::Outcome`] that every path ends in.
+//! - [`preflight`]: checks that find the reasons for a refusal before the module is shut down.
+//! - [`Seamldr`] and [`TdxModule`]: typed calls over the embedder's [`SeamcallBackend`].
+//! - [`update`]: the state machine of each CPU. Every path ends in an [`update::Outcome`].
 //!
-//! No allocation, no panic, no floating point; unsafe code only where SEAMCALL is made. What the embedder brings are small
-//! traits: [`SeamcallBackend`] executes the instruction, [`Lock`] keeps all CPUs but one out of P-SEAMLDR, [`Host`] knows
-//! CPUs and addresses, [`Crypto`] verifies signatures.
+//! The library does not allocate, panic or use floating point. Its unsafe code only makes
+//! SEAMCALLs. The embedder implements four small traits: [`SeamcallBackend`] executes the
+//! instruction, [`Lock`] lets one CPU at a time into P-SEAMLDR, [`Host`] knows CPUs and addresses,
+//! [`Crypto`] verifies signatures.
 #![no_std]
 #![cfg_attr(
     test,
@@ -46,6 +47,7 @@ mod params;
 pub mod preflight;
 mod seamldr;
 mod shared_info;
+mod shared_memory;
 mod tdx_module;
 pub mod update;
 
@@ -61,4 +63,5 @@ pub use module_state::{LpBits, ModuleState, SysInit};
 pub use params::{BuildError, InstallRequest, Part};
 pub use seamldr::{CurrentVmcs, InstallError, Seamldr, SeamldrError, VmcsErratum};
 pub use shared_info::SharedInfo;
+pub use shared_memory::{NotShared, SharedMemory};
 pub use tdx_module::{FieldRead, TdxError, TdxModule, TdxVersion};

@@ -1,34 +1,35 @@
-//! The lock that keeps all CPUs but one out of P-SEAMLDR.
+//! The lock that lets one CPU at a time into P-SEAMLDR.
 
-/// A lock that may be taken with interrupts off, and in a kernel turns them off itself.
+/// A lock that works with interrupts off. In a kernel the lock turns them off itself.
 ///
-/// It is held for one call of P-SEAMLDR at a time, during an update with a few calls after it that ask whether a module can be reached,
-/// and never while waiting for another CPU. An implementor must not sleep, allocate or
-/// make a SEAMCALL. If two holders were possible, a SEAMCALL would fail with VMfailInvalid; memory would not be at risk.
+/// The library holds the lock for one call of P-SEAMLDR. In an update it also holds the lock for a
+/// few calls that follow and ask whether a module or P-SEAMLDR answers. The holder never waits for
+/// another CPU, so a waiter waits for firmware only. The library does not call
+/// [`Host::relax`](crate::Host::relax) while it waits for the lock.
 ///
-/// Whoever waits for the lock waits for nothing but these calls, and [`Host::relax`](crate::Host::relax) is not called
-/// meanwhile: the firmware always returns, or takes the machine down.
+/// An implementor must not sleep, allocate or make a SEAMCALL. With two holders a SEAMCALL would
+/// fail with VMfailInvalid; memory would not be at risk.
 pub trait Lock {
-    /// What holding the lock means: a guard, or the saved interrupt flags of a kernel.
+    /// The proof that the lock is held: a guard, or the saved interrupt flags of a kernel.
     type Held<'a>
     where
         Self: 'a;
 
-    /// Waits until nobody holds the lock, then holds it.
+    /// Waits until the lock is free and takes it.
     fn acquire(&self) -> Self::Held<'_>;
 
-    /// Lets the lock go.
+    /// Releases the lock.
     fn release<'a>(&'a self, held: Self::Held<'a>);
 }
 
-/// A spin lock, for callers that have interrupts off already or run in user space.
+/// A spin lock for callers that run with interrupts off or in user space.
 #[cfg(feature = "spin")]
 #[derive(Debug, Default)]
 pub struct SpinLock(spin::mutex::SpinMutex<()>);
 
 #[cfg(feature = "spin")]
 impl SpinLock {
-    /// A lock that nobody holds.
+    /// Returns a free lock.
     #[must_use]
     pub const fn new() -> Self {
         Self(spin::mutex::SpinMutex::new(()))
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_gets_a_lock_that_is_held() {
+    fn spin_lock_has_one_holder() {
         let lock = SpinLock::new();
         let held = lock.acquire();
         assert!(lock.0.try_lock().is_none());

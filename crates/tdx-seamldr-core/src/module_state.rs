@@ -1,15 +1,16 @@
-//! What software remembers about the TDX module: which steps of its initialisation are done, and on which LPs.
+//! The embedder's memory of the TDX module: which steps of its initialisation are done, and on
+//! which LPs.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// Who does TDH.SYS.INIT.
+/// The answer to an LP that asks whether it should do TDH.SYS.INIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SysInit {
-    /// The caller, who then reports by [`ModuleState::finish_sys_init`].
+    /// The caller does it, and then reports by [`ModuleState::finish_sys_init`].
     Claimed,
-    /// Another LP is at it.
+    /// Another LP is doing it.
     Running,
-    /// It is done.
+    /// An LP has done it.
     Done,
 }
 
@@ -18,18 +19,18 @@ const SYS_INIT_RUNNING: u32 = 1;
 const SYS_INIT_DONE: u32 = 2;
 const READY: u32 = 3;
 
-/// What is remembered of an LP: the place of its bit in [`LpBits`].
+/// A bit that is kept of each LP. The number is its word in [`LpBits`].
 #[derive(Clone, Copy)]
 enum Bit {
     /// TDH.SYS.LP.INIT is done.
     Initialized = 0,
-    /// The LP has called SEAMLDR.INSTALL in the session that is open.
+    /// The LP has called SEAMLDR.INSTALL in the open session.
     InSession = 1,
-    /// The LP takes part in the update that runs.
+    /// The LP takes part in the current update.
     TakingPart = 2,
 }
 
-/// What is remembered of 64 LPs.
+/// The bits of 64 LPs.
 #[derive(Debug)]
 pub struct LpBits([AtomicU64; 3]);
 
@@ -44,31 +45,34 @@ impl LpBits {
     }
 }
 
-/// The embedder's memory of the module's state, shared by all LPs and kept from one update to the next.
+/// The embedder's memory of the module's state. All LPs share it, and it lasts from one update to
+/// the next.
 ///
-/// It has bits for each LP that could ever come online, not only for those that are: when a module is shut down, an LP
-/// that is offline has to forget, too, that it was initialised.
+/// The state has bits for each LP that can come online. A shutdown of the module must clear the
+/// bits of LPs that are offline too.
 ///
-/// The bits are an array of the embedder's size, one [`LpBits`] for 64 LPs, which the library sees as a slice:
+/// The embedder chooses the size: one [`LpBits`] for 64 LPs. The library takes the state as a
+/// slice:
 ///
 /// ```
 /// use tdx_seamldr_core::{LpBits, ModuleState};
 ///
 /// static STATE: ModuleState<[LpBits; 16]> = ModuleState::new();
+/// assert!(STATE.covers(1023) && !STATE.covers(1024));
 /// let for_the_library: &ModuleState = &STATE;
-/// assert!(for_the_library.covers(1023) && !for_the_library.covers(1024));
+/// assert!(!for_the_library.is_ready());
 /// ```
 #[derive(Debug)]
 pub struct ModuleState<T: ?Sized = [LpBits]> {
     phase: AtomicU32,
     handoff_pending: AtomicBool,
-    /// An update borrows this.
+    /// An update uses this state.
     updating: AtomicBool,
     lps: T,
 }
 
 impl<const WORDS: usize> ModuleState<[LpBits; WORDS]> {
-    /// The state of a module that is not initialised.
+    /// Returns the state of a module that is not initialised.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -80,6 +84,15 @@ impl<const WORDS: usize> ModuleState<[LpBits; WORDS]> {
     }
 }
 
+/// The state as the library sees it, so that its methods can be called on the embedder's static.
+impl<const WORDS: usize> core::ops::Deref for ModuleState<[LpBits; WORDS]> {
+    type Target = ModuleState;
+
+    fn deref(&self) -> &ModuleState {
+        self
+    }
+}
+
 impl<const WORDS: usize> Default for ModuleState<[LpBits; WORDS]> {
     fn default() -> Self {
         Self::new()
@@ -87,19 +100,20 @@ impl<const WORDS: usize> Default for ModuleState<[LpBits; WORDS]> {
 }
 
 impl ModuleState {
-    /// Whether there is a bit for this LP.
+    /// Whether the state has bits for this LP.
     #[must_use]
     pub fn covers(&self, lp: u32) -> bool {
         self.slot(lp, Bit::Initialized).is_some()
     }
 
-    /// Forgets everything, on all LPs: the module has been shut down.
+    /// Records that the module has been shut down: no LP is initialised. Keeps the handoff data and
+    /// the session.
     pub fn reset(&self) {
         self.clear(Bit::Initialized);
         self.phase.store(DOWN, Ordering::Release);
     }
 
-    /// Asks who does TDH.SYS.INIT. Of all LPs that ask, one gets [`SysInit::Claimed`].
+    /// Asks whether the caller should do TDH.SYS.INIT. Only one LP gets [`SysInit::Claimed`].
     #[must_use]
     pub fn begin_sys_init(&self) -> SysInit {
         match self.phase.compare_exchange(DOWN, SYS_INIT_RUNNING, Ordering::Acquire, Ordering::Acquire) {
@@ -109,12 +123,12 @@ impl ModuleState {
         }
     }
 
-    /// Reports the end of TDH.SYS.INIT. A failed one may be claimed again.
+    /// Reports the end of TDH.SYS.INIT. After a failure an LP can claim it again.
     pub fn finish_sys_init(&self, succeeded: bool) {
         self.phase.store(if succeeded { SYS_INIT_DONE } else { DOWN }, Ordering::Release);
     }
 
-    /// Remembers that this LP is initialised.
+    /// Records that this LP is initialised.
     pub fn set_lp_initialized(&self, lp: u32) {
         self.set(lp, Bit::Initialized);
     }
@@ -125,61 +139,64 @@ impl ModuleState {
         self.has(lp, Bit::Initialized)
     }
 
-    /// Remembers that the module is ready: after TDH.SYS.UPDATE, or after its first configuration.
+    /// Records that the module is ready. Call this after TDH.SYS.UPDATE, or after the first
+    /// configuration.
     pub fn set_ready(&self) {
         self.phase.store(READY, Ordering::Release);
     }
 
-    /// Whether the module is ready, and TDs can run.
+    /// Whether the module is ready, so that TDs can run.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.phase.load(Ordering::Acquire) == READY
     }
 
-    /// Remembers that the old module has left handoff data that nobody has taken, or that this is over.
+    /// Records whether there is handoff data that the old module left and no module has taken.
     pub fn set_handoff_pending(&self, pending: bool) {
         self.handoff_pending.store(pending, Ordering::Release);
     }
 
-    /// Whether there is handoff data, as far as the updates in this boot have seen: an update that was not completed can be
-    /// [resumed](crate::update::Update::resume).
+    /// Whether there is handoff data, as far as the updates of this boot know. An update that ended
+    /// early can then be [resumed](crate::update::Update::resume).
     #[must_use]
     pub fn is_handoff_pending(&self) -> bool {
         self.handoff_pending.load(Ordering::Acquire)
     }
 
-    /// Lends the state to an update; `false` if another one has it.
+    /// Reserves the state for an update. `false`: another update has it.
     pub(crate) fn begin_update(&self) -> bool {
         !self.updating.swap(true, Ordering::Acquire)
     }
 
-    /// The update is over.
+    /// Ends the reservation by [`begin_update`](Self::begin_update).
     pub(crate) fn end_update(&self) {
         self.clear(Bit::TakingPart);
         self.updating.store(false, Ordering::Release);
     }
 
-    /// This LP takes part in the update that runs; `false` if it did already.
+    /// Records that this LP takes part in the current update. `false`: this was recorded before.
     pub(crate) fn take_part(&self, lp: u32) -> bool {
         !self.set(lp, Bit::TakingPart)
     }
 
-    /// This LP has called SEAMLDR.INSTALL in the session that is open. Called with P-SEAMLDR's lock held, as the next two.
+    /// Records that this LP has called SEAMLDR.INSTALL in the open session. Call this with
+    /// P-SEAMLDR's lock held.
     pub(crate) fn join_session(&self, lp: u32) {
         self.set(lp, Bit::InSession);
     }
 
-    /// Whether this LP has called SEAMLDR.INSTALL in the session that is open, as far as the updates in this boot have seen.
+    /// Whether this LP has called SEAMLDR.INSTALL in the open session, as far as the updates of
+    /// this boot know.
     pub(crate) fn is_in_session(&self, lp: u32) -> bool {
         self.has(lp, Bit::InSession)
     }
 
-    /// The session has ended.
+    /// Records that the session has ended.
     pub(crate) fn end_session(&self) {
         self.clear(Bit::InSession);
     }
 
-    /// How many LPs are in the session that is open.
+    /// Returns how many LPs have called SEAMLDR.INSTALL in the open session.
     pub(crate) fn num_in_session(&self) -> u32 {
         let words = self.lps.iter().filter_map(|bits| bits.word(Bit::InSession));
         words.map(|word| word.load(Ordering::Relaxed).count_ones()).fold(0, u32::saturating_add)
@@ -190,7 +207,7 @@ impl ModuleState {
         Some((bits.word(bit)?, 1 << (lp & 63)))
     }
 
-    /// Sets a bit of an LP and returns what it was.
+    /// Sets a bit of an LP and returns its old value.
     #[inline(never)] // one copy for all bits
     fn set(&self, lp: u32, bit: Bit) -> bool {
         self.slot(lp, bit).is_some_and(|(word, mask)| word.fetch_or(mask, Ordering::AcqRel) & mask != 0)
@@ -240,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn each_lp_has_a_bit_of_its_own() {
+    fn each_lp_has_its_own_bit() {
         let state: &ModuleState = &ModuleState::<[LpBits; 2]>::new();
         for lp in [1, 63, 64, 126] {
             assert!(!state.is_lp_initialized(lp));
@@ -262,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_is_remembered_over_a_reset() {
+    fn reset_keeps_the_session() {
         let state: &ModuleState = &ModuleState::<[LpBits; 2]>::new();
         state.join_session(1);
         state.join_session(70);
@@ -275,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn handoff_data_is_remembered_over_a_reset() {
+    fn reset_keeps_the_handoff_data() {
         let state: &ModuleState = &ModuleState::<[LpBits; 1]>::default();
         assert!(!state.is_handoff_pending());
         state.set_handoff_pending(true);

@@ -1,4 +1,4 @@
-//! Builds SEAMLDR_PARAMS in a page of the caller's.
+//! Builds SEAMLDR_PARAMS in a page that the caller provides.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -11,9 +11,9 @@ use crate::abi::{Scenario, SeamldrParams, PAGE_SIZE};
 use crate::addr::{PageAddr, PhysAddr};
 use crate::host::{Host, MachineId};
 use crate::image::TdxImage;
-use crate::preflight::{NotShared, SharedMemory};
+use crate::shared_memory::{NotShared, SharedMemory};
 
-/// What a page holds that the firmware is to read.
+/// The content of memory that P-SEAMLDR reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// SEAMLDR_PARAMS itself.
@@ -22,7 +22,7 @@ pub enum Part {
     Info,
     /// The SIGSTRUCT.
     Sigstruct,
-    /// A page of the module, counted from 0.
+    /// A page of the module, from 0.
     Module(u32),
 }
 
@@ -37,16 +37,16 @@ impl fmt::Display for Part {
     }
 }
 
-/// Why an image cannot be given to SEAMLDR.INSTALL.
+/// Why SEAMLDR.INSTALL cannot take an image from this memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildError {
     /// The SIGSTRUCT area has this many pages; SEAMLDR_PARAMS version 0 takes one.
     SigstructTooLong(u32),
-    /// The host has no physical address for it.
+    /// The host has no physical address for this part.
     NotMapped(Part),
-    /// It lies at this address, which is not a multiple of 4096.
+    /// This part lies at this address, which is not a multiple of 4096.
     Misaligned(Part, PhysAddr),
-    /// It lies at this address, where P-SEAMLDR does not read for the caller.
+    /// This part lies at this address, which is not memory that P-SEAMLDR reads for the caller.
     NotShared(Part, PhysAddr, NotShared),
 }
 
@@ -77,10 +77,11 @@ impl fmt::Display for BuildError {
 
 impl core::error::Error for BuildError {}
 
-/// An image, ready for SEAMLDR.INSTALL on the machine that it was built for. It borrows the image and the parameters, so that both
-/// stay as they are.
+/// An image with its SEAMLDR_PARAMS, ready for SEAMLDR.INSTALL on one machine. The request borrows
+/// both, so they cannot change.
 ///
-/// This is the bare call, for an image that nobody has checked. Updates take images that passed [`preflight`](crate::preflight).
+/// [`build`](Self::build) does not check the image. Updates take images that passed
+/// [`preflight`](crate::preflight).
 #[derive(Clone, Copy, Debug)]
 pub struct InstallRequest<'a> {
     params: PageAddr,
@@ -90,9 +91,10 @@ pub struct InstallRequest<'a> {
 }
 
 impl<'a> InstallRequest<'a> {
-    /// Fills in `params`, a page of the caller's, with the addresses of the image where it lies. Nothing is copied. The
-    /// image's pages need not be contiguous in physical memory; each has to lie on a 4 KiB boundary, though not on one of the
-    /// host's own pages.
+    /// Fills in `params` with the physical addresses of the image. The image is not copied.
+    ///
+    /// The image's pages need not be contiguous in physical memory. Each must lie on a 4 KiB
+    /// boundary, also if the host's own pages are larger.
     ///
     /// # Errors
     ///
@@ -106,7 +108,8 @@ impl<'a> InstallRequest<'a> {
         Self::build_in(params, image, scenario, host, None)
     }
 
-    /// [`build`](Self::build), with every address checked where the processor's numbers are known.
+    /// Does what [`build`](Self::build) does. If `memory` is given, it also checks each address by
+    /// [`SharedMemory::check`].
     pub(crate) fn build_in<H: Host + ?Sized>(
         params: &'a mut SeamldrParams,
         image: &TdxImage<'a>,
@@ -135,19 +138,19 @@ impl<'a> InstallRequest<'a> {
         Ok(Self { params, scenario, machine: host.machine(), borrows: PhantomData })
     }
 
-    /// Where the parameters lie.
+    /// Returns the address of SEAMLDR_PARAMS.
     #[must_use]
     pub const fn params(&self) -> PageAddr {
         self.params
     }
 
-    /// Whether the TDs live on.
+    /// Returns the scenario: whether the TDs live on.
     #[must_use]
     pub const fn scenario(&self) -> Scenario {
         self.scenario
     }
 
-    /// The machine that the addresses belong to.
+    /// Returns the machine that the addresses belong to.
     #[must_use]
     pub const fn machine(&self) -> MachineId {
         self.machine

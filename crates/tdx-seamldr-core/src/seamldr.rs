@@ -1,4 +1,4 @@
-//! Calls to P-SEAMLDR, one LP at a time.
+//! Calls of P-SEAMLDR, one LP at a time.
 
 use core::fmt;
 use core::ptr;
@@ -16,15 +16,15 @@ use crate::tdx_module::LOOKS;
 /// What a return from P-SEAMLDR does to the current-VMCS pointer of the LP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CurrentVmcs {
-    /// It stays. A backend that saves and restores it may claim this, too.
+    /// The pointer stays. A backend that saves and restores the pointer may claim this too.
     Preserved,
-    /// It is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A hypervisor that goes on as if nothing had
-    /// happened loses its virtual machines.
+    /// The pointer is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A hypervisor
+    /// that does not reload the pointer loses its virtual machines.
     Invalidated,
 }
 
 impl CurrentVmcs {
-    /// Reads it off IA32_VMX_BASIC (MSR 0x480).
+    /// Reads bit 60 of IA32_VMX_BASIC (MSR 0x480).
     #[must_use]
     pub const fn from_vmx_basic(vmx_basic: u64) -> Self {
         if vmx_basic & VMX_BASIC_SEAMRET_PRESERVES_VMCS != 0 {
@@ -35,7 +35,7 @@ impl CurrentVmcs {
     }
 }
 
-/// P-SEAMLDR cannot be called: this CPU loses its current-VMCS pointer on the way back.
+/// P-SEAMLDR must not be called: this CPU loses its current-VMCS pointer when P-SEAMLDR returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VmcsErratum;
 
@@ -84,14 +84,14 @@ pub enum InstallError {
     Refused {
         /// RAX.
         status: SeamldrStatus,
-        /// RDX: 0 if the module that was there before is still there, anything else if it is gone.
+        /// RDX: 0 if P-SEAMLDR kept the old module, any other value if it destroyed the module.
         rdx: u64,
     },
 }
 
 impl InstallError {
-    /// Whether the module that was there before is still there, shut down and with its handoff data, so that another
-    /// session can keep the TDs.
+    /// Whether the old module and its handoff data are still in place, so that another session can
+    /// keep the TDs.
     #[must_use]
     pub const fn is_recoverable(&self) -> bool {
         match self {
@@ -121,8 +121,8 @@ impl fmt::Display for InstallError {
 
 impl core::error::Error for InstallError {}
 
-/// P-SEAMLDR as one LP reaches it, behind a lock that all LPs share: only one LP may be inside P-SEAMLDR, a second one gets
-/// VMfailInvalid.
+/// P-SEAMLDR as one LP calls it, behind a lock that all LPs share. Only one LP can be inside
+/// P-SEAMLDR; a second one gets VMfailInvalid.
 pub struct Seamldr<'a, H: ?Sized, L: ?Sized> {
     host: &'a H,
     lock: &'a L,
@@ -143,11 +143,11 @@ impl<H: ?Sized, L: ?Sized> Clone for Seamldr<'_, H, L> {
 impl<H: ?Sized, L: ?Sized> Copy for Seamldr<'_, H, L> {}
 
 impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
-    /// P-SEAMLDR as `host` reaches it. All LPs have to use the same lock.
+    /// Returns P-SEAMLDR as `host` calls it. All LPs must use the same lock.
     ///
     /// # Errors
     ///
-    /// The CPU has the VMCS erratum, so P-SEAMLDR must not be called on it.
+    /// The CPU has the VMCS erratum: P-SEAMLDR must not be called on it.
     pub const fn new(host: &'a H, lock: &'a L, current_vmcs: CurrentVmcs) -> Result<Self, VmcsErratum> {
         match current_vmcs {
             CurrentVmcs::Preserved => Ok(Self { host, lock }),
@@ -155,28 +155,30 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         }
     }
 
-    /// The host that makes the calls.
+    /// Returns the host that makes the calls.
     #[must_use]
     pub const fn host(&self) -> &'a H {
         self.host
     }
 
-    /// One call of any leaf, with the lock held.
+    /// Calls any leaf once, with the lock held. The caller reads the status in RAX.
     ///
     /// # Errors
     ///
-    /// The instruction itself failed; the status in RAX is the caller's to read.
+    /// The instruction itself failed.
     ///
     /// # Safety
     ///
     /// As for [`SeamcallBackend::seamcall`](crate::SeamcallBackend::seamcall).
     pub unsafe fn seamldr_call(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        // SAFETY: the caller holds the same contract.
+        // SAFETY: the caller fulfils the same contract.
         self.exclusively(|| unsafe { self.host.seamcall(regs) })
     }
 
-    /// SEAMLDR.INFO: describes the loader and the module it runs. It also makes P-SEAMLDR count the remaining updates
-    /// again if the number it remembers is 0. Slow, and exclusive.
+    /// SEAMLDR.INFO: describes P-SEAMLDR and the module that it runs. The call is slow.
+    ///
+    /// If the number of remaining updates that P-SEAMLDR remembers is 0, this call also makes it
+    /// read the number again.
     ///
     /// # Errors
     ///
@@ -186,7 +188,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         Ok(&buffer.0)
     }
 
-    /// SEAMLDR.SEAMINFO: copies out the platform table.
+    /// SEAMLDR.SEAMINFO: copies the platform table, P_SYSINFO, into `buffer`.
     ///
     /// # Errors
     ///
@@ -196,8 +198,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         Ok(&buffer.0)
     }
 
-    /// SEAMLDR.INSTALL: this LP's part in a session. Every LP of the platform calls once; the last one's call does all the
-    /// checks and the work, with its own request.
+    /// SEAMLDR.INSTALL: this LP's part in a session. Every LP of the platform calls once. The call
+    /// of the last LP checks and installs the image of that LP's request.
     ///
     /// # Errors
     ///
@@ -206,21 +208,23 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         self.exclusively(|| self.install_with_lock_held(request))
     }
 
-    /// Whether SEAMCALL does not reach P-SEAMLDR on this LP: VMfailInvalid that comes by itself is not believed. Asks by SEAMLDR.INFO
-    /// with an address that no buffer can have, which it refuses. Inside of [`exclusively`](Self::exclusively).
+    /// Whether P-SEAMLDR does not answer this LP: SEAMLDR.INFO gives VMfailInvalid [`LOOKS`] times
+    /// in a row. The call has a misaligned buffer address, which P-SEAMLDR refuses. Call this
+    /// inside [`exclusively`](Self::exclusively).
     pub(crate) fn is_silent_with_lock_held(&self) -> bool {
         (0..LOOKS).all(|_| self.is_silent_once())
     }
 
-    #[inline(never)] // one copy for all looks, with registers of its own on a small stack
+    #[inline(never)] // one copy for all calls; its registers leave the stack when it returns
     fn is_silent_once(&self) -> bool {
         let mut regs = SeamcallRegs { rax: SeamldrLeaf::Info.rax(), rcx: 1, ..Default::default() };
-        // SAFETY: a buffer has to be aligned to 256 bytes, so nothing is written.
+        // SAFETY: P-SEAMLDR refuses a buffer that is not aligned to 256 bytes, so it writes
+        // nothing.
         let result = unsafe { self.host.seamcall(&mut regs) };
         result == Err(Trap::VmFailInvalid)
     }
 
-    /// Something that no other LP comes in between of.
+    /// Does `work` with the lock held: no other LP enters P-SEAMLDR meanwhile.
     pub(crate) fn exclusively<R>(&self, work: impl FnOnce() -> R) -> R {
         let held = self.lock.acquire();
         let result = work();
@@ -228,7 +232,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         result
     }
 
-    /// [`install`](Self::install), inside of [`exclusively`](Self::exclusively).
+    /// Does what [`install`](Self::install) does, inside [`exclusively`](Self::exclusively).
     pub(crate) fn install_with_lock_held(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
         let mut regs = SeamcallRegs {
             rax: SeamldrLeaf::Install.rax(),
@@ -238,8 +242,9 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         if request.machine() != self.host.machine() {
             return Err(InstallError::OtherMachine);
         }
-        // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an `InstallRequest` names. It was built
-        // from shared borrows of all of them, which it keeps alive, with addresses that a `Host` of this machine vouches for.
+        // SAFETY: P-SEAMLDR reads the parameters, the SIGSTRUCT and the pages that an
+        // `InstallRequest` names. The request was built from shared borrows of all of them, which
+        // it keeps alive. A `Host` of this machine vouches for the addresses.
         unsafe { self.host.seamcall(&mut regs) }.map_err(InstallError::Trap)?;
         match SeamldrStatus(regs.rax) {
             status if status.is_success() => Ok(()),
@@ -247,8 +252,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         }
     }
 
-    /// SEAMLDR.SHUTDOWN: this LP's part in ending P-SEAMLDR. From the first call on no module can be called or installed
-    /// any more until a reboot.
+    /// SEAMLDR.SHUTDOWN: this LP's part in ending P-SEAMLDR. After the first call no module can be
+    /// called or installed until a reboot.
     ///
     /// # Errors
     ///
@@ -258,18 +263,19 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
         unsafe { self.status_of(SeamldrLeaf::Shutdown, PhysAddr(0)) }
     }
 
-    /// SEAMLDR.INFO into memory that LPs share.
+    /// Calls SEAMLDR.INFO with a buffer that LPs share.
     pub(crate) fn shared_info(&self, buffer: &SharedInfo) -> Result<(), SeamldrError> {
         self.fill(SeamldrLeaf::Info, ptr::from_ref(buffer).cast())
     }
 
-    /// A call that fills a buffer: one of the three that the callers above pass.
+    /// Calls a leaf that fills a buffer.
     #[inline(never)] // one copy for all callers
     fn fill(&self, leaf: SeamldrLeaf, buffer: *const u8) -> Result<(), SeamldrError> {
         let _ = buffer.expose_provenance();
         let address = self.host.phys_addr(buffer).ok_or(SeamldrError::NotMapped)?;
-        // SAFETY: the private callers pass buffers with the size and the alignment that their leaf writes, of types of which any bytes
-        // are a value. They borrow the buffer exclusively, or it consists of atomics. `Host` vouches for the address on the machine
+        // SAFETY: the private callers pass buffers with the size and the alignment that their leaf
+        // writes. All bytes are a value of the buffer's type. The callers borrow the buffer
+        // exclusively, or it consists of atomics. `Host` vouches for the address on the machine
         // whose firmware it calls.
         unsafe { self.status_of(leaf, address) }
     }
@@ -279,7 +285,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     /// As for [`SeamcallBackend::seamcall`](crate::SeamcallBackend::seamcall), with `rcx` as the only operand.
     unsafe fn status_of(&self, leaf: SeamldrLeaf, rcx: PhysAddr) -> Result<(), SeamldrError> {
         let mut regs = SeamcallRegs { rax: leaf.rax(), rcx: rcx.0, ..Default::default() };
-        // SAFETY: the caller's.
+        // SAFETY: the caller fulfils the same contract.
         unsafe { self.seamldr_call(&mut regs) }.map_err(SeamldrError::Trap)?;
         match SeamldrStatus(regs.rax) {
             status if status.is_success() => Ok(()),

@@ -15,7 +15,8 @@ const MRSEAM: usize = SEAMEXTEND + offset_of!(SeamExtend, mrseam);
 const REMAINING: usize = offset_of!(SeamldrInfo, num_remaining_updates);
 const _: () = assert!(SVN % 8 == 0 && MRSEAM % 8 == 0 && REMAINING % 8 == 4);
 
-/// The answer of SEAMLDR.INFO: 256 bytes on a multiple of 256. The LP that leads asks for it while all LPs stand still.
+/// A buffer for SEAMLDR_INFO that LPs share: 256 bytes, aligned to 256. The lead LP calls
+/// SEAMLDR.INFO with it while no LP does other work.
 #[derive(Debug, FromBytes)]
 #[repr(C, align(256))]
 pub struct SharedInfo([AtomicU64; WORDS]);
@@ -23,13 +24,13 @@ pub struct SharedInfo([AtomicU64; WORDS]);
 const _: () = assert!(size_of::<SharedInfo>() == 256 && align_of::<SharedInfo>() == 256);
 
 impl SharedInfo {
-    /// No answer yet.
+    /// Returns a buffer full of zeros.
     #[must_use]
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; WORDS])
     }
 
-    /// The little-endian word at an offset that is a multiple of 8.
+    /// Returns the little-endian word at this offset, a multiple of 8.
     fn word(&self, offset: usize) -> u64 {
         self.0.get(offset / 8).map_or(0, |word| u64::from_le(word.load(Ordering::Relaxed)))
     }

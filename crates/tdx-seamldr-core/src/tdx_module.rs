@@ -1,4 +1,4 @@
-//! Calls to the TDX module that an update needs.
+//! Calls of the TDX module that an update needs.
 
 use core::fmt;
 
@@ -7,10 +7,10 @@ use crate::addr::PhysAddr;
 use crate::backend::{SeamcallBackend, SeamcallRegs, Trap};
 use crate::module_state::{ModuleState, SysInit};
 
-/// How often SEAMCALL has to find nothing until that is believed.
+/// How many calls in a row must fail before the library takes a module or P-SEAMLDR as absent.
 pub(crate) const LOOKS: u32 = 4;
 
-/// Tries of a call that the module answers with RND_NO_ENTROPY.
+/// How many times a call is made while the module answers RND_NO_ENTROPY.
 const ENTROPY_TRIES: u32 = 10;
 
 /// Why a call to the TDX module failed.
@@ -23,7 +23,7 @@ pub enum TdxError {
 }
 
 impl TdxError {
-    /// The status word, or the one that Linux uses for a trap.
+    /// Returns the status word. For a trap, returns the word that Linux uses for it.
     #[must_use]
     pub const fn status(self) -> TdxStatus {
         match self {
@@ -51,18 +51,18 @@ pub struct FieldRead {
     pub status: TdxStatus,
     /// The field's value, in R8.
     pub value: u64,
-    /// The field that follows, in RDX.
+    /// The id of the next field, in RDX.
     pub next: FieldId,
 }
 
 /// The version of a TDX module, e.g. 1.5.16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TdxVersion {
-    /// The 1.
+    /// Major version: the 1 of 1.5.16.
     pub major: u16,
-    /// The 5.
+    /// Minor version: the 5 of 1.5.16.
     pub minor: u16,
-    /// The 16.
+    /// Update version: the 16 of 1.5.16.
     pub update: u16,
 }
 
@@ -72,18 +72,18 @@ impl fmt::Display for TdxVersion {
     }
 }
 
-/// How far a module has come, as it tells itself.
+/// The state of a module, by its own answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// TDs can run.
+    /// The module is ready: TDs can run.
     Ready,
-    /// It has been shut down.
+    /// The module has been shut down.
     ShutDown,
-    /// It has not come up.
+    /// The module is not ready: it is not yet initialised, configured or updated.
     NotReady,
-    /// Nothing can be called.
+    /// No module answers (VMfailInvalid).
     Nothing,
-    /// It says something else.
+    /// Another answer, which does not tell the state.
     Unclear(TdxError),
 }
 
@@ -107,14 +107,14 @@ impl<B: ?Sized> Clone for TdxModule<'_, B> {
 impl<B: ?Sized> Copy for TdxModule<'_, B> {}
 
 impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
-    /// The module as `backend` reaches it.
+    /// Returns the module that `backend` calls.
     #[must_use]
     pub const fn new(backend: &'a B) -> Self {
         Self { backend }
     }
 
-    /// One call of any leaf, up to ten times while the module answers RND_NO_ENTROPY. A word without error bits (63:61)
-    /// comes back as `Ok`, with whatever it says.
+    /// Calls any leaf, up to ten times while the module answers RND_NO_ENTROPY. Returns `Ok` with
+    /// every status word that has none of the bits 63:61.
     ///
     /// # Errors
     ///
@@ -151,11 +151,12 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         }
     }
 
-    /// A leaf that takes numbers only. One copy of it serves all of them, which keeps the machine small.
+    /// Calls a leaf that takes numbers only. One copy of the code serves all such leaves.
     #[inline(never)]
     fn call_with_r9(&self, rax: u64, rcx: u64, rdx: u64, r9: u64) -> Result<FieldRead, TdxError> {
         let mut regs = SeamcallRegs::default();
-        // SAFETY: the private callers pass no leaf that takes an address, but for one that is misaligned and so refused.
+        // SAFETY: the private callers pass no leaf that takes an address, except TDH.SYS.TDMR.INIT
+        // with a misaligned address, which the module refuses.
         let status =
             unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
         Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
@@ -165,7 +166,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call_with_r9(rax, rcx, rdx, 0)
     }
 
-    /// TDH.SYS.INIT: initialises the module, once, on any LP.
+    /// TDH.SYS.INIT: initialises the module. One LP calls this once.
     ///
     /// # Errors
     ///
@@ -183,10 +184,13 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0, 0).map(drop)
     }
 
-    /// Initialises the module on the calling LP, and before that the module itself if nobody has: at boot and in updates. Once
-    /// the module is configured or has taken over handoff data, it is too late for further LPs. That it has been initialised
-    /// already, which the module says by SYS_INIT_NOT_PENDING or SYS_LP_INIT_DONE, is as good. `false` means that another LP is
-    /// at TDH.SYS.INIT: call again.
+    /// Initialises the module (TDH.SYS.INIT) if no LP has, then the calling LP (TDH.SYS.LP.INIT).
+    ///
+    /// The answers SYS_INIT_NOT_PENDING and SYS_LP_INIT_DONE count as success: the step was done
+    /// before. A module that is configured, or has taken over handoff data, initialises no more
+    /// LPs.
+    ///
+    /// Returns `false` while another LP does TDH.SYS.INIT: call again.
     ///
     /// # Errors
     ///
@@ -205,13 +209,13 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         Ok(true)
     }
 
-    /// Initialises the module unless an LP has. `false`: another LP is at TDH.SYS.INIT.
+    /// Does TDH.SYS.INIT unless an LP has. Returns `false` while another LP does it.
     pub(crate) fn init_once(&self, state: &ModuleState) -> Result<bool, TdxError> {
         match state.begin_sys_init() {
             SysInit::Running => Ok(false),
             SysInit::Done => Ok(true),
             SysInit::Claimed => {
-                // What `state` has forgotten, or never knew, the module still knows.
+                // The module can be initialised although `state` does not know it.
                 let result = match self.sys_init(0) {
                     Err(TdxError::Status(TdxStatus::SYS_INIT_NOT_PENDING)) => Ok(()),
                     result => result,
@@ -231,7 +235,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_RD.rax(0), 0, field.0)
     }
 
-    /// The module's version, by three TDH.SYS.RD.
+    /// Reads the module's version by three TDH.SYS.RD.
     ///
     /// # Errors
     ///
@@ -244,7 +248,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         })
     }
 
-    /// What the module can do, by TDH.SYS.RD.
+    /// Reads the module's features, TDX_FEATURES0, by TDH.SYS.RD.
     ///
     /// # Errors
     ///
@@ -253,14 +257,15 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.sys_rd(FieldId::TDX_FEATURES0).map(|read| TdxFeatures0::from_bits_retain(read.value))
     }
 
-    /// A field of two bytes; firmware returns it in 64 bits of which the upper ones are 0.
+    /// Reads a field of two bytes. The module returns it in the low bits of a 64-bit word.
     pub(crate) fn read_u16(&self, field: FieldId) -> Result<u16, TdxError> {
         #[allow(clippy::as_conversions)] // the element size of the field is 2 bytes
         self.sys_rd(field).map(|read| read.value as u16)
     }
 
-    /// TDH.SYS.SHUTDOWN: stops the module for good; it leaves handoff data. There is no way back but another module. `Ok` with a
-    /// status other than SUCCESS leaves open what has happened.
+    /// TDH.SYS.SHUTDOWN: stops the module for good. The module leaves handoff data, and only
+    /// another module can run the TDs again. `Ok` with a status other than SUCCESS does not tell
+    /// whether the module stopped.
     ///
     /// # Errors
     ///
@@ -269,8 +274,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(|result| result.status)
     }
 
-    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform has to be initialised. `Ok` with a status other than
-    /// SUCCESS leaves open what has happened.
+    /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform must be initialised.
+    /// `Ok` with a status other than SUCCESS does not tell whether the module took the data.
     ///
     /// # Errors
     ///
@@ -279,16 +284,19 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(|result| result.status)
     }
 
-    /// TDH.SYS.UPDATE, version 1: the same, and turns on features; only UPDATE_COMPATIBILITY has an effect.
+    /// TDH.SYS.UPDATE, version 1: takes over the handoff data and turns on features. Only
+    /// UPDATE_COMPATIBILITY has an effect.
     ///
     /// # Errors
     ///
-    /// As [`sys_update`](Self::sys_update); modules before that version refuse with OPERAND_INVALID (RAX).
+    /// As [`sys_update`](Self::sys_update). Modules that do not know version 1 refuse with
+    /// OPERAND_INVALID (RAX).
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
         self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, 0, enable.bits()).map(|result| result.status)
     }
 
-    /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. KEY_CONFIGURED says that it had one.
+    /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. The status
+    /// KEY_CONFIGURED says that the package has its key already.
     ///
     /// # Errors
     ///
@@ -306,8 +314,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0, 0).map(drop)
     }
 
-    /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one. To be called again for as long as
-    /// it answers INTERRUPTED_RESUMABLE or SYS_BUSY. Newer modules only.
+    /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one (kexec).
+    /// Call this again while the module answers INTERRUPTED_RESUMABLE or SYS_BUSY. Only modules
+    /// with the feature SYS_DISABLE have it.
     ///
     /// # Errors
     ///
@@ -316,13 +325,15 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
     }
 
-    /// Whether SEAMCALL reaches no module, as while a session is open. A trap that comes by itself is not believed: this asks again.
+    /// Whether no module can be called, as while a session is open: TDH.SYS.RD traps [`LOOKS`]
+    /// times in a row.
     pub(crate) fn is_out_of_reach(&self) -> bool {
         (0..LOOKS).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
     }
 
-    /// Asks by a call that no module does anything at: TDH.SYS.TDMR.INIT of an address that cannot be a TDMR's. An answer that says
-    /// nothing, or that nothing is there, has to come again and again to be believed.
+    /// Asks the module for its state by a call that changes nothing: TDH.SYS.TDMR.INIT of an
+    /// address that cannot be a TDMR's. Asks up to [`LOOKS`] times while no module answers, or the
+    /// answer does not tell the state.
     #[inline(never)]
     pub(crate) fn readiness(&self) -> Readiness {
         let mut found = Readiness::Nothing;
@@ -335,11 +346,11 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         found
     }
 
-    #[inline(never)] // one copy for all looks
+    #[inline(never)] // one copy for all calls
     fn readiness_by_one_call(&self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
             Ok(FieldRead { status, .. }) if status.is_success() => Readiness::Ready,
-            // A word that no module says to this call.
+            // No known module answers this call with such a word.
             Ok(FieldRead { status, .. }) => Readiness::Unclear(TdxError::Status(status)),
             Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,
             Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => Readiness::Ready,
@@ -349,7 +360,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         }
     }
 
-    /// TDH.SYS.CONFIG: configures a module that was loaded afresh.
+    /// TDH.SYS.CONFIG: configures a module that was loaded without TDs.
     ///
     /// # Errors
     ///
@@ -357,8 +368,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Safety
     ///
-    /// `tdmr_list` has to be the address, 512-byte aligned, of `num_tdmrs` addresses of TDMR_INFO structures, all of which
-    /// the module may read. The PAMT areas they name become the module's own.
+    /// `tdmr_list` must be the address, 512-byte aligned, of `num_tdmrs` addresses of TDMR_INFO
+    /// structures. The module may read the list and the structures. The PAMT areas that they name
+    /// become the module's own.
     pub unsafe fn sys_config(
         &self,
         tdmr_list: PhysAddr,
@@ -377,7 +389,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         unsafe { self.tdx_call(&mut regs) }.map(drop)
     }
 
-    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR; returns the address up to which it has come.
+    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address behind the part
+    /// that is done.
     ///
     /// # Errors
     ///
@@ -385,7 +398,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Safety
     ///
-    /// `tdmr` has to be a TDMR that was given to TDH.SYS.CONFIG, and no longer in other use.
+    /// `tdmr` must be a TDMR that was given to TDH.SYS.CONFIG, and that has no other use any more.
     pub unsafe fn sys_tdmr_init(&self, tdmr: PhysAddr) -> Result<PhysAddr, TdxError> {
         let mut regs = SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.rax(0), rcx: tdmr.0, ..Default::default() };
         // SAFETY: the caller's.
@@ -446,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trap_is_believed_when_it_comes_four_times() {
+    fn module_is_out_of_reach_after_four_traps_in_a_row() {
         let (unreachable, calls) = with(|_| Err(Trap::VmFailInvalid), |module| module.is_out_of_reach());
         assert_eq!((unreachable, calls), (true, 4));
         let fourth = Cell::new(0);
@@ -485,13 +498,13 @@ mod tests {
     }
 
     #[test]
-    fn a_trap_has_the_word_that_linux_has_for_it() {
+    fn trap_has_linux_status_word() {
         assert_eq!(TdxError::Trap(Trap::VmFailInvalid).status(), TdxStatus::SEAMCALL_VMFAILINVALID);
         assert_eq!(TdxError::Status(TdxStatus::SYS_BUSY).status(), TdxStatus::SYS_BUSY);
     }
 
     #[test]
-    fn an_lp_waits_for_the_one_that_initialises_the_module() {
+    fn enable_lp_returns_false_while_another_lp_does_sys_init() {
         let state: &ModuleState = &ModuleState::<[_; 1]>::new();
         assert_eq!(state.begin_sys_init(), SysInit::Claimed);
         assert_eq!(with(|_| Ok(()), |module| module.enable_lp(state, 0)), (Ok(false), 0));

@@ -9,13 +9,13 @@ use tdx_seamldr_core::abi::{
 use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
 use tdx_seamldr_core::preflight::elf::ElfRefusal;
 use tdx_seamldr_core::preflight::{
-    FieldMismatch, Finding, HandoffRange, NotPassed, NotShared, Refusal, SeamldrVersion, Unknown,
+    FieldMismatch, Finding, HandoffRange, NotPassed, Refusal, SeamldrVersion, Unknown,
 };
 use tdx_seamldr_core::update::linux::UploadError;
 use tdx_seamldr_core::update::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule};
 use tdx_seamldr_core::update::{Stage, TdFate, UpdateError};
 use tdx_seamldr_core::{BuildError, CryptoUnavailable, InstallError, PageAddr, Part, PhysAddr};
-use tdx_seamldr_core::{SeamldrError, TdxError, TdxVersion, Trap, VmcsErratum};
+use tdx_seamldr_core::{NotShared, SeamldrError, TdxError, TdxVersion, Trap, VmcsErratum};
 
 /// Each message contains this text.
 fn say(rows: &[(&dyn Display, &str)]) {
@@ -86,7 +86,7 @@ fn images_say_what_is_wrong_with_them() {
             &WriteError::ModulePages { found: 497, wanted: Need::AtMost(496) },
             "497 pages, but should have at most 496",
         ),
-        (&WriteError::TooLong, "more bytes than its header can say"),
+        (&WriteError::TooLong, "would have 4 GiB or more, but should have less"),
         (&WriteError::Buffer { found: 1, wanted: 2 }, "has 1 bytes, but the file needs exactly 2"),
         (&BuildError::SigstructTooLong(4), "has 4 pages, but P-SEAMLDR takes 1"),
         (&BuildError::NotMapped(Part::Sigstruct), "the SIGSTRUCT has no physical address"),
@@ -131,7 +131,7 @@ fn refusals_say_what_was_found_and_wanted() {
             "seamldr-too-old",
             "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR 1.5: use an image of its line",
         ),
-        (R::CpuListLength(256), "cpu-list-length", "announces 256 entries, but has room for 255"),
+        (R::CpuListLength(256), "cpu-list-length", "has 256 entries, but at most 255 are possible"),
         (
             R::HandoffVersionsReversed { min_update_hv: 4, module_hv: 3 },
             "handoff-versions-reversed",
@@ -146,27 +146,27 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::GdtOutside { found: 2, limit: 1 },
             "gdt-outside",
-            "the GDT lies at offset 0x2 of the image, but should lie at 0x1 at most",
+            "the GDT is at offset 0x2 of the image, but at most 0x1 is possible",
         ),
         (
             R::FaultWrapperOutside { found: 2, limit: 1 },
             "fault-wrapper-outside",
-            "wrappers lie at offset 0x2 of the image, but should lie at 0x1",
+            "wrappers are at offset 0x2 of the image, but at most 0x1 is possible",
         ),
         (R::Signer(digest), "signer", "modulus: abababab"),
-        (R::Signature, "signature", "the signature is not valid"),
+        (R::Signature, "signature", "the signature does not match the SIGSTRUCT"),
         (R::ImageHash(digest), "image-hash", "its SHA-384 is abababab"),
-        (R::DebugModule, "debug-module", "not unlocked for debugging"),
-        (R::MajorSvnZero, "major-svn-zero", "begins with 0"),
+        (R::DebugModule, "debug-module", "not unlocked for debug modules"),
+        (R::MajorSvnZero, "major-svn-zero", "major SVN is 0"),
         (
             R::MajorSvn { found: svn(2, 0), running: svn(1, 5) },
             "major-svn",
-            "is 2.0 and the running module's 1.5",
+            "is 2.0 and the running module's is 1.5",
         ),
         (
             R::MinorSvn { found: svn(1, 4), running: svn(1, 5) },
             "minor-svn",
-            "is 1.4, below the running module's, 1.5",
+            "SVN 1.4 is older than the running module's 1.5: P-SEAMLDR refuses downgrades",
         ),
         (R::Cpu { socket: 1, cpuid: 0x806f8 }, "cpu", "0x000806f0 of socket 1"),
         (R::NoCpuList, "no-cpu-list", "no list of CPUs"),
@@ -175,7 +175,7 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::LpsMissing { found: 3, wanted: 4 },
             "lps-missing",
-            "3 logical processors would take part, but the platform has 4",
+            "LPs that take part: 3, but P-SEAMLDR waits for 4",
         ),
         (
             R::LpId { found: 1024, limit: 1023 },
@@ -201,16 +201,16 @@ fn refusals_say_what_was_found_and_wanted() {
             "handoff-version",
             "versions 3 to 3",
         ),
-        (R::SameModule, "same-module", "this very module runs already"),
-        (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, but there are 1"),
-        (R::PageTables, "page-tables", "only if its page tables are left out"),
+        (R::SameModule, "same-module", "the image is the module that runs"),
+        (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, which has 1 for modules"),
+        (R::PageTables, "page-tables", "no room for the module's page tables"),
         (R::Elf(ElfRefusal::Ident), "elf", "cannot be relocated: it is no 64-bit little-endian ELF file"),
         (
             R::HandoffPages { found: 1, wanted: 2 },
             "handoff-pages",
-            "the image has room for 1 pages of handoff data, but the running module leaves 2",
+            "has 1 pages for handoff data, but the running module leaves 2",
         ),
-        (R::SensitiveOperations(2), "sensitive-operations", "2 TDs are in build"),
+        (R::SensitiveOperations(2), "sensitive-operations", "TDs in build or interrupted migrations: 2; the update would damage them"),
     ];
     for (refusal, code, text) in rows {
         let finding = Finding::Refusal(refusal);
@@ -281,7 +281,7 @@ fn unknowns_say_what_could_not_be_found_out() {
 fn calls_say_what_the_firmware_answered() {
     let refused = |rdx| InstallError::Refused { status: SeamldrStatus::EBADSIG, rdx };
     say(&[
-        (&CryptoUnavailable, "could not do what it was asked to"),
+        (&CryptoUnavailable, "could not compute SHA-384 or RSA-3072"),
         (&VmcsErratum, "loses its current-VMCS pointer"),
         (&Trap::VmFailInvalid, "VMfailInvalid"),
         (&Trap::GeneralProtection, "#GP"),
@@ -299,7 +299,7 @@ fn calls_say_what_the_firmware_answered() {
         (&TdxError::Trap(Trap::VmFailInvalid), "VMfailInvalid"),
         (
             &TdxError::Status(TdxStatus::SYS_BUSY),
-            "the TDX module refused: SYS_BUSY (0x8000020200000000): somebody",
+            "the TDX module refused: SYS_BUSY (0x8000020200000000): another LP",
         ),
         (&TdxStatus(TdxStatus::OPERAND_INVALID.0 | 1), "(RCX)"),
         (&TdxStatus(TdxStatus::OPERAND_BUSY.0 | 0xa9), "(TD EPOCH)"),
@@ -332,7 +332,7 @@ fn failures_say_where_and_why() {
     let call = Call::Seamldr(install);
     let status = SeamldrStatus(0x8000_0000_0000_0099);
     let rows = [
-        (FailureCause::UnknownLp, "unknown-lp", "the LP's number is above that of all possible LPs"),
+        (FailureCause::UnknownLp, "unknown-lp", "the module state has no bits for this LP: make it as large"),
         (FailureCause::GaveUp, "gave-up", "the LP gave up waiting for another LP"),
         (FailureCause::StillReady, "still-ready", "a TDX module is ready and may have TDs: not touched"),
         (FailureCause::LpsMissing, "lps-missing", "the platform has more LPs than take part"),
@@ -363,6 +363,10 @@ fn failures_say_where_and_why() {
         ),
         (&UpdateError::LpsChanged { found: 2, wanted: 3 }, "2 LPs take part, but preflight saw 3: keep LPs"),
         (&UpdateError::Fallbacks(8), "there are 8 images to fall back on, but at most 7 are possible"),
+        (
+            &UpdateError::HandoffVersion { found: 2, wanted: 0 },
+            "passed preflight for handoff version 2, but the update asks for 0",
+        ),
         (&UpdateError::OtherMachine, "an image is prepared for another machine"),
         (&UpdateError::Busy, "another update of this module is not over"),
         (&UpdateError::Build(BuildError::NotMapped(Part::Params)), "the page for SEAMLDR_PARAMS has no"),
@@ -412,7 +416,7 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
         (TdFate::Held, NextStep::Finish, "held", "next: initialise the module that is in place"),
         (TdFate::Lost, NextStep::Load, "lost", "not updated; the TDs are lost; next: load a module afresh"),
         (TdFate::Lost, NextStep::Configure, "lost", "next: configure the module"),
-        (TdFate::Unknown, NextStep::Reboot, "unknown", "it is unknown what became of the TDs; next: reboot"),
+        (TdFate::Unknown, NextStep::Reboot, "unknown", "the fate of the TDs is unknown; next: reboot"),
     ];
     for (tds, next, code, text) in rows {
         let outcome = outcome(tds, next);
@@ -444,7 +448,7 @@ fn outcomes_name_both_failures() {
     let twice = Outcome { last_failure: Some(failure(2)), ..updated };
     assert!(twice
         .to_string()
-        .ends_with("; in the end stage CpuInit, LP 2: the LP gave up waiting for another LP"));
+        .ends_with("; last failure: stage CpuInit, LP 2: the LP gave up waiting for another LP"));
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn readme_embedding_updates_falls_back_and_refuses() {
 
     let (calls, older) = (MACHINE.num_calls(), update_tdx_module(first, second, &mut memory).unwrap_err());
     assert_eq!(older.downcast_ref(), Some(&NotPassed { refusals: 1, unknowns: 0 }));
-    assert_eq!(take_log(), ["the image's SVN is 1.5, below the running module's, 1.6: no downgrades"]);
+    assert!(matches!(&*take_log(), [refusal] if refusal.contains("older than the running module's 1.6")));
     assert!(MACHINE.num_calls() > calls && MACHINE.truth().tds_alive == 3);
 }
 

@@ -10,12 +10,14 @@
 
 mod support;
 
+use std::cell::RefCell;
+
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::Purpose;
 use tdx_seamldr_core::update::{Call, Cpu, FailureCause, NextStep, Outcome, Progress};
 use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update, UpdateError, MAX_FALLBACKS};
-use tdx_seamldr_core::{SpinLock, Trap};
+use tdx_seamldr_core::{CurrentVmcs, Lock, Seamldr, SharedInfo, SpinLock, TdxImage, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 /// TDH.SYS.UPDATE, version 1, and TDH.SYS.TDMR.INIT.
@@ -450,4 +452,71 @@ fn another_lp_leads_after_a_failure() {
     };
     assert_eq!((leads(SHUTDOWN), leads(UPDATE)), (vec![0, 1], vec![1, 2]));
     assert_eq!(platform.truth().tds_alive, 3);
+}
+
+/// A lock before which something happens, once.
+struct Late<F> {
+    before: F,
+}
+
+impl<F: Fn()> Lock for Late<F> {
+    type Held<'a>
+        = ()
+    where
+        Self: 'a;
+
+    fn acquire(&self) {
+        (self.before)();
+    }
+
+    fn release<'a>(&'a self, (): Self::Held<'a>) {}
+}
+
+#[test]
+fn an_lp_that_waits_at_the_lock_opens_no_session_after_another_one_failed() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.inject(Fault { lp: Some(0), ..Fault::first(INSTALL, returns(SeamldrStatus::EBADSIG.0)) });
+    let fallbacks = [TestImage { svn_minor: 7, ..newer() }.build()];
+    with_fallbacks(&platform, &newer().build(), &fallbacks, Options::default(), |update| {
+        let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
+        let first = RefCell::new(Cpu::new(update, seamldr(&lps[0], &lock)));
+        // LP 1 comes to the lock when LP 0 is about to call SEAMLDR.INSTALL.
+        let late = Late {
+            before: || {
+                if update.progress().0 == Stage::CpuInstall && update.round() == 1 {
+                    first.borrow_mut().step();
+                }
+            },
+        };
+        let mut second = Cpu::new(update, Seamldr::new(&lps[1], &late, CurrentVmcs::Preserved).unwrap());
+        while update.progress().0 != Stage::CpuInstall {
+            let _ = (first.borrow_mut().step(), second.step());
+        }
+        assert_eq!(second.step(), Progress::Worked);
+        assert_eq!((update.round(), count(&platform, INSTALL)), (2, 1));
+        while second.step() != Progress::Finished {
+            first.borrow_mut().step();
+        }
+        let outcome = update.outcome();
+        assert!(outcome.tds_live_on() && outcome.image == 1, "{outcome}");
+    });
+    assert_eq!((platform.truth().tds_alive, platform.truth().svn.minor), (3, 7));
+}
+
+#[test]
+fn a_fallback_passed_for_the_handoff_version_of_the_update() {
+    let platform = boot(SimPlatform::builder());
+    let (file, host) = (newer().build(), platform.lp(0));
+    let image = TdxImage::parse(file.as_bytes()).unwrap();
+    let passed = pass(&platform, &image, Options { handoff_version: Some(0), ..Options::default() }).unwrap();
+    let with = |handoff_version| {
+        let (mut page, mut params, info) = (PageBuf::zeroed(1), PageBuf::zeroed(1), SharedInfo::new());
+        // Which version the image takes is not the question here.
+        let other = TestImage { module_hv: 3, min_update_hv: 0, ..newer() }.build();
+        let fallbacks = [prepare(&platform, &mut page, &other, Purpose::TakeOver { handoff_version })];
+        let update = Update::new(&passed, params.as_params(), &info, &host, platform.module_state()).unwrap();
+        update.with_fallbacks(&fallbacks).map(drop)
+    };
+    assert_eq!((with(None), with(Some(0))), (Ok(()), Ok(())));
+    assert_eq!(with(Some(2)), Err(UpdateError::HandoffVersion { found: 2, wanted: 0 }));
 }

@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-use tdx_seamldr_core::preflight::{Facts, SharedMemory};
+use tdx_seamldr_core::preflight::Facts;
 use tdx_seamldr_core::CurrentVmcs;
+use tdx_seamldr_core::SharedMemory;
 
 /// The registers of CPUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,7 +275,7 @@ impl core::error::Error for ProcessorError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tdx_seamldr_core::preflight::NotShared;
+    use tdx_seamldr_core::NotShared;
     use tdx_seamldr_core::PhysAddr;
 
     /// A processor on paper.

@@ -7,7 +7,8 @@ use core::ffi::{c_char, c_int, c_ulong, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::prelude::*;
-use tdx_seamldr_core::preflight::{Facts, SharedMemory};
+use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::SharedMemory;
 use tdx_seamldr_core::{
     Crypto, CryptoUnavailable, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, TdxModule, Trap,
 };

@@ -4,20 +4,23 @@ use core::fmt;
 
 use bitflags::{bitflags, parser};
 
-/// TDX_FEATURES0, metadata field 0x0A00000300000008: what the running TDX module can do. Bits without a name are kept.
+/// TDX_FEATURES0, metadata field 0x0A00000300000008: the features of the TDX module. Keeps bits
+/// without a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TdxFeatures0(u64);
 
-/// `features0` of SEAMLDR_INFO: what P-SEAMLDR can do. Zero before the loaders that are called "newer" here.
+/// `features0` of SEAMLDR_INFO: the features of P-SEAMLDR. Older versions of P-SEAMLDR return 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SeamldrFeatures0(u64);
 
-// The structs are not made by the macro: it would also make functions that parse names, and these can panic.
+// The macro does not define the structs. It would also define functions that parse names, and these
+// can panic.
 bitflags! {
     impl TdxFeatures0: u64 {
         /// TD migration.
         const TD_MIGRATION = 1 << 0;
-        /// The module can be replaced while TDs live on. Linux offers updates only where it is set.
+        /// The module can be replaced while TDs live on. Linux offers updates only if this bit is
+        /// set.
         const TD_PRESERVING = 1 << 1;
         /// Service TDs.
         const SERVICE_TD = 1 << 2;
@@ -41,17 +44,18 @@ bitflags! {
         const PENDING_EPT_VIOLATION_V2 = 1 << 16;
         /// Family, model and stepping can be configured.
         const FMS_CONFIG = 1 << 17;
-        /// RBP is left alone. Linux does not initialise TDX without it.
+        /// The module does not change RBP. Linux does not initialise TDX without this bit.
         const NO_RBP_MOD = 1 << 18;
         /// Fewer TLB invalidations for nested guests.
         const L2_TLB_INVD_OPT = 1 << 19;
         /// Topology enumeration.
         const TOPOLOGY_ENUM = 1 << 20;
-        /// Memory has to be flushed before it is given to the module.
+        /// The host must flush memory from the caches before it gives the memory to the module.
         const CLFLUSH_BEFORE_ALLOC = 1 << 23;
         /// PAMT pages can be added at run time.
         const DYNAMIC_PAMT = 1 << 36;
-        /// The module can refuse to shut down during compatibility-sensitive operations, or find their damage afterwards.
+        /// The module can refuse a shutdown during compatibility-sensitive operations, or detect
+        /// their damage afterwards.
         const UPDATE_COMPATIBILITY = 1 << 47;
         /// TDH.SYS.DISABLE exists.
         const SYS_DISABLE = 1 << 53;

@@ -1,10 +1,10 @@
-//! Header of the handoff data that a module leaves behind when it is shut down.
+//! The header of the handoff data that a module leaves at its shutdown.
 
 use super::assert_layout;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The first 8 bytes of the module's data region.
+/// The header of the handoff data: the first 8 bytes of the module's data region.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -14,7 +14,7 @@ pub struct HandoffHeader {
     pub valid: u8,
     /// 1: reserved.
     pub reserved: u8,
-    /// 2: the version in which the data is written.
+    /// 2: handoff version of the data.
     pub hv: U16,
     /// 4: bytes of data after this header.
     pub size: U32,

@@ -1,4 +1,4 @@
-//! What SEAMLDR.INFO writes.
+//! SEAMLDR_INFO, which SEAMLDR.INFO writes.
 
 use super::{assert_layout, SeamldrFeatures0, Svn};
 use crate::debug::debug_fields;
@@ -6,11 +6,12 @@ use core::mem::offset_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The SEAMEXTEND register: which module runs, and what the processor knows about it (136 bytes).
+/// SEAMEXTEND (136 bytes): the module that P-SEAMLDR installed, as the processor attests it.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamExtend {
-    /// 0: which of the following fields are valid; 0x1FF after a module was put in place, 0 without one.
+    /// 0: which of the following fields are valid; 0x1FF after a module was installed, 0 without a
+    /// module.
     pub valid: U64,
     /// 8: TEE_TCB_SVN: minor SVN, major SVN, SVN of the last patch, 13 bytes reserved.
     pub tee_tcb_svn: [u8; 16],
@@ -41,10 +42,10 @@ assert_layout!(SeamExtend, 136, {
 });
 
 impl SeamExtend {
-    /// `valid` after a module was put in place.
+    /// `valid` after a module was installed.
     pub const VALID: u64 = 0x1ff;
 
-    /// The security version of the module.
+    /// Returns the security version of the module.
     #[must_use]
     pub const fn svn(&self) -> Svn {
         let [minor, major, ..] = self.tee_tcb_svn;
@@ -52,7 +53,7 @@ impl SeamExtend {
     }
 }
 
-/// SEAMLDR_INFO (256 bytes; the buffer has to lie on a multiple of 256).
+/// SEAMLDR_INFO (256 bytes). The buffer must be aligned to 256 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamldrInfo {
@@ -62,7 +63,7 @@ pub struct SeamldrInfo {
     pub attributes: U32,
     /// 8: 0x8086.
     pub vendor: U32,
-    /// 12: YYYYMMDD, a decimal number.
+    /// 12: build date: YYYYMMDD, a decimal number.
     pub build_date: U32,
     /// 16: build number.
     pub build_num: U16,
@@ -70,15 +71,15 @@ pub struct SeamldrInfo {
     pub minor: U16,
     /// 20: major version.
     pub major: U16,
-    /// 22: update version; the published loaders write 0 here.
+    /// 22: update version; the published versions of P-SEAMLDR write 0.
     pub update: U16,
-    /// 24: the LP on which SEAMLDR.SHUTDOWN has to end.
+    /// 24: x2APIC ID of the LP that must call SEAMLDR.SHUTDOWN last.
     pub acm_x2apicid: U32,
-    /// 28: how many more times a module can be put in place before a reboot.
+    /// 28: how many more modules P-SEAMLDR can install before a reboot.
     pub num_remaining_updates: U32,
     /// 32: a copy of SEAMEXTEND.
     pub seamextend: SeamExtend,
-    /// 168: features; 0 before the "newer" loaders.
+    /// 168: features; older versions of P-SEAMLDR write 0.
     pub features0: U64,
     /// 176: reserved.
     pub reserved: [u8; 80],
@@ -99,20 +100,20 @@ impl SeamldrInfo {
     /// Bit 31 of `attributes`.
     pub const ATTRIBUTE_DEBUG: u32 = 1 << 31;
 
-    /// What this P-SEAMLDR can do.
+    /// Returns the features of P-SEAMLDR.
     #[must_use]
     pub fn features(&self) -> SeamldrFeatures0 {
         SeamldrFeatures0::from_bits_retain(self.features0.get())
     }
 }
 
-/// Room for a [`SeamldrInfo`], aligned as SEAMLDR.INFO wants it.
+/// A buffer for a [`SeamldrInfo`], aligned to 256 bytes as SEAMLDR.INFO requires.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable)]
 #[repr(C, align(256))]
 pub struct SeamldrInfoBuffer(pub SeamldrInfo);
 
 impl SeamldrInfoBuffer {
-    /// A buffer full of zeros.
+    /// Returns a buffer full of zeros.
     #[must_use]
     pub fn zeroed() -> Self {
         zerocopy::FromZeros::new_zeroed()

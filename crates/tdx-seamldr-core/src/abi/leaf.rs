@@ -2,40 +2,41 @@
 
 use core::fmt;
 
-/// What P-SEAMLDR is asked to do. All 64 bits of RAX are the leaf; bit 63 is what routes the call to P-SEAMLDR.
+/// A leaf of P-SEAMLDR: all 64 bits of RAX. Bit 63 routes the call to P-SEAMLDR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum SeamldrLeaf {
-    /// SEAMLDR.INFO: describe the loader and the module that it runs.
+    /// SEAMLDR.INFO: describe P-SEAMLDR and the module that it runs.
     Info = 0x8000000000000000,
-    /// SEAMLDR.INSTALL: take part in putting a module in place; every logical processor calls once.
+    /// SEAMLDR.INSTALL: take part in installing a module. Every LP calls once.
     Install = 0x8000000000000001,
-    /// SEAMLDR.SHUTDOWN: take part in ending the loader.
+    /// SEAMLDR.SHUTDOWN: take part in ending P-SEAMLDR.
     Shutdown = 0x8000000000000002,
-    /// SEAMLDR.SEAMINFO: copy out the platform table.
+    /// SEAMLDR.SEAMINFO: copy the platform table, P_SYSINFO, to the caller.
     SeamInfo = 0x8000000000000003,
-    /// SEAMLDR.CLEANUP: take part in wiping keys and caches. Newer loaders only.
+    /// SEAMLDR.CLEANUP: take part in wiping keys and caches. See
+    /// [`SeamldrFeatures0::CLEANUP`](super::SeamldrFeatures0::CLEANUP).
     Cleanup = 0x8000000000000004,
 }
 
 impl SeamldrLeaf {
-    /// All leaves, by number.
+    /// All leaves in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Info, Self::Install, Self::Shutdown, Self::SeamInfo, Self::Cleanup];
 
-    /// The value for RAX.
+    /// Returns the value for RAX.
     #[must_use]
     #[allow(clippy::as_conversions)] // the discriminant of a repr(u64) enum
     pub const fn rax(self) -> u64 {
         self as u64
     }
 
-    /// The leaf with this value of RAX, if there is one.
+    /// Returns the leaf with this value of RAX. `None` if there is no such leaf.
     #[must_use]
     pub fn from_rax(rax: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|leaf| leaf.rax() == rax)
     }
 
-    /// The name in the specification, e.g. `SEAMLDR.INSTALL`.
+    /// Returns the name in the specification, e.g. `SEAMLDR.INSTALL`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,7 +49,7 @@ impl SeamldrLeaf {
     }
 }
 
-/// A host-side leaf of the TDX module: bits 15:0 of RAX. Numbers without a name here are kept as they are.
+/// A host-side leaf of the TDX module: bits 15:0 of RAX. Can hold leaves that have no name here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TdxLeaf(pub u16);
 
@@ -66,7 +67,7 @@ macro_rules! tdx_leaves {
 tdx_leaves! {
     /// TDH.SYS.KEY.CONFIG: set up the module's global key on one package.
     SYS_KEY_CONFIG = 31, "TDH.SYS.KEY.CONFIG";
-    /// TDH.SYS.INFO: the module's description, the older form.
+    /// TDH.SYS.INFO: read the module's description in its older form.
     SYS_INFO = 32, "TDH.SYS.INFO";
     /// TDH.SYS.INIT: initialise the module, once.
     SYS_INIT = 33, "TDH.SYS.INIT";
@@ -86,25 +87,27 @@ tdx_leaves! {
     SYS_SHUTDOWN = 52, "TDH.SYS.SHUTDOWN";
     /// TDH.SYS.UPDATE: take over the handoff data of the module that ran before.
     SYS_UPDATE = 53, "TDH.SYS.UPDATE";
-    /// TDH.SYS.DISABLE: turn TDX off. Newer modules only.
+    /// TDH.SYS.DISABLE: turn TDX off. Only modules with the feature SYS_DISABLE have it.
     SYS_DISABLE = 69, "TDH.SYS.DISABLE";
 }
 
 impl TdxLeaf {
-    /// The value for RAX: the leaf and, in bits 23:16, the version of its interface. All other bits are reserved.
+    /// Returns the value for RAX: the leaf and, in bits 23:16, the version of its interface. The
+    /// other bits are 0.
     #[must_use]
     pub fn rax(self, version: u8) -> u64 {
         u64::from(self.0) | u64::from(version) << 16
     }
 
-    /// The leaf in RAX, whatever its version.
+    /// Returns the leaf in RAX. Ignores the version.
     #[must_use]
-    #[allow(clippy::as_conversions)] // keeps bits 15:0, which is the point
+    #[allow(clippy::as_conversions)] // 16 bits remain
     pub const fn from_rax(rax: u64) -> Self {
         Self((rax & 0xffff) as u16)
     }
 
-    /// The name in the specification, if the leaf belongs to an update.
+    /// Returns the name in the specification. `None` if [`TABLE`](Self::TABLE) does not have the
+    /// leaf.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         Self::TABLE.iter().find(|(leaf, _)| *leaf == self).map(|(_, name)| *name)
@@ -120,13 +123,14 @@ impl fmt::Debug for TdxLeaf {
     }
 }
 
-/// RCX of TDH.SYS.SHUTDOWN.
+/// The operand of TDH.SYS.SHUTDOWN, in RCX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownRequest {
-    /// The handoff version in which to write the handoff data: bits 15:0.
+    /// Bits 15:0: the handoff version in which the module writes the handoff data.
     pub hv: u16,
-    /// Bit 16, AVOID_COMPAT_SENSITIVE: refuse while a TD is being built or a migration step is interrupted. Modules
-    /// without UPDATE_COMPATIBILITY answer it with OPERAND_INVALID.
+    /// Bit 16, AVOID_COMPAT_SENSITIVE: the module refuses while a TD is in build or a migration
+    /// step is interrupted. Modules without UPDATE_COMPATIBILITY answer OPERAND_INVALID to this
+    /// bit.
     pub avoid_compat_sensitive: bool,
 }
 
@@ -134,7 +138,7 @@ impl ShutdownRequest {
     /// The bit of `avoid_compat_sensitive`.
     pub const AVOID_COMPAT_SENSITIVE: u64 = 1 << 16;
 
-    /// The value for RCX.
+    /// Returns the value for RCX.
     #[must_use]
     pub fn rcx(self) -> u64 {
         u64::from(self.hv) | if self.avoid_compat_sensitive { Self::AVOID_COMPAT_SENSITIVE } else { 0 }

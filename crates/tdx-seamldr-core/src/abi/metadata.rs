@@ -27,7 +27,7 @@ macro_rules! fields {
         impl FieldId {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// Every field with a name here.
+            /// The fields with a name here.
             pub const TABLE: &'static [FieldInfo] =
                 &[$(FieldInfo { id: Self::$name, name: stringify!($name) }),*];
         }
@@ -35,9 +35,9 @@ macro_rules! fields {
 }
 
 fields! {
-    /// Who made the module: 0x8086.
+    /// The vendor of the module: 0x8086.
     VENDOR_ID = 0x0800000200000000;
-    /// YYYYMMDD, a decimal number.
+    /// Build date: YYYYMMDD, a decimal number.
     BUILD_DATE = 0x8800000200000001;
     /// Build number.
     BUILD_NUM = 0x8800000100000002;
@@ -53,7 +53,7 @@ fields! {
     MODULE_HV = 0x8900000100000000;
     /// Lowest handoff version of the module.
     MIN_UPDATE_HV = 0x8900000100000001;
-    /// Not zero if the module writes its own handoff version only.
+    /// Not zero if the module writes handoff data of its highest version only.
     NO_DOWNGRADE = 0x8900000000000002;
     /// Pages for handoff data, minus one.
     NUM_HANDOFF_PAGES = 0x8900000100000003;
@@ -63,15 +63,15 @@ fields! {
     HANDOFF_DATA_HV = 0x8900000100000005;
     /// Bytes of the handoff data.
     HANDOFF_DATA_SIZE = 0x8900000200000006;
-    /// Attributes given to TDH.SYS.INIT.
+    /// The attributes that TDH.SYS.INIT got.
     SYS_ATTRIBUTES = 0x0A00000200000000;
-    /// How many TDX_FEATURES fields there are.
+    /// Number of TDX_FEATURES fields.
     NUM_TDX_FEATURES = 0x0A00000000000001;
-    /// What the module can do.
+    /// The features of the module: see [`TdxFeatures0`](super::TdxFeatures0).
     TDX_FEATURES0 = 0x0A00000300000008;
-    /// Most TDMRs.
+    /// Highest number of TDMRs.
     MAX_TDMRS = 0x9100000100000008;
-    /// Most reserved areas of a TDMR.
+    /// Highest number of reserved areas of a TDMR.
     MAX_RESERVED_PER_TDMR = 0x9100000100000009;
     /// Bytes of a PAMT entry for 4 KiB.
     PAMT_4K_ENTRY_SIZE = 0x9100000100000010;
@@ -87,42 +87,43 @@ fields! {
     TDCS_BASE_SIZE = 0x9800000100000100;
     /// Bytes of the TDVPS base part.
     TDVPS_BASE_SIZE = 0x9800000100000200;
-    /// Packages of the platform.
+    /// Number of packages of the platform.
     NUM_PKGS = 0x0000000200000000;
     /// Family, model and stepping of a package.
     PKG_FMS = 0x0000000200000001;
-    /// Not a field: asks for the first one, and follows the last one.
+    /// Not a field. TDH.SYS.RD of this id returns the first field id, and this id follows the last
+    /// field.
     NULL = u64::MAX;
 }
 
 impl FieldId {
-    /// Bits 23:0, the number inside the class.
+    /// Returns bits 23:0, the number inside the class.
     #[must_use]
     #[allow(clippy::as_conversions)] // 24 bits remain
     pub const fn field_code(self) -> u32 {
         (self.0 & 0xff_ffff) as u32
     }
 
-    /// Bits 33:32: bytes of one element: 1, 2, 4 or 8.
+    /// Returns the bytes of one element, from bits 33:32: 1, 2, 4 or 8.
     #[must_use]
     pub const fn element_size(self) -> u32 {
         1 << (self.0 >> 32 & 3)
     }
 
-    /// Bits 61:56.
+    /// Returns the class, bits 61:56.
     #[must_use]
     #[allow(clippy::as_conversions)] // 6 bits remain
     pub const fn class(self) -> u8 {
         (self.0 >> 56 & 0x3f) as u8
     }
 
-    /// Bit 63: the field is not part of the architecture.
+    /// Whether the field is not part of the architecture (bit 63).
     #[must_use]
     pub const fn is_non_architectural(self) -> bool {
         self.0 >> 63 == 1
     }
 
-    /// The name, if there is one here.
+    /// Returns the field's name if [`TABLE`](Self::TABLE) has it.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         Self::TABLE.iter().find(|row| row.id == self).map(|row| row.name)

@@ -1,7 +1,8 @@
-//! What Intel defines: leaves, status codes, structures in memory, metadata fields. Layout and numbers, no logic.
+//! Intel's definitions: leaves, status codes, structures in memory, metadata fields. Layout and
+//! numbers, no logic.
 //!
-//! Every structure is made of explicit little-endian fields, has alignment 1 and is checked at compile time: its size and
-//! the offset of each field.
+//! Every structure has little-endian fields and alignment 1. The compiler checks its size and the
+//! offset of each field.
 
 mod features;
 mod handoff;
@@ -25,19 +26,21 @@ pub use sigstruct::{SeamSigstruct, MAX_CPUID_ENTRIES};
 pub use sysinfo::{Cmr, PSysInfo, PSysInfoBuffer, MAX_SOCKETS};
 pub use tdx_status::{OperandId, SensitiveReason, TdxStatus, TdxStatusInfo};
 
-/// Bytes in the 4 KiB pages that P-SEAMLDR and the TDX module deal in, whatever the host's own page size is.
+/// Bytes of a page for P-SEAMLDR and the TDX module. The host's own pages may be larger.
 pub const PAGE_SIZE: usize = 4096;
 
 /// The vendor number of Intel in all structures.
 pub const INTEL_VENDOR_ID: u32 = 0x8086;
 
-/// The processor signature without its stepping, as CPU lists are compared (bits 3:0 do not count).
+/// The bits of a processor signature (CPUID.1:EAX) that count in a list of CPUs: all except the
+/// stepping, bits 3:0.
 pub const FMS_MASK: u32 = !0xf;
 
 /// IA32_VMX_BASIC (MSR 0x480) bit 60: a return from SEAM mode leaves the current-VMCS pointer alone.
 pub const VMX_BASIC_SEAMRET_PRESERVES_VMCS: u64 = 1 << 60;
 
-/// A security version number: the major half has to stay the same over an update, the minor half must not fall.
+/// A security version number. In an update the major half must stay the same and the minor half
+/// must not fall.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Svn {
     /// The line of modules, e.g. 1 for 1.5.x.

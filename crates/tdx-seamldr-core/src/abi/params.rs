@@ -1,25 +1,25 @@
-//! What SEAMLDR.INSTALL reads: SEAMLDR_PARAMS.
+//! SEAMLDR_PARAMS, which SEAMLDR.INSTALL reads.
 
 use super::{assert_layout, PAGE_SIZE};
 use crate::debug::debug_fields;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Pages that the list in SEAMLDR_PARAMS has room for.
+/// Pages of a module that SEAMLDR_PARAMS has room for.
 pub const MAX_MODULE_PAGES: usize = 496;
 
-/// What the module that is put in place does to the TDs there are.
+/// What SEAMLDR.INSTALL does to existing TDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Scenario {
-    /// Start afresh: every TD ends.
+    /// Start without TDs: all TDs are lost.
     Load = 0,
-    /// Take over the handoff data of the module that was shut down: TDs live on.
+    /// Keep the handoff data of the module that was shut down, so that the TDs can live on.
     Update = 1,
 }
 
 impl Scenario {
-    /// The value in SEAMLDR_PARAMS.
+    /// Returns the value in SEAMLDR_PARAMS.
     #[must_use]
     #[allow(clippy::as_conversions)] // the discriminant of a repr(u32) enum
     pub const fn value(self) -> u32 {
@@ -27,7 +27,7 @@ impl Scenario {
     }
 }
 
-/// SEAMLDR_PARAMS: 4096 bytes in a page of their own.
+/// SEAMLDR_PARAMS: one page of 4096 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SeamldrParams {
@@ -39,9 +39,9 @@ pub struct SeamldrParams {
     pub sigstruct_pa: U64,
     /// 16: zero.
     pub reserved: [u8; 104],
-    /// 120: pages of the image.
+    /// 120: pages of the module.
     pub num_module_pages: U64,
-    /// 128: physical address of each page.
+    /// 128: physical address of each page of the module.
     pub module_page_pa: [U64; MAX_MODULE_PAGES],
 }
 

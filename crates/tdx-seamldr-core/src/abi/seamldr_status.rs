@@ -3,25 +3,26 @@
 use crate::debug::debug_fields;
 use core::fmt;
 
-/// What P-SEAMLDR answered in RAX, whole. Known codes have a name; unknown ones keep their number.
+/// The status of P-SEAMLDR, all 64 bits of RAX. Known codes have a name.
 ///
 /// Layout: bit 63 error, bits 31:16 class, bits 15:0 number inside the class.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct SeamldrStatus(pub u64);
 
-/// What kind of trouble a [`SeamldrStatus`] is: bits 31:16. A reading of the numbers, not a documented statement.
+/// The class of a [`SeamldrStatus`], bits 31:16. Intel does not document the classes; they follow
+/// from the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SeamldrStatusClass {
-    /// The call was in order.
+    /// The call succeeded.
     Success,
-    /// Class 0: the call or one of its parameters.
+    /// Class 0: the call or one of its parameters is wrong.
     Call,
-    /// Class 1: the platform or its resources.
+    /// Class 1: the platform does not suit, or has too few resources.
     Platform,
-    /// Class 2: signature and hash.
+    /// Class 2: signature or hash is wrong.
     Crypto,
-    /// Class 3: may be repeated.
+    /// Class 3: the call may be repeated.
     Retryable,
     /// Any other class, by its number.
     Unknown(u16),
@@ -34,7 +35,7 @@ pub struct SeamldrStatusInfo {
     pub status: SeamldrStatus,
     /// Its name, e.g. `EBADSIG`.
     pub name: &'static str,
-    /// What it says to the one who has to act on it.
+    /// The meaning, for the operator.
     pub meaning: &'static str,
 }
 
@@ -45,7 +46,7 @@ macro_rules! seamldr_statuses {
         impl SeamldrStatus {
             $(#[doc = concat!($meaning, ".")] pub const $name: Self = Self($value);)*
 
-            /// Every code that is known.
+            /// All known codes.
             pub const TABLE: &'static [SeamldrStatusInfo] = &[$(
                 SeamldrStatusInfo { status: Self::$name, name: stringify!($name), meaning: $meaning }
             ),*];
@@ -75,13 +76,13 @@ impl SeamldrStatus {
     /// Bit 63.
     pub const ERROR: u64 = 1 << 63;
 
-    /// Whether the call did what it was asked to.
+    /// Whether the call succeeded.
     #[must_use]
     pub const fn is_success(self) -> bool {
         self.0 == 0
     }
 
-    /// Which kind of trouble this is.
+    /// Returns the class.
     #[must_use]
     #[allow(clippy::as_conversions)] // 16 bits remain
     pub const fn class(self) -> SeamldrStatusClass {
@@ -97,13 +98,13 @@ impl SeamldrStatus {
         }
     }
 
-    /// Name and meaning, if the code is known.
+    /// Returns name and meaning. `None` if the code is not known.
     #[must_use]
     pub fn info(self) -> Option<&'static SeamldrStatusInfo> {
         Self::TABLE.iter().find(|row| row.status == self)
     }
 
-    /// The name, if the code is known.
+    /// Returns the name. `None` if the code is not known.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         self.info().map(|row| row.name)

@@ -1,4 +1,4 @@
-//! SEAM_SIGSTRUCT: what is signed about a module.
+//! SEAM_SIGSTRUCT: the signed description of a module.
 
 use super::{assert_layout, Svn};
 use crate::debug::debug_fields;
@@ -18,11 +18,11 @@ pub struct SeamSigstruct {
     pub header_length: U32,
     /// 8: 0x10000.
     pub header_version: U32,
-    /// 12: bit 31: a debug module; the rest 0.
+    /// 12: bit 31: a debug module; the other bits are 0.
     pub module_type: U32,
     /// 16: 0x8086.
     pub module_vendor: U32,
-    /// 20: when it was signed: YYYYMMDD, one hexadecimal digit each.
+    /// 20: date of the signature: YYYYMMDD, one hexadecimal digit each.
     pub date: U32,
     /// 24: size of this structure in 32-bit words: 0x200.
     pub size: U32,
@@ -48,7 +48,7 @@ pub struct SeamSigstruct {
     pub svn_major: u8,
     /// 950: zero.
     pub attributes: U64,
-    /// 958: where the module starts.
+    /// 958: offset of the module's entry point.
     pub rip_offset: U32,
     /// 962: stack pages of each LP, minus one.
     pub num_stack_pages: u8,
@@ -58,9 +58,9 @@ pub struct SeamSigstruct {
     pub num_keyhole_pages: U16,
     /// 966: global data pages, minus one.
     pub num_global_data_pages: U16,
-    /// 968: most TDMRs.
+    /// 968: highest number of TDMRs.
     pub max_tdmrs: U16,
-    /// 970: most reserved areas of a TDMR.
+    /// 970: highest number of reserved areas of a TDMR.
     pub max_reserved_per_tdmr: U16,
     /// 972: bytes of a PAMT entry for 4 KiB.
     pub pamt_4k_entry_size: U16,
@@ -74,21 +74,22 @@ pub struct SeamSigstruct {
     pub module_hv: U16,
     /// 986: lowest handoff version that the module writes and takes.
     pub min_update_hv: U16,
-    /// 988: not zero if the module writes its own handoff version only.
+    /// 988: not zero if the module writes handoff data of its highest version only.
     pub no_downgrade: u8,
     /// 989: zero.
     pub reserved2: u8,
     /// 990: pages for handoff data, minus one.
     pub num_handoff_pages: U16,
-    /// 992: where the GDT and the IDT lie in the image; a multiple of 4096, or 0.
+    /// 992: offset of the GDT and the IDT in the image; a multiple of 4096, or 0.
     pub gdt_idt_offset: U32,
-    /// 996: where the fault wrappers lie in the image, or 0.
+    /// 996: offset of the fault wrappers in the image, or 0.
     pub fault_wrapper_offset: U32,
-    /// 1000: zero for loaders up to 1.5; the 2.0 modules say something about themselves here.
+    /// 1000: zero for P-SEAMLDR up to 1.5. The 2.0 modules have data here, such as their version
+    /// (facts 3.4).
     pub reserved3: [u8; 24],
     /// 1024: entries in the list of CPUs.
     pub cpuid_table_size: U32,
-    /// 1028: CPUs that the module runs on, by CPUID.1:EAX; the stepping does not count.
+    /// 1028: CPUs that the module runs on, by CPUID.1:EAX without the stepping.
     pub cpuid_table: [U32; MAX_CPUID_ENTRIES],
 }
 
@@ -123,13 +124,13 @@ impl SeamSigstruct {
         self.module_type.get() & Self::MODULE_TYPE_DEBUG != 0
     }
 
-    /// The security version that was signed.
+    /// Returns the security version.
     #[must_use]
     pub const fn svn(&self) -> Svn {
         Svn { major: self.svn_major, minor: self.svn_minor }
     }
 
-    /// The CPUs in the list; never more than it has room for.
+    /// Returns the CPUs in the list, at most [`MAX_CPUID_ENTRIES`].
     #[must_use]
     pub fn cpus(&self) -> &[U32] {
         let count = usize::try_from(self.cpuid_table_size.get()).unwrap_or(MAX_CPUID_ENTRIES);
@@ -142,7 +143,7 @@ impl SeamSigstruct {
         self.cpus().iter().any(|entry| (entry.get() ^ cpuid_1_eax) & super::FMS_MASK == 0)
     }
 
-    /// The two parts of what is signed, in order: bytes 0 to 127 and 900 to 2047.
+    /// Returns the signed parts in order: bytes 0 to 127 and 900 to 2047.
     #[must_use]
     pub fn signed_parts(&self) -> [&[u8]; 2] {
         let bytes = zerocopy::IntoBytes::as_bytes(self);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_is_all_but_key_and_signature() {
+    fn signed_parts_are_all_bytes_except_key_and_signature() {
         let mut sigstruct = SeamSigstruct::new_zeroed();
         (sigstruct.modulus, sigstruct.exponent, sigstruct.signature) = ([1; 384], U32::new(1), [1; 384]);
         assert!(sigstruct.signed_parts().concat().iter().all(|byte| *byte == 0));

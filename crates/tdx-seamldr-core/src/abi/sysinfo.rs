@@ -1,4 +1,4 @@
-//! What SEAMLDR.SEAMINFO writes.
+//! P_SYSINFO, which SEAMLDR.SEAMINFO writes.
 
 use super::assert_layout;
 use crate::debug::debug_fields;
@@ -8,7 +8,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Sockets that the platform table has room for.
 pub const MAX_SOCKETS: usize = 8;
 
-/// A range of convertible memory: one that the platform allows to be used for TDs.
+/// A range of convertible memory, which the platform allows for TDs.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -22,23 +22,23 @@ pub struct Cmr {
 
 assert_layout!(Cmr, 16, { base: 0, size: 8 });
 
-/// P_SYSINFO, the first 2048 bytes: the platform as firmware's MCHECK found it.
+/// The first 2048 bytes of P_SYSINFO: the platform as MCHECK found it at boot.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct PSysInfo {
     /// 0: version of this structure.
     pub version: U64,
-    /// 8: logical processors on the platform. P-SEAMLDR and the TDX module wait for every one of them.
+    /// 8: LPs of the platform. P-SEAMLDR and the TDX module wait for each.
     pub tot_num_lps: U32,
     /// 12: sockets.
     pub tot_num_sockets: U32,
     /// 16: CPUID.1:EAX of each socket.
     pub socket_cpuid: [U32; MAX_SOCKETS],
-    /// 48: physical address of P-SEAMLDR's own range, the last part of the SEAM range.
+    /// 48: physical address of P-SEAMLDR's own range, which is the end of the SEAM range.
     pub p_seamldr_base: U64,
-    /// 56: its size in bytes.
+    /// 56: bytes of P-SEAMLDR's own range.
     pub p_seamldr_size: U64,
-    /// 64: not zero if there is no second SMRR.
+    /// 64: not zero if the processor has no second SMRR.
     pub smrr2_not_supported: u8,
     /// 65: not zero if TDX runs without integrity protection ("tdx_ac").
     pub tdx_without_integrity: u8,
@@ -61,7 +61,7 @@ assert_layout!(PSysInfo, 2048, {
 });
 
 impl PSysInfo {
-    /// CPUID.1:EAX of each socket there is.
+    /// Returns CPUID.1:EAX of each socket, at most [`MAX_SOCKETS`].
     #[must_use]
     pub fn sockets(&self) -> &[U32] {
         let count = usize::try_from(self.tot_num_sockets.get()).unwrap_or(MAX_SOCKETS).min(MAX_SOCKETS);
@@ -69,8 +69,8 @@ impl PSysInfo {
     }
 }
 
-/// Room for a [`PSysInfo`], aligned as SEAMLDR.SEAMINFO wants it. Too large for a kernel's stack: any zeroed memory of
-/// its size and alignment will do.
+/// A buffer for a [`PSysInfo`], aligned to 2048 bytes as SEAMLDR.SEAMINFO requires. It is too large
+/// for a kernel's stack. Zeroed memory of this size and alignment is a valid buffer.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable)]
 #[repr(C, align(2048))]
 pub struct PSysInfoBuffer(pub PSysInfo);

@@ -1,9 +1,9 @@
-//! Status words of the TDX module, in RAX, and the words that Linux makes up where there is none.
+//! Status words of the TDX module, in RAX, and the words that Linux uses if SEAMCALL itself fails.
 
 use crate::debug::debug_fields;
 use core::fmt;
 
-/// What the TDX module answered in RAX, whole. Known codes have a name; unknown ones keep their number.
+/// The status word of the TDX module, all 64 bits of RAX. Known codes have a name.
 ///
 /// Layout: 63 error, 62 non-recoverable, 61 fatal, 60 hint that the host can recover, 47:40 class, 39:32 code inside the
 /// class, 31:0 details (operand, MSR number, counts).
@@ -18,13 +18,13 @@ pub struct TdxStatusInfo {
     pub status: TdxStatus,
     /// Its name, e.g. `SYS_BUSY`.
     pub name: &'static str,
-    /// What it says to the one who has to act on it.
+    /// The meaning, for the operator.
     pub meaning: &'static str,
 }
 
 debug_fields! { TdxStatusInfo, status; name, meaning }
 
-/// The operand that OPERAND_INVALID and its like complain about: the low half of the status word.
+/// The operand that a status such as OPERAND_INVALID names in its low half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OperandId(pub u32);
 
@@ -52,19 +52,19 @@ operand_ids! {
 }
 
 impl OperandId {
-    /// The operand's name, if it is known.
+    /// Returns the operand's name. `None` if the operand is not known.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         Self::TABLE.iter().find(|(id, _)| *id == self).map(|(_, name)| *name)
     }
 }
 
-/// Why a module that was asked to avoid compatibility-sensitive operations refused to shut down.
+/// Why a module refused the shutdown: the compatibility-sensitive operation that it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SensitiveReason {
     /// TDs are between TDH.MNG.INIT and TDH.MR.FINALIZE.
     TdBuild,
-    /// Steps of a migration were interrupted and wait to be resumed.
+    /// A step of a migration is interrupted and must be resumed.
     InterruptedMigration,
     /// Any other reason, by its number.
     Unknown(u16),
@@ -75,7 +75,7 @@ macro_rules! tdx_statuses {
         impl TdxStatus {
             $(#[doc = concat!($meaning, ".")] pub const $name: Self = Self($value);)*
 
-            /// Every code that is known.
+            /// All known codes.
             pub const TABLE: &'static [TdxStatusInfo] = &[$(
                 TdxStatusInfo { status: Self::$name, name: stringify!($name), meaning: $meaning }
             ),*];
@@ -92,8 +92,8 @@ tdx_statuses! {
     INTERRUPTED_RESTARTABLE = 0x8000000400000000, "interrupted: call again to start over";
     OPERAND_INVALID = 0xC000010000000000, "an operand is not acceptable; the low half names it";
     OPERAND_ADDR_RANGE_ERROR = 0xC000010100000000, "an address is out of range; the low half names the operand";
-    OPERAND_BUSY = 0x8000020000000000, "somebody else uses the operand; the low half names it";
-    SYS_BUSY = 0x8000020200000000, "somebody else is inside the module";
+    OPERAND_BUSY = 0x8000020000000000, "another call uses the operand; the low half names it";
+    SYS_BUSY = 0x8000020200000000, "another LP is inside the module";
     RND_NO_ENTROPY = 0x8000020300000000, "the processor had no random number ready";
     SYS_INIT_NOT_PENDING = 0xC000050000000000, "the module is initialised already";
     SYS_LP_INIT_NOT_DONE = 0xC000050200000000, "this LP has not been initialised";
@@ -152,50 +152,51 @@ impl TdxStatus {
     pub const FATAL: u64 = 1 << 61;
     /// Bit 60.
     pub const HOST_RECOVERABILITY_HINT: u64 = 1 << 60;
-    /// The part that tells one code from another: everything but the details.
+    /// The bits of the code: all except the details.
     pub const CODE_MASK: u64 = 0xFFFFFFFF00000000;
-    /// The class that Linux uses for words of its own, where the module said nothing (bits 47:40 are 0xFF).
+    /// The class (bits 47:40) of the words that Linux uses if SEAMCALL itself fails.
     pub const SOFTWARE_CLASS: u8 = 0xff;
 
-    /// Exactly success, without information.
+    /// Whether the word is 0: success without further information.
     #[must_use]
     pub const fn is_success(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether the call failed. A word can be neither success nor error: it then carries information.
+    /// Whether the error bit (63) is set. A word that is neither success nor error carries
+    /// information.
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 & Self::ERROR != 0
     }
 
-    /// Whether any of the bits 63:61 is set: error, non-recoverable, fatal.
+    /// Whether one of the bits 63:61 is set: error, non-recoverable, fatal.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         self.0 >> 61 != 0
     }
 
-    /// The word without its details.
+    /// Returns the word without its details.
     #[must_use]
     pub const fn code(self) -> Self {
         Self(self.0 & Self::CODE_MASK)
     }
 
-    /// Bits 47:40.
+    /// Returns the class, bits 47:40.
     #[must_use]
     #[allow(clippy::as_conversions)] // 8 bits remain
     pub const fn class(self) -> u8 {
         (self.0 >> 40) as u8
     }
 
-    /// Bits 31:0.
+    /// Returns the details, bits 31:0.
     #[must_use]
     #[allow(clippy::as_conversions)] // 32 bits remain
     pub const fn details(self) -> u32 {
         self.0 as u32
     }
 
-    /// The operand in question, for codes whose details name one.
+    /// Returns the operand that the details name. `None` for codes whose details name none.
     #[must_use]
     pub fn operand(self) -> Option<OperandId> {
         const WITH_OPERAND: [TdxStatus; 3] =
@@ -203,7 +204,8 @@ impl TdxStatus {
         WITH_OPERAND.contains(&self.code()).then(|| OperandId(self.details()))
     }
 
-    /// For UPDATE_COMPATIBILITY_SENSITIVE: the reason (details 15:0) and how many operations are under way (31:16).
+    /// Returns the reason (details 15:0) and the number of operations (31:16) of
+    /// UPDATE_COMPATIBILITY_SENSITIVE. `None` for other codes.
     #[must_use]
     #[allow(clippy::as_conversions)] // 16 bits remain
     pub fn sensitive(self) -> Option<(SensitiveReason, u16)> {
@@ -218,7 +220,7 @@ impl TdxStatus {
         Some((reason, (self.details() >> 16) as u16))
     }
 
-    /// Name and meaning, if the code is known.
+    /// Returns name and meaning. `None` if the code is not known.
     #[must_use]
     pub fn info(self) -> Option<&'static TdxStatusInfo> {
         Self::TABLE
@@ -227,7 +229,7 @@ impl TdxStatus {
             .or_else(|| Self::TABLE.iter().find(|row| row.status == self.code()))
     }
 
-    /// The name, if the code is known.
+    /// Returns the name. `None` if the code is not known.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         self.info().map(|row| row.name)

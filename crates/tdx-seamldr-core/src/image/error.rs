@@ -1,15 +1,15 @@
-//! What can be wrong with an image file.
+//! The errors of image files.
 
 use core::fmt;
 
 use super::ImageFormat;
 
-/// The bound that a number missed.
+/// The bound that a number must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// It has to be this or more.
+    /// The number must be this or more.
     AtLeast(u32),
-    /// It has to be this or less.
+    /// The number must be this or less.
     AtMost(u32),
 }
 
@@ -26,23 +26,24 @@ impl fmt::Display for Need {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// There are fewer bytes than the header alone, or the header and the SIGSTRUCT area it announces, would take.
+    /// The file is shorter than the header, or than the header with the SIGSTRUCT area that it
+    /// announces.
     TooShort {
-        /// Bytes there are.
+        /// Bytes of the file.
         found: usize,
-        /// Bytes there should be at least.
+        /// Bytes that the file must have at least.
         wanted: usize,
     },
-    /// The version is that of no format, or of another one than was asked for.
+    /// The version is that of no format, or of another format than the caller asked for.
     Version {
         /// The version in the header.
         found: u16,
-        /// The format that it should be of; `None` if either will do.
+        /// The format that the caller asked for. `None` if the caller takes both.
         wanted: Option<ImageFormat>,
     },
-    /// The header does not say `TDX-BLOB`.
+    /// The header's signature is not `TDX-BLOB`.
     Signature {
-        /// What it says.
+        /// The signature in the header.
         found: [u8; 8],
     },
     /// A reserved byte of the header is not zero.
@@ -52,23 +53,23 @@ pub enum ImageError {
         /// Its value.
         found: u8,
     },
-    /// The length that the header announces is not that of the file.
+    /// The header announces another length than the file has.
     Length {
-        /// What the header announces.
+        /// Bytes that the header announces.
         found: u64,
-        /// Bytes there are.
+        /// Bytes of the file.
         wanted: usize,
     },
-    /// v1: the module does not start where a module could.
+    /// v1: the offset of the module is not valid.
     ModuleOffset {
         /// The offset in the header.
         found: u32,
-        /// What it has to be.
+        /// The rule that the offset breaks.
         wanted: &'static str,
     },
-    /// The module is not a number of whole pages.
+    /// The length of the module is not a multiple of 4096.
     ModuleLength {
-        /// Its bytes.
+        /// Bytes of the module.
         found: usize,
     },
     /// The SIGSTRUCT area has too few pages, or too many for its format.
@@ -89,13 +90,13 @@ pub enum ImageError {
     Checksum {
         /// The checksum in the header.
         found: u16,
-        /// The one that would be right.
+        /// The right checksum.
         wanted: u16,
     },
 }
 
 impl ImageError {
-    /// A name for the rule that does not change from release to release.
+    /// Returns a name for the rule. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The 4096 bytes at the start of a file, in both formats.
+//! The header of a file, 4096 bytes, in both formats.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -6,16 +6,16 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{ImageError, Need};
 use crate::abi::{assert_layout, PAGE_SIZE};
 
-/// The eight letters by which a file is known.
+/// The signature of an image file, in both formats.
 pub(super) const SIGNATURE: [u8; 8] = *b"TDX-BLOB";
 
-/// What both formats have in common.
+/// The header as both formats have it.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Header {
     /// 0: version of the format.
     pub(super) version: U16,
-    /// 2: makes the sum of all 16-bit words of the file 0 (v1).
+    /// 2: the checksum, which makes the sum of all 16-bit words of the file 0 (v1).
     pub(super) checksum: U16,
     /// 4: [`HeaderV1`] or [`HeaderV2`].
     pub(super) fields: [u8; 16],
@@ -28,9 +28,9 @@ pub(super) struct Header {
 assert_layout!(Header, PAGE_SIZE, { version: 0, checksum: 2, fields: 4, reserved0: 20, reserved1: 24 });
 
 impl Header {
-    /// The offset of the first reserved byte that is not zero.
+    /// Returns the offset of the first reserved byte that is not zero.
     pub(super) fn first_reserved_not_zero(&self) -> Option<u32> {
-        // All words at once first: that is what happens, and it has no branches.
+        // The usual case first, without branches: all words are zero.
         let any = self.reserved1.iter().fold(u64::from(self.reserved0.get()), |any, word| any | word.get());
         if any == 0 {
             return None;
@@ -44,11 +44,11 @@ impl Header {
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct HeaderV1 {
-    /// 4: where the module starts, from the start of the file.
+    /// 4: offset of the module in the file.
     pub(super) offset_of_module: U32,
     /// 8.
     pub(super) signature: [u8; 8],
-    /// 16: bytes of the file.
+    /// 16: length of the file in bytes.
     pub(super) length: U32,
 }
 
@@ -106,7 +106,7 @@ impl HeaderV2 {
         if usize::try_from(found) != Ok(file_len) {
             return Err(wrong_length);
         }
-        // Less than `file_len`.
+        // The number is less than `file_len`.
         usize::try_from(u64::from(sigstruct).wrapping_mul(PAGE)).map_err(|_| wrong_length)
     }
 }

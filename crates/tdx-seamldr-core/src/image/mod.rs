@@ -1,14 +1,15 @@
-//! The image file: both forms of it, read and written.
+//! Reads and writes image files of both formats.
 //!
 //! | | `tdx_blob` v1 | `tdx_image` v2 |
 //! |---|---|---|
 //! | version | 0x0100 | 0x0200 |
-//! | who uses it | Intel's releases, Linux patches up to v8 | Linux 7.2 |
+//! | used by | Intel's releases, Linux patches up to v8 | Linux 7.2 |
 //! | header | 4096 bytes | 4096 bytes |
 //! | sizes | offset of the module, length of the file | page counts |
-//! | checksum | the file's 16-bit words add up to 0 | rule not published; 0 is written, anything is taken |
+//! | checksum | the file's 16-bit words add up to 0 | rule not published; 0 is written, any value is accepted |
 //!
-//! In both the SIGSTRUCT area follows the header, and the module's binary follows that.
+//! In both formats the SIGSTRUCT area follows the header, and the module's binary follows the
+//! SIGSTRUCT area.
 
 mod error;
 mod header;
@@ -25,7 +26,7 @@ use zerocopy::FromBytes;
 use crate::abi::{SeamSigstruct, MAX_MODULE_PAGES, PAGE_SIZE};
 use header::{Header, HeaderV1, HeaderV2, SIGNATURE};
 
-/// Which of the two forms a file has.
+/// The format of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImageFormat {
     /// `tdx_blob`, version 0x0100.
@@ -35,10 +36,10 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
-    /// Both.
+    /// Both formats.
     pub const ALL: [Self; 2] = [Self::BlobV1, Self::ImageV2];
 
-    /// The version number in the header.
+    /// Returns the version number in the header.
     #[must_use]
     pub const fn version(self) -> u16 {
         match self {
@@ -47,7 +48,7 @@ impl ImageFormat {
         }
     }
 
-    /// The format with this version number.
+    /// Returns the format with this version number.
     #[must_use]
     pub const fn from_version(version: u16) -> Option<Self> {
         match version {
@@ -57,7 +58,7 @@ impl ImageFormat {
         }
     }
 
-    /// The most pages that a file's SIGSTRUCT area may have. SEAMLDR.INSTALL takes 1.
+    /// Returns the highest number of pages of the SIGSTRUCT area. SEAMLDR.INSTALL takes 1.
     #[must_use]
     pub const fn max_sigstruct_pages(self) -> u32 {
         match self {
@@ -66,7 +67,7 @@ impl ImageFormat {
         }
     }
 
-    /// What Linux calls the structure.
+    /// Returns Linux's name of the format.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -82,23 +83,25 @@ impl fmt::Display for ImageFormat {
     }
 }
 
-/// What the checksum field says.
+/// The result of the checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Checksum {
     /// All 16-bit words of the file add up to 0.
     Ok,
-    /// The field is 0 in a format for which no rule is published.
+    /// The field is 0 in v2, whose rule is not published.
     Zero,
-    /// The words add up to something else. In v1 this is an error; in v2 it may follow a rule that nobody has published.
+    /// The words add up to another value. In v1 this is an error. In v2 the field may follow a rule
+    /// that is not published.
     Bad {
-        /// What is in the field.
+        /// The value of the field.
         found: u16,
-        /// What would make the sum 0.
+        /// The value that would make the sum 0.
         wanted: u16,
     },
 }
 
-/// An image file that keeps every rule of its format, as views into the caller's bytes.
+/// An image file, as views into the caller's bytes. The functions that make it say which rules the
+/// file keeps.
 #[derive(Clone, Copy)]
 pub struct TdxImage<'a> {
     format: ImageFormat,
@@ -120,7 +123,7 @@ impl fmt::Debug for TdxImage<'_> {
 }
 
 impl<'a> TdxImage<'a> {
-    /// Reads a file of either format, by all its rules, those included that the Linux kernel skips.
+    /// Reads a file of either format and checks all rules, also those that the Linux kernel skips.
     ///
     /// # Errors
     ///
@@ -135,8 +138,10 @@ impl<'a> TdxImage<'a> {
         Ok(image)
     }
 
-    /// Reads a file by all its rules but for the checksum of v1, which takes longer than all the rest: for showing what is
-    /// in a damaged file, and for callers that verify signature and hash anyway.
+    /// Reads a file of either format and checks all rules except the checksum of v1, which takes
+    /// the most time.
+    ///
+    /// This is for tools that show a damaged file, and for callers that verify signature and hash.
     ///
     /// # Errors
     ///
@@ -148,12 +153,12 @@ impl<'a> TdxImage<'a> {
         Self::parse_payload(format, bytes, header, payload)
     }
 
-    /// As [`parse_without_checksum`](Self::parse_without_checksum), but takes one format only: for kernels that accept no
-    /// other and want none of its code.
+    /// Reads a file of one format and checks all rules except the checksum. A kernel that takes one
+    /// format does not link the code of the other.
     ///
     /// # Errors
     ///
-    /// The first rule that the bytes break; the version of the other format is an error, too.
+    /// The first rule that the bytes break. The version of the other format is an error too.
     #[inline]
     pub fn parse_only(format: ImageFormat, bytes: &'a [u8]) -> Result<Self, ImageError> {
         let (header, payload) = Self::split_header(bytes)?;
@@ -223,49 +228,49 @@ impl<'a> TdxImage<'a> {
         Ok(Self { format, bytes, sigstruct, sigstruct_area, module })
     }
 
-    /// The file's form.
+    /// Returns the format.
     #[must_use]
     pub const fn format(&self) -> ImageFormat {
         self.format
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     #[must_use]
     pub const fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The SIGSTRUCT: the first 2048 bytes of its area. Nothing in it has been checked.
+    /// Returns the SIGSTRUCT, the first 2048 bytes of its area. Its fields have not been checked.
     #[must_use]
     pub const fn sigstruct(&self) -> &'a SeamSigstruct {
         self.sigstruct
     }
 
-    /// The whole area of the SIGSTRUCT, a number of 4 KiB pages.
+    /// Returns the whole SIGSTRUCT area, in whole 4 KiB pages.
     #[must_use]
     pub const fn sigstruct_area(&self) -> &'a [u8] {
         self.sigstruct_area
     }
 
-    /// 4 KiB pages of the SIGSTRUCT area. SEAMLDR.INSTALL takes 1.
+    /// Returns the number of 4 KiB pages of the SIGSTRUCT area. SEAMLDR.INSTALL takes 1.
     #[must_use]
     pub fn sigstruct_pages(&self) -> u32 {
         pages(self.sigstruct_area.len())
     }
 
-    /// The module's binary: 1 to 496 pages of 4 KiB.
+    /// Returns the module's binary, 1 to 496 pages of 4 KiB.
     #[must_use]
     pub const fn module(&self) -> &'a [u8] {
         self.module
     }
 
-    /// 4 KiB pages of the module's binary.
+    /// Returns the number of 4 KiB pages of the module's binary.
     #[must_use]
     pub fn module_pages(&self) -> u32 {
         pages(self.module.len())
     }
 
-    /// Adds up the file to see what its checksum is worth.
+    /// Adds up the file and compares with its checksum.
     #[must_use]
     pub fn checksum(&self) -> Checksum {
         let found = Header::ref_from_prefix(self.bytes).map_or(0, |(header, _)| header.checksum.get());
@@ -277,21 +282,23 @@ impl<'a> TdxImage<'a> {
         }
     }
 
-    /// What the file is made of, for writing it again.
+    /// Returns the parts of the file, from which it can be written again.
     #[must_use]
     pub const fn parts(&self) -> ImageParts<'a> {
         ImageParts { sigstruct: self.sigstruct_area, module: self.module }
     }
 }
 
-/// The sum of all little-endian 16-bit words; an odd last byte counts as a word with 0 above it.
+/// Returns the sum of all little-endian 16-bit words. An odd last byte counts as the low byte of a
+/// word.
 fn sum16(bytes: &[u8]) -> u16 {
     let (words, rest) = <[U16]>::ref_from_prefix_with_elems(bytes, bytes.len() / 2).unwrap_or((&[], &[]));
     let odd = rest.first().copied().map_or(0, u16::from);
     words.iter().fold(odd, |sum, word| sum.wrapping_add(word.get()))
 }
 
-/// Whole 4 KiB pages in so many bytes, which the caller knows to fit.
+/// Returns the number of whole 4 KiB pages in `len` bytes. The caller passes lengths whose number
+/// fits.
 fn pages(len: usize) -> u32 {
     u32::try_from(len / PAGE_SIZE).unwrap_or(u32::MAX)
 }

@@ -174,14 +174,14 @@ fn a_module_has_up_to_496_pages() {
 }
 
 #[test]
-fn reserved_words_do_not_cancel_each_other() {
+fn parse_rejects_two_equal_reserved_words() {
     let change = |b: &mut Vec<u8>| (b[24], b[32]) = (9, 9);
     let error = parse_changed(ImageFormat::ImageV2, change).unwrap_err();
     assert_eq!(error, ImageError::ReservedNotZero { offset: 24, found: 9 });
 }
 
 #[test]
-fn one_format_alone_can_be_asked_for() {
+fn parse_only_takes_one_format() {
     for (format, other) in
         [(ImageFormat::BlobV1, ImageFormat::ImageV2), (ImageFormat::ImageV2, ImageFormat::BlobV1)]
     {

@@ -9,16 +9,17 @@ use super::header::{Header, HeaderV1, HeaderV2, SIGNATURE};
 use super::{pages, pages_limit, sum16, ImageFormat, Need};
 use crate::abi::{MAX_MODULE_PAGES, PAGE_SIZE};
 
-/// What an image file is made of.
+/// The parts of an image file.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageParts<'a> {
-    /// The SIGSTRUCT; filled up with zeros to a whole number of 4 KiB pages.
+    /// The SIGSTRUCT. The writer fills it up with zeros to whole 4 KiB pages.
     pub sigstruct: &'a [u8],
     /// The module's binary, 1 to 496 pages of 4 KiB.
     pub module: &'a [u8],
 }
 
-/// Copies what is as long as its place. (That it is, the compiler does not see everywhere; `copy_from_slice` would have a panic.)
+/// Copies bytes to a place of the same length. Unlike `copy_from_slice` this has no panic, which
+/// the compiler does not remove for every caller.
 fn copy(to: &mut [u8], from: &[u8]) {
     debug_assert_eq!(to.len(), from.len());
     if to.len() == from.len() {
@@ -26,7 +27,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Why no file can be made of these parts.
+/// Why these parts cannot be written as a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -39,10 +40,11 @@ pub enum WriteError {
     SigstructPages {
         /// Its pages.
         found: u32,
-        /// How many it may have.
+        /// How many pages the format allows.
         wanted: Need,
     },
-    /// The module is not a number of whole pages. It is not filled up: its hash would be another one.
+    /// The length of the module is not a multiple of 4096. The writer does not fill it up, because
+    /// that would change the module's hash.
     ModuleLength {
         /// Its bytes.
         found: usize,
@@ -54,7 +56,7 @@ pub enum WriteError {
         /// How many it has to have.
         wanted: Need,
     },
-    /// The file would be longer than its header can say.
+    /// The file would have 4 GiB or more.
     TooLong,
     /// The buffer is not as long as the file.
     Buffer {
@@ -80,7 +82,7 @@ impl fmt::Display for WriteError {
             Self::ModulePages { found, wanted } => {
                 write!(f, "the module has {found} pages, but should have {wanted}")
             }
-            Self::TooLong => f.write_str("the file would have more bytes than its header can say"),
+            Self::TooLong => f.write_str("the file would have 4 GiB or more, but should have less"),
             Self::Buffer { found, wanted } => {
                 write!(f, "the buffer has {found} bytes, but the file needs exactly {wanted}")
             }
@@ -91,11 +93,11 @@ impl fmt::Display for WriteError {
 impl core::error::Error for WriteError {}
 
 impl ImageParts<'_> {
-    /// Bytes of the file, the same in both formats.
+    /// Returns the length of the file in bytes, the same in both formats.
     ///
     /// # Errors
     ///
-    /// No file can be made of these parts.
+    /// These parts cannot be written as a file.
     pub fn file_len(&self) -> Result<usize, WriteError> {
         if self.sigstruct.len() < crate::abi::SeamSigstruct::SIZE {
             return Err(WriteError::SigstructLength { found: self.sigstruct.len() });
@@ -117,11 +119,13 @@ impl ImageParts<'_> {
             .ok_or(WriteError::TooLong)
     }
 
-    /// Writes the file into `out`, which has to be [`file_len`](Self::file_len) bytes long. v1 gets its checksum, v2 gets 0.
+    /// Writes the file into `out`, which must be [`file_len`](Self::file_len) bytes long. The
+    /// checksum of v2 is 0.
     ///
     /// # Errors
     ///
-    /// No file can be made of these parts, or `out` has another length. `out` then holds what it held before.
+    /// These parts cannot be written as a file, or `out` has another length. `out` is then
+    /// unchanged.
     pub fn write(&self, format: ImageFormat, out: &mut [u8]) -> Result<(), WriteError> {
         let file_len = self.file_len()?;
         let wrong_buffer = WriteError::Buffer { found: out.len(), wanted: file_len };
@@ -170,7 +174,7 @@ impl ImageParts<'_> {
         Ok(())
     }
 
-    /// Bytes of the SIGSTRUCT area.
+    /// Returns the bytes of the SIGSTRUCT area.
     fn sigstruct_len(&self) -> Option<usize> {
         self.sigstruct.len().checked_next_multiple_of(PAGE_SIZE)
     }

@@ -1,17 +1,19 @@
-//! What is known of the machine and of the module that runs on it. Each fact may be absent.
+//! The facts about the machine and its running module. Each fact may be absent.
 
 use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
 use crate::abi::{TdxFeatures0, MAX_SOCKETS};
-use crate::addr::PhysAddr;
 use crate::crypto::{Sha384Digest, INTEL_PRODUCTION_SIGNER};
 use crate::debug::debug_fields;
 use crate::host::Host;
 use crate::lock::Lock;
 use crate::seamldr::{Seamldr, SeamldrError};
+use crate::shared_memory::SharedMemory;
 use crate::tdx_module::{TdxError, TdxModule, TdxVersion};
 
-/// The handoff versions that a module writes and takes, as it was built. P-SEAMLDR may have told the module narrower limits; the
-/// module then refuses to shut down, and nothing is lost.
+/// The handoff versions that a module was built to write and take.
+///
+/// P-SEAMLDR may give the module narrower limits. The module then refuses a version outside them
+/// before it shuts down, so no TD is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoffRange {
     /// The highest version.
@@ -33,7 +35,8 @@ impl HandoffRange {
         }
     }
 
-    /// The highest version that a running module with this range can write and the module of `new` can take.
+    /// Returns the highest version that a running module with this range writes and the module of
+    /// `new` takes.
     #[must_use]
     pub fn negotiate(&self, new: &SeamSigstruct) -> Option<u16> {
         let common = self.module_hv.min(new.module_hv.get());
@@ -41,8 +44,8 @@ impl HandoffRange {
     }
 }
 
-/// Returns the bytes of handoff data that a module of this version leaves in handoff version 0 or 1. Known for the 1.5 modules, and
-/// for the 2.0 modules up to 2.0.12 (facts 7.8).
+/// Returns how many bytes of handoff data a module of this version leaves, in handoff version 0
+/// or 1. The size is known for the 1.5 modules, and for the 2.0 modules up to 2.0.12 (facts 7.8).
 #[must_use]
 pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     match version {
@@ -60,22 +63,26 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes the signatures in the order of the sockets. `None` if there are more than [`MAX_SOCKETS`].
+    /// Takes the signatures in the order of the sockets. `None` for no signature or more than
+    /// [`MAX_SOCKETS`].
     #[must_use]
     pub fn new(signatures: &[u32]) -> Option<Self> {
+        if signatures.is_empty() {
+            return None;
+        }
         let mut sockets = Self { count: signatures.len(), ..Self::default() };
         sockets.signatures.get_mut(..signatures.len())?.copy_from_slice(signatures);
         Some(sockets)
     }
 
-    /// The signatures, one for each socket.
+    /// Returns the signatures, one for each socket.
     #[must_use]
     pub fn signatures(&self) -> &[u32] {
         self.signatures.get(..self.count).unwrap_or(&self.signatures)
     }
 }
 
-/// The version of P-SEAMLDR that decides which images it can read.
+/// The version of P-SEAMLDR. It decides which images P-SEAMLDR takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeamldrVersion {
     /// The 1 of 1.5.
@@ -90,66 +97,21 @@ impl core::fmt::Display for SeamldrVersion {
     }
 }
 
-/// Why P-SEAMLDR does not read memory at an address that it is given (facts 8.1, "shared HPA").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NotShared {
-    /// The address is above the highest physical address of the processor.
-    AboveMaxAddress,
-    /// The address lies in the SEAM range.
-    InSeamRange,
-    /// The address has a KeyID of TDX.
-    PrivateKeyId,
-}
-
-/// The processor's numbers by which P-SEAMLDR tells the memory that it reads for the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedMemory {
-    /// Bits of a physical address: CPUID leaf 0x80000008, EAX bits 7:0.
-    pub address_bits: u8,
-    /// How many of these bits are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32.
-    pub keyid_bits: u8,
-    /// The first KeyID of TDX: IA32_MKTME_KEYID_PARTITIONING (MSR 0x87) bits 31:0, plus 1.
-    pub first_private_keyid: u32,
-    /// The first byte of the SEAM range: IA32_SEAMRR_PHYS_BASE (MSR 0x1400).
-    pub seam_range_base: u64,
-    /// The bytes of the SEAM range, from IA32_SEAMRR_PHYS_MASK (MSR 0x1401).
-    pub seam_range_size: u64,
-}
-
-impl SharedMemory {
-    /// Checks whether P-SEAMLDR reads memory at this address (SEAMLDR.INSTALL, steps 5, 10 and 11).
-    ///
-    /// # Errors
-    ///
-    /// The rule that the address breaks.
-    pub fn check(&self, address: PhysAddr) -> Result<(), NotShared> {
-        let above = |bits: u8| address.0.checked_shr(bits.into()).unwrap_or(0);
-        if above(self.address_bits) != 0 {
-            return Err(NotShared::AboveMaxAddress);
-        }
-        let plain_bits = self.address_bits.saturating_sub(self.keyid_bits);
-        if above(plain_bits) >= self.first_private_keyid.into() {
-            return Err(NotShared::PrivateKeyId);
-        }
-        let plain = address.0 & !u64::MAX.checked_shl(plain_bits.into()).unwrap_or(0);
-        match plain.checked_sub(self.seam_range_base) {
-            Some(offset) if offset < self.seam_range_size => Err(NotShared::InSeamRange),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What is known of the machine and of the module that runs on it. Who knows a fact fills it in: firmware ([`gather`](Self::gather)),
-/// the processor, a catalogue of releases, the operator. Preflight reports an [`Unknown`](super::Unknown) where a rule needs a fact
-/// that is absent.
+/// The facts about the machine and its running module.
+///
+/// [`gather`](Self::gather) fills in the facts that firmware knows. The caller adds facts from the
+/// processor, a catalogue of releases or the operator. Preflight reports an
+/// [`Unknown`](super::Unknown) if a rule needs an absent fact.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// The version of P-SEAMLDR. Source: SEAMLDR_INFO, offsets 18 and 20; Linux shows it as `seamldr_version`.
     pub p_seamldr: Option<SeamldrVersion>,
-    /// How many more modules P-SEAMLDR can put in place before a reboot. Source: SEAMLDR_INFO, offset 28, or Linux's
-    /// `num_remaining_updates`. SEAMLDR.INFO also refreshes a remembered 0.
+    /// How many more modules P-SEAMLDR can install before a reboot. Source: SEAMLDR_INFO, offset
+    /// 28, or Linux's `num_remaining_updates`. SEAMLDR.INFO also makes P-SEAMLDR read a remembered
+    /// 0 again.
     pub remaining_updates: Option<u32>,
-    /// Whether a module runs: SEAMEXTEND.seam_ready in SEAMLDR_INFO, or that Linux shows a version.
+    /// Whether a module runs. Source: SEAMEXTEND.seam_ready in SEAMLDR_INFO, or the version that
+    /// Linux shows.
     pub module_runs: Option<bool>,
     /// The SVN of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
     pub running_svn: Option<Svn>,
@@ -159,14 +121,16 @@ pub struct Facts {
     pub features0: Option<TdxFeatures0>,
     /// The handoff versions of the running module. Source: TDH.SYS.RD, or a catalogue of releases.
     pub handoff: Option<HandoffRange>,
-    /// Bytes of handoff data that the running module leaves, without the header of 8 bytes, in the version that both modules have.
-    /// Source: [`handoff_data_size`].
+    /// Bytes of handoff data that the running module leaves in the version that both modules
+    /// support, without the header of 8 bytes. Source: [`handoff_data_size`].
     pub handoff_data: Option<u32>,
-    /// Pages that the running module has for its handoff data and the header. Source: TDH.SYS.RD, or a catalogue of releases. Where
-    /// [`handoff_data`](Self::handoff_data) is absent, this may be enough.
+    /// Pages that the running module has for its handoff data and the header. Source: TDH.SYS.RD,
+    /// or a catalogue of releases. Preflight uses this if [`handoff_data`](Self::handoff_data) is
+    /// absent.
     pub handoff_pages: Option<u32>,
-    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE plus migrations with an interrupted step. Source: the hypervisor or the operator.
-    /// A module with UPDATE_COMPATIBILITY counts by itself, except for TDs that a module without it began.
+    /// TDs between TDH.MNG.INIT and TDH.MR.FINALIZE plus migrations with an interrupted step.
+    /// Source: the hypervisor or the operator. A module with UPDATE_COMPATIBILITY counts them
+    /// itself, except TDs that a module without the feature began.
     pub sensitive_operations: Option<u32>,
     /// LPs that take part in the update. Source: the host.
     pub num_lps: Option<u32>,
@@ -184,9 +148,11 @@ pub struct Facts {
     pub seamrr_base: Option<u64>,
     /// The first byte of P-SEAMLDR's own range, which ends the space for modules. Source: P_SYSINFO, offset 48.
     pub p_seamldr_base: Option<u64>,
-    /// The memory that P-SEAMLDR reads. Source: the processor. Absent is no finding: memory of a kernel is such memory.
+    /// The memory that P-SEAMLDR reads. Source: the processor. If this is absent, preflight reports
+    /// no unknown, because P-SEAMLDR can read the memory that a kernel allocates.
     pub shared_memory: Option<SharedMemory>,
-    /// The signer that P-SEAMLDR trusts. [`Facts::new`] fills in Intel's; a simulation has another one.
+    /// The SHA-384 of the signer's key that P-SEAMLDR trusts. [`Facts::new`] fills in Intel's. A
+    /// simulation has another signer.
     pub signer: Option<Sha384Digest>,
 }
 
@@ -203,7 +169,8 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Nothing is known but the signer that every P-SEAMLDR of Intel trusts.
+    /// Returns facts of which only the signer is known: the one that every P-SEAMLDR of Intel
+    /// trusts.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -230,8 +197,9 @@ impl Facts {
         }
     }
 
-    /// Fills in what P-SEAMLDR and the running module tell. What the module does not tell stays absent, and so does what only the
-    /// processor, a catalogue or the operator knows. The buffers are for the answers of P-SEAMLDR.
+    /// Returns the facts that P-SEAMLDR and the running module know. Facts that only the processor,
+    /// a catalogue or the operator knows stay absent, and so do facts that the module does not
+    /// answer. P-SEAMLDR writes to the buffers.
     ///
     /// # Errors
     ///
@@ -249,7 +217,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Fills in what SEAMLDR.INFO tells.
+    /// Fills in the facts that SEAMLDR_INFO holds.
     pub fn add_info(&mut self, info: &SeamldrInfo) {
         self.p_seamldr = Some(SeamldrVersion { major: info.major.get(), minor: info.minor.get() });
         self.remaining_updates = Some(info.num_remaining_updates.get());
@@ -258,7 +226,7 @@ impl Facts {
         self.running_mrseam = Some(info.seamextend.mrseam);
     }
 
-    /// Fills in what SEAMLDR.SEAMINFO tells.
+    /// Fills in the facts that P_SYSINFO holds.
     pub fn add_sysinfo(&mut self, sysinfo: &PSysInfo) {
         self.platform_lps = Some(sysinfo.tot_num_lps.get());
         self.p_seamldr_base = Some(sysinfo.p_seamldr_base.get());
@@ -266,10 +234,11 @@ impl Facts {
         for (signature, cpuid) in sockets.signatures.iter_mut().zip(sysinfo.sockets()) {
             *signature = cpuid.get();
         }
-        self.sockets = Some(sockets);
+        // Every platform has a socket. With 0 sockets firmware did not fill in the table.
+        self.sockets = (sockets.count != 0).then_some(sockets);
     }
 
-    /// Fills in what the running module tells of itself, by TDH.SYS.RD.
+    /// Fills in the facts that the running module answers to TDH.SYS.RD.
     fn add_module<H: Host + ?Sized>(&mut self, module: &TdxModule<'_, H>) {
         let handoff = || {
             Ok::<_, TdxError>(HandoffRange {
@@ -280,7 +249,7 @@ impl Facts {
         };
         self.features0 = module.features0().ok();
         self.handoff = handoff().ok();
-        // In later handoff versions the same module may leave another size.
+        // The module may leave another size in later handoff versions.
         let is_size_known = self.handoff.is_none_or(|running| running.module_hv <= 1);
         let version = if is_size_known { module.version().ok() } else { None };
         self.handoff_data = version.and_then(handoff_data_size);
@@ -289,7 +258,8 @@ impl Facts {
         self.handoff_pages = others.ok().map(|others| u32::from(others).saturating_add(1));
     }
 
-    /// Whether the running module can refuse to shut down because of TDs that an update would damage.
+    /// Whether the running module can refuse the shutdown because an update would damage TDs
+    /// (UPDATE_COMPATIBILITY).
     pub(super) fn module_counts_sensitive_operations(&self) -> bool {
         self.features0.is_some_and(|known| known.contains(TdxFeatures0::UPDATE_COMPATIBILITY))
     }
@@ -299,33 +269,10 @@ impl Facts {
 mod tests {
     use super::*;
 
-    const MEMORY: SharedMemory = SharedMemory {
-        address_bits: 46,
-        keyid_bits: 6,
-        first_private_keyid: 0x20,
-        seam_range_base: 0x1_0000_0000,
-        seam_range_size: 0x0200_0000,
-    };
-
-    #[test]
-    fn shared_memory_rejects_private_keyids_the_seam_range_and_addresses_above_the_maximum() {
-        let check = |address| MEMORY.check(PhysAddr(address));
-        assert_eq!((check(0), check(0xffff_f000)), (Ok(()), Ok(())));
-        assert_eq!(check(0x1_0000_0000), Err(NotShared::InSeamRange));
-        assert_eq!(check(0x1_01ff_f000), Err(NotShared::InSeamRange));
-        assert_eq!(check(0x1_0200_0000), Ok(()));
-        assert_eq!(check(0x1f << 40), Ok(()));
-        assert_eq!(check(0x1f << 40 | 0x1_0000_0000), Err(NotShared::InSeamRange), "whatever the KeyID");
-        assert_eq!(check(0x20 << 40), Err(NotShared::PrivateKeyId));
-        assert_eq!(check(1 << 46), Err(NotShared::AboveMaxAddress));
-        let all_bits = SharedMemory { address_bits: 64, keyid_bits: 0, ..MEMORY };
-        assert_eq!(all_bits.check(PhysAddr(u64::MAX)), Ok(()));
-    }
-
     #[test]
     fn sockets_keep_up_to_eight_signatures() {
         assert_eq!(Sockets::new(&[1, 2]).unwrap().signatures(), [1, 2]);
         assert_eq!(Sockets::new(&[7; MAX_SOCKETS]).unwrap().signatures().len(), MAX_SOCKETS);
-        assert_eq!(Sockets::new(&[7; MAX_SOCKETS + 1]), None);
+        assert_eq!((Sockets::new(&[7; MAX_SOCKETS + 1]), Sockets::new(&[])), (None, None));
     }
 }

@@ -1,4 +1,4 @@
-//! What preflight finds: a reason for a refusal, or a question without an answer.
+//! The findings of preflight: a reason for a refusal, or an unknown fact.
 
 use core::fmt;
 
@@ -8,14 +8,14 @@ use crate::abi::{Svn, TdxFeatures0, FMS_MASK};
 use crate::crypto::Sha384Digest;
 use crate::debug::debug_fields;
 
-/// A field of the SIGSTRUCT that has one right value.
+/// A field of the SIGSTRUCT that does not have its only valid value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FieldMismatch {
-    /// Its name.
+    /// The field's name.
     pub name: &'static str,
     /// Its value.
     pub found: u64,
-    /// The right value.
+    /// The valid value.
     pub wanted: u64,
 }
 
@@ -25,7 +25,7 @@ debug_fields! { FieldMismatch, found, wanted; name }
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The SIGSTRUCT area has this many pages, instead of 1.
+    /// The SIGSTRUCT area has this many pages; P-SEAMLDR takes 1.
     SigstructPages(u32),
     /// A field of the SIGSTRUCT is wrong.
     SigstructField(FieldMismatch),
@@ -36,12 +36,13 @@ pub enum Refusal {
         /// Its value.
         found: u8,
     },
-    /// The SIGSTRUCT uses the bytes that the 2.0 line added, and this P-SEAMLDR of the 1.5 line wants zeros there.
+    /// The SIGSTRUCT uses bytes that P-SEAMLDR 2.0 added. This older P-SEAMLDR takes only zeros
+    /// there.
     SeamldrTooOld {
-        /// The P-SEAMLDR of the machine.
+        /// The version of the machine's P-SEAMLDR.
         found: SeamldrVersion,
     },
-    /// The list of CPUs announces more entries than it has room for.
+    /// The list of CPUs announces this many entries, more than the 255 that it has room for.
     CpuListLength(u32),
     /// The new module's lowest handoff version is above its highest.
     HandoffVersionsReversed {
@@ -52,7 +53,7 @@ pub enum Refusal {
     },
     /// The offset of GDT and IDT is not a multiple of 4096.
     GdtOffsetMisaligned(u32),
-    /// One of the offsets of GDT and fault wrappers is 0 and the other one is not.
+    /// Only one of the offsets of GDT and fault wrappers is 0.
     GdtWithoutFaultWrapper {
         /// Offset of GDT and IDT.
         gdt_idt: u32,
@@ -73,94 +74,95 @@ pub enum Refusal {
         /// The highest offset possible.
         limit: u32,
     },
-    /// The SIGSTRUCT was signed by another key; this is the digest of its modulus.
+    /// The SIGSTRUCT is signed by another key. The value is the SHA-384 of that key's modulus.
     Signer(Sha384Digest),
-    /// The signature is not the signer's over this SIGSTRUCT.
+    /// The signature does not match the SIGSTRUCT.
     Signature,
-    /// The image does not have the hash that was signed; this is the one it has.
+    /// The module does not have the hash that was signed. The value is the module's SHA-384.
     ImageHash(Sha384Digest),
-    /// A debug module, on a platform that is not unlocked.
+    /// The image is a debug module and the platform is not unlocked.
     DebugModule,
-    /// The module has the major SVN 0: such modules preserve no TDs.
+    /// The image's major SVN is 0: such modules cannot take TDs over.
     MajorSvnZero,
-    /// The module belongs to another line than the running one.
+    /// The image's major SVN is not the running module's.
     MajorSvn {
         /// The image's.
         found: Svn,
         /// The running module's.
         running: Svn,
     },
-    /// The module is older than the running one.
+    /// The image's minor SVN is below the running module's.
     MinorSvn {
         /// The image's.
         found: Svn,
         /// The running module's.
         running: Svn,
     },
-    /// This socket's processor, given by CPUID.1:EAX, is not in the image's list.
+    /// The processor of this socket is not in the image's list of CPUs.
     Cpu {
         /// The socket's number.
         socket: u32,
-        /// Its processor.
+        /// The socket's processor, by CPUID.1:EAX.
         cpuid: u32,
     },
-    /// A production module without a list of CPUs.
+    /// A production module has no list of CPUs.
     NoCpuList,
-    /// P-SEAMLDR can put no more modules in place before a reboot.
+    /// P-SEAMLDR can install no more modules before a reboot.
     NoRemainingUpdates,
-    /// No module runs that could hand anything over.
+    /// No module runs, so no module hands TDs over.
     NoModule,
-    /// P-SEAMLDR waits for every LP of the platform, but not all of them take part.
+    /// Not all LPs of the platform take part, and P-SEAMLDR waits for each.
     LpsMissing {
         /// LPs that take part.
         found: u32,
         /// LPs of the platform.
         wanted: u32,
     },
-    /// An LP has an x2APIC ID that P-SEAMLDR has no place for.
+    /// An LP has a higher x2APIC ID than P-SEAMLDR takes.
     LpId {
         /// The highest x2APIC ID of an LP.
         found: u32,
         /// The highest that P-SEAMLDR takes.
         limit: u32,
     },
-    /// The running module cannot hand its TDs over.
+    /// The running module cannot hand its TDs over. The value is its TDX_FEATURES0.
     NotTdPreserving(TdxFeatures0),
-    /// No handoff version suits both modules.
+    /// The running module writes no handoff version that the image takes.
     HandoffVersion {
-        /// What the running module writes.
+        /// The versions that the running module writes.
         running: HandoffRange,
         /// The lowest that the new module takes.
         min_update_hv: u16,
         /// The highest that the new module takes.
         module_hv: u16,
     },
-    /// The very module that runs already.
+    /// The image is the running module.
     SameModule,
-    /// P-SEAMLDR has no room for the module.
+    /// The SEAM range has no room for the module.
     Memory {
-        /// Bytes that there are.
+        /// Bytes that the SEAM range has for modules.
         found: u64,
         /// Bytes that the module needs.
         wanted: u64,
     },
-    /// P-SEAMLDR would find room for the module and then run out of it: its estimate of page tables is a little too low.
+    /// P-SEAMLDR would find room for the module, but run out of memory for page tables. It
+    /// underestimates them (facts 8.6).
     PageTables,
     /// The image cannot be relocated.
     Elf(ElfRefusal),
-    /// The new module does not take so many pages of handoff data.
+    /// The handoff data needs more pages than the new module has.
     HandoffPages {
-        /// The pages that it takes.
+        /// Pages that the new module has.
         found: u32,
-        /// The pages that the data takes.
+        /// Pages that the handoff data needs.
         wanted: u32,
     },
-    /// So many TDs are in build, or migrations interrupted, and the running module does not see to it that no update comes in
-    /// between: they would be damaged.
+    /// This many TDs are in build or migrations interrupted. The update would damage them.
     SensitiveOperations(u32),
 }
 
-/// A question that no fact answers, or that the cryptography provider could not answer.
+/// A question that preflight cannot answer: a fact is absent, or the cryptography provider could
+/// not compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -183,7 +185,7 @@ pub enum Unknown {
     RunningSvn,
     /// Whether the image is the running module.
     SameModule,
-    /// What the running module can do (TDX_FEATURES0).
+    /// The features of the running module (TDX_FEATURES0).
     Features,
     /// Which handoff versions the running module writes.
     HandoffVersions,
@@ -199,26 +201,27 @@ pub enum Unknown {
     SensitiveOperations,
 }
 
-/// A set of [`Unknown`]s, which a [`Policy`](super::Policy) allows.
+/// A set of [`Unknown`]s that a [`Policy`](super::Policy) allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unknowns(u32);
 
 impl Unknowns {
-    /// No unknown.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Every unknown about the machine and the running module. [`Unknown::Signer`], [`Unknown::Signature`] and
-    /// [`Unknown::ImageHash`] are not in this set: who allows an unverified image names each of them in [`with`](Self::with).
+    /// Every unknown about the machine and the running module. [`Unknown::Signer`],
+    /// [`Unknown::Signature`] and [`Unknown::ImageHash`] are not in this set. A caller that allows
+    /// an unverified image adds them by [`with`](Self::with).
     pub const OF_PLATFORM: Self =
         Self(u32::MAX).without(Unknown::Signer).without(Unknown::Signature).without(Unknown::ImageHash);
 
-    /// Adds an unknown.
+    /// Returns the set with this unknown.
     #[must_use]
     pub const fn with(self, unknown: Unknown) -> Self {
         Self(self.0 | unknown.bit())
     }
 
-    /// Removes an unknown.
+    /// Returns the set without this unknown.
     #[must_use]
     pub const fn without(self, unknown: Unknown) -> Self {
         Self(self.0 & !unknown.bit())
@@ -231,17 +234,17 @@ impl Unknowns {
     }
 }
 
-/// What preflight reports.
+/// What preflight reports: a refusal or an unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// P-SEAMLDR or a module would refuse, or the TDs would be damaged.
+    /// P-SEAMLDR or a module would refuse, or the update would damage TDs.
     Refusal(Refusal),
     /// Preflight could not check this.
     Unknown(Unknown),
 }
 
 impl Refusal {
-    /// A name for the reason that does not change from release to release.
+    /// Returns a name for the reason. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -298,7 +301,7 @@ impl fmt::Display for Refusal {
                 "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR {found}: use an image of its line"
             ),
             Self::CpuListLength(found) => {
-                write!(f, "the SIGSTRUCT's list of CPUs announces {found} entries, but has room for 255")
+                write!(f, "the SIGSTRUCT's list of CPUs has {found} entries, but at most 255 are possible")
             }
             Self::HandoffVersionsReversed { min_update_hv, module_hv } => write!(
                 f,
@@ -312,34 +315,34 @@ impl fmt::Display for Refusal {
                 "the SIGSTRUCT's offsets of GDT ({gdt_idt:#x}) and fault wrappers ({fault_wrapper:#x}) should both be 0 or neither"
             ),
             Self::GdtOutside { found, limit } => {
-                write!(f, "the GDT lies at offset {found:#x} of the image, but should lie at {limit:#x} at most")
+                write!(f, "the GDT is at offset {found:#x} of the image, but at most {limit:#x} is possible")
             }
             Self::FaultWrapperOutside { found, limit } => write!(
                 f,
-                "the fault wrappers lie at offset {found:#x} of the image, but should lie at {limit:#x} at most"
+                "the fault wrappers are at offset {found:#x} of the image, but at most {limit:#x} is possible"
             ),
             Self::Signer(found) => {
                 f.write_str("the image is signed by a key that P-SEAMLDR does not trust (SHA-384 of its modulus: ")?;
                 hex(f, found)?;
                 f.write_str(")")
             }
-            Self::Signature => f.write_str("the signature is not valid: the SIGSTRUCT was changed after it was signed"),
+            Self::Signature => f.write_str("the signature does not match the SIGSTRUCT: the file is damaged, get it again"),
             Self::ImageHash(found) => {
-                f.write_str("the module was changed after it was signed: its SHA-384 is ")?;
+                f.write_str("the module does not match its signed hash (the file is damaged, get it again): its SHA-384 is ")?;
                 hex(f, found)
             }
             Self::DebugModule => {
-                f.write_str("this is a debug module, and the platform is not unlocked for debugging")
+                f.write_str("the image is a debug module, and the platform is not unlocked for debug modules")
             }
             Self::MajorSvnZero => {
-                f.write_str("the image's SVN begins with 0, and such modules cannot take TDs over")
+                f.write_str("the image's major SVN is 0: such modules cannot take TDs over")
             }
             Self::MajorSvn { found, running } => write!(
                 f,
-                "the image's SVN is {found} and the running module's {running}: the first number has to be the same"
+                "the image's SVN is {found} and the running module's is {running}: the major SVN has to be the same"
             ),
             Self::MinorSvn { found, running } => {
-                write!(f, "the image's SVN is {found}, below the running module's, {running}: no downgrades")
+                write!(f, "the image's SVN {found} is older than the running module's {running}: P-SEAMLDR refuses downgrades")
             }
             Self::Cpu { socket, cpuid } => write!(
                 f,
@@ -348,12 +351,12 @@ impl fmt::Display for Refusal {
             ),
             Self::NoCpuList => f.write_str("the image has no list of CPUs, which a production module needs"),
             Self::NoRemainingUpdates => {
-                f.write_str("no updates remain before the next reboot (0 left, 1 needed)")
+                f.write_str("no updates remain (0 left, 1 needed): reboot first")
             }
-            Self::NoModule => f.write_str("no module runs that could hand its TDs over"),
+            Self::NoModule => f.write_str("no module runs, so no module hands TDs over"),
             Self::LpsMissing { found, wanted } => write!(
                 f,
-                "{found} logical processors would take part, but the platform has {wanted}: bring all of them online"
+                "LPs that take part: {found}, but P-SEAMLDR waits for {wanted}: bring all LPs online"
             ),
             Self::LpId { found, limit } => write!(
                 f,
@@ -370,20 +373,20 @@ impl fmt::Display for Refusal {
                 running.lowest_written(),
                 running.module_hv
             ),
-            Self::SameModule => f.write_str("this very module runs already"),
+            Self::SameModule => f.write_str("the image is the module that runs"),
             Self::Memory { found, wanted } => {
-                write!(f, "the module needs {wanted} bytes of the SEAM range, but there are {found}")
+                write!(f, "the module needs {wanted} bytes of the SEAM range, which has {found} for modules")
             }
             Self::PageTables => {
-                f.write_str("the module fits into the SEAM range only if its page tables are left out: give it more room")
+                f.write_str("the SEAM range has no room for the module's page tables: P-SEAMLDR would fail after it destroyed the old module")
             }
             Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
             Self::HandoffPages { found, wanted } => {
-                write!(f, "the image has room for {found} pages of handoff data, but the running module leaves {wanted}")
+                write!(f, "the new module has {found} pages for handoff data, but the running module leaves {wanted}")
             }
             Self::SensitiveOperations(count) => write!(
                 f,
-                "{count} TDs are in build or migrations interrupted, which an update may damage: wait"
+                "TDs in build or interrupted migrations: {count}; the update would damage them: wait until they end"
             ),
         }
     }
@@ -421,7 +424,7 @@ impl Unknown {
         1 << self as u8
     }
 
-    /// A name for the question that does not change from release to release.
+    /// Returns a name for the unknown. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -471,7 +474,7 @@ impl fmt::Display for Unknown {
 impl core::error::Error for Unknown {}
 
 impl Finding {
-    /// A name for the finding that does not change from release to release.
+    /// Returns a name for the finding. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -495,7 +498,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_unknown_has_a_bit_of_its_own() {
+    fn each_unknown_has_its_own_bit() {
         for (number, unknown) in Unknown::ALL.into_iter().enumerate() {
             let only = Unknowns::NONE.with(unknown);
             assert_eq!(only.0.trailing_zeros() as usize, number);

@@ -1,4 +1,4 @@
-//! Rules about the handoff data: its version, and room for it (SEAMLDR.INSTALL, step 31, as far as it is known beforehand).
+//! Rules about the version and the size of the handoff data (SEAMLDR.INSTALL, step 31).
 
 use super::facts::{Facts, HandoffRange};
 use super::finding::{Finding, Refusal, Unknown};
@@ -8,10 +8,11 @@ use crate::abi::SeamSigstruct;
 /// Bytes in front of the handoff data.
 const HANDOFF_HEADER: u32 = 8;
 
-/// Pages of handoff data of version 0 that a module with a later version takes, however many it has itself (facts 7.6).
+/// Pages of handoff data of version 0 that a module with a later version takes (facts 7.6). Its own
+/// number of pages does not count then.
 const PAGES_OF_HV0: u32 = 25;
 
-/// The handoff data that the running module is going to leave.
+/// Checks that the new module can take the handoff data that the running module will leave.
 pub(super) fn check(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let running = findings.known(facts.handoff, Unknown::HandoffVersions);
     if let Some(running) = running {
@@ -25,7 +26,8 @@ pub(super) fn check(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, fact
     }
 }
 
-/// Handoff data in this version, which exists or which an update is going to leave. What is not known is no finding.
+/// Checks that the module can take handoff data in this version, which exists or which an update
+/// will leave. Does not report unknowns.
 pub(super) fn check_taking(
     findings: &mut Findings<'_>,
     sigstruct: &SeamSigstruct,
@@ -42,7 +44,7 @@ pub(super) fn check_taking(
     }
 }
 
-/// The new module takes at least one version that is written.
+/// Checks that the new module takes a version that the running module writes.
 fn check_version(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, running: HandoffRange) {
     let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
     findings.refuse_if(
@@ -51,7 +53,8 @@ fn check_version(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, running
     );
 }
 
-/// The handoff data fits into the new module's pages. Where the version is not known, it may be any that the new module takes.
+/// Checks that the handoff data fits into the new module's pages. An unknown version may be any
+/// version that the new module takes.
 fn check_pages(new: &SeamSigstruct, facts: &Facts, version: Option<u16>) -> Result<(), Finding> {
     let module_hv = new.module_hv.get();
     let room = |version| match version {

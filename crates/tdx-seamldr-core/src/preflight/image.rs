@@ -1,4 +1,5 @@
-//! Rules about the image itself: the form of the SIGSTRUCT, signer, signature, hash, and what has to lie inside the module.
+//! Rules about the image itself: the form of the SIGSTRUCT, signer, signature, hash, offsets inside
+//! the module.
 
 use super::facts::{Facts, SeamldrVersion};
 use super::finding::{FieldMismatch, Refusal, Unknown};
@@ -13,7 +14,7 @@ const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
 /// The first P-SEAMLDR that reads images of the 2.0 line.
 const FIRST_OF_LINE_2_0: SeamldrVersion = SeamldrVersion { major: 2, minor: 0 };
 
-/// SEAMLDR.INSTALL, steps 13 to 18.
+/// Checks the form of the SIGSTRUCT (SEAMLDR.INSTALL, steps 13 to 18).
 pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let sigstruct = image.sigstruct();
     findings.refuse_if(image.sigstruct_pages() != 1, Refusal::SigstructPages(image.sigstruct_pages()));
@@ -60,7 +61,8 @@ pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, fact
     );
 }
 
-/// The 2.0 modules use what the 1.5 line calls reserved3, and P-SEAMLDR of the 2.0 line takes it (facts 3.4).
+/// Checks `reserved3`. The 2.0 modules have data there, which only P-SEAMLDR 2.0 or later takes
+/// (facts 3.4).
 fn check_line(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.reserved3.iter().all(|byte| *byte == 0) {
         return;
@@ -77,7 +79,7 @@ fn check_line(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Fa
     }
 }
 
-/// Reports the first byte that is not zero. `start` is the offset of the bytes.
+/// Reports the first byte that is not zero. `start` is the offset of the bytes in the SIGSTRUCT.
 fn check_zero(findings: &mut Findings<'_>, start: u32, bytes: &[u8]) {
     if let Some((offset, &found)) = (start..u32::MAX).zip(bytes).find(|(_, byte)| **byte != 0) {
         findings.refuse(Refusal::SigstructReserved { offset, found });
@@ -88,7 +90,7 @@ fn check_field(findings: &mut Findings<'_>, name: &'static str, found: u64, want
     findings.refuse_if(found != wanted, Refusal::SigstructField(FieldMismatch { name, found, wanted }));
 }
 
-/// Step 19.
+/// Checks the signer (step 19).
 pub(super) fn check_signer<C: Crypto + ?Sized>(
     findings: &mut Findings<'_>,
     sigstruct: &SeamSigstruct,
@@ -101,7 +103,7 @@ pub(super) fn check_signer<C: Crypto + ?Sized>(
     }
 }
 
-/// Step 24: GDT and fault wrappers lie inside the image.
+/// Checks that GDT and fault wrappers lie inside the image (step 24).
 pub(super) fn check_ranges(findings: &mut Findings<'_>, image: &TdxImage<'_>) {
     let size = u32::try_from(image.module().len()).unwrap_or(u32::MAX);
     let limit = size.saturating_sub(u32::try_from(PAGE_SIZE).unwrap_or(u32::MAX));
@@ -112,7 +114,7 @@ pub(super) fn check_ranges(findings: &mut Findings<'_>, image: &TdxImage<'_>) {
     findings.refuse_if(found > limit, Refusal::FaultWrapperOutside { found, limit });
 }
 
-/// Step 27.
+/// Checks the signature (step 27).
 pub(super) fn check_signature<C: Crypto + ?Sized>(
     findings: &mut Findings<'_>,
     sigstruct: &SeamSigstruct,
@@ -127,7 +129,7 @@ pub(super) fn check_signature<C: Crypto + ?Sized>(
     }
 }
 
-/// Step 33.
+/// Checks the module's hash (step 33).
 pub(super) fn check_hash<C: Crypto + ?Sized>(findings: &mut Findings<'_>, image: &TdxImage<'_>, crypto: &C) {
     match crypto.sha384(&[image.module()]) {
         Ok(found) => {

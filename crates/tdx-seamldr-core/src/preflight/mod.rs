@@ -1,13 +1,16 @@
-//! Every reason for a refusal that can be known before the running module is shut down.
+//! Finds the reasons for a refusal before the running module is shut down.
 //!
-//! Linux checks the framing of a file and shuts the running module down. P-SEAMLDR then looks at the image for the first time,
-//! and if it refuses, the TDs are gone. Preflight asks the same questions beforehand. It reports every reason, each with the value
-//! found and the value wanted, and every question that no fact answers.
+//! Linux checks the header of the file and shuts the running module down. Only then P-SEAMLDR
+//! checks the image; if it refuses, the TDs are lost. Preflight checks the same rules before the
+//! shutdown. It reports every reason for a refusal, with the value found and the value expected,
+//! and every rule that it lacks a fact for.
 //!
-//! An update cannot be made without it: [`preflight`] returns the [`PassedUpdate`] that [`Update::new`](crate::update::Update::new)
-//! takes, and [`preflight_image`] the [`PassedImage`] that everything else installs.
+//! Every update needs preflight: [`preflight`] returns the [`PassedUpdate`] for
+//! [`Update::new`](crate::update::Update::new). All other updates take the [`PassedImage`] of
+//! [`preflight_image`].
 //!
-//! - [`facts`]: what is known of the machine, filled in by whoever knows it.
+//! - [`facts`]: what is known of the machine. Firmware, the processor, a catalogue or the operator
+//!   fills it in.
 //! - [`finding`]: a refusal, or an unknown.
 //! - The rules, by subject: `image`, `platform`, `handoff`, [`space`], [`elf`].
 
@@ -19,7 +22,7 @@ mod image;
 mod platform;
 pub mod space;
 
-pub use facts::{handoff_data_size, Facts, HandoffRange, NotShared, SeamldrVersion, SharedMemory, Sockets};
+pub use facts::{handoff_data_size, Facts, HandoffRange, SeamldrVersion, Sockets};
 pub use finding::{FieldMismatch, Finding, Refusal, Unknown, Unknowns};
 
 use core::fmt;
@@ -30,24 +33,25 @@ use crate::debug::debug_fields;
 use crate::host::Host;
 use crate::image::TdxImage;
 use crate::params::{BuildError, InstallRequest};
+use crate::shared_memory::SharedMemory;
 
-/// What the caller decides.
+/// The caller's decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Install the module that runs already once more. It uses up one of the remaining updates.
+    /// Install the running module again. This uses up one of the remaining updates.
     pub allow_same_module: bool,
-    /// Update although TDs in build get wrong measurements and interrupted migrations fail.
+    /// Update although TDs in build then get wrong measurements and interrupted migrations fail.
     pub allow_damage: bool,
-    /// Go on although these questions have no answer.
+    /// Pass although these facts are unknown.
     pub allow_unknowns: Unknowns,
 }
 
-/// Preflight did not pass. Each reason went to the caller's `report`.
+/// The error of preflight. Each reason went to the caller's `report`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotPassed {
-    /// How many reasons there are for a refusal.
+    /// How many reasons for a refusal preflight found.
     pub refusals: u32,
-    /// How many questions have no answer and are not allowed by the [`Policy`].
+    /// How many unknowns the [`Policy`] does not allow.
     pub unknowns: u32,
 }
 
@@ -63,8 +67,12 @@ impl fmt::Display for NotPassed {
 
 impl core::error::Error for NotPassed {}
 
-/// An image that passed [`preflight`] for an update of the machine as it was then. [`Update::new`](crate::update::Update::new)
-/// makes the update from it. While all LPs stand still, the update looks once more whether the machine is the same.
+/// An image that passed [`preflight`] for an update of this machine.
+/// [`Update::new`](crate::update::Update::new) takes it.
+///
+/// The update repeats some checks while all LPs stand still: the number of LPs, MRSEAM and SVN of
+/// the running module, and that an update remains. It does not compare a value that preflight did
+/// not know.
 #[derive(Clone, Copy)]
 pub struct PassedUpdate<'a> {
     image: TdxImage<'a>,
@@ -88,39 +96,41 @@ impl<'a> PassedUpdate<'a> {
         &self.image
     }
 
-    /// LPs that take part; `None` if that was unknown, which the policy allowed.
+    /// The number of LPs that take part. `None` if preflight did not know it.
     #[must_use]
     pub const fn num_lps(&self) -> Option<u32> {
         self.num_lps
     }
 
-    /// MRSEAM of the module that runs; `None` if it was unknown.
+    /// MRSEAM of the running module. `None` if preflight did not know it.
     #[must_use]
     pub const fn running_mrseam(&self) -> Option<&Sha384Digest> {
         self.running_mrseam.as_ref()
     }
 
-    /// SVN of the module that runs; `None` if it was unknown.
+    /// SVN of the running module. `None` if preflight did not know it.
     #[must_use]
     pub const fn running_svn(&self) -> Option<Svn> {
         self.running_svn
     }
 
-    /// Updates that remain, this one included; `None` if it was unknown.
+    /// The number of updates that remain, with this one. `None` if preflight did not know it.
     #[must_use]
     pub const fn remaining_updates(&self) -> Option<u32> {
         self.remaining_updates
     }
 
-    /// The highest handoff version that both modules have, in which the running module writes its handoff data. `None` if its
-    /// versions were unknown: the update then asks for the highest that the running module writes.
+    /// The highest handoff version that both modules support. The update asks for handoff data in
+    /// this version. `None` if preflight did not know the running module's versions. The update
+    /// then asks for the highest version that the running module writes.
     #[must_use]
     pub const fn handoff_version(&self) -> Option<u16> {
         self.handoff_version
     }
 
-    /// Whether the running module is to refuse to shut down while TDs are in build or migrations interrupted: if it can, and the
-    /// policy does not allow the damage.
+    /// Whether the update asks the running module to refuse the shutdown while TDs are in build or
+    /// migrations interrupted. True if the module has UPDATE_COMPATIBILITY and the policy does not
+    /// allow the damage.
     #[must_use]
     pub const fn avoids_sensitive_operations(&self) -> bool {
         self.avoid_sensitive
@@ -135,16 +145,19 @@ impl<'a> PassedUpdate<'a> {
     }
 }
 
-/// What an image is to be installed for, if not for an update.
+/// The use of an image that passes [`preflight_image`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The module takes handoff data over: an image to fall back on, or to [resume](crate::update::Update::resume) an update with.
+    /// The module takes over handoff data, as a fallback or to
+    /// [resume](crate::update::Update::resume) an update.
     TakeOver {
-        /// The version of the handoff data: [`PassedUpdate::handoff_version`] for an image to fall back on. `None` if it is unknown,
-        /// as when an update is resumed and no module can be asked.
+        /// The version of the handoff data. For a fallback this is
+        /// [`PassedUpdate::handoff_version`]. `None` if it is unknown, for example because an
+        /// update is resumed and no module answers.
         handoff_version: Option<u16>,
     },
-    /// The module comes up without TDs, which are lost: [`Update::load`](crate::update::Update::load).
+    /// The module starts without TDs; existing TDs are lost. See
+    /// [`Update::load`](crate::update::Update::load).
     Load,
 }
 
@@ -155,13 +168,20 @@ impl Purpose {
             Self::Load => Scenario::Load,
         }
     }
+
+    const fn handoff_version(self) -> Option<u16> {
+        match self {
+            Self::TakeOver { handoff_version } => handoff_version,
+            Self::Load => None,
+        }
+    }
 }
 
 /// An image that passed [`preflight_image`].
 #[derive(Clone, Copy, Debug)]
 pub struct PassedImage<'a> {
     image: TdxImage<'a>,
-    scenario: Scenario,
+    purpose: Purpose,
     memory: Option<SharedMemory>,
 }
 
@@ -172,7 +192,8 @@ impl<'a> PassedImage<'a> {
         &self.image
     }
 
-    /// Fills in `params` for this image: for an update that resumes or loads, or to fall back on.
+    /// Fills in `params` for this image. The result is for an update that resumes or loads, or for
+    /// a fallback.
     ///
     /// # Errors
     ///
@@ -182,31 +203,40 @@ impl<'a> PassedImage<'a> {
         params: &'a mut SeamldrParams,
         host: &H,
     ) -> Result<PreparedImage<'a>, BuildError> {
-        InstallRequest::build_in(params, &self.image, self.scenario, host, self.memory.as_ref())
-            .map(PreparedImage)
+        let scenario = self.purpose.scenario();
+        let request = InstallRequest::build_in(params, &self.image, scenario, host, self.memory.as_ref())?;
+        Ok(PreparedImage { request, handoff_version: self.purpose.handoff_version() })
     }
 }
 
 /// An image that passed [`preflight_image`], with its SEAMLDR_PARAMS.
 #[derive(Clone, Copy, Debug)]
-pub struct PreparedImage<'a>(InstallRequest<'a>);
+pub struct PreparedImage<'a> {
+    request: InstallRequest<'a>,
+    handoff_version: Option<u16>,
+}
 
 impl<'a> PreparedImage<'a> {
-    /// What SEAMLDR.INSTALL is called with.
+    /// Returns the request for SEAMLDR.INSTALL.
     #[must_use]
     pub const fn request(&self) -> &InstallRequest<'a> {
-        &self.0
+        &self.request
+    }
+
+    pub(crate) const fn handoff_version(&self) -> Option<u16> {
+        self.handoff_version
     }
 }
 
-/// Asks of this image, on this machine, what P-SEAMLDR and the new module will ask in an update. Every finding goes to `report`, those
-/// included that `policy` allows.
+/// Checks this image and this machine by the rules that P-SEAMLDR and the new module apply in an
+/// update. Reports every finding to `report`, also those that `policy` allows.
 ///
-/// [`Seamldr::new`](crate::Seamldr::new) asks for the VMCS erratum, and [`TdxImage::parse`] for the form of the file.
+/// [`Seamldr::new`](crate::Seamldr::new) checks for the VMCS erratum, and [`TdxImage::parse`] the
+/// form of the file.
 ///
 /// # Errors
 ///
-/// There is a reason for a refusal, or a question without an answer that `policy` does not allow.
+/// There is a reason for a refusal, or an unknown that `policy` does not allow.
 pub fn preflight<'a, C: Crypto + ?Sized>(
     image: &TdxImage<'a>,
     facts: &Facts,
@@ -236,18 +266,20 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
     })
 }
 
-/// Asks of this image, on this machine, what P-SEAMLDR will ask when the image is installed for `purpose`. No module has to run. Every
-/// finding goes to `report`, those included that `policy` allows.
+/// Checks this image and this machine by the rules that P-SEAMLDR applies when the image is
+/// installed for `purpose`. No module needs to run. Reports every finding to `report`, also those
+/// that `policy` allows.
 ///
-/// For [`Purpose::TakeOver`] the image has to take the version of the handoff data and to have room for as much as the facts tell of.
-/// What the facts leave open about the handoff data is no finding: there may be nobody to ask.
+/// For [`Purpose::TakeOver`] the image must take the version of the handoff data and have room for
+/// the data. An absent fact about the handoff data is no finding: no module may run that knows it.
 ///
-/// P-SEAMLDR looks at the module's hash after it has destroyed the old module, so an image with a valid signature and another
-/// image's module would cost the TDs. This finds it.
+/// P-SEAMLDR checks the module's hash (step 33) after it has destroyed the old module. A valid
+/// signature with another image's module would cost the TDs there. This function finds such an
+/// image before.
 ///
 /// # Errors
 ///
-/// There is a reason for a refusal, or a question without an answer that `policy` does not allow.
+/// There is a reason for a refusal, or an unknown that `policy` does not allow.
 pub fn preflight_image<'a, C: Crypto + ?Sized>(
     image: &TdxImage<'a>,
     facts: &Facts,
@@ -262,10 +294,10 @@ pub fn preflight_image<'a, C: Crypto + ?Sized>(
         handoff::check_taking(&mut findings, image.sigstruct(), facts, handoff_version);
     }
     findings.end()?;
-    Ok(PassedImage { image: *image, scenario: purpose.scenario(), memory: facts.shared_memory })
+    Ok(PassedImage { image: *image, purpose, memory: facts.shared_memory })
 }
 
-/// What P-SEAMLDR asks of an image and of the machine.
+/// Checks the rules of P-SEAMLDR for the image and the machine.
 fn check_image<C: Crypto + ?Sized>(
     findings: &mut Findings<'_>,
     image: &TdxImage<'_>,
@@ -324,7 +356,7 @@ impl<'r> Findings<'r> {
         (self.report)(Finding::Unknown(unknown));
     }
 
-    /// The fact that a rule needs; an unknown if it is absent.
+    /// Returns the fact that a rule needs. Reports an unknown if the fact is absent.
     fn known<T>(&mut self, fact: Option<T>, unknown: Unknown) -> Option<T> {
         if fact.is_none() {
             self.unknown(unknown);

@@ -5,10 +5,11 @@ use super::finding::{Refusal, Unknown};
 use super::{Findings, Policy};
 use crate::abi::{SeamSigstruct, TdxFeatures0};
 
-/// The highest x2APIC ID that P-SEAMLDR has a place for (SEAMLDR.INSTALL, step 1).
+/// The highest x2APIC ID that P-SEAMLDR takes (SEAMLDR.INSTALL, step 1).
 const MAX_LP_ID: u32 = 1023;
 
-/// Step 12, and Linux's condition for an update: a module runs, and it can hand its TDs over.
+/// Checks that a module runs (step 12), and that it can hand its TDs over (Linux's condition for an
+/// update).
 pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(runs) = findings.known(facts.module_runs, Unknown::RunningModule) {
         findings.refuse_if(!runs, Refusal::NoModule);
@@ -19,7 +20,8 @@ pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
     }
 }
 
-/// Steps 1 and 4: every LP of the platform takes part, and P-SEAMLDR has a place for each.
+/// Checks that every LP of the platform takes part, and that P-SEAMLDR takes their x2APIC IDs
+/// (steps 1 and 4).
 pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
     match (facts.num_lps, facts.platform_lps) {
         (Some(found), Some(wanted)) => {
@@ -32,14 +34,14 @@ pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
     }
 }
 
-/// Step 30.
+/// Checks that an update remains (step 30).
 pub(super) fn check_remaining_updates(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(remaining) = findings.known(facts.remaining_updates, Unknown::RemainingUpdates) {
         findings.refuse_if(remaining == 0, Refusal::NoRemainingUpdates);
     }
 }
 
-/// Step 20.
+/// Checks that the platform is unlocked if the image is a debug module (step 20).
 pub(super) fn check_debug(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.is_debug() {
         if let Some(unlocked) = findings.known(facts.debug_unlocked, Unknown::DebugUnlocked) {
@@ -48,7 +50,7 @@ pub(super) fn check_debug(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct
     }
 }
 
-/// Steps 21 to 23.
+/// Checks the SVN (steps 21 to 23).
 pub(super) fn check_svn(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let found = sigstruct.svn();
     findings.refuse_if(found.major == 0, Refusal::MajorSvnZero);
@@ -60,7 +62,7 @@ pub(super) fn check_svn(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, 
     }
 }
 
-/// Steps 25 and 26.
+/// Checks that the image's list of CPUs names the processor of each socket (steps 25 and 26).
 pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.cpus().is_empty() {
         return findings.refuse_if(!sigstruct.is_debug(), Refusal::NoCpuList);
@@ -71,8 +73,9 @@ pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
     }
 }
 
-/// An update would come between the steps of a TD's build, or of a migration. A module with UPDATE_COMPATIBILITY counts these by
-/// itself, but not the TDs that an older module began.
+/// Checks that no TD is in build and no migration interrupted, because an update would damage them.
+/// A module with UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the
+/// feature began.
 pub(super) fn check_sensitive_operations(findings: &mut Findings<'_>, facts: &Facts, policy: Policy) {
     if policy.allow_damage {
         return;
@@ -84,7 +87,7 @@ pub(super) fn check_sensitive_operations(findings: &mut Findings<'_>, facts: &Fa
     }
 }
 
-/// The image is not the running module itself.
+/// Checks that the image is not the running module.
 pub(super) fn check_same_module(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if let Some(running) = findings.known(facts.running_mrseam, Unknown::SameModule) {
         findings.refuse_if(running == sigstruct.seamhash, Refusal::SameModule);

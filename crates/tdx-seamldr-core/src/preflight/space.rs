@@ -1,4 +1,5 @@
-//! How a module lies in the SEAM range, and whether there is room for it: P-SEAMLDR's own arithmetic.
+//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR does
+//! (facts 8.6).
 
 use super::facts::Facts;
 use super::finding::{Refusal, Unknown};
@@ -8,10 +9,10 @@ use crate::debug::debug_fields;
 use crate::image::TdxImage;
 
 const PAGE: u64 = 4096;
-/// Bytes that the code takes, however small the image is.
+/// Bytes that P-SEAMLDR reserves for the code, also for a smaller image.
 const CODE_SPACE: u64 = 2 << 20;
 
-/// Where a module finds its parts in its linear address space, but for the random bits.
+/// Linear addresses of a module's parts, without the random bits.
 const CODE_BASE: u64 = 0xffff_8000_0000_0000;
 const STACK_BASE: u64 = 0xffff_8001_0000_0000;
 const KEYHOLE_BASE: u64 = 0xffff_8002_0000_0000;
@@ -21,7 +22,7 @@ const KEYHOLE_EDIT_BASE: u64 = 0x0000_0001_0000_0000;
 /// A part of a module's linear address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Region {
-    /// Where it begins.
+    /// The first linear address.
     pub base: u64,
     /// Bytes.
     pub size: u64,
@@ -32,35 +33,37 @@ pub struct Region {
 pub struct Layout {
     /// The image.
     pub code: Region,
-    /// What TLS, global data and handoff data take.
+    /// TLS, global data and handoff data.
     pub data: Region,
-    /// Stacks, one for each addressable LP, with shadow stacks.
+    /// One stack for each addressable LP, with a shadow stack.
     pub stack: Region,
     /// Windows through which the module maps the host's pages.
     pub keyhole: Region,
     /// The page tables of these windows.
     pub keyhole_edit: Region,
-    /// LPs that there is room for.
+    /// The number of LPs that the layout has room for.
     pub lps: u64,
 }
 
 debug_fields! { Layout, code, data, stack, keyhole, keyhole_edit, lps }
 
-/// What stands in the way of building page tables, although the estimate found room for them.
+/// Whether the memory for page tables runs out, although P-SEAMLDR's estimate found enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shortage {
-    /// Nothing.
+    /// The memory is enough.
     None,
-    /// They run out where that is reported.
+    /// The memory runs out at a place where P-SEAMLDR returns an error.
     Reported,
-    /// They run out in the keyhole windows, where it is fatal.
+    /// The memory runs out for the keyhole windows, where P-SEAMLDR treats that as fatal.
     Fatal,
 }
 
 impl Layout {
-    /// The layout of a module with this SIGSTRUCT and an image of so many bytes, at these random bits. `lps` is the number of LPs
-    /// that P-SEAMLDR makes room for: those that could share a socket's last-level cache (CPUID leaf 4), as a power of two, times
-    /// the sockets.
+    /// Returns the layout of a module with this SIGSTRUCT, an image of `image_size` bytes and these
+    /// random bits.
+    ///
+    /// `lps` is the number of LPs that P-SEAMLDR makes room for: the LPs that can share a socket's
+    /// last-level cache (CPUID leaf 4), rounded up to a power of two, times the number of sockets.
     #[must_use]
     pub fn new(sigstruct: &SeamSigstruct, image_size: u64, lps: u32, random: u64) -> Self {
         let random = (random & 0x7ffc) << 32;
@@ -72,7 +75,7 @@ impl Layout {
             0 => 0,
             _ => plus_one(sigstruct.num_handoff_pages.get().into()),
         };
-        // One page more for the shadow stack.
+        // The shadow stack takes one more page.
         let stack = pages(plus_one(plus_one(sigstruct.num_stack_pages.into())).saturating_mul(lps));
         let data = pages(
             plus_one(sigstruct.num_tls_pages.into())
@@ -96,14 +99,15 @@ impl Layout {
         [self.code, self.data, self.stack, self.keyhole, self.keyhole_edit]
     }
 
-    /// Bytes of the SEAM range for all but page tables: information page, VMCSs, stacks, data, code. Keyholes are only mapped.
+    /// Returns the bytes that a module takes without page tables: information page, VMCSs, stacks,
+    /// data, code. Keyholes take none.
     fn contents(&self) -> u64 {
         let vmcs = self.lps.saturating_mul(PAGE);
         [PAGE, vmcs, self.stack.size, self.data.size, CODE_SPACE].into_iter().fold(0, u64::saturating_add)
     }
 
-    /// Bytes for page tables, as P-SEAMLDR estimates them: too few, since a region that does not fill a table counts none of
-    /// the higher ones.
+    /// Returns P-SEAMLDR's estimate of the bytes for page tables. The estimate is too low: for a
+    /// region that does not fill a table it counts no higher table.
     fn estimated_tables(&self) -> u64 {
         let tables = |bytes: u64| {
             [12, 21, 30]
@@ -119,19 +123,22 @@ impl Layout {
             .saturating_mul(PAGE)
     }
 
-    /// Bytes that have to be there for a module to be put in place (step 29).
+    /// Returns the bytes that P-SEAMLDR wants in the SEAM range before it installs the module (step
+    /// 29).
     #[must_use]
     pub fn need(&self) -> u64 {
         self.contents().saturating_add(self.estimated_tables())
     }
 
-    /// Whether the page tables can be built in what is left of so many bytes (step 32).
+    /// Returns whether page tables run out of memory if the SEAM range has `available` bytes for
+    /// modules (step 32).
     #[must_use]
     pub fn shortage(&self, available: u64) -> Shortage {
-        // One page directory and its page tables, for what lies in one place.
+        // The page directories and page tables of one region.
         let local =
             |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
-        // The keyhole windows come last. The windows' page tables lie in the lower half and need a third level of their own.
+        // P-SEAMLDR maps the keyhole windows last. Their page tables lie in the lower half and need
+        // their own third-level table.
         let last = local(self.keyhole).saturating_add(local(self.keyhole_edit)).saturating_add(1);
         let information_page = local(Region { base: 0, size: PAGE });
         let first = [self.code, self.data, self.stack]
@@ -150,7 +157,8 @@ impl Layout {
     }
 }
 
-/// SEAMLDR.INSTALL, steps 29 and 32: the module and its page tables fit into the SEAM range.
+/// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, steps 29
+/// and 32).
 pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let Facts { addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets, .. } = facts;
     let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets);
@@ -177,7 +185,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// For 4 LPs, with 512 pages of keyholes each.
+    /// Returns a layout for 4 LPs with 512 keyhole pages each.
     fn layout(svn_major: u8) -> Layout {
         let mut sigstruct = SeamSigstruct::new_zeroed();
         sigstruct.svn_major = svn_major;
@@ -206,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_module_needs_adds_up() {
+    fn need_is_the_sum_of_contents_and_estimated_tables() {
         // Information page, VMCSs, stacks and data; and tables: 5 for the keyholes, 1 for each of five other parts, and 1 more.
         let pages = 1 + 4 + 12 + 16 + 5 + 5 + 1;
         assert_eq!(layout(1).need(), 2 * MIB + pages * PAGE);

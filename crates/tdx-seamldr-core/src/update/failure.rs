@@ -1,4 +1,4 @@
-//! What went wrong: the cause, the call, and the record of it that an LP writes for all.
+//! The failures of an update: cause, call, and the record that one LP writes for all LPs.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,9 +13,9 @@ use crate::tdx_module::TdxError;
 /// A call that can fail during an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Of P-SEAMLDR.
+    /// A call of P-SEAMLDR.
     Seamldr(SeamldrLeaf),
-    /// Of the TDX module.
+    /// A call of the TDX module.
     Tdx(TdxLeaf),
 }
 
@@ -37,16 +37,18 @@ impl fmt::Display for Call {
     }
 }
 
-/// What stopped an update.
+/// The cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureCause {
-    /// This LP's number is not below that of all possible LPs.
+    /// The [`ModuleState`](crate::ModuleState) has no bits for this LP: it is smaller than the
+    /// number of possible LPs.
     UnknownLp,
-    /// This LP waited for the others until its host said that it was enough.
+    /// This LP waited for other LPs until its host gave up
+    /// ([`Patience::GiveUp`](crate::Patience::GiveUp)).
     GaveUp,
-    /// A module is ready and has TDs, which resuming or loading would end.
+    /// A module is ready and may have TDs, which a resumed update or a load would end.
     StillReady,
-    /// All LPs that take part are in the INSTALL session, and it waits for more.
+    /// All LPs that take part have called SEAMLDR.INSTALL, and the session waits for more LPs.
     LpsMissing,
     /// The number of LPs that take part is not the one that preflight saw.
     LpsChanged {
@@ -55,7 +57,7 @@ pub enum FailureCause {
         /// LPs that took part when preflight passed.
         wanted: u32,
     },
-    /// The module that runs is not the one that preflight saw: its MRSEAM or SVN differs.
+    /// The running module is not the one that preflight saw: its MRSEAM or SVN differs.
     ModuleChanged,
     /// No updates remain, although preflight saw some.
     NoRemainingUpdates,
@@ -67,11 +69,11 @@ pub enum FailureCause {
     Tdx(TdxLeaf, TdxStatus),
     /// P-SEAMLDR refused.
     Seamldr {
-        /// What it was asked to do.
+        /// The leaf that was called.
         leaf: SeamldrLeaf,
         /// RAX.
         status: SeamldrStatus,
-        /// RDX: for SEAMLDR.INSTALL 0 if the old module is still there.
+        /// RDX. For SEAMLDR.INSTALL it is 0 if P-SEAMLDR kept the old module.
         rdx: u64,
     },
 }
@@ -79,7 +81,9 @@ pub enum FailureCause {
 impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownLp => f.write_str("the LP's number is above that of all possible LPs"),
+            Self::UnknownLp => {
+                f.write_str("the module state has no bits for this LP: make it as large as the number of possible LPs")
+            }
             Self::GaveUp => f.write_str("the LP gave up waiting for another LP"),
             Self::StillReady => f.write_str("a TDX module is ready and may have TDs: not touched"),
             Self::LpsMissing => {
@@ -103,14 +107,14 @@ impl fmt::Display for FailureCause {
     }
 }
 
-/// The first failure of an update.
+/// A failure on one LP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// In which stage.
+    /// The stage of the failure.
     pub stage: Stage,
-    /// On which LP.
+    /// The number of the LP.
     pub lp: u32,
-    /// What happened there.
+    /// The cause.
     pub cause: FailureCause,
 }
 
@@ -121,12 +125,18 @@ impl fmt::Display for Failure {
 }
 
 impl FailureCause {
-    /// P-SEAMLDR measures the handoff data by the module that it put in place last.
+    /// Whether P-SEAMLDR refused the handoff data (EBADHANDOFF).
     pub(super) fn is_bad_handoff(&self) -> bool {
         matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
     }
 
-    /// A word for it that does not change from release to release: the name of the status or trap, or what else happened.
+    /// Whether this is EBADCALL, which an LP gets that is in the session already.
+    pub(super) fn is_bad_call(&self) -> bool {
+        matches!(self, Self::Seamldr { status: SeamldrStatus::EBADCALL, .. })
+    }
+
+    /// Returns a name for the cause: that of the status or the trap if there is one. The name does
+    /// not change between releases.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -147,7 +157,7 @@ impl FailureCause {
     }
 }
 
-/// Which call failed, and how: a trap is kept as the status word that Linux has for it.
+/// A failure as three words. A trap is kept as the status word that Linux has for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawFailure {
     call: u64,
@@ -155,7 +165,7 @@ pub(super) struct RawFailure {
     rdx: u64,
 }
 
-/// Values of [`RawFailure::call`] that are no leaf.
+/// Values of [`RawFailure::call`] that stand for a cause without a call.
 const GAVE_UP: u64 = 0xffff_ffff_ffff_fff0;
 const UNKNOWN_LP: u64 = 0xffff_ffff_ffff_fff1;
 const STILL_READY: u64 = 0xffff_ffff_ffff_fff2;
@@ -188,7 +198,7 @@ impl RawFailure {
 
     pub(super) fn info(error: SeamldrError) -> Self {
         let status = match error {
-            // The machine that prepared the update had an address for the buffer.
+            // The machine that the update was prepared for has an address for the buffer.
             SeamldrError::NotMapped => return Self::OTHER_MACHINE,
             SeamldrError::Trap(trap) => trap.status().0,
             SeamldrError::Status(status) => status.0,
@@ -234,7 +244,7 @@ impl RawFailure {
     }
 }
 
-/// The first failure since the record was made or cleared. One LP claims it and writes it.
+/// The first failure since the record was made or cleared. One LP claims the record and writes it.
 pub(super) struct Record {
     state: AtomicU32,
     lp: AtomicU32,
@@ -275,7 +285,7 @@ impl Record {
         }
     }
 
-    /// Makes room for another one. Only while nobody writes.
+    /// Clears the record. Call this only while no LP writes it.
     pub(super) fn clear(&self) {
         self.state.store(FREE, Ordering::Relaxed);
     }
@@ -302,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_comes_back_as_it_was_written() {
+    fn record_returns_the_failure_that_was_written() {
         let status = SeamldrStatus::EBADSIG;
         let rows = [
             (RawFailure::GAVE_UP, FailureCause::GaveUp),
@@ -342,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_stays_until_there_is_room_again() {
+    fn record_keeps_the_first_failure_until_cleared() {
         let record = Record::new();
         record.write(1, Stage::CpuInstall, RawFailure::GAVE_UP);
         record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);

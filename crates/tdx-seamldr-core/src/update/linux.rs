@@ -1,4 +1,4 @@
-//! What Linux's interfaces say about a refusal or an outcome: errno, and the error of a firmware upload.
+//! Linux's error codes for a refusal or an outcome: errno, and the error of a firmware upload.
 
 use core::fmt;
 
@@ -16,41 +16,42 @@ pub struct Errno(pub i32);
 impl Errno {
     /// Input/output error: firmware refused.
     pub const EIO: Self = Self(5);
-    /// Device or resource busy: try again later, or with all CPUs online.
+    /// Device or resource busy: try again later, or bring all CPUs online.
     pub const EBUSY: Self = Self(16);
     /// No such device: no module can be called.
     pub const ENODEV: Self = Self(19);
-    /// Invalid argument: the image is no image, or must not be installed.
+    /// Invalid argument: preflight refused the image, or the update was set up for another machine
+    /// or fewer LPs.
     pub const EINVAL: Self = Self(22);
     /// No space left: no updates remain.
     pub const ENOSPC: Self = Self(28);
-    /// Operation not supported: SEAMCALL raised #GP, or the module has no such function.
+    /// Operation not supported: SEAMCALL raised #GP, or the module cannot hand its TDs over.
     pub const EOPNOTSUPP: Self = Self(95);
     /// Permission denied: SEAMCALL raised #UD.
     pub const EACCES: Self = Self(13);
-    /// The update was given up because an LP did not come.
+    /// Timed out: an LP gave up waiting for another LP.
     pub const ETIMEDOUT: Self = Self(110);
 }
 
 /// An error of Linux's firmware-upload interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UploadError {
-    /// The hardware refused.
+    /// The hardware or the firmware failed.
     HwError,
-    /// It took too long.
+    /// The update timed out.
     Timeout,
     /// The device is busy.
     Busy,
     /// Reading or writing failed.
     RwError,
-    /// No updates remain: version 5 of the patches and before.
+    /// No updates remain. Only the patches up to version 5 return it.
     Wearout,
-    /// The image is not acceptable.
+    /// The image is not valid. Linux 7.2 returns it for every error.
     FwInvalid,
 }
 
 impl UploadError {
-    /// The string in the file `error`, after the colon.
+    /// Returns the string that Linux shows in the file `error`, after the colon.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,23 +71,23 @@ impl fmt::Display for UploadError {
     }
 }
 
-/// Whose strings user space expects.
+/// The Linux version whose strings user space expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// The sixth version of the patches, which tell errors apart.
+    /// Version 6 of the patches, which has a string for each kind of error.
     V6,
-    /// Linux 7.2, which has `firmware-invalid` for everything.
+    /// Linux 7.2, which has `firmware-invalid` for every error.
     Mainline,
 }
 
 impl Errno {
-    /// The upload error that Linux makes of it.
+    /// Returns the upload error that Linux returns for this number.
     #[must_use]
     pub const fn upload_error(self, dialect: Dialect) -> UploadError {
         match (dialect, self) {
             (Dialect::Mainline, _) => UploadError::FwInvalid,
             (Dialect::V6, Self::EBUSY) => UploadError::Busy,
-            // Version 6 dropped `flash-wearout`: P-SEAMLDR's EBADCALL comes back as EIO there.
+            // Version 6 has no `flash-wearout`: it returns EIO for P-SEAMLDR's EBADCALL.
             (Dialect::V6, Self::EIO | Self::ENOSPC) => UploadError::HwError,
             (Dialect::V6, Self::ETIMEDOUT) => UploadError::Timeout,
             (Dialect::V6, _) => UploadError::FwInvalid,
@@ -95,7 +96,8 @@ impl Errno {
 }
 
 impl Refusal {
-    /// The error number that Linux has, or had in earlier versions of its patches, for it.
+    /// Returns the error number that Linux, or an earlier version of its patches, has for this
+    /// refusal.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
@@ -109,7 +111,7 @@ impl Refusal {
 }
 
 impl FailureCause {
-    /// The error number that Linux has for it.
+    /// Returns the error number that Linux has for this cause.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
@@ -134,7 +136,8 @@ impl FailureCause {
 }
 
 impl Outcome {
-    /// What a driver returns for it: `None` if the update's own image runs, or was loaded afresh.
+    /// Returns the error number that a driver returns. `None` (success) if the update's own image
+    /// runs, or was loaded without TDs.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         let is_loaded = matches!(self.next, NextStep::Configure) && self.image == 0;
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_returns_the_number_of_the_last_failure() {
+    fn outcome_errno_is_that_of_the_last_failure() {
         let updated = Outcome {
             tds: TdFate::Preserved,
             running: RunningModule::New,

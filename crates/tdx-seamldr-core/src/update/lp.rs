@@ -30,6 +30,8 @@ pub enum Progress {
 pub(super) enum Work {
     /// The LP acknowledges the stage.
     Done,
+    /// The LP acknowledges the stage without work: another LP has failed in it.
+    Skipped,
     /// Another LP has to finish something first.
     Waits,
     /// The LP has no part in the update.
@@ -104,8 +106,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
         // Once an LP has failed, the others only meet it at the end of the stage.
         let skip = seen.failed() && self.acknowledged.is_some();
-        match if skip { Ok(Work::Done) } else { self.work(leg) } {
-            Ok(Work::Done) if skip => {}
+        match if skip { Ok(Work::Skipped) } else { self.work(leg) } {
+            Ok(Work::Skipped) => {}
             Ok(Work::Done) => {
                 update.finished.fetch_add(1, Ordering::Relaxed);
             }

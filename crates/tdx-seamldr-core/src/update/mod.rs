@@ -93,6 +93,13 @@ pub enum UpdateError {
     },
     /// There are more than [`MAX_FALLBACKS`] images to fall back on.
     Fallbacks(usize),
+    /// An image to fall back on passed preflight for another version of the handoff data.
+    HandoffVersion {
+        /// The version that the image passed for.
+        found: u16,
+        /// The version that the update asks for.
+        wanted: u16,
+    },
     /// An image is prepared for another machine than the host's.
     OtherMachine,
     /// Another update has the [`ModuleState`]: one update at a time.
@@ -117,6 +124,10 @@ impl fmt::Display for UpdateError {
             Self::Fallbacks(found) => {
                 write!(f, "there are {found} images to fall back on, but at most {MAX_FALLBACKS} are possible")
             }
+            Self::HandoffVersion { found, wanted } => write!(
+                f,
+                "an image passed preflight for handoff version {found}, but the update asks for {wanted}"
+            ),
             Self::OtherMachine => f.write_str("an image is prepared for another machine"),
             Self::Busy => f.write_str("another update of this module is not over"),
             Self::Build(error) => error.fmt(f),
@@ -140,7 +151,7 @@ struct Checked<'a> {
     info: &'a SharedInfo,
 }
 
-/// One update, shared by all LPs that take part.
+/// One update, shared by all LPs that take part. It lends the [`ModuleState`] until it is dropped; one that is forgotten keeps it.
 pub struct Update<'a> {
     kind: Kind,
     /// Of an update from a module that runs.
@@ -247,10 +258,17 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// There are too many, or one is prepared for another scenario or another machine.
+    /// There are too many, or one is prepared for another scenario, another machine or another version of the handoff data.
     pub fn with_fallbacks(mut self, fallbacks: &'a [PreparedImage<'a>]) -> Result<Self, UpdateError> {
         for fallback in fallbacks {
             self.accepts(fallback.request())?;
+            let wanted = self.checked.and_then(|checked| checked.passed.handoff_version());
+            match (fallback.handoff_version(), wanted) {
+                (Some(found), Some(wanted)) if found != wanted => {
+                    return Err(UpdateError::HandoffVersion { found, wanted });
+                }
+                _ => {}
+            }
         }
         let too_many = UpdateError::Fallbacks(fallbacks.len());
         let count = u8::try_from(fallbacks.len()).map_err(|_| too_many)?;
@@ -439,8 +457,8 @@ impl<'a> Update<'a> {
         let cause = self.latest.read()?.cause;
         let is_open = matches!(known.session, Session::Open(_));
         let class = match classify(stage, cause) {
-            // P-SEAMLDR refused one LP and still waits in the session: the image is not at fault.
-            Class::ImageRefused if is_open => Class::Transient,
+            // P-SEAMLDR still waits in the session, and says EBADCALL to one LP: the image is not at fault.
+            Class::ImageRefused if is_open && cause.is_bad_call() => Class::Transient,
             class => class,
         };
         let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
@@ -454,7 +472,7 @@ impl<'a> Update<'a> {
             // No image is left, but a refusal leaves the module that is in place as it was, and what kept that module from coming up
             // may have passed. Not if the handoff data is too long for it, which would end SEAM.
             None if class == Class::ImageRefused && !cause.is_bad_handoff() => {
-                (candidates.back()?, Stage::CpuInit)
+                (candidates.back().filter(|_| !is_open)?, Stage::CpuInit)
             }
             None => return None,
         };

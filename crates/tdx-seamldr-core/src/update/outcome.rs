@@ -1,4 +1,4 @@
-//! What became of an update, and what that means for the TDs.
+//! The result of an update: the fate of the TDs, the module that runs, and the next step.
 
 use core::fmt;
 
@@ -10,84 +10,90 @@ use crate::abi::{SeamldrLeaf, SensitiveReason, TdxLeaf, TdxStatus};
 use crate::backend::Trap;
 use crate::debug::debug_fields;
 
-/// What became of the TDs.
+/// The fate of the TDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TdFate {
-    /// Nothing was shut down: they run as before.
+    /// No module was shut down: the TDs run as before.
     NeverAtRisk,
-    /// They run under the module that has taken them over.
+    /// The TDs run under the module that has taken them over.
     Preserved,
-    /// They are paused and their handoff data is intact: they live on if a module takes it over in this boot.
+    /// The TDs are paused and their handoff data is intact. They live on if a module takes it over
+    /// in this boot.
     Held,
-    /// They are gone.
+    /// The TDs are lost.
     Lost,
-    /// The firmware gave no answer, or one that does not tell.
+    /// The fate is unknown: the firmware gave no answer, or its answer does not tell.
     Unknown,
 }
 
 /// Which module can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunningModule {
-    /// The one that ran before, as before.
+    /// The old module, as before the update.
     Old,
-    /// The one that ran before, shut down for good.
+    /// The old module, which is shut down for good.
     OldShutDown,
-    /// The new one, which has not taken the handoff data over.
+    /// The new module, which is not ready yet: it has not taken the handoff data over, or waits to
+    /// be configured.
     NewNotReady,
-    /// The one that [`Outcome::image`] names.
+    /// The module of [`Outcome::image`], which has taken the handoff data over.
     New,
-    /// None: an INSTALL session is open and waits for LPs.
+    /// No module: an INSTALL session is open and waits for LPs.
     SessionOpen,
-    /// No module is known to run: none was asked, or none answered how far it has come.
+    /// No module is known to run: the LPs asked none, or none answered with its state.
     NoneKnown,
 }
 
-/// What may be tried next.
+/// What the caller can do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NextStep {
     /// Nothing: the update is complete.
     Done,
-    /// The same update again, from preflight on, once the reason has been dealt with. No harm is done.
+    /// Remove the reason and repeat the update, with preflight. The update has changed nothing.
     Retry,
-    /// The same update again in a while, when the TDs in build and the interrupted migrations have ended. No harm is done.
+    /// Repeat the update later, with preflight: the module was busy, TDs were in build, or
+    /// migrations interrupted. The update has changed nothing.
     RetryLater,
-    /// [`Update::resume`](super::Update::resume), with this image or another one, by every LP of the platform.
+    /// Call [`Update::resume`](super::Update::resume) on every LP of the platform, with this image
+    /// or another one.
     InstallAgain,
-    /// [`Update::resume`](super::Update::resume), with those LPs of the platform, too, that have not called SEAMLDR.INSTALL in the
-    /// session that is open.
+    /// Call [`Update::resume`](super::Update::resume) on every LP of the platform. Some LPs have
+    /// not called SEAMLDR.INSTALL in the open session.
     CompleteSession,
-    /// [`Update::finish`](super::Update::finish): the module is in place, and what kept it from coming up may have passed.
+    /// Call [`Update::finish`](super::Update::finish): the module is in place, and its failure may
+    /// have been temporary.
     Finish,
-    /// [`Update::load`](super::Update::load): TDX comes back, without the TDs.
+    /// Call [`Update::load`](super::Update::load): TDX works again, without the TDs.
     Load,
-    /// TDH.SYS.CONFIG and what follows it at boot: the module was loaded afresh.
+    /// Configure the module as at boot, from TDH.SYS.CONFIG on: it was loaded without TDs.
     Configure,
-    /// A reboot: every LP has looked, and neither a module nor P-SEAMLDR has answered any of them.
+    /// Reboot: neither a module nor P-SEAMLDR has answered any LP.
     Reboot,
 }
 
-/// How an update ended.
+/// The result of an update.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// What became of the TDs.
+    /// The fate of the TDs.
     pub tds: TdFate,
     /// Which module can be called.
     pub running: RunningModule,
-    /// What may be tried next.
+    /// What the caller can do next.
     pub next: NextStep,
-    /// The image that was installed last, or was to be: 0 for the update's own, 1 for the first to fall back on, and so on.
+    /// The image that the update installed last, or was about to install. 0 is the update's own
+    /// image, 1 the first fallback, and so on.
     pub image: u8,
-    /// The first failure, if there was one. What followed may have overcome it.
+    /// The first failure. `None` if there was none. A later round may have succeeded.
     pub failure: Option<Failure>,
-    /// The failure that ended the update; `None` if none did.
+    /// The failure that ended the update. `None` if no failure ended it.
     pub last_failure: Option<Failure>,
     /// The stage in which the update ended.
     pub stage: Stage,
-    /// How many rounds there were: 1, and 1 more for each failure that was dealt with.
+    /// How many rounds the update took: 1, and 1 more for each retry after a failure.
     pub rounds: u32,
     /// How many LPs took part.
     pub lps: u32,
-    /// How many of them had finished the stage in which the update ended.
+    /// How many LPs had finished the stage in which the update ended.
     pub finished_last_stage: u32,
 }
 
@@ -103,13 +109,15 @@ impl Outcome {
         self.tds_live_on() && self.image == 0
     }
 
-    /// Whether the TDs run under a module that has taken them over, be it the update's own or one to fall back on.
+    /// Whether the TDs run under a module that has taken them over: the update's own or a fallback.
     #[must_use]
     pub const fn tds_live_on(&self) -> bool {
         matches!(self.tds, TdFate::Preserved)
     }
 
-    /// Why the old module refused to shut down, and how many TDs or migrations the update would have damaged.
+    /// Returns why the old module refused the shutdown, and how many TDs or migrations the update
+    /// would have damaged. `None` if the update did not end by such a refusal
+    /// (UPDATE_COMPATIBILITY_SENSITIVE).
     #[must_use]
     pub fn sensitive(&self) -> Option<(SensitiveReason, u16)> {
         match self.last_failure?.cause {
@@ -118,7 +126,7 @@ impl Outcome {
         }
     }
 
-    /// How many LPs finished this stage.
+    /// Returns how many LPs finished this stage.
     #[must_use]
     pub fn finished(&self, stage: Stage) -> u32 {
         match stage.cmp(&self.stage) {
@@ -128,7 +136,8 @@ impl Outcome {
         }
     }
 
-    /// A word for it that does not change from release to release: `updated`, `fallback`, `refused`, `held`, `lost` or `unknown`.
+    /// Returns a name for the outcome: `updated`, `fallback`, `refused`, `held`, `lost` or
+    /// `unknown`. The name does not change between releases.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.tds {
@@ -151,13 +160,14 @@ impl fmt::Display for Outcome {
             TdFate::Held => "not updated; the TDs are paused and their handoff data is intact",
             TdFate::Lost if self.next == NextStep::Configure => "loaded afresh, without the TDs",
             TdFate::Lost => "not updated; the TDs are lost",
-            TdFate::Unknown => "not updated; it is unknown what became of the TDs",
+            TdFate::Unknown => "not updated; the fate of the TDs is unknown",
         })?;
         if let Some(failure) = self.failure {
-            write!(f, "; {failure}")?;
+            let overcome = if self.last_failure.is_none() { "overcome: " } else { "" };
+            write!(f, "; {overcome}{failure}")?;
         }
         if let Some(last) = self.last_failure.filter(|last| self.failure != Some(*last)) {
-            write!(f, "; in the end {last}")?;
+            write!(f, "; last failure: {last}")?;
         }
         f.write_str(match self.next {
             NextStep::Done => "",
@@ -173,17 +183,17 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How an update ended: what is known of the platform, where it stopped, and why.
+/// The end of an update: what is known of the platform, the last stage, and the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
     pub(super) kind: Kind,
     pub(super) known: Known,
     pub(super) stage: Stage,
-    /// The failure that ended it.
+    /// The failure that ended the update.
     pub(super) cause: Option<FailureCause>,
 }
 
-/// What an ending means for the TDs, the module, and what to do next.
+/// Returns the fate of the TDs, the module that runs and the next step.
 pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
     let Ending { kind, known, stage, cause } = *ending;
     match known.module {
@@ -201,7 +211,7 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             let (tds, running, next) = after_shutdown(ending);
             let goes_on =
                 matches!(next, NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish);
-            // A load has no TDs to hand over.
+            // A load hands no TDs over.
             let next =
                 if kind == Kind::Load && goes_on && tds != TdFate::Held { NextStep::Load } else { next };
             (tds, running, next)
@@ -209,11 +219,11 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
     }
 }
 
-/// The module runs as it did before.
+/// The meaning if the old module runs as before.
 fn of_a_running_module(cause: Option<FailureCause>) -> (TdFate, RunningModule, NextStep) {
     match cause {
         Some(FailureCause::Tdx(_, status)) => match status.code() {
-            // The module says that it is shut down, and then does not.
+            // The module answered SYS_SHUTDOWN, and its next answer contradicted that.
             TdxStatus::SYS_SHUTDOWN => (TdFate::Unknown, RunningModule::Old, NextStep::Retry),
             TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE | TdxStatus::SYS_BUSY => {
                 (TdFate::NeverAtRisk, RunningModule::Old, NextStep::RetryLater)
@@ -224,7 +234,7 @@ fn of_a_running_module(cause: Option<FailureCause>) -> (TdFate, RunningModule, N
     }
 }
 
-/// No LP had an answer from the module that was to be replaced.
+/// The meaning if no LP had an answer from the old module.
 fn unasked(handoff: Handoff, cause: Option<FailureCause>) -> (TdFate, RunningModule, NextStep) {
     match (handoff, cause) {
         (Handoff::Pending, _) => (TdFate::Held, RunningModule::NoneKnown, NextStep::InstallAgain),
@@ -235,7 +245,7 @@ fn unasked(handoff: Handoff, cause: Option<FailureCause>) -> (TdFate, RunningMod
     }
 }
 
-/// The old module is shut down, or an earlier update left the platform without a module that runs.
+/// The meaning if the old module is shut down, or an earlier update left no module that runs.
 fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
     let Ending { kind, known, stage, cause } = *ending;
     let tds = match known.handoff {
@@ -253,18 +263,19 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         return (TdFate::Unknown, RunningModule::NoneKnown, after_silence(ending));
     }
     match stage {
-        // Nothing was done, and nothing has to be installed.
+        // The update changed nothing, and needs no installation.
         Stage::Start if kind == Kind::Finish && known.module != Module::ShutDown => {
             (tds, running, NextStep::Finish)
         }
         Stage::CpuInstall => match (known.session, cause) {
             (Session::Complete, _) => (tds, RunningModule::NewNotReady, NextStep::Finish),
-            // P-SEAMLDR measures the handoff data by the module that is in place, which has no room for it.
+            // P-SEAMLDR checks the size of the handoff data by the module in place, whose limit is
+            // lower.
             (_, Some(cause)) if in_place && cause.is_bad_handoff() => {
                 (TdFate::Unknown, running, NextStep::InstallAgain)
             }
             (Session::Open(_), _) => (tds, RunningModule::SessionOpen, NextStep::CompleteSession),
-            // P-SEAMLDR refused the image and left what is in place as it was.
+            // P-SEAMLDR refused the image and kept the module in place.
             (Session::Closed, Some(FailureCause::Seamldr { .. })) if in_place => {
                 (tds, running, NextStep::Finish)
             }
@@ -273,7 +284,7 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         Stage::CpuInit if cause == Some(FailureCause::LpsMissing) => {
             (tds, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
-        // All LPs called SEAMLDR.INSTALL, and no LP reached a module to ask it.
+        // All LPs called SEAMLDR.INSTALL, and no module has answered an LP.
         Stage::CpuInit if matches!(known.session, Session::Open(_)) => {
             (tds, RunningModule::NoneKnown, NextStep::Finish)
         }
@@ -285,14 +296,14 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
     }
 }
 
-/// A module is in place, and did not come up or did not take the handoff data.
+/// The meaning if the module in place did not initialise, or did not take the handoff data.
 fn in_place_and_not_up(
     tds: TdFate,
     stage: Stage,
     cause: Option<FailureCause>,
 ) -> (TdFate, RunningModule, NextStep) {
     let may_pass = match cause {
-        // The module itself says that there is nothing to take over.
+        // The module itself says that there is no handoff data that it can take.
         Some(FailureCause::Tdx(_, status))
             if stage == Stage::RunUpdate && status.code() == TdxStatus::SYS_INVALID_HANDOFF =>
         {
@@ -306,12 +317,14 @@ fn in_place_and_not_up(
     (tds, RunningModule::NewNotReady, next)
 }
 
-/// Neither a module nor P-SEAMLDR answered the LP that ended the update.
+/// Whether P-SEAMLDR did not answer the LP whose failure ended the update.
 const fn is_silence(cause: Option<FailureCause>) -> bool {
     matches!(cause, Some(FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), _)))
 }
 
-/// If no LP had an answer when all of them looked, SEAM was shut down: perhaps by a module that was entered and never came back.
+/// Returns the next step after P-SEAMLDR did not answer. A reboot is due if neither a module nor
+/// P-SEAMLDR answered any LP in an update that resumes, finishes or loads. SEAM was then shut down,
+/// perhaps by an error in a module.
 fn after_silence(ending: &Ending) -> NextStep {
     let Ending { kind, known, stage, .. } = *ending;
     let answered = known.module != Module::Unasked || known.seamldr_answered;

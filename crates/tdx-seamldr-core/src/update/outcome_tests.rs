@@ -1,4 +1,4 @@
-//! What each ending means.
+//! Tests of what each end of an update means.
 
 use super::*;
 use crate::abi::SeamldrStatus;
@@ -15,27 +15,27 @@ const NOBODY_TOLD: Meaning = (TdFate::Unknown, RunningModule::NoneKnown, NextSte
 
 const SILENCE: FailureCause = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
 
-/// What is known after these events, with no handoff data remembered.
+/// Returns what is known after these events if the embedder remembers no handoff data.
 fn known(events: &[Event]) -> Known {
     events.iter().fold(Known::at_start(false, 0), |known, event| known.after(*event))
 }
 
-/// The same, with handoff data that the embedder remembers.
+/// Returns what is known after these events if the embedder remembers handoff data.
 fn known_with_handoff(events: &[Event]) -> Known {
     events.iter().fold(Known::at_start(true, 0), |known, event| known.after(*event))
 }
 
-/// The module answered.
+/// Returns what is known after the module answered.
 fn running() -> Known {
     known(&[Event::Found(Readiness::Ready)])
 }
 
-/// The update shut the module down.
+/// Returns what is known after the update shut the module down.
 fn shut_down() -> Known {
     running().after(Event::ShutDown)
 }
 
-/// The session has put the new module in place.
+/// Returns what is known after the session put the new module in place.
 fn installed() -> Known {
     shut_down().after(Event::SessionOpen(2)).after(Event::Installed)
 }
@@ -44,7 +44,7 @@ fn of(kind: Kind, stage: Stage, cause: FailureCause, known: Known) -> Meaning {
     meaning(&Ending { kind, known, stage, cause: Some(cause) })
 }
 
-/// What the ending of an update means.
+/// Returns what the end of an update means.
 fn after(stage: Stage, cause: FailureCause, known: Known) -> Meaning {
     of(Kind::Update, stage, cause, known)
 }
@@ -125,7 +125,7 @@ fn session_is_open_once_an_lp_has_joined() {
         assert_eq!(after(Stage::CpuInstall, cause, open), SESSION_OPEN, "{cause}");
         assert_eq!(after(Stage::CpuInstall, cause, shut_down()), HELD_BY_OLD, "{cause}");
     }
-    // P-SEAMLDR does not answer any more, whoever has joined before.
+    // P-SEAMLDR does not answer any more, although an LP has joined.
     assert_eq!(after(Stage::CpuInstall, SILENCE, open), NOBODY_TOLD);
 }
 
@@ -174,13 +174,13 @@ fn module_is_believed_to_be_shut_down_when_it_says_so_twice() {
         let said_once = (TdFate::Unknown, RunningModule::Old, NextStep::Retry);
         assert_eq!(after(Stage::Shutdown, claimed, running()), said_once);
     }
-    // Whatever stands in the way of asking again.
+    // The failure itself does not count after the module said so twice.
     let busy = refused(TdxLeaf::SYS_RD, TdxStatus::SYS_BUSY);
     assert_eq!(after(Stage::Shutdown, busy, running().after(Event::WasShutDown)), HELD_BY_OLD);
 }
 
 #[test]
-fn what_may_pass_is_finished_and_what_does_not_is_installed_again() {
+fn temporary_failure_asks_to_finish_and_other_failure_to_install_again() {
     let next = |stage, leaf, status| after(stage, refused(leaf, status), installed()).2;
     assert_eq!(next(Stage::RunUpdate, TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY), NextStep::Finish);
     assert_eq!(next(Stage::CpuInit, TdxLeaf::SYS_LP_INIT, TdxStatus::RND_NO_ENTROPY), NextStep::Finish);
@@ -231,7 +231,7 @@ fn finish_cannot_bring_up_a_module_that_was_shut_down() {
 }
 
 #[test]
-fn resume_claims_nothing_of_handoff_data_that_nobody_remembers() {
+fn resume_without_remembered_handoff_data_reports_unknown_tds() {
     let cause = install(SeamldrStatus::EBADSIG, 0);
     let events = [Event::Found(Readiness::ShutDown), Event::Refused];
     let nobody = of(Kind::Resume, Stage::CpuInstall, cause, known(&events));
@@ -242,7 +242,7 @@ fn resume_claims_nothing_of_handoff_data_that_nobody_remembers() {
 
 #[test]
 fn resume_leaves_a_module_that_is_ready_running() {
-    // Whichever LP's failure came first.
+    // The first failure may be of any LP.
     let ready = [Event::Found(Readiness::Ready), Event::Found(Readiness::ShutDown)];
     for cause in [FailureCause::StillReady, FailureCause::GaveUp] {
         for kind in [Kind::Resume, Kind::Finish, Kind::Load] {
@@ -265,7 +265,7 @@ fn module_that_was_loaded_afresh_is_configured() {
 }
 
 #[test]
-fn load_that_has_ended_nothing_holds_the_tds() {
+fn load_that_failed_before_install_holds_the_tds() {
     let found_shut_down = known_with_handoff(&[Event::Found(Readiness::ShutDown)]);
     assert_eq!(of(Kind::Load, Stage::CpuInstall, FailureCause::GaveUp, found_shut_down), HELD_BY_OLD);
 }

@@ -1,17 +1,27 @@
-//! Where all LPs meet: one atomic word with the stage, the round, acknowledgements, claims and flags.
+//! The rendezvous of all LPs: one atomic word with the stage, the round, acknowledgements, claims
+//! and flags.
 
 use super::atomic::{AtomicU32, Ordering};
 use super::stage::Stage;
 
-/// Bits 10:0 count acknowledgements of the current stage, 21:11 count claims, 24:22 are the stage, 29:25 the round. Bit 30 says that an
-/// LP failed in this stage, bit 31 that the update is over.
+/// The word in which all LPs meet.
 ///
-/// One word is never seen half changed: an LP reads everything as it was at one moment. Who changes it does so with release ordering
-/// and who reads it with acquire ordering, so an LP that sees a stage sees everything that the others did before they acknowledged the
-/// one before.
+/// | bits | content |
+/// |---|---|
+/// | 10:0 | LPs that have acknowledged the current stage |
+/// | 21:11 | LPs that have claimed the stage |
+/// | 24:22 | the stage |
+/// | 29:25 | the round |
+/// | 30 | an LP failed in this stage |
+/// | 31 | the update is over |
 ///
-/// An LP claims the step before it makes a call that cannot be taken back. A claim defeats giving up, and giving up defeats a claim:
-/// both change this word, and each looks for the other first.
+/// An LP reads all values of one moment, because they are one word. LPs write the word with release
+/// ordering and read it with acquire ordering. So an LP that sees a stage also sees what the other
+/// LPs did before they acknowledged the stage before.
+///
+/// An LP claims the stage before it makes a call that cannot be undone. While a claim exists, no LP
+/// can give up. After an LP gave up, no LP can claim. Both operations change this word, and each
+/// checks for the other first.
 #[derive(Debug)]
 pub(super) struct Rendezvous {
     word: AtomicU32,
@@ -26,17 +36,17 @@ const ROUND_SHIFT: u32 = 25;
 const FAILED: u32 = 1 << 30;
 const OVER: u32 = 1 << 31;
 
-/// What the word said at one moment.
+/// The word at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
     word: u32,
 }
 
-/// A stage in a round: what an LP acknowledges once.
+/// A stage in a round. An LP acknowledges it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leg {
     pub(super) stage: Stage,
-    /// From 0; at most 31.
+    /// The round, 0 to 31.
     pub(super) round: u32,
 }
 
@@ -68,24 +78,24 @@ impl Snapshot {
         self.word & ACKS
     }
 
-    /// LPs that are making a call which cannot be taken back.
+    /// Returns how many LPs are making a call that cannot be undone.
     pub(super) const fn claims(self) -> u32 {
         self.word >> CLAIM_SHIFT & ACKS
     }
 
-    /// An LP has failed in this stage: nobody begins to work on it any more.
+    /// Whether an LP has failed in this stage. No other LP then begins to work on the stage.
     pub(super) const fn failed(self) -> bool {
         self.word & FAILED != 0
     }
 
-    /// Nothing is left to do for anybody.
+    /// Whether the update is over: no LP has work left.
     pub(super) fn is_over(self) -> bool {
         self.word & OVER != 0 || self.stage() == Stage::Done
     }
 }
 
 impl Rendezvous {
-    /// For this many LPs, at most 2,047.
+    /// Makes a rendezvous of this many LPs, at most 2,047.
     pub(super) fn new(lps: u32) -> Self {
         Self { word: AtomicU32::new(0), lps }
     }
@@ -98,13 +108,14 @@ impl Rendezvous {
         Snapshot { word: self.word.load(Ordering::Acquire) }
     }
 
-    /// An LP has failed in this stage. It acknowledges afterwards, like everybody else.
+    /// Records that an LP has failed in this stage. The LP acknowledges the stage afterwards, as
+    /// all LPs do.
     pub(super) fn fail(&self) {
         self.word.fetch_or(FAILED, Ordering::AcqRel);
     }
 
-    /// Claims the step for an LP that has not acknowledged it. `false`: the update is over, and the LP must not make the call. The
-    /// claim lasts until the LP acknowledges.
+    /// Claims the stage for an LP that has not acknowledged it. The claim lasts until the LP
+    /// acknowledges. `false`: the update is over, and the LP must not make the call.
     pub(super) fn claim(&self) -> bool {
         let mut seen = self.load();
         while !seen.is_over() {
@@ -117,22 +128,22 @@ impl Rendezvous {
         false
     }
 
-    /// Acknowledges the current stage for one LP, once, and takes back its claim. The last LP gets what all have acknowledged, and has to
-    /// call [`move_on`](Self::move_on); nobody else does anything until then.
+    /// Acknowledges the current stage for one LP, once, and ends its claim. The last LP gets a
+    /// snapshot and must call [`move_on`](Self::move_on). All other LPs wait until then.
     pub(super) fn acknowledge(&self, has_claimed: bool) -> Option<Snapshot> {
         let change = if has_claimed { 1u32.wrapping_sub(CLAIM) } else { 1 };
         let all = Snapshot { word: self.word.fetch_add(change, Ordering::AcqRel).wrapping_add(change) };
         (all.acks() == self.lps && !all.is_over()).then_some(all)
     }
 
-    /// Moves everybody on from where all have acknowledged: to another stage, or (`None`) to the end.
+    /// Moves all LPs on after all have acknowledged: to `to`, or to the end of the update (`None`).
     pub(super) fn move_on(&self, from: Snapshot, to: Option<Leg>) {
-        // Where all have acknowledged nobody else writes.
+        // After all LPs have acknowledged, no other LP writes the word.
         self.word.store(to.map_or(from.word | OVER, Leg::word), Ordering::Release);
     }
 
-    /// Ends the update if nothing has happened since `seen`; `false` if something has or is about to: an LP has claimed the step, or all
-    /// have acknowledged it.
+    /// Ends the update if the word is still `seen`. `false` if the word has changed, an LP has
+    /// claimed the stage, or all LPs have acknowledged it.
     pub(super) fn end_if_still(&self, seen: Snapshot) -> bool {
         seen.acks() != self.lps
             && seen.claims() == 0
@@ -142,8 +153,8 @@ impl Rendezvous {
                 .is_ok()
     }
 
-    /// Ends the update for an LP that arrives and must not take part, unless it comes too late: all LPs have acknowledged the first stage,
-    /// and the next one may be claimed. `false`: it came too late.
+    /// Ends the update for an LP that arrives and must not take part. `false` if the LP comes too
+    /// late: all LPs have acknowledged the first stage, and an LP may claim the next one.
     pub(super) fn end_at_start(&self) -> bool {
         let mut seen = self.load();
         while seen.stage() == Stage::Start && (seen.is_over() || seen.acks() != self.lps) {

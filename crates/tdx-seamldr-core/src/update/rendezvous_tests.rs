@@ -1,4 +1,5 @@
-//! Of the rendezvous, which loom's tests compile without these.
+//! Tests of the rendezvous. They are a separate file because loom's tests compile the rendezvous
+//! without them.
 
 use super::rendezvous::{Leg, Rendezvous};
 use super::stage::Stage;
@@ -32,7 +33,7 @@ fn a_failure_is_seen_at_once_and_does_not_outlive_the_stage() {
 }
 
 #[test]
-fn after_the_end_nobody_moves_on() {
+fn last_acknowledgement_after_the_end_returns_no_snapshot() {
     let rendezvous = Rendezvous::new(1);
     let seen = rendezvous.load();
     assert!(rendezvous.end_if_still(seen));
@@ -55,14 +56,14 @@ fn giving_up_loses_against_progress() {
 }
 
 #[test]
-fn a_thousand_lps_fit() {
+fn rendezvous_has_room_for_1024_lps() {
     let rendezvous = Rendezvous::new(1024);
     assert!((0..1023).all(|_| rendezvous.acknowledge(false).is_none()));
     assert_eq!(rendezvous.acknowledge(false).unwrap().leg(), leg(Stage::Start, 0));
 }
 
 #[test]
-fn what_is_over_stays_over() {
+fn update_that_is_over_stays_over() {
     let rendezvous = Rendezvous::new(2);
     let before = rendezvous.load();
     assert!(rendezvous.end_if_still(before));
@@ -72,7 +73,7 @@ fn what_is_over_stays_over() {
 }
 
 #[test]
-fn every_leg_comes_back_as_it_was_set() {
+fn every_leg_is_read_back_as_written() {
     for stage in Stage::ALL {
         for round in [0, 1, 15, 31] {
             let rendezvous = Rendezvous::new(1);
@@ -91,7 +92,7 @@ fn every_leg_comes_back_as_it_was_set() {
 }
 
 #[test]
-fn nobody_moves_on_from_where_it_has_been_given_up() {
+fn acknowledge_after_giving_up_returns_no_snapshot() {
     let rendezvous = Rendezvous::new(2);
     assert_eq!((rendezvous.lps(), rendezvous.acknowledge(false)), (2, None));
     assert!(rendezvous.end_if_still(rendezvous.load()));
@@ -101,7 +102,7 @@ fn nobody_moves_on_from_where_it_has_been_given_up() {
 }
 
 #[test]
-fn nobody_gives_up_what_all_have_acknowledged() {
+fn giving_up_fails_after_all_have_acknowledged() {
     let rendezvous = Rendezvous::new(2);
     rendezvous.acknowledge(false);
     let waits_on = rendezvous.load();
@@ -113,7 +114,7 @@ fn nobody_gives_up_what_all_have_acknowledged() {
 }
 
 #[test]
-fn a_claim_defeats_giving_up_until_it_is_acknowledged() {
+fn giving_up_fails_until_the_claiming_lp_acknowledges() {
     let rendezvous = Rendezvous::new(2);
     assert_eq!(rendezvous.acknowledge(false), None);
     let before = rendezvous.load();
@@ -125,7 +126,7 @@ fn a_claim_defeats_giving_up_until_it_is_acknowledged() {
 }
 
 #[test]
-fn giving_up_defeats_a_claim() {
+fn claim_fails_after_giving_up() {
     let rendezvous = Rendezvous::new(2);
     assert!(rendezvous.end_if_still(rendezvous.load()));
     assert!(!rendezvous.claim());

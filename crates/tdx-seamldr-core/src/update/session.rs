@@ -35,6 +35,10 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             if known.session == Session::Complete || update.state.is_in_session(lp) {
                 return Ok(Work::Done);
             }
+            // An LP that failed has said so before it let the lock go: this LP opens no session for an image that was refused.
+            if update.rendezvous.load().failed() {
+                return Ok(Work::Skipped);
+            }
             has_claimed = update.rendezvous.claim();
             if !has_claimed {
                 return Ok(Work::Over);

@@ -2,21 +2,21 @@
 
 use core::fmt;
 
-/// A stage of an update; the names are Linux's.
+/// A stage of an update. The names are Linux's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
-    /// LPs arrive. Nothing has been changed.
+    /// LPs arrive and ask the module for its state. The update has changed nothing.
     Start = 0,
     /// The lead LP shuts the running module down.
     Shutdown = 1,
-    /// Every LP takes part in installing the new one.
+    /// Every LP calls SEAMLDR.INSTALL for the new module.
     CpuInstall = 2,
-    /// Every LP takes part in initialising it.
+    /// Every LP initialises the new module on itself.
     CpuInit = 3,
-    /// The lead LP lets it take over the handoff data.
+    /// The lead LP makes the new module take over the handoff data.
     RunUpdate = 4,
-    /// The end.
+    /// The update is complete.
     Done = 5,
 }
 
@@ -25,7 +25,7 @@ impl Stage {
     pub const ALL: [Self; 6] =
         [Self::Start, Self::Shutdown, Self::CpuInstall, Self::CpuInit, Self::RunUpdate, Self::Done];
 
-    /// The stage that follows; the last one follows itself.
+    /// Returns the stage that follows. `Done` follows itself.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -37,14 +37,14 @@ impl Stage {
         }
     }
 
-    /// Its number.
+    /// Returns the stage's number, 0 to 5.
     #[must_use]
     #[allow(clippy::as_conversions)] // the discriminant of a repr(u8) enum
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The stage with this number; everything beyond the last is the last.
+    /// Returns the stage with this number. Numbers above 5 give `Done`.
     pub(super) const fn from_number(number: u32) -> Self {
         match number {
             0 => Self::Start,

@@ -249,7 +249,7 @@ pub(super) fn two_claims(stage: Stage) {
     model.preemption_bound = Some(3);
     model.check(move || {
         let shared = Arc::new(Shared::at(stage, 3, None, Counter::default()));
-        let calls = Arc::new(loom::sync::Mutex::new(0));
+        let calls = Arc::new(loom::sync::Mutex::new(0u32));
         let others: Vec<_> = (0..2)
             .map(|_| {
                 let (shared, calls) = (shared.clone(), calls.clone());
@@ -258,7 +258,7 @@ pub(super) fn two_claims(stage: Stage) {
                     if !shared.rendezvous.claim() {
                         return false;
                     }
-                    *calls += 1;
+                    *calls = (*calls).saturating_add(1);
                     assert!(!shared.rendezvous.load().is_over(), "over while a claim is held");
                     drop(calls);
                     if let Some(all) = shared.rendezvous.acknowledge(true) {
@@ -279,7 +279,7 @@ pub(super) fn two_claims(stage: Stage) {
         } else {
             assert_eq!((there.leg(), made), (shared.end(), 2));
         }
-        counted[made as usize].fetch_add(1, StdOrdering::Relaxed);
+        counted[usize::try_from(made).unwrap()].fetch_add(1, StdOrdering::Relaxed);
     });
     assert!(orders.iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }

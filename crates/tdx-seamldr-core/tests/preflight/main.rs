@@ -1,6 +1,8 @@
 //! Each finding of preflight, by one change of an image and a machine that suit each other.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::type_complexity,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,

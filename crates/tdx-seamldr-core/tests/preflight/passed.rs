@@ -1,14 +1,11 @@
 //! What a passed preflight carries to the update, and where it builds parameters.
 
 use tdx_seamldr_core::abi::{SeamldrParams, Svn, TdxFeatures0, PAGE_SIZE};
-use tdx_seamldr_core::preflight::{
-    preflight_image, NotShared, PassedUpdate, Purpose, SharedMemory, Unknown, Unknowns,
-};
+use tdx_seamldr_core::preflight::{preflight_image, PassedUpdate, Purpose, Unknown, Unknowns};
 use tdx_seamldr_core::update::{Update, UpdateError};
 use tdx_seamldr_core::{BuildError, Host, LpBits, MachineId, ModuleState, Part, Patience, PhysAddr};
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, SharedInfo, Trap};
+use tdx_seamldr_core::{NotShared, SeamcallBackend, SeamcallRegs, SharedInfo, SharedMemory, Trap};
 use zerocopy::little_endian::U16;
-use zerocopy::FromZeros;
 
 use crate::world::{World, MODULE};
 

@@ -139,7 +139,10 @@ mod tests {
         for threads in [1, 2, 3] {
             let (outcome, calls) = update(SimPlatform::builder().patience(100), 4, 1, threads);
             assert_eq!(outcome.failure.unwrap().cause, FailureCause::GaveUp, "{threads} threads");
-            assert_eq!(calls, 3, "{threads} threads: a look at the module each");
+            assert!(
+                (1..=3).contains(&calls),
+                "{threads} threads: at most one look at the module for each LP"
+            );
         }
     }
 

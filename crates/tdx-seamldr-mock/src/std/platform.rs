@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamldrInfoBuffer, Svn};
-use tdx_seamldr_core::preflight::{Facts, SharedMemory};
+use tdx_seamldr_core::preflight::Facts;
+use tdx_seamldr_core::SharedMemory;
 use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, LpBits, MachineId, ModuleState, PhysAddr, Seamldr, Sha384Digest,
 };
@@ -153,7 +154,7 @@ impl SimPlatform {
         let inner = self.inner();
         let config = inner.model.config();
         facts.signer = Some(config.signer);
-        facts.highest_x2apic_id = config.num_lps.checked_sub(1);
+        facts.highest_x2apic_id = (0..config.num_lps).filter_map(|lp| inner.model.x2apic_id(lp)).max();
         facts.shared_memory = Some(SharedMemory {
             address_bits: u8::try_from(config.max_pa).unwrap_or(u8::MAX),
             keyid_bits: u8::try_from(config.keyid_bits).unwrap_or(u8::MAX),

@@ -1,5 +1,5 @@
 //! A platform, an image for it, and an update between them.
-#![allow(dead_code)] // not every test file uses all of it
+#![allow(dead_code, clippy::as_conversions)] // not every test file uses all of it
 
 use std::sync::LazyLock;
 

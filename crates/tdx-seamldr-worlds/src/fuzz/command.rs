@@ -13,7 +13,7 @@ use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_verify::Verification;
 use tempfile::TempDir;
 
-use super::update_ops::NEW;
+use super::images::NEW;
 
 /// Where the files are.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for files"));

@@ -14,6 +14,7 @@
 
 mod command;
 mod image;
+mod images;
 mod numbers;
 mod params;
 pub mod seeds;

@@ -13,7 +13,8 @@ use tdx_seamldr_mock::{ReleasedImage, TestImage};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::IntoBytes;
 
-use super::update_ops::{CALLS, HEAD, NEW, TROUBLE};
+use super::images::NEW;
+use super::update_ops::{CALLS, HEAD, TROUBLE};
 use crate::world::new_image;
 
 /// A first input.

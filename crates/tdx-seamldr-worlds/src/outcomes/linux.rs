@@ -12,8 +12,11 @@ use zerocopy::little_endian::{U32, U64};
 /// Tries of a call that the module answers with RND_NO_ENTROPY.
 const TRIES: u32 = 10;
 
+/// The fields that are read again after an update.
+const VERSION: [FieldId; 3] = [FieldId::MAJOR_VERSION, FieldId::MINOR_VERSION, FieldId::UPDATE_VERSION];
+
 /// What the driver returned, and the call that failed first: its leaf, and RAX.
-pub(super) type Failed = (i32, Option<(u64, Result<u64, Trap>)>);
+pub(crate) type Failed = (i32, Option<(u64, Result<u64, Trap>)>);
 
 const EINVAL: i32 = -22;
 const EIO: i32 = -5;
@@ -38,7 +41,7 @@ fn parse(file: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Installs the file as the driver does, on the LPs that are online. `Ok` is success.
-pub(super) fn update(platform: &SimPlatform, file: &PageBuf, has_erratum: bool) -> Result<(), Failed> {
+pub(crate) fn update(platform: &SimPlatform, file: &PageBuf, has_erratum: bool) -> Result<(), Failed> {
     update_on(platform, platform.online(), file, has_erratum)
 }
 
@@ -88,6 +91,8 @@ pub(super) fn update_on(
         call(lp, TdxLeaf::SYS_LP_INIT.rax(0), 0, 0)?;
     }
     call(lead, TdxLeaf::SYS_UPDATE.rax(0), 0, 0)?;
+    // A version that cannot be read is a warning only.
+    let _ = VERSION.iter().try_for_each(|field| call(lead, TdxLeaf::SYS_RD.rax(0), 0, field.0).map(drop));
     platform.module_state().set_ready();
     Ok(())
 }

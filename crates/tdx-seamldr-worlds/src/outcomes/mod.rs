@@ -2,7 +2,7 @@
 
 mod case;
 mod changes;
-mod linux;
+pub(crate) mod linux;
 mod misuse;
 mod recorded;
 #[cfg(test)]

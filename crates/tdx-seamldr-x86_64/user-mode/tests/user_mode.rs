@@ -248,7 +248,7 @@ fn a_whole_update_on_eight_threads() {
         let made = u64::try_from(booted.0.trace().len()).unwrap();
         assert_eq!((truth.tds_alive, truth.svn.minor, made), (3, 6, CALLS));
     }
-    assert!(calls() - before >= 5 * CALLS as u64, "all of them by the instruction");
+    assert!(calls() - before >= 5 * CALLS, "all of them by the instruction");
 }
 
 /// Where each LP's VMCS lies.

@@ -2,12 +2,13 @@
 
 use super::{read, ElfHeader, ElfRefusal, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
 
-/// Checks that P-SEAMLDR can relocate this image (step 34). It does not change the image.
+/// Checks that P-SEAMLDR can relocate this image (step 34). Does not change the image.
 ///
-/// The maker of the image is not known yet, so the image's length bounds the time: see [`ElfRefusal::TooManyRelocations`].
+/// The check does not trust the image, so the image's length bounds the time of the check: see
+/// [`ElfRefusal::TooManyRelocations`].
 ///
-/// P-SEAMLDR relocates in place, so a relocation can change another relocation or a header. No image needs that, and the check
-/// refuses it: see [`ElfRefusal::TargetInUse`].
+/// P-SEAMLDR relocates in place, so a relocation can change another relocation or a header. No
+/// image needs that. The check refuses it: see [`ElfRefusal::TargetInUse`].
 ///
 /// # Errors
 ///
@@ -19,7 +20,7 @@ pub fn check(image: &[u8]) -> Result<(), ElfRefusal> {
     }
     let mut hull = Part { begin: u64::MAX, end: 0 };
     each_table(image, &header, |number, section| {
-        // A table that ends outside the image is refused when its relocations are read.
+        // The second pass refuses a table that ends outside the image.
         let table = Series::of_table(number, section)?.hull().filter(|table| table.end <= size(image));
         if let Some(Part { begin, end }) = table {
             hull = Part { begin: hull.begin.min(begin), end: hull.end.max(end) };
@@ -30,7 +31,7 @@ pub fn check(image: &[u8]) -> Result<(), ElfRefusal> {
     each_table(image, &header, |number, section| check.check_table(number, section))
 }
 
-/// Calls `work` for each section of relocations. The headers of all sections have to lie in the image.
+/// Calls `work` for each section of relocations. The headers of all sections must lie in the image.
 fn each_table(
     image: &[u8],
     header: &ElfHeader,
@@ -49,13 +50,13 @@ fn each_table(
     Ok(())
 }
 
-/// A check of an image's relocations that is under way.
+/// The state of a check of an image's relocations.
 struct Check<'a> {
     image: &'a [u8],
     header: &'a ElfHeader,
     /// The part of the image from the first relocation table to the last.
     hull: Part,
-    /// Steps that remain, as [`ElfRefusal::TooManyRelocations`] counts them.
+    /// The steps that remain: see [`ElfRefusal::TooManyRelocations`].
     left: u64,
 }
 
@@ -122,8 +123,9 @@ fn size(image: &[u8]) -> u64 {
     u64::try_from(image.len()).unwrap_or(u64::MAX)
 }
 
-/// Returns how many steps the check of an image may take. A relocation takes 24 bytes of the image and at most one step more than
-/// there are sections, so 191 sections are always allowed.
+/// Returns how many steps the check of an image may take. A relocation takes 24 bytes of the image,
+/// which allow 192 steps. The check of a relocation takes one step plus at most one for each
+/// section, so 191 sections are allowed.
 fn max_steps(image: &[u8]) -> u64 {
     size(image).saturating_mul(8)
 }
@@ -147,8 +149,9 @@ impl Part {
     }
 }
 
-/// Objects of the same size at the same distance: section headers, or the relocations of a table. They have gaps between them if
-/// the distance is greater than the size, and overlap if it is less.
+/// Objects of the same size at the same distance: section headers, or the relocations of a table.
+/// Gaps separate them if the distance is greater than the size. They overlap if the distance is
+/// less than the size.
 struct Series {
     /// The offset of the first object.
     begin: u64,
@@ -180,7 +183,7 @@ impl Series {
         })
     }
 
-    /// Returns the part from the first object to the last. `None`: there is no object.
+    /// Returns the part from the first object to the last. `None` if there is no object.
     fn hull(&self) -> Option<Part> {
         let last = self.object(self.count.checked_sub(1)?);
         Some(Part { begin: self.begin, end: last.end })
@@ -213,7 +216,8 @@ mod tests {
     const RELOCATIONS: u64 = 512;
     const TARGET: u64 = 800;
 
-    /// An image with two sections, the second of them with two relocations. Only the second relocation is ever changed.
+    /// An image with two sections. The second section has two relocations. Tests change only the
+    /// second relocation.
     struct Image {
         header: ElfHeader,
         section: SectionHeader,
@@ -297,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_themselves_are_taken() {
+    fn check_accepts_values_at_the_limits() {
         assert_eq!(check_changed(|image| image.relocation.r_addend = U64::new(SIZE - 1)), Ok(()));
         assert_eq!(check_changed(|image| image.relocation.r_offset = U64::new(SIZE - 8)), Ok(()));
         assert_eq!(check_changed(|image| image.header.e_shnum = U16::new(0)), Ok(()));
@@ -308,7 +312,8 @@ mod tests {
         assert_eq!(check_changed(other_type), Ok(()));
     }
 
-    /// Checks the image with its last relocation at another target. `Some`: the header or relocation that this target overlaps.
+    /// Checks the image with another target of its last relocation. Returns the header or
+    /// relocation that the target overlaps.
     fn in_use(mut bytes: Vec<u8>, target: u64) -> Option<(u64, u64)> {
         let (section, index) = (1, 1);
         bytes[RELOCATIONS as usize + 24..][..8].copy_from_slice(&target.to_le_bytes());
@@ -340,7 +345,7 @@ mod tests {
         }
     }
 
-    /// The image with another relocation table before the usual one. It has room for two relocations.
+    /// Returns the image with another relocation table, of two relocations, before the usual table.
     fn with_table_at_300(size: u64, entry_size: u64) -> Vec<u8> {
         let mut bytes = bytes(&image());
         let mut section = image().section;
@@ -446,12 +451,13 @@ mod tests {
         assert_eq!(check_changed(two), Err(second));
     }
 
-    /// An image of relocations that overlap, read once for each section. All of them change its last 8 bytes.
+    /// Returns an image of relocations that overlap. Each section has all of them. Each relocation
+    /// changes the last 8 bytes of the image.
     fn many_relocations(sections: u16, len: usize) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);
         header.e_shoff = U64::new(64);
-        // All headers of sections lie in the same place.
+        // All section headers have the same offset.
         header.e_shnum = U16::new(sections);
         let mut section = SectionHeader::new_zeroed();
         section.sh_type = U32::new(SHT_RELA);
@@ -460,7 +466,7 @@ mod tests {
         section.sh_entsize = U64::new(16);
         let mut image = [header.as_bytes(), section.as_bytes()].concat();
         while image.len() < len {
-            // The addend of one is the offset of the next.
+            // The addend of one relocation is the offset of the next.
             image.extend_from_slice(&(len as u64 - 8).to_le_bytes());
             image.extend_from_slice(&R_X86_64_RELATIVE.to_le_bytes());
         }
@@ -469,16 +475,16 @@ mod tests {
 
     #[test]
     fn check_bounds_the_relocations_that_it_checks() {
-        // 247 in each section; 8 steps for each byte.
+        // Each section has 247 relocations. The limit is 8 steps for each byte.
         assert_eq!(check(&many_relocations(132, 4096)), Ok(()));
         let too_many = |limit| Err(ElfRefusal::TooManyRelocations { limit });
         assert_eq!(check(&many_relocations(133, 4096)), too_many(8 * 4096));
-        // Without that rule it would take 8 thousand million steps.
+        // Without the limit the check would take 8 thousand million steps.
         assert_eq!(check(&many_relocations(u16::MAX, 496 * 4096)), too_many(8 * 496 * 4096));
     }
 
-    /// An image with two relocation tables, `entries` relocations in the first, and other sections. All relocations change the
-    /// word between the tables.
+    /// Returns an image with two relocation tables and other sections. The first table has
+    /// `entries` relocations. All relocations change the word between the tables.
     fn data_between_tables(sections: u16, entries: u64) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);

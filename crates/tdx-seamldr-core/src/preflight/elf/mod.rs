@@ -1,4 +1,4 @@
-//! The ELF file that a module is, as far as P-SEAMLDR looks at it.
+//! The parts of a module's ELF file that P-SEAMLDR reads.
 
 mod check;
 mod refusal;
@@ -68,14 +68,14 @@ pub struct Rela {
     pub r_addend: U64,
 }
 
-/// Magic, 64-bit class, little-endian, version 1.
+/// The first bytes of the file: magic, 64-bit class, little-endian, version 1.
 pub const IDENT: [u8; 7] = [0x7f, b'E', b'L', b'F', 2, 1, 1];
 /// The type of a section of relocations with addends.
 pub const SHT_RELA: u32 = 4;
-/// The only relocation allowed: base plus addend, without a symbol.
+/// The only relocation type that P-SEAMLDR takes: base plus addend, without a symbol.
 pub const R_X86_64_RELATIVE: u64 = 8;
 
-/// Reads a structure at an offset of the image.
+/// Reads a structure at an offset of the image. `None` if it does not lie in the image.
 #[must_use]
 pub fn read<T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
     image: &[u8],

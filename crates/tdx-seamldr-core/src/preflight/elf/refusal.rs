@@ -4,11 +4,12 @@ use core::fmt;
 
 use super::R_X86_64_RELATIVE;
 
-/// Why an image cannot be relocated. Relocations are counted from 0 in their section; limits are the highest that is possible.
+/// Why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ElfRefusal {
-    /// It does not begin with magic, class, byte order and version of a 64-bit little-endian ELF file.
+    /// The image does not begin with magic, class, byte order and version of a 64-bit little-endian
+    /// ELF file.
     Ident,
     /// The header of a section does not lie in the image.
     SectionOutside {
@@ -41,18 +42,18 @@ pub enum ElfRefusal {
         /// Its type and symbol.
         found: u64,
     },
-    /// What a relocation changes does not lie in the image.
+    /// The 8 bytes that a relocation changes do not lie in the image.
     TargetOutside {
         /// Its section.
         section: u16,
         /// Its number.
         index: u64,
-        /// The offset of what it changes.
+        /// The offset of these bytes.
         found: u64,
         /// The highest offset possible.
         limit: u64,
     },
-    /// What a relocation refers to does not lie in the image.
+    /// The address that a relocation refers to does not lie in the image.
     AddendOutside {
         /// Its section.
         section: u16,
@@ -63,8 +64,8 @@ pub enum ElfRefusal {
         /// The highest offset possible.
         limit: u64,
     },
-    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place. They belong to the ELF header, to a
-    /// section header or to a relocation.
+    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place: bytes
+    /// of the ELF header, of a section header or of a relocation.
     TargetInUse {
         /// Its section.
         section: u16,
@@ -77,12 +78,13 @@ pub enum ElfRefusal {
         /// The offset behind that header or relocation.
         end: u64,
     },
-    /// The check would take more steps than the image's length allows. One step checks a relocation; one step looks at a section
-    /// header for a relocation that changes bytes between the first and the last relocation table.
+    /// The check would take more steps than the image's length allows. Each relocation takes one
+    /// step. A relocation that changes bytes between the first and the last relocation table takes
+    /// one more step for each section.
     ///
-    /// No image of at most 191 sections is refused for this if its relocations do not overlap.
+    /// An image of at most 191 sections whose relocations do not overlap stays below the limit.
     TooManyRelocations {
-        /// The most steps that are allowed: 8 for each byte of the image.
+        /// The highest number of steps: 8 for each byte of the image.
         limit: u64,
     },
 }

@@ -1,0 +1,118 @@
+//! The images that scripts of `update_ops` boot from, update to, and save TDs with.
+
+use std::sync::LazyLock;
+
+use tdx_seamldr_core::abi::{TdxFeatures0, PAGE_SIZE};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild};
+use tdx_seamldr_mock::{sign, PageBuf, TestImage};
+use zerocopy::little_endian::{U16, U32};
+
+use crate::world::{new_image, old_image};
+
+/// An image file.
+pub(super) struct File {
+    pub(super) bytes: PageBuf,
+    /// The SVN that its module has, if P-SEAMLDR takes it.
+    pub(super) svn_minor: u8,
+    /// Its module was built as its SIGSTRUCT says. Only the module itself knows.
+    pub(super) fits: bool,
+    /// What P-SEAMLDR remembers of it.
+    pub(super) mrseam: [u8; 48],
+}
+
+impl File {
+    fn new(bytes: PageBuf, svn_minor: u8) -> Self {
+        let mrseam = TdxImage::parse_without_checksum(bytes.as_bytes()).unwrap().sigstruct().seamhash;
+        Self { bytes, svn_minor, fits: true, mrseam }
+    }
+}
+
+/// A module that knows about TDs in build, and counts them.
+fn counting(image: TestImage) -> TestImage {
+    let build = ModuleBuild {
+        features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
+        handoff_form: HandoffForm::Counting,
+        ..ModuleBuild::V1_5_01
+    };
+    TestImage { module_build: Some(build), ..image }
+}
+
+fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
+    let build = ModuleBuild { module_hv, min_update_hv, ..ModuleBuild::V1_5_01 };
+    TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
+}
+
+/// The images to boot from.
+pub(super) static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
+    [
+        old_image(),
+        counting(old_image()),
+        with_versions(old_image(), 0, 1),
+        TestImage { pages: 3, ..old_image() },
+    ]
+    .into_iter()
+    .map(|image| File::new(image.build(), image.svn_minor))
+    .collect()
+});
+
+/// The images to update to: good ones first, then those that are refused, each for a reason of its own.
+pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
+    let newer = || TestImage { format: ImageFormat::ImageV2, ..new_image() };
+    let good = [
+        new_image(),
+        newer(),
+        TestImage { svn_minor: 7, ..newer() },
+        TestImage { svn_minor: 5, date: 0x20240202, ..newer() },
+        counting(newer()),
+        with_versions(newer(), 0, 1),
+        with_versions(newer(), 1, 1),
+        TestImage { debug: true, ..newer() },
+        TestImage { cpus: vec![0xc06f0], ..newer() },
+        TestImage { num_handoff_pages: 12, ..newer() },
+    ];
+    let signed = |change: fn(&mut tdx_seamldr_core::abi::SeamSigstruct)| {
+        let module = newer().module();
+        let mut sigstruct = newer().sigstruct(&module);
+        change(&mut sigstruct);
+        sign(&mut sigstruct);
+        newer().file(&sigstruct, &module)
+    };
+    let changed = |at: usize| {
+        let mut file = newer().build();
+        file.as_mut_bytes()[at] ^= 1;
+        file
+    };
+    let not_elf = vec![0x90; 8 * PAGE_SIZE];
+    let bad = [
+        signed(|s| s.svn_minor = 4),
+        signed(|s| s.svn_major = 2),
+        signed(|s| s.module_hv = U16::new(1)),
+        signed(|s| s.num_global_data_pages = U16::new(65535)),
+        signed(|s| s.gdt_idt_offset = U32::new(0x8000)),
+        changed(PAGE_SIZE + 600),
+        changed(PAGE_SIZE + 130),
+        changed(2 * PAGE_SIZE + 5000),
+        newer().file(&newer().sigstruct(&not_elf), &not_elf),
+    ];
+    let good = good.iter().map(|image| File::new(image.build(), image.svn_minor));
+    good.chain(bad.into_iter().enumerate().map(|(number, bytes)| File {
+        fits: number != OTHER_VERSIONS,
+        ..File::new(bytes, newer().svn_minor)
+    }))
+    .collect()
+});
+
+/// So many of the first of them may follow any of [`OLD`], wherever nothing is wrong.
+pub(super) const PLAIN: usize = 3;
+
+/// An image that can take over from every other one here.
+pub(super) static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
+    let build = ModuleBuild { module_hv: 1, min_update_hv: 0, ..ModuleBuild::V1_5_01 };
+    TestImage { svn_minor: 9, module_hv: 1, num_handoff_pages: 24, module_build: Some(build), ..new_image() }
+        .build()
+});
+
+/// Of the bad images, the one that says other handoff versions than its module was built for.
+const OTHER_VERSIONS: usize = 2;

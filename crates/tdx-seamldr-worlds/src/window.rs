@@ -1,0 +1,240 @@
+//! The SEAMCALLs of an update while all CPUs stand still, counted in the trace of simulated updates.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use anyhow::{bail, ensure, Context, Result};
+use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_core::update::Call;
+use tdx_seamldr_mock::model::TraceEntry;
+use tdx_seamldr_mock::{SimPlatform, TestImage};
+
+use crate::outcomes::linux;
+use crate::world::{boot, drive, new_image, old_image, update_by, Ours};
+
+/// Numbers of LPs that are counted.
+const LPS: [u32; 4] = [1, 2, 8, 64];
+
+/// The number of calls in an update by N LPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Formula {
+    /// Calls for each LP.
+    per_lp: u32,
+    /// Calls beside these.
+    once: u32,
+}
+
+impl Formula {
+    const ONCE: Self = Self { per_lp: 0, once: 1 };
+    const ON_EACH_LP: Self = Self { per_lp: 1, once: 0 };
+
+    fn count(self, lps: u32) -> usize {
+        let count = self.per_lp.saturating_mul(lps).saturating_add(self.once);
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { per_lp: self.per_lp.saturating_add(other.per_lp), once: self.once.saturating_add(other.once) }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self { per_lp: 0, once } => once.to_string(),
+            Self { per_lp: 1, once: 0 } => "N".to_owned(),
+            Self { per_lp: 1, once } => format!("N+{once}"),
+            Self { per_lp, once: 0 } => format!("{per_lp}N"),
+            Self { per_lp, once } => format!("{per_lp}N+{once}"),
+        }
+    }
+}
+
+/// A call in the window.
+struct Row {
+    /// Which.
+    call: Call,
+    /// How often the call is made. A call of each LP is made once by each.
+    times: Formula,
+    /// Who makes the call, and whether others make it at the same time.
+    order: &'static str,
+    /// What the call is needed for.
+    why: &'static str,
+    /// Part of every update. The other calls are looks at what preflight saw.
+    is_the_update: bool,
+}
+
+/// The calls in their order.
+const ROWS: [Row; 7] = [
+    Row {
+        call: Call::Tdx(TdxLeaf::SYS_TDMR_INIT),
+        times: Formula::ON_EACH_LP,
+        order: "parallel",
+        why:
+            "the LP reaches the module, and the module runs; the address is none, so the module does nothing",
+        is_the_update: false,
+    },
+    Row {
+        call: Call::Seamldr(SeamldrLeaf::Info),
+        times: Formula::ONCE,
+        order: "serial: the lead LP, under P-SEAMLDR's lock",
+        why: "the module is the one that preflight saw, and an update remains",
+        is_the_update: false,
+    },
+    Row {
+        call: Call::Tdx(TdxLeaf::SYS_SHUTDOWN),
+        times: Formula::ONCE,
+        order: "serial: the lead LP",
+        why: "the old module stops and leaves handoff data",
+        is_the_update: true,
+    },
+    Row {
+        call: Call::Seamldr(SeamldrLeaf::Install),
+        times: Formula::ON_EACH_LP,
+        order: "serial: each LP, under P-SEAMLDR's lock",
+        why: "P-SEAMLDR puts the new module in place when the last LP calls",
+        is_the_update: true,
+    },
+    Row {
+        call: Call::Tdx(TdxLeaf::SYS_INIT),
+        times: Formula::ONCE,
+        order: "serial: the last LP of INSTALL",
+        why: "the new module needs it first; the answer also tells whether P-SEAMLDR's session is complete",
+        is_the_update: true,
+    },
+    Row {
+        call: Call::Tdx(TdxLeaf::SYS_LP_INIT),
+        times: Formula::ON_EACH_LP,
+        order: "parallel",
+        why: "the new module needs it on every LP",
+        is_the_update: true,
+    },
+    Row {
+        call: Call::Tdx(TdxLeaf::SYS_UPDATE),
+        times: Formula::ONCE,
+        order: "serial: the lead LP",
+        why: "the new module takes the handoff data over",
+        is_the_update: true,
+    },
+];
+
+/// The calls that Linux 7.2 makes. It also reads the handoff version before the shutdown, and three parts of the version at the end.
+const LINUX: Formula = Formula { per_lp: 2, once: 7 };
+
+fn call(entry: &TraceEntry) -> Call {
+    let rax = entry.input.rax;
+    SeamldrLeaf::from_rax(rax).map_or(Call::Tdx(TdxLeaf::from_rax(rax)), Call::Seamldr)
+}
+
+fn total(is_counted: impl Fn(&Row) -> bool) -> Formula {
+    let rows = ROWS.iter().filter(|row| is_counted(row));
+    rows.fold(Formula { per_lp: 0, once: 0 }, |sum, row| sum.plus(row.times))
+}
+
+/// Fails unless the trace has the calls of [`ROWS`], in their order, each as often as its formula says.
+fn check(lps: u32, trace: &[TraceEntry]) -> Result<()> {
+    let mut rest = trace;
+    for Row { call: this, times, .. } in &ROWS {
+        let others = rest.iter().position(|entry| call(entry) != *this);
+        let (these, after) = rest.split_at(others.unwrap_or(rest.len()));
+        rest = after;
+        let wanted = times.count(lps);
+        ensure!(these.len() == wanted, "{lps} LPs make {} calls of {this}, not {wanted}", these.len());
+        let callers: BTreeSet<u32> = these.iter().map(|entry| entry.lp).collect();
+        ensure!(callers.len() == wanted, "{lps} LPs: one LP calls {this} more than once");
+    }
+    match rest.first() {
+        Some(entry) => bail!("{lps} LPs also call {}", call(entry)),
+        None => Ok(()),
+    }
+}
+
+/// The calls of a simulated update by this library, from the moment at which the LPs enter it.
+fn ours(lps: u32) -> Result<Vec<TraceEntry>> {
+    let (old, new) = (old_image().build(), new_image().build());
+    let platform = boot(SimPlatform::builder().lps(lps), &old)?;
+    let end = update_by(&platform, &new, &old, Policy::default(), |update| {
+        platform.clear_trace();
+        drive(&platform, update, None)
+    })?;
+    ensure!(matches!(end, Ours::Ran(outcome) if outcome.is_updated()), "{lps} LPs: {end:?}");
+    Ok(platform.trace())
+}
+
+/// The calls of a simulated update by Linux 7.2's policy.
+fn of_linux(lps: u32) -> Result<Vec<TraceEntry>> {
+    let platform = boot(SimPlatform::builder().lps(lps), &old_image().build())?;
+    let new = TestImage { format: ImageFormat::ImageV2, ..new_image() }.build();
+    let end = linux::update(&platform, &new, false);
+    ensure!(end.is_ok(), "{lps} LPs: Linux's policy fails: {end:?}");
+    Ok(platform.trace())
+}
+
+/// Counts the calls and returns the tables of them.
+///
+/// # Errors
+///
+/// An update fails, or makes other calls than the table says.
+pub fn tables() -> Result<String> {
+    let mut text = "| call | times | order | why |\n|---|---:|---|---|\n".to_owned();
+    for Row { call, times, order, why, .. } in &ROWS {
+        let _ = writeln!(text, "| {call} | {} | {order} | {why} |", times.text());
+    }
+    let (all, of_update) = (total(|_| true), total(|row| row.is_the_update));
+    let _ = write!(
+        text,
+        "\nCalls in all, counted in the trace of simulated updates:\n\n\
+         | N | this library: {} | of these the update itself: {} | Linux 7.2's policy: {} |\n|---:|---:|---:|---:|",
+        all.text(),
+        of_update.text(),
+        LINUX.text()
+    );
+    for lps in LPS {
+        let (ours, linux) = (ours(lps)?, of_linux(lps)?);
+        check(lps, &ours).context("this library")?;
+        let wanted = LINUX.count(lps);
+        ensure!(linux.len() == wanted, "{lps} LPs: Linux's policy makes {} calls, not {wanted}", linux.len());
+        let is_of_update =
+            |entry: &&TraceEntry| ROWS.iter().any(|row| row.is_the_update && row.call == call(entry));
+        let _ = write!(
+            text,
+            "\n| {lps} | {} | {} | {} |",
+            ours.len(),
+            ours.iter().filter(is_of_update).count(),
+            linux.len()
+        );
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_makes_3n_and_4_calls_of_which_2n_and_3_are_the_update() {
+        assert_eq!(total(|_| true).text(), "3N+4");
+        assert_eq!(total(|row| row.is_the_update).text(), "2N+3");
+        assert_eq!(total(|row| !row.is_the_update).text(), "N+1");
+    }
+
+    #[test]
+    fn a_call_too_many_too_few_or_by_the_wrong_lp_is_named() {
+        let good = ours(2).unwrap();
+        check(2, &good).unwrap();
+        let error = |change: &dyn Fn(&mut Vec<TraceEntry>)| {
+            let mut trace = good.clone();
+            change(&mut trace);
+            check(2, &trace).unwrap_err().to_string()
+        };
+        let last = *good.last().unwrap();
+        assert_eq!(error(&|trace| drop(trace.remove(0))), "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2");
+        assert_eq!(error(&|trace| trace.push(last)), "2 LPs make 2 calls of TDH.SYS.UPDATE, not 1");
+        let first = *good.first().unwrap();
+        assert_eq!(error(&|trace| trace.push(first)), "2 LPs also call TDH.SYS.TDMR.INIT");
+        let twice = error(&|trace| trace.iter_mut().for_each(|entry| entry.lp = 0));
+        assert_eq!(twice, "2 LPs: one LP calls TDH.SYS.TDMR.INIT more than once");
+        assert_eq!(error(&|trace| trace.swap(1, 2)), "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2");
+    }
+}
