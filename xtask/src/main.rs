@@ -115,6 +115,9 @@ enum Task {
         /// Try so many pairs of faults at random places, instead of all single faults
         #[arg(long, value_name = "COUNT")]
         pairs: Option<u64>,
+        /// Change the platform between preflight and update, and let LPs give up, instead of all single faults
+        #[arg(long)]
+        changes: bool,
         /// Put the tables into the README
         #[arg(long)]
         readme: bool,
@@ -202,6 +205,7 @@ fn main() -> anyhow::Result<()> {
         Task::Nightly { linux_tree, fuzz_seconds } => nightly::run(linux_tree.as_deref(), fuzz_seconds),
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
+        Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
         Task::PublicApi { check } => public_api::run(check),
         Task::SpecMap => spec_map::run(),

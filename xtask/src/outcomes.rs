@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::document;
 
-pub(crate) use tdx_seamldr_worlds::outcomes::{pairs, recorded};
+pub(crate) use tdx_seamldr_worlds::outcomes::{changes, pairs, recorded};
 
 /// Prints the tables of all single faults and of misuse; puts them into the README, or checks that they are there.
 pub(crate) fn tables(write: bool, check: bool) -> Result<()> {

@@ -6,6 +6,8 @@
 //! - [`fuzz`]: the fuzz targets, which are no more than an entry into this module.
 
 pub mod fuzz;
+mod intercepted;
+mod memo;
 pub mod outcomes;
 pub mod window;
 pub mod world;

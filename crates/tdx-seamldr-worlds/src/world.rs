@@ -10,14 +10,15 @@ use tdx_seamldr_core::update::{
     Call, Cpu, Failure, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update,
 };
 use tdx_seamldr_core::{
-    Crypto, CryptoUnavailable, CurrentVmcs, Seamldr, Sha384Digest, SharedInfo, SpinLock, TdxImage, Trap,
+    Crypto, CryptoUnavailable, CurrentVmcs, Host, Seamldr, Sha384Digest, SharedInfo, SpinLock, TdxImage, Trap,
 };
 use tdx_seamldr_mock::model::{ModuleBuild, ModuleState, TraceEntry};
 use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
-use tdx_seamldr_verify::RustCrypto;
+
+use crate::memo::CRYPTO;
 
 /// TDs on a platform.
-const TDS: usize = 3;
+pub const TDS: usize = 3;
 
 /// The module that runs before: 1.5.01, with room for 16 pages of handoff data.
 #[must_use]
@@ -37,7 +38,7 @@ pub fn new_image() -> TestImage {
 ///
 /// It is no image, or the platform does not come up.
 pub fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
-    let platform = builder.patience(1000).boot(&TdxImage::parse(image.as_bytes())?)?;
+    let platform = builder.patience(1000).crypto(&CRYPTO).boot(&TdxImage::parse(image.as_bytes())?)?;
     for _ in 0..TDS {
         platform.create_td()?;
     }
@@ -75,14 +76,14 @@ pub struct Schedule<'a> {
 const MAX_WORK: u32 = 16 * 5;
 
 /// One LP that steps.
-struct Stepping<'a> {
+struct Stepping<'a, H> {
     lp: u32,
-    cpu: Cpu<'a, SimLp<'a>, SpinLock>,
+    cpu: Cpu<'a, H, SpinLock>,
     calls: usize,
     worked: u32,
 }
 
-impl Stepping<'_> {
+impl<H: Host> Stepping<'_, H> {
     fn is_away(&self, absent: &[Absent]) -> bool {
         absent.iter().any(|absent| absent.lp == self.lp && self.calls >= absent.after)
     }
@@ -109,13 +110,24 @@ pub fn drive_in_order(
     update: &Update<'_>,
     schedule: &Schedule<'_>,
 ) -> Option<Outcome> {
+    let hosts: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
+    drive_hosts(platform, &hosts, update, schedule)
+}
+
+/// Lets these LPs step in this order. `None`: they never come to an end.
+#[must_use]
+pub fn drive_hosts<H: Host>(
+    platform: &SimPlatform,
+    hosts: &[H],
+    update: &Update<'_>,
+    schedule: &Schedule<'_>,
+) -> Option<Outcome> {
     let lock = SpinLock::new();
-    let hosts: Vec<_> = platform.online().map(|lp| (lp, platform.lp(lp))).collect();
     let mut lps: Vec<_> = hosts
         .iter()
-        .filter_map(|(lp, host)| {
+        .filter_map(|host| {
             let cpu = Cpu::new(update, Seamldr::new(host, &lock, CurrentVmcs::Preserved).ok()?);
-            Some(Stepping { lp: *lp, cpu, calls: 0, worked: 0 })
+            Some(Stepping { lp: host.current_lp(), cpu, calls: 0, worked: 0 })
         })
         .collect();
     for byte in schedule.order {
@@ -201,11 +213,28 @@ pub fn update_by(
     policy: Policy,
     drive: impl FnOnce(&Update<'_>) -> Option<Outcome>,
 ) -> Result<Ours> {
+    let host = platform.lp(platform.online().next().unwrap_or(0));
+    update_after(platform, file, policy, old, || Ok(host), drive)
+}
+
+/// The same, with something that happens between preflight and the update. `meanwhile` returns the host that makes the update.
+///
+/// # Errors
+///
+/// As [`update`], and those of `meanwhile`.
+pub fn update_after<H: Host>(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    policy: Policy,
+    old: &PageBuf,
+    meanwhile: impl FnOnce() -> Result<H>,
+    drive: impl FnOnce(&Update<'_>) -> Option<Outcome>,
+) -> Result<Ours> {
     let image = match TdxImage::parse(file.as_bytes()) {
         Ok(image) => image,
         Err(error) => return Ok(Ours::Refused(error.to_string())),
     };
-    let (facts, passed) = match examine(platform, &image, policy, &RustCrypto) {
+    let (facts, passed) = match examine(platform, &image, policy, &CRYPTO) {
         Ok(examined) => examined,
         Err(reason) => return Ok(Ours::Refused(reason)),
     };
@@ -213,9 +242,10 @@ pub fn update_by(
     let (mut params, mut page, info) = (PageBuf::zeroed(1), PageBuf::zeroed(1), SharedInfo::new());
     let old = TdxImage::parse(old.as_bytes())?;
     let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
-    let fallback = preflight_image(&old, &facts, purpose, &RustCrypto, policy, &mut |_| {})
+    let fallback = preflight_image(&old, &facts, purpose, &CRYPTO, policy, &mut |_| {})
         .map(|passed| passed.prepare(page.as_params(), &host));
     let fallbacks: Vec<_> = fallback.into_iter().collect::<Result<_, _>>()?;
+    let host = meanwhile()?;
     let update = match Update::new(&passed, params.as_params(), &info, &host, platform.module_state()) {
         Ok(update) => update.with_fallbacks(&fallbacks)?,
         Err(error) => return Ok(Ours::Refused(error.to_string())),
@@ -324,8 +354,14 @@ fn resume(platform: &SimPlatform, good: &PageBuf) -> Result<Outcome> {
 /// In what the outcome contradicts the platform, if it does.
 #[must_use]
 pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
+    wrong_claim_of(platform, outcome, platform.truth().tds)
+}
+
+/// The same, of an update that began with this number of TDs: somebody else may have ended others before.
+#[must_use]
+pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> Option<String> {
     let truth = platform.truth();
-    let alive = truth.tds_alive == truth.tds;
+    let alive = truth.tds_alive == tds;
     let state = truth.module.map(|module| (module.callable, module.state));
     let is_callable = state.is_some_and(|(callable, _)| callable);
     let fate = match outcome.tds {

@@ -15,7 +15,6 @@
 mod command;
 mod image;
 mod images;
-mod memo;
 mod numbers;
 mod params;
 pub mod seeds;
@@ -26,7 +25,6 @@ mod vector;
 
 pub use command::cli_json;
 pub use image::image;
-pub use memo::Memo;
 pub use params::params_roundtrip;
 pub use sigstruct::sigstruct;
 pub use status::status;

@@ -10,14 +10,12 @@ use tdx_seamldr_mock::model::{GlobalLock, TdPhase};
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
 use super::images::{File, NEW, OLD, PLAIN, RESCUE};
-use super::memo::Memo;
 use super::numbers::Numbers;
+use crate::memo::CRYPTO;
 use crate::world::{
     all_alive, boot, drive_in_order, examine, prepare, reckless, says_something, wrong_claim, wrong_failure,
     Absent, NoCrypto, Schedule,
 };
-
-static CRYPTO: Memo = Memo::new();
 
 /// The calls of an update and of the checks before it.
 pub(super) const CALLS: [u64; 12] = [
@@ -543,12 +541,8 @@ fn by_hand(platform: &SimPlatform, params: u64) -> bool {
 pub fn update_ops(input: &[u8]) {
     let script = Script::read(input);
     let size = if script.one_update_left { 2 } else { 64 };
-    let builder = SimPlatform::builder()
-        .seamdb_size(size)
-        .lps(script.lps)
-        .sockets(script.sockets)
-        .crypto(&CRYPTO)
-        .yielding(|| {});
+    let builder =
+        SimPlatform::builder().seamdb_size(size).lps(script.lps).sockets(script.sockets).yielding(|| {});
     let mut trial = Trial {
         platform: boot(builder, &script.old.bytes).expect("the platform boots"),
         troubles: Troubles::default(),

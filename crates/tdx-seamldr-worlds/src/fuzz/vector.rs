@@ -19,8 +19,8 @@ use tdx_seamldr_mock::{Answer, Fault, TestImage, TEST_SIGNER};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::memo::Memo;
 use super::numbers::Numbers;
+use crate::memo::CRYPTO;
 use crate::world::{new_image, old_image};
 
 /// Where the host's memory begins, and how many pages there are.
@@ -120,8 +120,6 @@ impl PhysMemory for Memory {
         copy[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 }
-
-static CRYPTO: Memo = Memo::new();
 
 /// Numbers that operands are, but for those of the input itself.
 const OPERANDS: [u64; 12] = [

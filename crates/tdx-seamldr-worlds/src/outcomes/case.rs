@@ -34,6 +34,11 @@ pub(super) fn newer() -> TestImage {
     v2(crate::world::new_image())
 }
 
+/// A newer module that takes handoff data of every version that occurs here, as a file for Linux.
+pub(super) fn rescue() -> PageBuf {
+    with_versions(newer(), 0, 2).build()
+}
+
 /// The file of the newer module, with bytes changed.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> PageBuf {
     let mut bytes = newer().build().as_bytes().to_vec();
@@ -70,7 +75,7 @@ fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestIm
 }
 
 /// Puts P-SEAMLDR into another state than booting has left it in.
-fn loader(change: impl Fn(&mut LoaderState) + 'static) -> Change {
+pub(super) fn loader(change: impl Fn(&mut LoaderState) + 'static) -> Change {
     Box::new(move |platform| {
         platform.with_model(|model| {
             let loader = model.loader();
@@ -251,6 +256,10 @@ pub(super) fn repair(platform: &SimPlatform) {
         model.config_mut().rdrand_ok = true;
         model.config_mut().rdrand_failures = 0;
         model.seamdb_mut().insert_failures = 0;
-        (0..8).for_each(|lp| model.restore_lp(lp));
+        for lp in 0..8 {
+            model.restore_lp(lp);
+            model.set_in_module(lp, false);
+        }
+        model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
     });
 }

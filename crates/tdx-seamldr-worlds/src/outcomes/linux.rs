@@ -1,5 +1,8 @@
 //! Linux 7.2's policy, imitated: it looks at the framing of the file, shuts the module down with the highest handoff version that
 //! it can write, and gives up at the first failure.
+//!
+//! A second upload is the same again, on whatever module is there. If the first one shut the module down, the second one fails in
+//! TDH.SYS.RD or TDH.SYS.SHUTDOWN, so it never reaches SEAMLDR.INSTALL.
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, TdxStatus, PAGE_SIZE};
 use tdx_seamldr_core::{Host, SeamcallBackend, SeamcallRegs, Trap};
@@ -37,10 +40,20 @@ fn parse(file: &[u8]) -> Option<(u32, u32)> {
     good.then_some((sigstruct, module))
 }
 
-/// Installs the file as the driver does. `Ok` is success.
+/// Installs the file as the driver does, on the LPs that are online. `Ok` is success.
 pub(crate) fn update(platform: &SimPlatform, file: &PageBuf, has_erratum: bool) -> Result<(), Failed> {
+    update_on(platform, platform.online(), file, has_erratum)
+}
+
+/// The same on these LPs.
+pub(super) fn update_on(
+    platform: &SimPlatform,
+    lps: impl Iterator<Item = u32>,
+    file: &PageBuf,
+    has_erratum: bool,
+) -> Result<(), Failed> {
     let Some((sigstruct_pages, module_pages)) = parse(file.as_bytes()) else { return Err((EINVAL, None)) };
-    let lps: Vec<SimLp<'_>> = platform.online().map(|lp| platform.lp(lp)).collect();
+    let lps: Vec<SimLp<'_>> = lps.map(|lp| platform.lp(lp)).collect();
     let Some(lead) = lps.first() else { return Err((EINVAL, None)) };
     let address = |offset: usize| {
         let byte = file.as_bytes().get(offset..).map_or(std::ptr::null(), <[u8]>::as_ptr);

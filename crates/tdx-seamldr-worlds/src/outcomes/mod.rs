@@ -1,6 +1,7 @@
 //! What becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy.
 
 mod case;
+mod changes;
 pub(crate) mod linux;
 mod misuse;
 mod recorded;
@@ -8,6 +9,7 @@ mod recorded;
 mod schedules;
 mod sweep;
 
+pub use changes::run as changes;
 pub use recorded::run as recorded;
 pub use sweep::pairs;
 

@@ -6,21 +6,41 @@ use anyhow::{ensure, Result};
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::Policy;
 use tdx_seamldr_core::Trap;
-use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
+use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
 use super::linux;
 use crate::world::{
-    all_alive, boot, go_on, new_image, old_image, says_something, update, wrong_claim, wrong_image, Absent,
-    Ours,
+    all_alive, boot, drive, go_on, new_image, old_image, says_something, update, update_by, wrong_claim,
+    wrong_image, Absent, Ours,
 };
 
-/// How many scenarios there were, and in how many of them the TDs were lost.
+/// In how many scenarios the TDs come to harm with one policy.
+#[derive(Clone, Copy, Debug, Default)]
+struct Harm {
+    /// They do not run when the update ends: they are paused or lost.
+    not_running: u32,
+    /// They do not run after everything that can be done in this boot.
+    lost: u32,
+}
+
+impl Harm {
+    fn count_not_running(&mut self, platform: &SimPlatform) {
+        self.not_running = self.not_running.saturating_add((!all_alive(platform)).into());
+    }
+
+    fn count_lost(&mut self, platform: &SimPlatform) {
+        self.lost = self.lost.saturating_add((!all_alive(platform)).into());
+    }
+}
+
+/// How many scenarios there are, and in how many of them the TDs come to harm.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     scenarios: u32,
-    lost_by_linux: u32,
-    lost_by_ours: u32,
-    lost_by_nature: u32,
+    linux: Harm,
+    ours: Harm,
+    /// P-SEAMLDR itself destroys the handoff data.
+    destroyed: u32,
 }
 
 /// The counts, for each number of LPs.
@@ -28,11 +48,18 @@ pub(super) struct Table(Vec<(u32, Counts)>);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| LPs | scenarios | TDs lost by Linux 7.2's policy | TDs lost by this library | nobody could have kept them |")?;
-        write!(f, "|---|---|---|---|---|")?;
-        for (lps, counts) in &self.0 {
-            let Counts { scenarios, lost_by_linux, lost_by_ours, lost_by_nature } = counts;
-            write!(f, "\n| {lps} | {scenarios} | {lost_by_linux} | {lost_by_ours} | {lost_by_nature} |")?;
+        write!(
+            f,
+            "| LPs | scenarios | not running when the update ends: Linux 7.2's policy | this library "
+        )?;
+        write!(
+            f,
+            "| lost after everything that can be done in this boot: Linux 7.2's policy | this library "
+        )?;
+        write!(f, "| destroyed by P-SEAMLDR itself (RDX 1) |\n|---|---|---|---|---|---|---|")?;
+        for (lps, Counts { scenarios, linux, ours, destroyed }) in &self.0 {
+            write!(f, "\n| {lps} | {scenarios} | {} | {} ", linux.not_running, ours.not_running)?;
+            write!(f, "| {} | {} | {destroyed} |", linux.lost, ours.lost)?;
         }
         Ok(())
     }
@@ -72,26 +99,40 @@ impl Trouble {
     }
 }
 
-/// How often an update by so many LPs makes each call, from the first check on, if nothing goes wrong.
-fn calls(lps: u32) -> Result<Vec<(u64, u32)>> {
+/// The calls of an update without a fault.
+struct Calls {
+    /// RAX of each call, and how often it is made from preflight on.
+    by_rax: Vec<(u64, u32)>,
+    /// Each LP, and how many calls it makes from the first stage on.
+    by_lp: Vec<(u32, usize)>,
+}
+
+fn calls(lps: u32) -> Result<Calls> {
     let (old, new) = (old_image().build(), new_image().build());
     let platform = boot(SimPlatform::builder().lps(lps), &old)?;
-    let end = update(&platform, &new, &old, Policy::default(), None)?;
+    let mut before = 0;
+    let end = update_by(&platform, &new, &old, Policy::default(), |update| {
+        before = platform.num_calls();
+        drive(&platform, update, None)
+    })?;
     ensure!(matches!(end, Ours::Ran(outcome) if outcome.is_updated()), "{lps} LPs: {end:?} without a fault");
-    let mut calls: Vec<(u64, u32)> = Vec::new();
-    for entry in platform.trace() {
-        match calls.iter_mut().find(|(rax, _)| *rax == entry.input.rax) {
+    let trace = platform.trace();
+    let mut by_rax: Vec<(u64, u32)> = Vec::new();
+    for entry in &trace {
+        match by_rax.iter_mut().find(|(rax, _)| *rax == entry.input.rax) {
             Some((_, count)) => *count = count.saturating_add(1),
-            None => calls.push((entry.input.rax, 1)),
+            None => by_rax.push((entry.input.rax, 1)),
         }
     }
-    Ok(calls)
+    let calls_of = |lp| trace.iter().skip(before).filter(|entry| entry.lp == lp).count();
+    Ok(Calls { by_rax, by_lp: (0..lps).map(|lp| (lp, calls_of(lp))).collect() })
 }
 
 /// Everything that can happen to an update by so many LPs.
 pub(super) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
-    for (rax, count) in calls(lps)? {
+    let calls = calls(lps)?;
+    for (rax, count) in calls.by_rax {
         let answers: Vec<Answer> = match SeamldrLeaf::from_rax(rax) {
             Some(leaf) => {
                 let rdx = if leaf == SeamldrLeaf::Install { 0..2 } else { 0..1 };
@@ -116,10 +157,10 @@ pub(super) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
             );
         }
     }
-    for lp in 0..lps {
-        // From the beginning of the update the lead makes up to 8 calls, others 2.
-        let calls = if lp == 0 { 8 } else { 2 };
-        troubles.extend((0..calls).map(|after| Trouble::Stays(Absent { lp, after })));
+    for (lp, calls) in calls.by_lp {
+        // After its last call the lead, LP 0, has no part in the update any more. The others have to see that it is over.
+        let points = if lp == 0 { calls } else { calls.saturating_add(1) };
+        troubles.extend((0..points).map(|after| Trouble::Stays(Absent { lp, after })));
     }
     Ok(troubles)
 }
@@ -187,17 +228,57 @@ pub fn pairs(count: u64) -> Result<()> {
     Ok(())
 }
 
+/// Linux 7.2's policy, and the same upload again once nothing is wrong any more.
+fn by_linux(platform: &SimPlatform, trouble: &Trouble, file: &PageBuf, harm: &mut Harm) {
+    let failed = linux::update(platform, file, false).is_err();
+    if matches!(trouble, Trouble::Stays(_)) {
+        // In stop_machine all other LPs wait for the one that stays away. No LP gives up, so no TD runs. When the LP comes back, all go on
+        // as if it had never been away.
+        harm.not_running = harm.not_running.saturating_add(1);
+    } else {
+        harm.count_not_running(platform);
+        platform.clear_faults();
+        if failed {
+            // What it returns is not the question here.
+            let _ = linux::update(platform, file, false);
+        }
+    }
+    harm.count_lost(platform);
+}
+
+/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it does wrong.
+fn by_ours(
+    platform: &SimPlatform,
+    trouble: &Trouble,
+    [old, new]: [&PageBuf; 2],
+    harm: &mut Harm,
+) -> Result<Vec<String>> {
+    let absent = if let Trouble::Stays(absent) = trouble { Some(*absent) } else { None };
+    let outcome = match update(platform, new, old, Policy::default(), absent)? {
+        Ours::Hang => return Ok(vec!["it hangs".to_owned()]),
+        Ours::Refused(_) if trouble.may_be_refused() && all_alive(platform) => return Ok(Vec::new()),
+        Ours::Refused(reason) => return Ok(vec![format!("refused: {reason}")]),
+        Ours::Ran(outcome) => outcome,
+    };
+    let claim = wrong_claim(platform, &outcome).or_else(|| wrong_image(platform, &outcome));
+    harm.count_not_running(platform);
+    platform.clear_faults();
+    let end = go_on(platform, &outcome, new)?;
+    harm.count_lost(platform);
+    let afterwards = wrong_claim(platform, &end).map(|claim| format!("going on: {claim}"));
+    let is_lost = !all_alive(platform) && !trouble.is_the_end();
+    let lost = is_lost.then(|| format!("the TDs are lost: {outcome}; then {end}"));
+    Ok(claim.into_iter().chain(afterwards).chain(lost).collect())
+}
+
 pub(super) fn run() -> Result<Table> {
     let (old, new) = (old_image().build(), new_image().build());
-    let v2 =
-        tdx_seamldr_mock::TestImage { format: tdx_seamldr_core::image::ImageFormat::ImageV2, ..new_image() };
-    let v2 = v2.build();
+    let v2 = super::case::newer().build();
     let mut rows = Vec::new();
     let mut wrong = Vec::new();
     for lps in [1, 2, 3, 8] {
         let mut counts = Counts::default();
         for trouble in troubles(lps)? {
-            counts.scenarios = counts.scenarios.saturating_add(1);
             let world = || -> Result<SimPlatform> {
                 let platform = boot(SimPlatform::builder().lps(lps), &old)?;
                 if let Trouble::Call(fault) = trouble {
@@ -205,37 +286,11 @@ pub(super) fn run() -> Result<Table> {
                 }
                 Ok(platform)
             };
-            let platform = world()?;
-            // An LP that stays away under stop_machine makes Linux wait for it for ever.
-            let hangs = matches!(trouble, Trouble::Stays(_));
-            let lost = hangs || linux::update(&platform, &v2, false).is_err() && !all_alive(&platform);
-            counts.lost_by_linux = counts.lost_by_linux.saturating_add(lost.into());
-
-            let platform = world()?;
-            let absent = if let Trouble::Stays(absent) = trouble { Some(absent) } else { None };
-            match update(&platform, &new, &old, Policy::default(), absent)? {
-                Ours::Hang => wrong.push(format!("{lps} LPs, {trouble:?}: it hangs")),
-                Ours::Refused(_) if trouble.may_be_refused() && all_alive(&platform) => {}
-                Ours::Refused(reason) => wrong.push(format!("{lps} LPs, {trouble:?}: refused: {reason}")),
-                Ours::Ran(outcome) => {
-                    if let Some(claim) =
-                        wrong_claim(&platform, &outcome).or_else(|| wrong_image(&platform, &outcome))
-                    {
-                        wrong.push(format!("{lps} LPs, {trouble:?}: {claim}"));
-                    }
-                    platform.clear_faults();
-                    let end = go_on(&platform, &outcome, &new)?;
-                    if let Some(claim) = wrong_claim(&platform, &end) {
-                        wrong.push(format!("{lps} LPs, {trouble:?}, going on: {claim}"));
-                    }
-                    counts.lost_by_ours = counts.lost_by_ours.saturating_add((!all_alive(&platform)).into());
-                    if !all_alive(&platform) && !trouble.is_the_end() {
-                        wrong
-                            .push(format!("{lps} LPs, {trouble:?}: the TDs are lost: {outcome}; then {end}"));
-                    }
-                }
-            }
-            counts.lost_by_nature = counts.lost_by_nature.saturating_add(trouble.is_the_end().into());
+            by_linux(&world()?, &trouble, &v2, &mut counts.linux);
+            let found = by_ours(&world()?, &trouble, [&old, &new], &mut counts.ours)?;
+            wrong.extend(found.into_iter().map(|what| format!("{lps} LPs, {trouble:?}: {what}")));
+            counts.scenarios = counts.scenarios.saturating_add(1);
+            counts.destroyed = counts.destroyed.saturating_add(trouble.is_the_end().into());
         }
         rows.push((lps, counts));
     }

@@ -5,12 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest};
 use tdx_seamldr_verify::RustCrypto;
 
+/// One for the whole process.
+pub(crate) static CRYPTO: Memo = Memo::new();
+
 /// What is remembered of each kind, at most.
 const ROOM: usize = 64;
 
 /// [`RustCrypto`], which does nothing twice: what it has answered, it looks up by the whole of what was asked.
 #[derive(Debug)]
-pub struct Memo(Mutex<Remembered>);
+pub(crate) struct Memo(Mutex<Remembered>);
 
 #[derive(Debug)]
 struct Remembered {
@@ -28,19 +31,12 @@ struct Verified {
 
 impl Memo {
     /// Nothing is remembered yet.
-    #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Mutex::new(Remembered { digests: Vec::new(), verified: Vec::new() }))
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Memo {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

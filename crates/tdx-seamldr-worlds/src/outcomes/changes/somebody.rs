@@ -1,0 +1,129 @@
+//! Somebody else calls firmware between preflight and the update: another driver, or an operator with a tool of their own.
+
+use anyhow::{ensure, Result};
+use tdx_seamldr_core::abi::{Scenario, ShutdownRequest};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, TdxModule};
+use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
+
+use crate::outcomes::case::loader;
+use crate::outcomes::linux;
+use crate::world::{new_image, old_image, TDS};
+
+/// An image that somebody else installs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// That of the module that runs.
+    Same,
+    /// The one that this update is to install.
+    New,
+    /// One of a higher SVN than both.
+    Other,
+    /// One of the running module's SVN with another hash.
+    SameSvn,
+}
+
+impl Image {
+    fn build(self) -> PageBuf {
+        let image = match self {
+            Self::Same => old_image(),
+            Self::New => new_image(),
+            Self::Other => TestImage { svn_minor: 7, ..new_image() },
+            Self::SameSvn => TestImage { fill: 0x91, ..old_image() },
+        };
+        TestImage { format: ImageFormat::ImageV2, ..image }.build()
+    }
+}
+
+/// What somebody else does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Somebody {
+    /// Updates the module.
+    Updates(Image),
+    /// The same, and no update remains.
+    UsesLastUpdate(Image),
+    /// Loads a module afresh and starts other TDs.
+    Loads(Image),
+    /// Shuts the module down and stops there.
+    ShutsDown,
+    /// Shuts the module down, installs another one, and stops there.
+    Installs(Image),
+    /// Calls SEAMLDR.INSTALL on one LP, over the module that runs.
+    OpensSession,
+}
+
+impl Somebody {
+    pub(super) const ALL: [Self; 14] = [
+        Self::Updates(Image::Same),
+        Self::Updates(Image::New),
+        Self::Updates(Image::Other),
+        Self::Updates(Image::SameSvn),
+        Self::UsesLastUpdate(Image::Same),
+        Self::UsesLastUpdate(Image::New),
+        Self::Loads(Image::Same),
+        Self::Loads(Image::New),
+        Self::Loads(Image::Other),
+        Self::Loads(Image::SameSvn),
+        Self::ShutsDown,
+        Self::Installs(Image::Same),
+        Self::Installs(Image::New),
+        Self::OpensSession,
+    ];
+
+    /// Makes the platform one on which this can happen.
+    pub(super) fn prepare(self, platform: &SimPlatform) {
+        if let Self::UsesLastUpdate(_) = self {
+            loader(|state| state.num_remaining_updates = 1)(platform);
+            platform.with_model(|model| {
+                let database = model.seamdb_mut();
+                database.used = database.size.saturating_sub(1);
+            });
+        }
+    }
+
+    pub(super) fn acts(self, platform: &SimPlatform) -> Result<()> {
+        match self {
+            Self::Updates(image) | Self::UsesLastUpdate(image) => {
+                let end = linux::update(platform, &image.build(), false);
+                ensure!(end.is_ok(), "somebody else's update to {image:?} ends with {end:?}");
+            }
+            Self::Loads(image) => {
+                install(platform, &image.build(), Scenario::Load, platform.online())?;
+                platform.bring_up()?;
+                for _ in 0..TDS {
+                    platform.create_td()?;
+                }
+            }
+            Self::ShutsDown => shut_down(platform)?,
+            Self::Installs(image) => {
+                shut_down(platform)?;
+                install(platform, &image.build(), Scenario::Update, platform.online())?;
+            }
+            Self::OpensSession => {
+                install(platform, &Image::New.build(), Scenario::Update, platform.online().take(1))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shut_down(platform: &SimPlatform) -> Result<()> {
+    let lp = platform.lp(0);
+    TdxModule::new(&lp).sys_shutdown(ShutdownRequest { hv: 0, avoid_compat_sensitive: false })?;
+    Ok(())
+}
+
+fn install(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    scenario: Scenario,
+    lps: impl Iterator<Item = u32>,
+) -> Result<()> {
+    let (image, mut params) = (TdxImage::parse(file.as_bytes())?, PageBuf::zeroed(1));
+    let request = InstallRequest::build(params.as_params(), &image, scenario, &platform.lp(0))?;
+    let lock = SpinLock::new();
+    for lp in lps {
+        Seamldr::new(&platform.lp(lp), &lock, CurrentVmcs::Preserved)?.install(&request)?;
+    }
+    Ok(())
+}
