@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, INTEL_VENDOR_ID};
-use tdx_seamldr_core::preflight::{preflight, Policy};
+use tdx_seamldr_core::preflight::{preflight, PassedUpdate, Policy};
 use tdx_seamldr_core::update::{Outcome, Update};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, SharedInfo, TdxImage};
 use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory};
@@ -83,6 +83,9 @@ fn calls(c: &mut Criterion) {
     group.finish();
 }
 
+/// How all LPs go through an update.
+type Run = fn(&SimPlatform, &Update<'_>) -> Outcome;
+
 /// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a signature. The same update by 1,024 LPs.
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
@@ -98,15 +101,14 @@ fn update(c: &mut Criterion) {
         let facts = platform.facts().unwrap();
         preflight(&new, &facts, &RustCrypto, policy, &mut |finding| panic!("{finding}")).unwrap()
     };
-    let run = |platform: &SimPlatform, passed: &_, params: &mut PageBuf, run: fn(&_, &_) -> Outcome| {
+    let run = |platform: &SimPlatform, passed: &PassedUpdate<'_>, params: &mut PageBuf, run: Run| {
         let (host, state) = (platform.lp(0), platform.module_state());
         let update = Update::new(passed, params.as_params(), &info, &host, state).unwrap();
         assert!(run(platform, &update).is_updated());
         platform.clear_trace();
     };
-    let in_turn = |platform: &_, update: &_| run_stepped(platform, update, 1);
     for (name, platform, by) in [
-        ("8 LPs, 32 KiB", &some, in_turn as fn(&_, &_) -> _),
+        ("8 LPs, 32 KiB", &some, (|platform, update| run_stepped(platform, update, 1)) as Run),
         ("1024 LPs on all CPUs, 32 KiB", &many, run_on_threads),
     ] {
         run(platform, &check(platform), &mut params, by);
