@@ -301,7 +301,7 @@ impl<'a> Update<'a> {
             rendezvous: Rendezvous::new(num_lps),
             arrived: AtomicU32::new(0),
             finished: AtomicU32::new(0),
-            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.num_in_session())),
+            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.is_session_open())),
             candidates: AtomicU32::new(candidates.word()),
             first: Record::new(),
             latest: Record::new(),
@@ -402,7 +402,7 @@ impl<'a> Update<'a> {
 
     /// A module answers although all LPs have called SEAMLDR.INSTALL: the session has put it in place.
     fn module_answered(&self) {
-        if matches!(self.known.load().session, Session::Open(_)) {
+        if matches!(self.known.load().session, Session::Open) {
             self.happened(if self.kind == Kind::Load { Event::Loaded } else { Event::Installed });
         }
     }
@@ -437,7 +437,7 @@ impl<'a> Update<'a> {
             return None;
         }
         let cause = self.latest.read()?.cause;
-        let is_open = matches!(known.session, Session::Open(_));
+        let is_open = matches!(known.session, Session::Open);
         let class = match classify(stage, cause) {
             // P-SEAMLDR refused one LP and still waits in the session: the image is not at fault.
             Class::ImageRefused if is_open => Class::Transient,

@@ -263,7 +263,7 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (_, Some(cause)) if in_place && cause.is_bad_handoff() => {
                 (TdFate::Unknown, running, NextStep::InstallAgain)
             }
-            (Session::Open(_), _) => (tds, RunningModule::SessionOpen, NextStep::CompleteSession),
+            (Session::Open, _) => (tds, RunningModule::SessionOpen, NextStep::CompleteSession),
             // P-SEAMLDR refused the image and left what is in place as it was.
             (Session::Closed, Some(FailureCause::Seamldr { .. })) if in_place => {
                 (tds, running, NextStep::Finish)
@@ -274,7 +274,7 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (tds, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
         // All LPs called SEAMLDR.INSTALL, and no LP reached a module to ask it.
-        Stage::CpuInit if matches!(known.session, Session::Open(_)) => {
+        Stage::CpuInit if matches!(known.session, Session::Open) => {
             (tds, RunningModule::NoneKnown, NextStep::Finish)
         }
         Stage::CpuInit | Stage::RunUpdate if known.module == Module::ShutDown => {

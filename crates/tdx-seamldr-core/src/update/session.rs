@@ -42,7 +42,7 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             let error = match seamldr.install_with_lock_held(request) {
                 Ok(()) => {
                     update.state.join_session(lp);
-                    update.happened(Event::SessionOpen(update.state.num_in_session()));
+                    update.happened(Event::SessionOpen);
                     if update.may_have_found_a_session(leg) && !is_open() {
                         update.module_answered();
                     }
@@ -55,7 +55,7 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
                 // Somebody else opened the session with this LP in it, or the answer is not true: the last LP asks the module.
                 InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
                     update.record(lp, Stage::CpuInstall, failure);
-                    update.happened(Event::SessionOpen(update.state.num_in_session()));
+                    update.happened(Event::SessionOpen);
                     return Ok(Work::Done);
                 }
                 // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is there at all.
