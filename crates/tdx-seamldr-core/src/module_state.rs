@@ -205,7 +205,7 @@ impl ModuleState {
         self.clear(Bit::InSession);
     }
 
-    /// Returns how many LPs have called SEAMLDR.INSTALL in the open session.
+    /// Whether an LP is in an open session, as far as the updates of this boot know.
     pub(crate) fn is_session_open(&self) -> bool {
         let mut words = self.lps.iter().filter_map(|bits| bits.word(Bit::InSession));
         words.any(|word| word.load(Ordering::Relaxed) != 0)

@@ -274,8 +274,8 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (_, Some(cause)) if in_place && cause.is_bad_handoff() => {
                 (TdFate::Unknown, running, NextStep::InstallAgain)
             }
-            // P-SEAMLDR refused the image and kept the module in place.
             (Session::Open, _) => (tds, RunningModule::SessionOpen, NextStep::CompleteSession),
+            // P-SEAMLDR refused the image and kept the module in place.
             (Session::Closed, Some(FailureCause::Seamldr { .. })) if in_place => {
                 (tds, running, NextStep::Finish)
             }
