@@ -28,15 +28,17 @@ pub struct SeamcallRegs {
 
 debug_fields! { SeamcallRegs, rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 
-/// Why the SEAMCALL instruction itself failed. The registers then hold no result.
+/// Why the SEAMCALL instruction itself failed. The registers then hold no result. The value is the
+/// status word that Linux uses for the trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
 pub enum Trap {
     /// The carry flag was set: no module is ready, or another LP is inside P-SEAMLDR.
-    VmFailInvalid,
+    VmFailInvalid = TdxStatus::SEAMCALL_VMFAILINVALID.0,
     /// #GP: TDX is not enabled on this CPU.
-    GeneralProtection,
+    GeneralProtection = TdxStatus::SEAMCALL_GP.0,
     /// #UD: this CPU is not in VMX operation, or does not have SEAMCALL.
-    UndefinedOpcode,
+    UndefinedOpcode = TdxStatus::SEAMCALL_UD.0,
 }
 
 impl Trap {
@@ -45,12 +47,9 @@ impl Trap {
 
     /// Returns the status word that Linux uses for this trap.
     #[must_use]
+    #[allow(clippy::as_conversions)] // the discriminant of an enum
     pub const fn status(self) -> TdxStatus {
-        match self {
-            Self::VmFailInvalid => TdxStatus::SEAMCALL_VMFAILINVALID,
-            Self::GeneralProtection => TdxStatus::SEAMCALL_GP,
-            Self::UndefinedOpcode => TdxStatus::SEAMCALL_UD,
-        }
+        TdxStatus(self as u64)
     }
 
     /// Returns the trap that Linux's status word stands for. Firmware returns no such word.

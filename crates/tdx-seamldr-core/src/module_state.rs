@@ -102,6 +102,7 @@ impl<const WORDS: usize> Default for ModuleState<[LpBits; WORDS]> {
 impl ModuleState {
     /// Whether the state has bits for this LP.
     #[must_use]
+    #[inline]
     pub fn covers(&self, lp: u32) -> bool {
         self.slot(lp, Bit::Initialized).is_some()
     }
@@ -124,17 +125,20 @@ impl ModuleState {
     }
 
     /// Reports the end of TDH.SYS.INIT. After a failure an LP can claim it again.
+    #[inline]
     pub fn finish_sys_init(&self, succeeded: bool) {
         self.phase.store(if succeeded { SYS_INIT_DONE } else { DOWN }, Ordering::Release);
     }
 
     /// Records that this LP is initialised.
+    #[inline]
     pub fn set_lp_initialized(&self, lp: u32) {
         self.set(lp, Bit::Initialized);
     }
 
     /// Whether this LP is initialised.
     #[must_use]
+    #[inline]
     pub fn is_lp_initialized(&self, lp: u32) -> bool {
         self.has(lp, Bit::Initialized)
     }
@@ -159,6 +163,7 @@ impl ModuleState {
     /// Whether there is handoff data, as far as the updates of this boot know. An update that ended
     /// early can then be [resumed](crate::update::Update::resume).
     #[must_use]
+    #[inline]
     pub fn is_handoff_pending(&self) -> bool {
         self.handoff_pending.load(Ordering::Acquire)
     }
@@ -175,31 +180,35 @@ impl ModuleState {
     }
 
     /// Records that this LP takes part in the current update. `false`: this was recorded before.
+    #[inline]
     pub(crate) fn take_part(&self, lp: u32) -> bool {
         !self.set(lp, Bit::TakingPart)
     }
 
     /// Records that this LP has called SEAMLDR.INSTALL in the open session. Call this with
     /// P-SEAMLDR's lock held.
+    #[inline]
     pub(crate) fn join_session(&self, lp: u32) {
         self.set(lp, Bit::InSession);
     }
 
     /// Whether this LP has called SEAMLDR.INSTALL in the open session, as far as the updates of
     /// this boot know.
+    #[inline]
     pub(crate) fn is_in_session(&self, lp: u32) -> bool {
         self.has(lp, Bit::InSession)
     }
 
     /// Records that the session has ended.
+    #[inline]
     pub(crate) fn end_session(&self) {
         self.clear(Bit::InSession);
     }
 
-    /// Returns how many LPs have called SEAMLDR.INSTALL in the open session.
-    pub(crate) fn num_in_session(&self) -> u32 {
-        let words = self.lps.iter().filter_map(|bits| bits.word(Bit::InSession));
-        words.map(|word| word.load(Ordering::Relaxed).count_ones()).fold(0, u32::saturating_add)
+    /// Whether an LP is in an open session, as far as the updates of this boot know.
+    pub(crate) fn is_session_open(&self) -> bool {
+        let mut words = self.lps.iter().filter_map(|bits| bits.word(Bit::InSession));
+        words.any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
     fn slot(&self, lp: u32, bit: Bit) -> Option<(&AtomicU64, u64)> {
@@ -286,9 +295,9 @@ mod tests {
         state.join_session(70);
         state.reset();
         assert!(state.is_in_session(70) && !state.is_in_session(69) && !state.is_lp_initialized(70));
-        assert_eq!(state.num_in_session(), 2);
+        assert!(state.is_session_open());
         state.end_session();
-        assert_eq!((state.num_in_session(), state.is_in_session(1)), (0, false));
+        assert!(!state.is_session_open() && !state.is_in_session(1));
     }
 
     #[test]

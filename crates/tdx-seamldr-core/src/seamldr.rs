@@ -211,6 +211,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     /// Whether P-SEAMLDR does not answer this LP: SEAMLDR.INFO gives VMfailInvalid [`LOOKS`] times
     /// in a row. The call has a misaligned buffer address, which P-SEAMLDR refuses. Call this
     /// inside [`exclusively`](Self::exclusively).
+    #[inline(never)] // one copy for both callers
     pub(crate) fn is_silent_with_lock_held(&self) -> bool {
         (0..LOOKS).all(|_| self.is_silent_once())
     }

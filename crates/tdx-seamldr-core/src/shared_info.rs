@@ -31,10 +31,12 @@ impl SharedInfo {
     }
 
     /// Returns the little-endian word at this offset, a multiple of 8.
+    #[inline]
     fn word(&self, offset: usize) -> u64 {
         self.0.get(offset / 8).map_or(0, |word| u64::from_le(word.load(Ordering::Relaxed)))
     }
 
+    #[inline]
     pub(crate) fn svn(&self) -> Svn {
         let [minor, major, ..] = self.word(SVN).to_le_bytes();
         Svn { major, minor }
@@ -45,6 +47,7 @@ impl SharedInfo {
         offsets.zip(wanted).all(|(offset, bytes)| self.word(offset).to_le_bytes() == bytes)
     }
 
+    #[inline]
     pub(crate) fn remaining_updates(&self) -> u64 {
         self.word(REMAINING - 4) >> 32
     }

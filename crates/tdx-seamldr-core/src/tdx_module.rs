@@ -87,6 +87,14 @@ pub(crate) enum Readiness {
     Unclear(TdxError),
 }
 
+/// What a leaf returns.
+#[derive(Default)]
+struct Read {
+    rax: u64,
+    r8: u64,
+    rdx: u64,
+}
+
 /// The TDX module that P-SEAMLDR runs.
 pub struct TdxModule<'a, B: ?Sized> {
     backend: &'a B,
@@ -133,7 +141,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// As for [`SeamcallBackend::seamcall`], with what `arguments` returns.
     unsafe fn retried(
-        &self,
+        self,
         regs: &mut SeamcallRegs,
         arguments: impl Fn() -> SeamcallRegs,
     ) -> Result<TdxStatus, TdxError> {
@@ -153,17 +161,23 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
     /// Calls a leaf that takes numbers only. One copy of the code serves all such leaves.
     #[inline(never)]
-    fn call_with_r9(&self, rax: u64, rcx: u64, rdx: u64, r9: u64) -> Result<FieldRead, TdxError> {
+    fn call_and_read(self, rax: u64, rcx: u64, rdx: u64, r9: u64, read: &mut Read) -> Result<(), TdxError> {
         let mut regs = SeamcallRegs::default();
         // SAFETY: the private callers pass no leaf that takes an address, except TDH.SYS.TDMR.INIT
         // with a misaligned address, which the module refuses.
-        let status =
-            unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
-        Ok(FieldRead { status, value: regs.r8, next: FieldId(regs.rdx) })
+        unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
+        *read = Read { rax: regs.rax, r8: regs.r8, rdx: regs.rdx };
+        Ok(())
     }
 
-    fn call(&self, rax: u64, rcx: u64, rdx: u64) -> Result<FieldRead, TdxError> {
-        self.call_with_r9(rax, rcx, rdx, 0)
+    fn call_with_r9(self, rax: u64, rcx: u64, r9: u64) -> Result<TdxStatus, TdxError> {
+        let mut read = Read::default();
+        self.call_and_read(rax, rcx, 0, r9, &mut read)?;
+        Ok(TdxStatus(read.rax))
+    }
+
+    fn call(self, rax: u64, rcx: u64) -> Result<TdxStatus, TdxError> {
+        self.call_with_r9(rax, rcx, 0)
     }
 
     /// TDH.SYS.INIT: initialises the module. One LP calls this once.
@@ -172,7 +186,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_init(&self, attributes: u64) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_INIT.rax(0), attributes, 0).map(drop)
+        self.call(TdxLeaf::SYS_INIT.rax(0), attributes).map(drop)
     }
 
     /// TDH.SYS.LP.INIT: initialises the module on the calling LP.
@@ -181,7 +195,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_lp_init(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0, 0).map(drop)
+        self.call(TdxLeaf::SYS_LP_INIT.rax(0), 0).map(drop)
     }
 
     /// Initialises the module (TDH.SYS.INIT) if no LP has, then the calling LP (TDH.SYS.LP.INIT).
@@ -210,7 +224,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// Does TDH.SYS.INIT unless an LP has. Returns `false` while another LP does it.
-    pub(crate) fn init_once(&self, state: &ModuleState) -> Result<bool, TdxError> {
+    #[inline(never)] // one copy for both callers
+    pub(crate) fn init_once(self, state: &ModuleState) -> Result<bool, TdxError> {
         match state.begin_sys_init() {
             SysInit::Running => Ok(false),
             SysInit::Done => Ok(true),
@@ -232,7 +247,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_rd(&self, field: FieldId) -> Result<FieldRead, TdxError> {
-        self.call(TdxLeaf::SYS_RD.rax(0), 0, field.0)
+        let mut read = Read::default();
+        self.call_and_read(TdxLeaf::SYS_RD.rax(0), 0, field.0, 0, &mut read)?;
+        Ok(FieldRead { status: TdxStatus(read.rax), value: read.r8, next: FieldId(read.rdx) })
     }
 
     /// Reads the module's version by three TDH.SYS.RD.
@@ -258,7 +275,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// Reads a field of two bytes. The module returns it in the low bits of a 64-bit word.
-    pub(crate) fn read_u16(&self, field: FieldId) -> Result<u16, TdxError> {
+    pub(crate) fn read_u16(self, field: FieldId) -> Result<u16, TdxError> {
         #[allow(clippy::as_conversions)] // the element size of the field is 2 bytes
         self.sys_rd(field).map(|read| read.value as u16)
     }
@@ -271,7 +288,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed, or the module refused and goes on as before.
     pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx(), 0).map(|result| result.status)
+        self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx())
     }
 
     /// TDH.SYS.UPDATE: takes over the handoff data. Every LP of the platform must be initialised.
@@ -281,7 +298,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed, or the module refused and changed nothing.
     pub fn sys_update(&self) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0, 0).map(|result| result.status)
+        self.call(TdxLeaf::SYS_UPDATE.rax(0), 0)
     }
 
     /// TDH.SYS.UPDATE, version 1: takes over the handoff data and turns on features. Only
@@ -292,7 +309,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     /// As [`sys_update`](Self::sys_update). Modules that do not know version 1 refuse with
     /// OPERAND_INVALID (RAX).
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
-        self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, 0, enable.bits()).map(|result| result.status)
+        self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, enable.bits())
     }
 
     /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. The status
@@ -302,7 +319,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_key_config(&self) -> Result<TdxStatus, TdxError> {
-        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0, 0).map(|result| result.status)
+        self.call(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0)
     }
 
     /// TDH.SYS.LP.SHUTDOWN: deprecated; does nothing.
@@ -311,7 +328,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_lp_shutdown(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0, 0).map(drop)
+        self.call(TdxLeaf::SYS_LP_SHUTDOWN.rax(0), 0).map(drop)
     }
 
     /// TDH.SYS.DISABLE: turns TDX off, for a kernel that is about to start another one (kexec).
@@ -322,20 +339,26 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// The instruction failed or the module refused.
     pub fn sys_disable(&self) -> Result<(), TdxError> {
-        self.call(TdxLeaf::SYS_DISABLE.rax(0), 0, 0).map(drop)
+        self.call(TdxLeaf::SYS_DISABLE.rax(0), 0).map(drop)
     }
 
     /// Whether no module can be called, as while a session is open: TDH.SYS.RD traps [`LOOKS`]
     /// times in a row.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
-        (0..LOOKS).all(|_| matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_))))
+    #[inline(never)] // one copy for all callers
+    pub(crate) fn is_out_of_reach(self) -> bool {
+        (0..LOOKS).all(|_| self.is_out_of_reach_once())
+    }
+
+    #[inline(never)] // one copy for all looks
+    fn is_out_of_reach_once(self) -> bool {
+        matches!(self.sys_rd(FieldId::VENDOR_ID), Err(TdxError::Trap(_)))
     }
 
     /// Asks the module for its state by a call that changes nothing: TDH.SYS.TDMR.INIT of an
     /// address that cannot be a TDMR's. Asks up to [`LOOKS`] times while no module answers, or the
     /// answer does not tell the state.
     #[inline(never)]
-    pub(crate) fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(self) -> Readiness {
         let mut found = Readiness::Nothing;
         for _ in 0..LOOKS {
             found = self.readiness_by_one_call();
@@ -346,12 +369,12 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         found
     }
 
-    #[inline(never)] // one copy for all calls
-    fn readiness_by_one_call(&self) -> Readiness {
-        match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1, 0) {
-            Ok(FieldRead { status, .. }) if status.is_success() => Readiness::Ready,
-            // No known module answers this call with such a word.
-            Ok(FieldRead { status, .. }) => Readiness::Unclear(TdxError::Status(status)),
+    // No known module answers this call with such a word.
+    #[inline(never)] // one copy for all looks
+    fn readiness_by_one_call(self) -> Readiness {
+        match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1) {
+            Ok(status) if status.is_success() => Readiness::Ready,
+            Ok(status) => Readiness::Unclear(TdxError::Status(status)),
             Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,
             Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => Readiness::Ready,
             Err(TdxError::Status(TdxStatus::SYS_SHUTDOWN)) => Readiness::ShutDown,

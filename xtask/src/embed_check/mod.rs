@@ -19,7 +19,7 @@ use tdx_seamldr_mock::model::SeamMemory;
 const CORE: &str = "tdx_seamldr_core";
 
 /// Bytes of text that the core may have in a kernel, with whatever compiler.
-const MAX_TEXT: u64 = 11_500;
+const MAX_TEXT: u64 = 10_115;
 
 /// Stack that one function of the core may take: kernel stacks are small.
 const MAX_FRAME: u64 = 512;

@@ -126,13 +126,8 @@ impl fmt::Display for Failure {
 
 impl FailureCause {
     /// Whether P-SEAMLDR refused the handoff data (EBADHANDOFF).
-    pub(super) fn is_bad_handoff(&self) -> bool {
+    pub(super) const fn is_bad_handoff(&self) -> bool {
         matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
-    }
-
-    /// Whether this is EBADCALL, which an LP gets that is in the session already.
-    pub(super) fn is_bad_call(&self) -> bool {
-        matches!(self, Self::Seamldr { status: SeamldrStatus::EBADCALL, .. })
     }
 
     /// Returns a name for the cause: that of the status or the trap if there is one. The name does
@@ -206,7 +201,6 @@ impl RawFailure {
         Self { call: SeamldrLeaf::Info.rax(), status, rdx: 0 }
     }
 
-    #[inline(never)] // one copy for all callers
     pub(super) fn tdx(leaf: TdxLeaf, error: TdxError) -> Self {
         Self { call: leaf.rax(0), status: error.status().0, rdx: 0 }
     }
@@ -220,25 +214,26 @@ impl RawFailure {
         Self { call: SeamldrLeaf::Install.rax(), status, rdx }
     }
 
-    pub(super) fn cause(self) -> FailureCause {
-        match (self.call, Trap::from_status(TdxStatus(self.status))) {
-            (GAVE_UP, _) => FailureCause::GaveUp,
-            (UNKNOWN_LP, _) => FailureCause::UnknownLp,
-            (STILL_READY, _) => FailureCause::StillReady,
-            (LPS_MISSING, _) => FailureCause::LpsMissing,
-            (MODULE_CHANGED, _) => FailureCause::ModuleChanged,
-            (NO_REMAINING_UPDATES, _) => FailureCause::NoRemainingUpdates,
-            (OTHER_MACHINE, _) => FailureCause::OtherMachine,
-            (LPS_CHANGED, _) => {
+    #[inline(always)] // for `Record::cause`
+    fn cause(self) -> FailureCause {
+        match self.call {
+            GAVE_UP => FailureCause::GaveUp,
+            UNKNOWN_LP => FailureCause::UnknownLp,
+            STILL_READY => FailureCause::StillReady,
+            LPS_MISSING => FailureCause::LpsMissing,
+            LPS_CHANGED => {
                 let number = |word| u32::try_from(word).unwrap_or(u32::MAX);
                 FailureCause::LpsChanged { found: number(self.status), wanted: number(self.rdx) }
             }
-            (call, Some(trap)) => FailureCause::Trap(Call::from_rax(call), trap),
-            (call, None) => match Call::from_rax(call) {
-                Call::Seamldr(leaf) => {
+            MODULE_CHANGED => FailureCause::ModuleChanged,
+            NO_REMAINING_UPDATES => FailureCause::NoRemainingUpdates,
+            OTHER_MACHINE => FailureCause::OtherMachine,
+            rax => match (Call::from_rax(rax), Trap::from_status(TdxStatus(self.status))) {
+                (call, Some(trap)) => FailureCause::Trap(call, trap),
+                (Call::Seamldr(leaf), None) => {
                     FailureCause::Seamldr { leaf, status: SeamldrStatus(self.status), rdx: self.rdx }
                 }
-                Call::Tdx(leaf) => FailureCause::Tdx(leaf, TdxStatus(self.status)),
+                (Call::Tdx(leaf), None) => FailureCause::Tdx(leaf, TdxStatus(self.status)),
             },
         }
     }
@@ -274,7 +269,8 @@ impl Record {
     }
 
     /// Writes the failure if it is the first one.
-    pub(super) fn write(&self, lp: u32, stage: Stage, raw: RawFailure) {
+    #[inline(never)] // one copy for both records
+    pub(super) fn write(&self, lp: u32, stage: Stage, raw: &RawFailure) {
         if self.state.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.lp.store(lp, Ordering::Relaxed);
             self.stage.store(u32::from(stage.number()), Ordering::Relaxed);
@@ -286,12 +282,20 @@ impl Record {
     }
 
     /// Clears the record. Call this only while no LP writes it.
+    #[inline]
     pub(super) fn clear(&self) {
         self.state.store(FREE, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self) -> Option<Failure> {
-        if self.state.load(Ordering::Acquire) != WRITTEN {
+    #[inline]
+    pub(super) fn is_written(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WRITTEN
+    }
+
+    /// Why it failed.
+    #[inline(always)] // who needs less than the whole cause decodes less
+    pub(super) fn cause(&self) -> Option<FailureCause> {
+        if !self.is_written() {
             return None;
         }
         let raw = RawFailure {
@@ -299,10 +303,15 @@ impl Record {
             status: self.status.load(Ordering::Relaxed),
             rdx: self.rdx.load(Ordering::Relaxed),
         };
+        Some(raw.cause())
+    }
+
+    pub(super) fn read(&self) -> Option<Failure> {
+        let cause = self.cause()?;
         Some(Failure {
             stage: Stage::from_number(self.stage.load(Ordering::Relaxed)),
             lp: self.lp.load(Ordering::Relaxed),
-            cause: raw.cause(),
+            cause,
         })
     }
 }
@@ -346,7 +355,7 @@ mod tests {
         for (raw, cause) in rows {
             let record = Record::new();
             assert_eq!(record.read(), None);
-            record.write(5, Stage::CpuInit, raw);
+            record.write(5, Stage::CpuInit, &raw);
             assert_eq!(record.read(), Some(Failure { stage: Stage::CpuInit, lp: 5, cause }));
         }
     }
@@ -354,12 +363,12 @@ mod tests {
     #[test]
     fn record_keeps_the_first_failure_until_cleared() {
         let record = Record::new();
-        record.write(1, Stage::CpuInstall, RawFailure::GAVE_UP);
-        record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);
+        record.write(1, Stage::CpuInstall, &RawFailure::GAVE_UP);
+        record.write(2, Stage::CpuInit, &RawFailure::LPS_MISSING);
         assert_eq!(record.read().map(|failure| failure.lp), Some(1));
         record.clear();
         assert_eq!(record.read(), None);
-        record.write(2, Stage::CpuInit, RawFailure::LPS_MISSING);
+        record.write(2, Stage::CpuInit, &RawFailure::LPS_MISSING);
         assert_eq!(record.read().map(|failure| failure.cause), Some(FailureCause::LpsMissing));
     }
 }

@@ -63,8 +63,8 @@ pub(super) enum Handoff {
 pub(super) enum Session {
     /// None is open.
     Closed,
-    /// P-SEAMLDR may wait for more LPs. This many are known to have called.
-    Open(u32),
+    /// P-SEAMLDR may wait for more LPs.
+    Open,
     /// The session of this round has put a module in place.
     Complete,
 }
@@ -80,8 +80,8 @@ pub(super) enum Event {
     ShutDown,
     /// The module that was to be shut down said twice that it is.
     WasShutDown,
-    /// A session is open, and this many LPs are known to have called SEAMLDR.INSTALL in it.
-    SessionOpen(u32),
+    /// A session is open: an LP has called SEAMLDR.INSTALL in it.
+    SessionOpen,
     /// The session ended and left the module as it was.
     Refused,
     /// P-SEAMLDR destroyed the module and the handoff data (RDX 1).
@@ -98,6 +98,7 @@ pub(super) enum Event {
 
 /// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)] // as in the word
 pub(super) struct Known {
     pub(super) module: Module,
     pub(super) handoff: Handoff,
@@ -106,16 +107,13 @@ pub(super) struct Known {
     pub(super) seamldr_answered: bool,
 }
 
-/// In [`Known::word`], in the place of the number of LPs.
-const COMPLETE: u32 = 0x2_0000;
-
 impl Known {
-    /// At the start of an update, with what the embedder's memory says of handoff data and of LPs in an open session.
-    pub(super) const fn at_start(handoff_pending: bool, lps_in_session: u32) -> Self {
+    /// At the start of an update, with what the embedder's memory says of handoff data and of an open session.
+    pub(super) const fn at_start(handoff_pending: bool, session_open: bool) -> Self {
         Self {
             module: Module::Unasked,
             handoff: if handoff_pending { Handoff::Pending } else { Handoff::Unknown },
-            session: if lps_in_session == 0 { Session::Closed } else { Session::Open(lps_in_session) },
+            session: if session_open { Session::Open } else { Session::Closed },
             seamldr_answered: false,
         }
     }
@@ -136,7 +134,7 @@ impl Known {
             Event::SeamldrAnswered => Self { seamldr_answered: true, ..self },
             Event::ShutDown => Self { module: M::ShutDown, handoff: H::Pending, ..self },
             Event::WasShutDown => Self { module: M::ShutDown, ..self },
-            Event::SessionOpen(lps) => Self { session: S::Open(lps), ..self },
+            Event::SessionOpen => Self { session: S::Open, ..self },
             Event::Refused => Self { session: S::Closed, ..self },
             Event::AnotherImage if self.session == S::Complete => Self { session: S::Closed, ..self },
             Event::AnotherImage => self,
@@ -152,32 +150,18 @@ impl Known {
         Self { module: self.module.max(module), session: Session::Closed, ..self }
     }
 
-    fn word(self) -> u32 {
-        let module = match self.module {
-            Module::Unasked => 0,
-            Module::NotReady => 1,
-            Module::ShutDown => 2,
-            Module::Running => 3,
-            Module::Destroyed => 4,
-            Module::Ready => 5,
-        };
-        let handoff = match self.handoff {
-            Handoff::Unknown => 0,
-            Handoff::Pending => 1,
-            Handoff::Taken => 2,
-            Handoff::Lost => 3,
-        };
-        let session = match self.session {
-            Session::Closed => 0,
-            Session::Open(lps) => (lps & 0xffff).saturating_add(1),
-            Session::Complete => COMPLETE,
-        };
-        module | handoff << 3 | u32::from(self.seamldr_answered) << 5 | session << 8
+    /// One byte for each field.
+    #[allow(clippy::as_conversions)] // the discriminants of enums
+    const fn word(self) -> u32 {
+        let Self { module, handoff, session, seamldr_answered } = self;
+        u32::from_le_bytes([module as u8, handoff as u8, session as u8, seamldr_answered as u8])
     }
 
-    fn from_word(word: u32) -> Self {
+    #[inline(never)] // one copy for all readers
+    const fn from_word(word: u32) -> Self {
+        let [module, handoff, session, seamldr_answered] = word.to_le_bytes();
         Self {
-            module: match word & 7 {
+            module: match module {
                 0 => Module::Unasked,
                 1 => Module::NotReady,
                 2 => Module::ShutDown,
@@ -185,18 +169,18 @@ impl Known {
                 4 => Module::Destroyed,
                 _ => Module::Ready,
             },
-            handoff: match word >> 3 & 3 {
+            handoff: match handoff {
                 0 => Handoff::Unknown,
                 1 => Handoff::Pending,
                 2 => Handoff::Taken,
                 _ => Handoff::Lost,
             },
-            session: match word >> 8 {
+            session: match session {
                 0 => Session::Closed,
-                COMPLETE => Session::Complete,
-                lps => Session::Open(lps.saturating_sub(1)),
+                1 => Session::Open,
+                _ => Session::Complete,
             },
-            seamldr_answered: word >> 5 & 1 != 0,
+            seamldr_answered: seamldr_answered != 0,
         }
     }
 }
@@ -238,13 +222,7 @@ mod tests {
     fn what_is_known_fits_into_a_word() {
         for module in MODULES {
             for handoff in [Handoff::Unknown, Handoff::Pending, Handoff::Taken, Handoff::Lost] {
-                for session in [
-                    Session::Closed,
-                    Session::Open(0),
-                    Session::Open(1),
-                    Session::Open(1024),
-                    Session::Complete,
-                ] {
+                for session in [Session::Closed, Session::Open, Session::Complete] {
                     for seamldr_answered in [false, true] {
                         let known = Known { module, handoff, session, seamldr_answered };
                         assert_eq!(Known::from_word(known.word()), known);
@@ -256,16 +234,16 @@ mod tests {
 
     #[test]
     fn an_update_goes_from_the_running_module_to_one_that_took_over() {
-        let known = SharedKnown::new(Known::at_start(false, 0));
+        let known = SharedKnown::new(Known::at_start(false, false));
         let steps = [
             (Event::Found(Readiness::Ready), Module::Running, Handoff::Unknown, Session::Closed),
             (Event::ShutDown, Module::ShutDown, Handoff::Pending, Session::Closed),
-            (Event::SessionOpen(1), Module::ShutDown, Handoff::Pending, Session::Open(1)),
-            (Event::SessionOpen(2), Module::ShutDown, Handoff::Pending, Session::Open(2)),
+            (Event::SessionOpen, Module::ShutDown, Handoff::Pending, Session::Open),
+            (Event::SessionOpen, Module::ShutDown, Handoff::Pending, Session::Open),
             (Event::Installed, Module::NotReady, Handoff::Pending, Session::Complete),
             (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Closed),
-            (Event::SessionOpen(1), Module::NotReady, Handoff::Pending, Session::Open(1)),
-            (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Open(1)),
+            (Event::SessionOpen, Module::NotReady, Handoff::Pending, Session::Open),
+            (Event::AnotherImage, Module::NotReady, Handoff::Pending, Session::Open),
             (Event::Refused, Module::NotReady, Handoff::Pending, Session::Closed),
             (Event::TookOver, Module::Ready, Handoff::Taken, Session::Closed),
         ];
@@ -281,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_module_that_answered_one_lp_is_there_for_all() {
-        let start = Known::at_start(true, 0);
+        let start = Known::at_start(true, false);
         let ready = start.after(Event::Found(Readiness::Ready));
         for other in [Readiness::Nothing, Readiness::NotReady, Readiness::ShutDown] {
             assert_eq!(ready.after(Event::Found(other)), ready);
@@ -289,15 +267,15 @@ mod tests {
         }
         assert_eq!(ready.after(Event::WasShutDown).module, Module::ShutDown);
         assert!(start.after(Event::SeamldrAnswered).seamldr_answered);
-        let waiting = Known::at_start(true, 2);
-        assert_eq!(waiting.session, Session::Open(2));
+        let waiting = Known::at_start(true, true);
+        assert_eq!(waiting.session, Session::Open);
         assert_eq!(waiting.after(Event::Found(Readiness::NotReady)).session, Session::Closed);
     }
 
     #[test]
     fn handoff_data_is_lost_with_the_module_and_by_a_load() {
-        let shut_down = Known::at_start(false, 0).after(Event::ShutDown);
-        let destroyed = shut_down.after(Event::SessionOpen(3)).after(Event::Destroyed);
+        let shut_down = Known::at_start(false, false).after(Event::ShutDown);
+        let destroyed = shut_down.after(Event::SessionOpen).after(Event::Destroyed);
         assert_eq!(
             (destroyed.module, destroyed.handoff, destroyed.session),
             (Module::Destroyed, Handoff::Lost, Session::Closed)

@@ -131,7 +131,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     /// embedders that call `step` themselves.
     pub fn abandon(&self) {
         if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen)) {
-            self.update.record(self.host().current_lp(), seen.stage(), RawFailure::GAVE_UP);
+            self.update.record(self.host().current_lp(), seen.stage(), &RawFailure::GAVE_UP);
         }
     }
 
@@ -143,12 +143,16 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     #[inline(never)] // registers of its own, on a small stack
     fn settle(&self, all: Snapshot) {
         let update = self.update;
-        let to = if all.failed() {
-            update.after_failure(all, all.stage())
+        let failed = if all.failed() {
+            Some(all.stage())
         } else if all.stage() == Stage::CpuInstall {
-            self.after_install(all)
+            self.after_install()
         } else {
-            update.after_success(all)
+            None
+        };
+        let to = match failed {
+            Some(stage) => update.after_failure(all, stage),
+            None => update.after_success(all),
         };
         if to.is_some() {
             update.finished.store(0, Ordering::Relaxed);
@@ -163,7 +167,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         match leg.stage {
             Stage::Start => self.arrive(module),
             Stage::Shutdown if leads => self.shut_down(module),
-            Stage::CpuInstall => self.install(module, leg),
+            Stage::CpuInstall => self.install(leg),
             Stage::CpuInit => self.initialize(module),
             Stage::RunUpdate if leads => self.take_over(module),
             Stage::Shutdown | Stage::RunUpdate | Stage::Done => Ok(Work::Done),
@@ -176,14 +180,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         let (lp, wanted) = (host.current_lp(), update.rendezvous.lps());
         // If this LP is one of those that were announced, nobody gets past this stage without it. One more may come later.
         if host.machine() != update.machine {
-            return self.turn_away(RawFailure::OTHER_MACHINE);
+            return self.turn_away(&RawFailure::OTHER_MACHINE);
         }
         let found = host.num_lps();
         if found != wanted {
-            return self.turn_away(RawFailure::lps_changed(found, wanted));
+            return self.turn_away(&RawFailure::lps_changed(found, wanted));
         }
         if !update.state.covers(lp) {
-            return self.turn_away(RawFailure::UNKNOWN_LP);
+            return self.turn_away(&RawFailure::UNKNOWN_LP);
         }
         if !update.state.take_part(lp) {
             return Ok(Work::NotNeeded);
@@ -199,7 +203,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     /// Ends the update for all LPs at its start: some may never come. An LP that comes after the start has no part in it.
     #[cold]
     #[inline(never)] // one copy for all reasons
-    fn turn_away(&self, failure: RawFailure) -> Result<Work, Failed> {
+    fn turn_away(&self, failure: &RawFailure) -> Result<Work, Failed> {
         if !self.update.rendezvous.end_at_start() {
             return Ok(Work::NotNeeded);
         }
@@ -217,10 +221,10 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
             found = module.readiness();
         }
         update.happened(Event::Found(found));
-        let failure = |error| Err(self.fail(RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)));
+        let failure = |error| Err(self.fail(&RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)));
         match found {
             Readiness::Ready if update.kind == Kind::Update => Ok(()),
-            Readiness::Ready => Err(self.fail(RawFailure::STILL_READY)),
+            Readiness::Ready => Err(self.fail(&RawFailure::STILL_READY)),
             Readiness::Unclear(error) => failure(error),
             Readiness::Nothing if update.kind == Kind::Update => failure(TdxError::Trap(Trap::VmFailInvalid)),
             Readiness::ShutDown if update.kind == Kind::Update => {
@@ -273,13 +277,13 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     #[inline(never)] // its registers are not needed later
     fn look_again(&self, checked: Checked<'_>) -> Result<(), Failed> {
         let Checked { passed, info } = checked;
-        self.seamldr.shared_info(info).map_err(|error| self.fail(RawFailure::info(error)))?;
+        self.seamldr.shared_info(info).map_err(|error| self.fail(&RawFailure::info(error)))?;
         let same_module = passed.running_mrseam().is_none_or(|wanted| info.has_mrseam(wanted));
         if !same_module || passed.running_svn().is_some_and(|wanted| info.svn() != wanted) {
-            return Err(self.fail(RawFailure::MODULE_CHANGED));
+            return Err(self.fail(&RawFailure::MODULE_CHANGED));
         }
         if info.remaining_updates() == 0 {
-            return Err(self.fail(RawFailure::NO_REMAINING_UPDATES));
+            return Err(self.fail(&RawFailure::NO_REMAINING_UPDATES));
         }
         Ok(())
     }
@@ -291,7 +295,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN) && module.readiness() == Readiness::ShutDown {
             self.update.happened(Event::WasShutDown);
         }
-        self.fail(RawFailure::tdx(leaf, error))
+        self.fail(&RawFailure::tdx(leaf, error))
     }
 
     fn initialize(&self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
@@ -349,27 +353,28 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
             self.update.module_answered();
         }
         if error != TdxError::Trap(Trap::VmFailInvalid) || !module.is_out_of_reach() {
-            return self.fail(failure);
+            return self.fail(&failure);
         }
         self.fail(if self.is_silent() {
-            self.update.silenced(self.host().current_lp(), failure)
+            self.update.silenced(self.host().current_lp(), &failure)
         } else if leaf == TdxLeaf::SYS_INIT {
             // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
-            RawFailure::LPS_MISSING
+            &RawFailure::LPS_MISSING
         } else {
-            failure
+            &failure
         })
     }
 
     /// Makes a failure of this LP known, before it acknowledges the stage: no other LP begins to work on the stage.
     #[cold]
     #[inline(never)] // one copy for all failures
-    pub(super) fn fail(&self, failure: RawFailure) -> Failed {
+    pub(super) fn fail(&self, failure: &RawFailure) -> Failed {
         self.update.record(self.host().current_lp(), self.update.rendezvous.load().stage(), failure);
         self.update.rendezvous.fail();
         Failed
     }
 
+    #[inline(never)] // one copy for all callers
     pub(super) fn is_silent(&self) -> bool {
         self.seamldr.exclusively(|| self.seamldr.is_silent_with_lock_held())
     }
@@ -377,8 +382,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
 
 impl Update<'_> {
     /// P-SEAMLDR did not answer either, when it was asked because of this failure.
-    pub(super) fn silenced(&self, lp: u32, failure: RawFailure) -> RawFailure {
+    pub(super) fn silenced(&self, lp: u32, failure: &RawFailure) -> &'static RawFailure {
         self.first.write(lp, self.rendezvous.load().stage(), failure);
-        RawFailure::SILENCE
+        &RawFailure::SILENCE
     }
 }

@@ -319,10 +319,10 @@ impl<'a> Update<'a> {
             rendezvous: Rendezvous::new(num_lps),
             arrived: AtomicU32::new(0),
             finished: AtomicU32::new(0),
-            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.num_in_session())),
+            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.is_session_open())),
             candidates: AtomicU32::new(candidates.word()),
-            first: Record::new(),
-            latest: Record::new(),
+            first: const { Record::new() },
+            latest: const { Record::new() },
         };
         if let Some(request) = &update.request {
             update.accepts(request)?;
@@ -420,13 +420,13 @@ impl<'a> Update<'a> {
 
     /// A module answers although all LPs have called SEAMLDR.INSTALL: the session has put it in place.
     fn module_answered(&self) {
-        if matches!(self.known.load().session, Session::Open(_)) {
+        if self.known.load().session == Session::Open {
             self.happened(if self.kind == Kind::Load { Event::Loaded } else { Event::Installed });
         }
     }
 
     /// Writes down what failed. The first failure stays; the latest one decides what comes next.
-    fn record(&self, lp: u32, stage: Stage, failure: RawFailure) {
+    fn record(&self, lp: u32, stage: Stage, failure: &RawFailure) {
         self.latest.write(lp, stage, failure);
         self.first.write(lp, stage, failure);
     }
@@ -454,11 +454,11 @@ impl<'a> Update<'a> {
         if stage == Stage::Start || round >= MAX_ROUNDS || known.module == known::Module::Destroyed {
             return None;
         }
-        let cause = self.latest.read()?.cause;
-        let is_open = matches!(known.session, Session::Open(_));
-        let class = match classify(stage, cause) {
+        let is_open = known.session == Session::Open;
+        let class = match classify(stage, self.latest.cause()?) {
             // P-SEAMLDR still waits in the session, and says EBADCALL to one LP: the image is not at fault.
-            Class::ImageRefused if is_open && cause.is_bad_call() => Class::Transient,
+            Class::CallRefused if is_open => Class::Transient,
+            Class::CallRefused => Class::ImageRefused,
             class => class,
         };
         let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
@@ -471,9 +471,7 @@ impl<'a> Update<'a> {
             }
             // No image is left, but a refusal leaves the module that is in place as it was, and what kept that module from coming up
             // may have passed. Not if the handoff data is too long for it, which would end SEAM.
-            None if class == Class::ImageRefused && !cause.is_bad_handoff() => {
-                (candidates.back().filter(|_| !is_open)?, Stage::CpuInit)
-            }
+            None if class == Class::ImageRefused => (candidates.back().filter(|_| !is_open)?, Stage::CpuInit),
             None => return None,
         };
         self.candidates.store(next.word(), Ordering::Relaxed);

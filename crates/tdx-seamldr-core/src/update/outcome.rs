@@ -274,7 +274,7 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (_, Some(cause)) if in_place && cause.is_bad_handoff() => {
                 (TdFate::Unknown, running, NextStep::InstallAgain)
             }
-            (Session::Open(_), _) => (tds, RunningModule::SessionOpen, NextStep::CompleteSession),
+            (Session::Open, _) => (tds, RunningModule::SessionOpen, NextStep::CompleteSession),
             // P-SEAMLDR refused the image and kept the module in place.
             (Session::Closed, Some(FailureCause::Seamldr { .. })) if in_place => {
                 (tds, running, NextStep::Finish)
@@ -285,9 +285,7 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (tds, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
         // All LPs called SEAMLDR.INSTALL, and no module has answered an LP.
-        Stage::CpuInit if matches!(known.session, Session::Open(_)) => {
-            (tds, RunningModule::NoneKnown, NextStep::Finish)
-        }
+        Stage::CpuInit if known.session == Session::Open => (tds, RunningModule::NoneKnown, NextStep::Finish),
         Stage::CpuInit | Stage::RunUpdate if known.module == Module::ShutDown => {
             (tds, running, NextStep::InstallAgain)
         }

@@ -17,12 +17,12 @@ const SILENCE: FailureCause = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info
 
 /// Returns what is known after these events if the embedder remembers no handoff data.
 fn known(events: &[Event]) -> Known {
-    events.iter().fold(Known::at_start(false, 0), |known, event| known.after(*event))
+    events.iter().fold(Known::at_start(false, false), |known, event| known.after(*event))
 }
 
 /// Returns what is known after these events if the embedder remembers handoff data.
 fn known_with_handoff(events: &[Event]) -> Known {
-    events.iter().fold(Known::at_start(true, 0), |known, event| known.after(*event))
+    events.iter().fold(Known::at_start(true, false), |known, event| known.after(*event))
 }
 
 /// Returns what is known after the module answered.
@@ -37,7 +37,7 @@ fn shut_down() -> Known {
 
 /// Returns what is known after the session put the new module in place.
 fn installed() -> Known {
-    shut_down().after(Event::SessionOpen(2)).after(Event::Installed)
+    shut_down().after(Event::SessionOpen).after(Event::Installed)
 }
 
 fn of(kind: Kind, stage: Stage, cause: FailureCause, known: Known) -> Meaning {
@@ -97,14 +97,14 @@ fn lp_that_gives_up_does_not_hide_what_the_lead_did() {
     let done = (TdFate::Preserved, RunningModule::New, NextStep::Done);
     assert_eq!(gave_up(Stage::RunUpdate, installed().after(Event::TookOver)), done);
     let lost = (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load);
-    let destroyed = shut_down().after(Event::SessionOpen(1)).after(Event::Destroyed);
+    let destroyed = shut_down().after(Event::SessionOpen).after(Event::Destroyed);
     assert_eq!(gave_up(Stage::CpuInstall, destroyed), lost);
     assert_eq!(gave_up(Stage::CpuInit, installed()), FINISH);
 }
 
 #[test]
 fn refusal_with_rdx_0_leaves_the_old_module_shut_down() {
-    let known = shut_down().after(Event::SessionOpen(1)).after(Event::Refused);
+    let known = shut_down().after(Event::SessionOpen).after(Event::Refused);
     for status in [SeamldrStatus::EBADSIG, SeamldrStatus::EBADCALL, SeamldrStatus::EBADHANDOFF] {
         assert_eq!(after(Stage::CpuInstall, install(status, 0), known), HELD_BY_OLD);
     }
@@ -119,7 +119,7 @@ fn handoff_data_too_long_for_the_module_in_place_is_not_called_intact() {
 
 #[test]
 fn session_is_open_once_an_lp_has_joined() {
-    let open = shut_down().after(Event::SessionOpen(1));
+    let open = shut_down().after(Event::SessionOpen);
     let general_protection = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
     for cause in [general_protection, FailureCause::GaveUp, FailureCause::LpsMissing] {
         assert_eq!(after(Stage::CpuInstall, cause, open), SESSION_OPEN, "{cause}");
@@ -131,7 +131,7 @@ fn session_is_open_once_an_lp_has_joined() {
 
 #[test]
 fn remembered_session_is_open_until_a_module_answers() {
-    let remembered = Known::at_start(true, 3);
+    let remembered = Known::at_start(true, true);
     let stopped = |known| of(Kind::Resume, Stage::CpuInstall, FailureCause::GaveUp, known);
     assert_eq!(stopped(remembered), SESSION_OPEN);
     assert_eq!(stopped(remembered.after(Event::Found(Readiness::Nothing))), SESSION_OPEN);
@@ -141,7 +141,7 @@ fn remembered_session_is_open_until_a_module_answers() {
 
 #[test]
 fn module_that_no_lp_asked_after_install_is_not_called_the_old_one() {
-    let joined = shut_down().after(Event::SessionOpen(2));
+    let joined = shut_down().after(Event::SessionOpen);
     let finish = (TdFate::Held, RunningModule::NoneKnown, NextStep::Finish);
     for cause in [FailureCause::GaveUp, trap(TdxLeaf::SYS_INIT, Trap::GeneralProtection)] {
         assert_eq!(after(Stage::CpuInit, cause, joined), finish, "{cause}");
@@ -224,7 +224,7 @@ fn finish_cannot_bring_up_a_module_that_was_shut_down() {
             assert_eq!(of(Kind::Finish, stage, cause, found_shut_down), HELD_BY_OLD, "{cause}");
         }
     }
-    let joined = found_shut_down.after(Event::SessionOpen(1));
+    let joined = found_shut_down.after(Event::SessionOpen);
     assert_eq!(of(Kind::Resume, Stage::CpuInstall, FailureCause::GaveUp, joined), SESSION_OPEN);
     let found_not_ready = known_with_handoff(&[Event::Found(Readiness::NotReady)]);
     assert_eq!(of(Kind::Finish, Stage::CpuInit, FailureCause::GaveUp, found_not_ready), FINISH);
@@ -254,7 +254,7 @@ fn resume_leaves_a_module_that_is_ready_running() {
 #[test]
 fn module_that_was_loaded_afresh_is_configured() {
     let load = |stage, known| of(Kind::Load, stage, FailureCause::GaveUp, known);
-    let loaded = known(&[Event::SessionOpen(2), Event::Loaded]);
+    let loaded = known(&[Event::SessionOpen, Event::Loaded]);
     let done = (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
     assert_eq!(load(Stage::Done, loaded), done);
     let not_up = (TdFate::Lost, RunningModule::NewNotReady, NextStep::Load);

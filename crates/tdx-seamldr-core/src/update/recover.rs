@@ -15,6 +15,10 @@ pub(super) enum Class {
     Transient,
     /// P-SEAMLDR does not take this image, and still has the old module.
     ImageRefused,
+    /// P-SEAMLDR does not take this call (EBADCALL): because of the image if it closed the session, otherwise because of the LP.
+    CallRefused,
+    /// P-SEAMLDR does not take the image because of the handoff data, which is too long for the module that is in place.
+    HandoffRefused,
     /// The module that was put in place does not come up, or does not take the handoff data.
     ModuleFailed,
     /// Nothing helps.
@@ -39,6 +43,8 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             SeamldrStatus::ENOENTROPY | SeamldrStatus::EUNSPECERR | SeamldrStatus::EINTERRUPT => {
                 Class::Transient
             }
+            SeamldrStatus::EBADHANDOFF => Class::HandoffRefused,
+            SeamldrStatus::EBADCALL => Class::CallRefused,
             _ => Class::ImageRefused,
         },
         // An LP that is not in VMX operation stays so, and SEAMLDR.INSTALL needs every LP to reach P-SEAMLDR. Before the shutdown
@@ -85,16 +91,16 @@ impl Candidates {
         match class {
             Class::Transient => return Some(self),
             Class::Final => return None,
-            Class::ImageRefused => self.ruled_out |= bit,
+            Class::ImageRefused | Class::CallRefused | Class::HandoffRefused => self.ruled_out |= bit,
             Class::ModuleFailed => {
                 self.ruled_out |= self.failed & bit;
                 self.failed |= bit;
             }
         }
-        let all = !u16::MAX.checked_shl(self.count.into()).unwrap_or(0);
-        let left = all & !u16::from(self.ruled_out);
+        let all = u8::MAX.checked_shr(u8::BITS.saturating_sub(self.count.into())).unwrap_or(0);
+        let left = all & !self.ruled_out;
         // Those that have not been tried yet come first, then those that get a second chance.
-        let untried = left & !u16::from(self.failed);
+        let untried = left & !self.failed;
         let next = if untried != 0 { untried } else { left };
         self.current = u8::try_from(next.trailing_zeros()).ok().filter(|_| next != 0)?;
         Some(self)

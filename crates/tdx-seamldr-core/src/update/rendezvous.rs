@@ -104,6 +104,7 @@ impl Rendezvous {
         self.lps
     }
 
+    #[inline]
     pub(super) fn load(&self) -> Snapshot {
         Snapshot { word: self.word.load(Ordering::Acquire) }
     }

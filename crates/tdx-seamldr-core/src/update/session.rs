@@ -3,13 +3,14 @@
 use super::failure::RawFailure;
 use super::known::{Event, Kind, Session};
 use super::lp::{Cpu, Failed, Work};
-use super::rendezvous::{Leg, Snapshot};
+use super::rendezvous::Leg;
 use super::stage::Stage;
 use super::Update;
 use crate::abi::{SeamldrStatus, TdxLeaf};
 use crate::backend::Trap;
 use crate::host::Host;
 use crate::lock::Lock;
+use crate::params::InstallRequest;
 use crate::seamldr::InstallError;
 use crate::tdx_module::{TdxError, TdxModule};
 
@@ -23,75 +24,77 @@ impl Update<'_> {
 
 impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
     /// Calls SEAMLDR.INSTALL, unless this LP is in the session or the session is complete.
-    pub(super) fn install(&mut self, module: TdxModule<'_, H>, leg: Leg) -> Result<Work, Failed> {
-        let (update, seamldr, lp) = (self.update, self.seamldr, self.seamldr.host().current_lp());
+    pub(super) fn install(&mut self, leg: Leg) -> Result<Work, Failed> {
+        let (update, seamldr) = (self.update, self.seamldr);
         // Not reached without a request.
         let Some(request) = update.current_request() else { return Ok(Work::Done) };
-        // While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
-        let is_open = || module.is_out_of_reach();
-        let (cpu, mut has_claimed) = (&*self, false);
-        let work = seamldr.exclusively(|| {
-            let known = update.known.load();
-            if known.session == Session::Complete || update.state.is_in_session(lp) {
-                return Ok(Work::Done);
-            }
-            // An LP that failed has said so before it let the lock go: this LP opens no session for an image that was refused.
-            if update.rendezvous.load().failed() {
-                return Ok(Work::Skipped);
-            }
-            has_claimed = update.rendezvous.claim();
-            if !has_claimed {
-                return Ok(Work::Over);
-            }
-            let error = match seamldr.install_with_lock_held(request) {
-                Ok(()) => {
-                    update.state.join_session(lp);
-                    update.happened(Event::SessionOpen(update.state.num_in_session()));
-                    if update.may_have_found_a_session(leg) && !is_open() {
-                        update.module_answered();
-                    }
-                    return Ok(Work::Done);
-                }
-                Err(error) => error,
-            };
-            let failure = RawFailure::install(error);
-            match error {
-                // Somebody else opened the session with this LP in it, or the answer is not true: the last LP asks the module.
-                InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
-                    update.record(lp, Stage::CpuInstall, failure);
-                    update.happened(Event::SessionOpen(update.state.num_in_session()));
-                    return Ok(Work::Done);
-                }
-                // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is there at all.
-                InstallError::Trap(Trap::VmFailInvalid) if seamldr.is_silent_with_lock_held() => {
-                    return Err(cpu.fail(update.silenced(lp, failure)));
-                }
-                InstallError::Trap(_) | InstallError::OtherMachine => return Err(cpu.fail(failure)),
-                InstallError::Refused { status, rdx: 0 }
-                    if is_open() && (known.has_old_module() || status == SeamldrStatus::EUNSPECERR) =>
-                {
-                    return Err(cpu.fail(failure));
-                }
-                InstallError::Refused { .. } => {}
-            }
-            // The session is over. Without a module before, that is not sure, but then P-SEAMLDR tells the LPs in it when they call again.
-            if error.is_recoverable() {
-                update.happened(Event::Refused);
-                if !known.has_old_module() {
-                    // Behind the session that was open there may be a module.
-                    update.happened(Event::Found(module.readiness()));
-                }
-            } else {
-                update.happened(Event::Destroyed);
-            }
-            Err(cpu.fail(failure))
-        });
-        self.has_claimed = has_claimed;
-        work
+        seamldr.exclusively(|| self.install_with_lock_held(request, leg))
     }
 
-    /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first. Returns where all LPs go.
-    pub(super) fn after_install(&self, all: Snapshot) -> Option<Leg> {
+    /// While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
+    fn install_with_lock_held(&mut self, request: &InstallRequest<'_>, leg: Leg) -> Result<Work, Failed> {
+        let (update, seamldr, lp) = (self.update, self.seamldr, self.seamldr.host().current_lp());
+        let module = TdxModule::new(seamldr.host());
+        let is_open = || module.is_out_of_reach();
+        let known = update.known.load();
+        if known.session == Session::Complete || update.state.is_in_session(lp) {
+            return Ok(Work::Done);
+        }
+        // An LP that failed has said so before it let the lock go: this LP opens no session for an image that was refused.
+        if update.rendezvous.load().failed() {
+            return Ok(Work::Skipped);
+        }
+        self.has_claimed = update.rendezvous.claim();
+        if !self.has_claimed {
+            return Ok(Work::Over);
+        }
+        let error = match seamldr.install_with_lock_held(request) {
+            Ok(()) => {
+                update.state.join_session(lp);
+                update.happened(Event::SessionOpen);
+                if update.may_have_found_a_session(leg) && !is_open() {
+                    update.module_answered();
+                }
+                return Ok(Work::Done);
+            }
+            Err(error) => error,
+        };
+        let failure = RawFailure::install(error);
+        match error {
+            // Somebody else opened the session with this LP in it, or the answer is not true: the last LP asks the module.
+            InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
+                update.record(lp, Stage::CpuInstall, &failure);
+                update.happened(Event::SessionOpen);
+                return Ok(Work::Done);
+            }
+            // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is there at all.
+            InstallError::Trap(Trap::VmFailInvalid) if seamldr.is_silent_with_lock_held() => {
+                return Err(self.fail(update.silenced(lp, &failure)));
+            }
+            InstallError::Trap(_) | InstallError::OtherMachine => return Err(self.fail(&failure)),
+            InstallError::Refused { status, rdx: 0 }
+                if is_open() && (known.has_old_module() || status == SeamldrStatus::EUNSPECERR) =>
+            {
+                return Err(self.fail(&failure));
+            }
+            InstallError::Refused { .. } => {}
+        }
+        // The session is over. Without a module before, that is not sure, but then P-SEAMLDR tells the LPs in it when they call again.
+        if error.is_recoverable() {
+            update.happened(Event::Refused);
+            if !known.has_old_module() {
+                // Behind the session that was open there may be a module.
+                update.happened(Event::Found(module.readiness()));
+            }
+        } else {
+            update.happened(Event::Destroyed);
+        }
+        Err(self.fail(&failure))
+    }
+
+    /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first. Returns the stage that has failed, if
+    /// one has.
+    pub(super) fn after_install(&self) -> Option<Stage> {
         let (update, lp) = (self.update, self.seamldr.host().current_lp());
         let module = TdxModule::new(self.seamldr.host());
         let result = module.init_once(update.state);
@@ -104,26 +107,26 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         match (cut_off, result) {
             // P-SEAMLDR answers and no module does: the session waits for more LPs, or for one whose call was refused.
             (Some(false), _) => {
-                if update.latest.read().is_none() {
-                    update.record(lp, Stage::CpuInstall, RawFailure::LPS_MISSING);
+                if !update.latest.is_written() {
+                    update.record(lp, Stage::CpuInstall, &RawFailure::LPS_MISSING);
                 }
-                update.after_failure(all, Stage::CpuInstall)
+                Some(Stage::CpuInstall)
             }
             (None, Err(error)) => {
                 update.module_answered();
                 update.latest.clear();
-                update.record(lp, Stage::CpuInit, RawFailure::tdx(TdxLeaf::SYS_INIT, error));
-                update.after_failure(all, Stage::CpuInit)
+                update.record(lp, Stage::CpuInit, &RawFailure::tdx(TdxLeaf::SYS_INIT, error));
+                Some(Stage::CpuInit)
             }
             (None, Ok(_)) => {
                 update.module_answered();
                 update.latest.clear();
-                update.after_success(all)
+                None
             }
             // This LP reaches nothing. The others ask when they initialise.
             (Some(true), _) => {
                 update.latest.clear();
-                update.after_success(all)
+                None
             }
         }
     }
