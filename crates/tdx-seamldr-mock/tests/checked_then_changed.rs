@@ -12,7 +12,7 @@ mod support;
 use std::cell::{Cell, RefCell};
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrStatus, TdxLeaf};
+use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxLeaf};
 use tdx_seamldr_core::preflight::{
     preflight, preflight_image, Facts, Finding, PassedUpdate, Policy, Purpose, Refusal, Unknown, Unknowns,
 };
@@ -136,6 +136,30 @@ fn a_trap_of_the_lead_before_the_shutdown_is_final() {
             assert_eq!((outcome.rounds, count(&platform, INSTALL)), (1, 0), "{outcome}");
             assert_eq!((outcome.tds, platform.truth().tds_alive), (TdFate::NeverAtRisk, 3), "{outcome}");
         }
+    }
+}
+
+#[test]
+fn a_lead_that_does_not_reach_p_seamldr_ends_the_update_untouched() {
+    for trap in Trap::ALL {
+        let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
+        let passed = passed(&platform, &file);
+        platform.clear_trace();
+        for call in [INFO, INSTALL] {
+            let fault = Fault::first(call, Answer::Trap(trap));
+            platform.inject(Fault { lp: Some(0), times: u32::MAX, ..fault });
+        }
+        let outcome = with_passed(&platform, &passed, |update| {
+            let (lock, lps) = (SpinLock::new(), [0, 1, 2].map(|lp| platform.lp(lp)));
+            let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
+            // The first to step leads. Another lead would shut the module down, and LP 0 could not call SEAMLDR.INSTALL.
+            while cpus.iter_mut().map(Cpu::step).filter(|progress| *progress != Progress::Finished).count()
+                != 0
+            {}
+            update.outcome()
+        });
+        let cause = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), trap);
+        assert_untouched(&platform, &outcome.unwrap(), cause);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is done about a failure: pure functions of what failed.
 
-use super::failure::FailureCause;
+use super::failure::{Call, FailureCause};
 use super::stage::Stage;
 use crate::abi::{SeamldrStatus, TdxStatus};
 use crate::backend::Trap;
@@ -47,8 +47,10 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             SeamldrStatus::EBADCALL => Class::CallRefused,
             _ => Class::ImageRefused,
         },
-        // An LP that is not in VMX operation stays so. Before the shutdown that ends the update; after it, other LPs may do without.
+        // An LP that is not in VMX operation stays so, and SEAMLDR.INSTALL needs every LP to reach P-SEAMLDR. Before the shutdown
+        // that ends the update. After it, other LPs may do without the call.
         FailureCause::Trap(_, Trap::GeneralProtection | Trap::UndefinedOpcode)
+        | FailureCause::Trap(Call::Seamldr(_), _)
             if stage <= Stage::Shutdown =>
         {
             Class::Final
@@ -179,6 +181,13 @@ mod tests {
         assert_eq!(classify(Stage::CpuInit, shut_down), Class::ModuleFailed);
         for cause in [FailureCause::GaveUp, FailureCause::UnknownLp, FailureCause::StillReady] {
             assert_eq!(classify(Stage::Start, cause), Class::Final);
+        }
+        for (leaf, before, after) in [
+            (Call::Seamldr(SeamldrLeaf::Info), Class::Final, Class::Transient),
+            (Call::Tdx(TdxLeaf::SYS_SHUTDOWN), Class::Transient, Class::Transient),
+        ] {
+            let trap = FailureCause::Trap(leaf, Trap::VmFailInvalid);
+            assert_eq!((classify(Stage::Shutdown, trap), classify(Stage::CpuInstall, trap)), (before, after));
         }
         for status in [SeamldrStatus::EUNSPECERR, SeamldrStatus::EINTERRUPT] {
             let cause = FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 0 };

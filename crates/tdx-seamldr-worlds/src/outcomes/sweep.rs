@@ -262,13 +262,16 @@ fn by_ours(
     };
     let claim = wrong_claim(platform, &outcome).or_else(|| wrong_image(platform, &outcome));
     harm.count_not_running(platform);
+    // With all LPs there, the update itself overcomes a call that fails once.
+    let stands_still = !all_alive(platform) && !trouble.is_the_end() && matches!(trouble, Trouble::Call(_));
+    let stands_still = stands_still.then(|| format!("the TDs stand still: {outcome}"));
     platform.clear_faults();
     let end = go_on(platform, &outcome, new)?;
     harm.count_lost(platform);
     let afterwards = wrong_claim(platform, &end).map(|claim| format!("going on: {claim}"));
     let is_lost = !all_alive(platform) && !trouble.is_the_end();
     let lost = is_lost.then(|| format!("the TDs are lost: {outcome}; then {end}"));
-    Ok(claim.into_iter().chain(afterwards).chain(lost).collect())
+    Ok(claim.into_iter().chain(stands_still).chain(afterwards).chain(lost).collect())
 }
 
 pub(super) fn run() -> Result<Table> {
