@@ -86,6 +86,7 @@ impl Crypto for Memo {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
