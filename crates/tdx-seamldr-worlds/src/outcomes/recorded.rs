@@ -193,7 +193,7 @@ impl Harm {
     }
 }
 
-/// P-SEAMLDR destroys the handoff data (RDX 1): no software can keep the TDs.
+/// P-SEAMLDR destroys the handoff data (RDX 1) or ends with a fatal error: no software can keep the TDs.
 const LOST: [&str; 3] = ["full-but-remembered", "seamdb-5", "seamdb-always"];
 /// This library holds the TDs until nothing is wrong any more.
 const HELD: [&str; 6] = [
