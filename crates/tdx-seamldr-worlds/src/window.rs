@@ -229,7 +229,8 @@ mod tests {
             check(2, &trace).unwrap_err().to_string()
         };
         let last = *good.last().unwrap();
-        assert_eq!(error(&|trace| drop(trace.remove(0))), "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2");
+        let without_first = error(&|trace| _ = trace.remove(0));
+        assert_eq!(without_first, "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2");
         assert_eq!(error(&|trace| trace.push(last)), "2 LPs make 2 calls of TDH.SYS.UPDATE, not 1");
         let first = *good.first().unwrap();
         assert_eq!(error(&|trace| trace.push(first)), "2 LPs also call TDH.SYS.TDMR.INIT");
