@@ -107,10 +107,10 @@ fn update(c: &mut Criterion) {
         assert!(run(platform, &update).is_updated());
         platform.clear_trace();
     };
-    for (name, platform, by) in [
-        ("8 LPs, 32 KiB", &some, (|platform, update| run_stepped(platform, update, 1)) as Run),
-        ("1024 LPs on all CPUs, 32 KiB", &many, run_on_threads),
-    ] {
+    let in_turn: Run = |platform, update| run_stepped(platform, update, 1);
+    for (name, platform, by) in
+        [("8 LPs, 32 KiB", &some, in_turn), ("1024 LPs on all CPUs, 32 KiB", &many, run_on_threads)]
+    {
         run(platform, &check(platform), &mut params, by);
         let passed = check(platform);
         group.bench_function(name, |b| b.iter(|| run(platform, &passed, &mut params, by)));
