@@ -12,7 +12,7 @@ use tdx_seamldr_core::abi::{SeamldrFeatures0, TdxFeatures0};
 use tdx_seamldr_core::preflight::elf::{self, ElfHeader};
 use tdx_seamldr_core::preflight::{self, Facts, PassedImage};
 use tdx_seamldr_core::update::Update;
-use tdx_seamldr_core::{Crypto, Host, InstallRequest, LpBits, Lock, SeamcallBackend};
+use tdx_seamldr_core::{Crypto, Host, InstallRequest, Lock, LpBits, SeamcallBackend};
 
 type Cpu = tdx_seamldr_core::update::Cpu<'static, Kernel, Kernel>;
 type ModuleState = tdx_seamldr_core::ModuleState<[LpBits; 128]>;

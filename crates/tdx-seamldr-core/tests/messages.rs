@@ -210,7 +210,7 @@ fn refusals_say_what_was_found_and_wanted() {
             "handoff-pages",
             "has 1 pages for handoff data, but the running module leaves 2",
         ),
-        (R::SensitiveOperations(2), "sensitive-operations", "TDs in build or interrupted migrations: 2; the update would damage them"),
+        (R::SensitiveOperations(2), "sensitive-operations", "TDs in build or interrupted migrations: 2, which the update would damage"),
     ];
     for (refusal, code, text) in rows {
         let finding = Finding::Refusal(refusal);

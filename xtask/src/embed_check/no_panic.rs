@@ -210,6 +210,10 @@ fn expression(path: &str, place: &Place<'_>) -> Option<String> {
             if without_arguments(path) == format!("{}::{function}", without_arguments(on)) =>
         {
             let on = on.replace("'a", "'static").replace("'_", "'static");
+            // Nobody may name the function that drops a value. This one calls it.
+            if *of == Some("Drop") {
+                return Some(format!("core::ptr::drop_in_place::<{on}>"));
+            }
             let of = of.map(|of| format!(" as {of}")).unwrap_or_default();
             Some(format!("<{on}{of}>::{function}{arguments}"))
         }
@@ -293,6 +297,8 @@ pub const fn a::M<'a>::new<'b>(&'b u8) -> core::result::Result<Self, a::E>
 pub fn a::M<'a>::build<H: a::Host + ?c::Sized>(&H) -> Self
 impl core::hash::private::Hash for a::M<'_>
 pub fn a::M<'_>::hash<__H: core::hash::Hasher>(&self, &mut __H)
+impl core::ops::drop::Drop for a::M<'_>
+pub fn a::M<'_>::drop(&mut self)
 impl<'a, T> a::Own for a::N<'a, T> where T: a::X
 pub fn a::N<'a, T>::own()
 pub unsafe trait a::Own
@@ -305,7 +311,15 @@ pub unsafe fn &B::own()
     fn functions_without_type_parameters_are_named_and_the_others_have_to_be_listed() {
         let functions = functions(SOME).unwrap();
         let named: Vec<_> = functions.iter().filter_map(|function| function.expression.as_deref()).collect();
-        assert_eq!(named, ["a::free", "<a::M<'static>>::new", "<a::M<'static> as Hash>::hash::<NoHasher>"]);
+        assert_eq!(
+            named,
+            [
+                "a::free",
+                "<a::M<'static>>::new",
+                "<a::M<'static> as Hash>::hash::<NoHasher>",
+                "core::ptr::drop_in_place::<a::M<'static>>"
+            ]
+        );
         let missing = |list: &str| {
             let listed = list.lines().filter_map(of_list).collect();
             functions.iter().filter(|function| function.missing_in(&listed).is_some()).count()

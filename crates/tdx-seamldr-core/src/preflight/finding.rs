@@ -386,7 +386,7 @@ impl fmt::Display for Refusal {
             }
             Self::SensitiveOperations(count) => write!(
                 f,
-                "TDs in build or interrupted migrations: {count}; the update would damage them: wait until they end"
+                "TDs in build or interrupted migrations: {count}, which the update would damage: wait until they end"
             ),
         }
     }

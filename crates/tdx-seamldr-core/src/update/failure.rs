@@ -126,7 +126,7 @@ impl fmt::Display for Failure {
 
 impl FailureCause {
     /// Whether P-SEAMLDR refused the handoff data (EBADHANDOFF).
-    pub(super) const fn is_bad_handoff(&self) -> bool {
+    pub(super) fn is_bad_handoff(&self) -> bool {
         matches!(self, Self::Seamldr { status: SeamldrStatus::EBADHANDOFF, .. })
     }
 
