@@ -6,6 +6,7 @@
 mod kernel;
 
 use core::fmt::Debug;
+use core::ops::Deref;
 
 use kernel::Kernel;
 use tdx_seamldr_core::abi::{SeamldrFeatures0, TdxFeatures0};
@@ -58,7 +59,7 @@ macro_rules! functions {
 
 /// Where those with type parameters are.
 #[no_mangle]
-pub fn probe_all() -> [*const (); 59] {
+pub fn probe_all() -> [*const (); 60] {
     functions![
         Cpu::new,
         Cpu::run,
@@ -69,6 +70,7 @@ pub fn probe_all() -> [*const (); 59] {
         InstallRequest::build::<Kernel>,
         ModuleState::new,
         ModuleState::default,
+        ModuleState::deref,
         ModuleState::fmt,
         PassedImage::prepare::<Kernel>,
         Seamldr::new,

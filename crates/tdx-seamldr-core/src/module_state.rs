@@ -39,6 +39,13 @@ impl LpBits {
         Self([const { AtomicU64::new(0) }; 3])
     }
 
+    #[inline(never)] // otherwise LLVM unrolls the loop over all LPs eightfold
+    fn clear(&self, bit: Bit) {
+        if let Some(word) = self.word(bit) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     #[allow(clippy::as_conversions)] // the discriminant of an enum
     fn word(&self, bit: Bit) -> Option<&AtomicU64> {
         self.0.get(bit as usize)
@@ -230,8 +237,8 @@ impl ModuleState {
     /// Clears a bit of all LPs.
     #[inline(never)] // one copy for all bits
     fn clear(&self, bit: Bit) {
-        for word in self.lps.iter().filter_map(|bits| bits.word(bit)) {
-            word.store(0, Ordering::Relaxed);
+        for bits in &self.lps {
+            bits.clear(bit);
         }
     }
 }

@@ -446,6 +446,12 @@ impl<'a> Update<'a> {
         Some(Leg { stage, round: all.round() })
     }
 
+    /// What the latest failure is about, for a failure in `stage`.
+    #[inline(never)] // otherwise LLVM repeats what follows for each case
+    fn class_of_latest_failure(&self, stage: Stage) -> Option<Class> {
+        self.latest.cause().map(|cause| classify(stage, cause))
+    }
+
     /// Where all LPs go after a failure in `stage`.
     fn after_failure(&self, all: Snapshot, stage: Stage) -> Option<Leg> {
         let round = all.round().saturating_add(1);
@@ -455,7 +461,7 @@ impl<'a> Update<'a> {
             return None;
         }
         let is_open = known.session == Session::Open;
-        let class = match classify(stage, self.latest.cause()?) {
+        let class = match self.class_of_latest_failure(stage)? {
             // P-SEAMLDR still waits in the session, and says EBADCALL to one LP: the image is not at fault.
             Class::CallRefused if is_open => Class::Transient,
             Class::CallRefused => Class::ImageRefused,
