@@ -371,6 +371,26 @@ fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
 }
 
 #[test]
+fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
+    // Two of three LPs take part, so the session waits. Somebody holds TDH.SYS.INIT up, so no LP asks.
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
+    with_update(&platform, &file, Options::default(), |update| {
+        let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
+        let [mut first, mut second] = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
+        while update.progress().0 != Stage::CpuInstall {
+            let _ = (first.step(), second.step());
+        }
+        let _ = platform.module_state().begin_sys_init();
+        assert_eq!((first.step(), second.step()), (Progress::Worked, Progress::Worked));
+        assert_eq!((first.step(), update.progress().0), (Progress::Waiting, Stage::CpuInit));
+        first.abandon();
+        let outcome = update.outcome();
+        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NoneKnown, NextStep::Finish), "{outcome}");
+    });
+    assert_eq!((platform.truth().lps_in_session, count(&platform, SYS_INIT)), (2, 0));
+}
+
+#[test]
 fn an_ebadcall_of_an_lp_that_has_not_called_is_not_taken_for_a_missing_lp() {
     let file = newer().build();
     // LP 1 is refused although it has not called. Once: it calls again. For ever: that is what the outcome says.

@@ -118,13 +118,13 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
                 update.record(lp, Stage::CpuInit, &RawFailure::tdx(TdxLeaf::SYS_INIT, error));
                 Some(Stage::CpuInit)
             }
-            (None, Ok(_)) => {
+            (None, Ok(true)) => {
                 update.module_answered();
                 update.latest.clear();
                 None
             }
-            // This LP reaches nothing. The others ask when they initialise.
-            (Some(true), _) => {
+            // This LP reaches nothing, or another one holds TDH.SYS.INIT up: nobody has asked. The LPs ask when they initialise.
+            (Some(true), _) | (None, Ok(false)) => {
                 update.latest.clear();
                 None
             }
