@@ -23,7 +23,13 @@ const SOURCES: &str = "crates/tdx-seamldr-core/src/";
 /// The core's own tests, but for loom's, which take long; and of the simulated platform those that go through whole updates.
 const OWN_TESTS: [&str; 5] =
     ["--lib", "--test=calls", "--test=messages", "--test=preflight", "--test=specification"];
-const UPDATES: [&str; 3] = ["--test=next_steps", "--test=recovery", "--test=whole_update"];
+const UPDATES: [&str; 5] = [
+    "--test=checked_then_changed",
+    "--test=next_steps",
+    "--test=recovery",
+    "--test=whole_update",
+    "--test=worked_traces",
+];
 
 /// What cargo-mutants ends with if all was noticed, something was not, or something ran for ever.
 const WELL_ENDED: [i32; 3] = [0, 2, 3];
