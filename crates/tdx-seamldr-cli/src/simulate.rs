@@ -281,7 +281,7 @@ impl<'a> Simulation<'a> {
         let truth = self.platform.truth();
         Report {
             outcome: "refused",
-            message: "not updated; nothing was shut down and the TDs run as before".to_owned(),
+            message: "not updated; this update shut nothing down, and the TDs are as before".to_owned(),
             from: self.from.clone(),
             to,
             version: truth.module.map(|module| module.version.to_string()),

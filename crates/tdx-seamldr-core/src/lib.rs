@@ -53,7 +53,7 @@ pub mod update;
 
 pub use addr::{PageAddr, PhysAddr};
 pub use backend::{SeamcallBackend, SeamcallRegs, Trap};
-pub use crypto::{Crypto, CryptoUnavailable, Sha384Digest, INTEL_PRODUCTION_SIGNER};
+pub use crypto::{Crypto, CryptoUnavailable, NoCrypto, Sha384Digest, INTEL_PRODUCTION_SIGNER};
 pub use host::{Host, MachineId, Patience};
 pub use image::TdxImage;
 pub use lock::Lock;

@@ -114,11 +114,11 @@ fn images_say_what_is_wrong_with_them() {
 #[test]
 fn refusals_say_what_was_found_and_wanted() {
     use Refusal as R;
-    let digest = [0xab; 48];
+    let (digest, other) = ([0xab; 48], [0xcd; 48]);
     let svn = |major, minor| Svn { major, minor };
     let running = HandoffRange { module_hv: 3, min_update_hv: 1, no_downgrade: false };
     let field = FieldMismatch { name: "size", found: 1, wanted: 0x200 };
-    let rows: [(R, &str, &str); 32] = [
+    let rows: [(R, &str, &str); 36] = [
         (R::SigstructPages(2), "sigstruct-pages", "has 2 pages, but P-SEAMLDR takes 1"),
         (R::SigstructField(field), "sigstruct-field", "size is 0x1, but should be 0x200"),
         (
@@ -129,7 +129,7 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::SeamldrTooOld { found: SeamldrVersion { major: 1, minor: 5 } },
             "seamldr-too-old",
-            "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR 1.5: use an image of its line",
+            "the image needs P-SEAMLDR 2.0 or later, but the machine has 1.5: use an image of the 1.5 line",
         ),
         (R::CpuListLength(256), "cpu-list-length", "has 256 entries, but at most 255 are possible"),
         (
@@ -153,11 +153,11 @@ fn refusals_say_what_was_found_and_wanted() {
             "fault-wrapper-outside",
             "wrappers are at offset 0x2 of the image, but at most 0x1 is possible",
         ),
-        (R::Signer(digest), "signer", "modulus: abababab"),
+        (R::Signer { found: digest, wanted: other }, "signer", "abab, but P-SEAMLDR trusts cdcd"),
         (R::Signature, "signature", "the signature does not match the SIGSTRUCT"),
-        (R::ImageHash(digest), "image-hash", "its SHA-384 is abababab"),
+        (R::ImageHash { found: digest, wanted: other }, "image-hash", "abab, but the SIGSTRUCT has cdcd"),
         (R::DebugModule, "debug-module", "not unlocked for debug modules"),
-        (R::MajorSvnZero, "major-svn-zero", "major SVN is 0"),
+        (R::MajorSvnZero, "major-svn-zero", "major SVN is 0, but should be at least 1"),
         (
             R::MajorSvn { found: svn(2, 0), running: svn(1, 5) },
             "major-svn",
@@ -170,12 +170,27 @@ fn refusals_say_what_was_found_and_wanted() {
         ),
         (R::Cpu { socket: 1, cpuid: 0x806f8 }, "cpu", "0x000806f0 of socket 1"),
         (R::NoCpuList, "no-cpu-list", "no list of CPUs"),
+        (
+            R::CleanupRequired { found: svn(1, 4), running: svn(1, 5) },
+            "cleanup-required",
+            "the image's SVN is 1.4 and that of the module in place is 1.5",
+        ),
+        (
+            R::SeamldrWithoutHandoff { found: SeamldrVersion { major: 1, minor: 0 } },
+            "seamldr-without-handoff",
+            "P-SEAMLDR 1.0 cannot keep TDs in an update, but 1.5 and later can",
+        ),
         (R::NoRemainingUpdates, "no-remaining-updates", "0 left, 1 needed"),
-        (R::NoModule, "no-module", "no module runs"),
+        (R::NoModule, "no-module", "no module hands TDs over"),
         (
             R::LpsMissing { found: 3, wanted: 4 },
             "lps-missing",
-            "LPs that take part: 3, but P-SEAMLDR waits for 4",
+            "LPs that take part: 3, but P-SEAMLDR waits for 4: bring all LPs online",
+        ),
+        (
+            R::LpsMissing { found: 5, wanted: 4 },
+            "lps-missing",
+            "LPs that take part: 5, but P-SEAMLDR waits for 4: check the count",
         ),
         (
             R::LpId { found: 1024, limit: 1023 },
@@ -201,16 +216,37 @@ fn refusals_say_what_was_found_and_wanted() {
             "handoff-version",
             "versions 3 to 3",
         ),
+        (
+            R::HandoffDataVersion { found: 3, min_update_hv: 0, module_hv: 1 },
+            "handoff-data-version",
+            "the handoff data has version 3, but the image takes 0 to 1",
+        ),
         (R::SameModule, "same-module", "the image is the module that runs"),
-        (R::Memory { found: 1, wanted: 2 }, "memory", "needs 2 bytes of the SEAM range, which has 1 for modules"),
-        (R::PageTables, "page-tables", "no room for the module's page tables"),
-        (R::Elf(ElfRefusal::Ident), "elf", "cannot be relocated: it is no 64-bit little-endian ELF file"),
+        (
+            R::Memory { found: 1, wanted: 2 },
+            "memory",
+            "needs 2 bytes of the SEAM range, which has 1 for modules",
+        ),
+        (
+            R::PageTables { found: 1, wanted: 2 },
+            "page-tables",
+            "its page tables need 2 bytes of the SEAM range, which has 1 for modules",
+        ),
+        (
+            R::Elf(ElfRefusal::TooShort { found: 7 }),
+            "elf",
+            "cannot be relocated: the image has 7 bytes, but an ELF header has 64",
+        ),
         (
             R::HandoffPages { found: 1, wanted: 2 },
             "handoff-pages",
             "has 1 pages for handoff data, but the running module leaves 2",
         ),
-        (R::SensitiveOperations(2), "sensitive-operations", "TDs in build or interrupted migrations: 2, which the update would damage"),
+        (
+            R::SensitiveOperations(2),
+            "sensitive-operations",
+            "TDs in build or interrupted migrations: 2, which the update would damage",
+        ),
     ];
     for (refusal, code, text) in rows {
         let finding = Finding::Refusal(refusal);
@@ -218,6 +254,10 @@ fn refusals_say_what_was_found_and_wanted() {
         say(&[(&refusal, text), (&finding, text)]);
     }
     say(&[
+        (
+            &ElfRefusal::Ident { found: [0x90; 16] },
+            "90909090, but a 64-bit little-endian ELF file begins with 7f454c46020101",
+        ),
         (
             &ElfRefusal::SectionOutside { section: 3, found: 0x50, limit: 0x40 },
             "the header of section 3 lies at offset 0x50, but should lie at 0x40 at most",
@@ -255,17 +295,23 @@ fn unknowns_say_what_could_not_be_found_out() {
         (Unknown::ImageHash, "unknown-image-hash", "the module's hash could not be checked"),
         (Unknown::DebugUnlocked, "unknown-debug-unlocked", "the platform is unlocked for debug modules"),
         (Unknown::SeamldrVersion, "unknown-seamldr-version", "the version of P-SEAMLDR is unknown"),
-        (Unknown::RemainingUpdates, "unknown-remaining-updates", "how many updates remain"),
+        (
+            Unknown::RemainingUpdates,
+            "unknown-remaining-updates",
+            "the number of remaining updates is unknown",
+        ),
         (Unknown::RunningModule, "unknown-running-module", "whether a module runs"),
         (Unknown::RunningSvn, "unknown-running-svn", "the SVN of the running module is unknown"),
         (Unknown::SameModule, "unknown-same-module", "it may be this image"),
         (Unknown::Features, "unknown-features", "(TDX_FEATURES0) are unknown"),
         (Unknown::HandoffVersions, "unknown-handoff-versions", "the handoff versions of the running module"),
-        (Unknown::HandoffData, "unknown-handoff-data", "the size of the handoff data"),
+        (Unknown::HandoffData, "unknown-handoff-data", "whether the handoff data fits"),
         (Unknown::Lps, "unknown-lps", "the number of LPs that take part"),
+        (Unknown::LpIds, "unknown-lp-ids", "the highest x2APIC ID of the LPs is unknown"),
         (Unknown::Sockets, "unknown-sockets", "the processors of the sockets are unknown"),
-        (Unknown::Memory, "unknown-memory", "room for the module"),
-        (Unknown::SensitiveOperations, "unknown-sensitive-operations", "TDs are in build"),
+        (Unknown::Memory, "unknown-memory", "the room in the SEAM range is unknown"),
+        (Unknown::SensitiveOperations, "unknown-sensitive-operations", "the number of TDs in build"),
+        (Unknown::Cleanup, "unknown-cleanup", "before a SEAMLDR.CLEANUP is unknown"),
     ];
     assert_eq!(rows.map(|(unknown, ..)| unknown), Unknown::ALL);
     for (unknown, code, text) in rows {
@@ -273,7 +319,7 @@ fn unknowns_say_what_could_not_be_found_out() {
         assert_eq!((unknown.code(), finding.code()), (code, code));
         say(&[(&unknown, text), (&finding, text)]);
     }
-    let text = "preflight did not pass: refusals 2, questions without an answer 1";
+    let text = "preflight did not pass: refusals 2, unknowns 1";
     say(&[(&NotPassed { refusals: 2, unknowns: 1 }, text)]);
 }
 
@@ -397,7 +443,7 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
             TdFate::NeverAtRisk,
             NextStep::Retry,
             "refused",
-            "not updated; nothing was shut down and the TDs run as before; next: repeat preflight and the update",
+            "not updated; this update shut nothing down, and the TDs are as before; next: repeat preflight and the update",
         ),
         (TdFate::NeverAtRisk, NextStep::RetryLater, "refused", "next: repeat preflight and the update later"),
         (TdFate::Preserved, NextStep::Done, "updated", "updated; the TDs live on"),

@@ -131,7 +131,7 @@ fn wrong_parameters(at: u64, params: &SeamldrParams, config: &Config) -> Option<
 /// Whether this is a reason for P-SEAMLDR to answer so: with this status and RDX, or not at all.
 fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
     use Refusal as R;
-    let Some((status, rdx)) = answer else { return *refusal == R::PageTables };
+    let Some((status, rdx)) = answer else { return matches!(refusal, R::PageTables { .. }) };
     match (status, rdx) {
         (S::EBADSIG, _) => matches!(
             refusal,
@@ -144,7 +144,7 @@ fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
                 | R::GdtWithoutFaultWrapper { .. }
                 | R::GdtOutside { .. }
                 | R::FaultWrapperOutside { .. }
-                | R::Signer(_)
+                | R::Signer { .. }
                 | R::Signature
                 | R::DebugModule
                 | R::MinorSvn { .. }
@@ -153,9 +153,9 @@ fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
         (S::EBADCALL, _) => matches!(refusal, R::MajorSvn { .. } | R::NoRemainingUpdates),
         (S::EUNSUPCPU, _) => matches!(refusal, R::Cpu { .. }),
         (S::ENOMEM, 0) => matches!(refusal, R::Memory { .. }),
-        (S::ENOMEM, 1) => matches!(refusal, R::PageTables),
+        (S::ENOMEM, 1) => matches!(refusal, R::PageTables { .. }),
         (S::EBADHANDOFF, _) => matches!(refusal, R::HandoffVersion { .. }),
-        (S::EBADHASH, _) => matches!(refusal, R::ImageHash(_)),
+        (S::EBADHASH, _) => matches!(refusal, R::ImageHash { .. }),
         (S::EBADPARAM, 1) => matches!(refusal, R::Elf(_)),
         (S::EBADPARAM, 0) => matches!(refusal, R::NoModule),
         _ => false,
@@ -185,6 +185,7 @@ impl Before {
         let range = |hv: u16| HandoffRange { module_hv: hv, min_update_hv: hv, no_downgrade: false };
         let mut facts = Facts {
             num_lps: Some(self.config.num_lps),
+            highest_x2apic_id: self.config.x2apic_ids().max(),
             signer: Some(self.config.signer),
             features0: Some(TdxFeatures0::TD_PRESERVING),
             handoff: handoff.map(|header| range(header.hv.get())),

@@ -354,9 +354,10 @@ fn a_word_that_is_neither_success_nor_error_is_not_believed() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.inject(Fault::first(SHUTDOWN, returns(INFORMATION.0)));
     let outcome = update_to(&platform, &newer());
-    assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry));
-    assert_eq!(cause(&outcome), FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, INFORMATION));
-    assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, count(&platform, SHUTDOWN), platform.truth().tds_alive), (2, 2, 3));
+    let failure = outcome.failure.unwrap().cause;
+    assert_eq!(failure, FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, INFORMATION));
 
     let platform = boot(SimPlatform::builder().lps(2));
     platform.inject(Fault::first(UPDATE, returns(INFORMATION.0)));

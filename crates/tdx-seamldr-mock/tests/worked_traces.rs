@@ -261,14 +261,7 @@ fn t11_load_is_allowed_while_nothing_is_ready_and_clears_everything() {
     });
     assert_eq!(platform.with_model(|model| model.loader().seamdb().used), 2);
     platform.with_model(|model| {
-        let loader = model.loader();
-        let mut state = LoaderState {
-            seamextend: *loader.seamextend(),
-            entered: true,
-            num_remaining_updates: 5,
-            module_range_initialized: true,
-            sysinfo: None,
-        };
+        let mut state = LoaderState { num_remaining_updates: 5, sysinfo: None, ..model.loader().state() };
         state.seamextend.seam_ready = 0;
         model.restore_loader(&state);
     });
@@ -289,14 +282,7 @@ fn t11_load_is_allowed_while_nothing_is_ready_and_clears_everything() {
 fn t12_a_remembered_zero_is_refreshed_by_info_and_by_load_only() {
     let zero = |platform: &SimPlatform| {
         platform.with_model(|model| {
-            let loader = model.loader();
-            let state = LoaderState {
-                seamextend: *loader.seamextend(),
-                entered: true,
-                num_remaining_updates: 0,
-                module_range_initialized: true,
-                sysinfo: loader.module_sysinfo().copied(),
-            };
+            let state = LoaderState { num_remaining_updates: 0, ..model.loader().state() };
             model.restore_loader(&state);
         });
     };

@@ -9,9 +9,7 @@ use tdx_seamldr_core::preflight::{
 use tdx_seamldr_core::update::{
     Call, Cpu, Failure, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update,
 };
-use tdx_seamldr_core::{
-    Crypto, CryptoUnavailable, CurrentVmcs, Host, Seamldr, Sha384Digest, SharedInfo, SpinLock, TdxImage, Trap,
-};
+use tdx_seamldr_core::{Crypto, CurrentVmcs, Host, NoCrypto, Seamldr, SharedInfo, SpinLock, TdxImage, Trap};
 use tdx_seamldr_mock::model::{ModuleBuild, ModuleState, TraceEntry};
 use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
 
@@ -298,25 +296,6 @@ pub fn prepare<'a>(
 ) -> Option<PreparedImage<'a>> {
     let passed = preflight_image(image, &Facts::new(), purpose, &NoCrypto, reckless(), &mut |_| {});
     passed.ok()?.prepare(page.as_params(), lp).ok()
-}
-
-/// A provider that computes nothing.
-#[derive(Debug)]
-pub struct NoCrypto;
-
-impl Crypto for NoCrypto {
-    fn sha384(&self, _: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
-        Err(CryptoUnavailable)
-    }
-
-    fn rsa3072_verify(
-        &self,
-        _: &[u8; 384],
-        _: &[u8; 384],
-        _: &Sha384Digest,
-    ) -> Result<bool, CryptoUnavailable> {
-        Err(CryptoUnavailable)
-    }
 }
 
 /// Does what the outcome says, now that whatever was wrong is over, with an image that is good. Says how that ended.

@@ -325,16 +325,7 @@ impl Driver {
     /// Has a module take over the TDs that an update left without one.
     fn resume(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
         let purpose = Purpose::TakeOver { handoff_version: self.handoff_version };
-        let passed = check_image(image, &self.facts(held)?, purpose)?;
-        let mut params = Page::new().ok_or(NO_MEMORY)?;
-        let outcome = {
-            let host = self.host();
-            let prepared =
-                passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
-            let update =
-                Update::resume(prepared, &host, STATE).map_err(|error| refused(&error, Errno::EINVAL))?;
-            self.on_all_cpus(&update, held)?
-        };
+        let outcome = self.install_without_module(image, purpose, held)?;
         self.conclude(outcome)
     }
 
@@ -350,16 +341,7 @@ impl Driver {
 
     /// Puts a module in place afresh, as at boot. All TDs are gone then; the simulation starts new ones.
     fn load(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
-        let passed = check_image(image, &self.facts(held)?, Purpose::Load)?;
-        let mut params = Page::new().ok_or(NO_MEMORY)?;
-        let outcome = {
-            let host = self.host();
-            let prepared =
-                passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
-            let update =
-                Update::load(prepared, &host, STATE).map_err(|error| refused(&error, Errno::EINVAL))?;
-            self.on_all_cpus(&update, held)?
-        };
+        let outcome = self.install_without_module(image, Purpose::Load, held)?;
         self.conclude(outcome)?;
         match self.backend {
             // A module needs memory, keys, and metadata of all memory. The kernel gives them to one module, at boot, and exports
@@ -379,6 +361,25 @@ impl Driver {
         self.next = NextStep::Done;
         pr_info!("a module was loaded and configured\n");
         Ok(())
+    }
+
+    /// Checks an image and has all CPUs install it, while no module runs.
+    fn install_without_module(
+        &self,
+        image: &TdxImage<'_>,
+        purpose: Purpose,
+        held: &CpusHeld,
+    ) -> Result<Outcome, UploadFailed> {
+        let passed = check_image(image, &self.facts(held)?, purpose)?;
+        let mut params = Page::new().ok_or(NO_MEMORY)?;
+        let host = self.host();
+        let prepared = passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
+        let update = match purpose {
+            Purpose::TakeOver { .. } => Update::resume(prepared, &host, STATE),
+            Purpose::Load => Update::load(prepared, &host, STATE),
+        }
+        .map_err(|error| refused(&error, Errno::EINVAL))?;
+        self.on_all_cpus(&update, held)
     }
 
     /// Facts for preflight. They hold for as long as the CPUs are held.

@@ -1,7 +1,7 @@
 //! The facts about the machine and its running module. Each fact may be absent.
 
-use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrInfo, SeamldrInfoBuffer, Svn};
-use crate::abi::{TdxFeatures0, MAX_SOCKETS};
+use crate::abi::{FieldId, PSysInfo, PSysInfoBuffer, SeamSigstruct, SeamldrFeatures0, SeamldrInfo};
+use crate::abi::{SeamldrInfoBuffer, Svn, TdxFeatures0, MAX_SOCKETS};
 use crate::crypto::{Sha384Digest, INTEL_PRODUCTION_SIGNER};
 use crate::debug::debug_fields;
 use crate::host::Host;
@@ -106,6 +106,8 @@ impl core::fmt::Display for SeamldrVersion {
 pub struct Facts {
     /// The version of P-SEAMLDR. Source: SEAMLDR_INFO, offsets 18 and 20; Linux shows it as `seamldr_version`.
     pub p_seamldr: Option<SeamldrVersion>,
+    /// The features of P-SEAMLDR. Source: SEAMLDR_INFO, offset 168.
+    pub seamldr_features: Option<SeamldrFeatures0>,
     /// How many more modules P-SEAMLDR can install before a reboot. Source: SEAMLDR_INFO, offset
     /// 28, or Linux's `num_remaining_updates`. SEAMLDR.INFO also makes P-SEAMLDR read a remembered
     /// 0 again.
@@ -113,6 +115,9 @@ pub struct Facts {
     /// Whether a module runs. Source: SEAMEXTEND.seam_ready in SEAMLDR_INFO, or the version that
     /// Linux shows.
     pub module_runs: Option<bool>,
+    /// Whether P-SEAMLDR has a module in place, running or shut down. Source: SEAMEXTEND.valid in
+    /// SEAMLDR_INFO.
+    pub module_in_place: Option<bool>,
     /// The SVN of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
     pub running_svn: Option<Svn>,
     /// MRSEAM, the SHA-384 of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
@@ -157,7 +162,7 @@ pub struct Facts {
 }
 
 debug_fields! {
-    Facts, p_seamldr, remaining_updates, module_runs, running_svn, running_mrseam, features0, handoff, handoff_data,
+    Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place, running_svn, running_mrseam, features0, handoff, handoff_data,
     handoff_pages, sensitive_operations, num_lps, platform_lps, highest_x2apic_id, sockets, debug_unlocked,
     addressable_lps_per_socket, seamrr_base, p_seamldr_base, shared_memory, signer
 }
@@ -175,8 +180,10 @@ impl Facts {
     pub const fn new() -> Self {
         Self {
             p_seamldr: None,
+            seamldr_features: None,
             remaining_updates: None,
             module_runs: None,
+            module_in_place: None,
             running_svn: None,
             running_mrseam: None,
             features0: None,
@@ -197,9 +204,8 @@ impl Facts {
         }
     }
 
-    /// Returns the facts that P-SEAMLDR and the running module know. Facts that only the processor,
-    /// a catalogue or the operator knows stay absent, and so do facts that the module does not
-    /// answer. P-SEAMLDR writes to the buffers.
+    /// Fills in the facts that P-SEAMLDR and the running module know. A fact that neither answers
+    /// stays as it was. P-SEAMLDR writes to the buffers.
     ///
     /// # Errors
     ///
@@ -217,13 +223,19 @@ impl Facts {
         Ok(())
     }
 
-    /// Fills in the facts that SEAMLDR_INFO holds.
+    /// Fills in the facts that SEAMLDR_INFO holds. SVN and MRSEAM stay as they were if P-SEAMLDR has
+    /// no module in place.
     pub fn add_info(&mut self, info: &SeamldrInfo) {
+        let is_in_place = info.seamextend.valid.get() != 0;
         self.p_seamldr = Some(SeamldrVersion { major: info.major.get(), minor: info.minor.get() });
+        self.seamldr_features = Some(info.features());
         self.remaining_updates = Some(info.num_remaining_updates.get());
         self.module_runs = Some(info.seamextend.seam_ready != 0);
-        self.running_svn = Some(info.seamextend.svn());
-        self.running_mrseam = Some(info.seamextend.mrseam);
+        self.module_in_place = Some(is_in_place);
+        if is_in_place {
+            self.running_svn = Some(info.seamextend.svn());
+            self.running_mrseam = Some(info.seamextend.mrseam);
+        }
     }
 
     /// Fills in the facts that P_SYSINFO holds.
@@ -235,7 +247,9 @@ impl Facts {
             *signature = cpuid.get();
         }
         // Every platform has a socket. With 0 sockets firmware did not fill in the table.
-        self.sockets = (sockets.count != 0).then_some(sockets);
+        if sockets.count != 0 {
+            self.sockets = Some(sockets);
+        }
     }
 
     /// Fills in the facts that the running module answers to TDH.SYS.RD.
@@ -247,15 +261,16 @@ impl Facts {
                 no_downgrade: module.sys_rd(FieldId::NO_DOWNGRADE)?.value != 0,
             })
         };
-        self.features0 = module.features0().ok();
-        self.handoff = handoff().ok();
+        self.features0 = module.features0().ok().or(self.features0);
+        self.handoff = handoff().ok().or(self.handoff);
         // The module may leave another size in later handoff versions.
         let is_size_known = self.handoff.is_none_or(|running| running.module_hv <= 1);
         let version = if is_size_known { module.version().ok() } else { None };
-        self.handoff_data = version.and_then(handoff_data_size);
+        self.handoff_data = version.and_then(handoff_data_size).or(self.handoff_data);
         // The field does not count the first page.
         let others = module.read_u16(FieldId::NUM_HANDOFF_PAGES);
-        self.handoff_pages = others.ok().map(|others| u32::from(others).saturating_add(1));
+        let pages = others.ok().map(|others| u32::from(others).saturating_add(1));
+        self.handoff_pages = pages.or(self.handoff_pages);
     }
 
     /// Whether the running module can refuse the shutdown because an update would damage TDs

@@ -74,15 +74,26 @@ pub enum Refusal {
         /// The highest offset possible.
         limit: u32,
     },
-    /// The SIGSTRUCT is signed by another key. The value is the SHA-384 of that key's modulus.
-    Signer(Sha384Digest),
+    /// The SIGSTRUCT is signed by another key.
+    Signer {
+        /// The SHA-384 of the modulus of the image's key.
+        found: Sha384Digest,
+        /// The SHA-384 of the modulus of the key that P-SEAMLDR trusts.
+        wanted: Sha384Digest,
+    },
     /// The signature does not match the SIGSTRUCT.
     Signature,
-    /// The module does not have the hash that was signed. The value is the module's SHA-384.
-    ImageHash(Sha384Digest),
+    /// The module does not have the hash that was signed.
+    ImageHash {
+        /// The module's SHA-384.
+        found: Sha384Digest,
+        /// The SHA-384 in the SIGSTRUCT.
+        wanted: Sha384Digest,
+    },
     /// The image is a debug module and the platform is not unlocked.
     DebugModule,
-    /// The image's major SVN is 0: such modules cannot take TDs over.
+    /// The image's major SVN is 0. Such a module cannot take TDs over, and a P-SEAMLDR with
+    /// SEAMLDR.CLEANUP never takes it.
     MajorSvnZero,
     /// The image's major SVN is not the running module's.
     MajorSvn {
@@ -107,11 +118,24 @@ pub enum Refusal {
     },
     /// A production module has no list of CPUs.
     NoCpuList,
+    /// P-SEAMLDR refuses to load this SVN over the SVN of the module in place before every LP has
+    /// called SEAMLDR.CLEANUP.
+    CleanupRequired {
+        /// The image's.
+        found: Svn,
+        /// The SVN of the module in place.
+        running: Svn,
+    },
+    /// This P-SEAMLDR clears the handoff data when it installs a module.
+    SeamldrWithoutHandoff {
+        /// The version of the machine's P-SEAMLDR.
+        found: SeamldrVersion,
+    },
     /// P-SEAMLDR can install no more modules before a reboot.
     NoRemainingUpdates,
-    /// No module runs, so no module hands TDs over.
+    /// For an update: no module runs. To take TDs over: no module is in place.
     NoModule,
-    /// Not all LPs of the platform take part, and P-SEAMLDR waits for each.
+    /// Other LPs take part than P-SEAMLDR waits for: it waits for each LP of the platform.
     LpsMissing {
         /// LPs that take part.
         found: u32,
@@ -136,6 +160,15 @@ pub enum Refusal {
         /// The highest that the new module takes.
         module_hv: u16,
     },
+    /// The handoff data has a version that the image does not take.
+    HandoffDataVersion {
+        /// The version of the handoff data.
+        found: u16,
+        /// The lowest that the new module takes.
+        min_update_hv: u16,
+        /// The highest that the new module takes.
+        module_hv: u16,
+    },
     /// The image is the running module.
     SameModule,
     /// The SEAM range has no room for the module.
@@ -145,9 +178,14 @@ pub enum Refusal {
         /// Bytes that the module needs.
         wanted: u64,
     },
-    /// P-SEAMLDR would find room for the module, but run out of memory for page tables. It
-    /// underestimates them (facts 8.6).
-    PageTables,
+    /// P-SEAMLDR would find room for the module, and run out of memory for page tables after it
+    /// destroyed the old module. Its estimate of the page tables is too low.
+    PageTables {
+        /// Bytes that the SEAM range has for modules.
+        found: u64,
+        /// Bytes that the module needs with its page tables.
+        wanted: u64,
+    },
     /// The image cannot be relocated.
     Elf(ElfRefusal),
     /// The handoff data needs more pages than the new module has.
@@ -193,12 +231,17 @@ pub enum Unknown {
     HandoffData,
     /// How many LPs take part, or how many P-SEAMLDR waits for.
     Lps,
+    /// Whether P-SEAMLDR takes the x2APIC ID of every LP.
+    LpIds,
     /// Which processors the sockets have.
     Sockets,
     /// Whether the SEAM range has room for the module.
     Memory,
     /// Whether TDs are in build or migrations interrupted.
     SensitiveOperations,
+    /// Whether P-SEAMLDR loads the image without a SEAMLDR.CLEANUP. Reported for
+    /// [`Purpose::Load`](super::Purpose::Load) only.
+    Cleanup,
 }
 
 /// A set of [`Unknown`]s that a [`Policy`](super::Policy) allows.
@@ -258,24 +301,27 @@ impl Refusal {
             Self::GdtWithoutFaultWrapper { .. } => "gdt-without-fault-wrapper",
             Self::GdtOutside { .. } => "gdt-outside",
             Self::FaultWrapperOutside { .. } => "fault-wrapper-outside",
-            Self::Signer(_) => "signer",
+            Self::Signer { .. } => "signer",
             Self::Signature => "signature",
-            Self::ImageHash(_) => "image-hash",
+            Self::ImageHash { .. } => "image-hash",
             Self::DebugModule => "debug-module",
             Self::MajorSvnZero => "major-svn-zero",
             Self::MajorSvn { .. } => "major-svn",
             Self::MinorSvn { .. } => "minor-svn",
             Self::Cpu { .. } => "cpu",
             Self::NoCpuList => "no-cpu-list",
+            Self::CleanupRequired { .. } => "cleanup-required",
+            Self::SeamldrWithoutHandoff { .. } => "seamldr-without-handoff",
             Self::NoRemainingUpdates => "no-remaining-updates",
             Self::NoModule => "no-module",
             Self::LpsMissing { .. } => "lps-missing",
             Self::LpId { .. } => "lp-id",
             Self::NotTdPreserving(_) => "not-td-preserving",
             Self::HandoffVersion { .. } => "handoff-version",
+            Self::HandoffDataVersion { .. } => "handoff-data-version",
             Self::SameModule => "same-module",
             Self::Memory { .. } => "memory",
-            Self::PageTables => "page-tables",
+            Self::PageTables { .. } => "page-tables",
             Self::Elf(_) => "elf",
             Self::HandoffPages { .. } => "handoff-pages",
             Self::SensitiveOperations(_) => "sensitive-operations",
@@ -298,7 +344,7 @@ impl fmt::Display for Refusal {
             ),
             Self::SeamldrTooOld { found } => write!(
                 f,
-                "this image is for P-SEAMLDR 2.0 or later, and the machine has P-SEAMLDR {found}: use an image of its line"
+                "the image needs P-SEAMLDR 2.0 or later, but the machine has {found}: use an image of the 1.5 line"
             ),
             Self::CpuListLength(found) => {
                 write!(f, "the SIGSTRUCT's list of CPUs has {found} entries, but at most 255 are possible")
@@ -321,21 +367,25 @@ impl fmt::Display for Refusal {
                 f,
                 "the fault wrappers are at offset {found:#x} of the image, but at most {limit:#x} is possible"
             ),
-            Self::Signer(found) => {
-                f.write_str("the image is signed by a key that P-SEAMLDR does not trust (SHA-384 of its modulus: ")?;
-                hex(f, found)?;
-                f.write_str(")")
+            Self::Signer { found, wanted } => {
+                f.write_str("another key signed the image: the SHA-384 of its modulus is ")?;
+                write_hex(f, found)?;
+                f.write_str(", but P-SEAMLDR trusts ")?;
+                write_hex(f, wanted)
             }
             Self::Signature => f.write_str("the signature does not match the SIGSTRUCT: the file is damaged, get it again"),
-            Self::ImageHash(found) => {
-                f.write_str("the module does not match its signed hash (the file is damaged, get it again): its SHA-384 is ")?;
-                hex(f, found)
+            Self::ImageHash { found, wanted } => {
+                f.write_str("the module's SHA-384 is ")?;
+                write_hex(f, found)?;
+                f.write_str(", but the SIGSTRUCT has ")?;
+                write_hex(f, wanted)?;
+                f.write_str(": the file is damaged, get it again")
             }
             Self::DebugModule => {
                 f.write_str("the image is a debug module, and the platform is not unlocked for debug modules")
             }
             Self::MajorSvnZero => {
-                f.write_str("the image's major SVN is 0: such modules cannot take TDs over")
+                f.write_str("the image's major SVN is 0, but should be at least 1")
             }
             Self::MajorSvn { found, running } => write!(
                 f,
@@ -350,14 +400,22 @@ impl fmt::Display for Refusal {
                 cpuid & FMS_MASK
             ),
             Self::NoCpuList => f.write_str("the image has no list of CPUs, which a production module needs"),
+            Self::CleanupRequired { found, running } => write!(
+                f,
+                "the image's SVN is {found} and that of the module in place is {running}: P-SEAMLDR loads only the same major SVN and no lower minor SVN before every LP has called SEAMLDR.CLEANUP, or before a reboot"
+            ),
+            Self::SeamldrWithoutHandoff { found } => write!(
+                f,
+                "P-SEAMLDR {found} cannot keep TDs in an update, but 1.5 and later can: update the BIOS"
+            ),
             Self::NoRemainingUpdates => {
                 f.write_str("no updates remain (0 left, 1 needed): reboot first")
             }
-            Self::NoModule => f.write_str("no module runs, so no module hands TDs over"),
-            Self::LpsMissing { found, wanted } => write!(
-                f,
-                "LPs that take part: {found}, but P-SEAMLDR waits for {wanted}: bring all LPs online"
-            ),
+            Self::NoModule => f.write_str("no module hands TDs over, because none is in place or runs: only a load or a reboot brings TDX back"),
+            Self::LpsMissing { found, wanted } => {
+                write!(f, "LPs that take part: {found}, but P-SEAMLDR waits for {wanted}: ")?;
+                f.write_str(if found < wanted { "bring all LPs online" } else { "check the count" })
+            }
             Self::LpId { found, limit } => write!(
                 f,
                 "an LP has the x2APIC ID {found}, but P-SEAMLDR takes at most {limit}"
@@ -373,13 +431,18 @@ impl fmt::Display for Refusal {
                 running.lowest_written(),
                 running.module_hv
             ),
+            Self::HandoffDataVersion { found, min_update_hv, module_hv } => write!(
+                f,
+                "the handoff data has version {found}, but the image takes {min_update_hv} to {module_hv}"
+            ),
             Self::SameModule => f.write_str("the image is the module that runs"),
             Self::Memory { found, wanted } => {
                 write!(f, "the module needs {wanted} bytes of the SEAM range, which has {found} for modules")
             }
-            Self::PageTables => {
-                f.write_str("the SEAM range has no room for the module's page tables: P-SEAMLDR would fail after it destroyed the old module")
-            }
+            Self::PageTables { found, wanted } => write!(
+                f,
+                "the module and its page tables need {wanted} bytes of the SEAM range, which has {found} for modules: P-SEAMLDR would fail after it destroyed the old module"
+            ),
             Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
             Self::HandoffPages { found, wanted } => {
                 write!(f, "the new module has {found} pages for handoff data, but the running module leaves {wanted}")
@@ -394,13 +457,13 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+pub(super) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
 impl Unknown {
     /// All unknowns.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Signer,
         Self::Signature,
         Self::ImageHash,
@@ -414,9 +477,11 @@ impl Unknown {
         Self::HandoffVersions,
         Self::HandoffData,
         Self::Lps,
+        Self::LpIds,
         Self::Sockets,
         Self::Memory,
         Self::SensitiveOperations,
+        Self::Cleanup,
     ];
 
     #[allow(clippy::as_conversions)] // the discriminant of a repr(u8) enum, below 32
@@ -441,9 +506,11 @@ impl Unknown {
             Self::HandoffVersions => "unknown-handoff-versions",
             Self::HandoffData => "unknown-handoff-data",
             Self::Lps => "unknown-lps",
+            Self::LpIds => "unknown-lp-ids",
             Self::Sockets => "unknown-sockets",
             Self::Memory => "unknown-memory",
             Self::SensitiveOperations => "unknown-sensitive-operations",
+            Self::Cleanup => "unknown-cleanup",
         }
     }
 }
@@ -454,19 +521,21 @@ impl fmt::Display for Unknown {
             Self::Signer => "the signer could not be checked",
             Self::Signature => "the signature could not be checked",
             Self::ImageHash => "the module's hash could not be checked",
-            Self::DebugUnlocked => "it is unknown whether the platform is unlocked for debug modules",
+            Self::DebugUnlocked => "whether the platform is unlocked for debug modules is unknown",
             Self::SeamldrVersion => "the version of P-SEAMLDR is unknown",
-            Self::RemainingUpdates => "it is unknown how many updates remain",
-            Self::RunningModule => "it is unknown whether a module runs",
+            Self::RemainingUpdates => "the number of remaining updates is unknown",
+            Self::RunningModule => "whether a module runs is unknown",
             Self::RunningSvn => "the SVN of the running module is unknown",
             Self::SameModule => "the hash of the running module is unknown, so it may be this image",
             Self::Features => "the features of the running module (TDX_FEATURES0) are unknown",
             Self::HandoffVersions => "the handoff versions of the running module are unknown",
-            Self::HandoffData => "the size of the handoff data that the running module leaves is unknown",
+            Self::HandoffData => "whether the handoff data fits into the new module's pages is unknown",
             Self::Lps => "the number of LPs that take part, or that P-SEAMLDR waits for, is unknown",
+            Self::LpIds => "the highest x2APIC ID of the LPs is unknown, and P-SEAMLDR takes at most 1023",
             Self::Sockets => "the processors of the sockets are unknown",
-            Self::Memory => "it is unknown whether the SEAM range has room for the module",
-            Self::SensitiveOperations => "it is unknown whether TDs are in build or migrations interrupted",
+            Self::Memory => "the room in the SEAM range is unknown: it depends on the range, P-SEAMLDR's base, the sockets and their LPs",
+            Self::SensitiveOperations => "the number of TDs in build and interrupted migrations is unknown",
+            Self::Cleanup => "whether P-SEAMLDR loads this image before a SEAMLDR.CLEANUP is unknown",
         })
     }
 }

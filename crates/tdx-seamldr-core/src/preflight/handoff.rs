@@ -34,9 +34,12 @@ pub(super) fn check_taking(
     facts: &Facts,
     version: Option<u16>,
 ) {
-    if let Some(written) = version {
-        let only = HandoffRange { module_hv: written, min_update_hv: written, no_downgrade: false };
-        check_version(findings, sigstruct, only);
+    if let Some(found) = version {
+        let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
+        findings.refuse_if(
+            !(min_update_hv..=module_hv).contains(&found),
+            Refusal::HandoffDataVersion { found, min_update_hv, module_hv },
+        );
     }
     let version = version.or_else(|| facts.handoff.and_then(|running| running.negotiate(sigstruct)));
     if let Err(Finding::Refusal(refusal)) = check_pages(sigstruct, facts, version) {

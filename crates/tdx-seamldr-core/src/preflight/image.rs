@@ -98,7 +98,9 @@ pub(super) fn check_signer<C: Crypto + ?Sized>(
     crypto: &C,
 ) {
     match (crypto.sha384(&[&sigstruct.modulus]), facts.signer) {
-        (Ok(found), Some(trusted)) => findings.refuse_if(found != trusted, Refusal::Signer(found)),
+        (Ok(found), Some(trusted)) => {
+            findings.refuse_if(found != trusted, Refusal::Signer { found, wanted: trusted });
+        }
         _ => findings.unknown(Unknown::Signer),
     }
 }
@@ -133,7 +135,8 @@ pub(super) fn check_signature<C: Crypto + ?Sized>(
 pub(super) fn check_hash<C: Crypto + ?Sized>(findings: &mut Findings<'_>, image: &TdxImage<'_>, crypto: &C) {
     match crypto.sha384(&[image.module()]) {
         Ok(found) => {
-            findings.refuse_if(found != image.sigstruct().seamhash, Refusal::ImageHash(found));
+            let wanted = image.sigstruct().seamhash;
+            findings.refuse_if(found != wanted, Refusal::ImageHash { found, wanted });
         }
         Err(_) => findings.unknown(Unknown::ImageHash),
     }

@@ -57,11 +57,7 @@ pub struct NotPassed {
 
 impl fmt::Display for NotPassed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "preflight did not pass: refusals {}, questions without an answer {}",
-            self.refusals, self.unknowns
-        )
+        write!(f, "preflight did not pass: refusals {}, unknowns {}", self.refusals, self.unknowns)
     }
 }
 
@@ -229,7 +225,8 @@ impl<'a> PreparedImage<'a> {
 }
 
 /// Checks this image and this machine by the rules that P-SEAMLDR and the new module apply in an
-/// update. Reports every finding to `report`, also those that `policy` allows.
+/// update. Reports every finding to `report`, also the unknowns that `policy` allows.
+/// [`Policy::allow_damage`] and [`Policy::allow_same_module`] each turn a check off.
 ///
 /// [`Seamldr::new`](crate::Seamldr::new) checks for the VMCS erratum, and [`TdxImage::parse`] the
 /// form of the file.
@@ -267,11 +264,12 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
 }
 
 /// Checks this image and this machine by the rules that P-SEAMLDR applies when the image is
-/// installed for `purpose`. No module needs to run. Reports every finding to `report`, also those
-/// that `policy` allows.
+/// installed for `purpose`. No module needs to run. Reports every finding to `report`, also the
+/// unknowns that `policy` allows.
 ///
-/// For [`Purpose::TakeOver`] the image must take the version of the handoff data and have room for
-/// the data. An absent fact about the handoff data is no finding: no module may run that knows it.
+/// For [`Purpose::TakeOver`] a module must be in place, running or shut down. The image must take
+/// the version of the handoff data and have room for the data. An absent fact about the handoff
+/// data is no finding: after a shutdown no module can answer.
 ///
 /// P-SEAMLDR checks the module's hash (step 33) after it has destroyed the old module. A valid
 /// signature with another image's module would cost the TDs there. This function finds such an
@@ -291,6 +289,7 @@ pub fn preflight_image<'a, C: Crypto + ?Sized>(
     let mut findings = Findings::new(policy, report);
     check_image(&mut findings, image, facts, purpose.scenario(), crypto);
     if let Purpose::TakeOver { handoff_version } = purpose {
+        findings.refuse_if(facts.module_in_place == Some(false), Refusal::NoModule); // step 12
         handoff::check_taking(&mut findings, image.sigstruct(), facts, handoff_version);
     }
     findings.end()?;
@@ -313,8 +312,9 @@ fn check_image<C: Crypto + ?Sized>(
     image::check_form(findings, image, facts);
     image::check_signer(findings, sigstruct, facts, crypto);
     platform::check_debug(findings, sigstruct, facts);
-    if scenario == Scenario::Update {
-        platform::check_svn(findings, sigstruct, facts);
+    match scenario {
+        Scenario::Update => platform::check_svn(findings, sigstruct, facts),
+        Scenario::Load => platform::check_cleanup(findings, sigstruct, facts),
     }
     image::check_ranges(findings, image);
     platform::check_sockets(findings, sigstruct, facts);

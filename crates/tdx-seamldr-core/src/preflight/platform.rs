@@ -1,12 +1,15 @@
 //! Rules about the machine and the running module: LPs, processors, remaining updates, security versions, TDs in build.
 
-use super::facts::Facts;
+use super::facts::{Facts, SeamldrVersion};
 use super::finding::{Refusal, Unknown};
 use super::{Findings, Policy};
-use crate::abi::{SeamSigstruct, TdxFeatures0};
+use crate::abi::{SeamSigstruct, SeamldrFeatures0, TdxFeatures0};
 
 /// The highest x2APIC ID that P-SEAMLDR takes (SEAMLDR.INSTALL, step 1).
 const MAX_LP_ID: u32 = 1023;
+
+/// The first P-SEAMLDR that keeps the handoff data when it installs a module.
+const FIRST_WITH_HANDOFF: SeamldrVersion = SeamldrVersion { major: 1, minor: 5 };
 
 /// Checks that a module runs (step 12), and that it can hand its TDs over (Linux's condition for an
 /// update).
@@ -29,13 +32,17 @@ pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
         }
         _ => findings.unknown(Unknown::Lps),
     }
-    if let Some(found) = facts.highest_x2apic_id {
+    if let Some(found) = findings.known(facts.highest_x2apic_id, Unknown::LpIds) {
         findings.refuse_if(found > MAX_LP_ID, Refusal::LpId { found, limit: MAX_LP_ID });
     }
 }
 
-/// Checks that an update remains (step 30).
+/// Checks that P-SEAMLDR can keep TDs, and that an update remains (step 30). An unknown version is
+/// no finding: a P-SEAMLDR that counts the updates keeps the handoff data.
 pub(super) fn check_remaining_updates(findings: &mut Findings<'_>, facts: &Facts) {
+    if let Some(found) = facts.p_seamldr.filter(|found| *found < FIRST_WITH_HANDOFF) {
+        return findings.refuse(Refusal::SeamldrWithoutHandoff { found });
+    }
     if let Some(remaining) = findings.known(facts.remaining_updates, Unknown::RemainingUpdates) {
         findings.refuse_if(remaining == 0, Refusal::NoRemainingUpdates);
     }
@@ -50,15 +57,37 @@ pub(super) fn check_debug(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct
     }
 }
 
-/// Checks the SVN (steps 21 to 23).
+/// Checks the SVN (steps 21 to 23) against that of the module in place.
 pub(super) fn check_svn(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let found = sigstruct.svn();
     findings.refuse_if(found.major == 0, Refusal::MajorSvnZero);
+    if facts.module_in_place == Some(false) {
+        return;
+    }
     let Some(running) = findings.known(facts.running_svn, Unknown::RunningSvn) else { return };
     if found.major != running.major {
         findings.refuse(Refusal::MajorSvn { found, running });
     } else {
         findings.refuse_if(found.minor < running.minor, Refusal::MinorSvn { found, running });
+    }
+}
+
+/// Checks that a load needs no SEAMLDR.CLEANUP first (steps 21 and 23b). Only a P-SEAMLDR that has
+/// that leaf needs it: after every successful INSTALL, keys and caches are dirty until a CLEANUP
+/// ends, which leaves no module in place.
+pub(super) fn check_cleanup(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
+    let Some(features) = findings.known(facts.seamldr_features, Unknown::Cleanup) else { return };
+    if !features.contains(SeamldrFeatures0::CLEANUP) {
+        return;
+    }
+    let found = sigstruct.svn();
+    findings.refuse_if(found.major == 0, Refusal::MajorSvnZero);
+    match (facts.module_in_place, facts.running_svn) {
+        (Some(true), Some(running)) => {
+            let is_later = found.major == running.major && found.minor >= running.minor;
+            findings.refuse_if(!is_later, Refusal::CleanupRequired { found, running });
+        }
+        _ => findings.unknown(Unknown::Cleanup),
     }
 }
 
@@ -75,7 +104,7 @@ pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
 
 /// Checks that no TD is in build and no migration interrupted, because an update would damage them.
 /// A module with UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the
-/// feature began.
+/// feature began. Only the hypervisor knows of these, so an absent number is no finding then.
 pub(super) fn check_sensitive_operations(findings: &mut Findings<'_>, facts: &Facts, policy: Policy) {
     if policy.allow_damage {
         return;

@@ -130,10 +130,9 @@ impl Layout {
         self.contents().saturating_add(self.estimated_tables())
     }
 
-    /// Returns whether page tables run out of memory if the SEAM range has `available` bytes for
-    /// modules (step 32).
-    #[must_use]
-    pub fn shortage(&self, available: u64) -> Shortage {
+    /// Returns the pages that the page tables take: of all parts but the keyhole windows, and of
+    /// these.
+    fn tables(&self) -> [u64; 2] {
         // The page directories and page tables of one region.
         let local =
             |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
@@ -146,6 +145,20 @@ impl Layout {
             .map(local)
             .fold(information_page, u64::saturating_add)
             .saturating_add(2);
+        [first, last]
+    }
+
+    /// Returns the bytes that a module takes with page tables, as P-SEAMLDR makes them.
+    fn size(&self) -> u64 {
+        let [first, last] = self.tables();
+        self.contents().saturating_add(first.saturating_add(last).saturating_mul(PAGE))
+    }
+
+    /// Returns whether page tables run out of memory if the SEAM range has `available` bytes for
+    /// modules (step 32).
+    #[must_use]
+    pub fn shortage(&self, available: u64) -> Shortage {
+        let [first, last] = self.tables();
         let available = available.saturating_sub(self.contents()) / PAGE;
         if available < first {
             Shortage::Reported
@@ -173,7 +186,8 @@ pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &F
     if found < wanted {
         findings.refuse(Refusal::Memory { found, wanted });
     } else {
-        findings.refuse_if(layout.shortage(found) != Shortage::None, Refusal::PageTables);
+        let refusal = Refusal::PageTables { found, wanted: layout.size() };
+        findings.refuse_if(layout.shortage(found) != Shortage::None, refusal);
     }
 }
 

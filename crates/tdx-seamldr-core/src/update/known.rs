@@ -37,6 +37,8 @@ pub(super) enum Module {
     NotReady,
     /// The module that ran is shut down.
     ShutDown,
+    /// TDH.SYS.SHUTDOWN was called, and neither its answer nor the module tells whether it stopped.
+    MayBeShutDown,
     /// The module runs as it did before the update.
     Running,
     /// P-SEAMLDR has destroyed the module.
@@ -78,6 +80,8 @@ pub(super) enum Event {
     SeamldrAnswered,
     /// TDH.SYS.SHUTDOWN succeeded.
     ShutDown,
+    /// TDH.SYS.SHUTDOWN may have succeeded.
+    MayBeShutDown,
     /// The module that was to be shut down said twice that it is.
     WasShutDown,
     /// A session is open: an LP has called SEAMLDR.INSTALL in it.
@@ -128,14 +132,18 @@ impl Known {
         use {Handoff as H, Module as M, Session as S};
         match event {
             Event::Found(Readiness::Ready) => self.answered_by(M::Running),
-            Event::Found(Readiness::ShutDown) => self.answered_by(M::ShutDown),
+            // It has left handoff data, and nothing was installed since.
+            Event::Found(Readiness::ShutDown) => {
+                Self { handoff: H::Pending, ..self.answered_by(M::ShutDown) }
+            }
             Event::Found(Readiness::NotReady) => self.answered_by(M::NotReady),
             Event::Found(Readiness::Nothing | Readiness::Unclear(_)) => self,
             Event::SeamldrAnswered => Self { seamldr_answered: true, ..self },
             Event::ShutDown => Self { module: M::ShutDown, handoff: H::Pending, ..self },
-            Event::WasShutDown => Self { module: M::ShutDown, ..self },
-            Event::SessionOpen => Self { session: S::Open, ..self },
-            Event::Refused => Self { session: S::Closed, ..self },
+            Event::WasShutDown => Self { module: M::ShutDown, handoff: H::Pending, ..self },
+            Event::MayBeShutDown => Self { module: M::MayBeShutDown, ..self },
+            Event::SessionOpen => Self { session: S::Open, seamldr_answered: true, ..self },
+            Event::Refused => Self { session: S::Closed, seamldr_answered: true, ..self },
             Event::AnotherImage if self.session == S::Complete => Self { session: S::Closed, ..self },
             Event::AnotherImage => self,
             Event::Destroyed => Self { module: M::Destroyed, handoff: H::Lost, session: S::Closed, ..self },
@@ -165,8 +173,9 @@ impl Known {
                 0 => Module::Unasked,
                 1 => Module::NotReady,
                 2 => Module::ShutDown,
-                3 => Module::Running,
-                4 => Module::Destroyed,
+                3 => Module::MayBeShutDown,
+                4 => Module::Running,
+                5 => Module::Destroyed,
                 _ => Module::Ready,
             },
             handoff: match handoff {
@@ -209,10 +218,11 @@ impl SharedKnown {
 mod tests {
     use super::*;
 
-    const MODULES: [Module; 6] = [
+    const MODULES: [Module; 7] = [
         Module::Unasked,
         Module::NotReady,
         Module::ShutDown,
+        Module::MayBeShutDown,
         Module::Running,
         Module::Destroyed,
         Module::Ready,
@@ -249,16 +259,16 @@ mod tests {
         ];
         for (event, module, handoff, session) in steps {
             known.apply(event);
-            assert_eq!(
-                known.load(),
-                Known { module, handoff, session, seamldr_answered: false },
-                "{event:?}"
-            );
+            let seamldr_answered = known.load().seamldr_answered;
+            assert_eq!(known.load(), Known { module, handoff, session, seamldr_answered }, "{event:?}");
         }
     }
 
     #[test]
     fn a_module_that_answered_one_lp_is_there_for_all() {
+        let start = Known::at_start(false, false);
+        let shut_down = start.after(Event::Found(Readiness::ShutDown));
+        assert_eq!((shut_down.module, shut_down.handoff), (Module::ShutDown, Handoff::Pending));
         let start = Known::at_start(true, false);
         let ready = start.after(Event::Found(Readiness::Ready));
         for other in [Readiness::Nothing, Readiness::NotReady, Readiness::ShutDown] {

@@ -111,7 +111,8 @@ impl Refusal {
 }
 
 impl FailureCause {
-    /// Returns the error number that Linux has for this cause.
+    /// Returns the error number for this cause. It is Linux's, where Linux has one, except EBUSY for
+    /// SYS_BUSY: a shutdown that can be repeated later. Linux has EIO there.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {

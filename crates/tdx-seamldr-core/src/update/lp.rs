@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use super::failure::RawFailure;
-use super::known::{Event, Kind};
+use super::known::{Event, Kind, Session};
 use super::rendezvous::{Leg, Snapshot};
 use super::stage::Stage;
 use super::{Checked, Update};
@@ -263,11 +263,19 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
         let avoid_compat_sensitive = checked.passed.avoids_sensitive_operations();
         let request = ShutdownRequest { hv, avoid_compat_sensitive };
-        let failure = |error| self.refused(module, TdxLeaf::SYS_SHUTDOWN, error);
-        let status = module.sys_shutdown(request).map_err(failure)?;
-        // A word that is neither success nor error does not tell what has happened.
-        if !status.is_success() && module.readiness() != Readiness::ShutDown {
-            return Err(failure(TdxError::Status(status)));
+        if let Some(error) = unsuccessful(module.sys_shutdown(request)) {
+            if is_refusal(error) {
+                return Err(self.refused(module, TdxLeaf::SYS_SHUTDOWN, error));
+            }
+            match module.readiness() {
+                Readiness::ShutDown => {}
+                found => {
+                    if found != Readiness::Ready {
+                        self.update.happened(Event::MayBeShutDown);
+                    }
+                    return Err(self.fail(&RawFailure::tdx(TdxLeaf::SYS_SHUTDOWN, error)));
+                }
+            }
         }
         self.update.happened(Event::ShutDown);
         Ok(Work::Done)
@@ -325,19 +333,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
             result = module.sys_update();
         }
-        // A refusal changes nothing. Other answers do not tell what has happened, and neither does SYS_STATE_INCORRECT, which a module that
-        // has taken over says as well. Nothing may be installed over a module that is ready.
-        let error = match result {
-            Ok(status) if status.is_success() => None,
-            Ok(status) => Some(TdxError::Status(status)),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error {
-            let status = error.status();
-            let refused = status.is_failure()
-                && status.code() != TdxStatus::SYS_STATE_INCORRECT
-                && Trap::from_status(status).is_none();
-            if refused || module.readiness() != Readiness::Ready {
+        if let Some(mut error) = unsuccessful(result) {
+            // A module that has taken over says SYS_STATE_INCORRECT as well. Nothing may be installed over a module that is ready.
+            let refused = is_refusal(error) && error.status().code() != TdxStatus::SYS_STATE_INCORRECT;
+            let found = if refused { Readiness::NotReady } else { module.readiness() };
+            if let Readiness::Unclear(answer) = found {
+                error = answer;
+            }
+            if found != Readiness::Ready {
                 return Err(self.failed(module, TdxLeaf::SYS_UPDATE, error));
             }
         }
@@ -357,7 +360,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
         self.fail(if self.is_silent() {
             self.update.silenced(self.host().current_lp(), &failure)
-        } else if leaf == TdxLeaf::SYS_INIT {
+        } else if leaf == TdxLeaf::SYS_INIT && self.update.known.load().session == Session::Open {
             // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
             &RawFailure::LPS_MISSING
         } else {
@@ -378,6 +381,21 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     pub(super) fn is_silent(&self) -> bool {
         self.seamldr.exclusively(|| self.seamldr.is_silent_with_lock_held())
     }
+}
+
+/// An answer other than success.
+fn unsuccessful(answer: Result<TdxStatus, TdxError>) -> Option<TdxError> {
+    match answer {
+        Ok(status) if status.is_success() => None,
+        Ok(status) => Some(TdxError::Status(status)),
+        Err(error) => Some(error),
+    }
+}
+
+/// Whether the call has changed nothing: the module refused, or the instruction raised an exception. VMfailInvalid and a word that is
+/// neither success nor error do not tell.
+fn is_refusal(error: TdxError) -> bool {
+    error.status().is_failure() && error != TdxError::Trap(Trap::VmFailInvalid)
 }
 
 impl Update<'_> {

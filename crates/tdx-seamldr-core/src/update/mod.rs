@@ -60,6 +60,7 @@ use crate::module_state::ModuleState;
 use crate::params::{BuildError, InstallRequest, Part};
 use crate::preflight::{PassedUpdate, PreparedImage};
 use crate::shared_info::SharedInfo;
+use crate::tdx_module::Readiness;
 use failure::{RawFailure, Record};
 use known::{Event, Kind, Known, Session, SharedKnown};
 use outcome::{meaning, Ending};
@@ -189,7 +190,8 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// The LPs are not those that preflight counted, the memory has no address that P-SEAMLDR reads, or another update has `state`.
+    /// There are no LPs or more than [`MAX_LPS`], they are not as many as preflight counted, the memory has no address that P-SEAMLDR
+    /// reads, or another update has `state`.
     pub fn new<H: Host + ?Sized>(
         passed: &'a PassedUpdate<'a>,
         params: &'a mut SeamldrParams,
@@ -398,20 +400,24 @@ impl<'a> Update<'a> {
     #[inline(never)] // one copy for all events
     fn happened(&self, event: Event) {
         self.known.apply(event);
-        if event == Event::ShutDown {
+        // A module that answers is behind no session.
+        let is_shut_down =
+            matches!(event, Event::ShutDown | Event::WasShutDown | Event::Found(Readiness::ShutDown));
+        if is_shut_down {
             self.state.reset();
+            self.state.set_handoff_pending(true);
         }
-        if matches!(event, Event::Installed | Event::Loaded | Event::Refused | Event::Destroyed) {
+        if is_shut_down
+            || matches!(event, Event::Installed | Event::Loaded | Event::Refused | Event::Destroyed)
+        {
             self.state.end_session();
         }
         if matches!(event, Event::Installed | Event::Loaded) {
             let candidates = Candidates::from_word(self.candidates.load(Ordering::Relaxed));
             self.candidates.store(candidates.installed().word(), Ordering::Relaxed);
         }
-        match event {
-            Event::ShutDown => self.state.set_handoff_pending(true),
-            Event::Loaded | Event::Destroyed | Event::TookOver => self.state.set_handoff_pending(false),
-            _ => {}
+        if matches!(event, Event::Loaded | Event::Destroyed | Event::TookOver) {
+            self.state.set_handoff_pending(false);
         }
         if event == Event::TookOver {
             self.state.set_ready();
@@ -456,8 +462,13 @@ impl<'a> Update<'a> {
     fn after_failure(&self, all: Snapshot, stage: Stage) -> Option<Leg> {
         let round = all.round().saturating_add(1);
         let known = self.known.load();
-        // An LP arrives once, so the first stage cannot be repeated.
-        if stage == Stage::Start || round >= MAX_ROUNDS || known.module == known::Module::Destroyed {
+        // An LP arrives once, so the first stage cannot be repeated. Nothing is installed over a module that was found ready.
+        let is_final = match known.module {
+            known::Module::Destroyed => true,
+            known::Module::Running => stage > Stage::Shutdown,
+            _ => false,
+        };
+        if stage == Stage::Start || round >= MAX_ROUNDS || is_final {
             return None;
         }
         let is_open = known.session == Session::Open;

@@ -13,7 +13,7 @@ use crate::debug::debug_fields;
 /// The fate of the TDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TdFate {
-    /// No module was shut down: the TDs run as before.
+    /// This update shut no module down: the TDs are as before it.
     NeverAtRisk,
     /// The TDs run under the module that has taken them over.
     Preserved,
@@ -29,7 +29,7 @@ pub enum TdFate {
 /// Which module can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunningModule {
-    /// The old module, as before the update.
+    /// The old module, which this update has not changed. Some updates end before an LP asks it.
     Old,
     /// The old module, which is shut down for good.
     OldShutDown,
@@ -126,7 +126,8 @@ impl Outcome {
         }
     }
 
-    /// Returns how many LPs finished this stage.
+    /// Returns how many LPs finished this stage. An update that resumes, finishes or loads does not
+    /// have every stage; a stage that it passed over counts as finished by all LPs.
     #[must_use]
     pub fn finished(&self, stage: Stage) -> u32 {
         match stage.cmp(&self.stage) {
@@ -154,7 +155,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.tds {
-            TdFate::NeverAtRisk => "not updated; nothing was shut down and the TDs run as before",
+            TdFate::NeverAtRisk => "not updated; this update shut nothing down, and the TDs are as before",
             TdFate::Preserved if self.image != 0 => "not updated; the TDs live on under a fallback module",
             TdFate::Preserved => "updated; the TDs live on",
             TdFate::Held => "not updated; the TDs are paused and their handoff data is intact",
@@ -200,6 +201,11 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         Module::Ready => (TdFate::Preserved, RunningModule::New, NextStep::Done),
         Module::Destroyed => (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load),
         Module::Running => of_a_running_module(cause),
+        // Only a refusal tells that the module still runs.
+        Module::MayBeShutDown => match cause {
+            Some(FailureCause::Tdx(_, status)) if status.is_failure() => of_a_running_module(cause),
+            _ => (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain),
+        },
         Module::Unasked if kind == Kind::Update => unasked(known.handoff, cause),
         Module::ShutDown if kind == Kind::Update && stage <= Stage::Shutdown => {
             (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
@@ -268,7 +274,11 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (tds, running, NextStep::Finish)
         }
         Stage::CpuInstall => match (known.session, cause) {
-            (Session::Complete, _) => (tds, RunningModule::NewNotReady, NextStep::Finish),
+            // The new module refused TDH.SYS.INIT.
+            (Session::Complete, Some(FailureCause::Tdx(..))) => {
+                in_place_and_not_up(tds, Stage::CpuInit, cause)
+            }
+            (Session::Complete, _) => (tds, running, NextStep::Finish),
             // P-SEAMLDR checks the size of the handoff data by the module in place, whose limit is
             // lower.
             (_, Some(cause)) if in_place && cause.is_bad_handoff() => {
@@ -286,9 +296,7 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         }
         // All LPs called SEAMLDR.INSTALL, and no module has answered an LP.
         Stage::CpuInit if known.session == Session::Open => (tds, RunningModule::NoneKnown, NextStep::Finish),
-        Stage::CpuInit | Stage::RunUpdate if known.module == Module::ShutDown => {
-            (tds, running, NextStep::InstallAgain)
-        }
+        Stage::CpuInit | Stage::RunUpdate if !in_place => (tds, running, NextStep::InstallAgain),
         Stage::CpuInit | Stage::RunUpdate => in_place_and_not_up(tds, stage, cause),
         Stage::Start | Stage::Shutdown | Stage::Done => (tds, running, NextStep::InstallAgain),
     }

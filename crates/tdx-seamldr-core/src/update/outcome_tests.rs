@@ -233,11 +233,38 @@ fn finish_cannot_bring_up_a_module_that_was_shut_down() {
 #[test]
 fn resume_without_remembered_handoff_data_reports_unknown_tds() {
     let cause = install(SeamldrStatus::EBADSIG, 0);
-    let events = [Event::Found(Readiness::ShutDown), Event::Refused];
-    let nobody = of(Kind::Resume, Stage::CpuInstall, cause, known(&events));
-    assert_eq!(nobody, (TdFate::Unknown, RunningModule::OldShutDown, NextStep::InstallAgain));
-    let remembered = of(Kind::Resume, Stage::CpuInstall, cause, known_with_handoff(&events));
-    assert_eq!(remembered, HELD_BY_OLD);
+    let refused = |known: Known| of(Kind::Resume, Stage::CpuInstall, cause, known.after(Event::Refused));
+    let nobody = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
+    assert_eq!(refused(known(&[Event::Found(Readiness::Nothing)])), nobody);
+    let remembered = (TdFate::Held, RunningModule::NoneKnown, NextStep::InstallAgain);
+    assert_eq!(refused(known_with_handoff(&[Event::Found(Readiness::Nothing)])), remembered);
+    // A module that is shut down has left handoff data.
+    assert_eq!(refused(known(&[Event::Found(Readiness::ShutDown)])), HELD_BY_OLD);
+}
+
+#[test]
+fn shutdown_without_an_answer_leaves_the_tds_unknown_until_the_module_answers() {
+    let unclear = running().after(Event::MayBeShutDown);
+    let unsure = [
+        FailureCause::GaveUp,
+        SILENCE,
+        trap(TdxLeaf::SYS_SHUTDOWN, Trap::VmFailInvalid),
+        refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus(1)),
+    ];
+    for cause in unsure {
+        assert_eq!(after(Stage::Shutdown, cause, unclear), NOBODY_TOLD, "{cause}");
+    }
+    let answer = refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID);
+    assert_eq!(after(Stage::Shutdown, answer, unclear), UNTOUCHED);
+    assert_eq!(after(Stage::Shutdown, answer, unclear.after(Event::WasShutDown)), HELD_BY_OLD);
+    assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, unclear.after(Event::ShutDown)), HELD_BY_OLD);
+}
+
+#[test]
+fn finish_that_finds_no_module_asks_to_install() {
+    let missing = trap(TdxLeaf::SYS_INIT, Trap::VmFailInvalid);
+    let nothing = known(&[Event::Found(Readiness::Nothing), Event::SeamldrAnswered]);
+    assert_eq!(of(Kind::Finish, Stage::CpuInit, missing, nothing), NOBODY_TOLD);
 }
 
 #[test]
@@ -296,7 +323,9 @@ fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
     }
     let resumed = |known| of(Kind::Resume, Stage::CpuInstall, SILENCE, known);
     assert_eq!(resumed(known(&[])), unknown(NextStep::Reboot));
-    assert_eq!(resumed(known(&[Event::SeamldrAnswered])), unknown(NextStep::InstallAgain));
+    for answer in [Event::SeamldrAnswered, Event::SessionOpen, Event::Refused] {
+        assert_eq!(resumed(known(&[answer])), unknown(NextStep::InstallAgain));
+    }
 }
 
 #[test]
@@ -304,6 +333,10 @@ fn complete_session_has_put_a_module_in_place() {
     for (kind, cause) in [(Kind::Update, FailureCause::GaveUp), (Kind::Resume, FailureCause::LpsMissing)] {
         assert_eq!(of(kind, Stage::CpuInstall, cause, installed()), FINISH);
     }
+    let init = |status| after(Stage::CpuInstall, refused(TdxLeaf::SYS_INIT, status), installed());
+    assert_eq!(init(TdxStatus::SYS_BUSY), FINISH);
+    let for_good = (TdFate::Held, RunningModule::NewNotReady, NextStep::InstallAgain);
+    assert_eq!(init(TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT), for_good);
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             Class::Final
         }
         FailureCause::Trap(..) => Class::Transient,
+        // It does not tell what has happened.
+        FailureCause::Tdx(_, status) if !status.is_failure() => Class::Transient,
         FailureCause::Tdx(_, status) => match status.code() {
             TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => Class::Transient,
             // Believed when it comes twice: the TDs would be paused already.

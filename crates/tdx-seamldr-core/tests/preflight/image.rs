@@ -1,13 +1,12 @@
 //! Findings about the image itself.
 
 use tdx_seamldr_core::abi::SeamSigstruct;
-use tdx_seamldr_core::preflight::elf::ElfRefusal;
 use tdx_seamldr_core::preflight::space::Layout;
 use tdx_seamldr_core::preflight::{FieldMismatch, Finding, Refusal, SeamldrVersion, Unknown};
 use tdx_seamldr_core::Crypto;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::world::{after, refused, unknown, World, BASE, MODULE, MODULUS, SIGNED, WORKS};
+use crate::world::{after, no_elf, refused, unknown, World, BASE, MODULE, MODULUS, SIGNED, WORKS};
 
 #[test]
 fn wrong_field_of_the_sigstruct_is_refused() {
@@ -80,7 +79,10 @@ fn malformed_sigstruct_is_refused() {
 #[test]
 fn wrong_signer_signature_or_hash_is_refused() {
     let found = WORKS.sha384(&[&[7; MODULUS]]).unwrap();
-    assert_eq!(after(|world| world.facts.signer = Some([0; 48])), refused(Refusal::Signer(found)));
+    assert_eq!(
+        after(|world| world.facts.signer = Some([0; 48])),
+        refused(Refusal::Signer { found, wanted: [0; 48] })
+    );
     let unsigned = |change: fn(&mut World)| {
         after(|world| {
             world.is_signed_again = false;
@@ -89,7 +91,11 @@ fn wrong_signer_signature_or_hash_is_refused() {
     };
     assert_eq!(unsigned(|world| world.sigstruct.date = U32::new(1)), refused(Refusal::Signature));
     let findings = unsigned(|world| world.module[MODULE - 1] = 1);
-    assert!(matches!(findings[..], [Finding::Refusal(Refusal::ImageHash(_))]), "{findings:?}");
+    let wanted = WORKS.sha384(&[&World::good().module]).unwrap();
+    assert!(
+        matches!(findings[..], [Finding::Refusal(Refusal::ImageHash { found, wanted: signed })] if found != wanted && signed == wanted),
+        "{findings:?}"
+    );
     let out_of_order = |length| after(|world| world.crypto.out_of_order = Some(length));
     assert_eq!(out_of_order(MODULUS), unknown(Unknown::Signer));
     assert_eq!(out_of_order(SIGNED), unknown(Unknown::Signature));
@@ -107,9 +113,13 @@ fn module_that_does_not_fit_into_the_seam_range_is_refused() {
     let need = layout.need();
     let few = Refusal::Memory { found: need - 1, wanted: need };
     assert_eq!(room(need - 1), refused(few));
-    assert_eq!(room(need), refused(Refusal::PageTables), "the estimate is too low");
-    assert_eq!(room(need + (1 << 20)), []);
-    assert_eq!(after(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    let Some(Finding::Refusal(Refusal::PageTables { found, wanted })) = room(need).pop() else {
+        panic!("the estimate is too low")
+    };
+    assert!(found == need && wanted > need && wanted < need + 32 * 4096, "{wanted:#x}");
+    assert_eq!(room(wanted - 1), refused(Refusal::PageTables { found: wanted - 1, wanted }));
+    assert_eq!(room(wanted), []);
+    assert_eq!(after(|world| world.module[0] = 0), no_elf());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Findings about the machine and the module that runs on it.
 
 use tdx_seamldr_core::abi::{Svn, TdxFeatures0};
-use tdx_seamldr_core::preflight::{Finding, Refusal, Sockets, Unknown};
+use tdx_seamldr_core::preflight::{Finding, Refusal, SeamldrVersion, Sockets, Unknown};
 use zerocopy::little_endian::{U16, U32};
 
 use crate::world::{after, refused, unknown, World};
@@ -65,6 +65,16 @@ fn platform_that_cannot_update_is_refused() {
     assert_eq!(after(|world| world.facts.module_runs = Some(false)), refused(Refusal::NoModule));
     let none_left = after(|world| world.facts.remaining_updates = Some(0));
     assert_eq!(none_left, refused(Refusal::NoRemainingUpdates));
+    let version = |major, minor| SeamldrVersion { major, minor };
+    for (found, is_refused) in [(version(1, 0), true), (version(1, 4), true), (version(1, 5), false)] {
+        let refusal = if is_refused { refused(Refusal::SeamldrWithoutHandoff { found }) } else { Vec::new() };
+        // P-SEAMLDR 1.0 counts no updates.
+        let remaining = if is_refused { 0 } else { 1 };
+        let findings = after(|world| {
+            (world.facts.p_seamldr, world.facts.remaining_updates) = (Some(found), Some(remaining))
+        });
+        assert_eq!(findings, refusal);
+    }
     for found in [7, 9] {
         let missing = Refusal::LpsMissing { found, wanted: 8 };
         assert_eq!(after(|world| world.facts.num_lps = Some(found)), refused(missing));

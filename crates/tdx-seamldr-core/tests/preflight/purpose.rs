@@ -1,11 +1,11 @@
 //! Findings about images that are installed for another purpose than an update.
 
-use tdx_seamldr_core::abi::Svn;
-use tdx_seamldr_core::preflight::elf::ElfRefusal;
+use tdx_seamldr_core::abi::{SeamldrFeatures0, SeamldrInfo, Svn};
 use tdx_seamldr_core::preflight::{Facts, Finding, HandoffRange, Purpose, Refusal, SeamldrVersion, Unknown};
-use zerocopy::little_endian::U16;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::FromZeros;
 
-use crate::world::{refused, unknown, World, SIGNED};
+use crate::world::{no_elf, refused, unknown, World, SIGNED};
 
 const TAKE_OVER: Purpose = Purpose::TakeOver { handoff_version: None };
 
@@ -29,8 +29,52 @@ fn image_to_take_over_needs_no_running_module() {
         with(|world| world.facts.num_lps = Some(7)),
         refused(Refusal::LpsMissing { found: 7, wanted: 8 })
     );
-    assert_eq!(with(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    assert_eq!(with(|world| world.module[0] = 0), no_elf());
     assert_eq!(with(|world| world.crypto.out_of_order = Some(SIGNED)), unknown(Unknown::Signature));
+}
+
+#[test]
+fn image_to_take_over_needs_a_module_in_place() {
+    let world = shut_down(|world| {
+        let mut info = SeamldrInfo::new_zeroed();
+        (info.major, info.minor, info.num_remaining_updates) = (U16::new(1), U16::new(5), U32::new(1));
+        (world.facts.running_svn, world.facts.running_mrseam) = (None, None);
+        world.facts.add_info(&info);
+    });
+    assert_eq!((world.facts.running_svn, world.facts.running_mrseam), (None, None));
+    assert_eq!(world.check_image(TAKE_OVER), refused(Refusal::NoModule));
+    assert_eq!(world.check_image(Purpose::Load), []);
+}
+
+#[test]
+fn image_to_load_needs_a_cleanup_where_p_seamldr_has_one() {
+    let with = |major, minor, change: fn(&mut World)| {
+        let world = shut_down(|world| {
+            world.facts.seamldr_features = Some(SeamldrFeatures0::CLEANUP);
+            (world.sigstruct.svn_major, world.sigstruct.svn_minor) = (major, minor);
+            change(world);
+        });
+        world.check_image(Purpose::Load)
+    };
+    assert_eq!((with(1, 5, |_| ()), with(1, 6, |_| ())), (vec![], vec![]));
+    let running = Svn { major: 1, minor: 5 };
+    for found in [Svn { major: 1, minor: 4 }, Svn { major: 2, minor: 6 }] {
+        let refusal = Refusal::CleanupRequired { found, running };
+        assert_eq!(with(found.major, found.minor, |_| ()), refused(refusal));
+        let without = |world: &mut World| world.facts.seamldr_features = Some(SeamldrFeatures0::S4_MIG_API);
+        assert_eq!(with(found.major, found.minor, without), []);
+    }
+    let zero = with(0, 5, |_| ());
+    assert_eq!(zero.iter().map(Finding::code).collect::<Vec<_>>(), ["major-svn-zero", "cleanup-required"]);
+    // The keys are dirty after a failed update, and clean after a CLEANUP: nobody knows which it was.
+    let absent: [fn(&mut World); 3] = [
+        |world| world.facts.module_in_place = Some(false),
+        |world| world.facts.running_svn = None,
+        |world| world.facts.seamldr_features = None,
+    ];
+    for change in absent {
+        assert_eq!(with(1, 5, change), unknown(Unknown::Cleanup));
+    }
 }
 
 #[test]
@@ -56,7 +100,7 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
         with(|world| world.facts.num_lps = Some(7)),
         refused(Refusal::LpsMissing { found: 7, wanted: 8 })
     );
-    assert_eq!(with(|world| world.module[0] = 0), refused(Refusal::Elf(ElfRefusal::Ident)));
+    assert_eq!(with(|world| world.module[0] = 0), no_elf());
     let other_line = with(|world| {
         world.facts.p_seamldr = Some(SeamldrVersion { major: 1, minor: 5 });
         world.sigstruct.reserved3[3] = 2;
@@ -74,8 +118,7 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
 fn image_to_fall_back_on_takes_the_version_that_the_update_leaves() {
     let takes = |handoff_version| World::after(|_| ()).check_image(Purpose::TakeOver { handoff_version });
     for version in [0, 4] {
-        let running = HandoffRange { module_hv: version, min_update_hv: version, no_downgrade: false };
-        let refusal = Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 };
+        let refusal = Refusal::HandoffDataVersion { found: version, min_update_hv: 1, module_hv: 3 };
         assert_eq!(takes(Some(version)), refused(refusal));
     }
     for version in [1, 2, 3] {

@@ -2,7 +2,7 @@
 
 use tdx_seamldr_core::abi::{PSysInfo, SeamSigstruct, SeamldrInfo, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::preflight::elf::{ElfHeader, IDENT};
+use tdx_seamldr_core::preflight::elf::{ElfHeader, ElfRefusal, IDENT};
 use tdx_seamldr_core::preflight::{preflight, preflight_image, Purpose};
 use tdx_seamldr_core::preflight::{
     Facts, Finding, HandoffRange, NotPassed, PassedUpdate, Policy, Refusal, Unknown,
@@ -99,9 +99,9 @@ impl World {
         (sigstruct.cpuid_table[0], sigstruct.cpuid_table[1]) = (U32::new(0x806f0), U32::new(0xc06f0));
 
         let mut info = SeamldrInfo::new_zeroed();
-        info.major = U16::new(1);
+        (info.major, info.minor) = (U16::new(1), U16::new(5));
         info.num_remaining_updates = U32::new(1);
-        info.seamextend.seam_ready = 1;
+        (info.seamextend.valid, info.seamextend.seam_ready) = (U64::new(0x1ff), 1);
         (info.seamextend.tee_tcb_svn[0], info.seamextend.tee_tcb_svn[1]) = (5, 1);
         let mut sysinfo = PSysInfo::new_zeroed();
         (sysinfo.tot_num_lps, sysinfo.tot_num_sockets) = (U32::new(8), U32::new(2));
@@ -111,7 +111,7 @@ impl World {
         facts.add_info(&info);
         facts.add_sysinfo(&sysinfo);
         facts.signer = Some(WORKS.sha384(&[&[7; MODULUS]]).unwrap());
-        facts.num_lps = Some(8);
+        (facts.num_lps, facts.highest_x2apic_id) = (Some(8), Some(7));
         facts.features0 = Some(TdxFeatures0::TD_PRESERVING | TdxFeatures0::UPDATE_COMPATIBILITY);
         facts.handoff = Some(HandoffRange { module_hv: 2, min_update_hv: 0, no_downgrade: false });
         facts.addressable_lps_per_socket = Some(3);
@@ -203,4 +203,12 @@ pub(crate) fn refused(refusal: Refusal) -> Vec<Finding> {
 
 pub(crate) fn unknown(unknown: Unknown) -> Vec<Finding> {
     vec![Finding::Unknown(unknown)]
+}
+
+/// The image does not begin as an ELF file does.
+pub(crate) fn no_elf() -> Vec<Finding> {
+    let mut found = [0; 16];
+    found[..IDENT.len()].copy_from_slice(&IDENT);
+    found[0] = 0;
+    refused(Refusal::Elf(ElfRefusal::Ident { found }))
 }

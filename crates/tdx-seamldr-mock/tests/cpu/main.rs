@@ -19,7 +19,7 @@ mod support;
 use support::*;
 use tdx_seamldr_core::abi::{FieldId, SeamldrLeaf, SeamldrStatus as S};
 use tdx_seamldr_core::{SeamcallRegs, Trap};
-use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, Platform, SeamDb, SeamMemory};
+use tdx_seamldr_mock::model::{Config, LoaderProfile, Platform, SeamDb, SeamMemory};
 use tdx_seamldr_mock::{SimPlatform, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
@@ -60,14 +60,7 @@ pub(crate) fn model_call(
 
 pub(crate) fn set_seam_ready(platform: &SimPlatform, ready: u8) {
     platform.with_model(|model| {
-        let loader = model.loader();
-        let mut state = LoaderState {
-            seamextend: *loader.seamextend(),
-            entered: true,
-            num_remaining_updates: loader.num_remaining_updates(),
-            module_range_initialized: true,
-            sysinfo: loader.module_sysinfo().copied(),
-        };
+        let mut state = model.loader().state();
         state.seamextend.seam_ready = ready;
         model.restore_loader(&state);
     });

@@ -9,11 +9,11 @@ use tdx_seamldr_core::preflight::{
     Purpose, Unknown, Unknowns,
 };
 use tdx_seamldr_core::update::{NextStep, Outcome, RunningModule, TdFate, Update, UpdateError};
-use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, SharedInfo};
 use tdx_seamldr_core::{
     CurrentVmcs, InstallRequest, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, TdxImage, Trap,
 };
 use tdx_seamldr_core::{Host, MachineId, Patience, PhysAddr};
+use tdx_seamldr_core::{NoCrypto, SharedInfo};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, PhysMemory};
 use tdx_seamldr_mock::{run_stepped, Answer, Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
@@ -73,24 +73,6 @@ pub(crate) fn with_request<R>(
     let image = TdxImage::parse(image.as_bytes()).unwrap();
     let mut params = PageBuf::zeroed(1);
     with(InstallRequest::build(params.as_params(), &image, scenario, &platform.lp(0)).unwrap())
-}
-
-/// A provider that computes nothing, so that preflight knows nothing of an image's signature.
-pub(crate) struct NoCrypto;
-
-impl Crypto for NoCrypto {
-    fn sha384(&self, _: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
-        Err(CryptoUnavailable)
-    }
-
-    fn rsa3072_verify(
-        &self,
-        _: &[u8; 384],
-        _: &[u8; 384],
-        _: &Sha384Digest,
-    ) -> Result<bool, CryptoUnavailable> {
-        Err(CryptoUnavailable)
-    }
 }
 
 /// Goes on whatever is unknown: for updates that P-SEAMLDR or a module is to refuse.

@@ -180,7 +180,7 @@ fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
         Refusal::NoCpuList => (26, BAD_SIG),
         Refusal::Memory { .. } => (29, &[(SeamldrStatus::ENOMEM, 0)]),
         Refusal::HandoffVersion { .. } => (31, &[(SeamldrStatus::EBADHANDOFF, 0)]),
-        Refusal::PageTables => (32, &[(SeamldrStatus::ENOMEM, 1), TRAP]),
+        Refusal::PageTables { .. } => (32, &[(SeamldrStatus::ENOMEM, 1), TRAP]),
         Refusal::MajorSvnZero | Refusal::HandoffPages { .. } => return None,
         other => panic!("{other:?}, but nothing is wrong with that"),
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::{preflight, Facts, HandoffRange, PassedUpdate, Policy, Purpose, Unknowns};
 use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, Stage, TdFate, Update};
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, SharedInfo, TdxImage, Trap};
+use tdx_seamldr_core::{NoCrypto, SeamcallBackend, SeamcallRegs, SharedInfo, TdxImage, Trap};
 use tdx_seamldr_mock::model::{GlobalLock, TdPhase};
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
@@ -14,7 +14,7 @@ use super::numbers::Numbers;
 use crate::memo::CRYPTO;
 use crate::world::{
     all_alive, boot, drive_in_order, examine, prepare, reckless, says_something, wrong_claim, wrong_failure,
-    Absent, NoCrypto, Schedule,
+    Absent, Schedule,
 };
 
 /// The calls of an update and of the checks before it.

@@ -78,14 +78,7 @@ fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestIm
 pub(super) fn loader(change: impl Fn(&mut LoaderState) + 'static) -> Change {
     Box::new(move |platform| {
         platform.with_model(|model| {
-            let loader = model.loader();
-            let mut state = LoaderState {
-                seamextend: *loader.seamextend(),
-                entered: true,
-                num_remaining_updates: loader.num_remaining_updates(),
-                module_range_initialized: true,
-                sysinfo: loader.module_sysinfo().copied(),
-            };
+            let mut state = model.loader().state();
             change(&mut state);
             model.restore_loader(&state);
         });

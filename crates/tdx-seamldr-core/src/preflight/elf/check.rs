@@ -14,9 +14,9 @@ use super::{read, ElfHeader, ElfRefusal, Rela, SectionHeader, IDENT, R_X86_64_RE
 ///
 /// The first rule that the image breaks.
 pub fn check(image: &[u8]) -> Result<(), ElfRefusal> {
-    let header: ElfHeader = read(image, 0).ok_or(ElfRefusal::Ident)?;
+    let header: ElfHeader = read(image, 0).ok_or(ElfRefusal::TooShort { found: image.len() })?;
     if !header.e_ident.starts_with(&IDENT) {
-        return Err(ElfRefusal::Ident);
+        return Err(ElfRefusal::Ident { found: header.e_ident });
     }
     let mut hull = Part { begin: u64::MAX, end: 0 };
     each_table(image, &header, |number, section| {
@@ -260,8 +260,9 @@ mod tests {
     #[test]
     fn each_rule_has_its_own_refusal() {
         assert_eq!(check_changed(|_| ()), Ok(()));
-        assert_eq!(check(&[]), Err(ElfRefusal::Ident));
-        assert_eq!(check_changed(|image| image.header.e_ident[4] = 1), Err(ElfRefusal::Ident));
+        assert_eq!(check(&[]), Err(ElfRefusal::TooShort { found: 0 }));
+        let found = *b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0";
+        assert_eq!(check_changed(|image| image.header.e_ident[4] = 1), Err(ElfRefusal::Ident { found }));
         let header = |section, found| ElfRefusal::SectionOutside { section, found, limit: SIZE - 64 };
         let relocation_at =
             |found| ElfRefusal::RelocationOutside { section: 1, index: 0, found, limit: SIZE - 24 };

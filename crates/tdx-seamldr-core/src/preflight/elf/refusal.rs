@@ -2,15 +2,24 @@
 
 use core::fmt;
 
-use super::R_X86_64_RELATIVE;
+use super::super::finding::write_hex;
+use super::{ElfHeader, IDENT, R_X86_64_RELATIVE};
 
 /// Why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ElfRefusal {
+    /// The image is shorter than an ELF header.
+    TooShort {
+        /// The image's length in bytes.
+        found: usize,
+    },
     /// The image does not begin with magic, class, byte order and version of a 64-bit little-endian
-    /// ELF file.
-    Ident,
+    /// ELF file ([`IDENT`]).
+    Ident {
+        /// The first bytes of the image.
+        found: [u8; 16],
+    },
     /// The header of a section does not lie in the image.
     SectionOutside {
         /// The section.
@@ -92,7 +101,17 @@ pub enum ElfRefusal {
 impl fmt::Display for ElfRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ident => f.write_str("it is no 64-bit little-endian ELF file"),
+            Self::TooShort { found } => write!(
+                f,
+                "the image has {found} bytes, but an ELF header has {}",
+                size_of::<ElfHeader>()
+            ),
+            Self::Ident { found } => {
+                f.write_str("the image begins with ")?;
+                write_hex(f, found)?;
+                f.write_str(", but a 64-bit little-endian ELF file begins with ")?;
+                write_hex(f, &IDENT)
+            }
             Self::SectionOutside { section, found, limit } => write!(
                 f,
                 "the header of section {section} lies at offset {found:#x}, but should lie at {limit:#x} at most"

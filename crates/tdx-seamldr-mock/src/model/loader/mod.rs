@@ -239,6 +239,18 @@ impl Loader {
         &self.effects
     }
 
+    /// The state as it is, without a session that is open.
+    #[must_use]
+    pub const fn state(&self) -> LoaderState {
+        LoaderState {
+            seamextend: self.seamextend,
+            entered: self.entered,
+            num_remaining_updates: self.num_remaining_updates,
+            module_range_initialized: self.module_range_initialized,
+            sysinfo: self.sysinfo,
+        }
+    }
+
     /// Puts the loader into a state, in which no session is open.
     pub(super) fn restore(&mut self, state: &LoaderState) {
         *self = Self {

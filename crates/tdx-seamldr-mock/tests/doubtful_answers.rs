@@ -1,0 +1,178 @@
+//! Answers that do not tell what happened, and sessions that other software opened or completed.
+#![allow(clippy::unwrap_used, clippy::as_conversions, missing_docs)]
+
+mod support;
+
+use std::cell::Cell;
+
+use support::*;
+use tdx_seamldr_core::abi::{Scenario, SeamldrStatus, TdxStatus};
+use tdx_seamldr_core::preflight::Purpose;
+use tdx_seamldr_core::update::{Cpu, FailureCause, NextStep, RunningModule, TdFate, Update};
+use tdx_seamldr_core::{SeamcallBackend, SpinLock, TdxModule, Trap};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+
+/// TDX status words that do not fail.
+const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
+
+/// The cause of the failure that ended the update, by its code.
+fn cause(outcome: &tdx_seamldr_core::update::Outcome) -> &'static str {
+    outcome.last_failure.unwrap().cause.code()
+}
+
+#[test]
+fn session_that_other_software_completed_is_forgotten_at_the_next_shutdown() {
+    let platform = boot(SimPlatform::builder().lps(4));
+    let image = newer().build();
+    for lp in [2, 3] {
+        let trap = Answer::Trap(Trap::GeneralProtection);
+        platform.inject(Fault { lp: Some(lp), times: 100, ..Fault::first(INSTALL, trap) });
+    }
+    let outcome = update_to(&platform, &newer());
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    platform.clear_faults();
+    // Other software completes the session and has the module take over.
+    with_params(&platform, &image, Scenario::Update, |params| {
+        let answers = [2, 3].map(|lp| install_on(&platform, lp, params).0);
+        assert_eq!(answers, [SeamldrStatus::SUCCESS; 2]);
+    });
+    for lp in 0..4 {
+        assert!(TdxModule::new(&platform.lp(lp)).enable_lp(platform.module_state(), lp).unwrap());
+    }
+    assert!(TdxModule::new(&platform.lp(0)).sys_update().unwrap().is_success());
+    platform.module_state().set_ready();
+    let outcome = update_to(&platform, &TestImage { svn_minor: 7, ..newer() });
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
+}
+
+#[test]
+fn shutdown_without_an_answer_is_not_called_untouched() {
+    // The module does what it is asked; its answer is lost, and SEAM with it, or for a moment.
+    for (lost_calls, expected) in [
+        (u32::MAX, (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain)),
+        (6, (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)),
+    ] {
+        let platform = boot(SimPlatform::builder().lps(1));
+        let lost = Cell::new(None);
+        let lp = Intercepted::new(platform.lp(0), |lp, regs| {
+            let rax = regs.rax;
+            if let Some(left @ 1..) = lost.get() {
+                // SEAMLDR.INFO before the second try gets through.
+                if lost_calls == u32::MAX || rax != INFO {
+                    lost.set(Some(left - 1));
+                    return Err(Trap::VmFailInvalid);
+                }
+            }
+            // SAFETY: the caller's.
+            unsafe { lp.seamcall(regs) }?;
+            if rax == SHUTDOWN && lost.get().is_none() {
+                lost.set(Some(lost_calls));
+                return Err(Trap::VmFailInvalid);
+            }
+            Ok(())
+        });
+        let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+            Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+            update.outcome()
+        });
+        assert_eq!(state(&outcome), expected, "{outcome}");
+        assert_eq!(count(&platform, INSTALL), 0);
+    }
+}
+
+#[test]
+fn refusal_of_the_image_is_reported_although_an_lp_was_in_the_session_already() {
+    let damaged = || {
+        let module = newer().module();
+        let mut other = module.clone();
+        *other.last_mut().unwrap() ^= 1;
+        newer().file(&newer().sigstruct(&module), &other)
+    };
+    let rows: [(fn() -> PageBuf, &str, TdFate); 2] =
+        [(unsuitable, "EUNSUPCPU", TdFate::Held), (damaged, "EBADHASH", TdFate::Lost)];
+    for (image, code, tds) in rows {
+        for seed in 1..9 {
+            let platform = boot(SimPlatform::builder().lps(2));
+            assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+            platform.module_state().set_handoff_pending(true);
+            let file = image();
+            with_params(&platform, &newer().build(), Scenario::Update, |params| {
+                assert_eq!(install_on(&platform, 0, params).0, SeamldrStatus::SUCCESS);
+            });
+            let outcome = with_resumed(&platform, &file, |update| run_stepped(&platform, update, seed));
+            assert_eq!((cause(&outcome), outcome.tds), (code, tds), "{outcome}");
+            assert_eq!(outcome.failure, outcome.last_failure, "{outcome}");
+        }
+    }
+}
+
+#[test]
+fn fallback_is_not_loaded_over_a_module_that_was_behind_a_session() {
+    for seed in 1..9 {
+        let platform = boot(SimPlatform::builder().lps(2));
+        with_params(&platform, &newer().build(), Scenario::Update, |params| {
+            assert_eq!(install_on(&platform, 0, params).0, SeamldrStatus::SUCCESS);
+        });
+        let (bad, good) = (unsuitable(), newer().build());
+        let mut pages = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
+        let [first, second] = &mut pages;
+        let image = prepare(&platform, first, &bad, Purpose::Load);
+        let fallback = [prepare(&platform, second, &good, Purpose::Load)];
+        let host = platform.lp(0);
+        let update = Update::load(image, &host, platform.module_state()).unwrap();
+        let update = update.with_fallbacks(&fallback).unwrap();
+        let outcome = run_stepped(&platform, &update, seed);
+        assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry), "{outcome}");
+        assert_eq!((platform.truth().tds_alive, outcome.rounds), (3, 1));
+    }
+}
+
+#[test]
+fn module_that_may_have_taken_over_is_not_installed_over() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let busy = Cell::new(None);
+    let lp = Intercepted::new(platform.lp(0), |lp, regs| {
+        let rax = regs.rax;
+        // SAFETY: the caller's.
+        unsafe { lp.seamcall(regs) }?;
+        if rax == UPDATE && busy.get().is_none() {
+            busy.set(Some(12));
+            regs.rax = INFORMATION.0;
+        } else if let Some(left @ 1..) = busy.get().filter(|_| rax == TDMR_INIT) {
+            busy.set(Some(left - 1));
+            regs.rax = TdxStatus::SYS_BUSY.0;
+        }
+        Ok(())
+    });
+    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+        Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+        update.outcome()
+    });
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((count(&platform, INSTALL), platform.truth().tds_alive), (1, 3));
+}
+
+#[test]
+fn finish_without_a_module_claims_no_open_session() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
+    platform.inject(Fault { after: 1, ..Fault::first(INSTALL, lost) });
+    assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
+    let outcome = finish(&platform);
+    assert_eq!(outcome.running, RunningModule::NoneKnown, "{outcome}");
+    assert!(matches!(outcome.last_failure.unwrap().cause, FailureCause::Trap(_, Trap::VmFailInvalid)));
+}
+
+#[test]
+fn module_that_other_software_shut_down_stays_held() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+    assert_eq!(update_to(&platform, &newer()).tds, TdFate::Held);
+    let state = platform.module_state();
+    assert!(!state.is_ready() && state.is_handoff_pending());
+    let outcome = resume(&platform, &unsuitable());
+    assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::OldShutDown), "{outcome}");
+    assert!(resume(&platform, &newer().build()).tds_live_on());
+    assert_eq!(platform.truth().tds_alive, 3);
+}
