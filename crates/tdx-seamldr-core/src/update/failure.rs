@@ -239,8 +239,7 @@ impl RawFailure {
     }
 }
 
-/// The first failure since the record was made or cleared. One LP claims the record and writes it. A
-/// provisional failure is one until another comes.
+/// The first failure since the record was made or cleared. One LP claims the record and writes it.
 pub(super) struct Record {
     state: AtomicU32,
     lp: AtomicU32,
@@ -256,8 +255,6 @@ debug_fields! { Record, state, lp, stage, call, status, rdx }
 const FREE: u32 = 0;
 const CLAIMED: u32 = 1;
 const WRITTEN: u32 = 2;
-/// Written, and the next failure takes its place.
-const PROVISIONAL: u32 = 3;
 
 impl Record {
     pub(super) const fn new() -> Self {
@@ -272,33 +269,15 @@ impl Record {
     }
 
     /// Writes the failure if it is the first one.
-    pub(super) fn write(&self, lp: u32, stage: Stage, raw: &RawFailure) {
-        self.write_as(WRITTEN, lp, stage, raw);
-    }
-
-    /// Writes a failure that another one may explain.
-    pub(super) fn write_provisionally(&self, lp: u32, stage: Stage, raw: &RawFailure) {
-        self.write_as(PROVISIONAL, lp, stage, raw);
-    }
-
-    /// Keeps a provisional failure for good. Call this only while no LP writes the record.
-    pub(super) fn confirm(&self) {
-        self.state.store(WRITTEN, Ordering::Relaxed);
-    }
-
     #[inline(never)] // one copy for both records
-    fn write_as(&self, kind: u32, lp: u32, stage: Stage, raw: &RawFailure) {
-        let found = self.state.load(Ordering::Relaxed);
-        let is_free = found == FREE || found == PROVISIONAL;
-        if is_free
-            && self.state.compare_exchange(found, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+    pub(super) fn write(&self, lp: u32, stage: Stage, raw: &RawFailure) {
+        if self.state.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.lp.store(lp, Ordering::Relaxed);
             self.stage.store(u32::from(stage.number()), Ordering::Relaxed);
             self.call.store(raw.call, Ordering::Relaxed);
             self.status.store(raw.status, Ordering::Relaxed);
             self.rdx.store(raw.rdx, Ordering::Relaxed);
-            self.state.store(kind, Ordering::Release);
+            self.state.store(WRITTEN, Ordering::Release);
         }
     }
 
@@ -310,7 +289,7 @@ impl Record {
 
     #[inline]
     pub(super) fn is_written(&self) -> bool {
-        self.state.load(Ordering::Acquire) >= WRITTEN
+        self.state.load(Ordering::Acquire) == WRITTEN
     }
 
     /// Why it failed.

@@ -107,7 +107,7 @@ pub(super) struct Known {
     pub(super) module: Module,
     pub(super) handoff: Handoff,
     pub(super) session: Session,
-    /// P-SEAMLDR has answered an LP that no module answered.
+    /// P-SEAMLDR has answered an LP that no module answered, or SEAMLDR.INSTALL.
     pub(super) seamldr_answered: bool,
 }
 
@@ -143,7 +143,7 @@ impl Known {
             Event::WasShutDown => Self { module: M::ShutDown, handoff: H::Pending, ..self },
             Event::MayBeShutDown => Self { module: M::MayBeShutDown, ..self },
             Event::SessionOpen => Self { session: S::Open, seamldr_answered: true, ..self },
-            Event::Refused => Self { session: S::Closed, seamldr_answered: true, ..self },
+            Event::Refused => Self { session: S::Closed, ..self },
             Event::AnotherImage if self.session == S::Complete => Self { session: S::Closed, ..self },
             Event::AnotherImage => self,
             Event::Destroyed => Self { module: M::Destroyed, handoff: H::Lost, session: S::Closed, ..self },

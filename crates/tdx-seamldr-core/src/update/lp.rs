@@ -264,17 +264,12 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         let avoid_compat_sensitive = checked.passed.avoids_sensitive_operations();
         let request = ShutdownRequest { hv, avoid_compat_sensitive };
         if let Some(error) = unsuccessful(module.sys_shutdown(request)) {
-            if is_refusal(error) {
-                return Err(self.refused(module, TdxLeaf::SYS_SHUTDOWN, error));
-            }
-            match module.readiness() {
-                Readiness::ShutDown => {}
-                found => {
-                    if found != Readiness::Ready {
-                        self.update.happened(Event::MayBeShutDown);
-                    }
-                    return Err(self.fail(&RawFailure::tdx(TdxLeaf::SYS_SHUTDOWN, error)));
+            let found = if is_refusal(error) { Readiness::Ready } else { module.readiness() };
+            if found != Readiness::ShutDown {
+                if found != Readiness::Ready {
+                    self.update.happened(Event::MayBeShutDown);
                 }
+                return Err(self.refused(module, TdxLeaf::SYS_SHUTDOWN, error));
             }
         }
         self.update.happened(Event::ShutDown);

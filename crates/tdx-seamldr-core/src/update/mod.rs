@@ -462,12 +462,9 @@ impl<'a> Update<'a> {
     fn after_failure(&self, all: Snapshot, stage: Stage) -> Option<Leg> {
         let round = all.round().saturating_add(1);
         let known = self.known.load();
-        // An LP arrives once, so the first stage cannot be repeated. Nothing is installed over a module that was found ready.
-        let is_final = match known.module {
-            known::Module::Destroyed => true,
-            known::Module::Running => stage > Stage::Shutdown,
-            _ => false,
-        };
+        // An LP arrives once, so the first stage cannot be repeated. Nothing is installed over a module that was found ready, and
+        // nothing takes TDs over once the handoff data is destroyed.
+        let is_final = stage > Stage::Shutdown && known.module >= known::Module::Running;
         if stage == Stage::Start || round >= MAX_ROUNDS || is_final {
             return None;
         }

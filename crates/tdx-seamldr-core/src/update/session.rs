@@ -63,8 +63,7 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         match error {
             // Somebody else opened the session with this LP in it, or the answer is not true: the last LP asks the module.
             InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
-                update.latest.write_provisionally(lp, Stage::CpuInstall, &failure);
-                update.first.write_provisionally(lp, Stage::CpuInstall, &failure);
+                update.record(lp, Stage::CpuInstall, &failure);
                 update.happened(Event::SessionOpen);
                 return Ok(Work::Done);
             }
@@ -90,6 +89,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         } else {
             update.happened(Event::Destroyed);
         }
+        // An LP that heard EBADCALL was in the session. With the lock held no LP writes the record.
+        update.latest.clear();
         Err(self.fail(&failure))
     }
 
@@ -108,9 +109,7 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         match (cut_off, result) {
             // P-SEAMLDR answers and no module does: the session waits for more LPs, or for one whose call was refused.
             (Some(false), _) => {
-                if update.latest.is_written() {
-                    update.first.confirm();
-                } else {
+                if !update.latest.is_written() {
                     update.record(lp, Stage::CpuInstall, &RawFailure::LPS_MISSING);
                 }
                 Some(Stage::CpuInstall)
