@@ -23,8 +23,9 @@ const SOURCES: &str = "crates/tdx-seamldr-core/src/";
 /// The core's own tests, but for loom's, which take long; and of the simulated platform those that go through whole updates.
 const OWN_TESTS: [&str; 5] =
     ["--lib", "--test=calls", "--test=messages", "--test=preflight", "--test=specification"];
-const UPDATES: [&str; 5] = [
+const UPDATES: [&str; 6] = [
     "--test=checked_then_changed",
+    "--test=doubtful_answers",
     "--test=next_steps",
     "--test=recovery",
     "--test=whole_update",

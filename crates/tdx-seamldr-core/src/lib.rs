@@ -3,8 +3,8 @@
 //! The steps of an update:
 //!
 //! ```text
-//! bytes --TdxImage::parse--> TdxImage --preflight--> may it run here?
-//!       --InstallRequest::build--> SEAMLDR_PARAMS --Update, on every LP--> SeamcallBackend --> Outcome
+//! bytes --TdxImage::parse--> TdxImage --preflight--> PassedUpdate
+//!       --Update::new--> Update --Cpu::run, on every LP--> SeamcallBackend --> Outcome
 //! ```
 //!
 //! - [`abi`]: leaves, status codes and structures as Intel defines them.

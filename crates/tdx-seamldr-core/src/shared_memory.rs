@@ -2,7 +2,7 @@
 
 use crate::addr::PhysAddr;
 
-/// Why P-SEAMLDR does not read memory at an address that it is given (facts 8.1, "shared HPA").
+/// Why P-SEAMLDR does not read memory at an address that it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotShared {
     /// The address is above the highest physical address of the processor.

@@ -301,13 +301,14 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         self.call(TdxLeaf::SYS_UPDATE.rax(0), 0)
     }
 
-    /// TDH.SYS.UPDATE, version 1: takes over the handoff data and turns on features. Only
-    /// UPDATE_COMPATIBILITY has an effect.
+    /// TDH.SYS.UPDATE, version 1: takes over the handoff data and turns on features. Modules up to
+    /// 1.5.28 and 2.0.16 know UPDATE_COMPATIBILITY only.
     ///
     /// # Errors
     ///
-    /// As [`sys_update`](Self::sys_update). Modules that do not know version 1 refuse with
-    /// OPERAND_INVALID (RAX).
+    /// The instruction failed or the module refused. Modules that do not know version 1 refuse with
+    /// OPERAND_INVALID (RAX). A module can refuse the features after it has restored the data; call
+    /// again then.
     pub fn sys_update_v1(&self, enable: TdxFeatures0) -> Result<TdxStatus, TdxError> {
         self.call_with_r9(TdxLeaf::SYS_UPDATE.rax(1), 0, enable.bits())
     }

@@ -40,7 +40,7 @@ fn update_tdx_module(file: &[u8], running: &[u8], memory: &mut Memory) -> Result
     facts.sensitive_operations = Some(tds_in_build()); // KVM
     facts.signer = Some(TEST_SIGNER); // NOT IN README
 
-    // 3. Preflight: no refusal, no question without an answer. Nothing has been shut down.
+    // 3. Preflight: no refusal, no unknown. Nothing has been shut down.
     let report: &mut dyn FnMut(Finding) = &mut |finding| log(&finding);
     let passed = preflight(&image, &facts, &RustCrypto, Policy::default(), report)?;
     let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };

@@ -147,10 +147,21 @@ fn facts() -> Option<Facts> {
         return None;
     }
     Processor::probe(&TdxProcessor).complete(&mut facts);
+    facts.highest_x2apic_id = highest_x2apic_id();
     // Images for this machine are signed with a test key. No TD is in build.
     facts.signer = Some(firmware::SIGNER);
     facts.sensitive_operations = Some(0);
     Some(facts)
+}
+
+/// Each CPU knows its own x2APIC ID. `None` if one does not. An ID of all ones addresses every CPU, so no CPU has it.
+fn highest_x2apic_id() -> Option<u32> {
+    let highest = AtomicU32::new(0);
+    cpus::on_all(&|| {
+        let id = Processor::probe(&TdxProcessor).x2apic_id.unwrap_or(u32::MAX);
+        highest.fetch_max(id, Ordering::Relaxed);
+    });
+    Some(highest.into_inner()).filter(|id| *id != u32::MAX)
 }
 
 /// Asks, before anything is shut down, what P-SEAMLDR and the new module will ask. Prints each reason for a refusal.

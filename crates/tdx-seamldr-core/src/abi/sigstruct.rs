@@ -84,8 +84,7 @@ pub struct SeamSigstruct {
     pub gdt_idt_offset: U32,
     /// 996: offset of the fault wrappers in the image, or 0.
     pub fault_wrapper_offset: U32,
-    /// 1000: zero for P-SEAMLDR up to 1.5. The 2.0 modules have data here, such as their version
-    /// (facts 3.4).
+    /// 1000: zero for P-SEAMLDR up to 1.5. The 2.0 modules have data here, such as their version.
     pub reserved3: [u8; 24],
     /// 1024: entries in the list of CPUs.
     pub cpuid_table_size: U32,

@@ -45,7 +45,7 @@ impl HandoffRange {
 }
 
 /// Returns how many bytes of handoff data a module of this version leaves, in handoff version 0
-/// or 1. The size is known for the 1.5 modules, and for the 2.0 modules up to 2.0.12 (facts 7.8).
+/// or 1. The size is known for the 1.5 modules, and for the 2.0 modules up to 2.0.12.
 #[must_use]
 pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     match version {

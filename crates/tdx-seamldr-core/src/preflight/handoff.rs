@@ -8,7 +8,7 @@ use crate::abi::SeamSigstruct;
 /// Bytes in front of the handoff data.
 const HANDOFF_HEADER: u32 = 8;
 
-/// Pages of handoff data of version 0 that a module with a later version takes (facts 7.6). Its own
+/// Pages of handoff data of version 0 that a module with a later version takes. Its own
 /// number of pages does not count then.
 const PAGES_OF_HV0: u32 = 25;
 

@@ -61,8 +61,7 @@ pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, fact
     );
 }
 
-/// Checks `reserved3`. The 2.0 modules have data there, which only P-SEAMLDR 2.0 or later takes
-/// (facts 3.4).
+/// Checks `reserved3`. The 2.0 modules have data there, which only P-SEAMLDR 2.0 or later takes.
 fn check_line(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.reserved3.iter().all(|byte| *byte == 0) {
         return;

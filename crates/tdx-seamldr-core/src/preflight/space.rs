@@ -1,5 +1,4 @@
-//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR does
-//! (facts 8.6).
+//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR does.
 
 use super::facts::Facts;
 use super::finding::{Refusal, Unknown};

@@ -63,7 +63,8 @@ pub enum NextStep {
     /// Call [`Update::finish`](super::Update::finish): the module is in place, and its failure may
     /// have been temporary.
     Finish,
-    /// Call [`Update::load`](super::Update::load): TDX works again, without the TDs.
+    /// Call [`Update::load`](super::Update::load): TDX works again, without the TDs. A P-SEAMLDR
+    /// with SEAMLDR.CLEANUP may refuse the load until every LP has called that leaf.
     Load,
     /// Configure the module as at boot, from TDH.SYS.CONFIG on: it was loaded without TDs.
     Configure,

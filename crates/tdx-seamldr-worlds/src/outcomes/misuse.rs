@@ -25,7 +25,7 @@ const SCENARIOS: [(&str, &str, u32, u32); 13] = [
     ("the new module takes lower handoff versions only", "hv-old1-new0", 2, 2),
     ("the new module takes higher handoff versions only", "hv-old0-new1-min1", 2, 2),
     ("the image is damaged", "module-byte-flipped", 2, 2),
-    ("somebody else has signed it", "untrusted-signer", 2, 2),
+    ("another key signed the image", "untrusted-signer", 2, 2),
     ("the module needs more memory than there is", "memory-too-small", 2, 2),
     ("the CPU loses its VMCS pointer", "erratum", 2, 2),
 ];
