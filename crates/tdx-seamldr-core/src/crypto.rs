@@ -72,3 +72,14 @@ impl Crypto for NoCrypto {
         Err(CryptoUnavailable)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_crypto_computes_nothing() {
+        assert_eq!(NoCrypto.sha384(&[b"abc"]), Err(CryptoUnavailable));
+        assert_eq!(NoCrypto.rsa3072_verify(&[0; 384], &[0; 384], &[0; 48]), Err(CryptoUnavailable));
+    }
+}

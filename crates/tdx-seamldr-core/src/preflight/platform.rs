@@ -15,7 +15,7 @@ const FIRST_WITH_HANDOFF: SeamldrVersion = SeamldrVersion { major: 1, minor: 5 }
 /// update).
 pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(runs) = findings.known(facts.module_runs, Unknown::RunningModule) {
-        findings.refuse_if(!runs, Refusal::NoModule);
+        findings.refuse_if(!runs || facts.module_in_place == Some(false), Refusal::NoModule);
     }
     if let Some(features) = findings.known(facts.features0, Unknown::Features) {
         findings

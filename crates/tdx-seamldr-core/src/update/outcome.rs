@@ -202,9 +202,11 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         Module::Ready => (TdFate::Preserved, RunningModule::New, NextStep::Done),
         Module::Destroyed => (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load),
         Module::Running => of_a_running_module(cause),
-        // Only a refusal tells that the module still runs.
+        // Only a refusal for good tells that the module still runs.
         Module::MayBeShutDown => match cause {
-            Some(FailureCause::Tdx(_, status)) if status.is_failure() => of_a_running_module(cause),
+            Some(cause @ FailureCause::Tdx(..)) if classify(stage, cause) == Class::Final => {
+                of_a_running_module(Some(cause))
+            }
             _ => (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain),
         },
         Module::Unasked if kind == Kind::Update => unasked(known.handoff, cause),

@@ -250,6 +250,7 @@ fn shutdown_without_an_answer_leaves_the_tds_unknown_until_the_module_answers() 
         SILENCE,
         trap(TdxLeaf::SYS_SHUTDOWN, Trap::VmFailInvalid),
         refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus(1)),
+        refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY),
     ];
     for cause in unsure {
         assert_eq!(after(Stage::Shutdown, cause, unclear), NOBODY_TOLD, "{cause}");

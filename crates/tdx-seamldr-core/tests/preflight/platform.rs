@@ -63,6 +63,7 @@ fn security_version_of_another_line_or_a_lower_one_is_refused() {
 #[test]
 fn platform_that_cannot_update_is_refused() {
     assert_eq!(after(|world| world.facts.module_runs = Some(false)), refused(Refusal::NoModule));
+    assert_eq!(after(|world| world.facts.module_in_place = Some(false)), refused(Refusal::NoModule));
     let none_left = after(|world| world.facts.remaining_updates = Some(0));
     assert_eq!(none_left, refused(Refusal::NoRemainingUpdates));
     let version = |major, minor| SeamldrVersion { major, minor };

@@ -15,7 +15,7 @@ pub(super) fn fixed_info() -> SeamldrInfo {
     let mut info = SeamldrInfo::new_zeroed();
     (info.major, info.minor) = (U16::new(1), U16::new(5));
     info.num_remaining_updates = U32::new(3);
-    info.seamextend.seam_ready = 1;
+    (info.seamextend.valid, info.seamextend.seam_ready) = (U64::new(0x1ff), 1);
     info.seamextend.tee_tcb_svn[..2].copy_from_slice(&[5, 1]);
     info
 }
@@ -35,6 +35,7 @@ const SEAMRR_BASE: u64 = 0x20_0000_0000;
 pub(super) fn fixed_facts() -> Facts {
     let mut facts = Facts {
         num_lps: Some(2),
+        highest_x2apic_id: Some(1),
         signer: Some(TEST_SIGNER),
         features0: Some(TdxFeatures0::TD_PRESERVING),
         handoff: Some(HandoffRange { module_hv: 1, min_update_hv: 0, no_downgrade: false }),
