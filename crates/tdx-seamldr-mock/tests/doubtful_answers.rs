@@ -1,5 +1,5 @@
 //! Answers that do not tell what happened, and sessions that other software opened or completed.
-#![allow(clippy::unwrap_used, clippy::as_conversions, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::as_conversions, clippy::arithmetic_side_effects, missing_docs)]
 
 mod support;
 
@@ -89,14 +89,13 @@ fn refusal_of_the_image_is_reported_although_an_lp_was_in_the_session_already() 
         *other.last_mut().unwrap() ^= 1;
         newer().file(&newer().sigstruct(&module), &other)
     };
-    let rows: [(fn() -> PageBuf, &str, TdFate); 2] =
-        [(unsuitable, "EUNSUPCPU", TdFate::Held), (damaged, "EBADHASH", TdFate::Lost)];
-    for (image, code, tds) in rows {
+    for (file, code, tds) in
+        [(unsuitable(), "EUNSUPCPU", TdFate::Held), (damaged(), "EBADHASH", TdFate::Lost)]
+    {
         for seed in 1..9 {
             let platform = boot(SimPlatform::builder().lps(2));
             assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
             platform.module_state().set_handoff_pending(true);
-            let file = image();
             with_params(&platform, &newer().build(), Scenario::Update, |params| {
                 assert_eq!(install_on(&platform, 0, params).0, SeamldrStatus::SUCCESS);
             });
