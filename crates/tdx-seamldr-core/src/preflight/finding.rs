@@ -574,6 +574,7 @@ mod tests {
             for other in Unknown::ALL {
                 assert_eq!(only.contains(other), other == unknown);
             }
+            assert_eq!(only.with(unknown), only);
             assert_eq!(only.without(unknown), Unknowns::NONE);
         }
     }

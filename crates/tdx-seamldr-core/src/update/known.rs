@@ -268,7 +268,10 @@ mod tests {
     fn a_module_that_answered_one_lp_is_there_for_all() {
         let start = Known::at_start(false, false);
         let shut_down = start.after(Event::Found(Readiness::ShutDown));
-        assert_eq!((shut_down.module, shut_down.handoff), (Module::ShutDown, Handoff::Pending));
+        let was_shut_down = start.after(Event::Found(Readiness::Ready)).after(Event::WasShutDown);
+        for known in [shut_down, was_shut_down] {
+            assert_eq!((known.module, known.handoff), (Module::ShutDown, Handoff::Pending));
+        }
         let start = Known::at_start(true, false);
         let ready = start.after(Event::Found(Readiness::Ready));
         for other in [Readiness::Nothing, Readiness::NotReady, Readiness::ShutDown] {
