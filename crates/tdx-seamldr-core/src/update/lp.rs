@@ -220,7 +220,13 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         if update.kind == Kind::Update && matches!(found, Readiness::ShutDown | Readiness::NotReady) {
             found = module.readiness();
         }
+        let remembers_session = update.known.load().session == Session::Open;
         update.happened(Event::Found(found));
+        // A module that answers is behind no session.
+        if remembers_session && matches!(found, Readiness::Ready | Readiness::ShutDown | Readiness::NotReady)
+        {
+            update.state.end_session();
+        }
         let failure = |error| Err(self.fail(&RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)));
         match found {
             Readiness::Ready if update.kind == Kind::Update => Ok(()),
@@ -239,11 +245,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
                 }
                 Ok(())
             }
-            // A module that answers is behind no session.
-            Readiness::ShutDown | Readiness::NotReady => {
-                update.state.end_session();
-                Ok(())
-            }
+            Readiness::ShutDown | Readiness::NotReady => Ok(()),
         }
     }
 

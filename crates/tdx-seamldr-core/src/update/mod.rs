@@ -400,16 +400,11 @@ impl<'a> Update<'a> {
     #[inline(never)] // one copy for all events
     fn happened(&self, event: Event) {
         self.known.apply(event);
-        // A module that answers is behind no session.
-        let is_shut_down =
-            matches!(event, Event::ShutDown | Event::WasShutDown | Event::Found(Readiness::ShutDown));
-        if is_shut_down {
+        if matches!(event, Event::ShutDown | Event::WasShutDown | Event::Found(Readiness::ShutDown)) {
             self.state.reset();
             self.state.set_handoff_pending(true);
         }
-        if is_shut_down
-            || matches!(event, Event::Installed | Event::Loaded | Event::Refused | Event::Destroyed)
-        {
+        if matches!(event, Event::Installed | Event::Loaded | Event::Refused | Event::Destroyed) {
             self.state.end_session();
         }
         if matches!(event, Event::Installed | Event::Loaded) {
