@@ -37,7 +37,7 @@ mod public {
     use core::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Not, Sub, SubAssign};
 
     use bitflags::Flags;
-    use tdx_seamldr_core::Lock;
+    use tdx_seamldr_core::{Crypto, Lock};
 
     /// Takes everything and does nothing.
     struct NoHasher;

@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use super::failure::RawFailure;
-use super::known::{Event, Kind, Session};
+use super::known::{Event, Kind};
 use super::rendezvous::{Leg, Snapshot};
 use super::stage::Stage;
 use super::{Checked, Update};
@@ -220,13 +220,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         if update.kind == Kind::Update && matches!(found, Readiness::ShutDown | Readiness::NotReady) {
             found = module.readiness();
         }
-        let remembers_session = update.known.load().session == Session::Open;
         update.happened(Event::Found(found));
-        // A module that answers is behind no session.
-        if remembers_session && matches!(found, Readiness::Ready | Readiness::ShutDown | Readiness::NotReady)
-        {
-            update.state.end_session();
-        }
         let failure = |error| Err(self.fail(&RawFailure::tdx(TdxLeaf::SYS_TDMR_INIT, error)));
         match found {
             Readiness::Ready if update.kind == Kind::Update => Ok(()),
@@ -245,7 +239,11 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
                 }
                 Ok(())
             }
-            Readiness::ShutDown | Readiness::NotReady => Ok(()),
+            // A module that answers is behind no session.
+            Readiness::ShutDown | Readiness::NotReady => {
+                update.state.end_session();
+                Ok(())
+            }
         }
     }
 
@@ -357,7 +355,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
         self.fail(if self.is_silent() {
             self.update.silenced(self.host().current_lp(), &failure)
-        } else if leaf == TdxLeaf::SYS_INIT && self.update.known.load().session == Session::Open {
+        } else if leaf == TdxLeaf::SYS_INIT && self.update.kind != Kind::Finish {
             // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
             &RawFailure::LPS_MISSING
         } else {

@@ -435,7 +435,13 @@ impl<'a> Update<'a> {
     /// Where all LPs go after a stage that none of them failed in.
     fn after_success(&self, all: Snapshot) -> Option<Leg> {
         let stage = match (all.stage(), self.kind) {
-            (Stage::Start, Kind::Update) => Stage::Shutdown,
+            (Stage::Start, Kind::Update) => {
+                // A module answered, so the session is over in which other software did what was left.
+                if self.state.is_session_open() {
+                    self.state.end_session();
+                }
+                Stage::Shutdown
+            }
             (Stage::Start, Kind::Finish) => Stage::CpuInit,
             (Stage::Start, Kind::Resume | Kind::Load) => {
                 self.state.reset();
