@@ -210,9 +210,6 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             _ => (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain),
         },
         Module::Unasked if kind == Kind::Update => unasked(known.handoff, cause),
-        Module::ShutDown if kind == Kind::Update && stage <= Stage::Shutdown => {
-            (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
-        }
         Module::NotReady if kind == Kind::Load && stage == Stage::Done => {
             (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure)
         }

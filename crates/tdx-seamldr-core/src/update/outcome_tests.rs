@@ -174,6 +174,7 @@ fn module_is_believed_to_be_shut_down_when_it_says_so_twice() {
         let said_once = (TdFate::Unknown, RunningModule::Old, NextStep::Retry);
         assert_eq!(after(Stage::Shutdown, claimed, running()), said_once);
     }
+    assert_eq!(after(Stage::Shutdown, SILENCE, running().after(Event::WasShutDown)).0, TdFate::Unknown);
     // The failure itself does not count after the module said so twice.
     let busy = refused(TdxLeaf::SYS_RD, TdxStatus::SYS_BUSY);
     assert_eq!(after(Stage::Shutdown, busy, running().after(Event::WasShutDown)), HELD_BY_OLD);
