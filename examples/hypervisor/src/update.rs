@@ -1,6 +1,6 @@
 //! A hypervisor's embedding of the library, whole. `docs/embedding-hypervisor.md` explains it.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer, SeamldrParams};
 use tdx_seamldr_core::preflight::{
@@ -28,6 +28,9 @@ static LOCK: SpinLock = SpinLock::new();
 /// The memory of the module's state, from boot on, for each CPU that could ever come online.
 static STATE: &ModuleState = &BITS;
 static BITS: ModuleState<[LpBits; 1]> = ModuleState::new();
+
+/// A module was loaded since boot. Updates follow a load.
+static LOADED: AtomicBool = AtomicBool::new(false);
 
 /// Where the lead CPU asks P-SEAMLDR while all CPUs stand still. One update runs at a time.
 static INFO: SharedInfo = SharedInfo::new();
@@ -117,7 +120,9 @@ fn run(update: &Update<'_>) -> Outcome {
 /// Puts a module in place afresh, at boot or after the TDs are lost. `None` if preflight does not pass.
 pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
     let host = Hypervisor::new();
-    let passed = preflight_image(image, &facts()?, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
+    // The first load after boot finds clean keys.
+    let facts = Facts { keys_are_clean: Some(!LOADED.swap(true, Ordering::Relaxed)), ..facts()? };
+    let passed = preflight_image(image, &facts, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
     let prepared = prepare(&shown(passed)?, &host);
     let update = Update::load(prepared, &host, STATE).expect("an image to load");
     let outcome = run(&update);

@@ -118,6 +118,10 @@ pub struct Facts {
     /// Whether P-SEAMLDR has a module in place, running or shut down. Source: SEAMEXTEND.valid in
     /// SEAMLDR_INFO.
     pub module_in_place: Option<bool>,
+    /// Whether keys and caches are clean: no module was installed since boot, or since the last
+    /// SEAMLDR.CLEANUP ended. Only a load over a P-SEAMLDR with that leaf needs this. Source: the
+    /// host.
+    pub keys_are_clean: Option<bool>,
     /// The SVN of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
     pub running_svn: Option<Svn>,
     /// MRSEAM, the SHA-384 of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
@@ -162,7 +166,7 @@ pub struct Facts {
 }
 
 debug_fields! {
-    Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place, running_svn, running_mrseam, features0, handoff, handoff_data,
+    Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place, keys_are_clean, running_svn, running_mrseam, features0, handoff, handoff_data,
     handoff_pages, sensitive_operations, num_lps, platform_lps, highest_x2apic_id, sockets, debug_unlocked,
     addressable_lps_per_socket, seamrr_base, p_seamldr_base, shared_memory, signer
 }
@@ -184,6 +188,7 @@ impl Facts {
             remaining_updates: None,
             module_runs: None,
             module_in_place: None,
+            keys_are_clean: None,
             running_svn: None,
             running_mrseam: None,
             features0: None,

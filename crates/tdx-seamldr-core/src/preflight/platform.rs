@@ -3,7 +3,7 @@
 use super::facts::{Facts, SeamldrVersion};
 use super::finding::{Refusal, Unknown};
 use super::{Findings, Policy};
-use crate::abi::{SeamSigstruct, SeamldrFeatures0, TdxFeatures0};
+use crate::abi::{SeamSigstruct, SeamldrFeatures0, Svn, TdxFeatures0};
 
 /// The highest x2APIC ID that P-SEAMLDR takes (SEAMLDR.INSTALL, step 1).
 const MAX_LP_ID: u32 = 1023;
@@ -73,8 +73,8 @@ pub(super) fn check_svn(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, 
 }
 
 /// Checks that a load needs no SEAMLDR.CLEANUP first (steps 21 and 23b). Only a P-SEAMLDR that has
-/// that leaf needs it: after every successful INSTALL, keys and caches are dirty until a CLEANUP
-/// ends, which leaves no module in place.
+/// that leaf needs it: after a successful INSTALL, keys and caches are dirty until a CLEANUP ends.
+/// A module in place shows that they are dirty.
 pub(super) fn check_cleanup(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let Some(features) = findings.known(facts.seamldr_features, Unknown::Cleanup) else { return };
     if !features.contains(SeamldrFeatures0::CLEANUP) {
@@ -82,12 +82,16 @@ pub(super) fn check_cleanup(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
     }
     let found = sigstruct.svn();
     findings.refuse_if(found.major == 0, Refusal::MajorSvnZero);
-    match (facts.module_in_place, facts.running_svn) {
-        (Some(true), Some(running)) => {
-            let is_later = found.major == running.major && found.minor >= running.minor;
-            findings.refuse_if(!is_later, Refusal::CleanupRequired { found, running });
-        }
-        _ => findings.unknown(Unknown::Cleanup),
+    let running = match (facts.keys_are_clean, facts.module_in_place) {
+        (Some(true), _) => return,
+        (_, Some(true)) => facts.running_svn,
+        // P-SEAMLDR compares with the SVN in SEAMEXTEND, which is zero without a module.
+        (Some(false), Some(false)) => Some(Svn { major: 0, minor: 0 }),
+        _ => None,
+    };
+    if let Some(running) = findings.known(running, Unknown::Cleanup) {
+        let is_later = found.major == running.major && found.minor >= running.minor;
+        findings.refuse_if(!is_later, Refusal::CleanupRequired { found, running });
     }
 }
 

@@ -66,7 +66,15 @@ fn image_to_load_needs_a_cleanup_where_p_seamldr_has_one() {
     }
     let zero = with(0, 5, |_| ());
     assert_eq!(zero.iter().map(Finding::code).collect::<Vec<_>>(), ["major-svn-zero", "cleanup-required"]);
-    // The keys are dirty after a failed update, and clean after a CLEANUP: nobody knows which it was.
+    let clean = |world: &mut World| world.facts.keys_are_clean = Some(true);
+    assert_eq!((with(1, 4, clean), with(2, 0, clean)), (vec![], vec![]));
+    let destroyed = |world: &mut World| {
+        (world.facts.keys_are_clean, world.facts.module_in_place) = (Some(false), Some(false))
+    };
+    let refusal =
+        Refusal::CleanupRequired { found: Svn { major: 1, minor: 5 }, running: Svn { major: 0, minor: 0 } };
+    assert_eq!(with(1, 5, destroyed), refused(refusal));
+    // The keys are dirty after a failed update, and clean after a CLEANUP or a boot. The host has to say which it was.
     let absent: [fn(&mut World); 3] = [
         |world| world.facts.module_in_place = Some(false),
         |world| world.facts.running_svn = None,
