@@ -353,6 +353,26 @@ fn threads_that_wait_in_vain_give_up() {
 }
 
 #[test]
+fn an_lp_waits_for_one_that_comes_later() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let (lock, file) = (SpinLock::new(), newer().build());
+    let outcome = with_update(&platform, &file, Options::default(), |update| {
+        std::thread::scope(|threads| {
+            let run = |lp| Cpu::new(update, seamldr(&platform.lp(lp), &lock)).run();
+            threads.spawn(move || run(0));
+            while update.progress() != (Stage::Start, 1) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            run(1);
+        });
+        update.outcome()
+    });
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
+}
+
+#[test]
 fn an_update_needs_1_to_1024_lps() {
     let platform = boot(SimPlatform::builder().lps(1));
     for found in [0, 1, MAX_LPS, MAX_LPS + 1] {

@@ -305,7 +305,7 @@ impl<'a> Update<'a> {
         let candidates = match request {
             Some(_) => Candidates { count: 1, ..Candidates::default() },
             // The module that is in place gets no second chance by being installed again.
-            None => Candidates { failed: 1, in_place: Some(0), ..Candidates::default() },
+            None => Candidates::default(),
         };
         if !state.begin_update() {
             return Err(UpdateError::Busy);
