@@ -12,7 +12,7 @@ mod support;
 use std::cell::{Cell, RefCell};
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, TdxLeaf};
+use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, Svn, TdxLeaf};
 use tdx_seamldr_core::preflight::{
     preflight, preflight_image, Facts, Finding, PassedUpdate, Policy, Purpose, Refusal, Unknown, Unknowns,
 };
@@ -86,6 +86,22 @@ fn a_module_that_somebody_else_has_replaced_is_not_shut_down() {
     assert!(update_to(&platform, &TestImage { svn_minor: 7, ..newer() }).is_updated());
     platform.clear_trace();
     assert_untouched(&platform, &run_passed(&platform, &passed), FailureCause::ModuleChanged);
+}
+
+#[test]
+fn a_module_with_another_hash_or_another_svn_is_not_shut_down() {
+    let changes: [fn(&mut Facts); 2] = [
+        |facts| facts.running_mrseam = Some([1; 48]),
+        |facts| facts.running_svn = Some(Svn { major: 1, minor: 4 }),
+    ];
+    for change in changes {
+        let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
+        let mut facts = platform.facts().unwrap();
+        change(&mut facts);
+        let image = TdxImage::parse(file.as_bytes()).unwrap();
+        let passed = preflight(&image, &facts, &RustCrypto, Policy::default(), &mut |_| {}).unwrap();
+        assert_untouched(&platform, &run_passed(&platform, &passed), FailureCause::ModuleChanged);
+    }
 }
 
 #[test]

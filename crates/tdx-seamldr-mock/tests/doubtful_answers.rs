@@ -8,7 +8,7 @@ use std::cell::Cell;
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrStatus, TdxStatus};
 use tdx_seamldr_core::preflight::Purpose;
-use tdx_seamldr_core::update::{Cpu, FailureCause, NextStep, RunningModule, TdFate, Update};
+use tdx_seamldr_core::update::{Cpu, FailureCause, NextStep, RunningModule, Stage, TdFate, Update};
 use tdx_seamldr_core::{SeamcallBackend, SpinLock, TdxModule, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
@@ -166,11 +166,45 @@ fn finish_without_a_module_claims_no_open_session() {
 fn module_that_other_software_shut_down_stays_held() {
     let platform = boot(SimPlatform::builder().lps(2));
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
-    assert_eq!(update_to(&platform, &newer()).tds, TdFate::Held);
+    let outcome = update_to(&platform, &newer());
+    assert_eq!((outcome.tds, outcome.stage), (TdFate::Held, Stage::Start));
     let state = platform.module_state();
     assert!(!state.is_ready() && state.is_handoff_pending());
     let outcome = resume(&platform, &unsuitable());
     assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::OldShutDown), "{outcome}");
     assert!(resume(&platform, &newer().build()).tds_live_on());
     assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn module_that_other_software_shuts_down_meanwhile_is_held() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let shut_down = Cell::new(false);
+    let lp = Intercepted::new(platform.lp(0), |lp, regs| {
+        // Between the look at the module and its shutdown.
+        if regs.rax == INFO && !shut_down.replace(true) {
+            assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
+        }
+        // SAFETY: the caller's.
+        unsafe { lp.seamcall(regs) }
+    });
+    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+        Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+        update.outcome()
+    });
+    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
+    assert_eq!(count(&platform, INSTALL), 0);
+}
+
+#[test]
+fn update_of_a_module_behind_a_session_ends_at_its_start() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+        with_params(&platform, &newer().build(), Scenario::Update, |params| {
+            assert_eq!(install_on(&platform, 0, params).0, SeamldrStatus::SUCCESS);
+        });
+        run_stepped(&platform, update, 1)
+    });
+    assert_eq!((outcome.stage, cause(&outcome)), (Stage::Start, "VMFAILINVALID"), "{outcome}");
+    assert_eq!((count(&platform, SHUTDOWN), count(&platform, INSTALL)), (0, 1));
 }
