@@ -208,3 +208,38 @@ fn update_of_a_module_behind_a_session_ends_at_its_start() {
     assert_eq!((outcome.stage, cause(&outcome)), (Stage::Start, "VMFAILINVALID"), "{outcome}");
     assert_eq!((count(&platform, SHUTDOWN), count(&platform, INSTALL)), (0, 1));
 }
+
+#[test]
+fn lp_that_loses_vmx_operation_before_the_shutdown_has_touched_nothing() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    let lost = Cell::new(false);
+    let lp = Intercepted::new(platform.lp(0), |lp, regs| {
+        if lost.get() {
+            return Err(Trap::UndefinedOpcode);
+        }
+        lost.set(regs.rax == INFO);
+        // SAFETY: the caller's.
+        unsafe { lp.seamcall(regs) }
+    });
+    let options = Options { handoff_version: Some(0), ..Options::default() };
+    let outcome = with_update(&platform, &newer().build(), options, |update| {
+        Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+        update.outcome()
+    });
+    assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry), "{outcome}");
+    assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
+}
+
+#[test]
+fn lp_that_reaches_no_module_for_a_moment_is_not_taken_for_a_missing_lp() {
+    let platform = boot(SimPlatform::builder().lps(1));
+    // TDH.SYS.LP.INIT fails, and then the calls that ask whether a module can be reached.
+    let trap = Answer::Trap(Trap::VmFailInvalid);
+    platform.inject(Fault::first(LP_INIT, trap));
+    platform.inject(Fault { times: 4, ..Fault::first(SYS_RD, trap) });
+    let options = Options { handoff_version: Some(0), ..Options::default() };
+    let outcome =
+        with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!((outcome.rounds, outcome.failure.unwrap().cause.code()), (2, "VMFAILINVALID"));
+}

@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[test]
+    fn no_refusal_before_the_shutdown_passes_by_itself() {
+        for status in [SeamldrStatus::ENOENTROPY, SeamldrStatus::EBADPARAM] {
+            let info = FailureCause::Seamldr { leaf: SeamldrLeaf::Info, status, rdx: 0 };
+            assert_eq!(classify(Stage::Shutdown, info), Class::Final);
+        }
+        let unclear = FailureCause::Tdx(TdxLeaf::SYS_UPDATE, TdxStatus::KEY_CONFIGURED);
+        assert_eq!(classify(Stage::RunUpdate, unclear), Class::Transient);
+    }
+
+    #[test]
     fn that_the_module_was_shut_down_already_is_asked_twice() {
         let shut_down = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_SHUTDOWN);
         assert_eq!(classify(Stage::Shutdown, shut_down), Class::Transient);
