@@ -162,6 +162,8 @@ pub struct Update<'a> {
     state: &'a ModuleState,
     machine: MachineId,
     detect_damage: bool,
+    /// An LP was in an open session, as far as the embedder's memory says.
+    remembers_session: bool,
     rendezvous: Rendezvous,
     arrived: AtomicU32,
     /// LPs that have done their work in the current stage.
@@ -174,7 +176,7 @@ pub struct Update<'a> {
 }
 
 debug_fields! {
-    Update<'a>, kind, checked, request, fallbacks, state, machine, detect_damage, rendezvous, arrived, finished, known,
+    Update<'a>, kind, checked, request, fallbacks, state, machine, detect_damage, remembers_session, rendezvous, arrived, finished, known,
     candidates, first, latest
 }
 
@@ -310,6 +312,7 @@ impl<'a> Update<'a> {
         if !state.begin_update() {
             return Err(UpdateError::Busy);
         }
+        let remembers_session = state.is_session_open();
         let update = Self {
             kind,
             checked,
@@ -321,7 +324,8 @@ impl<'a> Update<'a> {
             rendezvous: Rendezvous::new(num_lps),
             arrived: AtomicU32::new(0),
             finished: AtomicU32::new(0),
-            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), state.is_session_open())),
+            remembers_session,
+            known: SharedKnown::new(Known::at_start(state.is_handoff_pending(), remembers_session)),
             candidates: AtomicU32::new(candidates.word()),
             first: const { Record::new() },
             latest: const { Record::new() },
@@ -437,7 +441,7 @@ impl<'a> Update<'a> {
         let stage = match (all.stage(), self.kind) {
             (Stage::Start, Kind::Update) => {
                 // A module answered, so the session is over in which other software did what was left.
-                if self.state.is_session_open() {
+                if self.remembers_session {
                     self.state.end_session();
                 }
                 Stage::Shutdown
