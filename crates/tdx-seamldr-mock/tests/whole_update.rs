@@ -330,6 +330,7 @@ fn an_update_after_one_that_ended_early_does_not_call_the_tds_safe() {
         let again =
             with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
         assert_eq!((again.tds, again.running), (TdFate::Held, RunningModule::NewNotReady), "{again}");
+        assert_eq!(again.stage, Stage::Start);
         assert_eq!(platform.truth().tds_alive, 0);
     }
 }
