@@ -329,14 +329,15 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
             result = module.sys_update();
         }
         if let Some(mut error) = unsuccessful(result) {
+            let mut leaf = TdxLeaf::SYS_UPDATE;
             // A module that has taken over says SYS_STATE_INCORRECT as well. Nothing may be installed over a module that is ready.
             let refused = is_refusal(error) && error.status().code() != TdxStatus::SYS_STATE_INCORRECT;
             let found = if refused { Readiness::NotReady } else { module.readiness() };
             if let Readiness::Unclear(answer) = found {
-                error = answer;
+                (leaf, error) = (TdxLeaf::SYS_TDMR_INIT, answer);
             }
             if found != Readiness::Ready {
-                return Err(self.failed(module, TdxLeaf::SYS_UPDATE, error));
+                return Err(self.failed(module, leaf, error));
             }
         }
         self.update.happened(Event::TookOver);
