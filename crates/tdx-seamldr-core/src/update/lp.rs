@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use super::failure::RawFailure;
-use super::known::{Event, Kind};
+use super::known::{Event, Kind, Session};
 use super::rendezvous::{Leg, Snapshot};
 use super::stage::Stage;
 use super::{Checked, Update};
@@ -356,7 +356,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
         self.fail(if self.is_silent() {
             self.update.silenced(self.host().current_lp(), &failure)
-        } else if leaf == TdxLeaf::SYS_INIT && self.update.kind != Kind::Finish {
+        } else if leaf == TdxLeaf::SYS_INIT && self.update.known.load().session == Session::Open {
             // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
             &RawFailure::LPS_MISSING
         } else {
