@@ -381,7 +381,7 @@ fn failures_say_where_and_why() {
         (FailureCause::UnknownLp, "unknown-lp", "the module state has no bits for this LP: make it as large"),
         (FailureCause::GaveUp, "gave-up", "the LP gave up waiting for another LP"),
         (FailureCause::StillReady, "still-ready", "a TDX module is ready and may have TDs: not touched"),
-        (FailureCause::LpsMissing, "lps-missing", "the platform has more LPs than take part"),
+        (FailureCause::LpsMissing, "lps-missing", "the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform online"),
         (FailureCause::LpsChanged { found: 2, wanted: 3 }, "lps-changed", "2 LPs take part, but preflight saw 3"),
         (FailureCause::ModuleChanged, "module-changed", "not the one that preflight saw: repeat preflight"),
         (FailureCause::NoRemainingUpdates, "no-remaining-updates", "no updates remain"),

@@ -23,7 +23,7 @@ use tdx_seamldr_core::{
     Host, InstallError, InstallRequest, NoCrypto, SeamcallBackend, SharedInfo, SpinLock, TdxImage, Trap,
 };
 use tdx_seamldr_mock::model::{LoaderState, TdPhase};
-use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 
 /// Passes an image on this platform, with every fact known and nothing allowed.
@@ -354,16 +354,27 @@ fn preflight_passes_an_image_to_be_loaded_where_no_module_is_left() {
     assert_eq!(run_stepped(&platform, &update, 1).next, NextStep::Configure);
 }
 
-#[test]
-fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
-    // Two of three LPs take part, which preflight was told not to mind.
-    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
-    with_update(&platform, &file, Options::default(), |update| {
+/// Runs `with` on an update to this image whose LPs 0 and 1 are about to call SEAMLDR.INSTALL.
+fn two_before_install(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    with: impl FnOnce(&Update<'_>, [&mut Cpu<'_, SimLp<'_>, SpinLock>; 2]),
+) {
+    with_update(platform, file, Options::default(), |update| {
         let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
         let [mut first, mut second] = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
         while update.progress().0 != Stage::CpuInstall {
             let _ = (first.step(), second.step());
         }
+        with(update, [&mut first, &mut second]);
+    });
+}
+
+#[test]
+fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
+    // Two of three LPs take part, which preflight was told not to mind.
+    let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
+    two_before_install(&platform, &file, |update, [first, second]| {
         assert_eq!((first.step(), first.step()), (Progress::Worked, Progress::Waiting));
         first.abandon();
         assert_eq!((first.step(), second.step()), (Progress::Finished, Progress::Finished));
@@ -381,12 +392,7 @@ fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
 fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
     // Two of three LPs take part, so the session waits. Somebody holds TDH.SYS.INIT up, so no LP asks.
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
-    with_update(&platform, &file, Options::default(), |update| {
-        let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
-        let [mut first, mut second] = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
-        while update.progress().0 != Stage::CpuInstall {
-            let _ = (first.step(), second.step());
-        }
+    two_before_install(&platform, &file, |update, [first, second]| {
         let _ = platform.module_state().begin_sys_init();
         assert_eq!((first.step(), second.step()), (Progress::Worked, Progress::Worked));
         assert_eq!((first.step(), update.progress().0), (Progress::Waiting, Stage::CpuInit));

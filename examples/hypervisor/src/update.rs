@@ -29,7 +29,7 @@ static LOCK: SpinLock = SpinLock::new();
 static STATE: &ModuleState = &BITS;
 static BITS: ModuleState<[LpBits; 1]> = ModuleState::new();
 
-/// A module was loaded since boot. Updates follow a load.
+/// P-SEAMLDR was asked to load a module since boot.
 static LOADED: AtomicBool = AtomicBool::new(false);
 
 /// Where the lead CPU asks P-SEAMLDR while all CPUs stand still. One update runs at a time.
@@ -121,10 +121,11 @@ fn run(update: &Update<'_>) -> Outcome {
 pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
     let host = Hypervisor::new();
     // The first load after boot finds clean keys.
-    let facts = Facts { keys_are_clean: Some(!LOADED.swap(true, Ordering::Relaxed)), ..facts()? };
+    let facts = Facts { keys_are_clean: Some(!LOADED.load(Ordering::Relaxed)), ..facts()? };
     let passed = preflight_image(image, &facts, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
     let prepared = prepare(&shown(passed)?, &host);
     let update = Update::load(prepared, &host, STATE).expect("an image to load");
+    LOADED.store(true, Ordering::Relaxed);
     let outcome = run(&update);
     if outcome.next != NextStep::Configure {
         crate::print!("  {outcome}");

@@ -166,7 +166,8 @@ pub struct Facts {
 }
 
 debug_fields! {
-    Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place, keys_are_clean, running_svn, running_mrseam, features0, handoff, handoff_data,
+    Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place,
+    keys_are_clean, running_svn, running_mrseam, features0, handoff, handoff_data,
     handoff_pages, sensitive_operations, num_lps, platform_lps, highest_x2apic_id, sockets, debug_unlocked,
     addressable_lps_per_socket, seamrr_base, p_seamldr_base, shared_memory, signer
 }
@@ -210,7 +211,7 @@ impl Facts {
     }
 
     /// Fills in the facts that P-SEAMLDR and the running module know. A fact that neither answers
-    /// stays as it was. P-SEAMLDR writes to the buffers.
+    /// stays as it was, so begin with new facts after an update. P-SEAMLDR writes to the buffers.
     ///
     /// # Errors
     ///

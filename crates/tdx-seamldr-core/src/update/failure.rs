@@ -48,7 +48,7 @@ pub enum FailureCause {
     GaveUp,
     /// A module is ready and may have TDs, which a resumed update or a load would end.
     StillReady,
-    /// All LPs that take part have called SEAMLDR.INSTALL, and the session waits for more LPs.
+    /// No module answers, and the session of SEAMLDR.INSTALL waits for more LPs.
     LpsMissing,
     /// The number of LPs that take part is not the one that preflight saw.
     LpsChanged {
@@ -87,7 +87,7 @@ impl fmt::Display for FailureCause {
             Self::GaveUp => f.write_str("the LP gave up waiting for another LP"),
             Self::StillReady => f.write_str("a TDX module is ready and may have TDs: not touched"),
             Self::LpsMissing => {
-                f.write_str("the platform has more LPs than take part: bring all of them online")
+                f.write_str("the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform online")
             }
             Self::LpsChanged { found, wanted } => write!(
                 f,

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::super::finding::write_hex;
 use super::{ElfHeader, IDENT, R_X86_64_RELATIVE};
+use crate::preflight::finding::write_hex;
 
 /// Why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
