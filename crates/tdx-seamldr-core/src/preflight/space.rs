@@ -148,7 +148,8 @@ impl Layout {
     }
 
     /// Returns the bytes that a module takes with page tables, as P-SEAMLDR makes them.
-    fn size(&self) -> u64 {
+    #[must_use]
+    pub fn size(&self) -> u64 {
         let [first, last] = self.tables();
         self.contents().saturating_add(first.saturating_add(last).saturating_mul(PAGE))
     }
