@@ -1,8 +1,8 @@
 //! The plan: which image comes next on this host, what speaks against each other one, and what nobody could check.
 
 mod reason;
-mod running;
 mod rules;
+mod running;
 mod select;
 mod warnings;
 

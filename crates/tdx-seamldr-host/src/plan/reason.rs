@@ -53,10 +53,13 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
     const OTHER: Option<&str> = Some("use an image that is made for this host");
     match refusal {
         R::LpsMissing { .. } => (Scope::Host, None),
-        R::LpId { .. } => (Scope::Host, Some("only a reboot with a new BIOS can change the module on this host")),
-        R::NoRemainingUpdates => {
-            (Scope::Host, Some("each update and each load since boot took one; move the TDs away, then reboot"))
+        R::LpId { .. } => {
+            (Scope::Host, Some("only a reboot with a new BIOS can change the module on this host"))
         }
+        R::NoRemainingUpdates => (
+            Scope::Host,
+            Some("each update and each load since boot took one; move the TDs away, then reboot"),
+        ),
         R::NoModule => (Scope::Host, Some("reboot; until then TDX cannot be used")),
         R::SeamldrWithoutHandoff { .. } => {
             (Scope::Host, Some("install a newer BIOS; this P-SEAMLDR cannot keep TDs"))
@@ -132,7 +135,12 @@ fn advice_on(unknown: Unknown) -> Option<&'static str> {
 }
 
 /// A finding of preflight.
-pub(super) fn sort(finding: Finding, accepted: Unknowns, reasons: &mut Vec<Reason>, questions: &mut Vec<Question>) {
+pub(super) fn sort(
+    finding: Finding,
+    accepted: Unknowns,
+    reasons: &mut Vec<Reason>,
+    questions: &mut Vec<Question>,
+) {
     match finding {
         Finding::Refusal(refusal) => reasons.push(refusal.into()),
         Finding::Unknown(unknown) => questions.push(Question::new(unknown, accepted)),

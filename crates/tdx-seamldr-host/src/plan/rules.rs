@@ -57,7 +57,11 @@ pub(super) fn judge(
     if running.is_some_and(|running| running.leaves_room_for(image)) {
         accepted = accepted.with(Unknown::Memory);
     }
-    let policy = Policy { allow_same_module: request.allow_same_module, allow_unknowns: accepted, ..Policy::default() };
+    let policy = Policy {
+        allow_same_module: request.allow_same_module,
+        allow_unknowns: accepted,
+        ..Policy::default()
+    };
     let facts = facts(host, running, catalogue, steps, request.no_td_launches);
     match image.verified() {
         Ok((parsed, crypto)) => {
@@ -109,13 +113,19 @@ fn check_seamldr(host: &Host, catalogue: &Catalogue, image: &Image, reasons: &mu
             found.value
         );
         reasons.push(
-            Reason::new(Scope::Fit, "seamldr-minimum", message).advise("P-SEAMLDR comes with the BIOS: install a newer one"),
+            Reason::new(Scope::Fit, "seamldr-minimum", message)
+                .advise("P-SEAMLDR comes with the BIOS: install a newer one"),
         );
     }
 }
 
 /// Intel names the oldest running module. P-SEAMLDR knows no such rule.
-fn check_minimum(catalogue: &Catalogue, running: Option<&Running<'_>>, image: &Image, reasons: &mut Vec<Reason>) {
+fn check_minimum(
+    catalogue: &Catalogue,
+    running: Option<&Running<'_>>,
+    image: &Image,
+    reasons: &mut Vec<Reason>,
+) {
     let (Some(running), Some(version)) = (running, image.version()) else { return };
     let Some(wanted) = catalogue.minimums(version).module else { return };
     if running.version < wanted {

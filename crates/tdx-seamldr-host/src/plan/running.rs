@@ -84,12 +84,17 @@ impl<'c> Running<'c> {
 }
 
 /// Returns the facts of a host on which `running` runs after `steps` updates. `vouched`: no TD is in build, and no migration interrupted.
-pub(super) fn facts(host: &Host, running: Option<&Running<'_>>, catalogue: &Catalogue, steps: u32, vouched: bool) -> Facts {
+pub(super) fn facts(
+    host: &Host,
+    running: Option<&Running<'_>>,
+    catalogue: &Catalogue,
+    steps: u32,
+    vouched: bool,
+) -> Facts {
     let mut facts = Facts::new();
-    if let Some(processor) = &host.processor {
-        processor.complete(&mut facts);
-    }
-    facts.p_seamldr = value(&host.seamldr).map(|version| SeamldrVersion { major: version.major, minor: version.minor });
+    // TODO processor
+    facts.p_seamldr =
+        value(&host.seamldr).map(|version| SeamldrVersion { major: version.major, minor: version.minor });
     facts.remaining_updates = value(&host.remaining_updates).map(|remaining| remaining.saturating_sub(steps));
     facts.module_runs = match &host.module {
         Ok(_) => Some(true),

@@ -38,7 +38,12 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
         reasons: world.about_host(),
         questions: Vec::new(),
         warnings: Vec::new(),
-        candidates: catalogue.images().iter().zip(&judged).map(|(image, judged)| world.candidate(image, judged)).collect(),
+        candidates: catalogue
+            .images()
+            .iter()
+            .zip(&judged)
+            .map(|(image, judged)| world.candidate(image, judged))
+            .collect(),
     };
     match world.target(&judged) {
         Ok(None) => {
@@ -65,7 +70,10 @@ impl<'c> World<'c> {
         }
         if let Ok(status) = &self.host.upload_status {
             if status.value != "idle" {
-                let message = format!("another upload to {} is under way: its status is {:?}", status.source, status.value);
+                let message = format!(
+                    "another upload to {} is under way: its status is {:?}",
+                    status.source, status.value
+                );
                 let advice = match status.value.as_str() {
                     // Nothing happens before the last write.
                     "receiving" => "an uploader began and did not end; `tdx-seamldr update` takes its place, if it is gone",
@@ -116,7 +124,8 @@ impl<'c> World<'c> {
     fn runs_already(&self, place: usize) -> bool {
         let image = self.catalogue.images().get(place);
         let hash = self.running.and_then(|running| running.mrseam());
-        !self.request.allow_same_module && image.is_some_and(|image| image.is_genuine() && hash == Some(*image.mrseam()))
+        !self.request.allow_same_module
+            && image.is_some_and(|image| image.is_genuine() && hash == Some(*image.mrseam()))
     }
 
     /// Finds the image of a version. One that verifies comes before one that does not.
@@ -147,7 +156,8 @@ impl<'c> World<'c> {
         if let Some((place, _)) = fitting.max_by_key(newest) {
             return Ok(Some(place));
         }
-        let refused = newer().filter(|(_, (image, judged))| self.is_same_line(image) && !is_for_other_processors(judged));
+        let refused = newer()
+            .filter(|(_, (image, judged))| self.is_same_line(image) && !is_for_other_processors(judged));
         Ok(refused.max_by_key(newest).map(|(place, _)| place))
     }
 
@@ -155,10 +165,18 @@ impl<'c> World<'c> {
     fn no_image(&self, version: Option<TdxVersion>) -> Reason {
         let Some(version) = version else {
             return Reason::new(Scope::File, "no-image", "the image folders hold no image of a TDX module")
-                .advise("name a folder with Intel's images: --image-dir FOLDER, or image-dir in the configuration");
+                .advise(
+                "name a folder with Intel's images: --image-dir FOLDER, or image-dir in the configuration",
+            );
         };
         let message = format!("the image folders hold no image of {version}");
-        let known: Vec<_> = self.catalogue.images().iter().filter_map(Image::version).map(|version| version.to_string()).collect();
+        let known: Vec<_> = self
+            .catalogue
+            .images()
+            .iter()
+            .filter_map(Image::version)
+            .map(|version| version.to_string())
+            .collect();
         let advice = match self.catalogue.release(version) {
             None => format!("the table of releases does not know this version; images are there of {}", listed(&known)),
             Some(release) if release.image => "Intel publishes this image: add its folder with --image-dir".into(),
@@ -224,7 +242,9 @@ impl<'c> World<'c> {
                 .iter()
                 .enumerate()
                 .filter_map(|(place, image)| Some((place, image, image.version()?)))
-                .filter(|(_, _, version)| *version > running.version && *version <= end && !seen.contains(version))
+                .filter(|(_, _, version)| {
+                    *version > running.version && *version <= end && !seen.contains(version)
+                })
                 .collect();
             next.sort_by_key(|(_, _, version)| Reverse(*version));
             for (place, image, version) in next {
@@ -247,7 +267,10 @@ impl<'c> World<'c> {
 
 /// Whether the image is for other processors, or another line of modules.
 fn is_for_other_processors(judged: &Judged) -> bool {
-    judged.reasons.iter().any(|reason| matches!(reason.code, "platform" | "cpu" | "major-svn" | "seamldr-too-old"))
+    judged
+        .reasons
+        .iter()
+        .any(|reason| matches!(reason.code, "platform" | "cpu" | "major-svn" | "seamldr-too-old"))
 }
 
 fn step(place: usize, image: &Image, running: Option<&Running<'_>>) -> Step {

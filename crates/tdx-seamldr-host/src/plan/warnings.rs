@@ -70,14 +70,18 @@ fn of_step(
         _ => {}
     }
     let svn_of = |module: Option<&Running<'_>>| module.and_then(Running::svn);
-    if let (Some(old), Some(new), Some(was), Some(is)) =
-        (before.map(|module| module.version), after.map(|module| module.version), svn_of(before), svn_of(after))
-    {
+    if let (Some(old), Some(new), Some(was), Some(is)) = (
+        before.map(|module| module.version),
+        after.map(|module| module.version),
+        svn_of(before),
+        svn_of(after),
+    ) {
         if new < old && was == is {
             warnings.push(format!("{new} is an older version than {old} with the same SVN {is}"));
         }
     }
-    let has_opt_ins = image.parse().is_ok_and(|image| image.sigstruct().module_hv.get() >= FIRST_WITH_OPT_INS);
+    let has_opt_ins =
+        image.parse().is_ok_and(|image| image.sigstruct().module_hv.get() >= FIRST_WITH_OPT_INS);
     if has_opt_ins && host.interface == Ok(Interface::Flat) {
         warnings.push(format!(
             "Linux takes {name} over without its opt-ins: update compatibility is off afterwards, and td_id in quotes \

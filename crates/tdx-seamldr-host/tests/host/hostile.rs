@@ -1,0 +1,1 @@
+//! Folders that harm nobody who reads them.
