@@ -104,7 +104,7 @@ pub(super) fn facts(
     facts.module_in_place = facts.module_runs;
     facts.features0 = host.interface.as_ref().ok().map(|interface| features(*interface, running, catalogue));
     facts.sensitive_operations = vouched.then_some(0);
-    facts.num_lps = host.online.as_ref().ok().and_then(|online| u32::try_from(online.value.len()).ok());
+    facts.num_lps = host.online.as_ref().ok().map(|online| online.value.len());
     facts.platform_lps = value(&host.platform).map(|platform| platform.enabled);
     facts.highest_x2apic_id = value(&host.platform).map(|platform| platform.highest_x2apic_id);
     facts.sockets = Sockets::new(&host.signatures());
