@@ -19,10 +19,13 @@ pub mod host;
 pub mod madt;
 pub mod mapping;
 pub mod plan;
+pub mod record;
 pub mod releases;
 pub mod root;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trust;
+pub mod update;
 pub mod version;
 
 pub use catalogue::Catalogue;

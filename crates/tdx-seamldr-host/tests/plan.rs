@@ -65,7 +65,10 @@ fn newest_image_of_the_line_is_planned_on_sapphire_rapids() {
     let asked: Vec<_> = plan.open_questions().map(|question| question.option.as_str()).collect();
     assert_eq!(asked, ["--no-td-launches"]);
     let accept = Unknowns::NONE.with(Unknown::SensitiveOperations);
-    assert_eq!(Plan::new(&host, &catalogue, &Request { accept, ..Request::default() }).verdict, Verdict::Ready);
+    assert_eq!(
+        Plan::new(&host, &catalogue, &Request { accept, ..Request::default() }).verdict,
+        Verdict::Ready
+    );
 }
 
 #[test]
@@ -82,7 +85,12 @@ fn each_reason_refuses_the_plan_with_a_way_out() {
     let catalogue = catalogue(&folder);
     let spr = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 8)]);
     let cases: [(&str, HostTree, &str, &str); 10] = [
-        ("lps-missing", spr().offline(&[3]), "LPs that take part: 7, but P-SEAMLDR waits for 8", "cpu3/online"),
+        (
+            "lps-missing",
+            spr().offline(&[3]),
+            "LPs that take part: 7, but P-SEAMLDR waits for 8",
+            "cpu3/online",
+        ),
         ("lps-missing", spr().nosmt(), "LPs that take part: 4", "nosmt"),
         ("lps-missing", spr().maxcpus(2), "LPs that take part: 2", "maxcpus=2"),
         ("lps-missing", spr().nr_cpus(2), "LPs that take part: 2", "nr_cpus=2"),
@@ -184,7 +192,8 @@ fn steps_lead_to_a_version_that_one_update_does_not_reach() {
     let images = tempfile::tempdir().unwrap();
     for name in ["1.5/tdx_module_1.5.05.blob", "1.5/tdx_module_1.5.08.blob", "1.5/tdx_module_1.5.16.blob"] {
         let name = Path::new(name);
-        fs::copy(folder.join("joined_files").join(name), images.path().join(name.file_name().unwrap())).unwrap();
+        fs::copy(folder.join("joined_files").join(name), images.path().join(name.file_name().unwrap()))
+            .unwrap();
     }
     let entry = |version: &str, minimum: &str| {
         format!(
@@ -198,11 +207,16 @@ fn steps_lead_to_a_version_that_one_update_does_not_reach() {
     let catalogue = catalogue(images.path());
     let tree = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]);
     let plan = Plan::new(&host(tree()), &catalogue, &vouched());
-    let steps: Vec<_> = plan.steps.iter().map(|step| (step.from.as_str(), step.to.as_deref().unwrap())).collect();
+    let steps: Vec<_> =
+        plan.steps.iter().map(|step| (step.from.as_str(), step.to.as_deref().unwrap())).collect();
     assert_eq!(steps, [("1.5.05", "1.5.08"), ("1.5.08", "1.5.16")], "{plan:#?}");
     assert_eq!(plan.verdict, Verdict::Ready);
     let plan = Plan::new(&host(tree().remaining(1)), &catalogue, &vouched());
-    assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["no-remaining-updates"]), "two are needed");
+    assert_eq!(
+        (plan.verdict, codes(&plan)),
+        (Verdict::Refused, vec!["no-remaining-updates"]),
+        "two are needed"
+    );
 }
 
 #[test]
@@ -223,13 +237,15 @@ fn module_that_no_table_knows_leaves_questions() {
 fn newer_number_for_another_platform_is_no_successor() {
     let Some(folder) = binaries() else { return };
     // A table in which the newest image is for Sierra Forest only.
-    let table = include_str!("../data/releases.csv").replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
+    let table = include_str!("../data/releases.csv")
+        .replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
     let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());
     catalogue.add_folder(&folder);
     let host = host(HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]));
     let plan = Plan::new(&host, &catalogue, &vouched());
     assert_eq!(plan.steps[0].to.as_deref(), Some("1.5.08"), "{plan:#?}");
-    let newest = plan.candidates.iter().find(|candidate| candidate.version.as_deref() == Some("1.5.16")).unwrap();
+    let newest =
+        plan.candidates.iter().find(|candidate| candidate.version.as_deref() == Some("1.5.16")).unwrap();
     assert_eq!(newest.reasons[0].code, "platform");
 }
 
