@@ -142,7 +142,7 @@ fn unreadable_files_say_that_root_may_read_them() {
         return;
     }
     assert_refused(Reason::Permission, "only root", &FILES, |place| {
-        File::create(place).unwrap().set_permissions(Permissions::from_mode(0)).unwrap();
+        File::create(place).unwrap().set_permissions(Permissions::from_mode(0o000)).unwrap();
     });
 }
 
