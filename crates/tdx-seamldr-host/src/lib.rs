@@ -5,6 +5,7 @@
 //! - [`host`]: what user space sees of the host.
 //! - [`cpu_list`], [`cpuinfo`], [`madt`]: the files that tell of LPs.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
+//! - `testing`, with the feature of that name: folders that look like the root of a TDX host.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 

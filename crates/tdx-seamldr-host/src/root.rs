@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::fact::{Absent, Reason};
 
@@ -225,12 +226,13 @@ fn malformed(path: &str, problem: String) -> Absent {
     Absent { source: path.to_owned(), reason: Reason::Malformed, problem }
 }
 
-/// Says why the system did not give a file.
+/// Says why the system did not give a file. What is refused to root is not a matter of permission: the kernel may be
+/// locked down, or this is a container.
 pub(crate) fn absent(path: &str, error: &io::Error) -> Absent {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     let (reason, problem) = if is(Errno::NOENT) || is(Errno::NOTDIR) {
         (Reason::Missing, "there is no such file".to_owned())
-    } else if is(Errno::ACCESS) || is(Errno::PERM) {
+    } else if (is(Errno::ACCESS) || is(Errno::PERM)) && !geteuid().is_root() {
         (Reason::Permission, "only root may read this file".to_owned())
     } else if is(Errno::NXIO) {
         (Reason::NoDevice, "the kernel answers ENXIO: the device behind this file is gone".to_owned())
