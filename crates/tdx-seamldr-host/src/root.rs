@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -99,6 +99,11 @@ impl Root {
     #[must_use]
     pub fn is_file(&self, path: &str) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// Returns what two paths of one file have in common: device and inode.
+    pub(crate) fn identity(&self, path: &str) -> Option<(u64, u64)> {
+        self.metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
     fn metadata(&self, path: &str) -> Result<Metadata, Absent> {

@@ -171,6 +171,14 @@ fn staged_modules_are_listed_in_any_case_and_not_without_end() {
 }
 
 #[test]
+fn partition_with_two_paths_is_listed_once() {
+    let file = "/boot/efi/EFI/TDX/TDX-SEAM.so";
+    let folder = write(&HostTree::linux_7_2().file(file, "x"));
+    std::os::unix::fs::symlink("/boot/efi", folder.path().join("efi")).unwrap();
+    assert_eq!(Host::read(&Root::new(folder.path())).staged, [file]);
+}
+
+#[test]
 fn large_host_is_read_in_time() {
     let folder = write(&HostTree::linux_7_2().sockets(&[(0x806f8, 256), (0x806f8, 256)]));
     let root = Root::new(folder.path());
