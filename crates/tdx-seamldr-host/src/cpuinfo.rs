@@ -215,3 +215,132 @@ fn hexadecimal(name: &'static str, lp: u32, value: &str) -> Result<u32, CpuinfoE
 fn not_a_number(name: &'static str, lp: u32, value: &str) -> CpuinfoError {
     CpuinfoError::NotANumber { name, lp, value: value.chars().take(40).collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The lines of an LP with these lines after them.
+    fn lp(number: u32, more: &str) -> String {
+        format!("processor\t: {number}\ncpu family\t: 6\nmodel\t\t: 143\nstepping\t: 8\n{more}\n\n")
+    }
+
+    fn parse(lps: &[String]) -> Result<Cpuinfo, CpuinfoError> {
+        Cpuinfo::parse(&lps.concat())
+    }
+
+    fn socket(id: u32, microcode: Option<u32>, online_lps: u32) -> Socket {
+        Socket { id, family: 6, model: 143, stepping: 8, microcode, online_lps }
+    }
+
+    #[test]
+    fn lps_are_counted_for_each_socket() {
+        let lps = [lp(0, "physical id\t: 1"), lp(2, "physical id\t: 0"), lp(5, "physical id\t: 1")];
+        assert_eq!(parse(&lps).unwrap().sockets, [socket(0, None, 1), socket(1, None, 2)]);
+    }
+
+    #[test]
+    fn lp_without_physical_id_belongs_to_socket_0() {
+        assert_eq!(parse(&[lp(0, ""), lp(1, "")]).unwrap().sockets, [socket(0, None, 2)]);
+    }
+
+    #[test]
+    fn lowest_microcode_of_a_socket_counts() {
+        let lps = [lp(0, "microcode\t: 0x2b000603"), lp(1, "microcode\t: 0x2b000590"), lp(2, "")];
+        assert_eq!(parse(&lps).unwrap().sockets, [socket(0, Some(0x2b000590), 3)]);
+    }
+
+    #[test]
+    fn flags_must_be_there_on_all_sockets_and_bugs_on_one() {
+        let with = |id: u32, flags: &str, bugs: &str| {
+            lp(id, &format!("physical id\t: {id}\nflags\t\t: {flags}\nbugs\t\t: {bugs}"))
+        };
+        let tdx = "fpu tdx_host_platform vmx";
+        for (lps, tdx_flag, erratum) in [
+            ([with(0, tdx, ""), with(1, tdx, "x")], true, false),
+            ([with(0, tdx, ""), with(1, "fpu", "seamret_invd_vmcs")], false, true),
+            ([with(0, "xtdx_host_platform", "seamret_invd_vmcs"), with(1, tdx, "")], false, true),
+            ([with(0, tdx, "seamret_invd_vmcs2"), with(1, tdx, "")], true, false),
+        ] {
+            let cpuinfo = parse(&lps).unwrap();
+            assert_eq!((cpuinfo.tdx_flag, cpuinfo.erratum), (Some(tdx_flag), Some(erratum)), "{lps:?}");
+        }
+        let cpuinfo = parse(&[lp(0, "vmx flags\t: tdx_host_platform")]).unwrap();
+        assert_eq!((cpuinfo.tdx_flag, cpuinfo.erratum), (None, None));
+    }
+
+    #[test]
+    fn lps_of_a_socket_that_differ_are_named() {
+        let other = lp(3, "").replace("stepping\t: 8", "stepping\t: 7");
+        let (first, other) = ([6, 143, 8], parse(&[lp(1, ""), other]).unwrap_err());
+        assert_eq!(other, CpuinfoError::Mixed { socket: 0, first_lp: 1, first, lp: 3, other: [6, 143, 7] });
+        assert!(other.to_string().contains("[6, 143, 8], LP 3 with [6, 143, 7]"), "{other}");
+    }
+
+    #[test]
+    fn text_without_x86_processors_is_refused() {
+        assert_eq!(Cpuinfo::parse(""), Err(CpuinfoError::NoLp));
+        assert_eq!(Cpuinfo::parse("Features : fp asimd\n"), Err(CpuinfoError::NoLp));
+        let arm = "processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n";
+        assert_eq!(Cpuinfo::parse(arm), Err(CpuinfoError::Missing { name: "cpu family", lp: 0 }));
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_named() {
+        let wrong = |name, value: &str| {
+            Err(CpuinfoError::NotANumber { name, lp: 4, value: value.chars().take(40).collect() })
+        };
+        assert_eq!(parse(&[lp(4, "physical id\t: -1")]), wrong("physical id", "-1"));
+        assert_eq!(parse(&[lp(4, "physical id\t: 4294967296")]), wrong("physical id", "4294967296"));
+        assert_eq!(parse(&[lp(4, "model\t: +1")]), wrong("model", "+1"));
+        assert_eq!(parse(&[lp(4, "stepping\t:")]), wrong("stepping", ""));
+        assert_eq!(parse(&[lp(4, "microcode\t: 43")]), wrong("microcode", "43"));
+        assert_eq!(parse(&[lp(4, "microcode\t: 0x")]), wrong("microcode", "0x"));
+        let long = "9".repeat(5000);
+        assert_eq!(parse(&[lp(4, &format!("cpu family\t: {long}"))]), wrong("cpu family", &long));
+    }
+
+    #[test]
+    fn lps_that_do_not_ascend_are_refused() {
+        for (previous, next) in [(1, 1), (2, 0)] {
+            let found = parse(&[lp(previous, ""), lp(next, "")]);
+            assert_eq!(found, Err(CpuinfoError::NotAscending { previous, next }));
+        }
+    }
+
+    #[test]
+    fn as_many_lps_as_a_machine_has_are_read_and_no_more() {
+        let lps: Vec<String> = (0..=MAX_LPS).map(|number| lp(number, "")).collect();
+        assert_eq!(parse(&lps), Err(CpuinfoError::TooManyLps));
+        assert_eq!(parse(&lps[1..]).unwrap().sockets, [socket(0, None, MAX_LPS)]);
+    }
+
+    proptest! {
+        #[test]
+        fn sockets_keep_their_values(
+            sockets in proptest::collection::btree_map(any::<u32>(), any::<[u32; 4]>(), 1..5),
+        ) {
+            let mut text = String::new();
+            let mut expected = Vec::new();
+            for (number, (id, [family, model, stepping, microcode])) in sockets.into_iter().enumerate() {
+                text += &format!(
+                    "processor: {number}\nphysical id: {id}\ncpu family: {family}\nmodel: {model}\n\
+                     stepping: {stepping}\nmicrocode: {microcode:#x}\n\n",
+                );
+                expected.push(Socket { id, family, model, stepping, microcode: Some(microcode), online_lps: 1 });
+            }
+            prop_assert_eq!(Cpuinfo::parse(&text).unwrap().sockets, expected);
+        }
+
+        #[test]
+        fn any_lines_are_read_or_refused(
+            text in "((processor|physical id|cpu family|model|stepping|microcode|flags)\t?:? ?[0-9x]{0,3}\n){0,12}",
+        ) {
+            if let Ok(cpuinfo) = Cpuinfo::parse(&text) {
+                prop_assert!(!cpuinfo.sockets.is_empty());
+            }
+        }
+    }
+}

@@ -94,8 +94,11 @@ pub enum NoInterface {
     /// The processor returns from P-SEAMLDR without its VMCS pointer.
     #[error("the processor loses its VMCS pointer on return from P-SEAMLDR (seamret_invd_vmcs): install newer microcode")]
     Erratum,
-    /// The kernel has no driver `tdx_host`, or it is not loaded.
-    #[error("the kernel has no device tdx_host: it needs Linux 7.2 or later with CONFIG_TDX_HOST_SERVICES, and the module tdx-host loaded")]
+    /// The kernel has no driver `tdx_host`, it is not loaded, or it found no TDX module and left.
+    #[error(
+        "the kernel has no device tdx_host: it needs Linux 7.2 or later with CONFIG_TDX_HOST_SERVICES, \
+         the module tdx-host loaded, and TDX initialised (look for \"TDX\" in the kernel's log)"
+    )]
     NoDriver,
     /// The driver is there, and TDX is not initialised.
     #[error(

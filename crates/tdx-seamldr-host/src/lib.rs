@@ -8,6 +8,7 @@
 //! - [`mapping`]: Intel's `mapping_file.json`.
 //! - [`plan`](mod@plan): which image comes next, and what speaks against each other one.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
+//! - `testing`, with the feature of that name: folders that look like the root of a TDX host.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 

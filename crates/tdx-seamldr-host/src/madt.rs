@@ -117,3 +117,115 @@ fn check_sum(table: &[u8]) -> Result<(), MadtError> {
 fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes.get(offset..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A table with these entries, and length and checksum that are right.
+    fn table(entries: &[&[u8]]) -> Vec<u8> {
+        let mut table = b"APIC".to_vec();
+        table.resize(HEADER, 7);
+        entries.iter().for_each(|entry| table.extend_from_slice(entry));
+        let length = u32::try_from(table.len()).unwrap();
+        table[4..8].copy_from_slice(&length.to_le_bytes());
+        let sum = table.iter().copied().fold(0, u8::wrapping_add);
+        table[9] = table[9].wrapping_sub(sum);
+        table
+    }
+
+    const LP_3: [u8; 8] = [0, 8, 1, 3, 1, 0, 0, 0];
+
+    fn x2apic(id: u32, flags: u32) -> Vec<u8> {
+        [&[9, 16, 0, 0][..], &id.to_le_bytes(), &flags.to_le_bytes(), &[5, 0, 0, 0]].concat()
+    }
+
+    fn lps(enabled: u32, highest_x2apic_id: u32) -> Result<PlatformLps, MadtError> {
+        Ok(PlatformLps { enabled, highest_x2apic_id })
+    }
+
+    #[test]
+    fn enabled_lps_of_both_kinds_are_counted() {
+        let io_apic = [1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(parse_madt(&table(&[&LP_3, &io_apic, &x2apic(0x1234, 1)])), lps(2, 0x1234));
+    }
+
+    #[test]
+    fn lp_with_two_entries_counts_once() {
+        assert_eq!(parse_madt(&table(&[&LP_3, &x2apic(3, 1), &LP_3])), lps(1, 3));
+    }
+
+    #[test]
+    fn lp_that_is_only_online_capable_is_not_counted() {
+        let capable = [0, 8, 0, 9, 2, 0, 0, 0];
+        assert_eq!(parse_madt(&table(&[&LP_3, &capable, &x2apic(300, 2)])), lps(1, 3));
+    }
+
+    #[test]
+    fn id_of_all_ones_is_no_lp() {
+        let none = [0, 8, 0, 0xff, 1, 0, 0, 0];
+        assert_eq!(parse_madt(&table(&[&none, &x2apic(u32::MAX, 1), &LP_3])), lps(1, 3));
+        assert_eq!(parse_madt(&table(&[&none])), Err(MadtError::NoLp));
+    }
+
+    #[test]
+    fn bytes_after_the_table_are_not_read() {
+        assert_eq!(parse_madt(&[table(&[&LP_3]), x2apic(9, 1)].concat()), lps(1, 3));
+    }
+
+    #[test]
+    fn other_tables_and_short_ones_are_refused() {
+        for file in [&b""[..], b"AP", b"FACP\x08\0\0\0"] {
+            assert!(matches!(parse_madt(file), Err(MadtError::Signature { .. })), "{file:?}");
+        }
+        assert_eq!(parse_madt(b"APIC"), Err(MadtError::Length { length: 0, file: 4 }));
+        let good = table(&[&LP_3]);
+        for length in [0, 43, 53, u32::MAX] {
+            let mut file = good.clone();
+            file[4..8].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(parse_madt(&file), Err(MadtError::Length { length, file: 52 }));
+        }
+    }
+
+    #[test]
+    fn wrong_checksum_is_refused_with_both_values() {
+        let mut file = table(&[&LP_3]);
+        let expected = file[9];
+        file[9] = expected.wrapping_add(3);
+        assert_eq!(parse_madt(&file), Err(MadtError::Checksum { found: expected.wrapping_add(3), expected }));
+    }
+
+    #[test]
+    fn entries_with_a_wrong_length_are_refused() {
+        let wrong = |kind, length, left| Err(MadtError::Entry { kind, offset: 52, length, left });
+        assert_eq!(parse_madt(&table(&[&LP_3, &[1, 0]])), wrong(1, 0, 2));
+        assert_eq!(parse_madt(&table(&[&LP_3, &[1, 1]])), wrong(1, 1, 2));
+        assert_eq!(parse_madt(&table(&[&LP_3, &[1, 4, 0]])), wrong(1, 4, 3));
+        assert_eq!(parse_madt(&table(&[&LP_3, &[0, 7, 0, 0, 0, 0, 0]])), wrong(0, 7, 7));
+        assert_eq!(parse_madt(&table(&[&LP_3, &[9, 8, 0, 0, 0, 0, 0, 0]])), wrong(9, 8, 8));
+        assert_eq!(parse_madt(&table(&[&LP_3, &[0]])), Err(MadtError::Cut { offset: 52 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_set_of_lps_is_counted(ids: std::collections::BTreeSet<u32>) {
+            let entries: Vec<Vec<u8>> = ids.iter().map(|id| x2apic(*id, 1)).collect();
+            let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+            let lps: Vec<u32> = ids.into_iter().filter(|id| *id != u32::MAX).collect();
+            let expected = lps.last().ok_or(MadtError::NoLp).map(|highest| PlatformLps {
+                enabled: u32::try_from(lps.len()).unwrap(),
+                highest_x2apic_id: *highest,
+            });
+            prop_assert_eq!(parse_madt(&table(&entries)), expected);
+        }
+
+        #[test]
+        fn any_entries_are_read_or_refused(entries: Vec<u8>) {
+            if let Ok(lps) = parse_madt(&table(&[&entries])) {
+                prop_assert!(usize::try_from(lps.enabled).unwrap() <= entries.len() / 8);
+            }
+        }
+    }
+}

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::fact::{Absent, Reason};
 
@@ -98,6 +99,11 @@ impl Root {
     #[must_use]
     pub fn is_file(&self, path: &str) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// Returns what two paths of one file have in common: device and inode.
+    pub(crate) fn identity(&self, path: &str) -> Option<(u64, u64)> {
+        self.metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
     }
 
     fn metadata(&self, path: &str) -> Result<Metadata, Absent> {
@@ -225,12 +231,13 @@ fn malformed(path: &str, problem: String) -> Absent {
     Absent { source: path.to_owned(), reason: Reason::Malformed, problem }
 }
 
-/// Says why the system did not give a file.
+/// Says why the system did not give a file. What is refused to root is not a matter of permission: the kernel may be
+/// locked down, or this is a container.
 pub(crate) fn absent(path: &str, error: &io::Error) -> Absent {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     let (reason, problem) = if is(Errno::NOENT) || is(Errno::NOTDIR) {
         (Reason::Missing, "there is no such file".to_owned())
-    } else if is(Errno::ACCESS) || is(Errno::PERM) {
+    } else if (is(Errno::ACCESS) || is(Errno::PERM)) && !geteuid().is_root() {
         (Reason::Permission, "only root may read this file".to_owned())
     } else if is(Errno::NXIO) {
         (Reason::NoDevice, "the kernel answers ENXIO: the device behind this file is gone".to_owned())

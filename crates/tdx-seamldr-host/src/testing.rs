@@ -297,7 +297,9 @@ impl HostTree {
         tree.link("/sys/class/firmware/tdx_module", "../../devices/faux/tdx_host/firmware/tdx_module")
     }
 
-    fn cpuinfo(&self) -> String {
+    /// Returns the text of `/proc/cpuinfo`.
+    #[must_use]
+    pub fn cpuinfo(&self) -> String {
         let flags =
             if self.has_tdx { "fpu vme msr vmx smx ht tdx_host_platform" } else { "fpu vme msr vmx ht" };
         let bugs = if self.has_erratum {

@@ -21,8 +21,11 @@ impl MissingLps {
     }
 }
 
+/// The kernel's folder for LPs.
+const CPUS: &str = "/sys/devices/system/cpu";
+
 /// Parameters of the kernel that keep LPs offline, as they begin, with what they do.
-const PARAMETERS: [(&str, &str); 9] = [
+const PARAMETERS: [(&str, &str); 8] = [
     ("nosmt", "leaves the second LP of each core offline"),
     ("maxcpus=", "limits the LPs that are online after boot"),
     ("nr_cpus=", "limits the LPs that the kernel knows"),
@@ -30,7 +33,6 @@ const PARAMETERS: [(&str, &str); 9] = [
     ("nosmp", "leaves one LP online"),
     ("disable_cpu_apicid=", "leaves an LP offline"),
     ("nolapic", "leaves one LP online"),
-    ("noapic", "may leave LPs offline"),
     ("nox2apic", "leaves LPs with an APIC ID above 254 offline"),
 ];
 
@@ -68,9 +70,10 @@ impl Host {
         if let Some(first) = missing.offline.first() {
             let lps = plural(missing.offline.len());
             let way_out = match smt {
-                "off" => "echo on > /sys/devices/system/cpu/smt/control".to_owned(),
+                "off" => format!("echo on > {CPUS}/smt/control"),
                 "forceoff" => "remove nosmt=force from the command line and reboot".to_owned(),
-                _ => format!("echo 1 > /sys/devices/system/cpu/cpu{first}/online, and so for each"),
+                _ if missing.offline.len() == 1 => format!("echo 1 > {CPUS}/cpu{first}/online"),
+                _ => format!("echo 1 > {CPUS}/cpu{first}/online, and so for each"),
             };
             let cause =
                 if matches!(smt, "off" | "forceoff") { format!(", and SMT is {smt}") } else { String::new() };
@@ -79,8 +82,8 @@ impl Host {
         if let Some(unknown @ 1..) = missing.unknown_to_kernel {
             let lps = plural(unknown);
             reasons.push(format!(
-                "the kernel does not know {unknown} {lps} that the ACPI MADT has: look for \"smpboot\" and \
-                 \"CPU limit\" in the kernel's log, and reboot with all LPs"
+                "the kernel does not know {unknown} {lps} of the ACPI MADT: its limit is too low (nr_cpus=, \
+                 possible_cpus=, CONFIG_NR_CPUS), or it could not start them (look for \"smpboot\" in its log)"
             ));
         }
         reasons

@@ -6,7 +6,7 @@ use crate::cpu_list::CpuList;
 use crate::cpuinfo::Cpuinfo;
 use crate::fact::{Absent, Fact, Found, Reason};
 use crate::host::interface::{self, Seen};
-use crate::host::Host;
+use crate::host::{Host, PlatformLps};
 use crate::madt::parse_madt;
 use crate::root::{Registers, Root};
 use crate::version::parse_version;
@@ -121,7 +121,7 @@ fn flag(cpuinfo: &Fact<Cpuinfo>, line: &str, flag: fn(&Cpuinfo) -> Option<bool>)
     understood(source, flag(value).ok_or_else(|| format!("has no line {line:?}")))
 }
 
-fn platform(root: &Root) -> Fact<crate::host::PlatformLps> {
+fn platform(root: &Root) -> Fact<PlatformLps> {
     let path = "/sys/firmware/acpi/tables/APIC";
     understood(path, parse_madt(&root.read_bytes(path, MADT)?))
 }
@@ -163,7 +163,8 @@ fn cache_leaf(root: &Root, lp: u32) -> Fact<[u32; 4]> {
     Ok(Found { value: [(); 4].map(|()| words.next().unwrap_or(0)), source: path })
 }
 
-/// Lists files below `EFI/TDX` on what may be the EFI system partition, whose names know no case.
+/// Lists files below `EFI/TDX` on what may be the EFI system partition, whose names know no case. A partition that has
+/// two paths is listed once.
 fn staged(root: &Root) -> Vec<String> {
     let below = |folder: &str, name: &str| {
         let names = root.list(folder, ESP_NAMES).unwrap_or_default();
@@ -171,8 +172,14 @@ fn staged(root: &Root) -> Vec<String> {
         same.map(|found| format!("{folder}/{found}")).collect::<Vec<_>>()
     };
     let mut files = Vec::new();
+    let mut listed = Vec::new();
     for efi in ESP.iter().flat_map(|esp| below(esp, "EFI")) {
         for folder in below(&efi, "TDX") {
+            let identity = root.identity(&folder);
+            if listed.contains(&identity) {
+                continue;
+            }
+            listed.push(identity);
             let names = root.list(&folder, ESP_NAMES).unwrap_or_default();
             let paths = names.into_iter().map(|name| format!("{folder}/{name}"));
             files.extend(paths.filter(|path| root.is_file(path)).take(STAGED));

@@ -62,9 +62,9 @@ fn maxcpus_is_named() {
 
 #[test]
 fn nr_cpus_hides_lps_that_only_the_madt_shows() {
-    let words = ["nr_cpus=7 limits", "does not know 1 LP that"];
+    let words = ["nr_cpus=7 limits", "does not know 1 LP of the"];
     assert_explained(&HostTree::linux_7_2().nr_cpus(7), &missing("", 1), &words);
-    let words = ["possible_cpus=2 limits", "nr_cpus=2 limits", "does not know 6 LPs that"];
+    let words = ["possible_cpus=2 limits", "nr_cpus=2 limits", "does not know 6 LPs of the"];
     let tree = HostTree::linux_7_2().parameter("possible_cpus=2").nr_cpus(2);
     assert_explained(&tree, &missing("", 6), &words);
 }

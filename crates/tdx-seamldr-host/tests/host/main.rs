@@ -5,6 +5,7 @@ mod hostile;
 mod json;
 mod kinds;
 mod lps;
+mod root;
 
 use tdx_seamldr_host::testing::HostTree;
 use tdx_seamldr_host::{Host, Root};
