@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use tdx_seamldr_core::image::{ImageError, WriteError};
 
+use crate::exit::Exit;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{}: {source}", path.display())]
@@ -27,7 +29,21 @@ pub(crate) enum Error {
     Json(#[from] serde_json::Error),
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
-    /// Everything has been said already.
-    #[error("refused")]
-    Refused,
+}
+
+impl Error {
+    /// Returns how a command ends that has this error.
+    pub(crate) const fn exit(&self) -> Exit {
+        match self {
+            Self::Write(_) | Self::Boot(_) => Exit::Refused,
+            Self::File { .. }
+            | Self::TooLarge { .. }
+            | Self::Image { .. }
+            | Self::Td(_)
+            | Self::Seamldr(_)
+            | Self::Update(_)
+            | Self::Json(_)
+            | Self::Output(_) => Exit::Failed,
+        }
+    }
 }

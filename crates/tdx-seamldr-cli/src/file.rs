@@ -86,18 +86,3 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Prints a value as JSON.
-pub(crate) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Error> {
-    print(out, &serde_json::to_string_pretty(value)?)
-}
-
-/// Prints lines. A reader that has gone away is an error, not a panic.
-pub(crate) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
-    Ok(writeln!(out, "{text}")?)
-}

@@ -175,7 +175,7 @@ fn inspect_shows_a_damaged_image_that_verify_refuses() {
     assert_eq!(inspection["signature"], "invalid");
     assert_eq!(inspection["image_hash"], "mismatch");
     let output = tdx_seamldr(["verify".as_ref(), damaged.as_os_str()]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("checksum is 0x"));
 }
 
@@ -217,7 +217,7 @@ fn a_failed_conversion_leaves_the_target_as_it_was() {
     let arguments =
         ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
     let output = tdx_seamldr(arguments);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("has 12 bytes, but needs at least 4096"));
     assert_eq!(std::fs::read(target).unwrap(), b"precious");
 }
@@ -261,7 +261,7 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
         strange.as_ref(),
     ];
     let (code, report) = json(["inspect".as_ref(), strange.as_path()]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(report["error"].as_str().unwrap().starts_with(&shown), "{report}");
     for arguments in [to_v2(&image, &strange).as_slice(), &pack] {
         let (code, report) = json(arguments);
@@ -300,7 +300,7 @@ fn where_an_image_was_to_be_no_error_is_found() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
     let output = tdx_seamldr(to_v2(&bad, Path::new("/dev/stdout")).into_iter().chain([OsStr::new("--json")]));
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"".as_slice()));
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
     let complaints = String::from_utf8(output.stderr).unwrap();
     assert!(complaints.contains("\"error\": ") && complaints.contains("has 12 bytes"), "{complaints}");
 }
@@ -321,7 +321,7 @@ fn a_link_to_nothing_leads_to_a_new_file() {
     for (name, to) in [("nowhere", "no-folder/target"), ("circle", "circle")] {
         let link = folder.path(name);
         symlink(to, &link).unwrap();
-        assert_eq!(json(to_v2(&image, &link)).0, Some(1));
+        assert_eq!(json(to_v2(&image, &link)).0, Some(3));
         assert!(link.is_symlink(), "{name}");
     }
 }
@@ -350,13 +350,13 @@ fn a_file_that_may_not_be_written_is_not_replaced() {
         return;
     }
     let (code, report) = json(to_v2(&image, &precious));
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(report["error"].as_str().unwrap().contains("Permission denied"), "{report}");
     assert_eq!(std::fs::read(precious).unwrap(), b"precious");
 }
 
 #[test]
-fn wrong_usage_is_2_and_a_missing_file_is_1() {
+fn wrong_usage_is_2_and_a_missing_file_is_3() {
     let usage: [&[&str]; 9] = [
         &["simulate", "--lps", "2", "--sockets", "3"],
         &["simulate", "--lps", "800", "--sockets", "3"],
@@ -372,11 +372,29 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
         assert_eq!(tdx_seamldr(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let (code, report) = json(["inspect", "/nonexistent/image"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(report["error"].as_str().unwrap().starts_with("/nonexistent/image: "), "{report}");
     let output = tdx_seamldr(["inspect", "/nonexistent/image"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));
     // Endless, and no image.
-    assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(1));
+    assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(3));
+}
+
+#[test]
+fn json_of_every_command_begins_with_its_schema() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let (image, output) = (image.to_str().unwrap(), folder.path("out"));
+    let output = output.to_str().unwrap();
+    for (arguments, schema) in [
+        (["simulate", "--lps", "1", "--tds", "0"].as_slice(), "tdx-seamldr/simulate/1"),
+        (&["inspect", image], "tdx-seamldr/inspect/1"),
+        (&["verify", image], "tdx-seamldr/verify/1"),
+        (&["convert", image, "--to", "v2", "-o", output], "tdx-seamldr/convert/1"),
+        (&["convert", "/nonexistent/image", "--to", "v2", "-o", output], "tdx-seamldr/error/1"),
+    ] {
+        let text = String::from_utf8(tdx_seamldr([arguments, &["--json"]].concat()).stdout).unwrap();
+        assert!(text.starts_with(&format!("{{\n  \"schema\": \"{schema}\"")), "{text}");
+    }
 }
