@@ -67,6 +67,7 @@ pub(crate) struct PackArguments {
 
 impl Run for ConvertArguments {
     fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+        file::check_output(&self.output, &[&self.file])?;
         let bytes = file::read(&self.file)?;
         let parts = file::parse(&self.file, &bytes)?.parts();
         write("convert", parts, self.to.into(), &self.output, self.json, out, complaints)
@@ -82,7 +83,12 @@ impl Run for ConvertArguments {
 }
 
 impl Run for PackArguments {
+    fn check(&self) -> Result<(), String> {
+        file::check_one_stdin([self.module.as_path(), &self.sigstruct])
+    }
+
     fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+        file::check_output(&self.output, &[&self.module, &self.sigstruct])?;
         let (module, sigstruct) = (file::read(&self.module)?, file::read(&self.sigstruct)?);
         let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: module.as_bytes() };
         write("pack", parts, self.format.into(), &self.output, self.json, out, complaints)
@@ -130,10 +136,11 @@ fn write(
     }
     let summary: &mut dyn Write = if to_stdout { complaints } else { out };
     let report = Report { file: path.display().to_string(), format: format.name(), length: bytes.len() };
+    let name = if file::is_dash(path) { "standard output".to_owned() } else { file::shown(path) };
     if json {
         print_json(summary, command, &report)?;
     } else {
-        print(summary, &format!("{}: {format}, {} bytes", report.file, report.length))?;
+        print(summary, &format!("{name}: {format}, {} bytes", report.length))?;
     }
     Ok(Exit::Done)
 }

@@ -3,12 +3,14 @@
 //! - [`fact`]: a value with where it was read, or why it is not known.
 //! - [`host`]: what user space sees of the host.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
+//! - [`text`]: text from files, made safe to print.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod fact;
 pub mod host;
 pub mod releases;
+pub mod text;
 pub mod version;
 
 pub use host::Host;
