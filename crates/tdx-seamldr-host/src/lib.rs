@@ -8,11 +8,13 @@
 //! - [`mapping`]: Intel's `mapping_file.json`.
 //! - [`plan`](mod@plan): which image comes next, and what speaks against each other one.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
+//! - [`text`]: text from files, made safe to print.
 //! - `testing`, with the feature of that name: folders that look like the root of a TDX host.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod catalogue;
+pub mod config;
 pub mod cpu_list;
 pub mod cpuinfo;
 pub mod fact;
@@ -25,11 +27,13 @@ pub mod releases;
 pub mod root;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod text;
 pub mod trust;
 pub mod update;
 pub mod version;
 
 pub use catalogue::Catalogue;
+pub use config::Config;
 pub use cpu_list::CpuList;
 pub use host::Host;
 pub use plan::Plan;

@@ -73,6 +73,8 @@ pub enum Progress<'a> {
     Committed,
     /// The status of the upload changed.
     Status(&'a str),
+    /// The kernel is still at work. Comes many times a second.
+    Waiting,
     /// The record cannot be written. The update goes on where it cannot be stopped any more.
     NotRecorded(&'a str),
 }
@@ -321,7 +323,9 @@ impl Update<'_> {
         };
         let committed = upload.commit()?;
         progress(Progress::Committed);
-        let ended = committed.wait(self.settings.limit, &mut |status| progress(Progress::Status(status)));
+        let ended = committed.wait(self.settings.limit, &mut |status| {
+            progress(status.map_or(Progress::Waiting, Progress::Status));
+        });
         Ok(outcome::judge(&before, &Host::read(self.root), &ended))
     }
 }

@@ -135,8 +135,8 @@ pub(super) struct Committed<'r> {
 }
 
 impl Committed<'_> {
-    /// Waits until the kernel has ended. `changed` hears of each status.
-    pub(super) fn wait(self, limit: Duration, changed: &mut dyn FnMut(&str)) -> Ended {
+    /// Waits until the kernel has ended. `looked` hears of each new status, and `None` of each look that shows none.
+    pub(super) fn wait(self, limit: Duration, looked: &mut dyn FnMut(Option<&str>)) -> Ended {
         let begin = Instant::now();
         let mut last = String::new();
         loop {
@@ -144,10 +144,8 @@ impl Committed<'_> {
                 Ok(status) => status,
                 Err(absent) => return Ended::Lost(absent),
             };
-            if status != last {
-                changed(&status);
-                last.clone_from(&status);
-            }
+            looked(Some(status.as_str()).filter(|status| *status != last));
+            last.clone_from(&status);
             if status == "idle" {
                 match self.read("error") {
                     Ok(error) => return Ended::Idle(error),
