@@ -84,10 +84,10 @@ impl Config {
         let folders = config.image_dir.iter().flatten();
         let others = [&config.releases, &config.state_dir, &config.hooks_dir];
         let mut paths = folders.chain(others.into_iter().flatten());
-        match paths.find(|path| !path.is_absolute()) {
-            Some(path) => Err(format!("the path {path:?} has to begin with /")),
-            None => Ok(config),
+        if let Some(path) = paths.find(|path| !path.is_absolute()) {
+            return Err(format!("the path {path:?} has to begin with /"));
         }
+        Ok(config)
     }
 }
 
