@@ -25,6 +25,8 @@ pub(crate) enum Error {
     Update(#[from] tdx_seamldr_core::update::UpdateError),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    #[error("standard input cannot be read: {0}")]
+    Input(io::Error),
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
     /// Everything has been said already.

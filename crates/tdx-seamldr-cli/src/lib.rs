@@ -2,6 +2,7 @@
 
 mod convert;
 mod error;
+mod explain;
 mod file;
 mod inspect;
 mod simulate;
@@ -36,6 +37,8 @@ enum Command {
     Convert(convert::ConvertArguments),
     /// Make an image from a SIGSTRUCT and a module's binary
     Pack(convert::PackArguments),
+    /// Explain status words and lines of the kernel's log, and say what to do
+    Explain(explain::Arguments),
 }
 
 impl Command {
@@ -46,6 +49,7 @@ impl Command {
             Self::Verify(arguments) => verify::run(arguments, out),
             Self::Convert(arguments) => convert::convert(arguments, out, complaints),
             Self::Pack(arguments) => convert::pack(arguments, out, complaints),
+            Self::Explain(arguments) => explain::run(arguments, out),
         }
     }
 
@@ -56,6 +60,7 @@ impl Command {
             Self::Verify(arguments) => arguments.json,
             Self::Convert(arguments) => arguments.json,
             Self::Pack(arguments) => arguments.json,
+            Self::Explain(arguments) => arguments.json,
         }
     }
 
@@ -64,7 +69,7 @@ impl Command {
         match self {
             Self::Convert(arguments) => file::is_stdout(&arguments.output),
             Self::Pack(arguments) => file::is_stdout(&arguments.output),
-            Self::Simulate(_) | Self::Inspect(_) | Self::Verify(_) => false,
+            Self::Simulate(_) | Self::Inspect(_) | Self::Verify(_) | Self::Explain(_) => false,
         }
     }
 }
