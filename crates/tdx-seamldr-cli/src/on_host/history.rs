@@ -49,7 +49,9 @@ pub(super) struct AttemptLine {
 impl AttemptLine {
     pub(super) fn of(attempt: &Attempt<'_>) -> Self {
         let (from, to, file, mrseam) = match &attempt.began.event {
-            Event::Began { from, to, file, mrseam } => (from.clone(), to.clone(), file.clone(), mrseam.clone()),
+            Event::Began { from, to, file, mrseam } => {
+                (from.clone(), to.clone(), file.clone(), mrseam.clone())
+            }
             Event::Committed | Event::Ended { .. } => Default::default(),
         };
         let mut line = Self {
@@ -82,7 +84,9 @@ impl fmt::Display for AttemptLine {
         write!(f, "{} {} -> {to}: ", self.began, self.from)?;
         match (&self.outcome, &self.message) {
             (Some(outcome), Some(message)) => write!(f, "{outcome}, {message}"),
-            _ if self.committed => f.write_str("the command ended while the kernel was at work; look at the version"),
+            _ if self.committed => {
+                f.write_str("the command ended while the kernel was at work; look at the version")
+            }
             _ => f.write_str("the command ended before the kernel had the whole image: nothing was touched"),
         }
     }

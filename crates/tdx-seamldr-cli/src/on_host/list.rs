@@ -89,7 +89,8 @@ impl Run for Arguments {
 
 fn line(release: &Release, catalogue: &Catalogue) -> ReleaseLine {
     let minimums = catalogue.minimums(release.version);
-    let of_release = catalogue.images().iter().filter(|image| *image.mrseam() == release.mrseam && image.is_genuine());
+    let of_release =
+        catalogue.images().iter().filter(|image| *image.mrseam() == release.mrseam && image.is_genuine());
     ReleaseLine {
         version: release.version.to_string(),
         svn: release.svn.to_string(),
@@ -104,7 +105,8 @@ fn line(release: &Release, catalogue: &Catalogue) -> ReleaseLine {
 
 fn text(report: &Report) -> String {
     let mut table = Table::default();
-    table.line(format_args!("{:<9} {:<6} {:<12} {:<7}  {}", "VERSION", "SVN", "PLATFORMS", "IMAGE", "MRSEAM"));
+    table
+        .line(format_args!("{:<9} {:<6} {:<12} {:<7}  {}", "VERSION", "SVN", "PLATFORMS", "IMAGE", "MRSEAM"));
     for release in &report.releases {
         let image = match (release.files.is_empty(), release.image_is_public) {
             (false, _) => "here",
@@ -121,7 +123,9 @@ fn text(report: &Report) -> String {
     }
     table.gap();
     if report.images.is_empty() {
-        table.line("The image folders hold no image. --image-dir or image-dir in the configuration name folders.");
+        table.line(
+            "The image folders hold no image. --image-dir or image-dir in the configuration name folders.",
+        );
     }
     for image in &report.images {
         let genuine = if image.genuine { "genuine" } else { "NOT GENUINE" };

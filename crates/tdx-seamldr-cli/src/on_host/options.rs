@@ -151,7 +151,8 @@ impl RequestOptions {
             accept = accept.with(*unknown);
         }
         for name in config.accept.iter().flatten() {
-            let unknown = parse_unknown(name).map_err(|problem| Error::Accept { name: name.clone(), problem })?;
+            let unknown =
+                parse_unknown(name).map_err(|problem| Error::Accept { name: name.clone(), problem })?;
             accept = accept.with(unknown);
         }
         let target = match target {

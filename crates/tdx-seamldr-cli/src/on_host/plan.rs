@@ -44,8 +44,10 @@ impl Run for Arguments {
         let request = self.request.request(&config, &mut catalogue, self.target.as_deref())?;
         let plan = Plan::new(&Host::read(&root), &catalogue, &request);
         let exit = exit(&plan);
-        let report =
-            Report { plan, catalogue_problems: catalogue.problems().iter().map(ToString::to_string).collect() };
+        let report = Report {
+            plan,
+            catalogue_problems: catalogue.problems().iter().map(ToString::to_string).collect(),
+        };
         if self.host.json {
             print_json(out, "plan", &report)?;
         } else {
@@ -98,7 +100,10 @@ pub(super) fn describe(table: &mut Table, plan: &Plan) {
         let to = step.to.as_deref().unwrap_or("a module that the table does not know");
         table.row("update", format_args!("{} -> {to} (SVN {})", step.from, step.svn));
         table.row("image", shown(&step.file));
-        table.row("in quotes after", format_args!("MRSEAM {}, TEE_TCB_SVN_2 {}...", step.mrseam, step.tee_tcb_svn_2));
+        table.row(
+            "in quotes after",
+            format_args!("MRSEAM {}, TEE_TCB_SVN_2 {}...", step.mrseam, step.tee_tcb_svn_2),
+        );
     }
     if !plan.warnings.is_empty() {
         table.gap();

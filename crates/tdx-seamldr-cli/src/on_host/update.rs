@@ -43,7 +43,13 @@ impl Run for Arguments {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        let update = Update { root: &root, catalogue: &catalogue, request: &request, settings: &settings, stop: &stop };
+        let update = Update {
+            root: &root,
+            catalogue: &catalogue,
+            request: &request,
+            settings: &settings,
+            stop: &stop,
+        };
         let mut narrator = Narrator::new(complaints, &stop);
         let report = update.run(&mut |progress| narrator.hear(progress));
         narrator.end();
@@ -98,7 +104,11 @@ impl<'a> Narrator<'a> {
         match progress {
             Progress::Step(step) => {
                 self.is_committed = false;
-                self.say(&format!("updating {} to {}", step.from, step.to.as_deref().unwrap_or("an unlisted module")));
+                self.say(&format!(
+                    "updating {} to {}",
+                    step.from,
+                    step.to.as_deref().unwrap_or("an unlisted module")
+                ));
             }
             Progress::Hook(hook) => self.say(&format!("hook {}", hook.display())),
             Progress::HookLine(line) => self.say(&format!("  {line}")),
