@@ -1,5 +1,6 @@
 //! A Linux host that runs the Intel TDX module, as user space sees it.
 //!
+//! - [`examine`](mod@examine): what a file is, and whether Intel signed exactly this.
 //! - [`fact`]: a value with where it was read, or why it is not known.
 //! - [`host`]: what user space sees of the host.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
@@ -7,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+pub mod examine;
 pub mod fact;
 pub mod host;
 pub mod releases;
