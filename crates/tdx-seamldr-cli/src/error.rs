@@ -24,6 +24,8 @@ pub(crate) enum Error {
     SameFile { output: PathBuf, input: PathBuf },
     #[error("{}: {source}", shown(path))]
     Image { path: PathBuf, source: ImageError },
+    #[error("P-SEAMLDR would not load this image, so nothing was written (--allow-invalid writes it): {0}")]
+    Invalid(String),
     #[error("these parts make no image: {0}")]
     Write(#[from] WriteError),
     #[error("{0}")]
@@ -44,7 +46,7 @@ impl Error {
     /// Returns how a command ends that has this error.
     pub(crate) const fn exit(&self) -> Exit {
         match self {
-            Self::Write(_) | Self::Boot(_) | Self::SameFile { .. } => Exit::Refused,
+            Self::Write(_) | Self::Boot(_) | Self::SameFile { .. } | Self::Invalid(_) => Exit::Refused,
             Self::File { .. }
             | Self::TooLarge { .. }
             | Self::NotAFile { .. }

@@ -6,12 +6,15 @@
 mod command;
 mod convert;
 mod error;
+mod examined;
 mod exit;
 mod file;
 mod inspect;
 mod output;
+mod pack;
 mod simulate;
 mod verify;
+mod write;
 
 use std::io::Write;
 
@@ -23,7 +26,7 @@ pub use exit::Exit;
 
 /// Inspect, verify, convert and pack images of the Intel TDX module, and try out updates on a simulated platform.
 #[derive(Parser)]
-#[command(name = "tdx-seamldr", version, after_help = EXIT_STATUS)]
+#[command(name = "tdx-seamldr", version, max_term_width = 80, after_help = EXIT_STATUS)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,14 +45,14 @@ Exit status:
 enum Command {
     /// Update a simulated platform from one module to another, and see whether its TDs survive
     Simulate(simulate::Arguments),
-    /// Show what is in an image
+    /// Say what a file is: a genuine image or not, which release, and what is in it
     Inspect(inspect::Arguments),
-    /// Verify signature, signer and hash of an image
+    /// Check that Intel, or another signer, signed exactly these images
     Verify(verify::Arguments),
     /// Write an image in the other format
-    Convert(convert::ConvertArguments),
-    /// Make an image from a SIGSTRUCT and a module's binary
-    Pack(convert::PackArguments),
+    Convert(convert::Arguments),
+    /// Make an image from a module's binary and its SIGSTRUCT
+    Pack(pack::Arguments),
 }
 
 impl Command {
