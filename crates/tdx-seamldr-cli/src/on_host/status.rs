@@ -9,13 +9,15 @@ use tdx_seamldr_host::host::Interface;
 use tdx_seamldr_host::record::{Attempt, Journal};
 use tdx_seamldr_host::{Host, Platform, Releases};
 
+use tdx_seamldr_host::text::hex;
+
 use super::history::AttemptLine;
 use super::options::{CatalogueOptions, HostOptions};
 use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::{hex, print, print_json};
+use crate::output::{print, print_json};
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
