@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tdx_seamldr_host::explain::Log;
 use tdx_seamldr_host::update::{Ending, Outcome, Progress, Report, Update};
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions, UpdateOptions};
@@ -180,6 +181,15 @@ fn add(table: &mut Table, ending: &Ending) {
     table.item(&ending.message);
     if let Some(advice) = &ending.advice {
         table.advice(advice);
+    }
+    if !ending.kernel_lines.is_empty() {
+        table.item("the kernel's log says:");
+        for line in &ending.kernel_lines {
+            table.advice(line);
+        }
+        if let Ok(log) = Log::read(ending.kernel_lines.join("\n").as_bytes()) {
+            table.item(&log.summary);
+        }
     }
     if let Some(remaining) = ending.remaining_updates {
         table.item(format_args!("updates left before a reboot: {remaining}"));
