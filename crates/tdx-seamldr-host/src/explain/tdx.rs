@@ -335,8 +335,8 @@ pub(super) const SPECIAL: &[Special] = &[
     Special {
         leaf: Some(TdxLeaf::SYS_RD),
         word: TdxStatus::SYS_NOT_READY.0,
-        meaning: "At boot this module is of version 1.0: it does not know TDH.SYS.RD, and the kernel needs 1.5 or \
-                  later.",
+        meaning: "At boot this means a module of version 1.0, which does not know TDH.SYS.RD. The kernel needs 1.5 \
+                  or later.",
         actions: &[
             "Update the BIOS to one that brings TDX module 1.5 or later. An update from within Linux cannot do \
              this step: a 1.0 module does not hand its TDs over.",

@@ -1,5 +1,7 @@
 //! Tests of whole logs: those of public bug reports, and any bytes.
 
+#![allow(clippy::panic)]
+
 use proptest::prelude::*;
 
 use super::*;
