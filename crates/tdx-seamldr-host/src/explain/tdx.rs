@@ -57,7 +57,8 @@ pub(super) const TABLE: &[Advice] = &[
         "The old module refused to shut down and runs on: nothing is lost.",
         "The kernel asked the module to avoid updates that would break a TD. A TD in build is one between \
          KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM; its measurement could come out wrong. A migration session is \
-         one with an interrupted export or import of state.",
+         one with an interrupted export or import of state. Linux 7.2 does not ask; the patch series before \
+         it did.",
         &[
             "Wait until the launches and migrations under way are over, and start the update again.",
             "Keep new launches and migrations off this host during the update.",
@@ -218,7 +219,7 @@ pub(super) const TABLE: &[Advice] = &[
          module does not hold any more it gets this word. Bug reports show hundreds of such lines when a large \
          TD ends, and new TDs start all the same.",
         &[
-            "When a TD ends: nothing. A newer kernel does not print it.",
+            "When a TD ends: nothing.",
             "If launches fail or memory does not come back afterwards, report it as an error of the kernel.",
         ],
     ),

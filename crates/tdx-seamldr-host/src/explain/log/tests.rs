@@ -124,6 +124,8 @@ fn sys_init_is_of_an_update_only_after_the_module_was_initialised() {
     assert_eq!(at_boot.entries[0].subject.relation(), Relation::None);
     let later = read(&format!("virt/tdx: module initialized\n{failed}"));
     assert_eq!(later.entries[1].subject.relation(), Relation::Failed);
+    let online = read("virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x23) failed: 0xc000092000000122\n");
+    assert_eq!(online.entries[1].subject.relation(), Relation::Possible, "a CPU that came online");
 }
 
 #[test]
