@@ -1,5 +1,7 @@
 //! The kernel's other lines about TDX, in the wordings of all generations.
 
+use std::sync::LazyLock;
+
 use super::super::step::Relation;
 
 /// A line that kernels print, and what it asks of the operator.
@@ -238,14 +240,18 @@ pub(super) const TABLE: &[Known] = &[
     ),
 ];
 
+/// All wordings in lower case, in the order of the table.
+static WORDINGS: LazyLock<Vec<(&Known, String)>> = LazyLock::new(|| {
+    let lower = |known: &'static Known| {
+        known.wordings.iter().map(move |wording| (known, wording.to_ascii_lowercase()))
+    };
+    TABLE.iter().flat_map(lower).collect()
+});
+
 /// Finds the line in the table, with its value.
 pub(super) fn find(text: &str) -> Option<(&'static Known, Option<String>)> {
     let text = text.to_ascii_lowercase();
-    TABLE.iter().find_map(|known| {
-        let value =
-            known.wordings.iter().find_map(|wording| matched(&text, &wording.to_ascii_lowercase()))?;
-        Some((known, value))
-    })
+    WORDINGS.iter().find_map(|(known, wording)| Some((*known, matched(&text, wording)?)))
 }
 
 /// Whether a text has this wording in it, both in lower case. The inner `Some` is what stands for the first `*`.
