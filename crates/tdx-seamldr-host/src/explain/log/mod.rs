@@ -170,7 +170,7 @@ impl Log {
         if self.in_record && line.starts_with(' ') {
             return;
         }
-        self.in_record = line.split_once(';').is_some_and(|(head, _)| head.matches(',').count() >= 2);
+        self.in_record = line::is_record(line);
         self.report.lines = self.report.lines.saturating_add(1);
         match line::cut(line) {
             Some(found) => {

@@ -136,6 +136,8 @@ fn records_of_kmsg_are_read_with_their_continuation_lines() {
     );
     assert_eq!((report.lines, report.tdx_lines, report.ignored), (2, 1, 1));
     assert_eq!(report.entries[0].first.as_deref(), Some("5.678901"));
+    let report = read("one, two, three; four\n virt/tdx: module initialized\n");
+    assert_eq!((report.lines, report.tdx_lines), (2, 1), "only records have continuation lines");
 }
 
 #[test]
