@@ -82,9 +82,14 @@ const NAMES: usize = 12;
 struct Page(String);
 
 impl Page {
-    /// A line by itself.
-    fn line(&mut self, text: &str) {
+    /// The line that an explanation is about.
+    fn title(&mut self, text: &str) {
         self.wrapped(text, "", "  ");
+    }
+
+    /// A sentence by itself.
+    fn line(&mut self, text: &str) {
+        self.wrapped(text, "", "");
     }
 
     /// A name and what it stands for.
@@ -122,7 +127,7 @@ impl Report {
     fn text(&self) -> String {
         let mut page = Page::default();
         for explanation in &self.words {
-            page.line(&title(explanation));
+            page.title(&title(explanation));
             fields(&mut page, explanation);
             page.blank();
         }
@@ -181,7 +186,7 @@ fn severity_words(explanation: &Explanation) -> &'static str {
 
 fn log_text(page: &mut Page, log: &LogReport) {
     for entry in &log.entries {
-        page.line(&entry.text);
+        page.title(&entry.text);
         page.field("seen", &seen(entry));
         match &entry.subject {
             Subject::Seamcall(explanation) => {
