@@ -62,13 +62,18 @@ struct Inspection {
     found: Examination,
 }
 
-/// Adds the verdict, the problems and the notes.
+/// Adds the verdict, the problems that the verdict does not name, and the notes.
 pub(crate) fn begin(table: &mut Table, found: &Examination) {
     table.row("verdict", found);
-    // The line of this verdict has the first problem.
-    let said = usize::from(found.verdict == Verdict::Tampered);
-    for problem in found.problems.iter().skip(said) {
-        table.row("problem", &problem.message);
+    for (number, problem) in found.problems.iter().enumerate() {
+        let is_said = match found.verdict {
+            Verdict::Tampered => number == 0,
+            Verdict::AnotherKey => problem.code == "signer",
+            _ => false,
+        };
+        if !is_said {
+            table.row("problem", &problem.message);
+        }
     }
     for note in &found.notes {
         table.row("note", note);
@@ -97,14 +102,16 @@ fn table(found: &Examination) -> String {
         }
     }
     if let Some(sigstruct) = &found.sigstruct {
+        let as_signed = found.module.as_ref().and_then(|module| module.as_signed);
         let signature = match sigstruct.signature {
+            Signature::Valid if as_signed == Some(false) => "valid, but not for this module",
             Signature::Valid => "valid",
             Signature::Invalid => "NOT VALID: nothing below is proven",
             Signature::Missing => "MISSING: nothing below is proven",
         };
         table.row("signature", signature);
-        table.row("signer", sigstruct.signer);
-        if found.module.as_ref().is_some_and(|module| module.as_signed == Some(true)) {
+        table.row("key", sigstruct.signer);
+        if as_signed == Some(true) {
             table.row("signed SHA-384", "the same");
         } else {
             table.row("signed SHA-384", hex(&sigstruct.seamhash));
