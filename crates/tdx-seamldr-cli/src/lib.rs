@@ -15,6 +15,7 @@ mod inspect;
 mod on_host;
 mod output;
 mod pack;
+mod page;
 mod simulate;
 mod verify;
 mod write;
