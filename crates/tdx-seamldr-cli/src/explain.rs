@@ -202,7 +202,7 @@ fn log_text(page: &mut Sheet, log: &LogReport) {
         page.line("The log is longer than 16 MiB; the rest was not read.");
     }
     page.line(&format!(
-        "{} lines, {} about TDX ({} unknown), {} ignored.",
+        "Lines: {}, about TDX: {} (unknown: {}), ignored: {}.",
         log.lines, log.tdx_lines, log.unknown, log.ignored
     ));
     page.line(&log.summary);

@@ -262,6 +262,40 @@ fn newer_number_for_another_platform_is_no_successor() {
 }
 
 #[test]
+fn host_whose_processor_or_module_does_not_fit_is_refused_without_a_target_too() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    let spr = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]);
+    for (code, tree) in [
+        ("cpu", spr().sockets(&[(0x906ea, 2)])),
+        ("cpu", spr().sockets(&[(0xa06d1, 2)])),
+        ("no-module", spr().module_gone()),
+        ("unknown-version", spr().module("five")),
+        ("no-interface", HostTree::without_tdx()),
+    ] {
+        let plan = Plan::new(&host(tree), &catalogue, &vouched());
+        assert_eq!(plan.verdict, Verdict::Refused, "{code}: {plan:#?}");
+        assert!(codes(&plan).contains(&code), "{code}: {plan:#?}");
+    }
+}
+
+#[test]
+fn newer_image_for_other_processors_leaves_nothing_to_do() {
+    let Some(folder) = binaries() else { return };
+    let images = tempfile::tempdir().unwrap();
+    for name in ["1.5.08", "1.5.16"] {
+        let name = format!("tdx_module_{name}.blob");
+        fs::copy(folder.join("joined_files/1.5").join(&name), images.path().join(name)).unwrap();
+    }
+    let table = include_str!("../data/releases.csv")
+        .replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
+    let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());
+    catalogue.add_folder(images.path());
+    let host = host(HostTree::linux_7_2().module("1.5.08").sockets(&[(0x806f8, 2)]));
+    assert_eq!(Plan::new(&host, &catalogue, &vouched()).verdict, Verdict::NothingToDo);
+}
+
+#[test]
 fn empty_folder_says_where_images_come_from() {
     let empty = tempfile::tempdir().unwrap();
     let host = host(HostTree::linux_7_2().module("1.5.05"));

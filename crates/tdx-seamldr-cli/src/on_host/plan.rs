@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde::Serialize;
-use tdx_seamldr_host::plan::{Candidate, Plan, Question, Reason, Verdict};
+use tdx_seamldr_host::plan::{Candidate, Plan, Question, Reason, Scope, Verdict};
 use tdx_seamldr_host::Host;
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions};
@@ -138,15 +138,16 @@ fn name(candidate: &Candidate) -> String {
     candidate.version.clone().unwrap_or_else(|| shown(&candidate.file))
 }
 
-/// Says what speaks against an image that is not a part of the plan.
+/// Says what speaks against an image that is not a part of the plan. What holds against all images was said before.
 fn against(candidate: &Candidate) -> String {
-    let mut reasons: Vec<_> = candidate.reasons.iter().map(|reason| reason.message.clone()).collect();
-    if reasons.is_empty() {
-        reasons.push(match candidate.newer {
+    let mut own = candidate.reasons.iter().filter(|reason| reason.scope != Scope::Host);
+    match (own.next(), own.count()) {
+        (Some(reason), 0) => reason.message.clone(),
+        (Some(reason), more) => format!("{} (and {more} more: --json)", reason.message),
+        (None, _) => match candidate.newer {
             Some(true) => "fits; a newer one fits, too".into(),
             Some(false) => "not newer than the running module".into(),
             None => "fits, as far as it is known".into(),
-        });
+        },
     }
-    reasons.join("; ")
 }

@@ -89,7 +89,7 @@ fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
             let names: Vec<_> = wanted.iter().map(|platform| platform.name()).collect();
             let message = format!(
                 "the release is for {}, but socket {socket} has {} (0x{signature:x})",
-                names.join(" and "),
+                names.join(", "),
                 found.name()
             );
             reasons.push(Reason::new(Scope::Fit, "platform", message));

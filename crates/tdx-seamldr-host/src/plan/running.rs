@@ -8,7 +8,7 @@ use tdx_seamldr_core::{Sha384Digest, TdxVersion};
 use crate::catalogue::{Catalogue, Image};
 use crate::fact::Reason;
 use crate::host::{Host, Interface};
-use crate::releases::Release;
+use crate::releases::{Platform, Release};
 
 /// The highest handoff version whose size [`handoff_data_size`] knows.
 const HIGHEST_SIZED_HV: u16 = 1;
@@ -38,6 +38,16 @@ impl<'c> Running<'c> {
     /// Whether the catalogue has a release or an image of it.
     pub(super) const fn is_known(&self) -> bool {
         self.release.is_some() || self.image.is_some()
+    }
+
+    /// Whether the release or the image is made for the processor of each socket.
+    pub(super) fn is_for(&self, host: &Host) -> bool {
+        let is_listed = |signature: u32| {
+            let by_table = self.release.zip(Platform::of_processor(signature));
+            by_table.is_some_and(|(release, platform)| release.platforms.contains(&platform))
+                || self.sigstruct().is_some_and(|sigstruct| sigstruct.lists_cpu(signature))
+        };
+        host.signatures().into_iter().all(is_listed)
     }
 
     fn sigstruct(&self) -> Option<&'c SeamSigstruct> {
