@@ -130,7 +130,7 @@ fn a_log_on_standard_input_is_explained_by_leaf_and_status() {
         "METADATA_FIELD_ID_INCORRECT",
         "Update the module",
         "Lines: 2, about TDX: 1",
-        "1 ignored",
+        "ignored: 1.",
     ] {
         assert!(flat(&text).contains(expected), "{expected:?} is missing in\n{text}");
     }
