@@ -92,6 +92,12 @@ impl Command {
     }
 }
 
+/// Returns the command with all its subcommands and options, for shell completions and man pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 impl std::fmt::Debug for Arguments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Arguments").finish_non_exhaustive()
