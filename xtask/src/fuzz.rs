@@ -13,8 +13,14 @@ use tdx_seamldr_worlds::fuzz::TARGETS;
 use crate::fuzz_seeds;
 
 /// Longest inputs of targets, where they are not as long as the longest first input.
-const LONGEST: [(&str, u32); 5] =
-    [("image", 40_960), ("update_ops", 512), ("status", 32), ("params_roundtrip", 4096), ("sigstruct", 2048)];
+const LONGEST: [(&str, u32); 6] = [
+    ("image", 40_960),
+    ("update_ops", 512),
+    ("status", 32),
+    ("params_roundtrip", 4096),
+    ("sigstruct", 2048),
+    ("host_tree", 4096),
+];
 
 pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
     let mut targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();

@@ -7,8 +7,11 @@ use clap::ValueEnum;
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::TdxImage;
 
+use crate::command::Run;
 use crate::error::Error;
+use crate::exit::Exit;
 use crate::file;
+use crate::output::{print, print_json};
 
 /// A format, as it is named on the command line.
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,10 +40,10 @@ pub(crate) struct ConvertArguments {
     to: Format,
     /// The file to write; if it is standard output, all else goes to standard error
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    output: PathBuf,
     /// Print a JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -56,40 +59,67 @@ pub(crate) struct PackArguments {
     format: Format,
     /// The file to write; if it is standard output, all else goes to standard error
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    output: PathBuf,
     /// Print a JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
-pub(crate) fn convert(
-    arguments: &ConvertArguments,
-    out: &mut dyn Write,
-    complaints: &mut dyn Write,
-) -> Result<(), Error> {
-    let bytes = file::read(&arguments.file)?;
-    let parts = file::parse(&arguments.file, &bytes)?.parts();
-    write(parts, arguments.to.into(), &arguments.output, arguments.json, out, complaints)
+impl Run for ConvertArguments {
+    fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+        file::check_output(&self.output, &[&self.file])?;
+        let bytes = file::read(&self.file)?;
+        let parts = file::parse(&self.file, &bytes)?.parts();
+        write("convert", parts, self.to.into(), &self.output, self.json, out, complaints)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    fn writes_to_stdout(&self) -> bool {
+        file::is_stdout(&self.output)
+    }
 }
 
-pub(crate) fn pack(
-    arguments: &PackArguments,
-    out: &mut dyn Write,
-    complaints: &mut dyn Write,
-) -> Result<(), Error> {
-    let (module, sigstruct) = (file::read(&arguments.module)?, file::read(&arguments.sigstruct)?);
-    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: module.as_bytes() };
-    write(parts, arguments.format.into(), &arguments.output, arguments.json, out, complaints)
+impl Run for PackArguments {
+    fn check(&self) -> Result<(), String> {
+        file::check_one_stdin([self.module.as_path(), &self.sigstruct])
+    }
+
+    fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+        file::check_output(&self.output, &[&self.module, &self.sigstruct])?;
+        let (module, sigstruct) = (file::read(&self.module)?, file::read(&self.sigstruct)?);
+        let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: module.as_bytes() };
+        write("pack", parts, self.format.into(), &self.output, self.json, out, complaints)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    fn writes_to_stdout(&self) -> bool {
+        file::is_stdout(&self.output)
+    }
+}
+
+/// What `convert` and `pack` print.
+#[derive(serde::Serialize)]
+struct Report {
+    file: String,
+    format: &'static str,
+    length: usize,
 }
 
 fn write(
+    command: &str,
     parts: ImageParts<'_>,
     format: ImageFormat,
     path: &Path,
     json: bool,
     out: &mut dyn Write,
     complaints: &mut dyn Write,
-) -> Result<(), Error> {
+) -> Result<Exit, Error> {
     let mut bytes = vec![0; parts.file_len()?];
     parts.write(format, &mut bytes)?;
     let to_stdout = file::is_stdout(path);
@@ -105,16 +135,12 @@ fn write(
         let _ = writeln!(complaints, "tdx-seamldr: warning: this is not the module that the SIGSTRUCT was made for: its hash is another one");
     }
     let summary: &mut dyn Write = if to_stdout { complaints } else { out };
+    let report = Report { file: path.display().to_string(), format: format.name(), length: bytes.len() };
+    let name = if file::is_dash(path) { "standard output".to_owned() } else { file::shown(path) };
     if json {
-        file::print_json(
-            summary,
-            &serde_json::json!({
-                "file": path.display().to_string(),
-                "format": format.name(),
-                "length": bytes.len(),
-            }),
-        )
+        print_json(summary, command, &report)?;
     } else {
-        file::print(summary, &format!("{}: {format}, {} bytes", path.display(), bytes.len()))
+        print(summary, &format!("{name}: {format}, {} bytes", report.length))?;
     }
+    Ok(Exit::Done)
 }

@@ -5,13 +5,24 @@ use std::path::PathBuf;
 
 use tdx_seamldr_core::image::{ImageError, WriteError};
 
+use crate::exit::Exit;
+use crate::file::shown;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     File { path: PathBuf, source: io::Error },
-    #[error("{}: the file has more than {limit} bytes, more than any image", path.display())]
+    #[error("{}: the file has more than {limit} bytes, more than any image", shown(path))]
     TooLarge { path: PathBuf, limit: u64 },
-    #[error("{}: {source}", path.display())]
+    #[error("{}: found {found}, but expected a regular file or - (standard input)", shown(path))]
+    NotAFile { path: PathBuf, found: &'static str },
+    #[error(
+        "{} is the file that is read ({}) and would be overwritten: give another file to write",
+        shown(output),
+        shown(input)
+    )]
+    SameFile { output: PathBuf, input: PathBuf },
+    #[error("{}: {source}", shown(path))]
     Image { path: PathBuf, source: ImageError },
     #[error("these parts make no image: {0}")]
     Write(#[from] WriteError),
@@ -27,7 +38,22 @@ pub(crate) enum Error {
     Json(#[from] serde_json::Error),
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
-    /// Everything has been said already.
-    #[error("refused")]
-    Refused,
+}
+
+impl Error {
+    /// Returns how a command ends that has this error.
+    pub(crate) const fn exit(&self) -> Exit {
+        match self {
+            Self::Write(_) | Self::Boot(_) | Self::SameFile { .. } => Exit::Refused,
+            Self::File { .. }
+            | Self::TooLarge { .. }
+            | Self::NotAFile { .. }
+            | Self::Image { .. }
+            | Self::Td(_)
+            | Self::Seamldr(_)
+            | Self::Update(_)
+            | Self::Json(_)
+            | Self::Output(_) => Exit::Failed,
+        }
+    }
 }

@@ -1,6 +1,6 @@
-//! Files in and out.
+//! Files in and out. `-` is standard input or standard output.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,20 +9,58 @@ use tdx_seamldr_mock::PageBuf;
 
 use crate::error::Error;
 
-/// The largest images have 496 pages and a few more; whatever is beyond this is something else.
+/// The largest images have 496 pages and a few more. A file with more bytes than this is something else.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads a whole file, but not one that cannot be an image.
+/// Whether this names standard input or standard output.
+pub(crate) fn is_dash(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Reads a whole file, or standard input, but not one that cannot be an image.
 pub(crate) fn read(path: &Path) -> Result<PageBuf, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
+    let input: Box<dyn Read> = if is_dash(path) || path == Path::new("/dev/stdin") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        // Opening a pipe waits for its other end: ask first. What is asked may be replaced: ask again.
+        check_kind(path, &std::fs::metadata(path).map_err(failed)?)?;
+        let file = File::open(path).map_err(failed)?;
+        check_kind(path, &file.metadata().map_err(failed)?)?;
+        Box::new(file)
+    };
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LIMIT.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(failed)?;
+    input.take(LIMIT.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if u64::try_from(bytes.len()).map_or(true, |len| len > LIMIT) {
         return Err(Error::TooLarge { path: path.to_owned(), limit: LIMIT });
     }
     Ok(PageBuf::copy_of(&bytes))
+}
+
+/// Refuses what is not a regular file.
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    let found = match metadata.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a folder",
+        kind => special_kind(kind),
+    };
+    Err(Error::NotAFile { path: path.to_owned(), found })
+}
+
+#[cfg(unix)]
+fn special_kind(kind: std::fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => "no regular file",
+    }
+}
+
+#[cfg(not(unix))]
+fn special_kind(_: std::fs::FileType) -> &'static str {
+    "no regular file"
 }
 
 /// Reads an image by all the rules.
@@ -30,22 +68,76 @@ pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>,
     TdxImage::parse(bytes.as_bytes()).map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
-/// Whether this is where the process's standard output goes: `/dev/stdout`, or the file that the shell has opened for it.
+/// What tells whether two names are names of one file: device and inode.
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+/// What standard input and output are.
+#[cfg(unix)]
+fn stream(descriptor: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Metadata> {
+    File::from(descriptor.try_clone_to_owned()?).metadata()
+}
+
+/// Whether this is where the process's standard output goes: `-`, `/dev/stdout`, or the file that the shell has opened for it.
 #[cfg(unix)]
 pub(crate) fn is_stdout(path: &Path) -> bool {
     use std::os::fd::AsFd;
-    use std::os::unix::fs::MetadataExt;
-    let stdout = || File::from(std::io::stdout().as_fd().try_clone_to_owned()?).metadata();
-    match (stdout(), std::fs::metadata(path)) {
-        (Ok(stdout), Ok(there)) => (stdout.dev(), stdout.ino()) == (there.dev(), there.ino()),
-        _ => false,
+    is_dash(path)
+        || match (stream(std::io::stdout().as_fd()), std::fs::metadata(path)) {
+            (Ok(stdout), Ok(there)) => identity(&stdout) == identity(&there),
+            _ => false,
+        }
+}
+
+/// Only Unix has other names for standard output than `-`.
+#[cfg(not(unix))]
+pub(crate) fn is_stdout(path: &Path) -> bool {
+    is_dash(path)
+}
+
+/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten by itself.
+#[cfg(unix)]
+pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
+    use std::os::fd::AsFd;
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let metadata = |path: &Path, stream_: std::os::fd::BorrowedFd<'_>| {
+        let found = if is_dash(path) { stream(stream_) } else { std::fs::metadata(path) };
+        found.ok().filter(Metadata::is_file).map(|found| identity(&found))
+    };
+    let Some(written) = metadata(output, stdout.as_fd()) else { return Ok(()) };
+    match inputs.iter().find(|input| metadata(input, stdin.as_fd()) == Some(written)) {
+        Some(input) => Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() }),
+        None => Ok(()),
     }
 }
 
-/// Only Unix has names for standard output.
+/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten by itself.
 #[cfg(not(unix))]
-pub(crate) fn is_stdout(_: &Path) -> bool {
-    false
+pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
+    let Ok(written) = output.canonicalize() else { return Ok(()) };
+    match inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == written)) {
+        Some(input) => Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses standard input as more than one input.
+pub(crate) fn check_one_stdin<'a>(inputs: impl IntoIterator<Item = &'a Path>) -> Result<(), String> {
+    match inputs.into_iter().filter(|path| is_dash(path)).count() {
+        0 | 1 => Ok(()),
+        count => Err(format!("standard input (-) can be read once, but is named {count} times")),
+    }
+}
+
+/// Returns a path for people. What a terminal would not show, or would obey, is escaped.
+pub(crate) fn shown(path: &Path) -> String {
+    match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => tdx_seamldr_host::text::printable(&path.to_string_lossy()),
+    }
 }
 
 /// Where links lead to in the end. Nothing is there.
@@ -85,19 +177,4 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Prints a value as JSON.
-pub(crate) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Error> {
-    print(out, &serde_json::to_string_pretty(value)?)
-}
-
-/// Prints lines. A reader that has gone away is an error, not a panic.
-pub(crate) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
-    Ok(writeln!(out, "{text}")?)
 }

@@ -9,8 +9,11 @@ use tdx_seamldr_core::image::Checksum;
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_verify::verify;
 
+use crate::command::Run;
 use crate::error::Error;
+use crate::exit::Exit;
 use crate::file;
+use crate::output::{hex, print, print_json};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -18,7 +21,17 @@ pub(crate) struct Arguments {
     file: PathBuf,
     /// Print a JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+}
+
+impl Run for Arguments {
+    fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
+        run(self, out)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
 }
 
 /// What `inspect` prints.
@@ -45,16 +58,17 @@ struct Inspection {
     image_hash: &'static str,
 }
 
-pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     let bytes = file::read(&arguments.file)?;
     let image = TdxImage::parse_without_checksum(bytes.as_bytes())
         .map_err(|source| Error::Image { path: arguments.file.clone(), source })?;
     let inspection = Inspection::of(&image);
     if arguments.json {
-        file::print_json(out, &inspection)
+        print_json(out, "inspect", &inspection)?;
     } else {
-        file::print(out, inspection.table().trim_end())
+        print(out, inspection.table().trim_end())?;
     }
+    Ok(Exit::Done)
 }
 
 /// The word for a checksum.
@@ -116,7 +130,7 @@ impl Inspection {
             date: iso_date(sigstruct.date.get()),
             debug: sigstruct.is_debug(),
             svn: sigstruct.svn().to_string(),
-            seamhash: file::hex(&sigstruct.seamhash),
+            seamhash: hex(&sigstruct.seamhash),
             module_hv: sigstruct.module_hv.get(),
             min_update_hv: sigstruct.min_update_hv.get(),
             no_downgrade: sigstruct.no_downgrade != 0,
@@ -124,7 +138,7 @@ impl Inspection {
             cpus: sigstruct.cpus().iter().map(|cpu| format!("{:#010x}", cpu.get())).collect(),
             signature: signature_word(verification.signature_valid),
             signer: verification.signer.to_string(),
-            signer_sha384: file::hex(verification.signer.digest()),
+            signer_sha384: hex(verification.signer.digest()),
             image_hash: hash_word(verification.image_hash_matches),
         }
     }

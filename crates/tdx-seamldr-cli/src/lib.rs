@@ -1,9 +1,15 @@
 //! The command `tdx-seamldr` as a library, so that it can be run in the process of a fuzz target.
+//!
+//! A new subcommand is a file with its arguments, which implement [`Run`](command::Run), and two lines below:
+//! a variant of `Command`, and the same in `Command::as_run`.
 
+mod command;
 mod convert;
 mod error;
+mod exit;
 mod file;
 mod inspect;
+mod output;
 mod simulate;
 mod verify;
 
@@ -12,17 +18,25 @@ use std::io::Write;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use error::Error;
+use command::Run;
+pub use exit::Exit;
 
 /// Inspect, verify, convert and pack images of the Intel TDX module, and try out updates on a simulated platform.
-///
-/// Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 #[derive(Parser)]
-#[command(name = "tdx-seamldr", version)]
+#[command(name = "tdx-seamldr", version, after_help = EXIT_STATUS)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The end of the help.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done, or nothing to do
+  1  refused: a check said no, and nothing was touched
+  2  wrong usage
+  3  failed: the TDs are kept
+  4  failed: the TDs are lost, or their fate is unknown";
 
 #[derive(Subcommand)]
 enum Command {
@@ -39,32 +53,13 @@ enum Command {
 }
 
 impl Command {
-    fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<(), Error> {
+    fn as_run(&self) -> &dyn Run {
         match self {
-            Self::Simulate(arguments) => simulate::run(arguments, out),
-            Self::Inspect(arguments) => inspect::run(arguments, out),
-            Self::Verify(arguments) => verify::run(arguments, out),
-            Self::Convert(arguments) => convert::convert(arguments, out, complaints),
-            Self::Pack(arguments) => convert::pack(arguments, out, complaints),
-        }
-    }
-
-    fn wants_json(&self) -> bool {
-        match self {
-            Self::Simulate(arguments) => arguments.json,
-            Self::Inspect(arguments) => arguments.json,
-            Self::Verify(arguments) => arguments.json,
-            Self::Convert(arguments) => arguments.json,
-            Self::Pack(arguments) => arguments.json,
-        }
-    }
-
-    /// Whether standard output is for an image, and for nothing else.
-    fn writes_to_stdout(&self) -> bool {
-        match self {
-            Self::Convert(arguments) => file::is_stdout(&arguments.output),
-            Self::Pack(arguments) => file::is_stdout(&arguments.output),
-            Self::Simulate(_) | Self::Inspect(_) | Self::Verify(_) => false,
+            Self::Simulate(arguments) => arguments,
+            Self::Inspect(arguments) => arguments,
+            Self::Verify(arguments) => arguments,
+            Self::Convert(arguments) => arguments,
+            Self::Pack(arguments) => arguments,
         }
     }
 }
@@ -75,35 +70,39 @@ impl std::fmt::Debug for Arguments {
     }
 }
 
+/// What every command prints with `--json` if it has an error.
+#[derive(serde::Serialize)]
+struct ErrorReport {
+    error: String,
+}
+
 impl Arguments {
-    /// Sees that the arguments go together, as far as the parser cannot.
+    /// Checks that the arguments go together, as far as the parser cannot.
     ///
     /// # Errors
     ///
     /// They do not: wrong usage.
     pub fn check(&self) -> Result<(), clap::Error> {
-        match &self.command {
-            Command::Simulate(arguments) => arguments
-                .check()
-                .map_err(|message| Self::command().error(ErrorKind::ValueValidation, message)),
-            _ => Ok(()),
-        }
+        self.command
+            .as_run()
+            .check()
+            .map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))
     }
 
-    /// Does what they say, and prints to `out`. `true`: done; `false`: refused or failed, and `complaints` has the reason if `out`
-    /// has not. An image for the process's standard output goes to `out`, and all else to `complaints`.
-    pub fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> bool {
-        match self.command.run(out, complaints) {
-            Ok(()) => true,
-            Err(Error::Refused) => false,
+    /// Runs the command and prints to `out`. Errors and warnings go to `complaints`. If an image goes to the
+    /// process's standard output, it goes to `out` alone, and the report goes to `complaints` too.
+    pub fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Exit {
+        let command = self.command.as_run();
+        match command.run(out, complaints) {
+            Ok(exit) => exit,
             Err(error) => {
                 // If these cannot be written, there is nobody to tell.
                 let _ = writeln!(complaints, "tdx-seamldr: {error}");
-                if self.command.wants_json() {
-                    let out: &mut dyn Write = if self.command.writes_to_stdout() { complaints } else { out };
-                    let _ = file::print_json(out, &serde_json::json!({ "error": error.to_string() }));
+                if command.json() {
+                    let out: &mut dyn Write = if command.writes_to_stdout() { complaints } else { out };
+                    let _ = output::print_json(out, "error", &ErrorReport { error: error.to_string() });
                 }
-                false
+                error.exit()
             }
         }
     }

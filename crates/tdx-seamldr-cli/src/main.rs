@@ -10,9 +10,5 @@ fn main() -> ExitCode {
     if let Err(error) = arguments.check() {
         error.exit();
     }
-    if arguments.run(&mut std::io::stdout(), &mut std::io::stderr()) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    arguments.run(&mut std::io::stdout(), &mut std::io::stderr()).into()
 }

@@ -12,12 +12,15 @@ use tdx_seamldr_core::preflight::{preflight, Policy};
 use tdx_seamldr_core::update::{Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
 use tdx_seamldr_core::{SharedInfo, TdxImage};
-use tdx_seamldr_mock::model::{Config, ConfigError, LoaderProfile};
+use tdx_seamldr_mock::model::{Config, LoaderProfile};
 use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
 
+use crate::command::Run;
 use crate::error::Error;
+use crate::exit::Exit;
 use crate::file;
+use crate::output::{hex, print, print_json};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -44,13 +47,23 @@ pub(crate) struct Arguments {
     trace: bool,
     /// Print a JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
 }
 
-impl Arguments {
-    /// What the parser cannot see: whether there is a platform of so many LPs and sockets.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        Config::new(self.lps, self.sockets, 0, TEST_SIGNER, LoaderProfile::V1_5_00).map(drop)
+impl Run for Arguments {
+    fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
+        run(self, out)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Checks that there is a platform with this number of LPs and sockets.
+    fn check(&self) -> Result<(), String> {
+        Config::new(self.lps, self.sockets, 0, TEST_SIGNER, LoaderProfile::V1_5_00)
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -63,7 +76,7 @@ struct Module {
 
 impl Module {
     fn of(sigstruct: &SeamSigstruct) -> Self {
-        Self { svn: sigstruct.svn().to_string(), seamhash: file::hex(&sigstruct.seamhash) }
+        Self { svn: sigstruct.svn().to_string(), seamhash: hex(&sigstruct.seamhash) }
     }
 }
 
@@ -111,7 +124,7 @@ struct Report {
     trace: Vec<String>,
 }
 
-pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     let (from, to) = match (&arguments.from, &arguments.to) {
         (Some(from), Some(to)) => (file::read(from)?, file::read(to)?),
         _ => (
@@ -122,7 +135,7 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Erro
     let from_path = arguments.from.as_deref().unwrap_or(Path::new("the image to boot from"));
     let simulation = Simulation::boot(arguments, &file::parse(from_path, &from)?, out)?;
     simulation.say(&simulation.introduction())?;
-    let report = match TdxImage::parse(to.as_bytes()) {
+    let (report, exit) = match TdxImage::parse(to.as_bytes()) {
         Ok(image) => simulation.update(&image)?,
         Err(error) => {
             let reason = Reason { code: error.code(), message: error.to_string() };
@@ -131,15 +144,11 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Erro
     };
     let out = simulation.out.into_inner();
     if arguments.json {
-        file::print_json(out, &report)?;
+        print_json(out, "simulate", &report)?;
     } else {
-        file::print(out, &report.conclusion())?;
+        print(out, &report.conclusion())?;
     }
-    if report.outcome == "updated" {
-        Ok(())
-    } else {
-        Err(Error::Refused)
-    }
+    Ok(exit)
 }
 
 /// A platform that has booted, with its TDs.
@@ -195,11 +204,11 @@ impl<'a> Simulation<'a> {
         if self.arguments.json {
             Ok(())
         } else {
-            file::print(*self.out.borrow_mut(), text)
+            print(*self.out.borrow_mut(), text)
         }
     }
 
-    fn update(&self, image: &TdxImage<'_>) -> Result<Report, Error> {
+    fn update(&self, image: &TdxImage<'_>) -> Result<(Report, Exit), Error> {
         let to = Module::of(image.sigstruct());
         self.say(&format!("image      {}, SVN {}, {} pages", image.format(), to.svn, image.module_pages()))?;
         let facts = self.platform.facts()?;
@@ -248,14 +257,14 @@ impl<'a> Simulation<'a> {
         update.outcome()
     }
 
-    fn refused(&self, to: Option<Module>, reasons: Vec<Reason>) -> Result<Report, Error> {
+    fn refused(&self, to: Option<Module>, reasons: Vec<Reason>) -> Result<(Report, Exit), Error> {
         for reason in &reasons {
             self.say(&format!("refused    {}", reason.message))?;
         }
-        Ok(Report { reasons, ..self.standing(to) })
+        Ok((Report { reasons, ..self.standing(to) }, Exit::Refused))
     }
 
-    fn ended(&self, to: Option<Module>, outcome: &Outcome) -> Result<Report, Error> {
+    fn ended(&self, to: Option<Module>, outcome: &Outcome) -> Result<(Report, Exit), Error> {
         let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Done);
         let stages: Vec<_> = stages
             .map(|stage| StageReport { stage: stage.to_string(), finished: outcome.finished(stage) })
@@ -263,7 +272,7 @@ impl<'a> Simulation<'a> {
         for stage in &stages {
             self.say(&format!("stage      {:<10} {}/{} LPs", stage.stage, stage.finished, outcome.lps))?;
         }
-        Ok(Report {
+        let report = Report {
             outcome: outcome.code(),
             message: outcome.to_string(),
             stages,
@@ -273,7 +282,8 @@ impl<'a> Simulation<'a> {
                 message: failure.cause.to_string(),
             }),
             ..self.standing(to)
-        })
+        };
+        Ok((report, Exit::of_outcome(outcome)))
     }
 
     /// How things stand, as for an update that was refused for no reason yet.

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tdx_seamldr_core::{Sha384Digest, INTEL_PRODUCTION_SIGNER};
 
+use crate::command::Run;
 use crate::error::Error;
+use crate::exit::Exit;
 use crate::file;
 use crate::inspect::{checksum_word, hash_word, signature_word};
+use crate::output::{hex, print, print_json};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -19,7 +22,17 @@ pub(crate) struct Arguments {
     signer: Option<Sha384Digest>,
     /// Print a JSON object
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+}
+
+impl Run for Arguments {
+    fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
+        run(self, out)
+    }
+
+    fn json(&self) -> bool {
+        self.json
+    }
 }
 
 /// What `verify` prints.
@@ -48,7 +61,7 @@ fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
     Ok(digest)
 }
 
-pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Error> {
+fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     let bytes = file::read(&arguments.file)?;
     let image = file::parse(&arguments.file, &bytes)?;
     let verification = tdx_seamldr_verify::verify(&image);
@@ -57,22 +70,18 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Erro
         verified: verification.is_signed_by(&trusted),
         signature: signature_word(verification.signature_valid),
         signer: verification.signer.to_string(),
-        signer_sha384: file::hex(verification.signer.digest()),
+        signer_sha384: hex(verification.signer.digest()),
         signer_trusted: *verification.signer.digest() == trusted,
         image_hash: hash_word(verification.image_hash_matches),
         padding: if verification.padding_zero { "zero" } else { "not-zero" },
         checksum: checksum_word(image.checksum()),
     };
     if arguments.json {
-        file::print_json(out, &report)?;
+        print_json(out, "verify", &report)?;
     } else {
-        file::print(out, &report.lines())?;
+        print(out, &report.lines())?;
     }
-    if report.verified {
-        Ok(())
-    } else {
-        Err(Error::Refused)
-    }
+    Ok(if report.verified { Exit::Done } else { Exit::Refused })
 }
 
 impl Report {
@@ -97,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_signer_is_96_hexadecimal_digits() {
-        assert_eq!(parse_digest(&file::hex(&INTEL_PRODUCTION_SIGNER)), Ok(INTEL_PRODUCTION_SIGNER));
+        assert_eq!(parse_digest(&hex(&INTEL_PRODUCTION_SIGNER)), Ok(INTEL_PRODUCTION_SIGNER));
         for wrong in ["", "c8", &"g".repeat(96), &"+1".repeat(48), &"é".repeat(48)] {
             assert!(parse_digest(wrong).is_err(), "{wrong}");
         }

@@ -9,40 +9,13 @@
 
 mod common;
 
-use std::ffi::OsStr;
-use std::fs::OpenOptions;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::{json, tdx_seamldr};
+use common::{json, tdx_seamldr, Folder};
 use serde_json::Value;
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::{TestImage, TEST_SIGNER};
-
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    fn image(&self, name: &str, image: &TestImage) -> PathBuf {
-        self.put(name, image.build().as_bytes())
-    }
-}
 
 fn simulate(from: &Path, to: &Path, more: &[&str]) -> (Option<i32>, Value) {
     let mut arguments =
@@ -175,7 +148,7 @@ fn inspect_shows_a_damaged_image_that_verify_refuses() {
     assert_eq!(inspection["signature"], "invalid");
     assert_eq!(inspection["image_hash"], "mismatch");
     let output = tdx_seamldr(["verify".as_ref(), damaged.as_os_str()]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("checksum is 0x"));
 }
 
@@ -210,153 +183,7 @@ fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts()
 }
 
 #[test]
-fn a_failed_conversion_leaves_the_target_as_it_was() {
-    let folder = Folder::new();
-    let bad = folder.put("bad", b"not an image");
-    let target = folder.put("target", b"precious");
-    let arguments =
-        ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
-    let output = tdx_seamldr(arguments);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("has 12 bytes, but needs at least 4096"));
-    assert_eq!(std::fs::read(target).unwrap(), b"precious");
-}
-
-#[test]
-fn what_is_written_goes_through_links_and_into_devices() {
-    let folder = Folder::new();
-    let image = folder.image("image", &TestImage::default());
-    let (target, link) = (folder.put("target", b"old"), folder.path("link"));
-    symlink(&target, &link).unwrap();
-    for output in [link.as_path(), Path::new("/dev/null")] {
-        let arguments =
-            ["convert".as_ref(), image.as_path(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output];
-        assert_eq!(json(arguments).0, Some(0));
-    }
-    assert!(link.is_symlink() && !Path::new("/dev/null").is_file());
-    assert_eq!(std::fs::read(target).unwrap().len(), 40960);
-}
-
-/// `convert` from an image to `output`, in the other format.
-fn to_v2<'a>(image: &'a Path, output: &'a Path) -> [&'a OsStr; 6] {
-    ["convert".as_ref(), image.as_ref(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output.as_ref()]
-}
-
-#[test]
-fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
-    let folder = Folder::new();
-    let image = folder.image("image", &TestImage::default());
-    let strange = folder.0.path().join(OsStr::from_bytes(b"strange-\xff"));
-    let shown = strange.display().to_string();
-    let (module, sigstruct) = (folder.put("bin", &[0; 4096]), folder.put("sig", &[0; 2048]));
-    let pack: [&OsStr; 9] = [
-        "pack".as_ref(),
-        "--format".as_ref(),
-        "v1".as_ref(),
-        "--module".as_ref(),
-        module.as_ref(),
-        "--sigstruct".as_ref(),
-        sigstruct.as_ref(),
-        "-o".as_ref(),
-        strange.as_ref(),
-    ];
-    let (code, report) = json(["inspect".as_ref(), strange.as_path()]);
-    assert_eq!(code, Some(1));
-    assert!(report["error"].as_str().unwrap().starts_with(&shown), "{report}");
-    for arguments in [to_v2(&image, &strange).as_slice(), &pack] {
-        let (code, report) = json(arguments);
-        assert_eq!((code, &report["file"]), (Some(0), &shown.as_str().into()));
-    }
-}
-
-#[test]
-fn an_image_on_standard_output_is_alone_there() {
-    let folder = Folder::new();
-    let image = folder.image("image", &TestImage::default());
-    let file = folder.path("file");
-    assert_eq!(json(to_v2(&image, &file)).0, Some(0));
-    let wanted = std::fs::read(file).unwrap();
-
-    let output = tdx_seamldr(to_v2(&image, Path::new("/dev/stdout")));
-    assert_eq!((output.status.code(), output.stdout == wanted), (Some(0), true));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "/dev/stdout: tdx_image, 40960 bytes\n");
-
-    let log = folder.put("log", b"before");
-    for name in [Path::new("/dev/stdout"), &log] {
-        let output = Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
-            .args(to_v2(&image, name))
-            .arg("--json")
-            .stdout(OpenOptions::new().append(true).open(&log).unwrap())
-            .output()
-            .unwrap();
-        let report: Value = serde_json::from_slice(&output.stderr).unwrap();
-        assert_eq!((output.status.code(), &report["length"]), (Some(0), &40960.into()));
-    }
-    assert!(std::fs::read(log).unwrap() == [b"before", wanted.as_slice(), &wanted].concat());
-}
-
-#[test]
-fn where_an_image_was_to_be_no_error_is_found() {
-    let folder = Folder::new();
-    let bad = folder.put("bad", b"not an image");
-    let output = tdx_seamldr(to_v2(&bad, Path::new("/dev/stdout")).into_iter().chain([OsStr::new("--json")]));
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"".as_slice()));
-    let complaints = String::from_utf8(output.stderr).unwrap();
-    assert!(complaints.contains("\"error\": ") && complaints.contains("has 12 bytes"), "{complaints}");
-}
-
-#[test]
-fn a_link_to_nothing_leads_to_a_new_file() {
-    let folder = Folder::new();
-    let image = folder.image("image", &TestImage::default());
-    std::fs::create_dir(folder.path("inner")).unwrap();
-    let (first, second) = (folder.path("first"), folder.path("inner/second"));
-    symlink("inner/second", &first).unwrap();
-    symlink(folder.path("inner/target"), &second).unwrap();
-    assert_eq!(json(to_v2(&image, &first)).0, Some(0));
-    assert!(first.is_symlink() && second.is_symlink());
-    let target = folder.path("inner/target").symlink_metadata().unwrap();
-    assert_eq!((target.is_file(), target.len()), (true, 40960));
-
-    for (name, to) in [("nowhere", "no-folder/target"), ("circle", "circle")] {
-        let link = folder.path(name);
-        symlink(to, &link).unwrap();
-        assert_eq!(json(to_v2(&image, &link)).0, Some(1));
-        assert!(link.is_symlink(), "{name}");
-    }
-}
-
-#[test]
-fn a_file_that_is_replaced_keeps_its_permissions() {
-    let folder = Folder::new();
-    let image = folder.image("image", &TestImage::default());
-    let old = folder.put("old", b"old");
-    for mode in [0o600, 0o666, 0o755] {
-        std::fs::set_permissions(&old, PermissionsExt::from_mode(mode)).unwrap();
-        assert_eq!(json(to_v2(&image, &old)).0, Some(0));
-        let there = std::fs::metadata(&old).unwrap();
-        assert_eq!((there.permissions().mode() & 0o7777, there.len()), (mode, 40960));
-    }
-}
-
-#[test]
-fn a_file_that_may_not_be_written_is_not_replaced() {
-    let folder = Folder::new();
-    let image = folder.image("image", &TestImage::default());
-    let precious = folder.put("precious", b"precious");
-    std::fs::set_permissions(&precious, PermissionsExt::from_mode(0o444)).unwrap();
-    if OpenOptions::new().write(true).open(&precious).is_ok() {
-        // Root may write everything.
-        return;
-    }
-    let (code, report) = json(to_v2(&image, &precious));
-    assert_eq!(code, Some(1));
-    assert!(report["error"].as_str().unwrap().contains("Permission denied"), "{report}");
-    assert_eq!(std::fs::read(precious).unwrap(), b"precious");
-}
-
-#[test]
-fn wrong_usage_is_2_and_a_missing_file_is_1() {
+fn wrong_usage_is_2_and_a_missing_file_is_3() {
     let usage: [&[&str]; 9] = [
         &["simulate", "--lps", "2", "--sockets", "3"],
         &["simulate", "--lps", "800", "--sockets", "3"],
@@ -372,11 +199,29 @@ fn wrong_usage_is_2_and_a_missing_file_is_1() {
         assert_eq!(tdx_seamldr(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let (code, report) = json(["inspect", "/nonexistent/image"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(3));
     assert!(report["error"].as_str().unwrap().starts_with("/nonexistent/image: "), "{report}");
     let output = tdx_seamldr(["inspect", "/nonexistent/image"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));
     // Endless, and no image.
-    assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(1));
+    assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(3));
+}
+
+#[test]
+fn json_of_every_command_begins_with_its_schema() {
+    let folder = Folder::new();
+    let image = folder.image("image", &TestImage::default());
+    let (image, output) = (image.to_str().unwrap(), folder.path("out"));
+    let output = output.to_str().unwrap();
+    for (arguments, schema) in [
+        (["simulate", "--lps", "1", "--tds", "0"].as_slice(), "tdx-seamldr/simulate/1"),
+        (&["inspect", image], "tdx-seamldr/inspect/1"),
+        (&["verify", image], "tdx-seamldr/verify/1"),
+        (&["convert", image, "--to", "v2", "-o", output], "tdx-seamldr/convert/1"),
+        (&["convert", "/nonexistent/image", "--to", "v2", "-o", output], "tdx-seamldr/error/1"),
+    ] {
+        let text = String::from_utf8(tdx_seamldr([arguments, &["--json"]].concat()).stdout).unwrap();
+        assert!(text.starts_with(&format!("{{\n  \"schema\": \"{schema}\"")), "{text}");
+    }
 }

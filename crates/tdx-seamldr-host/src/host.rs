@@ -1,7 +1,15 @@
 //! The host: everything that user space can see of TDX, each with where it was read.
 
+mod interface;
+mod json;
+mod lps;
+mod read;
+
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
+
+pub use crate::cpu_list::CpuList;
+pub use crate::host::lps::MissingLps;
 
 use crate::fact::Fact;
 
@@ -65,6 +73,17 @@ pub enum Interface {
     Folder,
 }
 
+impl Interface {
+    /// Returns the files with P-SEAMLDR's version and with the remaining updates, below the device `tdx_host`.
+    #[must_use]
+    pub const fn seamldr_files(self) -> [&'static str; 2] {
+        match self {
+            Self::Flat => ["seamldr_version", "num_remaining_updates"],
+            Self::Folder => ["seamldr/version", "seamldr/num_remaining_updates"],
+        }
+    }
+}
+
 /// Why there is no interface for updates. The first reason that holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
@@ -75,8 +94,11 @@ pub enum NoInterface {
     /// The processor returns from P-SEAMLDR without its VMCS pointer.
     #[error("the processor loses its VMCS pointer on return from P-SEAMLDR (seamret_invd_vmcs): install newer microcode")]
     Erratum,
-    /// The kernel has no driver `tdx_host`, or it is not loaded.
-    #[error("the kernel has no device tdx_host: it needs Linux 7.2 or later with CONFIG_TDX_HOST_SERVICES, and the module tdx-host loaded")]
+    /// The kernel has no driver `tdx_host`, it is not loaded, or it found no TDX module and left.
+    #[error(
+        "the kernel has no device tdx_host: it needs Linux 7.2 or later with CONFIG_TDX_HOST_SERVICES, \
+         the module tdx-host loaded, and TDX initialised (look for \"TDX\" in the kernel's log)"
+    )]
     NoDriver,
     /// The driver is there, and TDX is not initialised.
     #[error(
@@ -97,7 +119,7 @@ pub enum NoInterface {
 }
 
 /// The processor of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// The socket's number (physical id).
     pub id: u32,
@@ -125,13 +147,6 @@ impl Socket {
             | (self.model & 0xf) << 4
             | self.stepping & 0xf
     }
-}
-
-/// A set of LPs as the kernel writes it: `0-3,8`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct CpuList {
-    /// Ranges, first and last, ascending, not adjacent.
-    ranges: Vec<(u32, u32)>,
 }
 
 /// The LPs in the ACPI MADT.

@@ -1,16 +1,42 @@
 //! A Linux host that runs the Intel TDX module, as user space sees it.
 //!
+//! - [`catalogue`]: the public releases, and the images that lie in the host's folders.
 //! - [`fact`]: a value with where it was read, or why it is not known.
+//! - [`root`]: the folder below which all files are read.
 //! - [`host`]: what user space sees of the host.
+//! - [`cpu_list`], [`cpuinfo`], [`madt`]: the files that tell of LPs.
+//! - [`mapping`]: Intel's `mapping_file.json`.
+//! - [`plan`](mod@plan): which image comes next, and what speaks against each other one.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
+//! - [`text`]: text from files, made safe to print.
+//! - `testing`, with the feature of that name: folders that look like the root of a TDX host.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+pub mod catalogue;
+pub mod config;
+pub mod cpu_list;
+pub mod cpuinfo;
 pub mod fact;
 pub mod host;
+pub mod madt;
+pub mod mapping;
+pub mod plan;
+pub mod record;
 pub mod releases;
+pub mod root;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod text;
+pub mod trust;
+pub mod update;
 pub mod version;
 
+pub use catalogue::Catalogue;
+pub use config::Config;
+pub use cpu_list::CpuList;
 pub use host::Host;
+pub use plan::Plan;
 pub use releases::{Platform, Release, Releases};
+pub use root::Root;
 pub use version::parse_version;

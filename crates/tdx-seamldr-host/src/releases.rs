@@ -222,7 +222,8 @@ fn version(text: &str) -> Result<TdxVersion, String> {
     parse_version(text).map_err(|error| error.to_string())
 }
 
-fn hex(text: &str) -> Result<u64, String> {
+/// Reads a number of hexadecimal digits after `0x`.
+pub(crate) fn hex(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     digits
         .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))

@@ -52,6 +52,11 @@ fn preflight_and_p_seamldr_agree_about_sigstructs() {
 }
 
 #[test]
+fn files_of_a_host_are_read_or_refused_in_words() {
+    run_seeds("host_tree");
+}
+
+#[test]
 fn status_words_come_through_every_decoder() {
     run_seeds("status");
 }

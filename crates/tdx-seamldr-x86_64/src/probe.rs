@@ -221,6 +221,7 @@ impl Processor {
             self.addressable_lps_per_socket.or(facts.addressable_lps_per_socket);
         facts.debug_unlocked = self.debug_unlocked.or(facts.debug_unlocked);
         facts.seamrr_base = range.map(|range| range.base).or(facts.seamrr_base);
+        facts.seamrr_end = range.map(|range| range.base.saturating_add(range.size)).or(facts.seamrr_end);
         facts.shared_memory = self.shared_memory().or(facts.shared_memory);
     }
 }

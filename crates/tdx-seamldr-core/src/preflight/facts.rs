@@ -155,6 +155,10 @@ pub struct Facts {
     pub addressable_lps_per_socket: Option<u32>,
     /// The first byte of the SEAM range. Source: IA32_SEAMRR_PHYS_BASE (MSR 0x1400), bits 51:25.
     pub seamrr_base: Option<u64>,
+    /// The first byte after the SEAM range. P-SEAMLDR's own range lies before it, so a module that needs
+    /// more room is refused also if [`p_seamldr_base`](Self::p_seamldr_base) is absent. Source:
+    /// IA32_SEAMRR_PHYS_MASK (MSR 0x1401).
+    pub seamrr_end: Option<u64>,
     /// The first byte of P-SEAMLDR's own range, which ends the space for modules. Source: P_SYSINFO, offset 48.
     pub p_seamldr_base: Option<u64>,
     /// The memory that P-SEAMLDR reads. Source: the processor. If this is absent, preflight reports
@@ -169,7 +173,7 @@ debug_fields! {
     Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place,
     keys_are_clean, running_svn, running_mrseam, features0, handoff, handoff_data,
     handoff_pages, sensitive_operations, num_lps, platform_lps, highest_x2apic_id, sockets, debug_unlocked,
-    addressable_lps_per_socket, seamrr_base, p_seamldr_base, shared_memory, signer
+    addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, shared_memory, signer
 }
 
 impl Default for Facts {
@@ -204,6 +208,7 @@ impl Facts {
             debug_unlocked: None,
             addressable_lps_per_socket: None,
             seamrr_base: None,
+            seamrr_end: None,
             p_seamldr_base: None,
             shared_memory: None,
             signer: Some(INTEL_PRODUCTION_SIGNER),

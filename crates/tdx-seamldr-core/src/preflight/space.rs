@@ -148,7 +148,8 @@ impl Layout {
     }
 
     /// Returns the bytes that a module takes with page tables, as P-SEAMLDR makes them.
-    fn size(&self) -> u64 {
+    #[must_use]
+    pub fn size(&self) -> u64 {
         let [first, last] = self.tables();
         self.contents().saturating_add(first.saturating_add(last).saturating_mul(PAGE))
     }
@@ -170,10 +171,10 @@ impl Layout {
 }
 
 /// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, steps 29
-/// and 32).
+/// and 32). The end of the SEAM range in place of P-SEAMLDR's base tells only that a module is too large.
 pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
-    let Facts { addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets, .. } = facts;
-    let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base, sockets);
+    let Facts { addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, sockets, .. } = facts;
+    let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base.or(*seamrr_end), sockets);
     let (Some(addressable), Some(base), Some(end), Some(sockets)) = numbers else {
         return findings.unknown(Unknown::Memory);
     };
@@ -184,6 +185,8 @@ pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &F
     let (found, wanted) = (end.saturating_sub(*base), layout.need());
     if found < wanted {
         findings.refuse(Refusal::Memory { found, wanted });
+    } else if p_seamldr_base.is_none() {
+        findings.unknown(Unknown::Memory);
     } else {
         let refusal = Refusal::PageTables { found, wanted: layout.size() };
         findings.refuse_if(layout.shortage(found) != Shortage::None, refusal);

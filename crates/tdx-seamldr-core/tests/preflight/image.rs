@@ -122,6 +122,20 @@ fn module_that_does_not_fit_into_the_seam_range_is_refused() {
 }
 
 #[test]
+fn end_of_the_seam_range_refuses_larger_modules_and_leaves_smaller_ones_unknown() {
+    let need = Layout::new(&World::good().sigstruct, u64::try_from(MODULE).unwrap(), 8, 0).need();
+    let range = |bytes: u64| {
+        after(|world| {
+            (world.facts.p_seamldr_base, world.facts.seamrr_end) = (None, Some(BASE + bytes));
+        })
+    };
+    assert_eq!(range(need - 1), refused(Refusal::Memory { found: need - 1, wanted: need }));
+    assert_eq!(range(need), unknown(Unknown::Memory));
+    assert_eq!(range(64 << 20), unknown(Unknown::Memory));
+    assert_eq!(after(|world| world.facts.seamrr_end = Some(BASE)), [], "P-SEAMLDR's base is known");
+}
+
+#[test]
 fn image_of_the_2_0_line_is_refused_by_p_seamldr_1_5() {
     let on = |major, minor, version: u8| {
         after(|world| {

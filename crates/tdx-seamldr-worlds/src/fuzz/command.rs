@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use clap::Parser;
 use serde_json::Value;
-use tdx_seamldr_cli::Arguments;
+use tdx_seamldr_cli::{Arguments, Exit};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_verify::Verification;
@@ -25,9 +25,12 @@ fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> (bool, Value)
     let arguments = Arguments::try_parse_from(all).expect("the usage is right");
     arguments.check().expect("the usage is right");
     let (mut out, mut complaints) = (Vec::new(), Vec::new());
-    let done = arguments.run(&mut out, &mut complaints);
+    let done = arguments.run(&mut out, &mut complaints) == Exit::Done;
     let value: Value = serde_json::from_slice(&out).expect("one JSON value");
     let object = value.as_object().expect("an object");
+    let schema = object["schema"].as_str().expect("a schema");
+    assert!(out.starts_with(format!("{{\n  \"schema\": \"{schema}\"").as_bytes()));
+    assert_eq!(object.contains_key("error"), schema == "tdx-seamldr/error/1");
     assert!(!object.contains_key("error") || !done && !complaints.is_empty());
     (done, value)
 }

@@ -13,6 +13,7 @@
 )]
 
 mod command;
+mod host_tree;
 mod image;
 mod images;
 mod numbers;
@@ -24,6 +25,7 @@ mod update_ops;
 mod vector;
 
 pub use command::cli_json;
+pub use host_tree::host_tree;
 pub use image::image;
 pub use params::params_roundtrip;
 pub use sigstruct::sigstruct;
@@ -41,7 +43,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "image", run: image },
     Target { name: "params_roundtrip", run: params_roundtrip },
     Target { name: "sigstruct", run: sigstruct },
@@ -49,4 +51,5 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "vector", run: vector },
     Target { name: "update_ops", run: update_ops },
     Target { name: "cli_json", run: cli_json },
+    Target { name: "host_tree", run: host_tree },
 ];

@@ -9,6 +9,7 @@ use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus, TdxStatus};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::space::Layout;
 use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_host::testing::{madt, HostTree};
 use tdx_seamldr_mock::{ReleasedImage, TestImage};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::IntoBytes;
@@ -53,6 +54,7 @@ pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>>
     seeds.status();
     seeds.scripts();
     seeds.updates();
+    seeds.host();
     for folder in ["p-seamldr", "tdx-module"] {
         seeds.recorded(&recordings.join(folder))?;
     }
@@ -186,6 +188,29 @@ impl Seeds {
                     self.image(&format!("released-{}-{format}", image.version), &file);
                 }
             }
+        }
+    }
+
+    /// Files of hosts that tell of LPs.
+    fn host(&mut self) {
+        for (name, list) in
+            [("one", "0"), ("range", "0-127"), ("gaps", "0-3,8,10-11,64-127"), ("reversed", "3-0")]
+        {
+            self.add("host_tree", format!("cpus-{name}"), list.as_bytes());
+        }
+        let two_sockets = [(0x806f8, 2), (0xa06d1, 1)];
+        for (name, tree) in [
+            ("one-socket", HostTree::linux_7_2().sockets(&two_sockets[..1])),
+            ("two-sockets", HostTree::linux_7_2().sockets(&two_sockets)),
+            ("erratum", HostTree::erratum().sockets(&two_sockets[..1])),
+            ("without-tdx", HostTree::without_tdx().sockets(&two_sockets[..1])),
+        ] {
+            self.add("host_tree", format!("cpuinfo-{name}"), tree.cpuinfo().as_bytes());
+        }
+        for (name, ids) in
+            [("none", &[][..]), ("small", &[0, 1]), ("large", &[0, 254, 255, 0x1_0000]), ("twice", &[7, 7])]
+        {
+            self.add("host_tree", format!("madt-{name}"), &madt(ids.iter().copied()));
         }
     }
 

@@ -1,0 +1,31 @@
+//! What commands print: lines for people, one object with `--json` for programs.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// A report under the name of its schema.
+#[derive(Serialize)]
+struct Named<'a, T> {
+    schema: String,
+    #[serde(flatten)]
+    report: &'a T,
+}
+
+/// Prints the report of a command as a JSON object. Its first key is `schema`: `tdx-seamldr/COMMAND/1`.
+pub(crate) fn print_json(out: &mut dyn Write, command: &str, report: &impl Serialize) -> Result<(), Error> {
+    let named = Named { schema: format!("tdx-seamldr/{command}/1"), report };
+    print(out, &serde_json::to_string_pretty(&named)?)
+}
+
+/// Prints lines. A reader that has gone away is an error, not a panic.
+pub(crate) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+    Ok(writeln!(out, "{text}")?)
+}
+
+/// Returns bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,199 @@
+//! The catalogue: the public releases, and the images that lie in the host's folders.
+
+mod crypto;
+mod image;
+mod read;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tdx_seamldr_core::TdxVersion;
+use walkdir::WalkDir;
+
+use crate::mapping::{parse_mapping, MappedRelease};
+use crate::releases::{Release, Releases};
+
+pub use image::{Image, VersionSource};
+pub use read::FileError;
+
+/// How deep below a folder images are looked for.
+const MAX_DEPTH: usize = 6;
+
+/// How many files of a folder are looked at.
+const MAX_FILES: usize = 10_000;
+
+/// The largest `mapping_file.json`, in bytes.
+const MAX_MAPPING: u64 = 1 << 20;
+
+/// The name of Intel's file with the minimums of each release.
+const MAPPING_FILE: &str = "mapping_file.json";
+
+/// The public releases, Intel's minimums for them, and the images at hand.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    releases: Releases,
+    mapped: Vec<MappedRelease>,
+    images: Vec<Image>,
+    problems: Vec<FileError>,
+}
+
+/// What a release needs, by Intel's `mapping_file.json`, or else by the table of releases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Minimums {
+    /// The oldest running module that an update may begin from.
+    pub module: Option<TdxVersion>,
+    /// The oldest P-SEAMLDR of each line. Empty: not known.
+    pub seamldr: Vec<TdxVersion>,
+}
+
+impl Catalogue {
+    /// Returns a catalogue without images.
+    #[must_use]
+    pub fn new(releases: Releases) -> Self {
+        Self { releases, ..Self::default() }
+    }
+
+    /// Adds every image below a folder: `.blob` and v2 files by their first bytes, whatever their names,
+    /// and pairs of a module's binary and its SIGSTRUCT (`NAME.bin` or `NAME.so`, with `.sigstruct` in
+    /// place of the extension or after it). Reads `mapping_file.json` of Intel's repository, too. Links
+    /// to folders are not followed. A file that is no image does not matter; one that looks like an
+    /// image and is none becomes a [problem](Self::problems).
+    pub fn add_folder(&mut self, folder: &Path) {
+        let mut seen = 0_usize;
+        for entry in WalkDir::new(folder).max_depth(MAX_DEPTH).sort_by_file_name() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let path = error.path().unwrap_or(folder).to_owned();
+                    self.problems.push(FileError::walk(path, &error));
+                    continue;
+                }
+            };
+            if fs::metadata(entry.path()).map_or(true, |data| !data.is_file()) {
+                continue;
+            }
+            seen = seen.saturating_add(1);
+            if seen > MAX_FILES {
+                self.problems.push(FileError::too_many(folder.to_owned(), MAX_FILES));
+                return;
+            }
+            if let Err(error) = self.add_found(entry.path()) {
+                self.problems.push(error);
+            }
+        }
+    }
+
+    /// Adds a file of a folder, if it is an image or Intel's mapping.
+    fn add_found(&mut self, path: &Path) -> Result<(), FileError> {
+        if path.file_name().is_some_and(|name| name == MAPPING_FILE) {
+            let text = read::text(path, MAX_MAPPING)?;
+            let mapped = parse_mapping(&text).map_err(|error| FileError::mapping(path, error))?;
+            for release in mapped {
+                self.add_mapped(release, path)?;
+            }
+            return Ok(());
+        }
+        let bytes = match read::sigstruct_beside(path) {
+            Some(sigstruct) => read::pair(path, &sigstruct)?,
+            None => match read::if_image(path)? {
+                Some(bytes) => bytes,
+                None => return Ok(()),
+            },
+        };
+        self.add(path, bytes)
+    }
+
+    fn add_mapped(&mut self, release: MappedRelease, path: &Path) -> Result<(), FileError> {
+        match self.mapped.iter().find(|known| known.version == release.version) {
+            Some(known) if *known != release => Err(FileError::contradiction(path, release.version)),
+            Some(_) => Ok(()),
+            None => {
+                self.mapped.push(release);
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), FileError> {
+        let image = Image::new(path.to_owned(), bytes, &self.releases)?;
+        if let Some(same) = self.images.iter().find(|known| known.is_same_as(&image)) {
+            return Err(FileError::duplicate(path, same.path()));
+        }
+        self.images.push(image);
+        Ok(())
+    }
+
+    /// Adds one image: a file of either format, or a module's binary with its SIGSTRUCT beside it.
+    /// Returns its place among the [images](Self::images). A genuine image that is there already
+    /// stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is no image.
+    pub fn add_file(&mut self, path: &Path) -> Result<usize, FileError> {
+        let bytes = match read::sigstruct_beside(path) {
+            Some(sigstruct) => read::pair(path, &sigstruct)?,
+            None => read::image(path)?,
+        };
+        let image = Image::new(path.to_owned(), bytes, &self.releases)?;
+        if let Some(same) = self.images.iter().position(|known| known.is_same_as(&image)) {
+            return Ok(same);
+        }
+        self.images.push(image);
+        Ok(self.images.len().saturating_sub(1))
+    }
+
+    /// Returns the table of releases.
+    #[must_use]
+    pub const fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    /// Returns the images, in the order of the folders and names.
+    #[must_use]
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    /// Returns the files that looked like a part of the catalogue and are none, and why.
+    #[must_use]
+    pub fn problems(&self) -> &[FileError] {
+        &self.problems
+    }
+
+    /// Returns the image of a version that verifies, if there is one.
+    #[must_use]
+    pub fn image_of(&self, version: TdxVersion) -> Option<&Image> {
+        self.images.iter().find(|image| image.version() == Some(version) && image.is_genuine())
+    }
+
+    /// Returns the public release with this version.
+    #[must_use]
+    pub fn release(&self, version: TdxVersion) -> Option<&Release> {
+        self.releases.by_version(version)
+    }
+
+    /// Returns what a version needs.
+    #[must_use]
+    pub fn minimums(&self, version: TdxVersion) -> Minimums {
+        if let Some(mapped) = self.mapped.iter().find(|mapped| mapped.version == version) {
+            return Minimums { module: Some(mapped.min_module), seamldr: mapped.min_seamldr.clone() };
+        }
+        self.release(version).map_or_else(Minimums::default, |release| Minimums {
+            module: release.min_module,
+            seamldr: release.min_seamldr.clone(),
+        })
+    }
+
+    /// Returns what Intel's `mapping_file.json` says of a version.
+    #[must_use]
+    pub fn mapped(&self, version: TdxVersion) -> Option<&MappedRelease> {
+        self.mapped.iter().find(|mapped| mapped.version == version)
+    }
+}
+
+/// The folders that hold images where nothing else is configured.
+#[must_use]
+pub fn default_folders() -> Vec<PathBuf> {
+    vec![PathBuf::from("/usr/lib/firmware/intel/tdx"), PathBuf::from("/var/lib/tdx-seamldr/images")]
+}

@@ -1,0 +1,148 @@
+//! The configuration `/etc/tdx-seamldr.toml`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::fact::{Absent, Reason};
+use crate::root::Root;
+use crate::trust::{check_trusted, NotTrusted};
+
+/// The file, where no other one is named.
+pub const DEFAULT_CONFIG: &str = "/etc/tdx-seamldr.toml";
+
+/// The largest configuration, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// The keys of the configuration. The command has an option with the name of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// Folders with images of TDX modules.
+    pub image_dir: Option<Vec<PathBuf>>,
+    /// A table of releases to use in place of the built-in one.
+    pub releases: Option<PathBuf>,
+    /// The folder for the record of updates.
+    pub state_dir: Option<PathBuf>,
+    /// The folder that holds `pre-update.d` and `post-update.d`.
+    pub hooks_dir: Option<PathBuf>,
+    /// Vouches that no TD is in build and no migration interrupted during an update.
+    pub no_td_launches: Option<bool>,
+    /// Rules that may stay unchecked, by the names that a plan shows.
+    pub accept: Option<Vec<String>>,
+    /// Update although Intel's table wants a newer running module first.
+    pub allow_below_minimum: Option<bool>,
+    /// Install the running module again.
+    pub allow_same_module: Option<bool>,
+    /// How many seconds the kernel may take for an update.
+    pub timeout: Option<u64>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration cannot be read: {0}")]
+    Read(Absent),
+    /// Others than root can change the file.
+    #[error("the configuration is not used: {0}")]
+    NotTrusted(#[from] NotTrusted),
+    /// The file is no configuration.
+    #[error("{path}: {problem}")]
+    Wrong {
+        /// The file.
+        path: String,
+        /// What was found and what was expected.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads a configuration below a root. The default file may be absent.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, others than root can write it, or it says something wrong.
+    pub fn read(root: &Root, path: Option<&str>) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(DEFAULT_CONFIG);
+        let text = match root.read_text(file, MAX_CONFIG) {
+            Ok(text) => text,
+            Err(absent) if absent.reason == Reason::Missing && path.is_none() => return Ok(Self::default()),
+            Err(absent) => return Err(ConfigError::Read(absent)),
+        };
+        check_trusted(&root.path(file).map_err(ConfigError::Read)?)?;
+        Self::parse(&text).map_err(|problem| ConfigError::Wrong { path: file.to_owned(), problem })
+    }
+
+    /// Reads the text of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin at the root.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let folders = config.image_dir.iter().flatten();
+        let others = [&config.releases, &config.state_dir, &config.hooks_dir];
+        let mut paths = folders.chain(others.into_iter().flatten());
+        match paths.find(|path| !path.is_absolute()) {
+            Some(path) => Err(format!("the path {path:?} has to begin with /")),
+            None => Ok(config),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn keys_are_read_and_unknown_ones_refused() {
+        let text =
+            "image-dir = [\"/images\"]\nno-td-launches = true\naccept = [\"unknown-memory\"]\ntimeout = 60\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.image_dir.as_deref(), Some(&[PathBuf::from("/images")][..]));
+        assert_eq!((config.no_td_launches, config.timeout), (Some(true), Some(60)));
+        for (wrong, message) in [
+            ("image_dir = []", "unknown field `image_dir`"),
+            ("timeout = -1", "invalid value"),
+            ("timeout = \"long\"", "invalid type"),
+            ("state-dir = \"here\"", "has to begin with /"),
+            ("image-dir = [\"/a\", \"b\"]", "has to begin with /"),
+            ("[", "line 1"),
+        ] {
+            let error = Config::parse(wrong).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn default_file_may_be_absent_and_another_one_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        assert_eq!(Config::read(&root, None).unwrap(), Config::default());
+        assert!(matches!(Config::read(&root, Some("/x.toml")), Err(ConfigError::Read(_))));
+    }
+
+    #[test]
+    fn file_that_others_can_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let file = folder.path().join("etc/tdx-seamldr.toml");
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        fs::write(&file, "timeout = 7\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(Config::read(&root, None).unwrap().timeout, Some(7));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(Config::read(&root, None), Err(ConfigError::NotTrusted(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,200}") {
+            let _ = Config::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Finds out how the kernel takes a new module, or why it takes none.
+
+use crate::fact::{Fact, Reason};
+use crate::host::read::{TDX_HOST, UPLOAD};
+use crate::host::{Interface, NoInterface};
+use crate::root::Root;
+use tdx_seamldr_core::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
+use tdx_seamldr_core::TdxVersion;
+
+/// Facts that tell why there is no interface.
+pub(super) struct Seen<'a> {
+    pub(super) tdx_flag: &'a Fact<bool>,
+    pub(super) erratum: &'a Fact<bool>,
+    pub(super) vmx_basic: &'a Fact<u64>,
+    pub(super) module: &'a Fact<TdxVersion>,
+}
+
+impl Seen<'_> {
+    /// The processor's bug. A kernel that does not know it does not name it, while IA32_VMX_BASIC still shows it.
+    fn has_erratum(&self) -> bool {
+        let is_named = self.erratum.as_ref().is_ok_and(|erratum| erratum.value);
+        let is_shown =
+            self.vmx_basic.as_ref().is_ok_and(|msr| msr.value & VMX_BASIC_SEAMRET_PRESERVES_VMCS == 0);
+        is_named || is_shown
+    }
+}
+
+/// Returns the interface, or the first reason why there is none.
+pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterface> {
+    let has_upload = root.exists(UPLOAD);
+    let interface = likely(root);
+    let missing: Vec<String> = interface
+        .seamldr_files()
+        .iter()
+        .map(|file| format!("{TDX_HOST}/{file}"))
+        .chain([UPLOAD.to_owned()])
+        .filter(|path| !root.exists(path))
+        .collect();
+    let Some(first_missing) = missing.first() else { return Ok(interface) };
+    if seen.tdx_flag.as_ref().is_ok_and(|flag| !flag.value) {
+        return Err(NoInterface::NoTdx);
+    }
+    if seen.has_erratum() {
+        return Err(NoInterface::Erratum);
+    }
+    if !root.exists(TDX_HOST) {
+        return Err(NoInterface::NoDriver);
+    }
+    if seen.module.as_ref().is_err_and(|absent| absent.reason == Reason::NoDevice) {
+        return Err(NoInterface::NotInitialised);
+    }
+    if !has_upload {
+        return Err(NoInterface::NoUpload);
+    }
+    Err(NoInterface::Incomplete { missing: first_missing.clone() })
+}
+
+/// Returns the interface whose files are there, or that of Linux 7.2 if there are none.
+pub(super) fn likely(root: &Root) -> Interface {
+    let has = |interface: Interface| {
+        interface.seamldr_files().iter().any(|file| root.exists(&format!("{TDX_HOST}/{file}")))
+    };
+    match !has(Interface::Flat) && has(Interface::Folder) {
+        true => Interface::Folder,
+        false => Interface::Flat,
+    }
+}

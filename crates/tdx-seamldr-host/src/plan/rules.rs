@@ -1,0 +1,141 @@
+//! What speaks against one image on one host: core's preflight, and what only a host's catalogue knows.
+
+use tdx_seamldr_core::image::Checksum;
+use tdx_seamldr_core::preflight::{preflight, Policy, Unknown};
+use tdx_seamldr_core::TdxVersion;
+
+use super::reason::{sort, Question, Reason, Scope};
+use super::running::{facts, Running};
+use super::Request;
+use crate::catalogue::{Catalogue, Image};
+use crate::host::Host;
+use crate::releases::Platform;
+
+/// What was found of one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) reasons: Vec<Reason>,
+    pub(super) questions: Vec<Question>,
+}
+
+impl Judged {
+    /// Whether only the host as it is now speaks against the image.
+    pub(super) fn fits(&self) -> bool {
+        self.reasons.iter().all(|reason| reason.scope == Scope::Host)
+    }
+
+    /// Whether Intel's minimum for the running module is the only thing that speaks against the image.
+    pub(super) fn needs_a_step_between(&self) -> bool {
+        !self.fits()
+            && self.reasons.iter().all(|reason| reason.scope == Scope::Host || reason.code == MODULE_MINIMUM)
+    }
+}
+
+pub(super) const MODULE_MINIMUM: &str = "module-minimum";
+
+/// Judges an update from `running` to `image` after `steps` other updates.
+pub(super) fn judge(
+    host: &Host,
+    catalogue: &Catalogue,
+    request: &Request,
+    running: Option<&Running<'_>>,
+    image: &Image,
+    steps: u32,
+) -> Judged {
+    let mut judged = Judged::default();
+    let Judged { reasons, questions } = &mut judged;
+    if let Checksum::Bad { .. } = image.checksum() {
+        let reason = Reason::new(Scope::File, "checksum", "the sum of the file's 16-bit words is not 0");
+        reasons.push(reason.advise("the file is damaged: get it again from Intel"));
+    }
+    check_platforms(host, image, reasons);
+    check_seamldr(host, catalogue, image, reasons);
+    if !request.allow_below_minimum {
+        check_minimum(catalogue, running, image, reasons);
+    }
+    let mut accepted = request.accept;
+    if running.is_some_and(|running| running.leaves_room_for(image)) {
+        accepted = accepted.with(Unknown::Memory);
+    }
+    let policy = Policy {
+        allow_same_module: request.allow_same_module,
+        allow_unknowns: accepted,
+        ..Policy::default()
+    };
+    let facts = facts(host, running, catalogue, steps, request.no_td_launches);
+    match image.verified() {
+        Ok((parsed, crypto)) => {
+            let report = &mut |finding| sort(finding, request.accept, reasons, questions);
+            // The findings say more than the result.
+            let _ = preflight(&parsed, &facts, &crypto, policy, report);
+        }
+        Err(error) => reasons.push(Reason::new(Scope::File, "image", error.to_string())),
+    }
+    if accepted.contains(Unknown::Memory) && !request.accept.contains(Unknown::Memory) {
+        // The running module shows that there is room.
+        questions.retain(|question| question.code != Unknown::Memory.code());
+    }
+    judged
+}
+
+/// The release notes name platforms that a release is made for; the list of CPUs in its image may have more.
+fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
+    let wanted = image.platforms();
+    if wanted.is_empty() {
+        return;
+    }
+    for (socket, signature) in host.signatures().into_iter().enumerate() {
+        let Some(found) = Platform::of_processor(signature) else { continue };
+        if !wanted.contains(&found) {
+            let names: Vec<_> = wanted.iter().map(|platform| platform.name()).collect();
+            let message = format!(
+                "the release is for {}, but socket {socket} has {} (0x{signature:x})",
+                names.join(" and "),
+                found.name()
+            );
+            reasons.push(Reason::new(Scope::Fit, "platform", message));
+            return;
+        }
+    }
+}
+
+/// Intel names the oldest P-SEAMLDR of each line.
+fn check_seamldr(host: &Host, catalogue: &Catalogue, image: &Image, reasons: &mut Vec<Reason>) {
+    let (Ok(found), Some(version)) = (&host.seamldr, image.version()) else { return };
+    let minimums = catalogue.minimums(version).seamldr;
+    let is_same_line = |one: &TdxVersion| (one.major, one.minor) == (found.value.major, found.value.minor);
+    let fits = minimums.iter().any(|minimum| is_same_line(minimum) && minimum.update <= found.value.update);
+    if !minimums.is_empty() && !fits {
+        let wanted: Vec<_> = minimums.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "{version} needs P-SEAMLDR {} by Intel's table, but the host has {}",
+            wanted.join(" or "),
+            found.value
+        );
+        reasons.push(
+            Reason::new(Scope::Fit, "seamldr-minimum", message)
+                .advise("P-SEAMLDR comes with the BIOS: install a newer one"),
+        );
+    }
+}
+
+/// Intel names the oldest running module. P-SEAMLDR knows no such rule.
+fn check_minimum(
+    catalogue: &Catalogue,
+    running: Option<&Running<'_>>,
+    image: &Image,
+    reasons: &mut Vec<Reason>,
+) {
+    let (Some(running), Some(version)) = (running, image.version()) else { return };
+    let Some(wanted) = catalogue.minimums(version).module else { return };
+    if running.version < wanted {
+        let message = format!(
+            "Intel's table wants {wanted} or newer to run before {version}, but {} runs; P-SEAMLDR's own rules do not ask for it",
+            running.version
+        );
+        let advice = format!(
+            "update to {wanted} first, if it can be reached, or boot with it; --allow-below-minimum goes without"
+        );
+        reasons.push(Reason::new(Scope::Fit, MODULE_MINIMUM, message).advise(advice));
+    }
+}

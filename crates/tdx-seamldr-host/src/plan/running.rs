@@ -1,0 +1,139 @@
+//! The module that runs, or that will run before a step, and the facts that follow from it.
+
+use tdx_seamldr_core::abi::{SeamSigstruct, Svn, TdxFeatures0};
+use tdx_seamldr_core::preflight::space::Layout;
+use tdx_seamldr_core::preflight::{handoff_data_size, Facts, HandoffRange, SeamldrVersion, Sockets};
+use tdx_seamldr_core::{Sha384Digest, TdxVersion};
+
+use crate::catalogue::{Catalogue, Image};
+use crate::fact::Reason;
+use crate::host::{Host, Interface};
+use crate::releases::Release;
+
+/// The highest handoff version whose size [`handoff_data_size`] knows.
+const HIGHEST_SIZED_HV: u16 = 1;
+
+/// The powers of two that the number of LPs in a module's layout can be: 1,024 LPs on each of 8 sockets at most.
+const LAYOUT_SIZES: u32 = 14;
+
+/// A module, with what the catalogue knows of its version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running<'c> {
+    pub(super) version: TdxVersion,
+    release: Option<&'c Release>,
+    image: Option<&'c Image>,
+}
+
+impl<'c> Running<'c> {
+    /// The module of a version.
+    pub(super) fn of_version(version: TdxVersion, catalogue: &'c Catalogue) -> Self {
+        Self { version, release: catalogue.release(version), image: catalogue.image_of(version) }
+    }
+
+    /// The module of an image, after it was installed.
+    pub(super) fn of_image(image: &'c Image, version: TdxVersion, catalogue: &'c Catalogue) -> Self {
+        Self { version, release: catalogue.releases().by_mrseam(image.mrseam()), image: Some(image) }
+    }
+
+    /// Whether the catalogue has a release or an image of it.
+    pub(super) const fn is_known(&self) -> bool {
+        self.release.is_some() || self.image.is_some()
+    }
+
+    fn sigstruct(&self) -> Option<&'c SeamSigstruct> {
+        Some(self.image?.parse().ok()?.sigstruct())
+    }
+
+    pub(super) fn svn(&self) -> Option<Svn> {
+        self.release.map(|release| release.svn).or_else(|| self.sigstruct().map(SeamSigstruct::svn))
+    }
+
+    pub(super) fn mrseam(&self) -> Option<Sha384Digest> {
+        self.release.map(|release| release.mrseam).or_else(|| self.image.map(|image| *image.mrseam()))
+    }
+
+    pub(super) fn crypto_context(&self) -> Option<u32> {
+        self.release?.crypto_context
+    }
+
+    fn handoff(&self) -> Option<HandoffRange> {
+        let of_image = || {
+            let sigstruct = self.sigstruct()?;
+            Some(HandoffRange {
+                module_hv: sigstruct.module_hv.get(),
+                min_update_hv: sigstruct.min_update_hv.get(),
+                no_downgrade: sigstruct.no_downgrade != 0,
+            })
+        };
+        self.release.and_then(|release| release.handoff).or_else(of_image)
+    }
+
+    /// Whether an image needs no more memory in the SEAM range than this module has, however many LPs there are.
+    pub(super) fn leaves_room_for(&self, image: &Image) -> bool {
+        let (Some(running), Ok(new)) = (self.image, image.parse()) else { return false };
+        let Ok(running) = running.parse() else { return false };
+        (0..=LAYOUT_SIZES).all(|size| {
+            let need = |image: &tdx_seamldr_core::TdxImage<'_>| {
+                let len = u64::try_from(image.module().len()).unwrap_or(u64::MAX);
+                Layout::new(image.sigstruct(), len, 1 << size, 0)
+            };
+            let (running, new) = (need(&running), need(&new));
+            new.need() <= running.need() && new.size() <= running.size()
+        })
+    }
+}
+
+/// Returns the facts of a host on which `running` runs after `steps` updates. `vouched`: no TD is in build, and no migration interrupted.
+pub(super) fn facts(
+    host: &Host,
+    running: Option<&Running<'_>>,
+    catalogue: &Catalogue,
+    steps: u32,
+    vouched: bool,
+) -> Facts {
+    let mut facts = Facts::new();
+    // TODO processor
+    facts.p_seamldr =
+        value(&host.seamldr).map(|version| SeamldrVersion { major: version.major, minor: version.minor });
+    facts.remaining_updates = value(&host.remaining_updates).map(|remaining| remaining.saturating_sub(steps));
+    facts.module_runs = match &host.module {
+        Ok(_) => Some(true),
+        Err(absent) if absent.reason == Reason::NoDevice => Some(false),
+        Err(_) => None,
+    };
+    facts.module_in_place = facts.module_runs;
+    facts.features0 = host.interface.as_ref().ok().map(|interface| features(*interface, running, catalogue));
+    facts.sensitive_operations = vouched.then_some(0);
+    facts.num_lps = host.online.as_ref().ok().map(|online| online.value.len());
+    facts.platform_lps = value(&host.platform).map(|platform| platform.enabled);
+    facts.highest_x2apic_id = value(&host.platform).map(|platform| platform.highest_x2apic_id);
+    facts.sockets = Sockets::new(&host.signatures());
+    let Some(running) = running else { return facts };
+    facts.running_svn = running.svn();
+    facts.running_mrseam = running.mrseam();
+    facts.handoff = running.handoff();
+    if facts.handoff.is_some_and(|handoff| handoff.module_hv <= HIGHEST_SIZED_HV) {
+        facts.handoff_data = handoff_data_size(running.version);
+    }
+    let pages = running.sigstruct().map(|sigstruct| u32::from(sigstruct.num_handoff_pages.get()));
+    facts.handoff_pages = pages.map(|others| others.saturating_add(1));
+    facts
+}
+
+/// Returns the features of the running module that matter to an update. Linux offers the upload only if the module is
+/// TD-preserving. Linux 7.2 never asks the module to refuse a shutdown that would damage TDs, so UPDATE_COMPATIBILITY does
+/// not protect them there.
+fn features(interface: Interface, running: Option<&Running<'_>>, catalogue: &Catalogue) -> TdxFeatures0 {
+    let mapped = running.and_then(|running| {
+        let of_table = running.release.and_then(|release| release.features0);
+        catalogue.mapped(running.version).map(|mapped| mapped.features0).or(of_table)
+    });
+    match (interface, mapped) {
+        (Interface::Folder, Some(features)) => features | TdxFeatures0::TD_PRESERVING,
+        _ => TdxFeatures0::TD_PRESERVING,
+    }
+}
+
+fn value<T: Copy>(fact: &crate::fact::Fact<T>) -> Option<T> {
+    fact.as_ref().ok().map(|found| found.value)
+}

@@ -1,0 +1,91 @@
+//! What the operator should know before an update, although nothing speaks against it.
+
+use super::running::Running;
+use super::{Plan, Step};
+use crate::catalogue::{Catalogue, Image, VersionSource};
+use crate::host::{Host, Interface};
+
+/// The first handoff version of modules whose opt-ins an update by Linux does not keep.
+const FIRST_WITH_OPT_INS: u16 = 1;
+
+pub(super) fn warnings(
+    host: &Host,
+    catalogue: &Catalogue,
+    plan: &Plan,
+    running: Option<&Running<'_>>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(running) = running.filter(|running| !running.is_known()) {
+        warnings.push(format!(
+            "the running module {} is in no table and no image folder: a BIOS may bring a module that was never published. \
+             Its SVN, hash and handoff versions are unknown, so the rules on them cannot be checked",
+            running.version
+        ));
+    }
+    for path in &host.staged {
+        warnings.push(format!(
+            "{path} is staged for the next boot; it is not the module that runs, and some firmware ignores it"
+        ));
+    }
+    if !plan.steps.is_empty() {
+        warnings.push(
+            "after the update there is no way back without a reboot: P-SEAMLDR refuses an older SVN; \
+             the module in the BIOS runs again after the next boot"
+                .into(),
+        );
+    }
+    let mut before = running.copied();
+    for step in &plan.steps {
+        let Some(image) = catalogue.images().get(step.image) else { continue };
+        let after = image.version().map(|version| Running::of_image(image, version, catalogue));
+        of_step(&mut warnings, host, step, image, before.as_ref(), after.as_ref());
+        before = after;
+    }
+    warnings
+}
+
+fn of_step(
+    warnings: &mut Vec<String>,
+    host: &Host,
+    step: &Step,
+    image: &Image,
+    before: Option<&Running<'_>>,
+    after: Option<&Running<'_>>,
+) {
+    let name = step.to.as_deref().unwrap_or("the image");
+    match image.version_source() {
+        Some(VersionSource::Hash) => {}
+        _ => warnings.push(format!(
+            "the table of releases does not have the hash of {}: {name} is what the file's name says",
+            step.file.display()
+        )),
+    }
+    let context = |module: Option<&Running<'_>>| module.and_then(Running::crypto_context);
+    match (context(before), context(after)) {
+        (Some(old), Some(new)) if old != new => warnings.push(format!(
+            "{} and {name} keep the crypto contexts of TDs in different forms ({old} and {new}): a TD in build or in \
+             migration will break, not only might",
+            step.from
+        )),
+        _ => {}
+    }
+    let svn_of = |module: Option<&Running<'_>>| module.and_then(Running::svn);
+    if let (Some(old), Some(new), Some(was), Some(is)) = (
+        before.map(|module| module.version),
+        after.map(|module| module.version),
+        svn_of(before),
+        svn_of(after),
+    ) {
+        if new < old && was == is {
+            warnings.push(format!("{new} is an older version than {old} with the same SVN {is}"));
+        }
+    }
+    let has_opt_ins =
+        image.parse().is_ok_and(|image| image.sigstruct().module_hv.get() >= FIRST_WITH_OPT_INS);
+    if has_opt_ins && host.interface == Ok(Interface::Flat) {
+        warnings.push(format!(
+            "Linux takes {name} over without its opt-ins: update compatibility is off afterwards, and td_id in quotes \
+             is 0 even if the host had it enabled"
+        ));
+    }
+}

@@ -1,0 +1,317 @@
+//! The record of updates: a line of JSON for each attempt's begin and end, and the system's journal.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fact::{Absent, Reason};
+use crate::root::Root;
+
+/// The folder of the record, where nothing else is configured.
+pub const DEFAULT_STATE_FOLDER: &str = "/var/lib/tdx-seamldr";
+
+/// The file in that folder.
+const HISTORY: &str = "history.jsonl";
+
+/// The largest record that is read. An attempt takes less than 2 KiB.
+const MAX_HISTORY: u64 = 64 << 20;
+
+/// The socket of the system's journal.
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// The schema that each line names.
+pub const SCHEMA: &str = "tdx-seamldr/record/1";
+
+/// A line of the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The time in UTC, as RFC 3339 has it.
+    pub time: String,
+    /// The attempt. The line for its end has the same.
+    pub attempt: String,
+    /// The boot of the host.
+    pub boot: Option<String>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// An attempt began.
+    Began {
+        /// The version that ran.
+        from: String,
+        /// The version that should run. `None`: the catalogue did not know the image.
+        to: Option<String>,
+        /// The file of the image.
+        file: String,
+        /// MRSEAM of the new module.
+        mrseam: String,
+    },
+    /// The last byte went to the kernel.
+    Committed,
+    /// An attempt ended.
+    Ended {
+        /// How, as [`Outcome::word`](crate::update::Outcome::word) names it.
+        outcome: String,
+        /// What happened, in words.
+        message: String,
+        /// The version that ran afterwards, if the kernel told.
+        version: Option<String>,
+        /// How many updates remained, if the kernel told.
+        remaining_updates: Option<u32>,
+    },
+}
+
+/// Why the record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A file cannot be read.
+    #[error("{0}")]
+    Read(Absent),
+    /// The record cannot be written.
+    #[error("the record {path} cannot be written: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// The error.
+        source: io::Error,
+    },
+    /// A line cannot be made.
+    #[error("a line of the record cannot be made: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What the record holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The lines in order.
+    pub records: Vec<Record>,
+    /// Lines that cannot be read, by their numbers from 1. A line can end early if the host went down.
+    pub damaged: Vec<usize>,
+}
+
+/// The record of a host.
+#[derive(Clone, Debug)]
+pub struct Journal<'r> {
+    root: &'r Root,
+    folder: String,
+    boot: Option<String>,
+}
+
+impl<'r> Journal<'r> {
+    /// The record in a folder below the root.
+    #[must_use]
+    pub fn new(root: &'r Root, folder: &str) -> Self {
+        let boot = root.read_text("/proc/sys/kernel/random/boot_id", 64).ok();
+        Self { root, folder: folder.to_owned(), boot }
+    }
+
+    fn file(&self) -> String {
+        format!("{}/{HISTORY}", self.folder)
+    }
+
+    /// Reads the record. None is an empty one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is too large.
+    pub fn read(&self) -> Result<History, RecordError> {
+        let bytes = match self.root.read_bytes(&self.file(), MAX_HISTORY) {
+            Ok(bytes) => bytes,
+            Err(absent) if absent.reason == Reason::Missing => return Ok(History::default()),
+            Err(absent) => return Err(RecordError::Read(absent)),
+        };
+        let mut history = History::default();
+        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_slice(line) {
+                Ok(record) => history.records.push(record),
+                Err(_) => history.damaged.push(number),
+            }
+        }
+        Ok(history)
+    }
+
+    /// Adds a line, which is on the disk when this returns. The system's journal gets it, too, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The line cannot be written.
+    pub fn add(&self, attempt: &str, event: Event) -> Result<(), RecordError> {
+        let record = Record {
+            schema: SCHEMA.to_owned(),
+            time: now(),
+            attempt: attempt.to_owned(),
+            boot: self.boot.clone(),
+            event,
+        };
+        let mut line = serde_json::to_vec(&record)?;
+        self.tell_system(&line);
+        line.push(b'\n');
+        let path = self.root.path(&self.file()).map_err(RecordError::Read)?;
+        let failed = |source| RecordError::Write { path: self.file(), source };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let mut file = OpenOptions::new().append(true).read(true).create(true).open(&path).map_err(failed)?;
+        if !ends_with_newline(&mut file).map_err(failed)? {
+            line.insert(0, b'\n');
+        }
+        file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
+    }
+
+    /// Sends the line to the system's journal. It is no error if there is none.
+    fn tell_system(&self, line: &[u8]) {
+        let Ok(path) = self.root.path(JOURNAL) else { return };
+        let Ok(socket) = UnixDatagram::unbound() else { return };
+        let mut message = b"SYSLOG_IDENTIFIER=tdx-seamldr\nPRIORITY=5\nMESSAGE=".to_vec();
+        message.extend(line);
+        message.push(b'\n');
+        let _ = socket.set_nonblocking(true);
+        let _ = socket.send_to(&message, path);
+    }
+}
+
+/// Whether a file is empty or its last line is complete. A host that went down can leave half a line.
+fn ends_with_newline(file: &mut fs::File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let len = file.metadata()?.len();
+    let Some(last) = len.checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte == *b"\n")
+}
+
+/// The time in UTC, to the second.
+pub(crate) fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
+impl History {
+    /// Returns attempts in order: how each began, whether its last byte went to the kernel, and how it ended, if the record tells.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<Attempt<'_>> {
+        let mut attempts: Vec<Attempt<'_>> = Vec::new();
+        for record in &self.records {
+            match record.event {
+                Event::Began { .. } => {
+                    attempts.push(Attempt { began: record, committed: false, ended: None })
+                }
+                Event::Committed => {
+                    let of_same = attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
+                    if let Some(attempt) = of_same {
+                        attempt.committed = true;
+                    }
+                }
+                Event::Ended { .. } => {
+                    let of_same = attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
+                    if let Some(attempt) = of_same {
+                        attempt.ended = Some(record);
+                    }
+                }
+            }
+        }
+        attempts
+    }
+}
+
+/// An attempt to update the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt<'h> {
+    /// Its begin.
+    pub began: &'h Record,
+    /// Whether the last byte of the image went to the kernel.
+    pub committed: bool,
+    /// Its end. `None`: the process or the host ended before.
+    pub ended: Option<&'h Record>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn began() -> Event {
+        Event::Began {
+            from: "1.5.05".into(),
+            to: Some("1.5.16".into()),
+            file: "a".into(),
+            mrseam: "7b".into(),
+        }
+    }
+
+    fn ended() -> Event {
+        Event::Ended {
+            outcome: "updated".into(),
+            message: "m".into(),
+            version: None,
+            remaining_updates: Some(3),
+        }
+    }
+
+    #[test]
+    fn attempts_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let journal = Journal::new(&root, DEFAULT_STATE_FOLDER);
+        assert_eq!(journal.read().unwrap(), History::default());
+        for (attempt, event) in [("a", began()), ("a", Event::Committed), ("a", ended()), ("b", began())] {
+            journal.add(attempt, event).unwrap();
+        }
+        let history = journal.read().unwrap();
+        let [first, second] = history.attempts().try_into().unwrap();
+        assert!(first.committed && first.ended.is_some_and(|end| end.event == ended()));
+        assert!(!second.committed && second.ended.is_none());
+        assert_eq!(first.began.time.len(), "2026-11-28T06:24:36Z".len());
+    }
+
+    #[test]
+    fn half_a_line_costs_no_other_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let journal = Journal::new(&root, "/state");
+        journal.add("a", began()).unwrap();
+        let path = folder.path().join("state/history.jsonl");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], &whole[..whole.len() / 2]].concat()).unwrap();
+        journal.add("b", began()).unwrap();
+        let history = journal.read().unwrap();
+        assert_eq!((history.records.len(), history.damaged), (2, vec![2]));
+    }
+
+    #[test]
+    fn journal_of_the_system_gets_each_line() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("run/systemd/journal")).unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("run/systemd/journal/socket")).unwrap();
+        let root = Root::new(folder.path());
+        Journal::new(&root, "/state").add("a", began()).unwrap();
+        let mut bytes = [0; 4096];
+        let len = socket.recv(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
+        assert!(
+            text.starts_with("SYSLOG_IDENTIFIER=tdx-seamldr\n") && text.contains("\"event\":\"began\""),
+            "{text}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(HISTORY), bytes).unwrap();
+            let root = Root::new(folder.path());
+            let _ = Journal::new(&root, "").read().unwrap().attempts();
+        }
+    }
+}

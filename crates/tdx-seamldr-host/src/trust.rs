@@ -1,0 +1,75 @@
+//! Whether others than root can change a file that root acts on.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Who may write: nobody but the owner.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Why a file or folder is not trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTrusted {
+    /// The file cannot be looked at.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+    /// Another user owns the file.
+    #[error("{} belongs to user {owner}, but should belong to root: chown root {}", path.display(), path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
+    /// Others may write the file.
+    #[error("others than root can write {} (mode {mode:03o}): chmod go-w {}", path.display(), path.display())]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// The mode.
+        mode: u32,
+    },
+}
+
+/// Sees that only root, or the user who runs this, can change a file or folder. Of a link, what it leads to counts.
+///
+/// # Errors
+///
+/// Somebody else can, or nobody can tell.
+pub fn check_trusted(path: &Path) -> Result<(), NotTrusted> {
+    let data =
+        fs::metadata(path).map_err(|source| NotTrusted::Unreadable { path: path.to_owned(), source })?;
+    let (owner, mode) = (data.uid(), data.mode() & 0o7777);
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(NotTrusted::Owner { path: path.to_owned(), owner });
+    }
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Err(NotTrusted::Writable { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn file_that_others_can_write_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hook");
+        fs::write(&file, "").unwrap();
+        for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, false), (0o757, false), (0o777, false)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_trusted(&file).is_ok(), trusted, "{mode:o}");
+        }
+        assert!(matches!(check_trusted(&folder.path().join("none")), Err(NotTrusted::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,475 @@
+//! One update of a host, from the plan to the record.
+
+mod hooks;
+mod lock;
+mod outcome;
+mod upload;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::TdxVersion;
+
+use crate::catalogue::{Catalogue, Image};
+use crate::host::{Host, Interface};
+use crate::plan::{Plan, Reason, Request, Scope, Step, Target, Verdict};
+use crate::record::{Event as RecordEvent, Journal};
+use crate::root::Root;
+use outcome::Before;
+use upload::Upload;
+
+pub use hooks::HookError;
+pub use lock::LockError;
+pub use outcome::{Ending, Outcome};
+pub use upload::UploadError;
+
+/// Where an update finds the site's hooks and leaves its record, and how long it waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The folder below the root that holds `pre-update.d` and `post-update.d`.
+    pub hooks: String,
+    /// The folder below the root for the record.
+    pub state: String,
+    /// How long the kernel may take for an update.
+    pub limit: Duration,
+}
+
+/// The folder of the hooks, where nothing else is configured.
+pub const DEFAULT_HOOKS_FOLDER: &str = "/etc/tdx-seamldr";
+
+/// How long the kernel may take, where nothing else is configured. An update takes less than a second; the kernel may wait for memory.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(300);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hooks: DEFAULT_HOOKS_FOLDER.to_owned(),
+            state: crate::record::DEFAULT_STATE_FOLDER.to_owned(),
+            limit: DEFAULT_LIMIT,
+        }
+    }
+}
+
+/// What happens during an update, as it happens.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// A step begins.
+    Step(&'a Step),
+    /// A hook runs.
+    Hook(&'a Path),
+    /// A hook printed a line.
+    HookLine(&'a str),
+    /// A hook failed after the update. That changes nothing.
+    HookFailed(&'a HookError),
+    /// Another program had begun an upload and left it behind. It was dropped.
+    LeftBehind,
+    /// Bytes of the image that the kernel has, and bytes in all.
+    Sent(usize, usize),
+    /// The kernel has the whole image. From here on nobody can stop the update.
+    Committed,
+    /// The status of the upload changed.
+    Status(&'a str),
+    /// The kernel is still at work. Comes many times a second.
+    Waiting,
+    /// The record cannot be written. The update goes on where it cannot be stopped any more.
+    NotRecorded(&'a str),
+}
+
+/// How an update went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The plan. After an update it is the plan that the last step was made by.
+    pub plan: Plan,
+    /// The steps that were made, each with its end.
+    pub steps: Vec<(Step, Ending)>,
+    /// How the update ended.
+    pub ending: Ending,
+}
+
+/// An update of a host.
+#[derive(Debug)]
+pub struct Update<'a> {
+    /// The host's root.
+    pub root: &'a Root,
+    /// Releases and images.
+    pub catalogue: &'a Catalogue,
+    /// What the operator wants.
+    pub request: &'a Request,
+    /// Folders and limits.
+    pub settings: &'a Settings,
+    /// Set by another thread or a signal handler to stop the update, as long as that is possible.
+    pub stop: &'a AtomicBool,
+}
+
+/// A step that could not begin.
+enum Stopped {
+    Refused(Vec<Reason>),
+    Aborted,
+}
+
+impl From<Reason> for Stopped {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(vec![reason])
+    }
+}
+
+fn host_reason(code: &'static str, message: impl Into<String>, advice: &str) -> Reason {
+    Reason { code, message: message.into(), advice: Some(advice.to_owned()), scope: Scope::Host }
+}
+
+impl Update<'_> {
+    /// Updates the host. Takes the lock, makes the plan, runs the hooks, uploads the image, confirms the new module and records
+    /// it all. Makes as many steps as the plan has.
+    pub fn run(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Report {
+        let lock = lock::Lock::take(self.root);
+        let mut plan = Plan::new(&Host::read(self.root), self.catalogue, self.request);
+        let mut steps: Vec<(Step, Ending)> = Vec::new();
+        if let Err(error) = &lock {
+            let advice = match error {
+                LockError::Held { .. } => "wait until it has ended",
+                _ => "run the command as root",
+            };
+            plan.reasons.push(host_reason("locked", error.to_string(), advice));
+            plan.verdict = Verdict::Refused;
+        }
+        // Later steps lead to what the first plan wanted, whatever else is there by then.
+        let mut request = self.request.clone();
+        let aim = plan.steps.last().map(|step| step.image);
+        loop {
+            let Some(step) = plan.steps.first().cloned().filter(|_| plan.verdict != Verdict::Refused) else {
+                let ending = match steps.last() {
+                    Some((_, last)) if plan.verdict == Verdict::NothingToDo => last.clone(),
+                    _ => without_step(&plan).after(steps.len()),
+                };
+                return Report { plan, steps, ending };
+            };
+            progress(Progress::Step(&step));
+            let attempt = format!("{}-{}-{}", crate::record::now(), std::process::id(), steps.len());
+            let ending = match self.make(&mut plan, &request, &step, &attempt, progress) {
+                Ok(ending) => ending,
+                Err(stopped) => {
+                    let ending = stopped.ending(&mut plan).after(steps.len());
+                    return Report { plan, steps, ending };
+                }
+            };
+            let is_last = plan.steps.len() <= 1;
+            let goes_on = ending.outcome == Outcome::Updated && !is_last && !self.is_stopped();
+            steps.push((step, ending.clone()));
+            if !goes_on {
+                return Report { plan, steps, ending };
+            }
+            if let Some(place) = aim {
+                request.target = Target::Image(place);
+            }
+            plan = Plan::new(&Host::read(self.root), self.catalogue, &request);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Makes one step, with hooks before and after it.
+    fn make(
+        &self,
+        plan: &mut Plan,
+        request: &Request,
+        step: &Step,
+        attempt: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Ending, Stopped> {
+        let journal = Journal::new(self.root, &self.settings.state);
+        let before = self.hooks("pre-update.d")?;
+        // Hooks that will run afterwards are looked at while a refusal still costs nothing.
+        let after = self.hooks("post-update.d")?;
+        let asks_more =
+            plan.open_questions().any(|question| question.option != NO_TD_LAUNCHES || before.is_empty());
+        if asks_more {
+            return Err(Stopped::Refused(open_questions(plan)));
+        }
+        let began = RecordEvent::Began {
+            from: step.from.clone(),
+            to: step.to.clone(),
+            file: step.file.display().to_string(),
+            mrseam: step.mrseam.clone(),
+        };
+        journal.add(attempt, began).map_err(|error| {
+            host_reason(
+                "record",
+                error.to_string(),
+                "an update that leaves no record is not begun: run the command as root",
+            )
+        })?;
+        let result = self.between_hooks(plan, request, step, attempt, &before, &journal, progress);
+        let ending = match &result {
+            Ok(ending) => ending.clone(),
+            Err(stopped) => stopped.ending(&mut plan.clone()),
+        };
+        let ended = RecordEvent::Ended {
+            outcome: ending.outcome.word().to_owned(),
+            message: ending.message.clone(),
+            version: ending.version.clone(),
+            remaining_updates: ending.remaining_updates,
+        };
+        if let Err(error) = journal.add(attempt, ended) {
+            progress(Progress::NotRecorded(&error.to_string()));
+        }
+        let mut variables = variables("post-update", step);
+        variables.push(("TDX_SEAMLDR_OUTCOME", ending.outcome.word().to_owned()));
+        variables.push(("TDX_SEAMLDR_MESSAGE", ending.message.clone()));
+        variables.push(("TDX_SEAMLDR_VERSION", ending.version.clone().unwrap_or_default()));
+        for hook in &after {
+            progress(Progress::Hook(hook));
+            if let Err(error) = hooks::run(hook, &variables, &mut |line| progress(Progress::HookLine(line))) {
+                progress(Progress::HookFailed(&error));
+            }
+        }
+        result
+    }
+
+    fn hooks(&self, name: &str) -> Result<Vec<PathBuf>, Stopped> {
+        let folder = format!("{}/{name}", self.settings.hooks);
+        let found = self
+            .root
+            .path(&folder)
+            .map_err(|absent| absent.to_string())
+            .and_then(|path| hooks::find(&path).map_err(|error| error.to_string()));
+        found.map_err(|error| {
+            host_reason("hooks", error, "an update is not begun with hooks that cannot be trusted or read")
+                .into()
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // a step, and all that it needs
+    fn between_hooks(
+        &self,
+        plan: &mut Plan,
+        request: &Request,
+        step: &Step,
+        attempt: &str,
+        before: &[PathBuf],
+        journal: &Journal<'_>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Ending, Stopped> {
+        let mut request = request.clone();
+        for hook in before {
+            if self.is_stopped() {
+                return Err(Stopped::Aborted);
+            }
+            progress(Progress::Hook(hook));
+            let said = hooks::run(hook, &variables("pre-update", step), &mut |line| {
+                progress(Progress::HookLine(line))
+            });
+            match said {
+                Ok(said) => request.no_td_launches |= said.no_td_launches,
+                Err(_) if self.is_stopped() => return Err(Stopped::Aborted),
+                Err(error) => {
+                    let advice = "a pre-update hook refuses the update: ask who wrote it";
+                    return Err(host_reason("hook", error.to_string(), advice).into());
+                }
+            }
+        }
+        let host = Host::read(self.root);
+        *plan = Plan::new(&host, self.catalogue, &request);
+        check_again(plan, step)?;
+        let Ok(interface) = host.interface else { return Err(Stopped::Refused(plan.reasons.clone())) };
+        let Some(image) = self.catalogue.images().get(step.image) else {
+            return Err(Stopped::Refused(plan.reasons.clone()));
+        };
+        self.upload(&host, interface, image, attempt, journal, progress)
+    }
+
+    /// Uploads the image. Right before the last write the host is read once more.
+    fn upload(
+        &self,
+        host: &Host,
+        interface: Interface,
+        image: &Image,
+        attempt: &str,
+        journal: &Journal<'_>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Ending, Stopped> {
+        let format = match interface {
+            Interface::Flat => ImageFormat::ImageV2,
+            Interface::Folder => ImageFormat::BlobV1,
+        };
+        let bytes = image
+            .in_format(format)
+            .map_err(|error| host_reason("format", error.to_string(), "this kernel cannot take the image"))?;
+        let upload =
+            Upload::begin(self.root, &mut || progress(Progress::LeftBehind)).map_err(Stopped::from)?;
+        let total = bytes.len();
+        upload.send(&bytes, &mut |sent| {
+            progress(Progress::Sent(sent, total));
+            !self.is_stopped()
+        })?;
+        progress(Progress::Sent(total, total));
+        let last = Host::read(self.root);
+        check_unchanged(host, &last)?;
+        let event = journal.add(attempt, RecordEvent::Committed);
+        event.map_err(|error| host_reason("record", error.to_string(), "make room for the record"))?;
+        if self.is_stopped() {
+            return Err(Stopped::Aborted);
+        }
+        let before = Before {
+            from: version(host),
+            to: image.version(),
+            remaining: host.remaining_updates.as_ref().ok().map(|found| found.value),
+            interface,
+        };
+        let committed = upload.commit()?;
+        progress(Progress::Committed);
+        let ended = committed.wait(self.settings.limit, &mut |status| {
+            progress(status.map_or(Progress::Waiting, Progress::Status));
+        });
+        Ok(outcome::judge(&before, &Host::read(self.root), &ended))
+    }
+}
+
+/// The option that vouches for TDs in build.
+const NO_TD_LAUNCHES: &str = "--no-td-launches";
+
+fn version(host: &Host) -> Option<TdxVersion> {
+    host.module.as_ref().ok().map(|found| found.value)
+}
+
+/// Turns the plan's open questions into reasons.
+fn open_questions(plan: &Plan) -> Vec<Reason> {
+    let reason = |question: &crate::plan::Question| {
+        let how = question.advice.as_deref().map_or(String::new(), |advice| format!("{advice}; "));
+        Reason {
+            code: question.code,
+            message: question.message.clone(),
+            advice: Some(format!("{how}{} takes the responsibility", question.option)),
+            scope: Scope::Host,
+        }
+    };
+    plan.open_questions().map(reason).collect()
+}
+
+/// Sees that the plan after the hooks is the plan before them, and asks nothing more.
+fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
+    if plan.verdict == Verdict::Refused {
+        return Err(Stopped::Refused(plan.reasons.clone()));
+    }
+    let open = open_questions(plan);
+    if !open.is_empty() {
+        return Err(Stopped::Refused(open));
+    }
+    if plan.steps.first() != Some(step) {
+        let now =
+            plan.steps.first().map_or_else(|| "there is nothing to do".into(), |step| format!("{step:?}"));
+        let message =
+            format!("the host changed while the pre-update hooks ran: planned was {step:?}, and now {now}");
+        return Err(host_reason("changed", message, "begin again").into());
+    }
+    Ok(())
+}
+
+/// Sees that nothing that the update rests on changed while the image went to the kernel.
+fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
+    let lps = |host: &Host| host.online.as_ref().ok().map(|online| online.value.to_string());
+    let remaining = |host: &Host| host.remaining_updates.as_ref().ok().map(|found| found.value);
+    let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
+    let facts = [
+        ("LPs online", lps(planned), lps(now)),
+        ("the version", version(planned).map(|v| v.to_string()), version(now).map(|v| v.to_string())),
+        (
+            "the number of remaining updates",
+            remaining(planned).map(|n| n.to_string()),
+            remaining(now).map(|n| n.to_string()),
+        ),
+    ];
+    for (what, before, after) in facts {
+        if before != after {
+            let message =
+                format!("{what} changed from {} to {} during the upload", shown(before), shown(after));
+            return Err(host_reason("changed", message, "nothing was touched: begin again").into());
+        }
+    }
+    Ok(())
+}
+
+/// What hooks are told about the step.
+fn variables(event: &str, step: &Step) -> Vec<(&'static str, String)> {
+    vec![
+        ("TDX_SEAMLDR_EVENT", event.to_owned()),
+        ("TDX_SEAMLDR_FROM", step.from.clone()),
+        ("TDX_SEAMLDR_TO", step.to.clone().unwrap_or_default()),
+        ("TDX_SEAMLDR_FILE", step.file.display().to_string()),
+        ("TDX_SEAMLDR_MRSEAM", step.mrseam.clone()),
+        ("TDX_SEAMLDR_SVN", step.svn.clone()),
+        ("TDX_SEAMLDR_TEE_TCB_SVN_2", step.tee_tcb_svn_2.clone()),
+    ]
+}
+
+/// The end of an update that has no step to make.
+fn without_step(plan: &Plan) -> Ending {
+    let (outcome, message) = match plan.verdict {
+        Verdict::NothingToDo => (Outcome::NothingToDo, "the module that runs is the one to run".to_owned()),
+        _ => (Outcome::Refused, "the update was not begun".to_owned()),
+    };
+    Ending {
+        outcome,
+        message,
+        advice: None,
+        kernel_error: String::new(),
+        version: plan.running.clone(),
+        remaining_updates: None,
+    }
+}
+
+impl Ending {
+    /// The end of an update that made `steps` steps before it was refused or stopped: something was touched.
+    fn after(self, steps: usize) -> Self {
+        if steps == 0 {
+            return self;
+        }
+        let message = format!("after {steps} of the plan's updates: {}", self.message);
+        Self { outcome: Outcome::FailedKept, message, ..self }
+    }
+}
+
+impl Stopped {
+    /// The end of the update. The plan gets the reasons.
+    fn ending(&self, plan: &mut Plan) -> Ending {
+        let (outcome, message) = match self {
+            Self::Aborted => (Outcome::Aborted, "stopped before the kernel had the whole image".to_owned()),
+            Self::Refused(reasons) => {
+                for reason in reasons {
+                    if !plan.reasons.contains(reason) {
+                        plan.reasons.push(reason.clone());
+                    }
+                }
+                plan.verdict = Verdict::Refused;
+                let messages: Vec<_> = reasons.iter().map(|reason| reason.message.as_str()).collect();
+                (Outcome::Refused, messages.join("; "))
+            }
+        };
+        Ending {
+            outcome,
+            message,
+            advice: None,
+            kernel_error: String::new(),
+            version: plan.running.clone(),
+            remaining_updates: None,
+        }
+    }
+}
+
+impl From<UploadError> for Stopped {
+    fn from(error: UploadError) -> Self {
+        let advice = match &error {
+            UploadError::Aborted => return Self::Aborted,
+            UploadError::Busy(_) => "wait until the status is idle, and look at the version then",
+            UploadError::Read(_) | UploadError::Write { .. } => {
+                "run the command as root; nothing was touched"
+            }
+        };
+        host_reason("upload", error.to_string(), advice).into()
+    }
+}
