@@ -36,6 +36,22 @@ pub(crate) enum Error {
     Update(#[from] tdx_seamldr_core::update::UpdateError),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    #[error("standard input cannot be read: {0}")]
+    Input(io::Error),
+    #[error("{0}")]
+    Config(#[from] tdx_seamldr_host::config::ConfigError),
+    #[error("{0}")]
+    Absent(#[from] tdx_seamldr_host::fact::Absent),
+    #[error("{0}")]
+    Catalogue(#[from] tdx_seamldr_host::catalogue::FileError),
+    #[error("{0}")]
+    Record(#[from] tdx_seamldr_host::record::RecordError),
+    #[error("the table of releases {}: {problem}", shown(path))]
+    Releases { path: PathBuf, problem: String },
+    #[error("the configuration accepts {name:?}: {problem}")]
+    Accept { name: String, problem: String },
+    #[error("the path {0:?} is not UTF-8, and paths below the root have to be")]
+    NotUtf8(PathBuf),
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -44,7 +60,16 @@ impl Error {
     /// Returns how a command ends that has this error.
     pub(crate) const fn exit(&self) -> Exit {
         match self {
-            Self::Write(_) | Self::Boot(_) | Self::SameFile { .. } => Exit::Refused,
+            Self::Write(_)
+            | Self::Boot(_)
+            | Self::SameFile { .. }
+            | Self::Config(_)
+            | Self::Absent(_)
+            | Self::Catalogue(_)
+            | Self::Record(_)
+            | Self::Releases { .. }
+            | Self::Accept { .. }
+            | Self::NotUtf8(_) => Exit::Refused,
             Self::File { .. }
             | Self::TooLarge { .. }
             | Self::NotAFile { .. }
@@ -53,6 +78,7 @@ impl Error {
             | Self::Seamldr(_)
             | Self::Update(_)
             | Self::Json(_)
+            | Self::Input(_)
             | Self::Output(_) => Exit::Failed,
         }
     }

@@ -7,8 +7,10 @@ mod command;
 mod convert;
 mod error;
 mod exit;
+mod explain;
 mod file;
 mod inspect;
+mod on_host;
 mod output;
 mod simulate;
 mod verify;
@@ -21,7 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use command::Run;
 pub use exit::Exit;
 
-/// Inspect, verify, convert and pack images of the Intel TDX module, and try out updates on a simulated platform.
+/// Replace the Intel TDX module of this host while its TDs run, and look into images of the module.
 #[derive(Parser)]
 #[command(name = "tdx-seamldr", version, after_help = EXIT_STATUS)]
 pub struct Arguments {
@@ -40,6 +42,20 @@ Exit status:
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show what runs on this host, and whether it can be replaced
+    Status(on_host::Status),
+    /// List the public releases and the images at hand
+    List(on_host::List),
+    /// Say which image comes next on this host, and what speaks against each other one
+    Plan(on_host::Plan),
+    /// Replace the running module
+    Update(on_host::Update),
+    /// Show the record of updates
+    History(on_host::History),
+    /// Print a text to paste into a bug report
+    Report(on_host::Report),
+    /// Explain status words or lines of the kernel's log, and say what to do
+    Explain(explain::Arguments),
     /// Update a simulated platform from one module to another, and see whether its TDs survive
     Simulate(simulate::Arguments),
     /// Show what is in an image
@@ -55,6 +71,13 @@ enum Command {
 impl Command {
     fn as_run(&self) -> &dyn Run {
         match self {
+            Self::Status(arguments) => arguments,
+            Self::List(arguments) => arguments,
+            Self::Plan(arguments) => arguments,
+            Self::Update(arguments) => arguments,
+            Self::History(arguments) => arguments,
+            Self::Report(arguments) => arguments,
+            Self::Explain(arguments) => arguments,
             Self::Simulate(arguments) => arguments,
             Self::Inspect(arguments) => arguments,
             Self::Verify(arguments) => arguments,

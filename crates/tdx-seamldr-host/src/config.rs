@@ -74,6 +74,11 @@ impl Config {
         Self::parse(&text).map_err(|problem| ConfigError::Wrong { path: file.to_owned(), problem })
     }
 
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let others = [&self.releases, &self.state_dir, &self.hooks_dir];
+        self.image_dir.iter().flatten().chain(others.into_iter().flatten())
+    }
+
     /// Reads the text of a configuration.
     ///
     /// # Errors
@@ -81,11 +86,9 @@ impl Config {
     /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin at the root.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-        let folders = config.image_dir.iter().flatten();
-        let others = [&config.releases, &config.state_dir, &config.hooks_dir];
-        let mut paths = folders.chain(others.into_iter().flatten());
-        match paths.find(|path| !path.is_absolute()) {
-            Some(path) => Err(format!("the path {path:?} has to begin with /")),
+        let relative = config.paths().find(|path| !path.is_absolute());
+        match relative.map(|path| format!("the path {path:?} has to begin with /")) {
+            Some(problem) => Err(problem),
             None => Ok(config),
         }
     }

@@ -49,6 +49,8 @@ impl fmt::Display for Absent {
     }
 }
 
+impl std::error::Error for Absent {}
+
 impl<T> Found<T> {
     /// Returns the value with the same source, changed.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Found<U> {

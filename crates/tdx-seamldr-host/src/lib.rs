@@ -1,10 +1,12 @@
 //! A Linux host that runs the Intel TDX module, as user space sees it.
 //!
 //! - [`catalogue`]: the public releases, and the images that lie in the host's folders.
+//! - [`explain`]: status words and kernel log lines in plain words, with what to do.
 //! - [`fact`]: a value with where it was read, or why it is not known.
 //! - [`root`]: the folder below which all files are read.
 //! - [`host`]: what user space sees of the host.
 //! - [`cpu_list`], [`cpuinfo`], [`madt`]: the files that tell of LPs.
+//! - [`kernel_log`]: the kernel's lines on TDX.
 //! - [`mapping`]: Intel's `mapping_file.json`.
 //! - [`plan`](mod@plan): which image comes next, and what speaks against each other one.
 //! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
@@ -17,8 +19,10 @@ pub mod catalogue;
 pub mod config;
 pub mod cpu_list;
 pub mod cpuinfo;
+pub mod explain;
 pub mod fact;
 pub mod host;
+pub mod kernel_log;
 pub mod madt;
 pub mod mapping;
 pub mod plan;

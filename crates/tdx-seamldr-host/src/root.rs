@@ -12,6 +12,9 @@ use rustix::process::geteuid;
 
 use crate::fact::{Absent, Reason};
 
+/// The longest record of the kernel's log, and more.
+const RECORD: usize = 64 << 10;
+
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: u32 = 40;
 
@@ -156,6 +159,34 @@ impl Root {
             text.pop();
         }
         Ok(text)
+    }
+
+    /// Reads a file that gives one record for each read, as `/dev/kmsg` does, until no record is there. A regular file is
+    /// one record.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or it is a folder or another special file.
+    pub fn read_records(&self, path: &str, limit: usize) -> Result<Vec<Vec<u8>>, Absent> {
+        let mut file = self.open(path, |kind| kind.is_file() || kind.is_char_device())?;
+        let mut records = Vec::new();
+        let mut total = 0_usize;
+        let mut buffer = vec![0; RECORD];
+        while total < limit {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    total = total.saturating_add(count);
+                    records.push(buffer.get(..count).unwrap_or_default().to_owned());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // A record was overwritten before it was read.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(absent(path, &error)),
+            }
+        }
+        Ok(records)
     }
 
     /// Opens a file of registers, such as `/dev/cpu/0/msr`: a character device, or a regular file in a tree that

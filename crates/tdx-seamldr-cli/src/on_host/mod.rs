@@ -1,0 +1,17 @@
+//! The commands for a TDX host: `status`, `list`, `plan`, `update`, `history`, `report`.
+
+mod history;
+mod list;
+mod options;
+mod plan;
+mod report;
+mod status;
+mod table;
+mod update;
+
+pub(crate) use history::Arguments as History;
+pub(crate) use list::Arguments as List;
+pub(crate) use plan::Arguments as Plan;
+pub(crate) use report::Arguments as Report;
+pub(crate) use status::Arguments as Status;
+pub(crate) use update::Arguments as Update;

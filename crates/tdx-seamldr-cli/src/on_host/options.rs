@@ -1,0 +1,195 @@
+//! Options that the commands for a host share, and the configuration behind them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tdx_seamldr_core::preflight::{Unknown, Unknowns};
+use tdx_seamldr_host::catalogue::default_folders;
+use tdx_seamldr_host::plan::{Request, Target};
+use tdx_seamldr_host::record::DEFAULT_STATE_FOLDER;
+use tdx_seamldr_host::update::{Settings, DEFAULT_HOOKS_FOLDER, DEFAULT_LIMIT};
+use tdx_seamldr_host::{parse_version, Catalogue, Config, Releases, Root};
+
+use crate::error::Error;
+
+/// Where the host is.
+#[derive(clap::Args)]
+pub(super) struct HostOptions {
+    /// Read and write below this folder instead of /, for containers and tests
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
+    /// Read this configuration instead of /etc/tdx-seamldr.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Keep the record of updates in this folder
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Print a JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which images and releases there are.
+#[derive(clap::Args)]
+pub(super) struct CatalogueOptions {
+    /// Look for images in this folder; can be given several times
+    #[arg(long, value_name = "DIR")]
+    image_dir: Vec<PathBuf>,
+    /// Use this table of releases instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    releases: Option<PathBuf>,
+}
+
+/// What the operator takes the responsibility for.
+#[derive(clap::Args)]
+pub(super) struct RequestOptions {
+    /// Vouch that no TD is in build and no migration runs until the update is over
+    #[arg(long)]
+    no_td_launches: bool,
+    /// Go on although this rule could not be checked, by the name that the plan shows
+    #[arg(long, value_name = "UNKNOWN", value_delimiter = ',', value_parser = parse_unknown)]
+    accept: Vec<Unknown>,
+    /// Go on although Intel's table wants a newer running module first
+    #[arg(long)]
+    allow_below_minimum: bool,
+    /// Install the module again that runs already; takes one of the remaining updates
+    #[arg(long)]
+    allow_same_module: bool,
+}
+
+/// How an update is done.
+#[derive(clap::Args)]
+pub(super) struct UpdateOptions {
+    /// Find pre-update.d and post-update.d in this folder
+    #[arg(long, value_name = "DIR")]
+    hooks_dir: Option<PathBuf>,
+    /// Wait at most so long for the kernel
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+/// Reads the name of an unknown, as plans show it.
+fn parse_unknown(name: &str) -> Result<Unknown, String> {
+    Unknown::ALL.into_iter().find(|unknown| unknown.code() == name).ok_or_else(|| {
+        let names: Vec<_> = Unknown::ALL.iter().map(Unknown::code).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+impl HostOptions {
+    pub(super) fn root(&self) -> Root {
+        Root::new(&self.root)
+    }
+
+    /// Reads the configuration.
+    pub(super) fn config(&self, root: &Root) -> Result<Config, Error> {
+        let path = self.config.as_deref().map(text).transpose()?;
+        Ok(Config::read(root, path)?)
+    }
+
+    /// Returns the folder of the record, below the root.
+    pub(super) fn state(&self, config: &Config) -> Result<String, Error> {
+        below_root(self.state_dir.as_ref(), config.state_dir.as_ref(), DEFAULT_STATE_FOLDER)
+    }
+}
+
+/// Chooses a folder below the root: that of the option, of the configuration, or the default.
+fn below_root(option: Option<&PathBuf>, config: Option<&PathBuf>, default: &str) -> Result<String, Error> {
+    let path = option.or(config).map_or(Ok(default), |path| text(path))?;
+    Ok(path.to_owned())
+}
+
+fn text(path: &Path) -> Result<&str, Error> {
+    path.to_str().ok_or_else(|| Error::NotUtf8(path.to_owned()))
+}
+
+impl CatalogueOptions {
+    /// Reads the table of releases.
+    pub(super) fn releases(&self, root: &Root, config: &Config) -> Result<Releases, Error> {
+        let path = match (&self.releases, &config.releases) {
+            (Some(path), _) => path.clone(),
+            (None, Some(path)) => root.path(text(path)?)?,
+            (None, None) => return Ok(Releases::built_in()),
+        };
+        let wrong = |problem: String| Error::Releases { path: path.clone(), problem };
+        let table = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+        Releases::parse(&table).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Reads all images. Paths of options are taken as they are, those of the configuration below the root.
+    pub(super) fn catalogue(&self, root: &Root, config: &Config) -> Result<Catalogue, Error> {
+        let mut catalogue = Catalogue::new(self.releases(root, config)?);
+        if !self.image_dir.is_empty() {
+            for folder in &self.image_dir {
+                catalogue.add_folder(folder);
+            }
+            return Ok(catalogue);
+        }
+        let defaults = default_folders();
+        let is_default = config.image_dir.is_none();
+        for folder in config.image_dir.as_deref().unwrap_or(&defaults) {
+            let folder = text(folder)?;
+            if is_default && !root.exists(folder) {
+                continue;
+            }
+            catalogue.add_folder(&root.path(folder)?);
+        }
+        Ok(catalogue)
+    }
+}
+
+impl RequestOptions {
+    /// Makes a request for the newest module, a version, or a file. A file is added to the catalogue.
+    pub(super) fn request(
+        &self,
+        config: &Config,
+        catalogue: &mut Catalogue,
+        target: Option<&str>,
+    ) -> Result<Request, Error> {
+        let mut accept = Unknowns::NONE;
+        for unknown in &self.accept {
+            accept = accept.with(*unknown);
+        }
+        for name in config.accept.iter().flatten() {
+            let unknown =
+                parse_unknown(name).map_err(|problem| Error::Accept { name: name.clone(), problem })?;
+            accept = accept.with(unknown);
+        }
+        let target = match target {
+            None => Target::Newest,
+            Some(target) => match parse_version(target) {
+                Ok(version) => Target::Version(version),
+                Err(_) => Target::Image(catalogue.add_file(Path::new(target))?),
+            },
+        };
+        Ok(Request {
+            target,
+            no_td_launches: self.no_td_launches || config.no_td_launches == Some(true),
+            accept,
+            allow_same_module: self.allow_same_module || config.allow_same_module == Some(true),
+            allow_below_minimum: self.allow_below_minimum || config.allow_below_minimum == Some(true),
+        })
+    }
+}
+
+impl UpdateOptions {
+    pub(super) fn settings(&self, host: &HostOptions, config: &Config) -> Result<Settings, Error> {
+        Ok(Settings {
+            hooks: below_root(self.hooks_dir.as_ref(), config.hooks_dir.as_ref(), DEFAULT_HOOKS_FOLDER)?,
+            state: host.state(config)?,
+            limit: self.timeout.or(config.timeout).map_or(DEFAULT_LIMIT, Duration::from_secs),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknowns_are_named_as_plans_show_them() {
+        assert_eq!(parse_unknown("unknown-memory"), Ok(Unknown::Memory));
+        let error = parse_unknown("memory").unwrap_err();
+        assert!(error.contains("unknown-memory"), "{error}");
+    }
+}

@@ -1,0 +1,147 @@
+//! `tdx-seamldr plan`: which image comes next, and what speaks against each other one.
+
+use std::io::Write;
+
+use serde::Serialize;
+use tdx_seamldr_host::plan::{Candidate, Plan, Question, Reason, Verdict};
+use tdx_seamldr_host::Host;
+
+use super::options::{CatalogueOptions, HostOptions, RequestOptions};
+use super::table::Table;
+use crate::command::Run;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::file::shown;
+use crate::output::{print, print_json};
+
+/// Arguments of `plan`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A version such as 1.5.16, or the file of an image; without it, the newest that fits
+    #[arg(value_name = "VERSION|FILE")]
+    target: Option<String>,
+    #[command(flatten)]
+    host: HostOptions,
+    #[command(flatten)]
+    catalogue: CatalogueOptions,
+    #[command(flatten)]
+    request: RequestOptions,
+}
+
+/// What `plan` prints with `--json`.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    plan: Plan,
+    catalogue_problems: Vec<String>,
+}
+
+impl Run for Arguments {
+    fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
+        let root = self.host.root();
+        let config = self.host.config(&root)?;
+        let mut catalogue = self.catalogue.catalogue(&root, &config)?;
+        let request = self.request.request(&config, &mut catalogue, self.target.as_deref())?;
+        let plan = Plan::new(&Host::read(&root), &catalogue, &request);
+        let exit = exit(&plan);
+        let report = Report {
+            plan,
+            catalogue_problems: catalogue.problems().iter().map(ToString::to_string).collect(),
+        };
+        if self.host.json {
+            print_json(out, "plan", &report)?;
+        } else {
+            let mut table = Table::default();
+            describe(&mut table, &report.plan);
+            for problem in &report.catalogue_problems {
+                table.item(format_args!("does not count: {problem}"));
+            }
+            print(out, &table.into_text())?;
+        }
+        Ok(exit)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+/// A plan that only waits for a word on TDs in build is a plan; one that could not be checked otherwise is not.
+fn exit(plan: &Plan) -> Exit {
+    let is_open = |question: &Question| question.code != "unknown-sensitive-operations";
+    match plan.verdict {
+        Verdict::NothingToDo | Verdict::Ready => Exit::Done,
+        Verdict::Asks if !plan.open_questions().any(is_open) => Exit::Done,
+        Verdict::Asks | Verdict::Refused => Exit::Refused,
+    }
+}
+
+/// Writes a plan for people.
+pub(super) fn describe(table: &mut Table, plan: &Plan) {
+    let running = plan.running.as_deref().unwrap_or("no known module");
+    match plan.verdict {
+        Verdict::NothingToDo => table.line(format_args!("Nothing to do: {running} is the module to run.")),
+        Verdict::Refused => table.line(format_args!("Refused: the module {running} stays as it is.")),
+        Verdict::Ready => table.line("Ready: `tdx-seamldr update` with the same arguments begins."),
+        Verdict::Asks => table.line("An update can begin when these questions are answered:"),
+    }
+    for reason in &plan.reasons {
+        add_reason(table, reason);
+    }
+    for question in &plan.questions {
+        let by = if question.accepted { "accepted with" } else { "take the responsibility with" };
+        table.item(format_args!("{} ({by} {})", question.message, question.option));
+        if let Some(advice) = question.advice.as_ref().filter(|_| !question.accepted) {
+            table.advice(advice);
+        }
+    }
+    for step in &plan.steps {
+        table.gap();
+        let to = step.to.as_deref().unwrap_or("a module that the table does not know");
+        table.row("update", format_args!("{} -> {to} (SVN {})", step.from, step.svn));
+        table.row("image", shown(&step.file));
+        table.row(
+            "in quotes after",
+            format_args!("MRSEAM {}, TEE_TCB_SVN_2 {}...", step.mrseam, step.tee_tcb_svn_2),
+        );
+    }
+    if !plan.warnings.is_empty() {
+        table.gap();
+        table.line("Worth knowing:");
+        for warning in &plan.warnings {
+            table.item(warning);
+        }
+    }
+    let others = || plan.candidates.iter().filter(|one| !plan.steps.iter().any(|step| step.file == one.file));
+    if others().next().is_some() {
+        table.gap();
+        table.line("Other images:");
+        for candidate in others() {
+            table.item(format_args!("{}: {}", name(candidate), against(candidate)));
+        }
+    }
+}
+
+fn add_reason(table: &mut Table, reason: &Reason) {
+    table.item(format_args!("{} [{}]", reason.message, reason.code));
+    if let Some(advice) = &reason.advice {
+        table.advice(advice);
+    }
+}
+
+fn name(candidate: &Candidate) -> String {
+    candidate.version.clone().unwrap_or_else(|| shown(&candidate.file))
+}
+
+/// Says what speaks against an image that is not a part of the plan.
+fn against(candidate: &Candidate) -> String {
+    let mut reasons: Vec<_> = candidate.reasons.iter().map(|reason| reason.message.clone()).collect();
+    if reasons.is_empty() {
+        reasons.push(match candidate.newer {
+            Some(true) => "fits; a newer one fits, too".into(),
+            Some(false) => "not newer than the running module".into(),
+            None => "fits, as far as it is known".into(),
+        });
+    }
+    reasons.join("; ")
+}

@@ -1,0 +1,105 @@
+//! `tdx-seamldr report`: one text to paste into a bug report.
+
+use std::io::Write;
+
+use serde::Serialize;
+use tdx_seamldr_host::explain::Log;
+use tdx_seamldr_host::kernel_log::tdx_lines;
+use tdx_seamldr_host::record::Journal;
+use tdx_seamldr_host::Host;
+
+use super::history::AttemptLine;
+use super::options::{CatalogueOptions, HostOptions};
+use super::status;
+use super::table::Table;
+use crate::command::Run;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::{print, print_json};
+
+/// How many attempts a report has at most: the last ones.
+const ATTEMPTS: usize = 10;
+
+/// Arguments of `report`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    host: HostOptions,
+    #[command(flatten)]
+    catalogue: CatalogueOptions,
+}
+
+/// What `report` prints with `--json`.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    #[serde(flatten)]
+    status: serde_json::Value,
+    attempts: Vec<AttemptLine>,
+    kernel_lines: Vec<String>,
+    /// Why the kernel's log cannot be read.
+    kernel_log_problem: Option<String>,
+}
+
+impl Run for Arguments {
+    fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
+        let root = self.host.root();
+        let config = self.host.config(&root)?;
+        let host = Host::read(&root);
+        let releases = self.catalogue.releases(&root, &config)?;
+        let history = Journal::new(&root, &self.host.state(&config)?).read().unwrap_or_default();
+        let attempts = history.attempts();
+        let last = attempts.get(attempts.len().saturating_sub(ATTEMPTS)..).unwrap_or_default();
+        let (kernel_lines, kernel_log_problem) = match tdx_lines(&root) {
+            Ok(lines) => (lines, None),
+            Err(absent) => (Vec::new(), Some(absent.to_string())),
+        };
+        let status = status::Report::new(&host, &releases, attempts.last());
+        if self.host.json {
+            let report = Report {
+                version: env!("CARGO_PKG_VERSION"),
+                status: serde_json::to_value(&status)?,
+                attempts: last.iter().map(AttemptLine::of).collect(),
+                kernel_lines,
+                kernel_log_problem,
+            };
+            print_json(out, "report", &report)?;
+            return Ok(Exit::Done);
+        }
+        let mut table = Table::default();
+        table.line(format_args!("tdx-seamldr {}", env!("CARGO_PKG_VERSION")));
+        table.gap();
+        let mut text = table.into_text();
+        text.push_str("\n\n");
+        text.push_str(&status.text());
+        let mut table = Table::default();
+        table.line("Updates:");
+        for attempt in last {
+            table.item(AttemptLine::of(attempt));
+        }
+        if last.is_empty() {
+            table.item("none is recorded");
+        }
+        table.gap();
+        table.line("The kernel's lines on TDX, without addresses:");
+        if let Some(problem) = &kernel_log_problem {
+            table.item(problem);
+        }
+        text.push_str("\n\n");
+        text.push_str(&table.into_text());
+        for line in &kernel_lines {
+            text.push_str("\n    ");
+            text.push_str(&tdx_seamldr_host::text::printable(line));
+        }
+        if let Ok(log) = Log::read(kernel_lines.join("\n").as_bytes()) {
+            text.push_str("\n\n");
+            text.push_str(&log.summary);
+        }
+        print(out, &text)?;
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}

@@ -1,0 +1,207 @@
+//! `tdx-seamldr update`: replaces the running module.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tdx_seamldr_host::update::{Ending, Outcome, Progress, Report, Update};
+
+use super::options::{CatalogueOptions, HostOptions, RequestOptions, UpdateOptions};
+use super::plan::describe;
+use super::table::Table;
+use crate::command::Run;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::{print, print_json};
+
+/// Arguments of `update`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A version such as 1.5.16, or the file of an image; without it, the newest that fits
+    #[arg(value_name = "VERSION|FILE")]
+    target: Option<String>,
+    #[command(flatten)]
+    host: HostOptions,
+    #[command(flatten)]
+    catalogue: CatalogueOptions,
+    #[command(flatten)]
+    request: RequestOptions,
+    #[command(flatten)]
+    update: UpdateOptions,
+}
+
+impl Run for Arguments {
+    fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+        let root = self.host.root();
+        let config = self.host.config(&root)?;
+        let mut catalogue = self.catalogue.catalogue(&root, &config)?;
+        let request = self.request.request(&config, &mut catalogue, self.target.as_deref())?;
+        let settings = self.update.settings(&self.host, &config)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let update = Update {
+            root: &root,
+            catalogue: &catalogue,
+            request: &request,
+            settings: &settings,
+            stop: &stop,
+        };
+        let mut narrator = Narrator::new(complaints, &stop);
+        let report = update.run(&mut |progress| narrator.hear(progress));
+        narrator.end();
+        if self.host.json {
+            print_json(out, "update", &report)?;
+        } else {
+            print(out, &text(&report))?;
+        }
+        Ok(exit(report.ending.outcome))
+    }
+
+    fn json(&self) -> bool {
+        self.host.json
+    }
+}
+
+const fn exit(outcome: Outcome) -> Exit {
+    match outcome {
+        Outcome::Updated | Outcome::NothingToDo => Exit::Done,
+        Outcome::Refused | Outcome::Aborted => Exit::Refused,
+        Outcome::FailedKept => Exit::Failed,
+        Outcome::Lost | Outcome::Unknown => Exit::Lost,
+    }
+}
+
+/// Tells what happens: by a bar on a terminal, by lines elsewhere.
+struct Narrator<'a> {
+    out: &'a mut dyn Write,
+    stop: &'a AtomicBool,
+    bar: ProgressBar,
+    is_committed: bool,
+    has_heard_stop: bool,
+}
+
+impl<'a> Narrator<'a> {
+    fn new(out: &'a mut dyn Write, stop: &'a AtomicBool) -> Self {
+        // Without a terminal, this draws nothing.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bytes}/{total_bytes}") {
+            bar.set_style(style);
+        }
+        Self { out, stop, bar, is_committed: false, has_heard_stop: false }
+    }
+
+    fn say(&mut self, line: &str) {
+        let out = &mut self.out;
+        // If this cannot be written, there is nobody to tell.
+        self.bar.suspend(|| drop(writeln!(out, "{}", tdx_seamldr_host::text::printable(line))));
+    }
+
+    fn hear(&mut self, progress: Progress<'_>) {
+        match progress {
+            Progress::Step(step) => {
+                self.is_committed = false;
+                self.say(&format!(
+                    "updating {} to {}",
+                    step.from,
+                    step.to.as_deref().unwrap_or("an unlisted module")
+                ));
+            }
+            Progress::Hook(hook) => self.say(&format!("hook {}", hook.display())),
+            Progress::HookLine(line) => self.say(&format!("  {line}")),
+            Progress::HookFailed(error) => self.say(&format!("warning: {error}")),
+            Progress::LeftBehind => {
+                self.say("dropped an upload that another program began and did not end");
+            }
+            Progress::Sent(sent, total) => {
+                self.bar.set_length(u64::try_from(total).unwrap_or(u64::MAX));
+                self.bar.set_position(u64::try_from(sent).unwrap_or(u64::MAX));
+                if sent == 0 {
+                    self.bar.set_message("sending the image:");
+                }
+            }
+            Progress::Committed => {
+                self.is_committed = true;
+                self.say("the kernel has the image and replaces the module; this cannot be stopped any more");
+            }
+            Progress::Status(status) => self.say(&format!("kernel: {status}")),
+            Progress::NotRecorded(error) => self.say(&format!("warning: {error}")),
+            _ => {}
+        }
+        if self.is_committed && !self.has_heard_stop && self.stop.load(Ordering::SeqCst) {
+            self.has_heard_stop = true;
+            self.say("the update cannot be stopped any more: waiting for the kernel to end");
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut table = Table::default();
+    for (step, ending) in &report.steps {
+        let to = step.to.as_deref().unwrap_or("an unlisted module");
+        table.line(format_args!("{} -> {to}: {}", step.from, verdict(ending.outcome)));
+        add(&mut table, ending);
+    }
+    match report.ending.outcome {
+        Outcome::Updated if !report.steps.is_empty() => {}
+        Outcome::Lost | Outcome::Unknown => {}
+        Outcome::Aborted => table.line("Stopped: nothing was touched."),
+        Outcome::NothingToDo | Outcome::Refused => describe(&mut table, &report.plan),
+        Outcome::FailedKept | Outcome::Updated => {
+            if report.steps.last().is_none_or(|(_, ending)| *ending != report.ending) {
+                table.line(verdict(report.ending.outcome));
+                add(&mut table, &report.ending);
+            }
+        }
+    }
+    table.into_text()
+}
+
+const fn verdict(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Updated => "updated; the TDs run on",
+        Outcome::NothingToDo => "nothing to do",
+        Outcome::Refused => "refused; nothing was touched",
+        Outcome::Aborted => "stopped; nothing was touched",
+        Outcome::FailedKept => "FAILED; the TDs run on",
+        Outcome::Lost => "FAILED; all TDs are lost, and TDX is gone until a reboot",
+        Outcome::Unknown => "FAILED; nobody can tell whether the TDs live",
+    }
+}
+
+fn add(table: &mut Table, ending: &Ending) {
+    table.item(&ending.message);
+    if let Some(advice) = &ending.advice {
+        table.advice(advice);
+    }
+    if let Some(remaining) = ending.remaining_updates {
+        table.item(format_args!("updates left before a reboot: {remaining}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_status_tells_whether_tds_are_kept() {
+        for (outcome, code) in [
+            (Outcome::Updated, 0),
+            (Outcome::NothingToDo, 0),
+            (Outcome::Refused, 1),
+            (Outcome::Aborted, 1),
+            (Outcome::FailedKept, 3),
+            (Outcome::Lost, 4),
+            (Outcome::Unknown, 4),
+        ] {
+            assert_eq!(exit(outcome).code(), code, "{outcome:?}");
+        }
+    }
+}
