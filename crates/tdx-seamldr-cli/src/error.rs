@@ -24,6 +24,8 @@ pub(crate) enum Error {
     SameFile { output: PathBuf, input: PathBuf },
     #[error("{}: {source}", shown(path))]
     Image { path: PathBuf, source: ImageError },
+    #[error("P-SEAMLDR would not load this image, so nothing was written (--allow-invalid writes it): {0}")]
+    Invalid(String),
     #[error("these parts make no image: {0}")]
     Write(#[from] WriteError),
     #[error("{0}")]
@@ -69,7 +71,8 @@ impl Error {
             | Self::Record(_)
             | Self::Releases { .. }
             | Self::Accept { .. }
-            | Self::NotUtf8(_) => Exit::Refused,
+            | Self::NotUtf8(_)
+            | Self::Invalid(_) => Exit::Refused,
             Self::File { .. }
             | Self::TooLarge { .. }
             | Self::NotAFile { .. }

@@ -6,14 +6,17 @@
 mod command;
 mod convert;
 mod error;
+mod examined;
 mod exit;
 mod explain;
 mod file;
 mod inspect;
 mod on_host;
 mod output;
+mod pack;
 mod simulate;
 mod verify;
+mod write;
 
 use std::io::Write;
 
@@ -25,7 +28,7 @@ pub use exit::Exit;
 
 /// Replace the Intel TDX module of this host while its TDs run, and look into images of the module.
 #[derive(Parser)]
-#[command(name = "tdx-seamldr", version, after_help = EXIT_STATUS)]
+#[command(name = "tdx-seamldr", version, max_term_width = 80, after_help = EXIT_STATUS)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -58,14 +61,14 @@ enum Command {
     Explain(explain::Arguments),
     /// Update a simulated platform from one module to another, and see whether its TDs survive
     Simulate(simulate::Arguments),
-    /// Show what is in an image
+    /// Say what a file is: a genuine image or not, which release, and what is in it
     Inspect(inspect::Arguments),
-    /// Verify signature, signer and hash of an image
+    /// Check that Intel, or another signer, signed exactly these images
     Verify(verify::Arguments),
     /// Write an image in the other format
-    Convert(convert::ConvertArguments),
-    /// Make an image from a SIGSTRUCT and a module's binary
-    Pack(convert::PackArguments),
+    Convert(convert::Arguments),
+    /// Make an image from a module's binary and its SIGSTRUCT
+    Pack(pack::Arguments),
 }
 
 impl Command {

@@ -12,6 +12,7 @@ use tdx_seamldr_core::preflight::{preflight, Policy};
 use tdx_seamldr_core::update::{Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
 use tdx_seamldr_core::{SharedInfo, TdxImage};
+use tdx_seamldr_host::text::hex;
 use tdx_seamldr_mock::model::{Config, LoaderProfile};
 use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
@@ -20,7 +21,7 @@ use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::file;
-use crate::output::{hex, print, print_json};
+use crate::output::{print, print_json};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -5,19 +5,24 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use tdx_seamldr_core::{Sha384Digest, INTEL_PRODUCTION_SIGNER};
+use tdx_seamldr_host::examine::{Examination, Problem, Signature, Verdict};
+use tdx_seamldr_host::text::hex;
 
 use crate::command::Run;
 use crate::error::Error;
+use crate::examined::{exit_of, report_each, FileReport};
 use crate::exit::Exit;
 use crate::file;
-use crate::inspect::{checksum_word, hash_word, signature_word};
-use crate::output::{hex, print, print_json};
+use crate::inspect::begin;
+use crate::output::Table;
 
 #[derive(clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(crate) struct Arguments {
-    /// The image
-    file: PathBuf,
-    /// Trust this signer instead of Intel: SHA-384 of the key's modulus in little-endian order, in hexadecimal digits
+    /// The images; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Trust this signer in place of Intel: the SHA-384 of the key's modulus in little-endian order, in hexadecimal digits
     #[arg(long, value_name = "SHA384", value_parser = parse_digest)]
     signer: Option<Sha384Digest>,
     /// Print a JSON object
@@ -25,78 +30,84 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// The end of the help.
+const EXIT_STATUS: &str = "\
+Exit status, the worst of all files:
+  0  the trusted signer signed exactly this
+  1  not genuine: the file is tampered, unsigned, signed by another key,
+     or only a part of an image
+  2  wrong usage
+  3  unreadable: the file cannot be read, or is no image";
+
 impl Run for Arguments {
-    fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
-        run(self, out)
+    fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+        let trusted = self.signer.unwrap_or(INTEL_PRODUCTION_SIGNER);
+        report_each("verify", &self.files, self.json, (out, complaints), |_, found| {
+            let report = Report::of(&found, &trusted);
+            let exit = match (report.verified, found.verdict) {
+                (true, _) => Exit::Done,
+                // Intel's key is not the one to trust.
+                (false, Verdict::Genuine) => Exit::Refused,
+                (false, verdict) => exit_of(verdict),
+            };
+            FileReport { text: report.table(&found), json: report, exit }
+        })
     }
 
     fn json(&self) -> bool {
         self.json
     }
+
+    fn check(&self) -> Result<(), String> {
+        file::check_one_stdin(self.files.iter().map(PathBuf::as_path))
+    }
 }
 
-/// What `verify` prints.
+/// What `--json` prints of a file.
 #[derive(Serialize)]
 struct Report {
+    /// Whether the trusted signer signed exactly this.
     verified: bool,
-    signature: &'static str,
-    signer: String,
-    signer_sha384: String,
+    verdict: Verdict,
+    summary: String,
+    release: Option<String>,
+    problems: Vec<Problem>,
+    signature: Option<Signature>,
+    signer: Option<String>,
+    signer_sha384: Option<String>,
     signer_trusted: bool,
-    image_hash: &'static str,
-    padding: &'static str,
-    checksum: &'static str,
 }
 
 fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
-    let wrong = || format!("found {} characters, wanted 96 hexadecimal digits", text.chars().count());
-    let mut digest = [0; 48];
-    if text.len() != 96 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(wrong());
-    }
-    for (slot, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-        *slot = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-    }
-    Ok(digest)
-}
-
-fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
-    let bytes = file::read(&arguments.file)?;
-    let image = file::parse(&arguments.file, &bytes)?;
-    let verification = tdx_seamldr_verify::verify(&image);
-    let trusted = arguments.signer.unwrap_or(INTEL_PRODUCTION_SIGNER);
-    let report = Report {
-        verified: verification.is_signed_by(&trusted),
-        signature: signature_word(verification.signature_valid),
-        signer: verification.signer.to_string(),
-        signer_sha384: hex(verification.signer.digest()),
-        signer_trusted: *verification.signer.digest() == trusted,
-        image_hash: hash_word(verification.image_hash_matches),
-        padding: if verification.padding_zero { "zero" } else { "not-zero" },
-        checksum: checksum_word(image.checksum()),
-    };
-    if arguments.json {
-        print_json(out, "verify", &report)?;
-    } else {
-        print(out, &report.lines())?;
-    }
-    Ok(if report.verified { Exit::Done } else { Exit::Refused })
+    tdx_seamldr_host::releases::parse_digest(text)
 }
 
 impl Report {
-    fn lines(&self) -> String {
-        let trusted = if self.signer_trusted { "trusted" } else { "not trusted" };
-        format!(
-            "signature  {}\nsigner     {} ({trusted}), {}\nhash       {}\npadding    {}\nchecksum   {}\n{}",
-            self.signature,
-            self.signer,
-            self.signer_sha384,
-            self.image_hash,
-            self.padding,
-            self.checksum,
-            if self.verified { "verified" } else { "NOT VERIFIED" }
-        )
+    fn of(found: &Examination, trusted: &Sha384Digest) -> Self {
+        let sigstruct = found.sigstruct.as_ref();
+        let signer_trusted = sigstruct.is_some_and(|sigstruct| sigstruct.signer_sha384 == *trusted);
+        Self {
+            verified: signer_trusted && matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey),
+            verdict: found.verdict,
+            summary: found.to_string(),
+            release: found.release.map(|release| release.to_string()),
+            problems: found.problems.clone(),
+            signature: sigstruct.map(|sigstruct| sigstruct.signature),
+            signer: sigstruct.map(|sigstruct| sigstruct.signer.to_string()),
+            signer_sha384: sigstruct.map(|sigstruct| hex(&sigstruct.signer_sha384)),
+            signer_trusted,
+        }
+    }
+
+    fn table(&self, found: &Examination) -> String {
+        let mut table = Table::default();
+        begin(&mut table, found);
+        if let (Some(signer), Some(digest)) = (&self.signer, &self.signer_sha384) {
+            let trusted = if self.signer_trusted { "trusted" } else { "not trusted" };
+            table.row("signer", format_args!("{signer} ({trusted}), {digest}"));
+        }
+        table.row("result", if self.verified { "verified" } else { "NOT VERIFIED" });
+        table.lines().to_owned()
     }
 }
 

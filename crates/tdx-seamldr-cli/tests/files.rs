@@ -54,7 +54,8 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
     let image = folder.image("image", &TestImage::default());
     let strange = folder.path("").join(OsStr::from_bytes(b"strange-\xff"));
     let shown = strange.display().to_string();
-    let (module, sigstruct) = (folder.put("bin", &[0; 4096]), folder.put("sig", &[0; 2048]));
+    let bytes = std::fs::read(&image).unwrap();
+    let (module, sigstruct) = (folder.put("bin", &bytes[8192..]), folder.put("sig", &bytes[4096..6144]));
     let pack: [&OsStr; 9] = [
         "pack".as_ref(),
         "--format".as_ref(),
@@ -68,6 +69,8 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
     ];
     let (code, report) = json(["inspect".as_ref(), strange.as_path()]);
     assert_eq!(code, Some(3));
+    let report = &report["files"][0];
+    assert_eq!((&report["file"], &report["verdict"]), (&shown.as_str().into(), &"unreadable".into()));
     assert!(report["error"].as_str().unwrap().starts_with(&shown), "{report}");
     for arguments in [to_v2(&image, &strange).as_slice(), &pack] {
         let (code, report) = json(arguments);
@@ -85,7 +88,11 @@ fn an_image_on_standard_output_is_alone_there() {
 
     let output = tdx_seamldr(to_v2(&image, Path::new("/dev/stdout")));
     assert_eq!((output.status.code(), output.stdout == wanted), (Some(0), true));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "/dev/stdout: tdx_image, 40960 bytes\n");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "tdx-seamldr: warning: signed by another key: signature and hash hold, but the key is not Intel's\n\
+         /dev/stdout: tdx_image, 40960 bytes\n"
+    );
 
     let log = folder.put("log", b"before");
     for name in [Path::new("/dev/stdout"), &log] {

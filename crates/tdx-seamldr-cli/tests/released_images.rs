@@ -63,31 +63,67 @@ fn simulate(from: &Path, to: &Path, lps: &str) -> (Option<i32>, Value) {
 #[test]
 fn inspect_says_of_each_what_is_known() {
     for image in released() {
-        let (code, inspection) = json(["inspect".as_ref(), image.path.as_path()]);
+        let (code, mut report) = json(["inspect".as_ref(), image.path.as_path()]);
         assert_eq!(code, Some(0), "{}", image.version);
-        for (field, value) in [
-            ("format", "tdx_blob"),
-            ("format_version", "0x100"),
-            ("checksum", "ok"),
-            ("signature", "valid"),
-            ("signer", "intel-production"),
-            ("image_hash", "match"),
-        ] {
+        let inspection = report["files"][0].take();
+        for (field, value) in [("verdict", "genuine"), ("kind", "image"), ("release", image.version.as_str())]
+        {
             assert_eq!(inspection[field], value, "{}: {field}", image.version);
         }
+        let (layout, sigstruct) = (&inspection["image"], &inspection["sigstruct"]);
+        for (found, value) in [
+            (&layout["format"], "tdx_blob"),
+            (&layout["format_version"], "0x100"),
+            (&layout["checksum"], "ok"),
+            (&sigstruct["signature"], "valid"),
+            (&sigstruct["signer"], "intel-production"),
+            (&sigstruct["release"], &image.version),
+        ] {
+            assert_eq!(*found, value, "{}", image.version);
+        }
+        assert_eq!(inspection["module"]["as_signed"], true);
         let Some(known) = KNOWN.iter().find(|known| known.version == image.version) else {
             continue;
         };
-        assert_eq!(inspection["svn"], known.svn);
-        assert_eq!(inspection["date"], known.date);
-        assert_eq!(inspection["module_pages"], known.module_pages);
+        assert_eq!(sigstruct["svn"], known.svn);
+        assert_eq!(sigstruct["date"], known.date);
+        assert_eq!(layout["module_pages"], known.module_pages);
         assert_eq!(inspection["length"], (known.module_pages + 2) * 4096);
-        assert_eq!(inspection["num_handoff_pages"], known.num_handoff_pages);
-        assert_eq!(inspection["cpus"], serde_json::json!(known.cpus));
-        assert_eq!((&inspection["module_hv"], &inspection["min_update_hv"]), (&0.into(), &0.into()));
-        assert_eq!((&inspection["sigstruct_pages"], &inspection["debug"]), (&1.into(), &false.into()));
-        assert_eq!(json(["verify".as_ref(), image.path.as_path()]).0, Some(0));
+        assert_eq!(sigstruct["num_handoff_pages"], known.num_handoff_pages);
+        assert_eq!(sigstruct["cpus"], serde_json::json!(known.cpus));
+        assert_eq!((&sigstruct["module_hv"], &sigstruct["min_update_hv"]), (&0.into(), &0.into()));
+        assert_eq!((&layout["sigstruct_pages"], &sigstruct["debug"]), (&1.into(), &false.into()));
     }
+}
+
+#[test]
+fn genuine_files_give_0_and_one_that_is_not_gives_1() {
+    let images = released();
+    if images.is_empty() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = images[0].bytes.as_bytes().to_vec();
+    bytes[100_000] ^= 1;
+    let tampered = folder.path().join("tampered");
+    std::fs::write(&tampered, bytes).unwrap();
+    for command in ["inspect", "verify"] {
+        let all: Vec<&Path> = std::iter::once(command.as_ref())
+            .chain(images.iter().map(|image| image.path.as_path()))
+            .collect();
+        let (code, report) = json(&all);
+        assert_eq!((code, report["files"].as_array().unwrap().len()), (Some(0), images.len()));
+        let (code, report) = json(all.iter().copied().chain([tampered.as_path()]));
+        assert_eq!(code, Some(1));
+        let last = &report["files"][images.len()];
+        assert_eq!((&last["verdict"], &last["release"]), (&"tampered".into(), &Value::Null));
+        assert!(last["summary"].as_str().unwrap().contains(&images[0].version), "{last}");
+    }
+    // Another signer than Intel is trusted.
+    let other = "00".repeat(48);
+    let (code, report) =
+        json(["verify".as_ref(), images[0].path.as_path(), "--signer".as_ref(), other.as_ref()]);
+    assert_eq!((code, &report["files"][0]["verified"]), (Some(1), &false.into()));
 }
 
 #[test]

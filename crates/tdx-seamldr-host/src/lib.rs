@@ -2,6 +2,7 @@
 //!
 //! - [`catalogue`]: the public releases, and the images that lie in the host's folders.
 //! - [`explain`]: status words and kernel log lines in plain words, with what to do.
+//! - [`examine`](mod@examine): what a file is, and whether Intel signed exactly this.
 //! - [`fact`]: a value with where it was read, or why it is not known.
 //! - [`root`]: the folder below which all files are read.
 //! - [`host`]: what user space sees of the host.
@@ -19,6 +20,7 @@ pub mod catalogue;
 pub mod config;
 pub mod cpu_list;
 pub mod cpuinfo;
+pub mod examine;
 pub mod explain;
 pub mod fact;
 pub mod host;

@@ -209,7 +209,7 @@ impl Row<'_> {
             min_module: known(self.min_module).map(version).transpose()?,
             min_seamldr: self.min_seamldr.split_whitespace().map(version).collect::<Result<_, _>>()?,
             features0: known(self.features0).map(hex).transpose()?.map(TdxFeatures0::from_bits_retain),
-            mrseam: digest(self.mrseam)?,
+            mrseam: parse_digest(self.mrseam)?,
         })
     }
 }
@@ -250,7 +250,11 @@ fn handoff(text: &str) -> Result<HandoffRange, String> {
 }
 
 /// Reads a SHA-384 of 96 hexadecimal digits.
-pub(crate) fn digest(text: &str) -> Result<Sha384Digest, String> {
+///
+/// # Errors
+///
+/// The text is none; the error says what was found.
+pub fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
     let wrong =
         || format!("a SHA-384 has 96 hexadecimal digits, but {} characters were found", text.chars().count());
     if text.len() != 96 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,4 +1,4 @@
-//! Text from files, made safe to print.
+//! Text from files, made safe to print, and bytes as text.
 
 /// Returns the text with every character escaped that a terminal would not show or would obey: control characters,
 /// and those that change the direction of writing. Quotes and backslashes stay.
@@ -21,6 +21,12 @@ pub fn first_line(text: &str, limit: usize) -> String {
     let cut: String = line.chars().take(limit).collect();
     let mark = if cut.len() < line.len() { "..." } else { "" };
     printable(&cut) + mark
+}
+
+/// Returns bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

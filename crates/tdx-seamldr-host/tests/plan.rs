@@ -234,6 +234,18 @@ fn module_that_no_table_knows_leaves_questions() {
 }
 
 #[test]
+fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    // 32 MiB are too few for the 256 LPs that CPUID leaf 4 announces.
+    let tree =
+        || HostTree::linux_7_2().sockets(&[(0x806f8, 2), (0x806f8, 2)]).msr(0x1401, 0x000f_ffff_fe00_0c00);
+    let plan = |version| Plan::new(&host(tree().module(version)), &catalogue, &vouched());
+    assert_eq!(codes(&plan("1.5.13")), ["memory"], "no image of the running module is there to compare with");
+    assert_eq!(plan("1.5.05").verdict, Verdict::Ready, "it needs as much, and it runs");
+}
+
+#[test]
 fn newer_number_for_another_platform_is_no_successor() {
     let Some(folder) = binaries() else { return };
     // A table in which the newest image is for Sierra Forest only.

@@ -1,7 +1,7 @@
 //! Verifies an image of the Intel TDX module: its signature, its signer, its hash.
 //!
 //! [`RustCrypto`] implements [`tdx_seamldr_core::Crypto`] over the crates `sha2` and `crypto-bigint`, without allocation.
-//! [`verify`] asks the three questions of one image. A verification takes some 20 KiB of stack, most of it for numbers of
+//! [`verify`] asks the three questions of one image, [`verify_sigstruct`] two of them of a SIGSTRUCT alone. A verification takes some 20 KiB of stack, most of it for numbers of
 //! 3,072 bits; it is not for code that runs on a kernel's stack.
 //!
 //! ```
@@ -144,10 +144,18 @@ impl fmt::Display for Signer {
     }
 }
 
-/// Verifies signature, signer and hash of an image.
+/// What [`verify_sigstruct`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SigstructVerification {
+    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the SIGSTRUCT.
+    pub signature_valid: bool,
+    /// Whose key that is.
+    pub signer: Signer,
+}
+
+/// Verifies signature and signer of a SIGSTRUCT without its module.
 #[must_use]
-pub fn verify(image: &TdxImage<'_>) -> Verification {
-    let sigstruct = image.sigstruct();
+pub fn verify_sigstruct(sigstruct: &SeamSigstruct) -> SigstructVerification {
     let digest = sha384(&sigstruct.signed_parts());
     let signature_valid = sigstruct.exponent.get() == 0x10001
         && RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest) == Ok(true);
@@ -155,6 +163,14 @@ pub fn verify(image: &TdxImage<'_>) -> Verification {
         INTEL_PRODUCTION_SIGNER => Signer::IntelProduction,
         other => Signer::Unknown(other),
     };
+    SigstructVerification { signature_valid, signer }
+}
+
+/// Verifies signature, signer and hash of an image.
+#[must_use]
+pub fn verify(image: &TdxImage<'_>) -> Verification {
+    let sigstruct = image.sigstruct();
+    let SigstructVerification { signature_valid, signer } = verify_sigstruct(sigstruct);
     let image_hash = sha384(&[image.module()]);
     let padding = image.sigstruct_area().get(SeamSigstruct::SIZE..).unwrap_or_default();
     Verification {

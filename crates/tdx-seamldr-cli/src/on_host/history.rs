@@ -32,6 +32,7 @@ struct Report {
 pub(super) struct AttemptLine {
     began: String,
     ended: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
     from: String,
     to: Option<String>,
@@ -75,6 +76,12 @@ impl AttemptLine {
             (line.version, line.remaining_updates) = (version, remaining_updates);
         }
         line
+    }
+
+    /// Returns the line without what could tell the host: the boot's id, and the folders of the file.
+    pub(super) fn anonymous(self) -> Self {
+        let name = self.file.rsplit('/').next().unwrap_or_default().to_owned();
+        Self { boot: None, file: name, ..self }
     }
 }
 

@@ -5,13 +5,15 @@ use std::io::Write;
 use serde::Serialize;
 use tdx_seamldr_host::{Catalogue, Host, Release};
 
+use tdx_seamldr_host::text::hex;
+
 use super::options::{CatalogueOptions, HostOptions};
 use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::file::shown;
-use crate::output::{hex, print, print_json};
+use crate::output::{print, print_json};
 
 /// Arguments of `list`.
 #[derive(clap::Args)]

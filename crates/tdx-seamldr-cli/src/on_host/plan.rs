@@ -78,12 +78,17 @@ fn exit(plan: &Plan) -> Exit {
 
 /// Writes a plan for people.
 pub(super) fn describe(table: &mut Table, plan: &Plan) {
-    let running = plan.running.as_deref().unwrap_or("no known module");
-    match plan.verdict {
-        Verdict::NothingToDo => table.line(format_args!("Nothing to do: {running} is the module to run.")),
-        Verdict::Refused => table.line(format_args!("Refused: the module {running} stays as it is.")),
-        Verdict::Ready => table.line("Ready: `tdx-seamldr update` with the same arguments begins."),
-        Verdict::Asks => table.line("An update can begin when these questions are answered:"),
+    match (plan.verdict, &plan.running) {
+        (Verdict::NothingToDo, Some(running)) => {
+            table.line(format_args!("Nothing to do: module {running} runs, and no newer image fits."));
+        }
+        (Verdict::NothingToDo, None) => table.line("Nothing to do."),
+        (Verdict::Refused, Some(running)) => {
+            table.line(format_args!("Refused: module {running} stays in place."))
+        }
+        (Verdict::Refused, None) => table.line("Refused: no module can be replaced on this host."),
+        (Verdict::Ready, _) => table.line("Ready: `tdx-seamldr update` with the same arguments begins."),
+        (Verdict::Asks, _) => table.line("An update can begin when these questions are answered:"),
     }
     for reason in &plan.reasons {
         add_reason(table, reason);

@@ -54,12 +54,17 @@ impl Run for Arguments {
             Ok(lines) => (lines, None),
             Err(absent) => (Vec::new(), Some(absent.to_string())),
         };
-        let status = status::Report::new(&host, &releases, attempts.last());
+        let status = status::Report::new(&host, &releases, None);
         if self.host.json {
+            let mut status = serde_json::to_value(&status)?;
+            // The command line can name hosts, disks and addresses.
+            if let Some(host) = status.get_mut("host").and_then(serde_json::Value::as_object_mut) {
+                host.remove("command_line");
+            }
             let report = Report {
                 version: env!("CARGO_PKG_VERSION"),
-                status: serde_json::to_value(&status)?,
-                attempts: last.iter().map(AttemptLine::of).collect(),
+                status,
+                attempts: last.iter().map(|attempt| AttemptLine::of(attempt).anonymous()).collect(),
                 kernel_lines,
                 kernel_log_problem,
             };

@@ -4,10 +4,12 @@ use std::io::Write;
 
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
-use tdx_seamldr_host::fact::Fact;
+use tdx_seamldr_host::fact::{Fact, Reason};
 use tdx_seamldr_host::host::Interface;
 use tdx_seamldr_host::record::{Attempt, Journal};
 use tdx_seamldr_host::{Host, Platform, Releases};
+
+use tdx_seamldr_host::text::hex;
 
 use super::history::AttemptLine;
 use super::options::{CatalogueOptions, HostOptions};
@@ -15,7 +17,7 @@ use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::{hex, print, print_json};
+use crate::output::{print, print_json};
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
@@ -118,6 +120,11 @@ impl Report<'_> {
     pub(super) fn text(&self) -> String {
         let host = self.host;
         let mut table = Table::default();
+        match &self.problem {
+            None => table.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
+            Some(problem) => table.line(format_args!("The module cannot be replaced: {problem}.")),
+        }
+        table.gap();
         match &self.module {
             Some(Module { version, svn: Some(svn), mrseam: Some(mrseam), .. }) => {
                 table.row("TDX module", format_args!("{version} (SVN {svn})"));
@@ -162,12 +169,8 @@ impl Report<'_> {
         if let Some(attempt) = &self.last_attempt {
             table.row("last update", attempt.to_string());
         }
-        table.gap();
-        match &self.problem {
-            None => table.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
-            Some(problem) => table.line(format_args!("The module cannot be replaced: {problem}.")),
-        }
         if host.is_root_needed() {
+            table.gap();
             table.line("Root sees more: run the command as root.");
         }
         table.into_text()
@@ -182,6 +185,7 @@ fn kernel(host: &Host, takes: &str) -> String {
 fn said<T>(fact: &Fact<T>, text: impl FnOnce(&T) -> String) -> String {
     match fact {
         Ok(found) => text(&found.value),
+        Err(absent) if absent.reason == Reason::Missing => "-".into(),
         Err(absent) => format!("unknown ({absent})"),
     }
 }

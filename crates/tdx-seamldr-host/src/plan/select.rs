@@ -12,6 +12,7 @@ use super::warnings::warnings;
 use super::{Candidate, Plan, Request, Step, Target, Verdict};
 use crate::catalogue::{Catalogue, Image};
 use crate::host::Host;
+use crate::text::hex;
 
 /// How many updates a plan has at most.
 const MAX_STEPS: usize = 8;
@@ -289,11 +290,6 @@ fn step(place: usize, image: &Image, running: Option<&Running<'_>>) -> Step {
 
 fn svn(image: &Image) -> String {
     image.parse().map(|image| image.sigstruct().svn().to_string()).unwrap_or_default()
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn listed(names: &[String]) -> String {
