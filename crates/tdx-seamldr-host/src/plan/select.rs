@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
+use tdx_seamldr_core::preflight::Refusal;
 use tdx_seamldr_core::TdxVersion;
 
 use super::reason::{Reason, Scope};
@@ -11,6 +12,7 @@ use super::running::Running;
 use super::warnings::warnings;
 use super::{Candidate, Plan, Request, Step, Target, Verdict};
 use crate::catalogue::{Catalogue, Image};
+use crate::fact::{Absent, Reason as FactReason};
 use crate::host::Host;
 use crate::text::hex;
 
@@ -48,7 +50,9 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     };
     match world.target(&judged) {
         Ok(None) => {
-            // What is wrong with the host does not matter to an update that is not due.
+            if plan.reasons.is_empty() {
+                plan.reasons.extend(host.module.as_ref().err().map(no_version));
+            }
             plan.verdict = if plan.reasons.is_empty() { Verdict::NothingToDo } else { Verdict::Refused };
         }
         Ok(Some(target)) => world.add_steps(&mut plan, target, &judged),
@@ -264,6 +268,15 @@ impl<'c> World<'c> {
         }
         None
     }
+}
+
+/// Says that no image can be newer than a module of which nobody knows the version.
+fn no_version(absent: &Absent) -> Reason {
+    if absent.reason == FactReason::NoDevice {
+        return Refusal::NoModule.into();
+    }
+    let message = format!("the version of the running module cannot be read: {absent}");
+    Reason::new(Scope::Host, "no-version", message).advise("name the version or the file that should run")
 }
 
 /// Whether the image is for other processors, or another line of modules.
