@@ -131,7 +131,7 @@ update_by_command() {
     tool 0 history
     tells "1.5.05.*1.5.16"
     updates 0
-    tells "nothing"
+    tells "Nothing to do"
     updates 0 1.5.16
     state 1.5.16 19 3
     end
@@ -167,7 +167,7 @@ downgrade() {
 same_module_again() {
     start_linux
     updates 0 1.5.05
-    tells "nothing"
+    tells "Nothing to do"
     state 1.5.05 20 3
     updates 0 1.5.05 --allow-same-module
     state 1.5.05 19 3

@@ -62,11 +62,11 @@ no_host_tree() {
     rm -rf $tree
     unregister
 }
-# stands_in DATA CHANGE: the kernel gets this data. The image goes to /tmp/sent. CHANGE is what the update changes.
+# stands_in DATA CHANGE: the kernel gets this data. The image goes to /tmp/sent. CHANGE happens before the command ends the upload.
 stands_in() {
     (
         comes is_loading
-        printf %s "$1" > $upload/data
+        printf "$1" > $upload/data
         eval "$2"
         exec cat $tree_upload/data > /tmp/sent
     ) &
@@ -77,9 +77,6 @@ updates_tree() {
     updates "$@" --root $tree
     wait $feeder
 }
-is_new() { echo 1.5.16 > $tree_device/version && echo 19 > $remaining; }
-# The file answers ENXIO.
-is_gone() { mount --bind /dev/log $tree_device/version; }
 
 errors_for_command() {
     host_tree seamldr_
@@ -92,21 +89,27 @@ errors_for_command() {
     done
     no_host_tree
 }
-lost_for_command() {
+# The version changes in the middle of the upload, so somebody else is at work.
+changed() {
     host_tree seamldr_
-    syslogd -O /dev/null
-    comes '[ -S /dev/log ]'
-    stands_in inject:transferring:firmware-invalid is_gone
-    updates_tree 4
-    tells reboot
-    killall syslogd
+    stands_in inject:transferring:hw-error "echo 1.5.16 > $tree_device/version"
+    updates_tree 1
+    tells "\[changed\]"
+    wants "what can be read" "$(cat $upload/loading $upload/status $upload/error | tr '\n' ' ')" "0 idle "
     no_host_tree
 }
-# sent_by_command PREFIX IMAGE: what the kernel gets is this image
+# sent_by_command PREFIX IMAGE: what the kernel gets is this image. The version is what the kernel has: 1.5.05, and 1.5.16 after the upload.
 sent_by_command() {
     host_tree "$1"
-    stands_in x is_new
-    updates_tree 0
+    printf tdx_module > $tests/config_upload_name
+    echo 1.5.05 > /images/first
+    uploaded first ""
+    mount --bind $tests/upload_read $tree_device/version
+    # No file of the kernel could count the updates.
+    echo unknown > $remaining
+    stands_in '1.5.16\n'
+    updates_tree 0 --accept unknown-remaining-updates
+    tells "1.5.05 -> 1.5.16: updated"
     cmp /tmp/sent "/images/$2" || problem="$problem; this is not what was sent: $2"
     no_host_tree
 }
@@ -164,7 +167,7 @@ never_ends() {
 scenario upload-errors upload_errors
 insmod /msr.ko
 scenario upload-errors-for-command errors_for_command
-scenario upload-lost-for-command lost_for_command
+scenario upload-changed changed
 scenario upload-sent sent_by_command seamldr_ 1.5.16.v2
 scenario upload-sent-v1 sent_by_command seamldr/ 1.5.16
 scenario upload-too-large too_large

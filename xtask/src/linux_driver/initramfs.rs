@@ -23,6 +23,7 @@ const FIRST: [&str; 2] = ["1.5.05", "1.5.16"];
 
 /// Fills the folder with everything but busybox. `modules` are the kernel's.
 pub(super) fn fill(folder: &Path, example: &Path, modules: &[PathBuf]) -> Result<()> {
+    let images = released_images()?.context("the scenarios need Intel's images")?;
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
@@ -36,7 +37,6 @@ pub(super) fn fill(folder: &Path, example: &Path, modules: &[PathBuf]) -> Result
         copy(module, &folder.join(module.file_name().context("the name of a module")?))?;
     }
     copy(&build_command()?, &folder.join("bin/tdx-seamldr"))?;
-    let images = released_images()?.context("the scenarios need Intel's images")?;
     write_images(&images, &folder.join("images"))?;
     for version in FIRST {
         copy(&folder.join("images").join(version), &folder.join("lib/firmware").join(version))?;
