@@ -7,11 +7,11 @@ use serde::Serialize;
 use tdx_seamldr_host::record::{Attempt, Event, Journal};
 
 use super::options::HostOptions;
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `history`.
 #[derive(clap::Args)]
@@ -113,17 +113,17 @@ impl Run for Arguments {
             print_json(out, "history", &report)?;
             return Ok(Exit::Done);
         }
-        let mut table = Table::default();
+        let mut page = Page::default();
         for attempt in &report.attempts {
-            table.line(attempt);
+            page.line(attempt);
         }
         if report.attempts.is_empty() {
-            table.line("No update is recorded.");
+            page.line("No update is recorded.");
         }
         if !report.damaged_lines.is_empty() {
-            table.line(format_args!("Lines of the record that cannot be read: {:?}", report.damaged_lines));
+            page.line(format_args!("Lines of the record that cannot be read: {:?}", report.damaged_lines));
         }
-        print(out, &table.into_text())?;
+        print(out, &page.into_text())?;
         Ok(Exit::Done)
     }
 

@@ -13,11 +13,11 @@ use tdx_seamldr_host::text::hex;
 
 use super::history::AttemptLine;
 use super::options::{CatalogueOptions, HostOptions};
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
@@ -122,35 +122,35 @@ impl Report<'_> {
     /// Writes the report for people.
     pub(super) fn text(&self) -> String {
         let host = self.host;
-        let mut table = Table::default();
+        let mut page = Page::default();
         match &self.problem {
-            None => table.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
-            Some(problem) => table.line(format_args!("The module cannot be replaced: {problem}.")),
+            None => page.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
+            Some(problem) => page.line(format_args!("The module cannot be replaced: {problem}.")),
         }
-        table.gap();
+        page.gap();
         match &self.module {
             Some(Module { version, svn: Some(svn), mrseam: Some(mrseam), .. }) => {
-                table.row("TDX module", format_args!("{version} (SVN {svn})"));
-                table.row("MRSEAM", mrseam);
+                page.row("TDX module", format_args!("{version} (SVN {svn})"));
+                page.row("MRSEAM", mrseam);
             }
             Some(Module { version, .. }) => {
-                table.row("TDX module", format_args!("{version}, which the table of releases does not know"));
+                page.row("TDX module", format_args!("{version}, which the table of releases does not know"));
             }
-            None => table.row("TDX module", said(&host.module, |version| version.to_string())),
+            None => page.row("TDX module", said(&host.module, |version| version.to_string())),
         }
-        table.row("P-SEAMLDR", said(&host.seamldr, |version| version.to_string()));
-        table.row("updates left", said(&host.remaining_updates, u32::to_string));
+        page.row("P-SEAMLDR", said(&host.seamldr, |version| version.to_string()));
+        page.row("updates left", said(&host.remaining_updates, u32::to_string));
         match &host.interface {
-            Ok(Interface::Flat) => table.row("kernel", kernel(host, "images of format v2")),
-            Ok(Interface::Folder) => table.row("kernel", kernel(host, "images of format v1")),
-            Err(_) => table.row("kernel", said(&host.kernel, Clone::clone)),
+            Ok(Interface::Flat) => page.row("kernel", kernel(host, "images of format v2")),
+            Ok(Interface::Folder) => page.row("kernel", kernel(host, "images of format v1")),
+            Err(_) => page.row("kernel", said(&host.kernel, Clone::clone)),
         }
         if host.interface.is_ok() {
-            table.row("upload", said(&host.upload_status, Clone::clone));
+            page.row("upload", said(&host.upload_status, Clone::clone));
         }
         let online = said(&host.online, |lps| format!("{} online ({lps})", lps.len()));
         let platform = said(&host.platform, |platform| format!("{} on the platform", platform.enabled));
-        table.row("LPs", format_args!("{online}, {platform}"));
+        page.row("LPs", format_args!("{online}, {platform}"));
         match &host.sockets {
             Ok(sockets) => {
                 for socket in &sockets.value {
@@ -158,25 +158,25 @@ impl Report<'_> {
                         .map_or("another processor", Platform::name);
                     let microcode =
                         socket.microcode.map_or_else(|| "unknown".into(), |value| format!("{value:#x}"));
-                    table.row(
+                    page.row(
                         &format!("socket {}", socket.id),
                         format_args!("{name} ({:#x}), microcode {microcode}", socket.signature()),
                     );
                 }
             }
-            Err(absent) => table.row("sockets", absent),
+            Err(absent) => page.row("sockets", absent),
         }
         for path in &host.staged {
-            table.row("staged", format_args!("{path}: for the next boot; not what runs"));
+            page.row("staged", format_args!("{path}: for the next boot; not what runs"));
         }
         if let Some(attempt) = &self.last_attempt {
-            table.row("last update", attempt.to_string());
+            page.row("last update", attempt.to_string());
         }
         if host.is_root_needed() {
-            table.gap();
-            table.line("Root sees more: run the command as root.");
+            page.gap();
+            page.line("Root sees more: run the command as root.");
         }
-        table.into_text()
+        page.into_text()
     }
 }
 
