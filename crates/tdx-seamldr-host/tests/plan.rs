@@ -166,6 +166,20 @@ fn running_module_or_a_newer_one_leaves_nothing_to_do() {
 }
 
 #[test]
+fn host_whose_module_is_gone_needs_a_reboot_and_is_not_up_to_date() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    let host = host(HostTree::linux_7_2().module_gone());
+    for request in [vouched(), target("1.5.16")] {
+        let plan = Plan::new(&host, &catalogue, &request);
+        assert_eq!(plan.verdict, Verdict::Refused);
+        let reason = plan.reasons.iter().find(|reason| reason.code == "no-module").unwrap();
+        let advice = reason.advice.as_deref().unwrap_or_default();
+        assert!(format!("{} {advice}", reason.message).contains("reboot"), "{reason:?}");
+    }
+}
+
+#[test]
 fn downgrade_is_refused_by_its_svn() {
     let Some(folder) = binaries() else { return };
     let host = host(HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]));

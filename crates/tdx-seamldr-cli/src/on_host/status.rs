@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
 use tdx_seamldr_host::fact::{Fact, Reason};
-use tdx_seamldr_host::host::Interface;
+use tdx_seamldr_host::host::{Interface, NoInterface};
 use tdx_seamldr_host::record::{Attempt, Journal};
 use tdx_seamldr_host::{Host, Platform, Releases};
 
@@ -105,6 +105,9 @@ fn problem(host: &Host) -> Option<String> {
         return Some(none.to_string());
     }
     if let Err(absent) = &host.module {
+        if absent.reason == Reason::NoDevice {
+            return Some(NoInterface::NotInitialised.to_string());
+        }
         return Some(format!("the version of the module cannot be read: {absent}"));
     }
     let is_used_up = host.remaining_updates.as_ref().is_ok_and(|remaining| remaining.value == 0);
