@@ -24,10 +24,8 @@ fn example_configuration_changes_nothing_as_it_is() {
 fn example_configuration_has_every_key() {
     let text = fs::read_to_string(example("tdx-seamldr.toml")).unwrap();
     let is_key = |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase());
-    let uncommented: Vec<_> = text
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line))
-        .collect();
+    let uncommented: Vec<_> =
+        text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
     let Config {
         image_dir,
         releases,
