@@ -1,0 +1,26 @@
+//! The commands for a host, as processes: on trees of hosts with a kernel that answers as Linux does.
+//!
+//! Intel's released images come from the folder in `TDX_MODULE_BINARIES`; without it, tests that need
+//! images say that they were skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
+
+mod config;
+mod files;
+mod history;
+mod hostile;
+mod interrupted;
+mod kernel;
+mod list;
+mod plan;
+mod properties;
+mod report;
+mod speed;
+mod status;
+mod support;
+mod update;

@@ -1,0 +1,227 @@
+//! `update` from its begin to each of its ends.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+use tdx_seamldr_core::image::ImageFormat;
+use tdx_seamldr_core::TdxImage;
+use tdx_seamldr_host::testing::HostTree;
+
+use crate::kernel::{Does, Kernel};
+use crate::support::{codes, image, sapphire_rapids, set_mode, Ran, Tree, HISTORY, TDX_HOST, UPLOAD};
+
+const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
+
+/// A host with 1.5.05, and images of 1.5.05, 1.5.08 and 1.5.16.
+fn tree() -> Option<Tree> {
+    Tree::with_images(&sapphire_rapids(), &["1.5.05", "1.5.08", "1.5.16"])
+}
+
+/// The outcome of the last attempt on record.
+fn last_outcome(tree: &Tree) -> Value {
+    let (code, object) = tree.json(&["history"]);
+    assert_eq!(code, Some(0));
+    object["attempts"].as_array().unwrap().last().unwrap()["outcome"].clone()
+}
+
+#[test]
+fn update_sends_intels_image_in_the_kernels_format_and_confirms() {
+    for (host, format) in [
+        (sapphire_rapids(), ImageFormat::ImageV2),
+        (HostTree::series_v6().sockets(&[(0x806f8, 4)]), ImageFormat::BlobV1),
+    ] {
+        let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.16"]) else { return };
+        let kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
+        let ran = tree.run(&VOUCHED);
+        ran.says(0, &["1.5.05 -> 1.5.16: updated; the TDs run on", "module 1.5.16 runs", "updates left"]);
+        assert!(ran.err.contains("updating 1.5.05 to 1.5.16"), "{ran:?}");
+        assert!(ran.err.contains("kernel: idle"), "{ran:?}");
+        let sent = kernel.image();
+        let sent = TdxImage::parse(&sent).unwrap();
+        let wanted = fs::read(image("1.5.16").unwrap()).unwrap();
+        let wanted = TdxImage::parse(&wanted).unwrap();
+        assert_eq!(sent.format(), format);
+        assert_eq!((sent.module(), sent.sigstruct()), (wanted.module(), wanted.sigstruct()));
+        assert_eq!(last_outcome(&tree), "updated");
+        tree.run(&VOUCHED).says(0, &["Nothing to do: 1.5.16"]);
+    }
+}
+
+#[test]
+fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
+    let cases: [(Does, i32, &str, &[&str]); 6] = [
+        (
+            Does::Refuses("firmware-invalid"),
+            3,
+            "failed-kept",
+            &["FAILED; the TDs run on", "every failure", "1.5.05 still runs", "tdx-seamldr explain"],
+        ),
+        (Does::Refuses("device-busy"), 3, "failed-kept", &["a TD is in build or in migration"]),
+        (
+            Does::Loses("firmware-invalid"),
+            4,
+            "lost",
+            &["FAILED; all TDs are lost, and TDX is gone until a reboot", "ENXIO", "reboot the host"],
+        ),
+        (Does::Installs("1.5.08"), 4, "unknown", &["module 1.5.08 runs where 1.5.16 was expected"]),
+        (Does::Installs("1.5.05"), 4, "unknown", &["module 1.5.05 runs where 1.5.16 was expected"]),
+        (
+            Does::Hangs,
+            4,
+            "unknown",
+            &["did not end in time: status is still \"transferring\"", "wait until status is idle"],
+        ),
+    ];
+    for (does, code, outcome, texts) in cases {
+        let arguments = [&VOUCHED[..], &["--timeout", "1"]].concat();
+        let Some(words) = tree() else { return };
+        let _kernel = Kernel::new(&words, &[does]);
+        words.run(&arguments).says(code, texts);
+        assert_eq!(last_outcome(&words), outcome);
+
+        let tree = tree().unwrap();
+        let _kernel = Kernel::new(&tree, &[does]);
+        let (exit, object) = tree.json(&arguments);
+        assert_eq!((exit, &object["ending"]["outcome"]), (Some(code), &json!(outcome)), "{object:#}");
+        assert_eq!(object["schema"], "tdx-seamldr/update/1");
+        assert_eq!(object["steps"].as_array().unwrap().len(), 1, "{object:#}");
+        assert!(object["ending"]["advice"].is_string(), "{object:#}");
+    }
+}
+
+#[test]
+fn host_after_each_end_is_told_by_status() {
+    let Some(lost) = tree() else { return };
+    let _kernel = Kernel::new(&lost, &[Does::Loses("hw-error")]);
+    assert_eq!(lost.run(&VOUCHED).code, Some(4));
+    lost.run(&["status"]).says(0, &["TDX module unknown", "ENXIO", "last update", "lost"]);
+    lost.run(&VOUCHED).says(1, &["Refused:", "reboot"]);
+}
+
+#[test]
+fn refused_update_touches_nothing_and_records_nothing() {
+    let host = sapphire_rapids().offline(&[2]);
+    let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.16"]) else { return };
+    tree.hook("pre-update.d/10", "touch \"$0.ran\"");
+    tree.run(&VOUCHED).says(1, &["Refused:", "[lps-missing]", "cpu2/online"]);
+    let (code, object) = tree.json(&VOUCHED);
+    assert_eq!((code, &object["ending"]["outcome"]), (Some(1), &json!("refused")), "{object:#}");
+    assert_eq!(codes(&object), ["lps-missing"]);
+    assert_eq!(tree.read(&format!("{UPLOAD}/loading")), "0\n");
+    assert!(!tree.path(HISTORY).exists());
+    assert!(!tree.path("etc/tdx-seamldr/pre-update.d/10.ran").exists());
+}
+
+#[test]
+fn nobody_who_vouches_refuses_the_update_until_a_hook_does() {
+    let Some(tree) = tree() else { return };
+    tree.run(&["update"]).says(1, &["[unknown-sensitive-operations]", "--no-td-launches"]);
+    tree.hook("pre-update.d/10-stop-launches", "echo vouch no-td-launches");
+    let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
+    tree.run(&["update"]).says(0, &["updated; the TDs run on"]);
+}
+
+/// Writes all that a hook is told into a file.
+const NOTE: &str = r#"env | grep ^TDX_SEAMLDR_ | sort >> "$(dirname "$0")/../note""#;
+
+#[test]
+fn hooks_are_told_what_will_happen_and_what_has_happened() {
+    let Some(tree) = tree() else { return };
+    tree.hook("pre-update.d/10", NOTE);
+    tree.hook("post-update.d/10", NOTE);
+    tree.hook("post-update.d/20-fails", "echo a line; exit 7");
+    let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16"), Does::Loses("hw-error")]);
+    let ran = tree.run(&VOUCHED);
+    ran.says(0, &["a line", "warning: the hook", "20-fails ended with exit status: 7"]);
+    let note = tree.read("etc/tdx-seamldr/note");
+    let (before, after) = note.split_at(note.find("TDX_SEAMLDR_EVENT=post-update").unwrap());
+    let step = [
+        "TDX_SEAMLDR_FROM=1.5.05",
+        "TDX_SEAMLDR_TO=1.5.16",
+        "TDX_SEAMLDR_SVN=1.11",
+        "TDX_SEAMLDR_MRSEAM=7bf0",
+    ];
+    for text in step {
+        assert!(before.contains(text) && after.contains(text), "{text}: {note}");
+    }
+    assert!(before.contains("TDX_SEAMLDR_EVENT=pre-update\n") && !before.contains("OUTCOME"), "{note}");
+    assert!(
+        after.contains("TDX_SEAMLDR_OUTCOME=updated\n") && after.contains("TDX_SEAMLDR_VERSION=1.5.16\n")
+    );
+    let again = [&VOUCHED[..], &["1.5.16", "--allow-same-module"]].concat();
+    assert_eq!(tree.run(&again).code, Some(4));
+    assert!(tree.read("etc/tdx-seamldr/note").contains("TDX_SEAMLDR_OUTCOME=lost\n"));
+}
+
+#[test]
+fn failing_pre_update_hook_refuses_and_post_update_hooks_run_all_the_same() {
+    let Some(tree) = tree() else { return };
+    tree.hook("pre-update.d/10-fails", "echo TDs are busy; exit 3");
+    tree.hook("post-update.d/10", NOTE);
+    tree.run(&VOUCHED).says(1, &["[hook]", "TDs are busy", "10-fails ended with exit status: 3"]);
+    assert!(tree.read("etc/tdx-seamldr/note").contains("TDX_SEAMLDR_OUTCOME=refused\n"));
+    assert_eq!(tree.read(&format!("{UPLOAD}/loading")), "0\n");
+    assert_eq!(last_outcome(&tree), "refused");
+}
+
+#[test]
+fn hook_that_others_can_write_refuses_before_anything_runs() {
+    for name in ["pre-update.d/20", "post-update.d/20"] {
+        let Some(tree) = tree() else { return };
+        tree.hook("pre-update.d/10", NOTE);
+        set_mode(&tree.hook(name, "true"), 0o777);
+        tree.run(&VOUCHED).says(1, &["[hooks]", "others than root can write", "chmod go-w"]);
+        assert!(!tree.path("etc/tdx-seamldr/note").exists());
+        assert!(!tree.path(HISTORY).exists());
+    }
+}
+
+#[test]
+fn hosts_that_change_while_hooks_run_are_refused() {
+    let Some(tree) = tree() else { return };
+    let version = tree.path(&format!("{TDX_HOST}/version"));
+    tree.hook("pre-update.d/10", &format!("echo 1.5.16 > {}", version.display()));
+    let ran = tree.run(&VOUCHED);
+    ran.says(1, &["[changed]", "begin again"]);
+    assert_eq!(tree.read(&format!("{UPLOAD}/loading")), "0\n");
+}
+
+#[test]
+fn upload_that_another_program_left_behind_is_dropped() {
+    let Some(tree) = tree() else { return };
+    let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
+    tree.put(&format!("{UPLOAD}/loading"), "1\n");
+    tree.put(&format!("{UPLOAD}/status"), "receiving\n");
+    tree.run(&VOUCHED).says(0, &["dropped an upload that another program began", "updated"]);
+}
+
+#[test]
+fn record_that_cannot_be_written_refuses_the_update() {
+    let Some(tree) = tree() else { return };
+    fs::create_dir_all(tree.path(HISTORY)).unwrap();
+    tree.run(&VOUCHED).says(1, &["[record]", "cannot be written"]);
+    assert_eq!(tree.read(&format!("{UPLOAD}/loading")), "0\n");
+}
+
+#[test]
+fn updates_in_a_loop_end_when_none_remains() {
+    let host = sapphire_rapids().remaining(2);
+    let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.08", "1.5.16"]) else { return };
+    let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.08"), Does::Installs("1.5.16")]);
+    let update =
+        |version| -> Ran { tree.run(&["update", version, "--no-td-launches", "--allow-same-module"]) };
+    update("1.5.08").says(0, &["1.5.05 -> 1.5.08: updated"]);
+    update("1.5.16").says(0, &["1.5.08 -> 1.5.16: updated", "updates left before a reboot: 0"]);
+    update("1.5.16").says(1, &["[no-remaining-updates]", "reboot"]);
+}
+
+#[test]
+fn timeout_of_the_option_comes_before_that_of_the_configuration() {
+    let Some(tree) = tree() else { return };
+    tree.put("etc/tdx-seamldr.toml", "timeout = 600\nno-td-launches = true\n");
+    let _kernel = Kernel::new(&tree, &[Does::Hangs]);
+    let begin = std::time::Instant::now();
+    assert_eq!(tree.run(&["update", "--timeout", "0"]).code, Some(4));
+    assert!(begin.elapsed() < Duration::from_secs(60));
+}
