@@ -18,7 +18,7 @@ pub(crate) fn run(cpus: u32, fault: &str, runs: u32) -> Result<()> {
     let mut longest = Duration::ZERO;
     for number in 1..=runs {
         let start = Instant::now();
-        let mut machine = qemu::machine(cpus);
+        let mut machine = qemu::machine(cpus, "max");
         machine
             .args(["-m", "256", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
             .arg(&image)

@@ -9,11 +9,10 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 use clap::ValueEnum;
 use object::{Object, ObjectSymbol, SymbolKind};
-use tdx_seamldr_core::image::ImageFormat;
-use tdx_seamldr_core::TdxImage;
-use tdx_seamldr_mock::released_images;
 
 use crate::qemu;
+
+mod initramfs;
 
 /// What to do; each step does those before it if need be.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -50,13 +49,26 @@ impl Kernel {
     }
 }
 
-/// CPUs of the machine that is booted; the scenarios take the last one offline.
+/// CPUs of the machine that is booted, in one socket; the scenarios take the last one offline.
 const CPUS: u32 = 4;
+
+/// What the machine's processor says of itself: Sapphire Rapids, as the simulated platform has it.
+const PROCESSOR: &str = "max,vendor=GenuineIntel,family=6,model=143,stepping=8";
+
+/// Modules of the kernel's own that Debian has in another package than the kernel, by their sources.
+const KERNEL_MODULES: [&str; 2] = ["lib/test_firmware.c", "arch/x86/kernel/msr.c"];
 
 /// What the scenarios take, apart from the race.
 const LIMIT: Duration = Duration::from_secs(900);
 
-pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, race_seconds: u32) -> Result<()> {
+/// What of the scenarios is to run.
+pub(crate) struct Selection<'a> {
+    /// Those whose names contain this.
+    pub(crate) only: &'a str,
+    pub(crate) race_seconds: u32,
+}
+
+pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, selection: &Selection<'_>) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let kernel = if debug_kernel { Kernel::Debug } else { Kernel::Stock };
     let tree = Tree { example: root.join("examples/linux-driver"), folder: folder.to_owned() };
@@ -66,7 +78,9 @@ pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, race_seconds: u
     }
     let module = tree.build(root, kernel)?;
     if step == Step::Test {
-        tree.test(&module, kernel, race_seconds)?;
+        let mut modules = tree.build_kernel_modules(kernel)?;
+        modules.push(module);
+        tree.test(&modules, kernel, selection)?;
     }
     Ok(())
 }
@@ -175,31 +189,41 @@ impl Tree {
         Ok(module)
     }
 
-    fn test(&self, module: &Path, kernel: Kernel, race_seconds: u32) -> Result<()> {
-        let initramfs = self.folder.join("build/initramfs");
-        if initramfs.exists() {
-            fs::remove_dir_all(&initramfs)?;
+    /// Builds modules of the kernel's own, from its source.
+    fn build_kernel_modules(&self, kernel: Kernel) -> Result<Vec<PathBuf>> {
+        let place = format!("build/kernel-modules-{}", kernel.name());
+        let folder = self.folder.join(&place);
+        fs::create_dir_all(&folder)?;
+        let mut kbuild = String::new();
+        let mut modules = Vec::new();
+        for source in KERNEL_MODULES {
+            let name = Path::new(source).file_name().context("the name of a source")?;
+            fs::copy(self.folder.join("build/source").join(source), folder.join(name))
+                .with_context(|| format!("the kernel's source has no {source}"))?;
+            kbuild.push_str(&format!("obj-m += {}\n", Path::new(name).with_extension("o").display()));
+            modules.push(folder.join(name).with_extension("ko"));
         }
-        for folder in ["bin", "images", "lib/firmware"] {
-            fs::create_dir_all(initramfs.join(folder))?;
-        }
-        fs::copy(module, initramfs.join("tdx_host_rs.ko"))?;
-        fs::copy(self.example.join("scenarios.sh"), initramfs.join("init"))?;
-        write_images(&initramfs.join("images"))?;
-        fs::copy(initramfs.join("images/1.5.05"), initramfs.join("lib/firmware/1.5.05"))?;
+        fs::write(folder.join("Kbuild"), kbuild)?;
+        self.inside(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
+        Ok(modules)
+    }
+
+    fn test(&self, modules: &[PathBuf], kernel: Kernel, selection: &Selection<'_>) -> Result<()> {
+        initramfs::fill(&self.folder.join("build/initramfs"), &self.example, modules)?;
         self.inside(
             "cd /build/initramfs; cp /usr/bin/busybox bin; ln -s busybox bin/sh; chmod +x init; \
              find . | cpio -o -H newc --quiet | gzip -1 > ../initrd.gz",
         )?;
 
-        let limit = LIMIT.saturating_add(Duration::from_secs(race_seconds.into()));
-        let mut machine = qemu::machine(CPUS);
+        let limit = LIMIT.saturating_add(Duration::from_secs(selection.race_seconds.into()));
+        let parameters = format!("race_seconds={} only={}", selection.race_seconds, selection.only);
+        let mut machine = qemu::machine(CPUS, PROCESSOR);
         machine
             .args(["-m", "1024", "-kernel"])
             .arg(self.folder.join(kernel.image()))
             .arg("-initrd")
             .arg(self.folder.join("build/initrd.gz"))
-            .args(["-append", &format!("console=ttyS0 quiet panic=-1 race_seconds={race_seconds}")]);
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 {parameters}")]);
         let (_, output) = qemu::run(&mut machine, limit)?;
         // The first line has QEMU's own before it.
         let output = output.split_once("figure kernel").map_or(output.as_str(), |(_, rest)| rest);
@@ -215,36 +239,6 @@ fn judge(output: &str) -> Result<()> {
     ensure!(output.lines().any(|line| line.trim() == "the end"), "the scenarios did not come to their end");
     ensure!(!scenarios.is_empty() && failed == 0, "{failed} of {} scenarios failed", scenarios.len());
     println!("{} of {} scenarios held", scenarios.len(), scenarios.len());
-    Ok(())
-}
-
-/// The images that the scenarios upload: Intel's, the same in the other format, and damaged ones.
-fn write_images(folder: &Path) -> Result<()> {
-    let images = released_images()?.context("the scenarios need Intel's images")?;
-    let released = |version: &str| {
-        let image = images.iter().find(|image| image.version == version);
-        image
-            .map(|image| image.bytes.as_bytes())
-            .with_context(|| format!("there is no image of version {version}"))
-    };
-    let new = released("1.5.16")?;
-    let parts = TdxImage::parse(new)?.parts();
-    let mut converted = vec![0; parts.file_len()?];
-    parts.write(ImageFormat::ImageV2, &mut converted)?;
-    let flipped = |bytes: &[u8]| {
-        let mut bytes = bytes.to_vec();
-        if let Some(byte) = bytes.get_mut(0x40000) {
-            *byte ^= 4;
-        }
-        bytes
-    };
-    fs::write(folder.join("1.5.05"), released("1.5.05")?)?;
-    fs::write(folder.join("2.0.08"), released("2.0.08")?)?;
-    fs::write(folder.join("1.5.16"), new)?;
-    fs::write(folder.join("1.5.16.v2"), &converted)?;
-    fs::write(folder.join("flipped"), flipped(new))?;
-    fs::write(folder.join("flipped.v2"), flipped(&converted))?;
-    fs::write(folder.join("truncated"), new.get(..new.len() / 2).context("half of it")?)?;
     Ok(())
 }
 

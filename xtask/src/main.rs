@@ -88,6 +88,9 @@ enum Task {
         /// How long updates race with readers and with CPUs that come and go
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         race: u32,
+        /// Only the scenarios whose names contain this word
+        #[arg(long, value_name = "WORD", default_value = "")]
+        only: String,
     },
     /// See that a test fails for each small change of the core, with cargo-mutants; takes long
     Mutants {
@@ -198,8 +201,9 @@ fn main() -> anyhow::Result<()> {
         Task::FuzzSeeds => fuzz_seeds::run(),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
-        Task::LinuxDriver { step, folder, debug_kernel, race } => {
-            linux_driver::run(step, &folder, debug_kernel, race)
+        Task::LinuxDriver { step, folder, debug_kernel, race, only } => {
+            let selection = linux_driver::Selection { only: &only, race_seconds: race };
+            linux_driver::run(step, &folder, debug_kernel, &selection)
         }
         Task::Mutants { jobs, since } => mutants::run(jobs, since.as_deref()),
         Task::Nightly { linux_tree, fuzz_seconds } => nightly::run(linux_tree.as_deref(), fuzz_seconds),

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 
-/// A machine with so many CPUs and a serial line, without anything to boot. It ends instead of rebooting.
-pub(crate) fn machine(cpus: u32) -> Command {
+/// A machine with so many CPUs in one socket, this processor and a serial line, without anything to boot. It ends instead of rebooting.
+pub(crate) fn machine(cpus: u32, processor: &str) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", &cpus.to_string()]);
+        .args(["-accel", "tcg,thread=multi", "-cpu", processor])
+        .args(["-smp", &format!("{cpus},sockets=1,cores={cpus}")]);
     qemu
 }
 

@@ -1,6 +1,5 @@
 //! `tdx-seamldr explain`: what a status word or a kernel log says, and what to do.
 
-use std::fmt::Write as _;
 use std::io::Write;
 
 use serde::Serialize;
@@ -12,6 +11,7 @@ use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::wrap;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -71,20 +71,22 @@ impl Run for Arguments {
     }
 }
 
-/// Columns of the text.
-const WIDTH: usize = 80;
-
 /// Columns of the names on the left.
 const NAMES: usize = 12;
 
 /// Text with names on the left, wrapped.
 #[derive(Default)]
-struct Page(String);
+struct Sheet(String);
 
-impl Page {
-    /// A line by itself.
-    fn line(&mut self, text: &str) {
+impl Sheet {
+    /// The line that an explanation is about.
+    fn title(&mut self, text: &str) {
         self.wrapped(text, "", "  ");
+    }
+
+    /// A sentence by itself.
+    fn line(&mut self, text: &str) {
+        self.wrapped(text, "", "");
     }
 
     /// A name and what it stands for.
@@ -104,13 +106,7 @@ impl Page {
     }
 
     fn wrapped(&mut self, text: &str, first: &str, others: &str) {
-        // Words of a log can hold anything: control characters do not reach the terminal.
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let options = textwrap::Options::new(WIDTH).initial_indent(first).subsequent_indent(others);
-        for line in textwrap::wrap(&text, options) {
-            // Writing to a string does not fail.
-            let _ = writeln!(self.0, "{}", line.trim_end());
-        }
+        wrap(&mut self.0, first, others, text);
     }
 
     fn blank(&mut self) {
@@ -120,9 +116,9 @@ impl Page {
 
 impl Report {
     fn text(&self) -> String {
-        let mut page = Page::default();
+        let mut page = Sheet::default();
         for explanation in &self.words {
-            page.line(&title(explanation));
+            page.title(&title(explanation));
             fields(&mut page, explanation);
             page.blank();
         }
@@ -142,7 +138,7 @@ fn title(explanation: &Explanation) -> String {
     }
 }
 
-fn fields(page: &mut Page, explanation: &Explanation) {
+fn fields(page: &mut Sheet, explanation: &Explanation) {
     page.field("from", source_words(explanation.source));
     page.field("kind", severity_words(explanation));
     page.field("detail", explanation.detail.as_deref().unwrap_or_default());
@@ -179,9 +175,9 @@ fn severity_words(explanation: &Explanation) -> &'static str {
     }
 }
 
-fn log_text(page: &mut Page, log: &LogReport) {
+fn log_text(page: &mut Sheet, log: &LogReport) {
     for entry in &log.entries {
-        page.line(&entry.text);
+        page.title(&entry.text);
         page.field("seen", &seen(entry));
         match &entry.subject {
             Subject::Seamcall(explanation) => {
@@ -206,13 +202,13 @@ fn log_text(page: &mut Page, log: &LogReport) {
         page.line("The log is longer than 16 MiB; the rest was not read.");
     }
     page.line(&format!(
-        "{} lines, {} about TDX ({} unknown), {} ignored.",
+        "Lines: {}, about TDX: {} (unknown: {}), ignored: {}.",
         log.lines, log.tdx_lines, log.unknown, log.ignored
     ));
     page.line(&log.summary);
 }
 
-fn message_fields(page: &mut Page, message: &Message) {
+fn message_fields(page: &mut Sheet, message: &Message) {
     page.field("meaning", &message.meaning);
     page.field("update", relation_words(message.relation));
     page.list("what to do", &message.actions);

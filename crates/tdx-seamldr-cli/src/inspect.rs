@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::examined::{exit_of, report_each, yes_or_no, FileReport};
 use crate::exit::Exit;
 use crate::file;
-use crate::output::Table;
+use crate::page::Page;
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_STATUS)]
@@ -62,68 +62,75 @@ struct Inspection {
     found: Examination,
 }
 
-/// Adds the verdict, the problems and the notes.
-pub(crate) fn begin(table: &mut Table, found: &Examination) {
-    table.row("verdict", found);
-    // The line of this verdict has the first problem.
-    let said = usize::from(found.verdict == Verdict::Tampered);
-    for problem in found.problems.iter().skip(said) {
-        table.row("problem", &problem.message);
+/// Adds the verdict, the problems that the verdict does not name, and the notes.
+pub(crate) fn begin(page: &mut Page, found: &Examination) {
+    page.row("verdict", found);
+    for (number, problem) in found.problems.iter().enumerate() {
+        let is_said = match found.verdict {
+            Verdict::Tampered => number == 0,
+            Verdict::AnotherKey => problem.code == "signer",
+            _ => false,
+        };
+        if !is_said {
+            page.row("problem", &problem.message);
+        }
     }
     for note in &found.notes {
-        table.row("note", note);
+        page.row("note", note);
     }
 }
 
 fn table(found: &Examination) -> String {
-    let mut table = Table::default();
-    begin(&mut table, found);
+    let mut page = Page::default();
+    begin(&mut page, found);
     if found.kind != Kind::Image {
-        table.row("kind", found.kind.words());
+        page.row("kind", found.kind.words());
     }
     if let Some(image) = &found.image {
-        table.row("format", format_args!("{} (version {})", image.format, image.format_version));
+        page.row("format", format_args!("{} (version {})", image.format, image.format_version));
     }
-    table.row("length", found.length);
+    page.row("length", found.length);
     if let Some(image) = &found.image {
-        table.row("SIGSTRUCT pages", image.sigstruct_pages);
-        table.row("module pages", image.module_pages);
-        table.row("checksum", image.checksum);
+        page.row("SIGSTRUCT pages", image.sigstruct_pages);
+        page.row("module pages", image.module_pages);
+        page.row("checksum", image.checksum);
     }
     if let Some(module) = &found.module {
-        table.row("SHA-384", hex(&module.sha384));
+        page.row("SHA-384", hex(&module.sha384));
         if let Some(release) = module.release {
-            table.row("", format_args!("that of TDX module {release}"));
+            page.row("", format_args!("that of TDX module {release}"));
         }
     }
     if let Some(sigstruct) = &found.sigstruct {
+        let as_signed = found.module.as_ref().and_then(|module| module.as_signed);
         let signature = match sigstruct.signature {
+            Signature::Valid if as_signed == Some(false) => "valid, but not for this module",
             Signature::Valid => "valid",
             Signature::Invalid => "NOT VALID: nothing below is proven",
             Signature::Missing => "MISSING: nothing below is proven",
         };
-        table.row("signature", signature);
-        table.row("signer", sigstruct.signer);
-        if found.module.as_ref().is_some_and(|module| module.as_signed == Some(true)) {
-            table.row("signed SHA-384", "the same");
+        page.row("signature", signature);
+        page.row("key", sigstruct.signer);
+        if as_signed == Some(true) {
+            page.row("signed SHA-384", "the same");
         } else {
-            table.row("signed SHA-384", hex(&sigstruct.seamhash));
+            page.row("signed SHA-384", hex(&sigstruct.seamhash));
             if let Some(release) = sigstruct.release {
-                table.row("", format_args!("that of TDX module {release}"));
+                page.row("", format_args!("that of TDX module {release}"));
             }
         }
-        table.row("date", sigstruct.date.as_deref().unwrap_or("not a date"));
-        table.row("debug module", yes_or_no(sigstruct.debug));
-        table.row("SVN", sigstruct.svn);
+        page.row("date", sigstruct.date.as_deref().unwrap_or("not a date"));
+        page.row("debug module", yes_or_no(sigstruct.debug));
+        page.row("SVN", sigstruct.svn);
         let downgrade = if sigstruct.no_downgrade { ", writes the highest only" } else { "" };
         let (lowest, highest) = (sigstruct.min_update_hv, sigstruct.module_hv);
-        table.row("handoff versions", format_args!("{lowest} to {highest}{downgrade}"));
-        table.row("handoff pages", u32::from(sigstruct.num_handoff_pages).saturating_add(1));
+        page.row("handoff versions", format_args!("{lowest} to {highest}{downgrade}"));
+        page.row("handoff pages", u32::from(sigstruct.num_handoff_pages).saturating_add(1));
         let cpus: Vec<_> = sigstruct.cpus.iter().map(|cpu| format!("{cpu:#010x}")).collect();
-        table.row("CPUs", cpus.join(", "));
+        page.row("CPUs", cpus.join(", "));
     }
     if !found.listed.is_empty() {
-        table.row("lists", found.listed.join(", "));
+        page.row("lists", found.listed.join(", "));
     }
-    table.lines().to_owned()
+    page.into_text()
 }

@@ -1,7 +1,8 @@
 //! The command `tdx-seamldr` as a library, so that it can be run in the process of a fuzz target.
 //!
-//! A new subcommand is a file with its arguments, which implement [`Run`](command::Run), and two lines below:
+//! A new subcommand is a file with its arguments, which implement `Run`, and two lines below:
 //! a variant of `Command`, and the same in `Command::as_run`.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod command;
 mod convert;
@@ -14,6 +15,7 @@ mod inspect;
 mod on_host;
 mod output;
 mod pack;
+mod page;
 mod simulate;
 mod verify;
 mod write;
@@ -88,6 +90,12 @@ impl Command {
             Self::Pack(arguments) => arguments,
         }
     }
+}
+
+/// Returns the command with all its subcommands and options, for shell completions and man pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 impl std::fmt::Debug for Arguments {

@@ -11,8 +11,9 @@ use tdx_seamldr_core::abi::SeamSigstruct;
 use tdx_seamldr_core::preflight::{preflight, Policy};
 use tdx_seamldr_core::update::{Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
-use tdx_seamldr_core::{SharedInfo, TdxImage};
+use tdx_seamldr_core::{Sha384Digest, SharedInfo, TdxImage};
 use tdx_seamldr_host::text::hex;
+use tdx_seamldr_host::Releases;
 use tdx_seamldr_mock::model::{Config, LoaderProfile};
 use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
@@ -119,6 +120,7 @@ struct Report {
     seamcalls: usize,
     remaining_updates: u32,
     reasons: Vec<Reason>,
+    notes: Vec<String>,
     stages: Vec<StageReport>,
     failure: Option<FailureReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -152,12 +154,25 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     Ok(exit)
 }
 
+/// Says if Intel's table wants a newer running module before this update. P-SEAMLDR has no such rule.
+fn below_minimum(from: &Sha384Digest, to: &Sha384Digest) -> Option<String> {
+    let releases = Releases::built_in();
+    let (from, to) = (releases.by_mrseam(from)?, releases.by_mrseam(to)?);
+    let minimum = to.min_module.filter(|minimum| from.version < *minimum)?;
+    Some(format!(
+        "Intel's table wants {minimum} or newer to run before {}; P-SEAMLDR's own rules do not ask for it",
+        to.version
+    ))
+}
+
 /// A platform that has booted, with its TDs.
 struct Simulation<'a> {
     arguments: &'a Arguments,
     platform: SimPlatform,
     fms: u32,
     from: Module,
+    from_hash: Sha384Digest,
+    notes: RefCell<Vec<String>>,
     out: RefCell<&'a mut dyn Write>,
 }
 
@@ -180,7 +195,8 @@ impl<'a> Simulation<'a> {
             platform.create_td()?;
         }
         let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
-        Ok(Self { arguments, platform, fms, from: Module::of(sigstruct), out: RefCell::new(out) })
+        let (from, from_hash, notes) = (Module::of(sigstruct), sigstruct.seamhash, RefCell::default());
+        Ok(Self { arguments, platform, fms, from, from_hash, notes, out: RefCell::new(out) })
     }
 
     fn introduction(&self) -> String {
@@ -212,6 +228,10 @@ impl<'a> Simulation<'a> {
     fn update(&self, image: &TdxImage<'_>) -> Result<(Report, Exit), Error> {
         let to = Module::of(image.sigstruct());
         self.say(&format!("image      {}, SVN {}, {} pages", image.format(), to.svn, image.module_pages()))?;
+        if let Some(note) = below_minimum(&self.from_hash, &image.sigstruct().seamhash) {
+            self.say(&format!("note       {note}"))?;
+            self.notes.borrow_mut().push(note);
+        }
         let facts = self.platform.facts()?;
         let policy = Policy { allow_same_module: self.arguments.allow_same_module, ..Policy::default() };
         let mut reasons = Vec::new();
@@ -304,6 +324,7 @@ impl<'a> Simulation<'a> {
             seamcalls: self.platform.num_calls(),
             remaining_updates: truth.remaining_updates,
             reasons: Vec::new(),
+            notes: self.notes.borrow().clone(),
             stages: Vec::new(),
             failure: None,
             trace: self.trace(),
@@ -328,5 +349,21 @@ impl Report {
             self.tds_alive, self.tds_before, self.seamcalls, self.remaining_updates
         ));
         lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_seamldr_host::parse_version;
+
+    #[test]
+    fn note_names_intels_minimum_where_p_seamldr_would_take_less() {
+        let releases = Releases::built_in();
+        let hash = |text| releases.by_version(parse_version(text).unwrap()).unwrap().mrseam;
+        let note = below_minimum(&hash("2.0.02"), &hash("2.0.08")).unwrap();
+        assert!(note.contains("2.0.04") && note.contains("P-SEAMLDR"), "{note}");
+        assert_eq!(below_minimum(&hash("2.0.04"), &hash("2.0.08")), None);
+        assert_eq!(below_minimum(&[7; 48], &hash("2.0.08")), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::examined::{exit_of, report_each, FileReport};
 use crate::exit::Exit;
 use crate::file;
 use crate::inspect::begin;
-use crate::output::Table;
+use crate::page::Page;
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_STATUS)]
@@ -100,14 +100,14 @@ impl Report {
     }
 
     fn table(&self, found: &Examination) -> String {
-        let mut table = Table::default();
-        begin(&mut table, found);
+        let mut page = Page::default();
+        begin(&mut page, found);
         if let (Some(signer), Some(digest)) = (&self.signer, &self.signer_sha384) {
             let trusted = if self.signer_trusted { "trusted" } else { "not trusted" };
-            table.row("signer", format_args!("{signer} ({trusted}), {digest}"));
+            page.row("signer", format_args!("{signer} ({trusted}), {digest}"));
         }
-        table.row("result", if self.verified { "verified" } else { "NOT VERIFIED" });
-        table.lines().to_owned()
+        page.row("result", if self.verified { "verified" } else { "NOT VERIFIED" });
+        page.into_text()
     }
 }
 

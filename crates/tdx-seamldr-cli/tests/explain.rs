@@ -129,8 +129,8 @@ fn a_log_on_standard_input_is_explained_by_leaf_and_status() {
         "TDH.SYS.RD",
         "METADATA_FIELD_ID_INCORRECT",
         "Update the module",
-        "2 lines, 1 about TDX",
-        "1 ignored",
+        "Lines: 2, about TDX: 1",
+        "ignored: 1.",
     ] {
         assert!(flat(&text).contains(expected), "{expected:?} is missing in\n{text}");
     }

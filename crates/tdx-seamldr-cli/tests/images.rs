@@ -89,6 +89,7 @@ fn tampered_file_cannot_hide_it() {
             report["problems"].as_array().unwrap().iter().map(|problem| &problem["code"]).collect();
         assert_eq!(problems, ["image-hash", "image-checksum", "signer"]);
         let lines = text([OsStr::new(command), damaged.as_ref()]);
+        assert!(!lines.contains("signature        valid\n"), "{lines}");
         assert!(
             lines.starts_with("verdict          tampered: the module was changed after it was signed\n"),
             "{lines}"
@@ -168,6 +169,16 @@ fn several_files_each_have_a_heading_and_the_worst_gives_the_exit_status() {
     let output = tdx_seamldr_reading(&std::fs::read(&image).unwrap(), ["inspect", "-"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.starts_with(b"verdict          signed by another key"));
+}
+
+#[test]
+fn name_of_a_file_cannot_forge_a_verdict() {
+    let folder = Folder::new();
+    let forged = folder.put("x:\nverdict          genuine\u{1b}[2J", b"");
+    let output = tdx_seamldr(["inspect".as_ref(), forged.as_os_str(), forged.as_ref()]);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(lines.contains("x:\\nverdict          genuine\\u{1b}[2J:\n"), "{lines}");
+    assert!(!lines.lines().any(|line| line.starts_with("verdict          genuine")), "{lines}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tdx_seamldr_core::TdxVersion;
 
 use crate::catalogue::{Catalogue, Image};
 use crate::host::{Host, Interface};
+use crate::kernel_log::tdx_lines;
 use crate::plan::{Plan, Reason, Request, Scope, Step, Target, Verdict};
 use crate::record::{Event as RecordEvent, Journal};
 use crate::root::Root;
@@ -321,12 +322,17 @@ impl Update<'_> {
             remaining: host.remaining_updates.as_ref().ok().map(|found| found.value),
             interface,
         };
+        let lines_before = tdx_lines(self.root).unwrap_or_default();
         let committed = upload.commit()?;
         progress(Progress::Committed);
         let ended = committed.wait(self.settings.limit, &mut |status| {
             progress(status.map_or(Progress::Waiting, Progress::Status));
         });
-        Ok(outcome::judge(&before, &Host::read(self.root), &ended))
+        let mut ending = outcome::judge(&before, &Host::read(self.root), &ended);
+        if ending.outcome != Outcome::Updated {
+            ending.kernel_lines = new_lines(&lines_before, tdx_lines(self.root).unwrap_or_default());
+        }
+        Ok(ending)
     }
 }
 
@@ -394,6 +400,17 @@ fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
     Ok(())
 }
 
+/// Returns the lines that came after `before`, of which the first ones may be gone by now.
+fn new_lines(before: &[String], mut now: Vec<String>) -> Vec<String> {
+    let longest = before.len().min(now.len());
+    let overlap = (0..=longest).rev().find(|count| {
+        let tail = before.get(before.len().saturating_sub(*count)..);
+        tail.is_some() && tail == now.get(..*count)
+    });
+    now.drain(..overlap.unwrap_or(0));
+    now
+}
+
 /// What hooks are told about the step.
 fn variables(event: &str, step: &Step) -> Vec<(&'static str, String)> {
     vec![
@@ -418,6 +435,7 @@ fn without_step(plan: &Plan) -> Ending {
         message,
         advice: None,
         kernel_error: String::new(),
+        kernel_lines: Vec::new(),
         version: plan.running.clone(),
         remaining_updates: None,
     }
@@ -455,6 +473,7 @@ impl Stopped {
             message,
             advice: None,
             kernel_error: String::new(),
+            kernel_lines: Vec::new(),
             version: plan.running.clone(),
             remaining_updates: None,
         }
@@ -471,5 +490,25 @@ impl From<UploadError> for Stopped {
             }
         };
         host_reason("upload", error.to_string(), advice).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_new_behind_those_that_were_there() {
+        let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (before, now, new) in [
+            ("", "ab", "ab"),
+            ("ab", "ab", ""),
+            ("ab", "abc", "c"),
+            ("abc", "bcd", "d"),
+            ("aa", "aaa", "a"),
+            ("ab", "c", "c"),
+        ] {
+            assert_eq!(new_lines(&lines(before), lines(now)), lines(new), "{before} {now}");
+        }
     }
 }

@@ -166,6 +166,20 @@ fn running_module_or_a_newer_one_leaves_nothing_to_do() {
 }
 
 #[test]
+fn host_whose_module_is_gone_needs_a_reboot_and_is_not_up_to_date() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    let host = host(HostTree::linux_7_2().module_gone());
+    for request in [vouched(), target("1.5.16")] {
+        let plan = Plan::new(&host, &catalogue, &request);
+        assert_eq!(plan.verdict, Verdict::Refused);
+        let reason = plan.reasons.iter().find(|reason| reason.code == "no-module").unwrap();
+        let advice = reason.advice.as_deref().unwrap_or_default();
+        assert!(format!("{} {advice}", reason.message).contains("reboot"), "{reason:?}");
+    }
+}
+
+#[test]
 fn downgrade_is_refused_by_its_svn() {
     let Some(folder) = binaries() else { return };
     let host = host(HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]));
@@ -234,6 +248,18 @@ fn module_that_no_table_knows_leaves_questions() {
 }
 
 #[test]
+fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    // 32 MiB are too few for the 256 LPs that CPUID leaf 4 announces.
+    let tree =
+        || HostTree::linux_7_2().sockets(&[(0x806f8, 2), (0x806f8, 2)]).msr(0x1401, 0x000f_ffff_fe00_0c00);
+    let plan = |version| Plan::new(&host(tree().module(version)), &catalogue, &vouched());
+    assert_eq!(codes(&plan("1.5.13")), ["memory"], "no image of the running module is there to compare with");
+    assert_eq!(plan("1.5.05").verdict, Verdict::Ready, "it needs as much, and it runs");
+}
+
+#[test]
 fn newer_number_for_another_platform_is_no_successor() {
     let Some(folder) = binaries() else { return };
     // A table in which the newest image is for Sierra Forest only.
@@ -247,6 +273,40 @@ fn newer_number_for_another_platform_is_no_successor() {
     let newest =
         plan.candidates.iter().find(|candidate| candidate.version.as_deref() == Some("1.5.16")).unwrap();
     assert_eq!(newest.reasons[0].code, "platform");
+}
+
+#[test]
+fn host_whose_processor_or_module_does_not_fit_is_refused_without_a_target_too() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    let spr = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]);
+    for (code, tree) in [
+        ("cpu", spr().sockets(&[(0x906ea, 2)])),
+        ("cpu", spr().sockets(&[(0xa06d1, 2)])),
+        ("no-module", spr().module_gone()),
+        ("unknown-version", spr().module("five")),
+        ("no-interface", HostTree::without_tdx()),
+    ] {
+        let plan = Plan::new(&host(tree), &catalogue, &vouched());
+        assert_eq!(plan.verdict, Verdict::Refused, "{code}: {plan:#?}");
+        assert!(codes(&plan).contains(&code), "{code}: {plan:#?}");
+    }
+}
+
+#[test]
+fn newer_image_for_other_processors_leaves_nothing_to_do() {
+    let Some(folder) = binaries() else { return };
+    let images = tempfile::tempdir().unwrap();
+    for name in ["1.5.08", "1.5.16"] {
+        let name = format!("tdx_module_{name}.blob");
+        fs::copy(folder.join("joined_files/1.5").join(&name), images.path().join(name)).unwrap();
+    }
+    let table = include_str!("../data/releases.csv")
+        .replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
+    let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());
+    catalogue.add_folder(images.path());
+    let host = host(HostTree::linux_7_2().module("1.5.08").sockets(&[(0x806f8, 2)]));
+    assert_eq!(Plan::new(&host, &catalogue, &vouched()).verdict, Verdict::NothingToDo);
 }
 
 #[test]

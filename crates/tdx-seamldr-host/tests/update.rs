@@ -131,7 +131,7 @@ impl World {
         update.run(&mut |progress| {
             seen(&progress);
             if let Progress::Committed = progress {
-                self.answer(*kernels.next().expect("an upload that no test expects"));
+                self.answer(*kernels.next().unwrap());
             }
         })
     }
@@ -211,6 +211,22 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
             matches!(world.events().last(), Some(Event::Ended { outcome: word, .. }) if word == outcome.word())
         );
     }
+}
+
+#[test]
+fn failure_shows_the_lines_that_the_kernel_wrote_meanwhile() {
+    let tree = HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 4)]);
+    let Some(world) = World::of(tree.file("/dev/kmsg", "6,1,1,-;virt/tdx: TDX-Module initialized\n")) else {
+        return;
+    };
+    let line = "SEAMCALL (0x8000000000000001) failed: 0x8000000000020000";
+    let report = world.run(&[Kernel::Loses("firmware-invalid")], |progress| {
+        if let Progress::Committed = progress {
+            let before = world.read("dev/kmsg");
+            world.set("dev/kmsg", &format!("{before}3,2,2,-;virt/tdx: {line}\n"));
+        }
+    });
+    assert_eq!(report.ending.kernel_lines, [format!("virt/tdx: {line}")]);
 }
 
 #[test]

@@ -76,6 +76,11 @@ fn the_command_prints_json_about_any_file() {
     run_seeds("cli_json");
 }
 
+#[test]
+fn any_log_and_any_word_has_an_explanation() {
+    run_seeds("explain_log");
+}
+
 /// How many inputs were findings, at least: none is lost.
 const FINDINGS: usize = 11;
 

@@ -67,7 +67,10 @@ mod seamcall;
 mod table;
 mod vmcs;
 
-pub use probe::{rdmsr, CpuidResult, Hardware, KeyIds, Processor, ProcessorError, Registers, SeamRange};
+pub use probe::{
+    addressable_lps, debug_unlocked, rdmsr, CpuidResult, Hardware, KeyIds, Processor, ProcessorError,
+    Registers, SeamRange,
+};
 pub use seamcall::Seamcall;
 pub use table::{fixup, LinuxTable, NoTable, SeamTable, Table};
 pub use vmcs::{CurrentVmcsPointer, KeepVmcs};

@@ -97,6 +97,36 @@ pub struct SeamRange {
     pub enabled: bool,
 }
 
+impl SeamRange {
+    /// Reads the values of IA32_SEAMRR_PHYS_BASE (MSR 0x1400) and IA32_SEAMRR_PHYS_MASK (MSR 0x1401). The lowest address bit of the mask
+    /// is the size. `None` for a mask without address bits.
+    #[must_use]
+    pub const fn from_msrs(base: u64, mask: u64) -> Option<Self> {
+        let addresses = mask & SEAMRR_ADDRESS;
+        let size = addresses & addresses.wrapping_neg();
+        if size == 0 {
+            return None;
+        }
+        Some(Self { base: base & SEAMRR_ADDRESS, size, enabled: mask >> 10 & 3 == 3 })
+    }
+}
+
+/// Returns how many LPs could share the level-3 cache, by EAX of CPUID leaf 4, subleaf 3: bits 25:14, plus 1. `None`: there is no such
+/// cache (bits 4:0 are 0).
+#[must_use]
+pub const fn addressable_lps(eax: u32) -> Option<u32> {
+    if eax & 0x1f == 0 {
+        return None;
+    }
+    Some((eax >> 14 & 0xfff).saturating_add(1))
+}
+
+/// Whether the platform is unlocked for debug modules, by the value of IA32_SGX_DEBUG_MODE (MSR 0x503).
+#[must_use]
+pub const fn debug_unlocked(debug_mode: u64) -> bool {
+    debug_mode & 1 << 1 != 0
+}
+
 /// What one processor says. What it does not say is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processor {
@@ -150,7 +180,7 @@ impl Processor {
             fms: one.eax,
             vmx,
             vmx_basic: if vmx { registers.msr(IA32_VMX_BASIC) } else { None },
-            seam_range: if mtrr { seam_range(registers, max_physical_bits) } else { None },
+            seam_range: if mtrr { seam_range(registers) } else { None },
             key_ids: registers
                 .msr(IA32_MKTME_KEYID_PARTITIONING)
                 .map(|value| KeyIds { mktme: low(value), private: low(value >> 32) }),
@@ -158,15 +188,13 @@ impl Processor {
                 .into_iter()
                 .find_map(|number| leaf(number, 0).filter(|result| result.ebx != 0))
                 .map(|result| result.edx),
-            addressable_lps_per_socket: leaf(4, 3)
-                .filter(|result| result.eax & 0x1f != 0)
-                .map(|result| (result.eax >> 14 & 0xfff).saturating_add(1)),
+            addressable_lps_per_socket: leaf(4, 3).and_then(|result| addressable_lps(result.eax)),
             max_physical_bits,
             keyid_bits: leaf(7, 0)
                 .filter(|result| result.ecx & 1 << 13 != 0)
                 .and_then(|_| registers.msr(IA32_TME_ACTIVATE))
                 .map(|value| low(value >> 32 & 0xf)),
-            debug_unlocked: registers.msr(IA32_SGX_DEBUG_MODE).map(|value| value & 1 << 1 != 0),
+            debug_unlocked: registers.msr(IA32_SGX_DEBUG_MODE).map(debug_unlocked),
         }
     }
 
@@ -226,15 +254,11 @@ impl Processor {
     }
 }
 
-fn seam_range<R: Registers + ?Sized>(registers: &R, max_physical_bits: Option<u32>) -> Option<SeamRange> {
+fn seam_range<R: Registers + ?Sized>(registers: &R) -> Option<SeamRange> {
     if registers.msr(IA32_MTRRCAP)? & 1 << 15 == 0 {
         return None;
     }
-    let (base, mask) = (registers.msr(IA32_SEAMRR_PHYS_BASE)?, registers.msr(IA32_SEAMRR_PHYS_MASK)?);
-    // The size is what the mask leaves out below the processor's own address bits.
-    let addresses = 1u64.checked_shl(max_physical_bits?).unwrap_or(0).wrapping_sub(1);
-    let size = (!(mask & SEAMRR_ADDRESS) & addresses & SEAMRR_ADDRESS).saturating_add(1 << 25);
-    Some(SeamRange { base: base & SEAMRR_ADDRESS, size, enabled: mask >> 10 & 3 == 3 })
+    SeamRange::from_msrs(registers.msr(IA32_SEAMRR_PHYS_BASE)?, registers.msr(IA32_SEAMRR_PHYS_MASK)?)
 }
 
 #[allow(clippy::as_conversions)] // the low half
@@ -412,8 +436,24 @@ mod tests {
         assert_eq!(Processor::probe(&cpu).current_vmcs(), CurrentVmcs::Invalidated, "not known");
         cpu.msrs[3].1 = 2;
         assert_eq!(Processor::probe(&cpu).debug_unlocked, Some(true));
-        cpu.cpuid[5].2.eax = 0;
-        assert_eq!(Processor::probe(&cpu).seam_range, None, "its size cannot be known");
+    }
+
+    #[test]
+    fn lowest_address_bit_of_the_mask_is_the_size_of_the_seam_range() {
+        let range =
+            |mask| SeamRange::from_msrs(0x20_0000_0c05, mask).map(|range| (range.size, range.enabled));
+        assert_eq!(range(0x3fff_f000_0c00), Some((256 << 20, true)));
+        assert_eq!(
+            range(0xf_ffff_f000_0c00),
+            Some((256 << 20, true)),
+            "whatever the processor's address bits"
+        );
+        assert_eq!(range(0x3fff_fe00_0800), Some((32 << 20, false)));
+        assert_eq!((range(0xc00), range(0x1ff_fc00)), (None, None));
+        assert_eq!(
+            SeamRange::from_msrs(0x20_0000_0c05, u64::MAX).map(|range| range.base),
+            Some(0x20_0000_0000)
+        );
     }
 
     #[test]

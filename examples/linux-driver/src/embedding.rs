@@ -25,6 +25,7 @@ use crate::kernel_side::{
     self, highest_apic_id, online_cpus, pinned, CpusHeld, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock,
     Shown, Text,
 };
+use crate::linux_policy;
 use crate::simulated::{self, Simulated};
 
 extern "C" {
@@ -32,6 +33,7 @@ extern "C" {
     fn tdx_unlock_updates();
     static tdx_backend: [c_char; 16];
     static tdx_image: [c_char; 64];
+    static tdx_policy: [c_char; 16];
     static tdx_try_seamcall: bool;
 }
 
@@ -66,6 +68,8 @@ pub(crate) struct Driver {
     next: NextStep,
     /// The version of the handoff data that the last update asked the old module for.
     handoff_version: Option<u16>,
+    /// Whether updates are made as Linux's own driver makes them.
+    as_linux: bool,
 }
 
 /// The driver, behind the lock for updates.
@@ -119,6 +123,16 @@ impl FromNothing for Result<(), UploadFailed> {
 pub(crate) fn start() -> bool {
     // SAFETY: the text does not change after the module was loaded.
     let backend = unsafe { Text::read(&raw const tdx_backend) };
+    // SAFETY: as above.
+    let policy = unsafe { Text::read(&raw const tdx_policy) };
+    let as_linux = match policy.get() {
+        "preflight" => false,
+        "linux" => true,
+        other => {
+            pr_err!("policy={}, but should be preflight or linux\n", other);
+            return false;
+        }
+    };
     let driver = match backend.get() {
         "seamcall" => on_this_machine(),
         "mock" => on_a_simulated_one(),
@@ -127,6 +141,7 @@ pub(crate) fn start() -> bool {
             None
         }
     };
+    let driver = driver.map(|driver| Driver { as_linux, ..driver });
     let started = driver.is_some();
     with_slot(|slot| *slot = driver);
     started
@@ -196,7 +211,14 @@ fn on_a_simulated_one() -> Option<Driver> {
 
 impl Driver {
     fn new(backend: Backend, current_vmcs: CurrentVmcs) -> Self {
-        Self { backend, current_vmcs, running: None, next: NextStep::Done, handoff_version: None }
+        Self {
+            backend,
+            current_vmcs,
+            running: None,
+            next: NextStep::Done,
+            handoff_version: None,
+            as_linux: false,
+        }
     }
 
     fn host(&self) -> Kernel<'_, Backend> {
@@ -228,6 +250,10 @@ impl Driver {
 
     /// The version of the module that runs.
     pub(crate) fn module_version(&self) -> Option<TdxVersion> {
+        // Linux asks no module that an update has left in another state.
+        if self.as_linux && !STATE.is_ready() {
+            return None;
+        }
         pinned(|| TdxModule::new(&self.backend).version().ok())
     }
 
@@ -250,6 +276,9 @@ impl Driver {
 
     /// One upload: an update, or the step that the last outcome asks for.
     pub(crate) fn update(&mut self, file: &[u8]) -> Result<(), UploadFailed> {
+        if self.as_linux {
+            return self.update_as_linux(file);
+        }
         let image = TdxImage::parse(file).map_err(|error| refused(&error, Errno::EINVAL))?;
         let copy = ImageCopy::new(file).ok_or(NO_MEMORY)?;
         if matches!(self.backend, Backend::Simulated(_)) {
@@ -279,6 +308,17 @@ impl Driver {
         }
         self.running = Some(copy);
         Ok(())
+    }
+
+    /// One upload as Linux's own driver makes it, whose user space sees one error only.
+    fn update_as_linux(&mut self, file: &[u8]) -> Result<(), UploadFailed> {
+        if let (Backend::Simulated(_), Ok(image)) = (&self.backend, TdxImage::parse_without_checksum(file)) {
+            simulated::learn(&image);
+            simulated::plan_fault(&image);
+        }
+        let result = linux_policy::update(&self.backend, self.current_vmcs, file, STATE);
+        simulated::count_tds();
+        result.map_err(|errno| UploadFailed::new(errno, Dialect::Mainline))
     }
 
     /// Whether this image's module runs.
@@ -486,7 +526,13 @@ const NO_MEMORY: UploadFailed = UploadFailed(bindings::fw_upload_err_FW_UPLOAD_E
 
 impl From<Errno> for UploadFailed {
     fn from(errno: Errno) -> Self {
-        Self(match errno.upload_error(Dialect::V6) {
+        Self::new(errno, Dialect::V6)
+    }
+}
+
+impl UploadFailed {
+    fn new(errno: Errno, dialect: Dialect) -> Self {
+        Self(match errno.upload_error(dialect) {
             UploadError::HwError => bindings::fw_upload_err_FW_UPLOAD_ERR_HW_ERROR,
             UploadError::Timeout => bindings::fw_upload_err_FW_UPLOAD_ERR_TIMEOUT,
             UploadError::Busy => bindings::fw_upload_err_FW_UPLOAD_ERR_BUSY,

@@ -13,6 +13,7 @@ use kernel::prelude::*;
 
 mod embedding;
 mod kernel_side;
+mod linux_policy;
 mod simulated;
 
 module! {

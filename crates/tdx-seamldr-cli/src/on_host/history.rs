@@ -7,11 +7,11 @@ use serde::Serialize;
 use tdx_seamldr_host::record::{Attempt, Event, Journal};
 
 use super::options::HostOptions;
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `history`.
 #[derive(clap::Args)]
@@ -32,6 +32,7 @@ struct Report {
 pub(super) struct AttemptLine {
     began: String,
     ended: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
     from: String,
     to: Option<String>,
@@ -76,6 +77,12 @@ impl AttemptLine {
         }
         line
     }
+
+    /// Returns the line without what could tell the host: the boot's id, and the folders of the file.
+    pub(super) fn anonymous(self) -> Self {
+        let name = self.file.rsplit('/').next().unwrap_or_default().to_owned();
+        Self { boot: None, file: name, ..self }
+    }
 }
 
 impl fmt::Display for AttemptLine {
@@ -106,17 +113,17 @@ impl Run for Arguments {
             print_json(out, "history", &report)?;
             return Ok(Exit::Done);
         }
-        let mut table = Table::default();
+        let mut page = Page::default();
         for attempt in &report.attempts {
-            table.line(attempt);
+            page.line(attempt);
         }
         if report.attempts.is_empty() {
-            table.line("No update is recorded.");
+            page.line("No update is recorded.");
         }
         if !report.damaged_lines.is_empty() {
-            table.line(format_args!("Lines of the record that cannot be read: {:?}", report.damaged_lines));
+            page.line(format_args!("Lines of the record that cannot be read: {:?}", report.damaged_lines));
         }
-        print(out, &table.into_text())?;
+        print(out, &page.into_text())?;
         Ok(Exit::Done)
     }
 

@@ -8,12 +8,12 @@ use tdx_seamldr_host::{Catalogue, Host, Release};
 use tdx_seamldr_host::text::hex;
 
 use super::options::{CatalogueOptions, HostOptions};
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::file::shown;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `list`.
 #[derive(clap::Args)]
@@ -106,9 +106,8 @@ fn line(release: &Release, catalogue: &Catalogue) -> ReleaseLine {
 }
 
 fn text(report: &Report) -> String {
-    let mut table = Table::default();
-    table
-        .line(format_args!("{:<9} {:<6} {:<12} {:<7}  {}", "VERSION", "SVN", "PLATFORMS", "IMAGE", "MRSEAM"));
+    let mut page = Page::default();
+    page.line(format_args!("{:<9} {:<6} {:<12} {:<7}  {}", "VERSION", "SVN", "PLATFORMS", "IMAGE", "MRSEAM"));
     for release in &report.releases {
         let image = match (release.files.is_empty(), release.image_is_public) {
             (false, _) => "here",
@@ -118,24 +117,24 @@ fn text(report: &Report) -> String {
         let mark = if report.running.as_ref() == Some(&release.version) { " <- runs" } else { "" };
         let platforms = release.platforms.join(" ");
         let mrseam = release.mrseam.get(..16).unwrap_or_default();
-        table.line(format_args!(
+        page.line(format_args!(
             "{:<9} {:<6} {platforms:<12} {image:<7}  {mrseam}...{mark}",
             release.version, release.svn
         ));
     }
-    table.gap();
+    page.gap();
     if report.images.is_empty() {
-        table.line(
+        page.line(
             "The image folders hold no image. --image-dir or image-dir in the configuration name folders.",
         );
     }
     for image in &report.images {
         let genuine = if image.genuine { "genuine" } else { "NOT GENUINE" };
         let version = image.version.as_deref().unwrap_or("unknown version");
-        table.item(format_args!("{}: {version}, {}, {genuine}", image.file, image.format));
+        page.item(format_args!("{}: {version}, {}, {genuine}", image.file, image.format));
     }
     for problem in &report.problems {
-        table.item(format_args!("does not count: {problem}"));
+        page.item(format_args!("does not count: {problem}"));
     }
-    table.into_text()
+    page.into_text()
 }

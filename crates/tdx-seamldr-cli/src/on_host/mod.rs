@@ -6,7 +6,6 @@ mod options;
 mod plan;
 mod report;
 mod status;
-mod table;
 mod update;
 
 pub(crate) use history::Arguments as History;

@@ -3,16 +3,16 @@
 use std::io::Write;
 
 use serde::Serialize;
-use tdx_seamldr_host::plan::{Candidate, Plan, Question, Reason, Verdict};
+use tdx_seamldr_host::plan::{Candidate, Plan, Question, Reason, Scope, Verdict};
 use tdx_seamldr_host::Host;
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions};
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::file::shown;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `plan`.
 #[derive(clap::Args)]
@@ -51,12 +51,12 @@ impl Run for Arguments {
         if self.host.json {
             print_json(out, "plan", &report)?;
         } else {
-            let mut table = Table::default();
-            describe(&mut table, &report.plan);
+            let mut page = Page::default();
+            describe(&mut page, &report.plan);
             for problem in &report.catalogue_problems {
-                table.item(format_args!("does not count: {problem}"));
+                page.item(format_args!("does not count: {problem}"));
             }
-            print(out, &table.into_text())?;
+            print(out, &page.into_text())?;
         }
         Ok(exit)
     }
@@ -77,55 +77,60 @@ fn exit(plan: &Plan) -> Exit {
 }
 
 /// Writes a plan for people.
-pub(super) fn describe(table: &mut Table, plan: &Plan) {
-    let running = plan.running.as_deref().unwrap_or("no known module");
-    match plan.verdict {
-        Verdict::NothingToDo => table.line(format_args!("Nothing to do: {running} is the module to run.")),
-        Verdict::Refused => table.line(format_args!("Refused: the module {running} stays as it is.")),
-        Verdict::Ready => table.line("Ready: `tdx-seamldr update` with the same arguments begins."),
-        Verdict::Asks => table.line("An update can begin when these questions are answered:"),
+pub(super) fn describe(page: &mut Page, plan: &Plan) {
+    match (plan.verdict, &plan.running) {
+        (Verdict::NothingToDo, Some(running)) => {
+            page.line(format_args!("Nothing to do: module {running} runs, and no newer image fits."));
+        }
+        (Verdict::NothingToDo, None) => page.line("Nothing to do."),
+        (Verdict::Refused, Some(running)) => {
+            page.line(format_args!("Refused: module {running} stays in place."))
+        }
+        (Verdict::Refused, None) => page.line("Refused: no module can be replaced on this host."),
+        (Verdict::Ready, _) => page.line("Ready: `tdx-seamldr update` with the same arguments begins."),
+        (Verdict::Asks, _) => page.line("An update can begin when these questions are answered:"),
     }
     for reason in &plan.reasons {
-        add_reason(table, reason);
+        add_reason(page, reason);
     }
     for question in &plan.questions {
         let by = if question.accepted { "accepted with" } else { "take the responsibility with" };
-        table.item(format_args!("{} ({by} {})", question.message, question.option));
+        page.item(format_args!("{} ({by} {})", question.message, question.option));
         if let Some(advice) = question.advice.as_ref().filter(|_| !question.accepted) {
-            table.advice(advice);
+            page.advice(advice);
         }
     }
     for step in &plan.steps {
-        table.gap();
+        page.gap();
         let to = step.to.as_deref().unwrap_or("a module that the table does not know");
-        table.row("update", format_args!("{} -> {to} (SVN {})", step.from, step.svn));
-        table.row("image", shown(&step.file));
-        table.row(
+        page.row("update", format_args!("{} -> {to} (SVN {})", step.from, step.svn));
+        page.row("image", shown(&step.file));
+        page.row(
             "in quotes after",
             format_args!("MRSEAM {}, TEE_TCB_SVN_2 {}...", step.mrseam, step.tee_tcb_svn_2),
         );
     }
     if !plan.warnings.is_empty() {
-        table.gap();
-        table.line("Worth knowing:");
+        page.gap();
+        page.line("Worth knowing:");
         for warning in &plan.warnings {
-            table.item(warning);
+            page.item(warning);
         }
     }
     let others = || plan.candidates.iter().filter(|one| !plan.steps.iter().any(|step| step.file == one.file));
     if others().next().is_some() {
-        table.gap();
-        table.line("Other images:");
+        page.gap();
+        page.line("Other images:");
         for candidate in others() {
-            table.item(format_args!("{}: {}", name(candidate), against(candidate)));
+            page.item(format_args!("{}: {}", name(candidate), against(candidate)));
         }
     }
 }
 
-fn add_reason(table: &mut Table, reason: &Reason) {
-    table.item(format_args!("{} [{}]", reason.message, reason.code));
+fn add_reason(page: &mut Page, reason: &Reason) {
+    page.item(format_args!("{} [{}]", reason.message, reason.code));
     if let Some(advice) = &reason.advice {
-        table.advice(advice);
+        page.advice(advice);
     }
 }
 
@@ -133,15 +138,16 @@ fn name(candidate: &Candidate) -> String {
     candidate.version.clone().unwrap_or_else(|| shown(&candidate.file))
 }
 
-/// Says what speaks against an image that is not a part of the plan.
+/// Says what speaks against an image that is not a part of the plan. What holds against all images was said before.
 fn against(candidate: &Candidate) -> String {
-    let mut reasons: Vec<_> = candidate.reasons.iter().map(|reason| reason.message.clone()).collect();
-    if reasons.is_empty() {
-        reasons.push(match candidate.newer {
+    let mut own = candidate.reasons.iter().filter(|reason| reason.scope != Scope::Host);
+    match (own.next(), own.count()) {
+        (Some(reason), 0) => reason.message.clone(),
+        (Some(reason), more) => format!("{} (and {more} more: --json)", reason.message),
+        (None, _) => match candidate.newer {
             Some(true) => "fits; a newer one fits, too".into(),
             Some(false) => "not newer than the running module".into(),
             None => "fits, as far as it is known".into(),
-        });
+        },
     }
-    reasons.join("; ")
 }

@@ -11,11 +11,11 @@ use tdx_seamldr_host::Host;
 use super::history::AttemptLine;
 use super::options::{CatalogueOptions, HostOptions};
 use super::status;
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// How many attempts a report has at most: the last ones.
 const ATTEMPTS: usize = 10;
@@ -54,39 +54,44 @@ impl Run for Arguments {
             Ok(lines) => (lines, None),
             Err(absent) => (Vec::new(), Some(absent.to_string())),
         };
-        let status = status::Report::new(&host, &releases, attempts.last());
+        let status = status::Report::new(&host, &releases, None);
         if self.host.json {
+            let mut status = serde_json::to_value(&status)?;
+            // The command line can name hosts, disks and addresses.
+            if let Some(host) = status.get_mut("host").and_then(serde_json::Value::as_object_mut) {
+                host.remove("command_line");
+            }
             let report = Report {
                 version: env!("CARGO_PKG_VERSION"),
-                status: serde_json::to_value(&status)?,
-                attempts: last.iter().map(AttemptLine::of).collect(),
+                status,
+                attempts: last.iter().map(|attempt| AttemptLine::of(attempt).anonymous()).collect(),
                 kernel_lines,
                 kernel_log_problem,
             };
             print_json(out, "report", &report)?;
             return Ok(Exit::Done);
         }
-        let mut table = Table::default();
-        table.line(format_args!("tdx-seamldr {}", env!("CARGO_PKG_VERSION")));
-        table.gap();
-        let mut text = table.into_text();
+        let mut page = Page::default();
+        page.line(format_args!("tdx-seamldr {}", env!("CARGO_PKG_VERSION")));
+        page.gap();
+        let mut text = page.into_text();
         text.push_str("\n\n");
         text.push_str(&status.text());
-        let mut table = Table::default();
-        table.line("Updates:");
+        let mut page = Page::default();
+        page.line("Updates:");
         for attempt in last {
-            table.item(AttemptLine::of(attempt));
+            page.item(AttemptLine::of(attempt));
         }
         if last.is_empty() {
-            table.item("none is recorded");
+            page.item("none is recorded");
         }
-        table.gap();
-        table.line("The kernel's lines on TDX, without addresses:");
+        page.gap();
+        page.line("The kernel's lines on TDX, without addresses:");
         if let Some(problem) = &kernel_log_problem {
-            table.item(problem);
+            page.item(problem);
         }
         text.push_str("\n\n");
-        text.push_str(&table.into_text());
+        text.push_str(&page.into_text());
         for line in &kernel_lines {
             text.push_str("\n    ");
             text.push_str(&tdx_seamldr_host::text::printable(line));

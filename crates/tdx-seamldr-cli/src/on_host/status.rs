@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
-use tdx_seamldr_host::fact::Fact;
-use tdx_seamldr_host::host::Interface;
+use tdx_seamldr_host::fact::{Fact, Reason};
+use tdx_seamldr_host::host::{Interface, NoInterface};
 use tdx_seamldr_host::record::{Attempt, Journal};
 use tdx_seamldr_host::{Host, Platform, Releases};
 
@@ -13,11 +13,11 @@ use tdx_seamldr_host::text::hex;
 
 use super::history::AttemptLine;
 use super::options::{CatalogueOptions, HostOptions};
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
@@ -105,6 +105,9 @@ fn problem(host: &Host) -> Option<String> {
         return Some(none.to_string());
     }
     if let Err(absent) = &host.module {
+        if absent.reason == Reason::NoDevice {
+            return Some(NoInterface::NotInitialised.to_string());
+        }
         return Some(format!("the version of the module cannot be read: {absent}"));
     }
     let is_used_up = host.remaining_updates.as_ref().is_ok_and(|remaining| remaining.value == 0);
@@ -119,30 +122,35 @@ impl Report<'_> {
     /// Writes the report for people.
     pub(super) fn text(&self) -> String {
         let host = self.host;
-        let mut table = Table::default();
+        let mut page = Page::default();
+        match &self.problem {
+            None => page.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
+            Some(problem) => page.line(format_args!("The module cannot be replaced: {problem}.")),
+        }
+        page.gap();
         match &self.module {
             Some(Module { version, svn: Some(svn), mrseam: Some(mrseam), .. }) => {
-                table.row("TDX module", format_args!("{version} (SVN {svn})"));
-                table.row("MRSEAM", mrseam);
+                page.row("TDX module", format_args!("{version} (SVN {svn})"));
+                page.row("MRSEAM", mrseam);
             }
             Some(Module { version, .. }) => {
-                table.row("TDX module", format_args!("{version}, which the table of releases does not know"));
+                page.row("TDX module", format_args!("{version}, which the table of releases does not know"));
             }
-            None => table.row("TDX module", said(&host.module, |version| version.to_string())),
+            None => page.row("TDX module", said(&host.module, |version| version.to_string())),
         }
-        table.row("P-SEAMLDR", said(&host.seamldr, |version| version.to_string()));
-        table.row("updates left", said(&host.remaining_updates, u32::to_string));
+        page.row("P-SEAMLDR", said(&host.seamldr, |version| version.to_string()));
+        page.row("updates left", said(&host.remaining_updates, u32::to_string));
         match &host.interface {
-            Ok(Interface::Flat) => table.row("kernel", kernel(host, "images of format v2")),
-            Ok(Interface::Folder) => table.row("kernel", kernel(host, "images of format v1")),
-            Err(_) => table.row("kernel", said(&host.kernel, Clone::clone)),
+            Ok(Interface::Flat) => page.row("kernel", kernel(host, "images of format v2")),
+            Ok(Interface::Folder) => page.row("kernel", kernel(host, "images of format v1")),
+            Err(_) => page.row("kernel", said(&host.kernel, Clone::clone)),
         }
         if host.interface.is_ok() {
-            table.row("upload", said(&host.upload_status, Clone::clone));
+            page.row("upload", said(&host.upload_status, Clone::clone));
         }
         let online = said(&host.online, |lps| format!("{} online ({lps})", lps.len()));
         let platform = said(&host.platform, |platform| format!("{} on the platform", platform.enabled));
-        table.row("LPs", format_args!("{online}, {platform}"));
+        page.row("LPs", format_args!("{online}, {platform}"));
         match &host.sockets {
             Ok(sockets) => {
                 for socket in &sockets.value {
@@ -150,29 +158,25 @@ impl Report<'_> {
                         .map_or("another processor", Platform::name);
                     let microcode =
                         socket.microcode.map_or_else(|| "unknown".into(), |value| format!("{value:#x}"));
-                    table.row(
+                    page.row(
                         &format!("socket {}", socket.id),
                         format_args!("{name} ({:#x}), microcode {microcode}", socket.signature()),
                     );
                 }
             }
-            Err(absent) => table.row("sockets", absent),
+            Err(absent) => page.row("sockets", absent),
         }
         for path in &host.staged {
-            table.row("staged", format_args!("{path}: for the next boot; not what runs"));
+            page.row("staged", format_args!("{path}: for the next boot; not what runs"));
         }
         if let Some(attempt) = &self.last_attempt {
-            table.row("last update", attempt.to_string());
-        }
-        table.gap();
-        match &self.problem {
-            None => table.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
-            Some(problem) => table.line(format_args!("The module cannot be replaced: {problem}.")),
+            page.row("last update", attempt.to_string());
         }
         if host.is_root_needed() {
-            table.line("Root sees more: run the command as root.");
+            page.gap();
+            page.line("Root sees more: run the command as root.");
         }
-        table.into_text()
+        page.into_text()
     }
 }
 
@@ -184,6 +188,7 @@ fn kernel(host: &Host, takes: &str) -> String {
 fn said<T>(fact: &Fact<T>, text: impl FnOnce(&T) -> String) -> String {
     match fact {
         Ok(found) => text(&found.value),
+        Err(absent) if absent.reason == Reason::Missing => "-".into(),
         Err(absent) => format!("unknown ({absent})"),
     }
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tdx_seamldr_host::explain::Log;
 use tdx_seamldr_host::update::{Ending, Outcome, Progress, Report, Update};
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions, UpdateOptions};
 use super::plan::describe;
-use super::table::Table;
 use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
+use crate::page::Page;
 
 /// Arguments of `update`.
 #[derive(clap::Args)]
@@ -143,25 +144,25 @@ impl<'a> Narrator<'a> {
 }
 
 fn text(report: &Report) -> String {
-    let mut table = Table::default();
+    let mut page = Page::default();
     for (step, ending) in &report.steps {
         let to = step.to.as_deref().unwrap_or("an unlisted module");
-        table.line(format_args!("{} -> {to}: {}", step.from, verdict(ending.outcome)));
-        add(&mut table, ending);
+        page.line(format_args!("{} -> {to}: {}", step.from, verdict(ending.outcome)));
+        add(&mut page, ending);
     }
     match report.ending.outcome {
         Outcome::Updated if !report.steps.is_empty() => {}
         Outcome::Lost | Outcome::Unknown => {}
-        Outcome::Aborted => table.line("Stopped: nothing was touched."),
-        Outcome::NothingToDo | Outcome::Refused => describe(&mut table, &report.plan),
+        Outcome::Aborted => page.line("Stopped: nothing was touched."),
+        Outcome::NothingToDo | Outcome::Refused => describe(&mut page, &report.plan),
         Outcome::FailedKept | Outcome::Updated => {
             if report.steps.last().is_none_or(|(_, ending)| *ending != report.ending) {
-                table.line(verdict(report.ending.outcome));
-                add(&mut table, &report.ending);
+                page.line(verdict(report.ending.outcome));
+                add(&mut page, &report.ending);
             }
         }
     }
-    table.into_text()
+    page.into_text()
 }
 
 const fn verdict(outcome: Outcome) -> &'static str {
@@ -176,13 +177,22 @@ const fn verdict(outcome: Outcome) -> &'static str {
     }
 }
 
-fn add(table: &mut Table, ending: &Ending) {
-    table.item(&ending.message);
+fn add(page: &mut Page, ending: &Ending) {
+    page.item(&ending.message);
     if let Some(advice) = &ending.advice {
-        table.advice(advice);
+        page.advice(advice);
+    }
+    if !ending.kernel_lines.is_empty() {
+        page.item("the kernel's log says:");
+        for line in &ending.kernel_lines {
+            page.advice(line);
+        }
+        if let Ok(log) = Log::read(ending.kernel_lines.join("\n").as_bytes()) {
+            page.item(&log.summary);
+        }
     }
     if let Some(remaining) = ending.remaining_updates {
-        table.item(format_args!("updates left before a reboot: {remaining}"));
+        page.item(format_args!("updates left before a reboot: {remaining}"));
     }
 }
 

@@ -47,12 +47,9 @@ pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> O
 
 /// Returns the format by the place of the header's signature.
 fn format(bytes: &[u8]) -> Option<ImageFormat> {
-    let is_signature_at = |at| bytes.get(at..).is_some_and(|rest: &[u8]| rest.starts_with(SIGNATURE));
-    match () {
-        () if is_signature_at(8) => Some(ImageFormat::BlobV1),
-        () if is_signature_at(4) => Some(ImageFormat::ImageV2),
-        () => None,
-    }
+    let is_signature_at = |at: usize| bytes.get(at..).is_some_and(|rest: &[u8]| rest.starts_with(SIGNATURE));
+    let places = [(8, ImageFormat::BlobV1), (4, ImageFormat::ImageV2)];
+    places.into_iter().find(|(at, _)| is_signature_at(*at)).map(|(_, format)| format)
 }
 
 /// Returns the length that the header announces, in bytes.

@@ -65,7 +65,7 @@ impl Kind {
             Self::Sigstruct => "the SIGSTRUCT",
             Self::Module => "the module's binary",
             Self::Elf => "an ELF file that is no TDX module",
-            Self::Acm => "looks like a SEAM loader (ACM)",
+            Self::Acm => "looks like an Intel ACM, as the SEAM loader is",
             Self::Gzip => "compressed by gzip",
             Self::Xz => "compressed by xz",
             Self::Zstd => "compressed by zstd",
@@ -99,7 +99,9 @@ impl Kind {
             Self::Gzip | Self::Xz | Self::Zstd | Self::Bzip2 | Self::Lz4 => "decompress it first",
             Self::Zip | Self::SevenZip | Self::Tar => "unpack it first and take the image from it",
             Self::Elf => "it may be P-SEAMLDR's binary or any other program",
-            Self::Acm => "the BIOS loads it at boot; Linux cannot update it, and it holds no TDX module",
+            Self::Acm => {
+                "the BIOS loads a SEAM loader at boot; Linux cannot update it, and it holds no TDX module"
+            }
             Self::MappingFile => {
                 "it belongs beside Intel's images and tells which module may update to which"
             }

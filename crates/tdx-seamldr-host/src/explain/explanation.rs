@@ -436,14 +436,19 @@ fn other_readings(word: u64, leaf: Option<Leaf>, explanation: &Explanation) -> V
     also
 }
 
+/// The class of the module's own state.
+const STATE_CLASS: u8 = 5;
+
 /// Makes the explanation more exact where the leaf is the call of an update's step.
 fn at_step(explanation: &mut Explanation, leaf: Option<Leaf>) {
     let Some(step) = leaf.and_then(Step::of) else {
-        if matches!(leaf, Some(Leaf::Seamldr(_))) && explanation.source != Source::Linux {
-            explanation.relation = Relation::Possible;
-            explanation.update =
-                "Linux makes this call outside of an update's critical steps: nothing is lost by it."
-                    .to_owned();
+        let is_seamldr = matches!(leaf, Some(Leaf::Seamldr(_))) && explanation.source != Source::Linux;
+        // What a module that is not ready or shut down answers can follow a failed update, whatever the call.
+        let is_state = explanation.bits.as_ref().is_some_and(|bits| bits.class == STATE_CLASS);
+        let is_td = leaf.is_some() && explanation.source == Source::TdxModule && !is_state;
+        if is_seamldr || (is_td && explanation.relation == Relation::Possible) {
+            explanation.relation = Relation::None;
+            explanation.update = "No step of an update makes this call: no TD is lost by it.".to_owned();
         }
         return;
     };

@@ -137,7 +137,9 @@ fn the_step_of_the_leaf_decides_what_became_of_the_tds() {
     assert_eq!(bit_16.relation, Relation::Refused);
     assert!(bit_16.meaning.contains("AVOID_COMPAT_SENSITIVE"));
     let info = word(0x8000000000000000, leaf("SEAMLDR.INFO"));
-    assert_eq!(info.relation, Relation::Possible);
+    assert_eq!(info.relation, Relation::None);
+    assert_eq!(word(busy, leaf("TDH.MEM.PAGE.ADD")).relation, Relation::None);
+    assert_eq!(word(0xc000050500000000, leaf("TDH.MEM.PAGE.ADD")).relation, Relation::Possible);
 }
 
 #[test]

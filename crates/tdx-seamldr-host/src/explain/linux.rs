@@ -8,16 +8,18 @@ use super::step::Relation;
 /// Bit 63 and class 0xff: the words that Linux makes up. The low half is what happened.
 pub(super) const SW_ERROR: u64 = 0x8000ff0000000000;
 
-const GONE: &str = "If it follows a failed update, the old module was shut down and no module runs: Linux has \
-                    lost all TDs, and TDX is gone until reboot. Before an update's first call it costs nothing.";
+const GONE: &str =
+    "After the shutdown of the old module it means that no module runs: Linux has lost all TDs, and TDX \
+                    is gone until reboot. While the old module still runs, it costs nothing.";
 
 pub(super) const TABLE: &[Advice] = &[
     Advice {
         code: TdxStatus::SEAMCALL_VMFAILINVALID.0,
-        meaning: "No firmware answered: the processor ended SEAMCALL with the carry flag set. One of these is \
-                  so. The BIOS loaded no TDX module. An update failed after the old module was shut down, so \
-                  that none is loaded: one offline LP is enough, because P-SEAMLDR waits for every LP that \
-                  the platform has and loads nothing before. Another LP was inside P-SEAMLDR at that moment.",
+        meaning: "No firmware answered: the processor ended SEAMCALL with the carry flag set (VMfailInvalid). There \
+                  are three usual reasons. The BIOS loaded no TDX module. Or an update failed after the old module \
+                  was shut down, so that none is loaded; one offline LP is enough for that, because P-SEAMLDR loads \
+                  nothing before every LP of the platform has called. Or another LP was inside P-SEAMLDR at that \
+                  moment.",
         relation: Relation::Possible,
         fate: GONE,
         actions: &[

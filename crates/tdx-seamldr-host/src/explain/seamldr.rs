@@ -12,8 +12,8 @@ use super::step::Relation;
 const LOST: &str = super::step::Step::Install.fate();
 
 const REBOOT: &str =
-    "If this ended an update: stop or migrate nothing, the TDs are lost; plan a reboot, which \
-                      brings back the module of the BIOS.";
+    "If this ended an update, the TDs are lost: stop their processes and plan a reboot, which brings \
+                      the BIOS's module back.";
 
 const fn row(status: SeamldrStatus, meaning: &'static str, actions: &'static [&'static str]) -> Advice {
     Advice { code: status.0, meaning, relation: Relation::Failed, fate: LOST, actions }

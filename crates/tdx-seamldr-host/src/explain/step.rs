@@ -56,8 +56,8 @@ impl Step {
     pub const fn fate(self) -> &'static str {
         match self {
             Self::Prepare => {
-                "During an update the kernel makes this call before it shuts anything down. The old module \
-                 runs on, the TDs are safe, and the update can be tried again."
+                "At boot TDX does not start. During an update the kernel makes this call before it shuts anything \
+                 down: the old module runs on, the TDs are safe, and the update can be tried again."
             }
             Self::Shutdown => {
                 "The old module refused to shut down and runs on. The TDs are safe, and the update can be \
@@ -69,8 +69,8 @@ impl Step {
                  and makes no second attempt."
             }
             Self::Init => {
-                "During an update the new module is loaded and the old one is gone. Linux has lost all TDs, \
-                 and TDX is gone until reboot."
+                "At boot TDX does not start. During an update the old module is gone by then: Linux has lost all \
+                 TDs, and TDX is gone until reboot."
             }
             Self::Update => {
                 "The new module runs but did not take the TDs over. Linux has lost all TDs, and TDX is gone \

@@ -57,7 +57,8 @@ pub(super) const TABLE: &[Advice] = &[
         "The old module refused to shut down and runs on: nothing is lost.",
         "The kernel asked the module to avoid updates that would break a TD. A TD in build is one between \
          KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM; its measurement could come out wrong. A migration session is \
-         one with an interrupted export or import of state.",
+         one with an interrupted export or import of state. Linux 7.2 does not ask; the patch series before \
+         it did.",
         &[
             "Wait until the launches and migrations under way are over, and start the update again.",
             "Keep new launches and migrations off this host during the update.",
@@ -218,7 +219,7 @@ pub(super) const TABLE: &[Advice] = &[
          module does not hold any more it gets this word. Bug reports show hundreds of such lines when a large \
          TD ends, and new TDs start all the same.",
         &[
-            "When a TD ends: nothing. A newer kernel does not print it.",
+            "When a TD ends: nothing.",
             "If launches fail or memory does not come back afterwards, report it as an error of the kernel.",
         ],
     ),
@@ -335,8 +336,8 @@ pub(super) const SPECIAL: &[Special] = &[
     Special {
         leaf: Some(TdxLeaf::SYS_RD),
         word: TdxStatus::SYS_NOT_READY.0,
-        meaning: "At boot this module is of version 1.0: it does not know TDH.SYS.RD, and the kernel needs 1.5 or \
-                  later.",
+        meaning: "At boot this means a module of version 1.0, which does not know TDH.SYS.RD. The kernel needs 1.5 \
+                  or later.",
         actions: &[
             "Update the BIOS to one that brings TDX module 1.5 or later. An update from within Linux cannot do \
              this step: a 1.0 module does not hand its TDs over.",

@@ -195,7 +195,7 @@ mod tests {
             let expected = Ok(Word::from_number(word));
             prop_assert_eq!(Word::parse(&format!("{word:#x}")), expected.clone());
             prop_assert_eq!(Word::parse(&format!("{word}")), expected.clone());
-            prop_assert_eq!(Word::parse(&format!("{}", word as i64)), expected);
+            prop_assert_eq!(Word::parse(&format!("{}", word.cast_signed())), expected);
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! What speaks against one image on one host: core's preflight, and what only a host's catalogue knows.
 
 use tdx_seamldr_core::image::Checksum;
-use tdx_seamldr_core::preflight::{preflight, Policy, Unknown};
+use tdx_seamldr_core::preflight::{preflight, Finding, Policy, Refusal, Unknown};
 use tdx_seamldr_core::TdxVersion;
 
 use super::reason::{sort, Question, Reason, Scope};
@@ -53,29 +53,28 @@ pub(super) fn judge(
     if !request.allow_below_minimum {
         check_minimum(catalogue, running, image, reasons);
     }
-    let mut accepted = request.accept;
-    if running.is_some_and(|running| running.leaves_room_for(image)) {
-        accepted = accepted.with(Unknown::Memory);
-    }
-    let policy = Policy {
-        allow_same_module: request.allow_same_module,
-        allow_unknowns: accepted,
-        ..Policy::default()
-    };
+    let policy = Policy { allow_same_module: request.allow_same_module, ..Policy::default() };
     let facts = facts(host, running, catalogue, steps, request.no_td_launches);
+    // The running module shows that there is room, whatever else is known of it.
+    let has_room = running.is_some_and(|running| running.leaves_room_for(image));
     match image.verified() {
         Ok((parsed, crypto)) => {
-            let report = &mut |finding| sort(finding, request.accept, reasons, questions);
+            let report = &mut |finding| {
+                if !(has_room && is_about_memory(&finding)) {
+                    sort(finding, request.accept, reasons, questions);
+                }
+            };
             // The findings say more than the result.
             let _ = preflight(&parsed, &facts, &crypto, policy, report);
         }
         Err(error) => reasons.push(Reason::new(Scope::File, "image", error.to_string())),
     }
-    if accepted.contains(Unknown::Memory) && !request.accept.contains(Unknown::Memory) {
-        // The running module shows that there is room.
-        questions.retain(|question| question.code != Unknown::Memory.code());
-    }
     judged
+}
+
+const fn is_about_memory(finding: &Finding) -> bool {
+    use Refusal::{Memory, PageTables};
+    matches!(finding, Finding::Unknown(Unknown::Memory) | Finding::Refusal(Memory { .. } | PageTables { .. }))
 }
 
 /// The release notes name platforms that a release is made for; the list of CPUs in its image may have more.
@@ -90,7 +89,7 @@ fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
             let names: Vec<_> = wanted.iter().map(|platform| platform.name()).collect();
             let message = format!(
                 "the release is for {}, but socket {socket} has {} (0x{signature:x})",
-                names.join(" and "),
+                names.join(", "),
                 found.name()
             );
             reasons.push(Reason::new(Scope::Fit, "platform", message));

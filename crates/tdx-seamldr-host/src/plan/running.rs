@@ -8,7 +8,7 @@ use tdx_seamldr_core::{Sha384Digest, TdxVersion};
 use crate::catalogue::{Catalogue, Image};
 use crate::fact::Reason;
 use crate::host::{Host, Interface};
-use crate::releases::Release;
+use crate::releases::{Platform, Release};
 
 /// The highest handoff version whose size [`handoff_data_size`] knows.
 const HIGHEST_SIZED_HV: u16 = 1;
@@ -38,6 +38,16 @@ impl<'c> Running<'c> {
     /// Whether the catalogue has a release or an image of it.
     pub(super) const fn is_known(&self) -> bool {
         self.release.is_some() || self.image.is_some()
+    }
+
+    /// Whether the release or the image is made for the processor of each socket.
+    pub(super) fn is_for(&self, host: &Host) -> bool {
+        let is_listed = |signature: u32| {
+            let by_table = self.release.zip(Platform::of_processor(signature));
+            by_table.is_some_and(|(release, platform)| release.platforms.contains(&platform))
+                || self.sigstruct().is_some_and(|sigstruct| sigstruct.lists_cpu(signature))
+        };
+        host.signatures().into_iter().all(is_listed)
     }
 
     fn sigstruct(&self) -> Option<&'c SeamSigstruct> {
@@ -92,7 +102,7 @@ pub(super) fn facts(
     vouched: bool,
 ) -> Facts {
     let mut facts = Facts::new();
-    // TODO processor
+    add_processor(&mut facts, host);
     facts.p_seamldr =
         value(&host.seamldr).map(|version| SeamldrVersion { major: version.major, minor: version.minor });
     facts.remaining_updates = value(&host.remaining_updates).map(|remaining| remaining.saturating_sub(steps));
@@ -119,6 +129,23 @@ pub(super) fn facts(
     facts.handoff_pages = pages.map(|others| others.saturating_add(1));
     facts
 }
+
+/// Fills in the facts that MSRs and CPUID tell.
+#[cfg(target_arch = "x86_64")]
+fn add_processor(facts: &mut Facts, host: &Host) {
+    use tdx_seamldr_x86_64::{addressable_lps, debug_unlocked, SeamRange};
+    facts.debug_unlocked = value(&host.debug_mode).map(debug_unlocked);
+    facts.addressable_lps_per_socket = value(&host.cache_leaf).and_then(|[eax, ..]| addressable_lps(eax));
+    let range = value(&host.seamrr_base).zip(value(&host.seamrr_mask));
+    if let Some(range) = range.and_then(|(base, mask)| SeamRange::from_msrs(base, mask)) {
+        facts.seamrr_base = Some(range.base);
+        facts.seamrr_end = Some(range.base.saturating_add(range.size));
+    }
+}
+
+/// Only x86_64 has TDX.
+#[cfg(not(target_arch = "x86_64"))]
+fn add_processor(_: &mut Facts, _: &Host) {}
 
 /// Returns the features of the running module that matter to an update. Linux offers the upload only if the module is
 /// TD-preserving. Linux 7.2 never asks the module to refuse a shutdown that would damage TDs, so UPDATE_COMPATIBILITY does

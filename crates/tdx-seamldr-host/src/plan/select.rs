@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
+use tdx_seamldr_core::preflight::Refusal;
 use tdx_seamldr_core::TdxVersion;
 
 use super::reason::{Reason, Scope};
@@ -11,6 +12,7 @@ use super::running::Running;
 use super::warnings::warnings;
 use super::{Candidate, Plan, Request, Step, Target, Verdict};
 use crate::catalogue::{Catalogue, Image};
+use crate::fact::Reason as Absence;
 use crate::host::Host;
 use crate::text::hex;
 
@@ -66,8 +68,18 @@ impl<'c> World<'c> {
     /// Returns what speaks against any update, and what preflight cannot say.
     fn about_host(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        if let Err(none) = &self.host.interface {
-            reasons.push(Reason::new(Scope::Host, "no-interface", none.to_string()));
+        match (&self.host.interface, &self.host.module) {
+            (Err(none), _) => reasons.push(Reason::new(Scope::Host, "no-interface", none.to_string())),
+            (Ok(_), Ok(_)) => {}
+            (Ok(_), Err(absent)) if absent.reason == Absence::NoDevice => {
+                reasons.push(Refusal::NoModule.into())
+            }
+            (Ok(_), Err(absent)) => {
+                let message = format!("the version of the running module is unknown: {absent}");
+                reasons.push(
+                    Reason::new(Scope::Host, "unknown-version", message).advise("run the command as root"),
+                );
+            }
         }
         if let Ok(status) = &self.host.upload_status {
             if status.value != "idle" {
@@ -157,8 +169,11 @@ impl<'c> World<'c> {
         if let Some((place, _)) = fitting.max_by_key(newest) {
             return Ok(Some(place));
         }
-        let refused = newer()
-            .filter(|(_, (image, judged))| self.is_same_line(image) && !is_for_other_processors(judged));
+        // An image for other processors is no successor of a module that fits this host, whatever its number.
+        let running_fits = self.running.is_some_and(|running| running.is_for(self.host));
+        let refused = newer().filter(|(_, (image, judged))| {
+            self.is_same_line(image) && !(running_fits && is_for_other_processors(judged))
+        });
         Ok(refused.max_by_key(newest).map(|(place, _)| place))
     }
 
@@ -266,12 +281,9 @@ impl<'c> World<'c> {
     }
 }
 
-/// Whether the image is for other processors, or another line of modules.
+/// Whether the image is for other processors.
 fn is_for_other_processors(judged: &Judged) -> bool {
-    judged
-        .reasons
-        .iter()
-        .any(|reason| matches!(reason.code, "platform" | "cpu" | "major-svn" | "seamldr-too-old"))
+    judged.reasons.iter().any(|reason| matches!(reason.code, "platform" | "cpu"))
 }
 
 fn step(place: usize, image: &Image, running: Option<&Running<'_>>) -> Step {

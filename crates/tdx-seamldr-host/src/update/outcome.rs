@@ -54,6 +54,8 @@ pub struct Ending {
     pub advice: Option<String>,
     /// What the kernel's `error` said. Empty: no error.
     pub kernel_error: String,
+    /// The kernel's lines on TDX that came during the update, without addresses. Read only after a failure.
+    pub kernel_lines: Vec<String>,
     /// The version that runs now, if the kernel tells.
     pub version: Option<String>,
     /// How many updates remain, if the kernel tells.
@@ -114,6 +116,7 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
             Ended::Idle(error) => error.clone(),
             _ => String::new(),
         },
+        kernel_lines: Vec::new(),
         version: version.map(|version| version.to_string()),
         remaining_updates: remaining,
     };

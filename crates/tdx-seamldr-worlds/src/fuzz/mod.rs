@@ -13,6 +13,7 @@
 )]
 
 mod command;
+mod explain;
 mod host_tree;
 mod image;
 mod images;
@@ -25,6 +26,7 @@ mod update_ops;
 mod vector;
 
 pub use command::cli_json;
+pub use explain::explain_log;
 pub use host_tree::host_tree;
 pub use image::image;
 pub use params::params_roundtrip;
@@ -43,7 +45,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "image", run: image },
     Target { name: "params_roundtrip", run: params_roundtrip },
     Target { name: "sigstruct", run: sigstruct },
@@ -52,4 +54,5 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "update_ops", run: update_ops },
     Target { name: "cli_json", run: cli_json },
     Target { name: "host_tree", run: host_tree },
+    Target { name: "explain_log", run: explain_log },
 ];

@@ -52,6 +52,7 @@ pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>>
     seeds.sigstructs(released);
     seeds.params();
     seeds.status();
+    seeds.logs();
     seeds.scripts();
     seeds.updates();
     seeds.host();
@@ -115,6 +116,23 @@ pub fn findings(folder: &Path) -> Result<Vec<Seed>> {
 
 /// TDH.SYS.SHUTDOWN among the leaves that a script of `vector` can name.
 const SHUTDOWN: u8 = 14;
+
+/// Lines of kernel logs, with what different programs print before them.
+const LOG_LINES: &[&str] = &[
+    "[   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, minor_version 0",
+    "[   10.798771][  T123] virt/tdx: CMR: [0x100000, 0x77800000)",
+    "virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc000050500000000",
+    "virt/tdx: RCX 0x0000000000000000 RDX 0x9100000100000008 R08 0x0000000000000000",
+    "tdx: SEAMCALL failed: CPU 94: leaf 33, error 0xc000092100000122.",
+    "Nov 28 06:37:50 host kernel: SEAMCALL (0x1c) failed: 0xc000030000000001 RCX 0x0 RDX 0x0 R8 0x0",
+    "kvm_intel: SEAMCALL TDH_MNG_INIT failed: 0xc000010000000045, rcx 0x100000007",
+    "kvm_intel: TD vp_enter_ret 0x8000ff00ffff0000",
+    "3,1234,5678901,-;virt/tdx: module initialization failed (-5)\n SUBSYSTEM=faux",
+    "<6>virt/tdx: TDX-Module initialized",
+    "virt/tdx: version 1.5.24 -> 1.5.28",
+    "virt/seamldr: update failed, SEAMCALLs will report failure until TDs killed",
+    "2026-11-28T06:37:50.123456+00:00 host kernel: virt/tdx: BIOS enabled: private KeyID range [32, 64)",
+];
 
 struct Seeds(Vec<Seed>);
 
@@ -225,6 +243,14 @@ impl Seeds {
                 self.add("params_roundtrip", format!("size-{size}-{flags}"), &input);
             }
         }
+    }
+
+    /// Lines of kernel logs in every wording, one by one and as a whole.
+    fn logs(&mut self) {
+        for (index, line) in LOG_LINES.iter().enumerate() {
+            self.add("explain_log", format!("line-{index:02}"), line.as_bytes());
+        }
+        self.add("explain_log", "whole", LOG_LINES.join("\n").as_bytes());
     }
 
     fn status(&mut self) {

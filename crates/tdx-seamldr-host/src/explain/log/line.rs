@@ -62,6 +62,11 @@ fn time(before: &str) -> Option<String> {
     kmsg(before).or_else(|| bracket(before)).or_else(|| syslog(before))
 }
 
+/// Whether a line begins a record of /dev/kmsg. Lines after it that begin with a space belong to it.
+pub(super) fn is_record(line: &str) -> bool {
+    kmsg(line).is_some()
+}
+
 /// `6,1234,5678901,-;`: level, sequence number, microseconds.
 fn kmsg(before: &str) -> Option<String> {
     let mut fields = before.split_once(';')?.0.split(',');

@@ -1,5 +1,7 @@
 //! The kernel's other lines about TDX, in the wordings of all generations.
 
+use std::sync::LazyLock;
+
 use super::super::step::Relation;
 
 /// A line that kernels print, and what it asks of the operator.
@@ -7,7 +9,7 @@ use super::super::step::Relation;
 pub(super) struct Known {
     /// A name that stays the same: what `--json` shows.
     pub(super) code: &'static str,
-    /// The wordings. `*` is any text; the first one is the line's value.
+    /// The wordings, in any case. `*` is any text; the first one is the line's value.
     pub(super) wordings: &'static [&'static str],
     pub(super) meaning: &'static str,
     pub(super) relation: Relation,
@@ -70,6 +72,8 @@ pub(super) const TABLE: &[Known] = &[
         wordings: &[
             "TDX module features have changed*",
             "features have changed*",
+            "features changed*",
+            "*might not take effect*",
             "*consider a BIOS update*",
             "*consider updating your BIOS*",
         ],
@@ -178,11 +182,11 @@ pub(super) const TABLE: &[Known] = &[
     boot("tdmr", &["TDMR: [*", "TDMR[*", "TDMR *"], "A range of memory that Linux gives to the module.", NOTHING),
     boot(
         "module-1.0",
-        &["major_version 1, minor_version 0*"],
+        &["major_version 1, minor_version 0*", "Module version: 1.0.*"],
         "The BIOS loaded a TDX module of version 1.0. Linux needs 1.5 or later.",
         &["Update the BIOS to one that brings TDX module 1.5 or later."],
     ),
-    boot("module-version", &["TDX module: *", "TDX-Module: *"], "The module that the BIOS loaded.", NOTHING),
+    boot("module-version", &["TDX module: *", "TDX-Module: *", "Module version: *"], "The module that the BIOS loaded.", NOTHING),
     boot(
         "kvm-failed",
         &["Failed to initialize TDX module", "Failed to initialize TDX-Module"],
@@ -236,15 +240,21 @@ pub(super) const TABLE: &[Known] = &[
     ),
 ];
 
+/// All wordings in lower case, in the order of the table.
+static WORDINGS: LazyLock<Vec<(&Known, String)>> = LazyLock::new(|| {
+    let lower = |known: &'static Known| {
+        known.wordings.iter().map(move |wording| (known, wording.to_ascii_lowercase()))
+    };
+    TABLE.iter().flat_map(lower).collect()
+});
+
 /// Finds the line in the table, with its value.
 pub(super) fn find(text: &str) -> Option<(&'static Known, Option<String>)> {
-    TABLE.iter().find_map(|known| {
-        let value = known.wordings.iter().find_map(|wording| matched(text, wording))?;
-        Some((known, value))
-    })
+    let text = text.to_ascii_lowercase();
+    WORDINGS.iter().find_map(|(known, wording)| Some((*known, matched(&text, wording)?)))
 }
 
-/// Whether a text has this wording in it. The inner `Some` is what stands for the first `*`.
+/// Whether a text has this wording in it, both in lower case. The inner `Some` is what stands for the first `*`.
 fn matched(text: &str, wording: &str) -> Option<Option<String>> {
     let mut pieces = wording.split('*');
     let first = pieces.next()?;
@@ -263,6 +273,7 @@ fn matched(text: &str, wording: &str) -> Option<Option<String>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 
@@ -289,6 +300,9 @@ mod tests {
             Some("[32, 64)")
         );
         assert_eq!(value("virt/tdx: module initialized"), None);
+        assert_eq!(value("virt/tdx: Module version: 1.5.24").as_deref(), Some("1.5.24"));
+        assert_eq!(find("virt/tdx: Module version: 1.0.01").unwrap().0.code, "module-1.0");
+        assert_eq!(find("virt/tdx: Module version: 1.5.01").unwrap().0.code, "module-version");
         assert!(find("virt/tdx: something new").is_none());
     }
 }

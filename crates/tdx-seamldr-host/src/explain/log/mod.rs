@@ -170,7 +170,7 @@ impl Log {
         if self.in_record && line.starts_with(' ') {
             return;
         }
-        self.in_record = line.split_once(';').is_some_and(|(head, _)| head.matches(',').count() >= 2);
+        self.in_record = line::is_record(line);
         self.report.lines = self.report.lines.saturating_add(1);
         match line::cut(line) {
             Some(found) => {
@@ -309,10 +309,13 @@ fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanati
                     .to_owned();
         }
         Some(Step::Init) => {
-            found.relation = Relation::Failed;
+            // TDH.SYS.LP.INIT comes outside of updates, too: when a CPU comes online.
+            let is_global = leaf == Some(Leaf::Tdx(TdxLeaf::SYS_INIT));
+            found.relation = if is_global { Relation::Failed } else { Relation::Possible };
             found.update = format!(
-                "The module was initialised before, so this is an update (or a CPU that comes online). {}",
-                Step::Init.fate()
+                "The module was initialised before, so this is an update{}. In an update the old module is gone by \
+                 then: Linux has lost all TDs, and TDX is gone until reboot.",
+                if is_global { "" } else { ", or a CPU that came online" }
             );
         }
         _ => {}

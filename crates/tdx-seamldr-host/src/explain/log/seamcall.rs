@@ -103,6 +103,7 @@ pub(super) fn registers(text: &str) -> Option<Registers> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 

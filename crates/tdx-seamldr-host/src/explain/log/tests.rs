@@ -1,5 +1,7 @@
 //! Tests of whole logs: those of public bug reports, and any bytes.
 
+#![allow(clippy::panic)]
+
 use proptest::prelude::*;
 
 use super::*;
@@ -122,6 +124,8 @@ fn sys_init_is_of_an_update_only_after_the_module_was_initialised() {
     assert_eq!(at_boot.entries[0].subject.relation(), Relation::None);
     let later = read(&format!("virt/tdx: module initialized\n{failed}"));
     assert_eq!(later.entries[1].subject.relation(), Relation::Failed);
+    let online = read("virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x23) failed: 0xc000092000000122\n");
+    assert_eq!(online.entries[1].subject.relation(), Relation::Possible, "a CPU that came online");
 }
 
 #[test]
@@ -132,6 +136,8 @@ fn records_of_kmsg_are_read_with_their_continuation_lines() {
     );
     assert_eq!((report.lines, report.tdx_lines, report.ignored), (2, 1, 1));
     assert_eq!(report.entries[0].first.as_deref(), Some("5.678901"));
+    let report = read("one, two, three; four\n virt/tdx: module initialized\n");
+    assert_eq!((report.lines, report.tdx_lines), (2, 1), "only records have continuation lines");
 }
 
 #[test]
