@@ -128,7 +128,7 @@ impl<'a> Narrator<'a> {
             }
             Progress::Committed => {
                 self.is_committed = true;
-                self.say("the kernel has the image and replaces the module; this cannot be stopped any more");
+                self.say("the kernel has the image; the update cannot be stopped any more");
             }
             Progress::Status(status) => self.say(&format!("kernel: {status}")),
             Progress::NotRecorded(error) => self.say(&format!("warning: {error}")),
