@@ -13,8 +13,9 @@ use tdx_seamldr_worlds::fuzz::TARGETS;
 use crate::fuzz_seeds;
 
 /// Longest inputs of targets, where they are not as long as the longest first input.
-const LONGEST: [(&str, u32); 7] = [
+const LONGEST: [(&str, u32); 8] = [
     ("explain_log", 4096),
+    ("operator_files", 8192),
     ("image", 40_960),
     ("update_ops", 512),
     ("status", 32),

@@ -128,17 +128,7 @@ impl<'r> Journal<'r> {
             Err(absent) if absent.reason == Reason::Missing => return Ok(History::default()),
             Err(absent) => return Err(RecordError::Read(absent)),
         };
-        let mut history = History::default();
-        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-            if line.is_empty() {
-                continue;
-            }
-            match serde_json::from_slice(line) {
-                Ok(record) => history.records.push(record),
-                Err(_) => history.damaged.push(number),
-            }
-        }
-        Ok(history)
+        Ok(History::parse(&bytes))
     }
 
     /// Adds a line, which is on the disk when this returns. The system's journal gets it, too, if there is one.
@@ -198,6 +188,22 @@ pub(crate) fn now() -> String {
 }
 
 impl History {
+    /// Reads the lines of a record. Lines that cannot be read cost no other line.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        let mut history = Self::default();
+        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_slice(line) {
+                Ok(record) => history.records.push(record),
+                Err(_) => history.damaged.push(number),
+            }
+        }
+        history
+    }
+
     /// Returns attempts in order: how each began, whether its last byte went to the kernel, and how it ended, if the record tells.
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt<'_>> {

@@ -81,6 +81,11 @@ fn any_log_and_any_word_has_an_explanation() {
     run_seeds("explain_log");
 }
 
+#[test]
+fn files_of_an_operator_are_read_or_refused_in_words() {
+    run_seeds("operator_files");
+}
+
 /// How many inputs were findings, at least: none is lost.
 const FINDINGS: usize = 11;
 

@@ -18,6 +18,7 @@ mod host_tree;
 mod image;
 mod images;
 mod numbers;
+mod operator;
 mod params;
 pub mod seeds;
 mod sigstruct;
@@ -29,6 +30,7 @@ pub use command::cli_json;
 pub use explain::explain_log;
 pub use host_tree::host_tree;
 pub use image::image;
+pub use operator::operator_files;
 pub use params::params_roundtrip;
 pub use sigstruct::sigstruct;
 pub use status::status;
@@ -45,7 +47,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "image", run: image },
     Target { name: "params_roundtrip", run: params_roundtrip },
     Target { name: "sigstruct", run: sigstruct },
@@ -55,4 +57,5 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "cli_json", run: cli_json },
     Target { name: "host_tree", run: host_tree },
     Target { name: "explain_log", run: explain_log },
+    Target { name: "operator_files", run: operator_files },
 ];

@@ -56,6 +56,7 @@ pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>>
     seeds.scripts();
     seeds.updates();
     seeds.host();
+    seeds.operator();
     for folder in ["p-seamldr", "tdx-module"] {
         seeds.recorded(&recordings.join(folder))?;
     }
@@ -229,6 +230,30 @@ impl Seeds {
             [("none", &[][..]), ("small", &[0, 1]), ("large", &[0, 254, 255, 0x1_0000]), ("twice", &[7, 7])]
         {
             self.add("host_tree", format!("madt-{name}"), &madt(ids.iter().copied()));
+        }
+    }
+
+    /// Files that an operator gives, in the forms that are published or written by the library.
+    fn operator(&mut self) {
+        let mapping = r#"{"tdx_module_releases": [{"version": "1.5.05", "min_module_version_for_td_preserving": "1.5.01",
+            "min_seamldr_versions": ["1.5.00", "2.0.00"], "tdx_feature0": "0x61F0FBF"}]}"#;
+        let hash = "ab".repeat(48);
+        let table =
+            format!("version,svn,image,cpus,hv,ctx,mrseam\n9.9.01,0x0909,yes,GNR CWF,1/0/1,2,{hash}\n");
+        let config =
+            "image-dir = [\"/images\"]\nno-td-launches = true\naccept = [\"unknown-memory\"]\ntimeout = 60\n";
+        let record = r#"{"schema":"tdx-seamldr/record/1","time":"2026-11-28T07:00:00Z","attempt":"a","boot":null,"event":
+            {"event":"began","from":"1.5.05","to":null,"file":"a","mrseam":"7b"}}"#
+            .replace("\n", "");
+        for (name, text) in [
+            ("mapping", mapping),
+            ("releases", &table),
+            ("config", config),
+            ("record", &record),
+            ("version", "1.5.05"),
+            ("elf", "\x7fELF\x02\x01\x01"),
+        ] {
+            self.add("operator_files", name.to_owned(), text.as_bytes());
         }
     }
 

@@ -1,0 +1,34 @@
+//! Any bytes as each file that an operator gives: Intel's `mapping_file.json`, a table of releases, a configuration, the record of
+//! updates, and a file of which nobody knows what it is. Each is refused in words, or what was read holds together.
+
+use tdx_seamldr_host::config::Config;
+use tdx_seamldr_host::examine::{examine, Verdict};
+use tdx_seamldr_host::mapping::parse_mapping;
+use tdx_seamldr_host::record::History;
+use tdx_seamldr_host::{parse_version, Releases};
+
+/// An input is a file: each reader gets all of it.
+pub fn operator_files(input: &[u8]) {
+    let history = History::parse(input);
+    assert!(history.attempts().len() <= history.records.len());
+    let found = examine(input, &Releases::built_in());
+    // An input has no key of Intel's, and the seeds hold no image of Intel's.
+    assert_ne!(found.verdict, Verdict::Genuine);
+    assert!(!found.to_string().is_empty());
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(version) = parse_version(text) {
+        assert_eq!(parse_version(&version.to_string()), Ok(version));
+    }
+    for mapped in parse_mapping(text).unwrap_or_default() {
+        assert!(!mapped.min_seamldr.is_empty());
+    }
+    if let Ok(releases) = Releases::parse(text) {
+        for release in releases.all() {
+            assert_eq!(releases.by_version(release.version), Some(release));
+            assert_eq!(releases.by_mrseam(&release.mrseam), Some(release));
+        }
+    }
+    if let Err(problem) = Config::parse(text) {
+        assert!(!problem.is_empty());
+    }
+}
