@@ -82,8 +82,8 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
         (
             HostTree::linux_7_2().module_gone(),
             json!({"value": "flat"}),
-            json!("ENXIO"),
-            &["TDX module unknown", "cannot be replaced: the version of the module cannot be read"],
+            json!("reboot"),
+            &["TDX module unknown", "The module cannot be replaced:", "reboot"],
         ),
         (
             HostTree::linux_7_2().remaining(0),
