@@ -2,6 +2,7 @@
 
 mod bench_report;
 mod c_header;
+mod cli_docs;
 mod coverage;
 mod document;
 mod embed_check;
@@ -43,6 +44,11 @@ enum Task {
         /// See that the header is up to date, and write nothing
         #[arg(long)]
         check: bool,
+    },
+    /// Write shell completions and man pages of the command `tdx-seamldr`
+    CliDocs {
+        /// The folder for them
+        folder: PathBuf,
     },
     /// See which lines of the core the tests reach, with cargo-llvm-cov
     Coverage {
@@ -195,6 +201,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::BenchReport => bench_report::run(),
         Task::CHeader { check } => c_header::run(check),
+        Task::CliDocs { folder } => cli_docs::run(&folder),
         Task::Coverage { branches } => coverage::run(branches),
         Task::EmbedCheck => embed_check::run().map(drop),
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),

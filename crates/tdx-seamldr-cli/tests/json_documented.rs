@@ -81,6 +81,8 @@ struct Field {
     section: String,
     is_optional: bool,
     of: Type,
+    /// The words that a text can be. Empty: any.
+    words: Vec<String>,
 }
 
 type Fields = BTreeMap<String, Field>;
@@ -124,8 +126,12 @@ impl Document {
                 assert!(!meaning.is_empty(), "{row}");
                 let (field, rest) = field.strip_prefix('`').unwrap().split_once('`').unwrap();
                 assert!(["", " (optional)"].contains(&rest), "{row}");
-                let field_of =
-                    Field { section: name.clone(), is_optional: !rest.is_empty(), of: Type::parse(of) };
+                let field_of = Field {
+                    section: name.clone(),
+                    is_optional: !rest.is_empty(),
+                    of: Type::parse(of),
+                    words: words(meaning),
+                };
                 assert!(section.fields.insert(field.to_owned(), field_of).is_none(), "twice: {row}");
             }
         }
@@ -144,6 +150,12 @@ impl Document {
         fields.extend(section.fields.clone());
         fields
     }
+}
+
+/// Returns the words in a meaning that says "one of" them.
+fn words(meaning: &str) -> Vec<String> {
+    let listed = meaning.split_once("one of ").map_or("", |(_, listed)| listed);
+    listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// Returns the section of the first link in a text, which may be broken over lines.
@@ -183,6 +195,11 @@ impl Check {
                 .unwrap_or_else(|| panic!("docs/json.md does not have {place}.{name}: {value}"));
             self.seen.insert((field.section.clone(), name.clone()));
             self.value(&field.of, value, &format!("{place}.{name}"));
+            let is_word = |word: &str| field.words.iter().any(|listed| listed == word);
+            assert!(
+                field.words.is_empty() || value.as_str().is_none_or(is_word),
+                "{place}.{name} is {value}, which docs/json.md does not list"
+            );
         }
         for (name, field) in fields {
             assert!(field.is_optional || object.contains_key(name), "{place} has no {name}");

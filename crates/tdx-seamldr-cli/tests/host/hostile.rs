@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use serde_json::json;
 use rustix::fs::{mknodat, FileType, Mode, CWD};
+use serde_json::json;
 use tdx_seamldr_host::testing::HostTree;
 
 use crate::support::{binaries, sapphire_rapids, Tree, TDX_HOST, UPLOAD};

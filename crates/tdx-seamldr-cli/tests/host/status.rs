@@ -83,7 +83,7 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
             HostTree::linux_7_2().module_gone(),
             json!({"value": "flat"}),
             json!("reboot"),
-            &["TDX module unknown", "The module cannot be replaced:", "reboot"],
+            &["TDX module none (ENXIO)", "The module cannot be replaced:", "reboot"],
         ),
         (
             HostTree::linux_7_2().remaining(0),
