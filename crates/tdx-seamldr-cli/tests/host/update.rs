@@ -95,7 +95,7 @@ fn host_after_each_end_is_told_by_status() {
     let Some(lost) = tree() else { return };
     let _kernel = Kernel::new(&lost, &[Does::Loses("hw-error")]);
     assert_eq!(lost.run(&VOUCHED).code, Some(4));
-    lost.run(&["status"]).says(0, &["TDX module unknown", "ENXIO", "last update", "lost"]);
+    lost.run(&["status"]).says(0, &["TDX module none (ENXIO)", "last update", "lost"]);
     lost.run(&VOUCHED).says(1, &["Refused:", "reboot"]);
 }
 
