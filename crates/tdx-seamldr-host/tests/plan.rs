@@ -260,6 +260,18 @@ fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
 }
 
 #[test]
+fn unknown_version_of_p_seamldr_is_asked_for_once_where_intels_table_names_a_minimum() {
+    let Some(folder) = binaries() else { return };
+    let catalogue = catalogue(&folder);
+    for tree in [HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]), granite_rapids()] {
+        let tree = tree.file("/sys/devices/faux/tdx_host/seamldr_version", "");
+        let plan = Plan::new(&host(tree), &catalogue, &vouched());
+        let open: Vec<_> = plan.open_questions().map(|question| question.code).collect();
+        assert_eq!((plan.verdict, open), (Verdict::Asks, vec!["unknown-seamldr-version"]), "{plan:#?}");
+    }
+}
+
+#[test]
 fn newer_number_for_another_platform_is_no_successor() {
     let Some(folder) = binaries() else { return };
     // A table in which the newest image is for Sierra Forest only.

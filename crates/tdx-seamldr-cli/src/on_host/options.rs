@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use tdx_seamldr_core::preflight::{Unknown, Unknowns};
 use tdx_seamldr_host::catalogue::default_folders;
 use tdx_seamldr_host::plan::{Request, Target};
@@ -19,10 +20,10 @@ pub(super) struct HostOptions {
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
     /// Read this configuration instead of /etc/tdx-seamldr.toml
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(absolute))]
     config: Option<PathBuf>,
     /// Keep the record of updates in this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(absolute))]
     state_dir: Option<PathBuf>,
     /// Print a JSON object
     #[arg(long)]
@@ -61,11 +62,20 @@ pub(super) struct RequestOptions {
 #[derive(clap::Args)]
 pub(super) struct UpdateOptions {
     /// Find pre-update.d and post-update.d in this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(absolute))]
     hooks_dir: Option<PathBuf>,
     /// Wait at most so long for the kernel
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+}
+
+/// Refuses a relative path: the path is below the root, wherever the command is run.
+fn absolute(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("the path has to begin with /")
+    }
 }
 
 /// Reads the name of an unknown, as plans show it.

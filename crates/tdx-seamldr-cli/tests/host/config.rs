@@ -124,6 +124,18 @@ fn configuration_that_was_named_has_to_exist() {
 }
 
 #[test]
+fn relative_path_below_the_root_is_wrong_usage() {
+    let tree = Tree::new(&sapphire_rapids());
+    for option in ["--config", "--state-dir", "--hooks-dir"] {
+        for path in ["etc/tdx-seamldr.toml", "./x", "../x", ""] {
+            let ran = tree.run(&["update", option, path]);
+            assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{option} {path:?}: {ran:?}");
+        }
+        tree.run(&["update", option, "./x"]).says(2, &[option, "has to begin with /"]);
+    }
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_touches_nothing() {
     let tree = Tree::new(&sapphire_rapids());
     for arguments in [

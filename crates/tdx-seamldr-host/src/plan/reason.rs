@@ -143,6 +143,12 @@ pub(super) fn sort(
 ) {
     match finding {
         Finding::Refusal(refusal) => reasons.push(refusal.into()),
-        Finding::Unknown(unknown) => questions.push(Question::new(unknown, accepted)),
+        Finding::Unknown(unknown) => {
+            let question = Question::new(unknown, accepted);
+            // What Intel's table asks for may be asked already.
+            if !questions.contains(&question) {
+                questions.push(question);
+            }
+        }
     }
 }

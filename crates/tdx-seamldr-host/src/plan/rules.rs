@@ -1,7 +1,7 @@
 //! What speaks against one image on one host: core's preflight, and what only a host's catalogue knows.
 
 use tdx_seamldr_core::image::Checksum;
-use tdx_seamldr_core::preflight::{preflight, Finding, Policy, Refusal, Unknown};
+use tdx_seamldr_core::preflight::{preflight, Finding, Policy, Refusal, Unknown, Unknowns};
 use tdx_seamldr_core::TdxVersion;
 
 use super::reason::{sort, Question, Reason, Scope};
@@ -49,7 +49,7 @@ pub(super) fn judge(
         reasons.push(reason.advise("the file is damaged: get it again from Intel"));
     }
     check_platforms(host, image, reasons);
-    check_seamldr(host, catalogue, image, reasons);
+    check_seamldr(host, catalogue, image, request.accept, reasons, questions);
     if !request.allow_below_minimum {
         check_minimum(catalogue, running, image, reasons);
     }
@@ -99,9 +99,22 @@ fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
 }
 
 /// Intel names the oldest P-SEAMLDR of each line.
-fn check_seamldr(host: &Host, catalogue: &Catalogue, image: &Image, reasons: &mut Vec<Reason>) {
-    let (Ok(found), Some(version)) = (&host.seamldr, image.version()) else { return };
+fn check_seamldr(
+    host: &Host,
+    catalogue: &Catalogue,
+    image: &Image,
+    accepted: Unknowns,
+    reasons: &mut Vec<Reason>,
+    questions: &mut Vec<Question>,
+) {
+    let Some(version) = image.version() else { return };
     let minimums = catalogue.minimums(version).seamldr;
+    let Ok(found) = &host.seamldr else {
+        if !minimums.is_empty() {
+            questions.push(Question::new(Unknown::SeamldrVersion, accepted));
+        }
+        return;
+    };
     let is_same_line = |one: &TdxVersion| (one.major, one.minor) == (found.value.major, found.value.minor);
     let fits = minimums.iter().any(|minimum| is_same_line(minimum) && minimum.update <= found.value.update);
     if !minimums.is_empty() && !fits {
