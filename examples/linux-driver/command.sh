@@ -130,6 +130,8 @@ update_by_command() {
     wants loading "$(cat $upload/loading)" 0
     tool 0 history
     tells "1.5.05.*1.5.16"
+    updates 0 --json
+    tells '"nothing-to-do"'
     updates 0
     tells "Nothing to do"
     updates 0 1.5.16
@@ -197,8 +199,10 @@ kept() {
     tells failed-kept
     end
 }
-# lost FAULT...: something fails after SHUTDOWN.
+# lost STATUS FAULT...: something fails after SHUTDOWN. The log has this status.
 lost() {
+    status=$1
+    shift
     start_linux
     hook post-update 'env > /tmp/hook.after'
     fault "$@"
@@ -206,10 +210,17 @@ lost() {
     tells reboot
     are_lost
     wants "what the hook is told" "$(grep OUTCOME= /tmp/hook.after)" TDX_SEAMLDR_OUTCOME=lost
+    messages > /tmp/log
+    tdx-seamldr explain - < /tmp/log > /tmp/said 2>&1
+    ended $? 0
+    tells "$status"
     fault
     tool 0 status
-    tells "reboot"
+    tells reboot
+    tool 0 report
+    tells "lost"
     updates 1
+    tells "\[no-module\]"
     are_lost
     end
 }
@@ -237,7 +248,7 @@ killed() {
         comes is_loading
         usleep 300000
         kill -9 $command
-        awaits 137
+        awaits 137 2> /dev/null
         release_data
         wants loading "$(cat $upload/loading)" 1
         state 1.5.05 20 3
@@ -247,18 +258,29 @@ killed() {
     state 1.5.16 19 3
     end
 }
+# Milliseconds since boot, in hundredths of a second.
+now() { sed 's/\([0-9]*\)\.\([0-9]*\) .*/\1\20/' /proc/uptime; }
 killed_at_any_time() {
-    for delay in $(seq 0 40 600); do
+    start_linux
+    begin=$(now)
+    updates 0
+    took=$(($(now) - begin))
+    end
+    went_on=0
+    for part in $(seq 0 23); do
         start_linux
         begins_to_update
-        usleep ${delay}000
+        usleep $((took * 1000 * part / 16))
         kill -9 $command 2> /dev/null
-        wait $command
+        wait $command 2> /dev/null
         comes '[ "$(cat $upload/status)" = idle ]'
+        [ "$(cat $device/version)" = 1.5.05 ] || went_on=$((went_on + 1))
         updates 0
         state 1.5.16 19 3
         end
     done
+    [ $went_on -gt 0 ] && [ $went_on -lt 24 ] || problem="$problem; $went_on of 24 updates went on"
+    echo "figure updates that the kernel ended although the command was killed, of 24: $went_on"
 }
 interrupted() {
     start_linux
@@ -369,9 +391,9 @@ scenario command-downgrade downgrade
 scenario command-same-module same_module_again
 scenario command-not-vouched not_vouched
 scenario command-kernel-error kept
-scenario command-lost-in-install lost $install 3 1 $bad_hash 1
-scenario command-lost-in-init lost 33 0 100000 $module_busy 0
-scenario command-lost-in-update lost 53 0 100000 $module_busy 0
+scenario command-lost-in-install lost EBADHASH $install 3 1 $bad_hash 1
+scenario command-lost-in-init lost SYS_BUSY 33 0 100000 $module_busy 0
+scenario command-lost-in-update lost SYS_BUSY 53 0 100000 $module_busy 0
 scenario command-two-at-once two_at_once
 scenario command-killed killed
 scenario command-killed-at-any-time killed_at_any_time
