@@ -189,6 +189,7 @@ fn said<T>(fact: &Fact<T>, text: impl FnOnce(&T) -> String) -> String {
     match fact {
         Ok(found) => text(&found.value),
         Err(absent) if absent.reason == Reason::Missing => "-".into(),
+        Err(absent) if absent.reason == Reason::NoDevice => "none (ENXIO)".into(),
         Err(absent) => format!("unknown ({absent})"),
     }
 }

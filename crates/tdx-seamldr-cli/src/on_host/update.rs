@@ -15,7 +15,7 @@ use crate::command::Run;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{print, print_json};
-use crate::page::Page;
+use crate::page::{wrap, Page};
 
 /// Arguments of `update`.
 #[derive(clap::Args)]
@@ -96,9 +96,11 @@ impl<'a> Narrator<'a> {
     }
 
     fn say(&mut self, line: &str) {
+        let mut text = String::new();
+        wrap(&mut text, "", "  ", line);
         let out = &mut self.out;
         // If this cannot be written, there is nobody to tell.
-        self.bar.suspend(|| drop(writeln!(out, "{}", tdx_seamldr_host::text::printable(line))));
+        self.bar.suspend(|| drop(out.write_all(text.as_bytes())));
     }
 
     fn hear(&mut self, progress: Progress<'_>) {
@@ -126,7 +128,7 @@ impl<'a> Narrator<'a> {
             }
             Progress::Committed => {
                 self.is_committed = true;
-                self.say("the kernel has the image and replaces the module; this cannot be stopped any more");
+                self.say("the kernel has the image; the update cannot be stopped any more");
             }
             Progress::Status(status) => self.say(&format!("kernel: {status}")),
             Progress::NotRecorded(error) => self.say(&format!("warning: {error}")),

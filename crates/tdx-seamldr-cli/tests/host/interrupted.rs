@@ -84,7 +84,7 @@ fn interrupt_after_the_last_write_says_that_it_is_too_late_and_ends_by_the_outco
         let kernel = Kernel::new(&tree, &[Does::WaitsAndInstalls(version)]);
         let update = tree.start(&VOUCHED);
         kernel.wait_until_at_work();
-        update.wait_for("cannot be stopped any more");
+        update.wait_for("the kernel has the image");
         update.interrupt();
         update.wait_for("waiting for the kernel to end");
         assert_eq!(loading(&tree), "0", "the upload is not aborted");
