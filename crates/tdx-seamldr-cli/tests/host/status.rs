@@ -83,7 +83,10 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
             HostTree::linux_7_2().module_gone(),
             json!({"value": "flat"}),
             json!("ENXIO"),
-            &["TDX module none (ENXIO)", "cannot be replaced: the TDX module is not initialised, or it was lost"],
+            &[
+                "TDX module none (ENXIO)",
+                "cannot be replaced: the TDX module is not initialised, or it was lost",
+            ],
         ),
         (
             HostTree::linux_7_2().remaining(0),
