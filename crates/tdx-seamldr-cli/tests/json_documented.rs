@@ -334,7 +334,7 @@ fn install(tree: &Path, version: &str, remaining: u32) {
             thread::yield_now();
         }
     };
-    wait(tree.join("var/lib/tdx-seamldr/history.jsonl"), "\"committed\"");
+    wait(tree.join("var/lib/tdx-seamldr/history.jsonl"), "\"committing\"");
     fs::write(upload.join("status"), "transferring\n").unwrap();
     wait(upload.join("loading"), "0");
     fs::write(host.join("num_remaining_updates"), format!("{remaining}\n")).unwrap();
@@ -433,7 +433,7 @@ fn check_record(check: &mut Check, images: &Path) {
         )
     };
     let began = r#"{"event":"began","from":"1.5.05","to":"1.5.16","file":"/a","mrseam":"7b"}"#;
-    let record = [line(began), line(r#"{"event":"committed"}"#), String::new()].join("\n");
+    let record = [line(began), line(r#"{"event":"committing"}"#), String::new()].join("\n");
     let tree = write(&HostTree::linux_7_2().file("/var/lib/tdx-seamldr/history.jsonl", record));
     for command in ["history", "status", "report"] {
         check.on_host(0, &[command], tree.path(), images);

@@ -54,8 +54,8 @@ pub enum Event {
         /// MRSEAM of the new module.
         mrseam: String,
     },
-    /// The last byte went to the kernel.
-    Committed,
+    /// The last write came next. Without an end, the kernel may have updated the module.
+    Committing,
     /// An attempt ended.
     Ended {
         /// How, as [`Outcome::word`](crate::update::Outcome::word) names it.
@@ -159,6 +159,17 @@ impl<'r> Journal<'r> {
         file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
     }
 
+    /// Whether the attempt before `attempt` began in this boot and has no end: its process was killed.
+    #[must_use]
+    pub fn left_open(&self, attempt: &str) -> bool {
+        let Ok(history) = self.read() else { return false };
+        let attempts = history.attempts();
+        let earlier = attempts.iter().rev().find(|earlier| earlier.began.attempt != attempt);
+        earlier.is_some_and(|earlier| {
+            earlier.ended.is_none() && self.boot.is_some() && earlier.began.boot == self.boot
+        })
+    }
+
     /// Sends the line to the system's journal. It is no error if there is none.
     fn tell_system(&self, line: &[u8]) {
         let Ok(path) = self.root.path(JOURNAL) else { return };
@@ -204,19 +215,19 @@ impl History {
         history
     }
 
-    /// Returns attempts in order: how each began, whether its last byte went to the kernel, and how it ended, if the record tells.
+    /// Returns attempts in order: how each began, whether its last write came next, and how it ended, if the record tells.
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt<'_>> {
         let mut attempts: Vec<Attempt<'_>> = Vec::new();
         for record in &self.records {
             match record.event {
                 Event::Began { .. } => {
-                    attempts.push(Attempt { began: record, committed: false, ended: None })
+                    attempts.push(Attempt { began: record, committing: false, ended: None })
                 }
-                Event::Committed => {
+                Event::Committing => {
                     let of_same = attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
                     if let Some(attempt) = of_same {
-                        attempt.committed = true;
+                        attempt.committing = true;
                     }
                 }
                 Event::Ended { .. } => {
@@ -236,8 +247,8 @@ impl History {
 pub struct Attempt<'h> {
     /// Its begin.
     pub began: &'h Record,
-    /// Whether the last byte of the image went to the kernel.
-    pub committed: bool,
+    /// Whether the last write came next.
+    pub committing: bool,
     /// Its end. `None`: the process or the host ended before.
     pub ended: Option<&'h Record>,
 }
@@ -271,13 +282,13 @@ mod tests {
         let root = Root::new(folder.path());
         let journal = Journal::new(&root, DEFAULT_STATE_FOLDER);
         assert_eq!(journal.read().unwrap(), History::default());
-        for (attempt, event) in [("a", began()), ("a", Event::Committed), ("a", ended()), ("b", began())] {
+        for (attempt, event) in [("a", began()), ("a", Event::Committing), ("a", ended()), ("b", began())] {
             journal.add(attempt, event).unwrap();
         }
         let history = journal.read().unwrap();
         let [first, second] = history.attempts().try_into().unwrap();
-        assert!(first.committed && first.ended.is_some_and(|end| end.event == ended()));
-        assert!(!second.committed && second.ended.is_none());
+        assert!(first.committing && first.ended.is_some_and(|end| end.event == ended()));
+        assert!(!second.committing && second.ended.is_none());
         assert_eq!(first.began.time.len(), "2026-11-28T06:24:36Z".len());
     }
 

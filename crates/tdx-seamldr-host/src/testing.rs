@@ -250,6 +250,7 @@ impl HostTree {
     fn write_proc(&self, tree: &Tree<'_>) -> io::Result<()> {
         tree.line("/proc/sys/kernel/osrelease", &self.kernel)?;
         tree.line("/proc/cmdline", &self.command_line)?;
+        tree.line("/proc/sys/kernel/random/boot_id", "01234567-89ab-4cde-8f01-23456789abcd")?;
         tree.write("/proc/cpuinfo", self.cpuinfo().as_bytes())
     }
 

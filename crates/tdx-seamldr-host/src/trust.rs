@@ -37,19 +37,31 @@ pub enum NotTrusted {
     },
 }
 
-/// Sees that only root, or the user who runs this, can change a file or folder. Of a link, what it leads to counts.
+/// Files may be created in a folder with this bit by others, but not replaced.
+const STICKY: u32 = 0o1000;
+
+/// Sees that only root, or the user who runs this, can change a file or folder, or put another one in its place. Of a link, what it
+/// leads to counts.
 ///
 /// # Errors
 ///
 /// Somebody else can, or nobody can tell.
 pub fn check_trusted(path: &Path) -> Result<(), NotTrusted> {
+    let unreadable = |source| NotTrusted::Unreadable { path: path.to_owned(), source };
+    let place = fs::canonicalize(path).map_err(unreadable)?;
+    check_alone(&place, 0)?;
+    place.ancestors().skip(1).try_for_each(|folder| check_alone(folder, STICKY))
+}
+
+/// Looks at one file or folder. With one of the bits of `excuse`, others may write to it.
+fn check_alone(path: &Path, excuse: u32) -> Result<(), NotTrusted> {
     let data =
         fs::metadata(path).map_err(|source| NotTrusted::Unreadable { path: path.to_owned(), source })?;
     let (owner, mode) = (data.uid(), data.mode() & 0o7777);
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         return Err(NotTrusted::Owner { path: path.to_owned(), owner });
     }
-    if mode & WRITABLE_BY_OTHERS != 0 {
+    if mode & WRITABLE_BY_OTHERS != 0 && mode & excuse == 0 {
         return Err(NotTrusted::Writable { path: path.to_owned(), mode });
     }
     Ok(())
@@ -71,5 +83,19 @@ mod tests {
             assert_eq!(check_trusted(&file).is_ok(), trusted, "{mode:o}");
         }
         assert!(matches!(check_trusted(&folder.path().join("none")), Err(NotTrusted::Unreadable { .. })));
+    }
+
+    #[test]
+    fn folder_in_which_others_can_replace_the_file_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        let file = inner.join("hook");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        for (mode, trusted) in [(0o755, true), (0o777, false), (0o1777, true), (0o775, false)] {
+            fs::set_permissions(folder.path().join("a"), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_trusted(&file).is_ok(), trusted, "{mode:o}");
+        }
     }
 }

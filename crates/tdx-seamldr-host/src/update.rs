@@ -7,20 +7,22 @@ mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxVersion;
 
-use crate::catalogue::{Catalogue, Image};
+use crate::catalogue::{Catalogue, Image, VersionSource};
+use crate::fact::Reason as Absence;
 use crate::host::{Host, Interface};
 use crate::kernel_log::tdx_lines;
 use crate::plan::{Plan, Reason, Request, Scope, Step, Target, Verdict};
 use crate::record::{Event as RecordEvent, Journal};
 use crate::root::Root;
 use outcome::Before;
-use upload::Upload;
+use upload::{Committed, Ended, Upload};
 
 pub use hooks::HookError;
 pub use lock::LockError;
@@ -141,7 +143,7 @@ impl Update<'_> {
         if let Err(error) = &lock {
             let advice = match error {
                 LockError::Held { .. } => "wait until it has ended",
-                _ => "run the command as root",
+                _ => "run the command as root, with a /run that can be written",
             };
             plan.reasons.push(host_reason("locked", error.to_string(), advice));
             plan.verdict = Verdict::Refused;
@@ -167,9 +169,13 @@ impl Update<'_> {
                 }
             };
             let is_last = plan.steps.len() <= 1;
-            let goes_on = ending.outcome == Outcome::Updated && !is_last && !self.is_stopped();
+            let goes_on = ending.outcome == Outcome::Updated && !is_last;
             steps.push(Made { step, ending: ending.clone() });
             if !goes_on {
+                return Report { plan, steps, ending };
+            }
+            if self.is_stopped() {
+                let ending = Stopped::Aborted.ending(&mut plan).after(steps.len());
                 return Report { plan, steps, ending };
             }
             if let Some(place) = aim {
@@ -234,7 +240,9 @@ impl Update<'_> {
         variables.push(("TDX_SEAMLDR_VERSION", ending.version.clone().unwrap_or_default()));
         for hook in &after {
             progress(Progress::Hook(hook));
-            if let Err(error) = hooks::run(hook, &variables, &mut |line| progress(Progress::HookLine(line))) {
+            if let Err(error) =
+                hooks::run(hook, &variables, true, &mut |line| progress(Progress::HookLine(line)))
+            {
                 progress(Progress::HookFailed(&error));
             }
         }
@@ -271,7 +279,7 @@ impl Update<'_> {
                 return Err(Stopped::Aborted);
             }
             progress(Progress::Hook(hook));
-            let said = hooks::run(hook, &variables("pre-update", step), &mut |line| {
+            let said = hooks::run(hook, &variables("pre-update", step), false, &mut |line| {
                 progress(Progress::HookLine(line))
             });
             match said {
@@ -310,8 +318,14 @@ impl Update<'_> {
         let bytes = image
             .in_format(format)
             .map_err(|error| host_reason("format", error.to_string(), "this kernel cannot take the image"))?;
-        let upload =
-            Upload::begin(self.root, &mut || progress(Progress::LeftBehind)).map_err(Stopped::from)?;
+        let mut is_ours = || {
+            let is_ours = journal.left_open(attempt);
+            if is_ours {
+                progress(Progress::LeftBehind);
+            }
+            is_ours
+        };
+        let mut upload = Upload::begin(self.root, &mut is_ours)?;
         let total = bytes.len();
         upload.send(&bytes, &mut |sent| {
             progress(Progress::Sent(sent, total));
@@ -319,25 +333,24 @@ impl Update<'_> {
         })?;
         progress(Progress::Sent(total, total));
         let lines_before = tdx_lines(self.root).unwrap_or_default();
-        let last = Host::read(self.root);
-        check_unchanged(host, &last)?;
-        let event = journal.add(attempt, RecordEvent::Committed);
+        let event = journal.add(attempt, RecordEvent::Committing);
         event.map_err(|error| host_reason("record", error.to_string(), "make room for the record"))?;
+        let before = Before {
+            from: version(host),
+            to: image.version().filter(|_| image.version_source() == Some(VersionSource::Hash)),
+            remaining: remaining(host),
+            interface,
+        };
+        // Nothing that takes time comes between these looks and the last write.
+        upload.check(&bytes)?;
+        check_unchanged(host, &Host::read(self.root))?;
         if self.is_stopped() {
             return Err(Stopped::Aborted);
         }
-        let before = Before {
-            from: version(host),
-            to: image.version(),
-            remaining: host.remaining_updates.as_ref().ok().map(|found| found.value),
-            interface,
-        };
         let committed = upload.commit()?;
         progress(Progress::Committed);
-        let ended = committed.wait(self.settings.limit, &mut |status| {
-            progress(status.map_or(Progress::Waiting, Progress::Status));
-        });
-        let mut ending = outcome::judge(&before, &Host::read(self.root), &ended);
+        let (ended, after) = self.follow(&committed, host, progress);
+        let mut ending = outcome::judge(&before, &after, &ended);
         if ending.outcome != Outcome::Updated {
             ending.kernel_lines = new_lines(&lines_before, tdx_lines(self.root).unwrap_or_default());
         }
@@ -345,11 +358,44 @@ impl Update<'_> {
     }
 }
 
+impl Update<'_> {
+    /// Waits for the kernel's end. Returns it with what the host shows then.
+    fn follow(
+        &self,
+        committed: &Committed<'_>,
+        before: &Host,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> (Ended, Host) {
+        let mut looked = |status: Option<&str>| progress(status.map_or(Progress::Waiting, Progress::Status));
+        let begin = Instant::now();
+        loop {
+            let ended = committed.wait(self.settings.limit, &mut looked);
+            let after = Host::read(self.root);
+            let says_nothing = ended == Ended::Idle(String::new());
+            let is_same = version(&after) == version(before) && remaining(&after) == remaining(before);
+            if !(says_nothing && is_same) || begin.elapsed() >= SETTLE.min(self.settings.limit) {
+                return (ended, after);
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+/// How long a kernel that says nothing and does nothing is looked at again.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How long to wait before such a kernel is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// The option that vouches for TDs in build.
 const NO_TD_LAUNCHES: &str = "--no-td-launches";
 
 fn version(host: &Host) -> Option<TdxVersion> {
     host.module.as_ref().ok().map(|found| found.value)
+}
+
+fn remaining(host: &Host) -> Option<u32> {
+    host.remaining_updates.as_ref().ok().map(|found| found.value)
 }
 
 /// Turns the plan's open questions into reasons.
@@ -387,7 +433,6 @@ fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
 /// Sees that nothing that the update rests on changed while the image went to the kernel.
 fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
     let lps = |host: &Host| host.online.as_ref().ok().map(|online| online.value.to_string());
-    let remaining = |host: &Host| host.remaining_updates.as_ref().ok().map(|found| found.value);
     let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
     let facts = [
         ("LPs online", lps(planned), lps(now)),
@@ -493,9 +538,22 @@ impl From<UploadError> for Stopped {
         let advice = match &error {
             UploadError::Aborted => return Self::Aborted,
             UploadError::Busy(_) => "wait until the status is idle, and look at the version then",
-            UploadError::Read(_) | UploadError::Write { .. } => {
-                "run the command as root; nothing was touched"
+            UploadError::Begun => {
+                "if that program is gone: echo -1 > /sys/class/firmware/tdx_module/loading; otherwise wait until it has ended"
             }
+            UploadError::Changed(_) => "nothing was touched: see that no other program replaces the module, then begin again",
+            UploadError::Read(absent) => match absent.reason {
+                Absence::Permission => "run the command as root",
+                _ => "nothing was touched: look at the kernel's log",
+            },
+            UploadError::Write { source, .. } => match source.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "run the command as root; in a container it needs CAP_SYS_RAWIO and a writable /sys"
+                }
+                std::io::ErrorKind::ResourceBusy => "wait until the status is idle, and look at the version then",
+                std::io::ErrorKind::OutOfMemory => "the kernel has no memory for the image: free memory, then begin again",
+                _ => "nothing was touched: look at the kernel's log",
+            },
         };
         host_reason("upload", error.to_string(), advice).into()
     }

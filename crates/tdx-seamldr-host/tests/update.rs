@@ -171,7 +171,7 @@ fn update_uploads_the_verified_bytes_in_the_kernels_format_and_confirms() {
     assert!(
         matches!(&events[0], Event::Began { from, to: Some(to), .. } if from == "1.5.05" && to == "1.5.16")
     );
-    assert_eq!(events[1], Event::Committed);
+    assert_eq!(events[1], Event::Committing);
     assert!(matches!(&events[2], Event::Ended { outcome, .. } if outcome == "updated"));
 }
 
@@ -198,7 +198,7 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
         (Kernel::Loses("firmware-invalid"), Outcome::Lost, "ENXIO"),
         (Kernel::Installs("1.5.08", 19), Outcome::Unknown, "1.5.16 was expected"),
         (Kernel::Installs("1.5.16", 20), Outcome::Unknown, "20 updates remain"),
-        (Kernel::Ignores, Outcome::Unknown, "1.5.05 runs"),
+        (Kernel::Ignores, Outcome::FailedKept, "did nothing: module 1.5.05 still runs"),
         (Kernel::Hangs, Outcome::Unknown, "\"transferring\""),
     ];
     for (kernel, outcome, message) in cases {
@@ -324,15 +324,35 @@ fn stop_before_the_last_write_aborts_and_afterwards_changes_nothing() {
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
 }
 
+/// The record of an attempt whose process was killed, in this boot.
+const KILLED: &str = r#"{"schema":"tdx-seamldr/record/1","time":"2026-11-28T07:00:00Z","attempt":"a","boot":"b00t","event":{"event":"began","from":"1.5.05","to":null,"file":"a","mrseam":"7b"}}"#;
+
 #[test]
-fn upload_that_was_left_behind_is_dropped_and_one_that_runs_refuses() {
-    let Some(world) = World::new() else { return };
-    world.set(&format!("{UPLOAD}/loading"), "1\n");
-    let mut dropped = 0;
-    let report = world.run(&[Kernel::Installs("1.5.16", 19)], |progress| {
-        dropped += usize::from(matches!(progress, Progress::LeftBehind));
-    });
-    assert_eq!((report.ending.outcome, dropped), (Outcome::Updated, 1), "{report:#?}");
+fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refuses() {
+    let tree = || HostTree::linux_7_2().module("1.5.05").remaining(20).sockets(&[(0x806f8, 4)]);
+    let boot = |boot: &str| tree().file("/proc/sys/kernel/random/boot_id", format!("{boot}\n"));
+    for (tree, record, is_ours) in [
+        (boot("b00t"), format!("{KILLED}\n"), true),
+        (boot("other"), format!("{KILLED}\n"), false),
+        (boot("b00t"), String::new(), false),
+        (tree(), format!("{KILLED}\n"), false),
+    ] {
+        let Some(world) = World::of(tree.file("/var/lib/tdx-seamldr/history.jsonl", record)) else { return };
+        world.set(&format!("{UPLOAD}/loading"), "1\n");
+        let mut dropped = 0;
+        let report = world.run(&[Kernel::Installs("1.5.16", 19)], |progress| {
+            dropped += usize::from(matches!(progress, Progress::LeftBehind));
+        });
+        if is_ours {
+            assert_eq!((report.ending.outcome, dropped), (Outcome::Updated, 1), "{report:#?}");
+        } else {
+            assert_eq!(
+                (report.ending.outcome, codes(&report), dropped),
+                (Outcome::Refused, vec!["upload"], 0)
+            );
+            assert_eq!(world.loading(), "1\n", "another program may still be writing");
+        }
+    }
     let Some(world) = World::new() else { return };
     for busy in ["receiving", "preparing", "transferring", "programming", "unknown-status"] {
         world.set(&format!("{UPLOAD}/status"), busy);
@@ -341,6 +361,50 @@ fn upload_that_was_left_behind_is_dropped_and_one_that_runs_refuses() {
         assert_eq!(world.loading(), "0\n", "{busy}: the other upload is left alone");
         assert!(report.steps.is_empty());
     }
+}
+
+#[test]
+fn upload_that_another_program_changes_is_never_committed() {
+    let changes: [(&str, &[u8], &str); 4] = [
+        ("data", b"another image", "is not the image that was written"),
+        ("data", &[0; 500_000], "longer than"),
+        ("loading", b"0", "should be \"1\""),
+        ("loading", b"-1", "should be \"1\""),
+    ];
+    for (file, bytes, message) in changes {
+        let Some(world) = World::new() else { return };
+        let report = world.run(&[], |progress| {
+            if matches!(progress, Progress::Sent(sent, total) if sent == total) {
+                fs::write(world.path(&format!("{UPLOAD}/{file}")), bytes).unwrap();
+            }
+        });
+        assert_eq!(
+            (report.ending.outcome, codes(&report)),
+            (Outcome::Refused, vec!["upload"]),
+            "{report:#?}"
+        );
+        assert!(report.ending.message.contains(message), "{report:#?}");
+    }
+}
+
+#[test]
+fn version_that_only_a_file_name_claims_is_not_expected_afterwards() {
+    let Some(mut world) = World::new() else { return };
+    let binaries = PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap());
+    let named = world.path("tdx_module_1.5.17.blob");
+    fs::copy(binaries.join("joined_files/1.5/tdx_module_1.5.16.blob"), &named).unwrap();
+    // A table that does not know 1.5.16.
+    let table: String = include_str!("../data/releases.csv")
+        .lines()
+        .filter(|line| !line.starts_with("1.5.16"))
+        .fold(String::new(), |table, line| table + line + "\n");
+    world.catalogue = Catalogue::new(Releases::parse(&table).unwrap());
+    world.catalogue.add_folder(&binaries.join("joined_files/1.5"));
+    let place =
+        world.catalogue.images().iter().position(|image| image.path().ends_with("tdx_module_1.5.16.blob"));
+    world.request.target = Target::Image(place.unwrap());
+    let report = world.run(&[Kernel::Installs("1.5.17", 19)], |_| {});
+    assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
 }
 
 #[test]
@@ -429,6 +493,13 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
     });
     assert_eq!((report.ending.outcome, report.steps.len()), (Outcome::FailedKept, 1), "{report:#?}");
     assert!(report.ending.message.starts_with("after 1 of"), "{report:#?}");
+    let Some(interrupted) = world() else { return };
+    let report = interrupted.run(&[first], |progress| {
+        if let Progress::Committed = progress {
+            interrupted.stop.store(true, Ordering::SeqCst);
+        }
+    });
+    assert_eq!((report.ending.outcome, report.steps.len()), (Outcome::FailedKept, 1), "{report:#?}");
 }
 
 #[test]
@@ -440,5 +511,5 @@ fn same_module_again_is_confirmed_by_the_counter() {
     let report = world.run(&[Kernel::Installs("1.5.05", 19)], |_| {});
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
     let report = world.run(&[Kernel::Ignores], |_| {});
-    assert_eq!(report.ending.outcome, Outcome::Unknown, "{report:#?}");
+    assert_eq!(report.ending.outcome, Outcome::FailedKept, "{report:#?}");
 }

@@ -38,8 +38,8 @@ pub(super) struct AttemptLine {
     to: Option<String>,
     file: String,
     mrseam: String,
-    /// Whether the kernel had the whole image.
-    committed: bool,
+    /// Whether the last write came next.
+    committing: bool,
     /// `updated` and so on; absent if the process or the host ended before.
     outcome: Option<String>,
     message: Option<String>,
@@ -53,7 +53,7 @@ impl AttemptLine {
             Event::Began { from, to, file, mrseam } => {
                 (from.clone(), to.clone(), file.clone(), mrseam.clone())
             }
-            Event::Committed | Event::Ended { .. } => Default::default(),
+            Event::Committing | Event::Ended { .. } => Default::default(),
         };
         let mut line = Self {
             began: attempt.began.time.clone(),
@@ -63,7 +63,7 @@ impl AttemptLine {
             to,
             file,
             mrseam,
-            committed: attempt.committed,
+            committing: attempt.committing,
             outcome: None,
             message: None,
             version: None,
@@ -91,10 +91,12 @@ impl fmt::Display for AttemptLine {
         write!(f, "{} {} -> {to}: ", self.began, self.from)?;
         match (&self.outcome, &self.message) {
             (Some(outcome), Some(message)) => write!(f, "{outcome}, {message}"),
-            _ if self.committed => {
-                f.write_str("the command ended while the kernel was at work; look at the version")
-            }
-            _ => f.write_str("the command ended before the kernel had the whole image: nothing was touched"),
+            _ if self.committing => f.write_str(
+                "the command was ended when the kernel had the image, or was about to: look at the version",
+            ),
+            _ => f.write_str(
+                "the command was ended before the kernel had the whole image: nothing was touched",
+            ),
         }
     }
 }

@@ -117,7 +117,7 @@ impl<'a> Narrator<'a> {
             Progress::HookLine(line) => self.say(&format!("  {line}")),
             Progress::HookFailed(error) => self.say(&format!("warning: {error}")),
             Progress::LeftBehind => {
-                self.say("dropped an upload that another program began and did not end");
+                self.say("dropped the upload of an earlier update that was killed");
             }
             Progress::Sent(sent, total) => {
                 self.bar.set_length(u64::try_from(total).unwrap_or(u64::MAX));

@@ -36,7 +36,7 @@ fn each_attempt_is_listed_in_order_with_its_end() {
     let outcomes: Vec<_> = attempts.iter().map(|one| one["outcome"].as_str().unwrap()).collect();
     assert_eq!(outcomes, ["failed-kept", "updated", "lost"]);
     for attempt in attempts {
-        assert_eq!(attempt["committed"], true);
+        assert_eq!(attempt["committing"], true);
         assert_eq!(attempt["mrseam"].as_str().unwrap().len(), 96);
         for time in ["began", "ended"] {
             let time = attempt[time].as_str().unwrap();
@@ -63,7 +63,7 @@ fn damaged_lines_are_counted_and_cost_no_other_line() {
     assert_eq!(object["damaged_lines"], json!([5, 6, 7]));
     // Line 5 told that the second attempt's image went to the kernel.
     let committed: Vec<_> =
-        object["attempts"].as_array().unwrap().iter().map(|one| &one["committed"]).collect();
+        object["attempts"].as_array().unwrap().iter().map(|one| &one["committing"]).collect();
     assert_eq!(committed, [true, false, true], "{object:#}");
     tree.run(&["status"]).says(0, &["last update"]);
     tree.run(&["report"]).says(0, &["1.5.08 -> 1.5.16: lost"]);

@@ -39,7 +39,7 @@ fn others_can_look_while_an_update_runs() {
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let update = tree.start(&VOUCHED);
     kernel.wait_until_holding();
-    tree.run(&["status"]).says(0, &["TDX module 1.5.05", "upload receiving"]);
+    tree.run(&["status"]).says(0, &["TDX module 1.5.05", "upload idle"]);
     tree.run(&["history"]).says(0, &["1.5.05 -> 1.5.16"]);
     kernel.release();
     update.end().says(0, &["updated"]);
@@ -57,7 +57,7 @@ fn interrupt_during_the_upload_aborts_it_and_the_kernel_forgets_it() {
     assert_eq!(loading(&tree), "-1");
     let (_, object) = tree.json(&["history"]);
     assert_eq!(object["attempts"][0]["outcome"], "aborted", "{object:#}");
-    assert_eq!(object["attempts"][0]["committed"], false, "{object:#}");
+    assert_eq!(object["attempts"][0]["committing"], false, "{object:#}");
     drop(kernel);
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
     tree.run(&VOUCHED).says(0, &["updated; the TDs run on"]);
@@ -104,7 +104,7 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     tree.run(&["history"]).says(0, &["ended before the kernel had the whole image: nothing was touched"]);
     let (_, object) = tree.json(&["history"]);
     let attempt = &object["attempts"][0];
-    assert_eq!((&attempt["ended"], &attempt["committed"]), (&json!(null), &json!(false)), "{object:#}");
+    assert_eq!((&attempt["ended"], &attempt["committing"]), (&json!(null), &json!(false)), "{object:#}");
     tree.run(&VOUCHED).says(0, &["dropped an upload that another program began", "updated; the TDs run on"]);
 }
 
@@ -132,13 +132,14 @@ fn killed_while_the_kernel_is_at_work_waits_for_the_kernel_and_then_goes_on() {
     let update = tree.start(&[&VOUCHED[..], &["1.5.08"]].concat());
     kernel.wait_until_at_work();
     update.kill();
-    tree.run(&["history"]).says(0, &["ended while the kernel was at work; look at the version"]);
+    tree.run(&["history"])
+        .says(0, &["was ended when the kernel had the image, or was about to: look at the version"]);
     tree.run(&VOUCHED).says(1, &["[upload-busy]", "\"transferring\"", "look at the version"]);
     kernel.release();
     wait_until("the kernel has ended", || tree.read(&format!("{UPLOAD}/status")) == "idle\n");
     tree.run(&VOUCHED).says(0, &["1.5.08 -> 1.5.16: updated"]);
     let (_, object) = tree.json(&["history"]);
     let [first, second] = &object["attempts"].as_array().unwrap()[..] else { panic!("{object:#}") };
-    assert_eq!((&first["committed"], &first["outcome"]), (&json!(true), &json!(null)), "{object:#}");
+    assert_eq!((&first["committing"], &first["outcome"]), (&json!(true), &json!(null)), "{object:#}");
     assert_eq!(second["outcome"], "updated", "{object:#}");
 }

@@ -1,7 +1,7 @@
 //! The kernel's side of a tree: a thread that answers an upload as Linux does.
 //!
-//! `data` becomes a FIFO, which holds less than an image: the thread sets `status` after the upload began and before
-//! it can end. So the command never sees a status that is older than its own write of `loading`.
+//! `data` becomes a FIFO, which holds less than an image, so the thread can hold an upload in its middle. As in Linux, `status`
+//! is idle until the last write. The thread may be late then; the command looks again at a kernel that does nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -131,7 +131,6 @@ impl Side {
                             image.clear();
                         }
                         (is_receiving, is_closed) = (true, false);
-                        self.set(UPLOAD, "status", "receiving");
                         image.extend(&piece[..count]);
                         continue;
                     }
@@ -143,13 +142,11 @@ impl Side {
             match self.get("loading").as_str() {
                 "0" if is_receiving => {
                     is_receiving = false;
+                    self.set(UPLOAD, "status", "preparing");
                     self.set(UPLOAD, "error", "");
                     self.answer(*answers.next().expect("an upload that no test expects"));
                 }
-                "-1" if is_receiving => {
-                    is_receiving = false;
-                    self.set(UPLOAD, "status", "idle");
-                }
+                "-1" if is_receiving => is_receiving = false,
                 _ => {}
             }
             thread::sleep(Duration::from_micros(500));

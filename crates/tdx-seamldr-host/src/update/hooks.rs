@@ -3,8 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::trust::{check_trusted, NotTrusted};
 
@@ -13,6 +17,9 @@ const VOUCH: &str = "vouch no-td-launches";
 
 /// Hooks that a folder has at most.
 const MAX_HOOKS: usize = 256;
+
+/// How long to wait for a line before the hook is looked at.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest line of a hook that is looked at.
 const MAX_LINE: u64 = 4096;
@@ -39,6 +46,9 @@ pub enum HookError {
         /// The exit status.
         status: std::process::ExitStatus,
     },
+    /// The name of an executable file is none of a hook.
+    #[error("{} is executable, but is not run: the name of a hook has letters, digits, _ and - only", .0.display())]
+    Name(PathBuf),
     /// The folder has too many hooks.
     #[error("{} has more than {MAX_HOOKS} hooks", .0.display())]
     TooMany(PathBuf),
@@ -49,6 +59,24 @@ pub enum HookError {
 pub(super) struct Said {
     /// One of them vouches that no TD is in build and no migration interrupted.
     pub(super) no_td_launches: bool,
+}
+
+/// Whether the name is one that editors and package managers give to copies.
+fn is_left_behind(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let ends = [
+        "~",
+        ".bak",
+        ".orig",
+        ".swp",
+        ".dpkg-old",
+        ".dpkg-new",
+        ".dpkg-dist",
+        ".rpmsave",
+        ".rpmnew",
+        ".rpmorig",
+    ];
+    name.starts_with('.') || name.starts_with('#') || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Finds the hooks of a folder in the order of their names, as run-parts does: executable files whose names have letters, digits, `_`
@@ -70,8 +98,15 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
         let is_named = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
             name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
         });
-        let data = fs::metadata(&path).map_err(failed(&path))?;
-        if !is_named || !data.is_file() || data.permissions().mode() & 0o111 == 0 {
+        let is_hook = |data: &fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+        if !is_named {
+            // Editors leave such files behind, but a guard that is not run must not look like one.
+            if fs::metadata(&path).is_ok_and(|data| is_hook(&data)) && !is_left_behind(&path) {
+                return Err(HookError::Name(path));
+            }
+            continue;
+        }
+        if !is_hook(&fs::metadata(&path).map_err(failed(&path))?) {
             continue;
         }
         check_trusted(&path)?;
@@ -84,40 +119,71 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
     Ok(hooks)
 }
 
-/// Runs a hook with these variables beside the environment. Each line that it prints goes to `line`.
+/// How long after its end a hook's output is read. A program that it left behind may hold the pipe open for ever.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// Runs a hook with these variables beside the environment. Each line that it prints goes to `line`. A hook of `own_group` does not get
+/// the terminal's Ctrl-C.
 pub(super) fn run(
     hook: &Path,
     variables: &[(&'static str, String)],
+    own_group: bool,
     line: &mut dyn FnMut(&str),
 ) -> Result<Said, HookError> {
     let failed = |source| HookError::Failed { path: hook.to_owned(), source };
-    let mut child = Command::new(hook)
+    // Others may have changed the hook since it was found.
+    check_trusted(hook)?;
+    let mut command = Command::new(hook);
+    command
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let mut said = Said::default();
-    if let Some(output) = child.stdout.take() {
-        let mut output = BufReader::new(output);
-        loop {
-            let mut bytes = Vec::new();
-            let count =
-                Read::by_ref(&mut output).take(MAX_LINE).read_until(b'\n', &mut bytes).map_err(failed)?;
-            if count == 0 {
-                break;
-            }
-            let text = String::from_utf8_lossy(&bytes);
-            let text = text.trim_end();
-            said.no_td_launches |= text == VOUCH;
-            line(text);
-        }
+        .stdout(Stdio::piped());
+    if own_group {
+        command.process_group(0);
     }
-    let status = child.wait().map_err(failed)?;
+    let mut child = command.spawn().map_err(failed)?;
+    let (sender, lines) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        thread::spawn(move || send_lines(output, &sender));
+    }
+    let mut said = Said::default();
+    let mut hear = |text: String| {
+        said.no_td_launches |= text == VOUCH;
+        line(&text);
+    };
+    let status = loop {
+        match lines.recv_timeout(PAUSE) {
+            Ok(text) => hear(text),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break child.wait().map_err(failed)?,
+        }
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            let end = Instant::now();
+            while let Ok(text) = lines.recv_timeout(LAST_LINES.saturating_sub(end.elapsed())) {
+                hear(text);
+            }
+            break status;
+        }
+    };
     if !status.success() {
         return Err(HookError::Status { path: hook.to_owned(), status });
     }
     Ok(said)
+}
+
+/// Sends each line, without its end, until the output ends or nobody listens.
+fn send_lines(output: impl Read, lines: &mpsc::Sender<String>) {
+    let mut output = BufReader::new(output);
+    loop {
+        let mut bytes = Vec::new();
+        let read = Read::by_ref(&mut output).take(MAX_LINE).read_until(b'\n', &mut bytes);
+        if !read.is_ok_and(|count| count != 0) {
+            return;
+        }
+        if lines.send(String::from_utf8_lossy(&bytes).trim_end().to_owned()).is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -157,12 +223,29 @@ mod tests {
     }
 
     #[test]
+    fn executable_file_that_would_not_be_run_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        hook(folder.path(), "10-guard.sh", 0o755, "exit 1");
+        let error = find(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("10-guard.sh is executable, but is not run"), "{error}");
+    }
+
+    #[test]
+    fn program_that_a_hook_leaves_behind_does_not_hold_the_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = hook(folder.path(), "10", 0o755, "sleep 20 & echo vouch no-td-launches");
+        let begin = Instant::now();
+        assert!(run(&path, &[], true, &mut |_| {}).unwrap().no_td_launches);
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
     fn hook_gets_variables_prints_lines_and_can_vouch() {
         let folder = tempfile::tempdir().unwrap();
         let mut lines = Vec::new();
         let mut run = |text: &str| {
             let path = hook(folder.path(), "10", 0o755, text);
-            run(&path, &[("TDX_SEAMLDR_TO", "1.5.16".into())], &mut |line| lines.push(line.to_owned()))
+            run(&path, &[("TDX_SEAMLDR_TO", "1.5.16".into())], false, &mut |line| lines.push(line.to_owned()))
         };
         assert!(!run("echo to $TDX_SEAMLDR_TO").unwrap().no_td_launches);
         assert!(run("echo vouch no-td-launches").unwrap().no_td_launches);

@@ -130,6 +130,14 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
                 Some("wait until status is idle, then run `tdx-seamldr status`"),
             );
         }
+        Ended::Lost(absent)
+            if after.module.as_ref().is_err_and(|module| module.reason == Reason::NoDevice) =>
+        {
+            let message = format!(
+                "TDX is gone, and all TDs with it: {absent}, and the version cannot be read any more (ENXIO)"
+            );
+            return ending(Outcome::Lost, message, Some(REBOOT));
+        }
         Ended::Lost(absent) => {
             let message = format!("the kernel's answer cannot be read: {absent}");
             return ending(Outcome::Unknown, message, Some(LOOK));
@@ -156,6 +164,11 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
     let installs = before.remaining.zip(remaining).map(|(before, after)| before.wrapping_sub(after));
     let is_new = before.to.map_or(Some(version) != before.from, |to| version == to);
     match (error.is_empty(), is_new) {
+        (true, _) if Some(version) == before.from && installs == Some(0) => {
+            let message =
+                format!("{said}, but did nothing: module {version} still runs, and no update was counted");
+            ending(Outcome::FailedKept, message, Some(RETRY))
+        }
         (true, true) if installs.is_none_or(|installs| installs == 1) => {
             ending(Outcome::Updated, format!("module {version} runs"), None)
         }

@@ -37,6 +37,12 @@ pub enum UploadError {
     /// The kernel works on another upload.
     #[error("the kernel works on another upload: status is {0:?}")]
     Busy(String),
+    /// Another program has begun an upload.
+    #[error("another program has begun an upload and not ended it: {UPLOAD}/loading is 1")]
+    Begun,
+    /// Another program changed the upload before the last write.
+    #[error("another program changed the upload: {0}")]
+    Changed(String),
     /// The operator asked to stop, or a check before the last write failed.
     #[error("aborted before the last write")]
     Aborted,
@@ -61,18 +67,19 @@ pub(super) struct Upload<'r> {
 }
 
 impl<'r> Upload<'r> {
-    /// Begins an upload. One that another program began and left behind is dropped, and `left_behind` is called: `loading` is still 1
-    /// then, and the kernel has done nothing yet.
-    pub(super) fn begin(root: &'r Root, left_behind: &mut dyn FnMut()) -> Result<Self, UploadError> {
+    /// Begins an upload. One that was begun and not ended is dropped only if `is_ours` says that it was this command's, in an earlier
+    /// process: another program may still be writing.
+    pub(super) fn begin(root: &'r Root, is_ours: &mut dyn FnMut() -> bool) -> Result<Self, UploadError> {
         let mut upload = Self { root, open: false };
-        let is_left_behind = upload.read("loading").map_err(UploadError::Read)? == "1";
-        match upload.read("status").map_err(UploadError::Read)?.as_str() {
-            "idle" | "receiving" if is_left_behind => {
-                left_behind();
-                upload.write("loading", b"-1")?;
+        let status = upload.read("status").map_err(UploadError::Read)?;
+        if status != "idle" {
+            return Err(UploadError::Busy(status));
+        }
+        if upload.read("loading").map_err(UploadError::Read)? == "1" {
+            if !is_ours() {
+                return Err(UploadError::Begun);
             }
-            "idle" => {}
-            busy => return Err(UploadError::Busy(busy.to_owned())),
+            upload.write("loading", b"-1")?;
         }
         upload.write("loading", b"1")?;
         upload.open = true;
@@ -94,6 +101,29 @@ impl<'r> Upload<'r> {
             sent = sent.saturating_add(piece.len());
         }
         Ok(())
+    }
+
+    /// Sees that the kernel has exactly this image, and that the upload is still open. Linux shows what it has until the last write; a
+    /// kernel that does not cannot be asked.
+    pub(super) fn check(&mut self, image: &[u8]) -> Result<(), UploadError> {
+        let loading = self.read("loading").map_err(UploadError::Read)?;
+        if loading != "1" {
+            // What is open now is another program's.
+            self.open = false;
+            return Err(UploadError::Changed(format!("loading is {loading:?}, but should be \"1\"")));
+        }
+        let limit = u64::try_from(image.len()).unwrap_or(u64::MAX);
+        let file = format!("{UPLOAD}/data");
+        match self.root.read_bytes(&file, limit) {
+            Ok(there) if there != image => {
+                Err(UploadError::Changed(format!("{file} is not the image that was written")))
+            }
+            // More than was written.
+            Err(absent) if absent.reason == Reason::Malformed => {
+                Err(UploadError::Changed(absent.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes the last byte. From here on the kernel updates the module, and nobody can stop it.
@@ -136,13 +166,18 @@ pub(super) struct Committed<'r> {
 
 impl Committed<'_> {
     /// Waits until the kernel has ended. `looked` hears of each new status, and `None` of each look that shows none.
-    pub(super) fn wait(self, limit: Duration, looked: &mut dyn FnMut(Option<&str>)) -> Ended {
+    pub(super) fn wait(&self, limit: Duration, looked: &mut dyn FnMut(Option<&str>)) -> Ended {
         let begin = Instant::now();
         let mut last = String::new();
         loop {
             let status = match self.read("status") {
                 Ok(status) => status,
-                Err(absent) => return Ended::Lost(absent),
+                // One failed look does not tell anything; the last one does.
+                Err(absent) if begin.elapsed() >= limit => return Ended::Lost(absent),
+                Err(_) => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
             };
             looked(Some(status.as_str()).filter(|status| *status != last));
             last.clone_from(&status);
