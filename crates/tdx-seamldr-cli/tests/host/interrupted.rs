@@ -105,7 +105,8 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     let (_, object) = tree.json(&["history"]);
     let attempt = &object["attempts"][0];
     assert_eq!((&attempt["ended"], &attempt["committing"]), (&json!(null), &json!(false)), "{object:#}");
-    tree.run(&VOUCHED).says(0, &["dropped an upload that another program began", "updated; the TDs run on"]);
+    tree.run(&VOUCHED)
+        .says(0, &["dropped the upload of an earlier update that was killed", "updated; the TDs run on"]);
 }
 
 #[test]

@@ -129,6 +129,8 @@ impl Side {
                         if !is_receiving || is_closed {
                             // Of an upload that was killed, a part is left.
                             image.clear();
+                            // Linux does this in the last write, before it returns.
+                            self.set(UPLOAD, "error", "");
                         }
                         (is_receiving, is_closed) = (true, false);
                         image.extend(&piece[..count]);
@@ -143,7 +145,6 @@ impl Side {
                 "0" if is_receiving => {
                     is_receiving = false;
                     self.set(UPLOAD, "status", "preparing");
-                    self.set(UPLOAD, "error", "");
                     self.answer(*answers.next().expect("an upload that no test expects"));
                 }
                 "-1" if is_receiving => is_receiving = false,
