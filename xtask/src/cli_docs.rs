@@ -49,6 +49,7 @@ fn write_page(command: &clap::Command, pages: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use std::path::PathBuf;

@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::{ensure, Context, Result};
 
 /// All that are published.
-pub(crate) const LIBRARIES: [&str; 6] = [
+pub(crate) const LIBRARIES: [&str; 7] = [
     "tdx-seamldr-core",
     "tdx-seamldr-verify",
     "tdx-seamldr-x86_64",
     "tdx-seamldr-mock",
     "tdx-seamldr-mock-c",
+    "tdx-seamldr-host",
     "tdx-seamldr-cli",
 ];
 const FOLDER: &str = "docs/api";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use tdx_seamldr_core::{Sha384Digest, INTEL_PRODUCTION_SIGNER};
-use tdx_seamldr_host::examine::{Examination, Problem, Signature, Verdict};
+use tdx_seamldr_host::examine::{Examination, Kind, Problem, Signature, Verdict};
 use tdx_seamldr_host::text::hex;
 
 use crate::command::Run;
@@ -86,8 +86,11 @@ impl Report {
     fn of(found: &Examination, trusted: &Sha384Digest) -> Self {
         let sigstruct = found.sigstruct.as_ref();
         let signer_trusted = sigstruct.is_some_and(|sigstruct| sigstruct.signer_sha384 == *trusted);
+        // A SIGSTRUCT alone can have the right signature, and the module is missing.
+        let is_whole =
+            found.kind == Kind::Image && matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey);
         Self {
-            verified: signer_trusted && matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey),
+            verified: signer_trusted && is_whole,
             verdict: found.verdict,
             summary: found.to_string(),
             release: found.release.map(|release| release.to_string()),

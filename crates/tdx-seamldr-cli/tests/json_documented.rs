@@ -113,8 +113,7 @@ impl Document {
                 continue;
             }
             let section = sections.entry(name.clone()).or_default();
-            let links =
-                || paragraph.match_indices("all fields of").map(|(at, _)| link_after(&paragraph[at..]));
+            let links = || paragraph.split("all fields of").skip(1).map(link_after);
             if paragraph.starts_with("All fields of") && !paragraph.contains(" but ") {
                 section.all_of.push(link_after(paragraph));
             } else if paragraph.starts_with("May have all fields of") {
@@ -160,7 +159,8 @@ fn words(meaning: &str) -> Vec<String> {
 
 /// Returns the section of the first link in a text, which may be broken over lines.
 fn link_after(text: &str) -> String {
-    linked(&text[text.find('[').unwrap()..]).unwrap()
+    let (_, link) = text.split_once('[').unwrap();
+    linked(&format!("[{link}")).unwrap()
 }
 
 /// The document, and the fields that appeared.

@@ -12,6 +12,7 @@ use walkdir::WalkDir;
 
 use crate::mapping::{parse_mapping, MappedRelease};
 use crate::releases::{Release, Releases};
+use crate::trust::check_trusted;
 
 pub use image::{Image, VersionSource};
 pub use read::FileError;
@@ -86,6 +87,8 @@ impl Catalogue {
     /// Adds a file of a folder, if it is an image or Intel's mapping.
     fn add_found(&mut self, path: &Path) -> Result<(), FileError> {
         if path.file_name().is_some_and(|name| name == MAPPING_FILE) {
+            // Images prove themselves by their signature; this file does not.
+            check_trusted(path).map_err(|error| FileError::not_trusted(path, error))?;
             let text = read::text(path, MAX_MAPPING)?;
             let mapped = parse_mapping(&text).map_err(|error| FileError::mapping(path, error))?;
             for release in mapped {

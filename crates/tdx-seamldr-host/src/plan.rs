@@ -117,6 +117,15 @@ pub struct Candidate {
     pub questions: Vec<Question>,
 }
 
+impl Step {
+    /// Returns the versions before and after, and the file, on one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let to = self.to.as_deref().unwrap_or("an unlisted module");
+        format!("{} -> {to} from {}", self.from, self.file.display())
+    }
+}
+
 impl Plan {
     /// Makes a plan. Reads nothing: `host` and `catalogue` hold all that was read.
     #[must_use]

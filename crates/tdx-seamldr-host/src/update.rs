@@ -85,9 +85,18 @@ pub enum Progress<'a> {
 pub struct Report {
     /// The plan. After an update it is the plan that the last step was made by.
     pub plan: Plan,
-    /// The steps that were made, each with its end.
-    pub steps: Vec<(Step, Ending)>,
+    /// The steps that were made.
+    pub steps: Vec<Made>,
     /// How the update ended.
+    pub ending: Ending,
+}
+
+/// A step that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// The step.
+    pub step: Step,
+    /// How it ended.
     pub ending: Ending,
 }
 
@@ -128,7 +137,7 @@ impl Update<'_> {
     pub fn run(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Report {
         let lock = lock::Lock::take(self.root);
         let mut plan = Plan::new(&Host::read(self.root), self.catalogue, self.request);
-        let mut steps: Vec<(Step, Ending)> = Vec::new();
+        let mut steps: Vec<Made> = Vec::new();
         if let Err(error) = &lock {
             let advice = match error {
                 LockError::Held { .. } => "wait until it has ended",
@@ -143,7 +152,7 @@ impl Update<'_> {
         loop {
             let Some(step) = plan.steps.first().cloned().filter(|_| plan.verdict != Verdict::Refused) else {
                 let ending = match steps.last() {
-                    Some((_, last)) if plan.verdict == Verdict::NothingToDo => last.clone(),
+                    Some(last) if plan.verdict == Verdict::NothingToDo => last.ending.clone(),
                     _ => without_step(&plan).after(steps.len()),
                 };
                 return Report { plan, steps, ending };
@@ -159,7 +168,7 @@ impl Update<'_> {
             };
             let is_last = plan.steps.len() <= 1;
             let goes_on = ending.outcome == Outcome::Updated && !is_last && !self.is_stopped();
-            steps.push((step, ending.clone()));
+            steps.push(Made { step, ending: ending.clone() });
             if !goes_on {
                 return Report { plan, steps, ending };
             }
@@ -309,6 +318,7 @@ impl Update<'_> {
             !self.is_stopped()
         })?;
         progress(Progress::Sent(total, total));
+        let lines_before = tdx_lines(self.root).unwrap_or_default();
         let last = Host::read(self.root);
         check_unchanged(host, &last)?;
         let event = journal.add(attempt, RecordEvent::Committed);
@@ -322,7 +332,6 @@ impl Update<'_> {
             remaining: host.remaining_updates.as_ref().ok().map(|found| found.value),
             interface,
         };
-        let lines_before = tdx_lines(self.root).unwrap_or_default();
         let committed = upload.commit()?;
         progress(Progress::Committed);
         let ended = committed.wait(self.settings.limit, &mut |status| {
@@ -367,11 +376,10 @@ fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
         return Err(Stopped::Refused(open));
     }
     if plan.steps.first() != Some(step) {
-        let now =
-            plan.steps.first().map_or_else(|| "there is nothing to do".into(), |step| format!("{step:?}"));
+        let now = plan.steps.first().map_or_else(|| "nothing".into(), Step::summary);
         let message =
-            format!("the host changed while the pre-update hooks ran: planned was {step:?}, and now {now}");
-        return Err(host_reason("changed", message, "begin again").into());
+            format!("the plan changed from {} to {now} while the pre-update hooks ran", step.summary());
+        return Err(host_reason("changed", message, "nothing was touched: begin again").into());
     }
     Ok(())
 }

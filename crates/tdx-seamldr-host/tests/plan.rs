@@ -330,3 +330,26 @@ fn empty_folder_says_where_images_come_from() {
     let plan = Plan::new(&host, &catalogue(empty.path()), &target("1.5.34"));
     assert!(plan.reasons[0].advice.as_deref().unwrap().contains("tdx-seamldr pack"), "{plan:#?}");
 }
+
+#[test]
+fn newer_releases_without_an_image_are_named() {
+    let Some(folder) = binaries() else { return };
+    let host = host(HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]));
+    let plan = Plan::new(&host, &catalogue(&folder), &vouched());
+    assert_eq!(plan.verdict, Verdict::NothingToDo);
+    let newer = plan.warnings.iter().find(|warning| warning.contains("newer releases")).unwrap();
+    assert!(newer.ends_with("1.5.20, 1.5.24, 1.5.28, 1.5.34"), "1.5.25 is for another platform: {newer}");
+}
+
+#[test]
+fn mapping_that_others_can_write_does_not_count() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mapping = folder.path().join("mapping_file.json");
+    fs::write(&mapping, r#"{"tdx_module_releases": []}"#).unwrap();
+    fs::set_permissions(&mapping, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut catalogue = Catalogue::new(Releases::built_in());
+    catalogue.add_folder(folder.path());
+    let [problem] = catalogue.problems() else { panic!("{:?}", catalogue.problems()) };
+    assert!(problem.to_string().contains("others than root can write"), "{problem}");
+}

@@ -8,6 +8,7 @@ use tdx_seamldr_core::preflight::{Unknown, Unknowns};
 use tdx_seamldr_host::catalogue::default_folders;
 use tdx_seamldr_host::plan::{Request, Target};
 use tdx_seamldr_host::record::DEFAULT_STATE_FOLDER;
+use tdx_seamldr_host::trust::check_trusted;
 use tdx_seamldr_host::update::{Settings, DEFAULT_HOOKS_FOLDER, DEFAULT_LIMIT};
 use tdx_seamldr_host::{parse_version, Catalogue, Config, Releases, Root};
 
@@ -45,17 +46,17 @@ pub(super) struct CatalogueOptions {
 #[derive(clap::Args)]
 pub(super) struct RequestOptions {
     /// Vouch that no TD is in build and no migration runs until the update is over
-    #[arg(long)]
-    no_td_launches: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    no_td_launches: Option<bool>,
     /// Go on although this rule could not be checked, by the name that the plan shows
     #[arg(long, value_name = "UNKNOWN", value_delimiter = ',', value_parser = parse_unknown)]
     accept: Vec<Unknown>,
     /// Go on although Intel's table wants a newer running module first
-    #[arg(long)]
-    allow_below_minimum: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_below_minimum: Option<bool>,
     /// Install the module again that runs already; takes one of the remaining updates
-    #[arg(long)]
-    allow_same_module: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_same_module: Option<bool>,
 }
 
 /// How an update is done.
@@ -122,6 +123,8 @@ impl CatalogueOptions {
             (None, None) => return Ok(Releases::built_in()),
         };
         let wrong = |problem: String| Error::Releases { path: path.clone(), problem };
+        // The SVN and the handoff versions of the running module come from the table.
+        check_trusted(&path).map_err(|error| wrong(error.to_string()))?;
         let table = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
         Releases::parse(&table).map_err(|error| wrong(error.to_string()))
     }
@@ -174,10 +177,10 @@ impl RequestOptions {
         };
         Ok(Request {
             target,
-            no_td_launches: self.no_td_launches || config.no_td_launches == Some(true),
+            no_td_launches: self.no_td_launches.or(config.no_td_launches).unwrap_or(false),
             accept,
-            allow_same_module: self.allow_same_module || config.allow_same_module == Some(true),
-            allow_below_minimum: self.allow_below_minimum || config.allow_below_minimum == Some(true),
+            allow_same_module: self.allow_same_module.or(config.allow_same_module).unwrap_or(false),
+            allow_below_minimum: self.allow_below_minimum.or(config.allow_below_minimum).unwrap_or(false),
         })
     }
 }

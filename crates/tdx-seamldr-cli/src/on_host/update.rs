@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tdx_seamldr_host::explain::Log;
-use tdx_seamldr_host::update::{Ending, Outcome, Progress, Report, Update};
+use tdx_seamldr_host::update::{Ending, Made, Outcome, Progress, Report, Update};
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions, UpdateOptions};
 use super::plan::describe;
@@ -147,7 +147,7 @@ impl<'a> Narrator<'a> {
 
 fn text(report: &Report) -> String {
     let mut page = Page::default();
-    for (step, ending) in &report.steps {
+    for Made { step, ending } in &report.steps {
         let to = step.to.as_deref().unwrap_or("an unlisted module");
         page.line(format_args!("{} -> {to}: {}", step.from, verdict(ending.outcome)));
         add(&mut page, ending);
@@ -158,7 +158,7 @@ fn text(report: &Report) -> String {
         Outcome::Aborted => page.line("Stopped: nothing was touched."),
         Outcome::NothingToDo | Outcome::Refused => describe(&mut page, &report.plan),
         Outcome::FailedKept | Outcome::Updated => {
-            if report.steps.last().is_none_or(|(_, ending)| *ending != report.ending) {
+            if report.steps.last().is_none_or(|made| made.ending != report.ending) {
                 page.line(verdict(report.ending.outcome));
                 add(&mut page, &report.ending);
             }

@@ -24,7 +24,8 @@ fn options(command: &str) -> BTreeSet<String> {
     let ran = tree.run(&[command, "--help"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let words = ran.out.split_whitespace().filter_map(|word| word.strip_prefix("--"));
-    words.map(|word| word.trim_end_matches(|end: char| !end.is_ascii_alphanumeric()).to_owned()).collect()
+    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    words.map(|word| word.split(|letter| !is_of_name(letter)).next().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -167,4 +168,16 @@ fn help_fits_80_columns_and_tells_the_exit_status() {
         std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr")).arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("4  failed: the TDs are lost, or their fate is unknown"), "{text}");
+}
+
+#[test]
+fn option_turns_off_what_the_configuration_turned_on() {
+    let Some(tree) = Tree::with_images(&sapphire_rapids(), &["1.5.05", "1.5.16"]) else { return };
+    tree.put(CONFIG, "no-td-launches = true\n");
+    let verdict = |arguments: &[&str]| tree.json(&[&["plan"], arguments].concat()).1["verdict"].clone();
+    assert_eq!(verdict(&[]), "ready");
+    assert_eq!(verdict(&["--no-td-launches=false"]), "asks");
+    tree.put(CONFIG, "");
+    assert_eq!(verdict(&[]), "asks");
+    assert_eq!(verdict(&["--no-td-launches"]), "ready");
 }

@@ -4,7 +4,10 @@
 //! images say that they were skipped.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
+    clippy::unreachable,
+    clippy::string_slice,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     missing_docs

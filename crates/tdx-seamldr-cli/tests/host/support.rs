@@ -73,7 +73,7 @@ impl Tree {
         let tree = Self::new(tree);
         for version in versions {
             let from = image(version)?;
-            tree.put(&format!("{IMAGES}/tdx_module_{version}.blob"), &fs::read(from).unwrap());
+            tree.put(&format!("{IMAGES}/tdx_module_{version}.blob"), fs::read(from).unwrap());
         }
         Some(tree)
     }

@@ -8,6 +8,7 @@ use tdx_seamldr_core::image::{ImageError, ImageFormat, ImageParts, WriteError};
 use tdx_seamldr_core::TdxVersion;
 
 use crate::mapping::MappingError;
+use crate::trust::NotTrusted;
 
 /// An image has 496 pages of module, and a few more. A larger file is something else.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -54,6 +55,9 @@ pub enum FileProblem {
     /// The file is no `mapping_file.json`.
     #[error("{0}")]
     Mapping(#[from] MappingError),
+    /// Others than root can change the file.
+    #[error("{0}")]
+    NotTrusted(#[from] NotTrusted),
     /// Another `mapping_file.json` says something else of a release.
     #[error("what it says of {0} is not what an earlier mapping_file.json says; the earlier one holds")]
     Contradiction(TdxVersion),
@@ -83,6 +87,10 @@ impl FileError {
     }
 
     pub(super) fn mapping(path: &Path, error: MappingError) -> Self {
+        Self::new(path, error)
+    }
+
+    pub(super) fn not_trusted(path: &Path, error: NotTrusted) -> Self {
         Self::new(path, error)
     }
 

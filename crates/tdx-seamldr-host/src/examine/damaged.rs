@@ -101,9 +101,14 @@ fn cut(length: usize, announced: usize, facts: Option<SigstructFacts>) -> Examin
     if let Some(facts) = facts {
         let release = facts.release;
         found.judge_sigstruct(facts);
-        if found.verdict == Verdict::Genuine {
-            (found.verdict, found.release) = (Verdict::Part, release);
-            found.note("Intel's signature of the SIGSTRUCT holds; the module cannot be checked");
+        match found.verdict {
+            Verdict::Genuine => {
+                (found.verdict, found.release) = (Verdict::Part, release);
+                found.note("Intel's signature of the SIGSTRUCT holds; the module cannot be checked");
+            }
+            // Nobody can tell whether the module is the one that the other key signed.
+            Verdict::AnotherKey => found.verdict = Verdict::Part,
+            _ => {}
         }
     }
     found.problem("cut", format!("the file has {length} bytes, but its header announces {announced}"));

@@ -77,7 +77,8 @@ impl Host {
             };
             let cause =
                 if matches!(smt, "off" | "forceoff") { format!(", and SMT is {smt}") } else { String::new() };
-            reasons.push(format!("offline: {lps} {}{cause}: {way_out}", missing.offline));
+            // This way out needs no reboot.
+            reasons.insert(0, format!("offline: {lps} {}{cause}: {way_out}", missing.offline));
         }
         if let Some(unknown @ 1..) = missing.unknown_to_kernel {
             let lps = plural(unknown);

@@ -1,9 +1,12 @@
 //! What the operator should know before an update, although nothing speaks against it.
 
+use tdx_seamldr_core::TdxVersion;
+
 use super::running::Running;
 use super::{Plan, Step};
 use crate::catalogue::{Catalogue, Image, VersionSource};
 use crate::host::{Host, Interface};
+use crate::releases::{Platform, Release};
 
 /// The first handoff version of modules whose opt-ins an update by Linux does not keep.
 const FIRST_WITH_OPT_INS: u16 = 1;
@@ -34,6 +37,16 @@ pub(super) fn warnings(
                 .into(),
         );
     }
+    let newest = plan.steps.last().and_then(|step| catalogue.images().get(step.image)?.version());
+    if let Some(newest) = newest.or(running.map(|running| running.version)) {
+        let newer = newer_releases(host, catalogue, newest);
+        if !newer.is_empty() {
+            warnings.push(format!(
+                "the table has newer releases for this host, and no image of them is here: {}",
+                newer.join(", ")
+            ));
+        }
+    }
     let mut before = running.copied();
     for step in &plan.steps {
         let Some(image) = catalogue.images().get(step.image) else { continue };
@@ -42,6 +55,21 @@ pub(super) fn warnings(
         before = after;
     }
     warnings
+}
+
+/// Returns releases of the same line that are newer and made for all processors of the host, and of which no image is here.
+fn newer_releases(host: &Host, catalogue: &Catalogue, newest: TdxVersion) -> Vec<String> {
+    let platforms: Option<Vec<_>> = host.signatures().into_iter().map(Platform::of_processor).collect();
+    let Some(platforms) = platforms.filter(|platforms| !platforms.is_empty()) else { return Vec::new() };
+    let is_successor = |release: &&Release| {
+        let version = release.version;
+        (version.major, version.minor) == (newest.major, newest.minor)
+            && version > newest
+            && platforms.iter().all(|platform| release.platforms.contains(platform))
+            && catalogue.image_of(version).is_none()
+    };
+    let releases = catalogue.releases().all().iter();
+    releases.filter(is_successor).map(|release| release.version.to_string()).collect()
 }
 
 fn of_step(

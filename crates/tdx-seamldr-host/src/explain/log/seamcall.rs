@@ -1,6 +1,6 @@
 //! Lines about a failed SEAMCALL, in every wording that kernels have had.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::super::leaf::Leaf;
 use super::super::word;
@@ -9,11 +9,19 @@ use super::super::word;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Registers {
     /// RCX.
+    #[serde(serialize_with = "as_hex")]
     pub rcx: Option<u64>,
     /// RDX.
+    #[serde(serialize_with = "as_hex")]
     pub rdx: Option<u64>,
     /// R8.
+    #[serde(serialize_with = "as_hex")]
     pub r8: Option<u64>,
+}
+
+/// Shows a register as text: readers of JSON numbers lose bits above 2^53.
+fn as_hex<S: Serializer>(register: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    register.map(|value| format!("{value:#x}")).serialize(serializer)
 }
 
 /// A failed SEAMCALL.

@@ -1,10 +1,11 @@
-//! The example configuration and the example hooks work as their comments say.
+//! The example configuration and the example hooks work as their comments say, and the guide for operators names every code.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use tdx_seamldr_core::preflight::Unknown;
 use tdx_seamldr_host::Config;
 
 const PRE_UPDATE: &str = "pre-update.d/10-stop-td-launches";
@@ -120,5 +121,57 @@ fn post_update_hook_starts_launches_unless_the_tds_are_lost() {
         assert!(site.hook(PRE_UPDATE, "").status.success());
         assert!(site.hook(POST_UPDATE, outcome).status.success());
         assert_eq!(!site.stopped().exists(), goes_on, "{outcome}");
+    }
+}
+
+/// Returns the text of a file below `crates`.
+fn source(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+}
+
+/// Returns the codes in a source: the first text behind each mark, if it has the form of a code.
+fn codes(source: &str, mark: &str) -> Vec<String> {
+    let is_code =
+        |text: &&str| text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-0123456789".contains(&byte));
+    let texts = source.split(mark).skip(1).filter_map(|behind| behind.split('"').nth(1));
+    texts.filter(is_code).map(str::to_owned).collect()
+}
+
+#[test]
+fn operating_guide_names_every_code_key_and_variable() {
+    let guide = source("../docs/operating.md");
+    let finding = source("tdx-seamldr-core/src/preflight/finding.rs");
+    let host: Vec<_> = ["plan/rules.rs", "plan/select.rs", "update.rs", "config.rs"]
+        .map(|file| source(&format!("tdx-seamldr-host/src/{file}")))
+        .into();
+    let mut names = codes(&finding, " => ");
+    assert!(
+        ["lps-missing", "gdt-outside"].iter().all(|code| names.iter().any(|name| name == code)),
+        "{names:?}"
+    );
+    for source in &host {
+        for mark in ["Reason::new(", "host_reason(", "const MODULE_MINIMUM"] {
+            names.extend(codes(source, mark));
+        }
+    }
+    assert!(
+        ["module-minimum", "hooks"].iter().all(|code| names.iter().any(|name| name == code)),
+        "{names:?}"
+    );
+    names.extend(Unknown::ALL.iter().map(|unknown| unknown.code().to_owned()));
+    let outcomes = source("tdx-seamldr-host/src/update/outcome.rs");
+    let (words, _) = outcomes.split_once("What became of an update").unwrap();
+    names.extend(codes(words, " => "));
+    for name in names {
+        assert!(guide.contains(&format!("`{name}`")), "docs/operating.md does not have {name}");
+    }
+    for source in &host {
+        for variable in source.split('"').filter(|text| text.starts_with("TDX_SEAMLDR_")) {
+            assert!(guide.contains(&format!("`{variable}`")), "docs/operating.md does not have {variable}");
+        }
+    }
+    for line in fs::read_to_string(example("tdx-seamldr.toml")).unwrap().lines() {
+        let Some((key, _)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) else { continue };
+        assert!(guide.contains(&format!("| `{key}` |")), "docs/operating.md does not have {key}");
     }
 }
