@@ -352,6 +352,23 @@ mod tests {
     }
 
     #[test]
+    fn every_scenario_of_the_command_has_a_row_in_the_document() {
+        let read = |file: &str| fs::read_to_string(crate::root().join(file)).unwrap();
+        let document = read("docs/embedding-linux.md");
+        let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let is_of_command = |name: &&str| name.starts_with("command-") || name.starts_with("upload-");
+        let rows: Vec<_> = rows.map(|(name, _)| name).filter(is_of_command).collect();
+        let scripts =
+            ["command.sh", "firmware_upload.sh"].map(|file| read(&format!("examples/linux-driver/{file}")));
+        let calls = scripts.iter().flat_map(|script| script.lines());
+        let names: Vec<_> = calls
+            .filter_map(|line| line.trim().strip_prefix("scenario ")?.split(' ').next())
+            .filter(|name| is_of_command(name) && *name != "upload-errors")
+            .collect();
+        assert_eq!(rows, names);
+    }
+
+    #[test]
     fn a_copied_tree_loses_the_sources_that_are_gone_and_keeps_what_was_built() {
         let folder = std::env::temp_dir().join(format!("xtask-copy-tree-{}", std::process::id()));
         let (from, to) = (folder.join("from"), folder.join("to"));

@@ -16,6 +16,7 @@ use tdx_seamldr_core::{
 
 use crate::kernel_side::{cpu, online_cpus, stop_machine, Kernel, Page, SeamldrLock};
 
+/// ENOMEM.
 const NO_MEMORY: Errno = Errno(12);
 
 /// The CPU that calls the module where one CPU is enough.
