@@ -39,7 +39,7 @@ fn others_can_look_while_an_update_runs() {
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let update = tree.start(&VOUCHED);
     kernel.wait_until_holding();
-    tree.run(&["status"]).says(0, &["TDX module 1.5.05", "upload receiving"]);
+    tree.run(&["status"]).says(0, &["TDX module 1.5.05", "upload idle"]);
     tree.run(&["history"]).says(0, &["1.5.05 -> 1.5.16"]);
     kernel.release();
     update.end().says(0, &["updated"]);

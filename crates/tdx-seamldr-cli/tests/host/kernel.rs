@@ -1,7 +1,8 @@
 //! The kernel's side of a tree: a thread that answers an upload as Linux does.
 //!
-//! `data` becomes a FIFO, which holds less than an image: the thread sets `status` after the upload began and before
-//! it can end. So the command never sees a status that is older than its own write of `loading`.
+//! `data` becomes a FIFO, which holds less than an image: the thread sets `status` in the second half of an upload, before
+//! it can end. So the command never sees a status that is older than its own write of `loading`. (Linux sets it in that
+//! write, which a FIFO cannot.)
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,6 +17,9 @@ use std::time::Duration;
 use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 
 use crate::support::{wait_until, Tree, TDX_HOST, UPLOAD};
+
+/// Bytes of an image after which the status is no longer idle. Each of Intel's images has 64 KiB more, which a FIFO holds.
+const LATE: usize = 300_000;
 
 /// What the kernel does with an image.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +135,11 @@ impl Side {
                             image.clear();
                         }
                         (is_receiving, is_closed) = (true, false);
-                        self.set(UPLOAD, "status", "receiving");
+                        let before = image.len();
                         image.extend(&piece[..count]);
+                        if before < LATE && image.len() >= LATE {
+                            self.set(UPLOAD, "status", "receiving");
+                        }
                         continue;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
