@@ -19,7 +19,7 @@ fn image(version: &str) -> Option<Vec<u8>> {
         eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
         return None;
     };
-    let line = &version[..3];
+    let (line, _) = version.rsplit_once('.').unwrap();
     Some(fs::read(folder.join(format!("joined_files/{line}/tdx_module_{version}.blob"))).unwrap())
 }
 
