@@ -201,8 +201,7 @@ impl Update<'_> {
         let before = self.hooks("pre-update.d")?;
         // Hooks that will run afterwards are looked at while a refusal still costs nothing.
         let after = self.hooks("post-update.d")?;
-        let asks_more =
-            plan.open_questions().any(|question| !question.is_about_tds() || before.is_empty());
+        let asks_more = plan.open_questions().any(|question| !question.is_about_tds() || before.is_empty());
         if asks_more {
             return Err(Stopped::Refused(open_questions(plan)));
         }

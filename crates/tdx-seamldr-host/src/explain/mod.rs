@@ -1,11 +1,7 @@
 //! Status words and kernel log lines in plain words, with what to do about them.
 //!
 //! - [`Word`]: a status word or an error number as people write it.
-<<<<<<< HEAD
 //! - [`word()`]: who returned the word, its name, its bits and details, what it means, and what to do.
-=======
-//! - `word`: who returned the word, its name, its bits and details, what it means, and what to do.
->>>>>>> fixes
 //! - [`Log`]: the lines of a kernel log that are TDX's, each explained, repeats folded.
 //!
 //! The words are those of P-SEAMLDR, of the TDX module, and the ones that Linux makes up if SEAMCALL
