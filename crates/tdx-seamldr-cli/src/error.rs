@@ -54,6 +54,10 @@ pub(crate) enum Error {
     Accept { name: String, problem: String },
     #[error("the path {0:?} is not UTF-8, and paths below the root have to be")]
     NotUtf8(PathBuf),
+    #[error("there is no hooks folder {0}: create it, or name another one with hooks-dir")]
+    HooksFolder(String),
+    #[error("signals cannot be caught, so the update was not begun: {0}")]
+    Signals(io::Error),
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -72,6 +76,8 @@ impl Error {
             | Self::Releases { .. }
             | Self::Accept { .. }
             | Self::NotUtf8(_)
+            | Self::HooksFolder(_)
+            | Self::Signals(_)
             | Self::Invalid(_) => Exit::Refused,
             Self::File { .. }
             | Self::TooLarge { .. }
@@ -84,5 +90,17 @@ impl Error {
             | Self::Input(_)
             | Self::Output(_) => Exit::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn update_that_cannot_catch_signals_is_refused_and_touched_nothing() {
+        let error = Error::Signals(io::Error::other("no"));
+        assert_eq!(error.exit(), Exit::Refused);
+        assert_eq!(Error::Output(io::Error::other("no")).exit(), Exit::Failed);
     }
 }

@@ -7,6 +7,7 @@ mod read;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tdx_seamldr_core::abi::TdxFeatures0;
 use tdx_seamldr_core::TdxVersion;
 use walkdir::WalkDir;
 
@@ -15,7 +16,8 @@ use crate::releases::{Release, Releases};
 use crate::trust::check_trusted;
 
 pub use image::{Image, VersionSource};
-pub use read::FileError;
+pub(crate) use read::text as read_text;
+pub use read::{FileError, FileProblem};
 
 /// How deep below a folder images are looked for.
 const MAX_DEPTH: usize = 6;
@@ -38,13 +40,41 @@ pub struct Catalogue {
     problems: Vec<FileError>,
 }
 
-/// What a release needs, by Intel's `mapping_file.json`, or else by the table of releases.
+/// What a release needs, by the table of releases and all files `mapping_file.json`. These files have no signature, so each
+/// can only make the rules stricter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Minimums {
-    /// The oldest running module that an update may begin from.
+    /// The oldest running module that an update may begin from: the newest that any source names.
     pub module: Option<TdxVersion>,
-    /// The oldest P-SEAMLDR of each line. Empty: not known.
-    pub seamldr: Vec<TdxVersion>,
+    /// The oldest P-SEAMLDR of each line, as each source names them. P-SEAMLDR has to be [new enough](is_new_enough) for
+    /// every list. Empty: no source names any.
+    pub seamldr: Vec<Vec<TdxVersion>>,
+}
+
+/// Whether P-SEAMLDR is as new as the oldest of its line.
+#[must_use]
+pub fn is_new_enough(found: TdxVersion, oldest: &[TdxVersion]) -> bool {
+    let is_same_line = |one: &TdxVersion| (one.major, one.minor) == (found.major, found.minor);
+    oldest.iter().any(|one| is_same_line(one) && one.update <= found.update)
+}
+
+impl Minimums {
+    fn add(&mut self, module: Option<TdxVersion>, seamldr: &[TdxVersion]) {
+        self.module = self.module.max(module);
+        if !seamldr.is_empty() && !self.seamldr.iter().any(|known| known == seamldr) {
+            self.seamldr.push(seamldr.to_vec());
+        }
+    }
+
+    /// Returns the oldest P-SEAMLDR of each line that is new enough for every source.
+    #[must_use]
+    pub fn oldest_seamldr(&self) -> Vec<TdxVersion> {
+        let fits_all = |one: &TdxVersion| self.seamldr.iter().all(|oldest| is_new_enough(*one, oldest));
+        let mut all: Vec<_> = self.seamldr.iter().flatten().copied().filter(fits_all).collect();
+        all.sort_unstable();
+        all.dedup_by_key(|one| (one.major, one.minor));
+        all
+    }
 }
 
 impl Catalogue {
@@ -89,10 +119,10 @@ impl Catalogue {
         if path.file_name().is_some_and(|name| name == MAPPING_FILE) {
             // Images prove themselves by their signature; this file does not.
             check_trusted(path).map_err(|error| FileError::not_trusted(path, error))?;
-            let text = read::text(path, MAX_MAPPING)?;
+            let text = read::text(path, MAX_MAPPING, MAPPING_FILE)?;
             let mapped = parse_mapping(&text).map_err(|error| FileError::mapping(path, error))?;
             for release in mapped {
-                self.add_mapped(release, path)?;
+                self.add_mapped(release, path);
             }
             return Ok(());
         }
@@ -106,15 +136,15 @@ impl Catalogue {
         self.add(path, bytes)
     }
 
-    fn add_mapped(&mut self, release: MappedRelease, path: &Path) -> Result<(), FileError> {
-        match self.mapped.iter().find(|known| known.version == release.version) {
-            Some(known) if *known != release => Err(FileError::contradiction(path, release.version)),
-            Some(_) => Ok(()),
-            None => {
-                self.mapped.push(release);
-                Ok(())
-            }
+    /// Adds what a file says of a release. Of files that contradict each other each counts.
+    fn add_mapped(&mut self, release: MappedRelease, path: &Path) {
+        if self.mapped.contains(&release) {
+            return;
         }
+        if self.mapped(release.version).next().is_some() {
+            self.problems.push(FileError::contradiction(path, release.version));
+        }
+        self.mapped.push(release);
     }
 
     fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), FileError> {
@@ -164,10 +194,14 @@ impl Catalogue {
         &self.problems
     }
 
-    /// Returns the image of a version that verifies, if there is one.
+    /// Returns the image of a public release that verifies and has the release's hash, if there is one. An image that only
+    /// has the version in its name is none.
     #[must_use]
     pub fn image_of(&self, version: TdxVersion) -> Option<&Image> {
-        self.images.iter().find(|image| image.version() == Some(version) && image.is_genuine())
+        let is_of_release = |image: &&Image| {
+            image.version() == Some(version) && image.version_source() == Some(VersionSource::Hash)
+        };
+        self.images.iter().filter(is_of_release).find(|image| image.is_genuine())
     }
 
     /// Returns the public release with this version.
@@ -179,19 +213,27 @@ impl Catalogue {
     /// Returns what a version needs.
     #[must_use]
     pub fn minimums(&self, version: TdxVersion) -> Minimums {
-        if let Some(mapped) = self.mapped.iter().find(|mapped| mapped.version == version) {
-            return Minimums { module: Some(mapped.min_module), seamldr: mapped.min_seamldr.clone() };
+        let mut minimums = Minimums::default();
+        if let Some(release) = self.release(version) {
+            minimums.add(release.min_module, &release.min_seamldr);
         }
-        self.release(version).map_or_else(Minimums::default, |release| Minimums {
-            module: release.min_module,
-            seamldr: release.min_seamldr.clone(),
-        })
+        for mapped in self.mapped(version) {
+            minimums.add(Some(mapped.min_module), &mapped.min_seamldr);
+        }
+        minimums
     }
 
-    /// Returns what Intel's `mapping_file.json` says of a version.
+    /// Returns TDX_FEATURES0 of a public release: the bits that the table and every `mapping_file.json` name. `None`: the
+    /// table does not tell, and a file without a signature alone does not count.
     #[must_use]
-    pub fn mapped(&self, version: TdxVersion) -> Option<&MappedRelease> {
-        self.mapped.iter().find(|mapped| mapped.version == version)
+    pub fn features0(&self, release: &Release) -> Option<TdxFeatures0> {
+        let of_files = self.mapped(release.version).map(|mapped| mapped.features0);
+        release.features0.map(|of_table| of_files.fold(of_table, TdxFeatures0::intersection))
+    }
+
+    /// Returns what the files `mapping_file.json` say of a version.
+    fn mapped(&self, version: TdxVersion) -> impl Iterator<Item = &MappedRelease> {
+        self.mapped.iter().filter(move |mapped| mapped.version == version)
     }
 }
 

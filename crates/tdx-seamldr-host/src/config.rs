@@ -14,6 +14,10 @@ pub const DEFAULT_CONFIG: &str = "/etc/tdx-seamldr.toml";
 /// The largest configuration, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 
+/// The shortest time, in seconds, that the kernel may take for an update. Whoever waits less takes an update at work for one
+/// that hangs.
+pub const MIN_TIMEOUT: u64 = 10;
+
 /// The keys of the configuration. The command has an option with the name of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -34,7 +38,7 @@ pub struct Config {
     pub allow_below_minimum: Option<bool>,
     /// Install the running module again.
     pub allow_same_module: Option<bool>,
-    /// How many seconds the kernel may take for an update.
+    /// How many seconds the kernel may take for an update: at least [`MIN_TIMEOUT`].
     pub timeout: Option<u64>,
 }
 
@@ -67,6 +71,10 @@ impl Config {
         let file = path.unwrap_or(DEFAULT_CONFIG);
         let text = match root.read_text(file, MAX_CONFIG) {
             Ok(text) => text,
+            Err(absent) if absent.reason == Reason::Missing && root.is_link(file) => {
+                let problem = "is a link that leads nowhere: remove it, or create what it names".to_owned();
+                return Err(ConfigError::Read(Absent { problem, ..absent }));
+            }
             Err(absent) if absent.reason == Reason::Missing && path.is_none() => return Ok(Self::default()),
             Err(absent) => return Err(ConfigError::Read(absent)),
         };
@@ -86,6 +94,9 @@ impl Config {
     /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin at the root.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        if let Some(found) = config.timeout.filter(|found| *found < MIN_TIMEOUT) {
+            return Err(format!("timeout is {found} seconds, but should be at least {MIN_TIMEOUT}"));
+        }
         let relative = config.paths().find(|path| !path.is_absolute());
         match relative.map(|path| format!("the path {path:?} has to begin with /")) {
             Some(problem) => Err(problem),
@@ -111,6 +122,7 @@ mod tests {
         for (wrong, message) in [
             ("image_dir = []", "unknown field `image_dir`"),
             ("timeout = -1", "invalid value"),
+            ("timeout = 9", "at least 10"),
             ("timeout = \"long\"", "invalid type"),
             ("state-dir = \"here\"", "has to begin with /"),
             ("image-dir = [\"/a\", \"b\"]", "has to begin with /"),
@@ -130,14 +142,23 @@ mod tests {
     }
 
     #[test]
+    fn default_file_that_is_a_dangling_link_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink("gone.toml", folder.path().join("etc/tdx-seamldr.toml")).unwrap();
+        let error = Config::read(&Root::new(folder.path()), None).unwrap_err();
+        assert!(error.to_string().contains("link that leads nowhere"), "{error}");
+    }
+
+    #[test]
     fn file_that_others_can_write_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         let file = folder.path().join("etc/tdx-seamldr.toml");
         fs::create_dir(folder.path().join("etc")).unwrap();
-        fs::write(&file, "timeout = 7\n").unwrap();
+        fs::write(&file, "timeout = 17\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(Config::read(&root, None).unwrap().timeout, Some(7));
+        assert_eq!(Config::read(&root, None).unwrap().timeout, Some(17));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(Config::read(&root, None), Err(ConfigError::NotTrusted(_))));
     }

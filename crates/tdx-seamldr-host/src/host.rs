@@ -6,10 +6,12 @@ mod lps;
 mod read;
 
 use serde::Serialize;
+use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxVersion;
 
 pub use crate::cpu_list::CpuList;
 pub use crate::host::lps::MissingLps;
+pub(crate) use crate::host::read::UPLOAD;
 
 use crate::fact::Fact;
 
@@ -80,6 +82,15 @@ impl Interface {
         match self {
             Self::Flat => ["seamldr_version", "num_remaining_updates"],
             Self::Folder => ["seamldr/version", "seamldr/num_remaining_updates"],
+        }
+    }
+
+    /// Returns the format of the images that the kernel takes.
+    #[must_use]
+    pub const fn image_format(self) -> ImageFormat {
+        match self {
+            Self::Flat => ImageFormat::ImageV2,
+            Self::Folder => ImageFormat::BlobV1,
         }
     }
 }

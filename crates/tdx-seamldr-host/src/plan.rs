@@ -51,7 +51,7 @@ pub struct Plan {
     pub verdict: Verdict,
     /// The version that runs, if the kernel tells.
     pub running: Option<String>,
-    /// Whether the catalogue knows the running module.
+    /// Whether the table of releases has the running module.
     pub running_is_known: bool,
     /// The updates in order. Only the first one begins from the running module.
     pub steps: Vec<Step>,
@@ -131,6 +131,13 @@ impl Plan {
     #[must_use]
     pub fn new(host: &Host, catalogue: &Catalogue, request: &Request) -> Self {
         select::plan(host, catalogue, request)
+    }
+
+    /// Returns what speaks against any update of a host, and what nobody could check of it. A plan has the same reasons, and
+    /// those of its image.
+    #[must_use]
+    pub fn about_host(host: &Host) -> (Vec<Reason>, Vec<Question>) {
+        select::about_host(host)
     }
 
     /// Returns the questions that the operator has not answered.

@@ -1,13 +1,18 @@
 //! The record of updates: a line of JSON for each attempt's begin and end, and the system's journal.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::{Absent, Reason};
-use crate::root::Root;
+use crate::root::{absent, kind, Root};
+use crate::trust::{check_trusted, NotTrusted};
 
 /// The folder of the record, where nothing else is configured.
 pub const DEFAULT_STATE_FOLDER: &str = "/var/lib/tdx-seamldr";
@@ -83,6 +88,9 @@ pub enum RecordError {
         /// The error.
         source: io::Error,
     },
+    /// Others than root can change the folder of the record.
+    #[error("the record is not written: {0}")]
+    NotTrusted(#[from] NotTrusted),
     /// A line cannot be made.
     #[error("a line of the record cannot be made: {0}")]
     Json(#[from] serde_json::Error),
@@ -123,12 +131,27 @@ impl<'r> Journal<'r> {
     ///
     /// The file cannot be read, or is too large.
     pub fn read(&self) -> Result<History, RecordError> {
-        let bytes = match self.root.read_bytes(&self.file(), MAX_HISTORY) {
-            Ok(bytes) => bytes,
-            Err(absent) if absent.reason == Reason::Missing => return Ok(History::default()),
-            Err(absent) => return Err(RecordError::Read(absent)),
+        let failed = |error: &io::Error| absent(&self.file(), error);
+        let folder = self.folder_path()?;
+        let file = match open(&folder, OpenOptions::new().read(true)) {
+            Ok(file) => file,
+            Err(error) => match failed(&error) {
+                Absent { reason: Reason::Missing, .. } => return Ok(History::default()),
+                absent => return Err(RecordError::Read(absent)),
+            },
         };
+        let mut bytes = Vec::new();
+        let limit = MAX_HISTORY.saturating_add(1);
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| RecordError::Read(failed(&error)))?;
+        if u64::try_from(bytes.len()).is_ok_and(|len| len > MAX_HISTORY) {
+            let error = io::Error::other(format!("is longer than {MAX_HISTORY} bytes"));
+            return Err(RecordError::Read(failed(&error)));
+        }
         Ok(History::parse(&bytes))
+    }
+
+    fn folder_path(&self) -> Result<PathBuf, RecordError> {
+        self.root.path(&self.folder).map_err(RecordError::Read)
     }
 
     /// Adds a line, which is on the disk when this returns. The system's journal gets it, too, if there is one.
@@ -147,12 +170,13 @@ impl<'r> Journal<'r> {
         let mut line = serde_json::to_vec(&record)?;
         self.tell_system(&line);
         line.push(b'\n');
-        let path = self.root.path(&self.file()).map_err(RecordError::Read)?;
+        let folder = self.folder_path()?;
         let failed = |source| RecordError::Write { path: self.file(), source };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let mut file = OpenOptions::new().append(true).read(true).create(true).open(&path).map_err(failed)?;
+        // Whatever the umask is, others cannot write it.
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(failed)?;
+        check_trusted(&folder)?;
+        let mut file = open(&folder, OpenOptions::new().append(true).read(true).create(true).mode(0o644))
+            .map_err(failed)?;
         if !ends_with_newline(&mut file).map_err(failed)? {
             line.insert(0, b'\n');
         }
@@ -182,8 +206,25 @@ impl<'r> Journal<'r> {
     }
 }
 
+/// Opens the record in a folder. A link is not followed, as it could lead to any file of root.
+fn open(folder: &std::path::Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file =
+        options.custom_flags(flags.bits().cast_signed()).open(folder.join(HISTORY)).map_err(|error| {
+            match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+                true => io::Error::other("is a link, but should be a regular file"),
+                false => error,
+            }
+        })?;
+    let found = file.metadata()?.file_type();
+    match found.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other(format!("is {} and not a regular file", kind(found)))),
+    }
+}
+
 /// Whether a file is empty or its last line is complete. A host that went down can leave half a line.
-fn ends_with_newline(file: &mut fs::File) -> io::Result<bool> {
+fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     use std::os::unix::fs::FileExt;
     let len = file.metadata()?.len();
     let Some(last) = len.checked_sub(1) else { return Ok(true) };
@@ -290,6 +331,35 @@ mod tests {
         assert!(first.committing && first.ended.is_some_and(|end| end.event == ended()));
         assert!(!second.committing && second.ended.is_none());
         assert_eq!(first.began.time.len(), "2026-11-28T06:24:36Z".len());
+    }
+
+    #[test]
+    fn link_or_fifo_in_place_of_the_record_is_refused() {
+        use rustix::fs::{mknodat, FileType, Mode, CWD};
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let (journal, file) = (Journal::new(&root, "/state"), folder.path().join("state/history.jsonl"));
+        fs::create_dir(folder.path().join("state")).unwrap();
+        fs::write(folder.path().join("other"), "").unwrap();
+        let refused = || journal.add("a", began()).is_err() && journal.read().is_err();
+        std::os::unix::fs::symlink("../other", &file).unwrap();
+        assert!(refused());
+        assert_eq!(fs::read(folder.path().join("other")).unwrap(), b"");
+        fs::remove_file(&file).unwrap();
+        mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(refused());
+    }
+
+    #[test]
+    fn folder_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        fs::create_dir(folder.path().join("state")).unwrap();
+        fs::set_permissions(folder.path().join("state"), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Journal::new(&root, "/state").add("a", began()).unwrap_err();
+        assert!(matches!(error, RecordError::NotTrusted(_)), "{error}");
+        assert!(!folder.path().join("state/history.jsonl").exists());
     }
 
     #[test]

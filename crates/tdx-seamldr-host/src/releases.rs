@@ -1,12 +1,19 @@
 //! The public releases of the TDX module.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use tdx_seamldr_core::abi::{Svn, TdxFeatures0, FMS_MASK};
 use tdx_seamldr_core::preflight::HandoffRange;
 use tdx_seamldr_core::Sha384Digest;
 use tdx_seamldr_core::TdxVersion;
 
+use crate::catalogue::{read_text, FileError};
+use crate::trust::check_trusted;
 use crate::version::parse_version;
+
+/// The largest table, in bytes.
+const MAX_TABLE: u64 = 1 << 20;
 
 /// A family of server processors with TDX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +141,18 @@ impl Releases {
     #[allow(clippy::expect_used)]
     pub fn built_in() -> Self {
         Self::parse(include_str!("../data/releases.csv")).expect("the table is a part of the program")
+    }
+
+    /// Reads a table from a file. SVN and handoff versions of the running module come from it, so only root may be able to
+    /// change the file.
+    ///
+    /// # Errors
+    ///
+    /// The file is no regular file, has more than 1 MiB, others than root can write it, or it is no [table](Self::parse).
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        check_trusted(path).map_err(|error| FileError::new(path, error))?;
+        let table = read_text(path, MAX_TABLE, "table of releases")?;
+        Self::parse(&table).map_err(|error| FileError::new(path, error))
     }
 
     /// Reads a table in the form of `data/releases.csv`: lines of comma-separated values under a line of

@@ -98,10 +98,24 @@ impl Root {
         self.metadata(path).is_ok()
     }
 
+    /// Whether the last step of a path is a link, wherever it leads.
+    pub(crate) fn is_link(&self, path: &str) -> bool {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = if folder.is_empty() { "/" } else { folder };
+        let place = self.path(folder).map(|folder| folder.join(name));
+        place.is_ok_and(|place| fs::symlink_metadata(place).is_ok_and(|metadata| metadata.is_symlink()))
+    }
+
     /// Whether there is such a regular file.
     #[must_use]
     pub fn is_file(&self, path: &str) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// Whether there is such a folder.
+    #[must_use]
+    pub fn is_folder(&self, path: &str) -> bool {
+        self.metadata(path).is_ok_and(|metadata| metadata.is_dir())
     }
 
     /// Returns what two paths of one file have in common: device and inode.
@@ -246,7 +260,8 @@ fn push_steps(path: &Path, ahead: &mut Vec<Step>) {
     }));
 }
 
-fn kind(kind: FileType) -> &'static str {
+/// Names a kind of file.
+pub(crate) fn kind(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a folder"
     } else if kind.is_fifo() {

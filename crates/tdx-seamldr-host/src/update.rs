@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxVersion;
 
 use crate::catalogue::{Catalogue, Image, VersionSource};
@@ -202,8 +201,7 @@ impl Update<'_> {
         let before = self.hooks("pre-update.d")?;
         // Hooks that will run afterwards are looked at while a refusal still costs nothing.
         let after = self.hooks("post-update.d")?;
-        let asks_more =
-            plan.open_questions().any(|question| question.option != NO_TD_LAUNCHES || before.is_empty());
+        let asks_more = plan.open_questions().any(|question| !question.is_about_tds() || before.is_empty());
         if asks_more {
             return Err(Stopped::Refused(open_questions(plan)));
         }
@@ -311,12 +309,8 @@ impl Update<'_> {
         journal: &Journal<'_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Ending, Stopped> {
-        let format = match interface {
-            Interface::Flat => ImageFormat::ImageV2,
-            Interface::Folder => ImageFormat::BlobV1,
-        };
         let bytes = image
-            .in_format(format)
+            .in_format(interface.image_format())
             .map_err(|error| host_reason("format", error.to_string(), "this kernel cannot take the image"))?;
         let mut is_ours = || {
             let is_ours = journal.left_open(attempt);
@@ -386,9 +380,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// How long to wait before such a kernel is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// The option that vouches for TDs in build.
-const NO_TD_LAUNCHES: &str = "--no-td-launches";
 
 fn version(host: &Host) -> Option<TdxVersion> {
     host.module.as_ref().ok().map(|found| found.value)

@@ -224,16 +224,21 @@ fn kernel_that_takes_its_time_is_waited_for() {
 fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_it() {
     let Some(released) = images() else { return };
     const UPDATE_COMPATIBILITY: u64 = 1 << 47;
-    for (tree, features0, asks) in [
-        (HostTree::series_v6(), UPDATE_COMPATIBILITY, false),
-        (HostTree::series_v6(), 0, true),
+    for (tree, of_table, of_file, asks) in [
+        (HostTree::series_v6(), UPDATE_COMPATIBILITY, UPDATE_COMPATIBILITY, false),
+        (HostTree::series_v6(), UPDATE_COMPATIBILITY, 0, true),
+        // A file without a signature does not give the module a feature.
+        (HostTree::series_v6(), 0, UPDATE_COMPATIBILITY, true),
         // Linux 7.2 does not ask the module to refuse.
-        (HostTree::linux_7_2(), UPDATE_COMPATIBILITY, true),
+        (HostTree::linux_7_2(), UPDATE_COMPATIBILITY, UPDATE_COMPATIBILITY, true),
     ] {
         let world = World::of(&tree.module("1.5.05").remaining(20), &released)
             .with_images(&released, &["1.5.16"])
-            .with_mapping("1.5.05", "1.5.01", "1.5.00", features0);
-        let plan = world.plan(&Request::default());
+            .with_mapping("1.5.05", "1.5.01", "1.5.00", of_file);
+        let table = include_str!("../data/releases.csv").replace("0x61F0FBF", &format!("{of_table:#x}"));
+        let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());
+        catalogue.add_folder(world.images.path());
+        let plan = Plan::new(&Host::read(&world.root()), &catalogue, &Request::default());
         let is_asked = plan.questions.iter().any(|question| question.code == "unknown-sensitive-operations");
         assert_eq!(is_asked, asks, "{plan:#?}");
     }

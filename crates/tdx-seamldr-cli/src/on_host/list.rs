@@ -99,7 +99,7 @@ fn line(release: &Release, catalogue: &Catalogue) -> ReleaseLine {
         platforms: release.platforms.iter().map(|platform| platform.code()).collect(),
         image_is_public: release.image,
         min_module: minimums.module.map(|version| version.to_string()),
-        min_seamldr: minimums.seamldr.iter().map(ToString::to_string).collect(),
+        min_seamldr: minimums.oldest_seamldr().iter().map(ToString::to_string).collect(),
         mrseam: hex(&release.mrseam),
         files: of_release.map(|image| shown(image.path())).collect(),
     }

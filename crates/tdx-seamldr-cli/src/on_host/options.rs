@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use tdx_seamldr_core::preflight::{Unknown, Unknowns};
 use tdx_seamldr_host::catalogue::default_folders;
+use tdx_seamldr_host::config::MIN_TIMEOUT;
 use tdx_seamldr_host::plan::{Request, Target};
 use tdx_seamldr_host::record::DEFAULT_STATE_FOLDER;
-use tdx_seamldr_host::trust::check_trusted;
 use tdx_seamldr_host::update::{Settings, DEFAULT_HOOKS_FOLDER, DEFAULT_LIMIT};
 use tdx_seamldr_host::{parse_version, Catalogue, Config, Releases, Root};
 
@@ -65,8 +65,8 @@ pub(super) struct UpdateOptions {
     /// Find pre-update.d and post-update.d in this folder
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(absolute))]
     hooks_dir: Option<PathBuf>,
-    /// Wait at most so long for the kernel
-    #[arg(long, value_name = "SECONDS")]
+    /// Wait at most so long for the kernel: 10 seconds or more
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(MIN_TIMEOUT..))]
     timeout: Option<u64>,
 }
 
@@ -122,11 +122,7 @@ impl CatalogueOptions {
             (None, Some(path)) => root.path(text(path)?)?,
             (None, None) => return Ok(Releases::built_in()),
         };
-        let wrong = |problem: String| Error::Releases { path: path.clone(), problem };
-        // The SVN and the handoff versions of the running module come from the table.
-        check_trusted(&path).map_err(|error| wrong(error.to_string()))?;
-        let table = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-        Releases::parse(&table).map_err(|error| wrong(error.to_string()))
+        Releases::read(&path).map_err(|error| Error::Releases { path, problem: error.problem.to_string() })
     }
 
     /// Reads all images. Paths of options are taken as they are, those of the configuration below the root.
@@ -186,9 +182,20 @@ impl RequestOptions {
 }
 
 impl UpdateOptions {
-    pub(super) fn settings(&self, host: &HostOptions, config: &Config) -> Result<Settings, Error> {
+    pub(super) fn settings(
+        &self,
+        root: &Root,
+        host: &HostOptions,
+        config: &Config,
+    ) -> Result<Settings, Error> {
+        let given = self.hooks_dir.as_ref().or(config.hooks_dir.as_ref());
+        let hooks = below_root(given, None, DEFAULT_HOOKS_FOLDER)?;
+        // Only the default folder may be absent: hooks that were named and do not run would go unnoticed.
+        if given.is_some() && !root.is_folder(&hooks) {
+            return Err(Error::HooksFolder(hooks));
+        }
         Ok(Settings {
-            hooks: below_root(self.hooks_dir.as_ref(), config.hooks_dir.as_ref(), DEFAULT_HOOKS_FOLDER)?,
+            hooks,
             state: host.state(config)?,
             limit: self.timeout.or(config.timeout).map_or(DEFAULT_LIMIT, Duration::from_secs),
         })

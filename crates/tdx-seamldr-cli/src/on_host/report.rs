@@ -47,14 +47,15 @@ impl Run for Arguments {
         let config = self.host.config(&root)?;
         let host = Host::read(&root);
         let releases = self.catalogue.releases(&root, &config)?;
-        let history = Journal::new(&root, &self.host.state(&config)?).read().unwrap_or_default();
+        let (history, record_problem) =
+            status::readable(Journal::new(&root, &self.host.state(&config)?).read());
         let attempts = history.attempts();
         let last = attempts.get(attempts.len().saturating_sub(ATTEMPTS)..).unwrap_or_default();
         let (kernel_lines, kernel_log_problem) = match tdx_lines(&root) {
             Ok(lines) => (lines, None),
             Err(absent) => (Vec::new(), Some(absent.to_string())),
         };
-        let status = status::Report::new(&host, &releases, None);
+        let status = status::Report::new(&host, &releases, None, record_problem);
         if self.host.json {
             let mut status = serde_json::to_value(&status)?;
             // The command line can name hosts, disks and addresses.

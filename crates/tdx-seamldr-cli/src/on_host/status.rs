@@ -5,9 +5,9 @@ use std::io::Write;
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
 use tdx_seamldr_host::fact::{Fact, Reason};
-use tdx_seamldr_host::host::{Interface, NoInterface};
-use tdx_seamldr_host::record::{Attempt, Journal};
-use tdx_seamldr_host::{Host, Platform, Releases};
+use tdx_seamldr_host::host::Interface;
+use tdx_seamldr_host::record::{Attempt, History, Journal, RecordError};
+use tdx_seamldr_host::{Host, Plan, Platform, Releases};
 
 use tdx_seamldr_host::text::hex;
 
@@ -31,14 +31,16 @@ pub(crate) struct Arguments {
 /// What `status` prints with `--json`.
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
-    /// Whether a module runs that could be replaced.
-    updatable: bool,
-    /// Why not.
+    /// Whether a module runs that could be replaced. `None`: the host does not tell.
+    updatable: Option<bool>,
+    /// Why not, or what is not known.
     problem: Option<String>,
     module: Option<Module>,
     host: &'a Host,
     missing_lps: Vec<String>,
     last_attempt: Option<AttemptLine>,
+    /// Why the record cannot be read.
+    record_problem: Option<String>,
 }
 
 /// What the table of releases says of the running module.
@@ -63,11 +65,17 @@ impl Module {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(host: &'a Host, releases: &Releases, last: Option<&Attempt<'_>>) -> Self {
-        let problem = problem(host);
+    pub(super) fn new(
+        host: &'a Host,
+        releases: &Releases,
+        last: Option<&Attempt<'_>>,
+        record_problem: Option<String>,
+    ) -> Self {
+        let (updatable, problem) = updatable(host);
         Self {
-            updatable: problem.is_none(),
+            updatable,
             problem,
+            record_problem,
             module: host.module.as_ref().ok().map(|found| Module::of(found.value, releases)),
             host,
             missing_lps: host.lps_explained(),
@@ -83,9 +91,8 @@ impl Run for Arguments {
         let host = Host::read(&root);
         let releases = self.catalogue.releases(&root, &config)?;
         let state = self.host.state(&config)?;
-        // A record that cannot be read does not hide the host's state.
-        let history = Journal::new(&root, &state).read().unwrap_or_default();
-        let report = Report::new(&host, &releases, history.attempts().last());
+        let (history, problem) = readable(Journal::new(&root, &state).read());
+        let report = Report::new(&host, &releases, history.attempts().last(), problem);
         if self.host.json {
             print_json(out, "status", &report)?;
         } else {
@@ -99,23 +106,31 @@ impl Run for Arguments {
     }
 }
 
-/// Says why the module cannot be replaced now.
-fn problem(host: &Host) -> Option<String> {
-    if let Err(none) = &host.interface {
-        return Some(none.to_string());
+/// Returns the record, or why it cannot be read: that does not hide the host's state.
+pub(super) fn readable(history: Result<History, RecordError>) -> (History, Option<String>) {
+    match history {
+        Ok(history) => (history, None),
+        Err(error) => (History::default(), Some(error.to_string())),
     }
-    if let Err(absent) = &host.module {
-        if absent.reason == Reason::NoDevice {
-            return Some(NoInterface::NotInitialised.to_string());
-        }
-        return Some(format!("the version of the module cannot be read: {absent}"));
+}
+
+/// Says whether the module can be replaced now, by the rules of every plan, and why not. `None`: the host does not tell all.
+fn updatable(host: &Host) -> (Option<bool>, Option<String>) {
+    let (reasons, questions) = Plan::about_host(host);
+    let said = |(message, advice): (&String, &Option<String>)| match advice {
+        Some(advice) => format!("{message} ({advice})"),
+        None => message.clone(),
+    };
+    let joined = |texts: Vec<String>| Some(texts.join("; "));
+    if !reasons.is_empty() {
+        let texts = reasons.iter().map(|reason| said((&reason.message, &reason.advice)));
+        return (Some(false), joined(texts.collect()));
     }
-    let is_used_up = host.remaining_updates.as_ref().is_ok_and(|remaining| remaining.value == 0);
-    if is_used_up {
-        return Some("no updates remain before a reboot".into());
+    if !questions.is_empty() {
+        let texts = questions.iter().map(|question| said((&question.message, &question.advice)));
+        return (None, joined(texts.collect()));
     }
-    let missing = host.lps_explained();
-    (!missing.is_empty()).then(|| missing.join("; "))
+    (Some(true), None)
 }
 
 impl Report<'_> {
@@ -123,9 +138,12 @@ impl Report<'_> {
     pub(super) fn text(&self) -> String {
         let host = self.host;
         let mut page = Page::default();
-        match &self.problem {
-            None => page.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
-            Some(problem) => page.line(format_args!("The module cannot be replaced: {problem}.")),
+        match (self.updatable, &self.problem) {
+            (None, Some(problem)) => {
+                page.line(format_args!("Cannot tell whether the module can be replaced: {problem}."));
+            }
+            (_, Some(problem)) => page.line(format_args!("The module cannot be replaced: {problem}.")),
+            (_, None) => page.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
         }
         page.gap();
         match &self.module {
@@ -171,6 +189,9 @@ impl Report<'_> {
         }
         if let Some(attempt) = &self.last_attempt {
             page.row("last update", attempt.to_string());
+        }
+        if let Some(problem) = &self.record_problem {
+            page.row("record", problem);
         }
         if host.is_root_needed() {
             page.gap();

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tdx_seamldr_host::explain::Log;
 use tdx_seamldr_host::update::{Ending, Made, Outcome, Progress, Report, Update};
+use tdx_seamldr_host::{Catalogue, Host, Plan};
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions, UpdateOptions};
 use super::plan::describe;
@@ -39,10 +40,10 @@ impl Run for Arguments {
         let config = self.host.config(&root)?;
         let mut catalogue = self.catalogue.catalogue(&root, &config)?;
         let request = self.request.request(&config, &mut catalogue, self.target.as_deref())?;
-        let settings = self.update.settings(&self.host, &config)?;
+        let settings = self.update.settings(&root, &self.host, &config)?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Error::Signals)?;
         }
         let update = Update {
             root: &root,
@@ -52,14 +53,31 @@ impl Run for Arguments {
             stop: &stop,
         };
         let mut narrator = Narrator::new(complaints, &stop);
-        let report = update.run(&mut |progress| narrator.hear(progress));
-        narrator.end();
-        if self.host.json {
-            print_json(out, "update", &report)?;
-        } else {
-            print(out, &text(&report))?;
+        let mut has_begun = false;
+        let report = update.run(&mut |progress| {
+            if matches!(progress, Progress::Step(_)) && !has_begun {
+                has_begun = true;
+                for warning in Plan::new(&Host::read(&root), &catalogue, &request).warnings {
+                    narrator.say(&format!("worth knowing: {warning}"));
+                }
+                narrator.say_problems(&catalogue);
+            }
+            narrator.hear(progress);
+        });
+        if !has_begun {
+            narrator.say_problems(&catalogue);
         }
-        Ok(exit(report.ending.outcome))
+        narrator.end();
+        let exit = exit(report.ending.outcome);
+        let printed = match self.host.json {
+            true => print_json(out, "update", &report),
+            false => print(out, &text(&report)),
+        };
+        // The module may be another one by now: the exit status tells that, whoever reads the report.
+        if let Err(error) = printed {
+            let _ = writeln!(complaints, "tdx-seamldr: {error}. The update: {}", report.ending.message);
+        }
+        Ok(exit)
     }
 
     fn json(&self) -> bool {
@@ -101,6 +119,12 @@ impl<'a> Narrator<'a> {
         let out = &mut self.out;
         // If this cannot be written, there is nobody to tell.
         self.bar.suspend(|| drop(out.write_all(text.as_bytes())));
+    }
+
+    fn say_problems(&mut self, catalogue: &Catalogue) {
+        for problem in catalogue.problems() {
+            self.say(&format!("does not count: {problem}"));
+        }
     }
 
     fn hear(&mut self, progress: Progress<'_>) {

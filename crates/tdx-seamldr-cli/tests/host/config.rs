@@ -53,7 +53,7 @@ fn each_key_has_the_effect_of_its_option() {
     tree.put(
         CONFIG,
         "image-dir = [\"/srv/images\"]\nhooks-dir = \"/srv/hooks\"\nstate-dir = \"/srv/state\"\n\
-         no-td-launches = true\nallow-same-module = true\naccept = [\"unknown-memory\"]\ntimeout = 9\n",
+         no-td-launches = true\nallow-same-module = true\naccept = [\"unknown-memory\"]\ntimeout = 19\n",
     );
     let (code, object) = tree.json(&["plan"]);
     assert_eq!((code, &object["verdict"]), (Some(0), &json!("ready")), "{object:#}");
@@ -73,6 +73,7 @@ fn wrong_configurations_are_refused_by_each_command_with_what_is_wrong() {
         ("image-dir = [\"images\"]", "has to begin with /"),
         ("timeout = \"long\"", "invalid type"),
         ("timeout = -1", "invalid value"),
+        ("timeout = 9", "timeout is 9 seconds, but should be at least 10"),
         ("timeout = 1\ntimeout = 2", "duplicate key"),
         ("[[[", "line 1"),
         ("\u{0}", "line 1"),
@@ -125,6 +126,27 @@ fn configuration_that_was_named_has_to_exist() {
 }
 
 #[test]
+fn hooks_folder_that_was_named_has_to_exist() {
+    let tree = Tree::new(&sapphire_rapids());
+    let none = "there is no hooks folder /srv/hooks";
+    tree.run(&["update", "--hooks-dir", "/srv/hooks"]).says(1, &[none]);
+    let file = tree.put(CONFIG, "hooks-dir = \"/srv/hooks\"\n");
+    tree.run(&["update"]).says(1, &[none]);
+    fs::remove_file(file).unwrap();
+    tree.put("srv/hooks", "a file");
+    tree.run(&["update", "--hooks-dir", "/srv/hooks"]).says(1, &[none]);
+}
+
+#[test]
+fn table_of_releases_that_is_no_regular_file_or_too_long_is_refused() {
+    let tree = Tree::new(&sapphire_rapids());
+    tree.run(&["status", "--releases", "/dev/zero"]).says(1, &["the table of releases /dev/zero"]);
+    let table = tree.put("table.csv", vec![b'#'; (1 << 20) + 1]);
+    let ran = tree.run(&["status", "--releases", table.to_str().unwrap()]);
+    ran.says(1, &["the file has more than 1048576 bytes"]);
+}
+
+#[test]
 fn relative_path_below_the_root_is_wrong_usage() {
     let tree = Tree::new(&sapphire_rapids());
     for option in ["--config", "--state-dir", "--hooks-dir"] {
@@ -144,6 +166,7 @@ fn wrong_usage_exits_with_2_and_touches_nothing() {
         &["update", "1.5.16", "1.5.08"],
         &["update", "--timeout", "soon"],
         &["update", "--timeout", "-1"],
+        &["update", "--timeout", "9"],
         &["plan", "--accept", ""],
         &["plan", "--hooks-dir", "/x"],
         &["status", "1.5.16"],

@@ -45,7 +45,7 @@ fn status_and_plan_open_each_file_of_the_host_once() {
     let Some(folder) = binaries() else { return };
     let tree = Tree::new(&sapphire_rapids());
     tree.put(HISTORY, "");
-    tree.put("etc/tdx-seamldr.toml", "timeout = 9\n");
+    tree.put("etc/tdx-seamldr.toml", "timeout = 19\n");
     let images = folder.to_str().unwrap();
     let root = tree.root().to_str().unwrap();
     for arguments in [&["status"][..], &["plan", "--image-dir", images], &["list", "--image-dir", images]] {

@@ -1,7 +1,8 @@
 //! The kernel's side of a tree: a thread that answers an upload as Linux does.
 //!
-//! `data` becomes a FIFO, which holds less than an image, so the thread can hold an upload in its middle. As in Linux, `status`
-//! is idle until the last write. The thread may be late then; the command looks again at a kernel that does nothing.
+//! `data` becomes a FIFO, which holds less than an image: the thread sets `status` in the second half of an upload, before
+//! it can end. So the command never sees a status that is older than its own write of `loading`. (Linux sets it in that
+//! write, which a FIFO cannot.)
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,6 +17,9 @@ use std::time::Duration;
 use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 
 use crate::support::{wait_until, Tree, TDX_HOST, UPLOAD};
+
+/// Bytes of an image after which the status is no longer idle. Each of Intel's images has 64 KiB more, which a FIFO holds.
+const LATE: usize = 300_000;
 
 /// What the kernel does with an image.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +137,11 @@ impl Side {
                             self.set(UPLOAD, "error", "");
                         }
                         (is_receiving, is_closed) = (true, false);
+                        let before = image.len();
                         image.extend(&piece[..count]);
+                        if before < LATE && image.len() >= LATE {
+                            self.set(UPLOAD, "status", "receiving");
+                        }
                         continue;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -144,10 +152,13 @@ impl Side {
             match self.get("loading").as_str() {
                 "0" if is_receiving => {
                     is_receiving = false;
-                    self.set(UPLOAD, "status", "preparing");
+                    self.set(UPLOAD, "error", "");
                     self.answer(*answers.next().expect("an upload that no test expects"));
                 }
-                "-1" if is_receiving => is_receiving = false,
+                "-1" if is_receiving => {
+                    is_receiving = false;
+                    self.set(UPLOAD, "status", "idle");
+                }
                 _ => {}
             }
             thread::sleep(Duration::from_micros(500));

@@ -89,7 +89,7 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
             HostTree::linux_7_2().remaining(0),
             json!({"value": "flat"}),
             json!("no updates remain"),
-            &["updates left 0", "no updates remain before a reboot"],
+            &["updates left 0", "no updates remain (0 left, 1 needed)"],
         ),
         (
             sapphire_rapids().nosmt(),
@@ -155,4 +155,28 @@ fn record_that_cannot_be_read_does_not_hide_the_host() {
     let tree = Tree::new(&sapphire_rapids());
     fs::create_dir_all(tree.path(HISTORY)).unwrap();
     tree.run(&["status"]).says(0, &["TDX module 1.5.05"]);
+}
+
+#[test]
+fn host_that_does_not_tell_all_is_neither_updatable_nor_not() {
+    let (text, object) = status(&sapphire_rapids().madt(Vec::new()));
+    assert!(text.contains("Cannot tell whether the module can be replaced:"), "{text}");
+    assert_eq!(object["updatable"], Value::Null, "{object:#}");
+    assert!(object["problem"].as_str().unwrap().contains("LPs"), "{object:#}");
+    let (_, object) = status(&sapphire_rapids().madt(Vec::new()).offline(&[1]));
+    assert_eq!(object["updatable"], false, "{object:#}");
+    // P-SEAMLDR 1.0 cannot keep TDs.
+    let (_, object) = status(&sapphire_rapids().seamldr("1.0.00"));
+    assert_eq!(object["updatable"], false, "{object:#}");
+}
+
+#[test]
+fn record_that_cannot_be_read_is_named() {
+    let tree = Tree::new(&sapphire_rapids());
+    fs::create_dir_all(tree.path(HISTORY)).unwrap();
+    for command in ["status", "report"] {
+        tree.run(&[command]).says(0, &["TDX module 1.5.05", "history.jsonl"]);
+        let (_, object) = tree.json(&[command]);
+        assert!(object["record_problem"].is_string(), "{object:#}");
+    }
 }

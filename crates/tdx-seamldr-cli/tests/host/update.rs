@@ -50,7 +50,7 @@ fn update_sends_intels_image_in_the_kernels_format_and_confirms() {
 
 #[test]
 fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
-    let cases: [(Does, i32, &str, &[&str]); 6] = [
+    let cases: [(Does, i32, &str, &[&str]); 5] = [
         (
             Does::Refuses("firmware-invalid"),
             3,
@@ -66,23 +66,16 @@ fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
         ),
         (Does::Installs("1.5.08"), 4, "unknown", &["module 1.5.08 runs where 1.5.16 was expected"]),
         (Does::Installs("1.5.05"), 4, "unknown", &["module 1.5.05 runs where 1.5.16 was expected"]),
-        (
-            Does::Hangs,
-            4,
-            "unknown",
-            &["did not end in time: status is still \"transferring\"", "wait until status is idle"],
-        ),
     ];
     for (does, code, outcome, texts) in cases {
-        let arguments = [&VOUCHED[..], &["--timeout", "1"]].concat();
         let Some(words) = tree() else { return };
         let _kernel = Kernel::new(&words, &[does]);
-        words.run(&arguments).says(code, texts);
+        words.run(&VOUCHED).says(code, texts);
         assert_eq!(last_outcome(&words), outcome);
 
         let tree = tree().unwrap();
         let _kernel = Kernel::new(&tree, &[does]);
-        let (exit, object) = tree.json(&arguments);
+        let (exit, object) = tree.json(&VOUCHED);
         assert_eq!((exit, &object["ending"]["outcome"]), (Some(code), &json!(outcome)), "{object:#}");
         assert_eq!(object["schema"], "tdx-seamldr/update/1");
         assert_eq!(object["steps"].as_array().unwrap().len(), 1, "{object:#}");
@@ -217,11 +210,46 @@ fn updates_in_a_loop_end_when_none_remains() {
 }
 
 #[test]
-fn timeout_of_the_option_comes_before_that_of_the_configuration() {
+fn kernel_that_does_not_end_within_the_options_timeout_leaves_an_unknown_end() {
     let Some(tree) = tree() else { return };
     tree.put("etc/tdx-seamldr.toml", "timeout = 600\nno-td-launches = true\n");
     let _kernel = Kernel::new(&tree, &[Does::Hangs]);
     let begin = std::time::Instant::now();
-    assert_eq!(tree.run(&["update", "--timeout", "0"]).code, Some(4));
+    let ran = tree.run(&["update", "--timeout", "10"]);
+    ran.says(4, &["did not end in time: status is still \"transferring\"", "wait until status is idle"]);
+    assert_eq!(last_outcome(&tree), "unknown");
     assert!(begin.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn exit_status_of_an_update_survives_an_output_that_cannot_be_written() {
+    for (does, code) in [(Does::Installs("1.5.16"), 0), (Does::Loses("hw-error"), 4)] {
+        let Some(tree) = tree() else { return };
+        let _kernel = Kernel::new(&tree, &[does]);
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
+            .args(VOUCHED)
+            .arg("--root")
+            .arg(tree.root())
+            .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{err}");
+        assert!(err.contains("the output cannot be written"), "{err}");
+    }
+}
+
+#[test]
+fn warnings_and_problems_of_the_catalogue_are_said_once_before_an_update_and_when_it_is_refused() {
+    let Some(tree) = tree() else { return };
+    tree.put(&format!("{}/damaged.blob", crate::support::IMAGES), "no image");
+    let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
+    let refused = tree.run(&["update"]);
+    refused.says(1, &["after the update there is no way back"]);
+    let updated = tree.run(&VOUCHED);
+    updated.says(0, &["updated; the TDs run on"]);
+    for ran in [refused, updated] {
+        assert_eq!(ran.err.matches("does not count:").count(), 1, "{ran:?}");
+        assert_eq!(ran.err.matches("worth knowing: after the update").count(), 1, "{ran:?}");
+    }
 }

@@ -263,6 +263,21 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
     })
 }
 
+/// Checks this machine by the rules that hold for an update to any image: a module runs that can
+/// hand its TDs over, every LP takes part, and an update remains. Reports every finding to
+/// `report`. [`preflight`] checks the same rules, and those of its image.
+///
+/// # Errors
+///
+/// There is a reason for a refusal, or an unknown that `policy` does not allow.
+pub fn check_host(facts: &Facts, policy: Policy, report: &mut dyn FnMut(Finding)) -> Result<(), NotPassed> {
+    let mut findings = Findings::new(policy, report);
+    platform::check_running_module(&mut findings, facts);
+    platform::check_lps(&mut findings, facts);
+    platform::check_remaining_updates(&mut findings, facts);
+    findings.end()
+}
+
 /// Checks this image and this machine by the rules that P-SEAMLDR applies when the image is
 /// installed for `purpose`. No module needs to run. Reports every finding to `report`, also the
 /// unknowns that `policy` allows.
@@ -369,5 +384,43 @@ impl<'r> Findings<'r> {
             NotPassed { refusals: 0, unknowns: 0 } => Ok(()),
             found => Err(found),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::TdxFeatures0;
+
+    /// A machine that can be updated.
+    fn machine() -> Facts {
+        let mut facts = Facts::new();
+        facts.module_runs = Some(true);
+        facts.features0 = Some(TdxFeatures0::TD_PRESERVING);
+        facts.num_lps = Some(4);
+        facts.platform_lps = Some(4);
+        facts.highest_x2apic_id = Some(3);
+        facts.remaining_updates = Some(1);
+        facts
+    }
+
+    #[test]
+    fn check_host_finds_what_speaks_against_every_image() {
+        let found = |facts: &Facts| {
+            let mut last = None;
+            let result = check_host(facts, Policy::default(), &mut |finding| last = Some(finding));
+            assert_eq!(result.is_ok(), last.is_none());
+            last
+        };
+        assert_eq!(found(&machine()), None);
+        let offline = Facts { num_lps: Some(3), ..machine() };
+        let missing = Refusal::LpsMissing { found: 3, wanted: 4 };
+        assert_eq!(found(&offline), Some(Finding::Refusal(missing)));
+        let gone = Facts { module_runs: Some(false), ..machine() };
+        assert_eq!(found(&gone), Some(Finding::Refusal(Refusal::NoModule)));
+        let used_up = Facts { remaining_updates: Some(0), ..machine() };
+        assert_eq!(found(&used_up), Some(Finding::Refusal(Refusal::NoRemainingUpdates)));
+        let hidden = Facts { remaining_updates: None, ..machine() };
+        assert_eq!(found(&hidden), Some(Finding::Unknown(Unknown::RemainingUpdates)));
     }
 }

@@ -8,6 +8,7 @@ use tdx_seamldr_core::image::{ImageError, ImageFormat, ImageParts, WriteError};
 use tdx_seamldr_core::TdxVersion;
 
 use crate::mapping::MappingError;
+use crate::releases::TableError;
 use crate::trust::NotTrusted;
 
 /// An image has 496 pages of module, and a few more. A larger file is something else.
@@ -55,11 +56,14 @@ pub enum FileProblem {
     /// The file is no `mapping_file.json`.
     #[error("{0}")]
     Mapping(#[from] MappingError),
+    /// The file is no table of releases.
+    #[error("{0}")]
+    Table(#[from] TableError),
     /// Others than root can change the file.
     #[error("{0}")]
     NotTrusted(#[from] NotTrusted),
     /// Another `mapping_file.json` says something else of a release.
-    #[error("what it says of {0} is not what an earlier mapping_file.json says; the earlier one holds")]
+    #[error("what it says of {0} is not what an earlier mapping_file.json says; the stricter minimum of both holds")]
     Contradiction(TdxVersion),
     /// The same image was found before.
     #[error("the same image as {}", .0.display())]
@@ -70,7 +74,7 @@ pub enum FileProblem {
 }
 
 impl FileError {
-    pub(super) fn new(path: &Path, problem: impl Into<FileProblem>) -> Self {
+    pub(crate) fn new(path: &Path, problem: impl Into<FileProblem>) -> Self {
         Self { path: path.to_owned(), problem: problem.into() }
     }
 
@@ -128,10 +132,10 @@ fn read_rest(
     Ok(())
 }
 
-/// Reads a text.
-pub(super) fn text(path: &Path, limit: u64) -> Result<String, FileError> {
+/// Reads a text. `what` names the kind of file.
+pub(crate) fn text(path: &Path, limit: u64, what: &'static str) -> Result<String, FileError> {
     let mut bytes = Vec::new();
-    read_rest(path, open(path)?, &mut bytes, limit, "mapping_file.json")?;
+    read_rest(path, open(path)?, &mut bytes, limit, what)?;
     String::from_utf8(bytes)
         .map_err(|error| FileError::new(path, io::Error::new(io::ErrorKind::InvalidData, error)))
 }

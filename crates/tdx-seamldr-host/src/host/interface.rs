@@ -1,8 +1,8 @@
 //! Finds out how the kernel takes a new module, or why it takes none.
 
 use crate::fact::{Fact, Reason};
-use crate::host::read::{TDX_HOST, UPLOAD};
-use crate::host::{Interface, NoInterface};
+use crate::host::read::TDX_HOST;
+use crate::host::{Interface, NoInterface, UPLOAD};
 use crate::root::Root;
 use tdx_seamldr_core::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
 use tdx_seamldr_core::TdxVersion;
@@ -36,13 +36,14 @@ pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterf
         .chain([UPLOAD.to_owned()])
         .filter(|path| !root.exists(path))
         .collect();
-    let Some(first_missing) = missing.first() else { return Ok(interface) };
-    if seen.tdx_flag.as_ref().is_ok_and(|flag| !flag.value) {
+    if !missing.is_empty() && seen.tdx_flag.as_ref().is_ok_and(|flag| !flag.value) {
         return Err(NoInterface::NoTdx);
     }
+    // Each return from P-SEAMLDR would make the current VMCS invalid, whatever files the kernel shows.
     if seen.has_erratum() {
         return Err(NoInterface::Erratum);
     }
+    let Some(first_missing) = missing.first() else { return Ok(interface) };
     if !root.exists(TDX_HOST) {
         return Err(NoInterface::NoDriver);
     }

@@ -14,7 +14,7 @@ use crate::version::parse_version;
 /// The driver's device.
 pub(super) const TDX_HOST: &str = "/sys/devices/faux/tdx_host";
 /// The folder of the firmware upload.
-pub(super) const UPLOAD: &str = "/sys/class/firmware/tdx_module";
+pub(crate) const UPLOAD: &str = "/sys/class/firmware/tdx_module";
 
 /// Most of a file with a single value: a page, as sysfs has it.
 const VALUE: u64 = 4096;

@@ -114,6 +114,15 @@ impl Question {
     }
 }
 
+impl Question {
+    /// Whether the question is about TDs in build and interrupted migrations. The operator answers it for each update, or a
+    /// hook does.
+    #[must_use]
+    pub fn is_about_tds(&self) -> bool {
+        self.code == Unknown::SensitiveOperations.code()
+    }
+}
+
 /// Tells how to find out what is not known.
 fn advice_on(unknown: Unknown) -> Option<&'static str> {
     Some(match unknown {
@@ -122,7 +131,7 @@ fn advice_on(unknown: Unknown) -> Option<&'static str> {
              keep new TDs from starting and migrations from running, then vouch for it; or let a pre-update hook do both"
         }
         Unknown::RunningSvn | Unknown::SameModule | Unknown::HandoffVersions | Unknown::HandoffData => {
-            "the running module is in no table: give a newer table (--releases), or a folder with its image (--image-dir)"
+            "the running module is in no table: give a newer table (--releases)"
         }
         Unknown::Memory => {
             "Linux does not tell where P-SEAMLDR lies; with an image of the running module in an image folder both can be compared"

@@ -1,13 +1,12 @@
 //! What speaks against one image on one host: core's preflight, and what only a host's catalogue knows.
 
 use tdx_seamldr_core::image::Checksum;
-use tdx_seamldr_core::preflight::{preflight, Finding, Policy, Refusal, Unknown, Unknowns};
-use tdx_seamldr_core::TdxVersion;
+use tdx_seamldr_core::preflight::{check_host, preflight, Finding, Policy, Refusal, Unknown, Unknowns};
 
 use super::reason::{sort, Question, Reason, Scope};
 use super::running::{facts, Running};
 use super::Request;
-use crate::catalogue::{Catalogue, Image};
+use crate::catalogue::{is_new_enough, Catalogue, Image};
 use crate::host::Host;
 use crate::releases::Platform;
 
@@ -49,6 +48,7 @@ pub(super) fn judge(
         reasons.push(reason.advise("the file is damaged: get it again from Intel"));
     }
     check_platforms(host, image, reasons);
+    check_format(host, image, reasons);
     check_seamldr(host, catalogue, image, request.accept, reasons, questions);
     if !request.allow_below_minimum {
         check_minimum(catalogue, running, image, reasons);
@@ -69,6 +69,17 @@ pub(super) fn judge(
         }
         Err(error) => reasons.push(Reason::new(Scope::File, "image", error.to_string())),
     }
+    judged
+}
+
+/// Judges the host alone, by core's rules that hold for every image.
+pub(super) fn judge_host(host: &Host) -> Judged {
+    let mut judged = Judged::default();
+    let Judged { reasons, questions } = &mut judged;
+    let facts = facts(host, None, &Catalogue::default(), 0, false);
+    let report = &mut |finding| sort(finding, Unknowns::NONE, reasons, questions);
+    // The findings say more than the result.
+    let _ = check_host(&facts, Policy::default(), report);
     judged
 }
 
@@ -98,7 +109,18 @@ fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// Intel names the oldest P-SEAMLDR of each line.
+/// The kernel takes one format only, and not every image fits into each.
+fn check_format(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
+    let Ok(interface) = host.interface else { return };
+    let format = interface.image_format();
+    if let Err(error) = image.in_format(format) {
+        let message = format!("this kernel takes {}, and {error}", format.name());
+        let advice = "join the module with its SIGSTRUCT alone: `tdx-seamldr pack`";
+        reasons.push(Reason::new(Scope::Fit, "format", message).advise(advice));
+    }
+}
+
+/// Intel names the oldest P-SEAMLDR of each line. Each source that names any has to be satisfied.
 fn check_seamldr(
     host: &Host,
     catalogue: &Catalogue,
@@ -115,10 +137,8 @@ fn check_seamldr(
         }
         return;
     };
-    let is_same_line = |one: &TdxVersion| (one.major, one.minor) == (found.value.major, found.value.minor);
-    let fits = minimums.iter().any(|minimum| is_same_line(minimum) && minimum.update <= found.value.update);
-    if !minimums.is_empty() && !fits {
-        let wanted: Vec<_> = minimums.iter().map(ToString::to_string).collect();
+    if let Some(unmet) = minimums.iter().find(|oldest| !is_new_enough(found.value, oldest)) {
+        let wanted: Vec<_> = unmet.iter().map(ToString::to_string).collect();
         let message = format!(
             "{version} needs P-SEAMLDR {} by Intel's table, but the host has {}",
             wanted.join(" or "),

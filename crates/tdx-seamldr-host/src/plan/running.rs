@@ -25,7 +25,7 @@ pub(super) struct Running<'c> {
 }
 
 impl<'c> Running<'c> {
-    /// The module of a version.
+    /// The module of a version. A file's name does not tell that its image is this module.
     pub(super) fn of_version(version: TdxVersion, catalogue: &'c Catalogue) -> Self {
         Self { version, release: catalogue.release(version), image: catalogue.image_of(version) }
     }
@@ -115,7 +115,7 @@ pub(super) fn facts(
     facts.features0 = host.interface.as_ref().ok().map(|interface| features(*interface, running, catalogue));
     facts.sensitive_operations = vouched.then_some(0);
     facts.num_lps = host.online.as_ref().ok().map(|online| online.value.len());
-    facts.platform_lps = value(&host.platform).map(|platform| platform.enabled);
+    facts.platform_lps = platform_lps(host);
     facts.highest_x2apic_id = value(&host.platform).map(|platform| platform.highest_x2apic_id);
     facts.sockets = Sockets::new(&host.signatures());
     let Some(running) = running else { return facts };
@@ -128,6 +128,18 @@ pub(super) fn facts(
     let pages = running.sigstruct().map(|sigstruct| u32::from(sigstruct.num_handoff_pages.get()));
     facts.handoff_pages = pages.map(|others| others.saturating_add(1));
     facts
+}
+
+/// Returns how many LPs P-SEAMLDR waits for. Without the MADT the kernel's list shows the least: an LP that the kernel
+/// knows and that is offline is missing in any case.
+fn platform_lps(host: &Host) -> Option<u32> {
+    let of_madt = value(&host.platform).map(|platform| platform.enabled);
+    let of_kernel = || {
+        let present = host.present.as_ref().ok()?.value.len();
+        let online = host.online.as_ref().ok()?.value.len();
+        (present > online).then_some(present)
+    };
+    of_madt.or_else(of_kernel)
 }
 
 /// Fills in the facts that MSRs and CPUID tell.
@@ -151,11 +163,8 @@ fn add_processor(_: &mut Facts, _: &Host) {}
 /// TD-preserving. Linux 7.2 never asks the module to refuse a shutdown that would damage TDs, so UPDATE_COMPATIBILITY does
 /// not protect them there.
 fn features(interface: Interface, running: Option<&Running<'_>>, catalogue: &Catalogue) -> TdxFeatures0 {
-    let mapped = running.and_then(|running| {
-        let of_table = running.release.and_then(|release| release.features0);
-        catalogue.mapped(running.version).map(|mapped| mapped.features0).or(of_table)
-    });
-    match (interface, mapped) {
+    let known = running.and_then(|running| catalogue.features0(running.release?));
+    match (interface, known) {
         (Interface::Folder, Some(features)) => features | TdxFeatures0::TD_PRESERVING,
         _ => TdxFeatures0::TD_PRESERVING,
     }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use tdx_seamldr_core::preflight::Refusal;
 use tdx_seamldr_core::TdxVersion;
 
-use super::reason::{Reason, Scope};
-use super::rules::{judge, Judged};
+use super::reason::{Question, Reason, Scope};
+use super::rules::{judge, judge_host, Judged};
 use super::running::Running;
 use super::warnings::warnings;
 use super::{Candidate, Plan, Request, Step, Target, Verdict};
@@ -38,7 +38,7 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
         running: version.map(|version| version.to_string()),
         running_is_known: world.running.is_some_and(|running| running.is_known()),
         steps: Vec::new(),
-        reasons: world.about_host(),
+        reasons: before_preflight(host),
         questions: Vec::new(),
         warnings: Vec::new(),
         candidates: catalogue
@@ -50,7 +50,8 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     };
     match world.target(&judged) {
         Ok(None) => {
-            // What is wrong with the host does not matter to an update that is not due.
+            // What an image or the LPs lack does not matter to an update that is not due. A host that can take no
+            // update now cannot say so: another program may be at work on the module.
             plan.verdict = if plan.reasons.is_empty() { Verdict::NothingToDo } else { Verdict::Refused };
         }
         Ok(Some(target)) => world.add_steps(&mut plan, target, &judged),
@@ -60,44 +61,62 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     plan
 }
 
+/// Returns what speaks against any update of a host, and what nobody could check of it.
+pub(super) fn about_host(host: &Host) -> (Vec<Reason>, Vec<Question>) {
+    let mut reasons = before_preflight(host);
+    if host.interface.is_err() {
+        // The facts behind core's rules are absent for this very reason.
+        return (reasons, Vec::new());
+    }
+    let judged = judge_host(host);
+    for reason in judged.reasons {
+        if !reasons.contains(&reason) {
+            reasons.push(explain(host, reason));
+        }
+    }
+    (reasons, judged.questions)
+}
+
+/// Returns what speaks against any update and preflight cannot say.
+fn before_preflight(host: &Host) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    match (&host.interface, &host.module) {
+        (Err(none), _) => reasons.push(Reason::new(Scope::Host, "no-interface", none.to_string())),
+        (Ok(_), Ok(_)) => {}
+        (Ok(_), Err(absent)) if absent.reason == Absence::NoDevice => reasons.push(Refusal::NoModule.into()),
+        (Ok(_), Err(absent)) => {
+            let message = format!("the version of the running module is unknown: {absent}");
+            reasons
+                .push(Reason::new(Scope::Host, "unknown-version", message).advise("run the command as root"));
+        }
+    }
+    if let Ok(status) = &host.upload_status {
+        if status.value != "idle" {
+            let message =
+                format!("another upload to {} is under way: its status is {:?}", status.source, status.value);
+            // The kernel leaves "idle" only after the last write of an upload.
+            let advice = "wait until the status is idle, and look at the version then";
+            reasons.push(Reason::new(Scope::Host, "upload-busy", message).advise(advice));
+        }
+    }
+    reasons
+}
+
+/// Adds to a reason what the host knows of it.
+fn explain(host: &Host, reason: Reason) -> Reason {
+    if reason.code != "lps-missing" {
+        return reason;
+    }
+    let why = host.lps_explained();
+    if why.is_empty() {
+        return reason;
+    }
+    reason.advise(why.join("; "))
+}
+
 impl<'c> World<'c> {
     fn judge(&self, running: Option<&Running<'_>>, image: &Image, steps: u32) -> Judged {
         judge(self.host, self.catalogue, self.request, running, image, steps)
-    }
-
-    /// Returns what speaks against any update, and what preflight cannot say.
-    fn about_host(&self) -> Vec<Reason> {
-        let mut reasons = Vec::new();
-        match (&self.host.interface, &self.host.module) {
-            (Err(none), _) => reasons.push(Reason::new(Scope::Host, "no-interface", none.to_string())),
-            (Ok(_), Ok(_)) => {}
-            (Ok(_), Err(absent)) if absent.reason == Absence::NoDevice => {
-                reasons.push(Refusal::NoModule.into())
-            }
-            (Ok(_), Err(absent)) => {
-                let message = format!("the version of the running module is unknown: {absent}");
-                reasons.push(
-                    Reason::new(Scope::Host, "unknown-version", message).advise("run the command as root"),
-                );
-            }
-        }
-        if let Ok(status) = &self.host.upload_status {
-            if status.value != "idle" {
-                let message = format!(
-                    "another upload to {} is under way: its status is {:?}",
-                    status.source, status.value
-                );
-                let advice = match status.value.as_str() {
-                    // Nothing happens before the last write.
-                    "receiving" => "an uploader began and did not end; `tdx-seamldr update` takes its place, if it is gone",
-                    _ => "wait until the status is idle, and look at the version then",
-                };
-                if status.value != "receiving" {
-                    reasons.push(Reason::new(Scope::Host, "upload-busy", message).advise(advice));
-                }
-            }
-        }
-        reasons
     }
 
     fn is_newer(&self, image: &Image) -> Option<bool> {
@@ -212,7 +231,7 @@ impl<'c> World<'c> {
             let judged = self.judge(running.as_ref(), image, steps);
             for reason in judged.reasons {
                 if !plan.reasons.contains(&reason) {
-                    plan.reasons.push(self.explain(reason));
+                    plan.reasons.push(explain(self.host, reason));
                 }
             }
             for question in judged.questions {
@@ -230,18 +249,6 @@ impl<'c> World<'c> {
         } else {
             Verdict::Ready
         };
-    }
-
-    /// Adds to a reason what the host knows of it.
-    fn explain(&self, reason: Reason) -> Reason {
-        if reason.code != "lps-missing" {
-            return reason;
-        }
-        let why = self.host.lps_explained();
-        if why.is_empty() {
-            return reason;
-        }
-        reason.advise(why.join("; "))
     }
 
     /// Finds the shortest way to a target through other images of its line, each newer than the one before. `None`: there is none.
@@ -295,7 +302,7 @@ fn step(place: usize, image: &Image, running: Option<&Running<'_>>) -> Step {
         from: running.map_or_else(|| "unknown".into(), |running| running.version.to_string()),
         to: image.version().map(|version| version.to_string()),
         mrseam: hex(image.mrseam()),
-        svn: format!("{major}.{minor}"),
+        svn: svn(image),
         tee_tcb_svn_2: format!("{minor:02x}{major:02x}"),
     }
 }

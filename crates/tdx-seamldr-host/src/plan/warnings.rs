@@ -20,7 +20,7 @@ pub(super) fn warnings(
     let mut warnings = Vec::new();
     if let Some(running) = running.filter(|running| !running.is_known()) {
         warnings.push(format!(
-            "the running module {} is in no table and no image folder: a BIOS may bring a module that was never published. \
+            "the running module {} is in no table: a BIOS may bring a module that was never published. \
              Its SVN, hash and handoff versions are unknown, so the rules on them cannot be checked",
             running.version
         ));
@@ -51,6 +51,7 @@ pub(super) fn warnings(
     for step in &plan.steps {
         let Some(image) = catalogue.images().get(step.image) else { continue };
         let after = image.version().map(|version| Running::of_image(image, version, catalogue));
+        of_minimums(&mut warnings, catalogue, step, image);
         of_step(&mut warnings, host, step, image, before.as_ref(), after.as_ref());
         before = after;
     }
@@ -70,6 +71,18 @@ fn newer_releases(host: &Host, catalogue: &Catalogue, newest: TdxVersion) -> Vec
     };
     let releases = catalogue.releases().all().iter();
     releases.filter(is_successor).map(|release| release.version.to_string()).collect()
+}
+
+/// A minimum that nobody knows cannot be checked.
+fn of_minimums(warnings: &mut Vec<String>, catalogue: &Catalogue, step: &Step, image: &Image) {
+    let name = step.to.clone().unwrap_or_else(|| step.file.display().to_string());
+    let minimums = image.version().map(|version| catalogue.minimums(version)).unwrap_or_default();
+    if minimums.module.is_none() {
+        warnings.push(format!("no source tells which running module {name} needs"));
+    }
+    if minimums.seamldr.is_empty() {
+        warnings.push(format!("no source tells which P-SEAMLDR {name} needs"));
+    }
 }
 
 fn of_step(

@@ -6,10 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::fact::{Absent, Reason};
+use crate::host::UPLOAD;
 use crate::root::Root;
-
-/// The folder of the upload.
-const UPLOAD: &str = "/sys/class/firmware/tdx_module";
 
 /// Bytes that go to the kernel at once. Between two pieces the upload can be aborted.
 const PIECE: usize = 64 << 10;
