@@ -254,7 +254,45 @@ killed() {
         state 1.5.05 20 3
     done
     updates 0
-    tells "dropped an upload"
+    tells "dropped the upload of an earlier update"
+    state 1.5.16 19 3
+    end
+}
+# Another program has begun an upload. Nobody else can know whether it goes on.
+other_upload() {
+    start_linux
+    echo 1 > $upload/loading
+    printf half > $upload/data
+    refuses "another program has begun an upload"
+    wants "the upload of the other program" "$(cat $upload/data)" half
+    echo -1 > $upload/loading
+    updates 0
+    state 1.5.16 19 3
+    end
+}
+# Another program ends the command's upload.
+other_end() {
+    start_linux
+    hold_data
+    begins_to_update
+    comes is_loading
+    echo -1 > $upload/loading
+    drain_data
+    awaits 1
+    tells "another program changed the upload"
+    release_data
+    wants loading "$(cat $upload/loading)" 0
+    state 1.5.05 20 3
+    end
+}
+# Another program writes into the command's upload.
+other_data() {
+    start_linux
+    while [ ! -e /tmp/go ]; do printf x > $upload/data; done 2> /dev/null & writer=$!
+    refuses "another program changed the upload"
+    touch /tmp/go
+    wait $writer
+    updates 0
     state 1.5.16 19 3
     end
 }
@@ -395,6 +433,9 @@ scenario command-lost-in-install lost EBADHASH $install 3 1 $bad_hash 1
 scenario command-lost-in-init lost SYS_BUSY 33 0 100000 $module_busy 0
 scenario command-lost-in-update lost SYS_BUSY 53 0 100000 $module_busy 0
 scenario command-two-at-once two_at_once
+scenario command-other-upload other_upload
+scenario command-other-ends-it other_end
+scenario command-other-writes-to-it other_data
 scenario command-killed killed
 scenario command-killed-at-any-time killed_at_any_time
 scenario command-ctrl-c interrupted INT

@@ -127,8 +127,8 @@ too_large() {
 not_updated() {
     host_tree seamldr_
     stands_in x
-    updates_tree 4
-    tells 1.5.05
+    updates_tree 3
+    tells "no error, but did nothing"
     no_host_tree
 }
 # stuck STAGE: nobody can stop the kernel but the driver

@@ -23,7 +23,7 @@ pub(crate) fn run(cpus: u32, fault: &str, runs: u32) -> Result<()> {
             .args(["-m", "256", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
             .arg(&image)
             .args(["-append", &format!("cpus={cpus} fault={fault}")]);
-        let (status, output) = qemu::run(&mut machine, LIMIT)?;
+        let (status, output) = qemu::run(&mut machine, LIMIT, None)?;
         longest = longest.max(start.elapsed());
         if number == 1 {
             print!("{output}");

@@ -58,12 +58,13 @@ const PROCESSOR: &str = "max,vendor=GenuineIntel,family=6,model=143,stepping=8";
 /// Modules of the kernel's own that Debian has in another package than the kernel, by their sources.
 const KERNEL_MODULES: [&str; 2] = ["lib/test_firmware.c", "arch/x86/kernel/msr.c"];
 
-/// How often the machine may be switched on. Before its first program runs, the kernel patches its code, and QEMU can run a CPU into what
-/// another one has half patched. Later faults count.
+/// How often the machine may be switched on. The kernel patches its code before its first program runs, and in QEMU a CPU can run into what
+/// another one has half patched: one boot of twenty ends there. Later faults count.
 const BOOTS: u32 = 3;
 
-/// The first words of the first program.
-const BEGIN: &str = "figure kernel:";
+/// The first words of the first program. A kernel that is watched needs some minutes.
+const UP: qemu::SignOfLife<'_> =
+    qemu::SignOfLife { words: "figure kernel:", within: Duration::from_secs(300) };
 
 /// What the scenarios take, apart from the race.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -232,14 +233,14 @@ impl Tree {
                 .arg("-initrd")
                 .arg(self.folder.join("build/initrd.gz"))
                 .args(["-append", &format!("console=ttyS0 quiet panic=-1 {parameters}")]);
-            let (_, output) = qemu::run(&mut machine, limit)?;
+            let (_, output) = qemu::run(&mut machine, limit, Some(UP))?;
             // The first line has QEMU's own before it.
-            let Some((before, scenarios)) = output.split_once(BEGIN) else {
+            let Some((before, scenarios)) = output.split_once(UP.words) else {
                 println!("{output}\nthe kernel did not come up");
                 continue;
             };
             ensure!(!before.contains("Oops"), "the kernel came up with a fault:\n{before}");
-            println!("{BEGIN}{scenarios}");
+            println!("{}{scenarios}", UP.words);
             return judge(scenarios);
         }
         bail!("the kernel did not come up {BOOTS} times");
