@@ -16,11 +16,14 @@ pub(super) struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The processor's bug. A kernel that does not know it does not name it, while IA32_VMX_BASIC still shows it.
+    /// The processor's bug. A kernel that does not know it does not name it, while IA32_VMX_BASIC still shows it. A value of 0 is that of
+    /// no processor with VMX: it shows nothing.
     fn has_erratum(&self) -> bool {
         let is_named = self.erratum.as_ref().is_ok_and(|erratum| erratum.value);
-        let is_shown =
-            self.vmx_basic.as_ref().is_ok_and(|msr| msr.value & VMX_BASIC_SEAMRET_PRESERVES_VMCS == 0);
+        let is_shown = self
+            .vmx_basic
+            .as_ref()
+            .is_ok_and(|msr| msr.value != 0 && msr.value & VMX_BASIC_SEAMRET_PRESERVES_VMCS == 0);
         is_named || is_shown
     }
 }
