@@ -75,6 +75,8 @@ stands_in() {
 # updates_tree CODE ARGUMENT...
 updates_tree() {
     updates "$@" --root $tree
+    # A command that refuses opens no pipe.
+    [ -z "$problem" ] || kill $feeder
     wait $feeder
 }
 
