@@ -1,6 +1,7 @@
 //! The platform: what happens when an LP executes SEAMCALL.
 
 mod config;
+mod cpu;
 pub(crate) mod elf;
 mod fault;
 mod handoff;
@@ -14,6 +15,7 @@ mod td;
 mod trace;
 
 pub use config::{Config, ConfigError};
+pub use cpu::CpuRegister;
 pub use fault::{Answer, Fault, FaultPlan, PlanIsFull, MAX_FAULTS};
 pub use handoff::HandoffForm;
 pub use loader::{Effects, Loader, LoaderState, ModuleSysInfo, SeamDb};

@@ -11,7 +11,7 @@ use super::handoff::KeyOwner;
 use super::loader::{Installed, LoaderContext};
 use super::lp::{Lp, NO_VMCS};
 use super::module::CallContext;
-use super::{Answer, Config, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState};
+use super::{Answer, Config, CpuRegister, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState};
 use super::{PhysMemory, SeamDb, SeamMemory, SysInfo, Td, TdError, TdId, TdPhase, TdxModule};
 
 /// Bytes of the host's memory that read otherwise than they were written, at the same time.
@@ -154,7 +154,10 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     fn new_module(&mut self, build: ModuleBuild, sysinfo: SysInfo) {
         self.module = Some(TdxModule::new(build, sysinfo));
         self.memory.tables.clear();
-        self.memory.lps.iter_mut().for_each(|lp| lp.set_in_module(false));
+        for lp in &mut self.memory.lps {
+            lp.set_in_module(false);
+            lp.package = 0;
+        }
     }
 
     /// Whether a module is there and the processor lets SEAMCALL reach it.
@@ -255,19 +258,34 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice cancel. `false`: the LP differs
-    /// in as many MSRs as there is room for already.
+    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice cancel. `false`: there is no such
+    /// LP, or LPs differ in as many registers as there is room for already.
     #[must_use]
     pub fn deviate_msr(&mut self, lp: u32, msr: u32, bits: u64) -> bool {
-        self.lp_mut(lp).is_some_and(|lp| lp.deviate(msr, bits))
+        self.deviate(Some(lp), CpuRegister::Msr(msr), bits)
     }
 
-    /// Takes back what is special about an LP's capabilities and MSRs.
+    /// Changes bits of what software reads on one LP, or on all of them (`None`); the same bits twice cancel. `false`: there is no
+    /// such LP, or LPs differ in as many registers as there is room for already.
+    #[must_use]
+    pub fn deviate(&mut self, lp: Option<u32>, register: CpuRegister, bits: u64) -> bool {
+        lp.is_none_or(|lp| self.lp(lp).is_some()) && self.memory.deviations.add(lp, register, bits)
+    }
+
+    /// Takes back what is special about an LP's capabilities, MSRs and CPUID.
     pub fn restore_lp(&mut self, lp: u32) {
         let capabilities = self.config.seamops_capabilities;
-        if let Some(lp) = self.lp_mut(lp) {
-            (lp.msrs, lp.seamops_capabilities) = (Default::default(), capabilities);
+        if let Some(slot) = self.lp_mut(lp) {
+            slot.seamops_capabilities = capabilities;
+            self.memory.deviations.restore(lp);
         }
+    }
+
+    /// Takes back what is special about any LP's capabilities, MSRs and CPUID.
+    pub fn restore_lps(&mut self) {
+        let capabilities = self.config.seamops_capabilities;
+        self.memory.lps.iter_mut().for_each(|lp| lp.seamops_capabilities = capabilities);
+        self.memory.deviations.restore_all();
     }
 
     /// One SEAMCALL on one LP, from its beginning to its end.

@@ -1,13 +1,17 @@
 //! The TDX module: its states, and the leaves that bring it up, shut it down and hand TDs over.
 
 mod build;
+mod cpuid_rules;
+mod enumeration;
 mod fields;
 mod info;
 mod tdmr;
+mod vmx_rules;
 
 #[cfg(any(feature = "std", test))]
 pub(crate) use build::Description;
 pub use build::{ModuleBuild, SysInfo};
+pub(super) use enumeration::Sampled;
 
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfo, ShutdownRequest};
 use tdx_seamldr_core::abi::{TdxFeatures0, TdxLeaf, TdxStatus};
@@ -15,10 +19,13 @@ use tdx_seamldr_core::SeamcallRegs;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use self::enumeration::{Enumerated, Stop};
 use self::fields::{Reading, View};
-use self::tdmr::{TdmrInfo, TDMR_UNIT};
+pub(super) use self::tdmr::TdmrInfo;
+use self::tdmr::TDMR_UNIT;
+use super::cpu::Cpu;
 use super::handoff::{self, HandoffForm, KeyOwner, MAX_TDMRS};
-use super::lp::{contains, deviation, insert, LpSet, MsrDeviations};
+use super::lp::{contains, insert, LpSet};
 use super::{about, Config, Fatal, PhysMemory, SeamMemory};
 
 /// How far a module has come.
@@ -70,8 +77,8 @@ pub struct TdxModule {
     num_packages_configured: u32,
     /// SEAMOPS capabilities where TDH.SYS.INIT ran.
     capabilities: u64,
-    /// MSRs where TDH.SYS.INIT ran.
-    msrs: MsrDeviations,
+    /// What TDH.SYS.INIT found out about the processor.
+    enumerated: Enumerated,
     lock: GlobalLock,
     /// TDMRs that another LP is initialising.
     tdmrs_locked: u64,
@@ -92,14 +99,18 @@ impl CallContext<'_> {
         self.this_lp().map_or(0, |lp| lp.seamops_capabilities)
     }
 
-    fn msrs(&self) -> MsrDeviations {
-        self.this_lp().map_or_else(MsrDeviations::default, |lp| lp.msrs)
-    }
-
     /// Whether another LP is inside the module, counted or not.
     fn others_are_inside(&self) -> bool {
         let others = (0u32..).zip(&self.memory.lps).filter(|(lp, _)| *lp != self.lp);
         others.map(|(_, lp)| lp).any(super::lp::Lp::is_in_module)
+    }
+
+    fn x2apic_id(&self) -> u32 {
+        self.this_lp().map_or(0, |lp| lp.x2apic_id)
+    }
+
+    fn this_lp_mut(&mut self) -> Option<&mut super::lp::Lp> {
+        self.memory.lps.get_mut(usize::try_from(self.lp).ok()?)
     }
 
     fn this_lp(&self) -> Option<&super::lp::Lp> {
@@ -111,13 +122,6 @@ impl CallContext<'_> {
 const NEEDED_CAPABILITIES: u64 = 1 << 4 | 1 << 5;
 /// The SEAMOPS capability behind local attestation: SEAMVERIFYREPORT.
 const SEAMVERIFYREPORT: u64 = 1 << 6;
-/// MSRs that have to be the same on all LPs, in the order in which they are compared.
-const COMPARED_MSRS: [u32; 30] = [
-    0xcf, 0x10a, 0xbc, 0xbd, 0x3b, 0xfe, 0x1f2, 0x1f3, 0x1f6, 0x1f7, 0x480, 0x48d, 0x48e, 0x48b, 0x492,
-    0x48f, 0x490, 0x485, 0x48c, 0x486, 0x487, 0x488, 0x489, 0x345, 0x981, 0x982, 0x87, 0x98, 0x99, 0x122,
-];
-/// Packages that the module has room for.
-const MAX_PACKAGES: u32 = 8;
 /// Bytes of memory whose metadata one call of TDH.SYS.TDMR.INIT sets up.
 const TDMR_INIT_STEP: u64 = 4 << 20;
 
@@ -131,7 +135,7 @@ impl TdxModule {
             num_lps_initialized: 0,
             num_packages_configured: 0,
             capabilities: 0,
-            msrs: MsrDeviations::default(),
+            enumerated: Enumerated::default(),
             lock: GlobalLock::Free,
             tdmrs_locked: 0,
             update_compatibility: false,
@@ -279,6 +283,11 @@ impl TdxModule {
         if self.state != ModuleState::SysInitPending {
             return Ok(TdxStatus::SYS_INIT_NOT_PENDING);
         }
+        match self.look_at_processor(regs, context) {
+            Ok(enumerated) => self.enumerated = enumerated,
+            Err(Stop::Error(status)) => return Ok(status),
+            Err(Stop::Fatal) => return Err(Fatal),
+        }
         let capabilities = context.capabilities();
         if capabilities & NEEDED_CAPABILITIES != NEEDED_CAPABILITIES {
             return Ok(TdxStatus::INCOMPATIBLE_SEAM_CAPABILITIES);
@@ -297,11 +306,22 @@ impl TdxModule {
         if !context.config.rdrand() {
             return Ok(TdxStatus::RND_NO_ENTROPY);
         }
-        (self.capabilities, self.msrs) = (capabilities, context.msrs());
+        self.capabilities = capabilities;
         self.num_lps_initialized = 0;
         context.memory.tables.packages_configured = U32::new(0);
         self.state = ModuleState::SysInitDone;
         Ok(TdxStatus::SUCCESS)
+    }
+
+    fn look_at_processor(
+        &self,
+        regs: &mut SeamcallRegs,
+        context: &mut CallContext<'_>,
+    ) -> Result<Enumerated, Stop> {
+        let (lp, x2apic_id) = (context.lp, context.x2apic_id());
+        let SeamMemory { deviations, sampled, mcheck_table, .. } = &mut *context.memory;
+        let cpu = Cpu { lp, x2apic_id, config: context.config, deviations };
+        enumeration::check(&cpu, mcheck_table, sampled, regs)
     }
 
     fn sys_lp_init(
@@ -326,23 +346,16 @@ impl TdxModule {
         if context.capabilities() != self.capabilities {
             return Err(TdxStatus::INCOMPATIBLE_SEAM_CAPABILITIES);
         }
-        let msrs = context.msrs();
-        let differs = |msr: &u32| deviation(&msrs, *msr) != deviation(&self.msrs, *msr);
-        if let Some(msr) = COMPARED_MSRS.into_iter().find(differs) {
-            return Err(TdxStatus(TdxStatus::INCONSISTENT_MSR.0 | u64::from(msr)));
-        }
-        if self.package(context) >= MAX_PACKAGES {
-            return Err(TdxStatus::INVALID_PKG_ID);
+        let (lp, x2apic_id) = (context.lp, context.x2apic_id());
+        let SeamMemory { deviations, sampled, mcheck_table, .. } = &*context.memory;
+        let cpu = Cpu { lp, x2apic_id, config: context.config, deviations };
+        let package = enumeration::compare(&cpu, mcheck_table, sampled, &self.enumerated, regs)?;
+        if let Some(lp) = context.this_lp_mut() {
+            lp.package = package;
         }
         insert(&mut self.lps_initialized, context.lp);
         self.num_lps_initialized = self.num_lps_initialized.saturating_add(1);
         Ok(())
-    }
-
-    /// The package that an LP is in.
-    fn package(&self, context: &CallContext<'_>) -> u32 {
-        let id = context.this_lp().map_or(0, |lp| lp.x2apic_id);
-        id.checked_shr(context.config.package_shift).unwrap_or(0)
     }
 
     fn sys_rd(&self, regs: &mut SeamcallRegs, context: &CallContext<'_>) -> Result<TdxStatus, Fatal> {
@@ -351,7 +364,7 @@ impl TdxModule {
         if !contains(&self.lps_initialized, context.lp) {
             return Ok(TdxStatus::SYS_LP_INIT_NOT_DONE);
         }
-        let view = self.view(&context.memory.mcheck_table, &context.memory.handoff);
+        let view = self.view(context.memory);
         Ok(match fields::element(&view, id)? {
             Reading::None => TdxStatus::METADATA_FIELD_ID_INCORRECT,
             Reading::First(first) => {
@@ -366,12 +379,22 @@ impl TdxModule {
     }
 
     /// What metadata fields are read from.
-    fn view<'a>(&'a self, platform: &'a PSysInfo, handoff: &[u8]) -> View<'a> {
+    fn view<'a>(&'a self, memory: &'a SeamMemory) -> View<'a> {
+        self.view_of(&memory.mcheck_table, &memory.sampled, &memory.handoff)
+    }
+
+    fn view_of<'a>(&'a self, platform: &'a PSysInfo, sampled: &'a Sampled, handoff: &[u8]) -> View<'a> {
         let mut features0 = self.build.features0;
         if self.capabilities & SEAMVERIFYREPORT == 0 {
             features0.remove(TdxFeatures0::LOCAL_ATTESTATION);
         }
-        View { build: &self.build, told: &self.told, platform, header: handoff::header(handoff), features0 }
+        let header = handoff::header(handoff);
+        View { build: &self.build, told: &self.told, platform, sampled, header, features0 }
+    }
+
+    /// Whether the host may give this address to the module.
+    fn is_shared(&self, context: &CallContext<'_>, address: u64, alignment: u64) -> bool {
+        self.enumerated.is_shared(address, alignment, context.config.max_pa)
     }
 
     fn sys_config(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<(), TdxStatus> {
@@ -384,8 +407,7 @@ impl TdxModule {
         if self.state != ModuleState::SysInitDone || !self.is_all_lps_initialized() {
             return Err(TdxStatus::SYS_CONFIG_NOT_PENDING);
         }
-        let config = &*context.config;
-        if !config.is_shared(regs.rcx, ALIGNMENT) {
+        if !self.is_shared(context, regs.rcx, ALIGNMENT) {
             return invalid(OperandId::RCX);
         }
         let Some(count) = usize::try_from(regs.rdx).ok().filter(|count| (1..=MAX_TDMRS).contains(count))
@@ -395,36 +417,36 @@ impl TdxModule {
         let dynamic_pamt =
             if self.build.features0.contains(TdxFeatures0::DYNAMIC_PAMT) { 1 << 16 } else { 0 };
         let hkid = u16::try_from(regs.r8 & !dynamic_pamt).ok();
-        let private = config.private_hkid_min..1u64.checked_shl(config.keyid_bits).unwrap_or(0);
-        let Some(hkid) = hkid.filter(|hkid| private.contains(&u64::from(*hkid))) else {
+        let Some(hkid) = hkid.filter(|hkid| self.enumerated.is_private(*hkid)) else {
             return invalid(OperandId::R8);
         };
+        // The KeyID is the module's from here on, even if its regions are not accepted.
+        context.memory.tables.module_hkid = U16::new(hkid);
+        context
+            .memory
+            .tables
+            .own(hkid, KeyOwner::Module)
+            .ok_or(about(TdxStatus::OPERAND_INVALID, OperandId::R8))?;
         let mut list = [U64::new(0); MAX_TDMRS];
         context.host.read(regs.rcx, list.as_mut_bytes());
-        let list = list.get(..count).unwrap_or_default();
-        if !list.iter().all(|address| config.is_shared(address.get(), ALIGNMENT)) {
-            return invalid(OperandId::RCX);
-        }
-        let host = context.host;
-        let info = |index: usize| {
-            let mut info = TdmrInfo::new_zeroed();
-            if let Some(address) = list.get(index) {
-                host.read(address.get(), info.as_mut_bytes());
+        for (index, address) in list.iter().enumerate().take(count) {
+            if !self.is_shared(context, address.get(), ALIGNMENT) {
+                return invalid(OperandId::RCX);
             }
-            info
-        };
-        // The KeyID stays even if the regions are not accepted.
-        context.memory.tables.module_hkid = U16::new(hkid);
-        tdmr::check(count, info, &context.memory.mcheck_table.cmrs, config.address_limit())?;
-        let tables = &mut context.memory.tables;
-        for (index, entry) in tables.tdmrs.iter_mut().enumerate().take(count) {
-            let info = info(index);
-            (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
+            let mut info = TdmrInfo::new_zeroed();
+            context.host.read(address.get(), info.as_mut_bytes());
+            let SeamMemory { tdmr_infos, mcheck_table, tables, .. } = &mut *context.memory;
+            let Some((slot, before)) = tdmr_infos.get_mut(..=index).and_then(<[_]>::split_last_mut) else {
+                return invalid(OperandId::RDX);
+            };
+            *slot = info;
+            tdmr::check(slot, before, &mcheck_table.cmrs, self.enumerated.address_limit())?;
+            // Regions that were accepted before one that is not stay in the table, which nothing counts yet.
+            if let Some(entry) = tables.tdmrs.get_mut(index) {
+                (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
+            }
         }
-        tables.num_tdmrs = U32::new(u32::try_from(count).unwrap_or(u32::MAX));
-        if tables.own(hkid, KeyOwner::Module).is_none() {
-            return invalid(OperandId::R8);
-        }
+        context.memory.tables.num_tdmrs = U32::new(u32::try_from(count).unwrap_or(u32::MAX));
         self.num_packages_configured = 0;
         self.state = ModuleState::SysConfigDone;
         Ok(())
@@ -442,8 +464,7 @@ impl TdxModule {
             return Ok(TdxStatus::SYS_KEY_CONFIG_NOT_PENDING);
         }
         // An LP that was never initialised is taken to be in package 0.
-        let initialized = contains(&self.lps_initialized, context.lp);
-        let package = if initialized { self.package(context) } else { 0 };
+        let package = context.this_lp().map_or(0, |lp| lp.package);
         let bit = 1u32.checked_shl(package).unwrap_or(0);
         let configured = &mut context.memory.tables.packages_configured;
         if configured.get() & bit != 0 {

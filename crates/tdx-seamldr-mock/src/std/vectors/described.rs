@@ -31,22 +31,28 @@ fn wrong(message: impl Into<String>) -> DescriptionError {
 pub(crate) struct SparseMemory {
     pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
     /// What firmware wrote since it was last asked for.
-    writes: RefCell<Vec<HostWrite>>,
+    changes: RefCell<Vec<HostChange>>,
 }
 
-/// A write by firmware.
+/// What firmware did to a piece of memory, in one write or several.
 #[derive(Clone, Debug)]
-pub(crate) struct HostWrite {
+pub(crate) struct HostChange {
     pub(crate) address: u64,
-    pub(crate) bytes: Vec<u8>,
-    /// There was something else before.
-    pub(crate) changed: bool,
+    pub(crate) before: Vec<u8>,
+    pub(crate) after: Vec<u8>,
 }
 
 impl SparseMemory {
-    /// What firmware wrote, in order.
-    pub(crate) fn take_writes(&self) -> Vec<HostWrite> {
-        self.writes.take()
+    /// What firmware wrote, in the order in which it first wrote there.
+    pub(crate) fn take_changes(&self) -> Vec<HostChange> {
+        self.changes.take()
+    }
+
+    /// What lies at an address, up to the end of its page.
+    pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.read(address, &mut bytes);
+        bytes
     }
 
     /// The host puts bytes somewhere.
@@ -75,11 +81,15 @@ impl PhysMemory for SparseMemory {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) {
-        let mut before = vec![0; bytes.len()];
-        self.read(address, &mut before);
-        let changed = before != bytes;
+        let before = self.bytes(address, bytes.len());
         self.put(address, bytes);
-        self.writes.borrow_mut().push(HostWrite { address, bytes: bytes.to_vec(), changed });
+        let mut changes = self.changes.borrow_mut();
+        let is_same =
+            |change: &&mut HostChange| change.address == address && change.after.len() == bytes.len();
+        match changes.iter_mut().find(is_same) {
+            Some(change) => change.after = bytes.to_vec(),
+            None => changes.push(HostChange { address, before, after: bytes.to_vec() }),
+        }
     }
 }
 
@@ -238,15 +248,35 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     let Some(module) = platform.module() else {
         return Err(wrong("a handoff with the payload \"own\", but no module"));
     };
-    let (build, told) = (*module.build(), *module.sysinfo());
+    let build = *module.build();
     let mut other = platform.clone();
     let all: Vec<u32> = (0..platform.config().num_lps).collect();
-    (0..).take_while(|lp| platform.x2apic_id(*lp).is_some()).for_each(|lp| other.restore_lp(lp));
-    // Versions that fit, whatever this one was told; the data does not depend on them.
-    let fitting = SysInfo { module_hv: build.module_hv, min_update_hv: build.min_update_hv, ..told };
+    // A platform that the module accepts, and what it was built for, whatever this one is and says; the data depends on none of
+    // it.
+    other.restore_lps();
+    let config = other.config_mut();
+    (config.rdrand_ok, config.rdrand_value) = (true, 1);
+    (config.seamdb_getref_error, config.pconfig_error) = (0, 0);
+    config.seamops_capabilities = 0x7f;
+    let (config, x2apic_ids) = (*config, x2apic_ids(platform));
+    other.set_lps(x2apic_ids);
+    *other.platform_table_mut() = config.platform_table();
+    let fitting = SysInfo {
+        module_hv: build.module_hv,
+        min_update_hv: build.min_update_hv,
+        no_downgrade: build.no_downgrade,
+        num_handoff_pages: 31,
+        tot_num_lps: config.num_lps,
+        num_packages: config.num_sockets,
+    };
     other.put_module(build, fitting, false);
     bring_up(&mut other, &all, ModuleState::Shutdown)?;
     Ok(other.handoff().to_vec())
+}
+
+/// The x2APIC ids of all LPs.
+fn x2apic_ids(platform: &Described) -> Vec<u32> {
+    (0..).map_while(|lp| platform.x2apic_id(lp)).collect()
 }
 
 /// One call of the module, which has to succeed.
@@ -277,12 +307,15 @@ fn bring_up(platform: &mut Described, lps: &[u32], state: ModuleState) -> Result
     }
     let leaf = |leaf: TdxLeaf| SeamcallRegs { rax: leaf.0.into(), ..SeamcallRegs::default() };
     let memory = &SparseMemory::default();
-    let rdrand_ok = std::mem::replace(&mut platform.config_mut().rdrand_ok, true);
+    let config = platform.config_mut();
+    let rdrand = (config.rdrand_ok, config.rdrand_value);
+    (config.rdrand_ok, config.rdrand_value) = (true, 1);
     call(platform, memory, 0, leaf(TdxLeaf::SYS_INIT))?;
     for lp in lps {
         call(platform, memory, *lp, leaf(TdxLeaf::SYS_LP_INIT))?;
     }
-    platform.config_mut().rdrand_ok = rdrand_ok;
+    let config = platform.config_mut();
+    (config.rdrand_ok, config.rdrand_value) = rdrand;
     if state == ModuleState::SysInitDone {
         return Ok(());
     }
