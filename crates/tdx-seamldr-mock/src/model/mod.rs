@@ -23,7 +23,7 @@ pub use lp::{MAX_LPS, NO_VMCS};
 pub use memory::{PhysMemory, SeamMemory, CODE_SIZE, HANDOFF_STORAGE};
 #[cfg(any(feature = "std", test))]
 pub(crate) use module::Description;
-pub use module::{GlobalLock, ModuleBuild, ModuleState, SysInfo, TdxModule};
+pub use module::{GlobalLock, ModuleBuild, ModuleGeneration, ModuleState, SysInfo, TdxModule};
 pub use platform::{Entered, Platform};
 pub use profile::{LoaderProfile, SvnRule};
 pub use td::{Td, TdError, TdId, TdPhase, MAX_TDS};

@@ -424,7 +424,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
 
     /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one more.
     pub fn create_td(&mut self, phase: TdPhase, secret: [u8; 32]) -> Option<TdId> {
-        let counts = self.ready_module()?.has_update_compatibility();
+        let module = self.ready_module()?;
+        let (counts, context_version) = (module.has_update_compatibility(), module.build().crypto_context);
         let key_ids = 1u16.checked_shl(self.config.keyid_bits).unwrap_or(u16::MAX);
         let memory = &mut *self.memory;
         let (number, slot) = (0u16..).zip(&mut memory.tds).find(|(_, slot)| !slot.is_present())?;
@@ -437,7 +438,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
             .checked_add(number)
             .filter(|hkid| *hkid < key_ids)?;
         memory.tables.own(hkid, KeyOwner::Td(number))?;
-        *slot = Td::new(phase, hkid, secret);
+        *slot = Td::new(phase, hkid, secret, context_version);
         slot.set_counted(counts);
         if counts {
             self.count(phase, 1);

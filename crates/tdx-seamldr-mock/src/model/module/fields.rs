@@ -1,4 +1,4 @@
-//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order.
+//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order, and the one more of later modules that Linux 7.2 reads.
 //!
 //! Fields that say what the processor and the module are capable of have the values that were recorded; those about this
 //! platform and this module are read from them.
@@ -7,7 +7,7 @@ use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfo, TdxFeatures0};
 
 use super::cpuid_rules::{self, CpuidConfig, CPUID_CONFIGS};
 use super::enumeration::Sampled;
-use super::{Fatal, ModuleBuild, SysInfo};
+use super::{Fatal, ModuleBuild, ModuleGeneration, SysInfo};
 
 /// What fields are read from.
 pub(super) struct View<'a> {
@@ -69,6 +69,12 @@ fn config_id(config: &CpuidConfig) -> u64 {
 }
 
 impl View<'_> {
+    /// The fields that this module has.
+    fn fields(&self) -> impl Iterator<Item = &'static Field> {
+        let newer = self.build.generation >= ModuleGeneration::V1_5_05;
+        FIELDS.iter().filter(move |field| newer || field.id != MAX_VCPUS_PER_TD)
+    }
+
     /// Extended features that a TD may have.
     pub(super) fn xfam_fixed0(&self) -> u64 {
         cpuid_rules::td_states(self.sampled.cpuid(0xd, 0), self.sampled.cpuid(0xd, 1))
@@ -79,6 +85,9 @@ impl View<'_> {
         config.bits(self.sampled.cpuid(config.leaf, config.subleaf))
     }
 }
+
+/// Virtual CPUs of a TD, at most. 1.5.01 does not have this field.
+const MAX_VCPUS_PER_TD: u64 = 0x9900000100000008;
 
 const FIELDS: &[Field] = &[
     read(FieldId::NUM_PKGS, |view, _| view.platform.tot_num_sockets.get().into()),
@@ -133,6 +142,7 @@ const FIELDS: &[Field] = &[
     always(0x9900000100000004, 12),
     always(0x9900000300000006, 7),
     always(0x9900000300000007, 0),
+    always(MAX_VCPUS_PER_TD, 576),
     // CPUID leaves, and which of their bits can be configured.
     read_each(0x9900000300000400, 32, |_, index| CPUID_CONFIGS.get(index).map_or(u64::MAX, config_id)),
     Field {
@@ -236,7 +246,7 @@ pub(super) fn element(view: &View<'_>, id: u64) -> Result<Reading, Fatal> {
         return Ok(Reading::None);
     }
     let (class, code) = key(id);
-    let mut fields = FIELDS.iter();
+    let mut fields = view.fields();
     let found = fields.find_map(|field| {
         let (of_class, first) = key(field.id);
         let index = usize::try_from(code.checked_sub(first)?).ok()?;
@@ -258,14 +268,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_354_elements_and_no_two_with_the_same_class_and_code() {
+    fn there_are_355_elements_and_no_two_with_the_same_class_and_code() {
         let mut keys: Vec<_> = FIELDS
             .iter()
             .flat_map(|field| (0..field.elements as u64).map(move |index| key(field.id + index)))
             .collect();
-        assert_eq!(keys.len(), 354);
+        assert_eq!(keys.len(), 355);
         keys.sort_unstable();
         keys.dedup();
-        assert_eq!(keys.len(), 354);
+        assert_eq!(keys.len(), 355);
     }
 }

@@ -5,12 +5,13 @@ mod cpuid_rules;
 mod enumeration;
 mod fields;
 mod info;
+mod releases;
 mod tdmr;
 mod vmx_rules;
 
 #[cfg(any(feature = "std", test))]
 pub(crate) use build::Description;
-pub use build::{ModuleBuild, SysInfo};
+pub use build::{ModuleBuild, ModuleGeneration, SysInfo};
 pub(super) use enumeration::Sampled;
 
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfo, ShutdownRequest};
@@ -224,9 +225,12 @@ impl TdxModule {
         ];
         let leaf = TdxLeaf::from_rax(regs.rax);
         let version = regs.rax >> 16 & 0xff;
-        let update_v1 = leaf == TdxLeaf::SYS_UPDATE && self.has_update_compatibility();
-        let status = if regs.rax & RESERVED != 0 || version > 0 && !VERSIONED.contains(&leaf.0) && !update_v1
-        {
+        let has_versions = match leaf {
+            TdxLeaf::SYS_UPDATE => self.has_update_compatibility(),
+            TdxLeaf::SYS_INIT => version == 1 && self.build.generation >= ModuleGeneration::V1_5_34,
+            _ => VERSIONED.contains(&leaf.0),
+        };
+        let status = if regs.rax & RESERVED != 0 || version > 0 && !has_versions {
             about(TdxStatus::OPERAND_INVALID, OperandId::RAX)
         } else if self.state == ModuleState::Shutdown && leaf != TdxLeaf::SYS_LP_SHUTDOWN {
             TdxStatus::SYS_SHUTDOWN
@@ -273,6 +277,8 @@ impl TdxModule {
         context: &mut CallContext<'_>,
     ) -> Result<TdxStatus, Fatal> {
         let attributes = regs.rcx;
+        // Version 1: a page for what led to a fatal error, and an interrupt for it. Only the page is looked at here.
+        let fatal_error_page = if regs.rax >> 16 & 0xff == 1 { regs.r8 & !0xfff } else { 0 };
         (regs.rcx, regs.rdx, regs.r8, regs.r9, regs.r10) = (0, 0, 0, 0, 0);
         if self.is_locked() {
             return Ok(TdxStatus::SYS_BUSY);
@@ -305,6 +311,9 @@ impl TdxModule {
         }
         if !context.config.rdrand() {
             return Ok(TdxStatus::RND_NO_ENTROPY);
+        }
+        if !self.is_shared(context, fatal_error_page, 4096) {
+            return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::R8));
         }
         self.capabilities = capabilities;
         self.num_lps_initialized = 0;
@@ -549,6 +558,13 @@ impl TdxModule {
     }
 
     fn sys_update(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<TdxStatus, Fatal> {
+        let generation = self.build.generation;
+        let operands = self.check_update_operands(regs);
+        if let Err(status) = operands {
+            if generation >= ModuleGeneration::V1_5_34 {
+                return Ok(status);
+            }
+        }
         if self.is_locked() {
             return Ok(TdxStatus::SYS_BUSY);
         }
@@ -563,28 +579,39 @@ impl TdxModule {
         let form = self.build.handoff_form;
         let size = usize::try_from(header.size.get()).unwrap_or(usize::MAX);
         let limit = match (form, hv) {
-            // The newest modules know of 2.0 ones that leave more than they themselves have pages for.
+            // Modules with a later version know of 2.0 ones that leave more than they themselves have pages for.
             (HandoffForm::Counting, 0) => SysInfo::room_in(25),
             _ => self.told.handoff_limit(),
         };
-        if size < form.least_read(hv) || size > limit {
+        if generation < ModuleGeneration::V1_5_28 && (size < form.least_read(hv) || size > limit) {
             return Err(Fatal);
         }
         context.memory.tables.read(form, hv, &context.memory.handoff);
-        match regs.rax >> 16 & 0xff {
-            0 => {}
-            1 if !self.build.features0.contains(TdxFeatures0::from_bits_retain(regs.r9)) => {
-                return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::R9));
-            }
-            1 if regs.r10 != 0 => return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::R10)),
-            1 => self.update_compatibility = regs.r9 & TdxFeatures0::UPDATE_COMPATIBILITY.bits() != 0,
-            _ => return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::RAX)),
+        match operands {
+            // Too late to leave no trace, but the header is still valid: the call may be made again.
+            Err(status) => return Ok(status),
+            Ok(detects) => self.update_compatibility = detects,
         }
         let used = HandoffHeader { valid: 0, size: U32::new(0), ..header };
         handoff::set_header(&mut context.memory.handoff, &used);
         self.num_packages_configured = 0;
         self.state = ModuleState::Ready;
-        context.memory.tds.iter_mut().for_each(super::Td::change_library);
+        let context_version = self.build.crypto_context;
+        context.memory.tds.iter_mut().for_each(|td| td.change_library(context_version));
         Ok(TdxStatus::SUCCESS)
+    }
+
+    /// Operands of TDH.SYS.UPDATE that version 1 has: whether damage to contexts is to be found.
+    fn check_update_operands(&self, regs: &SeamcallRegs) -> Result<bool, TdxStatus> {
+        let invalid = |operand| Err(about(TdxStatus::OPERAND_INVALID, operand));
+        match regs.rax >> 16 & 0xff {
+            0 => Ok(false),
+            1 if !self.build.features0.contains(TdxFeatures0::from_bits_retain(regs.r9)) => {
+                invalid(OperandId::R9)
+            }
+            1 if regs.r10 != 0 => invalid(OperandId::R10),
+            1 => Ok(regs.r9 & TdxFeatures0::UPDATE_COMPATIBILITY.bits() != 0),
+            _ => invalid(OperandId::RAX),
+        }
     }
 }
