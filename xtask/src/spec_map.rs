@@ -126,10 +126,12 @@ pub(crate) fn run() -> Result<()> {
 fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<String> {
     let steps: BTreeSet<_> = firmware.rows.iter().filter_map(Row::first_number).collect();
     let mut numbers: Vec<_> = steps.iter().map(|number| (firmware.name, number.clone())).collect();
+    // In the firmware's table, brackets at a rule's end can hold words, too.
+    let sources = library.rows.iter().flat_map(Row::sources);
+    numbers.extend(sources.map(|number| (library.name, number)));
     for table in [library, firmware] {
-        let of_rows = table.rows.iter().flat_map(Row::sources);
         let of_headings = table.headings.iter().flat_map(|heading| numbers_in_brackets(heading));
-        numbers.extend(of_rows.chain(of_headings).map(|number| (table.name, number)));
+        numbers.extend(of_headings.map(|number| (table.name, number)));
     }
     let unknown = numbers.iter().filter(|(_, number)| !rules.has(number));
     let mut problems: Vec<_> =
@@ -401,7 +403,7 @@ mod tests {
         };
         let library = "| a leaf (1.1) | `a` | `b` |\n";
         let firmware =
-            "## A call (7.2)\n| 7.2.1 a | `a` | `b` |\n| 7.2.2b b | `a` | `b` |\n| other | `a` | `b` |\n";
+            "## A call (7.2)\n| 7.2.1 a | `a` | `b` |\n| 7.2.2b b (of it) | `a` | `b` |\n| other | `a` | `b` |\n";
         assert_eq!(of(library, firmware), [String::new(); 0]);
         assert_eq!(of("", firmware), ["l, f: no rule of 1.1"]);
         assert_eq!(
