@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn anchors_are_sections_steps_or_statements_by_their_place() {
         let rules = rules(PAGE);
-        assert_eq!(rules.problems, [String::new(); 0]);
+        assert_eq!(rules.problems, Vec::<String>::new());
         assert_eq!(rules.sections().collect::<Vec<_>>(), ["8.5", "T3"]);
         assert_eq!(rules.steps().collect::<Vec<_>>(), ["8.5.1", "8.5.2b"]);
         assert_eq!(rules.statements("8.5").collect::<Vec<_>>(), ["8.5.7"]);
@@ -303,7 +303,7 @@ mod tests {
         );
         assert_eq!(of("/// Source: firmware\n    /// rule 8.5.5.\n"), ["8.5.5"]);
         assert_eq!(of("# @ 8.5.23b: 7 of them.\n"), ["8.5.23b"]);
-        assert_eq!(of("The @s of 1.5.00. The @s, 3 in all."), [String::new(); 0]);
+        assert_eq!(of("The @s of 1.5.00. The @s, 3 in all."), Vec::<String>::new());
     }
 
     #[test]

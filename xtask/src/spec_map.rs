@@ -404,7 +404,7 @@ mod tests {
         let library = "| a leaf (1.1) | `a` | `b` |\n";
         let firmware =
             "## A call (7.2)\n| 7.2.1 a | `a` | `b` |\n| 7.2.2b b (of it) | `a` | `b` |\n| other | `a` | `b` |\n";
-        assert_eq!(of(library, firmware), [String::new(); 0]);
+        assert_eq!(of(library, firmware), Vec::<String>::new());
         assert_eq!(of("", firmware), ["l, f: no rule of 1.1"]);
         assert_eq!(
             of(library, &firmware.replace("7.2.2b", "7.2.2")),
