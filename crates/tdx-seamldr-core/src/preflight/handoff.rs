@@ -1,4 +1,5 @@
-//! Rules about the version and the size of the handoff data (SEAMLDR.INSTALL, step 31).
+//! Rules about the version and the size of the handoff data (SEAMLDR.INSTALL, firmware rule
+//! 8.5.31).
 
 use super::facts::{Facts, HandoffRange};
 use super::finding::{Finding, Refusal, Unknown};
