@@ -76,6 +76,7 @@ impl Deviations {
     }
 
     /// The bits in which an LP's register differs.
+    #[inline(never)]
     fn bits(&self, lp: u32, register: CpuRegister) -> u64 {
         let wanted = Deviation::new(Some(lp), register, 0);
         let of_lp = |entry: &&Deviation| entry.lp == lp || entry.lp == Deviation::ALL_LPS;
@@ -227,6 +228,7 @@ pub(super) struct Cpu<'a> {
 
 impl Cpu<'_> {
     /// What RDMSR gives.
+    #[inline(never)]
     pub(super) fn msr(&self, number: u32) -> u64 {
         let config = self.config;
         let known = MSRS.binary_search_by_key(&number, |(number, _)| *number).ok();
@@ -246,6 +248,7 @@ impl Cpu<'_> {
     }
 
     /// What CPUID gives: EAX, EBX, ECX and EDX.
+    #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let known = CPUID.binary_search_by_key(&(leaf, subleaf), |(key, _)| *key).ok();
         let [mut eax, mut ebx, ecx, mut edx] =
