@@ -135,8 +135,7 @@ impl Deviations {
 }
 
 /// MSRs that are not 0, of a processor that module 1.5.01 accepts. What depends on the platform is put in by [`Cpu::msr`].
-const MSRS: [(u32, u64); 31] = [
-    (0x87, 0x0000_0000_0000_0000),
+const MSRS: [(u32, u64); 30] = [
     (0x98, 0x10),
     (0x99, 0x10),
     (0xbc, 0x1),
@@ -173,7 +172,8 @@ const fn leaf(leaf: u32, subleaf: u32, values: [u32; 4]) -> ((u32, u32), [u32; 4
     ((leaf, subleaf), values)
 }
 
-/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX.
+/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX. It has 52 address bits, whatever
+/// [`Config::max_pa`] says, as the module takes no other, and is a Sapphire Rapids, whatever the sockets are.
 const CPUID: [((u32, u32), [u32; 4]); 41] = [
     leaf(0x0, NO_SUBLEAF, [0x20, 0x756e6547, 0x6c65746e, 0x49656e69]),
     leaf(0x1, NO_SUBLEAF, [0x806f8, 0x800, 0x47faa2b7, 0x1fa9fbff]),
