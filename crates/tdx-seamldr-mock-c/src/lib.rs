@@ -17,7 +17,7 @@
 //! its size, which is looked at before anything else. A callback that calls a function that takes a platform gets an error.
 //! [`tdx_sim_last_error`] says what was wrong.
 //!
-//! A panic of the library does not get out of it ([`TdxSimStatus::Panic`]), if it is built so that panics unwind, which is
+//! A panic of the library does not get out of it ([`TdxSimStatus::Internal`]), if it is built so that panics unwind, which is
 //! the default. Like every Rust program, it aborts the process if there is no memory.
 //!
 //! ```
