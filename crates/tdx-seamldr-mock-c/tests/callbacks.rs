@@ -287,3 +287,19 @@ fn the_last_calls_are_kept_and_taken_out_from_the_oldest_on() {
     assert_eq!(statuses, [BadArgument, BufferTooSmall]);
     assert_eq!(line, [0; 8]);
 }
+
+#[test]
+fn an_answer_has_the_name_that_it_has_for_the_firmware_that_gave_it() {
+    let name = |leaf, answer| {
+        let mut text = [1; 64];
+        // SAFETY: so many characters may be written.
+        assert_eq!(unsafe { tdx_sim_answer_text(leaf, answer, text.as_mut_ptr(), text.len()) }, Ok);
+        // SAFETY: the function has put a NUL there.
+        unsafe { CStr::from_ptr(text.as_ptr()) }.to_str().unwrap().to_owned()
+    };
+    assert_eq!(name(INSTALL, TDX_SIM_SEAMLDR_EBADSIG), "EBADSIG");
+    assert_eq!(name(SYS_SHUTDOWN, TDX_SIM_TDX_SYS_BUSY), "SYS_BUSY");
+    assert_eq!(name(INSTALL, 0x8000000000070001), "0x8000000000070001");
+    // SAFETY: nothing is written.
+    assert_eq!(unsafe { tdx_sim_answer_text(0, 0, ptr::null_mut(), 1) }, Null);
+}
