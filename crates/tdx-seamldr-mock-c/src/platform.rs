@@ -1,5 +1,6 @@
 //! A platform's life: described, made, booted, freed.
 
+use std::collections::BTreeSet;
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
 
@@ -39,7 +40,9 @@ impl Sim {
     /// An error if the platform has no such LP.
     pub(crate) fn known_lp(&self, lp: u32) -> Result<(), Failure> {
         let known = self.platform.x2apic_id(lp).is_some();
-        known.then_some(()).ok_or_else(|| Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")))
+        known
+            .then_some(())
+            .ok_or_else(|| Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")))
     }
 }
 
@@ -120,7 +123,7 @@ pub struct TdxSimPlatform {
     /// LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are slots for LPs. How much memory a module
     /// needs depends on it.
     pub addressable_lps_per_socket: u32,
-    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: what follows from the LPs.
+    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave `num_sockets` packages.
     pub package_shift: u32,
     /// SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key, which tdx_sim_sign() uses.
     pub signer: [u8; 48],
@@ -170,7 +173,8 @@ const AUTOMATIC: u32 = u32::MAX;
 impl TdxSimPlatform {
     /// The platform that is made if nothing is changed.
     fn defaults() -> Result<Self, Failure> {
-        let config = Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).map_err(contradiction)?;
+        let config =
+            Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).map_err(contradiction)?;
         Ok(Self {
             size: 0,
             num_lps: config.num_lps,
@@ -221,7 +225,8 @@ impl TdxSimPlatform {
             let mut config = Config::new(1, 1, first, self.signer, profile).map_err(contradiction)?;
             (config.num_lps, config.num_sockets) = (self.num_lps, self.num_sockets);
             let slots = self.num_lps.div_ceil(self.num_sockets.max(1)).clamp(1, 1024).next_power_of_two();
-            (config.addressable_lps_per_socket, config.package_shift) = (slots, slots.trailing_zeros());
+            config.addressable_lps_per_socket = slots;
+            config.package_shift = self.shift_for(ids);
             config
         };
         config.socket_fms = self.socket_fms;
@@ -248,6 +253,13 @@ impl TdxSimPlatform {
         config.accepts_large_signatures = flag(self.accepts_large_signatures, "accepts_large_signatures")?;
         config.check(ids).map_err(contradiction)?;
         Ok(config)
+    }
+
+    /// The fewest low bits of x2APIC ids that leave as many packages as there are sockets, or fewer.
+    fn shift_for(&self, ids: &[u32]) -> u32 {
+        let sockets = usize::try_from(self.num_sockets).unwrap_or(usize::MAX);
+        let packages = |shift: u32| ids.iter().map(|id| id >> shift).collect::<BTreeSet<_>>().len();
+        (0..u32::BITS).find(|shift| packages(*shift) <= sockets).unwrap_or(0)
     }
 
     /// Makes it.
