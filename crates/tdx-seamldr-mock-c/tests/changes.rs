@@ -247,7 +247,7 @@ fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
 
 #[test]
 fn cleanup_is_interrupted_as_often_as_interrupts_are_pending() {
-    let newer = TdxSimPlatform { seamldr: TdxSimSeamldr::Newer.number(), ..platform() };
+    let newer = TdxSimPlatform { generation: TdxSimGeneration::Newer.number(), ..platform() };
     let sim = Sim::booted(&newer, &image());
     assert_eq!(tdx_sim_set_pending_interrupts(sim.0, 1), Ok);
     let answers: Vec<_> = (0..LPS).map(|lp| sim.answer(lp, TDX_SIM_SEAMLDR_CLEANUP, 0)).collect();

@@ -333,7 +333,7 @@ fn platforms_that_cannot_be_say_why() {
         (TdxSimPlatform { addressable_lps_per_socket: 1025, ..platform() }, Contradiction, "1025"),
         (TdxSimPlatform { seamdb_used: 65, ..platform() }, Contradiction, "65 entries"),
         (TdxSimPlatform { cmrs: cmrs.as_ptr(), num_cmrs: 33, ..platform() }, BadArgument, "num_cmrs is 33"),
-        (TdxSimPlatform { seamldr: 4, ..platform() }, BadArgument, "4 is no tdx_sim_seamldr"),
+        (TdxSimPlatform { generation: 4, ..platform() }, BadArgument, "4 is no tdx_sim_generation"),
         (TdxSimPlatform { rdrand_ok: 2, ..platform() }, BadArgument, "rdrand_ok is 2"),
         (TdxSimPlatform { debug_unlocked: 9, ..platform() }, BadArgument, "debug_unlocked is 9"),
         (TdxSimPlatform { tdx_without_integrity: 2, ..platform() }, BadArgument, "tdx_without_integrity"),

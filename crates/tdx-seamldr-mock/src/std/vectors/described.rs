@@ -78,6 +78,8 @@ impl PlatformDescription {
         (config.rdrand_ok, config.rdrand_value) = (self.rdrand.ok, self.rdrand.value.0);
         config.seamops_capabilities = self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
         config.seamret_clears_vmcs = self.seamret_clears_vmcs;
+        config.full_seamdb_is_fatal = self.full_seamdb_is_fatal;
+        config.accepts_large_signatures = self.accepts_large_signatures;
         config.check(&self.lp_x2apic_ids).map_err(|error| wrong(error.to_string()))?;
         Ok(config)
     }
