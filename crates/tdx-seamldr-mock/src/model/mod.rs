@@ -14,7 +14,7 @@ mod td;
 mod trace;
 
 pub use config::{Config, ConfigError};
-pub use fault::{Answer, Fault, FaultPlan, PlanIsFull, MAX_FAULTS};
+pub use fault::{Answer, Fault, FaultId, FaultPlan, PlanIsFull, MAX_FAULTS};
 pub use handoff::HandoffForm;
 pub use loader::{Effects, Loader, LoaderState, ModuleSysInfo, SeamDb};
 pub use lp::{MAX_LPS, NO_VMCS};
@@ -24,7 +24,7 @@ pub(crate) use module::Description;
 pub use module::{GlobalLock, ModuleBuild, ModuleState, SysInfo, TdxModule};
 pub use platform::{Entered, Platform};
 pub use profile::{LoaderProfile, SvnRule};
-pub use td::{Td, TdError, TdId, TdPhase, MAX_TDS};
+pub use td::{Measurement, Td, TdError, TdId, TdPhase, MAX_TDS};
 pub use trace::TraceEntry;
 
 #[doc = include_str!("rules.md")]

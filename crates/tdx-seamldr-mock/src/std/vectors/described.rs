@@ -1,86 +1,28 @@
 //! A platform as a recording describes it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-
-use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamExtend, TdxFeatures0, TdxLeaf};
-use tdx_seamldr_core::{SeamcallRegs, TdxVersion, Trap};
-use tdx_seamldr_verify::RustCrypto;
+use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamExtend, TdxFeatures0};
+use tdx_seamldr_core::TdxVersion;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::format::{Handoff, Initial, ModuleDescription, Payload, PlatformDescription};
-use crate::model::{Config, LoaderProfile, LoaderState, ModuleBuild, ModuleState, ModuleSysInfo, PhysMemory};
+use crate::model::{Config, LoaderProfile, LoaderState, ModuleBuild, ModuleState, ModuleSysInfo};
 use crate::model::{Platform, SeamDb, SeamMemory, SysInfo};
+use crate::std::boot::{bring_up, CallFailed};
 use crate::std::builder::seam_memory;
 use crate::TEST_SIGNER;
-
-const PAGE: u64 = 4096;
 
 /// A description that no platform can be made of.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DescriptionError(pub(crate) String);
 
+fn not_reached(error: &CallFailed) -> DescriptionError {
+    wrong(format!("the module does not reach its initial state: {error}"))
+}
+
 fn wrong(message: impl Into<String>) -> DescriptionError {
     DescriptionError(message.into())
-}
-
-/// Memory of a host, by pages. An address with another KeyID is another page.
-#[derive(Debug, Default)]
-pub(crate) struct SparseMemory {
-    pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
-    /// What firmware wrote since it was last asked for.
-    writes: RefCell<Vec<HostWrite>>,
-}
-
-/// A write by firmware.
-#[derive(Clone, Debug)]
-pub(crate) struct HostWrite {
-    pub(crate) address: u64,
-    pub(crate) bytes: Vec<u8>,
-    /// There was something else before.
-    pub(crate) changed: bool,
-}
-
-impl SparseMemory {
-    /// What firmware wrote, in order.
-    pub(crate) fn take_writes(&self) -> Vec<HostWrite> {
-        self.writes.take()
-    }
-
-    /// The host puts bytes somewhere.
-    pub(crate) fn put(&self, address: u64, bytes: &[u8]) {
-        let mut at = address;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let offset = usize::try_from(at % PAGE).unwrap_or(0);
-            let (now, later) = rest.split_at(rest.len().min(4096usize.saturating_sub(offset)));
-            let mut pages = self.pages.borrow_mut();
-            let page = pages.entry(at / PAGE).or_insert_with(|| Box::new([0; 4096]));
-            page.iter_mut().skip(offset).zip(now).for_each(|(slot, byte)| *slot = *byte);
-            at = at.wrapping_add(u64::try_from(now.len()).unwrap_or(PAGE));
-            rest = later;
-        }
-    }
-}
-
-impl PhysMemory for SparseMemory {
-    fn read(&self, address: u64, out: &mut [u8]) {
-        let offset = usize::try_from(address % PAGE).unwrap_or(0);
-        match self.pages.borrow().get(&(address / PAGE)) {
-            Some(page) => out.iter_mut().zip(page.iter().skip(offset)).for_each(|(slot, byte)| *slot = *byte),
-            None => out.fill(0),
-        }
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) {
-        let mut before = vec![0; bytes.len()];
-        self.read(address, &mut before);
-        let changed = before != bytes;
-        self.put(address, bytes);
-        self.writes.borrow_mut().push(HostWrite { address, bytes: bytes.to_vec(), changed });
-    }
 }
 
 pub(crate) type Described = Platform<Box<SeamMemory>>;
@@ -105,13 +47,6 @@ impl PlatformDescription {
             signer = digest.map_err(|_| wrong("signer_key_sha384 does not have 48 bytes"))?;
         }
         let mut config = Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
-        let lps = self.lp_x2apic_ids.len();
-        if !(1..=crate::model::MAX_LPS).contains(&lps) || !(1..=1024).contains(&self.num_lps) {
-            return Err(wrong(format!(
-                "there are {lps} LPs of which {} count, but should be 1 to 1024",
-                self.num_lps
-            )));
-        }
         if self.socket_fms.len() > 8 || usize::try_from(self.num_sockets) != Ok(self.socket_fms.len()) {
             let (fms, sockets) = (self.socket_fms.len(), self.num_sockets);
             return Err(wrong(format!(
@@ -128,18 +63,9 @@ impl PlatformDescription {
         config.acm_x2apicid = self.acm_x2apicid.unwrap_or(first);
         config.max_pa = self.max_pa.unwrap_or(52);
         config.keyid_bits = self.keyid_bits;
-        if config.max_pa > 52 || config.keyid_bits >= config.max_pa {
-            return Err(wrong(format!(
-                "{} of {} address bits are KeyID bits",
-                config.keyid_bits, config.max_pa
-            )));
-        }
         config.private_hkid_min = self.private_hkid_min.0;
         (config.seamrr_base, config.seamrr_size) = (self.seamrr_base.0, self.seamrr_size.0);
         config.p_seamldr_size = self.p_seamldr_range_size.map_or(4 << 20, |size| size.0);
-        if !config.seamrr_size.is_power_of_two() || config.p_seamldr_size >= config.seamrr_size {
-            return Err(wrong("seamrr_size is not a power of two with room for P-SEAMLDR's own range"));
-        }
         if self.p_seamldr_range_base.is_some_and(|base| base.0 != config.p_seamldr_base()) {
             return Err(wrong("p_seamldr_range_base is not where the last part of the SEAM range begins"));
         }
@@ -150,6 +76,7 @@ impl PlatformDescription {
         (config.rdrand_ok, config.rdrand_value) = (self.rdrand.ok, self.rdrand.value.0);
         config.seamops_capabilities = self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
         config.seamret_clears_vmcs = self.seamret_clears_vmcs;
+        config.check(&self.lp_x2apic_ids).map_err(|error| wrong(error.to_string()))?;
         Ok(config)
     }
 
@@ -245,66 +172,8 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     // Versions that fit, whatever this one was told; the data does not depend on them.
     let fitting = SysInfo { module_hv: build.module_hv, min_update_hv: build.min_update_hv, ..told };
     other.put_module(build, fitting, false);
-    bring_up(&mut other, &all, ModuleState::Shutdown)?;
+    bring_up(&mut other, &all, ModuleState::Shutdown).map_err(|error| not_reached(&error))?;
     Ok(other.handoff().to_vec())
-}
-
-/// One call of the module, which has to succeed.
-fn call(
-    platform: &mut Described,
-    memory: &SparseMemory,
-    lp: u32,
-    regs: SeamcallRegs,
-) -> Result<(), DescriptionError> {
-    let mut out = regs;
-    let result = platform.seamcall(lp, &mut out, memory, &RustCrypto);
-    if result == Ok(()) && out.rax == 0 {
-        return Ok(());
-    }
-    let answer = result.err().map_or_else(|| format!("{:#x}", out.rax), |trap: Trap| format!("{trap:?}"));
-    let leaf = TdxLeaf::from_rax(regs.rax);
-    Err(wrong(format!("the module does not reach its initial state: {leaf:?} on LP {lp} gives {answer}")))
-}
-
-/// Brings a module up with the calls that a host makes: TDMR of 1 GiB at 4 GiB, global KeyID 0x20.
-fn bring_up(platform: &mut Described, lps: &[u32], state: ModuleState) -> Result<(), DescriptionError> {
-    const LIST: u64 = 0x10_0000;
-    const INFO: u64 = 0x10_1000;
-    const TDMR: [u64; 8] =
-        [0x1_0000_0000, 0x4000_0000, 0x2_0000_0000, 0x1000, 0x2_0000_1000, 0x2000, 0x2_0040_0000, 0x40_0000];
-    if state == ModuleState::SysInitPending {
-        return Ok(());
-    }
-    let leaf = |leaf: TdxLeaf| SeamcallRegs { rax: leaf.0.into(), ..SeamcallRegs::default() };
-    let memory = &SparseMemory::default();
-    let rdrand_ok = std::mem::replace(&mut platform.config_mut().rdrand_ok, true);
-    call(platform, memory, 0, leaf(TdxLeaf::SYS_INIT))?;
-    for lp in lps {
-        call(platform, memory, *lp, leaf(TdxLeaf::SYS_LP_INIT))?;
-    }
-    platform.config_mut().rdrand_ok = rdrand_ok;
-    if state == ModuleState::SysInitDone {
-        return Ok(());
-    }
-    memory.put(LIST, &INFO.to_le_bytes());
-    memory.put(INFO, &TDMR.map(u64::to_le_bytes).concat());
-    call(platform, memory, 0, SeamcallRegs { rcx: LIST, rdx: 1, r8: 0x20, ..leaf(TdxLeaf::SYS_CONFIG) })?;
-    if state == ModuleState::SysConfigDone {
-        return Ok(());
-    }
-    let shift = platform.config().package_shift;
-    let mut packages = std::collections::BTreeSet::new();
-    for lp in 0..platform.config().num_lps {
-        let id = platform.x2apic_id(lp).unwrap_or(0);
-        if packages.insert(id.checked_shr(shift)) {
-            call(platform, memory, lp, leaf(TdxLeaf::SYS_KEY_CONFIG))?;
-        }
-    }
-    if state == ModuleState::Shutdown {
-        let hv = platform.module().map_or(0, |module| module.sysinfo().module_hv);
-        call(platform, memory, 0, SeamcallRegs { rcx: hv.into(), ..leaf(TdxLeaf::SYS_SHUTDOWN) })?;
-    }
-    Ok(())
 }
 
 /// The state with a name.
@@ -352,7 +221,7 @@ pub(crate) fn platform(
     if let Some(module) = &initial.module {
         let state = initial.state.as_deref().map_or(Ok(ModuleState::SysInitPending), state_named)?;
         platform.put_module(module.build(), module.told(&config), false);
-        bring_up(&mut platform, &initial.lps_initialized, state)?;
+        bring_up(&mut platform, &initial.lps_initialized, state).map_err(|error| not_reached(&error))?;
     }
     if let Some(handoff) = &initial.handoff {
         put_handoff(&mut platform, handoff)?;

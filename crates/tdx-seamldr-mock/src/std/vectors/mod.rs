@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 
-use self::described::{Described, SparseMemory};
+use self::described::Described;
 use self::format::{Initial, Piece, PlatformDescription, Vector, Words};
+use super::sparse_memory::SparseMemory;
 
 /// What recordings ask for that is not part of the model: which values CPUID and MSRs have to have.
 const NOT_MODELLED: [&str; 1] = ["cpu-values"];
