@@ -95,6 +95,7 @@ fn first_failure(call: &Value) -> Result<String> {
 
 fn tdx_leaf(name: &str) -> Result<TdxLeaf> {
     let mut leaves = (0..256).map(TdxLeaf);
+    let is_it = |leaf: &TdxLeaf| leaf.name().and_then(|full| full.strip_prefix("TDH.")) == Some(name);
     leaves.find(is_it).with_context(|| format!("no leaf {name}"))
 }
 

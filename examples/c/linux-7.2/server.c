@@ -31,8 +31,8 @@ static bool install(tdx_sim *sim, uint32_t lps, const struct file *file, uint32_
     return installed;
 }
 
-/* Initialises the module that was installed, and has it take the handoff data. Returns whether it did. */
-static bool finish(tdx_sim *sim, uint32_t lps)
+/* Initialises the module that was installed, as far as that is not done. */
+static bool initialise(tdx_sim *sim, uint32_t lps)
 {
     if (truth_of(sim).module_state == TDX_SIM_MODULE_STATE_SYS_INIT_PENDING && call(sim, 0, TDX_SIM_TDH_SYS_INIT, 0) != 0)
         return false;
@@ -42,7 +42,13 @@ static bool finish(tdx_sim *sim, uint32_t lps)
         if (status != 0 && status != TDX_SIM_TDX_SYS_LP_INIT_DONE)
             return false;
     }
-    return call(sim, 0, TDX_SIM_TDH_SYS_UPDATE, 0) == 0;
+    return true;
+}
+
+/* Has the module take the handoff data over. */
+static uint64_t take_over(tdx_sim *sim)
+{
+    return call(sim, 0, TDX_SIM_TDH_SYS_UPDATE, 0);
 }
 
 /* Makes P-SEAMLDR count the remaining updates again if it remembers 0. */
@@ -62,24 +68,23 @@ enum recovery recover(tdx_sim *sim, uint32_t lps, const struct file *good)
     for (int try = 0; try < 3 && result == NOTHING; try++) {
         if (try == 2)
             ask_for_info(sim);
-        if (install(sim, lps, good, TDX_SIM_SCENARIO_UPDATE) && finish(sim, lps))
+        if (install(sim, lps, good, TDX_SIM_SCENARIO_UPDATE) && initialise(sim, lps) && take_over(sim) == 0)
             result = SAVED;
     }
-    if (result == NOTHING && install(sim, lps, good, TDX_SIM_SCENARIO_LOAD)) {
-        (void)finish(sim, lps);
-        if (truth_of(sim).module_state == TDX_SIM_MODULE_STATE_SYS_INIT_DONE)
-            result = MODULE_ONLY;
-    }
+    if (result == NOTHING && install(sim, lps, good, TDX_SIM_SCENARIO_LOAD) && initialise(sim, lps) &&
+        take_over(sim) == TDX_SIM_TDX_SYS_INVALID_HANDOFF)
+        result = MODULE_ONLY;
     return result;
 }
 
 enum recovery resume(tdx_sim *sim, uint32_t lps)
 {
-    return finish(sim, lps) ? SAVED : NOTHING;
+    return initialise(sim, lps) && take_over(sim) == 0 ? SAVED : NOTHING;
 }
 
 void server_hv0(tdx_sim *sim, uint32_t lps, const struct file *file)
 {
-    if (call(sim, 0, TDX_SIM_TDH_SYS_SHUTDOWN, 0) == 0 && install(sim, lps, file, TDX_SIM_SCENARIO_UPDATE))
-        (void)finish(sim, lps);
+    if (call(sim, 0, TDX_SIM_TDH_SYS_SHUTDOWN, 0) == 0 && install(sim, lps, file, TDX_SIM_SCENARIO_UPDATE) &&
+        initialise(sim, lps))
+        (void)take_over(sim);
 }

@@ -15,8 +15,8 @@ enum {
     NO_PAGES = -1,
     SIGSTRUCT_AT = PAGE,
     MODULE_AT = 2 * PAGE,
-    /* An MSR that has to be the same on all LPs. */
-    MSR = 0xfe,
+    /* IA32_ARCH_CAPABILITIES, which has to be the same on all LPs. */
+    MSR = 0x10a,
 };
 
 /* What makes a scenario. What is 0 is as usual. */
@@ -423,6 +423,7 @@ struct file good_file(void)
     tdx_sim_build build;
 
     usual(&image, &build, 3);
+    image.svn_minor = 6;
     handoff_versions(&image, &build, 0, 2);
     return image_file(&image, TDX_SIM_IMAGE_FORMAT_V2);
 }
