@@ -54,14 +54,23 @@ fn header(folder: &Path) -> Result<String> {
     });
     let mut header = Vec::new();
     sources.generate().context("the header cannot be made")?.write(&mut header);
-    Ok(String::from_utf8(header)?.lines().map(constant).collect())
+    Ok(String::from_utf8(header)?.lines().map(in_words_of_c).collect())
+}
+
+/// A line of the header, with its end, as it should be in C.
+fn in_words_of_c(line: &str) -> String {
+    if line == " * # Safety" {
+        // What Rust calls so is what the caller has to see to.
+        return " * The caller guarantees:\n".to_owned();
+    }
+    constant(line)
 }
 
 /// A line of the header, with its end. Constants are written in the way that a C compiler takes without a warning and a reader knows
 /// from the specification.
 fn constant(line: &str) -> String {
     let number = line.strip_prefix("#define ").and_then(|rest| rest.split_once(' '));
-    match number.and_then(|(name, number)| Some((name, number.parse::<u64>().ok()?))) {
+    match number.and_then(|(name, number)| Some((name, number.trim_end_matches("ull").parse::<u64>().ok()?))) {
         Some((name, number)) if number > u32::MAX.into() => {
             format!("#define {name} UINT64_C({number:#018x})\n")
         }

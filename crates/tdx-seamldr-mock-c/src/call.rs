@@ -116,7 +116,7 @@ impl Place {
             let limit = Duration::from_millis(TDX_SIM_DELAY_LIMIT_MS.into());
             let waits = |sim: &mut Option<Sim>| sim.as_ref().is_some_and(|sim| sim.calls < until);
             let result = self.changed().wait_timeout_while(guard, limit, waits);
-            (guard, _) = result.map_err(|_| TdxSimStatus::Panic)?;
+            (guard, _) = result.map_err(|_| TdxSimStatus::Internal)?;
         }
         let sim = guard.as_mut().ok_or(TdxSimStatus::BadHandle)?;
         let Sim { platform, memory, .. } = sim;

@@ -13,7 +13,11 @@
 //! that has not the alignment of what it should lead to, are errors as well. What is left to the caller is said with each
 //! function: that other pointers lead to what they should, and that mapped memory stays there.
 //!
-//! A panic of the library does not get out of it ([`TdxSimStatus::Panic`]), if it is built so that panics unwind, which is
+//! Numbers of C that stand for an enumeration or a `bool` are looked up, never believed. A structure that may grow begins with
+//! its size, which is looked at before anything else. A callback that calls a function that takes a platform gets an error.
+//! [`tdx_sim_last_error`] says what was wrong.
+//!
+//! A panic of the library does not get out of it ([`TdxSimStatus::Internal`]), if it is built so that panics unwind, which is
 //! the default. Like every Rust program, it aborts the process if there is no memory.
 //!
 //! ```

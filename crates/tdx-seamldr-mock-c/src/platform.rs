@@ -330,8 +330,8 @@ pub unsafe extern "C" fn tdx_sim_create(
     })
 }
 
-/// Makes a platform of a description: a JSON object with `platform` and `initial`, in the form of the recordings of the crate
-/// tdx-seamldr-mock. The files README.md below its folder `vectors` describe it. It can begin in any state. On success `*sim` is
+/// Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that the project's recordings have.
+/// The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. It can begin in any state. On success `*sim` is
 /// the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
 ///
 /// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is not JSON, a field is missing, there

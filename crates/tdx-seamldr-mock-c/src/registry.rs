@@ -109,7 +109,7 @@ fn number(handle: *const TdxSim) -> Result<usize, Failure> {
 impl Place {
     /// The platform, unless it was freed meanwhile.
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Option<Sim>>, Failure> {
-        self.sim.lock().map_err(|_| TdxSimStatus::Panic.into())
+        self.sim.lock().map_err(|_| TdxSimStatus::Internal.into())
     }
 
     pub(crate) const fn changed(&self) -> &Condvar {
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn a_platform_in_which_the_library_panicked_can_only_be_freed() {
         let (handle, other) = (add(sim()).unwrap(), add(sim()).unwrap());
-        assert_eq!(guarded(|| with(handle, |_| panic!("of the test"))), TdxSimStatus::Panic);
-        assert_eq!(tdx_sim_clear_faults(handle), TdxSimStatus::Panic);
-        assert_eq!(tdx_sim_set_debug_unlocked(handle, 1), TdxSimStatus::Panic);
+        assert_eq!(guarded(|| with(handle, |_| panic!("of the test"))), TdxSimStatus::Internal);
+        assert_eq!(tdx_sim_clear_faults(handle), TdxSimStatus::Internal);
+        assert_eq!(tdx_sim_set_debug_unlocked(handle, 1), TdxSimStatus::Internal);
         assert_eq!(tdx_sim_clear_faults(other), TdxSimStatus::Ok);
         assert_eq!(tdx_sim_free(handle), TdxSimStatus::Ok);
         assert_eq!(tdx_sim_clear_faults(handle), TdxSimStatus::BadHandle);

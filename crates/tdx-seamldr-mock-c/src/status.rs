@@ -66,7 +66,7 @@ pub enum TdxSimStatus {
     /// No call is left in the trace.
     NoCall = -27,
     /// The library failed inside, now or in an earlier call for the same platform. The platform can only be freed.
-    Panic = -28,
+    Internal = -28,
 }
 
 impl TdxSimStatus {
@@ -108,7 +108,7 @@ impl TdxSimStatus {
         (Self::BadImage, c"TDX_SIM_STATUS_BAD_IMAGE", "the file is no image of a TDX module"),
         (Self::CallbackFailed, c"TDX_SIM_STATUS_CALLBACK_FAILED", "a callback returned something other than 0"),
         (Self::NoCall, c"TDX_SIM_STATUS_NO_CALL", "no call is left in the trace"),
-        (Self::Panic, c"TDX_SIM_STATUS_PANIC", "the library failed inside; the platform can only be freed"),
+        (Self::Internal, c"TDX_SIM_STATUS_INTERNAL", "the library failed inside; the platform can only be freed"),
     ];
 
     /// The number that C sees.
@@ -187,7 +187,7 @@ pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> TdxSimStatus
         Err(payload) => {
             // Dropping what somebody panicked with might panic again.
             std::mem::forget(payload);
-            remember(TdxSimStatus::Panic.into())
+            remember(TdxSimStatus::Internal.into())
         }
     }
 }
@@ -227,8 +227,8 @@ mod tests {
                 panic!("once more");
             }
         }
-        assert_eq!(guarded(|| panic!("of the test")), TdxSimStatus::Panic);
-        assert_eq!(guarded(|| std::panic::panic_any(Nasty)), TdxSimStatus::Panic);
+        assert_eq!(guarded(|| panic!("of the test")), TdxSimStatus::Internal);
+        assert_eq!(guarded(|| std::panic::panic_any(Nasty)), TdxSimStatus::Internal);
         assert_eq!(guarded(|| Err(TdxSimStatus::NoRoom.into())), TdxSimStatus::NoRoom);
     }
 

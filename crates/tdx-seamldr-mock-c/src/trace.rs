@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 
 use tdx_seamldr_core::{SeamcallRegs, Trap};
+use tdx_seamldr_mock::model::{AnswerName, LeafName};
 use tdx_seamldr_mock::TraceEntry;
 
 use crate::number::Enumeration;
@@ -182,12 +183,44 @@ pub unsafe extern "C" fn tdx_sim_call_text(
     guarded(|| {
         // SAFETY: this function's contract.
         let line = unsafe { pointer::read_sized(call) }?.entry()?.to_string();
-        pointer::checked(text)?;
-        if text_size == 0 {
-            return Err(TdxSimStatus::BufferTooSmall.into());
-        }
         // SAFETY: this function's contract.
-        unsafe { pointer::write_text(&line, text, text_size) };
-        Ok(())
+        unsafe { give_text(&line, text, text_size) }
     })
+}
+
+/// Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without a name is written as a number.
+/// `leaf` is RAX at the call, `answer` is RAX after it. The text ends with a NUL, and is cut off if `text_size` is too small.
+///
+/// Errors: NULL; BUFFER_TOO_SMALL: `text_size` is 0.
+///
+/// # Safety
+///
+/// `text` leads to `text_size` characters that may be written.
+#[no_mangle]
+pub unsafe extern "C" fn tdx_sim_answer_text(
+    leaf: u64,
+    answer: u64,
+    text: *mut c_char,
+    text_size: usize,
+) -> TdxSimStatus {
+    guarded(|| {
+        let name = AnswerName { leaf: LeafName(leaf), rax: answer }.to_string();
+        // SAFETY: this function's contract.
+        unsafe { give_text(&name, text, text_size) }
+    })
+}
+
+/// Writes a text, if there is room for one.
+///
+/// # Safety
+///
+/// `text` leads to `text_size` characters that may be written.
+unsafe fn give_text(line: &str, text: *mut c_char, text_size: usize) -> Result<(), Failure> {
+    pointer::checked(text)?;
+    if text_size == 0 {
+        return Err(TdxSimStatus::BufferTooSmall.into());
+    }
+    // SAFETY: this function's contract.
+    unsafe { pointer::write_text(line, text, text_size) };
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The example in C, compiled by the system's compilers and linked with the libraries.
+//! The example in C, and what only C can do wrong, compiled by the system's compilers and linked with the libraries.
 #![cfg(unix)]
 #![allow(
     clippy::indexing_slicing,
@@ -69,8 +69,24 @@ fn libraries() -> [PathBuf; 2] {
     })
 }
 
-/// Compiles the example, links it, runs it, and looks at what it prints.
-fn compile_and_run([compiler, standard]: [&str; 2], library: &Path, name: &str) {
+/// A program, and what it prints.
+struct Program {
+    name: &'static str,
+    source: &'static str,
+    printed: &'static str,
+}
+
+const UPDATE: Program = Program { name: "update", source: "../../examples/c/update.c", printed: PRINTED };
+const INTERFACE: Program = Program {
+    name: "interface",
+    source: "tests/c/interface.c",
+    printed: "0 expectations were not met\n",
+};
+
+/// Compiles a program, links it, runs it, and looks at what it prints.
+fn compile_and_run(program: &Program, [compiler, standard]: [&str; 2], library: &Path, name: &str) {
+    let (source, printed) = (program.source, program.printed);
+    let name = &format!("{}-{name}", program.name);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut compile = Command::new(compiler);
@@ -78,7 +94,7 @@ fn compile_and_run([compiler, standard]: [&str; 2], library: &Path, name: &str) 
     if compiler == CPP[0] {
         compile.args(["-x", "c++"]);
     }
-    compile.arg(here.join("../../examples/c/update.c")).args(["-x", "none", "-o"]).arg(&program);
+    compile.arg(here.join(source)).args(["-x", "none", "-o"]).arg(&program);
     let folder = library.parent().unwrap();
     if library.extension().is_some_and(|extension| extension == "a") {
         compile.arg(library).args(["-lpthread", "-ldl", "-lm"]);
@@ -87,24 +103,28 @@ fn compile_and_run([compiler, standard]: [&str; 2], library: &Path, name: &str) 
     }
     run(&mut compile);
     let output = run(Command::new(&program).env("LD_LIBRARY_PATH", folder).env("DYLD_LIBRARY_PATH", folder));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), PRINTED, "{name}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), printed, "{name}");
 }
 
 #[test]
-fn the_example_updates_a_module_with_the_static_and_with_the_shared_library() {
+fn the_programs_run_with_the_static_and_with_the_shared_library() {
     if is_there(C[0]) {
         let [archive, shared] = libraries();
-        compile_and_run(C, &archive, "update-static");
-        compile_and_run(C, &shared, "update-shared");
+        for program in [UPDATE, INTERFACE] {
+            compile_and_run(&program, C, &archive, "static");
+            compile_and_run(&program, C, &shared, "shared");
+        }
     }
 }
 
 #[test]
-fn the_example_and_the_header_are_cpp_too() {
+fn the_programs_and_the_header_are_cpp_too() {
     if is_there(CPP[0]) {
         let [archive, shared] = libraries();
-        compile_and_run(CPP, &archive, "update-static-cpp");
-        compile_and_run(CPP, &shared, "update-shared-cpp");
+        for program in [UPDATE, INTERFACE] {
+            compile_and_run(&program, CPP, &archive, "static-cpp");
+            compile_and_run(&program, CPP, &shared, "shared-cpp");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The project's C programs: examples/c, and the ones in the pages of docs/.
+//! The project's C programs: the examples, the tests in C, and those in the page for C programmers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,9 @@ use anyhow::{ensure, Context, Result};
 use super::prefix::{Linking, Prefix, WARNINGS};
 use super::{is_there, output};
 use crate::root;
+
+/// Folders with programs: each file is one, and each folder is one of all files in it.
+const FOLDERS: [&str; 2] = ["examples/c", "crates/tdx-seamldr-mock-c/tests/c"];
 
 /// The page whose blocks of C are programs.
 const PAGE: &str = "docs/testing-in-c.md";
@@ -58,8 +61,10 @@ const MANNERS: [Manner; 5] = [
 ];
 
 pub(super) fn run(prefix: &Prefix, folder: &Path) -> Result<()> {
-    let mut programs = examples()?;
-    programs.extend(page(folder)?);
+    let mut programs = page(folder)?;
+    for folder in FOLDERS {
+        programs.extend(in_folder(&root().join(folder))?);
+    }
     for manner in &MANNERS {
         if manner.compiler == "clang" && !is_there(manner.compiler) {
             println!("clang: not installed, skipped");
@@ -97,19 +102,18 @@ impl Manner {
     }
 }
 
-/// In examples/c each file is a program, and each folder is one of all files in it.
-fn examples() -> Result<Vec<Program>> {
+fn in_folder(folder: &Path) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
-    for entry in sorted(&root().join("examples/c"))? {
-        let name = entry.file_stem().context("no name")?.to_string_lossy().into_owned();
-        let name = name.replace('.', "-");
+    for entry in sorted(folder)? {
+        let name = entry.file_name().context("no name")?.to_string_lossy().replace('.', "-");
         let sources = if entry.is_dir() { sorted(&entry)? } else { vec![entry] };
-        let sources: Vec<_> = sources.into_iter().filter(|path| path.extension().is_some_and(|e| e == "c")).collect();
+        let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "c");
+        let sources: Vec<_> = sources.into_iter().filter(is_source).collect();
         if !sources.is_empty() {
             programs.push(Program { name, sources, prints: None });
         }
     }
-    ensure!(programs.len() > 1, "examples/c has fewer programs than it had");
+    ensure!(!programs.is_empty(), "{} has no programs", folder.display());
     Ok(programs)
 }
 

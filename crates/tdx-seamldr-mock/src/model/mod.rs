@@ -25,7 +25,7 @@ pub use module::{GlobalLock, ModuleBuild, ModuleState, SysInfo, TdxModule};
 pub use platform::{Entered, Platform};
 pub use profile::{LoaderProfile, SvnRule};
 pub use td::{Measurement, Td, TdError, TdId, TdPhase, MAX_TDS};
-pub use trace::TraceEntry;
+pub use trace::{AnswerName, LeafName, TraceEntry};
 
 #[doc = include_str!("rules.md")]
 pub mod rules {}

@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrParams, SeamldrStatus, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::abi::{MAX_MODULE_PAGES, PAGE_SIZE};
+use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, MAX_MODULE_PAGES, PAGE_SIZE};
 use tdx_seamldr_core::{SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::sparse_memory::SparseMemory;
-use crate::model::{FaultPlan, ModuleState, Platform, SeamMemory};
+use crate::model::{AnswerName, FaultPlan, LeafName, ModuleState, Platform, SeamMemory};
 
 /// A call that had to succeed and did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,15 +25,10 @@ pub struct CallFailed {
 
 impl fmt::Display for CallFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seamldr = SeamldrLeaf::from_rax(self.rax);
-        match seamldr {
-            Some(leaf) => f.write_str(leaf.name())?,
-            None => write!(f, "{:?}", TdxLeaf::from_rax(self.rax))?,
-        }
-        write!(f, " on LP {} gives ", self.lp)?;
+        let leaf = LeafName(self.rax);
+        write!(f, "{leaf} on LP {} gives ", self.lp)?;
         match self.answer {
-            Ok(rax) if seamldr.is_some() => write!(f, "{:?}", SeamldrStatus(rax)),
-            Ok(rax) => write!(f, "{:?}", TdxStatus(rax)),
+            Ok(rax) => write!(f, "{}", AnswerName { leaf, rax }),
             Err(trap) => write!(f, "{trap:?}"),
         }
     }

@@ -14,7 +14,7 @@ mod test_image;
 #[cfg(feature = "vectors")]
 pub mod vectors;
 
-pub use crate::model::{Answer, Fault, TraceEntry};
+pub use crate::model::{Answer, Fault, FaultId, TraceEntry};
 pub use boot::{boot, CallFailed, NotBooted};
 pub use builder::{BootError, Builder, NoMemory};
 pub use drive::{run_on_threads, run_stepped};

@@ -18,7 +18,7 @@ use super::builder::{BootError, Builder, NoMemory, Provider};
 use super::host_memory::HostMemory;
 use super::lp::SimLp;
 use super::tds::{NoRoomForTd, Tds};
-use crate::model::{self, SeamMemory, TdError, TdId, TdPhase};
+use crate::model::{self, FaultId, SeamMemory, TdError, TdId, TdPhase};
 use crate::{Fault, PageBuf, TraceEntry};
 
 pub(super) struct Inner {
@@ -164,14 +164,25 @@ impl SimPlatform {
         facts.sensitive_operations = u32::try_from(sensitive).ok();
     }
 
-    /// Plans a fault.
+    /// Plans a fault. By the number that it gets, [`end_fault`](Self::end_fault) takes it back.
     ///
     /// # Panics
     ///
     /// [`model::MAX_FAULTS`] are planned already.
     #[allow(clippy::expect_used)] // misuse in a test's own code
-    pub fn inject(&self, fault: Fault) {
-        let _ = self.inner().model.faults_mut().add(fault).expect("room for a fault");
+    pub fn inject(&self, fault: Fault) -> FaultId {
+        self.inner().model.faults_mut().add(fault).expect("room for a fault")
+    }
+
+    /// Takes back one fault: it strikes no further call. `false`: this platform never had it.
+    pub fn end_fault(&self, fault: FaultId) -> bool {
+        self.inner().model.faults_mut().end(fault)
+    }
+
+    /// How many more calls a fault strikes; 0 if it is over. `None`: this platform never had it.
+    #[must_use]
+    pub fn fault_times_left(&self, fault: FaultId) -> Option<u32> {
+        self.inner().model.faults_mut().times_left(fault)
     }
 
     /// Takes back all faults.

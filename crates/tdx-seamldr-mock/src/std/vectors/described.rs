@@ -1,5 +1,7 @@
 //! A platform as a recording describes it.
 
+use core::mem::offset_of;
+
 use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamExtend, TdxFeatures0};
 use tdx_seamldr_core::TdxVersion;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -185,15 +187,47 @@ pub(crate) fn state_named(name: &str) -> Result<ModuleState, DescriptionError> {
     })
 }
 
+/// Checks that the parts of a state do not contradict each other.
+fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
+    let ready = initial.seamextend.as_ref().map(|bytes| bytes.0.get(offset_of!(SeamExtend, seam_ready)) == Some(&1));
+    let Some(module) = &initial.module else {
+        if initial.state.is_some() || !initial.lps_initialized.is_empty() {
+            return Err(wrong("initial has state or lps_initialized, but no module"));
+        }
+        if ready == Some(true) && initial.module_sysinfo.is_none() {
+            return Err(wrong("SEAM_READY in seamextend is 1, but there is neither module nor module_sysinfo"));
+        }
+        return Ok(());
+    };
+    if ready == Some(false) {
+        return Err(wrong("SEAM_READY in seamextend is not 1, but there is a module; P-SEAMLDR sets it to 1 when it has installed one"));
+    }
+    if initial.module_sysinfo.is_some_and(|told| told != module.sysinfo) {
+        return Err(wrong("module.sysinfo and module_sysinfo both say what the module was told, and differ"));
+    }
+    let lps = &initial.lps_initialized;
+    if let Some(lp) = lps.iter().enumerate().find(|(place, lp)| lps.iter().take(*place).any(|other| other == *lp)) {
+        return Err(wrong(format!("lps_initialized has LP {} twice", lp.1)));
+    }
+    let pending = ModuleState::SysInitPending;
+    let state = initial.state.as_deref().map_or(Ok(pending), state_named)?;
+    if state == pending && !lps.is_empty() {
+        return Err(wrong("lps_initialized has LPs, but the state of the module is SYSINIT_PENDING, in which none is"));
+    }
+    Ok(())
+}
+
 /// Makes the platform, in the state that is described.
 pub(crate) fn platform(
     description: &PlatformDescription,
     initial: &Initial,
 ) -> Result<Described, DescriptionError> {
     let config = description.config()?;
+    consistent(initial)?;
     let seamdb = description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| {
         SeamDb { size: state.size, used: state.used, insert_failures: state.insert_failures }
     });
+    seamdb.check().map_err(|error| wrong(error.to_string()))?;
     let memory = seam_memory().map_err(|error| wrong(error.to_string()))?;
     let mut platform = Platform::new(config, seamdb, memory);
     platform.set_lps(description.lp_x2apic_ids.iter().copied());

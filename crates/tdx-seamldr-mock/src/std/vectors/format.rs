@@ -90,6 +90,7 @@ impl Words {
 
 /// What RDRAND does.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Rdrand {
     pub(crate) ok: bool,
     pub(crate) value: Number,
@@ -97,6 +98,7 @@ pub(crate) struct Rdrand {
 
 /// The processor's database.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SeamDbState {
     pub(crate) size: u32,
     pub(crate) used: u32,
@@ -106,6 +108,7 @@ pub(crate) struct SeamDbState {
 
 /// What P-SEAMLDR says about itself.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LoaderIdentity {
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
@@ -117,6 +120,7 @@ pub(crate) struct LoaderIdentity {
 
 /// A platform. What one kind of recording does not say is optional.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PlatformDescription {
     pub(crate) num_lps: u32,
     pub(crate) lp_x2apic_ids: Vec<u32>,
@@ -150,10 +154,17 @@ pub(crate) struct PlatformDescription {
     pub(crate) tdx_without_integrity: bool,
     pub(crate) cmrs: Option<Vec<[Number; 2]>>,
     pub(crate) seamops_capabilities: Option<Number>,
+    /// LP slots that P-SEAMLDR reserved, of which the module makes no use here.
+    #[serde(rename = "addressable_lps")]
+    pub(crate) _addressable_lps: Option<u32>,
+    /// What CPUID and MSRs say.
+    #[serde(rename = "cpu")]
+    pub(crate) _cpu: Option<Value>,
 }
 
 /// A module's system information page, as far as P-SEAMLDR fills it in at the end.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ToldVersions {
     pub(crate) module_hv: u16,
     pub(crate) min_update_hv: u16,
@@ -163,7 +174,11 @@ pub(crate) struct ToldVersions {
 
 /// A module in the SEAM range.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ModuleDescription {
+    /// Always Intel's.
+    #[serde(rename = "vendor")]
+    pub(crate) _vendor: Option<u32>,
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
     pub(crate) major: u16,
@@ -189,6 +204,7 @@ pub(crate) enum Payload {
 
 /// A handoff header, and what lies behind it.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Handoff {
     pub(crate) valid: Number,
     pub(crate) hv: u16,
@@ -198,6 +214,7 @@ pub(crate) struct Handoff {
 
 /// The state before the first call: that of P-SEAMLDR, that of a module, or both.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Initial {
     pub(crate) seamextend: Option<Bytes>,
     #[serde(default)]
@@ -213,6 +230,9 @@ pub(crate) struct Initial {
     #[serde(default)]
     pub(crate) lps_initialized: Vec<u32>,
     pub(crate) after: Option<ModuleAfter>,
+    /// `seamextend`, taken apart.
+    #[serde(rename = "seamextend_fields")]
+    pub(crate) _seamextend_fields: Option<Value>,
 }
 
 const fn yes() -> bool {

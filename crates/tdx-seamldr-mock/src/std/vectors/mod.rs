@@ -233,6 +233,7 @@ fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> 
 
 /// A platform in the form of the recordings: their `platform` and `initial`.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Description {
     platform: PlatformDescription,
     initial: Initial,
