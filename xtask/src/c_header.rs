@@ -70,7 +70,8 @@ fn in_words_of_c(line: &str) -> String {
 /// from the specification.
 fn constant(line: &str) -> String {
     let number = line.strip_prefix("#define ").and_then(|rest| rest.split_once(' '));
-    match number.and_then(|(name, number)| Some((name, number.trim_end_matches("ull").parse::<u64>().ok()?))) {
+    match number.and_then(|(name, number)| Some((name, number.trim_end_matches("ull").parse::<u64>().ok()?)))
+    {
         Some((name, number)) if number > u32::MAX.into() => {
             format!("#define {name} UINT64_C({number:#018x})\n")
         }

@@ -38,28 +38,28 @@
 /**
  * SEAMLDR.INFO: describe P-SEAMLDR and the module. RCX: a tdx_sim_seamldr_info, aligned to 256 bytes.
  */
-#define TDX_SIM_SEAMLDR_INFO 9223372036854775808ull
+#define TDX_SIM_SEAMLDR_INFO UINT64_C(0x8000000000000000)
 
 /**
  * SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a tdx_sim_seamldr_params, aligned to 4096 bytes. RDX
  * becomes 0, or 1 for a failure that destroys the module.
  */
-#define TDX_SIM_SEAMLDR_INSTALL 9223372036854775809ull
+#define TDX_SIM_SEAMLDR_INSTALL UINT64_C(0x8000000000000001)
 
 /**
  * SEAMLDR.SHUTDOWN: take part in ending P-SEAMLDR.
  */
-#define TDX_SIM_SEAMLDR_SHUTDOWN 9223372036854775810ull
+#define TDX_SIM_SEAMLDR_SHUTDOWN UINT64_C(0x8000000000000002)
 
 /**
  * SEAMLDR.SEAMINFO: copy the platform's table of 2048 bytes to the address in RCX.
  */
-#define TDX_SIM_SEAMLDR_SEAMINFO 9223372036854775811ull
+#define TDX_SIM_SEAMLDR_SEAMINFO UINT64_C(0x8000000000000003)
 
 /**
  * SEAMLDR.CLEANUP: take part in wiping keys and caches. Only the generation after 1.5.00 has it.
  */
-#define TDX_SIM_SEAMLDR_CLEANUP 9223372036854775812ull
+#define TDX_SIM_SEAMLDR_CLEANUP UINT64_C(0x8000000000000004)
 
 /**
  * TDH.SYS.KEY.CONFIG: set up the module's key on one package.
@@ -119,7 +119,7 @@
 /**
  * Field id of the highest handoff version of a module, for TDH.SYS.RD.
  */
-#define TDX_SIM_FIELD_MODULE_HV 9871890387491094528ull
+#define TDX_SIM_FIELD_MODULE_HV UINT64_C(0x8900000100000000)
 
 /**
  * Field id of TDX_FEATURES0, for TDH.SYS.RD.
@@ -129,137 +129,137 @@
 /**
  * P-SEAMLDR: a parameter is wrong, the leaf is unknown, or the image cannot be relocated.
  */
-#define TDX_SIM_SEAMLDR_EBADPARAM 9223372036854775808ull
+#define TDX_SIM_SEAMLDR_EBADPARAM UINT64_C(0x8000000000000000)
 
 /**
  * P-SEAMLDR: the call comes at the wrong time, no updates are left, or the major SVN differs.
  */
-#define TDX_SIM_SEAMLDR_EBADCALL 9223372036854775811ull
+#define TDX_SIM_SEAMLDR_EBADCALL UINT64_C(0x8000000000000003)
 
 /**
  * P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not take.
  */
-#define TDX_SIM_SEAMLDR_EBADHANDOFF 9223372036854775812ull
+#define TDX_SIM_SEAMLDR_EBADHANDOFF UINT64_C(0x8000000000000004)
 
 /**
  * P-SEAMLDR: keys or caches are dirty, SEAMLDR.CLEANUP has to come first.
  */
-#define TDX_SIM_SEAMLDR_ECLEANUPREQ 9223372036854775813ull
+#define TDX_SIM_SEAMLDR_ECLEANUPREQ UINT64_C(0x8000000000000005)
 
 /**
  * P-SEAMLDR: the major SVN of the image is 0, or not that of the module that runs.
  */
-#define TDX_SIM_SEAMLDR_EUNSUPPORTED 9223372036854775814ull
+#define TDX_SIM_SEAMLDR_EUNSUPPORTED UINT64_C(0x8000000000000006)
 
 /**
  * P-SEAMLDR: the module does not fit into the SEAM range.
  */
-#define TDX_SIM_SEAMLDR_ENOMEM 9223372036854841346ull
+#define TDX_SIM_SEAMLDR_ENOMEM UINT64_C(0x8000000000010002)
 
 /**
  * P-SEAMLDR: the x2APIC id is out of range, or there was no random number to start with.
  */
-#define TDX_SIM_SEAMLDR_EUNSPECERR 9223372036854841347ull
+#define TDX_SIM_SEAMLDR_EUNSPECERR UINT64_C(0x8000000000010003)
 
 /**
  * P-SEAMLDR: a processor is not in the image's list of CPUs.
  */
-#define TDX_SIM_SEAMLDR_EUNSUPCPU 9223372036854841348ull
+#define TDX_SIM_SEAMLDR_EUNSUPCPU UINT64_C(0x8000000000010004)
 
 /**
  * P-SEAMLDR: a field of the SIGSTRUCT, the signer, the SVN or the signature is not acceptable.
  */
-#define TDX_SIM_SEAMLDR_EBADSIG 9223372036854906880ull
+#define TDX_SIM_SEAMLDR_EBADSIG UINT64_C(0x8000000000020000)
 
 /**
  * P-SEAMLDR: the image has not the hash that was signed.
  */
-#define TDX_SIM_SEAMLDR_EBADHASH 9223372036854906881ull
+#define TDX_SIM_SEAMLDR_EBADHASH UINT64_C(0x8000000000020001)
 
 /**
  * P-SEAMLDR: an interrupt is pending, call again.
  */
-#define TDX_SIM_SEAMLDR_EINTERRUPT 9223372036854972416ull
+#define TDX_SIM_SEAMLDR_EINTERRUPT UINT64_C(0x8000000000030000)
 
 /**
  * P-SEAMLDR: there was no random number.
  */
-#define TDX_SIM_SEAMLDR_ENOENTROPY 9223372036854972417ull
+#define TDX_SIM_SEAMLDR_ENOENTROPY UINT64_C(0x8000000000030001)
 
 /**
  * Module: an operand is not acceptable. The low 32 bits name it.
  */
-#define TDX_SIM_TDX_OPERAND_INVALID 13835059154793791488ull
+#define TDX_SIM_TDX_OPERAND_INVALID UINT64_C(0xc000010000000000)
 
 /**
  * Module: another LP is inside the module, or holds its global lock.
  */
-#define TDX_SIM_TDX_SYS_BUSY 9223374244467965952ull
+#define TDX_SIM_TDX_SYS_BUSY UINT64_C(0x8000020200000000)
 
 /**
  * Module: there was no random number.
  */
-#define TDX_SIM_TDX_RND_NO_ENTROPY 9223374248762933248ull
+#define TDX_SIM_TDX_RND_NO_ENTROPY UINT64_C(0x8000020300000000)
 
 /**
  * Module: the module is initialised already.
  */
-#define TDX_SIM_TDX_SYS_INIT_NOT_PENDING 13835063552840302592ull
+#define TDX_SIM_TDX_SYS_INIT_NOT_PENDING UINT64_C(0xc000050000000000)
 
 /**
  * Module: this LP is not initialised.
  */
-#define TDX_SIM_TDX_SYS_LP_INIT_NOT_DONE 13835063561430237184ull
+#define TDX_SIM_TDX_SYS_LP_INIT_NOT_DONE UINT64_C(0xc000050200000000)
 
 /**
  * Module: this LP is initialised already.
  */
-#define TDX_SIM_TDX_SYS_LP_INIT_DONE 13835063565725204480ull
+#define TDX_SIM_TDX_SYS_LP_INIT_DONE UINT64_C(0xc000050300000000)
 
 /**
  * Module: the module is not ready for this call.
  */
-#define TDX_SIM_TDX_SYS_NOT_READY 13835063574315139072ull
+#define TDX_SIM_TDX_SYS_NOT_READY UINT64_C(0xc000050500000000)
 
 /**
  * Module: the module was shut down.
  */
-#define TDX_SIM_TDX_SYS_SHUTDOWN 13835063578610106368ull
+#define TDX_SIM_TDX_SYS_SHUTDOWN UINT64_C(0xc000050600000000)
 
 /**
  * Module: the module is in another state, or an LP is not initialised.
  */
-#define TDX_SIM_TDX_SYS_STATE_INCORRECT 13835063587200040960ull
+#define TDX_SIM_TDX_SYS_STATE_INCORRECT UINT64_C(0xc000050800000000)
 
 /**
  * Module: there is no handoff data, or not of a version that the module takes.
  */
-#define TDX_SIM_TDX_SYS_INVALID_HANDOFF 13835063591495008256ull
+#define TDX_SIM_TDX_SYS_INVALID_HANDOFF UINT64_C(0xc000050900000000)
 
 /**
  * Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built for.
  */
-#define TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT 13835063595789975552ull
+#define TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT UINT64_C(0xc000050a00000000)
 
 /**
  * Module: the module does not wait for LPs.
  */
-#define TDX_SIM_TDX_SYS_LP_INIT_NOT_PENDING 13835063600084942848ull
+#define TDX_SIM_TDX_SYS_LP_INIT_NOT_PENDING UINT64_C(0xc000050b00000000)
 
 /**
  * Module: SEAMOPS capabilities are not enough, or differ between LPs.
  */
-#define TDX_SIM_TDX_INCOMPATIBLE_SEAM_CAPABILITIES 13835063608674877440ull
+#define TDX_SIM_TDX_INCOMPATIBLE_SEAM_CAPABILITIES UINT64_C(0xc000050d00000000)
 
 /**
  * Module: TDs are in build, or a migration is interrupted. Bits 15:0: why; bits 31:16: how many.
  */
-#define TDX_SIM_TDX_UPDATE_COMPATIBILITY_SENSITIVE 9223377611722326016ull
+#define TDX_SIM_TDX_UPDATE_COMPATIBILITY_SENSITIVE UINT64_C(0x8000051200000000)
 
 /**
  * Module: an MSR differs between LPs. The low 32 bits are its number.
  */
-#define TDX_SIM_TDX_INCONSISTENT_MSR 13835068088325767168ull
+#define TDX_SIM_TDX_INCONSISTENT_MSR UINT64_C(0xc000092000000000)
 
 /**
  * SEAMLDR.INSTALL: start without TDs.
@@ -436,7 +436,7 @@ typedef enum tdx_sim_status {
   /**
    * The library failed inside, now or in an earlier call for the same platform. The platform can only be freed.
    */
-  TDX_SIM_STATUS_PANIC = -28,
+  TDX_SIM_STATUS_INTERNAL = -28,
 } tdx_sim_status;
 
 /**
@@ -1639,7 +1639,7 @@ const char *tdx_sim_last_error(void);
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `platform` leads to a tdx_sim_platform with its `size` set that may be written.
  */
@@ -1653,7 +1653,7 @@ enum tdx_sim_status tdx_sim_platform_defaults(struct tdx_sim_platform *platform)
  * CONTRADICTION: there is no such platform, e.g. two LPs have the same x2APIC id; NO_ROOM: there is no memory, or handles have come
  * to an end.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as many values as it says, and
  * `sim` to a pointer that may be written.
@@ -1662,15 +1662,15 @@ enum tdx_sim_status tdx_sim_create(const struct tdx_sim_platform *platform,
                                    struct tdx_sim **sim);
 
 /**
- * Makes a platform of a description: a JSON object with `platform` and `initial`, in the form of the recordings of the crate
- * tdx-seamldr-mock. The files README.md below its folder `vectors` describe it. It can begin in any state. On success `*sim` is
+ * Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that the project's recordings have.
+ * The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. It can begin in any state. On success `*sim` is
  * the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
  *
  * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is not JSON, a field is missing, there
  * is no field with a name, or there is no such platform, as tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have
  * come to an end.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `description` leads to text with a NUL at its end, and `sim` to a pointer that may be written.
  */
@@ -1689,7 +1689,7 @@ enum tdx_sim_status tdx_sim_create_from_json(const char *description,
  * module already, or an LP is in a call; REFUSED: firmware refused a call, as tdx_sim_last_error() says. What was done before
  * stays so then.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `file` leads to `file_size` bytes that may be read.
  */
@@ -1715,7 +1715,7 @@ enum tdx_sim_status tdx_sim_free(struct tdx_sim *sim);
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNALIGNED: `physical_address` is not a multiple of 4096 (`memory` may have any alignment);
  * BAD_LENGTH: `len` is 0, not a multiple of 4096, or too much; OVERLAP: some of the physical addresses are mapped already.
  *
- * # Safety
+ * The caller guarantees:
  *
  * Until it is unmapped or the platform is freed, `memory` leads to `len` bytes that may be read and written. While a
  * tdx_sim_seamcall() runs, no other thread writes the bytes that this call reads, nor reads or writes the bytes that it writes. Which
@@ -1745,7 +1745,7 @@ enum tdx_sim_status tdx_sim_unmap(struct tdx_sim *sim,
  *
  * Errors: NULL: also if `read` or `write` is NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `reserved` is not 0; BAD_HANDLE; REENTRANT.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `callbacks` leads to a tdx_sim_memory_callbacks with its `size` set that may be read, or nowhere. Until they are replaced or the
  * platform is freed, its functions may be called with `context` from each thread that makes SEAMCALLs on this platform. `read`
@@ -1780,7 +1780,7 @@ enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim,
  * real LP could not execute another one; CALLBACK_FAILED: a callback for memory failed. The call was made all the same then, with
  * zeros for what could not be read, and `*regs` and `*trap` are set.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory that is mapped see
  * tdx_sim_map().
@@ -1799,7 +1799,7 @@ enum tdx_sim_status tdx_sim_seamcall(struct tdx_sim *sim,
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  *
- * # Safety
+ * The caller guarantees:
  *
  * Until it is replaced, or the platform is freed, `callback` may be called with `context` from each thread that makes SEAMCALLs on
  * this platform.
@@ -1822,7 +1822,7 @@ enum tdx_sim_status tdx_sim_keep_calls(struct tdx_sim *sim,
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; NO_CALL: there is none.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `call` leads to a tdx_sim_call with its `size` set that may be written.
  */
@@ -1834,7 +1834,7 @@ enum tdx_sim_status tdx_sim_next_call(struct tdx_sim *sim, struct tdx_sim_call *
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap; BUFFER_TOO_SMALL: `text_size` is 0.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be written.
  */
@@ -1843,11 +1843,26 @@ enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call,
                                       size_t text_size);
 
 /**
+ * Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without a name is written as a number.
+ * `leaf` is RAX at the call, `answer` is RAX after it. The text ends with a NUL, and is cut off if `text_size` is too small.
+ *
+ * Errors: NULL; BUFFER_TOO_SMALL: `text_size` is 0.
+ *
+ * The caller guarantees:
+ *
+ * `text` leads to `text_size` characters that may be written.
+ */
+enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf,
+                                        uint64_t answer,
+                                        char *text,
+                                        size_t text_size);
+
+/**
  * Says how things stand.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `truth` leads to a tdx_sim_truth with its `size` set that may be written.
  */
@@ -1858,7 +1873,7 @@ enum tdx_sim_status tdx_sim_get_truth(struct tdx_sim *sim, struct tdx_sim_truth 
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `state` leads to a tdx_sim_lp with its `size` set that may be written.
  */
@@ -1999,7 +2014,7 @@ enum tdx_sim_status tdx_sim_load_vmcs(struct tdx_sim *sim, uint32_t lp, uint64_t
  *
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `seamextend` leads to a tdx_sim_seamextend that may be written.
  */
@@ -2011,7 +2026,7 @@ enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim, struct tdx_sim_s
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready` is neither 0 nor 1; CONTRADICTION:
  * `seam_ready` is 1, but there is no module.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `seamextend` leads to a tdx_sim_seamextend that may be read.
  */
@@ -2024,7 +2039,7 @@ enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim,
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_LENGTH: the bytes are not within the area.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `bytes` leads to `len` bytes that may be written.
  */
@@ -2038,7 +2053,7 @@ enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim,
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_LENGTH: the bytes are not within the area.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `bytes` leads to `len` bytes that may be read.
  */
@@ -2050,7 +2065,7 @@ enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim, size_t offset, co
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase; NOT_READY: no module is ready;
  * NO_ROOM: there is no room, or no KeyID, for another TD.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `td` leads to a number that may be written, or nowhere.
  */
@@ -2063,7 +2078,7 @@ enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim,
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_TD.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `state` leads to a tdx_sim_td with its `size` set that may be written.
  */
@@ -2075,7 +2090,7 @@ enum tdx_sim_status tdx_sim_get_td(struct tdx_sim *sim, uint32_t td, struct tdx_
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE: it is not in build; TD_GONE;
  * TD_INCOMPATIBLE.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `bytes` leads to `len` bytes that may be read.
  */
@@ -2090,7 +2105,7 @@ enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim,
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE; TD_INCOMPATIBLE.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `right` leads to a bool that may be written, or nowhere.
  */
@@ -2105,7 +2120,7 @@ enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim,
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that it cannot have; UNKNOWN_LP;
  * NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that may be written, or nowhere.
  */
@@ -2126,7 +2141,7 @@ enum tdx_sim_status tdx_sim_end_fault(struct tdx_sim *sim,
  *
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `times` leads to a number that may be written.
  */
@@ -2146,7 +2161,7 @@ enum tdx_sim_status tdx_sim_clear_faults(struct tdx_sim *sim);
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `image` leads to a tdx_sim_image with its `size` set that may be written.
  */
@@ -2157,7 +2172,7 @@ enum tdx_sim_status tdx_sim_image_defaults(struct tdx_sim_image *image);
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot have.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be written, both with their
  * `size` set.
@@ -2172,7 +2187,7 @@ enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image,
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot have; BUFFER_TOO_SMALL:
  * `module_size` is less than 4096 for each page.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a tdx_sim_build or nowhere, `sigstruct` to
  * a tdx_sim_sigstruct and `module` to `module_size` bytes that may be written.
@@ -2188,7 +2203,7 @@ enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
  *
  * Errors: NULL: `sigstruct`; UNALIGNED; BAD_LENGTH.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size` bytes that may be read, or
  * nowhere.
@@ -2204,7 +2219,7 @@ enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct,
  * Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH: `module_size` is not 1 to
  * TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is set then.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read; `file` to `file_size` bytes,
  * and `needed` to a number, that may be written.
@@ -2224,7 +2239,7 @@ enum tdx_sim_status tdx_sim_pack(enum tdx_sim_image_format format,
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field of `image` has a value that it
  * cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
  *
- * # Safety
+ * The caller guarantees:
  *
  * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a tdx_sim_build or nowhere; `file` to
  * `file_size` bytes, and `needed` to a number, that may be written.

@@ -156,8 +156,9 @@ pub struct TdxSimSeamextend {
 
 impl From<SeamExtend> for TdxSimSeamextend {
     fn from(register: SeamExtend) -> Self {
-        let SeamExtend { tee_tcb_svn, mrseam, mrsigner, seam_ready, system_under_debug, p_seamldr_ready, .. } =
-            register;
+        let SeamExtend {
+            tee_tcb_svn, mrseam, mrsigner, seam_ready, system_under_debug, p_seamldr_ready, ..
+        } = register;
         Self {
             valid: register.valid.get(),
             tee_tcb_svn,
@@ -392,29 +393,88 @@ mod tests {
 
     #[test]
     fn the_structures_have_the_layout_of_the_library() {
-        same_layout!(TdxSimSeamldrParams, SeamldrParams, version = version, scenario = scenario,
-            sigstruct_pa = sigstruct_pa, reserved = reserved, num_module_pages = num_module_pages,
-            module_page_pa = module_page_pa);
-        same_layout!(TdxSimSeamextend, SeamExtend, valid = valid, tee_tcb_svn = tee_tcb_svn, mrseam = mrseam,
-            mrsigner = mrsigner, attributes = attributes, seam_ready = seam_ready,
-            system_under_debug = system_under_debug, p_seamldr_ready = p_seamldr_ready, reserved = reserved);
-        same_layout!(TdxSimSeamldrInfo, SeamldrInfo, version = version, attributes = attributes, vendor = vendor,
-            build_date = build_date, build_num = build_num, minor = minor, major = major, update = update,
-            acm_x2apicid = acm_x2apicid, num_remaining_updates = num_remaining_updates, seamextend = seamextend,
-            features0 = features0, reserved = reserved);
-        same_layout!(TdxSimSigstruct, SeamSigstruct, header_type = header_type, header_length = header_length,
-            header_version = header_version, module_type = module_type, module_vendor = module_vendor, date = date,
-            words = size, key_words = key_size, modulus_words = modulus_size, exponent_words = exponent_size,
-            reserved0 = reserved0, modulus = modulus, exponent = exponent, signature = signature,
-            seamhash = seamhash, svn_minor = svn_minor, svn_major = svn_major, attributes = attributes,
-            rip_offset = rip_offset, num_stack_pages = num_stack_pages, num_tls_pages = num_tls_pages,
-            num_keyhole_pages = num_keyhole_pages, num_global_data_pages = num_global_data_pages,
-            max_tdmrs = max_tdmrs, max_reserved_per_tdmr = max_reserved_per_tdmr,
-            pamt_4k_entry_size = pamt_4k_entry_size, pamt_2m_entry_size = pamt_2m_entry_size,
-            pamt_1g_entry_size = pamt_1g_entry_size, reserved1 = reserved1, module_hv = module_hv,
-            min_update_hv = min_update_hv, no_downgrade = no_downgrade, reserved2 = reserved2,
-            num_handoff_pages = num_handoff_pages, gdt_idt_offset = gdt_idt_offset,
-            fault_wrapper_offset = fault_wrapper_offset, reserved3 = reserved3, num_cpus = cpuid_table_size,
-            cpus = cpuid_table);
+        same_layout!(
+            TdxSimSeamldrParams,
+            SeamldrParams,
+            version = version,
+            scenario = scenario,
+            sigstruct_pa = sigstruct_pa,
+            reserved = reserved,
+            num_module_pages = num_module_pages,
+            module_page_pa = module_page_pa
+        );
+        same_layout!(
+            TdxSimSeamextend,
+            SeamExtend,
+            valid = valid,
+            tee_tcb_svn = tee_tcb_svn,
+            mrseam = mrseam,
+            mrsigner = mrsigner,
+            attributes = attributes,
+            seam_ready = seam_ready,
+            system_under_debug = system_under_debug,
+            p_seamldr_ready = p_seamldr_ready,
+            reserved = reserved
+        );
+        same_layout!(
+            TdxSimSeamldrInfo,
+            SeamldrInfo,
+            version = version,
+            attributes = attributes,
+            vendor = vendor,
+            build_date = build_date,
+            build_num = build_num,
+            minor = minor,
+            major = major,
+            update = update,
+            acm_x2apicid = acm_x2apicid,
+            num_remaining_updates = num_remaining_updates,
+            seamextend = seamextend,
+            features0 = features0,
+            reserved = reserved
+        );
+        same_layout!(
+            TdxSimSigstruct,
+            SeamSigstruct,
+            header_type = header_type,
+            header_length = header_length,
+            header_version = header_version,
+            module_type = module_type,
+            module_vendor = module_vendor,
+            date = date,
+            words = size,
+            key_words = key_size,
+            modulus_words = modulus_size,
+            exponent_words = exponent_size,
+            reserved0 = reserved0,
+            modulus = modulus,
+            exponent = exponent,
+            signature = signature,
+            seamhash = seamhash,
+            svn_minor = svn_minor,
+            svn_major = svn_major,
+            attributes = attributes,
+            rip_offset = rip_offset,
+            num_stack_pages = num_stack_pages,
+            num_tls_pages = num_tls_pages,
+            num_keyhole_pages = num_keyhole_pages,
+            num_global_data_pages = num_global_data_pages,
+            max_tdmrs = max_tdmrs,
+            max_reserved_per_tdmr = max_reserved_per_tdmr,
+            pamt_4k_entry_size = pamt_4k_entry_size,
+            pamt_2m_entry_size = pamt_2m_entry_size,
+            pamt_1g_entry_size = pamt_1g_entry_size,
+            reserved1 = reserved1,
+            module_hv = module_hv,
+            min_update_hv = min_update_hv,
+            no_downgrade = no_downgrade,
+            reserved2 = reserved2,
+            num_handoff_pages = num_handoff_pages,
+            gdt_idt_offset = gdt_idt_offset,
+            fault_wrapper_offset = fault_wrapper_offset,
+            reserved3 = reserved3,
+            num_cpus = cpuid_table_size,
+            cpus = cpuid_table
+        );
     }
 }

@@ -47,12 +47,7 @@ pub extern "C" fn tdx_sim_set_rdrand(
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is more than `size`.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_seamdb(
-    sim: *mut TdxSim,
-    size: u32,
-    used: u32,
-    failures: u32,
-) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_seamdb(sim: *mut TdxSim, size: u32, used: u32, failures: u32) -> TdxSimStatus {
     change(sim, |sim| {
         let seamdb = tdx_seamldr_mock::model::SeamDb { size, used, insert_failures: failures };
         seamdb.check().map_err(|error| Failure::new(TdxSimStatus::Contradiction, error.to_string()))?;
@@ -158,7 +153,9 @@ pub extern "C" fn tdx_sim_set_lp_trap(sim: *mut TdxSim, lp: u32, trap: TdxSimTra
     change_lp(sim, lp, |sim| {
         let trap = TdxSimTrap::of_number(trap)?;
         if trap == TdxSimTrap::VmfailInvalid {
-            return Err(Failure::argument("trap is TDX_SIM_TRAP_VMFAIL_INVALID, which an LP alone cannot have"));
+            return Err(Failure::argument(
+                "trap is TDX_SIM_TRAP_VMFAIL_INVALID, which an LP alone cannot have",
+            ));
         }
         sim.platform.set_trap(lp, trap.trap());
         Ok(())
@@ -266,7 +263,10 @@ pub unsafe extern "C" fn tdx_sim_set_seamextend(
         flag(wanted.p_seamldr_ready, "p_seamldr_ready")?;
         with(sim, |sim| {
             if ready && sim.platform.module().is_none() {
-                return Err(Failure::new(TdxSimStatus::Contradiction, "seam_ready is 1, but there is no module"));
+                return Err(Failure::new(
+                    TdxSimStatus::Contradiction,
+                    "seam_ready is 1, but there is no module",
+                ));
             }
             *sim.platform.seamextend_mut() = wanted.into();
             Ok(())
@@ -278,7 +278,9 @@ pub unsafe extern "C" fn tdx_sim_set_seamextend(
 fn handoff_part(offset: usize, len: usize) -> Result<std::ops::Range<usize>, Failure> {
     let end = offset.checked_add(len).filter(|end| *end <= TDX_SIM_HANDOFF_SIZE);
     end.map(|end| offset..end).ok_or_else(|| {
-        let text = format!("offset {offset} and len {len} reach beyond the {TDX_SIM_HANDOFF_SIZE} bytes of the handoff area");
+        let text = format!(
+            "offset {offset} and len {len} reach beyond the {TDX_SIM_HANDOFF_SIZE} bytes of the handoff area"
+        );
         Failure::new(TdxSimStatus::BadLength, text)
     })
 }
@@ -303,8 +305,7 @@ pub unsafe extern "C" fn tdx_sim_read_handoff(
             return Err(TdxSimStatus::Null.into());
         }
         let part = handoff_part(offset, len)?;
-        let found =
-            with(sim, |sim| Ok(sim.platform.handoff_area().get(part).unwrap_or_default().to_vec()))?;
+        let found = with(sim, |sim| Ok(sim.platform.handoff_area().get(part).unwrap_or_default().to_vec()))?;
         // SAFETY: this function's contract: these are `len` bytes.
         unsafe { pointer::copy_out(&found, bytes.cast()) };
         Ok(())

@@ -494,9 +494,8 @@ unsafe fn write_file(
     file_size: usize,
     needed: *mut usize,
 ) -> Result<(), Failure> {
-    let bad = |error: tdx_seamldr_core::image::WriteError| {
-        Failure::new(TdxSimStatus::BadLength, error.to_string())
-    };
+    let bad =
+        |error: tdx_seamldr_core::image::WriteError| Failure::new(TdxSimStatus::BadLength, error.to_string());
     let len = parts.file_len().map_err(bad)?;
     pointer::checked(needed)?;
     if file.is_null() && file_size != 0 {

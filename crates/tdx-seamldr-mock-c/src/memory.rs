@@ -52,12 +52,7 @@ impl HostMemory {
     ///
     /// Until it is unmapped, or `self` is no more, `memory` leads to `len` bytes that may be read and written whenever
     /// `self` is used as [`PhysMemory`], and nobody holds a reference to them then that this would invalidate.
-    pub(crate) unsafe fn map(
-        &mut self,
-        address: u64,
-        memory: *mut u8,
-        len: usize,
-    ) -> Result<(), Failure> {
+    pub(crate) unsafe fn map(&mut self, address: u64, memory: *mut u8, len: usize) -> Result<(), Failure> {
         if memory.is_null() {
             return Err(TdxSimStatus::Null.into());
         }
@@ -68,7 +63,10 @@ impl HostMemory {
         let whole = len != 0 && len.is_multiple_of(TDX_SIM_PAGE_SIZE) && isize::try_from(len).is_ok();
         let last = u64::try_from(len).ok().and_then(|len| address.checked_add(len.checked_sub(1)?));
         let (Some(last), Some(_), true) = (last, memory.addr().checked_add(len), whole) else {
-            return Err(Failure::new(TdxSimStatus::BadLength, format!("len is {len}, but should be a multiple of 4096 within addresses")));
+            return Err(Failure::new(
+                TdxSimStatus::BadLength,
+                format!("len is {len}, but should be a multiple of 4096 within addresses"),
+            ));
         };
         // The last piece that begins before the end of the new one: if that one ends before its start, so do all others.
         if self.pieces.range(..=last).next_back().is_some_and(|(start, piece)| piece.reaches(*start, address))

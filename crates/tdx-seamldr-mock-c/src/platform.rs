@@ -1,5 +1,6 @@
 //! A platform's life: described, made, booted, freed.
 
+use std::collections::BTreeSet;
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
 
@@ -39,14 +40,16 @@ impl Sim {
     /// An error if the platform has no such LP.
     pub(crate) fn known_lp(&self, lp: u32) -> Result<(), Failure> {
         let known = self.platform.x2apic_id(lp).is_some();
-        known.then_some(()).ok_or_else(|| Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")))
+        known
+            .then_some(())
+            .ok_or_else(|| Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")))
     }
 }
 
 /// A generation of P-SEAMLDR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
-pub enum TdxSimSeamldr {
+pub enum TdxSimGeneration {
     /// 1.5.00, for processors that run 1.5 modules.
     V15 = 0,
     /// 1.0, which cannot keep TDs.
@@ -57,12 +60,12 @@ pub enum TdxSimSeamldr {
     V20 = 3,
 }
 
-enumeration!(TdxSimSeamldr, "tdx_sim_seamldr", [V15, V10, Newer, V20]);
+enumeration!(TdxSimGeneration, "tdx_sim_generation", [V15, V10, Newer, V20]);
 
-/// A tdx_sim_seamldr as C gives it: any number.
-pub type TdxSimSeamldrNumber = u32;
+/// A tdx_sim_generation as C gives it: any number.
+pub type TdxSimGenerationNumber = u32;
 
-impl TdxSimSeamldr {
+impl TdxSimGeneration {
     const fn profile(self) -> LoaderProfile {
         match self {
             Self::V15 => LoaderProfile::V1_5_00,
@@ -95,7 +98,7 @@ pub struct TdxSimPlatform {
     /// Sockets, 1 to 8; by default 1.
     pub num_sockets: u32,
     /// The generation of P-SEAMLDR; by default 1.5.00.
-    pub seamldr: TdxSimSeamldrNumber,
+    pub generation: TdxSimGenerationNumber,
     /// CPUID.1:EAX of each socket; by default 0x806f8.
     pub socket_fms: [u32; 8],
     /// The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is made.
@@ -120,7 +123,7 @@ pub struct TdxSimPlatform {
     /// LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are slots for LPs. How much memory a module
     /// needs depends on it.
     pub addressable_lps_per_socket: u32,
-    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: what follows from the LPs.
+    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave `num_sockets` packages.
     pub package_shift: u32,
     /// SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key, which tdx_sim_sign() uses.
     pub signer: [u8; 48],
@@ -170,12 +173,13 @@ const AUTOMATIC: u32 = u32::MAX;
 impl TdxSimPlatform {
     /// The platform that is made if nothing is changed.
     fn defaults() -> Result<Self, Failure> {
-        let config = Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).map_err(contradiction)?;
+        let config =
+            Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).map_err(contradiction)?;
         Ok(Self {
             size: 0,
             num_lps: config.num_lps,
             num_sockets: config.num_sockets,
-            seamldr: TdxSimSeamldr::V15.number(),
+            generation: TdxSimGeneration::V15.number(),
             socket_fms: config.socket_fms,
             x2apic_ids: ptr::null(),
             num_x2apic_ids: 0,
@@ -210,7 +214,7 @@ impl TdxSimPlatform {
     /// What it is made of, with these x2APIC ids; or with those that follow from the rest, which are then put there.
     fn config(&self, ids: &mut Vec<u32>) -> Result<Config, Failure> {
         let [first, ..] = self.socket_fms;
-        let mut profile = TdxSimSeamldr::of_number(self.seamldr)?.profile();
+        let mut profile = TdxSimGeneration::of_number(self.generation)?.profile();
         profile.debug = flag(self.seamldr_debug, "seamldr_debug")?;
         let mut config = if ids.is_empty() {
             let config = Config::new(self.num_lps, self.num_sockets, first, self.signer, profile);
@@ -221,7 +225,8 @@ impl TdxSimPlatform {
             let mut config = Config::new(1, 1, first, self.signer, profile).map_err(contradiction)?;
             (config.num_lps, config.num_sockets) = (self.num_lps, self.num_sockets);
             let slots = self.num_lps.div_ceil(self.num_sockets.max(1)).clamp(1, 1024).next_power_of_two();
-            (config.addressable_lps_per_socket, config.package_shift) = (slots, slots.trailing_zeros());
+            config.addressable_lps_per_socket = slots;
+            config.package_shift = self.shift_for(ids);
             config
         };
         config.socket_fms = self.socket_fms;
@@ -248,6 +253,13 @@ impl TdxSimPlatform {
         config.accepts_large_signatures = flag(self.accepts_large_signatures, "accepts_large_signatures")?;
         config.check(ids).map_err(contradiction)?;
         Ok(config)
+    }
+
+    /// The fewest low bits of x2APIC ids that leave as many packages as there are sockets, or fewer.
+    fn shift_for(&self, ids: &[u32]) -> u32 {
+        let sockets = usize::try_from(self.num_sockets).unwrap_or(usize::MAX);
+        let packages = |shift: u32| ids.iter().map(|id| id >> shift).collect::<BTreeSet<_>>().len();
+        (0..u32::BITS).find(|shift| packages(*shift) <= sockets).unwrap_or(0)
     }
 
     /// Makes it.
@@ -331,7 +343,9 @@ pub unsafe extern "C" fn tdx_sim_create(
 }
 
 /// Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that the project's recordings have.
-/// The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. It can begin in any state. On success `*sim` is
+/// The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
+/// have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`, `full_seamdb_is_fatal` and
+/// `accepts_large_signatures`, and `initial.module` may have `features0`. The platform can begin in any state. On success `*sim` is
 /// the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
 ///
 /// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is not JSON, a field is missing, there
@@ -427,7 +441,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_generations_are_those_of_the_simulation() {
-        let profiles = TdxSimSeamldr::ALL.iter().map(|generation| generation.profile());
+        let profiles = TdxSimGeneration::ALL.iter().map(|generation| generation.profile());
         let all = LoaderProfile::ALL.map(|(_, profile)| profile);
         assert_eq!(profiles.clone().count(), all.len());
         assert!(profiles.into_iter().all(|profile| all.contains(&profile)));

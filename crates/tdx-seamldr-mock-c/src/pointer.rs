@@ -265,12 +265,11 @@ mod tests {
 
     #[test]
     fn what_an_older_caller_has_no_room_for_is_not_written_and_what_a_newer_one_has_more_becomes_0() {
-        for (size, expected) in
-            [(8, [8, 7, 0xee, 0xee]), (12, [12, 7, 9, 0xee]), (16, [16, 7, 9, 0])]
-        {
+        for (size, expected) in [(8, [8, 7, 0xee, 0xee]), (12, [12, 7, 9, 0xee]), (16, [16, 7, 9, 0])] {
             let mut words = [size, 0xee, 0xee, 0xee];
             // SAFETY: there are as many words as the first one says.
-            let written = unsafe { write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 }) };
+            let written =
+                unsafe { write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 }) };
             assert_eq!((written, words), (Ok(()), expected));
         }
         let mut words = [4, 0xee];

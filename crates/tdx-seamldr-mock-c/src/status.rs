@@ -106,9 +106,17 @@ impl TdxSimStatus {
         ),
         (Self::Refused, c"TDX_SIM_STATUS_REFUSED", "firmware refused a call that the library made"),
         (Self::BadImage, c"TDX_SIM_STATUS_BAD_IMAGE", "the file is no image of a TDX module"),
-        (Self::CallbackFailed, c"TDX_SIM_STATUS_CALLBACK_FAILED", "a callback returned something other than 0"),
+        (
+            Self::CallbackFailed,
+            c"TDX_SIM_STATUS_CALLBACK_FAILED",
+            "a callback returned something other than 0",
+        ),
         (Self::NoCall, c"TDX_SIM_STATUS_NO_CALL", "no call is left in the trace"),
-        (Self::Internal, c"TDX_SIM_STATUS_INTERNAL", "the library failed inside; the platform can only be freed"),
+        (
+            Self::Internal,
+            c"TDX_SIM_STATUS_INTERNAL",
+            "the library failed inside; the platform can only be freed",
+        ),
     ];
 
     /// The number that C sees.

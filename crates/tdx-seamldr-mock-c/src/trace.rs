@@ -56,8 +56,7 @@ impl TdxSimCall {
 /// Called for each SEAMCALL when it has ended. `call` is there until the function returns; `call->size` is the size that the library
 /// knows.
 #[allow(improper_ctypes_definitions)] // the platform behind it is not C's business
-pub type TdxSimTraceCallback =
-    Option<unsafe extern "C" fn(context: *mut c_void, call: *const TdxSimCall)>;
+pub type TdxSimTraceCallback = Option<unsafe extern "C" fn(context: *mut c_void, call: *const TdxSimCall)>;
 
 /// Who is told about calls, and which calls are kept.
 #[derive(Debug, Default)]

@@ -198,8 +198,7 @@ impl Sim {
         let (build, told) = (module.map(|module| module.build()), module.map(|module| module.sysinfo()));
         let version = build.map(|build| build.version);
         let (svn, handoff) = (loader.seamextend().svn(), platform.handoff_header());
-        let (packages_configured, tdmrs, module_hkid) =
-            module.map_or((0, 0, 0), |_| platform.tables());
+        let (packages_configured, tdmrs, module_hkid) = module.map_or((0, 0, 0), |_| platform.tables());
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         TdxSimTruth {
             size: 0,

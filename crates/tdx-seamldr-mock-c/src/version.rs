@@ -16,7 +16,8 @@ mod tests {
 
     #[test]
     fn the_version_is_that_of_the_crate() {
-        let numbers: Vec<u32> = env!("CARGO_PKG_VERSION").split('.').map(|part| part.parse().unwrap()).collect();
+        let numbers: Vec<u32> =
+            env!("CARGO_PKG_VERSION").split('.').map(|part| part.parse().unwrap()).collect();
         assert_eq!(TDX_SIM_VERSION, numbers[0] << 16 | numbers[1] << 8 | numbers[2]);
         assert_eq!(tdx_sim_version(), TDX_SIM_VERSION);
     }

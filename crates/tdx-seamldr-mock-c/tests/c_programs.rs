@@ -77,11 +77,8 @@ struct Program {
 }
 
 const UPDATE: Program = Program { name: "update", source: "../../examples/c/update.c", printed: PRINTED };
-const INTERFACE: Program = Program {
-    name: "interface",
-    source: "tests/c/interface.c",
-    printed: "0 expectations were not met\n",
-};
+const INTERFACE: Program =
+    Program { name: "interface", source: "tests/c/interface.c", printed: "0 expectations were not met\n" };
 
 /// Compiles a program, links it, runs it, and looks at what it prints.
 fn compile_and_run(program: &Program, [compiler, standard]: [&str; 2], library: &Path, name: &str) {

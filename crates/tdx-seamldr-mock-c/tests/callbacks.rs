@@ -69,7 +69,8 @@ impl Host {
 
 unsafe extern "C" fn read(context: *mut c_void, address: u64, buffer: *mut c_void, len: usize) -> c_int {
     // SAFETY: it is the host of the test, and the buffer has so many bytes.
-    let (host, out) = unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts_mut(buffer.cast(), len)) };
+    let (host, out) =
+        unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts_mut(buffer.cast(), len)) };
     host.access(false, address, len, |part| out.copy_from_slice(part))
 }
 
@@ -248,7 +249,8 @@ fn from_the_callback_of_the_trace_no_call_can_be_made() {
     let sim = Sim::booted(&platform(), &image());
     *told.sim.lock().unwrap() = Some(sim.0.addr());
     // SAFETY: the context outlives the calls.
-    let status = unsafe { tdx_sim_set_trace_callback(sim.0, Some(tell), ptr::from_ref(&told).cast_mut().cast()) };
+    let status =
+        unsafe { tdx_sim_set_trace_callback(sim.0, Some(tell), ptr::from_ref(&told).cast_mut().cast()) };
     assert_eq!(status, Ok);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(*told.statuses.lock().unwrap(), [Reentrant]);
@@ -265,7 +267,11 @@ fn the_last_calls_are_kept_and_taken_out_from_the_oldest_on() {
         sim.succeed(lp, TDX_SIM_SEAMLDR_INFO, HOST);
     }
     let kept = [(); 3].map(|()| next(&sim).map(|call| (call.number, call.lp)));
-    assert_eq!(kept, [Result::Ok((4, 2)), Result::Ok((5, 3)), Err(NoCall)], "the gap shows that two are lost");
+    assert_eq!(
+        kept,
+        [Result::Ok((4, 2)), Result::Ok((5, 3)), Err(NoCall)],
+        "the gap shows that two are lost"
+    );
     sim.succeed(1, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(tdx_sim_keep_calls(sim.0, 0), Ok);
     sim.succeed(2, TDX_SIM_SEAMLDR_INFO, HOST);

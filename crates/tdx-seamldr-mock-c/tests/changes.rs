@@ -234,7 +234,9 @@ fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
     assert_eq!(write(0, &[1]), Ok);
     assert_eq!(install(&sim), [0; 4]);
     assert_eq!(write(TDX_SIM_HANDOFF_SIZE, &[]), Ok, "no bytes at its end");
-    for (offset, bytes) in [(TDX_SIM_HANDOFF_SIZE, &[0][..]), (TDX_SIM_HANDOFF_SIZE - 1, &[0, 0]), (usize::MAX, &[0])] {
+    for (offset, bytes) in
+        [(TDX_SIM_HANDOFF_SIZE, &[0][..]), (TDX_SIM_HANDOFF_SIZE - 1, &[0, 0]), (usize::MAX, &[0])]
+    {
         assert_eq!(write(offset, bytes), BadLength);
         let mut copy = bytes.to_vec();
         // SAFETY: so many bytes may be written.
@@ -245,11 +247,15 @@ fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
 
 #[test]
 fn cleanup_is_interrupted_as_often_as_interrupts_are_pending() {
-    let newer = TdxSimPlatform { seamldr: TdxSimSeamldr::Newer.number(), ..platform() };
+    let newer = TdxSimPlatform { generation: TdxSimGeneration::Newer.number(), ..platform() };
     let sim = Sim::booted(&newer, &image());
     assert_eq!(tdx_sim_set_pending_interrupts(sim.0, 1), Ok);
     let answers: Vec<_> = (0..LPS).map(|lp| sim.answer(lp, TDX_SIM_SEAMLDR_CLEANUP, 0)).collect();
-    assert_eq!(answers.iter().filter(|answer| **answer == TDX_SIM_SEAMLDR_EINTERRUPT).count(), 1, "{answers:x?}");
+    assert_eq!(
+        answers.iter().filter(|answer| **answer == TDX_SIM_SEAMLDR_EINTERRUPT).count(),
+        1,
+        "{answers:x?}"
+    );
 }
 
 #[test]

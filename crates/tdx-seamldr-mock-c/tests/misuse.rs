@@ -101,7 +101,7 @@ fn no_function_takes_null() {
     let sim = Sim::ready();
     let (mut regs, mut trap, mut page) = (TdxSimRegs::default(), TdxSimTrap::None, vec![0u8; 4096]);
     let (text, mut handle, mut number) = (c"{}", sim.0, 0);
-    let memory = page.as_mut_ptr().cast();
+    let memory: *mut std::ffi::c_void = page.as_mut_ptr().cast();
     let (mut sigstruct, module) = parts(&image());
     let (source, len) = (module.as_ptr().cast(), module.len());
     // SAFETY: each call has a NULL that is not followed; other pointers lead to what they should.
@@ -124,7 +124,11 @@ fn no_function_takes_null() {
             tdx_sim_extend_td(sim.0, 0, ptr::null(), 0),
             tdx_sim_next_call(sim.0, ptr::null_mut()),
             tdx_sim_call_text(ptr::null(), memory.cast(), 1),
-            tdx_sim_call_text(&TdxSimCall { size: size_of::<TdxSimCall>() as u32, ..TdxSimCall::default() }, ptr::null_mut(), 1),
+            tdx_sim_call_text(
+                &TdxSimCall { size: size_of::<TdxSimCall>() as u32, ..TdxSimCall::default() },
+                ptr::null_mut(),
+                1,
+            ),
             tdx_sim_get_seamextend(sim.0, ptr::null_mut()),
             tdx_sim_set_seamextend(sim.0, ptr::null()),
             tdx_sim_read_handoff(sim.0, 0, ptr::null_mut(), 0),
@@ -315,7 +319,11 @@ fn platforms_that_cannot_be_say_why() {
         (TdxSimPlatform { num_sockets: 5, ..platform() }, Contradiction, "5 sockets"),
         (TdxSimPlatform { num_sockets: 0, ..platform() }, Contradiction, "0 sockets"),
         (TdxSimPlatform { x2apic_ids, num_x2apic_ids, ..platform() }, Contradiction, "LP 0 and LP 2"),
-        (TdxSimPlatform { x2apic_ids, num_x2apic_ids: 2, ..platform() }, Contradiction, "firmware counts 4 LPs"),
+        (
+            TdxSimPlatform { x2apic_ids, num_x2apic_ids: 2, ..platform() },
+            Contradiction,
+            "firmware counts 4 LPs",
+        ),
         (TdxSimPlatform { acm_x2apicid: 99, ..platform() }, Contradiction, "acm_x2apicid is 99"),
         (TdxSimPlatform { max_pa: 53, ..platform() }, Contradiction, "of 53 address bits"),
         (TdxSimPlatform { keyid_bits: 46, ..platform() }, Contradiction, "46 of 46"),
@@ -325,7 +333,7 @@ fn platforms_that_cannot_be_say_why() {
         (TdxSimPlatform { addressable_lps_per_socket: 1025, ..platform() }, Contradiction, "1025"),
         (TdxSimPlatform { seamdb_used: 65, ..platform() }, Contradiction, "65 entries"),
         (TdxSimPlatform { cmrs: cmrs.as_ptr(), num_cmrs: 33, ..platform() }, BadArgument, "num_cmrs is 33"),
-        (TdxSimPlatform { seamldr: 4, ..platform() }, BadArgument, "4 is no tdx_sim_seamldr"),
+        (TdxSimPlatform { generation: 4, ..platform() }, BadArgument, "4 is no tdx_sim_generation"),
         (TdxSimPlatform { rdrand_ok: 2, ..platform() }, BadArgument, "rdrand_ok is 2"),
         (TdxSimPlatform { debug_unlocked: 9, ..platform() }, BadArgument, "debug_unlocked is 9"),
         (TdxSimPlatform { tdx_without_integrity: 2, ..platform() }, BadArgument, "tdx_without_integrity"),
@@ -420,7 +428,10 @@ fn faults_that_cannot_be_are_refused() {
     }
     sim.succeed(0, SYS_RD, 0);
     for never in [0, 1, u64::MAX] {
-        assert_eq!((sim.times_left(never), tdx_sim_end_fault(sim.0, never)), (Err(UnknownFault), UnknownFault));
+        assert_eq!(
+            (sim.times_left(never), tdx_sim_end_fault(sim.0, never)),
+            (Err(UnknownFault), UnknownFault)
+        );
     }
 }
 

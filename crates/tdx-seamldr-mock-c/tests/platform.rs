@@ -132,7 +132,7 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
 /// The next call of LP 0 waits for so many others.
 fn delay(sim: &Sim, delay: u32) {
     let kind = TdxSimFaultKind::Delay.number();
-    sim.add_fault(TdxSimFault { kind, delay, ..fault() });
+    sim.add_fault(TdxSimFault { lp: 0, kind, delay, ..fault() });
 }
 
 const INFO: TdxSimRegs = TdxSimRegs {
@@ -240,7 +240,8 @@ fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answere
     let read = TdxSimRegs { rax: SYS_RD, rdx: TDX_SIM_FIELD_MODULE_HV, ..TdxSimRegs::default() };
     let info = TdxSimRegs { rax: TDX_SIM_SEAMLDR_INFO, rcx: HOST, ..TdxSimRegs::default() };
     for (first, second) in [(info, read), (read, info), (info, info), (read, read)] {
-        let delayed = TdxSimFault { lp: 1, kind: TdxSimFaultKind::Delay.number(), delay: u32::MAX, ..fault() };
+        let delayed =
+            TdxSimFault { lp: 1, kind: TdxSimFaultKind::Delay.number(), delay: u32::MAX, ..fault() };
         sim.add_fault(delayed);
         std::thread::scope(|threads| {
             let inside = threads.spawn(move || sim.call(1, first));
@@ -251,7 +252,10 @@ fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answere
             let (trap, regs) = inside.join().unwrap();
             assert_eq!((trap, regs.rax), (TdxSimTrap::None, 0));
             let expected = if first == read { first.rdx + 1 } else { first.rdx };
-            assert_eq!(regs.rdx, expected, "TDH.SYS.RD has the next field's id, SEAMLDR.INFO leaves RDX alone");
+            assert_eq!(
+                regs.rdx, expected,
+                "TDH.SYS.RD has the next field's id, SEAMLDR.INFO leaves RDX alone"
+            );
         });
         assert_eq!((sim.lp(1).in_call, sim.lp(1).in_module), (0, 0));
         assert_eq!(sim.call(1, second).1.rax, 0, "afterwards it can");

@@ -237,13 +237,13 @@ impl Config {
     ///
     /// See [`ConfigError`]: the first contradiction.
     pub fn check(&self, x2apic_ids: &[u32]) -> Result<(), ConfigError> {
-        if !(1..=8).contains(&self.num_sockets) || self.num_sockets > self.num_lps {
-            return Err(ConfigError::Sockets(self.num_sockets));
-        }
         let (listed, counted) = (x2apic_ids.len(), self.num_lps);
         let enough = usize::try_from(counted).is_ok_and(|counted| (1..=listed).contains(&counted));
         if listed > MAX_LPS || !enough {
             return Err(ConfigError::ListedLps { listed, counted });
+        }
+        if !(1..=8).contains(&self.num_sockets) || self.num_sockets > self.num_lps {
+            return Err(ConfigError::Sockets(self.num_sockets));
         }
         for (second, id) in x2apic_ids.iter().enumerate() {
             if let Some(first) = x2apic_ids.iter().take(second).position(|other| other == id) {
@@ -385,6 +385,43 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_and_the_fields_are_named() {
+        let good = || Config::new(4, 2, 0x806f8, [0; 48], LoaderProfile::V1_5_00).unwrap();
+        let ids: Vec<u32> = good().x2apic_ids().collect();
+        assert_eq!(good().check(&ids), Ok(()));
+        let many: Vec<u32> = (0..1025).collect();
+        for (ids, says) in [
+            (&[][..], "0 have an x2APIC id"),
+            (&ids[..3], "firmware counts 4 LPs"),
+            (&many, "1025 have an x2APIC id"),
+            (&[0, 5, 7, 5], "LP 1 and LP 3 both have the x2APIC id 5"),
+            (&[1, 2, 3, 4], "acm_x2apicid is 0"),
+        ] {
+            let error = good().check(ids).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        type Change = fn(&mut Config);
+        let changes: [(Change, &str); 10] = [
+            (|config| config.num_sockets = 0, "0 sockets"),
+            (|config| config.num_sockets = 9, "9 sockets"),
+            (|config| config.max_pa = 53, "max_pa"),
+            (|config| config.keyid_bits = 46, "keyid_bits"),
+            (|config| config.seamrr_size = 3 << 24, "seamrr_size"),
+            (|config| config.p_seamldr_size = 256 << 20, "seamrr_size"),
+            (|config| config.p_seamldr_size = u64::MAX, "seamrr_size"),
+            (|config| config.seamrr_base = 0x1000, "seamrr_base"),
+            (|config| config.seamrr_base = 1 << 40, "seamrr_base"),
+            (|config| config.addressable_lps_per_socket = 0, "addressable_lps_per_socket"),
+        ];
+        for (change, says) in changes {
+            let mut config = good();
+            change(&mut config);
+            let error = config.check(&ids).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
         }
     }
 }

@@ -117,12 +117,7 @@ fn load(platform: &mut Owned, image: &TdxImage<'_>) -> Result<(), NotBooted> {
 }
 
 /// One call, which has to succeed.
-fn call(
-    platform: &mut Owned,
-    memory: &SparseMemory,
-    lp: u32,
-    regs: SeamcallRegs,
-) -> Result<(), CallFailed> {
+fn call(platform: &mut Owned, memory: &SparseMemory, lp: u32, regs: SeamcallRegs) -> Result<(), CallFailed> {
     let mut out = regs;
     match platform.seamcall(lp, &mut out, memory, &RustCrypto) {
         Ok(()) if out.rax == 0 => Ok(()),

@@ -129,3 +129,29 @@ impl Expected {
         platform.td_secret(self.id) == Some(self.secret)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::model::TdError;
+    use crate::model::TdPhase;
+    use crate::{SimPlatform, TestImage};
+    use tdx_seamldr_core::TdxImage;
+
+    #[test]
+    fn a_measurement_is_right_as_long_as_each_page_is_added_by_the_call_for_it() {
+        let file = TestImage::default().build();
+        let platform = SimPlatform::builder().boot(&TdxImage::parse(file.as_bytes()).unwrap()).unwrap();
+        let tds = [(); 2].map(|()| platform.create_td_in(TdPhase::Build).unwrap());
+        for td in tds {
+            platform.extend_td(td, b"first").unwrap();
+            platform.extend_td(td, b"second").unwrap();
+            assert_eq!(platform.td_measurement_is_right(td), Some(true));
+        }
+        // Behind the back of what is expected.
+        platform.with_model(|model| model.extend_td(tds[1], b"another").unwrap());
+        assert_eq!(tds.map(|td| platform.td_measurement_is_right(td)), [Some(true), Some(false)]);
+        assert_eq!(tds.map(|td| platform.finish_td(td)), [Ok(true), Ok(false)]);
+        assert_eq!(tds.map(|td| platform.td_measurement_is_right(td)), [Some(true), Some(false)], "for good");
+        assert_eq!(platform.extend_td(tds[0], b"late"), Err(TdError::Phase));
+    }
+}

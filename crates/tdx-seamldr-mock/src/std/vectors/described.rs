@@ -78,6 +78,8 @@ impl PlatformDescription {
         (config.rdrand_ok, config.rdrand_value) = (self.rdrand.ok, self.rdrand.value.0);
         config.seamops_capabilities = self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
         config.seamret_clears_vmcs = self.seamret_clears_vmcs;
+        config.full_seamdb_is_fatal = self.full_seamdb_is_fatal;
+        config.accepts_large_signatures = self.accepts_large_signatures;
         config.check(&self.lp_x2apic_ids).map_err(|error| wrong(error.to_string()))?;
         Ok(config)
     }
@@ -189,13 +191,16 @@ pub(crate) fn state_named(name: &str) -> Result<ModuleState, DescriptionError> {
 
 /// Checks that the parts of a state do not contradict each other.
 fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
-    let ready = initial.seamextend.as_ref().map(|bytes| bytes.0.get(offset_of!(SeamExtend, seam_ready)) == Some(&1));
+    let ready =
+        initial.seamextend.as_ref().map(|bytes| bytes.0.get(offset_of!(SeamExtend, seam_ready)) == Some(&1));
     let Some(module) = &initial.module else {
         if initial.state.is_some() || !initial.lps_initialized.is_empty() {
             return Err(wrong("initial has state or lps_initialized, but no module"));
         }
         if ready == Some(true) && initial.module_sysinfo.is_none() {
-            return Err(wrong("SEAM_READY in seamextend is 1, but there is neither module nor module_sysinfo"));
+            return Err(wrong(
+                "SEAM_READY in seamextend is 1, but there is neither module nor module_sysinfo",
+            ));
         }
         return Ok(());
     };
@@ -206,13 +211,17 @@ fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
         return Err(wrong("module.sysinfo and module_sysinfo both say what the module was told, and differ"));
     }
     let lps = &initial.lps_initialized;
-    if let Some(lp) = lps.iter().enumerate().find(|(place, lp)| lps.iter().take(*place).any(|other| other == *lp)) {
+    if let Some(lp) =
+        lps.iter().enumerate().find(|(place, lp)| lps.iter().take(*place).any(|other| other == *lp))
+    {
         return Err(wrong(format!("lps_initialized has LP {} twice", lp.1)));
     }
     let pending = ModuleState::SysInitPending;
     let state = initial.state.as_deref().map_or(Ok(pending), state_named)?;
     if state == pending && !lps.is_empty() {
-        return Err(wrong("lps_initialized has LPs, but the state of the module is SYSINIT_PENDING, in which none is"));
+        return Err(wrong(
+            "lps_initialized has LPs, but the state of the module is SYSINIT_PENDING, in which none is",
+        ));
     }
     Ok(())
 }

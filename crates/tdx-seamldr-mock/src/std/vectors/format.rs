@@ -147,6 +147,12 @@ pub(crate) struct PlatformDescription {
     /// The VMCS erratum; not in recordings.
     #[serde(default)]
     pub(crate) seamret_clears_vmcs: bool,
+    /// What a full SEAM database is to P-SEAMLDR; not in recordings.
+    #[serde(default)]
+    pub(crate) full_seamdb_is_fatal: bool,
+    /// What becomes of a signature that is not below the modulus; not in recordings.
+    #[serde(default)]
+    pub(crate) accepts_large_signatures: bool,
     pub(crate) pkg_id_shift: Option<u32>,
     #[serde(default)]
     pub(crate) smrr2_not_supported: bool,

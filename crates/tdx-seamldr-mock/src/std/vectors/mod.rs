@@ -240,12 +240,13 @@ struct Description {
 }
 
 /// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings have them. Beside what recordings
-/// have, `platform` may name the generation of P-SEAMLDR (`loader_generation`, e.g. `"newer"`) and the VMCS erratum
-/// (`seamret_clears_vmcs`), and `initial.module` may have `features0`.
+/// have, `platform` may name the generation of P-SEAMLDR (`loader_generation`, e.g. `"newer"`), the VMCS erratum
+/// (`seamret_clears_vmcs`), and what the specifications leave open (`full_seamdb_is_fatal`, `accepts_large_signatures`); and
+/// `initial.module` may have `features0`.
 ///
 /// # Errors
 ///
-/// It is not such an object, or there is no such platform.
+/// It is not such an object, a field does not exist, or the platform or its state contradicts itself.
 pub fn platform_of_json(text: &str) -> Result<Described, DescriptionError> {
     let Description { platform, initial } = parse(text).map_err(DescriptionError)?;
     described::platform(&platform, &initial)

@@ -12,9 +12,9 @@ use super::format::{
     Call, Event, Expect, HandoffAfter, LoaderAfter, LoaderFinal, Lps, ModuleAfter, ModuleFinal, Number,
     SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
 };
-use crate::std::sparse_memory::SparseMemory;
 use super::Difference;
 use crate::model::{GlobalLock, ModuleState};
+use crate::std::sparse_memory::SparseMemory;
 
 /// Which firmware a recording is of.
 pub(super) trait Firmware {
