@@ -19,9 +19,10 @@ pub(super) struct Prefix(PathBuf);
 pub(super) enum Linking {
     /// `pkg-config --libs`.
     Shared,
-    /// `pkg-config --static --libs`, and everything else static too.
+    /// Everything static: `pkg-config --static --libs`, with the static form of libgcc_s.
     Static,
-    /// The archive in a program that takes the C library as a shared one, as sanitizers and valgrind want it.
+    /// `pkg-config --static --libs` with the archive by its name: beside it lies the shared library. The C library is shared, as
+    /// valgrind and sanitizers want it.
     Archive,
 }
 
@@ -30,7 +31,7 @@ impl Prefix {
     pub(super) fn install(folder: PathBuf) -> Result<Self> {
         output(
             cargo()
-                .args(["cinstall", "--quiet", "--locked", "--profile", "capi", "-p", "tdx-seamldr-mock-c"])
+                .args(["cinstall", "--locked", "--profile", "capi", "-p", "tdx-seamldr-mock-c"])
                 .arg("--prefix")
                 .arg(&folder)
                 .args(["--libdir", "lib"])
@@ -63,20 +64,22 @@ impl Prefix {
         Ok(match linking {
             Linking::Shared => self.pkg_config(&["--libs"])?,
             Linking::Static => {
-                let mut arguments = vec!["-static".to_owned()];
-                arguments.extend(self.pkg_config(&["--static", "--libs"])?);
-                arguments
+                let libraries = self.static_libraries(&[("-lgcc_s", "-lgcc_eh")])?;
+                ["-static".to_owned()].into_iter().chain(libraries).collect()
             }
-            Linking::Archive => {
-                let mut arguments = self.pkg_config(&["--static", "--libs"])?;
-                for argument in &mut arguments {
-                    if argument == "-ltdx_sim" {
-                        *argument = "-l:libtdx_sim.a".to_owned();
-                    }
-                }
-                arguments
-            }
+            Linking::Archive => self.static_libraries(&[("-ltdx_sim", "-l:libtdx_sim.a")])?,
         })
+    }
+
+    /// What `pkg-config --static --libs` says, with words replaced.
+    fn static_libraries(&self, replaced: &[(&str, &str)]) -> Result<Vec<String>> {
+        let mut arguments = self.pkg_config(&["--static", "--libs"])?;
+        for argument in &mut arguments {
+            if let Some((_, new)) = replaced.iter().find(|(old, _)| argument == old) {
+                *argument = (*new).to_owned();
+            }
+        }
+        Ok(arguments)
     }
 
     /// A program that finds the shared library.

@@ -1,30 +1,32 @@
 //! What the installed libraries export, and what a library exports that has the archive in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use super::prefix::{Linking, Prefix};
+use super::prefix::Prefix;
 use super::{output, printed};
 use crate::root;
 
-/// The linker keeps the archive's names inside of what it makes.
+/// The linker keeps all of the archive's names inside of what it makes.
 const KEPT_INSIDE: &str = "-Wl,--exclude-libs,libtdx_sim.a";
+/// objcopy makes Rust's names local, once for everybody who links the archive.
+const MADE_LOCAL: [&str; 3] = ["--wildcard", "--localize-symbol=_R*", "--localize-symbol=rust_*"];
 const HEADER: &str = "crates/tdx-seamldr-mock-c/include/tdx_sim.h";
 
 /// A library of a user, with one function.
 const USER: &str = "\
 #include <tdx_sim.h>
-int user_counts_platforms(void);
-int user_counts_platforms(void)
+int user_makes_nothing(void);
+int user_makes_nothing(void)
 {
     tdx_sim *sim = NULL;
-    char message[80];
 
-    return tdx_sim_create(\"{}\", message, sizeof message, &sim) == TDX_SIM_STATUS_OK;
+    return tdx_sim_create(NULL, &sim) == TDX_SIM_STATUS_NULL;
 }
 ";
+const FUNCTION: &str = "user_makes_nothing";
 
 pub(super) fn check(prefix: &Prefix, folder: &Path) -> Result<()> {
     let shared = prefix.library("libtdx_sim.so");
@@ -41,24 +43,30 @@ pub(super) fn check(prefix: &Prefix, folder: &Path) -> Result<()> {
     }
     ensure!(exported.len() > 10, "the shared library exports only {exported:?}");
 
-    let users = user_library(prefix, folder, &[KEPT_INSIDE])?;
+    let archive = prefix.library("libtdx_sim.a");
+    let users = user_library(prefix, &archive, folder, &[KEPT_INSIDE])?;
     let kept = self::exported(&users)?;
-    ensure!(kept == ["user_counts_platforms"], "a library with the archive in it exports {kept:?}");
+    ensure!(kept == [FUNCTION], "a library that links the archive with {KEPT_INSIDE} exports {kept:?}");
+    let local = folder.join("libtdx_sim.a");
+    output(Command::new("objcopy").args(MADE_LOCAL).arg(&archive).arg(&local))?;
+    let with_ours = self::exported(&user_library(prefix, &local, folder, &[])?)?;
+    let mut others = with_ours.iter().filter(|name| *name != FUNCTION && !exported.contains(name));
+    ensure!(others.next().is_none(), "a library that links the archive after objcopy exports {with_ours:?}");
     println!(
-        "SONAME {soname}; the shared library exports the header's {} functions; a library that links the archive with {KEPT_INSIDE} \
-         exports its own function only",
+        "SONAME {soname}; the shared library exports the header's {} functions. A library that links the archive exports its own \
+         function only with {KEPT_INSIDE}; and those of the header, but no name of Rust, after objcopy.",
         exported.len()
     );
     sizes(prefix, &users, folder)
 }
 
 /// Builds the user's library with the archive in it.
-fn user_library(prefix: &Prefix, folder: &Path, options: &[&str]) -> Result<std::path::PathBuf> {
+fn user_library(prefix: &Prefix, archive: &Path, folder: &Path, options: &[&str]) -> Result<PathBuf> {
     let (source, library) = (folder.join("user.c"), folder.join("libuser.so"));
     std::fs::write(&source, USER)?;
     let mut compile = Command::new("gcc");
     compile.args(["-std=c11", "-shared", "-fPIC", "-o"]).arg(&library).args(prefix.pkg_config(&["--cflags"])?);
-    output(compile.arg(&source).args(options).args(prefix.linking(Linking::Archive)?))?;
+    output(compile.arg(&source).args(options).arg(archive).args(["-lpthread", "-ldl", "-lm"]))?;
     Ok(library)
 }
 
