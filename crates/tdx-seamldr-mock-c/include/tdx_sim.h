@@ -564,24 +564,24 @@ typedef enum tdx_sim_module_state {
 /**
  * A generation of P-SEAMLDR.
  */
-typedef enum tdx_sim_seamldr {
+typedef enum tdx_sim_generation {
   /**
    * 1.5.00, for processors that run 1.5 modules.
    */
-  TDX_SIM_SEAMLDR_V15 = 0,
+  TDX_SIM_GENERATION_V15 = 0,
   /**
    * 1.0, which cannot keep TDs.
    */
-  TDX_SIM_SEAMLDR_V10 = 1,
+  TDX_SIM_GENERATION_V10 = 1,
   /**
    * The generation after 1.5.00, with SEAMLDR.CLEANUP.
    */
-  TDX_SIM_SEAMLDR_NEWER = 2,
+  TDX_SIM_GENERATION_NEWER = 2,
   /**
    * 2.0.00, for processors that run 2.0 modules.
    */
-  TDX_SIM_SEAMLDR_V20 = 3,
-} tdx_sim_seamldr;
+  TDX_SIM_GENERATION_V20 = 3,
+} tdx_sim_generation;
 
 /**
  * How far a TD has come.
@@ -640,7 +640,7 @@ typedef struct tdx_sim_platform {
   /**
    * The generation of P-SEAMLDR; by default 1.5.00.
    */
-  enum tdx_sim_seamldr seamldr;
+  enum tdx_sim_generation generation;
   /**
    * CPUID.1:EAX of each socket; by default 0x806f8.
    */
@@ -688,7 +688,7 @@ typedef struct tdx_sim_platform {
    */
   uint32_t addressable_lps_per_socket;
   /**
-   * Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: what follows from the LPs.
+   * Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave `num_sockets` packages.
    */
   uint32_t package_shift;
   /**
@@ -1663,7 +1663,9 @@ enum tdx_sim_status tdx_sim_create(const struct tdx_sim_platform *platform,
 
 /**
  * Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that the project's recordings have.
- * The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. It can begin in any state. On success `*sim` is
+ * The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
+ * have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`, `full_seamdb_is_fatal` and
+ * `accepts_large_signatures`, and `initial.module` may have `features0`. The platform can begin in any state. On success `*sim` is
  * the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
  *
  * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is not JSON, a field is missing, there

@@ -55,7 +55,10 @@ fn each_field_of_an_image_reaches_the_firmware_that_looks_at_it() {
         (TdxSimImage { num_keyhole_pages: 0xffff, ..image() }, (0, 0, Some(0))),
         (TdxSimImage { module_hv: 1, min_update_hv: 1, ..image() }, (TDX_SIM_SEAMLDR_EBADHANDOFF, 0, None)),
         (TdxSimImage { seamhash_given: 1, ..image() }, (TDX_SIM_SEAMLDR_EBADHASH, 1, None)),
-        (TdxSimImage { num_handoff_pages: 12, ..image() }, (TDX_SIM_SEAMLDR_EBADHANDOFF, 0, None)),
+        (
+            TdxSimImage { num_handoff_pages: 12, ..image() },
+            (0, 0, Some(TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT)),
+        ),
         (
             TdxSimImage { module_hv: 1, build: &built_for_0, ..image() },
             (0, 0, Some(TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT)),

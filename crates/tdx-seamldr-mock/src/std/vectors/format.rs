@@ -110,6 +110,12 @@ pub(crate) struct SeamDbState {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoaderIdentity {
+    /// Always Intel's.
+    #[serde(rename = "vendor")]
+    pub(crate) _vendor: Option<Number>,
+    /// Always Intel's.
+    #[serde(rename = "vendor")]
+    pub(crate) _vendor: Option<Number>,
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
     pub(crate) minor: u16,
@@ -184,7 +190,7 @@ pub(crate) struct ToldVersions {
 pub(crate) struct ModuleDescription {
     /// Always Intel's.
     #[serde(rename = "vendor")]
-    pub(crate) _vendor: Option<u32>,
+    pub(crate) _vendor: Option<Number>,
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
     pub(crate) major: u16,
