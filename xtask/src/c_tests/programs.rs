@@ -47,8 +47,7 @@ const MANNERS: [Manner; 5] = [
             "--quiet",
             "--error-exitcode=99",
             "--leak-check=full",
-            "--show-leak-kinds=all",
-            "--errors-for-leak-kinds=all",
+            "--errors-for-leak-kinds=definite,indirect,possible",
         ],
     },
     Manner {
