@@ -113,9 +113,6 @@ pub(crate) struct LoaderIdentity {
     /// Always Intel's.
     #[serde(rename = "vendor")]
     pub(crate) _vendor: Option<Number>,
-    /// Always Intel's.
-    #[serde(rename = "vendor")]
-    pub(crate) _vendor: Option<Number>,
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
     pub(crate) minor: u16,
