@@ -53,16 +53,16 @@ fn table() -> Result<String> {
 fn row(run: &Value) -> Result<String> {
     let uploads = run.get("uploads").and_then(Value::as_array).context("no uploads")?;
     let last = uploads.last().map_or_else(|| run.get("final"), |upload| upload.get("truth"));
+    ensure!(integer(run, "/initial/old_min_update_hv")? == 0, "the table has no lowest handoff version");
     let returned = |upload: usize| uploads.get(upload).map_or(Ok(0), |upload| integer(upload, "/ret"));
     Ok(format!(
-        "{{\"{}\", {}, {}, {}, {}, {{{}, {}, {}, {}}}, {}, {}, {}, {}, {}, {}}}",
+        "{{\"{}\", {}, {}, {}, {}, {{{}, {}, {}}}, {}, {}, {}, {}, {}, {}}}",
         word(run, "/scenario")?,
         integer(run, "/cpus")?,
         integer(run, "/platform_lps")?,
         word(run, "/mode")?.to_uppercase().replace('-', "_"),
         flag(run, "/erratum")?,
         integer(run, "/initial/old_handoff_version")?,
-        integer(run, "/initial/old_min_update_hv")?,
         integer(run, "/initial/remaining_updates")?,
         integer(run, "/initial/seamdb/used")?,
         returned(0)?,

@@ -61,15 +61,18 @@ static bool same_ending(const struct ending *a, const struct ending *b)
            (a->fate == PLATFORM_DEAD || (a->lps_in_session != 0) == (b->lps_in_session != 0));
 }
 
+/* The highest handoff versions that a module has which runs before. */
+enum { OLD_VERSIONS = 2 };
+
 /* The files of a scenario's runs. */
 struct files {
-    struct file scenario, old, good;
+    struct file usual, scenario, old[OLD_VERSIONS], good;
 };
 
 /* Makes the run. What came of it is in `found`, whose first fields are those of the recording. */
 static void make(const struct recorded *run, const struct files *files, struct recorded *found)
 {
-    tdx_sim *sim = set_up(run, &files->old);
+    tdx_sim *sim = set_up(run, &files->old[run->initial.module_hv]);
     struct linux_host host = linux_host(sim, run->cpus, run->erratum);
 
     *found = *run;
@@ -123,17 +126,17 @@ static void print_run(const char *what, const struct recorded *run)
 }
 
 /* Makes all runs of the scenario of the run `first`. Returns how many; adds to `differ` if one ends otherwise. */
-static size_t scenario(size_t first, const struct file *good, size_t *differ)
+static size_t scenario(size_t first, struct files *files, size_t *differ)
 {
     const struct recorded *run = &RECORDED[first];
-    struct files files = {scenario_file(run->scenario), old_file(&run->initial), *good};
     struct recorded found, shown = {0};
     size_t made = 0, differ_here = 0;
 
+    files->scenario = scenario_file(run->scenario, &files->usual);
     for (size_t i = first; i < RUNS; i++) {
         if (strcmp(RECORDED[i].scenario, run->scenario) != 0)
             continue;
-        make(&RECORDED[i], &files, &found);
+        make(&RECORDED[i], files, &found);
         if (made++ == 0)
             shown = found;
         if (!is_as_recorded(&RECORDED[i], &found) && !is_by_chance(run)) {
@@ -146,8 +149,7 @@ static size_t scenario(size_t first, const struct file *good, size_t *differ)
            RECOVERY[shown.recovery], run->returned, FATE[run->after_linux.fate], RECOVERY[run->recovery],
            differ_here == 0 ? "ok" : "DIFFERS");
     *differ += differ_here != 0;
-    free(files.scenario.bytes);
-    free(files.old.bytes);
+    free(files->scenario.bytes);
     return made;
 }
 
@@ -161,16 +163,21 @@ static bool came_before(size_t run)
 
 int main(void)
 {
-    struct file good = good_file();
+    struct files files = {.usual = usual_file(), .good = good_file()};
     size_t scenarios = 0, runs = 0, differ = 0;
 
+    for (uint16_t hv = 0; hv < OLD_VERSIONS; hv++)
+        files.old[hv] = old_file(hv);
     puts("| scenario | runs | found: Linux returns, TDs | recorded | |\n|---|---|---|---|---|");
     for (size_t i = 0; i < RUNS; i++)
         if (!came_before(i)) {
-            runs += scenario(i, &good, &differ);
+            runs += scenario(i, &files, &differ);
             scenarios++;
         }
-    free(good.bytes);
+    for (uint16_t hv = 0; hv < OLD_VERSIONS; hv++)
+        free(files.old[hv].bytes);
+    free(files.usual.bytes);
+    free(files.good.bytes);
     printf("%zu scenarios in %zu runs: %zu end as recorded, %zu differ\n", scenarios, runs, scenarios - differ, differ);
     return differ == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

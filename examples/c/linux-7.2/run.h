@@ -23,7 +23,7 @@ enum fate { NEVER_AT_RISK, UPDATED, LOST, PLATFORM_DEAD };
 enum recovery { NOT_TRIED, SAVED, MODULE_ONLY, NOTHING };
 
 struct initial {
-    uint16_t module_hv, min_update_hv; /* of the module that runs */
+    uint16_t module_hv; /* the highest handoff version of the module that runs; its lowest is 0 */
     uint32_t remaining_updates, seamdb_used;
 };
 
@@ -52,9 +52,13 @@ struct recorded {
     struct ending end;
 };
 
-/* The files of a run: a scenario's, that of the module that runs before, one that nothing is wrong with. To be freed. */
-struct file scenario_file(const char *scenario);
-struct file old_file(const struct initial *initial);
+/*
+ * The files of a run, to be freed: a scenario's, which is the usual one with something changed; that of the module that runs before,
+ * which writes handoff data of versions 0 to `hv`; one that nothing is wrong with.
+ */
+struct file usual_file(void);
+struct file scenario_file(const char *scenario, const struct file *usual_file);
+struct file old_file(uint16_t hv);
 struct file good_file(void);
 
 /* A platform as the run finds it: with the module of the file `old`, TDs, and what is wrong. */

@@ -313,6 +313,7 @@ static void usual(tdx_sim_image *image, tdx_sim_build *build, uint16_t update)
     image->svn_minor = 4;
     check(tdx_sim_build_defaults(image, build), "the module");
     image->svn_minor = 5;
+    image->pages = MODULE_PAGES;
     image->num_handoff_pages = 15;
     build->version_update = update;
     image->fill = (uint8_t)update;
@@ -393,18 +394,39 @@ static void cut(struct file *file, size_t length)
     file->length = length;
 }
 
-struct file scenario_file(const char *name)
+struct file usual_file(void)
 {
-    const struct scenario *scenario = find(name);
+    tdx_sim_image image;
+    tdx_sim_build build;
+
+    usual(&image, &build, 2);
+    return image_file(&image, TDX_SIM_IMAGE_FORMAT_V2);
+}
+
+/* The file before anything in it is changed. Signing takes time, so the usual one is made once. */
+static struct file unchanged_file(const struct scenario *scenario, const struct file *usual_file)
+{
     tdx_sim_image image;
     tdx_sim_build build;
     struct file file;
 
+    if (scenario->image == NULL && scenario->format == 0) {
+        file.length = usual_file->length;
+        file.bytes = allocate(file.length);
+        memcpy(file.bytes, usual_file->bytes, file.length);
+        return file;
+    }
     usual(&image, &build, 2);
-    image.pages = MODULE_PAGES;
     if (scenario->image != NULL)
         scenario->image(&image, &build);
-    file = image_file(&image, scenario->format != 0 ? scenario->format : TDX_SIM_IMAGE_FORMAT_V2);
+    return image_file(&image, scenario->format != 0 ? scenario->format : TDX_SIM_IMAGE_FORMAT_V2);
+}
+
+struct file scenario_file(const char *name, const struct file *usual_file)
+{
+    const struct scenario *scenario = find(name);
+    struct file file = unchanged_file(scenario, usual_file);
+
     if (scenario->module_is_only != 0 || scenario->sigstruct != NULL)
         sign_again(scenario, &file);
     if (scenario->sigstruct_pages != 0 || scenario->module_pages != 0)
@@ -428,13 +450,13 @@ struct file good_file(void)
     return image_file(&image, TDX_SIM_IMAGE_FORMAT_V2);
 }
 
-struct file old_file(const struct initial *initial)
+struct file old_file(uint16_t hv)
 {
     tdx_sim_image image;
     tdx_sim_build build;
 
     usual(&image, &build, 1);
-    handoff_versions(&image, &build, initial->min_update_hv, initial->module_hv);
+    handoff_versions(&image, &build, 0, hv);
     return image_file(&image, TDX_SIM_IMAGE_FORMAT_V2);
 }
 
