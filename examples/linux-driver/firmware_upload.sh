@@ -155,7 +155,7 @@ stuck() {
 never_ends() {
     host_tree seamldr_
     stands_in inject:transferring:user-abort
-    updates_tree 4 --timeout 3
+    updates_tree 4 --timeout 10
     tells "did not end in time"
     # The kernel still works on it.
     updates 1 --root $tree

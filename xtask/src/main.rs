@@ -9,6 +9,7 @@ mod coverage;
 mod document;
 mod embed_check;
 mod figures;
+mod firmware_rules;
 mod fuzz;
 mod fuzz_seeds;
 mod hypervisor;
@@ -150,7 +151,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// See that every rule in docs/spec-map.md has an item and a test that exist
+    /// See that every rule in docs/spec-map.md has an item and a test that exist, and that docs/firmware has every number
     SpecMap,
     /// Replay recordings of real firmware on the simulated platform
     Vectors {

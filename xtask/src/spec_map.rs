@@ -1,10 +1,12 @@
 //! `cargo xtask spec-map`: every rule in the project's tables names an item that implements it and a test that holds it, and all
-//! of them exist; of the simulated firmware, no numbered rule is left out.
+//! of them exist; every number in the tables, and every number that a source cites, is a rule of docs/firmware; of the simulated
+//! firmware, no step is left out.
 //!
 //! A row of a table has three columns: rule, items, tests. Items and tests are written as `` `core/src/lock.rs::Lock` ``: a
 //! crate's name without its prefix, a file in it, and what is defined there. A test can also be a recording, by its name:
-//! `` `p-seamldr/happy/pages-8` ``. A rule of the library says in brackets at its end where it comes from: sections of the collection
-//! of facts, numbered rules and points of them, worked traces, as in `(1.2, 8.5.13-18, T3)`.
+//! `` `p-seamldr/happy/pages-8` ``. A rule of the library says in brackets at its end where it comes from: sections of
+//! docs/firmware, steps and statements of them, traces, as in `(1.2, 8.5.13-18, T3)`. A rule of the simulated firmware begins
+//! with its number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,30 +14,18 @@ use std::path::Path;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
+use crate::firmware_rules::{is_below, is_number, numbers, Rules};
+
 /// The tables.
 const LIBRARY: &str = "docs/spec-map.md";
 const SCRIPT: &str = "docs/reference-script.md";
 const FIRMWARE: &str = "crates/tdx-seamldr-mock/src/model/rules.md";
 
-/// Sections of the collection of facts whose numbered rules have to be in the table of the firmware, and how many they have; 0 for
-/// a section without numbers.
-const SECTIONS: [(&str, u32); 11] = [
-    ("7.2", 6),
-    ("7.3", 9),
-    ("7.4", 8),
-    ("7.5", 7),
-    ("7.6", 8),
-    ("8.1", 0),
-    ("8.2", 0),
-    ("8.3", 0),
-    ("8.4", 0),
-    ("8.5", 35),
-    ("8.9", 0),
-];
+/// Sections that no table has: the history of Linux, what its documentation says, and what only explains the others.
+const EXPLANATIONS: [&str; 7] = ["0", "3.1", "6.1", "6.2", "7.1", "7.9", "7.10"];
 
-/// What the table of the library has to have, and in how many rows: sections of the collection of facts, numbered rules and points of
-/// them, and worked traces. What is not here is for others: the history and the inside of Linux (0, 2.2 to 2.9 in part, 3.1), what its
-/// documentation says (5 in part, 6.1, 6.2), and what only firmware does (7.1, 7.2, 8.1, 8.10), which the other table has.
+/// In how many rows the library's table has each rule, so that none goes missing: sections of docs/firmware, steps and statements
+/// of them, and traces.
 const RULES: [(&str, usize); 71] = [
     ("1.1", 1),
     ("1.2", 1),
@@ -115,35 +105,55 @@ pub(crate) fn run() -> Result<()> {
     let recordings = recordings(&root.join("crates/tdx-seamldr-mock/vectors"))?;
     let library = Table::read(root, LIBRARY)?;
     let firmware = Table::read(root, FIRMWARE)?;
+    let rules = Rules::read(root)?;
     let mut problems = library.problems(root, &recordings);
     problems.extend(library.incomplete(&RULES));
     problems.extend(firmware.problems(root, &recordings));
-    for (section, count) in SECTIONS {
-        let wanted = (1..=count).map(|number| format!("{section}.{number}"));
-        let wanted: Vec<String> = if count == 0 { vec![section.to_owned()] } else { wanted.collect() };
-        let is_there =
-            |rule: &String| firmware.rows.iter().any(|row| row.rule.split(' ').next() == Some(rule));
-        problems.extend(
-            wanted.iter().filter(|rule| !is_there(rule)).map(|rule| format!("{FIRMWARE}: no rule {rule}")),
-        );
-    }
-    problems.extend(faults(root)?);
+    problems.extend(rules.problems.iter().cloned());
+    problems.extend(unknown_or_missing(&rules, &library, &firmware));
+    let (citations, wrong) = rules.wrong_citations(root)?;
+    problems.extend(wrong);
+    problems.extend(faults(root, rules.statements(SCRIPT_FAULTS).count())?);
     problems.iter().for_each(|problem| eprintln!("{problem}"));
     ensure!(problems.is_empty(), "{} problems in the tables of rules", problems.len());
     let (of_library, of_firmware) = (library.rows.len(), firmware.rows.len());
     println!("{of_library} rules of the library and {of_firmware} of the firmware, all of them implemented and tested");
+    println!("{citations} citations of rules, all of them in docs/firmware");
     Ok(())
 }
 
-/// How many faults the reference script has.
-const FAULTS: usize = 14;
+/// Numbers of the tables that are no rules, steps that the firmware's table lacks, and sections that neither table has.
+fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<String> {
+    let steps: BTreeSet<_> = firmware.rows.iter().filter_map(Row::first_number).collect();
+    let mut numbers: Vec<_> = steps.iter().map(|number| (firmware.name, number.clone())).collect();
+    // In the firmware's table, brackets at a rule's end can hold words, too.
+    let sources = library.rows.iter().flat_map(Row::sources);
+    numbers.extend(sources.map(|number| (library.name, number)));
+    for table in [library, firmware] {
+        let of_headings = table.headings.iter().flat_map(|heading| numbers_in_brackets(heading));
+        numbers.extend(of_headings.map(|number| (table.name, number)));
+    }
+    let unknown = numbers.iter().filter(|(_, number)| !rules.has(number));
+    let mut problems: Vec<_> =
+        unknown.map(|(name, number)| format!("{name}: {number} is no rule of docs/firmware")).collect();
+    let missing = rules.steps().filter(|step| !steps.contains(*step));
+    problems.extend(missing.map(|step| format!("{}: no rule {step}", firmware.name)));
+    let is_there = |section: &str| numbers.iter().any(|(_, number)| is_below(number, section));
+    let missing = rules.sections().filter(|section| !is_there(section) && !EXPLANATIONS.contains(section));
+    problems
+        .extend(missing.map(|section| format!("{}, {}: no rule of {section}", library.name, firmware.name)));
+    problems
+}
+
+/// The section of docs/firmware with the faults of the reference script.
+const SCRIPT_FAULTS: &str = "6.3";
 
 /// What is wrong with the table of the reference script's faults: each row has a number, and ends with tests that exist.
-fn faults(root: &Path) -> Result<Vec<String>> {
+fn faults(root: &Path, count: usize) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(root.join(SCRIPT)).with_context(|| SCRIPT.to_owned())?;
     let rows: Vec<_> = text.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | ")).collect();
     let mut problems = Vec::new();
-    for number in 1..=FAULTS {
+    for number in 1..=count {
         let Some((_, tests)) = rows.iter().find(|(row, _)| row.starts_with(&format!("| {number} |"))) else {
             problems.push(format!("{SCRIPT}: no fault {number}"));
             continue;
@@ -168,8 +178,29 @@ struct Row {
     tests: Vec<String>,
 }
 
+impl Row {
+    /// The number that the rule begins with.
+    fn first_number(&self) -> Option<String> {
+        self.rule.split(' ').next().filter(|word| is_number(word)).map(str::to_owned)
+    }
+
+    /// The numbers in brackets at the rule's end.
+    fn sources(&self) -> Vec<String> {
+        let sources = self.rule.strip_suffix(')').and_then(|rule| rule.rsplit_once('('));
+        sources.iter().flat_map(|(_, sources)| sources.split(", ")).flat_map(numbers).collect()
+    }
+}
+
+/// The numbers of a heading: `8.1` and `8.4` of "Entry (8.1 to 8.4)".
+fn numbers_in_brackets(heading: &str) -> Vec<String> {
+    let brackets = heading.split('(').skip(1).filter_map(|rest| rest.split_once(')'));
+    let words = brackets.flat_map(|(within, _)| within.split([' ', ',']));
+    words.filter(|word| is_number(word)).map(str::to_owned).collect()
+}
+
 struct Table {
     name: &'static str,
+    headings: Vec<String>,
     rows: Vec<Row>,
     /// Lines that are no rows.
     odd: Vec<String>,
@@ -183,8 +214,11 @@ impl Table {
     }
 
     fn parse(name: &'static str, text: &str) -> Self {
-        let mut table = Self { name, rows: Vec::new(), odd: Vec::new() };
+        let mut table = Self { name, headings: Vec::new(), rows: Vec::new(), odd: Vec::new() };
         for (line, text) in (1..).zip(text.lines()) {
+            if text.starts_with('#') {
+                table.headings.push(text.to_owned());
+            }
             let Some(row) = text.trim().strip_prefix('|') else { continue };
             let cells: Vec<_> = row.strip_suffix('|').unwrap_or(row).split('|').map(str::trim).collect();
             let [rule, items, tests] = cells[..] else {
@@ -232,10 +266,8 @@ impl Table {
     fn incomplete(&self, rules: &[(&str, usize)]) -> Vec<String> {
         let mut problems = Vec::new();
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
-        for Row { line, rule, .. } in &self.rows {
-            let sources = rule.strip_suffix(')').and_then(|rule| rule.rsplit_once('('));
-            let sources: Vec<_> =
-                sources.iter().flat_map(|(_, sources)| sources.split(", ")).flat_map(numbers).collect();
+        for row in &self.rows {
+            let (Row { line, rule, .. }, sources) = (row, row.sources());
             if sources.is_empty() {
                 problems.push(format!("{}:{line}: {rule}: no section in brackets at the end", self.name));
             }
@@ -255,18 +287,6 @@ impl Table {
         problems
             .extend(found.keys().map(|rule| format!("{}: {rule} is not in the list of rules", self.name)));
         problems
-    }
-}
-
-/// The numbers that `8.5.13-18` stands for; others stand for themselves.
-fn numbers(source: &str) -> Vec<String> {
-    let range = source.rsplit_once('.').and_then(|(section, range)| {
-        let (first, last) = range.split_once('-')?;
-        Some((section, first.parse::<u32>().ok()?, last.parse::<u32>().ok()?))
-    });
-    match range {
-        Some((section, first, last)) => (first..=last).map(|number| format!("{section}.{number}")).collect(),
-        None => vec![source.to_owned()],
     }
 }
 
@@ -371,6 +391,34 @@ mod tests {
             let problem = format!("t:6: {rule}: no section in brackets at the end");
             assert_eq!(table(&format!("| {rule} | `a` | `b` |")), [problem]);
         }
+    }
+
+    #[test]
+    fn a_number_that_is_no_rule_and_a_step_that_no_row_has_are_problems() {
+        let page = "## <a id=\"1.1\"></a>1.1 Numbers\n## <a id=\"7.2\"></a>7.2 A call\n\n\
+                    | <a id=\"7.2.1\"></a>7.2.1 | a |\n| <a id=\"7.2.2b\"></a>7.2.2b | b |\n";
+        let of = |library: &str, firmware: &str| {
+            let rules = Rules::parse(&[("page.md".to_owned(), page.to_owned())]);
+            unknown_or_missing(&rules, &Table::parse("l", library), &Table::parse("f", firmware))
+        };
+        let library = "| a leaf (1.1) | `a` | `b` |\n";
+        let firmware =
+            "## A call (7.2)\n| 7.2.1 a | `a` | `b` |\n| 7.2.2b b (of it) | `a` | `b` |\n| other | `a` | `b` |\n";
+        assert_eq!(of(library, firmware), Vec::<String>::new());
+        assert_eq!(of("", firmware), ["l, f: no rule of 1.1"]);
+        assert_eq!(
+            of(library, &firmware.replace("7.2.2b", "7.2.2")),
+            ["f: 7.2.2 is no rule of docs/firmware", "f: no rule 7.2.2b"]
+        );
+        assert_eq!(
+            of(library, &firmware.replace("(7.2)", "(7.2 to 7.3)")),
+            ["f: 7.3 is no rule of docs/firmware"]
+        );
+        assert_eq!(
+            of(&library.replace("(1.1)", "(1.1, 1.2)"), firmware),
+            ["l: 1.2 is no rule of docs/firmware"]
+        );
+        assert_eq!(of(&format!("## Of (3)\n{library}"), firmware), ["l: 3 is no rule of docs/firmware"]);
     }
 
     #[test]

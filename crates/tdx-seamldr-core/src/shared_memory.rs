@@ -29,7 +29,8 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// Checks whether P-SEAMLDR reads memory at this address (SEAMLDR.INSTALL, steps 5, 10 and 11).
+    /// Checks whether P-SEAMLDR reads memory at this address (SEAMLDR.INSTALL, firmware rules 8.5.5
+    /// and 8.5.10-11).
     ///
     /// # Errors
     ///

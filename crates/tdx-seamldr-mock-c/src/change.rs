@@ -2,12 +2,14 @@
 
 use std::ffi::c_void;
 
-use crate::number::{flag, Enumeration, TdxSimBool};
+use tdx_seamldr_mock::model::{CpuRegister, SeamDb};
+
+use crate::number::{enumeration, flag, Enumeration, TdxSimBool};
 use crate::platform::Sim;
 use crate::registry::with;
 use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSim, TdxSimLock, TdxSimLockNumber, TdxSimSeamextend, TdxSimStatus, TdxSimTrap};
-use crate::{TdxSimTrapNumber, TDX_SIM_HANDOFF_SIZE};
+use crate::{TdxSimTrapNumber, TDX_SIM_ANY_LP, TDX_SIM_HANDOFF_SIZE};
 
 /// Changes a platform.
 fn change(sim: *mut TdxSim, run: impl FnOnce(&mut Sim) -> Result<(), Failure>) -> TdxSimStatus {
@@ -49,7 +51,7 @@ pub extern "C" fn tdx_sim_set_rdrand(
 #[no_mangle]
 pub extern "C" fn tdx_sim_set_seamdb(sim: *mut TdxSim, size: u32, used: u32, failures: u32) -> TdxSimStatus {
     change(sim, |sim| {
-        let seamdb = tdx_seamldr_mock::model::SeamDb { size, used, insert_failures: failures };
+        let seamdb = SeamDb { size, used, insert_failures: failures };
         seamdb.check().map_err(|error| Failure::new(TdxSimStatus::Contradiction, error.to_string()))?;
         *sim.platform.seamdb_mut() = seamdb;
         Ok(())
@@ -178,15 +180,64 @@ pub extern "C" fn tdx_sim_set_lp_in_module(sim: *mut TdxSim, lp: u32, inside: Td
     })
 }
 
-/// Flips bits of an MSR on one LP, so that it differs from that of other LPs; the same bits twice cancel. TDH.SYS.LP.INIT
-/// compares MSRs with those of the LP that called TDH.SYS.INIT.
+/// Which register CPUID writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+#[allow(missing_docs)] // the registers' own names
+pub enum TdxSimCpuidOutput {
+    Eax = 0,
+    Ebx = 1,
+    Ecx = 2,
+    Edx = 3,
+}
+
+enumeration!(TdxSimCpuidOutput, "tdx_sim_cpuid_output", [Eax, Ebx, Ecx, Edx]);
+
+/// A tdx_sim_cpuid_output as C gives it: any number.
+pub type TdxSimCpuidOutputNumber = u32;
+
+/// Flips bits of what an LP, or all of them, read.
+fn flip(sim: &mut Sim, lp: u32, register: CpuRegister, bits: u64) -> Result<(), Failure> {
+    let lp = (lp != TDX_SIM_ANY_LP).then_some(lp);
+    if let Some(lp) = lp {
+        sim.known_lp(lp)?;
+    }
+    let done = sim.platform.deviate(lp, register, bits);
+    done.then_some(()).ok_or_else(|| TdxSimStatus::NoRoom.into())
+}
+
+/// Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with TDX_SIM_ANY_LP on all of them. The same bits
+/// twice cancel. TDH.SYS.INIT looks at the values of MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called
+/// TDH.SYS.INIT.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: the LP differs in as many MSRs as there is room for, 4.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are changed already.
 #[no_mangle]
 pub extern "C" fn tdx_sim_flip_lp_msr(sim: *mut TdxSim, lp: u32, msr: u32, bits: u64) -> TdxSimStatus {
-    change_lp(sim, lp, |sim| {
-        let done = sim.platform.deviate_msr(lp, msr, bits);
-        done.then_some(()).ok_or_else(|| TdxSimStatus::NoRoom.into())
+    change(sim, |sim| flip(sim, lp, CpuRegister::Msr(msr), bits))
+}
+
+/// Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of them. The same bits twice cancel.
+/// `subleaf` is 0xffffffff for leaves that have none.
+///
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no tdx_sim_cpuid_output; NO_ROOM: 2048 registers are
+/// changed already.
+#[no_mangle]
+pub extern "C" fn tdx_sim_flip_lp_cpuid(
+    sim: *mut TdxSim,
+    lp: u32,
+    leaf: u32,
+    subleaf: u32,
+    output: TdxSimCpuidOutputNumber,
+    bits: u32,
+) -> TdxSimStatus {
+    change(sim, |sim| {
+        let output = match TdxSimCpuidOutput::of_number(output)? {
+            TdxSimCpuidOutput::Eax => 0,
+            TdxSimCpuidOutput::Ebx => 1,
+            TdxSimCpuidOutput::Ecx => 2,
+            TdxSimCpuidOutput::Edx => 3,
+        };
+        flip(sim, lp, CpuRegister::Cpuid { leaf, subleaf, output }, bits.into())
     })
 }
 
@@ -201,13 +252,19 @@ pub extern "C" fn tdx_sim_set_lp_capabilities(sim: *mut TdxSim, lp: u32, capabil
     })
 }
 
-/// Takes back what tdx_sim_flip_lp_msr() and tdx_sim_set_lp_capabilities() have changed on one LP.
+/// Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() have changed on one LP, or with
+/// TDX_SIM_ANY_LP everywhere.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 #[no_mangle]
 pub extern "C" fn tdx_sim_restore_lp(sim: *mut TdxSim, lp: u32) -> TdxSimStatus {
-    change_lp(sim, lp, |sim| {
-        sim.platform.restore_lp(lp);
+    change(sim, |sim| {
+        if lp == TDX_SIM_ANY_LP {
+            sim.platform.restore_lps();
+        } else {
+            sim.known_lp(lp)?;
+            sim.platform.restore_lp(lp);
+        }
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use tdx_seamldr_core::abi::SeamSigstruct;
 use tdx_seamldr_core::abi::TdxFeatures0;
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::{Crypto, TdxVersion};
-use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild};
+use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, ModuleGeneration};
 use tdx_seamldr_mock::{sign, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::{FromBytes, IntoBytes};
@@ -50,9 +50,11 @@ pub enum TdxSimHandoffForm {
     Connect = 1,
     /// Version 1 has what is counted for UPDATE_COMPATIBILITY.
     Counting = 2,
+    /// As the newest modules do: the size is that of whole pages.
+    Rounded = 3,
 }
 
-enumeration!(TdxSimHandoffForm, "tdx_sim_handoff_form", [Plain, Connect, Counting]);
+enumeration!(TdxSimHandoffForm, "tdx_sim_handoff_form", [Plain, Connect, Counting, Rounded]);
 
 /// A tdx_sim_handoff_form as C gives it: any number.
 pub type TdxSimHandoffFormNumber = u32;
@@ -63,6 +65,7 @@ impl TdxSimHandoffForm {
             Self::Plain => HandoffForm::Plain,
             Self::Connect => HandoffForm::Connect,
             Self::Counting => HandoffForm::Counting,
+            Self::Rounded => HandoffForm::Rounded,
         }
     }
 }
@@ -73,11 +76,55 @@ impl From<HandoffForm> for TdxSimHandoffForm {
             HandoffForm::Plain => Self::Plain,
             HandoffForm::Connect => Self::Connect,
             HandoffForm::Counting => Self::Counting,
+            HandoffForm::Rounded => Self::Rounded,
         }
     }
 }
 
-/// What is fixed when a module is built, apart from what its SIGSTRUCT says. tdx_sim_build_defaults() fills it in.
+/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave as the 1.5 module of the same
+/// time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub enum TdxSimModuleGeneration {
+    /// 1.5.01, whose behaviour was recorded.
+    V1501 = 0,
+    /// 1.5.05 and 2.0.02: TDH.SYS.RD knows the field that Linux 7.2 needs, too.
+    V1505 = 1,
+    /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
+    V1528 = 2,
+    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a version 1.
+    V1534 = 3,
+}
+
+enumeration!(TdxSimModuleGeneration, "tdx_sim_module_generation", [V1501, V1505, V1528, V1534]);
+
+/// A tdx_sim_module_generation as C gives it: any number.
+pub type TdxSimModuleGenerationNumber = u32;
+
+impl TdxSimModuleGeneration {
+    const fn generation(self) -> ModuleGeneration {
+        match self {
+            Self::V1501 => ModuleGeneration::V1_5_01,
+            Self::V1505 => ModuleGeneration::V1_5_05,
+            Self::V1528 => ModuleGeneration::V1_5_28,
+            Self::V1534 => ModuleGeneration::V1_5_34,
+        }
+    }
+}
+
+impl From<ModuleGeneration> for TdxSimModuleGeneration {
+    fn from(generation: ModuleGeneration) -> Self {
+        match generation {
+            ModuleGeneration::V1_5_01 => Self::V1501,
+            ModuleGeneration::V1_5_05 => Self::V1505,
+            ModuleGeneration::V1_5_28 => Self::V1528,
+            ModuleGeneration::V1_5_34 => Self::V1534,
+        }
+    }
+}
+
+/// What is fixed when a module is built, apart from what its SIGSTRUCT says. tdx_sim_build_defaults() or
+/// tdx_sim_release_build() fills it in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimBuild {
@@ -101,12 +148,13 @@ pub struct TdxSimBuild {
     pub min_update_hv: u16,
     /// It was built to write its own handoff version only.
     pub no_downgrade: TdxSimBool,
-    /// 0.
-    pub reserved: u8,
+    /// The version of the contexts of hashes and MACs that are under way in TDs; 0: the module does not say. A module cannot go on with
+    /// those of another version, nor of one that does not say.
+    pub crypto_context: u8,
     /// How it writes its handoff data.
     pub handoff_form: TdxSimHandoffFormNumber,
-    /// 0.
-    pub reserved2: u32,
+    /// How its leaves behave.
+    pub generation: TdxSimModuleGenerationNumber,
     /// TDX_FEATURES0.
     pub features0: u64,
 }
@@ -119,9 +167,6 @@ unsafe impl Growing for TdxSimBuild {
 
 impl TdxSimBuild {
     fn build(&self) -> Result<ModuleBuild, Failure> {
-        if (self.reserved, self.reserved2) != (0, 0) {
-            return Err(Failure::argument("a reserved field of tdx_sim_build is not 0"));
-        }
         Ok(ModuleBuild {
             version: TdxVersion {
                 major: self.version_major,
@@ -136,7 +181,8 @@ impl TdxSimBuild {
             min_update_hv: self.min_update_hv,
             no_downgrade: flag(self.no_downgrade, "no_downgrade")?,
             handoff_form: TdxSimHandoffForm::of_number(self.handoff_form)?.form(),
-            ..ModuleBuild::V1_5_01
+            generation: TdxSimModuleGeneration::of_number(self.generation)?.generation(),
+            crypto_context: (self.crypto_context != 0).then_some(self.crypto_context),
         })
     }
 }
@@ -154,9 +200,9 @@ impl From<ModuleBuild> for TdxSimBuild {
             module_hv: build.module_hv,
             min_update_hv: build.min_update_hv,
             no_downgrade: build.no_downgrade.into(),
-            reserved: 0,
+            crypto_context: build.crypto_context.unwrap_or(0),
             handoff_form: TdxSimHandoffForm::from(build.handoff_form).number(),
-            reserved2: 0,
+            generation: TdxSimModuleGeneration::from(build.generation).number(),
             features0: build.features0.bits(),
         }
     }
@@ -342,6 +388,30 @@ pub unsafe extern "C" fn tdx_sim_build_defaults(
         let image = unsafe { pointer::read_sized(image) }?.test_image(None)?;
         let module = image.module();
         let found = ModuleBuild::of_image(&image.sigstruct(&module), &module);
+        // SAFETY: this function's contract.
+        unsafe { pointer::write_sized(build, &found.into()) }
+    })
+}
+
+/// Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source tells is 0: handoff versions and the
+/// date of some.
+///
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
+///
+/// # Safety
+///
+/// `build` leads to a tdx_sim_build with its `size` set that may be written.
+#[no_mangle]
+pub unsafe extern "C" fn tdx_sim_release_build(
+    major: u16,
+    minor: u16,
+    update: u16,
+    build: *mut TdxSimBuild,
+) -> TdxSimStatus {
+    guarded(|| {
+        let version = TdxVersion { major, minor, update };
+        let found = ModuleBuild::of_release(version)
+            .ok_or_else(|| Failure::argument(format!("there is no public release {version}")))?;
         // SAFETY: this function's contract.
         unsafe { pointer::write_sized(build, &found.into()) }
     })

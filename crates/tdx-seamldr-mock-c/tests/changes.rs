@@ -120,10 +120,38 @@ fn an_msr_or_capabilities_of_one_lp_that_differ_stop_it_until_they_are_put_right
     assert_eq!(sim.answer(2, SYS_LP_INIT, 0), TDX_SIM_TDX_INCOMPATIBLE_SEAM_CAPABILITIES);
     assert_eq!(tdx_sim_restore_lp(sim.0, 2), Ok);
     sim.succeed(2, SYS_LP_INIT, 0);
-    for msr in 0..4 {
-        assert_eq!(tdx_sim_flip_lp_msr(sim.0, 3, msr, 1), Ok);
+    for lp in 0..2 {
+        for msr in 0..1024 {
+            assert_eq!(tdx_sim_flip_lp_msr(sim.0, lp, msr, 1), Ok);
+        }
     }
-    assert_eq!(tdx_sim_flip_lp_msr(sim.0, 3, 4, 1), NoRoom);
+    assert_eq!(tdx_sim_flip_lp_msr(sim.0, 3, 1024, 1), NoRoom);
+    assert_eq!(tdx_sim_restore_lp(sim.0, TDX_SIM_ANY_LP), Ok);
+    assert_eq!(tdx_sim_flip_lp_msr(sim.0, 3, 1024, 1), Ok);
+}
+
+#[test]
+fn cpuid_that_the_module_does_not_support_stops_it_and_one_lp_alone_that_differs_its_own_initialisation() {
+    const INCORRECT_CPUID_VALUE: u64 = 0xc000_0900_0000_0000;
+    const INCONSISTENT_CPUID_FIELD: u64 = 0xc000_0902_0000_0000;
+    const NO_SUBLEAF: u32 = u32::MAX;
+    let edx = TdxSimCpuidOutput::Edx.number();
+    for (lp, at_init, at_lp_init) in
+        [(TDX_SIM_ANY_LP, INCORRECT_CPUID_VALUE, None), (1, 0, Some([0, INCONSISTENT_CPUID_FIELD]))]
+    {
+        let mut memory = update_memory(&image());
+        let sim = shut_down(&mut memory);
+        assert_eq!(install(&sim), [0; 4]);
+        // Leaf 7.0, EDX bit 26: speculation control, which the module needs.
+        assert_eq!(tdx_sim_flip_lp_cpuid(sim.0, lp, 7, 0, edx, 1 << 26), Ok);
+        assert_eq!(sim.answer(0, SYS_INIT, 0) & !0xffff_ffff, at_init);
+        let answers = at_lp_init.map(|_| [0, 1].map(|lp| sim.answer(lp, SYS_LP_INIT, 0) & !0xffff_ffff));
+        assert_eq!(answers, at_lp_init);
+    }
+    let sim = Sim::ready();
+    for output in [4, u32::MAX] {
+        assert_eq!(tdx_sim_flip_lp_cpuid(sim.0, 0, 1, NO_SUBLEAF, output, 1), BadArgument);
+    }
 }
 
 #[test]
@@ -276,7 +304,7 @@ fn changes_of_a_module_need_one_and_changes_of_an_lp_that_there_is() {
     let sim = Sim::of(&platform()).unwrap();
     assert_eq!(tdx_sim_set_global_lock(sim.0, 0), NoModule);
     assert_eq!(tdx_sim_set_tdmr_lock(sim.0, 0, 1), NoModule);
-    for lp in [LPS, u32::MAX] {
+    for lp in [LPS, u32::MAX - 1] {
         let statuses = [
             tdx_sim_set_lp_trap(sim.0, lp, 0),
             tdx_sim_set_lp_in_module(sim.0, lp, 0),
@@ -285,7 +313,7 @@ fn changes_of_a_module_need_one_and_changes_of_an_lp_that_there_is() {
             tdx_sim_restore_lp(sim.0, lp),
             tdx_sim_load_vmcs(sim.0, lp, 0),
         ];
-        assert_eq!(statuses, [UnknownLp; 6]);
+        assert_eq!(statuses, [UnknownLp; 6], "{lp}");
         assert_eq!(support::last_error(), format!("there is no LP {lp}"));
     }
 }

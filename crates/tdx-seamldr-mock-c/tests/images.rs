@@ -82,6 +82,23 @@ fn a_module_is_what_its_build_says_and_without_one_what_its_svn_stands_for() {
 }
 
 #[test]
+fn a_module_can_be_built_as_any_public_release() {
+    let release = |major, minor, update| {
+        // SAFETY: it may be written, and its size is set.
+        support::filled(|build| unsafe { tdx_sim_release_build(major, minor, update, build) })
+    };
+    let (status, newest) = release(1, 5, 34);
+    assert_eq!(status, Ok);
+    assert_eq!(newest.generation, TdxSimModuleGeneration::V1534.number());
+    let built = TdxSimBuild { module_hv: 2, min_update_hv: 0, ..newest };
+    let with = TdxSimImage { build: &built, module_hv: 2, num_handoff_pages: 13, ..image() };
+    let sim = Sim::booted(&platform(), &with);
+    assert_eq!((sim.truth().version_update, sim.truth().features0), (34, newest.features0));
+    assert_eq!(release(1, 5, 2).0, BadArgument);
+    assert_eq!(support::last_error(), "there is no public release 1.5.02");
+}
+
+#[test]
 fn a_sigstruct_of_the_callers_is_signed_and_its_hash_put_right_on_request() {
     let (mut sigstruct, mut module) = parts(&image());
     // SAFETY: both may be read, and the SIGSTRUCT written.
@@ -129,10 +146,11 @@ fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
 
 #[test]
 fn an_image_that_cannot_be_says_which_field_is_wrong() {
-    let wrong_build = TdxSimBuild { handoff_form: 3, ..build(&image()) };
+    let wrong_build = TdxSimBuild { handoff_form: 4, ..build(&image()) };
     let sized = |build: TdxSimBuild| TdxSimBuild { size: size_of::<TdxSimBuild>() as u32, ..build };
     let (form, flag) = (sized(wrong_build), sized(TdxSimBuild { no_downgrade: 2, ..build(&image()) }));
     let unsized_ = TdxSimBuild { size: 0, ..form };
+    let generation = sized(TdxSimBuild { generation: 4, ..build(&image()) });
     for (image, status, says) in [
         (TdxSimImage { pages: 0, ..image() }, BadArgument, "pages is 0"),
         (TdxSimImage { pages: 497, ..image() }, BadArgument, "pages is 497"),
@@ -142,8 +160,9 @@ fn an_image_that_cannot_be_says_which_field_is_wrong() {
         (TdxSimImage { seamhash_given: 3, ..image() }, BadArgument, "seamhash_given is 3"),
         (TdxSimImage { reserved: [0, 1], ..image() }, BadArgument, "reserved"),
         (TdxSimImage { size: 0, ..image() }, BadSize, "tdx_sim_image.size is 0"),
-        (TdxSimImage { build: &form, ..image() }, BadArgument, "3 is no tdx_sim_handoff_form"),
+        (TdxSimImage { build: &form, ..image() }, BadArgument, "4 is no tdx_sim_handoff_form"),
         (TdxSimImage { build: &flag, ..image() }, BadArgument, "no_downgrade is 2"),
+        (TdxSimImage { build: &generation, ..image() }, BadArgument, "4 is no tdx_sim_module_generation"),
         (TdxSimImage { build: &unsized_, ..image() }, BadSize, "tdx_sim_build.size is 0"),
     ] {
         let mut needed = 77;

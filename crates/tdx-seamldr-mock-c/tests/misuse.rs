@@ -76,11 +76,12 @@ fn all_with(handle: *mut TdxSim) -> [TdxSimStatus; TAKE_A_HANDLE] {
 }
 
 /// What the functions that change an LP say to a handle.
-fn all_of_lps_with(handle: *mut TdxSim) -> [TdxSimStatus; 6] {
+fn all_of_lps_with(handle: *mut TdxSim) -> [TdxSimStatus; 7] {
     [
         tdx_sim_set_lp_trap(handle, 0, 0),
         tdx_sim_set_lp_in_module(handle, 0, 0),
         tdx_sim_flip_lp_msr(handle, 0, 0, 0),
+        tdx_sim_flip_lp_cpuid(handle, 0, 0, 0, 0, 0),
         tdx_sim_set_lp_capabilities(handle, 0, 0),
         tdx_sim_restore_lp(handle, 0),
         tdx_sim_load_vmcs(handle, 0, 0),
@@ -91,13 +92,13 @@ fn all_of_lps_with(handle: *mut TdxSim) -> [TdxSimStatus; 6] {
 fn every_function_of_the_header_that_takes_a_handle_is_tried_with_wrong_ones() {
     let header = include_str!("../include/tdx_sim.h");
     let taking = header.matches("(struct tdx_sim *sim").count();
-    assert_eq!(taking, TAKE_A_HANDLE + 6);
+    assert_eq!(taking, TAKE_A_HANDLE + 7);
 }
 
 #[test]
 fn no_function_takes_null() {
     assert_eq!(all_with(ptr::null_mut()), [Null; TAKE_A_HANDLE]);
-    assert_eq!(all_of_lps_with(ptr::null_mut()), [Null; 6]);
+    assert_eq!(all_of_lps_with(ptr::null_mut()), [Null; 7]);
     let sim = Sim::ready();
     let (mut regs, mut trap, mut page) = (TdxSimRegs::default(), TdxSimTrap::None, vec![0u8; 4096]);
     let (text, mut handle, mut number) = (c"{}", sim.0, 0);
@@ -138,6 +139,7 @@ fn no_function_takes_null() {
             tdx_sim_image_defaults(ptr::null_mut()),
             tdx_sim_build_defaults(ptr::null(), ptr::null_mut()),
             tdx_sim_build_defaults(&image(), ptr::null_mut()),
+            tdx_sim_release_build(1, 5, 5, ptr::null_mut()),
             tdx_sim_make_image(ptr::null(), &mut sigstruct, memory, 4096),
             tdx_sim_make_image(&image(), ptr::null_mut(), memory, 1 << 20),
             tdx_sim_make_image(&image(), &mut sigstruct, ptr::null_mut(), 1 << 20),
@@ -151,7 +153,7 @@ fn no_function_takes_null() {
             tdx_sim_image_file(&image(), 1, ptr::null_mut(), 0, ptr::null_mut()),
         ]
     };
-    assert_eq!(statuses, [Null; 38]);
+    assert_eq!(statuses, [Null; 39]);
     assert!(handle.is_null(), "a handle that is not made is NULL");
 }
 
@@ -167,7 +169,7 @@ fn a_handle_that_was_never_given_out_is_refused() {
     ];
     for handle in garbage {
         assert_eq!(all_with(handle), [BadHandle; TAKE_A_HANDLE], "{handle:?}");
-        assert_eq!(all_of_lps_with(handle), [BadHandle; 6], "{handle:?}");
+        assert_eq!(all_of_lps_with(handle), [BadHandle; 7], "{handle:?}");
     }
     sim.succeed(0, SYS_RD, 0);
 }

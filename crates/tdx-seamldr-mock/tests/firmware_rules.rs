@@ -78,7 +78,7 @@ fn assert_recoverable(
     });
 }
 
-/// Steps 5 to 11.
+/// Firmware rules 8.5.5-11.
 #[test]
 fn parameters_that_break_a_rule_are_ebadparam() {
     type Change = fn(&mut SeamldrParams);
@@ -108,7 +108,7 @@ fn parameters_that_break_a_rule_are_ebadparam() {
     }
 }
 
-/// Steps 13 to 27.
+/// Firmware rules 8.5.13-27.
 #[test]
 fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
     use SeamldrStatus as S;

@@ -135,7 +135,7 @@ fn a_module_that_does_not_know_the_flag_refuses_it() {
     assert_eq!((outcome.tds, outcome.failure.unwrap().cause), (TdFate::NeverAtRisk, refused));
 }
 
-/// Trace T2: a recoverable refusal, then a session of all LPs with a good image.
+/// Firmware rule T2: a recoverable refusal, then a session of all LPs with a good image.
 #[test]
 fn tds_that_are_held_live_on_with_another_session() {
     let platform = boot(SimPlatform::builder().lps(3));
@@ -199,7 +199,7 @@ fn a_trap_that_comes_by_itself_is_not_taken_for_an_open_session() {
     }
 }
 
-/// Trace T4: P-SEAMLDR counts an LP that does not take part.
+/// Firmware rule T4: P-SEAMLDR counts an LP that does not take part.
 #[test]
 fn an_offline_lp_leaves_the_session_open_until_it_calls() {
     let platform = boot(SimPlatform::builder().lps(4).offline(2));

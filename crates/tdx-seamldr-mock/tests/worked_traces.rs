@@ -1,4 +1,4 @@
-//! The worked traces T0 to T12 of the project's collection of facts, call for call, and what else there is to the CPU.
+//! The worked traces, call for call (firmware rules T0-T12), and what else there is to the CPU.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -44,13 +44,17 @@ impl HandoffRange {
     }
 }
 
-/// Returns how many bytes of handoff data a module of this version leaves, in handoff version 0
-/// or 1. The size is known for the 1.5 modules, and for the 2.0 modules up to 2.0.12.
+/// Returns how many bytes of handoff data a module of this version leaves, in any handoff version
+/// that it writes. `None`: no public source tells the size.
 #[must_use]
 pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     match version {
-        TdxVersion { major: 1, minor: 5, .. } => Some(53_391),
+        TdxVersion { major: 1, minor: 5, update: 0..=25 } | TdxVersion { major: 2, minor: 0, update: 14 } => {
+            Some(53_391)
+        }
         TdxVersion { major: 2, minor: 0, update: 0..=12 } => Some(101_810),
+        TdxVersion { major: 1, minor: 5, update: 28..=34 }
+        | TdxVersion { major: 2, minor: 0, update: 16..=18 } => Some(57_336),
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! Rules about the version and the size of the handoff data (SEAMLDR.INSTALL, step 31).
+//! Rules about the version and the size of the handoff data (SEAMLDR.INSTALL, firmware rule
+//! 8.5.31).
 
 use super::facts::{Facts, HandoffRange};
 use super::finding::{Finding, Refusal, Unknown};
@@ -11,6 +12,10 @@ const HANDOFF_HEADER: u32 = 8;
 /// Pages of handoff data of version 0 that a module with a later version takes. Its own
 /// number of pages does not count then.
 const PAGES_OF_HV0: u32 = 25;
+
+/// The highest handoff version whose rule for pages is known. A module with a later one may have
+/// another rule.
+const LAST_KNOWN_HV: u16 = 2;
 
 /// Checks that the new module can take the handoff data that the running module will leave.
 pub(super) fn check(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
@@ -69,7 +74,7 @@ fn check_pages(new: &SeamSigstruct, facts: &Facts, version: Option<u16>) -> Resu
     let wanted = facts.handoff_data.map(|data| data.saturating_add(HANDOFF_HEADER).div_ceil(4096));
     match wanted.or(facts.handoff_pages) {
         Some(pages) if pages <= least => Ok(()),
-        Some(wanted) if wanted > most && facts.handoff_data.is_some() => {
+        Some(wanted) if wanted > most && facts.handoff_data.is_some() && module_hv <= LAST_KNOWN_HV => {
             Err(Finding::Refusal(Refusal::HandoffPages { found: most, wanted }))
         }
         _ => Err(Finding::Unknown(Unknown::HandoffData)),

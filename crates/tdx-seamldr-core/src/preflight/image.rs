@@ -14,7 +14,7 @@ const FAULT_WRAPPERS_SIZE: u32 = 32 * 16;
 /// The first P-SEAMLDR that reads images of the 2.0 line.
 const FIRST_OF_LINE_2_0: SeamldrVersion = SeamldrVersion { major: 2, minor: 0 };
 
-/// Checks the form of the SIGSTRUCT (SEAMLDR.INSTALL, steps 13 to 18).
+/// Checks the form of the SIGSTRUCT (SEAMLDR.INSTALL, firmware rules 8.5.13-18).
 pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let sigstruct = image.sigstruct();
     findings.refuse_if(image.sigstruct_pages() != 1, Refusal::SigstructPages(image.sigstruct_pages()));
@@ -89,7 +89,7 @@ fn check_field(findings: &mut Findings<'_>, name: &'static str, found: u64, want
     findings.refuse_if(found != wanted, Refusal::SigstructField(FieldMismatch { name, found, wanted }));
 }
 
-/// Checks the signer (step 19).
+/// Checks the signer (firmware rule 8.5.19).
 pub(super) fn check_signer<C: Crypto + ?Sized>(
     findings: &mut Findings<'_>,
     sigstruct: &SeamSigstruct,
@@ -104,7 +104,7 @@ pub(super) fn check_signer<C: Crypto + ?Sized>(
     }
 }
 
-/// Checks that GDT and fault wrappers lie inside the image (step 24).
+/// Checks that GDT and fault wrappers lie inside the image (firmware rule 8.5.24).
 pub(super) fn check_ranges(findings: &mut Findings<'_>, image: &TdxImage<'_>) {
     let size = u32::try_from(image.module().len()).unwrap_or(u32::MAX);
     let limit = size.saturating_sub(u32::try_from(PAGE_SIZE).unwrap_or(u32::MAX));
@@ -115,7 +115,7 @@ pub(super) fn check_ranges(findings: &mut Findings<'_>, image: &TdxImage<'_>) {
     findings.refuse_if(found > limit, Refusal::FaultWrapperOutside { found, limit });
 }
 
-/// Checks the signature (step 27).
+/// Checks the signature (firmware rule 8.5.27).
 pub(super) fn check_signature<C: Crypto + ?Sized>(
     findings: &mut Findings<'_>,
     sigstruct: &SeamSigstruct,
@@ -130,7 +130,7 @@ pub(super) fn check_signature<C: Crypto + ?Sized>(
     }
 }
 
-/// Checks the module's hash (step 33).
+/// Checks the module's hash (firmware rule 8.5.33).
 pub(super) fn check_hash<C: Crypto + ?Sized>(findings: &mut Findings<'_>, image: &TdxImage<'_>, crypto: &C) {
     match crypto.sha384(&[image.module()]) {
         Ok(found) => {

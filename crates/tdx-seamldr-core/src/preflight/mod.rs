@@ -286,9 +286,9 @@ pub fn check_host(facts: &Facts, policy: Policy, report: &mut dyn FnMut(Finding)
 /// the version of the handoff data and have room for the data. An absent fact about the handoff
 /// data is no finding: after a shutdown no module can answer.
 ///
-/// P-SEAMLDR checks the module's hash (step 33) after it has destroyed the old module. A valid
-/// signature with another image's module would cost the TDs there. This function finds such an
-/// image before.
+/// P-SEAMLDR checks the module's hash (firmware rule 8.5.33) after it has destroyed the old module.
+/// A valid signature with another image's module would cost the TDs there. This function finds
+/// such an image before.
 ///
 /// # Errors
 ///
@@ -304,7 +304,7 @@ pub fn preflight_image<'a, C: Crypto + ?Sized>(
     let mut findings = Findings::new(policy, report);
     check_image(&mut findings, image, facts, purpose.scenario(), crypto);
     if let Purpose::TakeOver { handoff_version } = purpose {
-        findings.refuse_if(facts.module_in_place == Some(false), Refusal::NoModule); // step 12
+        findings.refuse_if(facts.module_in_place == Some(false), Refusal::NoModule); // firmware rule 8.5.12
         handoff::check_taking(&mut findings, image.sigstruct(), facts, handoff_version);
     }
     findings.end()?;
@@ -337,7 +337,7 @@ fn check_image<C: Crypto + ?Sized>(
     space::check(findings, image, facts);
     image::check_hash(findings, image, crypto);
     if let Err(refusal) = elf::check(image.module()) {
-        findings.refuse(Refusal::Elf(refusal)); // step 34
+        findings.refuse(Refusal::Elf(refusal)); // firmware rule 8.5.34
     }
 }
 

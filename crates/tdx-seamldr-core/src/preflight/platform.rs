@@ -5,14 +5,14 @@ use super::finding::{Refusal, Unknown};
 use super::{Findings, Policy};
 use crate::abi::{SeamSigstruct, SeamldrFeatures0, Svn, TdxFeatures0};
 
-/// The highest x2APIC ID that P-SEAMLDR takes (SEAMLDR.INSTALL, step 1).
+/// The highest x2APIC ID that P-SEAMLDR takes (SEAMLDR.INSTALL, firmware rule 8.5.1).
 const MAX_LP_ID: u32 = 1023;
 
 /// The first P-SEAMLDR that keeps the handoff data when it installs a module.
 const FIRST_WITH_HANDOFF: SeamldrVersion = SeamldrVersion { major: 1, minor: 5 };
 
-/// Checks that a module runs (step 12), and that it can hand its TDs over (Linux's condition for an
-/// update).
+/// Checks that a module runs (firmware rule 8.5.12), and that it can hand its TDs over (Linux's
+/// condition for an update, firmware rule 2.1).
 pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(runs) = findings.known(facts.module_runs, Unknown::RunningModule) {
         findings.refuse_if(!runs || facts.module_in_place == Some(false), Refusal::NoModule);
@@ -24,7 +24,7 @@ pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
 }
 
 /// Checks that every LP of the platform takes part, and that P-SEAMLDR takes their x2APIC IDs
-/// (steps 1 and 4).
+/// (firmware rules 8.5.1 and 8.5.4).
 pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
     match (facts.num_lps, facts.platform_lps) {
         (Some(found), Some(wanted)) => {
@@ -37,8 +37,8 @@ pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
     }
 }
 
-/// Checks that P-SEAMLDR can keep TDs, and that an update remains (step 30). An unknown version is
-/// no finding: a P-SEAMLDR that counts the updates keeps the handoff data.
+/// Checks that P-SEAMLDR can keep TDs, and that an update remains (firmware rule 8.5.30).
+/// An unknown version is no finding: a P-SEAMLDR that counts the updates keeps the handoff data.
 pub(super) fn check_remaining_updates(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(found) = facts.p_seamldr.filter(|found| *found < FIRST_WITH_HANDOFF) {
         return findings.refuse(Refusal::SeamldrWithoutHandoff { found });
@@ -48,7 +48,7 @@ pub(super) fn check_remaining_updates(findings: &mut Findings<'_>, facts: &Facts
     }
 }
 
-/// Checks that the platform is unlocked if the image is a debug module (step 20).
+/// Checks that the platform is unlocked if the image is a debug module (firmware rule 8.5.20).
 pub(super) fn check_debug(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.is_debug() {
         if let Some(unlocked) = findings.known(facts.debug_unlocked, Unknown::DebugUnlocked) {
@@ -57,7 +57,7 @@ pub(super) fn check_debug(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct
     }
 }
 
-/// Checks the SVN (steps 21 to 23) against that of the module in place.
+/// Checks the SVN (firmware rules 8.5.21-23) against that of the module in place.
 pub(super) fn check_svn(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let found = sigstruct.svn();
     findings.refuse_if(found.major == 0, Refusal::MajorSvnZero);
@@ -72,9 +72,9 @@ pub(super) fn check_svn(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, 
     }
 }
 
-/// Checks that a load needs no SEAMLDR.CLEANUP first (steps 21 and 23b). Only a P-SEAMLDR that has
-/// that leaf needs it: after a successful INSTALL, keys and caches are dirty until a CLEANUP ends.
-/// A module in place shows that they are dirty.
+/// Checks that a load needs no SEAMLDR.CLEANUP first (firmware rules 8.5.21 and 8.5.23b).
+/// Only a P-SEAMLDR that has that leaf needs it: after a successful INSTALL, keys and caches are
+/// dirty until a CLEANUP ends. A module in place shows that they are dirty.
 pub(super) fn check_cleanup(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let Some(features) = findings.known(facts.seamldr_features, Unknown::Cleanup) else { return };
     if !features.contains(SeamldrFeatures0::CLEANUP) {
@@ -95,7 +95,7 @@ pub(super) fn check_cleanup(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
     }
 }
 
-/// Checks that the image's list of CPUs names the processor of each socket (steps 25 and 26).
+/// Checks that the image's list of CPUs names the processor of each socket (firmware rules 8.5.25-26).
 pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.cpus().is_empty() {
         return findings.refuse_if(!sigstruct.is_debug(), Refusal::NoCpuList);

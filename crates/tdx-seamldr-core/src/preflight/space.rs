@@ -155,7 +155,7 @@ impl Layout {
     }
 
     /// Returns whether page tables run out of memory if the SEAM range has `available` bytes for
-    /// modules (step 32).
+    /// modules (firmware rule 8.5.32).
     #[must_use]
     pub fn shortage(&self, available: u64) -> Shortage {
         let [first, last] = self.tables();
@@ -170,8 +170,9 @@ impl Layout {
     }
 }
 
-/// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, steps 29
-/// and 32). The end of the SEAM range in place of P-SEAMLDR's base tells only that a module is too large.
+/// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, firmware
+/// rules 8.5.29 and 8.5.32). The end of the SEAM range in place of P-SEAMLDR's base tells only that a
+/// module is too large.
 pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let Facts { addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, sockets, .. } = facts;
     let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base.or(*seamrr_end), sockets);

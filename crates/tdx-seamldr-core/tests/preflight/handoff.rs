@@ -100,7 +100,24 @@ fn highest_common_handoff_version_is_negotiated() {
 #[test]
 fn size_of_handoff_data_is_known_of_some_versions() {
     let size = |major, minor, update| handoff_data_size(TdxVersion { major, minor, update });
-    assert_eq!((size(1, 5, 0), size(1, 5, 99)), (Some(53_391), Some(53_391)));
-    assert_eq!((size(2, 0, 12), size(2, 0, 13)), (Some(101_810), None));
+    let sizes = [0, 25, 26, 28, 34, 35].map(|update| size(1, 5, update));
+    assert_eq!(sizes, [Some(53_391), Some(53_391), None, Some(57_336), Some(57_336), None]);
+    let sizes = [12, 13, 14, 15, 16, 18, 19].map(|update| size(2, 0, update));
+    let rounded = Some(57_336);
+    assert_eq!(sizes, [Some(101_810), None, Some(53_391), None, rounded, rounded, None]);
     assert_eq!((size(1, 4, 0), size(2, 1, 0)), (None, None));
+}
+
+#[test]
+fn pages_of_a_handoff_version_with_unknown_rules_are_unknown_and_not_refused() {
+    let with = |module_hv| {
+        after(|world| {
+            world.facts.handoff = Some(HandoffRange { module_hv: 2, min_update_hv: 0, no_downgrade: true });
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            world.sigstruct.num_handoff_pages = U16::new(12);
+            world.facts.handoff_data = Some(57_336);
+        })
+    };
+    assert_eq!(with(2), refused(Refusal::HandoffPages { found: 13, wanted: 14 }));
+    assert_eq!(with(3), unknown(Unknown::HandoffData));
 }

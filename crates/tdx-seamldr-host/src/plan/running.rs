@@ -11,7 +11,7 @@ use crate::host::{Host, Interface};
 use crate::releases::{Platform, Release};
 
 /// The highest handoff version whose size [`handoff_data_size`] knows.
-const HIGHEST_SIZED_HV: u16 = 1;
+const HIGHEST_SIZED_HV: u16 = 2;
 
 /// The powers of two that the number of LPs in a module's layout can be: 1,024 LPs on each of 8 sockets at most.
 const LAYOUT_SIZES: u32 = 14;

@@ -302,8 +302,8 @@ impl Config {
         self.seamrr_base.wrapping_add(self.seamrr_size).wrapping_sub(self.p_seamldr_size)
     }
 
-    /// What firmware tells P-SEAMLDR and the module about the platform. Convertible memory is what lies from 1 MiB to 2 GiB,
-    /// and from 4 GiB on without the SEAM range.
+    /// What firmware tells P-SEAMLDR and the module about the platform. Convertible memory is what lies from 1 MiB to 2 GiB
+    /// without the 16 MiB at its end that SMRRs cover, and from 4 GiB on without the SEAM range.
     #[must_use]
     pub fn platform_table(&self) -> PSysInfo {
         let mut table = PSysInfo::new_zeroed();
@@ -315,7 +315,7 @@ impl Config {
         table.p_seamldr_base = U64::new(self.p_seamldr_base());
         table.p_seamldr_size = U64::new(self.p_seamldr_size);
         let seam_end = self.seamrr_base.wrapping_add(self.seamrr_size);
-        let regions = [(1 << 20, 2 << 30), (4 << 30, self.seamrr_base), (seam_end, self.address_limit())];
+        let regions = [(1 << 20, 0x7f00_0000), (4 << 30, self.seamrr_base), (seam_end, self.address_limit())];
         let sizes = regions.map(|(start, end): (u64, u64)| (start, end.saturating_sub(start)));
         for (slot, (base, size)) in
             table.cmrs.iter_mut().zip(sizes.into_iter().filter(|(_, size)| *size != 0))

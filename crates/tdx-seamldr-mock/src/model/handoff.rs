@@ -75,8 +75,11 @@ pub(super) const SIZE_V0: usize = SIZE_V1 - 5;
 /// Bytes of version 0 as 2.0 modules write it, with data of TDX Connect at its end: the configuration of 128 IOMMUs and two
 /// roots.
 const SIZE_V0_CONNECT: usize = SIZE_V0 + 128 * 378 + 32 + 8;
+/// Bytes that fill 14 pages, with the header.
+const SIZE_ROUNDED: usize = 14 * 4096 - HEADER_SIZE;
 
-const _: () = assert!(SIZE_V0 == 53386 && SIZE_V1 == 53391 && SIZE_V0_CONNECT == 101_810);
+const _: () =
+    assert!(SIZE_V0 == 53386 && SIZE_V1 == 53391 && SIZE_V0_CONNECT == 101_810 && SIZE_ROUNDED == 57_336);
 
 /// How a module writes its handoff data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +90,8 @@ pub enum HandoffForm {
     Connect,
     /// Version 1 has what is counted for UPDATE_COMPATIBILITY; version 0 is plain.
     Counting,
+    /// One structure for all versions, rounded up to pages.
+    Rounded,
 }
 
 impl HandoffForm {
@@ -96,6 +101,7 @@ impl HandoffForm {
             (Self::Plain, _) | (Self::Counting, 0) => SIZE_V0,
             (Self::Connect, 0) => SIZE_V0_CONNECT,
             (Self::Connect | Self::Counting, _) => SIZE_V1,
+            (Self::Rounded, _) => SIZE_ROUNDED,
         }
     }
 
@@ -104,13 +110,14 @@ impl HandoffForm {
         match self {
             Self::Plain | Self::Counting => SIZE_V0,
             Self::Connect => SIZE_V0_CONNECT,
+            Self::Rounded => SIZE_ROUNDED,
         }
     }
 
     /// Bytes after the header that are read in a version; there may be more.
     pub(super) const fn least_read(self, hv: u16) -> usize {
         match (self, hv) {
-            (Self::Counting, 1..) => SIZE_V1,
+            (Self::Counting, 1..) | (Self::Rounded, _) => SIZE_V1,
             _ => SIZE_V0,
         }
     }
@@ -144,7 +151,7 @@ impl Tables {
             return;
         };
         data.fill(0);
-        let known = if size == SIZE_V1 { SIZE_V1 } else { SIZE_V0 };
+        let known = if matches!(size, SIZE_V1 | SIZE_ROUNDED) { SIZE_V1 } else { SIZE_V0 };
         data.iter_mut().zip(self.as_bytes()).take(known).for_each(|(slot, byte)| *slot = *byte);
     }
 
@@ -181,6 +188,8 @@ mod tests {
             (HandoffForm::Counting, 0, SIZE_V0),
             (HandoffForm::Counting, 1, SIZE_V1),
             (HandoffForm::Connect, 0, SIZE_V0_CONNECT),
+            (HandoffForm::Rounded, 1, SIZE_ROUNDED),
+            (HandoffForm::Rounded, 2, SIZE_ROUNDED),
         ] {
             let mut tables = Tables::new_zeroed();
             tables.own(0, KeyOwner::Module).unwrap();
@@ -196,7 +205,7 @@ mod tests {
             assert_eq!(area[area.len() - 1], 0xee);
             let mut back = Tables::new_zeroed();
             back.read(form, hv, &area);
-            let counted = if size == SIZE_V1 { 9 } else { 0 };
+            let counted = if matches!(size, SIZE_V1 | SIZE_ROUNDED) { 9 } else { 0 };
             assert_eq!((back.hkid_of(63), back.tds_in_build.get()), (Some(2047), counted), "{form:?} {hv}");
             assert_eq!(back.as_bytes()[..SIZE_V0], tables.as_bytes()[..SIZE_V0]);
         }

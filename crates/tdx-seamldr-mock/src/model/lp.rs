@@ -6,9 +6,6 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The most LPs of a platform.
 pub const MAX_LPS: usize = 1024;
 
-/// MSRs in which an LP can differ from the others at the same time.
-const MAX_DEVIATIONS: usize = 4;
-
 /// The current-VMCS pointer of an LP that has none.
 pub const NO_VMCS: u64 = u64::MAX;
 
@@ -37,23 +34,6 @@ pub(super) fn members(set: &LpSet) -> impl Iterator<Item = u32> + '_ {
     (0..1024).filter(|number| contains(set, *number))
 }
 
-/// Where reads of an MSR give another value than on other LPs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub(super) struct MsrDeviation {
-    msr: u64,
-    /// The bits that differ; none if this slot is free.
-    bits: u64,
-}
-
-/// The MSRs of one LP, as far as they differ from those of other LPs.
-pub(super) type MsrDeviations = [MsrDeviation; MAX_DEVIATIONS];
-
-/// The bits in which an MSR differs from that of other LPs.
-pub(super) fn deviation(deviations: &MsrDeviations, msr: u32) -> u64 {
-    deviations.iter().filter(|slot| slot.msr == u64::from(msr)).fold(0, |bits, slot| bits ^ slot.bits)
-}
-
 /// One LP.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -62,7 +42,9 @@ pub(super) struct Lp {
     flags: u32,
     pub(super) seamops_capabilities: u64,
     pub(super) current_vmcs: u64,
-    pub(super) msrs: MsrDeviations,
+    /// The package that TDH.SYS.LP.INIT found it to be in.
+    pub(super) package: u32,
+    spare: u32,
 }
 
 impl Lp {
@@ -73,8 +55,8 @@ impl Lp {
     const IN_CALL: u32 = 1 << 4;
 
     pub(super) fn new(x2apic_id: u32, seamops_capabilities: u64) -> Self {
-        let msrs = [MsrDeviation::default(); MAX_DEVIATIONS];
-        Self { x2apic_id, flags: Self::PRESENT, seamops_capabilities, current_vmcs: NO_VMCS, msrs }
+        let (flags, current_vmcs) = (Self::PRESENT, NO_VMCS);
+        Self { x2apic_id, flags, seamops_capabilities, current_vmcs, package: 0, spare: 0 }
     }
 
     pub(super) const fn is_present(&self) -> bool {
@@ -115,20 +97,6 @@ impl Lp {
     fn set_flag(&mut self, flag: u32, on: bool) {
         self.flags = self.flags & !flag | if on { flag } else { 0 };
     }
-
-    /// Adds to what differs in an MSR; `false` if no slot is free.
-    pub(super) fn deviate(&mut self, msr: u32, bits: u64) -> bool {
-        let msr = u64::from(msr);
-        let slots = &mut self.msrs;
-        let known = slots.iter().position(|slot| slot.bits != 0 && slot.msr == msr);
-        let Some(index) = known.or_else(|| slots.iter().position(|slot| slot.bits == 0)) else {
-            return false;
-        };
-        if let Some(slot) = slots.get_mut(index) {
-            *slot = MsrDeviation { msr, bits: slot.bits ^ bits };
-        }
-        true
-    }
 }
 
 #[cfg(test)]
@@ -142,17 +110,5 @@ mod tests {
         assert!(contains(&set, 1023) && !contains(&set, 1022));
         assert!(!insert(&mut set, 1024) && !contains(&set, 1024));
         assert!(members(&set).eq([1023]));
-    }
-
-    #[test]
-    fn deviations_add_up_and_the_same_one_twice_cancels() {
-        let mut lp = Lp::new(0, 0);
-        for (msr, bits) in [(0x3b, 1), (0xfe, 2), (0x3b, 4), (0x10a, 8), (0xcf, 16)] {
-            assert!(lp.deviate(msr, bits));
-        }
-        assert_eq!(deviation(&lp.msrs, 0x3b), 5);
-        assert!(!lp.deviate(0x982, 1), "no room for a fifth");
-        assert!(lp.deviate(0xfe, 2) && lp.deviate(0x982, 1));
-        assert_eq!((deviation(&lp.msrs, 0xfe), deviation(&lp.msrs, 0x982)), (0, 1));
     }
 }

@@ -7,8 +7,10 @@ use zerocopy::little_endian::U64;
 use zerocopy::FromZeros as _;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::handoff::Tables;
+use super::cpu::Deviations;
+use super::handoff::{Tables, MAX_TDMRS};
 use super::lp::Lp;
+use super::module::{Sampled, TdmrInfo};
 use super::td::{Td, MAX_TDS};
 use super::MAX_LPS;
 
@@ -35,6 +37,10 @@ pub trait PhysMemory {
 #[repr(C)]
 pub struct SeamMemory {
     pub(super) lps: [Lp; MAX_LPS],
+    /// Where LPs read other MSRs and CPUID leaves than the processor's.
+    pub(super) deviations: Deviations,
+    /// What TDH.SYS.INIT read of them.
+    pub(super) sampled: Sampled,
     pub(super) tds: [Td; MAX_TDS],
     /// What SEAMLDR.SEAMINFO copies out, and modules are told.
     pub(super) mcheck_table: PSysInfo,
@@ -42,6 +48,8 @@ pub struct SeamMemory {
     pub(super) sigstruct: SeamSigstruct,
     /// A page that a module puts together for the host.
     pub(super) page: [u8; 4096],
+    /// What TDH.SYS.CONFIG copies of the host's memory.
+    pub(super) tdmr_infos: [TdmrInfo; MAX_TDMRS],
     /// What the module knows.
     pub(super) tables: Tables,
     /// The tables have an odd size.
@@ -60,6 +68,8 @@ impl SeamMemory {
     /// Makes everything zero again, without touching what is zero anyway.
     pub(super) fn clear(&mut self) {
         self.lps.zero();
+        self.deviations.restore_all();
+        self.sampled.zero();
         self.tds.zero();
         self.mcheck_table.zero();
         self.tables.clear();

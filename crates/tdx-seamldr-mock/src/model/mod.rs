@@ -1,6 +1,7 @@
 //! The platform: what happens when an LP executes SEAMCALL.
 
 mod config;
+mod cpu;
 pub(crate) mod elf;
 mod fault;
 mod handoff;
@@ -14,6 +15,7 @@ mod td;
 mod trace;
 
 pub use config::{Config, ConfigError};
+pub use cpu::CpuRegister;
 pub use fault::{Answer, Fault, FaultId, FaultPlan, PlanIsFull, MAX_FAULTS};
 pub use handoff::HandoffForm;
 pub use loader::{Effects, Loader, LoaderState, ModuleSysInfo, SeamDb};
@@ -21,7 +23,7 @@ pub use lp::{MAX_LPS, NO_VMCS};
 pub use memory::{PhysMemory, SeamMemory, CODE_SIZE, HANDOFF_STORAGE};
 #[cfg(any(feature = "std", test))]
 pub(crate) use module::Description;
-pub use module::{GlobalLock, ModuleBuild, ModuleState, SysInfo, TdxModule};
+pub use module::{GlobalLock, ModuleBuild, ModuleGeneration, ModuleState, SysInfo, TdxModule};
 pub use platform::{Entered, Platform};
 pub use profile::{LoaderProfile, SvnRule};
 pub use td::{Measurement, Td, TdError, TdId, TdPhase, MAX_TDS};

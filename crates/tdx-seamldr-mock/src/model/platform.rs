@@ -11,7 +11,7 @@ use super::handoff::KeyOwner;
 use super::loader::{Installed, LoaderContext};
 use super::lp::{Lp, NO_VMCS};
 use super::module::CallContext;
-use super::{Answer, Config, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState};
+use super::{Answer, Config, CpuRegister, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState};
 use super::{PhysMemory, SeamDb, SeamMemory, SysInfo, Td, TdError, TdId, TdPhase, TdxModule};
 
 /// Bytes of the host's memory that read otherwise than they were written, at the same time.
@@ -171,7 +171,10 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     fn new_module(&mut self, build: ModuleBuild, sysinfo: SysInfo) {
         self.module = Some(TdxModule::new(build, sysinfo));
         self.memory.tables.clear();
-        self.memory.lps.iter_mut().for_each(|lp| lp.set_in_module(false));
+        for lp in &mut self.memory.lps {
+            lp.set_in_module(false);
+            lp.package = 0;
+        }
     }
 
     /// Whether a module is there and the processor lets SEAMCALL reach it.
@@ -303,19 +306,34 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice cancel. `false`: the LP differs
-    /// in as many MSRs as there is room for already.
+    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice cancel. `false`: there is no such
+    /// LP, or LPs differ in as many registers as there is room for already.
     #[must_use]
     pub fn deviate_msr(&mut self, lp: u32, msr: u32, bits: u64) -> bool {
-        self.lp_mut(lp).is_some_and(|lp| lp.deviate(msr, bits))
+        self.deviate(Some(lp), CpuRegister::Msr(msr), bits)
     }
 
-    /// Takes back what is special about an LP's capabilities and MSRs.
+    /// Changes bits of what software reads on one LP, or on all of them (`None`); the same bits twice cancel. `false`: there is no
+    /// such LP, or LPs differ in as many registers as there is room for already.
+    #[must_use]
+    pub fn deviate(&mut self, lp: Option<u32>, register: CpuRegister, bits: u64) -> bool {
+        lp.is_none_or(|lp| self.lp(lp).is_some()) && self.memory.deviations.add(lp, register, bits)
+    }
+
+    /// Takes back what is special about an LP's capabilities, MSRs and CPUID.
     pub fn restore_lp(&mut self, lp: u32) {
         let capabilities = self.config.seamops_capabilities;
-        if let Some(lp) = self.lp_mut(lp) {
-            (lp.msrs, lp.seamops_capabilities) = (Default::default(), capabilities);
+        if let Some(slot) = self.lp_mut(lp) {
+            slot.seamops_capabilities = capabilities;
+            self.memory.deviations.restore(lp);
         }
+    }
+
+    /// Takes back what is special about any LP's capabilities, MSRs and CPUID.
+    pub fn restore_lps(&mut self) {
+        let capabilities = self.config.seamops_capabilities;
+        self.memory.lps.iter_mut().for_each(|lp| lp.seamops_capabilities = capabilities);
+        self.memory.deviations.restore_all();
     }
 
     /// One SEAMCALL on one LP, from its beginning to its end.
@@ -462,7 +480,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
 
     /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one more.
     pub fn create_td(&mut self, phase: TdPhase, secret: [u8; 32]) -> Option<TdId> {
-        let counts = self.ready_module()?.has_update_compatibility();
+        let module = self.ready_module()?;
+        let (counts, context_version) = (module.has_update_compatibility(), module.build().crypto_context);
         let key_ids = 1u16.checked_shl(self.config.keyid_bits).unwrap_or(u16::MAX);
         let memory = &mut *self.memory;
         let (number, slot) = (0u16..).zip(&mut memory.tds).find(|(_, slot)| !slot.is_present())?;
@@ -475,7 +494,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
             .checked_add(number)
             .filter(|hkid| *hkid < key_ids)?;
         memory.tables.own(hkid, KeyOwner::Td(number))?;
-        *slot = Td::new(phase, hkid, secret);
+        *slot = Td::new(phase, hkid, secret, context_version);
         slot.set_counted(counts);
         if counts {
             self.count(phase, 1);

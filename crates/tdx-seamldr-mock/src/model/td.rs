@@ -79,6 +79,8 @@ pub struct Td {
     stale_context: u8,
     /// The module counts it among those that an update must not come in between of.
     counted: u8,
+    /// The version of its context, or 0: the module does not say.
+    context_version: u8,
     /// Its private memory, as it lies in DRAM.
     sealed: [u8; 32],
     /// MRTD, or the MAC of a migration: as far as it has come.
@@ -90,9 +92,20 @@ impl Td {
     /// What ends a measurement.
     const END: &'static [u8] = b"end";
 
-    pub(super) fn new(phase: TdPhase, hkid: u16, secret: [u8; 32]) -> Self {
-        let mut td =
-            Self { phase: 0, stale_context: 0, counted: 0, sealed: crypt(hkid, secret), context: [0; 32] };
+    /// Nothing of a TD yet.
+    const NONE: Self = Self {
+        phase: 0,
+        stale_context: 0,
+        counted: 0,
+        context_version: 0,
+        sealed: [0; 32],
+        context: [0; 32],
+    };
+
+    /// A TD whose context a module with this version of it keeps.
+    pub(super) fn new(phase: TdPhase, hkid: u16, secret: [u8; 32], context_version: Option<u8>) -> Self {
+        let context_version = context_version.unwrap_or(0);
+        let mut td = Self { sealed: crypt(hkid, secret), context_version, ..Self::NONE };
         td.set_phase(phase);
         td.measure(&secret);
         td
@@ -152,13 +165,18 @@ impl Td {
         self.context = measurement.value();
     }
 
-    /// Another module has taken over. A hash or a MAC that is under way lies in memory as the old module's library left it,
-    /// and the new one's reads it as something else.
-    pub(super) fn change_library(&mut self) {
-        if self.is_present() && self.phase() != TdPhase::Running {
+    /// Another module has taken over, with contexts of this version. A hash or a MAC that is under way lies in memory as the old
+    /// module's library left it, and one of another version, or one that does not say, reads it as something else.
+    pub(super) fn change_library(&mut self, context_version: Option<u8>) {
+        if !self.is_present() || self.phase() == TdPhase::Running {
+            return;
+        }
+        let context_version = context_version.unwrap_or(0);
+        if context_version == 0 || context_version != self.context_version {
             self.stale_context = 1;
             self.measure(b"another library");
         }
+        self.context_version = context_version;
     }
 
     /// Whether the module counts it.
@@ -195,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_td_is_readable_with_its_own_key_id_only() {
-        let td = Td::new(TdPhase::Running, 0x21, [7; 32]);
+        let td = Td::new(TdPhase::Running, 0x21, [7; 32], None);
         assert_eq!(td.read(0x21), [7; 32]);
         assert_ne!(td.read(0x22), [7; 32]);
     }
@@ -205,9 +223,11 @@ mod tests {
         for (phase, spoilt) in
             [(TdPhase::Build, true), (TdPhase::InterruptedMigration, true), (TdPhase::Running, false)]
         {
-            let before = Td::new(phase, 0x21, [7; 32]);
+            let before = Td::new(phase, 0x21, [7; 32], Some(1));
             let mut after = before;
-            after.change_library();
+            after.change_library(Some(1));
+            assert_eq!(after.measurement(), before.measurement(), "the same version");
+            after.change_library(Some(2));
             assert_eq!(after.measurement() != before.measurement(), spoilt, "{phase:?}");
             assert_eq!(after.read(0x21), [7; 32]);
         }

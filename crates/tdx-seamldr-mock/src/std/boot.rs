@@ -78,11 +78,13 @@ pub fn boot(platform: &mut Owned, image: &TdxImage<'_>, until: ModuleState) -> R
 fn undisturbed<R>(platform: &mut Owned, run: impl FnOnce(&mut Owned) -> R) -> R {
     let faults = std::mem::replace(platform.faults_mut(), FaultPlan::default());
     let config = platform.config_mut();
-    let rdrand_ok = std::mem::replace(&mut config.rdrand_ok, true);
-    let rdrand_failures = std::mem::take(&mut config.rdrand_failures);
+    let rdrand = (config.rdrand_ok, config.rdrand_value, config.rdrand_failures);
+    // Of the number the module takes 32 bits, which must not all be 0.
+    let value = if config.rdrand_value & 0xffff_ffff == 0 { 1 } else { config.rdrand_value };
+    (config.rdrand_ok, config.rdrand_value, config.rdrand_failures) = (true, value, 0);
     let result = run(platform);
     let config = platform.config_mut();
-    (config.rdrand_ok, config.rdrand_failures) = (rdrand_ok, rdrand_failures);
+    (config.rdrand_ok, config.rdrand_value, config.rdrand_failures) = rdrand;
     *platform.faults_mut() = faults;
     result
 }

@@ -12,22 +12,28 @@ const PAGE: u64 = 4096;
 pub(crate) struct SparseMemory {
     pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
     /// What firmware wrote since it was last asked for.
-    writes: RefCell<Vec<HostWrite>>,
+    changes: RefCell<Vec<HostChange>>,
 }
 
-/// A write by firmware.
+/// What firmware did to a piece of memory, in one write or several.
 #[derive(Clone, Debug)]
-pub(crate) struct HostWrite {
+pub(crate) struct HostChange {
     pub(crate) address: u64,
-    pub(crate) bytes: Vec<u8>,
-    /// There was something else before.
-    pub(crate) changed: bool,
+    pub(crate) before: Vec<u8>,
+    pub(crate) after: Vec<u8>,
 }
 
 impl SparseMemory {
-    /// What firmware wrote, in order.
-    pub(crate) fn take_writes(&self) -> Vec<HostWrite> {
-        self.writes.take()
+    /// What firmware wrote, in the order in which it first wrote there.
+    pub(crate) fn take_changes(&self) -> Vec<HostChange> {
+        self.changes.take()
+    }
+
+    /// What lies at an address, up to the end of its page.
+    pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.read(address, &mut bytes);
+        bytes
     }
 
     /// The host puts bytes somewhere.
@@ -56,10 +62,14 @@ impl PhysMemory for SparseMemory {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) {
-        let mut before = vec![0; bytes.len()];
-        self.read(address, &mut before);
-        let changed = before != bytes;
+        let before = self.bytes(address, bytes.len());
         self.put(address, bytes);
-        self.writes.borrow_mut().push(HostWrite { address, bytes: bytes.to_vec(), changed });
+        let mut changes = self.changes.borrow_mut();
+        let is_same =
+            |change: &&mut HostChange| change.address == address && change.after.len() == bytes.len();
+        match changes.iter_mut().find(is_same) {
+            Some(change) => change.after = bytes.to_vec(),
+            None => changes.push(HostChange { address, before, after: bytes.to_vec() }),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{read, ElfHeader, ElfRefusal, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
 
-/// Checks that P-SEAMLDR can relocate this image (step 34). Does not change the image.
+/// Checks that P-SEAMLDR can relocate this image (firmware rule 8.5.34). Does not change the image.
 ///
 /// The check does not trust the image, so the image's length bounds the time of the check: see
 /// [`ElfRefusal::TooManyRelocations`].

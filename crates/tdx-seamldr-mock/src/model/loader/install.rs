@@ -19,6 +19,7 @@ const INSERT_TRIES: u32 = 5;
 const FAULT_WRAPPERS: u64 = 512;
 
 impl Loader {
+    /// Firmware rules 8.5.5-35, each by its last number.
     pub(super) fn complete(&mut self, params: u64, context: &mut LoaderContext<'_>) -> Result<(), Refusal> {
         let scenario = read_params(params, context)?;
         if scenario == Scenario::Update && self.snapshot.seam_ready == 0 {
@@ -130,7 +131,7 @@ impl Loader {
         Err(unrecoverable(SeamldrStatus::ENOENTROPY))
     }
 
-    /// Steps 13 to 27.
+    /// Firmware rules 8.5.13-27.
     fn check_sigstruct(
         &self,
         scenario: Scenario,
@@ -214,7 +215,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Step 31. Says how many bytes of the handoff area are to be kept.
+    /// Firmware rule 8.5.31. Says how many bytes of the handoff area are to be kept.
     fn check_handoff(
         &self,
         sigstruct: &SeamSigstruct,
@@ -231,7 +232,7 @@ impl Loader {
     }
 }
 
-/// Steps 5 to 11: reads SEAMLDR_PARAMS.
+/// Firmware rules 8.5.5-11: reads SEAMLDR_PARAMS.
 fn read_params(address: u64, context: &mut LoaderContext<'_>) -> Result<Scenario, Refusal> {
     let bad = recoverable(SeamldrStatus::EBADPARAM);
     let (config, params): (&Config, &mut SeamldrParams) = (context.config, &mut context.memory.params);

@@ -382,7 +382,7 @@ impl Loader {
         SeamldrStatus::SUCCESS
     }
 
-    /// Steps 1 to 4, and the end of a session.
+    /// Firmware rules 8.5.1-4, and the end of a session.
     fn install(
         &mut self,
         params: u64,

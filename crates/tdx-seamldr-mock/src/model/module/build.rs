@@ -6,6 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromBytes as _;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::releases;
 use crate::model::HandoffForm;
 
 /// What is fixed when a module is built.
@@ -29,31 +30,30 @@ pub struct ModuleBuild {
     pub no_downgrade: bool,
     /// How it writes its handoff data.
     pub handoff_form: HandoffForm,
+    /// How its leaves behave.
+    pub generation: ModuleGeneration,
+    /// The version of the contexts of hashes and MACs that are under way in TDs. A module cannot go on with those of another
+    /// version; nor, for all that is known, with those of a module that does not say.
+    pub crypto_context: Option<u8>,
 }
 
-/// Released modules: SVN, version, TDX_FEATURES0.
-const RELEASES: [((u8, u8), TdxVersion, u64); 10] = [
-    release(1, 0x04, 1, 5, 1, 0xF0FBF),
-    release(1, 0x05, 1, 5, 5, 0x61F0FBF),
-    release(1, 0x06, 1, 5, 6, 0x2E1F0FBF),
-    release(1, 0x07, 1, 5, 8, 0x22E1F0FBF),
-    release(1, 0x08, 1, 5, 9, 0x26F1F0FBF),
-    release(1, 0x0a, 1, 5, 13, 0x226F1F0FBF),
-    release(1, 0x0b, 1, 5, 16, 0x226F3F0FBF),
-    release(3, 0x03, 2, 0, 2, 0x22E1F0FBF),
-    release(3, 0x04, 2, 0, 4, 0x12AF1F0FBF),
-    release(3, 0x05, 2, 0, 8, 0x32A71F0FBF),
-];
+/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave as the 1.5 module of the same
+/// time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ModuleGeneration {
+    /// 1.5.01, whose behaviour was recorded.
+    V1_5_01,
+    /// 1.5.05 and 2.0.02: TDH.SYS.RD knows the field that Linux 7.2 needs, too.
+    V1_5_05,
+    /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
+    V1_5_28,
+    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a version 1.
+    V1_5_34,
+}
 
-const fn release(
-    svn_major: u8,
-    svn_minor: u8,
-    major: u16,
-    minor: u16,
-    update: u16,
-    features0: u64,
-) -> ((u8, u8), TdxVersion, u64) {
-    ((svn_major, svn_minor), TdxVersion { major, minor, update }, features0)
+impl ModuleGeneration {
+    /// In the order of their numbers in an image.
+    const ALL: [Self; 4] = [Self::V1_5_01, Self::V1_5_05, Self::V1_5_28, Self::V1_5_34];
 }
 
 /// What a module says about itself in its image, if it was made for this simulation: what a real one has in its code.
@@ -69,6 +69,10 @@ pub(crate) struct Description {
     no_downgrade: u8,
     handoff_form: u8,
     features0: U64,
+    generation: u8,
+    /// 0: not said.
+    crypto_context: u8,
+    reserved: [u8; 2],
 }
 
 impl Description {
@@ -91,8 +95,15 @@ impl Description {
                 HandoffForm::Plain => 0,
                 HandoffForm::Connect => 1,
                 HandoffForm::Counting => 2,
+                HandoffForm::Rounded => 3,
             },
             features0: U64::new(build.features0.bits()),
+            generation: (0u8..)
+                .zip(ModuleGeneration::ALL)
+                .find(|(_, generation)| *generation == build.generation)
+                .map_or(0, |(number, _)| number),
+            crypto_context: build.crypto_context.unwrap_or(0),
+            reserved: [0; 2],
         }
     }
 
@@ -110,8 +121,13 @@ impl Description {
             handoff_form: match self.handoff_form {
                 0 => HandoffForm::Plain,
                 1 => HandoffForm::Connect,
-                _ => HandoffForm::Counting,
+                2 => HandoffForm::Counting,
+                _ => HandoffForm::Rounded,
             },
+            generation: *ModuleGeneration::ALL
+                .get(usize::from(self.generation))
+                .unwrap_or(&ModuleGeneration::V1_5_34),
+            crypto_context: Some(self.crypto_context).filter(|context| *context != 0),
         }
     }
 }
@@ -128,11 +144,20 @@ impl ModuleBuild {
         min_update_hv: 0,
         no_downgrade: false,
         handoff_form: HandoffForm::Plain,
+        generation: ModuleGeneration::V1_5_01,
+        crypto_context: None,
     };
 
-    /// The build behind an image. A module that was made for this simulation says it itself. Of others there is only what the
-    /// SIGSTRUCT says, and what is known of released modules by their SVN; the rest is made up: a version 1.5 with the minor
-    /// SVN, and that they can preserve TDs.
+    /// The build of a public release; `None` if there is no such release. Handoff versions and the date are 0 where no public
+    /// source tells them, and features are those of the release before it.
+    #[must_use]
+    pub fn of_release(version: TdxVersion) -> Option<Self> {
+        releases::by_version(version)
+    }
+
+    /// The build behind an image. A module that was made for this simulation says it itself. A released one is known by its hash,
+    /// or else by its SVN. Of others there is only what the SIGSTRUCT says; the rest is made up: a version 1.5 with the minor SVN,
+    /// and that they can preserve TDs.
     #[must_use]
     pub fn of_image(sigstruct: &SeamSigstruct, image: &[u8]) -> Self {
         let described = image
@@ -142,24 +167,22 @@ impl ModuleBuild {
         if let Some((description, _)) = described {
             return description.build();
         }
-        let svn = (sigstruct.svn_major, sigstruct.svn_minor);
-        let (version, features0) = RELEASES.iter().find(|(key, ..)| *key == svn).map_or_else(
-            || {
-                let version = TdxVersion { major: 1, minor: 5, update: sigstruct.svn_minor.into() };
-                (version, Self::V1_5_01.features0)
-            },
-            |(_, version, features0)| (*version, TdxFeatures0::from_bits_retain(*features0)),
-        );
-        Self {
-            version,
-            build_date: bcd_to_decimal(sigstruct.date.get()),
+        let known = releases::by_image(sigstruct).unwrap_or(Self {
+            version: TdxVersion { major: 1, minor: 5, update: sigstruct.svn_minor.into() },
+            build_date: 0,
             build_num: 0,
-            features0,
+            ..Self::V1_5_01
+        });
+        let build_date = match known.build_date {
+            0 => bcd_to_decimal(sigstruct.date.get()),
+            date => date,
+        };
+        Self {
+            build_date,
             module_hv: sigstruct.module_hv.get(),
             min_update_hv: sigstruct.min_update_hv.get(),
             no_downgrade: sigstruct.no_downgrade != 0,
-            handoff_form: if version.major == 2 { HandoffForm::Connect } else { HandoffForm::Plain },
-            ..Self::V1_5_01
+            ..known
         }
     }
 }
@@ -221,7 +244,9 @@ mod tests {
         );
         let build = ModuleBuild {
             module_hv: 7,
-            handoff_form: HandoffForm::Counting,
+            handoff_form: HandoffForm::Rounded,
+            generation: ModuleGeneration::V1_5_28,
+            crypto_context: Some(7),
             features0: TdxFeatures0::UPDATE_COMPATIBILITY,
             ..ModuleBuild::V1_5_01
         };

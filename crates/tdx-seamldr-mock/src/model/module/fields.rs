@@ -1,17 +1,21 @@
-//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order.
+//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order, and the one more of later modules that Linux 7.2 reads.
 //!
 //! Fields that say what the processor and the module are capable of have the values that were recorded; those about this
 //! platform and this module are read from them.
 
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfo, TdxFeatures0};
 
-use super::{Fatal, ModuleBuild, SysInfo};
+use super::cpuid_rules::{self, CpuidConfig, CPUID_CONFIGS};
+use super::enumeration::Sampled;
+use super::{Fatal, ModuleBuild, ModuleGeneration, SysInfo};
 
 /// What fields are read from.
 pub(super) struct View<'a> {
     pub(super) build: &'a ModuleBuild,
     pub(super) told: &'a SysInfo,
     pub(super) platform: &'a PSysInfo,
+    /// The processor, as TDH.SYS.INIT saw it.
+    pub(super) sampled: &'a Sampled,
     pub(super) header: HandoffHeader,
     pub(super) features0: TdxFeatures0,
 }
@@ -54,6 +58,36 @@ const fn read(id: FieldId, value: fn(&View<'_>, usize) -> u64) -> Field {
 const fn read_each(id: u64, elements: usize, value: fn(&View<'_>, usize) -> u64) -> Field {
     Field { id, elements, last_element: 0, value: Value::Read(value) }
 }
+
+/// Attributes that a TD may have, and extended features that it has to have.
+pub(super) const ATTRIBUTES_FIXED0: u64 = 0x8000000070000001;
+pub(super) const XFAM_FIXED1: u64 = 3;
+
+/// A leaf and a subleaf, in one word.
+fn config_id(config: &CpuidConfig) -> u64 {
+    u64::from(config.subleaf) << 32 | u64::from(config.leaf)
+}
+
+impl View<'_> {
+    /// The fields that this module has.
+    fn fields(&self) -> impl Iterator<Item = &'static Field> {
+        let newer = self.build.generation >= ModuleGeneration::V1_5_05;
+        FIELDS.iter().filter(move |field| newer || field.id != MAX_VCPUS_PER_TD)
+    }
+
+    /// Extended features that a TD may have.
+    pub(super) fn xfam_fixed0(&self) -> u64 {
+        cpuid_rules::td_states(self.sampled.cpuid(0xd, 0), self.sampled.cpuid(0xd, 1))
+    }
+
+    /// The bits of a CPUID leaf that can be configured.
+    pub(super) fn config_bits(&self, config: &CpuidConfig) -> [u32; 4] {
+        config.bits(self.sampled.cpuid(config.leaf, config.subleaf))
+    }
+}
+
+/// Virtual CPUs of a TD, at most. 1.5.01 does not have this field.
+const MAX_VCPUS_PER_TD: u64 = 0x9900000100000008;
 
 const FIELDS: &[Field] = &[
     read(FieldId::NUM_PKGS, |view, _| view.platform.tot_num_sockets.get().into()),
@@ -99,49 +133,27 @@ const FIELDS: &[Field] = &[
     always(FieldId::TDVPS_BASE_SIZE.0, 0x6000),
     always(0x9800000100000201, 0x3000),
     // What a TD can be configured to be.
-    listed(0x1900000300000000, 4, &[0x8000000070000001, 0, 0x61be7, 3], 0),
+    read_each(0x1900000300000000, 4, |view, index| match index {
+        0 => ATTRIBUTES_FIXED0,
+        2 => view.xfam_fixed0(),
+        3 => XFAM_FIXED1,
+        _ => 0,
+    }),
     always(0x9900000100000004, 12),
     always(0x9900000300000006, 7),
     always(0x9900000300000007, 0),
+    always(MAX_VCPUS_PER_TD, 576),
     // CPUID leaves, and which of their bits can be configured.
-    listed(
-        0x9900000300000400,
-        32,
-        &[
-            0xffffffff00000001,
-            0x0000000000000004,
-            0x0000000100000004,
-            0x0000000200000004,
-            0x0000000300000004,
-            0x0000000000000007,
-            0x0000000100000007,
-            0xffffffff0000000a,
-            0xffffffff0000001c,
-            0xffffffff80000008,
-            0x0000000200000007,
-            0x0000000000000023,
-        ],
-        u64::MAX,
-    ),
+    read_each(0x9900000300000400, 32, |_, index| CPUID_CONFIGS.get(index).map_or(u64::MAX, config_id)),
     Field {
         id: 0x9900000300000500,
         elements: 64,
         last_element: 1,
-        value: Value::Listed(
-            &[
-                0x00ff00000fff3fff,
-                0x0000000000000000,
-                0xfffff000ffffc3ff,
-                0xfffffffbffffffff,
-                0xfffff000ffffc3ff,
-                0xfffffffbffffffff,
-                0xfffff000ffffc3ff,
-                0xfffffffbffffffff,
-                0xfffff000ffffc3ff,
-                0x00000007ffffffff,
-            ],
-            0,
-        ),
+        // Unlike TDH.SYS.INFO, without what depends on the processor.
+        value: Value::Read(|_, index| {
+            let direct = CPUID_CONFIGS.get(index >> 1).map_or([0; 4], |config| config.direct);
+            cpuid_rules::halves(direct).get(index & 1).copied().unwrap_or(0)
+        }),
     },
     always(0x9900000300000600, 0x1180010),
     Field { id: 0x9900000100000800, elements: 1, last_element: 0, value: Value::NumAllowedFms },
@@ -169,8 +181,8 @@ const KNOWN_PROCESSORS: [u64; 4] = [0x806f8, 0xc06f2, 0xa06f0, 0xa06d1];
 
 /// The processors that a TD can be shown, the platform's own first; empty if the module does not know it.
 fn allowed_fms(view: &View<'_>) -> (u64, &'static [u64]) {
-    let sockets = view.platform.sockets();
-    let own = u64::from(sockets.iter().map(|fms| fms.get()).min().unwrap_or(0));
+    let [own, ..] = view.sampled.cpuid(0x1, cpuid_rules::NONE);
+    let own = u64::from(own);
     let position = KNOWN_PROCESSORS.iter().position(|known| (known ^ own) & !0xf == 0);
     (own, position.and_then(|older| KNOWN_PROCESSORS.get(..=older)).unwrap_or_default())
 }
@@ -234,7 +246,7 @@ pub(super) fn element(view: &View<'_>, id: u64) -> Result<Reading, Fatal> {
         return Ok(Reading::None);
     }
     let (class, code) = key(id);
-    let mut fields = FIELDS.iter();
+    let mut fields = view.fields();
     let found = fields.find_map(|field| {
         let (of_class, first) = key(field.id);
         let index = usize::try_from(code.checked_sub(first)?).ok()?;
@@ -256,14 +268,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_354_elements_and_no_two_with_the_same_class_and_code() {
+    fn there_are_355_elements_and_no_two_with_the_same_class_and_code() {
         let mut keys: Vec<_> = FIELDS
             .iter()
             .flat_map(|field| (0..field.elements as u64).map(move |index| key(field.id + index)))
             .collect();
-        assert_eq!(keys.len(), 354);
+        assert_eq!(keys.len(), 355);
         keys.sort_unstable();
         keys.dedup();
-        assert_eq!(keys.len(), 354);
+        assert_eq!(keys.len(), 355);
     }
 }

@@ -6,7 +6,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::fields::{self, Reading};
+use super::cpuid_rules::CPUID_CONFIGS;
+use super::fields::{self, Reading, ATTRIBUTES_FIXED0, XFAM_FIXED1};
 use super::{about, CallContext, Fatal, SeamMemory, TdxModule};
 
 /// Bytes of one CPUID leaf that can be configured: which, and the bits of EAX, EBX, ECX and EDX.
@@ -48,22 +49,6 @@ const _: () = assert!(INFO_SIZE == 1024);
 /// Entries of the list of convertible memory.
 const NUM_CMRS: u64 = 32;
 
-/// As recorded.
-const CPUID_CONFIGS: [[u32; 6]; 12] = [
-    [0x00000001, 0xffffffff, 0x0fff3fff, 0x00ff0000, 0x01000080, 0x18000000],
-    [0x00000004, 0x00000000, 0xffffc3ff, 0xfffff000, 0xffffffff, 0xfffffffb],
-    [0x00000004, 0x00000001, 0xffffc3ff, 0xfffff000, 0xffffffff, 0xfffffffb],
-    [0x00000004, 0x00000002, 0xffffc3ff, 0xfffff000, 0xffffffff, 0xfffffffb],
-    [0x00000004, 0x00000003, 0xffffc3ff, 0xfffff000, 0xffffffff, 0x00000007],
-    [0x00000007, 0x00000000, 0x00000000, 0xd02b0308, 0x00010024, 0x00000000],
-    [0x00000007, 0x00000001, 0x00001c30, 0x00000000, 0x00000000, 0x00000000],
-    [0x0000000a, 0xffffffff, 0x00000000, 0x00000000, 0x00000000, 0x00000000],
-    [0x0000001c, 0xffffffff, 0x0000000b, 0x00000000, 0x00000000, 0x00000000],
-    [0x80000008, 0xffffffff, 0x00000000, 0x00000200, 0x00000000, 0x00000000],
-    [0x00000007, 0x00000002, 0x00000000, 0x00000000, 0x00000000, 0x00000000],
-    [0x00000023, 0x00000000, 0x00000000, 0x00000000, 0x00000000, 0x00000000],
-];
-
 impl TdxModule {
     pub(super) fn sys_info(
         &self,
@@ -79,7 +64,7 @@ impl TdxModule {
             return Err(TdxStatus::SYS_LP_INIT_NOT_DONE);
         }
         let info_size = u64::try_from(INFO_SIZE).unwrap_or(u64::MAX);
-        if !context.config.is_shared(regs.rcx, info_size) {
+        if !self.is_shared(context, regs.rcx, info_size) {
             return invalid(OperandId::RCX);
         }
         if size < info_size {
@@ -88,7 +73,7 @@ impl TdxModule {
         // The first buffer is zeroed before the second one is looked at.
         let mut info = TdSysInfo::new_zeroed();
         context.host.write(regs.rcx, info.as_bytes());
-        if !context.config.is_shared(regs.r8, CMRS_ALIGNMENT) {
+        if !self.is_shared(context, regs.r8, CMRS_ALIGNMENT) {
             return invalid(OperandId::R8);
         }
         if count < NUM_CMRS {
@@ -105,10 +90,14 @@ impl TdxModule {
         info.max_reserved_per_tdmr = U16::new(16);
         info.pamt_entry_size = U16::new(16);
         (info.tdcs_base_size, info.tdvps_base_size) = (U16::new(0x6000), U16::new(0x6000));
-        info.attributes_fixed0 = U64::new(0x8000000070000001);
-        (info.xfam_fixed0, info.xfam_fixed1) = (U64::new(0x61be7), U64::new(3));
+        let view = self.view(context.memory);
+        info.attributes_fixed0 = U64::new(ATTRIBUTES_FIXED0);
+        (info.xfam_fixed0, info.xfam_fixed1) = (U64::new(view.xfam_fixed0()), U64::new(XFAM_FIXED1));
         info.num_cpuid_configs = U32::new(12);
-        info.cpuid_configs = CPUID_CONFIGS.map(|row| row.map(U32::new));
+        for (slot, config) in info.cpuid_configs.iter_mut().zip(&CPUID_CONFIGS) {
+            let [eax, ebx, ecx, edx] = view.config_bits(config);
+            *slot = [config.leaf, config.subleaf, eax, ebx, ecx, edx].map(U32::new);
+        }
         context.host.write(regs.rcx, info.as_bytes());
         context.host.write(regs.r8, context.memory.mcheck_table.cmrs.as_bytes());
         (regs.rdx, regs.r9) = (info_size, NUM_CMRS);
@@ -125,11 +114,11 @@ impl TdxModule {
         if !self.is_lp_initialized(context.lp) {
             return Ok(TdxStatus::SYS_LP_INIT_NOT_DONE);
         }
-        if !context.config.is_shared(regs.rdx, 4096) {
+        if !self.is_shared(context, regs.rdx, 4096) {
             return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::RDX));
         }
-        let SeamMemory { mcheck_table, handoff, page, .. } = &mut *context.memory;
-        let view = self.view(mcheck_table, handoff);
+        let SeamMemory { mcheck_table, sampled, handoff, page, .. } = &mut *context.memory;
+        let view = self.view_of(mcheck_table, sampled, handoff);
         let first = match fields::element(&view, from)? {
             Reading::None => return Ok(TdxStatus::METADATA_FIELD_ID_INCORRECT),
             Reading::First(first) => first,

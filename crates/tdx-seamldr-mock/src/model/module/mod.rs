@@ -1,13 +1,18 @@
 //! The TDX module: its states, and the leaves that bring it up, shut it down and hand TDs over.
 
 mod build;
+mod cpuid_rules;
+mod enumeration;
 mod fields;
 mod info;
+mod releases;
 mod tdmr;
+mod vmx_rules;
 
 #[cfg(any(feature = "std", test))]
 pub(crate) use build::Description;
-pub use build::{ModuleBuild, SysInfo};
+pub use build::{ModuleBuild, ModuleGeneration, SysInfo};
+pub(super) use enumeration::Sampled;
 
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfo, ShutdownRequest};
 use tdx_seamldr_core::abi::{TdxFeatures0, TdxLeaf, TdxStatus};
@@ -15,10 +20,13 @@ use tdx_seamldr_core::SeamcallRegs;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use self::enumeration::{Enumerated, Stop};
 use self::fields::{Reading, View};
-use self::tdmr::{TdmrInfo, TDMR_UNIT};
+pub(super) use self::tdmr::TdmrInfo;
+use self::tdmr::TDMR_UNIT;
+use super::cpu::Cpu;
 use super::handoff::{self, HandoffForm, KeyOwner, MAX_TDMRS};
-use super::lp::{contains, deviation, insert, LpSet, MsrDeviations};
+use super::lp::{contains, insert, LpSet};
 use super::{about, Config, Fatal, PhysMemory, SeamMemory};
 
 /// How far a module has come.
@@ -70,8 +78,8 @@ pub struct TdxModule {
     num_packages_configured: u32,
     /// SEAMOPS capabilities where TDH.SYS.INIT ran.
     capabilities: u64,
-    /// MSRs where TDH.SYS.INIT ran.
-    msrs: MsrDeviations,
+    /// What TDH.SYS.INIT found out about the processor.
+    enumerated: Enumerated,
     lock: GlobalLock,
     /// TDMRs that another LP is initialising.
     tdmrs_locked: u64,
@@ -92,14 +100,18 @@ impl CallContext<'_> {
         self.this_lp().map_or(0, |lp| lp.seamops_capabilities)
     }
 
-    fn msrs(&self) -> MsrDeviations {
-        self.this_lp().map_or_else(MsrDeviations::default, |lp| lp.msrs)
-    }
-
     /// Whether another LP is inside the module, counted or not.
     fn others_are_inside(&self) -> bool {
         let others = (0u32..).zip(&self.memory.lps).filter(|(lp, _)| *lp != self.lp);
         others.map(|(_, lp)| lp).any(super::lp::Lp::is_in_module)
+    }
+
+    fn x2apic_id(&self) -> u32 {
+        self.this_lp().map_or(0, |lp| lp.x2apic_id)
+    }
+
+    fn this_lp_mut(&mut self) -> Option<&mut super::lp::Lp> {
+        self.memory.lps.get_mut(usize::try_from(self.lp).ok()?)
     }
 
     fn this_lp(&self) -> Option<&super::lp::Lp> {
@@ -111,13 +123,6 @@ impl CallContext<'_> {
 const NEEDED_CAPABILITIES: u64 = 1 << 4 | 1 << 5;
 /// The SEAMOPS capability behind local attestation: SEAMVERIFYREPORT.
 const SEAMVERIFYREPORT: u64 = 1 << 6;
-/// MSRs that have to be the same on all LPs, in the order in which they are compared.
-const COMPARED_MSRS: [u32; 30] = [
-    0xcf, 0x10a, 0xbc, 0xbd, 0x3b, 0xfe, 0x1f2, 0x1f3, 0x1f6, 0x1f7, 0x480, 0x48d, 0x48e, 0x48b, 0x492,
-    0x48f, 0x490, 0x485, 0x48c, 0x486, 0x487, 0x488, 0x489, 0x345, 0x981, 0x982, 0x87, 0x98, 0x99, 0x122,
-];
-/// Packages that the module has room for.
-const MAX_PACKAGES: u32 = 8;
 /// Bytes of memory whose metadata one call of TDH.SYS.TDMR.INIT sets up.
 const TDMR_INIT_STEP: u64 = 4 << 20;
 
@@ -131,7 +136,7 @@ impl TdxModule {
             num_lps_initialized: 0,
             num_packages_configured: 0,
             capabilities: 0,
-            msrs: MsrDeviations::default(),
+            enumerated: Enumerated::default(),
             lock: GlobalLock::Free,
             tdmrs_locked: 0,
             update_compatibility: false,
@@ -226,9 +231,12 @@ impl TdxModule {
         ];
         let leaf = TdxLeaf::from_rax(regs.rax);
         let version = regs.rax >> 16 & 0xff;
-        let update_v1 = leaf == TdxLeaf::SYS_UPDATE && self.has_update_compatibility();
-        let status = if regs.rax & RESERVED != 0 || version > 0 && !VERSIONED.contains(&leaf.0) && !update_v1
-        {
+        let has_versions = match leaf {
+            TdxLeaf::SYS_UPDATE => self.has_update_compatibility(),
+            TdxLeaf::SYS_INIT => version == 1 && self.build.generation >= ModuleGeneration::V1_5_34,
+            _ => VERSIONED.contains(&leaf.0),
+        };
+        let status = if regs.rax & RESERVED != 0 || version > 0 && !has_versions {
             about(TdxStatus::OPERAND_INVALID, OperandId::RAX)
         } else if self.state == ModuleState::Shutdown && leaf != TdxLeaf::SYS_LP_SHUTDOWN {
             TdxStatus::SYS_SHUTDOWN
@@ -275,6 +283,8 @@ impl TdxModule {
         context: &mut CallContext<'_>,
     ) -> Result<TdxStatus, Fatal> {
         let attributes = regs.rcx;
+        // Version 1: a page for what led to a fatal error, and an interrupt for it. Only the page is looked at here.
+        let fatal_error_page = if regs.rax >> 16 & 0xff == 1 { regs.r8 & !0xfff } else { 0 };
         (regs.rcx, regs.rdx, regs.r8, regs.r9, regs.r10) = (0, 0, 0, 0, 0);
         if self.is_locked() {
             return Ok(TdxStatus::SYS_BUSY);
@@ -284,6 +294,11 @@ impl TdxModule {
         }
         if self.state != ModuleState::SysInitPending {
             return Ok(TdxStatus::SYS_INIT_NOT_PENDING);
+        }
+        match self.look_at_processor(regs, context) {
+            Ok(enumerated) => self.enumerated = enumerated,
+            Err(Stop::Error(status)) => return Ok(status),
+            Err(Stop::Fatal) => return Err(Fatal),
         }
         let capabilities = context.capabilities();
         if capabilities & NEEDED_CAPABILITIES != NEEDED_CAPABILITIES {
@@ -303,11 +318,25 @@ impl TdxModule {
         if !context.config.rdrand() {
             return Ok(TdxStatus::RND_NO_ENTROPY);
         }
-        (self.capabilities, self.msrs) = (capabilities, context.msrs());
+        if !self.is_shared(context, fatal_error_page, 4096) {
+            return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::R8));
+        }
+        self.capabilities = capabilities;
         self.num_lps_initialized = 0;
         context.memory.tables.packages_configured = U32::new(0);
         self.state = ModuleState::SysInitDone;
         Ok(TdxStatus::SUCCESS)
+    }
+
+    fn look_at_processor(
+        &self,
+        regs: &mut SeamcallRegs,
+        context: &mut CallContext<'_>,
+    ) -> Result<Enumerated, Stop> {
+        let (lp, x2apic_id) = (context.lp, context.x2apic_id());
+        let SeamMemory { deviations, sampled, mcheck_table, .. } = &mut *context.memory;
+        let cpu = Cpu { lp, x2apic_id, config: context.config, deviations };
+        enumeration::check(&cpu, mcheck_table, sampled, regs)
     }
 
     fn sys_lp_init(
@@ -332,23 +361,16 @@ impl TdxModule {
         if context.capabilities() != self.capabilities {
             return Err(TdxStatus::INCOMPATIBLE_SEAM_CAPABILITIES);
         }
-        let msrs = context.msrs();
-        let differs = |msr: &u32| deviation(&msrs, *msr) != deviation(&self.msrs, *msr);
-        if let Some(msr) = COMPARED_MSRS.into_iter().find(differs) {
-            return Err(TdxStatus(TdxStatus::INCONSISTENT_MSR.0 | u64::from(msr)));
-        }
-        if self.package(context) >= MAX_PACKAGES {
-            return Err(TdxStatus::INVALID_PKG_ID);
+        let (lp, x2apic_id) = (context.lp, context.x2apic_id());
+        let SeamMemory { deviations, sampled, mcheck_table, .. } = &*context.memory;
+        let cpu = Cpu { lp, x2apic_id, config: context.config, deviations };
+        let package = enumeration::compare(&cpu, mcheck_table, sampled, &self.enumerated, regs)?;
+        if let Some(lp) = context.this_lp_mut() {
+            lp.package = package;
         }
         insert(&mut self.lps_initialized, context.lp);
         self.num_lps_initialized = self.num_lps_initialized.saturating_add(1);
         Ok(())
-    }
-
-    /// The package that an LP is in.
-    fn package(&self, context: &CallContext<'_>) -> u32 {
-        let id = context.this_lp().map_or(0, |lp| lp.x2apic_id);
-        id.checked_shr(context.config.package_shift).unwrap_or(0)
     }
 
     fn sys_rd(&self, regs: &mut SeamcallRegs, context: &CallContext<'_>) -> Result<TdxStatus, Fatal> {
@@ -357,7 +379,7 @@ impl TdxModule {
         if !contains(&self.lps_initialized, context.lp) {
             return Ok(TdxStatus::SYS_LP_INIT_NOT_DONE);
         }
-        let view = self.view(&context.memory.mcheck_table, &context.memory.handoff);
+        let view = self.view(context.memory);
         Ok(match fields::element(&view, id)? {
             Reading::None => TdxStatus::METADATA_FIELD_ID_INCORRECT,
             Reading::First(first) => {
@@ -372,12 +394,22 @@ impl TdxModule {
     }
 
     /// What metadata fields are read from.
-    fn view<'a>(&'a self, platform: &'a PSysInfo, handoff: &[u8]) -> View<'a> {
+    fn view<'a>(&'a self, memory: &'a SeamMemory) -> View<'a> {
+        self.view_of(&memory.mcheck_table, &memory.sampled, &memory.handoff)
+    }
+
+    fn view_of<'a>(&'a self, platform: &'a PSysInfo, sampled: &'a Sampled, handoff: &[u8]) -> View<'a> {
         let mut features0 = self.build.features0;
         if self.capabilities & SEAMVERIFYREPORT == 0 {
             features0.remove(TdxFeatures0::LOCAL_ATTESTATION);
         }
-        View { build: &self.build, told: &self.told, platform, header: handoff::header(handoff), features0 }
+        let header = handoff::header(handoff);
+        View { build: &self.build, told: &self.told, platform, sampled, header, features0 }
+    }
+
+    /// Whether the host may give this address to the module.
+    fn is_shared(&self, context: &CallContext<'_>, address: u64, alignment: u64) -> bool {
+        self.enumerated.is_shared(address, alignment, context.config.max_pa)
     }
 
     fn sys_config(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<(), TdxStatus> {
@@ -390,8 +422,7 @@ impl TdxModule {
         if self.state != ModuleState::SysInitDone || !self.is_all_lps_initialized() {
             return Err(TdxStatus::SYS_CONFIG_NOT_PENDING);
         }
-        let config = &*context.config;
-        if !config.is_shared(regs.rcx, ALIGNMENT) {
+        if !self.is_shared(context, regs.rcx, ALIGNMENT) {
             return invalid(OperandId::RCX);
         }
         let Some(count) = usize::try_from(regs.rdx).ok().filter(|count| (1..=MAX_TDMRS).contains(count))
@@ -401,36 +432,36 @@ impl TdxModule {
         let dynamic_pamt =
             if self.build.features0.contains(TdxFeatures0::DYNAMIC_PAMT) { 1 << 16 } else { 0 };
         let hkid = u16::try_from(regs.r8 & !dynamic_pamt).ok();
-        let private = config.private_hkid_min..1u64.checked_shl(config.keyid_bits).unwrap_or(0);
-        let Some(hkid) = hkid.filter(|hkid| private.contains(&u64::from(*hkid))) else {
+        let Some(hkid) = hkid.filter(|hkid| self.enumerated.is_private(*hkid)) else {
             return invalid(OperandId::R8);
         };
+        // The KeyID is the module's from here on, even if its regions are not accepted.
+        context.memory.tables.module_hkid = U16::new(hkid);
+        context
+            .memory
+            .tables
+            .own(hkid, KeyOwner::Module)
+            .ok_or(about(TdxStatus::OPERAND_INVALID, OperandId::R8))?;
         let mut list = [U64::new(0); MAX_TDMRS];
         context.host.read(regs.rcx, list.as_mut_bytes());
-        let list = list.get(..count).unwrap_or_default();
-        if !list.iter().all(|address| config.is_shared(address.get(), ALIGNMENT)) {
-            return invalid(OperandId::RCX);
-        }
-        let host = context.host;
-        let info = |index: usize| {
-            let mut info = TdmrInfo::new_zeroed();
-            if let Some(address) = list.get(index) {
-                host.read(address.get(), info.as_mut_bytes());
+        for (index, address) in list.iter().enumerate().take(count) {
+            if !self.is_shared(context, address.get(), ALIGNMENT) {
+                return invalid(OperandId::RCX);
             }
-            info
-        };
-        // The KeyID stays even if the regions are not accepted.
-        context.memory.tables.module_hkid = U16::new(hkid);
-        tdmr::check(count, info, &context.memory.mcheck_table.cmrs, config.address_limit())?;
-        let tables = &mut context.memory.tables;
-        for (index, entry) in tables.tdmrs.iter_mut().enumerate().take(count) {
-            let info = info(index);
-            (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
+            let mut info = TdmrInfo::new_zeroed();
+            context.host.read(address.get(), info.as_mut_bytes());
+            let SeamMemory { tdmr_infos, mcheck_table, tables, .. } = &mut *context.memory;
+            let Some((slot, before)) = tdmr_infos.get_mut(..=index).and_then(<[_]>::split_last_mut) else {
+                return invalid(OperandId::RDX);
+            };
+            *slot = info;
+            tdmr::check(slot, before, &mcheck_table.cmrs, self.enumerated.address_limit())?;
+            // Regions that were accepted before one that is not stay in the table, which nothing counts yet.
+            if let Some(entry) = tables.tdmrs.get_mut(index) {
+                (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
+            }
         }
-        tables.num_tdmrs = U32::new(u32::try_from(count).unwrap_or(u32::MAX));
-        if tables.own(hkid, KeyOwner::Module).is_none() {
-            return invalid(OperandId::R8);
-        }
+        context.memory.tables.num_tdmrs = U32::new(u32::try_from(count).unwrap_or(u32::MAX));
         self.num_packages_configured = 0;
         self.state = ModuleState::SysConfigDone;
         Ok(())
@@ -448,8 +479,7 @@ impl TdxModule {
             return Ok(TdxStatus::SYS_KEY_CONFIG_NOT_PENDING);
         }
         // An LP that was never initialised is taken to be in package 0.
-        let initialized = contains(&self.lps_initialized, context.lp);
-        let package = if initialized { self.package(context) } else { 0 };
+        let package = context.this_lp().map_or(0, |lp| lp.package);
         let bit = 1u32.checked_shl(package).unwrap_or(0);
         let configured = &mut context.memory.tables.packages_configured;
         if configured.get() & bit != 0 {
@@ -534,6 +564,13 @@ impl TdxModule {
     }
 
     fn sys_update(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<TdxStatus, Fatal> {
+        let generation = self.build.generation;
+        let operands = self.check_update_operands(regs);
+        if let Err(status) = operands {
+            if generation >= ModuleGeneration::V1_5_34 {
+                return Ok(status);
+            }
+        }
         if self.is_locked() {
             return Ok(TdxStatus::SYS_BUSY);
         }
@@ -548,28 +585,39 @@ impl TdxModule {
         let form = self.build.handoff_form;
         let size = usize::try_from(header.size.get()).unwrap_or(usize::MAX);
         let limit = match (form, hv) {
-            // The newest modules know of 2.0 ones that leave more than they themselves have pages for.
+            // Modules with a later version know of 2.0 ones that leave more than they themselves have pages for.
             (HandoffForm::Counting, 0) => SysInfo::room_in(25),
             _ => self.told.handoff_limit(),
         };
-        if size < form.least_read(hv) || size > limit {
+        if generation < ModuleGeneration::V1_5_28 && (size < form.least_read(hv) || size > limit) {
             return Err(Fatal);
         }
         context.memory.tables.read(form, hv, &context.memory.handoff);
-        match regs.rax >> 16 & 0xff {
-            0 => {}
-            1 if !self.build.features0.contains(TdxFeatures0::from_bits_retain(regs.r9)) => {
-                return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::R9));
-            }
-            1 if regs.r10 != 0 => return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::R10)),
-            1 => self.update_compatibility = regs.r9 & TdxFeatures0::UPDATE_COMPATIBILITY.bits() != 0,
-            _ => return Ok(about(TdxStatus::OPERAND_INVALID, OperandId::RAX)),
+        match operands {
+            // Too late to leave no trace, but the header is still valid: the call may be made again.
+            Err(status) => return Ok(status),
+            Ok(detects) => self.update_compatibility = detects,
         }
         let used = HandoffHeader { valid: 0, size: U32::new(0), ..header };
         handoff::set_header(&mut context.memory.handoff, &used);
         self.num_packages_configured = 0;
         self.state = ModuleState::Ready;
-        context.memory.tds.iter_mut().for_each(super::Td::change_library);
+        let context_version = self.build.crypto_context;
+        context.memory.tds.iter_mut().for_each(|td| td.change_library(context_version));
         Ok(TdxStatus::SUCCESS)
+    }
+
+    /// Operands of TDH.SYS.UPDATE that version 1 has: whether damage to contexts is to be found.
+    fn check_update_operands(&self, regs: &SeamcallRegs) -> Result<bool, TdxStatus> {
+        let invalid = |operand| Err(about(TdxStatus::OPERAND_INVALID, operand));
+        match regs.rax >> 16 & 0xff {
+            0 => Ok(false),
+            1 if !self.build.features0.contains(TdxFeatures0::from_bits_retain(regs.r9)) => {
+                invalid(OperandId::R9)
+            }
+            1 if regs.r10 != 0 => invalid(OperandId::R10),
+            1 => Ok(regs.r9 & TdxFeatures0::UPDATE_COMPATIBILITY.bits() != 0),
+            _ => invalid(OperandId::RAX),
+        }
     }
 }

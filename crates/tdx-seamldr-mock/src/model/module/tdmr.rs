@@ -12,7 +12,7 @@ pub(super) const TDMR_UNIT: u64 = 1 << 30;
 /// TDMR_INFO: a region of memory, where its PAMTs go, and what of it is not to be used.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(super) struct TdmrInfo {
+pub(in super::super) struct TdmrInfo {
     pub(super) base: U64,
     pub(super) size: U64,
     /// For pages of 1 GiB, 2 MiB and 4 KiB: base and size.
@@ -24,6 +24,14 @@ pub(super) struct TdmrInfo {
 /// Bytes of a PAMT entry.
 const PAMT_ENTRY: u64 = 16;
 
+/// A PAMT: its level as errors name it (0: 4 KiB, 1: 2 MiB, 2: 1 GiB), and where it is.
+type Pamt = (u8, Range<u64>);
+
+/// An error whose details name up to four things, a byte each: the TDMR, and what of it.
+fn detailed(status: TdxStatus, details: [u8; 4]) -> TdxStatus {
+    TdxStatus(status.0 | u64::from(u32::from_le_bytes(details)))
+}
+
 fn range(base: u64, size: u64) -> Option<Range<u64>> {
     Some(base..base.checked_add(size)?)
 }
@@ -32,18 +40,20 @@ fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
 }
 
+fn byte(index: usize) -> u8 {
+    u8::try_from(index).unwrap_or(u8::MAX)
+}
+
 impl TdmrInfo {
-    pub(super) fn region(&self) -> Option<Range<u64>> {
+    fn region(&self) -> Option<Range<u64>> {
         range(self.base.get(), self.size.get())
     }
 
-    /// The PAMTs, with the size that each has to have.
-    fn pamts(&self) -> impl Iterator<Item = (Option<Range<u64>>, u64)> + '_ {
-        self.pamts.iter().zip([30, 21, 12]).map(|([base, size], unit)| {
-            let entries = self.size.get() >> unit;
-            let needed = entries.saturating_mul(PAMT_ENTRY).next_multiple_of(4096);
-            (range(base.get(), size.get()), needed)
-        })
+    /// The PAMTs, from 4 KiB to 1 GiB. Those whose end would overflow are empty; a check comes before.
+    fn pamts(&self) -> [Pamt; 3] {
+        let [one_gib, two_mib, four_kib] =
+            self.pamts.map(|[base, size]| range(base.get(), size.get()).unwrap_or(0..0));
+        [(0, four_kib), (1, two_mib), (2, one_gib)]
     }
 
     /// The reserved areas, up to the first that is empty.
@@ -64,83 +74,127 @@ impl TdmrInfo {
         gaps.filter(|gap| !gap.is_empty())
     }
 
-    fn check_reserved(&self) -> Result<(), TdxStatus> {
-        let mut lowest = 0;
-        let mut ended = false;
-        for [offset, size] in &self.reserved {
+    /// Errors name the TDMR and the area.
+    fn check_reserved(&self, tdmr: u8) -> Result<(), TdxStatus> {
+        for (index, [offset, size]) in self.reserved.iter().enumerate() {
             let (offset, size) = (offset.get(), size.get());
+            let error = |status| Err(detailed(status, [tdmr, byte(index), 0, 0]));
             if size == 0 {
-                ended = true;
+                // After an area that is none there are no more: the error names the empty one.
+                let next = index.checked_add(1).and_then(|next| self.reserved.get(next));
+                if next.is_some_and(|[_, size]| size.get() != 0) {
+                    return error(TdxStatus::NON_ORDERED_RESERVED_IN_TDMR);
+                }
                 continue;
             }
-            let inside = range(offset, size).is_some_and(|area| area.end <= self.size.get());
-            if (offset | size) % 4096 != 0 || !inside {
-                return Err(TdxStatus::INVALID_RESERVED_IN_TDMR);
+            let Some(area) = range(offset, size) else {
+                return error(TdxStatus::INVALID_RESERVED_IN_TDMR);
+            };
+            let before = index.checked_sub(1).and_then(|before| self.reserved.get(before));
+            let before = before.map_or(0, |[offset, size]| offset.get().wrapping_add(size.get()));
+            if offset < before {
+                return error(TdxStatus::NON_ORDERED_RESERVED_IN_TDMR);
             }
-            if ended || offset < lowest {
-                return Err(TdxStatus::NON_ORDERED_RESERVED_IN_TDMR);
+            if (offset | size) % 4096 != 0 || area.end > self.size.get() {
+                return error(TdxStatus::INVALID_RESERVED_IN_TDMR);
             }
-            lowest = offset.saturating_add(size);
+        }
+        Ok(())
+    }
+
+    /// Errors name the TDMR and the PAMT's level.
+    fn check_pamts(&self, tdmr: u8, address_limit: u64) -> Result<(), TdxStatus> {
+        for ([base, size], (level, unit)) in self.pamts.iter().zip([(2, 30), (1, 21), (0, 12)]) {
+            let (base, size) = (base.get(), size.get());
+            let needed = (self.size.get() >> unit).saturating_mul(PAMT_ENTRY);
+            let fits = range(base, size).is_some_and(|pamt| pamt.end <= address_limit);
+            if !fits || (base | size) % 4096 != 0 || size < needed {
+                return Err(detailed(TdxStatus::INVALID_PAMT, [tdmr, level, 0, 0]));
+            }
         }
         Ok(())
     }
 }
 
-/// Whether a range lies in one region of convertible memory.
+/// Whether a range lies in convertible memory: in one region, or in several that touch.
 fn is_convertible(wanted: &Range<u64>, cmrs: &[Cmr]) -> bool {
-    cmrs.iter()
-        .filter_map(|cmr| range(cmr.base.get(), cmr.size.get()))
-        .any(|cmr| cmr.start <= wanted.start && wanted.end <= cmr.end)
+    let mut before = 0..0;
+    cmrs.iter().filter(|cmr| cmr.size.get() != 0).any(|cmr| {
+        let (start, size) = (cmr.base.get(), cmr.size.get());
+        let start = if start == before.end { before.start } else { start };
+        before = start..cmr.base.get().saturating_add(size);
+        before.start <= wanted.start && wanted.end <= before.end
+    })
 }
 
-/// Checks the regions; an error says which one in its details.
+/// Checks a TDMR beside those before it, which have passed. Errors name the TDMR in their lowest byte, and in the bytes above it
+/// what of it, and which other TDMR.
 pub(super) fn check(
-    count: usize,
-    info: impl Fn(usize) -> TdmrInfo,
+    tdmr: &TdmrInfo,
+    before: &[TdmrInfo],
     cmrs: &[Cmr],
     address_limit: u64,
 ) -> Result<(), TdxStatus> {
-    for index in 0..count {
-        let detail = |status: TdxStatus| TdxStatus(status.0 | u64::try_from(index).unwrap_or(0));
-        let tdmr = info(index);
-        let (base, size) = (tdmr.base.get(), tdmr.size.get());
-        let region = tdmr.region().filter(|region| {
-            base % TDMR_UNIT == 0 && size % TDMR_UNIT == 0 && size != 0 && region.end <= address_limit
-        });
-        let Some(region) = region else { return Err(detail(TdxStatus::INVALID_TDMR)) };
-        let before = index.checked_sub(1).and_then(|before| info(before).region());
-        if before.is_some_and(|before| before.end > region.start) {
-            return Err(detail(TdxStatus::NON_ORDERED_TDMR));
+    let own = byte(before.len());
+    let error = |status| detailed(status, [own, 0, 0, 0]);
+    let (base, size) = (tdmr.base.get(), tdmr.size.get());
+    let region = tdmr.region().ok_or(error(TdxStatus::INVALID_TDMR))?;
+    let last = before.last().and_then(TdmrInfo::region);
+    if last.is_some_and(|last| last.end > region.start) {
+        return Err(error(TdxStatus::NON_ORDERED_TDMR));
+    }
+    if base % TDMR_UNIT != 0 || size % TDMR_UNIT != 0 || size == 0 || region.end > address_limit {
+        return Err(error(TdxStatus::INVALID_TDMR));
+    }
+    tdmr.check_reserved(own)?;
+    tdmr.check_pamts(own, address_limit)?;
+    check_overlaps(tdmr, before, own)?;
+    for (level, pamt) in tdmr.pamts().into_iter().rev() {
+        if !is_convertible(&pamt, cmrs) {
+            return Err(detailed(TdxStatus::PAMT_OUTSIDE_CMRS, [own, level, 0, 0]));
         }
-        tdmr.check_reserved().map_err(detail)?;
-        if !tdmr.used().all(|used| is_convertible(&used, cmrs)) {
-            return Err(detail(TdxStatus::TDMR_OUTSIDE_CMRS));
-        }
-        for (level, (pamt, needed)) in tdmr.pamts().enumerate() {
-            let pamt = pamt.filter(|pamt| {
-                let size = pamt.end.saturating_sub(pamt.start);
-                (pamt.start | size) % 4096 == 0 && size >= needed && pamt.end <= address_limit
-            });
-            let Some(pamt) = pamt else { return Err(detail(TdxStatus::INVALID_PAMT)) };
-            if !is_convertible(&pamt, cmrs) {
-                return Err(detail(TdxStatus::PAMT_OUTSIDE_CMRS));
+    }
+    if !tdmr.used().all(|used| is_convertible(&used, cmrs)) {
+        return Err(error(TdxStatus::TDMR_OUTSIDE_CMRS));
+    }
+    Ok(())
+}
+
+/// PAMTs overlap neither each other nor memory that is to be used. Errors name the TDMR and the level of the PAMT, and the TDMR
+/// that it overlaps with.
+fn check_overlaps(tdmr: &TdmrInfo, before: &[TdmrInfo], own: u8) -> Result<(), TdxStatus> {
+    let error = |of: u8, level: u8, with: u8| Err(detailed(TdxStatus::PAMT_OVERLAP, [of, level, with, 0]));
+    let pamts = tdmr.pamts();
+    for (other, earlier) in (0u8..).zip(before) {
+        let earlier = earlier.pamts();
+        for (level, pamt) in &pamts {
+            if earlier.iter().any(|(_, taken)| overlap(taken, pamt)) {
+                return error(own, *level, other);
             }
-            let taken = |other: &TdmrInfo, levels: usize| {
-                other.used().any(|used| overlap(&used, &pamt))
-                    || other.pamts().take(levels).any(|(other, _)| other.is_some_and(|o| overlap(&o, &pamt)))
-            };
-            if taken(&tdmr, level) || (0..index).any(|before| taken(&info(before), 3)) {
-                return Err(detail(TdxStatus::PAMT_OVERLAP));
+        }
+    }
+    let [four_kib, two_mib, one_gib] = &pamts;
+    for ((level, one), (_, other)) in [(four_kib, two_mib), (four_kib, one_gib), (two_mib, one_gib)] {
+        if overlap(one, other) {
+            return error(own, *level, own);
+        }
+    }
+    let in_use = |pamt: &Range<u64>, of: &TdmrInfo| of.used().any(|used| overlap(&used, pamt));
+    for (other, earlier) in (0u8..).zip(before) {
+        for (level, pamt) in &pamts {
+            if in_use(pamt, earlier) {
+                return error(own, *level, other);
             }
         }
-        // PAMTs of the ones before must not lie in this one.
-        let used_by_pamt = |other: TdmrInfo| {
-            other
-                .pamts()
-                .any(|(pamt, _)| pamt.is_some_and(|pamt| tdmr.used().any(|used| overlap(&used, &pamt))))
-        };
-        if (0..index).any(|before| used_by_pamt(info(before))) {
-            return Err(detail(TdxStatus::PAMT_OVERLAP));
+        for (level, pamt) in earlier.pamts() {
+            if in_use(&pamt, tdmr) {
+                return error(other, level, own);
+            }
+        }
+    }
+    for (level, pamt) in &pamts {
+        if in_use(pamt, tdmr) {
+            return error(own, *level, own);
         }
     }
     Ok(())

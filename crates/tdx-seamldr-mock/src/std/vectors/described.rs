@@ -169,15 +169,35 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     let Some(module) = platform.module() else {
         return Err(wrong("a handoff with the payload \"own\", but no module"));
     };
-    let (build, told) = (*module.build(), *module.sysinfo());
+    let build = *module.build();
     let mut other = platform.clone();
     let all: Vec<u32> = (0..platform.config().num_lps).collect();
-    (0..).take_while(|lp| platform.x2apic_id(*lp).is_some()).for_each(|lp| other.restore_lp(lp));
-    // Versions that fit, whatever this one was told; the data does not depend on them.
-    let fitting = SysInfo { module_hv: build.module_hv, min_update_hv: build.min_update_hv, ..told };
+    // A platform that the module accepts, and what it was built for, whatever this one is and says; the data depends on none of
+    // it.
+    other.restore_lps();
+    let config = other.config_mut();
+    (config.rdrand_ok, config.rdrand_value) = (true, 1);
+    (config.seamdb_getref_error, config.pconfig_error) = (0, 0);
+    config.seamops_capabilities = 0x7f;
+    let (config, x2apic_ids) = (*config, x2apic_ids(platform));
+    other.set_lps(x2apic_ids);
+    *other.platform_table_mut() = config.platform_table();
+    let fitting = SysInfo {
+        module_hv: build.module_hv,
+        min_update_hv: build.min_update_hv,
+        no_downgrade: build.no_downgrade,
+        num_handoff_pages: 31,
+        tot_num_lps: config.num_lps,
+        num_packages: config.num_sockets,
+    };
     other.put_module(build, fitting, false);
     bring_up(&mut other, &all, ModuleState::Shutdown).map_err(|error| not_reached(&error))?;
     Ok(other.handoff().to_vec())
+}
+
+/// The x2APIC ids of all LPs.
+fn x2apic_ids(platform: &Described) -> Vec<u32> {
+    (0..).map_while(|lp| platform.x2apic_id(lp)).collect()
 }
 
 /// The state with a name.

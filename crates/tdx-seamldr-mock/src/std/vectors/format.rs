@@ -79,12 +79,17 @@ pub(crate) enum Words {
 }
 
 impl Words {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        let words = match self {
+            Self::None => &[],
+            Self::One(only) => std::slice::from_ref(only),
+            Self::Many(words) => words.as_slice(),
+        };
+        words.iter().map(String::as_str)
+    }
+
     pub(crate) fn contains(&self, word: &str) -> bool {
-        match self {
-            Self::None => false,
-            Self::One(only) => only == word,
-            Self::Many(words) => words.iter().any(|other| other == word),
-        }
+        self.iter().any(|other| other == word)
     }
 }
 
@@ -382,10 +387,8 @@ pub(crate) struct Set {
     pub(crate) msr: Option<Number>,
     pub(crate) xor: Option<Number>,
     pub(crate) cpuid: Option<Number>,
-    #[serde(rename = "subleaf")]
-    pub(crate) _subleaf: Option<Number>,
-    #[serde(rename = "reg")]
-    pub(crate) _register: Option<String>,
+    pub(crate) subleaf: Option<Number>,
+    pub(crate) reg: Option<String>,
     pub(crate) restore: Option<bool>,
 }
 

@@ -13,7 +13,7 @@ use super::format::{
     SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
 };
 use super::Difference;
-use crate::model::{GlobalLock, ModuleState};
+use crate::model::{CpuRegister, GlobalLock, ModuleState};
 use crate::std::sparse_memory::SparseMemory;
 
 /// Which firmware a recording is of.
@@ -104,7 +104,7 @@ fn one_call<F: Firmware, A>(
         r15: 0x15,
     };
     let mut output = input;
-    let _ = memory.take_writes();
+    let _ = memory.take_changes();
     let returned = F::call(platform, call.lp, &mut output, memory);
     let Expect { rax, rcx, rdx, r8, r9, r10, writes, fatal } = &call.expect;
     comparison.same("fatal", !returned, *fatal);
@@ -142,20 +142,19 @@ fn one_call<F: Firmware, A>(
     for ((name, found), (_, expected)) in registers(&output).into_iter().zip(registers(&expected)) {
         comparison.same(name, found, expected);
     }
-    // A write that changes nothing may be left out of a recording.
-    let mut found = memory.take_writes();
+    // Only what the call changed in the end counts: a buffer that is cleared, and filled as it was, may be left out.
+    let mut found = memory.take_changes();
     for Write { pa, len, hex } in writes {
-        let last = found.iter().rposition(|write| write.address == pa.0);
-        let bytes = last.map(|index| found.remove(index).bytes).unwrap_or_default();
-        found.retain(|write| write.address != pa.0);
+        let known = found.iter().position(|change| change.address == pa.0);
+        let bytes = known.map_or_else(|| memory.bytes(pa.0, *len), |index| found.remove(index).after);
         comparison.same_bytes(
             &format!("memory at {:#x}", pa.0),
             &bytes,
             &hex.padded(*len).unwrap_or_default(),
         );
     }
-    for write in found.iter().filter(|write| write.changed) {
-        comparison.same_bytes(&format!("memory at {:#x}", write.address), &write.bytes, &[]);
+    for change in found.iter().filter(|change| change.before != change.after) {
+        comparison.same_bytes(&format!("memory at {:#x}", change.address), &change.after, &change.before);
     }
 }
 
@@ -188,6 +187,10 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
     if let Some(failures) = set.seamdb_insert_failures {
         platform.seamdb_mut().insert_failures = failures;
     }
+    let one_lp = match &set.lp {
+        Some(Lps::One(lp)) => Some(*lp),
+        _ => None,
+    };
     let lps: Vec<u32> = match &set.lp {
         Some(Lps::One(lp)) => vec![*lp],
         Some(Lps::Named(all)) if all != "all" => return wrong("`lp` is neither a number nor \"all\""),
@@ -215,20 +218,41 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
         let held = set.held.unwrap_or(true);
         platform.module_mut().into_iter().for_each(|module| module.set_tdmr_lock(index, held));
     }
-    if set.cpuid.is_some() {
-        return wrong("values of CPUID are not part of the model");
-    }
-    if let Some(msr) = set.msr {
-        let Ok(msr) = u32::try_from(msr.0) else { return wrong("`msr` has more than 32 bits") };
+    if let Some(register) = register(set)? {
         let bits = set.xor.unwrap_or_default().0;
-        if !lps.iter().all(|lp| platform.deviate_msr(*lp, msr, bits)) {
-            return wrong("an LP differs in more MSRs than the model has room for");
+        // One entry for all LPs, or one for this LP.
+        if !platform.deviate(one_lp, register, bits) {
+            return wrong("LPs differ in more registers than the model has room for");
         }
     }
-    if set.restore == Some(true) {
-        lps.iter().for_each(|lp| platform.restore_lp(*lp));
+    match (set.restore, one_lp) {
+        (Some(true), Some(lp)) => platform.restore_lp(lp),
+        (Some(true), None) => platform.restore_lps(),
+        _ => {}
     }
     Ok(())
+}
+
+/// The register that a step changes on an LP.
+fn register(set: &Set) -> Result<Option<CpuRegister>, DescriptionError> {
+    let number = |field: &str, number: Number| {
+        u32::try_from(number.0).map_err(|_| DescriptionError(format!("`{field}` has more than 32 bits")))
+    };
+    match (set.msr, set.cpuid) {
+        (None, None) => Ok(None),
+        (Some(msr), None) => Ok(Some(CpuRegister::Msr(number("msr", msr)?))),
+        (None, Some(leaf)) => {
+            let outputs = ["eax", "ebx", "ecx", "edx"];
+            let name = set.reg.as_deref().unwrap_or_default();
+            let output = (0u8..).zip(outputs).find(|(_, known)| *known == name).map(|(output, _)| output);
+            let output = output.ok_or_else(|| {
+                DescriptionError(format!("`reg` is {name:?}, but should be one of {outputs:?}"))
+            })?;
+            let subleaf = set.subleaf.map_or(Ok(u32::MAX), |subleaf| number("subleaf", subleaf))?;
+            Ok(Some(CpuRegister::Cpuid { leaf: number("cpuid", leaf)?, subleaf, output }))
+        }
+        (Some(_), Some(_)) => Err(DescriptionError("`msr` and `cpuid` stand in one step".to_owned())),
+    }
 }
 
 /// What [`LoaderAfter`] has no field for unless it changed: SEAMEXTEND, the VMCS, the database.

@@ -82,7 +82,7 @@ impl Opinion {
         }
     }
 
-    /// The numbers are those of the specification's steps.
+    /// The numbers are those of firmware rule 8.5: 27 is step 8.5.27.
     fn complete(&mut self, params: u64) -> Result<(), (S, u64)> {
         let newer = self.cleanup;
         if BAD_ADDRESSES.contains(&params) {
