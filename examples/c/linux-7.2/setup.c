@@ -15,8 +15,9 @@ enum {
     NO_PAGES = -1,
     SIGSTRUCT_AT = PAGE,
     MODULE_AT = 2 * PAGE,
-    /* IA32_ARCH_CAPABILITIES, which has to be the same on all LPs. */
+    /* IA32_ARCH_CAPABILITIES has to be the same on all LPs. Either value of this bit will do. */
     MSR = 0x10a,
+    SSB_NO = 1 << 4,
 };
 
 /* What makes a scenario. What is 0 is as usual. */
@@ -205,13 +206,13 @@ static void seamdb_always(tdx_sim *sim)
 
 static void msr_of_lp_1(tdx_sim *sim)
 {
-    check(tdx_sim_flip_lp_msr(sim, 1, MSR, 1), "the MSR of LP 1");
+    check(tdx_sim_flip_lp_msr(sim, 1, MSR, SSB_NO), "the MSR of LP 1");
 }
 
 /* CPU 0 is the first to initialise the module. */
 static void msr_of_lp_0(tdx_sim *sim)
 {
-    check(tdx_sim_flip_lp_msr(sim, 0, MSR, 1), "the MSR of LP 0");
+    check(tdx_sim_flip_lp_msr(sim, 0, MSR, SSB_NO), "the MSR of LP 0");
 }
 
 static void lp_1_in_module(tdx_sim *sim)

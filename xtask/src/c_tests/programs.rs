@@ -71,7 +71,9 @@ pub(super) fn run(prefix: &Prefix, folder: &Path) -> Result<()> {
         }
         let start = Instant::now();
         for program in &programs {
-            manner.try_with(program, prefix, folder).with_context(|| format!("{} ({})", program.name, manner.name))?;
+            manner
+                .try_with(program, prefix, folder)
+                .with_context(|| format!("{} ({})", program.name, manner.name))?;
         }
         println!("{}: {} programs, {:.1} s", manner.name, programs.len(), start.elapsed().as_secs_f32());
     }
@@ -138,7 +140,8 @@ fn page(folder: &Path) -> Result<Vec<Program>> {
         let source = folder.join(format!("{name}.c"));
         std::fs::write(&source, code)?;
         let next = blocks.get(index + 1).filter(|(language, _)| *language == "text");
-        let (_, prints) = next.with_context(|| format!("{PAGE}: block {index} does not say what it prints"))?;
+        let (_, prints) =
+            next.with_context(|| format!("{PAGE}: block {index} does not say what it prints"))?;
         programs.push(Program { name, sources: vec![source], prints: Some(prints.clone()) });
     }
     ensure!(!programs.is_empty(), "{PAGE} has no programs");

@@ -32,14 +32,20 @@ pub(super) fn check(prefix: &Prefix, folder: &Path) -> Result<()> {
     let shared = prefix.library("libtdx_sim.so");
     let version = env!("CARGO_PKG_VERSION");
     let soname = soname(&shared)?;
-    ensure!(prefix.library(&soname).exists(), "the shared library calls itself {soname}, which was not installed");
+    ensure!(
+        prefix.library(&soname).exists(),
+        "the shared library calls itself {soname}, which was not installed"
+    );
     let said = prefix.pkg_config(&["--modversion"])?;
     ensure!(said == [version], "pkg-config says version {said:?}, but it is {version}");
 
     let exported = exported(&shared)?;
     let header = std::fs::read_to_string(root().join(HEADER))?;
     for name in &exported {
-        ensure!(header.contains(&format!("{name}(")), "the shared library exports {name}, which the header does not have");
+        ensure!(
+            header.contains(&format!("{name}(")),
+            "the shared library exports {name}, which the header does not have"
+        );
     }
     ensure!(exported.len() > 10, "the shared library exports only {exported:?}");
 
@@ -65,7 +71,10 @@ fn user_library(prefix: &Prefix, archive: &Path, folder: &Path, options: &[&str]
     let (source, library) = (folder.join("user.c"), folder.join("libuser.so"));
     std::fs::write(&source, USER)?;
     let mut compile = Command::new("gcc");
-    compile.args(["-std=c11", "-shared", "-fPIC", "-o"]).arg(&library).args(prefix.pkg_config(&["--cflags"])?);
+    compile
+        .args(["-std=c11", "-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .args(prefix.pkg_config(&["--cflags"])?);
     output(compile.arg(&source).args(options).arg(archive).args(["-lpthread", "-ldl", "-lm"]))?;
     Ok(library)
 }
@@ -93,7 +102,11 @@ fn sizes(prefix: &Prefix, users: &Path, folder: &Path) -> Result<()> {
     ] {
         let before = std::fs::metadata(&file)?.len();
         output(Command::new("strip").arg(option).arg("-o").arg(&stripped).arg(&file))?;
-        println!("{what}: {} KiB, stripped {} KiB", before / 1024, std::fs::metadata(&stripped)?.len() / 1024);
+        println!(
+            "{what}: {} KiB, stripped {} KiB",
+            before / 1024,
+            std::fs::metadata(&stripped)?.len() / 1024
+        );
     }
     Ok(())
 }
