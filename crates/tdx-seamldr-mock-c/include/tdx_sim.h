@@ -462,6 +462,39 @@ typedef enum tdx_sim_trap {
 } tdx_sim_trap;
 
 /**
+ * Which register CPUID writes.
+ */
+typedef enum tdx_sim_cpuid_output {
+  TDX_SIM_CPUID_OUTPUT_EAX = 0,
+  TDX_SIM_CPUID_OUTPUT_EBX = 1,
+  TDX_SIM_CPUID_OUTPUT_ECX = 2,
+  TDX_SIM_CPUID_OUTPUT_EDX = 3,
+} tdx_sim_cpuid_output;
+
+/**
+ * From which public release on a module behaves as it does, where they differ. 2.0 modules behave as the 1.5 module of the same
+ * time.
+ */
+typedef enum tdx_sim_module_generation {
+  /**
+   * 1.5.01, whose behaviour was recorded.
+   */
+  TDX_SIM_MODULE_GENERATION_V1501 = 0,
+  /**
+   * 1.5.05 and 2.0.02: TDH.SYS.RD knows the field that Linux 7.2 needs, too.
+   */
+  TDX_SIM_MODULE_GENERATION_V1505 = 1,
+  /**
+   * 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
+   */
+  TDX_SIM_MODULE_GENERATION_V1528 = 2,
+  /**
+   * 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a version 1.
+   */
+  TDX_SIM_MODULE_GENERATION_V1534 = 3,
+} tdx_sim_module_generation;
+
+/**
  * What a call gets.
  */
 typedef enum tdx_sim_fault_kind {
@@ -497,6 +530,10 @@ typedef enum tdx_sim_handoff_form {
    * Version 1 has what is counted for UPDATE_COMPATIBILITY.
    */
   TDX_SIM_HANDOFF_FORM_COUNTING = 2,
+  /**
+   * As the newest modules do: the size is that of whole pages.
+   */
+  TDX_SIM_HANDOFF_FORM_ROUNDED = 3,
 } tdx_sim_handoff_form;
 
 /**
@@ -1200,7 +1237,8 @@ typedef struct tdx_sim_fault {
 } tdx_sim_fault;
 
 /**
- * What is fixed when a module is built, apart from what its SIGSTRUCT says. tdx_sim_build_defaults() fills it in.
+ * What is fixed when a module is built, apart from what its SIGSTRUCT says. tdx_sim_build_defaults() or
+ * tdx_sim_release_build() fills it in.
  */
 typedef struct tdx_sim_build {
   /**
@@ -1244,17 +1282,18 @@ typedef struct tdx_sim_build {
    */
   bool no_downgrade;
   /**
-   * 0.
+   * The version of the contexts of hashes and MACs that are under way in TDs; 0: the module does not say. A module cannot go on with
+   * those of another version, nor of one that does not say.
    */
-  uint8_t reserved;
+  uint8_t crypto_context;
   /**
    * How it writes its handoff data.
    */
   enum tdx_sim_handoff_form handoff_form;
   /**
-   * 0.
+   * How its leaves behave.
    */
-  uint32_t reserved2;
+  enum tdx_sim_module_generation generation;
   /**
    * TDX_FEATURES0.
    */
@@ -1980,15 +2019,30 @@ enum tdx_sim_status tdx_sim_set_lp_in_module(struct tdx_sim *sim,
                                              bool inside);
 
 /**
- * Flips bits of an MSR on one LP, so that it differs from that of other LPs; the same bits twice cancel. TDH.SYS.LP.INIT
- * compares MSRs with those of the LP that called TDH.SYS.INIT.
+ * Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with TDX_SIM_ANY_LP on all of them. The same bits
+ * twice cancel. TDH.SYS.INIT looks at the values of MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called
+ * TDH.SYS.INIT.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: the LP differs in as many MSRs as there is room for, 4.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are changed already.
  */
 enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim,
                                         uint32_t lp,
                                         uint32_t msr,
                                         uint64_t bits);
+
+/**
+ * Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of them. The same bits twice cancel.
+ * `subleaf` is 0xffffffff for leaves that have none.
+ *
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no tdx_sim_cpuid_output; NO_ROOM: 2048 registers are
+ * changed already.
+ */
+enum tdx_sim_status tdx_sim_flip_lp_cpuid(struct tdx_sim *sim,
+                                          uint32_t lp,
+                                          uint32_t leaf,
+                                          uint32_t subleaf,
+                                          enum tdx_sim_cpuid_output output,
+                                          uint32_t bits);
 
 /**
  * Changes the SEAMOPS capabilities of one LP.
@@ -1998,11 +2052,13 @@ enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim,
 enum tdx_sim_status tdx_sim_set_lp_capabilities(struct tdx_sim *sim, uint32_t lp, uint64_t capabilities);
 
 /**
- * Takes back what tdx_sim_flip_lp_msr() and tdx_sim_set_lp_capabilities() have changed on one LP.
+ * Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() have changed on one LP, or with
+ * TDX_SIM_ANY_LP everywhere.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  */
-enum tdx_sim_status tdx_sim_restore_lp(struct tdx_sim *sim, uint32_t lp);
+enum tdx_sim_status tdx_sim_restore_lp(struct tdx_sim *sim,
+                                       uint32_t lp);
 
 /**
  * One LP executes VMPTRLD: `address` becomes its current VMCS. 0xffffffffffffffff: it has none.
@@ -2181,6 +2237,22 @@ enum tdx_sim_status tdx_sim_image_defaults(struct tdx_sim_image *image);
  */
 enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image,
                                            struct tdx_sim_build *build);
+
+/**
+ * Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source tells is 0: handoff versions and the
+ * date of some. An image with this build needs the same `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT
+ * refuses it.
+ *
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
+ *
+ * The caller guarantees:
+ *
+ * `build` leads to a tdx_sim_build with its `size` set that may be written.
+ */
+enum tdx_sim_status tdx_sim_release_build(uint16_t major,
+                                          uint16_t minor,
+                                          uint16_t update,
+                                          struct tdx_sim_build *build);
 
 /**
  * Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the test key, and `image->pages` pages

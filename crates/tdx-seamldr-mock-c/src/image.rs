@@ -394,7 +394,8 @@ pub unsafe extern "C" fn tdx_sim_build_defaults(
 }
 
 /// Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source tells is 0: handoff versions and the
-/// date of some.
+/// date of some. An image with this build needs the same `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT
+/// refuses it.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
 ///

@@ -90,8 +90,9 @@ fn a_module_can_be_built_as_any_public_release() {
     let (status, newest) = release(1, 5, 34);
     assert_eq!(status, Ok);
     assert_eq!(newest.generation, TdxSimModuleGeneration::V1534.number());
-    let built = TdxSimBuild { module_hv: 2, min_update_hv: 0, ..newest };
-    let with = TdxSimImage { build: &built, module_hv: 2, num_handoff_pages: 13, ..image() };
+    let built = newest;
+    let TdxSimBuild { module_hv, min_update_hv, no_downgrade, .. } = built;
+    let with = TdxSimImage { build: &built, module_hv, min_update_hv, no_downgrade, ..image() };
     let sim = Sim::booted(&platform(), &with);
     assert_eq!((sim.truth().version_update, sim.truth().features0), (34, newest.features0));
     assert_eq!(release(1, 5, 2).0, BadArgument);
