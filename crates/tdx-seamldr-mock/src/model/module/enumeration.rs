@@ -123,10 +123,6 @@ impl Enumerated {
 }
 
 impl Sampled {
-    fn msr(&self, wanted: u32) -> u64 {
-        compared().zip(self.msrs).find(|(msr, _)| *msr == wanted).map_or(0, |(_, value)| value)
-    }
-
     /// A CPUID leaf, as it was sampled.
     #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
@@ -484,6 +480,288 @@ pub(super) fn compare(
     enumerated: &Enumerated,
     regs: &mut SeamcallRegs,
 ) -> Result<u32, TdxStatus> {
+    let same = |(msr, before): (u32, u64)| match cpu.msr(msr) == before {
+        true => Ok(()),
+        false => Err(detailed(TdxStatus::INCONSISTENT_MSR, msr.into())),
+    };
+    let mut msrs = compared().zip(sampled.msrs);
+    msrs.by_ref().take(COMPARED_FIRST.len()).try_for_each(same)?;
+    if cpu.msr(MISC_ENABLE) & BOOT_NT4 != 0 {
+        return Err(TdxStatus::LIMIT_CPUID_MAXVAL_SET.into());
+    }
+    Ok(())
+}
+
+/// Samples and checks CPUID; says how far to shift an x2APIC id for the package's number.
+fn check_cpuid(
+    cpu: &Cpu<'_>,
+    table: &PSysInfo,
+    sampled: &mut [[u32; 4]; CPUID_ENTRIES],
+    regs: &mut SeamcallRegs,
+) -> Result<u32, Stop> {
+    /// The lowest last leaves that will do.
+    const LAST_BASE_LEAF: u32 = 0x1f;
+    const FIRST_EXTENDED_LEAF: u32 = 0x80000000;
+    const LAST_EXTENDED_LEAF: u32 = 0x80000008;
+    let missing = |leaf: u32| Stop::Error(detailed(TdxStatus::CPUID_LEAF_NOT_SUPPORTED, leaf.into()));
+    let [last_base, ..] = cpu.cpuid(0, cpuid_rules::NONE);
+    if last_base < LAST_BASE_LEAF {
+        return Err(missing(LAST_BASE_LEAF));
+    }
+    let [last_extended, ..] = cpu.cpuid(FIRST_EXTENDED_LEAF, cpuid_rules::NONE);
+    if last_extended < LAST_EXTENDED_LEAF {
+        return Err(missing(LAST_EXTENDED_LEAF));
+    }
+    let mut topology = Topology::default();
+    let mut states = ExtendedStates::default();
+    let mut has_la57 = false;
+    for ((rule, subleaf), slot) in cpuid_rules::entries().zip(sampled) {
+        let is_there = rule.leaf <= last_base || (FIRST_EXTENDED_LEAF..=last_extended).contains(&rule.leaf);
+        let mut values = if is_there { cpu.cpuid(rule.leaf, subleaf) } else { [0; 4] };
+        let mut expect = |mask: [u32; 4], value: [u32; 4]| {
+            let [low, high] = cpuid_rules::halves(mask);
+            regs.rcx = pair(rule.leaf, subleaf);
+            (regs.rdx, regs.r8) = (low, high);
+            [regs.r9, regs.r10] = cpuid_rules::halves(value);
+            Stop::Error(TdxStatus::INCORRECT_CPUID_VALUE)
+        };
+        let CpuidRule { mask, expected, .. } = *rule;
+        if values.iter().zip(mask).zip(expected).any(|((value, mask), wanted)| value & mask != wanted) {
+            return Err(expect(mask, expected));
+        }
+        let [eax, ebx, ecx, edx] = values;
+        match (rule.leaf, subleaf) {
+            // The lowest stepping of all packages counts.
+            (0x1, _) => values = [lowest_fms(table), ebx, ecx, edx],
+            (0x4, 3) => topology.lps_sharing_cache = eax >> 14 & 0xfff,
+            (0x7, 0) => has_la57 = ecx >> 16 & 1 == 1,
+            // Performance monitoring: version 5 at least, and no more fixed counters than the module knows.
+            (0xa, _) if eax & 0xff < 5 => return Err(expect([0xf, 0, 0, 0], [5, 0, 0, 0])),
+            (0xa, _) if edx & 0x1f > 7 => return Err(expect([0, 0, 0, 0x1f], [0, 0, 0, 7])),
+            (0xd, _) => states.take(subleaf, values)?,
+            (0x15, _) => check_tsc(values)?,
+            // The last branch records have no depth.
+            (0x1c, _) if eax & 0xff == 0 => return Err(Stop::Fatal),
+            (0x1f, _) => topology.take(subleaf, values)?,
+            (0x80000008, _) => {
+                let wanted = if has_la57 { 57 } else { 48 };
+                if eax >> 8 & 0xff != wanted {
+                    return Err(expect([0xff00, 0, 0, 0], [wanted << 8, 0, 0, 0]));
+                }
+            }
+            _ => {}
+        }
+        *slot = values;
+    }
+    Ok(topology.package_shift)
+}
+
+/// Family and model of the first package, with the lowest stepping of all.
+fn lowest_fms(table: &PSysInfo) -> u32 {
+    let sockets = table.sockets();
+    let first = sockets.first().map_or(0, |fms| fms.get());
+    let stepping = sockets.iter().map(|fms| fms.get() & 0xf).min().unwrap_or(0);
+    first & !0xf | stepping
+}
+
+/// CPUID.15H: the frequency of the TSC.
+fn check_tsc([eax, ebx, ecx, _]: [u32; 4]) -> Result<(), Stop> {
+    /// Below this frequency the module could not calculate with it.
+    const LOWEST_FREQUENCY: u64 = 0x2540c;
+    if ebx == 0 {
+        return Err(Stop::Error(detailed(TdxStatus::CPUID_LEAF_NOT_SUPPORTED, 0x15)));
+    }
+    let product = u64::from(ecx).saturating_mul(ebx.into());
+    // A division by 0 is fatal, too.
+    let frequency = product.checked_div(eax.into()).ok_or(Stop::Fatal)?;
+    if frequency < LOWEST_FREQUENCY {
+        return Err(Stop::Fatal);
+    }
+    Ok(())
+}
+
+/// XCR0 and IA32_XSS, as far as module and processor know them.
+#[derive(Default)]
+struct ExtendedStates {
+    user: u32,
+    supervisor: u32,
+}
+
+impl ExtendedStates {
+    fn take(&mut self, subleaf: u32, [eax, _, ecx, _]: [u32; 4]) -> Result<(), Stop> {
+        match subleaf {
+            0 => self.user = eax & cpuid_rules::USER_STATES,
+            1 => self.supervisor = ecx & cpuid_rules::SUPERVISOR_STATES,
+            _ => {
+                // A state is the kind of state that its own subleaf says.
+                let others = if ecx & 1 == 1 { self.user } else { self.supervisor };
+                if others.checked_shr(subleaf).unwrap_or(0) & 1 == 1 {
+                    return Err(Stop::Fatal);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Levels of CPUID.1FH, one after the other.
+#[derive(Default)]
+struct Topology {
+    lps_sharing_cache: u32,
+    level: u32,
+    shift: u32,
+    smt_shift: u32,
+    has_cores: bool,
+    package_shift: u32,
+}
+
+impl Topology {
+    fn take(&mut self, subleaf: u32, [eax, _, ecx, _]: [u32; 4]) -> Result<(), Stop> {
+        const SMT: u32 = 1;
+        const CORE: u32 = 2;
+        /// The first type of level that does not exist.
+        const END: u32 = 6;
+        let level = ecx >> 8 & 0xff;
+        if level != 0 {
+            if level <= self.level || level >= END {
+                return Err(TdxStatus::CPUID_LEAF_1F_FORMAT_UNRECOGNIZED.into());
+            }
+            self.shift = eax & 0x1f;
+            match level {
+                SMT => self.smt_shift = self.shift,
+                CORE => self.has_cores = true,
+                _ => {}
+            }
+        } else if subleaf == 0 || !self.has_cores {
+            return Err(TdxStatus::CPUID_LEAF_NOT_SUPPORTED.into());
+        } else if self.level != 0 {
+            // The first level that is none: what came before leads to the package.
+            self.package_shift = self.shift;
+            if self.shift.wrapping_sub(self.smt_shift) >= 32 {
+                return Err(Stop::Fatal);
+            }
+            // The last-level cache is that of the package. (No real package has room for a single LP.)
+            let is_shared = |shift| self.lps_sharing_cache.checked_shr(shift) == Some(1);
+            if self.shift.checked_sub(1).is_some_and(|shift| !is_shared(shift)) {
+                return Err(TdxStatus::INVALID_WBINVD_SCOPE.into());
+            }
+        }
+        self.level = level;
+        Ok(())
+    }
+}
+
+/// Memory encryption, and who may use which KeyIDs.
+fn check_keys(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<Enumerated, Stop> {
+    /// AES-XTS of 128 and of 256 bits, without integrity and with it: bits of IA32_TME_CAPABILITY, and 48 bits higher of
+    /// IA32_TME_ACTIVATE.
+    const PLAIN: u64 = 1 << 0 | 1 << 2;
+    const INTEGRITY: u64 = 1 << 1 | 1 << 3;
+    let algorithms = if table.tdx_without_integrity != 0 { PLAIN } else { INTEGRITY };
+    let activated = cpu.msr(TME_ACTIVATE);
+    if activated & 1 == 0 {
+        return Err(incorrect(TME_ACTIVATE));
+    }
+    if cpu.msr(TME_CAPABILITY) & algorithms == 0 {
+        return Err(incorrect(TME_CAPABILITY));
+    }
+    if activated >> 48 & algorithms == 0 {
+        return Err(incorrect(TME_ACTIVATE));
+    }
+    let keyid_bits = u32::try_from(activated >> 32 & 0xf).unwrap_or(0);
+    let partitioning = cpu.msr(KEYID_PARTITIONING);
+    let (host, tds) = (partitioning & 0xffff_ffff, partitioning >> 32);
+    let last = host.saturating_add(tds);
+    if last >= MAX_HKIDS {
+        return Err(detailed(TdxStatus::NUM_ACTIVATED_HKIDS_NOT_SUPPORTED, MAX_HKIDS).into());
+    }
+    if cpu.msr(WBNOINVDP) != cpu.msr(WBINVDP) {
+        return Err(incorrect(WBNOINVDP));
+    }
+    let config = cpu.config;
+    // A mask that is as the platform was made says no more than its configuration.
+    let mask = cpu.msr(SEAMRR_MASK) & SEAMRR_BITS;
+    let size = match cpu.deviation(SEAMRR_MASK) & SEAMRR_BITS {
+        0 => config.seamrr_size,
+        _ => 1u64.checked_shl(mask.trailing_zeros()).unwrap_or(0),
+    };
+    Ok(Enumerated {
+        package_shift: 0,
+        hkid_start: config.max_pa.saturating_sub(keyid_bits),
+        private_hkids: (host.saturating_add(1), last),
+        seamrr: (config.seamrr_base ^ (cpu.deviation(SEAMRR_BASE) & SEAMRR_BITS), size),
+    })
+}
+
+/// Convertible memory: pages, in ascending order, without KeyIDs. Empty entries may be anywhere.
+fn check_cmrs(cmrs: &[Cmr], hkid_start: u32) -> Result<(), Stop> {
+    let mut lowest = 0;
+    for cmr in cmrs.iter().filter(|cmr| cmr.size.get() != 0) {
+        let (base, size) = (cmr.base.get(), cmr.size.get());
+        let last = base.checked_add(size).and_then(|end| end.checked_sub(1));
+        let fits = |address: u64| address.checked_shr(hkid_start).unwrap_or(0) == 0;
+        let last = last.filter(|last| fits(base) && fits(*last) && (base | size) % 4096 == 0);
+        match last.filter(|_| base >= lowest) {
+            Some(last) => lowest = last,
+            None => return Err(TdxStatus::CMR_LIST_INVALID.into()),
+        }
+    }
+    Ok(())
+}
+
+fn has_smrr2(mtrr_cap: u64, table: &PSysInfo) -> bool {
+    table.smrr2_not_supported == 0 && mtrr_cap & SMRR2_SUPPORTED != 0
+}
+
+fn check_smrrs(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<(), Stop> {
+    const LOCKED: u64 = 1 << 10;
+    const VALID: u64 = 1 << 11;
+    const ADDRESS: u64 = 0xffff_f000;
+    let mtrr_cap = cpu.msr(MTRR_CAP);
+    if mtrr_cap & SMRR_SUPPORTED == 0 {
+        return Err(TdxStatus::SMRR_NOT_SUPPORTED.into());
+    }
+    if mtrr_cap & SMRR_LOCK_SUPPORTED == 0 {
+        return Err(TdxStatus::SMRR_LOCK_NOT_SUPPORTED.into());
+    }
+    let count = if has_smrr2(mtrr_cap, table) { 2 } else { 1 };
+    let smrrs = || (0u64..).zip(SMRRS).take(count);
+    if let Some((index, _)) = smrrs().find(|(_, (_, mask))| cpu.msr(*mask) & LOCKED == 0) {
+        return Err(detailed(TdxStatus::SMRR_NOT_LOCKED, index).into());
+    }
+    for (index, (base, mask)) in smrrs() {
+        let (base, mask) = (cpu.msr(base) & ADDRESS, cpu.msr(mask));
+        if mask & VALID == 0 {
+            continue;
+        }
+        // The mask has ones from some bit up to bit 31, and the base is a multiple of that bit.
+        let mask = mask & ADDRESS;
+        let size = 1u64.checked_shl(mask.trailing_zeros()).unwrap_or(0);
+        let contiguous = 0x1_0000_0000u64.wrapping_sub(size) & 0xffff_ffff;
+        if mask == 0 || mask != contiguous || base & !mask != 0 {
+            return Err(detailed(TdxStatus::INVALID_SMRR_CONFIGURATION, index).into());
+        }
+        let end = base.saturating_add(size);
+        let overlaps = |cmr: &Cmr| {
+            let (start, size) = (cmr.base.get(), cmr.size.get());
+            size != 0 && base < start.saturating_add(size) && start < end
+        };
+        if let Some((cmr, _)) = (0u64..).zip(&table.cmrs).find(|(_, cmr)| overlaps(cmr)) {
+            return Err(detailed(TdxStatus::SMRR_OVERLAPS_CMR, index | cmr << 8).into());
+        }
+    }
+    Ok(())
+}
+
+/// Compares an LP with the one on which TDH.SYS.INIT ran; says in which package it is. An error about CPUID says in RCX to R8
+/// which leaf and which bits.
+pub(super) fn compare(
+    cpu: &Cpu<'_>,
+    table: &PSysInfo,
+    sampled: &Sampled,
+    enumerated: &Enumerated,
+    regs: &mut SeamcallRegs,
+) -> Result<u32, TdxStatus> {
     let same = |msr: u32| match cpu.msr(msr) == sampled.msr(msr) {
         true => Ok(()),
         false => Err(detailed(TdxStatus::INCONSISTENT_MSR, msr.into())),
@@ -508,10 +786,9 @@ pub(super) fn compare(
             }
         }
     }
-    same(TSC_ADJUST)?;
-    same(MTRR_CAP)?;
-    let count = if has_smrr2(cpu.msr(MTRR_CAP), table) { 2 } else { 1 };
-    SMRRS.into_iter().take(count).flat_map(|(base, mask)| [base, mask]).try_for_each(same)?;
-    COMPARED_LAST.into_iter().try_for_each(same)?;
+    // SMRR2 counts only where there is one.
+    let [_, (base, mask)] = SMRRS;
+    let has_smrr2 = has_smrr2(cpu.msr(MTRR_CAP), table);
+    msrs.filter(|(msr, _)| has_smrr2 || ![base, mask].contains(msr)).try_for_each(same)?;
     Ok(package)
 }
