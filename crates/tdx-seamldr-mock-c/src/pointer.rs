@@ -64,7 +64,7 @@ pub(crate) unsafe fn write<T: Copy>(pointer: *mut T, value: T) -> Result<(), Fai
 ///
 /// # Safety
 ///
-/// As for [`write`].
+/// As for `write`.
 pub(crate) unsafe fn write_if_wanted<T: Copy>(pointer: *mut T, value: T) -> Result<(), Failure> {
     if pointer.is_null() {
         return Ok(());

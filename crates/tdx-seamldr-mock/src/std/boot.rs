@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::sparse_memory::SparseMemory;
-use crate::model::{AnswerName, FaultPlan, LeafName, ModuleState, Platform, SeamMemory};
+use crate::model::{AnswerName, LeafName, ModuleState, Platform, SeamMemory};
 
 /// A call that had to succeed and did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +76,7 @@ pub fn boot(platform: &mut Owned, image: &TdxImage<'_>, until: ModuleState) -> R
 
 /// Does something while no fault strikes and RDRAND gives numbers.
 fn undisturbed<R>(platform: &mut Owned, run: impl FnOnce(&mut Owned) -> R) -> R {
-    let faults = std::mem::replace(platform.faults_mut(), FaultPlan::default());
+    let faults = std::mem::take(platform.faults_mut());
     let config = platform.config_mut();
     let rdrand = (config.rdrand_ok, config.rdrand_value, config.rdrand_failures);
     // Of the number the module takes 32 bits, which must not all be 0.
