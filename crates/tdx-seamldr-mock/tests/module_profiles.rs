@@ -154,8 +154,7 @@ fn tds_live_from_each_release_to_the_next_and_there_is_no_way_back_without_a_reb
     assert_eq!(rax(&platform, 0, SHUTDOWN, 2), Ok(0));
     let old = image(release(1, 5, 28), 8);
     with_params(&platform, &old.build(), Scenario::Update, |params| {
-        let answers: Vec<_> =
-            platform.online().into_iter().map(|lp| install_on(&platform, lp, params).0 .0).collect();
+        let answers: Vec<_> = platform.online().map(|lp| install_on(&platform, lp, params).0 .0).collect();
         assert_eq!(answers.last(), Some(&0x8000000000000004), "EBADHANDOFF");
     });
 }
@@ -225,10 +224,7 @@ fn init_has_a_version_1_from_1_5_34_on() {
         let hv = build.module_hv.into();
         assert_eq!(rax(&platform, 0, SHUTDOWN, hv), Ok(0));
         with_params(&platform, &image(build, 6).build(), Scenario::Update, |params| {
-            platform
-                .online()
-                .into_iter()
-                .for_each(|lp| assert_eq!(install_on(&platform, lp, params).0 .0, 0));
+            platform.online().for_each(|lp| assert_eq!(install_on(&platform, lp, params).0 .0, 0));
         });
         let with = |rax, rcx, r8| call(&platform, rax, SeamcallRegs { rcx, r8, ..SeamcallRegs::default() });
         if !known {

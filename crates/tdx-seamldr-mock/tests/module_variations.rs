@@ -481,3 +481,72 @@ fn a_recording_whose_start_cannot_be_reached_fails_alone() {
         "{found}"
     );
 }
+
+#[test]
+fn lp_init_compares_in_the_order_that_was_recorded() {
+    const NONE: u32 = u32::MAX;
+    let msr = |number| (CpuRegister::Msr(number), 1 << 40, 0xc000_0920_0000_0000 | u64::from(number));
+    let cpuid = |leaf, subleaf, output, bits| {
+        (CpuRegister::Cpuid { leaf, subleaf, output }, bits, 0xc000_0902_0000_0000)
+    };
+    let order = [
+        msr(0xcf),
+        msr(0x10a),
+        msr(0xbc),
+        msr(0xbd),
+        (CpuRegister::Msr(0x1a0), 1 << 22, 0xc000_0901_0000_0000),
+        cpuid(1, NONE, 2, 1),
+        cpuid(4, 0, 0, 1),
+        cpuid(7, 0, 1, 1),
+        cpuid(0x8000_0008, NONE, 0, 1),
+        cpuid(0, NONE, 0, 1),
+        cpuid(0xd, 0, 0, 1),
+        cpuid(0x15, NONE, 0, 1),
+        cpuid(0x1f, 0, 0, 1),
+        cpuid(0x8000_0006, NONE, 2, 1),
+        cpuid(5, NONE, 0, 1),
+        msr(0x3b),
+        msr(0xfe),
+        msr(0x1f2),
+        msr(0x1f3),
+        msr(0x1f6),
+        msr(0x1f7),
+        msr(0x480),
+        msr(0x48d),
+        msr(0x48e),
+        msr(0x48b),
+        msr(0x492),
+        msr(0x48f),
+        msr(0x490),
+        msr(0x485),
+        msr(0x48c),
+        msr(0x486),
+        msr(0x487),
+        msr(0x488),
+        msr(0x489),
+        msr(0x345),
+        msr(0x981),
+        msr(0x982),
+        msr(0x87),
+        msr(0x98),
+        msr(0x99),
+    ];
+    let mut platform = platform("SYSINIT_PENDING");
+    let host = Host { list: vec![], infos: vec![] };
+    let init = call(&mut platform, TdxLeaf::SYS_INIT, SeamcallRegs::default(), &host);
+    assert_eq!(init.map(|regs| regs.rax), Some(0));
+    for (register, bits, _) in order {
+        assert!(platform.deviate(Some(0), register, bits));
+    }
+    for (register, bits, expected) in order {
+        let regs = call(&mut platform, TdxLeaf::SYS_LP_INIT, SeamcallRegs::default(), &host).unwrap();
+        assert_eq!(regs.rax, expected, "{register:x?}");
+        if let CpuRegister::Cpuid { leaf, subleaf, .. } = register {
+            assert_eq!(regs.rcx, pair(leaf, subleaf), "{register:x?}");
+        }
+        // Put right, the next one shows.
+        assert!(platform.deviate(Some(0), register, bits));
+    }
+    let regs = call(&mut platform, TdxLeaf::SYS_LP_INIT, SeamcallRegs::default(), &host);
+    assert_eq!(regs.map(|regs| regs.rax), Some(0));
+}

@@ -96,7 +96,7 @@ const MAX_AROUND_SEAMCALL: usize = 60;
 const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
 
 /// Bytes of text that the simulated platform may have.
-const MAX_MODEL_TEXT: u64 = 40_000;
+const MAX_MODEL_TEXT: u64 = 54_000;
 
 /// Stack that one function of the simulated platform may take. It stands in for firmware, which has a stack of its own; still it
 /// has to run on a kernel's.

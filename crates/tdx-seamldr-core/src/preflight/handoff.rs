@@ -13,8 +13,7 @@ const HANDOFF_HEADER: u32 = 8;
 /// number of pages does not count then.
 const PAGES_OF_HV0: u32 = 25;
 
-/// The highest handoff version whose rule for pages is known. A module with a later one may have
-/// another rule.
+/// The highest handoff version whose rule for pages is known. Data in a later one may need others.
 const LAST_KNOWN_HV: u16 = 2;
 
 /// Checks that the new module can take the handoff data that the running module will leave.
@@ -72,9 +71,10 @@ fn check_pages(new: &SeamSigstruct, facts: &Facts, version: Option<u16>) -> Resu
     let [one, other] = [version.unwrap_or(new.min_update_hv.get()), version.unwrap_or(module_hv)].map(room);
     let (least, most) = (one.min(other), one.max(other));
     let wanted = facts.handoff_data.map(|data| data.saturating_add(HANDOFF_HEADER).div_ceil(4096));
+    let is_sure = facts.handoff_data.is_some() && version.unwrap_or(module_hv) <= LAST_KNOWN_HV;
     match wanted.or(facts.handoff_pages) {
         Some(pages) if pages <= least => Ok(()),
-        Some(wanted) if wanted > most && facts.handoff_data.is_some() && module_hv <= LAST_KNOWN_HV => {
+        Some(wanted) if wanted > most && is_sure => {
             Err(Finding::Refusal(Refusal::HandoffPages { found: most, wanted }))
         }
         _ => Err(Finding::Unknown(Unknown::HandoffData)),

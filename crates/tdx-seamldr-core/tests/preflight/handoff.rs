@@ -36,6 +36,7 @@ fn room_for_any_version_that_the_image_takes_decides_where_the_version_is_unknow
     let with = |min_update_hv, handoff_data, handoff_pages| {
         let findings = after(|world| {
             world.sigstruct.min_update_hv = U16::new(min_update_hv);
+            world.sigstruct.module_hv = U16::new(2);
             (world.facts.handoff, world.facts.handoff_data, world.facts.handoff_pages) =
                 (None, handoff_data, handoff_pages);
         });
@@ -110,10 +111,10 @@ fn size_of_handoff_data_is_known_of_some_versions() {
 
 #[test]
 fn pages_of_a_handoff_version_with_unknown_rules_are_unknown_and_not_refused() {
-    let with = |module_hv| {
+    let with = |hv| {
         after(|world| {
-            world.facts.handoff = Some(HandoffRange { module_hv: 2, min_update_hv: 0, no_downgrade: true });
-            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            world.facts.handoff = Some(HandoffRange { module_hv: hv, min_update_hv: 0, no_downgrade: true });
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(3));
             world.sigstruct.num_handoff_pages = U16::new(12);
             world.facts.handoff_data = Some(57_336);
         })

@@ -76,6 +76,7 @@ impl Deviations {
     }
 
     /// The bits in which an LP's register differs.
+    #[inline(never)]
     fn bits(&self, lp: u32, register: CpuRegister) -> u64 {
         let wanted = Deviation::new(Some(lp), register, 0);
         let of_lp = |entry: &&Deviation| entry.lp == lp || entry.lp == Deviation::ALL_LPS;
@@ -134,8 +135,7 @@ impl Deviations {
 }
 
 /// MSRs that are not 0, of a processor that module 1.5.01 accepts. What depends on the platform is put in by [`Cpu::msr`].
-const MSRS: [(u32, u64); 31] = [
-    (0x87, 0x0000_0000_0000_0000),
+const MSRS: [(u32, u64); 30] = [
     (0x98, 0x10),
     (0x99, 0x10),
     (0xbc, 0x1),
@@ -172,7 +172,8 @@ const fn leaf(leaf: u32, subleaf: u32, values: [u32; 4]) -> ((u32, u32), [u32; 4
     ((leaf, subleaf), values)
 }
 
-/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX.
+/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX. It has 52 address bits, whatever
+/// [`Config::max_pa`] says, as the module takes no other, and is a Sapphire Rapids, whatever the sockets are.
 const CPUID: [((u32, u32), [u32; 4]); 41] = [
     leaf(0x0, NO_SUBLEAF, [0x20, 0x756e6547, 0x6c65746e, 0x49656e69]),
     leaf(0x1, NO_SUBLEAF, [0x806f8, 0x800, 0x47faa2b7, 0x1fa9fbff]),
@@ -227,6 +228,7 @@ pub(super) struct Cpu<'a> {
 
 impl Cpu<'_> {
     /// What RDMSR gives.
+    #[inline(never)]
     pub(super) fn msr(&self, number: u32) -> u64 {
         let config = self.config;
         let known = MSRS.binary_search_by_key(&number, |(number, _)| *number).ok();
@@ -246,6 +248,7 @@ impl Cpu<'_> {
     }
 
     /// What CPUID gives: EAX, EBX, ECX and EDX.
+    #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let known = CPUID.binary_search_by_key(&(leaf, subleaf), |(key, _)| *key).ok();
         let [mut eax, mut ebx, ecx, mut edx] =

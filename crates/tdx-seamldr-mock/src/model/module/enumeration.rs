@@ -128,6 +128,7 @@ impl Sampled {
     }
 
     /// A CPUID leaf, as it was sampled.
+    #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let mut entries = cpuid_rules::entries().zip(self.cpuid);
         entries.find(|((rule, sub), _)| rule.leaf == leaf && *sub == subleaf).map_or([0; 4], |(_, v)| v)

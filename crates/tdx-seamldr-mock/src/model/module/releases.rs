@@ -207,8 +207,8 @@ mod tests {
         let name = |sigstruct: &SeamSigstruct| by_image(sigstruct).map(|build| build.version.to_string());
         assert_eq!(name(&sigstruct).as_deref(), Some("2.0.04"), "the first with this SVN");
         let release = releases().find(|release| release.version.to_string() == "2.0.05").unwrap();
-        for (index, byte) in sigstruct.seamhash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&release.mrseam[2 * index..][..2], 16).unwrap();
+        for (byte, pair) in sigstruct.seamhash.iter_mut().zip(release.mrseam.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap();
         }
         assert_eq!(name(&sigstruct).as_deref(), Some("2.0.05"));
         sigstruct.seamhash[47] ^= 1;
