@@ -130,19 +130,19 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The programs in the page. Each prints what the block after it shows.
 fn page(folder: &Path) -> Result<Vec<Program>> {
     let text = std::fs::read_to_string(root().join(PAGE)).with_context(|| PAGE)?;
-    let blocks = blocks(&text);
+    let mut blocks = blocks(&text).into_iter().filter(|(language, _)| ["c", "text"].contains(language));
     let mut programs = Vec::new();
-    for (index, (language, code)) in blocks.iter().enumerate() {
-        if *language != "c" {
-            continue;
-        }
-        let name = format!("page-{}", programs.len() + 1);
+    for number in 1.. {
+        let Some((language, code)) = blocks.next() else { break };
+        let (after, prints) = blocks.next().unwrap_or_default();
+        ensure!(
+            (language, after) == ("c", "text"),
+            "{PAGE}: each program has to be followed by what it prints, but program {number} is {language}, then {after:?}"
+        );
+        let name = format!("page-{number}");
         let source = folder.join(format!("{name}.c"));
         std::fs::write(&source, code)?;
-        let next = blocks.get(index + 1).filter(|(language, _)| *language == "text");
-        let (_, prints) =
-            next.with_context(|| format!("{PAGE}: block {index} does not say what it prints"))?;
-        programs.push(Program { name, sources: vec![source], prints: Some(prints.clone()) });
+        programs.push(Program { name, sources: vec![source], prints: Some(prints) });
     }
     ensure!(!programs.is_empty(), "{PAGE} has no programs");
     Ok(programs)
