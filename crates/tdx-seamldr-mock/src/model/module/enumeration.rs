@@ -123,10 +123,6 @@ impl Enumerated {
 }
 
 impl Sampled {
-    fn msr(&self, wanted: u32) -> u64 {
-        compared().zip(self.msrs).find(|(msr, _)| *msr == wanted).map_or(0, |(_, value)| value)
-    }
-
     /// A CPUID leaf, as it was sampled.
     #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
@@ -484,11 +480,12 @@ pub(super) fn compare(
     enumerated: &Enumerated,
     regs: &mut SeamcallRegs,
 ) -> Result<u32, TdxStatus> {
-    let same = |msr: u32| match cpu.msr(msr) == sampled.msr(msr) {
+    let same = |(msr, before): (u32, u64)| match cpu.msr(msr) == before {
         true => Ok(()),
         false => Err(detailed(TdxStatus::INCONSISTENT_MSR, msr.into())),
     };
-    COMPARED_FIRST.into_iter().try_for_each(same)?;
+    let mut msrs = compared().zip(sampled.msrs);
+    msrs.by_ref().take(COMPARED_FIRST.len()).try_for_each(same)?;
     if cpu.msr(MISC_ENABLE) & BOOT_NT4 != 0 {
         return Err(TdxStatus::LIMIT_CPUID_MAXVAL_SET);
     }
@@ -508,10 +505,9 @@ pub(super) fn compare(
             }
         }
     }
-    same(TSC_ADJUST)?;
-    same(MTRR_CAP)?;
-    let count = if has_smrr2(cpu.msr(MTRR_CAP), table) { 2 } else { 1 };
-    SMRRS.into_iter().take(count).flat_map(|(base, mask)| [base, mask]).try_for_each(same)?;
-    COMPARED_LAST.into_iter().try_for_each(same)?;
+    // SMRR2 counts only where there is one.
+    let [_, (base, mask)] = SMRRS;
+    let has_smrr2 = has_smrr2(cpu.msr(MTRR_CAP), table);
+    msrs.filter(|(msr, _)| has_smrr2 || ![base, mask].contains(msr)).try_for_each(same)?;
     Ok(package)
 }
