@@ -107,10 +107,14 @@ pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Fail
     // SAFETY: `count` bytes may be read by this function's contract and written to `value`, which is the library's own.
     unsafe { ptr::copy_nonoverlapping(pointer.cast::<u8>(), value.as_mut_ptr().cast(), count) };
     for offset in known..size {
-        // SAFETY: the offset is below the size, so the byte may be read by this function's contract.
-        if unsafe { pointer.cast::<u8>().add(offset).read() } != 0 {
-            let name = T::NAME;
-            let text = format!("{name} has data at offset {offset}, but this library knows {known} bytes of it; it is older than the header");
+        // SAFETY: the offset is below the size, so it is within the caller's structure.
+        let unknown = unsafe { pointer.cast::<u8>().add(offset) };
+        // SAFETY: as above; the byte may be read by this function's contract.
+        if unsafe { unknown.read() } != 0 {
+            let (name, text) = (T::NAME, "it is older than the header");
+            let text = format!(
+                "{name} has data at offset {offset}, but this library knows {known} bytes of it; {text}"
+            );
             return Err(Failure::new(TdxSimStatus::BadSize, text));
         }
     }

@@ -72,12 +72,23 @@ pub(crate) fn add(sim: Sim) -> Result<*mut TdxSim, Failure> {
 /// Removes a platform. When this returns, nobody is inside it, and nobody will be.
 pub(crate) fn remove(handle: *const TdxSim) -> Result<(), Failure> {
     let number = number(handle)?;
-    let place = registry().places.remove(&number).ok_or(TdxSimStatus::BadHandle)?;
+    let place = take(number)?;
     // A platform in which somebody panicked can be freed, too.
     let sim = place.sim.lock().unwrap_or_else(PoisonError::into_inner).take();
     place.changed.notify_all();
     drop(sim);
     Ok(())
+}
+
+/// Takes a platform's place out of the registry.
+fn take(number: usize) -> Result<Arc<Place>, Failure> {
+    let mut registry = registry();
+    let place = registry.places.remove(&number).ok_or(TdxSimStatus::BadHandle)?;
+    if registry.places.is_empty() {
+        // An empty map keeps memory, which tools for leaks show at the end of the program.
+        registry.places = BTreeMap::new();
+    }
+    Ok(place)
 }
 
 /// The place of a platform.
