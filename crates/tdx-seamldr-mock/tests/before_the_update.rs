@@ -332,7 +332,7 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
 
 /// A module of a version whose handoff data nobody has measured.
 fn unmeasured(svn_minor: u8, num_handoff_pages: u16) -> TestImage {
-    let version = TdxVersion { major: 2, minor: 0, update: 14 };
+    let version = TdxVersion { major: 2, minor: 0, update: 99 };
     let counting = counting(svn_minor);
     let build = counting.module_build.map(|build| ModuleBuild { version, ..build });
     TestImage { module_build: build, num_handoff_pages, ..counting }
