@@ -8,8 +8,22 @@ const CRATE: &str = "crates/tdx-seamldr-mock-c";
 const HEADER: &str = "include/tdx_sim.h";
 
 /// Sources of the header, in the order in which they come in it.
-const SOURCES: [&str; 8] =
-    ["status.rs", "registry.rs", "platform.rs", "memory.rs", "call.rs", "truth.rs", "fault.rs", "image.rs"];
+const SOURCES: [&str; 14] = [
+    "version.rs",
+    "status.rs",
+    "number.rs",
+    "registry.rs",
+    "abi.rs",
+    "platform.rs",
+    "memory.rs",
+    "call.rs",
+    "trace.rs",
+    "truth.rs",
+    "change.rs",
+    "td.rs",
+    "fault.rs",
+    "image.rs",
+];
 
 /// Writes the header, or with `check` sees that the one that is there is the same.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -40,7 +54,30 @@ fn header(folder: &Path) -> Result<String> {
     });
     let mut header = Vec::new();
     sources.generate().context("the header cannot be made")?.write(&mut header);
-    Ok(String::from_utf8(header)?)
+    Ok(String::from_utf8(header)?.lines().map(in_words_of_c).collect())
+}
+
+/// A line of the header, with its end, as it should be in C.
+fn in_words_of_c(line: &str) -> String {
+    if line == " * # Safety" {
+        // What Rust calls so is what the caller has to see to.
+        return " * The caller guarantees:\n".to_owned();
+    }
+    constant(line)
+}
+
+/// A line of the header, with its end. Constants are written in the way that a C compiler takes without a warning and a reader knows
+/// from the specification.
+fn constant(line: &str) -> String {
+    let number = line.strip_prefix("#define ").and_then(|rest| rest.split_once(' '));
+    match number.and_then(|(name, number)| Some((name, number.trim_end_matches("ull").parse::<u64>().ok()?)))
+    {
+        Some((name, number)) if number > u32::MAX.into() => {
+            format!("#define {name} UINT64_C({number:#018x})\n")
+        }
+        Some((name, number)) if number > 0xffff_0000 => format!("#define {name} UINT32_C({number:#x})\n"),
+        _ => format!("{line}\n"),
+    }
 }
 
 /// The first line that differs, counted from 1; a missing one is empty.

@@ -2,6 +2,8 @@
 
 mod bench_report;
 mod c_header;
+mod c_recorded;
+mod c_tests;
 mod cli_docs;
 mod coverage;
 mod document;
@@ -46,6 +48,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Write the recordings of Linux 7.2 as a table in C
+    CRecorded {
+        /// See that the table is up to date, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Install the library for C into a fresh prefix, and build and run all C programs there: plain, with valgrind, with sanitizers
+    CTests,
     /// Write shell completions and man pages of the command `tdx-seamldr`
     CliDocs {
         /// The folder for them
@@ -202,6 +212,8 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::BenchReport => bench_report::run(),
         Task::CHeader { check } => c_header::run(check),
+        Task::CRecorded { check } => c_recorded::run(check),
+        Task::CTests => c_tests::run(),
         Task::CliDocs { folder } => cli_docs::run(&folder),
         Task::Coverage { branches } => coverage::run(branches),
         Task::EmbedCheck => embed_check::run().map(drop),

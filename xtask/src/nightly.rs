@@ -10,8 +10,14 @@ use anyhow::{bail, Context, Result};
 use crate::document;
 
 /// Commands of `cargo xtask`, cheap to dear. What is told how much it is to do follows.
-const COMMANDS: [&[&str]; 5] =
-    [&["public-api", "--check"], &["versions"], &["bench-report"], &["coverage", "--branches"], &["mutants"]];
+const COMMANDS: [&[&str]; 6] = [
+    &["public-api", "--check"],
+    &["c-tests"],
+    &["versions"],
+    &["bench-report"],
+    &["coverage", "--branches"],
+    &["mutants"],
+];
 
 /// The document with the tables of some, each in the place of the command's name.
 const DOCUMENT: &str = "docs/verification.md";

@@ -5,8 +5,10 @@ use std::time::Duration;
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_verify::RustCrypto;
 
+use crate::number::enumeration;
+use crate::platform::Sim;
 use crate::registry::{find, Place};
-use crate::status::guarded;
+use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSim, TdxSimStatus, TDX_SIM_DELAY_LIMIT_MS};
 
 /// The registers of SEAMCALL, in and out.
@@ -46,11 +48,11 @@ impl From<SeamcallRegs> for TdxSimRegs {
 
 /// Whether the instruction itself failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
+#[repr(C)]
 pub enum TdxSimTrap {
     /// It did not: firmware was entered and came back.
     None = 0,
-    /// The carry flag was set: nothing can be called, or another LP is inside P-SEAMLDR. Also if firmware hits a fatal error.
+    /// The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also if firmware hits a fatal error.
     VmfailInvalid = 1,
     /// #GP: TDX is not enabled on this LP.
     Gp = 2,
@@ -58,64 +60,87 @@ pub enum TdxSimTrap {
     Ud = 3,
 }
 
-impl TdxSimTrap {
-    /// The number that C sees.
-    #[must_use]
-    #[allow(clippy::as_conversions)] // the discriminant of a repr(u32) enum
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
+enumeration!(TdxSimTrap, "tdx_sim_trap", [None, VmfailInvalid, Gp, Ud]);
 
-    /// The trap with this number, if it is one.
-    pub(crate) fn of_number(number: u32) -> Option<Trap> {
-        Trap::ALL.into_iter().find(|trap| Self::from(*trap).number() == number)
+/// A tdx_sim_trap as C gives it: any number.
+pub type TdxSimTrapNumber = u32;
+
+impl TdxSimTrap {
+    /// What the simulation calls it.
+    pub(crate) const fn trap(self) -> Option<Trap> {
+        match self {
+            Self::None => None,
+            Self::VmfailInvalid => Some(Trap::VmFailInvalid),
+            Self::Gp => Some(Trap::GeneralProtection),
+            Self::Ud => Some(Trap::UndefinedOpcode),
+        }
     }
 }
 
-impl From<Trap> for TdxSimTrap {
-    fn from(trap: Trap) -> Self {
+impl From<Option<Trap>> for TdxSimTrap {
+    fn from(trap: Option<Trap>) -> Self {
         match trap {
-            Trap::VmFailInvalid => Self::VmfailInvalid,
-            Trap::GeneralProtection => Self::Gp,
-            Trap::UndefinedOpcode => Self::Ud,
+            None => Self::None,
+            Some(Trap::VmFailInvalid) => Self::VmfailInvalid,
+            Some(Trap::GeneralProtection) => Self::Gp,
+            Some(Trap::UndefinedOpcode) => Self::Ud,
         }
     }
 }
 
 impl Place {
-    /// One SEAMCALL, from its beginning to its end.
-    fn seamcall(&self, lp: u32, regs: &mut SeamcallRegs) -> Result<Option<Trap>, TdxSimStatus> {
+    /// One SEAMCALL, from its beginning to its end. Says whether the instruction failed, and whether a callback did.
+    fn seamcall(&self, lp: u32, regs: &mut SeamcallRegs) -> Result<(Option<Trap>, bool), Failure> {
         let mut guard = self.lock()?;
         let sim = guard.as_mut().ok_or(TdxSimStatus::BadHandle)?;
         if sim.platform.x2apic_id(lp).is_none() {
-            return Err(TdxSimStatus::UnknownLp);
+            return Err(Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")));
         }
+        if sim.platform.is_in_call(lp) {
+            let text = format!("LP {lp} is in a SEAMCALL of another thread, which has not ended");
+            return Err(Failure::new(TdxSimStatus::LpBusy, text));
+        }
+        let input = *regs;
         sim.calls = sim.calls.wrapping_add(1);
         self.changed().notify_all();
         let entered = match sim.platform.enter(lp, regs) {
             Ok(entered) => entered,
-            Err(trap) => return Ok(Some(trap)),
+            Err(trap) => {
+                sim.record(lp, &input, Err(trap));
+                return Ok((Some(trap), false));
+            }
         };
         if entered.delay != 0 {
             // Others may come meanwhile, and find this LP inside. In a program of one thread nobody comes.
             let until = sim.calls.saturating_add(entered.delay.into());
             let limit = Duration::from_millis(TDX_SIM_DELAY_LIMIT_MS.into());
-            let waits = |sim: &mut Option<_>| {
-                sim.as_ref().is_some_and(|sim: &crate::platform::Sim| sim.calls < until)
-            };
+            let waits = |sim: &mut Option<Sim>| sim.as_ref().is_some_and(|sim| sim.calls < until);
             let result = self.changed().wait_timeout_while(guard, limit, waits);
-            (guard, _) = result.map_err(|_| TdxSimStatus::Panic)?;
+            (guard, _) = result.map_err(|_| TdxSimStatus::Internal)?;
         }
         let sim = guard.as_mut().ok_or(TdxSimStatus::BadHandle)?;
-        Ok(sim.platform.leave(entered, regs, &sim.memory, &RustCrypto).err())
+        let Sim { platform, memory, .. } = sim;
+        let result = platform.leave(entered, regs, memory, &RustCrypto);
+        let failed = memory.take_failure();
+        sim.record(lp, &input, result.map(|()| *regs));
+        Ok((result.err(), failed))
     }
 }
 
-/// An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself failed (a tdx_sim_trap); if it did
-/// not, `*regs` are what firmware returned, and otherwise they stay as they are. What firmware answers is in `regs->rax`, and is
-/// no error of this function. Signatures are checked with RSA-3072 and SHA-384.
+/// An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself failed. If it did not, `*regs` are
+/// what firmware returned; otherwise they stay as they are. What firmware answers is in `regs->rax`, and is no error of this
+/// function. Signatures are checked with RSA-3072 and SHA-384.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; UNKNOWN_LP.
+/// `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its x2APIC id. An LP that is offline is one
+/// that firmware counts and for which nobody calls this function. One that is not in VMX operation is made by
+/// tdx_sim_set_lp_trap().
+///
+/// Calls for different LPs may be made by different threads at the same time. They are executed one after the other, unless a fault
+/// delays one of them: others then find its LP inside firmware.
+///
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread for the same LP is delayed, a
+/// real LP could not execute another one; CALLBACK_FAILED: a callback for memory failed. The call was made all the same then, with
+/// zeros for what could not be read, and `*regs` and `*trap` are set.
 ///
 /// # Safety
 ///
@@ -132,19 +157,24 @@ pub unsafe extern "C" fn tdx_sim_seamcall(
         pointer::checked(trap)?;
         // SAFETY: this function's contract.
         let mut registers = SeamcallRegs::from(unsafe { pointer::read(regs) }?);
-        let trapped = find(sim)?.seamcall(lp, &mut registers)?;
+        let (trapped, callback_failed) = find(sim)?.seamcall(lp, &mut registers)?;
         if trapped.is_none() {
             // SAFETY: this function's contract.
             unsafe { pointer::write(regs, registers.into()) }?;
         }
         // SAFETY: this function's contract.
-        unsafe { pointer::write(trap, trapped.map_or(TdxSimTrap::None, TdxSimTrap::from)) }
+        unsafe { pointer::write(trap, trapped.into()) }?;
+        if callback_failed {
+            return Err(TdxSimStatus::CallbackFailed.into());
+        }
+        Ok(())
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::number::Enumeration;
 
     #[test]
     fn registers_keep_their_places() {
@@ -160,8 +190,10 @@ mod tests {
     #[test]
     fn traps_have_numbers_and_no_trap_is_none_of_them() {
         for trap in Trap::ALL {
-            assert_eq!(TdxSimTrap::of_number(TdxSimTrap::from(trap).number()), Some(trap));
+            let number = TdxSimTrap::from(Some(trap)).number();
+            assert_eq!(TdxSimTrap::of_number(number).unwrap().trap(), Some(trap));
         }
-        assert_eq!([0, 4].map(TdxSimTrap::of_number), [None, None]);
+        assert_eq!(TdxSimTrap::of_number(0).unwrap().trap(), None);
+        assert!(TdxSimTrap::of_number(4).is_err());
     }
 }

@@ -1,85 +1,106 @@
 //! Faults that are planned: calls that end otherwise than they should.
 
-use tdx_seamldr_mock::model::{Answer, Fault};
+use tdx_seamldr_mock::model::{Answer, Fault, FaultId};
 
+use crate::number::{enumeration, flag, Enumeration, TdxSimBool};
+use crate::pointer::Growing;
 use crate::registry::with;
-use crate::status::guarded;
-use crate::{pointer, TdxSim, TdxSimStatus, TdxSimTrap};
+use crate::status::{guarded, Failure};
+use crate::{pointer, TdxSim, TdxSimStatus, TdxSimTrap, TdxSimTrapNumber};
 
-/// A fault is for every LP.
+/// A fault is for every LP; no LP.
 pub const TDX_SIM_ANY_LP: u32 = 0xffff_ffff;
+
+/// A fault that strikes as good as always: 4,294,967,295 times.
+pub const TDX_SIM_ALWAYS: u32 = 0xffff_ffff;
+
+/// The most faults that can be planned at the same time.
+pub const TDX_SIM_MAX_FAULTS: u32 = 32;
 
 /// The longest that a delayed call waits for others, in milliseconds.
 pub const TDX_SIM_DELAY_LIMIT_MS: u32 = 1000;
 
 /// What a call gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
+#[repr(C)]
 pub enum TdxSimFaultKind {
-    /// A status in RAX, and RDX. Firmware does nothing.
+    /// A status in RAX, and RDX. Firmware is not asked and does nothing. One exception: SEAMLDR.INSTALL with an RDX that is not 0
+    /// says that the module is destroyed, so the module is destroyed, and all TDs with it.
     Return = 1,
     /// The instruction fails. Firmware is not entered.
     Trap = 2,
-    /// Firmware is entered, and answers only after so many other calls were made, by other threads; but after
-    /// TDX_SIM_DELAY_LIMIT_MS at the latest.
+    /// Firmware is entered, and answers only after `delay` other calls were made, by other threads; but after
+    /// TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP inside firmware.
     Delay = 3,
 }
 
-impl TdxSimFaultKind {
-    /// The number that C gives.
-    #[must_use]
-    #[allow(clippy::as_conversions)] // the discriminant of a repr(u32) enum
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
-}
+enumeration!(TdxSimFaultKind, "tdx_sim_fault_kind", [Return, Trap, Delay]);
+
+/// A tdx_sim_fault_kind as C gives it: any number.
+pub type TdxSimFaultKindNumber = u32;
 
 /// Calls that go wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimFault {
+    /// sizeof(tdx_sim_fault), set by the caller.
+    pub size: u32,
     /// On which LP, or TDX_SIM_ANY_LP.
     pub lp: u32,
-    /// 1: whatever RAX is. 0: with the RAX that follows.
-    pub any_rax: u32,
-    /// RAX at the call.
+    /// RAX at the call, all 64 bits. It does not count if `any_rax` is true.
     pub rax: u64,
+    /// True: whatever RAX is.
+    pub any_rax: TdxSimBool,
+    /// 0.
+    pub reserved: [u8; 3],
     /// How many such calls pass before.
     pub after: u32,
-    /// How many such calls go wrong then; not 0.
+    /// How many such calls go wrong then; not 0. TDX_SIM_ALWAYS: as good as all.
     pub times: u32,
-    /// What they get: a tdx_sim_fault_kind.
-    pub kind: u32,
-    /// With TDX_SIM_FAULT_KIND_TRAP: which, a tdx_sim_trap other than none.
-    pub trap: u32,
+    /// What they get.
+    pub kind: TdxSimFaultKindNumber,
+    /// With TDX_SIM_FAULT_KIND_TRAP: which, other than TDX_SIM_TRAP_NONE.
+    pub trap: TdxSimTrapNumber,
     /// With TDX_SIM_FAULT_KIND_DELAY: how many calls; not 0.
     pub delay: u32,
-    /// 0.
-    pub reserved: u32,
     /// With TDX_SIM_FAULT_KIND_RETURN: RAX.
     pub answer_rax: u64,
     /// With TDX_SIM_FAULT_KIND_RETURN: RDX.
     pub answer_rdx: u64,
 }
 
+// SAFETY: `repr(C)`, integers only, the first of them the size.
+unsafe impl Growing for TdxSimFault {
+    const NAME: &'static str = "tdx_sim_fault";
+    const FIRST_SIZE: usize = size_of::<Self>();
+}
+
 impl TdxSimFault {
-    fn answer(&self) -> Option<Answer> {
-        let kinds = [TdxSimFaultKind::Return, TdxSimFaultKind::Trap, TdxSimFaultKind::Delay];
-        match kinds.into_iter().find(|kind| kind.number() == self.kind)? {
-            TdxSimFaultKind::Return => Some(Answer::Return { rax: self.answer_rax, rdx: self.answer_rdx }),
-            TdxSimFaultKind::Trap => TdxSimTrap::of_number(self.trap).map(Answer::Trap),
-            TdxSimFaultKind::Delay => (self.delay != 0).then_some(Answer::Delay(self.delay)),
+    fn answer(&self) -> Result<Answer, Failure> {
+        match TdxSimFaultKind::of_number(self.kind)? {
+            TdxSimFaultKind::Return => Ok(Answer::Return { rax: self.answer_rax, rdx: self.answer_rdx }),
+            TdxSimFaultKind::Trap => {
+                let trap = TdxSimTrap::of_number(self.trap)?.trap();
+                trap.map(Answer::Trap).ok_or_else(|| Failure::argument("trap is TDX_SIM_TRAP_NONE"))
+            }
+            TdxSimFaultKind::Delay if self.delay == 0 => {
+                Err(Failure::argument("delay is 0, but should be a number of calls"))
+            }
+            TdxSimFaultKind::Delay => Ok(Answer::Delay(self.delay)),
         }
     }
 
-    fn fault(&self) -> Result<Fault, TdxSimStatus> {
-        let answer = self.answer().ok_or(TdxSimStatus::BadFault)?;
-        if self.any_rax > 1 || self.times == 0 || self.reserved != 0 {
-            return Err(TdxSimStatus::BadFault);
+    fn fault(&self) -> Result<Fault, Failure> {
+        let answer = self.answer()?;
+        if self.times == 0 {
+            return Err(Failure::argument("times is 0, but should be a number of calls"));
+        }
+        if self.reserved != [0; 3] {
+            return Err(Failure::argument("reserved is not 0"));
         }
         Ok(Fault {
             lp: (self.lp != TDX_SIM_ANY_LP).then_some(self.lp),
-            rax: (self.any_rax == 0).then_some(self.rax),
+            rax: (!flag(self.any_rax, "any_rax")?).then_some(self.rax),
             after: self.after,
             times: self.times,
             answer,
@@ -87,32 +108,75 @@ impl TdxSimFault {
     }
 }
 
-/// Plans a fault, in addition to those there are. The first that strikes a call decides about it.
+/// Plans a fault, in addition to those there are. The first that strikes a call decides about it. `*id` is the number of the fault on
+/// this platform, never 0 and never used again. `id` may be NULL.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; BAD_FAULT: a field has a value that it cannot have; UNKNOWN_LP; NO_ROOM: 32 faults are
-/// planned already that have not done all that they were to do.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that it cannot have; UNKNOWN_LP;
+/// NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
 ///
 /// # Safety
 ///
-/// `fault` leads to a tdx_sim_fault that may be read.
+/// `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that may be written, or nowhere.
 #[no_mangle]
-pub unsafe extern "C" fn tdx_sim_add_fault(sim: *mut TdxSim, fault: *const TdxSimFault) -> TdxSimStatus {
+pub unsafe extern "C" fn tdx_sim_add_fault(
+    sim: *mut TdxSim,
+    fault: *const TdxSimFault,
+    id: *mut u64,
+) -> TdxSimStatus {
     guarded(|| {
         // SAFETY: this function's contract.
-        let fault = unsafe { pointer::read(fault) }?;
-        with(sim, |sim| {
+        let fault = unsafe { pointer::read_sized(fault) }?;
+        if !id.is_null() {
+            pointer::checked(id)?;
+        }
+        let FaultId(added) = with(sim, |sim| {
             let fault = fault.fault()?;
-            if fault.lp.is_some_and(|lp| sim.platform.x2apic_id(lp).is_none()) {
-                return Err(TdxSimStatus::UnknownLp);
+            if let Some(lp) = fault.lp {
+                sim.known_lp(lp)?;
             }
-            sim.platform.faults_mut().add(fault).map_err(|_| TdxSimStatus::NoRoom)
+            Ok(sim.platform.faults_mut().add(fault).map_err(|_| TdxSimStatus::NoRoom)?)
+        })?;
+        // SAFETY: this function's contract.
+        unsafe { pointer::write_if_wanted(id, added) }
+    })
+}
+
+/// Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it has delayed stay delayed.
+///
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
+#[no_mangle]
+pub extern "C" fn tdx_sim_end_fault(sim: *mut TdxSim, id: u64) -> TdxSimStatus {
+    guarded(|| {
+        with(sim, |sim| {
+            let known = sim.platform.faults_mut().end(FaultId(id));
+            known.then_some(()).ok_or_else(|| TdxSimStatus::UnknownFault.into())
         })
     })
 }
 
-/// Takes back all faults. Calls that are delayed already stay so.
+/// Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as often as it should, or was ended.
 ///
-/// Errors: NULL; BAD_HANDLE.
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
+///
+/// # Safety
+///
+/// `times` leads to a number that may be written.
+#[no_mangle]
+pub unsafe extern "C" fn tdx_sim_get_fault(sim: *mut TdxSim, id: u64, times: *mut u32) -> TdxSimStatus {
+    guarded(|| {
+        pointer::checked(times)?;
+        let left = with(sim, |sim| {
+            let left = sim.platform.faults_mut().times_left(FaultId(id));
+            left.ok_or_else(|| TdxSimStatus::UnknownFault.into())
+        })?;
+        // SAFETY: this function's contract.
+        unsafe { pointer::write(times, left) }
+    })
+}
+
+/// Ends all faults. Calls that are delayed already stay so.
+///
+/// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
 pub extern "C" fn tdx_sim_clear_faults(sim: *mut TdxSim) -> TdxSimStatus {
     guarded(|| {
@@ -121,4 +185,15 @@ pub extern "C" fn tdx_sim_clear_faults(sim: *mut TdxSim) -> TdxSimStatus {
             Ok(())
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_seamldr_mock::model::MAX_FAULTS;
+
+    #[test]
+    fn the_number_of_faults_is_that_of_the_simulation() {
+        assert_eq!(usize::try_from(TDX_SIM_MAX_FAULTS), Ok(MAX_FAULTS));
+    }
 }

@@ -13,7 +13,11 @@
 //! that has not the alignment of what it should lead to, are errors as well. What is left to the caller is said with each
 //! function: that other pointers lead to what they should, and that mapped memory stays there.
 //!
-//! A panic of the library does not get out of it ([`TdxSimStatus::Panic`]), if it is built so that panics unwind, which is
+//! Numbers of C that stand for an enumeration or a `bool` are looked up, never believed. A structure that may grow begins with
+//! its size, which is looked at before anything else. A callback that calls a function that takes a platform gets an error.
+//! [`tdx_sim_last_error`] says what was wrong.
+//!
+//! A panic of the library does not get out of it ([`TdxSimStatus::Internal`]), if it is built so that panics unwind, which is
 //! the default. Like every Rust program, it aborts the process if there is no memory.
 //!
 //! ```
@@ -33,24 +37,33 @@
     )
 )]
 
+mod abi;
 mod call;
+mod change;
 mod fault;
 mod image;
 mod memory;
+mod number;
 mod platform;
 mod pointer;
 mod registry;
 mod status;
+mod td;
+mod trace;
 mod truth;
+mod version;
 
-pub use call::{tdx_sim_seamcall, TdxSimRegs, TdxSimTrap};
-pub use fault::{
-    tdx_sim_add_fault, tdx_sim_clear_faults, TdxSimFault, TdxSimFaultKind, TDX_SIM_ANY_LP,
-    TDX_SIM_DELAY_LIMIT_MS,
-};
-pub use image::{tdx_sim_image_defaults, tdx_sim_test_image, TdxSimImage};
-pub use memory::{tdx_sim_map, tdx_sim_unmap, TDX_SIM_PAGE_SIZE};
-pub use platform::{tdx_sim_create, tdx_sim_create_td, tdx_sim_free, TdxSimTdPhase};
+pub use abi::*;
+pub use call::*;
+pub use change::*;
+pub use fault::*;
+pub use image::*;
+pub use memory::*;
+pub use number::TdxSimBool;
+pub use platform::*;
 pub use registry::TdxSim;
-pub use status::{tdx_sim_status_name, TdxSimStatus};
-pub use truth::{tdx_sim_get_truth, TdxSimModuleState, TdxSimTruth};
+pub use status::{tdx_sim_last_error, tdx_sim_status_name, TdxSimStatus, TdxSimStatusNumber};
+pub use td::*;
+pub use trace::*;
+pub use truth::*;
+pub use version::*;

@@ -1,93 +1,201 @@
-//! What the functions return.
+//! What the functions return, and what they say about it.
 
-use std::ffi::{c_char, CStr};
+use std::cell::RefCell;
+use std::ffi::{c_char, CStr, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// What came of a call of this library: 0, or a negative number. Unless something else is said, nothing was done then, and
-/// nothing was written.
+/// What came of a call of this library: 0, or a negative number. After an error nothing was done and nothing was written, unless
+/// the function says otherwise. tdx_sim_last_error() has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(i32)]
+#[repr(C)]
 pub enum TdxSimStatus {
     /// Done.
     Ok = 0,
     /// A pointer is NULL.
     Null = -1,
-    /// The description is not UTF-8.
-    NotUtf8 = -2,
-    /// The description is not JSON of the right form, or there is no such platform.
-    BadDescription = -3,
-    /// The handle was never given out, or was freed.
-    BadHandle = -4,
-    /// The platform has no such LP.
-    UnknownLp = -5,
     /// A pointer or a physical address is not a multiple of what it has to be.
-    Unaligned = -6,
+    Unaligned = -2,
+    /// The field `size` of a structure is not what the library knows. Set it to `sizeof` of the structure.
+    BadSize = -3,
+    /// An argument or a field has a value that it cannot have.
+    BadArgument = -4,
+    /// The handle was never given out, or was freed.
+    BadHandle = -5,
+    /// The function was called from a callback.
+    Reentrant = -6,
+    /// The description is not UTF-8.
+    NotUtf8 = -7,
+    /// The description is not JSON of the right form.
+    BadDescription = -8,
+    /// The arguments are possible one by one, but not together: there is no such platform.
+    Contradiction = -9,
+    /// The platform has no such LP.
+    UnknownLp = -10,
+    /// Another thread makes a SEAMCALL on this LP, which has not ended.
+    LpBusy = -11,
+    /// No such TD was made.
+    UnknownTd = -12,
+    /// No such fault was planned.
+    UnknownFault = -13,
     /// A length is 0, not a multiple of 4096, or goes beyond the end of addresses.
-    BadLength = -7,
+    BadLength = -14,
     /// Something else is mapped there.
-    Overlap = -8,
+    Overlap = -15,
     /// Nothing is mapped that begins there.
-    NotMapped = -9,
+    NotMapped = -16,
     /// There is no room for another one.
-    NoRoom = -10,
-    /// No module is ready.
-    NotReady = -11,
-    /// There is no such fault.
-    BadFault = -12,
+    NoRoom = -17,
     /// A buffer is too small.
-    BufferTooSmall = -13,
-    /// Another argument has no meaning.
-    BadArgument = -14,
+    BufferTooSmall = -18,
+    /// There is no module.
+    NoModule = -19,
+    /// No module is ready.
+    NotReady = -20,
+    /// The TD is not in the phase that this is for.
+    BadPhase = -21,
+    /// No module is ready that knows the TD: it is lost, or the module is not ready yet.
+    TdGone = -22,
+    /// The module found that an update left the TD a measurement or a MAC that it cannot go on with.
+    TdIncompatible = -23,
+    /// Firmware refused a call that the library made.
+    Refused = -24,
+    /// A file is no image of a TDX module.
+    BadImage = -25,
+    /// A callback returned something other than 0.
+    CallbackFailed = -26,
+    /// No call is left in the trace.
+    NoCall = -27,
     /// The library failed inside, now or in an earlier call for the same platform. The platform can only be freed.
-    Panic = -15,
+    Internal = -28,
 }
 
 impl TdxSimStatus {
-    /// All of them, with their names in C.
-    const ALL: [(Self, &'static CStr); 16] = [
-        (Self::Ok, c"TDX_SIM_STATUS_OK"),
-        (Self::Null, c"TDX_SIM_STATUS_NULL"),
-        (Self::NotUtf8, c"TDX_SIM_STATUS_NOT_UTF8"),
-        (Self::BadDescription, c"TDX_SIM_STATUS_BAD_DESCRIPTION"),
-        (Self::BadHandle, c"TDX_SIM_STATUS_BAD_HANDLE"),
-        (Self::UnknownLp, c"TDX_SIM_STATUS_UNKNOWN_LP"),
-        (Self::Unaligned, c"TDX_SIM_STATUS_UNALIGNED"),
-        (Self::BadLength, c"TDX_SIM_STATUS_BAD_LENGTH"),
-        (Self::Overlap, c"TDX_SIM_STATUS_OVERLAP"),
-        (Self::NotMapped, c"TDX_SIM_STATUS_NOT_MAPPED"),
-        (Self::NoRoom, c"TDX_SIM_STATUS_NO_ROOM"),
-        (Self::NotReady, c"TDX_SIM_STATUS_NOT_READY"),
-        (Self::BadFault, c"TDX_SIM_STATUS_BAD_FAULT"),
-        (Self::BufferTooSmall, c"TDX_SIM_STATUS_BUFFER_TOO_SMALL"),
-        (Self::BadArgument, c"TDX_SIM_STATUS_BAD_ARGUMENT"),
-        (Self::Panic, c"TDX_SIM_STATUS_PANIC"),
+    /// All of them, with their names in C, and what is said if nothing more is known.
+    const ALL: [(Self, &'static CStr, &'static str); 29] = [
+        (Self::Ok, c"TDX_SIM_STATUS_OK", "done"),
+        (Self::Null, c"TDX_SIM_STATUS_NULL", "a pointer is NULL"),
+        (Self::Unaligned, c"TDX_SIM_STATUS_UNALIGNED", "a pointer or a physical address is not aligned"),
+        (Self::BadSize, c"TDX_SIM_STATUS_BAD_SIZE", "the field size of a structure is wrong"),
+        (Self::BadArgument, c"TDX_SIM_STATUS_BAD_ARGUMENT", "an argument has a value that it cannot have"),
+        (Self::BadHandle, c"TDX_SIM_STATUS_BAD_HANDLE", "the handle was never given out, or was freed"),
+        (Self::Reentrant, c"TDX_SIM_STATUS_REENTRANT", "a callback called a function that takes a platform"),
+        (Self::NotUtf8, c"TDX_SIM_STATUS_NOT_UTF8", "the description is not UTF-8"),
+        (Self::BadDescription, c"TDX_SIM_STATUS_BAD_DESCRIPTION", "the description has not the right form"),
+        (Self::Contradiction, c"TDX_SIM_STATUS_CONTRADICTION", "there is no such platform"),
+        (Self::UnknownLp, c"TDX_SIM_STATUS_UNKNOWN_LP", "the platform has no such LP"),
+        (Self::LpBusy, c"TDX_SIM_STATUS_LP_BUSY", "a SEAMCALL of another thread on this LP has not ended"),
+        (Self::UnknownTd, c"TDX_SIM_STATUS_UNKNOWN_TD", "no such TD was made"),
+        (Self::UnknownFault, c"TDX_SIM_STATUS_UNKNOWN_FAULT", "no such fault was planned"),
+        (
+            Self::BadLength,
+            c"TDX_SIM_STATUS_BAD_LENGTH",
+            "a length is 0, no multiple of 4096, or goes beyond the end of addresses",
+        ),
+        (Self::Overlap, c"TDX_SIM_STATUS_OVERLAP", "some of the physical addresses are mapped already"),
+        (Self::NotMapped, c"TDX_SIM_STATUS_NOT_MAPPED", "nothing is mapped that begins there"),
+        (Self::NoRoom, c"TDX_SIM_STATUS_NO_ROOM", "there is no room for another one"),
+        (Self::BufferTooSmall, c"TDX_SIM_STATUS_BUFFER_TOO_SMALL", "a buffer is too small"),
+        (Self::NoModule, c"TDX_SIM_STATUS_NO_MODULE", "there is no module"),
+        (Self::NotReady, c"TDX_SIM_STATUS_NOT_READY", "no module is ready"),
+        (Self::BadPhase, c"TDX_SIM_STATUS_BAD_PHASE", "the TD is not in the phase that this is for"),
+        (Self::TdGone, c"TDX_SIM_STATUS_TD_GONE", "no module is ready that knows the TD"),
+        (
+            Self::TdIncompatible,
+            c"TDX_SIM_STATUS_TD_INCOMPATIBLE",
+            "an update left the TD a measurement or a MAC that the module cannot go on with",
+        ),
+        (Self::Refused, c"TDX_SIM_STATUS_REFUSED", "firmware refused a call that the library made"),
+        (Self::BadImage, c"TDX_SIM_STATUS_BAD_IMAGE", "the file is no image of a TDX module"),
+        (
+            Self::CallbackFailed,
+            c"TDX_SIM_STATUS_CALLBACK_FAILED",
+            "a callback returned something other than 0",
+        ),
+        (Self::NoCall, c"TDX_SIM_STATUS_NO_CALL", "no call is left in the trace"),
+        (
+            Self::Internal,
+            c"TDX_SIM_STATUS_INTERNAL",
+            "the library failed inside; the platform can only be freed",
+        ),
     ];
 
     /// The number that C sees.
     #[must_use]
-    #[allow(clippy::as_conversions)] // the discriminant of a repr(i32) enum
+    #[allow(clippy::as_conversions)] // the discriminant of an enum of C
     pub const fn number(self) -> i32 {
         self as i32
     }
+
+    fn meaning(self) -> &'static str {
+        Self::ALL.iter().find(|(known, ..)| *known == self).map_or("", |(.., meaning)| meaning)
+    }
 }
 
-/// The name of a status, for messages. It stays where it is. Never NULL: other numbers have the name "unknown status".
+/// A tdx_sim_status as C gives it: any number.
+pub type TdxSimStatusNumber = i32;
+
+/// The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never NULL: other numbers have the name
+/// "unknown status".
 #[no_mangle]
-pub extern "C" fn tdx_sim_status_name(status: i32) -> *const c_char {
-    let known = TdxSimStatus::ALL.iter().find(|(known, _)| known.number() == status);
-    known.map_or(c"unknown status", |(_, name)| name).as_ptr()
+pub extern "C" fn tdx_sim_status_name(status: TdxSimStatusNumber) -> *const c_char {
+    let known = TdxSimStatus::ALL.iter().find(|(known, ..)| known.number() == status);
+    known.map_or(c"unknown status", |(_, name, _)| name).as_ptr()
+}
+
+/// Why a function did not do what it should.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) status: TdxSimStatus,
+    text: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(status: TdxSimStatus, text: impl Into<String>) -> Self {
+        Self { status, text: Some(text.into()) }
+    }
+
+    pub(crate) fn argument(text: impl Into<String>) -> Self {
+        Self::new(TdxSimStatus::BadArgument, text)
+    }
+}
+
+impl From<TdxSimStatus> for Failure {
+    fn from(status: TdxSimStatus) -> Self {
+        Self { status, text: None }
+    }
+}
+
+thread_local! {
+    /// What the last function that failed in this thread has to say.
+    static LAST: RefCell<CString> = RefCell::default();
+}
+
+/// What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was found, and what was expected.
+/// Empty if there was none. The text stays there until the next call of this library in this thread. Never NULL.
+#[no_mangle]
+pub extern "C" fn tdx_sim_last_error() -> *const c_char {
+    // The text does not move until it is replaced by this thread.
+    LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+}
+
+fn remember(failure: Failure) -> TdxSimStatus {
+    let text = failure.text.unwrap_or_else(|| failure.status.meaning().to_owned());
+    let text = CString::new(text.replace('\0', "")).unwrap_or_default();
+    // A thread that is about to end does not remember.
+    let _ = LAST.try_with(|last| *last.borrow_mut() = text);
+    failure.status
 }
 
 /// Runs what one function of the interface does. No panic gets out.
-pub(crate) fn guarded(run: impl FnOnce() -> Result<(), TdxSimStatus>) -> TdxSimStatus {
+pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> TdxSimStatus {
     // What a panic may leave half done is a platform, which refuses further calls by its poisoned lock.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => TdxSimStatus::Ok,
-        Ok(Err(status)) => status,
+        Ok(Err(failure)) => remember(failure),
         Err(payload) => {
             // Dropping what somebody panicked with might panic again.
             std::mem::forget(payload);
-            TdxSimStatus::Panic
+            remember(TdxSimStatus::Internal.into())
         }
     }
 }
@@ -101,14 +209,20 @@ mod tests {
         unsafe { CStr::from_ptr(tdx_sim_status_name(status)) }.to_str().unwrap().to_owned()
     }
 
+    fn last_error() -> String {
+        // SAFETY: the function returns a C string that stays where it is until the next call.
+        unsafe { CStr::from_ptr(tdx_sim_last_error()) }.to_str().unwrap().to_owned()
+    }
+
     #[test]
     fn numbers_go_down_from_0_and_have_the_names_of_the_header() {
         let header = include_str!("../include/tdx_sim.h");
-        for (index, (status, _)) in (0..).zip(TdxSimStatus::ALL) {
+        for (index, (status, ..)) in (0..).zip(TdxSimStatus::ALL) {
             assert_eq!(status.number(), -index);
             assert!(header.contains(&format!("{} = {},", name(-index), -index)), "{status:?}");
         }
-        for unknown in [1, -16, i32::MIN, i32::MAX] {
+        let last = TdxSimStatus::ALL.map(|(status, ..)| status.number()).into_iter().min().unwrap();
+        for unknown in [1, last - 1, i32::MIN, i32::MAX] {
             assert_eq!(name(unknown), "unknown status");
         }
     }
@@ -121,8 +235,19 @@ mod tests {
                 panic!("once more");
             }
         }
-        assert_eq!(guarded(|| panic!("of the test")), TdxSimStatus::Panic);
-        assert_eq!(guarded(|| std::panic::panic_any(Nasty)), TdxSimStatus::Panic);
-        assert_eq!(guarded(|| Err(TdxSimStatus::NoRoom)), TdxSimStatus::NoRoom);
+        assert_eq!(guarded(|| panic!("of the test")), TdxSimStatus::Internal);
+        assert_eq!(guarded(|| std::panic::panic_any(Nasty)), TdxSimStatus::Internal);
+        assert_eq!(guarded(|| Err(TdxSimStatus::NoRoom.into())), TdxSimStatus::NoRoom);
+    }
+
+    #[test]
+    fn the_last_error_is_that_of_this_thread_and_outlives_calls_that_succeed() {
+        assert_eq!(guarded(|| Err(Failure::argument("pages is 0\0, but"))), TdxSimStatus::BadArgument);
+        assert_eq!(last_error(), "pages is 0, but", "a NUL does not end the text");
+        assert_eq!(guarded(|| Ok(())), TdxSimStatus::Ok);
+        assert_eq!(last_error(), "pages is 0, but");
+        std::thread::spawn(|| assert_eq!(last_error(), "")).join().unwrap();
+        assert_eq!(guarded(|| Err(TdxSimStatus::NoModule.into())), TdxSimStatus::NoModule);
+        assert_eq!(last_error(), "there is no module");
     }
 }

@@ -1,15 +1,17 @@
-//! How things stand on a platform, whatever anybody claims.
+//! How things stand on a platform, whatever its software believes.
 
-use tdx_seamldr_mock::model::ModuleState;
+use tdx_seamldr_mock::model::{GlobalLock, ModuleState};
 
+use crate::number::{enumeration, TdxSimBool};
 use crate::platform::Sim;
+use crate::pointer::Growing;
 use crate::registry::with;
 use crate::status::guarded;
-use crate::{pointer, TdxSim, TdxSimStatus};
+use crate::{pointer, TdxSim, TdxSimStatus, TdxSimTrap, TdxSimTrapNumber, TDX_SIM_ANY_LP};
 
 /// How far a module has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
+#[repr(C)]
 pub enum TdxSimModuleState {
     /// There is no module.
     None = 0,
@@ -25,14 +27,76 @@ pub enum TdxSimModuleState {
     Shutdown = 5,
 }
 
-impl From<ModuleState> for TdxSimModuleState {
-    fn from(state: ModuleState) -> Self {
+enumeration!(
+    TdxSimModuleState,
+    "tdx_sim_module_state",
+    [None, SysInitPending, SysInitDone, SysConfigDone, Ready, Shutdown]
+);
+
+/// A tdx_sim_module_state as C gives it: any number.
+pub type TdxSimModuleStateNumber = u32;
+
+impl TdxSimModuleState {
+    /// What the simulation calls it.
+    pub(crate) const fn state(self) -> Option<ModuleState> {
+        match self {
+            Self::None => None,
+            Self::SysInitPending => Some(ModuleState::SysInitPending),
+            Self::SysInitDone => Some(ModuleState::SysInitDone),
+            Self::SysConfigDone => Some(ModuleState::SysConfigDone),
+            Self::Ready => Some(ModuleState::Ready),
+            Self::Shutdown => Some(ModuleState::Shutdown),
+        }
+    }
+}
+
+impl From<Option<ModuleState>> for TdxSimModuleState {
+    fn from(state: Option<ModuleState>) -> Self {
         match state {
-            ModuleState::SysInitPending => Self::SysInitPending,
-            ModuleState::SysInitDone => Self::SysInitDone,
-            ModuleState::SysConfigDone => Self::SysConfigDone,
-            ModuleState::Ready => Self::Ready,
-            ModuleState::Shutdown => Self::Shutdown,
+            None => Self::None,
+            Some(ModuleState::SysInitPending) => Self::SysInitPending,
+            Some(ModuleState::SysInitDone) => Self::SysInitDone,
+            Some(ModuleState::SysConfigDone) => Self::SysConfigDone,
+            Some(ModuleState::Ready) => Self::Ready,
+            Some(ModuleState::Shutdown) => Self::Shutdown,
+        }
+    }
+}
+
+/// The module's global lock, as another LP holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub enum TdxSimLock {
+    /// No LP holds it.
+    Free = 0,
+    /// Held together with others.
+    Shared = 1,
+    /// Held alone.
+    Exclusive = 2,
+}
+
+enumeration!(TdxSimLock, "tdx_sim_lock", [Free, Shared, Exclusive]);
+
+/// A tdx_sim_lock as C gives it: any number.
+pub type TdxSimLockNumber = u32;
+
+impl TdxSimLock {
+    /// What the simulation calls it.
+    pub(crate) const fn lock(self) -> GlobalLock {
+        match self {
+            Self::Free => GlobalLock::Free,
+            Self::Shared => GlobalLock::Shared,
+            Self::Exclusive => GlobalLock::Exclusive,
+        }
+    }
+}
+
+impl From<GlobalLock> for TdxSimLock {
+    fn from(lock: GlobalLock) -> Self {
+        match lock {
+            GlobalLock::Free => Self::Free,
+            GlobalLock::Shared => Self::Shared,
+            GlobalLock::Exclusive => Self::Exclusive,
         }
     }
 }
@@ -41,79 +105,238 @@ impl From<ModuleState> for TdxSimModuleState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimTruth {
+    /// sizeof(tdx_sim_truth), set by the caller.
+    pub size: u32,
+    /// How far the module has come.
+    pub module_state: TdxSimModuleStateNumber,
     /// There is a module in the SEAM range.
-    pub module_present: bool,
+    pub module_present: TdxSimBool,
     /// SEAMCALL reaches it.
-    pub module_callable: bool,
+    pub module_callable: TdxSimBool,
     /// SEAM_READY in SEAMEXTEND is 1.
-    pub seam_ready: bool,
+    pub seam_ready: TdxSimBool,
+    /// P_SEAMLDR_READY in SEAMEXTEND is 1: P-SEAMLDR can be called.
+    pub p_seamldr_ready: TdxSimBool,
     /// The handoff data is there for a module to take.
-    pub handoff_valid: bool,
+    pub handoff_valid: TdxSimBool,
     /// Firmware has hit a fatal error: nothing can be called until the next boot.
-    pub dead: bool,
+    pub dead: TdxSimBool,
+    /// Debug modules may be installed.
+    pub debug_unlocked: TdxSimBool,
+    /// P-SEAMLDR was entered since boot.
+    pub p_seamldr_entered: TdxSimBool,
     /// Major SVN in SEAMEXTEND.
     pub svn_major: u8,
     /// Minor SVN in SEAMEXTEND.
     pub svn_minor: u8,
-    /// How far the module has come.
-    pub module_state: TdxSimModuleState,
+    /// Version of the handoff data.
+    pub handoff_hv: u16,
+    /// Bytes of the handoff data, after its header.
+    pub handoff_size: u32,
     /// Major version of the module, or 0.
     pub version_major: u16,
     /// Minor version of the module, or 0.
     pub version_minor: u16,
     /// Update version of the module, or 0.
     pub version_update: u16,
+    /// Internal version of the module, or 0.
+    pub version_internal: u16,
+    /// Highest handoff version that the module was told, or 0.
+    pub module_hv: u16,
+    /// Lowest handoff version that the module was told, or 0.
+    pub min_update_hv: u16,
+    /// Pages for handoff data that the module was told, minus one, or 0.
+    pub num_handoff_pages: u16,
+    /// The module's own KeyID, or 0.
+    pub module_hkid: u16,
+    /// LPs that the module has initialised. tdx_sim_get_lp() says which.
+    pub lps_initialized: u32,
+    /// Packages that have the module's key, a bit each.
+    pub packages_configured: u32,
+    /// TDMRs of the module.
+    pub tdmrs: u32,
+    /// The module's global lock.
+    pub global_lock: TdxSimLockNumber,
     /// Updates that remain, as P-SEAMLDR remembers.
     pub remaining_updates: u32,
     /// LPs in an INSTALL session that has not ended; 0 if none is open.
     pub lps_in_session: u32,
+    /// LPs that have called SEAMLDR.SHUTDOWN.
+    pub lps_in_shutdown: u32,
+    /// The LP that is inside P-SEAMLDR, or TDX_SIM_ANY_LP.
+    pub lp_in_p_seamldr: u32,
+    /// Entries that the SEAM database has room for.
+    pub seamdb_size: u32,
+    /// Entries in use.
+    pub seamdb_used: u32,
+    /// How many of the next insertions fail.
+    pub seamdb_failures: u32,
+    /// LPs that firmware counts.
+    pub num_lps: u32,
     /// TDs that were made.
     pub tds: u32,
     /// TDs that can run and find their memory as it was.
     pub tds_alive: u32,
+    /// TDX_FEATURES0 of the module's build, or 0.
+    pub features0: u64,
+    /// SEAMCALLs that were begun.
+    pub calls: u64,
+    /// The VMCS that the last call evicted, or 0xffffffffffffffff.
+    pub evicted_vmcs: u64,
+}
+
+// SAFETY: `repr(C)`, integers only, the first of them the size.
+unsafe impl Growing for TdxSimTruth {
+    const NAME: &'static str = "tdx_sim_truth";
+    const FIRST_SIZE: usize = size_of::<Self>();
 }
 
 impl Sim {
     fn truth(&self) -> TdxSimTruth {
         let platform = &self.platform;
-        let (module, loader) = (platform.module(), platform.loader());
-        let version = module.map(|module| module.build().version);
-        let svn = loader.seamextend().svn();
-        let alive = |(td, secret): &&(_, [u8; 32])| platform.td_secret(*td) == Some(*secret);
+        let (module, loader, seamdb) = (platform.module(), platform.loader(), platform.loader().seamdb());
+        let (build, told) = (module.map(|module| module.build()), module.map(|module| module.sysinfo()));
+        let version = build.map(|build| build.version);
+        let (svn, handoff) = (loader.seamextend().svn(), platform.handoff_header());
+        let (packages_configured, tdmrs, module_hkid) = module.map_or((0, 0, 0), |_| platform.tables());
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         TdxSimTruth {
-            module_present: module.is_some(),
-            module_callable: platform.module_is_callable(),
-            seam_ready: loader.seamextend().seam_ready == 1,
-            handoff_valid: platform.handoff_header().valid != 0,
-            dead: platform.is_dead(),
+            size: 0,
+            module_state: TdxSimModuleState::from(module.map(|module| module.state())).number(),
+            module_present: module.is_some().into(),
+            module_callable: platform.module_is_callable().into(),
+            seam_ready: (loader.seamextend().seam_ready == 1).into(),
+            p_seamldr_ready: (loader.seamextend().p_seamldr_ready != 0).into(),
+            handoff_valid: (handoff.valid != 0).into(),
+            dead: platform.is_dead().into(),
+            debug_unlocked: platform.config().debug_unlocked.into(),
+            p_seamldr_entered: loader.entered().into(),
             svn_major: svn.major,
             svn_minor: svn.minor,
-            module_state: module.map_or(TdxSimModuleState::None, |module| module.state().into()),
+            handoff_hv: handoff.hv.get(),
+            handoff_size: handoff.size.get(),
             version_major: version.map_or(0, |version| version.major),
             version_minor: version.map_or(0, |version| version.minor),
             version_update: version.map_or(0, |version| version.update),
+            version_internal: build.map_or(0, |build| build.internal_version),
+            module_hv: told.map_or(0, |told| told.module_hv),
+            min_update_hv: told.map_or(0, |told| told.min_update_hv),
+            num_handoff_pages: told.map_or(0, |told| told.num_handoff_pages),
+            module_hkid,
+            lps_initialized: module.map_or(0, |module| module.num_lps_initialized()),
+            packages_configured,
+            tdmrs,
+            global_lock: TdxSimLock::from(module.map_or(GlobalLock::Free, |module| module.lock())).number(),
             remaining_updates: loader.num_remaining_updates(),
             lps_in_session: loader.lps_in_session(),
-            tds: count(self.secrets.len()),
-            tds_alive: count(self.secrets.iter().filter(alive).count()),
+            lps_in_shutdown: loader.lps_in_shutdown(),
+            lp_in_p_seamldr: platform.lp_in_seamldr().unwrap_or(TDX_SIM_ANY_LP),
+            seamdb_size: seamdb.size,
+            seamdb_used: seamdb.used,
+            seamdb_failures: seamdb.insert_failures,
+            num_lps: platform.config().num_lps,
+            tds: count(self.tds.count()),
+            tds_alive: count(self.tds.count_alive(platform)),
+            features0: build.map_or(0, |build| build.features0.bits()),
+            calls: self.calls,
+            evicted_vmcs: loader.effects().vmclear.unwrap_or(u64::MAX),
         }
     }
 }
 
 /// Says how things stand.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT.
 ///
 /// # Safety
 ///
-/// `truth` leads to a tdx_sim_truth that may be written.
+/// `truth` leads to a tdx_sim_truth with its `size` set that may be written.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_get_truth(sim: *mut TdxSim, truth: *mut TdxSimTruth) -> TdxSimStatus {
     guarded(|| {
-        pointer::checked(truth)?;
+        // SAFETY: this function's contract.
+        unsafe { pointer::sized(truth) }?;
         let found = with(sim, |sim| Ok(sim.truth()))?;
         // SAFETY: this function's contract.
-        unsafe { pointer::write(truth, found) }
+        unsafe { pointer::write_sized(truth, &found) }
+    })
+}
+
+/// How things stand on an LP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TdxSimLp {
+    /// sizeof(tdx_sim_lp), set by the caller.
+    pub size: u32,
+    /// Its x2APIC id.
+    pub x2apic_id: u32,
+    /// Its package.
+    pub package: u32,
+    /// What each SEAMCALL gets by tdx_sim_set_lp_trap().
+    pub trap: TdxSimTrapNumber,
+    /// Its current VMCS, a physical address, or 0xffffffffffffffff: none.
+    pub current_vmcs: u64,
+    /// Its SEAMOPS capabilities.
+    pub capabilities: u64,
+    /// The module has initialised it.
+    pub initialized: TdxSimBool,
+    /// It is inside the module.
+    pub in_module: TdxSimBool,
+    /// It is in a SEAMCALL that has not ended.
+    pub in_call: TdxSimBool,
+    /// It takes part in the INSTALL session that is open.
+    pub in_session: TdxSimBool,
+    /// Firmware counts it.
+    pub counted: TdxSimBool,
+    /// 0.
+    pub reserved: [u8; 3],
+}
+
+// SAFETY: `repr(C)`, integers only, the first of them the size.
+unsafe impl Growing for TdxSimLp {
+    const NAME: &'static str = "tdx_sim_lp";
+    const FIRST_SIZE: usize = size_of::<Self>();
+}
+
+impl Sim {
+    fn lp(&self, lp: u32) -> TdxSimLp {
+        let platform = &self.platform;
+        let (config, x2apic_id) = (platform.config(), platform.x2apic_id(lp).unwrap_or(0));
+        let initialized = platform.module().is_some_and(|module| module.is_lp_initialized(lp));
+        TdxSimLp {
+            size: 0,
+            x2apic_id,
+            package: x2apic_id.checked_shr(config.package_shift).unwrap_or(0),
+            trap: TdxSimTrap::from(platform.trap(lp)).number(),
+            current_vmcs: platform.current_vmcs(lp),
+            capabilities: platform.capabilities(lp),
+            initialized: initialized.into(),
+            in_module: platform.is_in_module(lp).into(),
+            in_call: platform.is_in_call(lp).into(),
+            in_session: platform.loader().session().any(|id| id == x2apic_id).into(),
+            counted: (lp < config.num_lps).into(),
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Says how things stand on one LP.
+///
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
+///
+/// # Safety
+///
+/// `state` leads to a tdx_sim_lp with its `size` set that may be written.
+#[no_mangle]
+pub unsafe extern "C" fn tdx_sim_get_lp(sim: *mut TdxSim, lp: u32, state: *mut TdxSimLp) -> TdxSimStatus {
+    guarded(|| {
+        // SAFETY: this function's contract.
+        unsafe { pointer::sized(state) }?;
+        let found = with(sim, |sim| {
+            sim.known_lp(lp)?;
+            Ok(sim.lp(lp))
+        })?;
+        // SAFETY: this function's contract.
+        unsafe { pointer::write_sized(state, &found) }
     })
 }

@@ -14,68 +14,147 @@ mod support;
 use std::ffi::CStr;
 use std::ptr;
 
-use support::{create, description, image, Sim, HOST, LPS, SYS_RD};
+use support::{create, description, fault, image, last_error, parts, platform, Sim, HOST, LPS, SYS_RD};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// A fault that is right.
-fn fault() -> TdxSimFault {
-    TdxSimFault {
-        lp: TDX_SIM_ANY_LP,
-        any_rax: 1,
-        times: 1,
-        kind: TdxSimFaultKind::Return.number(),
-        ..TdxSimFault::default()
-    }
-}
+/// How many functions take a handle.
+const TAKE_A_HANDLE: usize = 33;
 
 /// What all functions that take a handle say to it, if all else is right.
-fn all_with(handle: *mut TdxSim) -> [TdxSimStatus; 8] {
+fn all_with(handle: *mut TdxSim) -> [TdxSimStatus; TAKE_A_HANDLE] {
     let (mut page, mut regs, mut trap) = (vec![0u8; 4096], TdxSimRegs::default(), TdxSimTrap::None);
-    let mut truth = Sim::new(None).truth();
+    let good = Sim::ready();
+    let (mut truth, mut lp, mut times) = (good.truth(), good.lp(0), 0);
+    good.create_td(TdxSimTdPhase::Running).unwrap();
+    let mut td = good.td(0);
+    truth.size = size_of::<TdxSimTruth>() as u32;
+    lp.size = size_of::<TdxSimLp>() as u32;
+    td.size = size_of::<TdxSimTd>() as u32;
+    let mut call = TdxSimCall { size: size_of::<TdxSimCall>() as u32, ..TdxSimCall::default() };
+    let file = support::file(&image(), TdxSimImageFormat::V1);
+    let (bytes, len) = (page.as_mut_ptr().cast(), page.len());
+    let mut register = std::mem::MaybeUninit::<TdxSimSeamextend>::zeroed();
     // SAFETY: all pointers but the handle lead to what they should. The page is mapped by no handle that is right.
     unsafe {
         [
-            tdx_sim_create_td(handle, 0),
-            tdx_sim_map(handle, HOST, page.as_mut_ptr().cast(), page.len()),
+            tdx_sim_boot(handle, file.as_ptr().cast(), file.len(), 4),
+            tdx_sim_create_td(handle, 0, ptr::null_mut()),
+            tdx_sim_get_td(handle, 0, &mut td),
+            tdx_sim_extend_td(handle, 0, bytes, 1),
+            tdx_sim_finish_td(handle, 0, ptr::null_mut()),
+            tdx_sim_map(handle, HOST, bytes, len),
             tdx_sim_unmap(handle, HOST),
+            tdx_sim_set_memory_callbacks(handle, ptr::null()),
+            tdx_sim_flip_memory(handle, HOST, 1),
             tdx_sim_seamcall(handle, 0, &mut regs, &mut trap),
+            tdx_sim_set_trace_callback(handle, None, ptr::null_mut()),
+            tdx_sim_keep_calls(handle, 1),
+            tdx_sim_next_call(handle, &mut call),
             tdx_sim_get_truth(handle, &mut truth),
-            tdx_sim_add_fault(handle, &fault()),
+            tdx_sim_get_lp(handle, 0, &mut lp),
+            tdx_sim_set_rdrand(handle, 1, 1, 0),
+            tdx_sim_set_seamdb(handle, 64, 0, 0),
+            tdx_sim_set_remaining_updates(handle, 1),
+            tdx_sim_set_p_seamldr_entered(handle, 1),
+            tdx_sim_set_debug_unlocked(handle, 0),
+            tdx_sim_set_pending_interrupts(handle, 0),
+            tdx_sim_set_instruction_errors(handle, 0, 0),
+            tdx_sim_set_global_lock(handle, 0),
+            tdx_sim_set_tdmr_lock(handle, 0, 0),
+            tdx_sim_get_seamextend(handle, register.as_mut_ptr()),
+            tdx_sim_set_seamextend(handle, register.as_ptr()),
+            tdx_sim_read_handoff(handle, 0, bytes, len),
+            tdx_sim_write_handoff(handle, 0, bytes, len),
+            tdx_sim_add_fault(handle, &fault(), ptr::null_mut()),
+            tdx_sim_end_fault(handle, 1),
+            tdx_sim_get_fault(handle, 1, &mut times),
             tdx_sim_clear_faults(handle),
             tdx_sim_free(handle),
         ]
     }
 }
 
+/// What the functions that change an LP say to a handle.
+fn all_of_lps_with(handle: *mut TdxSim) -> [TdxSimStatus; 7] {
+    [
+        tdx_sim_set_lp_trap(handle, 0, 0),
+        tdx_sim_set_lp_in_module(handle, 0, 0),
+        tdx_sim_flip_lp_msr(handle, 0, 0, 0),
+        tdx_sim_flip_lp_cpuid(handle, 0, 0, 0, 0, 0),
+        tdx_sim_set_lp_capabilities(handle, 0, 0),
+        tdx_sim_restore_lp(handle, 0),
+        tdx_sim_load_vmcs(handle, 0, 0),
+    ]
+}
+
+#[test]
+fn every_function_of_the_header_that_takes_a_handle_is_tried_with_wrong_ones() {
+    let header = include_str!("../include/tdx_sim.h");
+    let taking = header.matches("(struct tdx_sim *sim").count();
+    assert_eq!(taking, TAKE_A_HANDLE + 7);
+}
+
 #[test]
 fn no_function_takes_null() {
-    assert_eq!(all_with(ptr::null_mut()), [Null; 8]);
+    assert_eq!(all_with(ptr::null_mut()), [Null; TAKE_A_HANDLE]);
+    assert_eq!(all_of_lps_with(ptr::null_mut()), [Null; 7]);
     let sim = Sim::ready();
     let (mut regs, mut trap, mut page) = (TdxSimRegs::default(), TdxSimTrap::None, vec![0u8; 4096]);
-    let (text, mut handle) = (c"{}", sim.0);
-    let mut bytes = [1; 4];
-    let memory = page.as_mut_ptr().cast();
+    let (text, mut handle, mut number) = (c"{}", sim.0, 0);
+    let memory: *mut std::ffi::c_void = page.as_mut_ptr().cast();
+    let (mut sigstruct, module) = parts(&image());
+    let (source, len) = (module.as_ptr().cast(), module.len());
     // SAFETY: each call has a NULL that is not followed; other pointers lead to what they should.
     let statuses = unsafe {
         [
-            tdx_sim_create(ptr::null(), ptr::null_mut(), 0, &mut handle),
-            tdx_sim_create(text.as_ptr(), ptr::null_mut(), 1, &mut handle),
-            tdx_sim_create(text.as_ptr(), bytes.as_mut_ptr(), bytes.len(), ptr::null_mut()),
+            tdx_sim_platform_defaults(ptr::null_mut()),
+            tdx_sim_create(ptr::null(), &mut handle),
+            tdx_sim_create(&platform(), ptr::null_mut()),
+            tdx_sim_create(&TdxSimPlatform { num_x2apic_ids: 1, ..platform() }, &mut handle),
+            tdx_sim_create(&TdxSimPlatform { num_cmrs: 1, ..platform() }, &mut handle),
+            tdx_sim_create_from_json(ptr::null(), &mut handle),
+            tdx_sim_create_from_json(text.as_ptr(), ptr::null_mut()),
+            tdx_sim_boot(sim.0, ptr::null(), 0, 4),
             tdx_sim_map(sim.0, HOST, ptr::null_mut(), 4096),
             tdx_sim_seamcall(sim.0, 0, ptr::null_mut(), &mut trap),
             tdx_sim_seamcall(sim.0, 0, &mut regs, ptr::null_mut()),
             tdx_sim_get_truth(sim.0, ptr::null_mut()),
-            tdx_sim_add_fault(sim.0, ptr::null()),
+            tdx_sim_get_lp(sim.0, 0, ptr::null_mut()),
+            tdx_sim_get_td(sim.0, 0, ptr::null_mut()),
+            tdx_sim_extend_td(sim.0, 0, ptr::null(), 0),
+            tdx_sim_next_call(sim.0, ptr::null_mut()),
+            tdx_sim_call_text(ptr::null(), memory.cast(), 1),
+            tdx_sim_call_text(
+                &TdxSimCall { size: size_of::<TdxSimCall>() as u32, ..TdxSimCall::default() },
+                ptr::null_mut(),
+                1,
+            ),
+            tdx_sim_get_seamextend(sim.0, ptr::null_mut()),
+            tdx_sim_set_seamextend(sim.0, ptr::null()),
+            tdx_sim_read_handoff(sim.0, 0, ptr::null_mut(), 0),
+            tdx_sim_write_handoff(sim.0, 0, ptr::null(), 0),
+            tdx_sim_add_fault(sim.0, ptr::null(), &mut number),
+            tdx_sim_get_fault(sim.0, 1, ptr::null_mut()),
             tdx_sim_image_defaults(ptr::null_mut()),
-            tdx_sim_test_image(ptr::null(), memory, 4096, memory, 4096),
-            tdx_sim_test_image(&image(), ptr::null_mut(), 4096, memory, 1 << 20),
-            tdx_sim_test_image(&image(), memory, 4096, ptr::null_mut(), 1 << 20),
+            tdx_sim_build_defaults(ptr::null(), ptr::null_mut()),
+            tdx_sim_build_defaults(&image(), ptr::null_mut()),
+            tdx_sim_release_build(1, 5, 5, ptr::null_mut()),
+            tdx_sim_make_image(ptr::null(), &mut sigstruct, memory, 4096),
+            tdx_sim_make_image(&image(), ptr::null_mut(), memory, 1 << 20),
+            tdx_sim_make_image(&image(), &mut sigstruct, ptr::null_mut(), 1 << 20),
+            tdx_sim_sign(ptr::null_mut(), source, len),
+            tdx_sim_pack(1, ptr::null(), source, len, ptr::null_mut(), 0, &mut 0),
+            tdx_sim_pack(1, &sigstruct, ptr::null(), len, ptr::null_mut(), 0, &mut 0),
+            tdx_sim_pack(1, &sigstruct, source, len, ptr::null_mut(), 1, &mut 0),
+            tdx_sim_pack(1, &sigstruct, source, len, ptr::null_mut(), 0, ptr::null_mut()),
+            tdx_sim_image_file(ptr::null(), 1, ptr::null_mut(), 0, &mut 0),
+            tdx_sim_image_file(&image(), 1, ptr::null_mut(), 1, &mut 0),
+            tdx_sim_image_file(&image(), 1, ptr::null_mut(), 0, ptr::null_mut()),
         ]
     };
-    assert_eq!(statuses, [Null; 12]);
+    assert_eq!(statuses, [Null; 39]);
     assert!(handle.is_null(), "a handle that is not made is NULL");
-    assert_eq!(bytes, [1; 4]);
 }
 
 #[test]
@@ -89,7 +168,8 @@ fn a_handle_that_was_never_given_out_is_refused() {
         sim.0.map_addr(|address| address + (1 << 20)),
     ];
     for handle in garbage {
-        assert_eq!(all_with(handle), [BadHandle; 8], "{handle:?}");
+        assert_eq!(all_with(handle), [BadHandle; TAKE_A_HANDLE], "{handle:?}");
+        assert_eq!(all_of_lps_with(handle), [BadHandle; 7], "{handle:?}");
     }
     sim.succeed(0, SYS_RD, 0);
 }
@@ -98,13 +178,13 @@ fn a_handle_that_was_never_given_out_is_refused() {
 fn a_handle_that_was_freed_is_refused_also_by_free() {
     let (sim, other) = (Sim::ready(), Sim::ready());
     assert_eq!(tdx_sim_free(sim.0), Ok);
-    assert_eq!(all_with(sim.0), [BadHandle; 8]);
+    assert_eq!(all_with(sim.0), [BadHandle; TAKE_A_HANDLE]);
     // Nor does a new platform get its number.
     let next = Sim::ready();
     assert_ne!(next.0, sim.0);
-    assert_eq!(all_with(sim.0), [BadHandle; 8]);
+    assert_eq!(all_with(sim.0), [BadHandle; TAKE_A_HANDLE]);
     for sim in [&other, &next] {
-        assert!(sim.truth().module_callable);
+        assert_eq!(sim.truth().module_callable, 1);
     }
 }
 
@@ -115,21 +195,46 @@ fn unaligned_pointers_are_refused() {
     let start = words.as_mut_ptr().cast::<u8>();
     let odd = start.wrapping_add(1);
     let (mut regs, mut trap) = (TdxSimRegs::default(), TdxSimTrap::None);
-    let memory = start.cast();
+    let (sigstruct, module) = parts(&image());
+    let (source, len) = (module.as_ptr().cast(), module.len());
     // SAFETY: each call has an unaligned pointer that is not followed; others lead to what they should.
     let statuses = unsafe {
         [
-            tdx_sim_create(c"{}".as_ptr(), ptr::null_mut(), 0, odd.cast()),
+            tdx_sim_platform_defaults(odd.cast()),
+            tdx_sim_create(odd.cast(), &mut ptr::null_mut()),
+            tdx_sim_create(&platform(), odd.cast()),
+            tdx_sim_create(
+                &TdxSimPlatform { x2apic_ids: odd.cast(), num_x2apic_ids: 1, ..platform() },
+                &mut ptr::null_mut(),
+            ),
+            tdx_sim_create_from_json(c"{}".as_ptr(), odd.cast()),
             tdx_sim_seamcall(sim.0, 0, odd.cast(), &mut trap),
             tdx_sim_seamcall(sim.0, 0, &mut regs, odd.cast()),
             tdx_sim_get_truth(sim.0, odd.cast()),
-            tdx_sim_add_fault(sim.0, odd.cast()),
+            tdx_sim_get_lp(sim.0, 0, odd.cast()),
+            tdx_sim_get_td(sim.0, 0, odd.cast()),
+            tdx_sim_create_td(sim.0, 0, odd.cast()),
+            tdx_sim_next_call(sim.0, odd.cast()),
+            tdx_sim_call_text(odd.cast(), start.cast(), 1),
+            tdx_sim_get_seamextend(sim.0, odd.cast()),
+            tdx_sim_set_seamextend(sim.0, odd.cast()),
+            tdx_sim_set_memory_callbacks(sim.0, odd.cast()),
+            tdx_sim_add_fault(sim.0, odd.cast(), ptr::null_mut()),
+            tdx_sim_add_fault(sim.0, &fault(), odd.cast()),
+            tdx_sim_get_fault(sim.0, 1, odd.cast()),
             tdx_sim_image_defaults(odd.cast()),
-            tdx_sim_test_image(odd.cast(), memory, 8, memory, 8),
+            tdx_sim_build_defaults(&image(), odd.cast()),
+            tdx_sim_make_image(odd.cast(), odd.cast(), start.cast(), 8),
+            tdx_sim_make_image(&image(), odd.cast(), start.cast(), 8),
+            tdx_sim_sign(odd.cast(), source, len),
+            tdx_sim_pack(1, odd.cast(), source, len, ptr::null_mut(), 0, &mut 0),
+            tdx_sim_pack(1, &sigstruct, source, len, ptr::null_mut(), 0, odd.cast()),
+            tdx_sim_image_file(&image(), 1, ptr::null_mut(), 0, odd.cast()),
         ]
     };
-    assert_eq!(statuses, [Unaligned; 7]);
+    assert_eq!(statuses, [Unaligned; 27]);
     assert_eq!(words, [0; 32]);
+    assert_eq!((sim.truth().tds, sim.times_left(1)), (0, Err(UnknownFault)), "nothing was done");
 }
 
 #[test]
@@ -139,48 +244,141 @@ fn an_lp_that_is_not_there_makes_no_call() {
     for lp in [LPS, 1024, u32::MAX] {
         assert_eq!(sim.try_call(lp, regs), (UnknownLp, TdxSimTrap::Ud, regs), "nothing is written");
         if lp != TDX_SIM_ANY_LP {
-            assert_eq!(sim.add_fault(TdxSimFault { lp, ..fault() }), UnknownLp);
+            assert_eq!(sim.try_add_fault(TdxSimFault { lp, ..fault() }), Err(UnknownLp));
         }
+        // SAFETY: it may be written, and its size is set.
+        let (status, _) = support::filled::<TdxSimLp>(|state| unsafe { tdx_sim_get_lp(sim.0, lp, state) });
+        assert_eq!(status, UnknownLp);
     }
 }
 
 #[test]
 fn descriptions_that_are_wrong_say_what_is_wrong() {
-    let (status, message, sim) = create(b"{\"platform\": \"\xff\"}");
+    let (status, sim) = create(b"{\"platform\": \"\xff\"}");
     assert_eq!((status, sim.is_null()), (NotUtf8, true));
-    assert!(message.contains("invalid utf-8"), "{message}");
+    assert!(last_error().contains("invalid utf-8"), "{}", last_error());
 
     let good = description(Some("SYS_READY"));
+    let without = description(None);
     for (wrong, says) in [
         (String::new(), "EOF"),
-        ("{}".to_owned(), "platform"),
-        (good.replace("\"num_lps\": 4", "\"num_lps\": 0"), "LPs"),
+        ("{}".to_owned(), "missing field `platform`"),
+        (good.replace("\"num_lps\": 4", "\"num_lps\": 0"), "num_lps"),
+        (good.replace("\"num_lps\": 4", "\"num_lps\": 5"), "firmware counts 5 LPs"),
         (good.replace("0x5a5a", "0xzz"), "0xzz"),
         (good.replace("SYS_READY", "SLEEPY"), "SLEEPY"),
         (good.replace("[0, 1, 2, 3]", "[0, 1, 2]"), "initial state"),
         (good.replace("[0, 1, 2, 3]", "[0, 1, 2, 99]"), "initial state"),
+        (good.replace("[0, 1, 2, 3]", "[0, 1, 2, 3, 1]"), "lps_initialized has LP 1 twice"),
         (good.replace("0x10000000\"", "0x10000001\""), "seamrr_size"),
+        (good.replace("0x2000000000", "0x2000001000"), "seamrr_base"),
         (good.replace("[\"0x806f8\"]", "[]"), "socket_fms"),
+        (good.replace("[0, 2, 4, 6]", "[0, 2, 4, 2]"), "LP 1 and LP 3 both have the x2APIC id 2"),
+        (good.replace("\"max_pa\": 46", "\"max_pa\": 46, \"acm_x2apicid\": 1"), "acm_x2apicid is 1"),
+        (good.replace("\"max_pa\": 46", "\"max_pa\": 53"), "max_pa"),
+        (
+            good.replace("\"max_pa\": 46", "\"max_pa\": 46, \"seamdb\": {\"size\": 3, \"used\": 4}"),
+            "4 entries of the SEAM database",
+        ),
+        (good.replace("010001\"", "000001\""), "SEAM_READY"),
+        (without.replace("000001\"", "010001\""), "SEAM_READY"),
+        (without.replace("\"seamextend\"", "\"state\": \"SYS_READY\", \"seamextend\""), "no module"),
+        (description(Some("SYSINIT_PENDING")).replace("[]", "[0]"), "SYSINIT_PENDING"),
     ] {
-        let (status, message, sim) = create(wrong.clone());
+        let (status, sim) = create(wrong.clone());
         assert_eq!((status, sim.is_null()), (BadDescription, true), "{wrong}");
-        assert!(message.contains(says), "{message}");
+        assert!(last_error().contains(says), "{says}: {}", last_error());
     }
 }
 
 #[test]
-fn a_message_is_cut_off_where_its_buffer_ends() {
-    let mut sim = ptr::dangling_mut();
-    let mut message = [0x7f; 8];
-    // SAFETY: so many characters may be written, and the rest is what it should be.
-    let statuses = unsafe {
-        [
-            tdx_sim_create(c"{}".as_ptr(), ptr::null_mut(), 0, &mut sim),
-            tdx_sim_create(c"{}".as_ptr(), message.as_mut_ptr(), 4, &mut sim),
-        ]
-    };
-    assert_eq!(statuses, [BadDescription; 2]);
-    assert_eq!(message.map(|byte| byte as u8 & 0x7f), *b"mis\0\x7f\x7f\x7f\x7f");
+fn a_field_that_there_is_not_is_named_with_those_that_there_are() {
+    let good = description(Some("SYS_READY"));
+    for (from, to, exists) in [
+        ("\"num_lps\"", "\"num_lpss\"", "`num_lps`"),
+        ("\"platform\"", "\"plattform\"", "`platform`"),
+        ("\"value\"", "\"valu\"", "`value`"),
+        ("\"num_remaining_updates\"", "\"remaining_updates\"", "`num_remaining_updates`"),
+        ("\"update\"", "\"upd\"", "`update`"),
+        ("\"no_downgrade\"", "\"no-downgrade\"", "`no_downgrade`"),
+    ] {
+        let (status, _) = create(good.replace(from, to));
+        assert_eq!(status, BadDescription);
+        let (error, wrong) = (last_error(), to.replace('"', "`"));
+        assert!(error.contains(&format!("unknown field {wrong}")) && error.contains(exists), "{error}");
+    }
+}
+
+#[test]
+fn platforms_that_cannot_be_say_why() {
+    let twice = [3, 1, 3, 2];
+    let cmrs = [TdxSimCmr { base: 0, bytes: 1 << 30 }; 33];
+    let listed = |ids: &[u32]| (ids.as_ptr(), ids.len() as u32);
+    let (x2apic_ids, num_x2apic_ids) = listed(&twice);
+    for (wrong, status, says) in [
+        (TdxSimPlatform { num_lps: 0, ..platform() }, Contradiction, "0 LPs"),
+        (TdxSimPlatform { num_lps: 1025, ..platform() }, Contradiction, "1025 LPs"),
+        (TdxSimPlatform { num_sockets: 5, ..platform() }, Contradiction, "5 sockets"),
+        (TdxSimPlatform { num_sockets: 0, ..platform() }, Contradiction, "0 sockets"),
+        (TdxSimPlatform { x2apic_ids, num_x2apic_ids, ..platform() }, Contradiction, "LP 0 and LP 2"),
+        (
+            TdxSimPlatform { x2apic_ids, num_x2apic_ids: 2, ..platform() },
+            Contradiction,
+            "firmware counts 4 LPs",
+        ),
+        (TdxSimPlatform { acm_x2apicid: 99, ..platform() }, Contradiction, "acm_x2apicid is 99"),
+        (TdxSimPlatform { max_pa: 53, ..platform() }, Contradiction, "of 53 address bits"),
+        (TdxSimPlatform { keyid_bits: 46, ..platform() }, Contradiction, "46 of 46"),
+        (TdxSimPlatform { seamrr_size: 3 << 20, ..platform() }, Contradiction, "seamrr_size"),
+        (TdxSimPlatform { seamrr_base: 1 << 45, ..platform() }, Contradiction, "seamrr_base"),
+        (TdxSimPlatform { p_seamldr_size: u64::MAX, ..platform() }, Contradiction, "seamrr_size"),
+        (TdxSimPlatform { addressable_lps_per_socket: 1025, ..platform() }, Contradiction, "1025"),
+        (TdxSimPlatform { seamdb_used: 65, ..platform() }, Contradiction, "65 entries"),
+        (TdxSimPlatform { cmrs: cmrs.as_ptr(), num_cmrs: 33, ..platform() }, BadArgument, "num_cmrs is 33"),
+        (TdxSimPlatform { generation: 4, ..platform() }, BadArgument, "4 is no tdx_sim_generation"),
+        (TdxSimPlatform { rdrand_ok: 2, ..platform() }, BadArgument, "rdrand_ok is 2"),
+        (TdxSimPlatform { debug_unlocked: 9, ..platform() }, BadArgument, "debug_unlocked is 9"),
+        (TdxSimPlatform { tdx_without_integrity: 2, ..platform() }, BadArgument, "tdx_without_integrity"),
+        (TdxSimPlatform { reserved: 1, ..platform() }, BadArgument, "reserved"),
+        (TdxSimPlatform { size: 0, ..platform() }, BadSize, "tdx_sim_platform.size is 0"),
+        (TdxSimPlatform { size: 207, ..platform() }, BadSize, "sizeof(tdx_sim_platform)"),
+    ] {
+        assert_eq!(Sim::of(&wrong).map(|_| ()), Err(status), "{says}");
+        assert!(last_error().contains(says), "{says}: {}", last_error());
+    }
+}
+
+#[test]
+fn the_size_of_each_structure_that_may_grow_is_looked_at() {
+    let sim = Sim::ready();
+    sim.create_td(TdxSimTdPhase::Running).unwrap();
+    let mut words = [0u64; 256];
+    let start = words.as_mut_ptr().cast::<u8>();
+    for size in [0u32, 4, 9, 0x10004, u32::MAX] {
+        // SAFETY: it is aligned and a `u32` may be written.
+        unsafe { start.cast::<u32>().write(size) };
+        // SAFETY: all of them are refused.
+        let statuses = unsafe {
+            [
+                tdx_sim_platform_defaults(start.cast()),
+                tdx_sim_create(start.cast(), &mut ptr::null_mut()),
+                tdx_sim_get_truth(sim.0, start.cast()),
+                tdx_sim_get_lp(sim.0, 0, start.cast()),
+                tdx_sim_get_td(sim.0, 0, start.cast()),
+                tdx_sim_next_call(sim.0, start.cast()),
+                tdx_sim_call_text(start.cast(), start.cast(), 1),
+                tdx_sim_set_memory_callbacks(sim.0, start.cast()),
+                tdx_sim_add_fault(sim.0, start.cast(), ptr::null_mut()),
+                tdx_sim_image_defaults(start.cast()),
+                tdx_sim_build_defaults(start.cast(), ptr::null_mut()),
+                tdx_sim_build_defaults(&image(), start.cast()),
+                tdx_sim_make_image(start.cast(), ptr::null_mut(), ptr::null_mut(), 0),
+                tdx_sim_image_file(start.cast(), 1, ptr::null_mut(), 0, ptr::null_mut()),
+            ]
+        };
+        assert_eq!(statuses, [BadSize; 14], "{size}");
+        assert!(words[1..].iter().all(|word| *word == 0));
+    }
 }
 
 #[test]
@@ -218,67 +416,68 @@ fn faults_that_cannot_be_are_refused() {
     let sim = Sim::ready();
     let (trap, delay) = (TdxSimFaultKind::Trap.number(), TdxSimFaultKind::Delay.number());
     for wrong in [
-        TdxSimFault::default(),
         TdxSimFault { kind: 0, ..fault() },
         TdxSimFault { kind: 4, ..fault() },
+        TdxSimFault { kind: u32::MAX, ..fault() },
         TdxSimFault { times: 0, ..fault() },
         TdxSimFault { any_rax: 2, ..fault() },
-        TdxSimFault { reserved: 1, ..fault() },
+        TdxSimFault { reserved: [0, 0, 1], ..fault() },
         TdxSimFault { kind: trap, trap: 0, ..fault() },
         TdxSimFault { kind: trap, trap: 4, ..fault() },
         TdxSimFault { kind: delay, delay: 0, ..fault() },
     ] {
-        assert_eq!(sim.add_fault(wrong), BadFault, "{wrong:?}");
+        assert_eq!(sim.try_add_fault(wrong), Err(BadArgument), "{wrong:?}");
     }
     sim.succeed(0, SYS_RD, 0);
+    for never in [0, 1, u64::MAX] {
+        assert_eq!(
+            (sim.times_left(never), tdx_sim_end_fault(sim.0, never)),
+            (Err(UnknownFault), UnknownFault)
+        );
+    }
 }
 
 #[test]
-fn a_plan_has_room_for_32_faults() {
+fn a_plan_has_room_for_32_faults_and_a_fault_that_is_over_makes_room() {
     let sim = Sim::ready();
-    for _ in 0..32 {
-        assert_eq!(sim.add_fault(fault()), Ok);
-    }
-    assert_eq!(sim.add_fault(fault()), NoRoom);
+    let ids: Vec<u64> = (0..TDX_SIM_MAX_FAULTS).map(|_| sim.add_fault(fault())).collect();
+    assert_eq!(sim.try_add_fault(fault()), Err(NoRoom));
+    assert_eq!([(); 2].map(|()| tdx_sim_end_fault(sim.0, ids[7])), [Ok; 2], "also twice");
+    let next = sim.add_fault(fault());
+    assert!(!ids.contains(&next));
     assert_eq!(tdx_sim_clear_faults(sim.0), Ok);
-    assert_eq!(sim.add_fault(fault()), Ok);
+    assert_eq!((sim.times_left(ids[0]), sim.times_left(next)), (Result::Ok(0), Result::Ok(0)));
+    sim.add_fault(fault());
 }
 
 #[test]
 fn tds_need_a_module_that_is_ready_a_phase_and_room() {
     for state in [None, Some("SYSINIT_PENDING"), Some("SYS_SHUTDOWN")] {
-        assert_eq!(tdx_sim_create_td(Sim::new(state).0, 0), NotReady, "{state:?}");
+        assert_eq!(Sim::new(state).create_td(TdxSimTdPhase::Running), Err(NotReady), "{state:?}");
     }
     let sim = Sim::ready();
     for phase in [3, u32::MAX] {
-        assert_eq!(tdx_sim_create_td(sim.0, phase), BadArgument);
+        // SAFETY: nothing is written.
+        assert_eq!(unsafe { tdx_sim_create_td(sim.0, phase, ptr::null_mut()) }, BadArgument);
     }
-    let made = (0..).take_while(|_| tdx_sim_create_td(sim.0, 0) == Ok).count();
-    assert_eq!(tdx_sim_create_td(sim.0, 0), NoRoom);
+    let made = (0..).take_while(|_| sim.create_td(TdxSimTdPhase::Running).is_ok()).count();
+    assert_eq!(sim.create_td(TdxSimTdPhase::Running), Err(NoRoom));
     assert_eq!((sim.truth().tds as usize, sim.truth().tds_alive as usize), (made, made));
     assert!(made > 0);
 }
 
 #[test]
-fn an_image_needs_pages_and_buffers() {
-    let mut memory = vec![0x77u8; 9 * 4096];
-    let (sigstruct, module) = memory.split_at_mut(4096);
-    for (pages, sigstruct_size, module_size, status) in [
-        (2, 4096, 1 << 20, BadArgument),
-        (497, 4096, 1 << 24, BadArgument),
-        (u32::MAX, 4096, 1 << 24, BadArgument),
-        (8, 4095, 8 * 4096, BufferTooSmall),
-        (8, 0, 8 * 4096, BufferTooSmall),
-        (8, 4096, 8 * 4096 - 1, BufferTooSmall),
-        (496, 4096, 8 * 4096, BufferTooSmall),
-    ] {
-        let image = TdxSimImage { pages, ..image() };
-        let (sigstruct, module) = (sigstruct.as_mut_ptr().cast(), module.as_mut_ptr().cast());
-        // SAFETY: where there is less room than is said, the function does not come to writing.
-        let found = unsafe { tdx_sim_test_image(&image, sigstruct, sigstruct_size, module, module_size) };
-        assert_eq!(found, status, "{pages} pages");
+fn a_td_that_was_never_made_is_unknown() {
+    let sim = Sim::ready();
+    sim.create_td(TdxSimTdPhase::InBuild).unwrap();
+    for td in [1, 64, 0x1_0000, u32::MAX] {
+        // SAFETY: it may be written, and its size is set.
+        let (status, _) = support::filled::<TdxSimTd>(|state| unsafe { tdx_sim_get_td(sim.0, td, state) });
+        let statuses = (status, sim.extend_td(td, b"page"), sim.finish_td(td));
+        assert_eq!(statuses, (UnknownTd, UnknownTd, Err(UnknownTd)), "{td}");
     }
-    assert!(memory.iter().all(|byte| *byte == 0x77), "nothing was written");
+    assert_eq!(sim.extend_td(0, &[0; 4097]), BadLength);
+    assert_eq!(sim.extend_td(0, &[0; 4096]), Ok);
 }
 
 #[test]
@@ -332,9 +531,9 @@ fn numbers_at_their_limits_make_a_platform_or_an_error_and_never_a_panic() {
     for state in [Some("SYS_READY"), Some("SYSINIT_PENDING")] {
         let description = serde_json::from_str(&description(state)).unwrap();
         for changed in with_numbers_replaced(&description, &limits) {
-            let (status, message, handle) = create(changed.to_string());
+            let (status, handle) = create(changed.to_string());
             if status != Ok {
-                assert_eq!(status, BadDescription, "{changed}: {message}");
+                assert_eq!(status, BadDescription, "{changed}: {}", last_error());
                 refused += 1;
                 continue;
             }

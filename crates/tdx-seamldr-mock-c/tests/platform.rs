@@ -12,7 +12,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{create, SYS_UPDATE};
+use support::{create, fault, file, platform, SYS_UPDATE};
 use support::{image, update_memory, Sim, HOST, INSTALL, LPS, SYS_INIT, SYS_LP_INIT, SYS_RD, SYS_SHUTDOWN};
 use tdx_sim::*;
 
@@ -20,35 +20,35 @@ use tdx_sim::*;
 fn a_tds_life_over_an_update_and_the_truth_at_each_stage() {
     let mut memory = update_memory(&TdxSimImage { svn_minor: 6, ..image() });
     let sim = Sim::ready();
-    assert_eq!(tdx_sim_create_td(sim.0, TdxSimTdPhase::Running.number()), TdxSimStatus::Ok);
+    assert_eq!(sim.create_td(TdxSimTdPhase::Running), Ok(0));
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
 
     let before = sim.truth();
-    assert!(before.module_present && before.module_callable && before.seam_ready && !before.dead);
-    assert_eq!(before.module_state, TdxSimModuleState::Ready);
+    assert_eq!((before.module_present, before.module_callable, before.seam_ready, before.dead), (1, 1, 1, 0));
+    assert_eq!(before.module_state, TdxSimModuleState::Ready.number());
     assert_eq!((before.version_major, before.version_minor, before.version_update), (1, 5, 1));
     assert_eq!((before.remaining_updates, before.tds, before.tds_alive), (60, 1, 1));
 
     sim.succeed(0, SYS_SHUTDOWN, 0);
     let truth = sim.truth();
-    assert_eq!((truth.module_state, truth.handoff_valid), (TdxSimModuleState::Shutdown, true));
+    assert_eq!((truth.module_state, truth.handoff_valid), (TdxSimModuleState::Shutdown.number(), 1));
     assert_eq!(truth.tds_alive, 0);
 
     for lp in 0..LPS {
         sim.succeed(lp, INSTALL, HOST);
         assert_eq!(sim.truth().lps_in_session, (lp + 1) % LPS);
-        assert_eq!(sim.truth().seam_ready, lp + 1 == LPS);
+        assert_eq!(sim.truth().seam_ready, u8::from(lp + 1 == LPS));
     }
-    assert_eq!(sim.truth().module_state, TdxSimModuleState::SysInitPending);
+    assert_eq!(sim.truth().module_state, TdxSimModuleState::SysInitPending.number());
     sim.succeed(0, SYS_INIT, 0);
-    assert_eq!(sim.truth().module_state, TdxSimModuleState::SysInitDone);
+    assert_eq!(sim.truth().module_state, TdxSimModuleState::SysInitDone.number());
     for lp in 0..LPS {
         sim.succeed(lp, SYS_LP_INIT, 0);
     }
     sim.succeed(0, SYS_UPDATE, 0);
 
     let after = sim.truth();
-    assert_eq!((after.module_state, after.handoff_valid), (TdxSimModuleState::Ready, false));
+    assert_eq!((after.module_state, after.handoff_valid), (TdxSimModuleState::Ready.number(), 0));
     assert_eq!((after.version_update, after.svn_major, after.svn_minor), (6, 1, 6));
     assert_eq!((after.remaining_updates, after.tds, after.tds_alive), (59, 1, 1));
 }
@@ -68,18 +68,17 @@ fn an_image_that_was_changed_is_refused_by_its_signature() {
 
 #[test]
 fn what_is_not_mapped_reads_as_0_and_takes_no_writes() {
-    const INFO: u64 = 0x8000000000000000;
     let mut memory = vec![0x77; 4096];
     let sim = Sim::ready();
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
-    sim.succeed(0, INFO, HOST + 0x1000);
-    sim.succeed(0, INFO, HOST);
+    sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST + 0x1000);
+    sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(tdx_sim_unmap(sim.0, HOST), TdxSimStatus::Ok);
     // Intel's number at offset 8, and 256 bytes.
     assert_eq!(memory[8..12], 0x8086u32.to_le_bytes());
     assert!(memory[256..].iter().all(|byte| *byte == 0x77));
     memory.fill(0x77);
-    sim.succeed(0, INFO, HOST);
+    sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert!(memory.iter().all(|byte| *byte == 0x77));
     // SEAMLDR_PARAMS of zeros, and the SIGSTRUCT of zeros that it leads to: EBADSIG.
     sim.succeed(0, SYS_SHUTDOWN, 0);
@@ -93,7 +92,7 @@ fn a_trap_leaves_the_registers_as_they_are() {
     let sim = Sim::new(None);
     let regs = TdxSimRegs { rax: SYS_RD, rcx: 1, r15: 2, ..TdxSimRegs::default() };
     assert_eq!(sim.call(0, regs), (TdxSimTrap::VmfailInvalid, regs));
-    assert_eq!(sim.truth().module_state, TdxSimModuleState::None);
+    assert_eq!(sim.truth().module_state, TdxSimModuleState::None.number());
 }
 
 #[test]
@@ -102,35 +101,30 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
     let call = TdxSimRegs { rax: SYS_RD, rdx: 7, ..TdxSimRegs::default() };
     let returned = TdxSimFault {
         lp: 2,
+        any_rax: 0,
         rax: SYS_RD,
         after: 1,
-        times: 1,
-        kind: TdxSimFaultKind::Return.number(),
-        answer_rax: 0x8000020200000000,
+        answer_rax: TDX_SIM_TDX_SYS_BUSY,
         answer_rdx: 9,
-        ..TdxSimFault::default()
+        ..fault()
     };
-    assert_eq!(sim.add_fault(returned), TdxSimStatus::Ok);
+    let id = sim.add_fault(returned);
+    assert_eq!(sim.times_left(id), Ok(1));
     let busy = |(trap, regs): (TdxSimTrap, TdxSimRegs)| {
         trap == TdxSimTrap::None && (regs.rax, regs.rdx) == (0x8000020200000000, 9)
     };
     assert!(!busy(sim.call(1, call)));
     assert_eq!([(); 3].map(|()| busy(sim.call(2, call))), [false, true, false]);
+    assert_eq!(sim.times_left(id), Ok(0), "it is over");
 
     for (trap, number) in [(TdxSimTrap::VmfailInvalid, 1), (TdxSimTrap::Gp, 2), (TdxSimTrap::Ud, 3)] {
-        let fault = TdxSimFault {
-            lp: TDX_SIM_ANY_LP,
-            any_rax: 1,
-            times: u32::MAX,
-            kind: TdxSimFaultKind::Trap.number(),
-            trap: number,
-            ..TdxSimFault::default()
-        };
-        assert_eq!(sim.add_fault(fault), TdxSimStatus::Ok);
+        let kind = TdxSimFaultKind::Trap.number();
+        let id = sim.add_fault(TdxSimFault { times: TDX_SIM_ALWAYS, kind, trap: number, ..fault() });
         for lp in 0..LPS {
             assert_eq!(sim.call(lp, call), (trap, call));
         }
-        assert_eq!(tdx_sim_clear_faults(sim.0), TdxSimStatus::Ok);
+        assert_eq!(tdx_sim_end_fault(sim.0, id), TdxSimStatus::Ok);
+        assert_eq!(sim.times_left(id), Ok(0));
         assert_eq!(sim.call(0, call).0, TdxSimTrap::None);
     }
 }
@@ -138,8 +132,7 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
 /// The next call of LP 0 waits for so many others.
 fn delay(sim: &Sim, delay: u32) {
     let kind = TdxSimFaultKind::Delay.number();
-    let fault = TdxSimFault { any_rax: 1, times: 1, kind, delay, ..TdxSimFault::default() };
-    assert_eq!(sim.add_fault(fault), TdxSimStatus::Ok);
+    sim.add_fault(TdxSimFault { lp: 0, kind, delay, ..fault() });
 }
 
 const INFO: TdxSimRegs = TdxSimRegs {
@@ -222,11 +215,11 @@ fn platforms_know_nothing_of_each_other_and_may_be_used_by_many_threads() {
         for _ in 0..4 {
             threads.spawn(|| {
                 for _ in 0..4 {
-                    let (status, _, handle) = create(support::description(Some("SYS_READY")));
+                    let (status, handle) = create(support::description(Some("SYS_READY")));
                     assert_eq!(status, TdxSimStatus::Ok);
                     let sim = Sim(handle);
                     sim.succeed(0, SYS_SHUTDOWN, 0);
-                    assert_eq!(sim.truth().module_state, TdxSimModuleState::Shutdown);
+                    assert_eq!(sim.truth().module_state, TdxSimModuleState::Shutdown.number());
                 }
             });
         }
@@ -237,4 +230,107 @@ fn platforms_know_nothing_of_each_other_and_may_be_used_by_many_threads() {
             threads.spawn(move || (0..50).for_each(|_| sim.succeed(lp, SYS_RD, 0)));
         }
     });
+}
+
+#[test]
+fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answered_by_its_own_firmware() {
+    let mut memory = vec![0; 4096];
+    let sim = &Sim::ready();
+    assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
+    let read = TdxSimRegs { rax: SYS_RD, rdx: TDX_SIM_FIELD_MODULE_HV, ..TdxSimRegs::default() };
+    let info = TdxSimRegs { rax: TDX_SIM_SEAMLDR_INFO, rcx: HOST, ..TdxSimRegs::default() };
+    for (first, second) in [(info, read), (read, info), (info, info), (read, read)] {
+        let delayed =
+            TdxSimFault { lp: 1, kind: TdxSimFaultKind::Delay.number(), delay: u32::MAX, ..fault() };
+        sim.add_fault(delayed);
+        std::thread::scope(|threads| {
+            let inside = threads.spawn(move || sim.call(1, first));
+            while sim.lp(1).in_call == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(sim.try_call(1, second), (TdxSimStatus::LpBusy, TdxSimTrap::Ud, second));
+            let (trap, regs) = inside.join().unwrap();
+            assert_eq!((trap, regs.rax), (TdxSimTrap::None, 0));
+            let expected = if first == read { first.rdx + 1 } else { first.rdx };
+            assert_eq!(
+                regs.rdx, expected,
+                "TDH.SYS.RD has the next field's id, SEAMLDR.INFO leaves RDX alone"
+            );
+        });
+        assert_eq!((sim.lp(1).in_call, sim.lp(1).in_module), (0, 0));
+        assert_eq!(sim.call(1, second).1.rax, 0, "afterwards it can");
+    }
+}
+
+#[test]
+fn a_platform_of_a_structure_has_no_module_until_it_is_booted_to_the_state_that_is_wanted() {
+    for (until, expected) in [
+        (TdxSimModuleState::SysInitPending, 0),
+        (TdxSimModuleState::SysInitDone, 6),
+        (TdxSimModuleState::SysConfigDone, 6),
+        (TdxSimModuleState::Ready, 6),
+        (TdxSimModuleState::Shutdown, 6),
+    ] {
+        let sim = Sim::of(&TdxSimPlatform { num_lps: 6, num_sockets: 2, ..platform() }).unwrap();
+        let before = sim.truth();
+        assert_eq!((before.module_state, before.p_seamldr_ready, before.p_seamldr_entered), (0, 1, 0));
+        assert_eq!(sim.boot(&file(&image(), TdxSimImageFormat::V2), until), TdxSimStatus::Ok);
+        let after = sim.truth();
+        assert_eq!((after.module_state, after.lps_initialized), (until.number(), expected));
+        assert_eq!((after.svn_major, after.svn_minor, after.version_update), (1, 5, 5));
+        assert_eq!((after.seamdb_used, after.remaining_updates, after.p_seamldr_entered), (1, 63, 1));
+        assert_eq!((0..6).filter(|lp| sim.lp(*lp).initialized == 1).count(), expected as usize);
+        assert_eq!([0, 3].map(|lp| sim.lp(lp).package), [0, 1]);
+    }
+}
+
+#[test]
+fn lps_can_have_any_x2apic_ids_and_more_than_firmware_counts() {
+    let ids = [7, 1023, 5, 9];
+    let listed = TdxSimPlatform { num_lps: 3, x2apic_ids: ids.as_ptr(), num_x2apic_ids: 4, ..platform() };
+    let sim = Sim::booted(&listed, &image());
+    assert_eq!([0, 1, 2, 3].map(|lp| sim.lp(lp).x2apic_id), ids);
+    assert_eq!([2, 3].map(|lp| (sim.lp(lp).counted, sim.lp(lp).initialized)), [(1, 1), (0, 0)]);
+    assert_eq!(sim.try_call(4, TdxSimRegs::default()).0, TdxSimStatus::UnknownLp);
+}
+
+#[test]
+fn the_tds_of_a_platform_are_known_by_numbers_and_an_update_spoils_what_is_under_way() {
+    let mut memory = update_memory(&TdxSimImage { svn_minor: 6, ..image() });
+    let sim = Sim::booted(&platform(), &image());
+    assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
+    let phases = [TdxSimTdPhase::Running, TdxSimTdPhase::InBuild, TdxSimTdPhase::InBuild];
+    let [running, built, building] = phases.map(|phase| sim.create_td(phase).unwrap());
+    for td in [built, building] {
+        assert_eq!(sim.extend_td(td, b"a page"), TdxSimStatus::Ok);
+        assert_eq!((sim.td(td).phase, sim.td(td).measurement_right), (TdxSimTdPhase::InBuild.number(), 1));
+    }
+    assert_eq!(sim.extend_td(running, b"a page"), TdxSimStatus::BadPhase);
+    assert_eq!(sim.finish_td(built), Ok(true));
+    assert_eq!(sim.finish_td(built), Err(TdxSimStatus::BadPhase), "it runs");
+    assert_ne!(sim.td(built).measurement, sim.td(building).measurement);
+
+    sim.succeed(0, SYS_SHUTDOWN, 0);
+    assert_eq!((sim.td(running).alive, sim.extend_td(building, b"late")), (0, TdxSimStatus::TdGone));
+    (0..LPS).for_each(|lp| sim.succeed(lp, INSTALL, HOST));
+    sim.succeed(0, SYS_INIT, 0);
+    (0..LPS).for_each(|lp| sim.succeed(lp, SYS_LP_INIT, 0));
+    sim.succeed(0, SYS_UPDATE, 0);
+
+    assert_eq!([running, built, building].map(|td| sim.td(td).alive), [1, 1, 1]);
+    assert_eq!([running, built, building].map(|td| sim.td(td).measurement_right), [1, 1, 0]);
+    assert_eq!(sim.finish_td(building), Ok(false), "attestation will fail");
+    assert_eq!((sim.truth().tds, sim.truth().tds_alive), (3, 3));
+}
+
+#[test]
+fn install_with_rdx_1_by_a_fault_destroys_the_module_and_with_rdx_0_does_not() {
+    for (rdx, present) in [(0, 1), (1, 0)] {
+        let sim = Sim::ready();
+        let td = sim.create_td(TdxSimTdPhase::Running).unwrap();
+        let answer_rax = TDX_SIM_SEAMLDR_EBADHASH;
+        sim.add_fault(TdxSimFault { any_rax: 0, rax: INSTALL, answer_rax, answer_rdx: rdx, ..fault() });
+        assert_eq!(sim.answer(0, INSTALL, HOST), TDX_SIM_SEAMLDR_EBADHASH);
+        assert_eq!((sim.truth().module_present, sim.td(td).alive), (present, present), "RDX {rdx}");
+    }
 }

@@ -165,7 +165,16 @@ fn bad_files_are_told_with_file_and_line() {
     let rows = [
         ("truncated", other[..other.len() / 2].to_owned(), "EOF while parsing"),
         ("type", other.replacen("\"num_lps\":", "\"num_lps\":\"two\",\"was\":", 1), "invalid type"),
-        ("missing", other.replacen("\"num_lps\"", "\"lps\"", 1), "missing field `num_lps`"),
+        (
+            "misspelt",
+            other.replacen("\"num_lps\"", "\"lps\"", 1),
+            "unknown field `lps`, expected one of `num_lps`",
+        ),
+        (
+            "missing",
+            other.replacen("\"platform\":{", "\"platform\":{},\"was\":{", 1),
+            "missing field `num_lps`",
+        ),
         ("number", other.replacen("\"rax\":\"0x", "\"rax\":\"0y", 1), "a string of \"0x\""),
         ("unknown", other.replacen("\"expect\":{", "\"expect\":{\"rbp\":0,", 1), "unknown field `rbp`"),
         (

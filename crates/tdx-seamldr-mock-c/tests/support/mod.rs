@@ -6,13 +6,12 @@ use std::ptr;
 
 use tdx_sim::*;
 
-/// RAX of the calls of an update.
-pub(crate) const INSTALL: u64 = 0x8000000000000001;
-pub(crate) const SYS_RD: u64 = 34;
-pub(crate) const SYS_INIT: u64 = 33;
-pub(crate) const SYS_LP_INIT: u64 = 35;
-pub(crate) const SYS_SHUTDOWN: u64 = 52;
-pub(crate) const SYS_UPDATE: u64 = 53;
+pub(crate) const INSTALL: u64 = TDX_SIM_SEAMLDR_INSTALL;
+pub(crate) const SYS_RD: u64 = TDX_SIM_TDH_SYS_RD;
+pub(crate) const SYS_INIT: u64 = TDX_SIM_TDH_SYS_INIT;
+pub(crate) const SYS_LP_INIT: u64 = TDX_SIM_TDH_SYS_LP_INIT;
+pub(crate) const SYS_SHUTDOWN: u64 = TDX_SIM_TDH_SYS_SHUTDOWN;
+pub(crate) const SYS_UPDATE: u64 = TDX_SIM_TDH_SYS_UPDATE;
 
 pub(crate) const LPS: u32 = 4;
 
@@ -23,7 +22,8 @@ pub(crate) const HOST: u64 = 0x1_0000_0000;
 pub(crate) fn description(state: Option<&str>) -> String {
     // SEAMEXTEND with SVN 1.4 while there is a module.
     let svn = if state.is_some() { "ff010000000000000401" } else { "00000000000000000000" };
-    let seamextend = format!("{svn}{}000001", "00".repeat(118));
+    let ready = if state.is_some() { "01" } else { "00" };
+    let seamextend = format!("{svn}{}{ready}0001", "00".repeat(118));
     let module = state.map_or_else(String::new, |state| {
         let lps = if state == "SYSINIT_PENDING" { "" } else { "0, 1, 2, 3" };
         format!(
@@ -41,17 +41,68 @@ pub(crate) fn description(state: Option<&str>) -> String {
     )
 }
 
-/// What tdx_sim_create() says to a description, with its message and the handle.
-pub(crate) fn create(description: impl Into<Vec<u8>>) -> (TdxSimStatus, String, *mut TdxSim) {
+/// What went wrong in the last call of this thread that failed.
+pub(crate) fn last_error() -> String {
+    // SAFETY: the function returns a C string that stays there until the next call.
+    unsafe { CStr::from_ptr(tdx_sim_last_error()) }.to_str().unwrap().to_owned()
+}
+
+/// What tdx_sim_create_from_json() says to a description, and the handle.
+pub(crate) fn create(description: impl Into<Vec<u8>>) -> (TdxSimStatus, *mut TdxSim) {
     let description = CString::new(description).unwrap();
-    let mut message = [1; 300];
     let mut sim = ptr::dangling_mut();
-    // SAFETY: the description ends with a NUL, and the other two may be written.
-    let status =
-        unsafe { tdx_sim_create(description.as_ptr(), message.as_mut_ptr(), message.len(), &mut sim) };
-    // SAFETY: the function has put a NUL into the message.
-    let message = unsafe { CStr::from_ptr(message.as_ptr()) };
-    (status, message.to_str().unwrap().to_owned(), sim)
+    // SAFETY: the description ends with a NUL, and the handle may be written.
+    let status = unsafe { tdx_sim_create_from_json(description.as_ptr(), &mut sim) };
+    (status, sim)
+}
+
+/// A structure of the interface that the library fills in, with its size set and all else set to bytes that say nothing.
+pub(crate) fn filled<T: Copy>(fill: impl FnOnce(*mut T) -> TdxSimStatus) -> (TdxSimStatus, T) {
+    let mut value = std::mem::MaybeUninit::<T>::zeroed();
+    let start = value.as_mut_ptr();
+    // SAFETY: each structure begins with its size, a `u32`.
+    unsafe { start.cast::<u32>().write(u32::try_from(size_of::<T>()).unwrap()) };
+    let status = fill(start);
+    // SAFETY: the structures are integers and pointers, so that zeros are a value of them.
+    (status, unsafe { value.assume_init() })
+}
+
+/// The platform of the defaults.
+pub(crate) fn platform() -> TdxSimPlatform {
+    // SAFETY: it may be written, and its size is set.
+    let (status, platform) = filled(|platform| unsafe { tdx_sim_platform_defaults(platform) });
+    assert_eq!(status, TdxSimStatus::Ok);
+    platform
+}
+
+/// An image of 8 pages, SVN 1.5.
+pub(crate) fn image() -> TdxSimImage {
+    // SAFETY: it may be written, and its size is set.
+    let (status, image) = filled(|image| unsafe { tdx_sim_image_defaults(image) });
+    assert_eq!(status, TdxSimStatus::Ok);
+    image
+}
+
+/// What a module of this image is built as by default.
+pub(crate) fn build(image: &TdxSimImage) -> TdxSimBuild {
+    // SAFETY: it may be written, and its size is set.
+    let (status, build) = filled(|build| unsafe { tdx_sim_build_defaults(image, build) });
+    assert_eq!(status, TdxSimStatus::Ok);
+    build
+}
+
+/// The file of an image.
+pub(crate) fn file(image: &TdxSimImage, format: TdxSimImageFormat) -> Vec<u8> {
+    let mut needed = 0;
+    // SAFETY: no byte is written.
+    let status = unsafe { tdx_sim_image_file(image, format.number(), ptr::null_mut(), 0, &mut needed) };
+    assert_eq!(status, TdxSimStatus::BufferTooSmall);
+    let mut file = vec![0; needed];
+    let start = file.as_mut_ptr().cast();
+    // SAFETY: so many bytes may be written.
+    let status = unsafe { tdx_sim_image_file(image, format.number(), start, file.len(), &mut needed) };
+    assert_eq!(status, TdxSimStatus::Ok);
+    file
 }
 
 /// A platform that is freed in the end.
@@ -69,13 +120,38 @@ impl Drop for Sim {
 
 impl Sim {
     pub(crate) fn new(state: Option<&str>) -> Self {
-        let (status, message, sim) = create(description(state));
-        assert_eq!((status, message.as_str()), (TdxSimStatus::Ok, ""));
+        let (status, sim) = create(description(state));
+        assert_eq!(status, TdxSimStatus::Ok, "{}", last_error());
         Self(sim)
     }
 
     pub(crate) fn ready() -> Self {
         Self::new(Some("SYS_READY"))
+    }
+
+    /// A platform made of a structure.
+    pub(crate) fn of(platform: &TdxSimPlatform) -> Result<Self, TdxSimStatus> {
+        let mut sim = ptr::dangling_mut();
+        // SAFETY: it is a platform, and the handle may be written.
+        let status = unsafe { tdx_sim_create(platform, &mut sim) };
+        if status == TdxSimStatus::Ok {
+            return Ok(Self(sim));
+        }
+        assert!(sim.is_null());
+        Err(status)
+    }
+
+    /// A platform that was booted from an image.
+    pub(crate) fn booted(platform: &TdxSimPlatform, image: &TdxSimImage) -> Self {
+        let sim = Self::of(platform).unwrap();
+        let file = file(image, TdxSimImageFormat::V1);
+        assert_eq!(sim.boot(&file, TdxSimModuleState::Ready), TdxSimStatus::Ok, "{}", last_error());
+        sim
+    }
+
+    pub(crate) fn boot(&self, file: &[u8], until: TdxSimModuleState) -> TdxSimStatus {
+        // SAFETY: so many bytes may be read.
+        unsafe { tdx_sim_boot(self.0, file.as_ptr().cast(), file.len(), until.number()) }
     }
 
     /// A SEAMCALL that the library takes: whether it trapped, and the registers after it.
@@ -92,24 +168,88 @@ impl Sim {
         (status, trap, regs)
     }
 
+    /// RAX after a call that is entered.
+    pub(crate) fn answer(&self, lp: u32, rax: u64, rcx: u64) -> u64 {
+        let (trap, regs) = self.call(lp, TdxSimRegs { rax, rcx, ..TdxSimRegs::default() });
+        assert_eq!(trap, TdxSimTrap::None, "{rax:#x} on LP {lp}");
+        regs.rax
+    }
+
     /// A call that succeeds.
     pub(crate) fn succeed(&self, lp: u32, rax: u64, rcx: u64) {
-        let (trap, regs) = self.call(lp, TdxSimRegs { rax, rcx, ..TdxSimRegs::default() });
-        assert_eq!((trap, regs.rax), (TdxSimTrap::None, 0), "{rax:#x} on LP {lp}");
+        assert_eq!(self.answer(lp, rax, rcx), 0, "{rax:#x} on LP {lp}");
     }
 
     pub(crate) fn truth(&self) -> TdxSimTruth {
-        let mut truth = std::mem::MaybeUninit::uninit();
-        // SAFETY: it may be written.
-        let status = unsafe { tdx_sim_get_truth(self.0, truth.as_mut_ptr()) };
+        // SAFETY: it may be written, and its size is set.
+        let (status, truth) = filled(|truth| unsafe { tdx_sim_get_truth(self.0, truth) });
         assert_eq!(status, TdxSimStatus::Ok);
-        // SAFETY: the function has filled it in.
-        unsafe { truth.assume_init() }
+        truth
     }
 
-    pub(crate) fn add_fault(&self, fault: TdxSimFault) -> TdxSimStatus {
-        // SAFETY: it is a fault.
-        unsafe { tdx_sim_add_fault(self.0, &fault) }
+    pub(crate) fn state(&self) -> u32 {
+        self.truth().module_state
+    }
+
+    pub(crate) fn lp(&self, lp: u32) -> TdxSimLp {
+        // SAFETY: it may be written, and its size is set.
+        let (status, state) = filled(|state| unsafe { tdx_sim_get_lp(self.0, lp, state) });
+        assert_eq!(status, TdxSimStatus::Ok);
+        state
+    }
+
+    pub(crate) fn create_td(&self, phase: TdxSimTdPhase) -> Result<u32, TdxSimStatus> {
+        let mut td = u32::MAX;
+        // SAFETY: the number may be written.
+        match unsafe { tdx_sim_create_td(self.0, phase.number(), &mut td) } {
+            TdxSimStatus::Ok => Ok(td),
+            status => Err(status),
+        }
+    }
+
+    pub(crate) fn td(&self, td: u32) -> TdxSimTd {
+        // SAFETY: it may be written, and its size is set.
+        let (status, state) = filled(|state| unsafe { tdx_sim_get_td(self.0, td, state) });
+        assert_eq!(status, TdxSimStatus::Ok);
+        state
+    }
+
+    pub(crate) fn extend_td(&self, td: u32, bytes: &[u8]) -> TdxSimStatus {
+        // SAFETY: so many bytes may be read.
+        unsafe { tdx_sim_extend_td(self.0, td, bytes.as_ptr().cast(), bytes.len()) }
+    }
+
+    /// Whether its measurement is right in the end.
+    pub(crate) fn finish_td(&self, td: u32) -> Result<bool, TdxSimStatus> {
+        let mut right = 7;
+        // SAFETY: it may be written.
+        match unsafe { tdx_sim_finish_td(self.0, td, &mut right) } {
+            TdxSimStatus::Ok => Ok([false, true][usize::from(right)]),
+            status => Err(status),
+        }
+    }
+
+    pub(crate) fn try_add_fault(&self, fault: TdxSimFault) -> Result<u64, TdxSimStatus> {
+        let mut id = 0;
+        // SAFETY: it is a fault, and the number may be written.
+        match unsafe { tdx_sim_add_fault(self.0, &fault, &mut id) } {
+            TdxSimStatus::Ok => Ok(id),
+            status => Err(status),
+        }
+    }
+
+    pub(crate) fn add_fault(&self, fault: TdxSimFault) -> u64 {
+        self.try_add_fault(fault).unwrap()
+    }
+
+    /// How many more calls a fault strikes.
+    pub(crate) fn times_left(&self, id: u64) -> Result<u32, TdxSimStatus> {
+        let mut times = u32::MAX;
+        // SAFETY: the number may be written.
+        match unsafe { tdx_sim_get_fault(self.0, id, &mut times) } {
+            TdxSimStatus::Ok => Ok(times),
+            status => Err(status),
+        }
     }
 
     /// Maps memory, which has to outlive the platform.
@@ -119,23 +259,40 @@ impl Sim {
     }
 }
 
-/// SEAMLDR_PARAMS, the SIGSTRUCT and the pages of an image, one after the other, for an update.
-pub(crate) fn update_memory(image: &TdxSimImage) -> Vec<u8> {
-    let pages = u64::from(image.pages);
-    let mut memory = vec![0; (2 + image.pages as usize) * TDX_SIM_PAGE_SIZE];
-    let (params, rest) = memory.split_at_mut(TDX_SIM_PAGE_SIZE);
-    let (sigstruct, module) = rest.split_at_mut(TDX_SIM_PAGE_SIZE);
+/// A fault that is right: the next call, whatever it is, returns 0.
+pub(crate) fn fault() -> TdxSimFault {
+    TdxSimFault {
+        size: u32::try_from(size_of::<TdxSimFault>()).unwrap(),
+        lp: TDX_SIM_ANY_LP,
+        any_rax: 1,
+        times: 1,
+        kind: TdxSimFaultKind::Return.number(),
+        ..TdxSimFault::default()
+    }
+}
+
+/// The SIGSTRUCT and the pages of an image.
+pub(crate) fn parts(image: &TdxSimImage) -> (TdxSimSigstruct, Vec<u8>) {
+    let mut module = vec![0; image.pages as usize * TDX_SIM_PAGE_SIZE];
+    let mut sigstruct = std::mem::MaybeUninit::<TdxSimSigstruct>::zeroed();
+    let start = module.as_mut_ptr().cast();
     // SAFETY: the buffers have the lengths that are said.
-    let status = unsafe {
-        tdx_sim_test_image(
-            image,
-            sigstruct.as_mut_ptr().cast(),
-            sigstruct.len(),
-            module.as_mut_ptr().cast(),
-            module.len(),
-        )
-    };
-    assert_eq!(status, TdxSimStatus::Ok);
+    let status = unsafe { tdx_sim_make_image(image, sigstruct.as_mut_ptr(), start, module.len()) };
+    assert_eq!(status, TdxSimStatus::Ok, "{}", last_error());
+    // SAFETY: it is all integers, and zeros at least.
+    (unsafe { sigstruct.assume_init() }, module)
+}
+
+/// SEAMLDR_PARAMS, the SIGSTRUCT and the pages of a module, one after the other, for an update.
+pub(crate) fn memory_of(sigstruct: &TdxSimSigstruct, module: &[u8]) -> Vec<u8> {
+    let pages = (module.len() / TDX_SIM_PAGE_SIZE) as u64;
+    let mut memory = vec![0; 2 * TDX_SIM_PAGE_SIZE + module.len()];
+    let (params, rest) = memory.split_at_mut(TDX_SIM_PAGE_SIZE);
+    let (page, target) = rest.split_at_mut(TDX_SIM_PAGE_SIZE);
+    // SAFETY: a structure of integers without padding.
+    let bytes = unsafe { std::slice::from_raw_parts(ptr::from_ref(sigstruct).cast::<u8>(), 2048) };
+    page[..2048].copy_from_slice(bytes);
+    target.copy_from_slice(module);
     params[4] = 1;
     params[8..16].copy_from_slice(&(HOST + 0x1000).to_le_bytes());
     params[120..128].copy_from_slice(&pages.to_le_bytes());
@@ -145,10 +302,8 @@ pub(crate) fn update_memory(image: &TdxSimImage) -> Vec<u8> {
     memory
 }
 
-/// An image of 8 pages, SVN 1.5.
-pub(crate) fn image() -> TdxSimImage {
-    let mut image = TdxSimImage::default();
-    // SAFETY: it may be written.
-    assert_eq!(unsafe { tdx_sim_image_defaults(&mut image) }, TdxSimStatus::Ok);
-    image
+/// The same for an image.
+pub(crate) fn update_memory(image: &TdxSimImage) -> Vec<u8> {
+    let (sigstruct, module) = parts(image);
+    memory_of(&sigstruct, &module)
 }

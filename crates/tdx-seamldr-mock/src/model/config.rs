@@ -80,6 +80,52 @@ pub enum ConfigError {
         /// The number of sockets.
         sockets: u32,
     },
+    /// The number of LPs that there are is not 1 to 1,024, or less than the number of LPs that firmware counts.
+    ListedLps {
+        /// LPs that there are.
+        listed: usize,
+        /// LPs that firmware counts.
+        counted: u32,
+    },
+    /// Two LPs have the same x2APIC id.
+    X2apicIdTwice {
+        /// The id.
+        id: u32,
+        /// Their places in the list.
+        lps: [usize; 2],
+    },
+    /// No LP has the x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end.
+    AcmLp(u32),
+    /// Physical addresses have more than 52 bits, or no bits beside those of the KeyID.
+    AddressBits {
+        /// Bits of physical addresses, KeyID bits included.
+        max_pa: u32,
+        /// KeyID bits.
+        keyid_bits: u32,
+    },
+    /// The size of the SEAM range is not a power of two with room for P-SEAMLDR's own part and a module's code.
+    SeamRangeSize {
+        /// Its size.
+        size: u64,
+        /// The size of P-SEAMLDR's own part.
+        p_seamldr_size: u64,
+    },
+    /// The SEAM range does not begin at a multiple of its size, or lies beyond the end of physical addresses.
+    SeamRangeBase {
+        /// Where it begins.
+        base: u64,
+        /// Its size.
+        size: u64,
+    },
+    /// A socket has not 1 to 1,024 addressable LPs.
+    AddressableLps(u32),
+    /// More entries of the SEAM database are in use than there is room for.
+    SeamDb {
+        /// Entries that it has room for.
+        size: u32,
+        /// Entries in use.
+        used: u32,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -92,6 +138,37 @@ impl fmt::Display for ConfigError {
             Self::X2apicIds { lps, sockets } => {
                 write!(f, "{lps} LPs on {sockets} sockets have x2APIC ids above 1023, but P-SEAMLDR takes none of them")
             }
+            Self::ListedLps { listed, counted } => write!(
+                f,
+                "firmware counts {counted} LPs (num_lps) and {listed} have an x2APIC id; there should be 1 to {MAX_LPS} ids, \
+                 and as many as LPs are counted"
+            ),
+            Self::X2apicIdTwice { id, lps: [first, second] } => {
+                write!(f, "LP {first} and LP {second} both have the x2APIC id {id}; each should have its own")
+            }
+            Self::AcmLp(id) => {
+                write!(f, "acm_x2apicid is {id}, but no LP has this x2APIC id")
+            }
+            Self::AddressBits { max_pa, keyid_bits } => write!(
+                f,
+                "{keyid_bits} of {max_pa} address bits are KeyID bits (keyid_bits, max_pa); there should be at most 52, and \
+                 fewer KeyID bits than address bits"
+            ),
+            Self::SeamRangeSize { size, p_seamldr_size } => write!(
+                f,
+                "seamrr_size is {size:#x}, but should be a power of two above {p_seamldr_size:#x} (P-SEAMLDR) and 2 MiB (code)"
+            ),
+            Self::SeamRangeBase { base, size } => write!(
+                f,
+                "seamrr_base is {base:#x}, but should be a multiple of seamrr_size ({size:#x}) within physical addresses"
+            ),
+            Self::SeamDb { size, used } => {
+                write!(f, "{used} entries of the SEAM database are in use, but it has room for {size}")
+            }
+            Self::AddressableLps(found) => write!(
+                f,
+                "addressable_lps_per_socket is {found}, but should be 1 to {MAX_LPS}"
+            ),
         }
     }
 }
@@ -152,6 +229,47 @@ impl Config {
             accepts_large_signatures: false,
             profile,
         })
+    }
+
+    /// Checks that there can be such a platform, with LPs that have these x2APIC ids.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`]: the first contradiction.
+    pub fn check(&self, x2apic_ids: &[u32]) -> Result<(), ConfigError> {
+        let (listed, counted) = (x2apic_ids.len(), self.num_lps);
+        let enough = usize::try_from(counted).is_ok_and(|counted| (1..=listed).contains(&counted));
+        if listed > MAX_LPS || !enough {
+            return Err(ConfigError::ListedLps { listed, counted });
+        }
+        if !(1..=8).contains(&self.num_sockets) || self.num_sockets > self.num_lps {
+            return Err(ConfigError::Sockets(self.num_sockets));
+        }
+        for (second, id) in x2apic_ids.iter().enumerate() {
+            if let Some(first) = x2apic_ids.iter().take(second).position(|other| other == id) {
+                return Err(ConfigError::X2apicIdTwice { id: *id, lps: [first, second] });
+            }
+        }
+        if !x2apic_ids.contains(&self.acm_x2apicid) {
+            return Err(ConfigError::AcmLp(self.acm_x2apicid));
+        }
+        if self.max_pa > 52 || self.keyid_bits >= self.max_pa {
+            return Err(ConfigError::AddressBits { max_pa: self.max_pa, keyid_bits: self.keyid_bits });
+        }
+        let (base, size, p_seamldr_size) = (self.seamrr_base, self.seamrr_size, self.p_seamldr_size);
+        let code = p_seamldr_size.checked_add(2 << 20);
+        if !size.is_power_of_two() || code.is_none_or(|code| code >= size) {
+            return Err(ConfigError::SeamRangeSize { size, p_seamldr_size });
+        }
+        let end = base.checked_add(size);
+        if base & size.wrapping_sub(1) != 0 || end.is_none_or(|end| end > self.address_limit()) {
+            return Err(ConfigError::SeamRangeBase { base, size });
+        }
+        let addressable = self.addressable_lps_per_socket;
+        if addressable == 0 || usize::try_from(addressable).map_or(true, |lps| lps > MAX_LPS) {
+            return Err(ConfigError::AddressableLps(addressable));
+        }
+        Ok(())
     }
 
     /// CPUID.1:EAX of each socket there is.
@@ -267,6 +385,43 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_and_the_fields_are_named() {
+        let good = || Config::new(4, 2, 0x806f8, [0; 48], LoaderProfile::V1_5_00).unwrap();
+        let ids: Vec<u32> = good().x2apic_ids().collect();
+        assert_eq!(good().check(&ids), Ok(()));
+        let many: Vec<u32> = (0..1025).collect();
+        for (ids, says) in [
+            (&[][..], "0 have an x2APIC id"),
+            (&ids[..3], "firmware counts 4 LPs"),
+            (&many, "1025 have an x2APIC id"),
+            (&[0, 5, 7, 5], "LP 1 and LP 3 both have the x2APIC id 5"),
+            (&[1, 2, 3, 4], "acm_x2apicid is 0"),
+        ] {
+            let error = good().check(ids).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        type Change = fn(&mut Config);
+        let changes: [(Change, &str); 10] = [
+            (|config| config.num_sockets = 0, "0 sockets"),
+            (|config| config.num_sockets = 9, "9 sockets"),
+            (|config| config.max_pa = 53, "max_pa"),
+            (|config| config.keyid_bits = 46, "keyid_bits"),
+            (|config| config.seamrr_size = 3 << 24, "seamrr_size"),
+            (|config| config.p_seamldr_size = 256 << 20, "seamrr_size"),
+            (|config| config.p_seamldr_size = u64::MAX, "seamrr_size"),
+            (|config| config.seamrr_base = 0x1000, "seamrr_base"),
+            (|config| config.seamrr_base = 1 << 40, "seamrr_base"),
+            (|config| config.addressable_lps_per_socket = 0, "addressable_lps_per_socket"),
+        ];
+        for (change, says) in changes {
+            let mut config = good();
+            change(&mut config);
+            let error = config.check(&ids).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
         }
     }
 }

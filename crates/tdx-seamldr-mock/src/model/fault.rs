@@ -77,10 +77,16 @@ impl fmt::Display for PlanIsFull {
 
 impl core::error::Error for PlanIsFull {}
 
+/// Which fault of a plan. No two faults of one plan ever have the same number, which counts from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FaultId(pub u64);
+
 /// The faults that are planned. The first that strikes a call decides about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
-    faults: [Option<Fault>; MAX_FAULTS],
+    faults: [Option<(FaultId, Fault)>; MAX_FAULTS],
+    /// Faults that were ever added.
+    added: u64,
 }
 
 impl FaultPlan {
@@ -89,21 +95,43 @@ impl FaultPlan {
     /// # Errors
     ///
     /// There is no room. Faults that have done all that they were to do take none.
-    pub fn add(&mut self, fault: Fault) -> Result<(), PlanIsFull> {
-        let spent = |slot: &&mut Option<Fault>| slot.is_none_or(|fault| fault.times == 0);
-        *self.faults.iter_mut().find(spent).ok_or(PlanIsFull)? = Some(fault);
-        Ok(())
+    pub fn add(&mut self, fault: Fault) -> Result<FaultId, PlanIsFull> {
+        let spent = |slot: &&mut Option<(FaultId, Fault)>| slot.is_none_or(|(_, fault)| fault.times == 0);
+        let slot = self.faults.iter_mut().find(spent).ok_or(PlanIsFull)?;
+        self.added = self.added.saturating_add(1);
+        let id = FaultId(self.added);
+        *slot = Some((id, fault));
+        Ok(id)
     }
 
     /// Takes back all faults.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.faults = [None; MAX_FAULTS];
+    }
+
+    /// Takes back one fault: it strikes no further call. `false`: this plan never had it.
+    pub fn end(&mut self, id: FaultId) -> bool {
+        for slot in self.faults.iter_mut().filter(|slot| slot.is_some_and(|(known, _)| known == id)) {
+            *slot = None;
+        }
+        self.was_added(id)
+    }
+
+    /// How many more calls a fault strikes; 0 if it is over or was taken back. `None`: this plan never had it.
+    #[must_use]
+    pub fn times_left(&self, id: FaultId) -> Option<u32> {
+        let left = self.faults.iter().flatten().find(|(known, _)| *known == id).map(|(_, fault)| fault.times);
+        self.was_added(id).then(|| left.unwrap_or(0))
+    }
+
+    fn was_added(&self, FaultId(number): FaultId) -> bool {
+        (1..=self.added).contains(&number)
     }
 
     /// What a call gets, if it is struck.
     pub(super) fn strike(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
         let mut struck = None;
-        for fault in self.faults.iter_mut().flatten() {
+        for (_, fault) in self.faults.iter_mut().flatten() {
             if fault.strikes(lp, regs) && struck.is_none() {
                 fault.times = fault.times.saturating_sub(1);
                 struck = Some(fault.answer);
@@ -125,6 +153,26 @@ mod tests {
         plan.add(Fault { lp: Some(3), rax: None, after: 1, times: 2, answer }).unwrap();
         assert_eq!(plan.strike(2, &call), None);
         assert_eq!([(); 4].map(|()| plan.strike(3, &call)), [None, Some(answer), Some(answer), None]);
+    }
+
+    #[test]
+    fn a_fault_that_is_taken_back_strikes_no_more_and_its_number_is_not_used_again() {
+        let call = SeamcallRegs::default();
+        let (first, second) = (Answer::Delay(1), Answer::Delay(2));
+        let mut plan = FaultPlan::default();
+        let id = plan.add(Fault { times: 3, ..Fault::first(0, first) }).unwrap();
+        let other = plan.add(Fault { times: 2, ..Fault::first(0, second) }).unwrap();
+        assert_eq!((plan.strike(0, &call), plan.times_left(id)), (Some(first), Some(2)));
+        assert!(plan.end(id));
+        assert_eq!((plan.strike(0, &call), plan.times_left(id)), (Some(second), Some(0)));
+        assert_eq!(plan.times_left(other), Some(1));
+        plan.clear();
+        assert_eq!((plan.strike(0, &call), plan.times_left(other)), (None, Some(0)));
+        let next = plan.add(Fault::first(0, first)).unwrap();
+        assert!(next > other);
+        for never in [FaultId(0), FaultId(next.0 + 1)] {
+            assert_eq!((plan.times_left(never), plan.end(never)), (None, false));
+        }
     }
 
     #[test]

@@ -52,6 +52,7 @@ impl Lp {
     const GP: u32 = 1 << 1;
     const UD: u32 = 1 << 2;
     const IN_MODULE: u32 = 1 << 3;
+    const IN_CALL: u32 = 1 << 4;
 
     pub(super) fn new(x2apic_id: u32, seamops_capabilities: u64) -> Self {
         let (flags, current_vmcs) = (Self::PRESENT, NO_VMCS);
@@ -81,7 +82,20 @@ impl Lp {
     }
 
     pub(super) fn set_in_module(&mut self, inside: bool) {
-        self.flags = self.flags & !Self::IN_MODULE | if inside { Self::IN_MODULE } else { 0 };
+        self.set_flag(Self::IN_MODULE, inside);
+    }
+
+    /// Whether a SEAMCALL of this LP has not ended.
+    pub(super) const fn is_in_call(&self) -> bool {
+        self.flags & Self::IN_CALL != 0
+    }
+
+    pub(super) fn set_in_call(&mut self, inside: bool) {
+        self.set_flag(Self::IN_CALL, inside);
+    }
+
+    fn set_flag(&mut self, flag: u32, on: bool) {
+        self.flags = self.flags & !flag | if on { flag } else { 0 };
     }
 }
 

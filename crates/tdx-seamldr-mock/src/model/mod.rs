@@ -16,7 +16,7 @@ mod trace;
 
 pub use config::{Config, ConfigError};
 pub use cpu::CpuRegister;
-pub use fault::{Answer, Fault, FaultPlan, PlanIsFull, MAX_FAULTS};
+pub use fault::{Answer, Fault, FaultId, FaultPlan, PlanIsFull, MAX_FAULTS};
 pub use handoff::HandoffForm;
 pub use loader::{Effects, Loader, LoaderState, ModuleSysInfo, SeamDb};
 pub use lp::{MAX_LPS, NO_VMCS};
@@ -26,8 +26,8 @@ pub(crate) use module::Description;
 pub use module::{GlobalLock, ModuleBuild, ModuleGeneration, ModuleState, SysInfo, TdxModule};
 pub use platform::{Entered, Platform};
 pub use profile::{LoaderProfile, SvnRule};
-pub use td::{Td, TdError, TdId, TdPhase, MAX_TDS};
-pub use trace::TraceEntry;
+pub use td::{Measurement, Td, TdError, TdId, TdPhase, MAX_TDS};
+pub use trace::{AnswerName, LeafName, TraceEntry};
 
 #[doc = include_str!("rules.md")]
 pub mod rules {}

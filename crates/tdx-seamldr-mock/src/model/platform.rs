@@ -2,7 +2,7 @@
 
 use core::ops::DerefMut;
 
-use tdx_seamldr_core::abi::{HandoffHeader, PSysInfo, SeamldrLeaf};
+use tdx_seamldr_core::abi::{HandoffHeader, PSysInfo, SeamExtend, SeamldrLeaf};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, Trap};
 use zerocopy::little_endian::U16;
 use zerocopy::FromZeros;
@@ -44,6 +44,8 @@ impl PhysMemory for Tampered<'_> {
 #[derive(Debug)]
 pub struct Entered {
     lp: u32,
+    /// P-SEAMLDR was entered, not the module.
+    in_seamldr: bool,
     answer: Option<(u64, u64)>,
     /// So many calls of others have to be made first, if somebody has planned that.
     pub delay: u32,
@@ -120,6 +122,21 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.loader.restore(state);
     }
 
+    /// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts again if it is 0.
+    pub fn set_num_remaining_updates(&mut self, count: u32) {
+        self.loader.num_remaining_updates = count;
+    }
+
+    /// Says whether P-SEAMLDR was entered since boot. Its first entry needs a random number.
+    pub fn set_seamldr_entered(&mut self, entered: bool) {
+        self.loader.entered = entered;
+    }
+
+    /// The SEAMEXTEND register, to be changed as no host could. An open session stays open.
+    pub fn seamextend_mut(&mut self) -> &mut SeamExtend {
+        &mut self.loader.seamextend
+    }
+
     /// Of the next steps of SEAMLDR.CLEANUP, so many find an interrupt pending.
     pub fn set_interrupts_pending(&mut self, count: u32) {
         self.loader.interrupts_pending = count;
@@ -180,9 +197,14 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.in_seamldr
     }
 
-    /// Header and data of the handoff.
+    /// Header and data of the handoff, to be changed.
     pub fn handoff(&mut self) -> &mut [u8] {
         &mut self.memory.handoff
+    }
+
+    /// Header and data of the handoff.
+    pub fn handoff_area(&self) -> &[u8] {
+        &self.memory.handoff
     }
 
     /// The header of the handoff.
@@ -225,6 +247,26 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.lp(lp).map(|lp| lp.x2apic_id)
     }
 
+    /// Whether a SEAMCALL of an LP has begun and not ended. The LP cannot execute another one then.
+    pub fn is_in_call(&self, lp: u32) -> bool {
+        self.lp(lp).is_some_and(Lp::is_in_call)
+    }
+
+    /// Whether an LP is inside the module.
+    pub fn is_in_module(&self, lp: u32) -> bool {
+        self.lp(lp).is_some_and(Lp::is_in_module)
+    }
+
+    /// The trap that each SEAMCALL of an LP gets, if [`set_trap`](Self::set_trap) has set one.
+    pub fn trap(&self, lp: u32) -> Option<Trap> {
+        self.lp(lp).and_then(Lp::trap)
+    }
+
+    /// SEAMOPS capabilities of an LP.
+    pub fn capabilities(&self, lp: u32) -> u64 {
+        self.lp(lp).map_or(0, |lp| lp.seamops_capabilities)
+    }
+
     /// Makes SEAMCALL trap on one LP from now on: #GP, #UD, or nothing of the kind.
     pub fn set_trap(&mut self, lp: u32, trap: Option<Trap>) {
         if let Some(lp) = self.lp_mut(lp) {
@@ -248,6 +290,12 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     pub fn set_in_module(&mut self, lp: u32, inside: bool) {
         if let Some(lp) = self.lp_mut(lp) {
             lp.set_in_module(inside);
+        }
+    }
+
+    fn set_in_call(&mut self, lp: u32, inside: bool) {
+        if let Some(lp) = self.lp_mut(lp) {
+            lp.set_in_call(inside);
         }
     }
 
@@ -307,6 +355,9 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     /// An LP executes SEAMCALL and gets into firmware, where it stays until [`leave`](Self::leave). Meanwhile others find it
     /// there: SEAMCALL fails if it is in P-SEAMLDR, and the module says that it is busy.
     ///
+    /// A real LP executes one instruction after the other. A second call of an LP that is [in a call](Self::is_in_call) reaches no
+    /// firmware: VMfailInvalid.
+    ///
     /// # Errors
     ///
     /// The instruction itself fails.
@@ -314,13 +365,17 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         if let Some(trap) = self.lp(lp).map_or(Some(Trap::UndefinedOpcode), Lp::trap) {
             return Err(trap);
         }
+        if self.is_in_call(lp) {
+            return Err(Trap::VmFailInvalid);
+        }
         let (answer, delay) = match self.faults.strike(lp, regs) {
             Some(Answer::Trap(trap)) => return Err(trap),
             Some(Answer::Return { rax, rdx }) => (Some((rax, rdx)), 0),
             Some(Answer::Delay(calls)) => (None, calls),
             None => (None, 0),
         };
-        if regs.rax >> 63 == 1 {
+        let in_seamldr = regs.rax >> 63 == 1;
+        if in_seamldr {
             if self.dead || self.loader.seamextend.p_seamldr_ready == 0 || self.in_seamldr.is_some() {
                 return Err(Trap::VmFailInvalid);
             }
@@ -331,7 +386,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
             }
             self.set_in_module(lp, true);
         }
-        Ok(Entered { lp, answer, delay })
+        self.set_in_call(lp, true);
+        Ok(Entered { lp, in_seamldr, answer, delay })
     }
 
     /// What an LP does inside firmware happens, and it comes back. `regs` are those that it went in with.
@@ -346,8 +402,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         memory: &dyn PhysMemory,
         crypto: &dyn Crypto,
     ) -> Result<(), Trap> {
-        let Entered { lp, answer, .. } = entered;
-        let is_in_seamldr = self.in_seamldr == Some(lp);
+        let Entered { lp, in_seamldr, answer, .. } = entered;
+        self.set_in_call(lp, false);
         let result = match answer {
             Some((rax, rdx)) => {
                 if regs.rax == SeamldrLeaf::Install.rax() && rdx != 0 {
@@ -358,10 +414,10 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
                 Ok(())
             }
             None if self.dead => Err(Fatal),
-            None if is_in_seamldr => self.enter_seamldr(lp, regs, memory, crypto),
+            None if in_seamldr => self.enter_seamldr(lp, regs, memory, crypto),
             None => self.call_module(lp, regs, memory),
         };
-        if is_in_seamldr {
+        if in_seamldr {
             self.in_seamldr = None;
             if self.config.seamret_clears_vmcs {
                 self.load_vmcs(lp, NO_VMCS);
@@ -407,7 +463,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         crypto: &dyn Crypto,
     ) -> Result<(), Trap> {
         self.in_seamldr = Some(lp);
-        self.leave(Entered { lp, answer: None, delay: 0 }, regs, memory, crypto)
+        self.leave(Entered { lp, in_seamldr: true, answer: None, delay: 0 }, regs, memory, crypto)
     }
 
     fn call_module(
@@ -521,7 +577,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     /// The TD does not go on.
     pub fn finish_td(&mut self, id: TdId, phase: TdPhase) -> Result<[u8; 32], TdError> {
         let td = self.td_under_way(id, phase)?;
-        td.measure(Td::END);
+        td.finish_measurement();
         let measurement = td.measurement();
         td.set_phase(TdPhase::Running);
         let counted = td.is_counted();

@@ -40,6 +40,35 @@ pub enum TdError {
     IncompatibleContext,
 }
 
+/// A measurement that is under way, MRTD or the MAC of a migration: a toy hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measurement([u8; 32]);
+
+impl Measurement {
+    /// Goes on with this data.
+    pub fn extend(&mut self, data: &[u8]) {
+        let mut state = 0xcbf2_9ce4_8422_2325u64;
+        for byte in self.0.iter().chain(data) {
+            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        for chunk in self.0.chunks_exact_mut(8) {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            chunk.copy_from_slice(&state.to_le_bytes());
+        }
+    }
+
+    /// Comes to its end.
+    pub fn finish(&mut self) {
+        self.extend(Td::END);
+    }
+
+    /// As far as it has come.
+    #[must_use]
+    pub const fn value(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
 /// A TD: memory that is encrypted with the key of its KeyID, and the context of a hash or a MAC while there is one under way.
 /// Only a module that knows which KeyID that is can run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -61,7 +90,7 @@ pub struct Td {
 impl Td {
     const ABSENT: u8 = 0;
     /// What ends a measurement.
-    pub(super) const END: &'static [u8] = b"end";
+    const END: &'static [u8] = b"end";
 
     /// Nothing of a TD yet.
     const NONE: Self = Self {
@@ -105,10 +134,10 @@ impl Td {
     /// What the measurement of a TD is in the end that holds this data, if nothing has come in between.
     #[must_use]
     pub fn measurement_of(data: &[&[u8]]) -> [u8; 32] {
-        let mut td = Self::NONE;
-        data.iter().for_each(|data| td.measure(data));
-        td.measure(Self::END);
-        td.context
+        let mut measurement = Measurement::default();
+        data.iter().for_each(|data| measurement.extend(data));
+        measurement.finish();
+        measurement.value()
     }
 
     pub(super) fn set_phase(&mut self, phase: TdPhase) {
@@ -124,16 +153,16 @@ impl Td {
         crypt(hkid, self.sealed)
     }
 
+    /// The measurement comes to its end.
+    pub(super) fn finish_measurement(&mut self) {
+        self.measure(Self::END);
+    }
+
     /// Goes on with the measurement.
     pub(super) fn measure(&mut self, data: &[u8]) {
-        let mut state = 0xcbf2_9ce4_8422_2325u64;
-        for byte in self.context.iter().chain(data) {
-            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        for chunk in self.context.chunks_exact_mut(8) {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            chunk.copy_from_slice(&state.to_le_bytes());
-        }
+        let mut measurement = Measurement(self.context);
+        measurement.extend(data);
+        self.context = measurement.value();
     }
 
     /// Another module has taken over, with contexts of this version. A hash or a MAC that is under way lies in memory as the old

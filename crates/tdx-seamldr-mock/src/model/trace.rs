@@ -16,29 +16,60 @@ pub struct TraceEntry {
     pub output: Result<SeamcallRegs, Trap>,
 }
 
+/// The leaf in RAX, by its name in the specification; as a number if it has none. Displays with a width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafName(pub u64);
+
+impl LeafName {
+    const fn is_for_seamldr(self) -> bool {
+        self.0 >> 63 == 1
+    }
+}
+
+impl fmt::Display for LeafName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(rax) = *self;
+        let name = if self.is_for_seamldr() {
+            SeamldrLeaf::from_rax(rax).map(SeamldrLeaf::name)
+        } else {
+            TdxLeaf::from_rax(rax).name().filter(|_| rax <= 0xffff)
+        };
+        match name {
+            Some(name) => f.pad(name),
+            None => write!(f, "{rax:<#width$x}", width = f.width().unwrap_or(0)),
+        }
+    }
+}
+
+/// What a leaf has answered in RAX, by its name. P-SEAMLDR and the module have different names for the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerName {
+    /// RAX at the call.
+    pub leaf: LeafName,
+    /// RAX after it.
+    pub rax: u64,
+}
+
+impl fmt::Display for AnswerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seamldr, module) = (SeamldrStatus(self.rax), TdxStatus(self.rax));
+        match (self.leaf.is_for_seamldr(), seamldr.name(), module.info()) {
+            (true, Some(name), _) => f.write_str(name),
+            (false, _, Some(_)) => write!(f, "{module:?}"),
+            _ => write!(f, "{:#x}", self.rax),
+        }
+    }
+}
+
 impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lp, input, output } = self;
-        let is_for_seamldr = input.rax >> 63 == 1;
-        write!(f, "LP {lp:4}  ")?;
-        let name = if is_for_seamldr {
-            SeamldrLeaf::from_rax(input.rax).map(SeamldrLeaf::name)
-        } else {
-            TdxLeaf::from_rax(input.rax).name().filter(|_| input.rax <= 0xffff)
-        };
-        match name {
-            Some(name) => write!(f, "{name:20}")?,
-            None => write!(f, "{:<#20x}", input.rax)?,
-        }
-        write!(f, " rcx={:#x} rdx={:#x}  ->  ", input.rcx, input.rdx)?;
+        let leaf = LeafName(input.rax);
+        write!(f, "LP {lp:4}  {leaf:20} rcx={:#x} rdx={:#x}  ->  ", input.rcx, input.rdx)?;
         match output {
             Err(trap) => write!(f, "{trap:?}"),
             Ok(regs) => {
-                if is_for_seamldr {
-                    write!(f, "{:?}", SeamldrStatus(regs.rax))?;
-                } else {
-                    write!(f, "{:?}", TdxStatus(regs.rax))?;
-                }
+                write!(f, "{}", AnswerName { leaf, rax: regs.rax })?;
                 if regs.rdx != input.rdx || regs.r8 != input.r8 {
                     write!(f, " rdx={:#x} r8={:#x}", regs.rdx, regs.r8)?;
                 }

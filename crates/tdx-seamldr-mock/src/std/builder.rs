@@ -13,6 +13,7 @@ use zerocopy::FromZeros;
 
 use super::host_memory::HostMemory;
 use super::platform::{Inner, SimPlatform};
+use super::tds::Tds;
 use crate::model::{self, Config, ConfigError, LoaderProfile, SeamDb, SeamMemory};
 use crate::TEST_SIGNER;
 
@@ -195,7 +196,7 @@ impl Builder {
                 model: model::Platform::new(config, self.seamdb, seam_memory()?),
                 calls: 0,
                 trace: Vec::new(),
-                secrets: Vec::new(),
+                tds: Tds::new(),
             }),
             memory: HostMemory::new(self.host_page_size),
             module_state: ModuleState::new(),

@@ -17,21 +17,16 @@ use zerocopy::FromZeros;
 use super::builder::{BootError, Builder, NoMemory, Provider};
 use super::host_memory::HostMemory;
 use super::lp::SimLp;
-use crate::model::{self, SeamMemory, TdError, TdId, TdPhase};
+use super::tds::{NoRoomForTd, Tds};
+use crate::model::{self, FaultId, SeamMemory, TdError, TdId, TdPhase};
 use crate::{Fault, PageBuf, TraceEntry};
-
-/// The platform has no room for another TD, or no module that could run it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the platform has no module that is ready, or no room for another TD")]
-pub struct NoRoomForTd;
 
 pub(super) struct Inner {
     pub(super) model: model::Platform<Box<SeamMemory>>,
     /// Calls that were made, at all.
     pub(super) calls: u64,
     pub(super) trace: Vec<TraceEntry>,
-    /// What each TD's private memory has to hold.
-    pub(super) secrets: Vec<(TdId, [u8; 32])>,
+    pub(super) tds: Tds,
 }
 
 /// A simulated platform. Share it between threads, one for each LP, and let each of them call through its own [`SimLp`].
@@ -169,14 +164,25 @@ impl SimPlatform {
         facts.sensitive_operations = u32::try_from(sensitive).ok();
     }
 
-    /// Plans a fault.
+    /// Plans a fault. By the number that it gets, [`end_fault`](Self::end_fault) takes it back.
     ///
     /// # Panics
     ///
     /// [`model::MAX_FAULTS`] are planned already.
     #[allow(clippy::expect_used)] // misuse in a test's own code
-    pub fn inject(&self, fault: Fault) {
-        self.inner().model.faults_mut().add(fault).expect("room for a fault");
+    pub fn inject(&self, fault: Fault) -> FaultId {
+        self.inner().model.faults_mut().add(fault).expect("room for a fault")
+    }
+
+    /// Takes back one fault: it strikes no further call. `false`: this platform never had it.
+    pub fn end_fault(&self, fault: FaultId) -> bool {
+        self.inner().model.faults_mut().end(fault)
+    }
+
+    /// How many more calls a fault strikes; 0 if it is over. `None`: this platform never had it.
+    #[must_use]
+    pub fn fault_times_left(&self, fault: FaultId) -> Option<u32> {
+        self.inner().model.faults_mut().times_left(fault)
     }
 
     /// Takes back all faults.
@@ -235,13 +241,18 @@ impl SimPlatform {
     ///
     /// There is no module that is ready, or no room.
     pub fn create_td_in(&self, phase: TdPhase) -> Result<TdId, NoRoomForTd> {
-        let mut inner = self.inner();
-        let number = inner.secrets.len().to_le_bytes();
-        let mut secret = [0x5a; 32];
-        secret.iter_mut().zip(number.iter().cycle()).for_each(|(byte, number)| *byte ^= number);
-        let td = inner.model.create_td(phase, secret).ok_or(NoRoomForTd)?;
-        inner.secrets.push((td, secret));
-        Ok(td)
+        let Inner { model, tds, .. } = &mut *self.inner();
+        tds.create(model, phase)
+    }
+
+    /// Adds a page with this content to a TD in build, and to its MRTD.
+    ///
+    /// # Errors
+    ///
+    /// See [`TdError`].
+    pub fn extend_td(&self, td: TdId, data: &[u8]) -> Result<(), TdError> {
+        let Inner { model, tds, .. } = &mut *self.inner();
+        tds.extend(model, td, data)
     }
 
     /// A TD's build, or its migration, comes to its end. `Ok(true)`: with the measurement or MAC that it has to have.
@@ -250,18 +261,23 @@ impl SimPlatform {
     ///
     /// See [`TdError`].
     pub fn finish_td(&self, td: TdId) -> Result<bool, TdError> {
-        let mut inner = self.inner();
-        let phase = inner.model.td(td).map(model::Td::phase).ok_or(TdError::Gone)?;
-        let secret = inner.secrets.iter().find(|(id, _)| *id == td).map(|(_, secret)| *secret);
-        let expected = secret.map(|secret| model::Td::measurement_of(&[&secret]));
-        Ok(Some(inner.model.finish_td(td, phase)?) == expected)
+        let Inner { model, tds, .. } = &mut *self.inner();
+        tds.finish(model, td)
     }
 
     /// Whether a TD can run and finds its memory as it was.
     #[must_use]
     pub fn td_is_alive(&self, td: TdId) -> bool {
         let inner = self.inner();
-        inner.secrets.iter().any(|(id, secret)| *id == td && inner.model.td_secret(td) == Some(*secret))
+        inner.tds.is_alive(&inner.model, td)
+    }
+
+    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it has come. `None`: this platform
+    /// never made it.
+    #[must_use]
+    pub fn td_measurement_is_right(&self, td: TdId) -> Option<bool> {
+        let inner = self.inner();
+        inner.tds.measurement_is_right(&inner.model, td)
     }
 
     /// How things stand.
@@ -271,7 +287,6 @@ impl SimPlatform {
         let model = &inner.model;
         let handoff_valid = model.handoff_header().valid != 0;
         let seamextend = model.loader().seamextend();
-        let alive = |(td, secret): &&(TdId, [u8; 32])| model.td_secret(*td) == Some(*secret);
         Truth {
             module: model.module().map(|module| ModuleTruth {
                 version: module.build().version,
@@ -280,8 +295,8 @@ impl SimPlatform {
             }),
             svn: seamextend.svn(),
             mrseam: seamextend.mrseam,
-            tds: inner.secrets.len(),
-            tds_alive: inner.secrets.iter().filter(alive).count(),
+            tds: inner.tds.count(),
+            tds_alive: inner.tds.count_alive(model),
             handoff_valid,
             lps_in_session: model.loader().lps_in_session(),
             remaining_updates: model.loader().num_remaining_updates(),

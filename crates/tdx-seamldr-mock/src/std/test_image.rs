@@ -60,7 +60,7 @@ fn private_power(message: &U3072) -> Option<U3072> {
 pub struct TestImage {
     /// Form of the file.
     pub format: ImageFormat,
-    /// 4 KiB pages of the module, at least 3.
+    /// 4 KiB pages of the module, at least 1. With less than 3, `gdt_idt_offset` and `fault_wrapper_offset` of the default lie outside.
     pub pages: usize,
     /// Major SVN.
     pub svn_major: u8,
@@ -80,6 +80,20 @@ pub struct TestImage {
     pub num_handoff_pages: u16,
     /// CPUs that it runs on, at most 255.
     pub cpus: Vec<u32>,
+    /// Stack pages of each LP, minus one.
+    pub num_stack_pages: u8,
+    /// Thread-local pages of each LP, minus one.
+    pub num_tls_pages: u8,
+    /// Keyhole pages of each LP, minus one.
+    pub num_keyhole_pages: u16,
+    /// Global data pages, minus one.
+    pub num_global_data_pages: u16,
+    /// Offset of the GDT and the IDT in the module.
+    pub gdt_idt_offset: u32,
+    /// Offset of the fault wrappers in the module.
+    pub fault_wrapper_offset: u32,
+    /// The hash that is signed, if not that of the module.
+    pub seamhash: Option<Sha384Digest>,
     /// What the rest of the image is filled with.
     pub fill: u8,
     /// What the module is. Without it, it is what the SIGSTRUCT lets one believe.
@@ -101,6 +115,13 @@ impl Default for TestImage {
             no_downgrade: false,
             num_handoff_pages: 13,
             cpus: vec![0x806f8, 0xc06f0, 0xa06f0],
+            num_stack_pages: 1,
+            num_tls_pages: 1,
+            num_keyhole_pages: 127,
+            num_global_data_pages: 21,
+            gdt_idt_offset: 0x1000,
+            fault_wrapper_offset: 0x2000,
+            seamhash: None,
             fill: 0x90,
             module_build: None,
         }
@@ -129,18 +150,17 @@ impl TestImage {
         s.modulus_size = U32::new(0x60);
         s.exponent_size = U32::new(1);
         s.exponent = U32::new(0x10001);
-        s.seamhash = RustCrypto.sha384(&[module]).unwrap_or([0; 48]);
+        s.seamhash = self.seamhash.unwrap_or_else(|| RustCrypto.sha384(&[module]).unwrap_or([0; 48]));
         (s.svn_major, s.svn_minor) = (self.svn_major, self.svn_minor);
-        s.num_stack_pages = 1;
-        s.num_tls_pages = 1;
-        s.num_keyhole_pages = U16::new(127);
-        s.num_global_data_pages = U16::new(21);
+        (s.num_stack_pages, s.num_tls_pages) = (self.num_stack_pages, self.num_tls_pages);
+        s.num_keyhole_pages = U16::new(self.num_keyhole_pages);
+        s.num_global_data_pages = U16::new(self.num_global_data_pages);
         s.module_hv = U16::new(self.module_hv);
         s.min_update_hv = U16::new(self.min_update_hv);
         s.no_downgrade = self.no_downgrade.into();
         s.num_handoff_pages = U16::new(self.num_handoff_pages);
-        s.gdt_idt_offset = U32::new(0x1000);
-        s.fault_wrapper_offset = U32::new(0x2000);
+        s.gdt_idt_offset = U32::new(self.gdt_idt_offset);
+        s.fault_wrapper_offset = U32::new(self.fault_wrapper_offset);
         let count = self.cpus.len().min(MAX_CPUID_ENTRIES);
         s.cpuid_table_size = U32::new(u32::try_from(count).unwrap_or(0));
         for (slot, cpu) in s.cpuid_table.iter_mut().zip(&self.cpus) {
@@ -155,7 +175,7 @@ impl TestImage {
         const SECTIONS: usize = 0x40;
         const RELOCATIONS: usize = 0x100;
         const VERSION: usize = 0x150;
-        let mut module = vec![self.fill; self.pages.max(3).saturating_mul(PAGE_SIZE)];
+        let mut module = vec![self.fill; self.pages.max(1).saturating_mul(PAGE_SIZE)];
         let mut header = ElfHeader::new_zeroed();
         header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
         header.e_type = U16::new(3);
@@ -178,7 +198,8 @@ impl TestImage {
         if let Some(build) = &self.module_build {
             put(&mut module, Description::OFFSET, &Description::new(build));
         }
-        for (at, target) in [(RELOCATIONS, 0x200), (RELOCATIONS + 24, 0x2800)] {
+        let last = if self.pages < 3 { 0x208 } else { 0x2800 };
+        for (at, target) in [(RELOCATIONS, 0x200), (RELOCATIONS + 24, last)] {
             let rela = Rela {
                 r_offset: u64_of(target),
                 r_info: U64::new(R_X86_64_RELATIVE),

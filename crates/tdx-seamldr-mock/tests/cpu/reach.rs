@@ -2,8 +2,8 @@
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_core::{SeamcallRegs, Trap};
-use tdx_seamldr_mock::model::{FaultPlan, ModuleState as State, NO_VMCS};
-use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
+use tdx_seamldr_mock::model::{ModuleState as State, NO_VMCS};
+use tdx_seamldr_mock::{Answer, Fault, FaultId, SimPlatform};
 use tdx_seamldr_verify::RustCrypto;
 
 use crate::support::*;
@@ -62,13 +62,38 @@ fn a_second_lp_is_refused_whatever_either_of_them_wants_of_p_seamldr() {
     assert_eq!(platform.truth().lps_in_session, 1);
 }
 
-/// Until this fault, and it alone, has struck so often as it was to.
-fn wait_for(platform: &SimPlatform, fault: Fault) {
-    let mut spent = FaultPlan::default();
-    spent.add(Fault { after: 0, times: 0, ..fault }).unwrap();
-    while platform.with_model(|model| *model.faults_mut() != spent) {
+/// Until this fault has struck so often as it was to.
+fn wait_for(platform: &SimPlatform, fault: FaultId) {
+    while platform.fault_times_left(fault) != Some(0) {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_second_call_of_an_lp_that_is_inside_reaches_no_firmware_and_the_first_is_answered_by_its_own() {
+    let read = SeamcallRegs { rax: SYS_RD, rdx: FieldId::MODULE_HV.0, ..SeamcallRegs::default() };
+    let info = SeamcallRegs { rax: INFO, rcx: HOLE, ..SeamcallRegs::default() };
+    let platform = boot(SimPlatform::builder().lps(2));
+    platform.with_model(|model| {
+        for (first, second) in [(info, read), (read, info), (info, info), (read, read)] {
+            let entered = model.enter(1, &first).unwrap();
+            assert!(model.is_in_call(1) && !model.is_in_call(0));
+            assert_eq!(model.enter(1, &second).unwrap_err(), Trap::VmFailInvalid);
+            let mut out = first;
+            model.leave(entered, &mut out, &Nothing, &RustCrypto).unwrap();
+            // TDH.SYS.RD gives the next field's id, SEAMLDR.INFO leaves RDX alone.
+            let expected = if first == read { read.rdx + 1 } else { info.rdx };
+            assert_eq!((out.rax, out.rdx, model.is_in_call(1)), (0, expected, false));
+        }
+    });
+    // The same by two threads that speak for one LP.
+    let fault = platform.inject(Fault { lp: Some(1), ..Fault::first(INFO, Answer::Delay(1)) });
+    std::thread::scope(|threads| {
+        let inside = threads.spawn(|| rax(&platform, 1, INFO, HOLE));
+        wait_for(&platform, fault);
+        assert_eq!(rax(&platform, 1, SYS_RD, 0), Err(Trap::VmFailInvalid));
+        assert_eq!(inside.join().unwrap(), Ok(0));
+    });
 }
 
 #[test]
@@ -104,7 +129,7 @@ fn lps_that_install_without_a_lock_meet_each_other_and_get_through_in_the_end() 
 fn the_module_is_busy_while_a_thread_of_another_lp_is_inside() {
     let platform = boot(SimPlatform::builder().lps(2));
     let fault = Fault { lp: Some(1), ..Fault::first(SYS_RD, Answer::Delay(1)) };
-    platform.inject(fault);
+    let fault = platform.inject(fault);
     std::thread::scope(|threads| {
         let inside = threads.spawn(|| read(&platform, 1));
         wait_for(&platform, fault);
@@ -120,7 +145,7 @@ fn the_module_is_busy_while_a_thread_of_another_lp_is_inside() {
 fn calls_of_the_module_and_of_p_seamldr_do_not_mind_each_other() {
     let platform = boot(SimPlatform::builder().lps(2));
     let fault = Fault { lp: Some(1), ..Fault::first(INFO, Answer::Delay(1)) };
-    platform.inject(fault);
+    let fault = platform.inject(fault);
     std::thread::scope(|threads| {
         let inside = threads.spawn(|| rax(&platform, 1, INFO, HOLE));
         wait_for(&platform, fault);

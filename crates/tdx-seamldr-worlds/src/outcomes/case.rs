@@ -66,7 +66,9 @@ const MSR: u32 = 0xfe;
 
 fn always(rax: u64, times: u32, status: TdxStatus) -> Change {
     let answer = Answer::Return { rax: status.0, rdx: 0 };
-    Box::new(move |platform| platform.inject(Fault { times, ..Fault::first(rax, answer) }))
+    Box::new(move |platform| {
+        platform.inject(Fault { times, ..Fault::first(rax, answer) });
+    })
 }
 
 fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {

@@ -12,7 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::lp::{contains, insert, members, LpSet};
 use super::module::SysInfo;
-use super::{handoff, Config, Fatal, ModuleBuild, PhysMemory, SeamMemory};
+use super::{handoff, Config, ConfigError, Fatal, ModuleBuild, PhysMemory, SeamMemory};
 
 /// x2APIC ids that P-SEAMLDR has places for.
 const MAX_LP_ID: u32 = 1024;
@@ -29,6 +29,20 @@ pub struct SeamDb {
     pub used: u32,
     /// How many of the next insertions fail for want of entropy.
     pub insert_failures: u32,
+}
+
+impl SeamDb {
+    /// Checks that there can be such a database.
+    ///
+    /// # Errors
+    ///
+    /// More entries are in use than there is room for.
+    pub const fn check(&self) -> Result<(), ConfigError> {
+        if self.used > self.size {
+            return Err(ConfigError::SeamDb { size: self.size, used: self.used });
+        }
+        Ok(())
+    }
 }
 
 /// What P-SEAMLDR wrote into the information page of the module that it put in place.
@@ -78,8 +92,8 @@ pub struct Loader {
     pub(super) seamextend: SeamExtend,
     pub(super) seamdb: SeamDb,
     /// It has its random value since the first entry.
-    entered: bool,
-    num_remaining_updates: u32,
+    pub(super) entered: bool,
+    pub(super) num_remaining_updates: u32,
     session: LpSet,
     lps_in_session: u32,
     /// SEAMEXTEND as it was when the session began.
@@ -225,6 +239,12 @@ impl Loader {
     #[must_use]
     pub const fn module_range_initialized(&self) -> bool {
         self.module_range_initialized
+    }
+
+    /// Whether it was entered since boot.
+    #[must_use]
+    pub const fn entered(&self) -> bool {
+        self.entered
     }
 
     /// What it told the module in the SEAM range; `None` if that page is empty.

@@ -188,6 +188,12 @@ impl TdxModule {
         self.build.features0.contains(TdxFeatures0::UPDATE_COMPATIBILITY)
     }
 
+    /// The global lock, as another LP holds it.
+    #[must_use]
+    pub const fn lock(&self) -> GlobalLock {
+        self.lock
+    }
+
     /// Another LP takes or releases the global lock.
     pub fn set_lock(&mut self, lock: GlobalLock) {
         self.lock = lock;

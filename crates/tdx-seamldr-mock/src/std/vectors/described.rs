@@ -1,96 +1,30 @@
 //! A platform as a recording describes it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use core::mem::offset_of;
 
-use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamExtend, TdxFeatures0, TdxLeaf};
-use tdx_seamldr_core::{SeamcallRegs, TdxVersion, Trap};
-use tdx_seamldr_verify::RustCrypto;
+use tdx_seamldr_core::abi::{Cmr, HandoffHeader, PSysInfo, SeamExtend, TdxFeatures0};
+use tdx_seamldr_core::TdxVersion;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::format::{Handoff, Initial, ModuleDescription, Payload, PlatformDescription};
-use crate::model::{Config, LoaderProfile, LoaderState, ModuleBuild, ModuleState, ModuleSysInfo, PhysMemory};
+use crate::model::{Config, LoaderProfile, LoaderState, ModuleBuild, ModuleState, ModuleSysInfo};
 use crate::model::{Platform, SeamDb, SeamMemory, SysInfo};
+use crate::std::boot::{bring_up, CallFailed};
 use crate::std::builder::seam_memory;
 use crate::TEST_SIGNER;
-
-const PAGE: u64 = 4096;
 
 /// A description that no platform can be made of.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DescriptionError(pub(crate) String);
 
+fn not_reached(error: &CallFailed) -> DescriptionError {
+    wrong(format!("the module does not reach its initial state: {error}"))
+}
+
 fn wrong(message: impl Into<String>) -> DescriptionError {
     DescriptionError(message.into())
-}
-
-/// Memory of a host, by pages. An address with another KeyID is another page.
-#[derive(Debug, Default)]
-pub(crate) struct SparseMemory {
-    pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
-    /// What firmware wrote since it was last asked for.
-    changes: RefCell<Vec<HostChange>>,
-}
-
-/// What firmware did to a piece of memory, in one write or several.
-#[derive(Clone, Debug)]
-pub(crate) struct HostChange {
-    pub(crate) address: u64,
-    pub(crate) before: Vec<u8>,
-    pub(crate) after: Vec<u8>,
-}
-
-impl SparseMemory {
-    /// What firmware wrote, in the order in which it first wrote there.
-    pub(crate) fn take_changes(&self) -> Vec<HostChange> {
-        self.changes.take()
-    }
-
-    /// What lies at an address, up to the end of its page.
-    pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.read(address, &mut bytes);
-        bytes
-    }
-
-    /// The host puts bytes somewhere.
-    pub(crate) fn put(&self, address: u64, bytes: &[u8]) {
-        let mut at = address;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let offset = usize::try_from(at % PAGE).unwrap_or(0);
-            let (now, later) = rest.split_at(rest.len().min(4096usize.saturating_sub(offset)));
-            let mut pages = self.pages.borrow_mut();
-            let page = pages.entry(at / PAGE).or_insert_with(|| Box::new([0; 4096]));
-            page.iter_mut().skip(offset).zip(now).for_each(|(slot, byte)| *slot = *byte);
-            at = at.wrapping_add(u64::try_from(now.len()).unwrap_or(PAGE));
-            rest = later;
-        }
-    }
-}
-
-impl PhysMemory for SparseMemory {
-    fn read(&self, address: u64, out: &mut [u8]) {
-        let offset = usize::try_from(address % PAGE).unwrap_or(0);
-        match self.pages.borrow().get(&(address / PAGE)) {
-            Some(page) => out.iter_mut().zip(page.iter().skip(offset)).for_each(|(slot, byte)| *slot = *byte),
-            None => out.fill(0),
-        }
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) {
-        let before = self.bytes(address, bytes.len());
-        self.put(address, bytes);
-        let mut changes = self.changes.borrow_mut();
-        let is_same =
-            |change: &&mut HostChange| change.address == address && change.after.len() == bytes.len();
-        match changes.iter_mut().find(is_same) {
-            Some(change) => change.after = bytes.to_vec(),
-            None => changes.push(HostChange { address, before, after: bytes.to_vec() }),
-        }
-    }
 }
 
 pub(crate) type Described = Platform<Box<SeamMemory>>;
@@ -115,13 +49,6 @@ impl PlatformDescription {
             signer = digest.map_err(|_| wrong("signer_key_sha384 does not have 48 bytes"))?;
         }
         let mut config = Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
-        let lps = self.lp_x2apic_ids.len();
-        if !(1..=crate::model::MAX_LPS).contains(&lps) || !(1..=1024).contains(&self.num_lps) {
-            return Err(wrong(format!(
-                "there are {lps} LPs of which {} count, but should be 1 to 1024",
-                self.num_lps
-            )));
-        }
         if self.socket_fms.len() > 8 || usize::try_from(self.num_sockets) != Ok(self.socket_fms.len()) {
             let (fms, sockets) = (self.socket_fms.len(), self.num_sockets);
             return Err(wrong(format!(
@@ -138,18 +65,9 @@ impl PlatformDescription {
         config.acm_x2apicid = self.acm_x2apicid.unwrap_or(first);
         config.max_pa = self.max_pa.unwrap_or(52);
         config.keyid_bits = self.keyid_bits;
-        if config.max_pa > 52 || config.keyid_bits >= config.max_pa {
-            return Err(wrong(format!(
-                "{} of {} address bits are KeyID bits",
-                config.keyid_bits, config.max_pa
-            )));
-        }
         config.private_hkid_min = self.private_hkid_min.0;
         (config.seamrr_base, config.seamrr_size) = (self.seamrr_base.0, self.seamrr_size.0);
         config.p_seamldr_size = self.p_seamldr_range_size.map_or(4 << 20, |size| size.0);
-        if !config.seamrr_size.is_power_of_two() || config.p_seamldr_size >= config.seamrr_size {
-            return Err(wrong("seamrr_size is not a power of two with room for P-SEAMLDR's own range"));
-        }
         if self.p_seamldr_range_base.is_some_and(|base| base.0 != config.p_seamldr_base()) {
             return Err(wrong("p_seamldr_range_base is not where the last part of the SEAM range begins"));
         }
@@ -160,6 +78,9 @@ impl PlatformDescription {
         (config.rdrand_ok, config.rdrand_value) = (self.rdrand.ok, self.rdrand.value.0);
         config.seamops_capabilities = self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
         config.seamret_clears_vmcs = self.seamret_clears_vmcs;
+        config.full_seamdb_is_fatal = self.full_seamdb_is_fatal;
+        config.accepts_large_signatures = self.accepts_large_signatures;
+        config.check(&self.lp_x2apic_ids).map_err(|error| wrong(error.to_string()))?;
         Ok(config)
     }
 
@@ -270,74 +191,13 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
         num_packages: config.num_sockets,
     };
     other.put_module(build, fitting, false);
-    bring_up(&mut other, &all, ModuleState::Shutdown)?;
+    bring_up(&mut other, &all, ModuleState::Shutdown).map_err(|error| not_reached(&error))?;
     Ok(other.handoff().to_vec())
 }
 
 /// The x2APIC ids of all LPs.
 fn x2apic_ids(platform: &Described) -> Vec<u32> {
     (0..).map_while(|lp| platform.x2apic_id(lp)).collect()
-}
-
-/// One call of the module, which has to succeed.
-fn call(
-    platform: &mut Described,
-    memory: &SparseMemory,
-    lp: u32,
-    regs: SeamcallRegs,
-) -> Result<(), DescriptionError> {
-    let mut out = regs;
-    let result = platform.seamcall(lp, &mut out, memory, &RustCrypto);
-    if result == Ok(()) && out.rax == 0 {
-        return Ok(());
-    }
-    let answer = result.err().map_or_else(|| format!("{:#x}", out.rax), |trap: Trap| format!("{trap:?}"));
-    let leaf = TdxLeaf::from_rax(regs.rax);
-    Err(wrong(format!("the module does not reach its initial state: {leaf:?} on LP {lp} gives {answer}")))
-}
-
-/// Brings a module up with the calls that a host makes: TDMR of 1 GiB at 4 GiB, global KeyID 0x20.
-fn bring_up(platform: &mut Described, lps: &[u32], state: ModuleState) -> Result<(), DescriptionError> {
-    const LIST: u64 = 0x10_0000;
-    const INFO: u64 = 0x10_1000;
-    const TDMR: [u64; 8] =
-        [0x1_0000_0000, 0x4000_0000, 0x2_0000_0000, 0x1000, 0x2_0000_1000, 0x2000, 0x2_0040_0000, 0x40_0000];
-    if state == ModuleState::SysInitPending {
-        return Ok(());
-    }
-    let leaf = |leaf: TdxLeaf| SeamcallRegs { rax: leaf.0.into(), ..SeamcallRegs::default() };
-    let memory = &SparseMemory::default();
-    let config = platform.config_mut();
-    let rdrand = (config.rdrand_ok, config.rdrand_value);
-    (config.rdrand_ok, config.rdrand_value) = (true, 1);
-    call(platform, memory, 0, leaf(TdxLeaf::SYS_INIT))?;
-    for lp in lps {
-        call(platform, memory, *lp, leaf(TdxLeaf::SYS_LP_INIT))?;
-    }
-    let config = platform.config_mut();
-    (config.rdrand_ok, config.rdrand_value) = rdrand;
-    if state == ModuleState::SysInitDone {
-        return Ok(());
-    }
-    memory.put(LIST, &INFO.to_le_bytes());
-    memory.put(INFO, &TDMR.map(u64::to_le_bytes).concat());
-    call(platform, memory, 0, SeamcallRegs { rcx: LIST, rdx: 1, r8: 0x20, ..leaf(TdxLeaf::SYS_CONFIG) })?;
-    if state == ModuleState::SysConfigDone {
-        return Ok(());
-    }
-    let shift = platform.config().package_shift;
-    let mut packages = std::collections::BTreeSet::new();
-    for lp in 0..platform.config().num_lps {
-        let id = platform.x2apic_id(lp).unwrap_or(0);
-        if packages.insert(id.checked_shr(shift)) {
-            call(platform, memory, lp, leaf(TdxLeaf::SYS_KEY_CONFIG))?;
-        }
-    }
-    if state == ModuleState::Shutdown {
-        let hv = platform.module().map_or(0, |module| module.sysinfo().module_hv);
-        call(platform, memory, 0, SeamcallRegs { rcx: hv.into(), ..leaf(TdxLeaf::SYS_SHUTDOWN) })?;
-    }
-    Ok(())
 }
 
 /// The state with a name.
@@ -349,15 +209,54 @@ pub(crate) fn state_named(name: &str) -> Result<ModuleState, DescriptionError> {
     })
 }
 
+/// Checks that the parts of a state do not contradict each other.
+fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
+    let ready =
+        initial.seamextend.as_ref().map(|bytes| bytes.0.get(offset_of!(SeamExtend, seam_ready)) == Some(&1));
+    let Some(module) = &initial.module else {
+        if initial.state.is_some() || !initial.lps_initialized.is_empty() {
+            return Err(wrong("initial has state or lps_initialized, but no module"));
+        }
+        if ready == Some(true) && initial.module_sysinfo.is_none() {
+            return Err(wrong(
+                "SEAM_READY in seamextend is 1, but there is neither module nor module_sysinfo",
+            ));
+        }
+        return Ok(());
+    };
+    if ready == Some(false) {
+        return Err(wrong("SEAM_READY in seamextend is not 1, but there is a module; P-SEAMLDR sets it to 1 when it has installed one"));
+    }
+    if initial.module_sysinfo.is_some_and(|told| told != module.sysinfo) {
+        return Err(wrong("module.sysinfo and module_sysinfo both say what the module was told, and differ"));
+    }
+    let lps = &initial.lps_initialized;
+    if let Some(lp) =
+        lps.iter().enumerate().find(|(place, lp)| lps.iter().take(*place).any(|other| other == *lp))
+    {
+        return Err(wrong(format!("lps_initialized has LP {} twice", lp.1)));
+    }
+    let pending = ModuleState::SysInitPending;
+    let state = initial.state.as_deref().map_or(Ok(pending), state_named)?;
+    if state == pending && !lps.is_empty() {
+        return Err(wrong(
+            "lps_initialized has LPs, but the state of the module is SYSINIT_PENDING, in which none is",
+        ));
+    }
+    Ok(())
+}
+
 /// Makes the platform, in the state that is described.
 pub(crate) fn platform(
     description: &PlatformDescription,
     initial: &Initial,
 ) -> Result<Described, DescriptionError> {
     let config = description.config()?;
+    consistent(initial)?;
     let seamdb = description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| {
         SeamDb { size: state.size, used: state.used, insert_failures: state.insert_failures }
     });
+    seamdb.check().map_err(|error| wrong(error.to_string()))?;
     let memory = seam_memory().map_err(|error| wrong(error.to_string()))?;
     let mut platform = Platform::new(config, seamdb, memory);
     platform.set_lps(description.lp_x2apic_ids.iter().copied());
@@ -385,7 +284,7 @@ pub(crate) fn platform(
     if let Some(module) = &initial.module {
         let state = initial.state.as_deref().map_or(Ok(ModuleState::SysInitPending), state_named)?;
         platform.put_module(module.build(), module.told(&config), false);
-        bring_up(&mut platform, &initial.lps_initialized, state)?;
+        bring_up(&mut platform, &initial.lps_initialized, state).map_err(|error| not_reached(&error))?;
     }
     if let Some(handoff) = &initial.handoff {
         put_handoff(&mut platform, handoff)?;

@@ -95,6 +95,7 @@ impl Words {
 
 /// What RDRAND does.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Rdrand {
     pub(crate) ok: bool,
     pub(crate) value: Number,
@@ -102,6 +103,7 @@ pub(crate) struct Rdrand {
 
 /// The processor's database.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SeamDbState {
     pub(crate) size: u32,
     pub(crate) used: u32,
@@ -111,7 +113,11 @@ pub(crate) struct SeamDbState {
 
 /// What P-SEAMLDR says about itself.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LoaderIdentity {
+    /// Always Intel's.
+    #[serde(rename = "vendor")]
+    pub(crate) _vendor: Option<Number>,
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
     pub(crate) minor: u16,
@@ -122,6 +128,7 @@ pub(crate) struct LoaderIdentity {
 
 /// A platform. What one kind of recording does not say is optional.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PlatformDescription {
     pub(crate) num_lps: u32,
     pub(crate) lp_x2apic_ids: Vec<u32>,
@@ -148,6 +155,12 @@ pub(crate) struct PlatformDescription {
     /// The VMCS erratum; not in recordings.
     #[serde(default)]
     pub(crate) seamret_clears_vmcs: bool,
+    /// What a full SEAM database is to P-SEAMLDR; not in recordings.
+    #[serde(default)]
+    pub(crate) full_seamdb_is_fatal: bool,
+    /// What becomes of a signature that is not below the modulus; not in recordings.
+    #[serde(default)]
+    pub(crate) accepts_large_signatures: bool,
     pub(crate) pkg_id_shift: Option<u32>,
     #[serde(default)]
     pub(crate) smrr2_not_supported: bool,
@@ -155,10 +168,17 @@ pub(crate) struct PlatformDescription {
     pub(crate) tdx_without_integrity: bool,
     pub(crate) cmrs: Option<Vec<[Number; 2]>>,
     pub(crate) seamops_capabilities: Option<Number>,
+    /// LP slots that P-SEAMLDR reserved, of which the module makes no use here.
+    #[serde(rename = "addressable_lps")]
+    pub(crate) _addressable_lps: Option<u32>,
+    /// What CPUID and MSRs say.
+    #[serde(rename = "cpu")]
+    pub(crate) _cpu: Option<Value>,
 }
 
 /// A module's system information page, as far as P-SEAMLDR fills it in at the end.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ToldVersions {
     pub(crate) module_hv: u16,
     pub(crate) min_update_hv: u16,
@@ -168,7 +188,11 @@ pub(crate) struct ToldVersions {
 
 /// A module in the SEAM range.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ModuleDescription {
+    /// Always Intel's.
+    #[serde(rename = "vendor")]
+    pub(crate) _vendor: Option<Number>,
     pub(crate) build_date: u32,
     pub(crate) build_num: u16,
     pub(crate) major: u16,
@@ -194,6 +218,7 @@ pub(crate) enum Payload {
 
 /// A handoff header, and what lies behind it.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Handoff {
     pub(crate) valid: Number,
     pub(crate) hv: u16,
@@ -203,6 +228,7 @@ pub(crate) struct Handoff {
 
 /// The state before the first call: that of P-SEAMLDR, that of a module, or both.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Initial {
     pub(crate) seamextend: Option<Bytes>,
     #[serde(default)]
@@ -218,6 +244,9 @@ pub(crate) struct Initial {
     #[serde(default)]
     pub(crate) lps_initialized: Vec<u32>,
     pub(crate) after: Option<ModuleAfter>,
+    /// `seamextend`, taken apart.
+    #[serde(rename = "seamextend_fields")]
+    pub(crate) _seamextend_fields: Option<Value>,
 }
 
 const fn yes() -> bool {

@@ -12,11 +12,12 @@ pub use described::DescriptionError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::Deserialize;
 
-use self::described::{Described, SparseMemory};
+use self::described::Described;
 use self::format::{Initial, Piece, PlatformDescription, Vector, Words};
+use super::sparse_memory::SparseMemory;
 
 /// What recordings ask for beyond the flow of an update, and the model has.
 const MODELLED: [&str; 5] = ["tdmr", "field-table", "info", "cpu-values", "msr-compare"];
@@ -235,21 +236,41 @@ fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> 
     Ok(memory)
 }
 
-/// A platform in the form of the recordings: their `platform` and `initial`.
+/// A platform in the form of the recordings: their `platform` and `initial`. What else a recording has is not looked at.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Description {
     platform: PlatformDescription,
     initial: Initial,
+    #[serde(rename = "name")]
+    _name: Option<IgnoredAny>,
+    #[serde(rename = "group")]
+    _group: Option<IgnoredAny>,
+    #[serde(rename = "description")]
+    _description: Option<IgnoredAny>,
+    #[serde(rename = "assumes")]
+    _assumes: Option<IgnoredAny>,
+    #[serde(rename = "needs")]
+    _needs: Option<IgnoredAny>,
+    #[serde(rename = "outcomes")]
+    _outcomes: Option<IgnoredAny>,
+    #[serde(rename = "memory")]
+    _memory: Option<IgnoredAny>,
+    #[serde(rename = "steps")]
+    _steps: Option<IgnoredAny>,
+    #[serde(rename = "final")]
+    _final: Option<IgnoredAny>,
 }
 
-/// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings have them. Beside what recordings
-/// have, `platform` may name the generation of P-SEAMLDR (`loader_generation`, e.g. `"newer"`) and the VMCS erratum
-/// (`seamret_clears_vmcs`), and `initial.module` may have `features0`.
+/// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings have them, or of a recording. Beside what recordings
+/// have, `platform` may name the generation of P-SEAMLDR (`loader_generation`, e.g. `"newer"`), the VMCS erratum
+/// (`seamret_clears_vmcs`), and what the specifications leave open (`full_seamdb_is_fatal`, `accepts_large_signatures`); and
+/// `initial.module` may have `features0`.
 ///
 /// # Errors
 ///
-/// It is not such an object, or there is no such platform.
+/// It is not such an object, a field does not exist, or the platform or its state contradicts itself.
 pub fn platform_of_json(text: &str) -> Result<Described, DescriptionError> {
-    let Description { platform, initial } = parse(text).map_err(DescriptionError)?;
+    let Description { platform, initial, .. } = parse(text).map_err(DescriptionError)?;
     described::platform(&platform, &initial)
 }

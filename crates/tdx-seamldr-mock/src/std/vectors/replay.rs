@@ -7,13 +7,14 @@ use tdx_seamldr_core::{Crypto, SeamcallRegs};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::IntoBytes;
 
-use super::described::{self, Described, DescriptionError, SparseMemory};
+use super::described::{self, Described, DescriptionError};
 use super::format::{
     Call, Event, Expect, HandoffAfter, LoaderAfter, LoaderFinal, Lps, ModuleAfter, ModuleFinal, Number,
     SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
 };
 use super::Difference;
 use crate::model::{CpuRegister, GlobalLock, ModuleState};
+use crate::std::sparse_memory::SparseMemory;
 
 /// Which firmware a recording is of.
 pub(super) trait Firmware {

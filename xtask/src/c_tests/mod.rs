@@ -1,0 +1,55 @@
+//! `cargo xtask c-tests`: the library for C as a C project gets it. Installs it into a fresh prefix, looks at what was installed, and
+//! builds and runs all C programs of the project there: as they are, under valgrind, and with gcc's sanitizers.
+
+mod prefix;
+mod programs;
+mod symbols;
+
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::{c_header, c_recorded, target};
+use prefix::Prefix;
+
+pub(crate) fn run() -> Result<()> {
+    c_header::run(true)?;
+    c_recorded::run(true)?;
+    let folder = target().join("c-tests");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let folder = folder.canonicalize()?;
+
+    let start = Instant::now();
+    let prefix = Prefix::install(folder.join("prefix"))?;
+    println!("installed with cargo-c ({} s)", start.elapsed().as_secs());
+    prefix.check_header(&folder)?;
+    symbols::check(&prefix, &folder)?;
+    programs::run(&prefix, &folder)
+}
+
+/// The output of a command that has to succeed.
+fn output(command: &mut Command) -> Result<Output> {
+    let output = command.output().with_context(|| format!("{command:?} cannot be run"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
+}
+
+/// What a command that has to succeed prints.
+fn printed(command: &mut Command) -> Result<String> {
+    Ok(String::from_utf8(output(command)?.stdout)?)
+}
+
+/// Whether there is such a program.
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
