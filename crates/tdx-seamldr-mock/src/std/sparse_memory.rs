@@ -19,6 +19,8 @@ pub(crate) struct SparseMemory {
 #[derive(Clone, Debug)]
 pub(crate) struct HostChange {
     pub(crate) address: u64,
+    /// Only recordings compare it.
+    #[cfg_attr(not(feature = "vectors"), allow(dead_code))]
     pub(crate) before: Vec<u8>,
     pub(crate) after: Vec<u8>,
 }
