@@ -78,7 +78,10 @@ fn in_orders(count: usize, lps: u32, faults: usize) {
             assert!(all_alive(&platform), "{what:?}: {outcome}; then {end}");
         }
     };
-    shuttle::check_random(one, count);
+    // The simulated firmware takes more of an LP's stack than shuttle gives a thread by itself.
+    let mut config = shuttle::Config::new();
+    config.stack_size = 1 << 20;
+    shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(count), config).run(one);
 }
 
 #[test]
