@@ -1,6 +1,6 @@
 //! What tells one generation of P-SEAMLDR from another.
 
-use tdx_seamldr_core::abi::SeamldrStatus;
+use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus};
 
 /// What an update has to look like beside what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,4 +96,15 @@ impl LoaderProfile {
     /// All of them, with a name for each.
     pub const ALL: [(&'static str, Self); 4] =
         [("1.0", Self::V1_0), ("1.5.00", Self::V1_5_00), ("newer", Self::NEWER), ("2.0.00", Self::V2_0_00)];
+
+    /// The generation of the image's line: 2.0.00 for a SIGSTRUCT that uses what older generations reserve, else 1.5.00.
+    #[must_use]
+    pub fn fitting(sigstruct: &SeamSigstruct) -> Self {
+        let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
+        if line_2_0 {
+            Self::V2_0_00
+        } else {
+            Self::V1_5_00
+        }
+    }
 }

@@ -116,9 +116,8 @@ impl Builder {
     #[must_use]
     pub fn fitting(self, image: &TdxImage<'_>) -> Self {
         let sigstruct = image.sigstruct();
-        let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
         let fms = sigstruct.cpus().first().map_or(self.fms, |cpu| cpu.get());
-        self.fms(fms).profile(if line_2_0 { LoaderProfile::V2_0_00 } else { LoaderProfile::V1_5_00 })
+        self.fms(fms).profile(LoaderProfile::fitting(sigstruct))
     }
 
     /// P-SEAMLDR trusts this signer; otherwise [`TEST_SIGNER`].

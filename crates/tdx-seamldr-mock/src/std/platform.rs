@@ -83,6 +83,28 @@ pub struct Truth {
     pub remaining_updates: u32,
 }
 
+impl Truth {
+    /// How things stand on a platform with these TDs.
+    #[must_use]
+    pub fn of(platform: &model::Platform<Box<SeamMemory>>, tds: &Tds) -> Self {
+        let seamextend = platform.loader().seamextend();
+        Self {
+            module: platform.module().map(|module| ModuleTruth {
+                version: module.build().version,
+                state: module.state(),
+                callable: platform.module_is_callable(),
+            }),
+            svn: seamextend.svn(),
+            mrseam: seamextend.mrseam,
+            tds: tds.count(),
+            tds_alive: tds.count_alive(platform),
+            handoff_valid: platform.handoff_header().valid != 0,
+            lps_in_session: platform.loader().lps_in_session(),
+            remaining_updates: platform.loader().num_remaining_updates(),
+        }
+    }
+}
+
 impl SimPlatform {
     /// A platform of 4 LPs on one socket of Sapphire Rapids, with P-SEAMLDR 1.5.00 that trusts the test key.
     #[must_use]
@@ -284,23 +306,7 @@ impl SimPlatform {
     #[must_use]
     pub fn truth(&self) -> Truth {
         let inner = self.inner();
-        let model = &inner.model;
-        let handoff_valid = model.handoff_header().valid != 0;
-        let seamextend = model.loader().seamextend();
-        Truth {
-            module: model.module().map(|module| ModuleTruth {
-                version: module.build().version,
-                state: module.state(),
-                callable: model.module_is_callable(),
-            }),
-            svn: seamextend.svn(),
-            mrseam: seamextend.mrseam,
-            tds: inner.tds.count(),
-            tds_alive: inner.tds.count_alive(model),
-            handoff_valid,
-            lps_in_session: model.loader().lps_in_session(),
-            remaining_updates: model.loader().num_remaining_updates(),
-        }
+        Truth::of(&inner.model, &inner.tds)
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {

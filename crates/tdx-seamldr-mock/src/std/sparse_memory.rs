@@ -17,6 +17,7 @@ pub(crate) struct SparseMemory {
 
 /// What firmware did to a piece of memory, in one write or several.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "vectors"), allow(dead_code))] // only the recordings' replay compares it
 pub(crate) struct HostChange {
     pub(crate) address: u64,
     /// Only recordings compare it.
@@ -27,6 +28,7 @@ pub(crate) struct HostChange {
 
 impl SparseMemory {
     /// What firmware wrote, in the order in which it first wrote there.
+    #[cfg(feature = "vectors")]
     pub(crate) fn take_changes(&self) -> Vec<HostChange> {
         self.changes.take()
     }

@@ -4,25 +4,30 @@ use anyhow::{bail, Result};
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxLeaf, TdxStatus, PAGE_SIZE};
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::Crypto;
-use tdx_seamldr_mock::model::{GlobalLock, LoaderState, ModuleBuild};
-use tdx_seamldr_mock::{sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_mock::model::ModuleBuild;
+use tdx_seamldr_mock::{sign, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_qemu::change::Change;
+use tdx_seamldr_qemu::fault::{FaultText, NumberOrName};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32};
 
 use crate::world::{boot, old_image};
 
-/// Something that is done to a platform.
-type Change = Box<dyn Fn(&SimPlatform)>;
-
 /// A scenario on a platform of so many LPs.
-pub(super) struct Case {
-    /// LPs that firmware counts, and the one that is offline.
-    pub(super) lps: u32,
-    pub(super) offline: Option<u32>,
-    pub(super) old: TestImage,
-    pub(super) file: PageBuf,
-    pub(super) prepare: Change,
-    pub(super) erratum: bool,
+#[derive(Debug)]
+pub struct Case {
+    /// LPs that firmware counts.
+    pub lps: u32,
+    /// The one that is offline.
+    pub offline: Option<u32>,
+    /// The module that runs.
+    pub old: TestImage,
+    /// The file of the update.
+    pub file: PageBuf,
+    /// What is wrong with the platform.
+    pub changes: Vec<Change>,
+    /// A return from P-SEAMLDR clears the current VMCS.
+    pub erratum: bool,
 }
 
 fn v2(image: TestImage) -> TestImage {
@@ -35,7 +40,7 @@ pub(super) fn newer() -> TestImage {
 }
 
 /// A newer module that takes handoff data of every version that occurs here, as a file for Linux.
-pub(super) fn rescue() -> PageBuf {
+pub fn rescue() -> PageBuf {
     with_versions(newer(), 0, 2).build()
 }
 
@@ -64,11 +69,13 @@ const MODULE: usize = 2 * PAGE_SIZE;
 /// An MSR that has to be the same on all LPs.
 const MSR: u32 = 0xfe;
 
-fn always(rax: u64, times: u32, status: TdxStatus) -> Change {
-    let answer = Answer::Return { rax: status.0, rdx: 0 };
-    Box::new(move |platform| {
-        platform.inject(Fault { times, ..Fault::first(rax, answer) });
-    })
+fn always(leaf: TdxLeaf, times: u32, status: TdxStatus) -> Vec<Change> {
+    vec![Change::Fault(FaultText {
+        leaf: Some(NumberOrName::Number(leaf.0.into())),
+        times: Some(times),
+        status: Some(NumberOrName::Number(status.0)),
+        ..FaultText::default()
+    })]
 }
 
 fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
@@ -76,37 +83,18 @@ fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestIm
     TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
 }
 
-/// Puts P-SEAMLDR into another state than booting has left it in.
-pub(super) fn loader(change: impl Fn(&mut LoaderState) + 'static) -> Change {
-    Box::new(move |platform| {
-        platform.with_model(|model| {
-            let mut state = model.loader().state();
-            change(&mut state);
-            model.restore_loader(&state);
-        });
-    })
-}
-
-fn both(first: Change, second: Change) -> Change {
-    Box::new(move |platform| {
-        first(platform);
-        second(platform);
-    })
-}
-
-fn model(
-    change: impl Fn(&mut tdx_seamldr_mock::model::Platform<Box<tdx_seamldr_mock::model::SeamMemory>>) + 'static,
-) -> Change {
-    Box::new(move |platform| platform.with_model(&change))
-}
-
-pub(super) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
+/// The scenario with this name, as it was recorded with this many CPUs on a platform of this many LPs.
+///
+/// # Errors
+///
+/// There is none.
+pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
     let good = || newer().build();
-    let nothing = || -> Change { Box::new(|_| {}) };
-    let (init, lp_init) = (TdxLeaf::SYS_INIT.rax(0), TdxLeaf::SYS_LP_INIT.rax(0));
+    let nothing = Vec::new;
+    let (init, lp_init) = (TdxLeaf::SYS_INIT, TdxLeaf::SYS_LP_INIT);
     let no_entropy = TdxStatus::RND_NO_ENTROPY;
     let old = old_image();
-    let (old, file, prepare): (TestImage, PageBuf, Change) = match name {
+    let (old, file, changes): (TestImage, PageBuf, Vec<Change>) = match name {
         "good" | "handoff-pages-14" | "gdt-inside-image" | "higher-minor-svn" => {
             let pages = if name == "handoff-pages-14" { 13 } else { 15 };
             (old, signed(|s| s.num_handoff_pages = U16::new(pages)), nothing())
@@ -176,55 +164,38 @@ pub(super) fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case>
         "gdt-beyond-image" => (old, signed(|s| s.gdt_idt_offset = U32::new(0x8000)), nothing()),
         "memory-too-small" => (old, signed(|s| s.num_global_data_pages = U16::new(65535)), nothing()),
         "debug-module" => (old, TestImage { debug: true, ..newer() }.build(), nothing()),
-        "remaining-0" => (old, good(), loader(|state| state.num_remaining_updates = 0)),
-        "remaining-0-full" => {
-            let full = model(|model| model.seamdb_mut().used = 64);
-            (old, good(), both(full, loader(|state| state.num_remaining_updates = 0)))
-        }
+        "remaining-0" => (old, good(), vec![Change::RemainingUpdates(0)]),
+        "remaining-0-full" => (old, good(), vec![Change::SeamdbUsed(64), Change::RemainingUpdates(0)]),
         "full-but-remembered" => {
-            let full = model(|model| {
-                model.seamdb_mut().used = 64;
-                model.config_mut().full_seamdb_is_fatal = true;
-            });
-            (old, good(), both(full, loader(|state| state.num_remaining_updates = 5)))
+            let full = [Change::SeamdbUsed(64), Change::FullSeamdbIsFatal(true), Change::RemainingUpdates(5)];
+            (old, good(), full.to_vec())
         }
         "cpu-offline-1" | "cpu-offline-2" | "cpu-offline-4" | "erratum" => (old, good(), nothing()),
-        "rdrand-install" => (old, good(), model(|model| model.config_mut().rdrand_ok = false)),
-        "rdrand-first-entry" => {
-            let fails = model(|model| model.config_mut().rdrand_ok = false);
-            (old, good(), both(fails, loader(|state| state.entered = false)))
-        }
-        "rdrand-first-entry-once" => {
-            let fails = model(|model| model.config_mut().rdrand_failures = 1);
-            (old, good(), both(fails, loader(|state| state.entered = false)))
-        }
-        "seamdb-4" => (old, good(), model(|model| model.seamdb_mut().insert_failures = 4)),
-        "seamdb-5" => (old, good(), model(|model| model.seamdb_mut().insert_failures = 5)),
-        "seamdb-always" => (old, good(), model(|model| model.seamdb_mut().insert_failures = u32::MAX)),
+        "rdrand-install" => (old, good(), vec![Change::Rdrand(false)]),
+        "rdrand-first-entry" => (old, good(), vec![Change::Rdrand(false), Change::NeverEntered]),
+        "rdrand-first-entry-once" => (old, good(), vec![Change::RdrandFailures(1), Change::NeverEntered]),
+        "seamdb-4" => (old, good(), vec![Change::SeamdbInsertFailures(4)]),
+        "seamdb-5" => (old, good(), vec![Change::SeamdbInsertFailures(5)]),
+        "seamdb-always" => (old, good(), vec![Change::SeamdbInsertFailures(u32::MAX)]),
         "handoff-pages-13" => (old, signed(|s| s.num_handoff_pages = U16::new(12)), nothing()),
         "sigstruct-hv-not-built" => (old, signed(|s| s.module_hv = U16::new(1)), nothing()),
-        "msr-other-lp" => (old, good(), model(|model| assert!(model.deviate_msr(1, MSR, 1)))),
-        "msr-init-lp" => (old, good(), model(|model| assert!(model.deviate_msr(0, MSR, 1)))),
+        "msr-other-lp" => (old, good(), vec![Change::Msr { lp: 1, msr: MSR, bits: 1 }]),
+        "msr-init-lp" => (old, good(), vec![Change::Msr { lp: 0, msr: MSR, bits: 1 }]),
         "busy-at-init" => (old, good(), always(init, 1, TdxStatus::SYS_BUSY)),
         "busy-at-lp.init" => (old, good(), always(lp_init, 1, TdxStatus::SYS_BUSY)),
-        "busy-at-update" => (old, good(), always(TdxLeaf::SYS_UPDATE.rax(0), 1, TdxStatus::SYS_BUSY)),
+        "busy-at-update" => (old, good(), always(TdxLeaf::SYS_UPDATE, 1, TdxStatus::SYS_BUSY)),
         "lpinit-entropy-1" => (old, good(), always(lp_init, 1, no_entropy)),
         "lpinit-entropy-9" => (old, good(), always(lp_init, 9, no_entropy)),
         "lpinit-entropy-10" => (old, good(), always(lp_init, 10, no_entropy)),
         "lpinit-entropy-always" => (old, good(), always(lp_init, u32::MAX, no_entropy)),
         "init-entropy-1" => (old, good(), always(init, 1, no_entropy)),
         "init-entropy-always" => (old, good(), always(init, u32::MAX, no_entropy)),
-        "lp-busy" => (old, good(), model(|model| model.set_in_module(1, true))),
-        "lock-held" => {
-            let hold = |model: &mut tdx_seamldr_mock::model::Platform<_>| {
-                model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Exclusive));
-            };
-            (old, good(), model(hold))
-        }
+        "lp-busy" => (old, good(), vec![Change::InModule { lp: 1, inside: true }]),
+        "lock-held" => (old, good(), vec![Change::ModuleLocked(true)]),
         _ => bail!("the scenario {name} is not known"),
     };
     let offline = (platform_lps > cpus).then_some(cpus);
-    Ok(Case { lps: platform_lps, offline, old, file, prepare, erratum: name == "erratum" })
+    Ok(Case { lps: platform_lps, offline, old, file, changes, erratum: name == "erratum" })
 }
 
 impl Case {
@@ -239,22 +210,15 @@ impl Case {
             model.seamdb_mut().used = 3;
             model.config_mut().seamret_clears_vmcs = self.erratum;
         });
-        (self.prepare)(&platform);
+        for change in &self.changes {
+            platform.with_model(|model| change.apply(model)).map_err(anyhow::Error::msg)?;
+        }
         Ok(platform)
     }
 }
 
 /// What was wrong is over.
 pub(super) fn repair(platform: &SimPlatform) {
-    platform.clear_faults();
-    platform.with_model(|model| {
-        model.config_mut().rdrand_ok = true;
-        model.config_mut().rdrand_failures = 0;
-        model.seamdb_mut().insert_failures = 0;
-        for lp in 0..8 {
-            model.restore_lp(lp);
-            model.set_in_module(lp, false);
-        }
-        model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
-    });
+    // Cannot fail.
+    let _ = platform.with_model(|model| Change::Repair.apply(model));
 }

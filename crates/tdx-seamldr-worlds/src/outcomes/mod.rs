@@ -1,6 +1,6 @@
 //! What becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy.
 
-mod case;
+pub mod case;
 mod changes;
 pub(crate) mod linux;
 mod misuse;

@@ -6,7 +6,6 @@ use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, TdxModule};
 use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 
-use crate::outcomes::case::loader;
 use crate::outcomes::linux;
 use crate::world::{new_image, old_image, TDS};
 
@@ -73,8 +72,10 @@ impl Somebody {
     /// Makes the platform one on which this can happen.
     pub(super) fn prepare(self, platform: &SimPlatform) {
         if let Self::UsesLastUpdate(_) = self {
-            loader(|state| state.num_remaining_updates = 1)(platform);
             platform.with_model(|model| {
+                let mut state = model.loader().state();
+                state.num_remaining_updates = 1;
+                model.restore_loader(&state);
                 let database = model.seamdb_mut();
                 database.used = database.size.saturating_sub(1);
             });
