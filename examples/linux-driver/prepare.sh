@@ -3,21 +3,17 @@
 # Inside a root of Debian's unstable distribution: everything that is needed to build Rust modules for its stock kernel, and that kernel.
 # `cargo xtask linux-driver tree` runs it. Leaves in /build: source/, stock/ (to build against), vmlinuz, and make.sh.
 set -euo pipefail
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+. /build/source.sh
 
 apt-get update
-apt-get install -y --no-install-recommends linux-headers-amd64 linux-source rustc rust-src bindgen make gcc bc bison flex \
-    libelf-dev libssl-dev kmod cpio busybox-static xz-utils python3-minimal
+apt-get install -y --no-install-recommends $kernel_packages linux-headers-amd64 rustc rust-src bindgen
 
 headers=$(ls -d /usr/src/linux-headers-*-amd64 | grep -v -e cloud -e -rt- | head -n 1)
 release=$(cat "$headers/include/config/kernel.release")
 upstream=${release%%+*}
 mkdir -p /build/stock
 cd /build
-if [ ! -d source ]; then
-    tar xf "/usr/src/linux-source-${upstream%.*}.tar.xz"
-    mv "linux-source-${upstream%.*}" source
-fi
+unpack "${upstream%.*}"
 cat > make.sh <<END
 #!/bin/sh
 # make.sh stock|debug ARGUMENT...

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::ValueEnum;
 use object::{Object, ObjectSymbol, SymbolKind};
 
+use crate::debian::Debian;
 use crate::qemu;
 
 mod initramfs;
@@ -79,7 +79,7 @@ pub(crate) struct Selection<'a> {
 pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, selection: &Selection<'_>) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let kernel = if debug_kernel { Kernel::Debug } else { Kernel::Stock };
-    let tree = Tree { example: root.join("examples/linux-driver"), folder: folder.to_owned() };
+    let tree = Tree { example: root.join("examples/linux-driver"), debian: Debian::new(folder) };
     tree.prepare(kernel)?;
     if step == Step::Tree {
         return Ok(());
@@ -96,21 +96,20 @@ pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, selection: &Sel
 /// A Debian root, with kernels below `build`.
 struct Tree {
     example: PathBuf,
-    folder: PathBuf,
+    debian: Debian,
 }
 
 impl Tree {
     fn prepare(&self, kernel: Kernel) -> Result<()> {
-        if !self.folder.join("build/vmlinuz").exists() {
-            if !self.folder.join("etc/debian_version").exists() {
-                self.bootstrap()?;
-            }
-            self.give("prepare.sh", "prepare.sh")?;
-            self.inside("exec bash /build/prepare.sh").context("the tree is not ready")?;
+        if !self.debian.path("build/vmlinuz").exists() {
+            self.debian.bootstrap()?;
+            self.debian.give(&crate::root().join("xtask/debian/source.sh"), "source.sh")?;
+            self.debian.give(&self.example.join("prepare.sh"), "prepare.sh")?;
+            self.debian.shell("exec bash /build/prepare.sh").context("the tree is not ready")?;
         }
         if kernel == Kernel::Debug {
-            self.give("debug.config", "debug.config")?;
-            self.inside(
+            self.debian.give(&self.example.join("debug.config"), "debug.config")?;
+            self.debian.shell(
                 "cd /build; mkdir -p debug; KCONFIG_ALLCONFIG=/build/debug.config ./make.sh debug -s allnoconfig; \
                  grep -q CONFIG_PROVE_LOCKING=y debug/.config; grep -q CONFIG_RUST=y debug/.config; \
                  exec ./make.sh debug -s -j$(nproc) bzImage modules",
@@ -119,65 +118,10 @@ impl Tree {
         Ok(())
     }
 
-    fn bootstrap(&self) -> Result<()> {
-        // The packages come from where this machine's own do.
-        let targets = Command::new("apt-get")
-            .args(["indextargets", "--format", "$(RELEASE) $(SITE)", "Created-By: Packages"])
-            .output()
-            .context("apt-get: this has to be a Debian machine")?;
-        let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
-        let mirror = targets
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .find(|(release, _)| !release.contains('-'))
-            .context("apt knows no mirror; does `apt-get update` work?")?
-            .1;
-        let status = Command::new("debootstrap")
-            .args(["--variant=minbase", "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg"])
-            .args(["--include=ca-certificates", "sid"])
-            .arg(&self.folder)
-            .arg(mirror)
-            .status();
-        let status = status.context(
-            "debootstrap cannot be run: install the Debian packages debootstrap and debian-archive-keyring",
-        )?;
-        ensure!(status.success(), "debootstrap failed; it has to be run as root");
-        // Proxies and the like.
-        for file in fs::read_dir("/etc/apt/apt.conf.d")? {
-            let file = file?;
-            fs::copy(file.path(), self.folder.join("etc/apt/apt.conf.d").join(file.file_name()))?;
-        }
-        // Services are not started.
-        let policy = self.folder.join("usr/sbin/policy-rc.d");
-        fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
-        call(Command::new("chmod").arg("+x").arg(policy))
-    }
-
-    /// Copies a file of the example's into the tree.
-    fn give(&self, from: &str, to: &str) -> Result<()> {
-        let to = self.folder.join("build").join(to);
-        fs::create_dir_all(to.parent().context("a folder")?)?;
-        let from = self.example.join(from);
-        fs::copy(&from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
-        Ok(())
-    }
-
-    /// Runs a shell command in the tree. What it needs mounted is mounted for it alone.
-    fn inside(&self, command: &str) -> Result<()> {
-        let script =
-            "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; exec chroot \"$1\" sh -euc \"$2\"";
-        call(
-            Command::new("unshare")
-                .args(["--mount", "sh", "-euc", script, "sh"])
-                .arg(&self.folder)
-                .arg(command),
-        )
-    }
-
     /// Puts the library's own sources beside the example's, as its Kbuild wants them, and builds the module.
     fn build(&self, root: &Path, kernel: Kernel) -> Result<PathBuf> {
         let place = format!("build/module-{}", kernel.name());
-        let module = self.folder.join(&place);
+        let module = self.debian.path(&place);
         if module.join("src").exists() {
             fs::remove_dir_all(module.join("src"))?;
         }
@@ -191,7 +135,7 @@ impl Tree {
         let bitflags =
             sources.get("bitflags").and_then(|main| main.parent()).context("no source of bitflags")?;
         copy_tree(bitflags, &module.join("bitflags/src"))?;
-        self.inside(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
+        self.debian.shell(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
         let module = module.join("tdx_host_rs.ko");
         report_text(&module)?;
         Ok(module)
@@ -200,28 +144,25 @@ impl Tree {
     /// Builds modules of the kernel's own, from its source.
     fn build_kernel_modules(&self, kernel: Kernel) -> Result<Vec<PathBuf>> {
         let place = format!("build/kernel-modules-{}", kernel.name());
-        let folder = self.folder.join(&place);
+        let folder = self.debian.path(&place);
         fs::create_dir_all(&folder)?;
         let mut kbuild = String::new();
         let mut modules = Vec::new();
         for source in KERNEL_MODULES {
             let name = Path::new(source).file_name().context("the name of a source")?;
-            fs::copy(self.folder.join("build/source").join(source), folder.join(name))
+            fs::copy(self.debian.path("build/source").join(source), folder.join(name))
                 .with_context(|| format!("the kernel's source has no {source}"))?;
             kbuild.push_str(&format!("obj-m += {}\n", Path::new(name).with_extension("o").display()));
             modules.push(folder.join(name).with_extension("ko"));
         }
         fs::write(folder.join("Kbuild"), kbuild)?;
-        self.inside(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
+        self.debian.shell(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
         Ok(modules)
     }
 
     fn test(&self, modules: &[PathBuf], kernel: Kernel, selection: &Selection<'_>) -> Result<()> {
-        initramfs::fill(&self.folder.join("build/initramfs"), &self.example, modules)?;
-        self.inside(
-            "cd /build/initramfs; cp /usr/bin/busybox bin; ln -s busybox bin/sh; chmod +x init; \
-             find . | cpio -o -H newc --quiet | gzip -1 > ../initrd.gz",
-        )?;
+        initramfs::fill(&self.debian.path("build/initramfs"), &self.example, modules)?;
+        crate::initramfs::pack(&self.debian, "initramfs", "initrd.gz")?;
 
         let limit = LIMIT.saturating_add(Duration::from_secs(selection.race_seconds.into()));
         let parameters = format!("race_seconds={} only={}", selection.race_seconds, selection.only);
@@ -229,9 +170,9 @@ impl Tree {
             let mut machine = qemu::machine(CPUS, PROCESSOR);
             machine
                 .args(["-m", "1024", "-kernel"])
-                .arg(self.folder.join(kernel.image()))
+                .arg(self.debian.path(kernel.image()))
                 .arg("-initrd")
-                .arg(self.folder.join("build/initrd.gz"))
+                .arg(self.debian.path("build/initrd.gz"))
                 .args(["-append", &format!("console=ttyS0 quiet panic=-1 {parameters}")]);
             let (_, output) = qemu::run(&mut machine, limit, Some(UP))?;
             // The first line has QEMU's own before it.
@@ -325,14 +266,6 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
             fs::remove_file(entry.path())?;
         }
-    }
-    Ok(())
-}
-
-fn call(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?}"))?;
-    if !status.success() {
-        bail!("{command:?} ended with {status}");
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod c_recorded;
 mod c_tests;
 mod cli_docs;
 mod coverage;
+mod debian;
 mod document;
 mod embed_check;
 mod figures;
@@ -13,6 +14,7 @@ mod firmware_rules;
 mod fuzz;
 mod fuzz_seeds;
 mod hypervisor;
+mod initramfs;
 mod instructions;
 mod linux_driver;
 mod mutants;
@@ -21,6 +23,7 @@ mod outcomes;
 mod public_api;
 mod qemu;
 mod spec_map;
+mod tdx_host;
 mod vectors;
 mod versions;
 mod window;
@@ -153,6 +156,13 @@ enum Task {
     },
     /// See that every rule in docs/spec-map.md has an item and a test that exist, and that docs/firmware has every number
     SpecMap,
+    /// An unmodified Linux kernel that is a TDX host, in QEMU with the plugin; on Debian, as root
+    TdxHost {
+        /// Where the Debian root with the kernel is, or is to be
+        folder: PathBuf,
+        #[command(subcommand)]
+        step: tdx_host::Step,
+    },
     /// Replay recordings of real firmware on the simulated platform
     Vectors {
         /// A folder; all *.jsonl files below it are replayed
@@ -233,6 +243,7 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
         Task::PublicApi { check } => public_api::run(check),
         Task::SpecMap => spec_map::run(),
+        Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
         Task::Versions => versions::run(),
         Task::Window { check } => window::run(check),

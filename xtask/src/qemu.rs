@@ -9,7 +9,11 @@ use anyhow::{anyhow, Context, Result};
 
 /// A machine with so many CPUs in one socket, this processor and a serial line, without anything to boot. It ends instead of rebooting.
 pub(crate) fn machine(cpus: u32, processor: &str) -> Command {
-    let mut qemu = Command::new("qemu-system-x86_64");
+    machine_of(Command::new("qemu-system-x86_64"), cpus, processor)
+}
+
+/// The same with this QEMU.
+pub(crate) fn machine_of(mut qemu: Command, cpus: u32, processor: &str) -> Command {
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
         .args(["-accel", "tcg,thread=multi", "-cpu", processor])
         .args(["-smp", &format!("{cpus},sockets=1,cores={cpus}")]);

@@ -86,6 +86,16 @@ fn files_of_an_operator_are_read_or_refused_in_words() {
     run_seeds("operator_files");
 }
 
+#[test]
+fn any_code_behind_seamcall_is_followed() {
+    run_seeds("decode_instruction");
+}
+
+#[test]
+fn options_of_the_plugin_are_read_or_refused_in_words() {
+    run_seeds("plugin_options");
+}
+
 /// How many inputs were findings, at least: none is lost.
 const FINDINGS: usize = 11;
 

@@ -20,6 +20,7 @@ mod images;
 mod numbers;
 mod operator;
 mod params;
+mod plugin;
 pub mod seeds;
 mod sigstruct;
 mod status;
@@ -32,6 +33,7 @@ pub use host_tree::host_tree;
 pub use image::image;
 pub use operator::operator_files;
 pub use params::params_roundtrip;
+pub use plugin::{decode_instruction, plugin_options};
 pub use sigstruct::sigstruct;
 pub use status::status;
 pub use update_ops::update_ops;
@@ -47,7 +49,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "image", run: image },
     Target { name: "params_roundtrip", run: params_roundtrip },
     Target { name: "sigstruct", run: sigstruct },
@@ -58,4 +60,6 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "host_tree", run: host_tree },
     Target { name: "explain_log", run: explain_log },
     Target { name: "operator_files", run: operator_files },
+    Target { name: "decode_instruction", run: decode_instruction },
+    Target { name: "plugin_options", run: plugin_options },
 ];

@@ -57,6 +57,7 @@ pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>>
     seeds.updates();
     seeds.host();
     seeds.operator();
+    seeds.plugin();
     for folder in ["p-seamldr", "tdx-module"] {
         seeds.recorded(&recordings.join(folder))?;
     }
@@ -138,6 +139,28 @@ const LOG_LINES: &[&str] = &[
 struct Seeds(Vec<Seed>);
 
 impl Seeds {
+    fn plugin(&mut self) {
+        let code: [(&str, &[u8]); 6] = [
+            ("seamcall-jc", &[0x66, 0x0f, 0x01, 0xcf, 0x72, 0x10]),
+            ("mov-setc", &[0x48, 0x89, 0x44, 0x24, 0x08, 0x0f, 0x92, 0xc0, 0xc3]),
+            ("vmxon", &[0xf3, 0x41, 0x0f, 0xc7, 0xb4, 0x24, 0, 1, 0, 0]),
+            ("sbb-adc-pushf", &[0x48, 0x19, 0xc0, 0x83, 0xd1, 0, 0x9c, 0x9f, 0xe9, 0, 0, 0, 0]),
+            ("cr4", &[0x41, 0x0f, 0x22, 0xe7, 0x0f, 0x20, 0xe0, 0x0f, 0xa2, 0x0f, 0x32]),
+            ("movdir64b", &[0x65, 0x66, 0x44, 0x0f, 0x38, 0xf8, 0x4c, 0xf1, 0x40]),
+        ];
+        for (name, bytes) in code {
+            self.add("decode_instruction", name, bytes);
+        }
+        let options = [
+            ("all", "image=test\nprocessor=granite-rapids\nseamldr=newer\nremaining-updates=1\nextra-lps=4\ntds=2"),
+            ("fault", "image=test\nfault=leaf=SEAMLDR.INSTALL:lp=2:after=1:times=2:status=EBADHASH:rdx=1"),
+            ("delay", "image=a\nsockets=2\nfault=delay=3\nerratum=on\ntrace=t\ncontrol=c"),
+        ];
+        for (name, text) in options {
+            self.add("plugin_options", name, text.as_bytes());
+        }
+    }
+
     fn add(&mut self, target: &'static str, name: impl Into<String>, bytes: &[u8]) {
         self.0.push(Seed { target, name: name.into(), bytes: bytes.to_vec() });
     }

@@ -1,0 +1,94 @@
+//! A root of Debian's unstable distribution in a folder: kernels are built in it, and QEMU runs in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context, Result};
+
+/// Mounts what programs in the root need, for this one alone, and becomes the program.
+const ENTER: &str =
+    "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; root=$1; shift; exec chroot \"$root\" \"$@\"";
+
+/// A Debian root. What is built lies below its folder `build`.
+pub(crate) struct Debian {
+    folder: PathBuf,
+}
+
+impl Debian {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// Where a path in the root is, seen from outside.
+    pub(crate) fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(inside)
+    }
+
+    /// Makes the root if it is not there.
+    pub(crate) fn bootstrap(&self) -> Result<()> {
+        if self.path("etc/debian_version").exists() {
+            return Ok(());
+        }
+        // The packages come from where this machine's own do.
+        let targets = Command::new("apt-get")
+            .args(["indextargets", "--format", "$(RELEASE) $(SITE)", "Created-By: Packages"])
+            .output()
+            .context("apt-get: this has to be a Debian machine")?;
+        let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
+        let mirror = targets
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .find(|(release, _)| !release.contains('-'))
+            .context("apt knows no mirror; does `apt-get update` work?")?
+            .1;
+        let status = Command::new("debootstrap")
+            .args(["--variant=minbase", "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg"])
+            .args(["--include=ca-certificates", "sid"])
+            .arg(&self.folder)
+            .arg(mirror)
+            .status();
+        let status = status.context(
+            "debootstrap cannot be run: install the Debian packages debootstrap and debian-archive-keyring",
+        )?;
+        ensure!(status.success(), "debootstrap failed; it has to be run as root");
+        // Proxies and the like.
+        for file in fs::read_dir("/etc/apt/apt.conf.d")? {
+            let file = file?;
+            fs::copy(file.path(), self.path("etc/apt/apt.conf.d").join(file.file_name()))?;
+        }
+        // Services are not started.
+        let policy = self.path("usr/sbin/policy-rc.d");
+        fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+        call(Command::new("chmod").arg("+x").arg(policy))
+    }
+
+    /// Copies a file to a place below `build`.
+    pub(crate) fn give(&self, from: &Path, to: &str) -> Result<()> {
+        let to = self.path("build").join(to);
+        fs::create_dir_all(to.parent().context("a folder")?)?;
+        fs::copy(from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
+        Ok(())
+    }
+
+    /// A program of the root, to be run in it.
+    pub(crate) fn program(&self, program: &str) -> Command {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-euc", ENTER, "sh"]).arg(&self.folder).arg(program);
+        unshare
+    }
+
+    /// Runs a shell command in the root.
+    pub(crate) fn shell(&self, command: &str) -> Result<()> {
+        call(self.program("sh").args(["-euc", command]))
+    }
+}
+
+/// Runs a command that has to succeed.
+pub(crate) fn call(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! A guest of QEMU with the plugin: started, given commands over its serial line, and asked about over the plugin's socket.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use serde_json::Value;
+
+use crate::debian::Debian;
+use crate::qemu;
+
+/// Where the plugin's socket is in the root.
+const CONTROL: &str = "build/tdx-host/control";
+/// Where the plugin's trace is in the root.
+const TRACE: &str = "build/tdx-host/trace";
+
+/// How long the kernel may take to its first program.
+const BOOT: Duration = Duration::from_secs(120);
+/// How long a command in the guest may take.
+const COMMAND: Duration = Duration::from_secs(180);
+
+/// What machine to start.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub(super) cpus: u32,
+    /// QEMU's option `-cpu`.
+    pub(super) processor: String,
+    /// Options of the plugin. Without them QEMU has no plugin.
+    pub(super) plugin: Option<Vec<String>>,
+    /// More for the kernel's command line.
+    pub(super) kernel: String,
+    /// Two CPUs are a core.
+    pub(super) smt: bool,
+    /// A reset of the machine does not end QEMU.
+    pub(super) reboots: bool,
+}
+
+impl Machine {
+    /// The command that starts it.
+    pub(super) fn command(&self, debian: &Debian, agent: bool) -> Command {
+        let mut machine = qemu::machine_of(debian.program("qemu-system-x86_64"), self.cpus, &self.processor);
+        let agent = if agent { "agent" } else { "" };
+        machine
+            .args(["-machine", "q35", "-m", "1024", "-kernel", "/build/tdx-host/arch/x86/boot/bzImage"])
+            .args(["-initrd", "/build/tdx-host/initrd.gz", "-append"])
+            .arg(format!("console=ttyS0 quiet panic=-1 nokaslr {agent} {}", self.kernel));
+        if self.smt {
+            machine.args(["-smp", &format!("{},sockets=1,cores={},threads=2", self.cpus, self.cpus / 2)]);
+        }
+        if self.reboots {
+            machine.args(["-action", "reboot=reset"]);
+        }
+        if let Some(options) = &self.plugin {
+            let mut plugin = "/build/tdx-host/libtdx_seamldr_qemu.so".to_owned();
+            for option in options {
+                plugin.push(',');
+                plugin.push_str(option);
+            }
+            plugin.push_str(&format!(",control=/{CONTROL},trace=/{TRACE}"));
+            machine.args(["-plugin", &plugin]);
+        }
+        machine
+    }
+}
+
+/// What a command in the guest came to.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) status: i32,
+    pub(super) text: String,
+}
+
+/// A guest that runs. It is killed at the end.
+pub(super) struct Guest {
+    child: Child,
+    input: ChildStdin,
+    output: Arc<Mutex<Vec<u8>>>,
+    /// Bytes of the output that were looked at.
+    seen: usize,
+    /// Commands so far.
+    commands: u32,
+    control: PathBuf,
+    trace: PathBuf,
+    /// From the start of QEMU to the first program.
+    pub(super) booted_in: Duration,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Guest {
+    pub(super) fn start(debian: &Debian, machine: &Machine) -> Result<Self> {
+        let start = Instant::now();
+        let mut child = machine
+            .command(debian, true)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("unshare")?;
+        let input = child.stdin.take().context("the serial line")?;
+        let mut serial = child.stdout.take().context("the serial line")?;
+        let output = Arc::new(Mutex::new(Vec::new()));
+        std::thread::spawn({
+            let output = Arc::clone(&output);
+            move || {
+                let mut bytes = [0; 4096];
+                while let Ok(count @ 1..) = serial.read(&mut bytes) {
+                    let read = bytes.get(..count).unwrap_or_default();
+                    output.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(read);
+                }
+            }
+        });
+        let (control, trace) = (debian.path(CONTROL), debian.path(TRACE));
+        let booted_in = Duration::ZERO;
+        let mut guest = Self { child, input, output, seen: 0, commands: 0, control, trace, booted_in };
+        guest.answer(BOOT).context("the kernel did not come up")?;
+        guest.booted_in = start.elapsed();
+        Ok(guest)
+    }
+
+    /// Runs a command in the guest's shell.
+    pub(super) fn shell(&mut self, command: &str) -> Result<Said> {
+        self.commands = self.commands.saturating_add(1);
+        writeln!(self.input, "{command}").context("QEMU has ended")?;
+        self.answer(COMMAND).with_context(|| format!("in the guest: {command}"))
+    }
+
+    /// Runs a command that has to succeed, and returns what it prints.
+    pub(super) fn succeeds(&mut self, command: &str) -> Result<String> {
+        let said = self.shell(command)?;
+        ensure!(said.status == 0, "in the guest: {command}: status {}, {}", said.status, said.text);
+        Ok(said.text)
+    }
+
+    /// Reboots, and waits for the first program.
+    pub(super) fn reboot(&mut self) -> Result<()> {
+        writeln!(self.input, "reboot -f").context("QEMU has ended")?;
+        self.commands = 0;
+        self.answer(BOOT).map(drop).context("the kernel did not come up again")
+    }
+
+    /// Waits for the mark after the last command.
+    fn answer(&mut self, limit: Duration) -> Result<Said> {
+        let start = Instant::now();
+        let mark = format!("@@{} ", self.commands);
+        loop {
+            let ended = self.child.try_wait()?;
+            let text = {
+                let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+                String::from_utf8_lossy(output.get(self.seen..).unwrap_or_default()).replace('\r', "")
+            };
+            if let Some((said, rest)) = text.split_once(&mark) {
+                if let Some((status, _)) = rest.split_once('\n') {
+                    self.seen = self.output.lock().unwrap_or_else(PoisonError::into_inner).len();
+                    return Ok(Said { status: status.trim().parse()?, text: said.trim().to_owned() });
+                }
+            }
+            if let Some(status) = ended {
+                bail!("QEMU ended with {status}:\n{text}");
+            }
+            ensure!(start.elapsed() < limit, "nothing came for {} s:\n{text}", limit.as_secs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a request to the plugin.
+    pub(super) fn ask(&self, request: &Value) -> Result<Value> {
+        let mut stream = UnixStream::connect(&self.control).context("the plugin's socket")?;
+        writeln!(stream, "{request}")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        ensure!(answer.get("ok") == Some(&Value::Bool(true)), "{request}: {answer}");
+        Ok(answer)
+    }
+
+    /// What the plugin says of the platform.
+    pub(super) fn state(&self) -> Result<Value> {
+        let answer = self.ask(&serde_json::json!({ "command": "state" }))?;
+        answer.get("state").cloned().context("a state")
+    }
+
+    /// The trace so far.
+    pub(super) fn trace(&self) -> Result<String> {
+        fs::read_to_string(&self.trace).with_context(|| self.trace.display().to_string())
+    }
+}
