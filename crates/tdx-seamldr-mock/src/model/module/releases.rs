@@ -14,15 +14,11 @@ const TABLE: &str = include_str!("../../../data/releases.csv");
 /// A line of the table. What no public source tells is `None`.
 struct Release {
     version: TdxVersion,
-    /// Major SVN, and minor SVN in the low byte.
-    svn: u16,
     /// Highest and lowest handoff version, and whether it writes the highest only.
     hv: Option<(u16, u16, bool)>,
     crypto_context: Option<u8>,
     build_date: Option<u32>,
     features0: Option<u64>,
-    /// SHA-384 of the module, in hexadecimal digits.
-    mrseam: &'static str,
 }
 
 fn hexadecimal(text: &str) -> Option<u64> {
@@ -39,48 +35,30 @@ impl Release {
     fn parse(line: &'static str) -> Option<Self> {
         let mut fields = line.split(',');
         let mut next = || fields.next();
-        let [version_text, svn, _, _, hv, context, date, _, _, features0, mrseam] = [
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-        ];
+        let [version_text, _, _, _, hv, context, date, _, _, features0] =
+            [next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?];
         let mut versions = hv.split('/').map(str::parse::<u16>);
         let mut hv = || versions.next()?.ok();
         Some(Self {
             version: version(version_text)?,
-            svn: u16::try_from(hexadecimal(svn)?).ok()?,
             hv: hv().and_then(|highest| Some((highest, hv()?, hv()? != 0))),
             crypto_context: context.parse().ok(),
             build_date: date.parse().ok(),
             features0: hexadecimal(features0),
-            mrseam,
         })
-    }
-
-    fn is(&self, mrseam: &[u8; 48]) -> bool {
-        let digits = self.mrseam.as_bytes().chunks(2).map(|pair| {
-            let text = core::str::from_utf8(pair).unwrap_or_default();
-            u8::from_str_radix(text, 16).ok()
-        });
-        digits.eq(mrseam.iter().map(|byte| Some(*byte)))
     }
 
     /// Features that the table does not tell are those of the release before it on its line, and, from the ones on whose release
     /// notes tell of it, UPDATE_COMPATIBILITY.
     fn features0(&self) -> TdxFeatures0 {
-        let TdxVersion { major, minor, update } = self.version;
-        let line = releases().filter(|other| (other.version.major, other.version.minor) == (major, minor));
-        let before = line.filter(|other| other.version.update <= update);
-        let known = before.filter_map(|other| other.features0).last().unwrap_or(0);
-        let mut features0 = TdxFeatures0::from_bits_retain(self.features0.unwrap_or(known));
+        let bits = self.features0.or_else(|| {
+            let TdxVersion { major, minor, update } = self.version;
+            let line =
+                releases().filter(|other| (other.version.major, other.version.minor) == (major, minor));
+            let before = line.filter(|other| other.version.update <= update);
+            before.filter_map(|other| other.features0).last()
+        });
+        let mut features0 = TdxFeatures0::from_bits_retain(bits.unwrap_or(0));
         features0.set(TdxFeatures0::UPDATE_COMPATIBILITY, self.counts());
         features0
     }
@@ -144,10 +122,19 @@ pub(super) fn by_version(version: TdxVersion) -> Option<ModuleBuild> {
 }
 
 /// The release that an image is by its hash; if there is none, the first with its SVN. The SIGSTRUCT says the handoff versions.
+/// Only the line that is found is parsed: P-SEAMLDR asks at every update.
 pub(super) fn by_image(sigstruct: &SeamSigstruct) -> Option<ModuleBuild> {
-    let svn = u16::from_be_bytes([sigstruct.svn_major, sigstruct.svn_minor]);
-    let known = releases().find(|release| release.is(&sigstruct.seamhash));
-    known.or_else(|| releases().find(|release| release.svn == svn)).map(|release| release.build())
+    let mrseam = sigstruct.seamhash.map(digits);
+    let svn = u64::from(u16::from_be_bytes([sigstruct.svn_major, sigstruct.svn_minor]));
+    let has_svn = |line: &str| line.split(',').nth(1).and_then(hexadecimal) == Some(svn);
+    let known = TABLE.lines().find(|line| line.as_bytes().ends_with(mrseam.as_flattened()));
+    let line = known.or_else(|| TABLE.lines().find(|line| has_svn(line)));
+    line.and_then(Release::parse).map(|release| release.build())
+}
+
+/// The two hexadecimal digits of a byte, as the table writes them.
+fn digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 0xf].map(|digit| digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 }))
 }
 
 #[cfg(test)]
@@ -206,8 +193,9 @@ mod tests {
         (sigstruct.svn_major, sigstruct.svn_minor) = (3, 4);
         let name = |sigstruct: &SeamSigstruct| by_image(sigstruct).map(|build| build.version.to_string());
         assert_eq!(name(&sigstruct).as_deref(), Some("2.0.04"), "the first with this SVN");
-        let release = releases().find(|release| release.version.to_string() == "2.0.05").unwrap();
-        for (byte, pair) in sigstruct.seamhash.iter_mut().zip(release.mrseam.as_bytes().chunks(2)) {
+        let line = TABLE.lines().find(|line| line.starts_with("2.0.05,")).unwrap();
+        let (_, mrseam) = line.rsplit_once(',').unwrap();
+        for (byte, pair) in sigstruct.seamhash.iter_mut().zip(mrseam.as_bytes().chunks(2)) {
             *byte = u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap();
         }
         assert_eq!(name(&sigstruct).as_deref(), Some("2.0.05"));
