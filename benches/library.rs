@@ -11,18 +11,22 @@ use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SpinLock, TdxImage};
 use tdx_seamldr_mock::{released_images, PageBuf};
 
-/// From the bytes of a file to parameters for SEAMLDR.INSTALL, and verification, of each of Intel's images.
+/// From the bytes of a file to parameters for SEAMLDR.INSTALL, and verification, of each of Intel's
+/// images.
 fn images(c: &mut Criterion) {
     let mut params = PageBuf::zeroed(1);
     for image in released_images().unwrap().unwrap_or_default() {
         let mut group = c.benchmark_group(&image.version);
-        for (name, format) in [("read v1", ImageFormat::BlobV1), ("read v2", ImageFormat::ImageV2)] {
+        for (name, format) in [("read v1", ImageFormat::BlobV1), ("read v2", ImageFormat::ImageV2)]
+        {
             let file = converted(image.bytes.as_bytes(), format).unwrap();
             group.bench_function(name, |b| {
                 b.iter(|| {
                     let image = TdxImage::parse(black_box(file.as_bytes())).unwrap();
                     let params = params.as_params();
-                    InstallRequest::build(params, &image, Scenario::Update, &DoesNothing).unwrap().params()
+                    InstallRequest::build(params, &image, Scenario::Update, &DoesNothing)
+                        .unwrap()
+                        .params()
                 });
             });
         }

@@ -57,9 +57,11 @@ impl Default for PthreadSpin {
     fn default() -> Self {
         let mut lock = MaybeUninit::uninit();
         // SAFETY: the lock is not yet one.
-        let result = unsafe { libc::pthread_spin_init(lock.as_mut_ptr(), libc::PTHREAD_PROCESS_PRIVATE) };
+        let result =
+            unsafe { libc::pthread_spin_init(lock.as_mut_ptr(), libc::PTHREAD_PROCESS_PRIVATE) };
         assert_eq!(result, 0, "pthread_spin_init");
-        // SAFETY: initialised just now; glibc's and musl's is an int, which may be moved until it is used.
+        // SAFETY: initialised just now; glibc's and musl's is an int, which may be moved until it
+        // is used.
         Self(Box::new(UnsafeCell::new(unsafe { lock.assume_init() })))
     }
 }

@@ -1,6 +1,11 @@
 //! Times of the simulated platform: single calls, and a whole update beside its cryptography.
 #![allow(missing_docs)] // `criterion_group` makes a public function
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
 
 use std::hint::black_box;
 
@@ -9,7 +14,9 @@ use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, INTEL_VENDOR_ID};
 use tdx_seamldr_core::preflight::{preflight, Policy};
 use tdx_seamldr_core::update::{Outcome, Update};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, SharedInfo, TdxImage};
-use tdx_seamldr_mock::model::{Config, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory};
+use tdx_seamldr_mock::model::{
+    Config, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory,
+};
 use tdx_seamldr_mock::{run_on_threads, run_stepped, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 
@@ -41,7 +48,8 @@ fn platform() -> (Platform<Box<SeamMemory>>, LoaderState) {
     (platform, state)
 }
 
-/// SEAMCALLs that complete nothing: INSTALL on all LPs but one, INFO, and calls that the module turns down.
+/// SEAMCALLs that complete nothing: INSTALL on all LPs but one, INFO, and calls that the module
+/// turns down.
 fn calls(c: &mut Criterion) {
     let mut group = c.benchmark_group("calls");
     group.throughput(Throughput::Elements(u64::from(LPS) - 1));
@@ -66,14 +74,18 @@ fn calls(c: &mut Criterion) {
         });
     });
     let image = TestImage::default().build();
-    let sim = SimPlatform::builder().lps(1).boot(&TdxImage::parse(image.as_bytes()).unwrap()).unwrap();
+    let sim =
+        SimPlatform::builder().lps(1).boot(&TdxImage::parse(image.as_bytes()).unwrap()).unwrap();
     group.bench_function("TDH.SYS.RD", |b| {
         sim.with_model(|model| {
             let rd = u64::from(TdxLeaf::SYS_RD.0);
             b.iter(|| {
                 for _ in 0..LPS - 1 {
-                    let mut regs =
-                        SeamcallRegs { rax: rd, rdx: 0x0800000200000000, ..SeamcallRegs::default() };
+                    let mut regs = SeamcallRegs {
+                        rax: rd,
+                        rdx: 0x0800000200000000,
+                        ..SeamcallRegs::default()
+                    };
                     model.seamcall(0, &mut regs, &Nothing, &RustCrypto).unwrap();
                     assert_eq!(regs.r8, u64::from(INTEL_VENDOR_ID));
                 }
@@ -83,11 +95,12 @@ fn calls(c: &mut Criterion) {
     group.finish();
 }
 
-/// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a signature. The same update by 1,024 LPs.
+/// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a
+/// signature. The same update by 1,024 LPs.
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
-    let images =
-        [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
+    let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
+        .map(|image| image.build());
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()).unwrap());
     let boot = |lps| SimPlatform::builder().lps(lps).seamdb_size(u32::MAX).boot(&old).unwrap();
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
@@ -112,14 +125,18 @@ fn update(c: &mut Criterion) {
     let on_threads = |update: &Update<'_>| run_on_threads(&many, update);
     update(&many, &passed(&many), &on_threads);
     let again = passed(&many);
-    group.bench_function("1024 LPs on all CPUs, 32 KiB", |b| b.iter(|| update(&many, &again, &on_threads)));
+    group.bench_function("1024 LPs on all CPUs, 32 KiB", |b| {
+        b.iter(|| update(&many, &again, &on_threads))
+    });
     let sigstruct = new.sigstruct();
     group.bench_function("its RSA and SHA-384", |b| {
         b.iter(|| {
             let signer = RustCrypto.sha384(&[&sigstruct.modulus]).unwrap();
             let signed = RustCrypto.sha384(&sigstruct.signed_parts()).unwrap();
             let module = RustCrypto.sha384(&[new.module()]).unwrap();
-            let valid = RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &signed).unwrap();
+            let valid = RustCrypto
+                .rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &signed)
+                .unwrap();
             assert!(valid && signer == TEST_SIGNER && module == sigstruct.seamhash);
             black_box((signer, module))
         });

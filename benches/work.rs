@@ -1,4 +1,5 @@
-//! One piece of the library's work, for callgrind to count in [`measured`]. `cargo xtask instructions` runs each.
+//! One piece of the library's work, for callgrind to count in [`measured`]. `cargo xtask
+//! instructions` runs each.
 
 use anyhow::{bail, ensure, Context, Result};
 use tdx_seamldr_benches::{converted, DoesNothing};
@@ -30,7 +31,8 @@ fn main() -> Result<()> {
         ["preflight", file] => check(&PageBuf::copy_of(&std::fs::read(file)?)),
         ["crypto", file] => crypto(&PageBuf::copy_of(&std::fs::read(file)?)),
         _ => bail!(
-            "usage: work read v1|v2 FILE | call CALLS | stage STAGE | update LPS | preflight FILE | crypto FILE"
+            "usage: work read v1|v2 FILE | call CALLS | stage STAGE | update LPS | preflight FILE \
+             | crypto FILE"
         ),
     }
 }
@@ -67,8 +69,8 @@ fn call(calls: u32) -> Result<()> {
 
 /// One stage of an update by one LP. Prints the number of its SEAMCALLs.
 fn one_stage(wanted: &str) -> Result<()> {
-    let images =
-        [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
+    let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
+        .map(|image| image.build());
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
     let platform = SimPlatform::builder().lps(1).boot(&old?)?;
     let host = platform.lp(0);
@@ -80,9 +82,13 @@ fn one_stage(wanted: &str) -> Result<()> {
     for stage in Stage::ALL {
         ensure!(update.progress().0 == stage, "{} instead of {stage}", update.progress().0);
         platform.clear_trace();
-        let progress = if stage.to_string() == wanted { measured(|| cpu.step()) } else { cpu.step() };
+        let progress =
+            if stage.to_string() == wanted { measured(|| cpu.step()) } else { cpu.step() };
         let last = stage == Stage::Done;
-        ensure!(progress == if last { Progress::Finished } else { Progress::Worked }, "{progress:?}");
+        ensure!(
+            progress == if last { Progress::Finished } else { Progress::Worked },
+            "{progress:?}"
+        );
         if stage.to_string() == wanted {
             println!("{}", platform.trace().len());
         }
@@ -93,20 +99,22 @@ fn one_stage(wanted: &str) -> Result<()> {
 
 /// An update by this many LPs, stepped in a fixed mixed order. Prints the number of SEAMCALLs.
 fn update(lps: u32) -> Result<()> {
-    let images =
-        [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }].map(|image| image.build());
+    let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
+        .map(|image| image.build());
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
     let platform = SimPlatform::builder().lps(lps).boot(&old?)?;
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
     let passed = passed(&platform, &new?)?;
-    let update = Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state())?;
+    let update =
+        Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state())?;
     let lock = SpinLock::new();
     let hosts: Vec<_> = (0..lps).map(|lp| platform.lp(lp)).collect();
     let mut cpus = Vec::new();
     for host in &hosts {
         cpus.push(Cpu::new(&update, Seamldr::new(host, &lock, CurrentVmcs::Preserved)?));
     }
-    // One order for all rounds, without chance: a stride that is prime to any number of LPs up to 7919.
+    // One order for all rounds, without chance: a stride that is prime to any number of LPs up to
+    // 7919.
     let order: Vec<usize> = (0..cpus.len())
         .scan(0usize, |at, _| {
             *at = at.wrapping_add(7919).checked_rem(hosts.len())?;
@@ -133,10 +141,13 @@ fn update(lps: u32) -> Result<()> {
 /// All checks of a good image.
 fn check(file: &PageBuf) -> Result<()> {
     let image = TdxImage::parse(file.as_bytes())?;
-    let platform = SimPlatform::builder().fitting(&image).signer(INTEL_PRODUCTION_SIGNER).boot(&image)?;
+    let platform =
+        SimPlatform::builder().fitting(&image).signer(INTEL_PRODUCTION_SIGNER).boot(&image)?;
     let facts = platform.facts()?;
     let policy = Policy { allow_same_module: true, ..Policy::default() };
-    measured(|| preflight(&image, &facts, &RustCrypto, policy, &mut |finding| eprintln!("{finding}")))?;
+    measured(|| {
+        preflight(&image, &facts, &RustCrypto, policy, &mut |finding| eprintln!("{finding}"))
+    })?;
     Ok(())
 }
 
@@ -155,6 +166,9 @@ fn crypto(file: &PageBuf) -> Result<()> {
         let hash = RustCrypto.sha384(&[image.module()]);
         (hash, RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &signed))
     });
-    ensure!(hash.ok() == Some(sigstruct.seamhash) && valid.ok() == Some(true), "the image is damaged");
+    ensure!(
+        hash.ok() == Some(sigstruct.seamhash) && valid.ok() == Some(true),
+        "the image is damaged"
+    );
     Ok(())
 }

@@ -35,9 +35,12 @@ pub(crate) fn run() {
     }
 }
 
-/// How long so many threads take for all calls: from when the first one begins to when the last one ends.
+/// How long so many threads take for all calls: from when the first one begins to when the last one
+/// ends.
 fn calls<L: Lock + Sync>(lock: &L, threads: u32) -> Duration {
-    let Ok(seamldr) = Seamldr::new(&DoesNothing, lock, CurrentVmcs::Preserved) else { return Duration::ZERO };
+    let Ok(seamldr) = Seamldr::new(&DoesNothing, lock, CurrentVmcs::Preserved) else {
+        return Duration::ZERO;
+    };
     let start = Barrier::new(usize::try_from(threads).unwrap_or_default());
     let work = || {
         let mut regs = SeamcallRegs::default();

@@ -1,13 +1,16 @@
-//! Times side by side, in one run: the library's beside what others take for the same. `cargo xtask bench-report` runs this.
+//! Times side by side, in one run: the library's beside what others take for the same. `cargo xtask
+//! bench-report` runs this.
 //!
-//! Everything that is compared takes its turn in every round, and the medians over the rounds are printed, one line each:
+//! Everything that is compared takes its turn in every round, and the medians over the rounds are
+//! printed, one line each:
 //!
 //! ```text
 //! verify VERSION BYTES RATIO      (of our time to OpenSSL's, in thousandths)
 //! lock NAME THREADS TIME          (nanoseconds for each call)
 //! ```
 //!
-//! What it printed on another machine goes into a file in `elsewhere/`, below a line `machine WHICH`, and from there into the report.
+//! What it printed on another machine goes into a file in `elsewhere/`, below a line `machine
+//! WHICH`, and from there into the report.
 
 mod contention;
 mod openssl;
@@ -28,7 +31,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// `verify` of each of Intel's images, beside OpenSSL's SHA-384 and RSA verification of the same bytes.
+/// `verify` of each of Intel's images, beside OpenSSL's SHA-384 and RSA verification of the same
+/// bytes.
 fn verify() -> Result<()> {
     let openssl = openssl::OpenSsl::load()?;
     for image in released_images()?.unwrap_or_default() {
@@ -43,7 +47,10 @@ fn verify() -> Result<()> {
             let same = openssl.verify(&key, black_box(&file))?;
             let theirs = begin.elapsed();
             ratios.push(
-                ours.as_nanos().saturating_mul(1000).checked_div(theirs.as_nanos()).unwrap_or_default(),
+                ours.as_nanos()
+                    .saturating_mul(1000)
+                    .checked_div(theirs.as_nanos())
+                    .unwrap_or_default(),
             );
             ensure!(genuine && same, "{} is not genuine", image.version);
         }

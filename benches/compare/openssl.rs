@@ -1,4 +1,5 @@
-//! OpenSSL's SHA-384 and RSA verification, from the shared library that the machine has. Nothing is needed to build this.
+//! OpenSSL's SHA-384 and RSA verification, from the shared library that the machine has. Nothing is
+//! needed to build this.
 
 use std::ffi::{c_int, c_long, c_uint, c_void, CStr};
 use std::ptr;
@@ -75,13 +76,15 @@ impl OpenSsl {
 
     /// The key with this modulus, little-endian, and the exponent 65537.
     pub(crate) fn key(&self, modulus: &[u8; 384]) -> Result<Key<'_>> {
-        // RSAPublicKey of RFC 8017: a sequence of two integers, the first of 385 bytes because its highest bit is set.
+        // RSAPublicKey of RFC 8017: a sequence of two integers, the first of 385 bytes because its
+        // highest bit is set.
         let mut der = vec![0x30, 0x82, 0x01, 0x8a, 0x02, 0x82, 0x01, 0x81, 0x00];
         der.extend(modulus.iter().rev());
         der.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
         let len = c_long::try_from(der.len())?;
         // SAFETY: reads `len` bytes.
-        let key = unsafe { (self.public_key)(EVP_PKEY_RSA, ptr::null_mut(), &mut der.as_ptr(), len) };
+        let key =
+            unsafe { (self.public_key)(EVP_PKEY_RSA, ptr::null_mut(), &mut der.as_ptr(), len) };
         ensure!(!key.is_null(), "OpenSSL does not take the key");
         Ok(Key { key, openssl: self })
     }
@@ -94,7 +97,14 @@ impl OpenSsl {
         // SAFETY: reads the module, and writes the 48 bytes of SHA-384.
         let hashed = unsafe {
             let length = ptr::null_mut();
-            (self.digest)(module.as_ptr(), module.len(), digest.as_mut_ptr(), length, sha384, ptr::null_mut())
+            (self.digest)(
+                module.as_ptr(),
+                module.len(),
+                digest.as_mut_ptr(),
+                length,
+                sha384,
+                ptr::null_mut(),
+            )
         };
         let sigstruct = image.sigstruct();
         let signed = sigstruct.signed_parts().concat();
@@ -104,10 +114,18 @@ impl OpenSsl {
         let context = unsafe { (self.new_context)() };
         ensure!(hashed == 1 && !context.is_null(), "OpenSSL fails");
         // SAFETY: a new context; PKCS #1 v1.5 is the default.
-        let ready = unsafe { (self.verify_init)(context, ptr::null_mut(), sha384, ptr::null_mut(), key.key) };
+        let ready = unsafe {
+            (self.verify_init)(context, ptr::null_mut(), sha384, ptr::null_mut(), key.key)
+        };
         // SAFETY: reads both slices.
         let valid = unsafe {
-            (self.verify)(context, signature.as_ptr(), signature.len(), signed.as_ptr(), signed.len())
+            (self.verify)(
+                context,
+                signature.as_ptr(),
+                signature.len(),
+                signed.as_ptr(),
+                signed.len(),
+            )
         };
         // SAFETY: made above, and used no more.
         unsafe { (self.free_context)(context) };

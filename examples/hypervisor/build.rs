@@ -1,4 +1,5 @@
-//! Makes the images of TDX modules that the example is built with, and tells the linker that this is no Linux program.
+//! Makes the images of TDX modules that the example is built with, and tells the linker that this
+//! is no Linux program.
 
 use std::path::PathBuf;
 
@@ -7,8 +8,9 @@ use tdx_seamldr_mock::{TestImage, TEST_SIGNER};
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     let version = |svn_minor| TestImage { svn_minor, ..TestImage::default() };
-    let write =
-        |name: &str, bytes: &[u8]| std::fs::write(out.join(name), bytes).expect("OUT_DIR can be written");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(out.join(name), bytes).expect("OUT_DIR can be written")
+    };
     for (name, svn_minor) in [("old.blob", 5), ("new.blob", 6), ("newest.blob", 7)] {
         write(name, version(svn_minor).build().as_bytes());
     }
@@ -23,8 +25,8 @@ fn main() {
     module[9000] ^= 1;
     write("damaged.blob", image.file(&sigstruct, &module).as_bytes());
 
-    let script =
-        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("link.ld");
+    let script = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .join("link.ld");
     println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
     for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
         println!("cargo:rustc-link-arg-bins={argument}");

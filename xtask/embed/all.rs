@@ -1,5 +1,6 @@
-//! All public functions of the core. Those with type parameters are listed here, for a kernel's types; `cargo xtask embed-check`
-//! makes the list of the others, sees that none is missing, and links this. The link fails if any of them can reach a panic.
+//! All public functions of the core. Those with type parameters are listed here, for a kernel's
+//! types; `cargo xtask embed-check` makes the list of the others, sees that none is missing, and
+//! links this. The link fails if any of them can reach a panic.
 #![no_std]
 #![no_main]
 
@@ -34,7 +35,9 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 mod public {
     use core::fmt::{Binary, Debug, Display, LowerHex, Octal, UpperHex};
     use core::hash::{Hash, Hasher};
-    use core::ops::{BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Not, Sub, SubAssign};
+    use core::ops::{
+        BitAnd, BitAndAssign, BitOr, BitOrAssign, BitXor, BitXorAssign, Not, Sub, SubAssign,
+    };
 
     use bitflags::Flags;
     use tdx_seamldr_core::{Crypto, Lock};

@@ -1,5 +1,6 @@
-//! What a kernel brings. Its own functions are only declared, and each answer that the library can get depends on one of them: what
-//! the compiler knew never to come would not be linked, and a panic behind it would not be found.
+//! What a kernel brings. Its own functions are only declared, and each answer that the library can
+//! get depends on one of them: what the compiler knew never to come would not be linked, and a
+//! panic behind it would not be found.
 
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Host, Lock, Patience, PhysAddr};
 use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Sha384Digest, Trap};

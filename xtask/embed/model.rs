@@ -1,6 +1,8 @@
-//! What a kernel or a bare-metal test does with the simulated platform: make one in memory of its own, and call it.
+//! What a kernel or a bare-metal test does with the simulated platform: make one in memory of its
+//! own, and call it.
 //!
-//! `cargo xtask embed-check` links this without a standard library and without an allocator. Here a panic may be reached.
+//! `cargo xtask embed-check` links this without a standard library and without an allocator. Here a
+//! panic may be reached.
 #![no_std]
 #![no_main]
 
@@ -25,12 +27,24 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 impl PhysMemory for Kernel {
     fn read(&self, address: u64, out: &mut [u8]) {
         // SAFETY: the probe is never run; a kernel would look the page up.
-        unsafe { core::ptr::copy_nonoverlapping(kernel_phys_to_virt(address), out.as_mut_ptr(), out.len()) }
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                kernel_phys_to_virt(address),
+                out.as_mut_ptr(),
+                out.len(),
+            )
+        }
     }
 
     fn write(&self, address: u64, bytes: &[u8]) {
         // SAFETY: as in `read`.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), kernel_phys_to_virt(address), bytes.len()) }
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                kernel_phys_to_virt(address),
+                bytes.len(),
+            )
+        }
     }
 }
 
@@ -47,7 +61,9 @@ static PLATFORM: Alone<MaybeUninit<Platform<&'static mut SeamMemory>>> =
 /// Makes the platform. 0 is success.
 #[no_mangle]
 pub extern "C" fn probe_boot(num_lps: u32) -> i32 {
-    let Ok(config) = Config::new(num_lps, 1, 0x806f8, [0; 48], LoaderProfile::V1_5_00) else { return -22 };
+    let Ok(config) = Config::new(num_lps, 1, 0x806f8, [0; 48], LoaderProfile::V1_5_00) else {
+        return -22;
+    };
     let seamdb = SeamDb { size: 64, used: 0, insert_failures: 0 };
     // SAFETY: called once, before anything else, on one CPU.
     unsafe {

@@ -1,5 +1,6 @@
-//! Something that does not exist, behind each answer that the library can get of a kernel. `cargo xtask embed-check` sees that the
-//! link misses all of it: an answer that the compiler took for impossible would hide what is behind it, panics, too.
+//! Something that does not exist, behind each answer that the library can get of a kernel. `cargo
+//! xtask embed-check` sees that the link misses all of it: an answer that the compiler took for
+//! impossible would hide what is behind it, panics, too.
 #![no_std]
 #![no_main]
 
@@ -8,7 +9,9 @@ mod kernel;
 use kernel::Kernel;
 use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrParams};
 use tdx_seamldr_core::{BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Patience};
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, TdxImage, Trap};
+use tdx_seamldr_core::{
+    SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, TdxImage, Trap,
+};
 
 extern "C" {
     fn behind_wait() -> u32;
@@ -74,7 +77,11 @@ unsafe extern "C" fn probe_backend(regs: &mut SeamcallRegs) -> u32 {
 ///
 /// Never called.
 #[no_mangle]
-unsafe extern "C" fn probe_crypto(key: &[u8; 384], signature: &[u8; 384], digest: &Sha384Digest) -> u32 {
+unsafe extern "C" fn probe_crypto(
+    key: &[u8; 384],
+    signature: &[u8; 384],
+    digest: &Sha384Digest,
+) -> u32 {
     // SAFETY: the caller's.
     unsafe {
         let hashed = match Kernel.sha384(&[key]) {

@@ -1,8 +1,10 @@
-//! What a kernel does with the library, and Linux's `seamldr.c` does in C: get P-SEAMLDR's information, parse a v2 image,
-//! build the parameters, run the per-CPU machine under `stop_machine`. Linux has no preflight, so the passed value comes from elsewhere.
+//! What a kernel does with the library, and Linux's `seamldr.c` does in C: get P-SEAMLDR's
+//! information, parse a v2 image, build the parameters, run the per-CPU machine under
+//! `stop_machine`. Linux has no preflight, so the passed value comes from elsewhere.
 //!
-//! `cargo xtask embed-check` links this without a standard library. The functions of the kernel are only declared. The panic
-//! handler calls a function that exists nowhere, so that the link fails if any panic can be reached.
+//! `cargo xtask embed-check` links this without a standard library. The functions of the kernel are
+//! only declared. The panic handler calls a function that exists nowhere, so that the link fails if
+//! any panic can be reached.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! What a kernel does with the backend for real processors: SEAMCALL with Linux's exception table, the VMCS kept, a processor probed.
+//! What a kernel does with the backend for real processors: SEAMCALL with Linux's exception table,
+//! the VMCS kept, a processor probed.
 //!
 //! `cargo xtask embed-check` links this as it does `probe.rs`: no panic may be reached.
 #![no_std]

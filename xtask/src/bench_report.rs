@@ -16,17 +16,21 @@ use crate::{instructions, window};
 
 const REPORT: &str = "docs/performance.md";
 
-/// What the program `compare` printed on other machines, each file with a line before it that names the machine.
+/// What the program `compare` printed on other machines, each file with a line before it that names
+/// the machine.
 const ELSEWHERE: &str = "benches/compare/elsewhere";
 
 const VERIFY_HOW: &str = "\
-The time of `verify`, to that of OpenSSL's SHA-384 of the same module and its RSA verification of the same signature, by turns in one \
-program: the median of the ratios of 101 rounds. OpenSSL has its key ready, `verify` reads it from the image.";
+The time of `verify`, to that of OpenSSL's SHA-384 of the same module and its RSA verification of \
+                          the same signature, by turns in one program: the median of the ratios \
+                          of 101 rounds. OpenSSL has its key ready, `verify` reads it from the \
+                          image.";
 
 const LOCK_HOW: &str = "\
-`seamldr_call` of firmware that does nothing, by so many threads at once, with other locks: their time to that of `SpinLock`, by turns in \
-one program; medians of 15 rounds of 800,000 calls. Threads beyond the number of CPUs wait for those that the operating system has put \
-aside.";
+`seamldr_call` of firmware that does nothing, by so many threads at once, with other locks: their \
+                        time to that of `SpinLock`, by turns in one program; medians of 15 rounds \
+                        of 800,000 calls. Threads beyond the number of CPUs wait for those that \
+                        the operating system has put aside.";
 
 /// What `verify` should take of the time that OpenSSL takes, and what it may take.
 const VERIFY_TO_OPENSSL: f64 = 1.3;
@@ -36,7 +40,8 @@ const VERIFY_TO_OPENSSL_AT_MOST: f64 = 1.6;
 const LARGEST: usize = 40;
 
 pub(crate) fn run() -> Result<()> {
-    let images = released_images()?.context("there is nothing to report without released images")?;
+    let images =
+        released_images()?.context("there is nothing to report without released images")?;
     let instructions = instructions::measure(Some(&images))?;
     let linked = embed_check::run()?;
     let compared = compared()?;
@@ -45,8 +50,11 @@ pub(crate) fn run() -> Result<()> {
     let is_slower = compared.verify.figures.iter().any(Figure::is_above_target);
 
     let mut text = "# Performance\n\n".to_owned();
-    let _ =
-        writeln!(text, "Written by `cargo xtask bench-report`; do not edit. Measured on {}.\n", machine()?);
+    let _ = writeln!(
+        text,
+        "Written by `cargo xtask bench-report`; do not edit. Measured on {}.\n",
+        machine()?
+    );
     let _ = writeln!(text, "## Against what it may be\n\n{}", limits.text);
     let _ = writeln!(text, "{}", window::section()?);
     let _ = writeln!(text, "## Beside others\n\n### Verification\n\n{}", compared.verify.text());
@@ -75,13 +83,16 @@ pub(crate) fn run() -> Result<()> {
 
 /// Measured by hand: no command here does it again.
 const WHY_SLOWER: &str = "\
-Whether the target is met depends on the processor: on the Xeon below, of a generation that has TDX, it is. What is above it here is \
-SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes about three quarters of the time of `sha2`. (RSA takes two \
-or three times as long as OpenSSL's, but a tenth of the whole.) Nothing that can be had as a crate does it: the SHA-384 of `ring` \
-0.17, `aws-lc-rs` 1 and `graviola` 0.4 took as long as that of `sha2` for these bytes, within 6%, and `verify` built for `x86-64-v3` still \
-1.4 times as long as OpenSSL. (These were measured by hand on 2026-11-23; no command here does it again.) OpenSSL itself would do it. We \
-do not take it: it needs an operating system, and a verification comes once for each update, before anything is shut down, and takes \
-about a millisecond. Whoever has something faster, as Linux has, passes it as `Crypto`.";
+Whether the target is met depends on the processor: on the Xeon below, of a generation that has \
+     TDX, it is. What is above it here is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes \
+     about three quarters of the time of `sha2`. (RSA takes two or three times as long as \
+     OpenSSL's, but a tenth of the whole.) Nothing that can be had as a crate does it: the \
+     SHA-384 of `ring` 0.17, `aws-lc-rs` 1 and `graviola` 0.4 took as long as that of `sha2` for \
+     these bytes, within 6%, and `verify` built for `x86-64-v3` still 1.4 times as long as \
+     OpenSSL. (These were measured by hand on 2026-11-23; no command here does it again.) OpenSSL \
+     itself would do it. We do not take it: it needs an operating system, and a verification \
+     comes once for each update, before anything is shut down, and takes about a millisecond. \
+     Whoever has something faster, as Linux has, passes it as `Crypto`.";
 
 /// Every figure that has a limit or a target.
 #[derive(Default)]
@@ -96,12 +107,15 @@ struct Limits {
 
 fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> Limits {
     let size = |Linked { what, text, max_text, frame, max_frame, .. }: &Linked| {
-        [("Text", text, max_text), ("Largest stack frame", frame, max_frame)].map(|(title, bytes, limit)| {
-            let [bytes, limit] = [bytes, limit].map(|bytes| Figure::count("", *bytes).value);
-            (title, Figure::new(what.to_owned(), bytes).at_most(limit))
-        })
+        [("Text", text, max_text), ("Largest stack frame", frame, max_frame)].map(
+            |(title, bytes, limit)| {
+                let [bytes, limit] = [bytes, limit].map(|bytes| Figure::count("", *bytes).value);
+                (title, Figure::new(what.to_owned(), bytes).at_most(limit))
+            },
+        )
     };
-    let of_tables = tables.flat_map(|table| table.figures.iter().map(|figure| (table.title, figure.clone())));
+    let of_tables =
+        tables.flat_map(|table| table.figures.iter().map(|figure| (table.title, figure.clone())));
     let mut rows: Vec<(f64, String)> = Vec::new();
     let mut limits = Limits::default();
     for (title, figure) in of_tables.chain(linked.iter().flat_map(size)) {
@@ -109,8 +123,11 @@ fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> Lim
         for (bound, kind) in [(target, " (target)"), (limit, "")] {
             let Some(bound) = bound else { continue };
             let (part, shown) = (value / bound, number(*value));
-            let row =
-                format!("| {:.0}% | {title}: {what} | {shown} | {}{kind} |", part * 100.0, number(*bound));
+            let row = format!(
+                "| {:.0}% | {title}: {what} | {shown} | {}{kind} |",
+                part * 100.0,
+                number(*bound)
+            );
             rows.push((part, row));
         }
         let name = format!("{title}: {what}, {}", number(*value));
@@ -122,7 +139,8 @@ fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> Lim
     }
     rows.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
-    limits.text = format!("| of the limit | | | at most |\n|---:|---|---:|---:|\n{}\n", rows.join("\n"));
+    limits.text =
+        format!("| of the limit | | | at most |\n|---:|---|---:|---:|\n{}\n", rows.join("\n"));
     limits
 }
 
@@ -153,7 +171,11 @@ impl Compared {
                 _ => anyhow::bail!("compare says {line:?}"),
             }
         }
-        let verify = Table { title: "Verification, to OpenSSL", how: VERIFY_HOW.to_owned(), figures: verify };
+        let verify = Table {
+            title: "Verification, to OpenSSL",
+            how: VERIFY_HOW.to_owned(),
+            figures: verify,
+        };
         Ok(Self { machine, verify, locks: lock_table(&locks) })
     }
 }
@@ -179,20 +201,25 @@ fn of_machine(output: &str) -> Result<String> {
     let machine = machine.context("it does not name its machine")?;
     let rows = verify.rows();
     Ok(format!(
-        "### Both on another machine\n\n{machine}. What is compared is the same.\n\n{rows}\n{locks}\n"
+        "### Both on another machine\n\n{machine}. What is compared is the \
+         same.\n\n{rows}\n{locks}\n"
     ))
 }
 
 /// Other locks' times, to that of the library's.
 fn lock_table(times: &BTreeMap<u32, Vec<(&str, f64)>>) -> String {
-    let names: Vec<_> = times.values().next().into_iter().flatten().map(|(name, _)| *name).collect();
+    let names: Vec<_> =
+        times.values().next().into_iter().flatten().map(|(name, _)| *name).collect();
     let others = names.iter().skip(1).map(|name| format!(" {name} |")).collect::<String>();
     let lines = "---:|".repeat(names.len());
     let mut text = format!("| threads | SpinLock, for each call |{others}\n|---:|{lines}\n");
     for (threads, times) in times {
         let Some((_, ours)) = times.first() else { continue };
-        let others =
-            times.iter().skip(1).map(|(_, time)| format!(" {:.2} |", time / ours)).collect::<String>();
+        let others = times
+            .iter()
+            .skip(1)
+            .map(|(_, time)| format!(" {:.2} |", time / ours))
+            .collect::<String>();
         let _ = writeln!(text, "| {threads} | {ours:.1} ns |{others}");
     }
     text
@@ -209,17 +236,21 @@ fn size(linked: &[Linked]) -> Result<String> {
 }
 
 fn text_and_stack(linked: &[Linked]) -> String {
-    let mut text = "What a kernel gets, linked by `cargo xtask embed-check`: bytes of text, and of the largest stack frame.\n\n\
-                    | | text | largest frame |\n|---|---:|---:|\n"
+    let mut text = "What a kernel gets, linked by `cargo xtask embed-check`: bytes of text, and \
+                    of the largest stack frame.\n\n| | text | largest frame |\n|---|---:|---:|\n"
         .to_owned();
     for Linked { what, text: bytes, frame, .. } in linked {
         let [bytes, frame] = [bytes, frame].map(|bytes| number(Figure::count("", *bytes).value));
         let _ = writeln!(text, "| {what} | {bytes} | {frame} |");
     }
     for Linked { what, functions, .. } in linked.iter().filter(|linked| linked.is_listed) {
-        let _ = writeln!(text, "\nThe largest functions of {what}:\n\n| text | frame | |\n|---:|---:|---|");
+        let _ = writeln!(
+            text,
+            "\nThe largest functions of {what}:\n\n| text | frame | |\n|---:|---:|---|"
+        );
         for function in functions.iter().take(LARGEST) {
-            let _ = writeln!(text, "| {} | {} | `{}` |", function.text, function.frame, function.name);
+            let _ =
+                writeln!(text, "| {} | {} | `{}` |", function.text, function.frame, function.name);
         }
     }
     text
@@ -232,7 +263,16 @@ fn times() -> Result<String> {
         std::fs::remove_dir_all(&folder)?;
     }
     let status = crate::cargo()
-        .args(["bench", "--quiet", "--locked", "-p", "tdx-seamldr-benches", "--bench", "library", "--bench"])
+        .args([
+            "bench",
+            "--quiet",
+            "--locked",
+            "-p",
+            "tdx-seamldr-benches",
+            "--bench",
+            "library",
+            "--bench",
+        ])
         .args(["platform", "--", "--quiet", "--noplot", "--warm-up-time=1", "--measurement-time=2"])
         .current_dir(crate::root())
         .status()?;
@@ -242,8 +282,9 @@ fn times() -> Result<String> {
     ensure!(!rows.is_empty(), "no results in {}", folder.display());
     let rows: Vec<_> = rows.into_values().collect();
     Ok(format!(
-        "By criterion, medians, on the machine named above; another one has others. Of what is done many times in one round, the \
-         time is that of the round.\n\n| | time | |\n|---|---:|---:|\n{}\n",
+        "By criterion, medians, on the machine named above; another one has others. Of what is \
+         done many times in one round, the time is that of the round.\n\n| | time | \
+         |\n|---|---:|---:|\n{}\n",
         rows.join("\n")
     ))
 }
@@ -263,8 +304,10 @@ fn collect(folder: &Path, rows: &mut BTreeMap<String, String>) -> Result<()> {
                 .and_then(Value::as_str)
                 .context("a benchmark without a name")?
                 .to_owned();
-            let time =
-                estimates.pointer("/median/point_estimate").and_then(Value::as_f64).context("no median")?;
+            let time = estimates
+                .pointer("/median/point_estimate")
+                .and_then(Value::as_f64)
+                .context("no median")?;
             let throughput = |unit| benchmark.pointer(unit).and_then(Value::as_f64);
             let rate = match (throughput("/throughput/Bytes"), throughput("/throughput/Elements")) {
                 (Some(bytes), _) => format!("{:.0} MB/s", bytes / time * 1e3),
@@ -297,17 +340,22 @@ fn machine() -> Result<String> {
         Some(line.split_once(':')?.1.trim().to_owned())
     };
     let model = field("model name").unwrap_or_else(|| "an unknown processor".to_owned());
-    let (family, number) = (field("cpu family").unwrap_or_default(), field("model\t").unwrap_or_default());
+    let (family, number) =
+        (field("cpu family").unwrap_or_default(), field("model\t").unwrap_or_default());
     let threads = std::thread::available_parallelism()?;
     let versions = [("rustc", "--version"), ("valgrind", "--version"), ("openssl", "version")]
         .map(|(tool, argument)| version(tool, argument));
-    Ok(format!("{model} (family {family}, model {number}), {threads} CPUs, with {}", versions.join(", ")))
+    Ok(format!(
+        "{model} (family {family}, model {number}), {threads} CPUs, with {}",
+        versions.join(", ")
+    ))
 }
 
 /// What a tool says of its version.
 fn version(tool: &str, argument: &str) -> String {
     let output = Command::new(tool).arg(argument).output().ok();
-    let output = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    let output =
+        output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
     output.split(" (").next().unwrap_or_default().trim().to_owned()
 }
 
@@ -319,11 +367,14 @@ mod tests {
     #[test]
     fn figures_of_another_machine_are_named_after_it() {
         let text =
-            of_machine("machine A B\nverify 1.5.05 100 1250\nlock Ours 2 4.0\nlock Other 2 8.0\n").unwrap();
+            of_machine("machine A B\nverify 1.5.05 100 1250\nlock Ours 2 4.0\nlock Other 2 8.0\n")
+                .unwrap();
         for wanted in ["A B. What", "| 1.5.05, 100 bytes | 1.250 |", "| 2 | 4.0 ns | 2.00 |"] {
             assert!(text.contains(wanted), "{text}");
         }
-        for (wrong, said) in [("verify 1.5.05 100 1250\n", "does not name"), ("machine A\nlook\n", "look")] {
+        for (wrong, said) in
+            [("verify 1.5.05 100 1250\n", "does not name"), ("machine A\nlook\n", "look")]
+        {
             let error = of_machine(wrong).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
@@ -347,7 +398,10 @@ mod tests {
         let Limits { text, above_target, above } = limits([&table].into_iter(), &[]);
         assert_eq!(
             (above, above_target),
-            (vec!["T: high, 6".to_owned(), "T: none, NaN".to_owned()], vec!["T: slow, 6".to_owned()])
+            (
+                vec!["T: high, 6".to_owned(), "T: none, NaN".to_owned()],
+                vec!["T: slow, 6".to_owned()]
+            )
         );
         let rows: Vec<_> = text.lines().skip(2).collect();
         let expected = [

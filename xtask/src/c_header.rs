@@ -41,17 +41,22 @@ pub(crate) fn run(check: bool) -> Result<()> {
     if let Some((number, found, wanted)) = first_difference(&found, &wanted) {
         eprintln!("{CRATE}/{HEADER}, line {number}\n  is:        {found}\n  should be: {wanted}");
     }
-    ensure!(found == wanted, "{CRATE}/{HEADER} is not what the sources make; run `cargo xtask c-header`");
+    ensure!(
+        found == wanted,
+        "{CRATE}/{HEADER} is not what the sources make; run `cargo xtask c-header`"
+    );
     println!("{CRATE}/{HEADER} is what the sources make");
     Ok(())
 }
 
 /// The header, as text. Nothing is built for it.
 fn header(folder: &Path) -> Result<String> {
-    let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
-    let sources = SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, source| {
-        builder.with_src(folder.join("src").join(source))
-    });
+    let config =
+        cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
+    let sources =
+        SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, source| {
+            builder.with_src(folder.join("src").join(source))
+        });
     let mut header = Vec::new();
     sources.generate().context("the header cannot be made")?.write(&mut header);
     Ok(String::from_utf8(header)?.lines().map(in_words_of_c).collect())
@@ -66,16 +71,19 @@ fn in_words_of_c(line: &str) -> String {
     constant(line)
 }
 
-/// A line of the header, with its end. Constants are written in the way that a C compiler takes without a warning and a reader knows
-/// from the specification.
+/// A line of the header, with its end. Constants are written in the way that a C compiler takes
+/// without a warning and a reader knows from the specification.
 fn constant(line: &str) -> String {
     let number = line.strip_prefix("#define ").and_then(|rest| rest.split_once(' '));
-    match number.and_then(|(name, number)| Some((name, number.trim_end_matches("ull").parse::<u64>().ok()?)))
-    {
+    match number.and_then(|(name, number)| {
+        Some((name, number.trim_end_matches("ull").parse::<u64>().ok()?))
+    }) {
         Some((name, number)) if number > u32::MAX.into() => {
             format!("#define {name} UINT64_C({number:#018x})\n")
         }
-        Some((name, number)) if number > 0xffff_0000 => format!("#define {name} UINT32_C({number:#x})\n"),
+        Some((name, number)) if number > 0xffff_0000 => {
+            format!("#define {name} UINT32_C({number:#x})\n")
+        }
         _ => format!("{line}\n"),
     }
 }
@@ -86,6 +94,8 @@ fn first_difference<'a>(found: &'a str, wanted: &'a str) -> Option<(usize, &'a s
     (1..).find_map(|number| match (found.next(), wanted.next()) {
         (None, None) => Some(None),
         (found, wanted) if found == wanted => None,
-        (found, wanted) => Some(Some((number, found.unwrap_or_default(), wanted.unwrap_or_default()))),
+        (found, wanted) => {
+            Some(Some((number, found.unwrap_or_default(), wanted.unwrap_or_default())))
+        }
     })?
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask c-recorded`: the recordings of Linux 7.2 as a table in C, for the program in examples/c/linux-7.2.
+//! `cargo xtask c-recorded`: the recordings of Linux 7.2 as a table in C, for the program in
+//! examples/c/linux-7.2.
 
 use std::fmt::Write as _;
 
@@ -16,7 +17,8 @@ const HEAD: &str = "\
 /*
  * The recordings of Linux 7.2, one line for each run; struct recorded in run.h names the columns.
  *
- * Made from crates/tdx-seamldr-mock/vectors/linux-7.2/scenarios.jsonl by `cargo xtask c-recorded`; do not edit.
+ * Made from crates/tdx-seamldr-mock/vectors/linux-7.2/scenarios.jsonl by `cargo xtask \
+                    c-recorded`; do not edit.
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 static const struct recorded RECORDED[] = {
@@ -28,7 +30,10 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let wanted = table()?;
     if check {
         let found = std::fs::read_to_string(&path).with_context(|| TABLE)?;
-        ensure!(found == wanted, "{TABLE} is not what the recordings make; run `cargo xtask c-recorded`");
+        ensure!(
+            found == wanted,
+            "{TABLE} is not what the recordings make; run `cargo xtask c-recorded`"
+        );
         println!("{TABLE} is what the recordings make");
     } else {
         std::fs::write(&path, wanted).with_context(|| TABLE)?;
@@ -53,8 +58,12 @@ fn table() -> Result<String> {
 fn row(run: &Value) -> Result<String> {
     let uploads = run.get("uploads").and_then(Value::as_array).context("no uploads")?;
     let last = uploads.last().map_or_else(|| run.get("final"), |upload| upload.get("truth"));
-    ensure!(integer(run, "/initial/old_min_update_hv")? == 0, "the table has no lowest handoff version");
-    let returned = |upload: usize| uploads.get(upload).map_or(Ok(0), |upload| integer(upload, "/ret"));
+    ensure!(
+        integer(run, "/initial/old_min_update_hv")? == 0,
+        "the table has no lowest handoff version"
+    );
+    let returned =
+        |upload: usize| uploads.get(upload).map_or(Ok(0), |upload| integer(upload, "/ret"));
     Ok(format!(
         "{{\"{}\", {}, {}, {}, {}, {{{}, {}, {}}}, {}, {}, {}, {}, {}, {}}}",
         word(run, "/scenario")?,
@@ -74,8 +83,8 @@ fn row(run: &Value) -> Result<String> {
     ))
 }
 
-/// `{leaf, status, RDX}` of the first call that did not succeed. Where the instruction failed or never came back, the status is
-/// the word that Linux has for VMfailInvalid.
+/// `{leaf, status, RDX}` of the first call that did not succeed. Where the instruction failed or
+/// never came back, the status is the word that Linux has for VMfailInvalid.
 fn first_failure(call: &Value) -> Result<String> {
     if call.is_null() {
         return Ok("{0, 0, 0}".to_owned());
@@ -87,7 +96,9 @@ fn first_failure(call: &Value) -> Result<String> {
     };
     let hexadecimal = |pointer: &str| match call.pointer(pointer).and_then(Value::as_str) {
         None => Ok(None),
-        Some(text) => u64::from_str_radix(text.trim_start_matches("0x"), 16).map(Some).context("no number"),
+        Some(text) => {
+            u64::from_str_radix(text.trim_start_matches("0x"), 16).map(Some).context("no number")
+        }
     };
     let status = hexadecimal("/rax")?.unwrap_or(Trap::VmFailInvalid.status().0);
     Ok(format!("{{{leaf:#x}, {status:#x}, {}}}", hexadecimal("/rdx")?.unwrap_or(0)))
@@ -95,11 +106,13 @@ fn first_failure(call: &Value) -> Result<String> {
 
 fn tdx_leaf(name: &str) -> Result<TdxLeaf> {
     let mut leaves = (0..256).map(TdxLeaf);
-    let is_it = |leaf: &TdxLeaf| leaf.name().and_then(|full| full.strip_prefix("TDH.")) == Some(name);
+    let is_it =
+        |leaf: &TdxLeaf| leaf.name().and_then(|full| full.strip_prefix("TDH.")) == Some(name);
     leaves.find(is_it).with_context(|| format!("no leaf {name}"))
 }
 
-/// `{fate, state, SEAM_READY, {handoff}, LPs in the session, remaining updates, SEAMDB entries, LPs initialised}`.
+/// `{fate, state, SEAM_READY, {handoff}, LPs in the session, remaining updates, SEAMDB entries, LPs
+/// initialised}`.
 fn ending(truth: &Value) -> Result<String> {
     let fate = word(truth, "/tds")?.to_uppercase().replace(' ', "_");
     let state = match truth.pointer("/module_state").and_then(Value::as_str) {

@@ -1,4 +1,5 @@
-//! `cargo xtask cli-docs`: shell completions and man pages of the command `tdx-seamldr`, made from its arguments.
+//! `cargo xtask cli-docs`: shell completions and man pages of the command `tdx-seamldr`, made from
+//! its arguments.
 
 use std::fs;
 use std::path::Path;
@@ -85,7 +86,8 @@ mod tests {
         let folder = made();
         let mut command = tdx_seamldr_cli::command();
         command.build();
-        let subcommands: Vec<_> = command.get_subcommands().filter(|one| one.get_name() != "help").collect();
+        let subcommands: Vec<_> =
+            command.get_subcommands().filter(|one| one.get_name() != "help").collect();
         assert!(subcommands.len() >= 12, "{subcommands:?}");
         assert_eq!(pages(folder.path()).len(), subcommands.len() + 1);
         for subcommand in subcommands {
@@ -116,14 +118,18 @@ mod tests {
         for (shell, name) in
             [("bash", "tdx-seamldr.bash"), ("zsh", "_tdx-seamldr"), ("fish", "tdx-seamldr.fish")]
         {
-            if let Some((is_read, said)) = look(shell, "-n", &folder.path().join("completions").join(name)) {
+            if let Some((is_read, said)) =
+                look(shell, "-n", &folder.path().join("completions").join(name))
+            {
                 assert!(is_read, "{shell}: {said}");
             }
         }
         for page in pages(folder.path()) {
             let Some((_, said)) = look("mandoc", "-Tlint", &page) else { break };
-            let errors: Vec<_> =
-                said.lines().filter(|line| line.contains("ERROR:") || line.contains("UNSUPP:")).collect();
+            let errors: Vec<_> = said
+                .lines()
+                .filter(|line| line.contains("ERROR:") || line.contains("UNSUPP:"))
+                .collect();
             assert!(errors.is_empty(), "{errors:#?}");
         }
     }

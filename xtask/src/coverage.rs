@@ -1,4 +1,5 @@
-//! `cargo xtask coverage`: which lines and regions of the core its tests reach. The tests' own lines do not count.
+//! `cargo xtask coverage`: which lines and regions of the core its tests reach. The tests' own
+//! lines do not count.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,9 +35,14 @@ type Files = BTreeMap<String, Reached>;
 
 pub(crate) fn run(branches: bool) -> Result<()> {
     let known = crate::cargo().args(["llvm-cov", "--version"]).output()?;
-    ensure!(known.status.success(), "cargo-llvm-cov is missing: cargo install --locked cargo-llvm-cov");
-    let tools =
-        [("LLVM_COV", tool("llvm-cov", branches)?), ("LLVM_PROFDATA", tool("llvm-profdata", branches)?)];
+    ensure!(
+        known.status.success(),
+        "cargo-llvm-cov is missing: cargo install --locked cargo-llvm-cov"
+    );
+    let tools = [
+        ("LLVM_COV", tool("llvm-cov", branches)?),
+        ("LLVM_PROFDATA", tool("llvm-profdata", branches)?),
+    ];
     let llvm_cov = |arguments: &[&str]| -> Result<()> {
         // Only the nightly compiler takes notice of branches.
         let mut cargo = if branches { crate::nightly("cargo") } else { crate::cargo() };
@@ -53,8 +59,10 @@ pub(crate) fn run(branches: bool) -> Result<()> {
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
     // Programs of an earlier run have their lines elsewhere.
-    let cleaned =
-        crate::cargo().args(["llvm-cov", "clean", "--workspace"]).current_dir(crate::root()).status()?;
+    let cleaned = crate::cargo()
+        .args(["llvm-cov", "clean", "--workspace"])
+        .current_dir(crate::root())
+        .status()?;
     ensure!(cleaned.success(), "cargo llvm-cov clean ended with {cleaned}");
     llvm_cov(&[&["--no-report", "--locked"], &PACKAGES[..], &WITHOUT_LOOM[..]].concat())?;
     let mut files = Files::new();
@@ -68,8 +76,8 @@ pub(crate) fn run(branches: bool) -> Result<()> {
     print_table(&files)
 }
 
-/// A tool of the LLVM that the compiler has: the one that the environment names, else one on the path by its major version, else
-/// the toolchain's own.
+/// A tool of the LLVM that the compiler has: the one that the environment names, else one on the
+/// path by its major version, else the toolchain's own.
 fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     let variable = name.to_uppercase().replace('-', "_");
     if let Some(path) = std::env::var_os(&variable) {
@@ -78,7 +86,12 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     let rustc = |arguments: &[&str]| -> Result<String> {
         let mut rustc = if is_nightly { crate::nightly("rustc") } else { Command::new("rustc") };
         let output = rustc.args(arguments).output().context("rustc")?;
-        ensure!(output.status.success(), "rustc {} ended with {}", arguments.join(" "), output.status);
+        ensure!(
+            output.status.success(),
+            "rustc {} ended with {}",
+            arguments.join(" "),
+            output.status
+        );
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
     let about = rustc(&["-vV"])?;
@@ -95,7 +108,10 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join(&versioned));
     on_path.chain([of_toolchain]).find(|path| path.is_file()).with_context(|| {
-        format!("there is no {versioned} on the path (rustc has LLVM {version}), no llvm-tools component, and {variable} is not set")
+        format!(
+            "there is no {versioned} on the path (rustc has LLVM {version}), no llvm-tools \
+             component, and {variable} is not set"
+        )
     })
 }
 
@@ -105,13 +121,17 @@ fn read_lines(report: &str, files: &mut Files) {
     for line in report.lines() {
         let Some((key, value)) = line.split_once(':') else { continue };
         if key == "SF" {
-            file = value.split_once(SOURCES).map(|(_, name)| files.entry(name.to_owned()).or_default());
+            file = value
+                .split_once(SOURCES)
+                .map(|(_, name)| files.entry(name.to_owned()).or_default());
         }
         let Some(file) = &mut file else { continue };
         let Some((place, count)) = value.rsplit_once(',') else { continue };
         let is_reached = !matches!(count, "0" | "-");
         match (key, place.split_once(',')) {
-            ("DA", None) => *file.lines.entry(place.parse().unwrap_or_default()).or_default() |= is_reached,
+            ("DA", None) => {
+                *file.lines.entry(place.parse().unwrap_or_default()).or_default() |= is_reached
+            }
             ("BRDA", Some((line, number))) => {
                 let place = (line.parse().unwrap_or_default(), number.to_owned());
                 *file.branches.entry(place).or_default() |= is_reached;
@@ -128,8 +148,11 @@ fn read_regions(report: &Value, files: &mut Files) {
         let names = list(function.get("filenames"));
         for region in list(function.get("regions")) {
             let numbers: Vec<u64> = list(Some(&region)).iter().filter_map(Value::as_u64).collect();
-            // Where it begins and ends, how often it was executed, its file, the file that it is expanded into, its kind (0: code).
-            let [line, column, end_line, end_column, count, file, _, 0] = numbers[..] else { continue };
+            // Where it begins and ends, how often it was executed, its file, the file that it is
+            // expanded into, its kind (0: code).
+            let [line, column, end_line, end_column, count, file, _, 0] = numbers[..] else {
+                continue;
+            };
             let name = usize::try_from(file).ok().and_then(|file| names.get(file)?.as_str());
             if let Some((_, name)) = name.and_then(|name| name.split_once(SOURCES)) {
                 let regions = &mut files.entry(name.to_owned()).or_default().regions;
@@ -162,13 +185,16 @@ struct Count {
 
 impl Count {
     fn of<K>(places: &BTreeMap<K, bool>) -> Self {
-        places
-            .values()
-            .fold(Self::default(), |count, reached| count.and(Self { reached: (*reached).into(), all: 1 }))
+        places.values().fold(Self::default(), |count, reached| {
+            count.and(Self { reached: (*reached).into(), all: 1 })
+        })
     }
 
     fn and(self, other: Self) -> Self {
-        Self { reached: self.reached.saturating_add(other.reached), all: self.all.saturating_add(other.all) }
+        Self {
+            reached: self.reached.saturating_add(other.reached),
+            all: self.all.saturating_add(other.all),
+        }
     }
 
     fn percent(self) -> f64 {
@@ -191,13 +217,21 @@ fn print_table(files: &Files) -> Result<()> {
         let branches = if has_branches { format!(" {branches} |") } else { String::new() };
         println!("| {name} | {lines} | {regions} |{branches} {not_reached} |");
     };
-    print("file", ["lines", "regions", "branches"].map(str::to_owned), "lines that are not reached");
+    print(
+        "file",
+        ["lines", "regions", "branches"].map(str::to_owned),
+        "lines that are not reached",
+    );
     print("---", ["---"; 3].map(str::to_owned), "---");
     let mut total = [Count::default(); 3];
     for (name, file) in files {
         let counts = [Count::of(&file.lines), Count::of(&file.regions), Count::of(&file.branches)];
-        let not_reached: Vec<String> =
-            file.lines.iter().filter(|(_, reached)| !**reached).map(|(line, _)| line.to_string()).collect();
+        let not_reached: Vec<String> = file
+            .lines
+            .iter()
+            .filter(|(_, reached)| !**reached)
+            .map(|(line, _)| line.to_string())
+            .collect();
         print(&format!("`{name}`"), counts.map(Count::show), &not_reached.join(", "));
         total.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.and(count));
     }
@@ -216,14 +250,16 @@ mod tests {
     #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
     use super::*;
 
-    const SOURCE: &str = "fn a() {\n}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn b() {}\n}\n";
+    const SOURCE: &str =
+        "fn a() {\n}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn b() {}\n}\n";
 
     #[test]
     fn lines_count_once_and_those_of_tests_do_not() {
         let mut files = Files::new();
-        let report = "SF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:1,3\nDA:2,0\nDA:7,1\nBRDA:1,0,0,4\nBRDA:1,0,1,-\nend_of_record\n\
-                      SF:/x/crates/tdx-seamldr-mock/src/lib.rs\nDA:9,1\nend_of_record\n\
-                      SF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:2,1\nDA:3,0\nend_of_record\n";
+        let report = "SF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:1,3\nDA:2,0\nDA:7,1\nBRDA:1,0,0,\
+                      4\nBRDA:1,0,1,-\nend_of_record\nSF:/x/crates/tdx-seamldr-mock/src/lib.rs\\
+                      nDA:9,1\nend_of_record\nSF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:2,1\nDA:\
+                      3,0\nend_of_record\n";
         read_lines(report, &mut files);
         assert_eq!(files.len(), 1);
         let file = files.get_mut("a.rs").unwrap();

@@ -1,4 +1,5 @@
-//! A root of Debian's unstable distribution in a folder: kernels are built in it, and QEMU runs in it.
+//! A root of Debian's unstable distribution in a folder: kernels are built in it, and QEMU runs in
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use std::process::Command;
 use anyhow::{bail, ensure, Context, Result};
 
 /// Mounts what programs in the root need, for this one alone, and becomes the program.
-const ENTER: &str =
-    "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; root=$1; shift; exec chroot \"$root\" \"$@\"";
+const ENTER: &str = "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; root=$1; \
+                     shift; exec chroot \"$root\" \"$@\"";
 
 /// A Debian root. What is built lies below its folder `build`.
 pub(crate) struct Debian {
@@ -49,7 +50,8 @@ impl Debian {
             .arg(mirror)
             .status();
         let status = status.context(
-            "debootstrap cannot be run: install the Debian packages debootstrap and debian-archive-keyring",
+            "debootstrap cannot be run: install the Debian packages debootstrap and \
+             debian-archive-keyring",
         )?;
         ensure!(status.success(), "debootstrap failed; it has to be run as root");
         // Proxies and the like.

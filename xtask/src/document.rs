@@ -16,14 +16,16 @@ fn filled(document: &str, place: &str, text: &str) -> Option<String> {
 pub(crate) fn fill(name: &str, place: &str, text: &str) -> Result<()> {
     let path = crate::root().join(name);
     let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let new = filled(&old, place, text).with_context(|| format!("{name} has no place for {place}"))?;
+    let new =
+        filled(&old, place, text).with_context(|| format!("{name} has no place for {place}"))?;
     Ok(fs::write(&path, new)?)
 }
 
 /// Sees that a text is in its place in a document.
 pub(crate) fn check(name: &str, place: &str, text: &str) -> Result<()> {
     let old = fs::read_to_string(crate::root().join(name))?;
-    let new = filled(&old, place, text).with_context(|| format!("{name} has no place for {place}"))?;
+    let new =
+        filled(&old, place, text).with_context(|| format!("{name} has no place for {place}"))?;
     ensure!(new == old, "{name} says something else about {place}");
     Ok(())
 }
@@ -35,7 +37,10 @@ mod tests {
     #[test]
     fn only_what_is_between_the_marks_changes() {
         let document = "a\n<!-- b -->\nold\n<!-- /b -->\nc\n";
-        assert_eq!(filled(document, "b", "new").as_deref(), Some("a\n<!-- b -->\nnew\n<!-- /b -->\nc\n"));
+        assert_eq!(
+            filled(document, "b", "new").as_deref(),
+            Some("a\n<!-- b -->\nnew\n<!-- /b -->\nc\n")
+        );
         assert_eq!(filled(document, "c", "new"), None);
     }
 }

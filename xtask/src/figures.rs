@@ -71,7 +71,8 @@ impl Table {
         let mut text = "| | | at most |\n|---|---:|---:|\n".to_owned();
         for Figure { what, value, target, limit } in &self.figures {
             let target = target.map(|target| format!("{} as a target, ", number(target)));
-            let (target, limit) = (target.unwrap_or_default(), limit.map(number).unwrap_or_default());
+            let (target, limit) =
+                (target.unwrap_or_default(), limit.map(number).unwrap_or_default());
             let _ = writeln!(text, "| {what} | {} | {target}{limit} |", number(*value));
         }
         text
@@ -85,7 +86,11 @@ pub(crate) fn check(tables: &[Table]) -> Result<()> {
         .flat_map(|table| &table.figures)
         .filter(|figure| figure.is_too_much())
         .map(|Figure { what, value, limit, .. }| {
-            format!("{what}: {}, but should be at most {}", number(*value), number(limit.unwrap_or_default()))
+            format!(
+                "{what}: {}, but should be at most {}",
+                number(*value),
+                number(limit.unwrap_or_default())
+            )
         })
         .collect();
     ensure!(too_much.is_empty(), "{}", too_much.join("\n"));
@@ -129,11 +134,15 @@ mod tests {
     #[test]
     fn a_figure_above_its_target_alone_is_shown_and_no_failure() {
         let figure = |value: f64| Figure::new("ratio", value).should_be(1.25).at_most(1.5);
-        let found =
-            [1.25, 1.4, 1.5, 1.6].map(|value| (figure(value).is_above_target(), figure(value).is_too_much()));
+        let found = [1.25, 1.4, 1.5, 1.6]
+            .map(|value| (figure(value).is_above_target(), figure(value).is_too_much()));
         assert_eq!(found, [(false, false), (true, false), (true, false), (true, true)]);
         let table = Table { title: "t", how: "h".to_owned(), figures: vec![figure(1.4)] };
-        assert!(table.text().ends_with("| ratio | 1.400 | 1.250 as a target, 1.500 |\n"), "{}", table.text());
+        assert!(
+            table.text().ends_with("| ratio | 1.400 | 1.250 as a target, 1.500 |\n"),
+            "{}",
+            table.text()
+        );
         assert!(check(&[table]).is_ok());
     }
 }

@@ -1,9 +1,11 @@
-//! The firmware's rules in docs/firmware: their numbers, which are the list that `cargo xtask spec-map` checks everything
-//! against; links to them; and the places in sources and documents that cite them.
+//! The firmware's rules in docs/firmware: their numbers, which are the list that `cargo xtask
+//! spec-map` checks everything against; links to them; and the places in sources and documents that
+//! cite them.
 //!
-//! A number is an anchor, `<a id="8.5.27"></a>`, with the same number in the text behind it. In a heading it is a section, at
-//! the beginning of a table's row it is a step, elsewhere a statement. A citation is written `firmware rule` or `firmware
-//! rules` and numbers behind it, as in `firmware rules 8.5.10-11 and 8.6`.
+//! A number is an anchor, `<a id="8.5.27"></a>`, with the same number in the text behind it. In a
+//! heading it is a section, at the beginning of a table's row it is a step, elsewhere a statement.
+//! A citation is written `firmware rule` or `firmware rules` and numbers behind it, as in `firmware
+//! rules 8.5.10-11 and 8.6`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,9 +63,9 @@ impl Rules {
                         continue;
                     }
                     if kind != Kind::Statement && behind.split(' ').next() != Some(id) {
-                        rules
-                            .problems
-                            .push(format!("{FOLDER}/{page}:{line}: another number behind the anchor {id}"));
+                        rules.problems.push(format!(
+                            "{FOLDER}/{page}:{line}: another number behind the anchor {id}"
+                        ));
                     }
                     if rules.kinds.insert(id.to_owned(), kind).is_some() {
                         rules.problems.push(format!("{FOLDER}/{page}:{line}: {id} comes twice"));
@@ -92,7 +94,10 @@ impl Rules {
     }
 
     fn of(&self, wanted: Kind) -> impl Iterator<Item = &str> {
-        self.kinds.iter().filter(move |(_, kind)| **kind == wanted).map(|(number, _)| number.as_str())
+        self.kinds
+            .iter()
+            .filter(move |(_, kind)| **kind == wanted)
+            .map(|(number, _)| number.as_str())
     }
 
     /// Citations of numbers that do not exist, in all sources and documents.
@@ -123,7 +128,8 @@ pub(crate) fn is_below(number: &str, section: &str) -> bool {
 /// Whether it looks like the number of a rule: `8`, `8.5`, `8.5.23b`, `T3`.
 pub(crate) fn is_number(word: &str) -> bool {
     let mut parts = word.strip_prefix('T').unwrap_or(word).split('.');
-    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let all_digits =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let last = parts.next_back().unwrap_or_default();
     all_digits(last.strip_suffix('b').unwrap_or(last)) && parts.all(all_digits)
 }
@@ -212,7 +218,8 @@ fn dead_links(root: &Path, pages: &[(String, String)]) -> Vec<String> {
 
 /// The targets of a text's links inside of the repository.
 fn links(text: &str) -> impl Iterator<Item = &str> {
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let targets =
+        text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     targets.filter(|target| !target.contains("://"))
 }
 
@@ -228,7 +235,8 @@ fn places(text: &str) -> Vec<String> {
 /// Adds the file, or the sources and documents in the folder.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let extension =
+            path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if ["rs", "c", "h", "md", "toml"].contains(&extension) {
             files.push(path.to_owned());
         }
@@ -249,9 +257,10 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 mod tests {
     use super::*;
 
-    const PAGE: &str = "# Title\n\n## <a id=\"8.5\"></a>8.5 A call\n\n| step | |\n|---|---|\n\
-                        | <a id=\"8.5.1\"></a>8.5.1 | one |\n| | an action |\n| <a id=\"8.5.2b\"></a>8.5.2b | two |\n\n\
-                        - <a id=\"8.5.7\"></a>a statement, <a id=\"name\"></a>a name\n\n## <a id=\"T3\"></a>T3 A trace\n";
+    const PAGE: &str = "# Title\n\n## <a id=\"8.5\"></a>8.5 A call\n\n| step | |\n|---|---|\n| <a \
+                        id=\"8.5.1\"></a>8.5.1 | one |\n| | an action |\n| <a \
+                        id=\"8.5.2b\"></a>8.5.2b | two |\n\n- <a id=\"8.5.7\"></a>a statement, <a \
+                        id=\"name\"></a>a name\n\n## <a id=\"T3\"></a>T3 A trace\n";
 
     fn rules(text: &str) -> Rules {
         Rules::parse(&[("page.md".to_owned(), text.to_owned())])
@@ -272,7 +281,10 @@ mod tests {
         let twice = rules(&format!("{PAGE}| <a id=\"8.5.1\"></a>8.5.1 | again |\n"));
         assert_eq!(twice.problems, ["docs/firmware/page.md:14: 8.5.1 comes twice"]);
         let other = rules("| <a id=\"8.5.1\"></a>8.5.11 | one |\n");
-        assert_eq!(other.problems, ["docs/firmware/page.md:1: another number behind the anchor 8.5.1"]);
+        assert_eq!(
+            other.problems,
+            ["docs/firmware/page.md:1: another number behind the anchor 8.5.1"]
+        );
     }
 
     #[test]
@@ -280,7 +292,8 @@ mod tests {
         for number in ["8", "8.5", "8.5.27", "8.5.23b", "T0", "T12"] {
             assert!(is_number(number), "{number}");
         }
-        for word in ["", "T", "8.", ".5", "8..5", "8b.5", "a", "8.5.x", "shared-hpa", "1,024", "b"] {
+        for word in ["", "T", "8.", ".5", "8..5", "8b.5", "a", "8.5.x", "shared-hpa", "1,024", "b"]
+        {
             assert!(!is_number(word), "{word}");
         }
         assert!(is_below("8.5.1", "8.5") && is_below("8.5", "8.5") && !is_below("8.51", "8.5"));
@@ -318,7 +331,8 @@ mod tests {
             }
         }
         let rule = "firmware rule";
-        fs::write(root.path().join("crates/a.rs"), format!("//! {rule}s 8.5.1 and 8.5.2.\n")).unwrap();
+        fs::write(root.path().join("crates/a.rs"), format!("//! {rule}s 8.5.1 and 8.5.2.\n"))
+            .unwrap();
         fs::write(root.path().join("crates/a.bin"), format!("{rule} 9.9")).unwrap();
         let (count, problems) = rules(PAGE).wrong_citations(root.path()).unwrap();
         assert_eq!((count, problems), (2, vec!["crates/a.rs: no firmware rule 8.5.2".to_owned()]));
@@ -330,8 +344,8 @@ mod tests {
         let folder = root.path().join(FOLDER);
         fs::create_dir_all(&folder).unwrap();
         let text = format!(
-            "{PAGE}[a](page.md#8.5.1) [b](#name) [d](#title) [e](https://a/b) \
-             [f](other.md) [g](#8.5.3) [h](../x.md)"
+            "{PAGE}[a](page.md#8.5.1) [b](#name) [d](#title) [e](https://a/b) [f](other.md) \
+             [g](#8.5.3) [h](../x.md)"
         );
         fs::write(folder.join("page.md"), &text).unwrap();
         fs::write(root.path().join("docs/x.md"), "").unwrap();

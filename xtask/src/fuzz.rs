@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: builds the fuzz targets, runs each for so long, as many at a time as there are CPUs, and says what came of it.
+//! `cargo xtask fuzz`: builds the fuzz targets, runs each for so long, as many at a time as there
+//! are CPUs, and says what came of it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -34,7 +35,10 @@ pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
     build(&root)?;
     // What has changed since the last time reaches an old corpus, too.
     fuzz_seeds::run()?;
-    println!("| target | seconds | executions | executions/s | coverage | features | crashes |\n|---|---|---|---|---|---|---|");
+    println!(
+        "| target | seconds | executions | executions/s | coverage | features | crashes \
+         |\n|---|---|---|---|---|---|---|"
+    );
     let mut crashes = Vec::new();
     for together in targets.chunks(thread::available_parallelism()?.get()) {
         for (target, run) in together.iter().zip(fuzz_together(&root, together, seconds)) {
@@ -64,8 +68,10 @@ fn build(root: &Path) -> Result<()> {
         println!("without a nightly compiler there is no address sanitizer");
         cargo.args(["--sanitizer", "none"]);
     }
-    let built =
-        cargo.args([OsStr::new("--target-dir"), root.join("target").as_ref()]).current_dir(root).status()?;
+    let built = cargo
+        .args([OsStr::new("--target-dir"), root.join("target").as_ref()])
+        .current_dir(root)
+        .status()?;
     ensure!(built.success(), "the targets were not built");
     Ok(())
 }
@@ -73,7 +79,8 @@ fn build(root: &Path) -> Result<()> {
 /// The program of a target.
 fn program(root: &Path, target: &str) -> Result<PathBuf> {
     let folders = fs::read_dir(root.join("target"))?;
-    let programs = folders.filter_map(|folder| Some(folder.ok()?.path().join("release").join(target)));
+    let programs =
+        folders.filter_map(|folder| Some(folder.ok()?.path().join("release").join(target)));
     programs
         .filter(|program| program.is_file())
         .max_by_key(|program| program.metadata().and_then(|metadata| metadata.modified()).ok())
@@ -110,7 +117,8 @@ fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {
     let status = command.status()?;
     let seconds = start.elapsed().as_secs();
     let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    let run = Run::read(&text).with_context(|| format!("{target}: {} is not as expected", log.display()))?;
+    let run = Run::read(&text)
+        .with_context(|| format!("{target}: {} is not as expected", log.display()))?;
     run.check(status.success())
         .with_context(|| format!("{target} ended with {status}: see {}", log.display()))?;
     Ok(Run { seconds, ..run })
@@ -132,7 +140,8 @@ struct Run {
 }
 
 impl Run {
-    /// Reads libFuzzer's log. `None` if it has not come as far as to its first inputs, and found nothing.
+    /// Reads libFuzzer's log. `None` if it has not come as far as to its first inputs, and found
+    /// nothing.
     fn read(log: &str) -> Option<Self> {
         let mut run = Self::default();
         let mut first = None;
@@ -190,23 +199,20 @@ impl Run {
 mod tests {
     use super::*;
 
-    const LOG: &str = "INFO: Running with entropic power schedule (0xFF, 100).\n\
-        INFO: seed corpus: files: 166 min: 1b max: 24b total: 3000b rss: 62Mb\n\
-        #64\tpulse  cov: 90 ft: 95 corp: 9/10b exec/s: 32 rss: 60Mb\n\
-        #167\tINITED cov: 412 ft: 702 corp: 61/1234b exec/s: 0 rss: 63Mb\n\
-        #171\tNEW    cov: 413 ft: 703 corp: 62/1258b lim: 24 exec/s: 0 rss: 63Mb L: 24/24 MS: 1 ChangeBit-\n\
-        \tNEW_FUNC[1/1]: 0x55d8 in core::fmt::num (a/status+0x1) (BuildId: 1)\n\
-        #65536\tpulse  cov: 420 ft: 730 corp: 70/1300b lim: 24 exec/s: 32768 rss: 90Mb\n";
+    const LOG: &str =
+        "INFO: Running with entropic power schedule (0xFF, 100).\nINFO: seed corpus: files: 166 \
+         min: 1b max: 24b total: 3000b rss: 62Mb\n#64\tpulse  cov: 90 ft: 95 corp: 9/10b exec/s: \
+         32 rss: 60Mb\n#167\tINITED cov: 412 ft: 702 corp: 61/1234b exec/s: 0 rss: \
+         63Mb\n#171\tNEW    cov: 413 ft: 703 corp: 62/1258b lim: 24 exec/s: 0 rss: 63Mb L: 24/24 \
+         MS: 1 ChangeBit-\n\tNEW_FUNC[1/1]: 0x55d8 in core::fmt::num (a/status+0x1) (BuildId: \
+         1)\n#65536\tpulse  cov: 420 ft: 730 corp: 70/1300b lim: 24 exec/s: 32768 rss: 90Mb\n";
 
     #[test]
     fn a_run_that_ends_well_is_counted() {
-        let end = "#131072\tDONE   cov: 421 ft: 733 corp: 71/1304b lim: 24 exec/s: 32768 rss: 99Mb\n\
-            Done 131072 runs in 4 second(s)\n\
-            stat::number_of_executed_units: 131072\n\
-            stat::average_exec_per_sec:     32768\n\
-            stat::new_units_added:          10\n\
-            stat::slowest_unit_time_sec:    0\n\
-            stat::peak_rss_mb:              99\n";
+        let end = "#131072\tDONE   cov: 421 ft: 733 corp: 71/1304b lim: 24 exec/s: 32768 rss: \
+                   99Mb\nDone 131072 runs in 4 second(s)\nstat::number_of_executed_units: \
+                   131072\nstat::average_exec_per_sec:     32768\nstat::new_units_added:          \
+                   10\nstat::slowest_unit_time_sec:    0\nstat::peak_rss_mb:              99\n";
         let run = Run::read(&format!("{LOG}{end}")).unwrap();
         let expected = Run {
             seconds: 0,
@@ -218,17 +224,19 @@ mod tests {
         };
         assert_eq!(run, expected);
         let run = Run { seconds: 4, ..run };
-        assert_eq!(run.row("status"), "| status | 4 | 131072 | 32768 | 412 to 421 | 702 to 733 | 0 |");
+        assert_eq!(
+            run.row("status"),
+            "| status | 4 | 131072 | 32768 | 412 to 421 | 702 to 733 | 0 |"
+        );
     }
 
     #[test]
     fn a_crash_is_named_and_a_slow_unit_is_none() {
         let slow = "artifact_prefix='a/'; Test unit written to a/slow-unit-77\n";
         assert_eq!(Run::read(&format!("{LOG}{slow}")).unwrap().artifact, None);
-        let end = "==123== ERROR: libFuzzer: deadly signal\n\
-            stat::number_of_executed_units: 70000\n\
-            stat::average_exec_per_sec:     0\n\
-            artifact_prefix='a/'; Test unit written to a/crash-da39a3ee\nBase64: AAAA\n";
+        let end = "==123== ERROR: libFuzzer: deadly signal\nstat::number_of_executed_units: \
+                   70000\nstat::average_exec_per_sec:     0\nartifact_prefix='a/'; Test unit \
+                   written to a/crash-da39a3ee\nBase64: AAAA\n";
         let run = Run::read(&format!("{LOG}{end}")).unwrap();
         assert_eq!((run.executions, run.artifact.as_deref()), (70_000, Some("a/crash-da39a3ee")));
         assert_eq!(run.coverage, (412, 420));

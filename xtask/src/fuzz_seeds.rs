@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz-seeds`: writes what fuzzing begins with, and what it has found once, to `fuzz/corpus`, a folder for each target.
+//! `cargo xtask fuzz-seeds`: writes what fuzzing begins with, and what it has found once, to
+//! `fuzz/corpus`, a folder for each target.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,10 @@ pub(crate) fn run(cpus: u32, fault: &str, runs: u32) -> Result<()> {
         }
         if status != Some(SUCCESS) {
             let status = status.map_or_else(|| "killed".to_owned(), |status| status.to_string());
-            bail!("run {number} of {runs} with {cpus} CPUs did not end well (status {status}):\n{output}");
+            bail!(
+                "run {number} of {runs} with {cpus} CPUs did not end well (status \
+                 {status}):\n{output}"
+            );
         }
     }
     println!(

@@ -17,8 +17,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Adds busybox to the folder `from` below `build`, and packs it into the file `to` there.
 pub(crate) fn pack(debian: &Debian, from: &str, to: &str) -> Result<()> {
     debian.shell(&format!(
-        "cd /build/{from}; cp /usr/bin/busybox bin; ln -sf busybox bin/sh; chmod +x init; \
-         find . | cpio -o -H newc --quiet | gzip -1 > /build/{to}",
+        "cd /build/{from}; cp /usr/bin/busybox bin; ln -sf busybox bin/sh; chmod +x init; find . \
+         | cpio -o -H newc --quiet | gzip -1 > /build/{to}",
     ))
 }
 
@@ -31,7 +31,16 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
 pub(crate) fn build_command() -> Result<PathBuf> {
     let folder = crate::target().join("static");
     let built = crate::cargo()
-        .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-cli", "--target", TARGET])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "-p",
+            "tdx-seamldr-cli",
+            "--target",
+            TARGET,
+        ])
         .arg("--target-dir")
         .arg(&folder)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
@@ -42,7 +51,11 @@ pub(crate) fn build_command() -> Result<PathBuf> {
     ensure!(built.success(), "the command was not built");
     let command = folder.join(TARGET).join("release/tdx-seamldr");
     let data = fs::read(&command).with_context(|| command.display().to_string())?;
-    ensure!(is_static(&data)?, "{} needs shared libraries, which the initramfs has not", command.display());
+    ensure!(
+        is_static(&data)?,
+        "{} needs shared libraries, which the initramfs has not",
+        command.display()
+    );
     Ok(command)
 }
 
@@ -85,7 +98,8 @@ pub(crate) fn write_images(images: &[ReleasedImage], folder: &Path) -> Result<()
     Ok(())
 }
 
-/// Intel's repository, as the command reads it: `mapping_file.json`, and the images in a folder for each line of versions.
+/// Intel's repository, as the command reads it: `mapping_file.json`, and the images in a folder for
+/// each line of versions.
 pub(crate) fn write_repository(images: &[ReleasedImage], folder: &Path) -> Result<()> {
     for image in images {
         let line = image.version.get(..3).context("a version like 1.5.16")?;

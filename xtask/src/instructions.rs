@@ -1,4 +1,5 @@
-//! `cargo xtask instructions`: what the library costs, in instructions that callgrind counts, against what it may cost.
+//! `cargo xtask instructions`: what the library costs, in instructions that callgrind counts,
+//! against what it may cost.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,8 +20,8 @@ const IMAGE: &str = "1.5.16";
 /// Calls that the cost of one is taken from.
 const CALLS: u64 = 1000;
 
-/// What each of the [`STAGES`] may cost, and an update each LP if there is one or if there are 1,024: a quarter more than when this was
-/// written.
+/// What each of the [`STAGES`] may cost, and an update each LP if there is one or if there are
+/// 1,024: a quarter more than when this was written.
 const STAGE_LIMITS: [u32; 5] = [550, 720, 975, 460, 460];
 const LP_LIMITS: [(u32, u32); 2] = [(1, 3260), (1024, 1625)];
 /// What zeroing a page costs at most, as it is counted: once, not twice.
@@ -28,9 +29,11 @@ const ZEROING_ONCE: u32 = 4200;
 
 /// What belongs to the firmware and not to the host.
 const FIRMWARE: &str = "SeamcallBackend>::seamcall";
-/// The specification's figure, measured there by hand: instructions of the work for v2 in C, without translation and zeroing.
+/// The specification's figure, measured there by hand: instructions of the work for v2 in C,
+/// without translation and zeroing.
 const C_READS_V2: u32 = 3431;
-/// What belongs to the embedder: LPs, addresses. Only those of its functions that are not inlined can be told apart.
+/// What belongs to the embedder: LPs, addresses. Only those of its functions that are not inlined
+/// can be told apart.
 const EMBEDDER: &str = "Host>::";
 /// The embedder's part of reading an image.
 const TRANSLATION: &str = "Host>::phys_addr";
@@ -61,7 +64,8 @@ pub(crate) fn run() -> Result<()> {
     figures::check(&tables)?;
     if images.is_none() {
         println!(
-            "NOT COUNTED, AND NO LIMIT CHECKED: reading an image, and preflight. {RELEASED_IMAGES} names no folder with images."
+            "NOT COUNTED, AND NO LIMIT CHECKED: reading an image, and preflight. \
+             {RELEASED_IMAGES} names no folder with images."
         );
     }
     Ok(())
@@ -87,8 +91,9 @@ pub(crate) fn measure(images: Option<&[ReleasedImage]>) -> Result<Vec<Table>> {
 /// Of all images the one that is read and the largest, which is checked.
 fn chosen(images: &[ReleasedImage]) -> Result<(&ReleasedImage, &ReleasedImage)> {
     let read = images.iter().find(|image| image.version == IMAGE);
-    let read =
-        read.with_context(|| format!("{IMAGE} is not among the images, and limits are about that one"))?;
+    let read = read.with_context(|| {
+        format!("{IMAGE} is not among the images, and limits are about that one")
+    })?;
     let largest = images.iter().max_by_key(|image| image.bytes.as_bytes().len()).unwrap_or(read);
     Ok((read, largest))
 }
@@ -103,7 +108,8 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
     for (name, counted) in [("v1", &v1), ("v2", &v2)] {
         let [translation, zeroing] = *counted.inside else { continue };
         figures.push(Figure::count(format!("{name}: in total"), counted.total));
-        figures.push(Figure::count(format!("{name}: of these, translating addresses"), translation));
+        figures
+            .push(Figure::count(format!("{name}: of these, translating addresses"), translation));
         figures.push(
             Figure::count(format!("{name}: of these, zeroing the page (`memset`)"), zeroing)
                 .at_most(ZEROING_ONCE),
@@ -121,10 +127,12 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
         C_READS_V2.into(),
     ));
     let how = format!(
-        "From the {} bytes of Intel's {IMAGE}, by all the rules of the format (v1: with the checksum), to SEAMLDR_PARAMS. `memset` is the \
-         C library's: a few instructions, of which one is `rep stosb`, and callgrind counts that one once for each byte. The same work \
-         in C, as Linux does it for v2, takes {} instructions (gcc -O2) without the translation of addresses, in a page that is zero \
-         already: no command here counts that, it is the figure that the project's specification gives, measured there by hand.",
+        "From the {} bytes of Intel's {IMAGE}, by all the rules of the format (v1: with the \
+         checksum), to SEAMLDR_PARAMS. `memset` is the C library's: a few instructions, of which \
+         one is `rep stosb`, and callgrind counts that one once for each byte. The same work in \
+         C, as Linux does it for v2, takes {} instructions (gcc -O2) without the translation of \
+         addresses, in a page that is zero already: no command here counts that, it is the figure \
+         that the project's specification gives, measured there by hand.",
         figures::number(Figure::count("", v1.output).value),
         figures::number(C_READS_V2.into())
     );
@@ -140,7 +148,10 @@ fn call(work: &Path) -> Result<Table> {
         Figure::ratio("lock, call and unlock", counted.total, CALLS).at_most(40),
         Figure::ratio("the firmware of these", counted.inside.iter().sum(), CALLS),
     ];
-    let how = format!("`seamldr_call` of firmware that does nothing, with `SpinLock`, which nobody else holds; one of {CALLS} calls.");
+    let how = format!(
+        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which nobody else holds; \
+         one of {CALLS} calls."
+    );
     Ok(Table { title: "A call of P-SEAMLDR", how, figures })
 }
 
@@ -152,10 +163,10 @@ fn stages(work: &Path) -> Result<Table> {
         Ok(Figure::count(what, counted.outside()).at_most(limit))
     };
     let figures = STAGES.iter().zip(STAGE_LIMITS).map(stage).collect::<Result<_>>()?;
-    let how =
-        "One step of the only LP of an update, with all that belongs to its stage: the rendezvous, and the calls up to \
-         SEAMCALL. What the embedder's `Host` does is not counted."
-            .to_owned();
+    let how = "One step of the only LP of an update, with all that belongs to its stage: the \
+               rendezvous, and the calls up to SEAMCALL. What the embedder's `Host` does is not \
+               counted."
+        .to_owned();
     Ok(Table { title: "A stage of the rendezvous", how, figures })
 }
 
@@ -188,7 +199,8 @@ fn update(work: &Path) -> Result<Table> {
     let (least, most) = least.zip(most).context("nothing was counted")?;
     let spread = format!("the dearest to the cheapest LP, from {MANY_LPS} on");
     figures.push(Figure::ratio(spread, most, least).at_most(1.1));
-    let how = "A whole update: everything but SEAMCALL and what the embedder's `Host` does. The LPs are stepped by turns."
+    let how = "A whole update: everything but SEAMCALL and what the embedder's `Host` does. The \
+               LPs are stepped by turns."
         .to_owned();
     Ok(Table { title: "An update", how, figures })
 }
@@ -203,7 +215,11 @@ fn checks(work: &Path, image: &ReleasedImage) -> Result<Table> {
         Figure::count("one SHA-384 of the module and one RSA verification", crypto),
         Figure::ratio("the first to the second", preflight, crypto).at_most(1.1),
     ];
-    Ok(Table { title: "Preflight", how: format!("All checks of Intel's {}.", image.version), figures })
+    Ok(Table {
+        title: "Preflight",
+        how: format!("All checks of Intel's {}.", image.version),
+        figures,
+    })
 }
 
 /// Runs one piece of work, and says of it what lies inside of each of these functions, too.
@@ -225,7 +241,8 @@ fn count(work: &Path, arguments: &[&str], functions: &[&str]) -> Result<Counted>
     Ok(Counted { total, inside, output })
 }
 
-/// The sum of a profile, and what is called in functions whose name contains one of these. None of them may call another.
+/// The sum of a profile, and what is called in functions whose name contains one of these. None of
+/// them may call another.
 fn costs(profile: &str, functions: &[&str]) -> Option<(u64, Vec<u64>)> {
     let mut names: Vec<Vec<&str>> = vec![Vec::new(); functions.len()];
     let mut inside = vec![0u64; functions.len()];
@@ -233,7 +250,8 @@ fn costs(profile: &str, functions: &[&str]) -> Option<(u64, Vec<u64>)> {
     let mut called = "";
     let mut lines = profile.lines();
     while let Some(line) = lines.next() {
-        if let Some(sum) = line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")) {
+        if let Some(sum) = line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: "))
+        {
             total = sum.trim().parse().ok();
         } else if let Some(name) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
             // "(number) name" where it is named first, later the number alone.
@@ -287,9 +305,10 @@ mod tests {
 
     #[test]
     fn what_is_called_in_the_firmware_is_told_apart() {
-        let profile =
-            "fn=(1) work::measured\n5 10\ncfn=(2) <A as x::SeamcallBackend>::seamcall\ncalls=2 7\n5 300\n\
-                       cfn=(3) __memset_avx2\ncalls=1 1\n5 40\nfn=(4) more\ncfn=(2)\ncalls=1 7\n+3 7\ntotals: 357\n";
+        let profile = "fn=(1) work::measured\n5 10\ncfn=(2) <A as \
+                       x::SeamcallBackend>::seamcall\ncalls=2 7\n5 300\ncfn=(3) \
+                       __memset_avx2\ncalls=1 1\n5 40\nfn=(4) more\ncfn=(2)\ncalls=1 7\n+3 \
+                       7\ntotals: 357\n";
         assert_eq!(costs(profile, &[FIRMWARE]), Some((357, vec![307])));
         assert_eq!(costs(profile, &[TRANSLATION, ZEROING]), Some((357, vec![0, 40])));
         assert_eq!(costs("fn=(1) x\n", &[]), None);

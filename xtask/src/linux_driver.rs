@@ -1,4 +1,5 @@
-//! `cargo xtask linux-driver`: the example for Linux, built for Debian's stock kernel and tried in it.
+//! `cargo xtask linux-driver`: the example for Linux, built for Debian's stock kernel and tried in
+//! it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,11 +56,13 @@ const CPUS: u32 = 4;
 /// What the machine's processor says of itself: Sapphire Rapids, as the simulated platform has it.
 const PROCESSOR: &str = "max,vendor=GenuineIntel,family=6,model=143,stepping=8";
 
-/// Modules of the kernel's own that Debian has in another package than the kernel, by their sources.
+/// Modules of the kernel's own that Debian has in another package than the kernel, by their
+/// sources.
 const KERNEL_MODULES: [&str; 2] = ["lib/test_firmware.c", "arch/x86/kernel/msr.c"];
 
-/// How often the machine may be switched on. The kernel patches its code before its first program runs, and in QEMU a CPU can run into what
-/// another one has half patched: one boot of twenty ends there. Later faults count.
+/// How often the machine may be switched on. The kernel patches its code before its first program
+/// runs, and in QEMU a CPU can run into what another one has half patched: one boot of twenty ends
+/// there. Later faults count.
 const BOOTS: u32 = 3;
 
 /// The first words of the first program. A kernel that is watched needs some minutes.
@@ -76,7 +79,12 @@ pub(crate) struct Selection<'a> {
     pub(crate) race_seconds: u32,
 }
 
-pub(crate) fn run(step: Step, folder: &Path, debug_kernel: bool, selection: &Selection<'_>) -> Result<()> {
+pub(crate) fn run(
+    step: Step,
+    folder: &Path,
+    debug_kernel: bool,
+    selection: &Selection<'_>,
+) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let kernel = if debug_kernel { Kernel::Debug } else { Kernel::Stock };
     let tree = Tree { example: root.join("examples/linux-driver"), debian: Debian::new(folder) };
@@ -110,15 +118,16 @@ impl Tree {
         if kernel == Kernel::Debug {
             self.debian.give(&self.example.join("debug.config"), "debug.config")?;
             self.debian.shell(
-                "cd /build; mkdir -p debug; KCONFIG_ALLCONFIG=/build/debug.config ./make.sh debug -s allnoconfig; \
-                 grep -q CONFIG_PROVE_LOCKING=y debug/.config; grep -q CONFIG_RUST=y debug/.config; \
-                 exec ./make.sh debug -s -j$(nproc) bzImage modules",
+                "cd /build; mkdir -p debug; KCONFIG_ALLCONFIG=/build/debug.config ./make.sh debug \
+                 -s allnoconfig; grep -q CONFIG_PROVE_LOCKING=y debug/.config; grep -q \
+                 CONFIG_RUST=y debug/.config; exec ./make.sh debug -s -j$(nproc) bzImage modules",
             )?;
         }
         Ok(())
     }
 
-    /// Puts the library's own sources beside the example's, as its Kbuild wants them, and builds the module.
+    /// Puts the library's own sources beside the example's, as its Kbuild wants them, and builds
+    /// the module.
     fn build(&self, root: &Path, kernel: Kernel) -> Result<PathBuf> {
         let place = format!("build/module-{}", kernel.name());
         let module = self.debian.path(&place);
@@ -132,10 +141,13 @@ impl Tree {
             copy_tree(&source, &module.join(name).join("src"))?;
         }
         let sources = crate::embed_check::sources(&root.join("xtask/embed/Cargo.toml"))?;
-        let bitflags =
-            sources.get("bitflags").and_then(|main| main.parent()).context("no source of bitflags")?;
+        let bitflags = sources
+            .get("bitflags")
+            .and_then(|main| main.parent())
+            .context("no source of bitflags")?;
         copy_tree(bitflags, &module.join("bitflags/src"))?;
-        self.debian.shell(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
+        self.debian
+            .shell(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
         let module = module.join("tdx_host_rs.ko");
         report_text(&module)?;
         Ok(module)
@@ -152,11 +164,13 @@ impl Tree {
             let name = Path::new(source).file_name().context("the name of a source")?;
             fs::copy(self.debian.path("build/source").join(source), folder.join(name))
                 .with_context(|| format!("the kernel's source has no {source}"))?;
-            kbuild.push_str(&format!("obj-m += {}\n", Path::new(name).with_extension("o").display()));
+            kbuild
+                .push_str(&format!("obj-m += {}\n", Path::new(name).with_extension("o").display()));
             modules.push(folder.join(name).with_extension("ko"));
         }
         fs::write(folder.join("Kbuild"), kbuild)?;
-        self.debian.shell(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
+        self.debian
+            .shell(&format!("exec /build/make.sh {} -s M=/{place} modules", kernel.name()))?;
         Ok(modules)
     }
 
@@ -190,10 +204,18 @@ impl Tree {
 
 /// Whether the scenarios came to their end, and each went well.
 fn judge(output: &str) -> Result<()> {
-    let scenarios: Vec<_> = output.lines().filter_map(|line| line.trim().strip_prefix("scenario ")).collect();
+    let scenarios: Vec<_> =
+        output.lines().filter_map(|line| line.trim().strip_prefix("scenario ")).collect();
     let failed = scenarios.iter().filter(|scenario| !scenario.ends_with(": ok")).count();
-    ensure!(output.lines().any(|line| line.trim() == "the end"), "the scenarios did not come to their end");
-    ensure!(!scenarios.is_empty() && failed == 0, "{failed} of {} scenarios failed", scenarios.len());
+    ensure!(
+        output.lines().any(|line| line.trim() == "the end"),
+        "the scenarios did not come to their end"
+    );
+    ensure!(
+        !scenarios.is_empty() && failed == 0,
+        "{failed} of {} scenarios failed",
+        scenarios.len()
+    );
     println!("{} of {} scenarios held", scenarios.len(), scenarios.len());
     Ok(())
 }
@@ -213,8 +235,8 @@ fn report_text(module: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which part of the module a function belongs to: the crate that its name names first. What the compiler has drawn into a
-/// function of another part counts there.
+/// Which part of the module a function belongs to: the crate that its name names first. What the
+/// compiler has drawn into a function of another part counts there.
 fn part(symbol: &str) -> &'static str {
     let parts = [
         ("16tdx_seamldr_core", "the core"),
@@ -228,8 +250,8 @@ fn part(symbol: &str) -> &'static str {
     first.min_by_key(|(at, _)| *at).map_or("the glue", |(_, part)| part)
 }
 
-/// Gives `to` the sources that `from` has, and no others. What has not changed is left alone and need not be compiled again: Kbuild puts
-/// its own files beside the sources.
+/// Gives `to` the sources that `from` has, and no others. What has not changed is left alone and
+/// need not be compiled again: Kbuild puts its own files beside the sources.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     // rustc refuses a module that has both its old and its new file.
@@ -279,9 +301,10 @@ mod tests {
     fn scenarios_hold_only_if_all_do_and_the_end_is_reached() {
         assert!(judge("scenario one: ok\r\nscenario two: ok\r\nthe end\r\n").is_ok());
         assert!(judge("scenario one: ok\r\n").is_err());
-        assert!(
-            judge("scenario one: ok\nscenario two: FAILED; the log says so: ok or not\nthe end\n").is_err()
-        );
+        assert!(judge(
+            "scenario one: ok\nscenario two: FAILED; the log says so: ok or not\nthe end\n"
+        )
+        .is_err());
         assert!(judge("the end\n").is_err());
     }
 
@@ -290,10 +313,11 @@ mod tests {
         let read = |file: &str| fs::read_to_string(crate::root().join(file)).unwrap();
         let document = read("docs/embedding-linux.md");
         let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-        let is_of_command = |name: &&str| name.starts_with("command-") || name.starts_with("upload-");
+        let is_of_command =
+            |name: &&str| name.starts_with("command-") || name.starts_with("upload-");
         let rows: Vec<_> = rows.map(|(name, _)| name).filter(is_of_command).collect();
-        let scripts =
-            ["command.sh", "firmware_upload.sh"].map(|file| read(&format!("examples/linux-driver/{file}")));
+        let scripts = ["command.sh", "firmware_upload.sh"]
+            .map(|file| read(&format!("examples/linux-driver/{file}")));
         let calls = scripts.iter().flat_map(|script| script.lines());
         let names: Vec<_> = calls
             .filter_map(|line| line.trim().strip_prefix("scenario ")?.split(' ').next())

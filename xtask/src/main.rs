@@ -57,7 +57,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Install the library for C into a fresh prefix, and build and run all C programs there: plain, with valgrind, with sanitizers
+    /// Install the library for C into a fresh prefix, and build and run all C programs there:
+    /// plain, with valgrind, with sanitizers
     CTests,
     /// Write shell completions and man pages of the command `tdx-seamldr`
     CliDocs {
@@ -70,7 +71,8 @@ enum Task {
         #[arg(long)]
         branches: bool,
     },
-    /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be reached
+    /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be
+    /// reached
     EmbedCheck,
     /// Build the fuzz targets and run each for some time
     Fuzz {
@@ -95,7 +97,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         runs: u32,
     },
-    /// Count the instructions of what the library does, with callgrind, and see that they are not too many
+    /// Count the instructions of what the library does, with callgrind, and see that they are not
+    /// too many
     Instructions,
     /// Build the example driver for Debian's stock kernel and try it there; on Debian, as root
     LinuxDriver {
@@ -121,7 +124,8 @@ enum Task {
         #[arg(long, value_name = "COMMIT")]
         since: Option<String>,
     },
-    /// Run everything that takes too long for every change, and put the figures into docs/verification.md
+    /// Run everything that takes too long for every change, and put the figures into
+    /// docs/verification.md
     Nightly {
         /// Also try the driver for Linux, with the Debian root in this folder
         #[arg(long, value_name = "FOLDER")]
@@ -130,7 +134,8 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
         fuzz_seconds: u32,
     },
-    /// See what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy
+    /// See what becomes of the TDs wherever an update fails, with this library and with Linux
+    /// 7.2's policy
     Outcomes {
         /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
         #[arg(long, value_name = "FOLDER")]
@@ -138,7 +143,8 @@ enum Task {
         /// Try so many pairs of faults at random places, instead of all single faults
         #[arg(long, value_name = "COUNT")]
         pairs: Option<u64>,
-        /// Change the platform between preflight and update, and let LPs give up, instead of all single faults
+        /// Change the platform between preflight and update, and let LPs give up, instead of all
+        /// single faults
         #[arg(long)]
         changes: bool,
         /// Put the tables into the README
@@ -154,7 +160,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// See that every rule in docs/spec-map.md has an item and a test that exist, and that docs/firmware has every number
+    /// See that every rule in docs/spec-map.md has an item and a test that exist, and that
+    /// docs/firmware has every number
     SpecMap,
     /// An unmodified Linux kernel that is a TDX host, in QEMU with the plugin; on Debian, as root
     TdxHost {
@@ -171,9 +178,11 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },
-    /// Build with all sets of features, and test with the oldest versions of dependencies and the newest zerocopy
+    /// Build with all sets of features, and test with the oldest versions of dependencies and the
+    /// newest zerocopy
     Versions,
-    /// Count the SEAMCALLs of an update while all CPUs stand still, and write them to docs/performance.md
+    /// Count the SEAMCALLs of an update while all CPUs stand still, and write them to
+    /// docs/performance.md
     Window {
         /// See that the document is up to date, and write nothing
         #[arg(long)]
@@ -181,8 +190,9 @@ enum Task {
     },
 }
 
-/// The cargo that runs this, else the first on the path. (The one that built this is not asked: without what rustup sets beside
-/// it, every package's own rust-toolchain.toml would choose its compiler.)
+/// The cargo that runs this, else the first on the path. (The one that built this is not asked:
+/// without what rustup sets beside it, every package's own rust-toolchain.toml would choose its
+/// compiler.)
 fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
@@ -206,7 +216,16 @@ fn root() -> PathBuf {
 /// Builds a program of the benchmarks and says where it is.
 fn bench_program(name: &str) -> anyhow::Result<PathBuf> {
     let built = cargo()
-        .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-benches", "--bin", name])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "-p",
+            "tdx-seamldr-benches",
+            "--bin",
+            name,
+        ])
         .current_dir(root())
         .status()?;
     anyhow::ensure!(built.success(), "{name} was not built");
@@ -236,7 +255,9 @@ fn main() -> anyhow::Result<()> {
             linux_driver::run(step, &folder, debug_kernel, &selection)
         }
         Task::Mutants { jobs, since } => mutants::run(jobs, since.as_deref()),
-        Task::Nightly { linux_tree, fuzz_seconds } => nightly::run(linux_tree.as_deref(), fuzz_seconds),
+        Task::Nightly { linux_tree, fuzz_seconds } => {
+            nightly::run(linux_tree.as_deref(), fuzz_seconds)
+        }
         Task::Outcomes { recorded: Some(folder), .. } => outcomes::recorded(&folder),
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { changes: true, .. } => outcomes::changes(),

@@ -1,7 +1,9 @@
-//! `cargo xtask mutants`: small changes of the core, one at a time, each of which has to make a test fail.
+//! `cargo xtask mutants`: small changes of the core, one at a time, each of which has to make a
+//! test fail.
 //!
-//! Each change is first tried on the core's own tests, which are quick; what they let pass, on whole updates on the simulated
-//! platform. What no test notices has to be explained in `docs/mutants.md`.
+//! Each change is first tried on the core's own tests, which are quick; what they let pass, on
+//! whole updates on the simulated platform. What no test notices has to be explained in
+//! `docs/mutants.md`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +22,8 @@ const CORE: &str = "tdx-seamldr-core";
 const PLATFORM: &str = "tdx-seamldr-mock";
 const SOURCES: &str = "crates/tdx-seamldr-core/src/";
 
-/// The core's own tests, but for loom's, which take long; and of the simulated platform those that go through whole updates.
+/// The core's own tests, but for loom's, which take long; and of the simulated platform those that
+/// go through whole updates.
 const OWN_TESTS: [&str; 5] =
     ["--lib", "--test=calls", "--test=messages", "--test=preflight", "--test=specification"];
 const UPDATES: [&str; 6] = [
@@ -38,7 +41,10 @@ const WELL_ENDED: [i32; 3] = [0, 2, 3];
 /// Tries all changes, or with `since` those in lines that differ from that commit.
 pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     let known = crate::cargo().args(["mutants", "--version"]).output()?;
-    ensure!(known.status.success(), "cargo-mutants is missing: cargo install --locked cargo-mutants");
+    ensure!(
+        known.status.success(),
+        "cargo-mutants is missing: cargo install --locked cargo-mutants"
+    );
     let folder = crate::target().join("mutants.out");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -54,9 +60,11 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     );
     // Those that never end are settled, too: what is caught is not tried again.
     let caught = folder.join("caught.txt");
-    let settled: String = first.caught.iter().chain(&first.endless).map(|name| format!("{name}\n")).collect();
+    let settled: String =
+        first.caught.iter().chain(&first.endless).map(|name| format!("{name}\n")).collect();
     fs::write(caught, settled)?;
-    // cargo-mutants would look for these tests in the core, to see that they pass when nothing is changed.
+    // cargo-mutants would look for these tests in the core, to see that they pass when nothing is
+    // changed.
     let unchanged = crate::cargo()
         .args(["test", "--locked", "--profile=mutants", "--package", PLATFORM])
         .args(UPDATES)
@@ -77,17 +85,25 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
 
 /// The names of all changes, with their places.
 fn all_changes() -> Result<Vec<u8>> {
-    let output =
-        crate::cargo().args(["mutants", "--package", CORE, "--list"]).current_dir(crate::root()).output()?;
+    let output = crate::cargo()
+        .args(["mutants", "--package", CORE, "--list"])
+        .current_dir(crate::root())
+        .output()?;
     ensure!(output.status.success(), "cargo mutants: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }
 
 /// A file with what differs from a commit in the core.
 fn differences(since: &str) -> Result<String> {
-    let output =
-        Command::new("git").args(["diff", since, "--", SOURCES]).current_dir(crate::root()).output()?;
-    ensure!(output.status.success(), "git diff {since}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("git")
+        .args(["diff", since, "--", SOURCES])
+        .current_dir(crate::root())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "git diff {since}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     ensure!(!output.stdout.is_empty(), "nothing differs from {since} in {SOURCES}");
     let path = crate::target().join("mutants.diff");
     fs::create_dir_all(crate::target())?;
@@ -123,11 +139,15 @@ impl Lists {
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             Ok(text.lines().map(str::to_owned).collect())
         };
-        Ok(Self { caught: list("caught.txt")?, endless: list("timeout.txt")?, missed: list("missed.txt")? })
+        Ok(Self {
+            caught: list("caught.txt")?,
+            endless: list("timeout.txt")?,
+            missed: list("missed.txt")?,
+        })
     }
 
-    /// Prints a table, and fails for too many survivors, for those that are not explained, and, if everything has been tried, for explanations of
-    /// others.
+    /// Prints a table, and fails for too many survivors, for those that are not explained, and, if
+    /// everything has been tried, for explanations of others.
     fn judge(&self, explained: &BTreeMap<String, usize>, is_everything: bool) -> Result<()> {
         let viable = [&self.caught, &self.endless, &self.missed]
             .map(Vec::len)
@@ -135,7 +155,10 @@ impl Lists {
             .fold(0, usize::saturating_add);
         let count = |count: usize| u32::try_from(count).map(f64::from).unwrap_or(f64::MAX);
         let percent = 100.0 * count(self.missed.len()) / count(viable).max(1.0);
-        println!("| that can be compiled | a test fails | a test never ends | survive | percent |\n|---|---|---|---|---|");
+        println!(
+            "| that can be compiled | a test fails | a test never ends | survive | percent \
+             |\n|---|---|---|---|---|"
+        );
         println!(
             "| {viable} | {} | {} | {} | {percent:.1} |",
             self.caught.len(),
@@ -148,7 +171,9 @@ impl Lists {
             *times = times.saturating_add(1);
         }
         let mut problems = Vec::new();
-        for name in survivors.keys().chain(explained.keys().filter(|name| !survivors.contains_key(*name))) {
+        for name in
+            survivors.keys().chain(explained.keys().filter(|name| !survivors.contains_key(*name)))
+        {
             let [found, wanted] =
                 [&survivors, explained].map(|names| names.get(name).copied().unwrap_or_default());
             if found > wanted || is_everything && found != wanted {
@@ -170,11 +195,13 @@ fn without_place(name: &str) -> String {
     }
 }
 
-/// The changes that a document explains, each in a line of its own, such as ``- `lock.rs: replace ...` (2 places): because``.
+/// The changes that a document explains, each in a line of its own, such as ``- `lock.rs: replace
+/// ...` (2 places): because``.
 fn explained(document: &str) -> BTreeMap<String, usize> {
     let line = |line: &str| {
         let (name, rest) = line.strip_prefix("- `")?.split_once('`')?;
-        let places = rest.strip_prefix(" (").and_then(|rest| rest.split_once(" places)")?.0.parse().ok());
+        let places =
+            rest.strip_prefix(" (").and_then(|rest| rest.split_once(" places)")?.0.parse().ok());
         Some((name.to_owned(), places.unwrap_or(1)))
     };
     document.lines().filter_map(line).collect()
@@ -185,23 +212,30 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const MISSED: &str = "crates/tdx-seamldr-core/src/abi/leaf.rs:97:27: replace | with ^ in TdxLeaf::rax";
+    const MISSED: &str =
+        "crates/tdx-seamldr-core/src/abi/leaf.rs:97:27: replace | with ^ in TdxLeaf::rax";
 
     fn lists(missed: &[&str]) -> Lists {
         let caught = (0..99).map(|number| number.to_string()).collect();
-        Lists { caught, missed: missed.iter().map(|name| (*name).to_owned()).collect(), endless: Vec::new() }
+        Lists {
+            caught,
+            missed: missed.iter().map(|name| (*name).to_owned()).collect(),
+            endless: Vec::new(),
+        }
     }
 
     #[test]
     fn every_survivor_has_to_be_explained_and_nothing_else() {
-        let document = "Text\n\n- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax`: no bit is in both.\n";
+        let document =
+            "Text\n\n- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax`: no bit is in both.\n";
         let one = explained(document);
         assert!(lists(&[MISSED]).judge(&one, true).is_ok());
         assert!(lists(&[MISSED]).judge(&BTreeMap::new(), true).is_err());
         assert!(lists(&[]).judge(&one, true).is_err(), "it does not survive");
         assert!(lists(&[MISSED, MISSED]).judge(&one, true).is_err(), "one of them is explained");
-        let two =
-            explained("- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (2 places): no bit is in both.");
+        let two = explained(
+            "- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (2 places): no bit is in both.",
+        );
         assert!(lists(&[MISSED, MISSED]).judge(&two, true).is_ok());
         assert!(lists(&[]).judge(&BTreeMap::new(), true).is_ok());
         assert!(lists(&[]).judge(&one, false).is_ok(), "it was not tried");
@@ -210,8 +244,13 @@ mod tests {
 
     #[test]
     fn too_many_survivors_are_too_many_even_if_they_are_explained() {
-        let four =
-            explained("- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (4 places): no bit is in both.");
-        assert!(lists(&[MISSED; 4]).judge(&four, true).unwrap_err().to_string().contains("3.9% survive"));
+        let four = explained(
+            "- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (4 places): no bit is in both.",
+        );
+        assert!(lists(&[MISSED; 4])
+            .judge(&four, true)
+            .unwrap_err()
+            .to_string()
+            .contains("3.9% survive"));
     }
 }

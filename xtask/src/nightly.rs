@@ -47,7 +47,8 @@ pub(crate) fn run(linux_tree: Option<&Path>, fuzz_seconds: u32) -> Result<()> {
 
 /// Runs one, shows what it prints, and puts its table into the document if that has a place for it.
 fn call(command: &[&str]) -> Result<()> {
-    let mut child = Command::new(std::env::current_exe()?).args(command).stdout(Stdio::piped()).spawn()?;
+    let mut child =
+        Command::new(std::env::current_exe()?).args(command).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().context("what it prints")?;
     let mut table = Vec::new();
     for line in BufReader::new(stdout).lines() {

@@ -1,4 +1,5 @@
-//! `cargo xtask outcomes`: what becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy.
+//! `cargo xtask outcomes`: what becomes of the TDs wherever an update fails, with this library and
+//! with Linux 7.2's policy.
 
 use anyhow::{Context, Result};
 
@@ -6,7 +7,8 @@ use crate::document;
 
 pub(crate) use tdx_seamldr_worlds::outcomes::{changes, pairs, recorded};
 
-/// Prints the tables of all single faults and of misuse; puts them into the README, or checks that they are there.
+/// Prints the tables of all single faults and of misuse; puts them into the README, or checks that
+/// they are there.
 pub(crate) fn tables(write: bool, check: bool) -> Result<()> {
     let tables = tdx_seamldr_worlds::outcomes::tables()?;
     println!("{tables}");
@@ -14,7 +16,8 @@ pub(crate) fn tables(write: bool, check: bool) -> Result<()> {
         document::fill("README.md", "outcomes", &tables)?;
     }
     if check {
-        document::check("README.md", "outcomes", &tables).context("write the tables with --readme")?;
+        document::check("README.md", "outcomes", &tables)
+            .context("write the tables with --readme")?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask public-api`: the public interface of each library, in docs/api, so that a change of it shows in a review.
+//! `cargo xtask public-api`: the public interface of each library, in docs/api, so that a change of
+//! it shows in a review.
 
 use std::path::Path;
 
@@ -49,7 +50,8 @@ fn interface(name: &str) -> Result<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
-        "`cargo +nightly public-api` failed; it needs rustup's nightly and `cargo install --locked cargo-public-api`:\n{errors}"
+        "`cargo +nightly public-api` failed; it needs rustup's nightly and `cargo install \
+         --locked cargo-public-api`:\n{errors}"
     );
     Ok(String::from_utf8(output.stdout)?)
 }

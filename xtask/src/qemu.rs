@@ -7,16 +7,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 
-/// A machine with so many CPUs in one socket, this processor and a serial line, without anything to boot. It ends instead of rebooting.
+/// A machine with so many CPUs in one socket, this processor and a serial line, without anything to
+/// boot. It ends instead of rebooting.
 pub(crate) fn machine(cpus: u32, processor: &str) -> Command {
     machine_of(Command::new("qemu-system-x86_64"), cpus, processor)
 }
 
 /// The same with this QEMU.
 pub(crate) fn machine_of(mut qemu: Command, cpus: u32, processor: &str) -> Command {
-    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
-        .args(["-accel", "tcg,thread=multi", "-cpu", processor])
-        .args(["-smp", &format!("{cpus},sockets=1,cores={cpus}")]);
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+    ])
+    .args(["-accel", "tcg,thread=multi", "-cpu", processor])
+    .args(["-smp", &format!("{cpus},sockets=1,cores={cpus}")]);
     qemu
 }
 
@@ -27,17 +36,21 @@ pub(crate) struct SignOfLife<'a> {
     pub(crate) within: Duration,
 }
 
-/// Runs it: its exit status, if it has ended by itself, and what came over the serial line. It is killed at the limit, and if it does not
-/// give the sign of life in time.
+/// Runs it: its exit status, if it has ended by itself, and what came over the serial line. It is
+/// killed at the limit, and if it does not give the sign of life in time.
 pub(crate) fn run(
     machine: &mut Command,
     limit: Duration,
     sign: Option<SignOfLife<'_>>,
 ) -> Result<(Option<i32>, String)> {
     let mut qemu =
-        machine.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| match error.kind() {
+        machine.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| match error
+            .kind()
+        {
             ErrorKind::NotFound => {
-                anyhow!("there is no qemu-system-x86_64: install the Debian package qemu-system-x86")
+                anyhow!(
+                    "there is no qemu-system-x86_64: install the Debian package qemu-system-x86"
+                )
             }
             _ => error.into(),
         })?;
@@ -49,7 +62,9 @@ pub(crate) fn run(
             let mut bytes = [0; 4096];
             loop {
                 let count = serial.read(&mut bytes)?;
-                let Some(read) = bytes.get(..count).filter(|read| !read.is_empty()) else { return Ok(()) };
+                let Some(read) = bytes.get(..count).filter(|read| !read.is_empty()) else {
+                    return Ok(());
+                };
                 output.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(read);
             }
         }
@@ -93,7 +108,8 @@ mod tests {
     fn machine_without_a_sign_of_life_is_killed_and_one_with_it_goes_on() {
         let limit = Duration::from_secs(60);
         let sign = SignOfLife { words: "up", within: Duration::from_millis(300) };
-        let (status, output) = run(&mut shell("echo stuck; exec sleep 30"), limit, Some(sign)).unwrap();
+        let (status, output) =
+            run(&mut shell("echo stuck; exec sleep 30"), limit, Some(sign)).unwrap();
         assert_eq!((status, output.as_str()), (None, "stuck\n"));
         let (status, output) =
             run(&mut shell("echo up; sleep 1; echo end; exit 7"), limit, Some(sign)).unwrap();

@@ -1,12 +1,13 @@
-//! `cargo xtask spec-map`: every rule in the project's tables names an item that implements it and a test that holds it, and all
-//! of them exist; every number in the tables, and every number that a source cites, is a rule of docs/firmware; of the simulated
-//! firmware, no step is left out.
+//! `cargo xtask spec-map`: every rule in the project's tables names an item that implements it and
+//! a test that holds it, and all of them exist; every number in the tables, and every number that a
+//! source cites, is a rule of docs/firmware; of the simulated firmware, no step is left out.
 //!
-//! A row of a table has three columns: rule, items, tests. Items and tests are written as `` `core/src/lock.rs::Lock` ``: a
-//! crate's name without its prefix, a file in it, and what is defined there. A test can also be a recording, by its name:
-//! `` `p-seamldr/happy/pages-8` ``. A rule of the library says in brackets at its end where it comes from: sections of
-//! docs/firmware, steps and statements of them, traces, as in `(1.2, 8.5.13-18, T3)`. A rule of the simulated firmware begins
-//! with its number.
+//! A row of a table has three columns: rule, items, tests. Items and tests are written as ``
+//! `core/src/lock.rs::Lock` ``: a crate's name without its prefix, a file in it, and what is
+//! defined there. A test can also be a recording, by its name: `` `p-seamldr/happy/pages-8` ``. A
+//! rule of the library says in brackets at its end where it comes from: sections of docs/firmware,
+//! steps and statements of them, traces, as in `(1.2, 8.5.13-18, T3)`. A rule of the simulated
+//! firmware begins with its number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,11 +22,12 @@ const LIBRARY: &str = "docs/spec-map.md";
 const SCRIPT: &str = "docs/reference-script.md";
 const FIRMWARE: &str = "crates/tdx-seamldr-mock/src/model/rules.md";
 
-/// Sections that no table has: the history of Linux, what its documentation says, and what only explains the others.
+/// Sections that no table has: the history of Linux, what its documentation says, and what only
+/// explains the others.
 const EXPLANATIONS: [&str; 7] = ["0", "3.1", "6.1", "6.2", "7.1", "7.9", "7.10"];
 
-/// In how many rows the library's table has each rule, so that none goes missing: sections of docs/firmware, steps and statements
-/// of them, and traces.
+/// In how many rows the library's table has each rule, so that none goes missing: sections of
+/// docs/firmware, steps and statements of them, and traces.
 const RULES: [(&str, usize); 71] = [
     ("1.1", 1),
     ("1.2", 1),
@@ -117,12 +119,16 @@ pub(crate) fn run() -> Result<()> {
     problems.iter().for_each(|problem| eprintln!("{problem}"));
     ensure!(problems.is_empty(), "{} problems in the tables of rules", problems.len());
     let (of_library, of_firmware) = (library.rows.len(), firmware.rows.len());
-    println!("{of_library} rules of the library and {of_firmware} of the firmware, all of them implemented and tested");
+    println!(
+        "{of_library} rules of the library and {of_firmware} of the firmware, all of them \
+         implemented and tested"
+    );
     println!("{citations} citations of rules, all of them in docs/firmware");
     Ok(())
 }
 
-/// Numbers of the tables that are no rules, steps that the firmware's table lacks, and sections that neither table has.
+/// Numbers of the tables that are no rules, steps that the firmware's table lacks, and sections
+/// that neither table has.
 fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<String> {
     let steps: BTreeSet<_> = firmware.rows.iter().filter_map(Row::first_number).collect();
     let mut numbers: Vec<_> = steps.iter().map(|number| (firmware.name, number.clone())).collect();
@@ -134,27 +140,34 @@ fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<S
         numbers.extend(of_headings.map(|number| (table.name, number)));
     }
     let unknown = numbers.iter().filter(|(_, number)| !rules.has(number));
-    let mut problems: Vec<_> =
-        unknown.map(|(name, number)| format!("{name}: {number} is no rule of docs/firmware")).collect();
+    let mut problems: Vec<_> = unknown
+        .map(|(name, number)| format!("{name}: {number} is no rule of docs/firmware"))
+        .collect();
     let missing = rules.steps().filter(|step| !steps.contains(*step));
     problems.extend(missing.map(|step| format!("{}: no rule {step}", firmware.name)));
     let is_there = |section: &str| numbers.iter().any(|(_, number)| is_below(number, section));
-    let missing = rules.sections().filter(|section| !is_there(section) && !EXPLANATIONS.contains(section));
-    problems
-        .extend(missing.map(|section| format!("{}, {}: no rule of {section}", library.name, firmware.name)));
+    let missing =
+        rules.sections().filter(|section| !is_there(section) && !EXPLANATIONS.contains(section));
+    problems.extend(
+        missing.map(|section| format!("{}, {}: no rule of {section}", library.name, firmware.name)),
+    );
     problems
 }
 
 /// The section of docs/firmware with the faults of the reference script.
 const SCRIPT_FAULTS: &str = "6.3";
 
-/// What is wrong with the table of the reference script's faults: each row has a number, and ends with tests that exist.
+/// What is wrong with the table of the reference script's faults: each row has a number, and ends
+/// with tests that exist.
 fn faults(root: &Path, count: usize) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(root.join(SCRIPT)).with_context(|| SCRIPT.to_owned())?;
-    let rows: Vec<_> = text.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | ")).collect();
+    let rows: Vec<_> =
+        text.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | ")).collect();
     let mut problems = Vec::new();
     for number in 1..=count {
-        let Some((_, tests)) = rows.iter().find(|(row, _)| row.starts_with(&format!("| {number} |"))) else {
+        let Some((_, tests)) =
+            rows.iter().find(|(row, _)| row.starts_with(&format!("| {number} |")))
+        else {
             problems.push(format!("{SCRIPT}: no fault {number}"));
             continue;
         };
@@ -208,8 +221,8 @@ struct Table {
 
 impl Table {
     fn read(root: &Path, name: &'static str) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(root.join(name)).with_context(|| format!("{name} cannot be read"))?;
+        let text = std::fs::read_to_string(root.join(name))
+            .with_context(|| format!("{name} cannot be read"))?;
         Ok(Self::parse(name, &text))
     }
 
@@ -220,13 +233,15 @@ impl Table {
                 table.headings.push(text.to_owned());
             }
             let Some(row) = text.trim().strip_prefix('|') else { continue };
-            let cells: Vec<_> = row.strip_suffix('|').unwrap_or(row).split('|').map(str::trim).collect();
+            let cells: Vec<_> =
+                row.strip_suffix('|').unwrap_or(row).split('|').map(str::trim).collect();
             let [rule, items, tests] = cells[..] else {
                 table.odd.push(format!("{name}:{line}: {} cells instead of 3", cells.len()));
                 continue;
             };
             if rule != "rule" && !rule.starts_with("---") {
-                let spans = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+                let spans =
+                    |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
                 table.rows.push(Row {
                     line,
                     rule: rule.to_owned(),
@@ -241,7 +256,8 @@ impl Table {
     fn problems(&self, root: &Path, recordings: &BTreeSet<String>) -> Vec<String> {
         let mut problems = self.odd.clone();
         for Row { line, rule, items, tests } in &self.rows {
-            let mut report = |what: String| problems.push(format!("{}:{line}: {rule}: {what}", self.name));
+            let mut report =
+                |what: String| problems.push(format!("{}:{line}: {rule}: {what}", self.name));
             if items.is_empty() {
                 report("no item".to_owned());
             }
@@ -262,14 +278,18 @@ impl Table {
         problems
     }
 
-    /// Where the table does not have as many rows of each rule as it should, or rows of no known rule.
+    /// Where the table does not have as many rows of each rule as it should, or rows of no known
+    /// rule.
     fn incomplete(&self, rules: &[(&str, usize)]) -> Vec<String> {
         let mut problems = Vec::new();
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
         for row in &self.rows {
             let (Row { line, rule, .. }, sources) = (row, row.sources());
             if sources.is_empty() {
-                problems.push(format!("{}:{line}: {rule}: no section in brackets at the end", self.name));
+                problems.push(format!(
+                    "{}:{line}: {rule}: no section in brackets at the end",
+                    self.name
+                ));
             }
             for source in sources {
                 let count = found.entry(source).or_default();
@@ -280,12 +300,14 @@ impl Table {
             for rule in numbers(rule) {
                 let found = found.remove(&rule).unwrap_or_default();
                 if found != *wanted {
-                    problems.push(format!("{}: {found} rows of {rule} instead of {wanted}", self.name));
+                    problems
+                        .push(format!("{}: {found} rows of {rule} instead of {wanted}", self.name));
                 }
             }
         }
-        problems
-            .extend(found.keys().map(|rule| format!("{}: {rule} is not in the list of rules", self.name)));
+        problems.extend(
+            found.keys().map(|rule| format!("{}: {rule} is not in the list of rules", self.name)),
+        );
         problems
     }
 }
@@ -301,8 +323,10 @@ fn recordings(folder: &Path) -> Result<BTreeSet<String>> {
             }
             for line in std::fs::read_to_string(&path)?.lines() {
                 let vector: Value = serde_json::from_str(line)?;
-                let name =
-                    vector.get("name").and_then(Value::as_str).context("a recording without a name")?;
+                let name = vector
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .context("a recording without a name")?;
                 names.insert(format!("{kind}/{name}"));
             }
         }
@@ -312,10 +336,11 @@ fn recordings(folder: &Path) -> Result<BTreeSet<String>> {
 
 /// Whether the file defines the name, as a test if it has to be one.
 fn check(root: &Path, span: &str, is_test: bool) -> Result<()> {
-    let (file, name) = span.split_once("::").context("no recording, and not of the form file::name")?;
+    let (file, name) =
+        span.split_once("::").context("no recording, and not of the form file::name")?;
     let path = root.join("crates").join(format!("tdx-seamldr-{file}"));
-    let source =
-        std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let source = std::fs::read_to_string(&path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     defines(&source, name, is_test)
 }
 
@@ -325,8 +350,7 @@ fn defines(source: &str, name: &str, is_test: bool) -> Result<()> {
         let words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
         let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
         const KEYWORDS: [&str; 6] = ["fn", "struct", "enum", "trait", "const", "type"];
-        let named =
-            |pair: &[&str]| matches!(pair, [keyword, it] if KEYWORDS.contains(keyword) && *it == name);
+        let named = |pair: &[&str]| matches!(pair, [keyword, it] if KEYWORDS.contains(keyword) && *it == name);
         words.windows(2).any(named) && !line.starts_with("//")
     };
     let at = lines.iter().position(|line| defines(line)).context("not defined there")?;
@@ -349,23 +373,29 @@ fn defines(source: &str, name: &str, is_test: bool) -> Result<()> {
 mod tests {
     use super::*;
 
-    const TABLE: &str = "| rule | items | tests |\n|---|---|---|\n\
-                         | one (1.1, 2.5.3-4) | `a` | `b` |\n| another (1.1) | `a` | `b` |\n\
-                         | a (b) trace (T3) | `a` | `b` |\n";
+    const TABLE: &str = "| rule | items | tests |\n|---|---|---|\n| one (1.1, 2.5.3-4) | `a` | \
+                         `b` |\n| another (1.1) | `a` | `b` |\n| a (b) trace (T3) | `a` | `b` |\n";
     const LISTED: [(&str, usize); 4] = [("1.1", 2), ("2.5.3", 1), ("2.5.4", 1), ("T3", 1)];
 
     #[test]
     fn a_table_with_all_its_rules_is_complete() {
         let none: Vec<String> = Vec::new();
         assert_eq!(Table::parse("t", TABLE).incomplete(&LISTED), none);
-        assert_eq!(Table::parse("t", TABLE).incomplete(&[("1.1", 2), ("2.5.3-4", 1), ("T3", 1)]), none);
+        assert_eq!(
+            Table::parse("t", TABLE).incomplete(&[("1.1", 2), ("2.5.3-4", 1), ("T3", 1)]),
+            none
+        );
     }
 
     #[test]
     fn a_table_without_any_of_its_rows_is_not_complete() {
         for row in 2..5 {
-            let lines: Vec<_> =
-                TABLE.lines().enumerate().filter(|(line, _)| *line != row).map(|(_, line)| line).collect();
+            let lines: Vec<_> = TABLE
+                .lines()
+                .enumerate()
+                .filter(|(line, _)| *line != row)
+                .map(|(_, line)| line)
+                .collect();
             assert_ne!(
                 Table::parse("t", &lines.join("\n")).incomplete(&LISTED),
                 Vec::<String>::new(),
@@ -395,15 +425,15 @@ mod tests {
 
     #[test]
     fn a_number_that_is_no_rule_and_a_step_that_no_row_has_are_problems() {
-        let page = "## <a id=\"1.1\"></a>1.1 Numbers\n## <a id=\"7.2\"></a>7.2 A call\n\n\
-                    | <a id=\"7.2.1\"></a>7.2.1 | a |\n| <a id=\"7.2.2b\"></a>7.2.2b | b |\n";
+        let page = "## <a id=\"1.1\"></a>1.1 Numbers\n## <a id=\"7.2\"></a>7.2 A call\n\n| <a \
+                    id=\"7.2.1\"></a>7.2.1 | a |\n| <a id=\"7.2.2b\"></a>7.2.2b | b |\n";
         let of = |library: &str, firmware: &str| {
             let rules = Rules::parse(&[("page.md".to_owned(), page.to_owned())]);
             unknown_or_missing(&rules, &Table::parse("l", library), &Table::parse("f", firmware))
         };
         let library = "| a leaf (1.1) | `a` | `b` |\n";
-        let firmware =
-            "## A call (7.2)\n| 7.2.1 a | `a` | `b` |\n| 7.2.2b b (of it) | `a` | `b` |\n| other | `a` | `b` |\n";
+        let firmware = "## A call (7.2)\n| 7.2.1 a | `a` | `b` |\n| 7.2.2b b (of it) | `a` | `b` \
+                        |\n| other | `a` | `b` |\n";
         assert_eq!(of(library, firmware), Vec::<String>::new());
         assert_eq!(of("", firmware), ["l, f: no rule of 1.1"]);
         assert_eq!(
@@ -418,16 +448,24 @@ mod tests {
             of(&library.replace("(1.1)", "(1.1, 1.2)"), firmware),
             ["l: 1.2 is no rule of docs/firmware"]
         );
-        assert_eq!(of(&format!("## Of (3)\n{library}"), firmware), ["l: 3 is no rule of docs/firmware"]);
+        assert_eq!(
+            of(&format!("## Of (3)\n{library}"), firmware),
+            ["l: 3 is no rule of docs/firmware"]
+        );
     }
 
     #[test]
     fn a_line_of_a_table_without_three_cells_is_a_problem() {
-        for (row, cells) in
-            [("| a (1.1) | `b` |", 2), ("| a (1.1) | `b` | `c` | d |", 4), ("|| a | `b` | `c` |", 4)]
-        {
+        for (row, cells) in [
+            ("| a (1.1) | `b` |", 2),
+            ("| a (1.1) | `b` | `c` | d |", 4),
+            ("|| a | `b` | `c` |", 4),
+        ] {
             let table = Table::parse("t", &format!("{TABLE}\nText, with a | in it.\n\n{row}\n"));
-            assert_eq!((table.rows.len(), table.odd), (3, vec![format!("t:9: {cells} cells instead of 3")]));
+            assert_eq!(
+                (table.rows.len(), table.odd),
+                (3, vec![format!("t:9: {cells} cells instead of 3")])
+            );
         }
     }
 
@@ -438,7 +476,10 @@ mod tests {
             defines(&source, "it", true).map_err(|error| error.to_string())
         };
         assert_eq!(as_test("#[test]"), Ok(()));
-        assert_eq!(as_test("    #[test]\n    #[should_panic]\n    // Why.\n    #[allow(dead_code)]"), Ok(()));
+        assert_eq!(
+            as_test("    #[test]\n    #[should_panic]\n    // Why.\n    #[allow(dead_code)]"),
+            Ok(())
+        );
         for ignored in [
             "#[test]\n#[ignore]",
             "#[ignore = \"slow\"]\n#[test]",

@@ -1,5 +1,5 @@
-//! `cargo xtask versions`: the libraries with every set of features, and with the oldest and the newest dependencies that their
-//! manifests allow.
+//! `cargo xtask versions`: the libraries with every set of features, and with the oldest and the
+//! newest dependencies that their manifests allow.
 //!
 //! Other dependencies are chosen in a copy of the workspace, so that Cargo.lock stays as it is.
 
@@ -19,8 +19,13 @@ pub(crate) fn run() -> Result<()> {
     features(&root)?;
 
     let oldest = Copy::new(&root, target.join("oldest"))?;
-    // Of everything that the manifests here name; what those name in turn is often too low in their own manifests.
-    oldest.cargo(crate::nightly("cargo").args(["update", "--quiet", "-Zdirect-minimal-versions"]))?;
+    // Of everything that the manifests here name; what those name in turn is often too low in their
+    // own manifests.
+    oldest.cargo(crate::nightly("cargo").args([
+        "update",
+        "--quiet",
+        "-Zdirect-minimal-versions",
+    ]))?;
     let zerocopy = oldest.version("zerocopy")?;
     println!("the oldest dependencies: {zerocopy}");
     ensure!(
@@ -102,7 +107,16 @@ impl Copy {
     /// The version of a dependency that was chosen.
     fn version(&self, name: &str) -> Result<String> {
         let tree = crate::cargo()
-            .args(["tree", "--quiet", "-p", "tdx-seamldr-core", "-e", "normal", "--depth=1", "--prefix=none"])
+            .args([
+                "tree",
+                "--quiet",
+                "-p",
+                "tdx-seamldr-core",
+                "-e",
+                "normal",
+                "--depth=1",
+                "--prefix=none",
+            ])
             .current_dir(self.workspace())
             .output()?;
         let tree = String::from_utf8(tree.stdout)?;
@@ -113,7 +127,9 @@ impl Copy {
     /// The tests of the core and of verification; the other libraries only have to build.
     fn test(&self) -> Result<()> {
         let packages = LIBRARIES.iter().flat_map(|library| ["-p", library]);
-        self.cargo(crate::cargo().args(["check", "--quiet", "--locked", "--all-features"]).args(packages))?;
+        self.cargo(
+            crate::cargo().args(["check", "--quiet", "--locked", "--all-features"]).args(packages),
+        )?;
         let tested = ["-p", "tdx-seamldr-core", "-p", "tdx-seamldr-verify"];
         self.cargo(crate::cargo().args(["test", "--quiet", "--locked", "--lib"]).args(tested))
     }
@@ -149,7 +165,12 @@ mod tests {
 
     #[test]
     fn a_version_is_read_from_a_line_of_the_tree() {
-        assert!(is_version("zerocopy v0.8.54", "0.8.54") && is_version("zerocopy v0.8.54 (*)", "0.8.54"));
-        assert!(!is_version("zerocopy v0.8.5", "0.8.54") && !is_version("zerocopy v0.8.541", "0.8.54"));
+        assert!(
+            is_version("zerocopy v0.8.54", "0.8.54")
+                && is_version("zerocopy v0.8.54 (*)", "0.8.54")
+        );
+        assert!(
+            !is_version("zerocopy v0.8.5", "0.8.54") && !is_version("zerocopy v0.8.541", "0.8.54")
+        );
     }
 }

@@ -8,13 +8,16 @@ const REPORT: &str = "docs/performance.md";
 const PLACE: &str = "window";
 
 const HOW: &str = "\
-While all CPUs stand still, an update by N LPs makes the calls below and no others. The handoff version comes from preflight. The \
-version is read after the CPUs go on. A call that is \"parallel\" takes the time of one call, whatever N is.";
+While all CPUs stand still, an update by N LPs makes the calls below and no others. The handoff \
+                   version comes from preflight. The version is read after the CPUs go on. A call \
+                   that is \"parallel\" takes the time of one call, whatever N is.";
 
 /// The section of the report, with the marks that [`run`] fills in between.
 pub(crate) fn section() -> Result<String> {
     let tables = tdx_seamldr_worlds::window::tables()?;
-    Ok(format!("## While all CPUs stand still\n\n{HOW}\n\n<!-- {PLACE} -->\n{tables}\n<!-- /{PLACE} -->\n"))
+    Ok(format!(
+        "## While all CPUs stand still\n\n{HOW}\n\n<!-- {PLACE} -->\n{tables}\n<!-- /{PLACE} -->\n"
+    ))
 }
 
 /// Puts the tables into the report, or checks that they are there.
@@ -22,7 +25,8 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let tables = tdx_seamldr_worlds::window::tables()?;
     println!("{tables}");
     if check {
-        return document::check(REPORT, PLACE, &tables).context("write the tables with `cargo xtask window`");
+        return document::check(REPORT, PLACE, &tables)
+            .context("write the tables with `cargo xtask window`");
     }
     document::fill(REPORT, PLACE, &tables)
 }

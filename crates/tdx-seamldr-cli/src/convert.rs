@@ -44,7 +44,10 @@ impl Run for Arguments {
             allow_invalid: self.allow_invalid,
             json: self.json,
             warning: matches!(image.checksum(), Checksum::Bad { .. }).then(|| {
-                format!("{}: the checksum is wrong, but is right in the new file", file::shown(&self.file))
+                format!(
+                    "{}: the checksum is wrong, but is right in the new file",
+                    file::shown(&self.file)
+                )
             }),
         };
         write::write(&made, out, complaints)

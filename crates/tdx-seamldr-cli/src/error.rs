@@ -24,7 +24,10 @@ pub(crate) enum Error {
     SameFile { output: PathBuf, input: PathBuf },
     #[error("{}: {source}", shown(path))]
     Image { path: PathBuf, source: ImageError },
-    #[error("P-SEAMLDR would not load this image, so nothing was written (--allow-invalid writes it): {0}")]
+    #[error(
+        "P-SEAMLDR would not load this image, so nothing was written (--allow-invalid writes it): \
+         {0}"
+    )]
     Invalid(String),
     #[error("these parts make no image: {0}")]
     Write(#[from] WriteError),

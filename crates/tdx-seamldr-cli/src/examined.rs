@@ -43,17 +43,20 @@ struct Files<R> {
     files: Vec<Entry<R>>,
 }
 
-/// Returns how a command ends that wants a genuine image. 1: readable, but not genuine. 3: no image.
+/// Returns how a command ends that wants a genuine image. 1: readable, but not genuine. 3: no
+/// image.
 pub(crate) const fn exit_of(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Genuine => Exit::Done,
-        Verdict::Tampered | Verdict::AnotherKey | Verdict::Unsigned | Verdict::Part => Exit::Refused,
+        Verdict::Tampered | Verdict::AnotherKey | Verdict::Unsigned | Verdict::Part => {
+            Exit::Refused
+        }
         Verdict::NotAnImage => Exit::Failed,
     }
 }
 
-/// Examines each file and prints the report on it. A file that cannot be read does not keep the others from it. Returns the worst
-/// exit status.
+/// Examines each file and prints the report on it. A file that cannot be read does not keep the
+/// others from it. Returns the worst exit status.
 pub(crate) fn report_each<R: Serialize>(
     command: &str,
     files: &[PathBuf],
@@ -65,7 +68,8 @@ pub(crate) fn report_each<R: Serialize>(
     let mut worst = Exit::Done;
     let mut entries = Vec::new();
     for (number, path) in files.iter().enumerate() {
-        let report = file::read(path).map(|bytes| report_of(path, examine(bytes.as_bytes(), &releases)));
+        let report =
+            file::read(path).map(|bytes| report_of(path, examine(bytes.as_bytes(), &releases)));
         let exit = report.as_ref().map_or_else(Error::exit, |report| report.exit);
         worst = worst.max(exit);
         if !json && files.len() > 1 {

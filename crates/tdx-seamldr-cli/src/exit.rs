@@ -13,7 +13,8 @@ pub enum Exit {
     Usage,
     /// 3: failed. The TDs are kept. Commands that only read or write files never touch TDs.
     Failed,
-    /// 4: failed. The TDs are lost, or paused until a module takes them over, or their fate is unknown.
+    /// 4: failed. The TDs are lost, or paused until a module takes them over, or their fate is
+    /// unknown.
     Lost,
 }
 

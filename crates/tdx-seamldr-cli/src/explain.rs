@@ -4,7 +4,8 @@ use std::io::Write;
 
 use serde::Serialize;
 use tdx_seamldr_host::explain::{
-    explain, Entry, Explanation, Leaf, Log, LogReport, Message, Relation, Severity, Source, Subject, Word,
+    explain, Entry, Explanation, Leaf, Log, LogReport, Message, Relation, Severity, Source,
+    Subject, Word,
 };
 
 use crate::command::Run;
@@ -15,8 +16,8 @@ use crate::page::wrap;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Status words or error numbers (0xc000050500000000, -5), their names (SYS_NOT_READY, EBADSIG), or - for lines of
-    /// the kernel's log on standard input
+    /// Status words or error numbers (0xc000050500000000, -5), their names (SYS_NOT_READY,
+    /// EBADSIG), or - for lines of the kernel's log on standard input
     #[arg(required = true, value_name = "WORD", value_parser = parse_input, allow_negative_numbers = true)]
     words: Vec<Input>,
     /// The leaf that returned the words: a number (0x22) or a name (TDH.SYS.RD)
@@ -55,8 +56,11 @@ impl Run for Arguments {
             Input::Log => None,
         });
         let wants_log = self.words.iter().any(|input| matches!(input, Input::Log));
-        let log =
-            if wants_log { Some(Log::read(std::io::stdin().lock()).map_err(Error::Input)?) } else { None };
+        let log = if wants_log {
+            Some(Log::read(std::io::stdin().lock()).map_err(Error::Input)?)
+        } else {
+            None
+        };
         let report = Report { words: words.collect(), log };
         if self.json {
             print_json(out, "explain", &report)?;
@@ -181,7 +185,8 @@ fn log_text(page: &mut Sheet, log: &LogReport) {
         page.field("seen", &seen(entry));
         match &entry.subject {
             Subject::Seamcall(explanation) => {
-                let leaf = explanation.leaf.as_deref().unwrap_or("a leaf that the line does not name");
+                let leaf =
+                    explanation.leaf.as_deref().unwrap_or("a leaf that the line does not name");
                 page.field("call", leaf);
                 page.field(
                     "status",

@@ -9,7 +9,8 @@ use tdx_seamldr_mock::PageBuf;
 
 use crate::error::Error;
 
-/// The largest images have 496 pages and a few more. A file with more bytes than this is something else.
+/// The largest images have 496 pages and a few more. A file with more bytes than this is something
+/// else.
 const LIMIT: u64 = 16 << 20;
 
 /// Whether this names standard input or standard output.
@@ -23,7 +24,8 @@ pub(crate) fn read(path: &Path) -> Result<PageBuf, Error> {
     let input: Box<dyn Read> = if is_dash(path) || path == Path::new("/dev/stdin") {
         Box::new(std::io::stdin().lock())
     } else {
-        // Opening a pipe waits for its other end: ask first. What is asked may be replaced: ask again.
+        // Opening a pipe waits for its other end: ask first. What is asked may be replaced: ask
+        // again.
         check_kind(path, &std::fs::metadata(path).map_err(failed)?)?;
         let file = File::open(path).map_err(failed)?;
         check_kind(path, &file.metadata().map_err(failed)?)?;
@@ -65,7 +67,8 @@ fn special_kind(_: std::fs::FileType) -> &'static str {
 
 /// Reads an image by all the rules.
 pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>, Error> {
-    TdxImage::parse(bytes.as_bytes()).map_err(|source| Error::Image { path: path.to_owned(), source })
+    TdxImage::parse(bytes.as_bytes())
+        .map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
 /// What tells whether two names are names of one file: device and inode.
@@ -81,7 +84,8 @@ fn stream(descriptor: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Metadata> 
     File::from(descriptor.try_clone_to_owned()?).metadata()
 }
 
-/// Whether this is where the process's standard output goes: `-`, `/dev/stdout`, or the file that the shell has opened for it.
+/// Whether this is where the process's standard output goes: `-`, `/dev/stdout`, or the file that
+/// the shell has opened for it.
 #[cfg(unix)]
 pub(crate) fn is_stdout(path: &Path) -> bool {
     use std::os::fd::AsFd;
@@ -98,7 +102,8 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
     is_dash(path)
 }
 
-/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten by itself.
+/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten
+/// by itself.
 #[cfg(unix)]
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
     use std::os::fd::AsFd;
@@ -109,23 +114,30 @@ pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error>
     };
     let Some(written) = metadata(output, stdout.as_fd()) else { return Ok(()) };
     match inputs.iter().find(|input| metadata(input, stdin.as_fd()) == Some(written)) {
-        Some(input) => Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() }),
+        Some(input) => {
+            Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() })
+        }
         None => Ok(()),
     }
 }
 
-/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten by itself.
+/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten
+/// by itself.
 #[cfg(not(unix))]
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
     let Ok(written) = output.canonicalize() else { return Ok(()) };
     match inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == written)) {
-        Some(input) => Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() }),
+        Some(input) => {
+            Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() })
+        }
         None => Ok(()),
     }
 }
 
 /// Refuses standard input as more than one input.
-pub(crate) fn check_one_stdin<'a>(inputs: impl IntoIterator<Item = &'a Path>) -> Result<(), String> {
+pub(crate) fn check_one_stdin<'a>(
+    inputs: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), String> {
     match inputs.into_iter().filter(|path| is_dash(path)).count() {
         0 | 1 => Ok(()),
         count => Err(format!("standard input (-) can be read once, but is named {count} times")),
@@ -149,9 +161,10 @@ fn missing_target(path: &Path) -> PathBuf {
     path
 }
 
-/// Writes a file as a whole or not at all: what was there before stays until the new one is complete and on the disk. It has to be
-/// a file that may be written, and its permissions stay. A link leads to the file that is written, even if that is not there yet;
-/// pipes and devices are written to.
+/// Writes a file as a whole or not at all: what was there before stays until the new one is
+/// complete and on the disk. It has to be a file that may be written, and its permissions stay. A
+/// link leads to the file that is written, even if that is not there yet; pipes and devices are
+/// written to.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     let (path, permissions) = match std::fs::metadata(path) {
@@ -163,7 +176,8 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => (missing_target(path), None),
         Err(error) => return Err(failed(error)),
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new();
     #[cfg(unix)]
     if permissions.is_none() {

@@ -2,7 +2,10 @@
 //!
 //! A new subcommand is a file with its arguments, which implement `Run`, and two lines below:
 //! a variant of `Command`, and the same in `Command::as_run`.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod command;
 mod convert;
@@ -123,8 +126,9 @@ impl Arguments {
             .map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))
     }
 
-    /// Runs the command and prints to `out`. Errors and warnings go to `complaints`. If an image goes to the
-    /// process's standard output, it goes to `out` alone, and the report goes to `complaints` too.
+    /// Runs the command and prints to `out`. Errors and warnings go to `complaints`. If an image
+    /// goes to the process's standard output, it goes to `out` alone, and the report goes to
+    /// `complaints` too.
     pub fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Exit {
         let command = self.command.as_run();
         match command.run(out, complaints) {
@@ -133,8 +137,10 @@ impl Arguments {
                 // If these cannot be written, there is nobody to tell.
                 let _ = writeln!(complaints, "tdx-seamldr: {error}");
                 if command.json() {
-                    let out: &mut dyn Write = if command.writes_to_stdout() { complaints } else { out };
-                    let _ = output::print_json(out, "error", &ErrorReport { error: error.to_string() });
+                    let out: &mut dyn Write =
+                        if command.writes_to_stdout() { complaints } else { out };
+                    let _ =
+                        output::print_json(out, "error", &ErrorReport { error: error.to_string() });
                 }
                 error.exit()
             }

@@ -14,8 +14,13 @@ struct Named<'a, T> {
     report: &'a T,
 }
 
-/// Prints the report of a command as a JSON object. Its first key is `schema`: `tdx-seamldr/COMMAND/1`.
-pub(crate) fn print_json(out: &mut dyn Write, command: &str, report: &impl Serialize) -> Result<(), Error> {
+/// Prints the report of a command as a JSON object. Its first key is `schema`:
+/// `tdx-seamldr/COMMAND/1`.
+pub(crate) fn print_json(
+    out: &mut dyn Write,
+    command: &str,
+    report: &impl Serialize,
+) -> Result<(), Error> {
     let named = Named { schema: format!("tdx-seamldr/{command}/1"), report };
     print(out, &serde_json::to_string_pretty(&named)?)
 }

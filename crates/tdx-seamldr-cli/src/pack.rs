@@ -87,9 +87,11 @@ impl Run for Arguments {
     }
 }
 
-/// Returns the module with zeros up to whole pages. `None`: it has whole pages, or is not what was signed with these zeros.
+/// Returns the module with zeros up to whole pages. `None`: it has whole pages, or is not what was
+/// signed with these zeros.
 fn padded(module: &[u8], sigstruct: &[u8]) -> Option<Vec<u8>> {
-    let len = module.len().checked_next_multiple_of(PAGE_SIZE).filter(|len| *len != module.len())?;
+    let len =
+        module.len().checked_next_multiple_of(PAGE_SIZE).filter(|len| *len != module.len())?;
     let (sigstruct, _) = SeamSigstruct::ref_from_prefix(sigstruct).ok()?;
     let mut padded = module.to_vec();
     padded.resize(len, 0);

@@ -53,7 +53,8 @@ impl Page {
     }
 }
 
-/// Adds lines of a text, at most 80 characters wide. Words that are longer stay whole. Control characters become visible.
+/// Adds lines of a text, at most 80 characters wide. Words that are longer stay whole. Control
+/// characters become visible.
 pub(crate) fn wrap(out: &mut String, first: &str, others: &str, text: &str) {
     let options = textwrap::Options::new(WIDTH)
         .initial_indent(first)
@@ -78,7 +79,10 @@ mod tests {
         page.row("whole", "x".repeat(100));
         page.item("word ".repeat(40));
         let text = page.into_text();
-        assert!(text.lines().all(|line| line.len() <= 80 || line.contains(&"x".repeat(100))), "{text}");
+        assert!(
+            text.lines().all(|line| line.len() <= 80 || line.contains(&"x".repeat(100))),
+            "{text}"
+        );
         assert!(text.contains("none             -\n"), "{text}");
         assert!(text.lines().nth(1).unwrap().starts_with(&" ".repeat(17)));
     }

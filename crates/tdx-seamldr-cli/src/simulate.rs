@@ -154,13 +154,15 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-/// Says if Intel's table wants a newer running module before this update. P-SEAMLDR has no such rule.
+/// Says if Intel's table wants a newer running module before this update. P-SEAMLDR has no such
+/// rule.
 fn below_minimum(from: &Sha384Digest, to: &Sha384Digest) -> Option<String> {
     let releases = Releases::built_in();
     let (from, to) = (releases.by_mrseam(from)?, releases.by_mrseam(to)?);
     let minimum = to.min_module.filter(|minimum| from.version < *minimum)?;
     Some(format!(
-        "Intel's table wants {minimum} or newer to run before {}; P-SEAMLDR's own rules do not ask for it",
+        "Intel's table wants {minimum} or newer to run before {}; P-SEAMLDR's own rules do not \
+         ask for it",
         to.version
     ))
 }
@@ -177,9 +179,13 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    /// Boots a platform that fits the image: its processors are in the image's list, its P-SEAMLDR is of the image's line
-    /// and trusts Intel, or the test key if that one signed the image.
-    fn boot(arguments: &'a Arguments, from: &TdxImage<'_>, out: &'a mut dyn Write) -> Result<Self, Error> {
+    /// Boots a platform that fits the image: its processors are in the image's list, its P-SEAMLDR
+    /// is of the image's line and trusts Intel, or the test key if that one signed the image.
+    fn boot(
+        arguments: &'a Arguments,
+        from: &TdxImage<'_>,
+        out: &'a mut dyn Write,
+    ) -> Result<Self, Error> {
         let sigstruct = from.sigstruct();
         let signer = match verify(from).signer {
             Signer::Unknown(TEST_SIGNER) => TEST_SIGNER,
@@ -195,7 +201,8 @@ impl<'a> Simulation<'a> {
             platform.create_td()?;
         }
         let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
-        let (from, from_hash, notes) = (Module::of(sigstruct), sigstruct.seamhash, RefCell::default());
+        let (from, from_hash, notes) =
+            (Module::of(sigstruct), sigstruct.seamhash, RefCell::default());
         Ok(Self { arguments, platform, fms, from, from_hash, notes, out: RefCell::new(out) })
     }
 
@@ -205,13 +212,18 @@ impl<'a> Simulation<'a> {
         let (loader, version) = self.platform.with_model(|model| {
             let profile = model.config().profile;
             let loader = format!("{}.{}.00", profile.major, profile.minor);
-            (loader, model.module().map_or_else(String::new, |module| module.build().version.to_string()))
+            (
+                loader,
+                model
+                    .module()
+                    .map_or_else(String::new, |module| module.build().version.to_string()),
+            )
         });
         let remaining = truth.remaining_updates;
         let s = if sockets == 1 { "" } else { "s" };
         format!(
-            "platform   {lps} LPs, {sockets} socket{s} of {:#010x}, P-SEAMLDR {loader}, {remaining} updates remain\n\
-             module     {version}, SVN {}, {} TDs",
+            "platform   {lps} LPs, {sockets} socket{s} of {:#010x}, P-SEAMLDR {loader}, \
+             {remaining} updates remain\nmodule     {version}, SVN {}, {} TDs",
             self.fms, self.from.svn, truth.tds
         )
     }
@@ -227,13 +239,19 @@ impl<'a> Simulation<'a> {
 
     fn update(&self, image: &TdxImage<'_>) -> Result<(Report, Exit), Error> {
         let to = Module::of(image.sigstruct());
-        self.say(&format!("image      {}, SVN {}, {} pages", image.format(), to.svn, image.module_pages()))?;
+        self.say(&format!(
+            "image      {}, SVN {}, {} pages",
+            image.format(),
+            to.svn,
+            image.module_pages()
+        ))?;
         if let Some(note) = below_minimum(&self.from_hash, &image.sigstruct().seamhash) {
             self.say(&format!("note       {note}"))?;
             self.notes.borrow_mut().push(note);
         }
         let facts = self.platform.facts()?;
-        let policy = Policy { allow_same_module: self.arguments.allow_same_module, ..Policy::default() };
+        let policy =
+            Policy { allow_same_module: self.arguments.allow_same_module, ..Policy::default() };
         let mut reasons = Vec::new();
         let Ok(passed) = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
             reasons.push(Reason { code: finding.code(), message: finding.to_string() });
@@ -255,7 +273,8 @@ impl<'a> Simulation<'a> {
         self.ended(Some(to), &outcome)
     }
 
-    /// Runs the update on all CPUs of this machine. On a terminal, a bar for each stage moves meanwhile.
+    /// Runs the update on all CPUs of this machine. On a terminal, a bar for each stage moves
+    /// meanwhile.
     fn run(&self, update: &Update<'_>) -> Outcome {
         if self.arguments.json || !std::io::stdout().is_terminal() {
             return run_on_threads(&self.platform, update);
@@ -288,10 +307,16 @@ impl<'a> Simulation<'a> {
     fn ended(&self, to: Option<Module>, outcome: &Outcome) -> Result<(Report, Exit), Error> {
         let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Done);
         let stages: Vec<_> = stages
-            .map(|stage| StageReport { stage: stage.to_string(), finished: outcome.finished(stage) })
+            .map(|stage| StageReport {
+                stage: stage.to_string(),
+                finished: outcome.finished(stage),
+            })
             .collect();
         for stage in &stages {
-            self.say(&format!("stage      {:<10} {}/{} LPs", stage.stage, stage.finished, outcome.lps))?;
+            self.say(&format!(
+                "stage      {:<10} {}/{} LPs",
+                stage.stage, stage.finished, outcome.lps
+            ))?;
         }
         let report = Report {
             outcome: outcome.code(),
@@ -312,7 +337,8 @@ impl<'a> Simulation<'a> {
         let truth = self.platform.truth();
         Report {
             outcome: "refused",
-            message: "not updated; this update shut nothing down, and the TDs are as before".to_owned(),
+            message: "not updated; this update shut nothing down, and the TDs are as before"
+                .to_owned(),
             from: self.from.clone(),
             to,
             version: truth.module.map(|module| module.version.to_string()),

@@ -22,7 +22,8 @@ pub(crate) struct Arguments {
     /// The images; - is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Trust this signer in place of Intel: the SHA-384 of the key's modulus in little-endian order, in hexadecimal digits
+    /// Trust this signer in place of Intel: the SHA-384 of the key's modulus in little-endian
+    /// order, in hexadecimal digits
     #[arg(long, value_name = "SHA384", value_parser = parse_digest)]
     signer: Option<Sha384Digest>,
     /// Print a JSON object
@@ -87,8 +88,8 @@ impl Report {
         let sigstruct = found.sigstruct.as_ref();
         let signer_trusted = sigstruct.is_some_and(|sigstruct| sigstruct.signer_sha384 == *trusted);
         // A SIGSTRUCT alone can have the right signature, and the module is missing.
-        let is_whole =
-            found.kind == Kind::Image && matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey);
+        let is_whole = found.kind == Kind::Image
+            && matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey);
         Self {
             verified: signer_trusted && is_whole,
             verdict: found.verdict,

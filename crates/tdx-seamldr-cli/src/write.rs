@@ -57,8 +57,13 @@ struct Report {
     warnings: Vec<String>,
 }
 
-/// Makes the image and writes it if its signature and its hash hold. The key may be another one than Intel's: that is a warning.
-pub(crate) fn write(made: &Made<'_>, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
+/// Makes the image and writes it if its signature and its hash hold. The key may be another one
+/// than Intel's: that is a warning.
+pub(crate) fn write(
+    made: &Made<'_>,
+    out: &mut dyn Write,
+    complaints: &mut dyn Write,
+) -> Result<Exit, Error> {
     let mut bytes = vec![0; made.parts.file_len()?];
     made.parts.write(made.format, &mut bytes)?;
     let found = examine(&bytes, &Releases::built_in());
@@ -87,7 +92,8 @@ pub(crate) fn write(made: &Made<'_>, out: &mut dyn Write, complaints: &mut dyn W
     } else {
         file::write(made.output, &bytes)?;
     }
-    // Where the report goes to standard error it has the warnings, so that the report is alone there.
+    // Where the report goes to standard error it has the warnings, so that the report is alone
+    // there.
     if !(made.json && to_stdout) {
         for warning in &warnings {
             // A warning that cannot be written is no reason to fail.
@@ -106,8 +112,11 @@ pub(crate) fn write(made: &Made<'_>, out: &mut dyn Write, complaints: &mut dyn W
         };
         print_json(summary, made.command, &report)?;
     } else {
-        let name =
-            if file::is_dash(made.output) { "standard output".to_owned() } else { file::shown(made.output) };
+        let name = if file::is_dash(made.output) {
+            "standard output".to_owned()
+        } else {
+            file::shown(made.output)
+        };
         print(summary, &format!("{name}: {}, {} bytes", made.format, bytes.len()))?;
         // What else there is to say of the image is a warning.
         if found.verdict == Verdict::Genuine {

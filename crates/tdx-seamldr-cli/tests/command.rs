@@ -34,7 +34,8 @@ fn simulate_without_images_updates_a_platform_of_its_own() {
     assert_eq!(report["outcome"], "updated");
     assert_eq!((&report["from"]["svn"], &report["to"]["svn"]), (&"1.5".into(), &"1.6".into()));
     assert_eq!((&report["tds_before"], &report["tds_alive"]), (&3.into(), &3.into()));
-    // 2 and 8 of preflight; 8 LPs look for the module, INFO, SHUTDOWN, 8 times INSTALL, INIT, 8 times LP.INIT, UPDATE.
+    // 2 and 8 of preflight; 8 LPs look for the module, INFO, SHUTDOWN, 8 times INSTALL, INIT, 8
+    // times LP.INIT, UPDATE.
     assert_eq!(report["seamcalls"], 10 + 8 + 1 + 1 + 8 + 1 + 8 + 1);
     assert_eq!(report["remaining_updates"], 62);
     assert!(report["stages"].as_array().unwrap().iter().all(|stage| stage["finished"] == 8));
@@ -44,20 +45,35 @@ fn simulate_without_images_updates_a_platform_of_its_own() {
 fn simulate_shows_every_stage_and_every_call_to_a_person() {
     let output = tdx_seamldr(["simulate", "--lps", "2", "--trace"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    for expected in
-        ["preflight  passed", "CpuInstall 2/2 LPs", "TDH.SYS.UPDATE", "SEAMLDR.INSTALL", "3 of 3 TDs alive"]
-    {
+    for expected in [
+        "preflight  passed",
+        "CpuInstall 2/2 LPs",
+        "TDH.SYS.UPDATE",
+        "SEAMLDR.INSTALL",
+        "3 of 3 TDs alive",
+    ] {
         assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
     }
 }
 
 #[test]
 fn simulate_runs_with_any_number_of_lps_and_sockets() {
-    for (lps, sockets) in
-        [("1", "1"), ("2", "2"), ("5", "4"), ("7", "3"), ("9", "8"), ("64", "8"), ("200", "1"), ("1024", "1")]
-    {
+    for (lps, sockets) in [
+        ("1", "1"),
+        ("2", "2"),
+        ("5", "4"),
+        ("7", "3"),
+        ("9", "8"),
+        ("64", "8"),
+        ("200", "1"),
+        ("1024", "1"),
+    ] {
         let (code, report) = json(["simulate", "--lps", lps, "--sockets", sockets, "--tds", "1"]);
-        assert_eq!((code, &report["outcome"]), (Some(0), &"updated".into()), "{lps} LPs, {sockets} sockets");
+        assert_eq!(
+            (code, &report["outcome"]),
+            (Some(0), &"updated".into()),
+            "{lps} LPs, {sockets} sockets"
+        );
         let lps: u64 = lps.parse().unwrap();
         assert_eq!(report["seamcalls"], 14 + 3 * lps);
     }
@@ -75,7 +91,8 @@ fn simulate_refuses_what_cannot_work_before_anything_is_shut_down() {
     };
     // The same in v2, which has no checksum.
     let flip_v2 = |name: &str, offset: usize| {
-        let mut bytes = TestImage { format: ImageFormat::ImageV2, ..newer() }.build().as_bytes().to_vec();
+        let mut bytes =
+            TestImage { format: ImageFormat::ImageV2, ..newer() }.build().as_bytes().to_vec();
         bytes[offset] ^= 1;
         folder.put(name, &bytes)
     };
@@ -85,7 +102,10 @@ fn simulate_refuses_what_cannot_work_before_anything_is_shut_down() {
         (folder.image("cpu", &TestImage { cpus: vec![0xa06d0], ..newer() }), "cpu"),
         (folder.image("no-cpu", &TestImage { cpus: vec![], ..newer() }), "no-cpu-list"),
         (folder.image("debug", &TestImage { debug: true, ..newer() }), "debug-module"),
-        (folder.image("hv", &TestImage { module_hv: 2, min_update_hv: 1, ..newer() }), "handoff-version"),
+        (
+            folder.image("hv", &TestImage { module_hv: 2, min_update_hv: 1, ..newer() }),
+            "handoff-version",
+        ),
         (old.clone(), "same-module"),
         (flip("header", 100), "image-reserved-not-zero"),
         (flip("sigstruct", 4096 + 900), "image-checksum"),
@@ -102,7 +122,10 @@ fn simulate_refuses_what_cannot_work_before_anything_is_shut_down() {
         assert_eq!(report["tds_alive"], 3, "{reason}");
         assert_eq!(report["remaining_updates"], 63, "{reason}");
         let reasons = report["reasons"].as_array().unwrap();
-        assert!(reasons.iter().any(|found| found["code"] == *reason), "{reason} is not in {reasons:?}");
+        assert!(
+            reasons.iter().any(|found| found["code"] == *reason),
+            "{reason} is not in {reasons:?}"
+        );
         assert!(report["seamcalls"].as_u64().unwrap() <= 10, "{reason}: only questions were asked");
     }
     let (code, report) = simulate(&old, &old, &["--allow-same-module"]);
@@ -132,7 +155,10 @@ fn wrong_usage_is_2_and_a_missing_file_is_3() {
     }
     let (code, report) = json(["inspect", "/nonexistent/image"]);
     assert_eq!(code, Some(3));
-    assert!(report["files"][0]["error"].as_str().unwrap().starts_with("/nonexistent/image: "), "{report}");
+    assert!(
+        report["files"][0]["error"].as_str().unwrap().starts_with("/nonexistent/image: "),
+        "{report}"
+    );
     let output = tdx_seamldr(["inspect", "/nonexistent/image"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));
@@ -153,7 +179,8 @@ fn json_of_every_command_begins_with_its_schema() {
         (&["convert", image, "--to", "v2", "-o", output], "tdx-seamldr/convert/1"),
         (&["convert", "/nonexistent/image", "--to", "v2", "-o", output], "tdx-seamldr/error/1"),
     ] {
-        let text = String::from_utf8(tdx_seamldr([arguments, &["--json"]].concat()).stdout).unwrap();
+        let text =
+            String::from_utf8(tdx_seamldr([arguments, &["--json"]].concat()).stdout).unwrap();
         assert!(text.starts_with(&format!("{{\n  \"schema\": \"{schema}\"")), "{text}");
     }
 }

@@ -40,7 +40,10 @@ fn with_input(arguments: &[&str], input: &[u8]) -> Output {
 #[test]
 fn words_of_public_bug_reports_are_named_and_answered() {
     let cases: [(&str, &[&str]); 9] = [
-        ("0xc000050500000000", &["SYS_NOT_READY", "the TDX module", "version 1.0", "update the BIOS"]),
+        (
+            "0xc000050500000000",
+            &["SYS_NOT_READY", "the TDX module", "version 1.0", "update the BIOS"],
+        ),
         ("0x8000000000010004", &["EUNSUPCPU", "P-SEAMLDR", "/proc/cpuinfo", "tdx-seamldr inspect"]),
         (
             "0xc000092100000122",
@@ -51,10 +54,19 @@ fn words_of_public_bug_reports_are_named_and_answered() {
             "0x8000051200010000",
             &["UPDATE_COMPATIBILITY_SENSITIVE", "1 TD is in build", "nothing is lost", "Wait"],
         ),
-        ("0xc000010000000045", &["OPERAND_INVALID", "CPUID_CONFIG", "RCX holds the CPUID leaf and subleaf"]),
+        (
+            "0xc000010000000045",
+            &["OPERAND_INVALID", "CPUID_CONFIG", "RCX holds the CPUID leaf and subleaf"],
+        ),
         ("0xc000050600000000", &["SYS_SHUTDOWN", "Linux has lost all TDs", "until reboot"]),
-        ("0xc000030000000001", &["PAGE_METADATA_INCORRECT", "Not an error of an update", "TD ends: nothing"]),
-        ("0x8000081000000000", &["TD_KEYS_NOT_CONFIGURED", "Not an error of an update", "TD ends: nothing"]),
+        (
+            "0xc000030000000001",
+            &["PAGE_METADATA_INCORRECT", "Not an error of an update", "TD ends: nothing"],
+        ),
+        (
+            "0x8000081000000000",
+            &["TD_KEYS_NOT_CONFIGURED", "Not an error of an update", "TD ends: nothing"],
+        ),
     ];
     for (word, expected) in cases {
         let text = text(&[word]);
@@ -121,8 +133,10 @@ fn what_is_no_word_is_wrong_usage_and_named() {
 
 #[test]
 fn a_log_on_standard_input_is_explained_by_leaf_and_status() {
-    let output =
-        with_input(&["-"], b"virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc0000c0000000000\nother\n");
+    let output = with_input(
+        &["-"],
+        b"virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc0000c0000000000\nother\n",
+    );
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
     for expected in [
@@ -134,7 +148,10 @@ fn a_log_on_standard_input_is_explained_by_leaf_and_status() {
     ] {
         assert!(flat(&text).contains(expected), "{expected:?} is missing in\n{text}");
     }
-    assert!(flat(&text).ends_with("Nothing here has to do with an update of the TDX module."), "{text}");
+    assert!(
+        flat(&text).ends_with("Nothing here has to do with an update of the TDX module."),
+        "{text}"
+    );
 }
 
 #[test]

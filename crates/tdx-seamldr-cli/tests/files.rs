@@ -29,7 +29,9 @@ fn a_failed_conversion_leaves_the_target_as_it_was() {
         ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
     let output = tdx_seamldr(arguments);
     assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("has 12 bytes, but needs at least 4096"));
+    assert!(String::from_utf8(output.stderr)
+        .unwrap()
+        .contains("has 12 bytes, but needs at least 4096"));
     assert_eq!(std::fs::read(target).unwrap(), b"precious");
 }
 
@@ -40,8 +42,14 @@ fn what_is_written_goes_through_links_and_into_devices() {
     let (target, link) = (folder.put("target", b"old"), folder.path("link"));
     symlink(&target, &link).unwrap();
     for output in [link.as_path(), Path::new("/dev/null")] {
-        let arguments =
-            ["convert".as_ref(), image.as_path(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output];
+        let arguments = [
+            "convert".as_ref(),
+            image.as_path(),
+            "--to".as_ref(),
+            "v2".as_ref(),
+            "-o".as_ref(),
+            output,
+        ];
         assert_eq!(json(arguments).0, Some(0));
     }
     assert!(link.is_symlink() && !Path::new("/dev/null").is_file());
@@ -55,7 +63,8 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
     let strange = folder.path("").join(OsStr::from_bytes(b"strange-\xff"));
     let shown = strange.display().to_string();
     let bytes = std::fs::read(&image).unwrap();
-    let (module, sigstruct) = (folder.put("bin", &bytes[8192..]), folder.put("sig", &bytes[4096..6144]));
+    let (module, sigstruct) =
+        (folder.put("bin", &bytes[8192..]), folder.put("sig", &bytes[4096..6144]));
     let pack: [&OsStr; 9] = [
         "pack".as_ref(),
         "--format".as_ref(),
@@ -70,7 +79,10 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
     let (code, report) = json(["inspect".as_ref(), strange.as_path()]);
     assert_eq!(code, Some(3));
     let report = &report["files"][0];
-    assert_eq!((&report["file"], &report["verdict"]), (&shown.as_str().into(), &"unreadable".into()));
+    assert_eq!(
+        (&report["file"], &report["verdict"]),
+        (&shown.as_str().into(), &"unreadable".into())
+    );
     assert!(report["error"].as_str().unwrap().starts_with(&shown), "{report}");
     for arguments in [to_v2(&image, &strange).as_slice(), &pack] {
         let (code, report) = json(arguments);
@@ -90,8 +102,8 @@ fn an_image_on_standard_output_is_alone_there() {
     assert_eq!((output.status.code(), output.stdout == wanted), (Some(0), true));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "tdx-seamldr: warning: signed by another key: signature and hash hold, but the key is not Intel's\n\
-         /dev/stdout: tdx_image, 40960 bytes\n"
+        "tdx-seamldr: warning: signed by another key: signature and hash hold, but the key is not \
+         Intel's\n/dev/stdout: tdx_image, 40960 bytes\n"
     );
 
     let log = folder.put("log", b"before");
@@ -112,10 +124,15 @@ fn an_image_on_standard_output_is_alone_there() {
 fn where_an_image_was_to_be_no_error_is_found() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
-    let output = tdx_seamldr(to_v2(&bad, Path::new("/dev/stdout")).into_iter().chain([OsStr::new("--json")]));
+    let output = tdx_seamldr(
+        to_v2(&bad, Path::new("/dev/stdout")).into_iter().chain([OsStr::new("--json")]),
+    );
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
     let complaints = String::from_utf8(output.stderr).unwrap();
-    assert!(complaints.contains("\"error\": ") && complaints.contains("has 12 bytes"), "{complaints}");
+    assert!(
+        complaints.contains("\"error\": ") && complaints.contains("has 12 bytes"),
+        "{complaints}"
+    );
 }
 
 #[test]
@@ -183,7 +200,9 @@ fn image_comes_from_standard_input_and_goes_to_standard_output() {
     }
     let output = tdx_seamldr_reading(b"", to_v2("-".as_ref(), &file));
     assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("standard input: the file has 0 bytes"));
+    assert!(String::from_utf8(output.stderr)
+        .unwrap()
+        .contains("standard input: the file has 0 bytes"));
 }
 
 #[test]

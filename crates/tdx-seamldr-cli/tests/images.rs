@@ -62,12 +62,14 @@ fn inspect_and_verify_tell_a_test_image_from_one_of_intels() {
     let verdict = (&inspection["verdict"], &inspection["kind"], &inspection["length"]);
     assert_eq!(verdict, (&"another-key".into(), &"image".into(), &40960.into()));
     assert_eq!(inspection["sigstruct"]["seamhash"].as_str().unwrap().len(), 96);
-    assert!(
-        text(["inspect".as_ref(), image.as_os_str()]).starts_with("verdict          signed by another key")
-    );
+    assert!(text(["inspect".as_ref(), image.as_os_str()])
+        .starts_with("verdict          signed by another key"));
 
     let (code, report) = one("verify", &image, &[]);
-    assert_eq!((code, &report["verified"], &report["signature"]), (Some(1), &false.into(), &"valid".into()));
+    assert_eq!(
+        (code, &report["verified"], &report["signature"]),
+        (Some(1), &false.into(), &"valid".into())
+    );
     let (code, report) = one("verify", &image, &["--signer", &hex(&TEST_SIGNER)]);
     assert_eq!(
         (code, &report["verified"], &report["verdict"]),
@@ -91,7 +93,9 @@ fn tampered_file_cannot_hide_it() {
         let lines = text([OsStr::new(command), damaged.as_ref()]);
         assert!(!lines.contains("signature        valid\n"), "{lines}");
         assert!(
-            lines.starts_with("verdict          tampered: the module was changed after it was signed\n"),
+            lines.starts_with(
+                "verdict          tampered: the module was changed after it was signed\n"
+            ),
             "{lines}"
         );
         let (code, report) =
@@ -144,12 +148,16 @@ fn several_files_each_have_a_heading_and_the_worst_gives_the_exit_status() {
     assert_eq!(output.status.code(), Some(3));
     let lines = String::from_utf8(output.stdout).unwrap();
     let headings: Vec<&str> = lines.lines().filter(|line| line.ends_with(':')).collect();
-    assert_eq!(headings, [&image, &missing, &archive, &image].map(|path| format!("{}:", path.display())));
+    assert_eq!(
+        headings,
+        [&image, &missing, &archive, &image].map(|path| format!("{}:", path.display()))
+    );
     assert_eq!(lines.matches("\nresult           verified").count(), 2);
     assert!(String::from_utf8(output.stderr).unwrap().contains("missing: No such file"));
 
     let (code, report) = json(arguments.into_iter().chain(trusted));
-    let verdicts: Vec<_> = report["files"].as_array().unwrap().iter().map(|file| &file["verdict"]).collect();
+    let verdicts: Vec<_> =
+        report["files"].as_array().unwrap().iter().map(|file| &file["verdict"]).collect();
     assert_eq!(
         (code, verdicts.as_slice()),
         (
@@ -163,7 +171,8 @@ fn several_files_each_have_a_heading_and_the_worst_gives_the_exit_status() {
             .as_slice()
         )
     );
-    let (code, _) = json([OsStr::new("verify"), image.as_ref(), image.as_ref()].into_iter().chain(trusted));
+    let (code, _) =
+        json([OsStr::new("verify"), image.as_ref(), image.as_ref()].into_iter().chain(trusted));
     assert_eq!(code, Some(0));
 
     let output = tdx_seamldr_reading(&std::fs::read(&image).unwrap(), ["inspect", "-"]);
@@ -184,14 +193,17 @@ fn name_of_a_file_cannot_forge_a_verdict() {
 #[test]
 fn text_that_commands_print_fits_80_columns_except_for_hashes() {
     let folder = Folder::new();
-    let image = folder.image("image", &TestImage { cpus: (0..30).collect(), ..TestImage::default() });
+    let image =
+        folder.image("image", &TestImage { cpus: (0..30).collect(), ..TestImage::default() });
     for command in ["inspect", "verify"] {
         let lines = text([OsStr::new(command), image.as_ref()]);
         for line in lines.lines().filter(|line| !line.split(' ').any(|word| word.len() == 96)) {
             assert!(line.chars().count() <= 80, "{line}");
         }
     }
-    for command in [&["--help"][..], &["inspect", "--help"], &["verify", "--help"], &["pack", "--help"]] {
+    for command in
+        [&["--help"][..], &["inspect", "--help"], &["verify", "--help"], &["pack", "--help"]]
+    {
         let help = text(command);
         let usage = |line: &&str| !line.starts_with("Usage:");
         assert!(help.lines().filter(usage).all(|line| line.chars().count() <= 80), "{help}");
@@ -204,8 +216,14 @@ fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts()
     let v1 = folder.image("v1", &TestImage::default());
     let convert = |from: &Path, to: &str, name: &str| {
         let output = folder.path(name);
-        let arguments =
-            ["convert".as_ref(), from, "--to".as_ref(), to.as_ref(), "-o".as_ref(), output.as_path()];
+        let arguments = [
+            "convert".as_ref(),
+            from,
+            "--to".as_ref(),
+            to.as_ref(),
+            "-o".as_ref(),
+            output.as_path(),
+        ];
         assert_eq!(json(arguments).0, Some(0));
         output
     };
@@ -220,8 +238,13 @@ fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts()
         (folder.put("bin", &original[8192..]), folder.put("sig", &original[4096..4096 + 2048]));
     for (format, wanted) in [("v1", &original), ("v2", &v2)] {
         let packed = folder.path("packed");
-        let arguments =
-            ["pack".as_ref(), "--module".as_ref(), module.as_path(), "--sigstruct".as_ref(), &sigstruct];
+        let arguments = [
+            "pack".as_ref(),
+            "--module".as_ref(),
+            module.as_path(),
+            "--sigstruct".as_ref(),
+            &sigstruct,
+        ];
         let output = ["--format".as_ref(), format.as_ref(), "-o".as_ref(), packed.as_path()];
         assert_eq!(json(arguments.into_iter().chain(output)).0, Some(0));
         assert_eq!(std::fs::read(&packed).unwrap(), *wanted);
@@ -232,7 +255,8 @@ fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts()
 fn pack<'a>(module: &'a Path, sigstruct: Option<&'a Path>, output: &'a Path) -> Vec<&'a OsStr> {
     let mut arguments = ["pack", "--format", "v1", "--module"].map(OsStr::new).to_vec();
     arguments.extend([module.as_os_str(), "-o".as_ref(), output.as_ref()]);
-    arguments.extend(sigstruct.into_iter().flat_map(|path| ["--sigstruct".as_ref(), path.as_os_str()]));
+    arguments
+        .extend(sigstruct.into_iter().flat_map(|path| ["--sigstruct".as_ref(), path.as_os_str()]));
     arguments
 }
 
@@ -251,12 +275,16 @@ fn image_that_cannot_verify_is_only_made_if_that_is_allowed() {
         assert_eq!(code, Some(1));
         let error = report["error"].as_str().unwrap();
         assert!(
-            error.contains("the module was changed after it was signed") && error.contains("--allow-invalid")
+            error.contains("the module was changed after it was signed")
+                && error.contains("--allow-invalid")
         );
         assert!(!output.exists());
         let (code, report) = json(arguments.iter().copied().chain(["--allow-invalid".as_ref()]));
         assert_eq!((code, &report["verdict"]), (Some(0), &"tampered".into()));
-        assert!(report["warnings"][0].as_str().unwrap().starts_with("P-SEAMLDR will not load this image: "));
+        assert!(report["warnings"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("P-SEAMLDR will not load this image: "));
         assert_eq!(std::fs::read(&output).unwrap()[8192..], bytes[8192..]);
         std::fs::remove_file(&output).unwrap();
     }
@@ -289,17 +317,22 @@ fn image_with_a_wrong_checksum_only_is_converted_with_a_warning() {
 fn pack_finds_the_sigstruct_beside_the_module() {
     let folder = Folder::new();
     let image = TestImage::default().build();
-    let (module, output) = (folder.put("module.so", &image.as_bytes()[8192..]), folder.path("output"));
+    let (module, output) =
+        (folder.put("module.so", &image.as_bytes()[8192..]), folder.path("output"));
     let (code, report) = json(pack(&module, None, &output));
     assert_eq!(code, Some(3));
-    assert!(report["error"].as_str().unwrap().contains("module.so.sigstruct: No such file"), "{report}");
+    assert!(
+        report["error"].as_str().unwrap().contains("module.so.sigstruct: No such file"),
+        "{report}"
+    );
     for length in [2048, 3000, 4096] {
         folder.put("module.so.sigstruct", &image.as_bytes()[4096..4096 + length]);
         assert_eq!(json(pack(&module, None, &output)).0, Some(0), "{length}");
         assert_eq!(std::fs::read(&output).unwrap(), image.as_bytes());
         std::fs::remove_file(&output).unwrap();
     }
-    let cases = [(2047, "2047 bytes"), (0, "0 bytes"), (4097, "2 pages, but SEAMLDR.INSTALL takes 1")];
+    let cases =
+        [(2047, "2047 bytes"), (0, "0 bytes"), (4097, "2 pages, but SEAMLDR.INSTALL takes 1")];
     for (length, message) in cases {
         let sigstruct = [&image.as_bytes()[4096..8192], &[0]].concat();
         folder.put("module.so.sigstruct", &sigstruct[..length]);

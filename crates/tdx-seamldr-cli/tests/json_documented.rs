@@ -1,7 +1,8 @@
-//! What the command prints with `--json` is what `docs/json.md` says: each field that appears is documented, of the documented type,
-//! and each documented field appears, unless it is optional.
+//! What the command prints with `--json` is what `docs/json.md` says: each field that appears is
+//! documented, of the documented type, and each documented field appears, unless it is optional.
 //!
-//! A new field needs a row in the document. A new subcommand needs a section there, and a run below.
+//! A new field needs a row in the document. A new subcommand needs a section there, and a run
+//! below.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -131,7 +132,10 @@ impl Document {
                     of: Type::parse(of),
                     words: words(meaning),
                 };
-                assert!(section.fields.insert(field.to_owned(), field_of).is_none(), "twice: {row}");
+                assert!(
+                    section.fields.insert(field.to_owned(), field_of).is_none(),
+                    "twice: {row}"
+                );
             }
         }
         sections.retain(|_, section| !section.fields.is_empty() || !section.one_of.is_empty());
@@ -145,7 +149,8 @@ impl Document {
     /// Returns the fields that objects of a section have in any case.
     fn fields(&self, name: &str) -> Fields {
         let section = self.section(name);
-        let mut fields: Fields = section.all_of.iter().flat_map(|other| self.fields(other)).collect();
+        let mut fields: Fields =
+            section.all_of.iter().flat_map(|other| self.fields(other)).collect();
         fields.extend(section.fields.clone());
         fields
     }
@@ -178,12 +183,19 @@ impl Check {
     fn object(&mut self, section: &str, value: &Value, place: &str) {
         let object = value.as_object().unwrap_or_else(|| panic!("{place} is no object: {value}"));
         let mut fields = self.document.fields(section);
-        let choices: Vec<Fields> =
-            self.document.section(section).one_of.iter().map(|one| self.document.fields(one)).collect();
+        let choices: Vec<Fields> = self
+            .document
+            .section(section)
+            .one_of
+            .iter()
+            .map(|one| self.document.fields(one))
+            .collect();
         if !choices.is_empty() {
             let is_whole = |choice: &&Fields| choice.keys().all(|name| object.contains_key(name));
             let choice = choices.iter().find(is_whole);
-            fields.extend(choice.unwrap_or_else(|| panic!("{place} is none of its kinds: {value}")).clone());
+            fields.extend(
+                choice.unwrap_or_else(|| panic!("{place} is none of its kinds: {value}")).clone(),
+            );
         }
         self.fields(&fields, object, place);
     }
@@ -247,7 +259,8 @@ impl Check {
 
     /// Runs the command with `--json` and checks exit status and object.
     fn run<S: AsRef<OsStr>>(&mut self, exit: i32, arguments: impl IntoIterator<Item = S>) -> Value {
-        let arguments: Vec<OsString> = arguments.into_iter().map(|one| one.as_ref().to_owned()).collect();
+        let arguments: Vec<OsString> =
+            arguments.into_iter().map(|one| one.as_ref().to_owned()).collect();
         let output = tdx_seamldr(arguments.iter().chain([&"--json".into()]));
         let object = self.printed(&output.stdout);
         assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {object:#}");
@@ -267,7 +280,10 @@ impl Check {
             }
             for (field, row) in &section.fields {
                 let is_seen = self.seen.contains(&(name.clone(), field.clone()));
-                assert!(is_seen || row.is_optional, "no run printed {name}.{field} of docs/json.md");
+                assert!(
+                    is_seen || row.is_optional,
+                    "no run printed {name}.{field} of docs/json.md"
+                );
             }
         }
     }
@@ -318,19 +334,26 @@ fn images() -> Folder {
 fn released() -> Option<PathBuf> {
     let folder = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from);
     if folder.is_none() {
-        eprintln!("skipped in part: TDX_MODULE_BINARIES does not name a folder with Intel's images");
+        eprintln!(
+            "skipped in part: TDX_MODULE_BINARIES does not name a folder with Intel's images"
+        );
     }
     folder
 }
 
-/// Answers as the kernel would, once the image is uploaded. It may come too late: then the update sees a kernel that did nothing.
+/// Answers as the kernel would, once the image is uploaded. It may come too late: then the update
+/// sees a kernel that did nothing.
 fn install(tree: &Path, version: &str, remaining: u32) {
     let host = tree.join("sys/devices/faux/tdx_host");
     let upload = host.join("firmware/tdx_module");
     let wait = |file: PathBuf, wanted: &str| {
         let begin = Instant::now();
         while !fs::read_to_string(&file).unwrap_or_default().contains(wanted) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{} has no {wanted}", file.display());
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{} has no {wanted}",
+                file.display()
+            );
             thread::yield_now();
         }
     };
@@ -347,7 +370,8 @@ fn updated(check: &mut Check, images: &Path) -> tempfile::TempDir {
     for _ in 0..50 {
         let boot = "/proc/sys/kernel/random/boot_id";
         let tree = write(&HostTree::linux_7_2().remaining(20).file(boot, "a\n"));
-        let arguments = host_arguments(&["update", "--no-td-launches", "--json"], tree.path(), images);
+        let arguments =
+            host_arguments(&["update", "--no-td-launches", "--json"], tree.path(), images);
         let output = thread::scope(|threads| {
             threads.spawn(|| install(tree.path(), "1.5.16", 19));
             tdx_seamldr(arguments)
@@ -441,8 +465,14 @@ fn check_record(check: &mut Check, images: &Path) {
 }
 
 fn check_explain(check: &mut Check) {
-    let words =
-        ["0xc000050500000000", "0x8000000000010004", "0x8000ff00ffff0000", "0xc000050500000001", "-5", "0"];
+    let words = [
+        "0xc000050500000000",
+        "0x8000000000010004",
+        "0x8000ff00ffff0000",
+        "0xc000050500000001",
+        "-5",
+        "0",
+    ];
     check.run(0, ["explain"].iter().chain(&words));
     check.run(0, ["explain", "--leaf", "TDH.SYS.RD", "0xc000010000000001"]);
     check.run(0, ["explain", "0xc0000505ff000000", "0xc000051f00000000"]);
@@ -477,11 +507,24 @@ fn check_images(check: &mut Check, images: &Folder) {
         check.printed(&tdx_seamldr([command.into(), path("cut.blob"), "--json".into()]).stdout);
     }
     let out = path("out");
-    check.run(0, ["convert".into(), path(image), "--to".into(), "v2".into(), "-o".into(), out.clone()]);
-    check.run(3, ["convert".into(), path("text"), "--to".into(), "v2".into(), "-o".into(), out.clone()]);
+    check.run(
+        0,
+        ["convert".into(), path(image), "--to".into(), "v2".into(), "-o".into(), out.clone()],
+    );
+    check.run(
+        3,
+        ["convert".into(), path("text"), "--to".into(), "v2".into(), "-o".into(), out.clone()],
+    );
     check.run(
         1,
-        ["convert".into(), path("damaged.blob"), "--to".into(), "v2".into(), "-o".into(), out.clone()],
+        [
+            "convert".into(),
+            path("damaged.blob"),
+            "--to".into(),
+            "v2".into(),
+            "-o".into(),
+            out.clone(),
+        ],
     );
     check.run(
         0,
@@ -502,7 +545,10 @@ fn check_simulations(check: &mut Check, images: &Folder) {
     check.run(0, ["simulate", "--trace", "--lps", "2"]);
     let older = images.image("older.blob", &TestImage { svn_minor: 1, ..image() });
     let from = path("tdx_module_1.5.98.blob");
-    check.run(1, ["simulate".into(), "--from".into(), from.clone(), "--to".into(), older.into_os_string()]);
+    check.run(
+        1,
+        ["simulate".into(), "--from".into(), from.clone(), "--to".into(), older.into_os_string()],
+    );
     check.run(1, ["simulate".into(), "--from".into(), from, "--to".into(), path("text")]);
 }
 

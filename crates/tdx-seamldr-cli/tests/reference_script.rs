@@ -1,4 +1,5 @@
-//! Fault 3 of Intel's reference script (`docs/reference-script.md`): it exits with 0 after most refusals and errors.
+//! Fault 3 of Intel's reference script (`docs/reference-script.md`): it exits with 0 after most
+//! refusals and errors.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod common;
@@ -9,8 +10,13 @@ use std::fs;
 use common::tdx_seamldr;
 use tdx_seamldr_host::testing::HostTree;
 
-/// Runs a command on a tree with Intel's images. `None`: there are no images, and the test says that it was skipped.
-fn run(tree: &HostTree, change: &[(&str, &str)], arguments: &[&str]) -> Option<(Option<i32>, String)> {
+/// Runs a command on a tree with Intel's images. `None`: there are no images, and the test says
+/// that it was skipped.
+fn run(
+    tree: &HostTree,
+    change: &[(&str, &str)],
+    arguments: &[&str],
+) -> Option<(Option<i32>, String)> {
     let Some(images) = env::var_os("TDX_MODULE_BINARIES") else {
         eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
         return None;
@@ -49,7 +55,10 @@ fn what_the_script_refuses_with_0_exits_with_1_and_its_reason() {
 #[test]
 fn error_of_the_kernel_exits_with_3_and_nothing_to_do_with_0() {
     let host = || HostTree::linux_7_2().module("1.5.05").remaining(20);
-    let error = [("sys/devices/faux/tdx_host/firmware/tdx_module/error", "transferring:firmware-invalid\n")];
+    let error = [(
+        "sys/devices/faux/tdx_host/firmware/tdx_module/error",
+        "transferring:firmware-invalid\n",
+    )];
     let update = ["update", "--no-td-launches"];
     let Some((exit, text)) = run(&host(), &error, &update) else { return };
     assert_eq!(exit, Some(3), "{text}");

@@ -33,8 +33,14 @@ struct Known {
 const CPUS_1_5: &[&str] = &["0x000806f8", "0x000c06f0", "0x000a06f0"];
 const CPUS_2_0: &[&str] = &["0x000a06d0", "0x000a06e0"];
 
-const fn known(version: &'static str, svn: &'static str, date: &'static str, module_pages: u64) -> Known {
-    let (num_handoff_pages, cpus) = if svn.as_bytes()[0] == b'1' { (13, CPUS_1_5) } else { (24, CPUS_2_0) };
+const fn known(
+    version: &'static str,
+    svn: &'static str,
+    date: &'static str,
+    module_pages: u64,
+) -> Known {
+    let (num_handoff_pages, cpus) =
+        if svn.as_bytes()[0] == b'1' { (13, CPUS_1_5) } else { (24, CPUS_2_0) };
     Known { version, svn, date, module_pages, num_handoff_pages, cpus }
 }
 
@@ -66,7 +72,8 @@ fn inspect_says_of_each_what_is_known() {
         let (code, mut report) = json(["inspect".as_ref(), image.path.as_path()]);
         assert_eq!(code, Some(0), "{}", image.version);
         let inspection = report["files"][0].take();
-        for (field, value) in [("verdict", "genuine"), ("kind", "image"), ("release", image.version.as_str())]
+        for (field, value) in
+            [("verdict", "genuine"), ("kind", "image"), ("release", image.version.as_str())]
         {
             assert_eq!(inspection[field], value, "{}: {field}", image.version);
         }
@@ -189,8 +196,14 @@ fn convert_and_pack_give_each_back_byte_for_byte() {
         let original = image.bytes.as_bytes();
         let (v2, v1, packed) = (path("v2"), path("v1"), path("packed"));
         for (from, to, output) in [(&image.path, "v2", &v2), (&v2, "v1", &v1)] {
-            let arguments =
-                ["convert".as_ref(), from.as_path(), "--to".as_ref(), to.as_ref(), "-o".as_ref(), output];
+            let arguments = [
+                "convert".as_ref(),
+                from.as_path(),
+                "--to".as_ref(),
+                to.as_ref(),
+                "-o".as_ref(),
+                output,
+            ];
             assert_eq!(json(arguments).0, Some(0));
         }
         assert_eq!(std::fs::read(&v1).unwrap(), original, "{}", image.version);
@@ -198,9 +211,10 @@ fn convert_and_pack_give_each_back_byte_for_byte() {
 
         std::fs::write(path("sig"), &original[4096..4096 + 2048]).unwrap();
         std::fs::write(path("bin"), &original[8192..]).unwrap();
-        let parts =
-            [Path::new("--module"), &path("bin"), Path::new("--sigstruct"), &path("sig")].map(Path::to_owned);
-        let output = [Path::new("--format"), Path::new("v1"), Path::new("-o"), &packed].map(Path::to_owned);
+        let parts = [Path::new("--module"), &path("bin"), Path::new("--sigstruct"), &path("sig")]
+            .map(Path::to_owned);
+        let output =
+            [Path::new("--format"), Path::new("v1"), Path::new("-o"), &packed].map(Path::to_owned);
         let arguments = std::iter::once("pack".into()).chain(parts).chain(output);
         assert_eq!(json(arguments).0, Some(0));
         assert_eq!(std::fs::read(&packed).unwrap(), original, "{}", image.version);
@@ -219,7 +233,11 @@ fn no_truncation_of_them_parses() {
             (0..=8192).chain(boundaries).filter(|length| *length < bytes.len()).collect();
         for length in lengths {
             for bytes in [bytes, &v2] {
-                assert!(TdxImage::parse(&bytes[..length]).is_err(), "{} cut to {length}", image.version);
+                assert!(
+                    TdxImage::parse(&bytes[..length]).is_err(),
+                    "{} cut to {length}",
+                    image.version
+                );
             }
         }
     }
@@ -234,12 +252,14 @@ fn no_flipped_bit_in_them_passes() {
         let mut v1 = PageBuf::copy_of(image.as_bytes());
         let mut v2 = PageBuf::zeroed(v1.as_bytes().len() / PAGE_SIZE);
         image.parts().write(ImageFormat::ImageV2, v2.as_mut_bytes()).unwrap();
-        // 10,000 in all. v1 has a checksum over everything; in v2 it is left to signature, hash and the rules.
+        // 10,000 in all. v1 has a checksum over everything; in v2 it is left to signature, hash and
+        // the rules.
         for _ in 0..10_000 / images.len() {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            let bit = usize::try_from(random % u64::try_from(v1.as_bytes().len() * 8).unwrap()).unwrap();
+            let bit =
+                usize::try_from(random % u64::try_from(v1.as_bytes().len() * 8).unwrap()).unwrap();
             let (byte, mask) = (bit / 8, 1 << (bit % 8));
             v1.as_mut_bytes()[byte] ^= mask;
             assert!(TdxImage::parse(v1.as_bytes()).is_err(), "bit {bit}");

@@ -43,7 +43,8 @@ pub enum Trap {
 
 impl Trap {
     /// All traps.
-    pub const ALL: [Self; 3] = [Self::VmFailInvalid, Self::GeneralProtection, Self::UndefinedOpcode];
+    pub const ALL: [Self; 3] =
+        [Self::VmFailInvalid, Self::GeneralProtection, Self::UndefinedOpcode];
 
     /// Returns the status word that Linux uses for this trap.
     #[must_use]
@@ -68,7 +69,8 @@ impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::VmFailInvalid => {
-                "SEAMCALL failed with VMfailInvalid: no module is ready, or another LP is inside P-SEAMLDR"
+                "SEAMCALL failed with VMfailInvalid: no module is ready, or another LP is inside \
+                 P-SEAMLDR"
             }
             Self::GeneralProtection => "SEAMCALL raised #GP: TDX is not enabled on this CPU",
             Self::UndefinedOpcode => "SEAMCALL raised #UD: this CPU is not in VMX operation",
@@ -98,8 +100,8 @@ pub unsafe trait SeamcallBackend {
     ///
     /// # Safety
     ///
-    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees for every
-    /// address in `regs`, and for every address in the structures they point at, that
+    /// Firmware reads and writes the physical addresses that it gets. The caller guarantees for
+    /// every address in `regs`, and for every address in the structures they point at, that
     /// - the call may access the memory there as the leaf's specification says;
     /// - the memory belongs to the caller and stays where it is during the call;
     /// - no reference exists that the access would invalidate.

@@ -1,4 +1,5 @@
-//! `Debug` without a panic. What is derived for structs of more than five fields, and for strings, asserts something in libcore.
+//! `Debug` without a panic. What is derived for structs of more than five fields, and for strings,
+//! asserts something in libcore.
 
 use core::fmt;
 
@@ -11,7 +12,8 @@ impl fmt::Debug for Text {
     }
 }
 
-/// Implements `Debug` as the derive does; all fields have to be named. Those that are strings come in a list of their own.
+/// Implements `Debug` as the derive does; all fields have to be named. Those that are strings come
+/// in a list of their own.
 macro_rules! debug_fields {
     ($type:ident $(<$life:lifetime>)?, $($field:ident),+ $(; $($text:ident),+)?) => {
         impl $(<$life>)? core::fmt::Debug for $type $(<$life>)? {

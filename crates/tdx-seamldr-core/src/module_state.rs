@@ -124,7 +124,12 @@ impl ModuleState {
     /// Asks whether the caller should do TDH.SYS.INIT. Only one LP gets [`SysInit::Claimed`].
     #[must_use]
     pub fn begin_sys_init(&self) -> SysInit {
-        match self.phase.compare_exchange(DOWN, SYS_INIT_RUNNING, Ordering::Acquire, Ordering::Acquire) {
+        match self.phase.compare_exchange(
+            DOWN,
+            SYS_INIT_RUNNING,
+            Ordering::Acquire,
+            Ordering::Acquire,
+        ) {
             Ok(_) => SysInit::Claimed,
             Err(SYS_INIT_RUNNING) => SysInit::Running,
             Err(_) => SysInit::Done,
@@ -226,7 +231,8 @@ impl ModuleState {
     /// Sets a bit of an LP and returns its old value.
     #[inline(never)] // one copy for all bits
     fn set(&self, lp: u32, bit: Bit) -> bool {
-        self.slot(lp, bit).is_some_and(|(word, mask)| word.fetch_or(mask, Ordering::AcqRel) & mask != 0)
+        self.slot(lp, bit)
+            .is_some_and(|(word, mask)| word.fetch_or(mask, Ordering::AcqRel) & mask != 0)
     }
 
     #[inline(never)] // one copy for all bits
@@ -301,7 +307,9 @@ mod tests {
         state.join_session(70);
         state.join_session(70);
         state.reset();
-        assert!(state.is_in_session(70) && !state.is_in_session(69) && !state.is_lp_initialized(70));
+        assert!(
+            state.is_in_session(70) && !state.is_in_session(69) && !state.is_lp_initialized(70)
+        );
         assert!(state.is_session_open());
         state.end_session();
         assert!(!state.is_session_open() && !state.is_in_session(1));

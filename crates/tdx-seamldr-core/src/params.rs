@@ -58,7 +58,10 @@ impl fmt::Display for BuildError {
             }
             Self::NotMapped(part) => write!(f, "{part} has no physical address"),
             Self::Misaligned(part, address) => {
-                write!(f, "{part} lies at physical address {address}, which is not a multiple of 4096")
+                write!(
+                    f,
+                    "{part} lies at physical address {address}, which is not a multiple of 4096"
+                )
             }
             Self::NotShared(part, address, reason) => {
                 let reason = match reason {
@@ -68,7 +71,8 @@ impl fmt::Display for BuildError {
                 };
                 write!(
                     f,
-                    "{part} lies at physical address {address}, {reason}: P-SEAMLDR reads only shared memory"
+                    "{part} lies at physical address {address}, {reason}: P-SEAMLDR reads only \
+                     shared memory"
                 )
             }
         }
@@ -127,7 +131,9 @@ impl<'a> InstallRequest<'a> {
         params.sigstruct_pa =
             U64::new(page_of(Part::Sigstruct, ptr::from_ref(image.sigstruct()).cast())?.get().0);
         let mut pages = 0;
-        for (slot, page) in params.module_page_pa.iter_mut().zip(image.module().chunks_exact(PAGE_SIZE)) {
+        for (slot, page) in
+            params.module_page_pa.iter_mut().zip(image.module().chunks_exact(PAGE_SIZE))
+        {
             *slot = U64::new(page_of(Part::Module(pages), page.as_ptr())?.get().0);
             pages = pages.wrapping_add(1); // at most 496
         }

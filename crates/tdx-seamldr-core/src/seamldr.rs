@@ -4,7 +4,9 @@ use core::fmt;
 use core::ptr;
 
 use crate::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
-use crate::abi::{PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus};
+use crate::abi::{
+    PSysInfo, PSysInfoBuffer, SeamldrInfo, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus,
+};
 use crate::addr::PhysAddr;
 use crate::backend::{SeamcallRegs, Trap};
 use crate::host::Host;
@@ -18,8 +20,8 @@ use crate::tdx_module::LOOKS;
 pub enum CurrentVmcs {
     /// The pointer stays. A backend that saves and restores the pointer may claim this too.
     Preserved,
-    /// The pointer is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A hypervisor
-    /// that does not reload the pointer loses its virtual machines.
+    /// The pointer is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A
+    /// hypervisor that does not reload the pointer loses its virtual machines.
     Invalidated,
 }
 
@@ -42,8 +44,8 @@ pub struct VmcsErratum;
 impl fmt::Display for VmcsErratum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "this CPU loses its current-VMCS pointer when P-SEAMLDR returns (IA32_VMX_BASIC bit 60 is 0, should be 1): \
-             install newer microcode",
+            "this CPU loses its current-VMCS pointer when P-SEAMLDR returns (IA32_VMX_BASIC bit \
+             60 is 0, should be 1): install newer microcode",
         )
     }
 }
@@ -104,7 +106,9 @@ impl InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherMachine => f.write_str("the request was built for another machine than this host's"),
+            Self::OtherMachine => {
+                f.write_str("the request was built for another machine than this host's")
+            }
             Self::Trap(trap) => trap.fmt(f),
             Self::Refused { status, rdx: 0 } => {
                 write!(f, "P-SEAMLDR refused the module and kept the old one (RDX 0): {status}")
@@ -112,7 +116,8 @@ impl fmt::Display for InstallError {
             Self::Refused { status, rdx } => {
                 write!(
                     f,
-                    "P-SEAMLDR failed to install the module and the old one is gone (RDX {rdx}): {status}"
+                    "P-SEAMLDR failed to install the module and the old one is gone (RDX {rdx}): \
+                     {status}"
                 )
             }
         }
@@ -148,7 +153,11 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     /// # Errors
     ///
     /// The CPU has the VMCS erratum: P-SEAMLDR must not be called on it.
-    pub const fn new(host: &'a H, lock: &'a L, current_vmcs: CurrentVmcs) -> Result<Self, VmcsErratum> {
+    pub const fn new(
+        host: &'a H,
+        lock: &'a L,
+        current_vmcs: CurrentVmcs,
+    ) -> Result<Self, VmcsErratum> {
         match current_vmcs {
             CurrentVmcs::Preserved => Ok(Self { host, lock }),
             CurrentVmcs::Invalidated => Err(VmcsErratum),
@@ -183,7 +192,10 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     /// # Errors
     ///
     /// The buffer has no physical address, the instruction failed or P-SEAMLDR refused.
-    pub fn info<'b>(&self, buffer: &'b mut SeamldrInfoBuffer) -> Result<&'b SeamldrInfo, SeamldrError> {
+    pub fn info<'b>(
+        &self,
+        buffer: &'b mut SeamldrInfoBuffer,
+    ) -> Result<&'b SeamldrInfo, SeamldrError> {
         self.fill(SeamldrLeaf::Info, ptr::from_mut(buffer).cast())?;
         Ok(&buffer.0)
     }
@@ -193,7 +205,10 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     /// # Errors
     ///
     /// The buffer has no physical address, the instruction failed or P-SEAMLDR refused.
-    pub fn seam_info<'b>(&self, buffer: &'b mut PSysInfoBuffer) -> Result<&'b PSysInfo, SeamldrError> {
+    pub fn seam_info<'b>(
+        &self,
+        buffer: &'b mut PSysInfoBuffer,
+    ) -> Result<&'b PSysInfo, SeamldrError> {
         self.fill(SeamldrLeaf::SeamInfo, ptr::from_mut(buffer).cast())?;
         Ok(&buffer.0)
     }
@@ -234,7 +249,10 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
     }
 
     /// Does what [`install`](Self::install) does, inside [`exclusively`](Self::exclusively).
-    pub(crate) fn install_with_lock_held(&self, request: &InstallRequest<'_>) -> Result<(), InstallError> {
+    pub(crate) fn install_with_lock_held(
+        &self,
+        request: &InstallRequest<'_>,
+    ) -> Result<(), InstallError> {
         let mut regs = SeamcallRegs {
             rax: SeamldrLeaf::Install.rax(),
             rcx: request.params().get().0,
@@ -283,7 +301,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Seamldr<'a, H, L> {
 
     /// # Safety
     ///
-    /// As for [`SeamcallBackend::seamcall`](crate::SeamcallBackend::seamcall), with `rcx` as the only operand.
+    /// As for [`SeamcallBackend::seamcall`](crate::SeamcallBackend::seamcall), with `rcx` as the
+    /// only operand.
     unsafe fn status_of(&self, leaf: SeamldrLeaf, rcx: PhysAddr) -> Result<(), SeamldrError> {
         let mut regs = SeamcallRegs { rax: leaf.rax(), rcx: rcx.0, ..Default::default() };
         // SAFETY: the caller fulfils the same contract.

@@ -72,7 +72,11 @@ mod tests {
         assert_eq!(check(0x1_01ff_f000), Err(NotShared::InSeamRange));
         assert_eq!(check(0x1_0200_0000), Ok(()));
         assert_eq!(check(0x1f << 40), Ok(()));
-        assert_eq!(check(0x1f << 40 | 0x1_0000_0000), Err(NotShared::InSeamRange), "whatever the KeyID");
+        assert_eq!(
+            check(0x1f << 40 | 0x1_0000_0000),
+            Err(NotShared::InSeamRange),
+            "whatever the KeyID"
+        );
         assert_eq!(check(0x20 << 40), Err(NotShared::PrivateKeyId));
         assert_eq!(check(1 << 46), Err(NotShared::AboveMaxAddress));
         let all_bits = SharedMemory { address_bits: 64, keyid_bits: 0, ..MEMORY };

@@ -161,11 +161,20 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
 
     /// Calls a leaf that takes numbers only. One copy of the code serves all such leaves.
     #[inline(never)]
-    fn call_and_read(self, rax: u64, rcx: u64, rdx: u64, r9: u64, read: &mut Read) -> Result<(), TdxError> {
+    fn call_and_read(
+        self,
+        rax: u64,
+        rcx: u64,
+        rdx: u64,
+        r9: u64,
+        read: &mut Read,
+    ) -> Result<(), TdxError> {
         let mut regs = SeamcallRegs::default();
         // SAFETY: the private callers pass no leaf that takes an address, except TDH.SYS.TDMR.INIT
         // with a misaligned address, which the module refuses.
-        unsafe { self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() }) }?;
+        unsafe {
+            self.retried(&mut regs, || SeamcallRegs { rax, rcx, rdx, r9, ..Default::default() })
+        }?;
         *read = Read { rax: regs.rax, r8: regs.r8, rdx: regs.rdx };
         Ok(())
     }
@@ -377,7 +386,9 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
             Ok(status) if status.is_success() => Readiness::Ready,
             Ok(status) => Readiness::Unclear(TdxError::Status(status)),
             Err(TdxError::Trap(Trap::VmFailInvalid)) => Readiness::Nothing,
-            Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => Readiness::Ready,
+            Err(TdxError::Status(status)) if status.code() == TdxStatus::OPERAND_INVALID => {
+                Readiness::Ready
+            }
             Err(TdxError::Status(TdxStatus::SYS_SHUTDOWN)) => Readiness::ShutDown,
             Err(TdxError::Status(TdxStatus::SYS_NOT_READY)) => Readiness::NotReady,
             Err(error) => Readiness::Unclear(error),
@@ -424,7 +435,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// `tdmr` must be a TDMR that was given to TDH.SYS.CONFIG, and that has no other use any more.
     pub unsafe fn sys_tdmr_init(&self, tdmr: PhysAddr) -> Result<PhysAddr, TdxError> {
-        let mut regs = SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.rax(0), rcx: tdmr.0, ..Default::default() };
+        let mut regs =
+            SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.rax(0), rcx: tdmr.0, ..Default::default() };
         // SAFETY: the caller's.
         unsafe { self.tdx_call(&mut regs) }?;
         Ok(PhysAddr(regs.rdx))
@@ -463,7 +475,11 @@ mod tests {
     fn how_far_a_module_has_come_is_told_by_its_refusal() {
         let after = |answer: Result<TdxStatus, Trap>| {
             let call = move |regs: &mut SeamcallRegs| {
-                assert_eq!((regs.rax, regs.rcx), (36, 1), "TDH.SYS.TDMR.INIT of an address that is none");
+                assert_eq!(
+                    (regs.rax, regs.rcx),
+                    (36, 1),
+                    "TDH.SYS.TDMR.INIT of an address that is none"
+                );
                 regs.rax = answer?.0;
                 Ok(())
             };
@@ -484,7 +500,8 @@ mod tests {
 
     #[test]
     fn module_is_out_of_reach_after_four_traps_in_a_row() {
-        let (unreachable, calls) = with(|_| Err(Trap::VmFailInvalid), |module| module.is_out_of_reach());
+        let (unreachable, calls) =
+            with(|_| Err(Trap::VmFailInvalid), |module| module.is_out_of_reach());
         assert_eq!((unreachable, calls), (true, 4));
         let fourth = Cell::new(0);
         let answer = |regs: &mut SeamcallRegs| {

@@ -1,4 +1,5 @@
-//! Which registers each typed call sends, and what it makes of the answer: on a backend that only plays back a script.
+//! Which registers each typed call sends, and what it makes of the answer: on a backend that only
+//! plays back a script.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,8 +18,8 @@ use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrPara
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{Facts, HandoffRange};
 use tdx_seamldr_core::{
-    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, MachineId, ModuleState, Part,
-    Patience, PhysAddr,
+    BuildError, CurrentVmcs, Host, InstallError, InstallRequest, Lock, MachineId, ModuleState,
+    Part, Patience, PhysAddr,
 };
 use tdx_seamldr_core::{
     SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, TdxError, TdxImage, TdxModule, Trap,
@@ -125,7 +126,8 @@ fn a_cpu_with_the_vmcs_erratum_is_refused() {
 #[test]
 fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
     let script = Script::of(&[OK, OK, OK]);
-    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+    let (mut info, mut sysinfo) =
+        (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
     let info_address = physical((&raw const info).cast()).0;
     let sysinfo_address = physical((&raw const *sysinfo).cast()).0;
     assert_eq!((info_address % 256, sysinfo_address % 2048), (0, 0));
@@ -168,9 +170,11 @@ fn install_passes_the_parameters_page_and_keeps_rdx() {
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let params: &mut SeamldrParams =
+        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let address = physical((&raw const *params).cast()).0;
-    let request = InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
+    let request =
+        InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
     assert_eq!(request.params().get().0, address);
 
     let script = Script::of(&[
@@ -206,7 +210,8 @@ fn install_refuses_a_request_that_another_machines_host_built() {
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let params: &mut SeamldrParams =
+        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let other = Script { machine: 7, ..Script::default() };
     let request = InstallRequest::build(params, &image, Scenario::Update, &other).unwrap();
     assert_eq!((request.machine(), Script::default().machine()), (MachineId(7), MachineId::THIS));
@@ -299,7 +304,11 @@ fn information_is_no_error_and_every_failure_bit_is() {
         (first.status, first.next),
         (TdxStatus::METADATA_FIRST_FIELD_ID_IN_CONTEXT, FieldId::MINOR_VERSION)
     );
-    assert_eq!(module.sys_update(), Err(TdxError::Status(TdxStatus::NON_RECOVERABLE_TD)), "bit 63 is clear");
+    assert_eq!(
+        module.sys_update(),
+        Err(TdxError::Status(TdxStatus::NON_RECOVERABLE_TD)),
+        "bit 63 is clear"
+    );
 }
 
 #[test]
@@ -344,7 +353,11 @@ fn a_field_is_read_with_the_one_that_follows_it() {
     assert_eq!(field.next, FieldId::MIN_UPDATE_HV);
     let none = module.sys_rd(FieldId(1));
     assert_eq!(none, Err(TdxError::Status(TdxStatus::METADATA_FIELD_ID_INCORRECT)));
-    assert_eq!(script.calls(), [regs(34, 0, FieldId::MODULE_HV.0), regs(34, 0, 1)], "RCX is reserved");
+    assert_eq!(
+        script.calls(),
+        [regs(34, 0, FieldId::MODULE_HV.0), regs(34, 0, 1)],
+        "RCX is reserved"
+    );
 }
 
 #[test]
@@ -421,7 +434,9 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
     };
     const NO_HANDOFF_FIELD: Answer = |regs| {
         FIELD(regs)?;
-        if FieldId(regs.rdx) == FieldId::MODULE_HV || FieldId(regs.rdx) == FieldId::NUM_HANDOFF_PAGES {
+        if FieldId(regs.rdx) == FieldId::MODULE_HV
+            || FieldId(regs.rdx) == FieldId::NUM_HANDOFF_PAGES
+        {
             regs.rax = TdxStatus::METADATA_FIELD_ID_INCORRECT.0;
         }
         Ok(())
@@ -436,7 +451,8 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
     };
     let gather = |answers: &[Answer]| {
         let script = Script::of(answers);
-        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+        let (mut info, mut sysinfo) =
+            (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
         let mut facts = Facts::new();
         let gathered = facts.gather(&seamldr(&script), &mut info, &mut sysinfo).map(|()| {
             let processor = (facts.debug_unlocked, facts.seamrr_base, facts.sensitive_operations);
@@ -465,7 +481,10 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
         gather(&[OK, OK, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO]),
         Ok((Some(TdxFeatures0::empty()), Some(zero), None, Some(1)))
     );
-    assert_eq!(gather(&[OK, OK, NO_FIELD, NO_FIELD, NO_FIELD, NO_FIELD]), Ok((None, None, None, None)));
+    assert_eq!(
+        gather(&[OK, OK, NO_FIELD, NO_FIELD, NO_FIELD, NO_FIELD]),
+        Ok((None, None, None, None))
+    );
     let refused = gather(&[|regs| {
         regs.rax = SeamldrStatus::EBADPARAM.0;
         Ok(())
@@ -481,13 +500,19 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let params: &mut SeamldrParams =
+        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let address = |from: *const u8| physical(from).0;
 
-    let request = InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
+    let request =
+        InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
     assert_eq!(request.scenario(), Scenario::Update);
-    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-    assert_eq!((params.version.get(), params.scenario.get(), params.num_module_pages.get()), (0, 1, 2));
+    let params: &mut SeamldrParams =
+        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    assert_eq!(
+        (params.version.get(), params.scenario.get(), params.num_module_pages.get()),
+        (0, 1, 2)
+    );
     assert_eq!(params.sigstruct_pa.get(), address((&raw const *image.sigstruct()).cast()));
     let pages = params.module_page_pa.map(zerocopy::little_endian::U64::get);
     let module = image.module();
@@ -497,7 +522,9 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
     let sigstruct: *const u8 = (&raw const *image.sigstruct()).cast();
     let own_page: *const u8 = (&raw const *params).cast();
     let second = module[PAGE_SIZE..].as_ptr();
-    for (from, part) in [(sigstruct, Part::Sigstruct), (second, Part::Module(1)), (own_page, Part::Params)] {
+    for (from, part) in
+        [(sigstruct, Part::Sigstruct), (second, Part::Module(1)), (own_page, Part::Params)]
+    {
         let mut build = |answer| {
             let params: &mut SeamldrParams =
                 zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
@@ -516,8 +543,10 @@ fn a_request_has_one_page_of_sigstruct_and_a_buffer_has_an_address() {
     parts.write(ImageFormat::BlobV1, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams = zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-    let error = InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap_err();
+    let params: &mut SeamldrParams =
+        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let error =
+        InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap_err();
     assert_eq!(error, BuildError::SigstructTooLong(2));
 
     let mut info = SeamldrInfoBuffer::zeroed();

@@ -28,7 +28,11 @@ fn say(rows: &[(&dyn Display, &str)]) {
 fn images_say_what_is_wrong_with_them() {
     use ImageError as E;
     let rows: [(E, &str, &str); 11] = [
-        (E::TooShort { found: 7, wanted: 4096 }, "image-too-short", "has 7 bytes, but needs at least 4096"),
+        (
+            E::TooShort { found: 7, wanted: 4096 },
+            "image-too-short",
+            "has 7 bytes, but needs at least 4096",
+        ),
         (
             E::Version { found: 0x300, wanted: None },
             "image-version",
@@ -49,8 +53,16 @@ fn images_say_what_is_wrong_with_them() {
             "image-reserved-not-zero",
             "offset 20 of the header is 0x01",
         ),
-        (E::Length { found: 1, wanted: 2 }, "image-length", "announces 1 bytes, but the file has 2"),
-        (E::ModuleOffset { found: 1, wanted: "2" }, "image-module-offset", "is 0x1, but should be 2"),
+        (
+            E::Length { found: 1, wanted: 2 },
+            "image-length",
+            "announces 1 bytes, but the file has 2",
+        ),
+        (
+            E::ModuleOffset { found: 1, wanted: "2" },
+            "image-module-offset",
+            "is 0x1, but should be 2",
+        ),
         (
             E::ModuleLength { found: 1 },
             "image-module-length",
@@ -97,7 +109,8 @@ fn images_say_what_is_wrong_with_them() {
         ),
         (
             &BuildError::NotShared(Part::Params, PhysAddr(0x1000), NotShared::InSeamRange),
-            "the page for SEAMLDR_PARAMS lies at physical address 0x1000, inside the SEAM range: P-SEAMLDR reads only",
+            "the page for SEAMLDR_PARAMS lies at physical address 0x1000, inside the SEAM range: \
+             P-SEAMLDR reads only",
         ),
         (
             &BuildError::NotShared(Part::Sigstruct, PhysAddr(0x1000), NotShared::AboveMaxAddress),
@@ -129,7 +142,8 @@ fn refusals_say_what_was_found_and_wanted() {
         (
             R::SeamldrTooOld { found: SeamldrVersion { major: 1, minor: 5 } },
             "seamldr-too-old",
-            "the image needs P-SEAMLDR 2.0 or later, but the machine has 1.5: use an image of the 1.5 line",
+            "the image needs P-SEAMLDR 2.0 or later, but the machine has 1.5: use an image of the \
+             1.5 line",
         ),
         (R::CpuListLength(256), "cpu-list-length", "has 256 entries, but at most 255 are possible"),
         (
@@ -137,7 +151,11 @@ fn refusals_say_what_was_found_and_wanted() {
             "handoff-versions-reversed",
             "is 4, above its highest, 3",
         ),
-        (R::GdtOffsetMisaligned(1), "gdt-offset-misaligned", "is 0x1, but should be a multiple of 4096"),
+        (
+            R::GdtOffsetMisaligned(1),
+            "gdt-offset-misaligned",
+            "is 0x1, but should be a multiple of 4096",
+        ),
         (
             R::GdtWithoutFaultWrapper { gdt_idt: 0x1000, fault_wrapper: 0 },
             "gdt-without-fault-wrapper",
@@ -155,7 +173,11 @@ fn refusals_say_what_was_found_and_wanted() {
         ),
         (R::Signer { found: digest, wanted: other }, "signer", "abab, but P-SEAMLDR trusts cdcd"),
         (R::Signature, "signature", "the signature does not match the SIGSTRUCT"),
-        (R::ImageHash { found: digest, wanted: other }, "image-hash", "abab, but the SIGSTRUCT has cdcd"),
+        (
+            R::ImageHash { found: digest, wanted: other },
+            "image-hash",
+            "abab, but the SIGSTRUCT has cdcd",
+        ),
         (R::DebugModule, "debug-module", "not unlocked for debug modules"),
         (R::MajorSvnZero, "major-svn-zero", "major SVN is 0, but should be at least 1"),
         (
@@ -281,7 +303,8 @@ fn refusals_say_what_was_found_and_wanted() {
         ),
         (
             &ElfRefusal::TargetInUse { section: 1, index: 3, found: 0x50, begin: 0x40, end: 0x80 },
-            "relocation 3 of section 1 changes the 8 bytes at offset 0x50, but P-SEAMLDR reads 0x40 to 0x80",
+            "relocation 3 of section 1 changes the 8 bytes at offset 0x50, but P-SEAMLDR reads \
+             0x40 to 0x80",
         ),
         (&ElfRefusal::TooManyRelocations { limit: 32768 }, "takes more than 32768 steps"),
     ]);
@@ -293,7 +316,11 @@ fn unknowns_say_what_could_not_be_found_out() {
         (Unknown::Signer, "unknown-signer", "the signer could not be checked"),
         (Unknown::Signature, "unknown-signature", "the signature could not be checked"),
         (Unknown::ImageHash, "unknown-image-hash", "the module's hash could not be checked"),
-        (Unknown::DebugUnlocked, "unknown-debug-unlocked", "the platform is unlocked for debug modules"),
+        (
+            Unknown::DebugUnlocked,
+            "unknown-debug-unlocked",
+            "the platform is unlocked for debug modules",
+        ),
         (Unknown::SeamldrVersion, "unknown-seamldr-version", "the version of P-SEAMLDR is unknown"),
         (
             Unknown::RemainingUpdates,
@@ -304,13 +331,21 @@ fn unknowns_say_what_could_not_be_found_out() {
         (Unknown::RunningSvn, "unknown-running-svn", "the SVN of the running module is unknown"),
         (Unknown::SameModule, "unknown-same-module", "it may be this image"),
         (Unknown::Features, "unknown-features", "(TDX_FEATURES0) are unknown"),
-        (Unknown::HandoffVersions, "unknown-handoff-versions", "the handoff versions of the running module"),
+        (
+            Unknown::HandoffVersions,
+            "unknown-handoff-versions",
+            "the handoff versions of the running module",
+        ),
         (Unknown::HandoffData, "unknown-handoff-data", "whether the handoff data fits"),
         (Unknown::Lps, "unknown-lps", "the number of LPs that take part"),
         (Unknown::LpIds, "unknown-lp-ids", "the highest x2APIC ID of the LPs is unknown"),
         (Unknown::Sockets, "unknown-sockets", "the processors of the sockets are unknown"),
         (Unknown::Memory, "unknown-memory", "the room in the SEAM range is unknown"),
-        (Unknown::SensitiveOperations, "unknown-sensitive-operations", "the number of TDs in build"),
+        (
+            Unknown::SensitiveOperations,
+            "unknown-sensitive-operations",
+            "the number of TDs in build",
+        ),
         (Unknown::Cleanup, "unknown-cleanup", "before a SEAMLDR.CLEANUP is unknown"),
     ];
     assert_eq!(rows.map(|(unknown, ..)| unknown), Unknown::ALL);
@@ -378,20 +413,66 @@ fn failures_say_where_and_why() {
     let call = Call::Seamldr(install);
     let status = SeamldrStatus(0x8000_0000_0000_0099);
     let rows = [
-        (FailureCause::UnknownLp, "unknown-lp", "the module state has no bits for this LP: make it as large"),
+        (
+            FailureCause::UnknownLp,
+            "unknown-lp",
+            "the module state has no bits for this LP: make it as large",
+        ),
         (FailureCause::GaveUp, "gave-up", "the LP gave up waiting for another LP"),
-        (FailureCause::StillReady, "still-ready", "a TDX module is ready and may have TDs: not touched"),
-        (FailureCause::LpsMissing, "lps-missing", "the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform online"),
-        (FailureCause::LpsChanged { found: 2, wanted: 3 }, "lps-changed", "2 LPs take part, but preflight saw 3"),
-        (FailureCause::ModuleChanged, "module-changed", "not the one that preflight saw: repeat preflight"),
+        (
+            FailureCause::StillReady,
+            "still-ready",
+            "a TDX module is ready and may have TDs: not touched",
+        ),
+        (
+            FailureCause::LpsMissing,
+            "lps-missing",
+            "the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform \
+             online",
+        ),
+        (
+            FailureCause::LpsChanged { found: 2, wanted: 3 },
+            "lps-changed",
+            "2 LPs take part, but preflight saw 3",
+        ),
+        (
+            FailureCause::ModuleChanged,
+            "module-changed",
+            "not the one that preflight saw: repeat preflight",
+        ),
         (FailureCause::NoRemainingUpdates, "no-remaining-updates", "no updates remain"),
         (FailureCause::OtherMachine, "other-machine", "prepared for another machine"),
-        (FailureCause::Trap(call, Trap::VmFailInvalid), "VMFAILINVALID", "SEAMLDR.INSTALL: SEAMCALL failed with VMfailInvalid"),
-        (FailureCause::Trap(call, Trap::GeneralProtection), "GP", "SEAMLDR.INSTALL: SEAMCALL raised #GP"),
-        (FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::UndefinedOpcode), "UD", "TDH.SYS.INIT: SEAMCALL raised #UD"),
-        (FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_BUSY), "SYS_BUSY", "TDH.SYS.INIT: SYS_BUSY"),
-        (FailureCause::Seamldr { leaf: install, status: SeamldrStatus::ENOMEM, rdx: 1 }, "ENOMEM", "SEAMLDR.INSTALL: ENOMEM (0x8000000000010002): the module does not fit into the SEAM range, RDX 1"),
-        (FailureCause::Seamldr { leaf: install, status, rdx: 0 }, "unknown-status", "0x8000000000000099"),
+        (
+            FailureCause::Trap(call, Trap::VmFailInvalid),
+            "VMFAILINVALID",
+            "SEAMLDR.INSTALL: SEAMCALL failed with VMfailInvalid",
+        ),
+        (
+            FailureCause::Trap(call, Trap::GeneralProtection),
+            "GP",
+            "SEAMLDR.INSTALL: SEAMCALL raised #GP",
+        ),
+        (
+            FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::UndefinedOpcode),
+            "UD",
+            "TDH.SYS.INIT: SEAMCALL raised #UD",
+        ),
+        (
+            FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_BUSY),
+            "SYS_BUSY",
+            "TDH.SYS.INIT: SYS_BUSY",
+        ),
+        (
+            FailureCause::Seamldr { leaf: install, status: SeamldrStatus::ENOMEM, rdx: 1 },
+            "ENOMEM",
+            "SEAMLDR.INSTALL: ENOMEM (0x8000000000010002): the module does not fit into the SEAM \
+             range, RDX 1",
+        ),
+        (
+            FailureCause::Seamldr { leaf: install, status, rdx: 0 },
+            "unknown-status",
+            "0x8000000000000099",
+        ),
     ];
     for (cause, code, text) in rows {
         assert_eq!(cause.code(), code);
@@ -407,15 +488,24 @@ fn failures_say_where_and_why() {
             &UpdateError::Scenario { found: Scenario::Load, wanted: Scenario::Update },
             "an image is prepared for scenario Load, but the update needs Update",
         ),
-        (&UpdateError::LpsChanged { found: 2, wanted: 3 }, "2 LPs take part, but preflight saw 3: keep LPs"),
-        (&UpdateError::Fallbacks(8), "there are 8 images to fall back on, but at most 7 are possible"),
+        (
+            &UpdateError::LpsChanged { found: 2, wanted: 3 },
+            "2 LPs take part, but preflight saw 3: keep LPs",
+        ),
+        (
+            &UpdateError::Fallbacks(8),
+            "there are 8 images to fall back on, but at most 7 are possible",
+        ),
         (
             &UpdateError::HandoffVersion { found: 2, wanted: 0 },
             "passed preflight for handoff version 2, but the update asks for 0",
         ),
         (&UpdateError::OtherMachine, "an image is prepared for another machine"),
         (&UpdateError::Busy, "another update of this module is not over"),
-        (&UpdateError::Build(BuildError::NotMapped(Part::Params)), "the page for SEAMLDR_PARAMS has no"),
+        (
+            &UpdateError::Build(BuildError::NotMapped(Part::Params)),
+            "the page for SEAMLDR_PARAMS has no",
+        ),
         (&UploadError::Wearout, "flash-wearout"),
         (&UploadError::RwError, "read-write-error"),
     ]);
@@ -443,15 +533,22 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
             TdFate::NeverAtRisk,
             NextStep::Retry,
             "refused",
-            "not updated; this update shut nothing down, and the TDs are as before; next: repeat preflight and the update",
+            "not updated; this update shut nothing down, and the TDs are as before; next: repeat \
+             preflight and the update",
         ),
-        (TdFate::NeverAtRisk, NextStep::RetryLater, "refused", "next: repeat preflight and the update later"),
+        (
+            TdFate::NeverAtRisk,
+            NextStep::RetryLater,
+            "refused",
+            "next: repeat preflight and the update later",
+        ),
         (TdFate::Preserved, NextStep::Done, "updated", "updated; the TDs live on"),
         (
             TdFate::Held,
             NextStep::InstallAgain,
             "held",
-            "the TDs are paused and their handoff data is intact; next: install a module again, on every LP",
+            "the TDs are paused and their handoff data is intact; next: install a module again, \
+             on every LP",
         ),
         (
             TdFate::Held,
@@ -460,9 +557,19 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
             "next: call SEAMLDR.INSTALL on the LPs that have not called it",
         ),
         (TdFate::Held, NextStep::Finish, "held", "next: initialise the module that is in place"),
-        (TdFate::Lost, NextStep::Load, "lost", "not updated; the TDs are lost; next: load a module afresh"),
+        (
+            TdFate::Lost,
+            NextStep::Load,
+            "lost",
+            "not updated; the TDs are lost; next: load a module afresh",
+        ),
         (TdFate::Lost, NextStep::Configure, "lost", "next: configure the module"),
-        (TdFate::Unknown, NextStep::Reboot, "unknown", "the fate of the TDs is unknown; next: reboot"),
+        (
+            TdFate::Unknown,
+            NextStep::Reboot,
+            "unknown",
+            "the fate of the TDs is unknown; next: reboot",
+        ),
     ];
     for (tds, next, code, text) in rows {
         let outcome = outcome(tds, next);
@@ -484,15 +591,21 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
 #[test]
 fn outcomes_name_both_failures() {
     let failure = |lp| Failure { stage: Stage::CpuInit, lp, cause: FailureCause::GaveUp };
-    let updated = Outcome { failure: Some(failure(1)), ..outcome(TdFate::Preserved, NextStep::Done) };
+    let updated =
+        Outcome { failure: Some(failure(1)), ..outcome(TdFate::Preserved, NextStep::Done) };
     assert_eq!(
         updated.to_string(),
-        "updated; the TDs live on; overcome: stage CpuInit, LP 1: the LP gave up waiting for another LP"
+        "updated; the TDs live on; overcome: stage CpuInit, LP 1: the LP gave up waiting for \
+         another LP"
     );
     let held = outcome(TdFate::Held, NextStep::Finish);
     let once = Outcome { failure: Some(failure(1)), last_failure: Some(failure(1)), ..held };
     let told = once.to_string();
-    assert_eq!(told.matches("LP 1: the LP gave up").count(), 1, "the same failure is not told twice: {told}");
+    assert_eq!(
+        told.matches("LP 1: the LP gave up").count(),
+        1,
+        "the same failure is not told twice: {told}"
+    );
     assert!(!told.contains("overcome"), "{told}");
     let twice = Outcome { last_failure: Some(failure(2)), ..updated };
     assert!(twice
@@ -511,7 +624,11 @@ fn outcomes_count_the_lps_of_each_stage() {
 #[test]
 fn an_outcome_tells_why_the_old_module_refused_to_shut_down() {
     let with = |leaf, status| Outcome {
-        last_failure: Some(Failure { stage: Stage::Shutdown, lp: 0, cause: FailureCause::Tdx(leaf, status) }),
+        last_failure: Some(Failure {
+            stage: Stage::Shutdown,
+            lp: 0,
+            cause: FailureCause::Tdx(leaf, status),
+        }),
         ..outcome(TdFate::NeverAtRisk, NextStep::RetryLater)
     };
     let in_build = TdxStatus(TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE.0 | 3 << 16);

@@ -1,4 +1,5 @@
-//! Numbers and structures, written down a second time from the specification: what the library has must be the same.
+//! Numbers and structures, written down a second time from the specification: what the library has
+//! must be the same.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -9,12 +10,14 @@
 )]
 
 use tdx_seamldr_core::abi::{
-    FieldId, HandoffHeader, OperandId, PSysInfo, Scenario, SeamSigstruct, SeamldrFeatures0, SeamldrInfo,
+    FieldId, HandoffHeader, OperandId, PSysInfo, Scenario, SeamSigstruct, SeamldrFeatures0,
+    SeamldrInfo,
 };
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrParams, Svn, TdxFeatures0, TdxLeaf, TdxStatus};
 use zerocopy::FromBytes;
 
-/// So many bytes, each the lower half of its offset plus its upper half, so that no two words are the same.
+/// So many bytes, each the lower half of its offset plus its upper half, so that no two words are
+/// the same.
 fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|offset| (offset % 256 + offset / 256 * 3) as u8).collect()
 }
@@ -206,10 +209,20 @@ fn what_info_writes_lies_as_the_specification_says() {
         (info.acm_x2apicid.get(), 24),
         (info.num_remaining_updates.get(), 28),
     ];
-    assert!(numbers.iter().all(|(number, offset)| u64::from(*number) == at(*offset, 4)), "{numbers:x?}");
-    let numbers =
-        [(info.build_num.get(), 16), (info.minor.get(), 18), (info.major.get(), 20), (info.update.get(), 22)];
-    assert!(numbers.iter().all(|(number, offset)| u64::from(*number) == at(*offset, 2)), "{numbers:x?}");
+    assert!(
+        numbers.iter().all(|(number, offset)| u64::from(*number) == at(*offset, 4)),
+        "{numbers:x?}"
+    );
+    let numbers = [
+        (info.build_num.get(), 16),
+        (info.minor.get(), 18),
+        (info.major.get(), 20),
+        (info.update.get(), 22),
+    ];
+    assert!(
+        numbers.iter().all(|(number, offset)| u64::from(*number) == at(*offset, 2)),
+        "{numbers:x?}"
+    );
     assert_eq!((info.features0.get(), info.features().bits()), (at(168, 8), at(168, 8)));
 
     let module = info.seamextend;
@@ -225,7 +238,10 @@ fn what_info_writes_lies_as_the_specification_says() {
 fn parameters_lie_as_the_specification_says() {
     assert_eq!((Scenario::Load.value(), Scenario::Update.value()), (0, 1));
     let params = SeamldrParams::read_from_bytes(&bytes(4096)).unwrap();
-    assert_eq!([params.version, params.scenario].map(|it| u64::from(it.get())), [at(0, 4), at(4, 4)]);
+    assert_eq!(
+        [params.version, params.scenario].map(|it| u64::from(it.get())),
+        [at(0, 4), at(4, 4)]
+    );
     assert_eq!((params.sigstruct_pa.get(), params.num_module_pages.get()), (at(8, 8), at(120, 8)));
     assert_eq!((params.reserved, params.module_page_pa.len()), (array(16), 496));
     for (page, address) in params.module_page_pa.iter().enumerate() {

@@ -40,14 +40,14 @@ pub struct Catalogue {
     problems: Vec<FileError>,
 }
 
-/// What a release needs, by the table of releases and all files `mapping_file.json`. These files have no signature, so each
-/// can only make the rules stricter.
+/// What a release needs, by the table of releases and all files `mapping_file.json`. These files
+/// have no signature, so each can only make the rules stricter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Minimums {
     /// The oldest running module that an update may begin from: the newest that any source names.
     pub module: Option<TdxVersion>,
-    /// The oldest P-SEAMLDR of each line, as each source names them. P-SEAMLDR has to be [new enough](is_new_enough) for
-    /// every list. Empty: no source names any.
+    /// The oldest P-SEAMLDR of each line, as each source names them. P-SEAMLDR has to be [new
+    /// enough](is_new_enough) for every list. Empty: no source names any.
     pub seamldr: Vec<Vec<TdxVersion>>,
 }
 
@@ -69,7 +69,8 @@ impl Minimums {
     /// Returns the oldest P-SEAMLDR of each line that is new enough for every source.
     #[must_use]
     pub fn oldest_seamldr(&self) -> Vec<TdxVersion> {
-        let fits_all = |one: &TdxVersion| self.seamldr.iter().all(|oldest| is_new_enough(*one, oldest));
+        let fits_all =
+            |one: &TdxVersion| self.seamldr.iter().all(|oldest| is_new_enough(*one, oldest));
         let mut all: Vec<_> = self.seamldr.iter().flatten().copied().filter(fits_all).collect();
         all.sort_unstable();
         all.dedup_by_key(|one| (one.major, one.minor));
@@ -84,11 +85,12 @@ impl Catalogue {
         Self { releases, ..Self::default() }
     }
 
-    /// Adds every image below a folder: `.blob` and v2 files by their first bytes, whatever their names,
-    /// and pairs of a module's binary and its SIGSTRUCT (`NAME.bin` or `NAME.so`, with `.sigstruct` in
-    /// place of the extension or after it). Reads `mapping_file.json` of Intel's repository, too. Links
-    /// to folders are not followed. A file that is no image does not matter; one that looks like an
-    /// image and is none becomes a [problem](Self::problems).
+    /// Adds every image below a folder: `.blob` and v2 files by their first bytes, whatever their
+    /// names, and pairs of a module's binary and its SIGSTRUCT (`NAME.bin` or `NAME.so`, with
+    /// `.sigstruct` in place of the extension or after it). Reads `mapping_file.json` of
+    /// Intel's repository, too. Links to folders are not followed. A file that is no image does
+    /// not matter; one that looks like an image and is none becomes a
+    /// [problem](Self::problems).
     pub fn add_folder(&mut self, folder: &Path) {
         let mut seen = 0_usize;
         for entry in WalkDir::new(folder).max_depth(MAX_DEPTH).sort_by_file_name() {
@@ -194,8 +196,8 @@ impl Catalogue {
         &self.problems
     }
 
-    /// Returns the image of a public release that verifies and has the release's hash, if there is one. An image that only
-    /// has the version in its name is none.
+    /// Returns the image of a public release that verifies and has the release's hash, if there is
+    /// one. An image that only has the version in its name is none.
     #[must_use]
     pub fn image_of(&self, version: TdxVersion) -> Option<&Image> {
         let is_of_release = |image: &&Image| {
@@ -223,8 +225,9 @@ impl Catalogue {
         minimums
     }
 
-    /// Returns TDX_FEATURES0 of a public release: the bits that the table and every `mapping_file.json` name. `None`: the
-    /// table does not tell, and a file without a signature alone does not count.
+    /// Returns TDX_FEATURES0 of a public release: the bits that the table and every
+    /// `mapping_file.json` name. `None`: the table does not tell, and a file without a
+    /// signature alone does not count.
     #[must_use]
     pub fn features0(&self, release: &Release) -> Option<TdxFeatures0> {
         let of_files = self.mapped(release.version).map(|mapped| mapped.features0);

@@ -14,8 +14,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/tdx-seamldr.toml";
 /// The largest configuration, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// The shortest time, in seconds, that the kernel may take for an update. Whoever waits less takes an update at work for one
-/// that hangs.
+/// The shortest time, in seconds, that the kernel may take for an update. Whoever waits less takes
+/// an update at work for one that hangs.
 pub const MIN_TIMEOUT: u64 = 10;
 
 /// The keys of the configuration. The command has an option with the name of each.
@@ -72,10 +72,13 @@ impl Config {
         let text = match root.read_text(file, MAX_CONFIG) {
             Ok(text) => text,
             Err(absent) if absent.reason == Reason::Missing && root.is_link(file) => {
-                let problem = "is a link that leads nowhere: remove it, or create what it names".to_owned();
+                let problem =
+                    "is a link that leads nowhere: remove it, or create what it names".to_owned();
                 return Err(ConfigError::Read(Absent { problem, ..absent }));
             }
-            Err(absent) if absent.reason == Reason::Missing && path.is_none() => return Ok(Self::default()),
+            Err(absent) if absent.reason == Reason::Missing && path.is_none() => {
+                return Ok(Self::default())
+            }
             Err(absent) => return Err(ConfigError::Read(absent)),
         };
         check_trusted(&root.path(file).map_err(ConfigError::Read)?)?;
@@ -91,11 +94,15 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin at the root.
+    /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin at the
+    /// root.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let config: Self =
+            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         if let Some(found) = config.timeout.filter(|found| *found < MIN_TIMEOUT) {
-            return Err(format!("timeout is {found} seconds, but should be at least {MIN_TIMEOUT}"));
+            return Err(format!(
+                "timeout is {found} seconds, but should be at least {MIN_TIMEOUT}"
+            ));
         }
         let relative = config.paths().find(|path| !path.is_absolute());
         match relative.map(|path| format!("the path {path:?} has to begin with /")) {
@@ -114,8 +121,8 @@ mod tests {
 
     #[test]
     fn keys_are_read_and_unknown_ones_refused() {
-        let text =
-            "image-dir = [\"/images\"]\nno-td-launches = true\naccept = [\"unknown-memory\"]\ntimeout = 60\n";
+        let text = "image-dir = [\"/images\"]\nno-td-launches = true\naccept = \
+                    [\"unknown-memory\"]\ntimeout = 60\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.image_dir.as_deref(), Some(&[PathBuf::from("/images")][..]));
         assert_eq!((config.no_td_launches, config.timeout), (Some(true), Some(60)));
@@ -145,7 +152,8 @@ mod tests {
     fn default_file_that_is_a_dangling_link_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("etc")).unwrap();
-        std::os::unix::fs::symlink("gone.toml", folder.path().join("etc/tdx-seamldr.toml")).unwrap();
+        std::os::unix::fs::symlink("gone.toml", folder.path().join("etc/tdx-seamldr.toml"))
+            .unwrap();
         let error = Config::read(&Root::new(folder.path()), None).unwrap_err();
         assert!(error.to_string().contains("link that leads nowhere"), "{error}");
     }

@@ -53,7 +53,8 @@ impl CpuList {
     ///
     /// # Errors
     ///
-    /// The text is not what the kernel writes: ranges of ascending numbers below 2^20, with commas between.
+    /// The text is not what the kernel writes: ranges of ascending numbers below 2^20, with commas
+    /// between.
     pub fn parse(text: &str) -> Result<Self, CpuListError> {
         let mut list = Self::default();
         if text.is_empty() {
@@ -70,7 +71,9 @@ impl CpuList {
             if first > last {
                 return Err(CpuListError::Reversed { first, last });
             }
-            if let Some((_, previous)) = list.ranges.last().filter(|(_, previous)| *previous >= first) {
+            if let Some((_, previous)) =
+                list.ranges.last().filter(|(_, previous)| *previous >= first)
+            {
                 return Err(CpuListError::NotAscending { previous: *previous, next: first });
             }
             list.push(first, last);
@@ -198,7 +201,8 @@ mod tests {
 
     #[test]
     fn list_is_read_and_written_as_the_kernel_writes_it() {
-        for (text, len) in [("", 0), ("0", 1), ("0-3,8", 5), ("1,3,5-7", 5), ("0-1048575", 1 << 20)] {
+        for (text, len) in [("", 0), ("0", 1), ("0-3,8", 5), ("1,3,5-7", 5), ("0-1048575", 1 << 20)]
+        {
             let list = CpuList::parse(text).unwrap();
             assert_eq!((list.to_string().as_str(), list.len()), (text, len));
             assert_eq!(list.is_empty(), len == 0);
@@ -236,7 +240,10 @@ mod tests {
     #[test]
     fn difference_names_the_offline_lps() {
         let difference = |present: &str, online: &str| {
-            CpuList::parse(present).unwrap().difference(&CpuList::parse(online).unwrap()).to_string()
+            CpuList::parse(present)
+                .unwrap()
+                .difference(&CpuList::parse(online).unwrap())
+                .to_string()
         };
         assert_eq!(difference("0-7", "0-7"), "");
         assert_eq!(difference("0-7", "0,2,4,6"), "1,3,5,7");

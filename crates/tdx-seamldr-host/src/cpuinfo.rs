@@ -55,8 +55,8 @@ pub enum CpuinfoError {
     },
     /// LPs of a socket are different processors.
     #[error(
-        "socket {socket} has two processors: LP {first_lp} with family, model and stepping {first:?}, \
-         LP {lp} with {other:?}"
+        "socket {socket} has two processors: LP {first_lp} with family, model and stepping \
+         {first:?}, LP {lp} with {other:?}"
     )]
     Mixed {
         /// The socket.
@@ -97,8 +97,9 @@ struct Reader {
 }
 
 impl Cpuinfo {
-    /// Reads the text. LPs without a physical id belong to socket 0, as in virtual machines. If the LPs of a socket
-    /// run different microcode, the lowest counts. Flags and bugs are those of each socket's first LP.
+    /// Reads the text. LPs without a physical id belong to socket 0, as in virtual machines. If the
+    /// LPs of a socket run different microcode, the lowest counts. Flags and bugs are those of
+    /// each socket's first LP.
     ///
     /// # Errors
     ///
@@ -181,7 +182,8 @@ impl Reader {
                 let microcode = lp.microcode;
                 let socket = Socket { id, family, model, stepping, microcode, online_lps: 1 };
                 self.sockets.insert(id, (next, socket));
-                let has = |words: &str, wanted| words.split_ascii_whitespace().any(|word| word == wanted);
+                let has =
+                    |words: &str, wanted| words.split_ascii_whitespace().any(|word| word == wanted);
                 if let Some(flags) = lp.flags {
                     let has_tdx = has(flags, "tdx_host_platform");
                     self.tdx_flag = Some(self.tdx_flag.unwrap_or(true) && has_tdx);
@@ -204,8 +206,9 @@ fn decimal(name: &'static str, lp: u32, value: &str) -> Result<u32, CpuinfoError
 }
 
 fn hexadecimal(name: &'static str, lp: u32, value: &str) -> Result<u32, CpuinfoError> {
-    let digits =
-        value.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let digits = value
+        .strip_prefix("0x")
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     match digits.map(|digits| u32::from_str_radix(digits, 16)) {
         Some(Ok(number)) => Ok(number),
         _ => Err(not_a_number(name, lp, value)),
@@ -265,7 +268,11 @@ mod tests {
             ([with(0, tdx, "seamret_invd_vmcs2"), with(1, tdx, "")], true, false),
         ] {
             let cpuinfo = parse(&lps).unwrap();
-            assert_eq!((cpuinfo.tdx_flag, cpuinfo.erratum), (Some(tdx_flag), Some(erratum)), "{lps:?}");
+            assert_eq!(
+                (cpuinfo.tdx_flag, cpuinfo.erratum),
+                (Some(tdx_flag), Some(erratum)),
+                "{lps:?}"
+            );
         }
         let cpuinfo = parse(&[lp(0, "vmx flags\t: tdx_host_platform")]).unwrap();
         assert_eq!((cpuinfo.tdx_flag, cpuinfo.erratum), (None, None));
@@ -275,7 +282,10 @@ mod tests {
     fn lps_of_a_socket_that_differ_are_named() {
         let other = lp(3, "").replace("stepping\t: 8", "stepping\t: 7");
         let (first, other) = ([6, 143, 8], parse(&[lp(1, ""), other]).unwrap_err());
-        assert_eq!(other, CpuinfoError::Mixed { socket: 0, first_lp: 1, first, lp: 3, other: [6, 143, 7] });
+        assert_eq!(
+            other,
+            CpuinfoError::Mixed { socket: 0, first_lp: 1, first, lp: 3, other: [6, 143, 7] }
+        );
         assert!(other.to_string().contains("[6, 143, 8], LP 3 with [6, 143, 7]"), "{other}");
     }
 
@@ -293,7 +303,10 @@ mod tests {
             Err(CpuinfoError::NotANumber { name, lp: 4, value: value.chars().take(40).collect() })
         };
         assert_eq!(parse(&[lp(4, "physical id\t: -1")]), wrong("physical id", "-1"));
-        assert_eq!(parse(&[lp(4, "physical id\t: 4294967296")]), wrong("physical id", "4294967296"));
+        assert_eq!(
+            parse(&[lp(4, "physical id\t: 4294967296")]),
+            wrong("physical id", "4294967296")
+        );
         assert_eq!(parse(&[lp(4, "model\t: +1")]), wrong("model", "+1"));
         assert_eq!(parse(&[lp(4, "stepping\t:")]), wrong("stepping", ""));
         assert_eq!(parse(&[lp(4, "microcode\t: 43")]), wrong("microcode", "43"));

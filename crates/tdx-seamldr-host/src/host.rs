@@ -24,10 +24,11 @@ pub struct Host {
     pub command_line: Fact<String>,
     /// The kernel's interface for updates, or why there is none.
     pub interface: Result<Interface, NoInterface>,
-    /// The version of the running module. [`Reason::NoDevice`](crate::fact::Reason::NoDevice): TDX is not
-    /// initialised, or gone until reboot. Source: `tdx_host/version`.
+    /// The version of the running module. [`Reason::NoDevice`](crate::fact::Reason::NoDevice): TDX
+    /// is not initialised, or gone until reboot. Source: `tdx_host/version`.
     pub module: Fact<TdxVersion>,
-    /// The version of P-SEAMLDR. Source: `tdx_host/seamldr_version` or `tdx_host/seamldr/version`; for root only.
+    /// The version of P-SEAMLDR. Source: `tdx_host/seamldr_version` or `tdx_host/seamldr/version`;
+    /// for root only.
     pub seamldr: Fact<TdxVersion>,
     /// How many updates remain until a reboot. Source: `tdx_host/num_remaining_updates` or
     /// `tdx_host/seamldr/num_remaining_updates`; for root only.
@@ -36,7 +37,8 @@ pub struct Host {
     pub upload_status: Fact<String>,
     /// The processors, one for each socket, in the order of the sockets. Source: `/proc/cpuinfo`.
     pub sockets: Fact<Vec<Socket>>,
-    /// LPs that the kernel knows and that could be online. Source: `/sys/devices/system/cpu/present`.
+    /// LPs that the kernel knows and that could be online. Source:
+    /// `/sys/devices/system/cpu/present`.
     pub present: Fact<CpuList>,
     /// LPs that are online. Source: `/sys/devices/system/cpu/online`.
     pub online: Fact<CpuList>,
@@ -60,8 +62,8 @@ pub struct Host {
     pub cache_leaf: Fact<[u32; 4]>,
     /// KVM's parameter for TDX: `Y` or `N`. Source: `/sys/module/kvm_intel/parameters/tdx`.
     pub kvm_tdx: Fact<String>,
-    /// Files of TDX modules on the EFI system partition, e.g. `/boot/efi/EFI/TDX/TDX-SEAM.so`. The firmware may load
-    /// these at the next boot; they are not what runs.
+    /// Files of TDX modules on the EFI system partition, e.g. `/boot/efi/EFI/TDX/TDX-SEAM.so`. The
+    /// firmware may load these at the next boot; they are not what runs.
     pub staged: Vec<String>,
 }
 
@@ -71,12 +73,14 @@ pub struct Host {
 pub enum Interface {
     /// Linux 7.2: flat files `tdx_host/seamldr_version`, and images of format v2.
     Flat,
-    /// Versions 5 to 7 of the patch series: the folder `tdx_host/seamldr`, and images of format v1.
+    /// Versions 5 to 7 of the patch series: the folder `tdx_host/seamldr`, and images of format
+    /// v1.
     Folder,
 }
 
 impl Interface {
-    /// Returns the files with P-SEAMLDR's version and with the remaining updates, below the device `tdx_host`.
+    /// Returns the files with P-SEAMLDR's version and with the remaining updates, below the device
+    /// `tdx_host`.
     #[must_use]
     pub const fn seamldr_files(self) -> [&'static str; 2] {
         match self {
@@ -100,25 +104,34 @@ impl Interface {
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum NoInterface {
     /// The processor's flags have no `tdx_host_platform`.
-    #[error("the processor has no TDX, or the BIOS has it off: /proc/cpuinfo has no flag tdx_host_platform")]
+    #[error(
+        "the processor has no TDX, or the BIOS has it off: /proc/cpuinfo has no flag \
+         tdx_host_platform"
+    )]
     NoTdx,
     /// The processor returns from P-SEAMLDR without its VMCS pointer.
-    #[error("the processor loses its VMCS pointer on return from P-SEAMLDR (seamret_invd_vmcs): install newer microcode")]
+    #[error(
+        "the processor loses its VMCS pointer on return from P-SEAMLDR (seamret_invd_vmcs): \
+         install newer microcode"
+    )]
     Erratum,
     /// The kernel has no driver `tdx_host`, it is not loaded, or it found no TDX module and left.
     #[error(
-        "the kernel has no device tdx_host: it needs Linux 7.2 or later with CONFIG_TDX_HOST_SERVICES, \
-         the module tdx-host loaded, and TDX initialised (look for \"TDX\" in the kernel's log)"
+        "the kernel has no device tdx_host: it needs Linux 7.2 or later with \
+         CONFIG_TDX_HOST_SERVICES, the module tdx-host loaded, and TDX initialised (look for \
+         \"TDX\" in the kernel's log)"
     )]
     NoDriver,
     /// The driver is there, and TDX is not initialised.
     #[error(
-        "the TDX module is not initialised, or it was lost: reboot, and look for \"TDX\" in the kernel's log"
+        "the TDX module is not initialised, or it was lost: reboot, and look for \"TDX\" in the \
+         kernel's log"
     )]
     NotInitialised,
     /// The driver is there, and it offers no upload.
     #[error(
-        "the driver tdx_host offers no upload: the module cannot hand its TDs over, or the kernel is too old"
+        "the driver tdx_host offers no upload: the module cannot hand its TDs over, or the kernel \
+         is too old"
     )]
     NoUpload,
     /// Half of an interface.
@@ -150,8 +163,11 @@ impl Socket {
     /// Returns CPUID.1:EAX with family, model and stepping, and type 0.
     #[must_use]
     pub const fn signature(&self) -> u32 {
-        let (extended, base) =
-            if self.family >= 0xf { (self.family.saturating_sub(0xf), 0xf) } else { (0, self.family) };
+        let (extended, base) = if self.family >= 0xf {
+            (self.family.saturating_sub(0xf), 0xf)
+        } else {
+            (0, self.family)
+        };
         (extended & 0xff) << 20
             | (self.model >> 4 & 0xf) << 16
             | base << 8

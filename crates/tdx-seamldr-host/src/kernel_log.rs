@@ -45,7 +45,8 @@ fn mask_addresses(line: &str) -> String {
     while let Some((before, after)) = rest.split_once("0x") {
         masked.push_str(before);
         masked.push_str("0x");
-        let end = after.find(|character: char| !character.is_ascii_hexdigit()).unwrap_or(after.len());
+        let end =
+            after.find(|character: char| !character.is_ascii_hexdigit()).unwrap_or(after.len());
         let (digits, behind) = after.split_at_checked(end).unwrap_or((after, ""));
         masked.push_str(if may_be_address(digits) { "<address>" } else { digits });
         rest = behind;
@@ -87,7 +88,8 @@ mod tests {
     fn only_lines_on_tdx_are_kept_without_the_prefix() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("dev")).unwrap();
-        let log = "6,1,100,-;Linux version 7.2 (builder@host)\n6,2,200,-;virt/tdx: TDX-Module initialized\n SUBSYSTEM=x\n";
+        let log = "6,1,100,-;Linux version 7.2 (builder@host)\n6,2,200,-;virt/tdx: TDX-Module \
+                   initialized\n SUBSYSTEM=x\n";
         fs::write(folder.path().join("dev/kmsg"), log).unwrap();
         let lines = tdx_lines(&Root::new(folder.path())).unwrap();
         assert_eq!(lines, ["virt/tdx: TDX-Module initialized"]);

@@ -14,7 +14,10 @@
 //! - [`text`]: text from files, made safe to print.
 //! - `testing`, with the feature of that name: folders that look like the root of a TDX host.
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 pub mod catalogue;
 pub mod config;

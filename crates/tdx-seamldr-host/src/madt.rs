@@ -37,7 +37,10 @@ pub enum MadtError {
         expected: u8,
     },
     /// An entry has a length that its type does not have, or leaves the table.
-    #[error("the entry of type {kind} at offset {offset} has a length of {length}, with {left} bytes left")]
+    #[error(
+        "the entry of type {kind} at offset {offset} has a length of {length}, with {left} bytes \
+         left"
+    )]
     Entry {
         /// The type.
         kind: u8,
@@ -67,7 +70,9 @@ pub enum MadtError {
 pub fn parse_madt(file: &[u8]) -> Result<PlatformLps, MadtError> {
     let signature = file.get(..4).unwrap_or(file);
     if signature != b"APIC" {
-        return Err(MadtError::Signature { found: String::from_utf8_lossy(signature).into_owned() });
+        return Err(MadtError::Signature {
+            found: String::from_utf8_lossy(signature).into_owned(),
+        });
     }
     let length = read_u32(file, 4).unwrap_or(0);
     let table = usize::try_from(length)
@@ -88,9 +93,11 @@ pub fn parse_madt(file: &[u8]) -> Result<PlatformLps, MadtError> {
             _ => return Err(wrong),
         };
         let lp = match *kind {
-            LOCAL_APIC if length == 8 => {
-                entry.get(3).filter(|id| **id != u8::MAX).map(|id| u32::from(*id)).zip(read_u32(entry, 4))
-            }
+            LOCAL_APIC if length == 8 => entry
+                .get(3)
+                .filter(|id| **id != u8::MAX)
+                .map(|id| u32::from(*id))
+                .zip(read_u32(entry, 4)),
             LOCAL_X2APIC if length == 16 => {
                 read_u32(entry, 4).filter(|id| *id != u32::MAX).zip(read_u32(entry, 8))
             }
@@ -103,13 +110,18 @@ pub fn parse_madt(file: &[u8]) -> Result<PlatformLps, MadtError> {
     apic_ids.sort_unstable();
     apic_ids.dedup();
     let highest_x2apic_id = *apic_ids.last().ok_or(MadtError::NoLp)?;
-    Ok(PlatformLps { enabled: u32::try_from(apic_ids.len()).unwrap_or(u32::MAX), highest_x2apic_id })
+    Ok(PlatformLps {
+        enabled: u32::try_from(apic_ids.len()).unwrap_or(u32::MAX),
+        highest_x2apic_id,
+    })
 }
 
 fn check_sum(table: &[u8]) -> Result<(), MadtError> {
     let sum = table.iter().copied().fold(0, u8::wrapping_add);
     match table.get(9) {
-        Some(&found) if sum != 0 => Err(MadtError::Checksum { found, expected: found.wrapping_sub(sum) }),
+        Some(&found) if sum != 0 => {
+            Err(MadtError::Checksum { found, expected: found.wrapping_sub(sum) })
+        }
         _ => Ok(()),
     }
 }
@@ -194,7 +206,10 @@ mod tests {
         let mut file = table(&[&LP_3]);
         let expected = file[9];
         file[9] = expected.wrapping_add(3);
-        assert_eq!(parse_madt(&file), Err(MadtError::Checksum { found: expected.wrapping_add(3), expected }));
+        assert_eq!(
+            parse_madt(&file),
+            Err(MadtError::Checksum { found: expected.wrapping_add(3), expected })
+        );
     }
 
     #[test]

@@ -72,7 +72,9 @@ impl Entry {
     fn release(&self) -> Result<MappedRelease, String> {
         let version = |text: &str| parse_version(text).map_err(|error| error.to_string());
         if self.min_seamldr_versions.is_empty() {
-            return Err("min_seamldr_versions is empty, but should have at least one version".into());
+            return Err(
+                "min_seamldr_versions is empty, but should have at least one version".into()
+            );
         }
         Ok(MappedRelease {
             version: version(&self.version)?,

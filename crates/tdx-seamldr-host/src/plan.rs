@@ -1,4 +1,5 @@
-//! The plan: which image comes next on this host, what speaks against each other one, and what nobody could check.
+//! The plan: which image comes next on this host, what speaks against each other one, and what
+//! nobody could check.
 
 mod reason;
 mod rules;
@@ -22,7 +23,8 @@ pub use reason::{Question, Reason, Scope};
 pub struct Request {
     /// Which module.
     pub target: Target,
-    /// The operator vouches that no TD is in build and no migration interrupted until the update is over.
+    /// The operator vouches that no TD is in build and no migration interrupted until the update
+    /// is over.
     pub no_td_launches: bool,
     /// Rules that may stay unchecked.
     pub accept: Unknowns,
@@ -133,8 +135,8 @@ impl Plan {
         select::plan(host, catalogue, request)
     }
 
-    /// Returns what speaks against any update of a host, and what nobody could check of it. A plan has the same reasons, and
-    /// those of its image.
+    /// Returns what speaks against any update of a host, and what nobody could check of it. A plan
+    /// has the same reasons, and those of its image.
     #[must_use]
     pub fn about_host(host: &Host) -> (Vec<Reason>, Vec<Question>) {
         select::about_host(host)

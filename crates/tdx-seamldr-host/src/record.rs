@@ -1,4 +1,5 @@
-//! The record of updates: a line of JSON for each attempt's begin and end, and the system's journal.
+//! The record of updates: a line of JSON for each attempt's begin and end, and the system's
+//! journal.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -101,7 +102,8 @@ pub enum RecordError {
 pub struct History {
     /// The lines in order.
     pub records: Vec<Record>,
-    /// Lines that cannot be read, by their numbers from 1. A line can end early if the host went down.
+    /// Lines that cannot be read, by their numbers from 1. A line can end early if the host went
+    /// down.
     pub damaged: Vec<usize>,
 }
 
@@ -142,7 +144,9 @@ impl<'r> Journal<'r> {
         };
         let mut bytes = Vec::new();
         let limit = MAX_HISTORY.saturating_add(1);
-        file.take(limit).read_to_end(&mut bytes).map_err(|error| RecordError::Read(failed(&error)))?;
+        file.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|error| RecordError::Read(failed(&error)))?;
         if u64::try_from(bytes.len()).is_ok_and(|len| len > MAX_HISTORY) {
             let error = io::Error::other(format!("is longer than {MAX_HISTORY} bytes"));
             return Err(RecordError::Read(failed(&error)));
@@ -154,7 +158,8 @@ impl<'r> Journal<'r> {
         self.root.path(&self.folder).map_err(RecordError::Read)
     }
 
-    /// Adds a line, which is on the disk when this returns. The system's journal gets it, too, if there is one.
+    /// Adds a line, which is on the disk when this returns. The system's journal gets it, too, if
+    /// there is one.
     ///
     /// # Errors
     ///
@@ -175,15 +180,17 @@ impl<'r> Journal<'r> {
         // Whatever the umask is, others cannot write it.
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(failed)?;
         check_trusted(&folder)?;
-        let mut file = open(&folder, OpenOptions::new().append(true).read(true).create(true).mode(0o644))
-            .map_err(failed)?;
+        let mut file =
+            open(&folder, OpenOptions::new().append(true).read(true).create(true).mode(0o644))
+                .map_err(failed)?;
         if !ends_with_newline(&mut file).map_err(failed)? {
             line.insert(0, b'\n');
         }
         file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
     }
 
-    /// Whether the attempt before `attempt` began in this boot and has no end: its process was killed.
+    /// Whether the attempt before `attempt` began in this boot and has no end: its process was
+    /// killed.
     #[must_use]
     pub fn left_open(&self, attempt: &str) -> bool {
         let Ok(history) = self.read() else { return false };
@@ -210,12 +217,12 @@ impl<'r> Journal<'r> {
 fn open(folder: &std::path::Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file =
-        options.custom_flags(flags.bits().cast_signed()).open(folder.join(HISTORY)).map_err(|error| {
-            match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        options.custom_flags(flags.bits().cast_signed()).open(folder.join(HISTORY)).map_err(
+            |error| match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
                 true => io::Error::other("is a link, but should be a regular file"),
                 false => error,
-            }
-        })?;
+            },
+        )?;
     let found = file.metadata()?.file_type();
     match found.is_file() {
         true => Ok(file),
@@ -223,7 +230,8 @@ fn open(folder: &std::path::Path, options: &mut OpenOptions) -> io::Result<File>
     }
 }
 
-/// Whether a file is empty or its last line is complete. A host that went down can leave half a line.
+/// Whether a file is empty or its last line is complete. A host that went down can leave half a
+/// line.
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     use std::os::unix::fs::FileExt;
     let len = file.metadata()?.len();
@@ -256,7 +264,8 @@ impl History {
         history
     }
 
-    /// Returns attempts in order: how each began, whether its last write came next, and how it ended, if the record tells.
+    /// Returns attempts in order: how each began, whether its last write came next, and how it
+    /// ended, if the record tells.
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt<'_>> {
         let mut attempts: Vec<Attempt<'_>> = Vec::new();
@@ -266,13 +275,15 @@ impl History {
                     attempts.push(Attempt { began: record, committing: false, ended: None })
                 }
                 Event::Committing => {
-                    let of_same = attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
+                    let of_same =
+                        attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
                     if let Some(attempt) = of_same {
                         attempt.committing = true;
                     }
                 }
                 Event::Ended { .. } => {
-                    let of_same = attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
+                    let of_same =
+                        attempts.iter_mut().rev().find(|one| one.began.attempt == record.attempt);
                     if let Some(attempt) = of_same {
                         attempt.ended = Some(record);
                     }
@@ -323,7 +334,9 @@ mod tests {
         let root = Root::new(folder.path());
         let journal = Journal::new(&root, DEFAULT_STATE_FOLDER);
         assert_eq!(journal.read().unwrap(), History::default());
-        for (attempt, event) in [("a", began()), ("a", Event::Committing), ("a", ended()), ("b", began())] {
+        for (attempt, event) in
+            [("a", began()), ("a", Event::Committing), ("a", ended()), ("b", began())]
+        {
             journal.add(attempt, event).unwrap();
         }
         let history = journal.read().unwrap();
@@ -338,7 +351,8 @@ mod tests {
         use rustix::fs::{mknodat, FileType, Mode, CWD};
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
-        let (journal, file) = (Journal::new(&root, "/state"), folder.path().join("state/history.jsonl"));
+        let (journal, file) =
+            (Journal::new(&root, "/state"), folder.path().join("state/history.jsonl"));
         fs::create_dir(folder.path().join("state")).unwrap();
         fs::write(folder.path().join("other"), "").unwrap();
         let refused = || journal.add("a", began()).is_err() && journal.read().is_err();
@@ -356,7 +370,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         fs::create_dir(folder.path().join("state")).unwrap();
-        fs::set_permissions(folder.path().join("state"), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(folder.path().join("state"), fs::Permissions::from_mode(0o777))
+            .unwrap();
         let error = Journal::new(&root, "/state").add("a", began()).unwrap_err();
         assert!(matches!(error, RecordError::NotTrusted(_)), "{error}");
         assert!(!folder.path().join("state/history.jsonl").exists());
@@ -387,7 +402,8 @@ mod tests {
         let len = socket.recv(&mut bytes).unwrap();
         let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
         assert!(
-            text.starts_with("SYSLOG_IDENTIFIER=tdx-seamldr\n") && text.contains("\"event\":\"began\""),
+            text.starts_with("SYSLOG_IDENTIFIER=tdx-seamldr\n")
+                && text.contains("\"event\":\"began\""),
             "{text}"
         );
     }

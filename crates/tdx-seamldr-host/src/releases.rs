@@ -88,8 +88,8 @@ pub struct Release {
     pub crypto_context: Option<u32>,
     /// The oldest running module that Intel's `mapping_file.json` allows an update from.
     pub min_module: Option<TdxVersion>,
-    /// The oldest P-SEAMLDR of each line that the release needs, by Intel's `mapping_file.json` or the
-    /// release notes.
+    /// The oldest P-SEAMLDR of each line that the release needs, by Intel's `mapping_file.json` or
+    /// the release notes.
     pub min_seamldr: Vec<TdxVersion>,
     /// TDX_FEATURES0.
     pub features0: Option<TdxFeatures0>,
@@ -140,31 +140,35 @@ impl Releases {
     #[must_use]
     #[allow(clippy::expect_used)]
     pub fn built_in() -> Self {
-        Self::parse(include_str!("../data/releases.csv")).expect("the table is a part of the program")
+        Self::parse(include_str!("../data/releases.csv"))
+            .expect("the table is a part of the program")
     }
 
-    /// Reads a table from a file. SVN and handoff versions of the running module come from it, so only root may be able to
-    /// change the file.
+    /// Reads a table from a file. SVN and handoff versions of the running module come from it, so
+    /// only root may be able to change the file.
     ///
     /// # Errors
     ///
-    /// The file is no regular file, has more than 1 MiB, others than root can write it, or it is no [table](Self::parse).
+    /// The file is no regular file, has more than 1 MiB, others than root can write it, or it is no
+    /// [table](Self::parse).
     pub fn read(path: &Path) -> Result<Self, FileError> {
         check_trusted(path).map_err(|error| FileError::new(path, error))?;
         let table = read_text(path, MAX_TABLE, "table of releases")?;
         Self::parse(&table).map_err(|error| FileError::new(path, error))
     }
 
-    /// Reads a table in the form of `data/releases.csv`: lines of comma-separated values under a line of
-    /// names. The columns `min_module`, `min_seamldr` and `features0` may be absent. Lines that begin
-    /// with `#` are comments.
+    /// Reads a table in the form of `data/releases.csv`: lines of comma-separated values under a
+    /// line of names. The columns `min_module`, `min_seamldr` and `features0` may be absent.
+    /// Lines that begin with `#` are comments.
     ///
     /// # Errors
     ///
     /// A value is none of its column, or a version or hash comes twice.
     pub fn parse(table: &str) -> Result<Self, TableError> {
-        let mut reader =
-            csv::ReaderBuilder::new().comment(Some(b'#')).trim(csv::Trim::All).from_reader(table.as_bytes());
+        let mut reader = csv::ReaderBuilder::new()
+            .comment(Some(b'#'))
+            .trim(csv::Trim::All)
+            .from_reader(table.as_bytes());
         let wrong = |error: &csv::Error| TableError {
             line: error.position().map_or(0, csv::Position::line),
             problem: error.to_string(),
@@ -176,10 +180,12 @@ impl Releases {
             let line = record.position().map_or(0, csv::Position::line);
             let row: Row<'_> = record.deserialize(Some(&names)).map_err(|error| wrong(&error))?;
             let release = row.release().map_err(|problem| TableError { line, problem })?;
-            if let Some(same) =
-                all.iter().find(|known| known.version == release.version || known.mrseam == release.mrseam)
+            if let Some(same) = all
+                .iter()
+                .find(|known| known.version == release.version || known.mrseam == release.mrseam)
             {
-                let problem = format!("{} has the version or the hash of {}", release.version, same.version);
+                let problem =
+                    format!("{} has the version or the hash of {}", release.version, same.version);
                 return Err(TableError { line, problem });
             }
             all.push(release);
@@ -223,11 +229,20 @@ impl Row<'_> {
             platforms: self.cpus.split_whitespace().map(platform).collect::<Result<_, _>>()?,
             handoff: known(self.hv).map(handoff).transpose()?,
             crypto_context: known(self.ctx)
-                .map(|text| text.parse().map_err(|_| format!("ctx is {text:?}, but should be a number")))
+                .map(|text| {
+                    text.parse().map_err(|_| format!("ctx is {text:?}, but should be a number"))
+                })
                 .transpose()?,
             min_module: known(self.min_module).map(version).transpose()?,
-            min_seamldr: self.min_seamldr.split_whitespace().map(version).collect::<Result<_, _>>()?,
-            features0: known(self.features0).map(hex).transpose()?.map(TdxFeatures0::from_bits_retain),
+            min_seamldr: self
+                .min_seamldr
+                .split_whitespace()
+                .map(version)
+                .collect::<Result<_, _>>()?,
+            features0: known(self.features0)
+                .map(hex)
+                .transpose()?
+                .map(TdxFeatures0::from_bits_retain),
             mrseam: parse_digest(self.mrseam)?,
         })
     }
@@ -258,7 +273,9 @@ fn platform(code: &str) -> Result<Platform, String> {
 }
 
 fn handoff(text: &str) -> Result<HandoffRange, String> {
-    let wrong = || format!("hv is {text:?}, but should be module_hv/min_update_hv/no_downgrade as in 1/0/1");
+    let wrong = || {
+        format!("hv is {text:?}, but should be module_hv/min_update_hv/no_downgrade as in 1/0/1")
+    };
     let mut numbers = text.split('/').map(|number| number.parse::<u16>().map_err(|_| wrong()));
     let mut next = || numbers.next().unwrap_or_else(|| Err(wrong()));
     let (module_hv, min_update_hv, no_downgrade) = (next()?, next()?, next()?);
@@ -274,8 +291,12 @@ fn handoff(text: &str) -> Result<HandoffRange, String> {
 ///
 /// The text is none; the error says what was found.
 pub fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
-    let wrong =
-        || format!("a SHA-384 has 96 hexadecimal digits, but {} characters were found", text.chars().count());
+    let wrong = || {
+        format!(
+            "a SHA-384 has 96 hexadecimal digits, but {} characters were found",
+            text.chars().count()
+        )
+    };
     if text.len() != 96 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(wrong());
     }
@@ -302,7 +323,10 @@ mod tests {
         }
         let newest = releases.by_version(parse_version("1.5.34").unwrap()).unwrap();
         assert_eq!(newest.svn, Svn { major: 1, minor: 15 });
-        assert_eq!(newest.handoff, Some(HandoffRange { module_hv: 2, min_update_hv: 0, no_downgrade: true }));
+        assert_eq!(
+            newest.handoff,
+            Some(HandoffRange { module_hv: 2, min_update_hv: 0, no_downgrade: true })
+        );
         assert_eq!((newest.crypto_context, newest.min_module), (Some(2), None));
     }
 

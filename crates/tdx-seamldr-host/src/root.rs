@@ -1,4 +1,5 @@
-//! The folder below which all files of a host are read: `/`, or a copy of it in a container or a test.
+//! The folder below which all files of a host are read: `/`, or a copy of it in a container or a
+//! test.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
@@ -20,9 +21,9 @@ const MAX_LINKS: u32 = 40;
 
 /// A root folder. All paths that its methods take are absolute and are read below the folder.
 ///
-/// If the folder is not `/`, links cannot lead out of it: an absolute target starts at the folder, and `..` stops
-/// at it. The links are followed before the file is opened. So nobody who is not trusted may write to the folder
-/// in the meantime.
+/// If the folder is not `/`, links cannot lead out of it: an absolute target starts at the folder,
+/// and `..` stops at it. The links are followed before the file is opened. So nobody who is not
+/// trusted may write to the folder in the meantime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     folder: PathBuf,
@@ -103,7 +104,9 @@ impl Root {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let folder = if folder.is_empty() { "/" } else { folder };
         let place = self.path(folder).map(|folder| folder.join(name));
-        place.is_ok_and(|place| fs::symlink_metadata(place).is_ok_and(|metadata| metadata.is_symlink()))
+        place.is_ok_and(|place| {
+            fs::symlink_metadata(place).is_ok_and(|metadata| metadata.is_symlink())
+        })
     }
 
     /// Whether there is such a regular file.
@@ -150,11 +153,14 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is no regular file, or has more than `limit` bytes. A FIFO or a device is not opened.
+    /// The file cannot be read, is no regular file, or has more than `limit` bytes. A FIFO or a
+    /// device is not opened.
     pub fn read_bytes(&self, path: &str, limit: u64) -> Result<Vec<u8>, Absent> {
         let file = self.open(path, FileType::is_file)?;
         let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| absent(path, &error))?;
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|error| absent(path, &error))?;
         if u64::try_from(bytes.len()).is_ok_and(|len| len > limit) {
             return Err(malformed(path, format!("is longer than {limit} bytes")));
         }
@@ -175,8 +181,8 @@ impl Root {
         Ok(text)
     }
 
-    /// Reads a file that gives one record for each read, as `/dev/kmsg` does, until no record is there. A regular file is
-    /// one record.
+    /// Reads a file that gives one record for each read, as `/dev/kmsg` does, until no record is
+    /// there. A regular file is one record.
     ///
     /// # Errors
     ///
@@ -203,8 +209,8 @@ impl Root {
         Ok(records)
     }
 
-    /// Opens a file of registers, such as `/dev/cpu/0/msr`: a character device, or a regular file in a tree that
-    /// stands for a host.
+    /// Opens a file of registers, such as `/dev/cpu/0/msr`: a character device, or a regular file
+    /// in a tree that stands for a host.
     ///
     /// # Errors
     ///
@@ -215,9 +221,10 @@ impl Root {
         Ok(Registers { file, is_device: !metadata.is_file(), path: path.to_owned() })
     }
 
-    /// Looks at the file's kind before it is opened, as opening alone can set a device off, and afterwards, as the
-    /// file may be another one by then. A socket is left to `open`, which answers ENXIO: so a tree can have a file
-    /// that answers as `version` does without a module.
+    /// Looks at the file's kind before it is opened, as opening alone can set a device off, and
+    /// afterwards, as the file may be another one by then. A socket is left to `open`, which
+    /// answers ENXIO: so a tree can have a file that answers as `version` does without a
+    /// module.
     fn open(&self, path: &str, is_wanted: fn(&FileType) -> bool) -> Result<File, Absent> {
         let place = self.path(path)?;
         let check = |metadata: &Metadata| match is_wanted(&metadata.file_type()) {
@@ -277,8 +284,8 @@ fn malformed(path: &str, problem: String) -> Absent {
     Absent { source: path.to_owned(), reason: Reason::Malformed, problem }
 }
 
-/// Says why the system did not give a file. What is refused to root is not a matter of permission: the kernel may be
-/// locked down, or this is a container.
+/// Says why the system did not give a file. What is refused to root is not a matter of permission:
+/// the kernel may be locked down, or this is a container.
 pub(crate) fn absent(path: &str, error: &io::Error) -> Absent {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     let (reason, problem) = if is(Errno::NOENT) || is(Errno::NOTDIR) {
@@ -286,7 +293,10 @@ pub(crate) fn absent(path: &str, error: &io::Error) -> Absent {
     } else if (is(Errno::ACCESS) || is(Errno::PERM)) && !geteuid().is_root() {
         (Reason::Permission, "only root may read this file".to_owned())
     } else if is(Errno::NXIO) {
-        (Reason::NoDevice, "the kernel answers ENXIO: the device behind this file is gone".to_owned())
+        (
+            Reason::NoDevice,
+            "the kernel answers ENXIO: the device behind this file is gone".to_owned(),
+        )
     } else {
         (Reason::Unreadable, error.to_string())
     };
@@ -304,8 +314,8 @@ pub struct Registers {
 impl Registers {
     /// Reads 8 bytes of the register with this number, little-endian.
     ///
-    /// A device takes the number as the file's offset. In a regular file, register N lies at offset 8 * N, because
-    /// registers with neighbouring numbers would overlap.
+    /// A device takes the number as the file's offset. In a regular file, register N lies at offset
+    /// 8 * N, because registers with neighbouring numbers would overlap.
     ///
     /// # Errors
     ///

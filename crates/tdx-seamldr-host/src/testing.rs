@@ -1,7 +1,8 @@
 //! Folders that look like the root of a TDX host, for tests. Needs the feature `testing`.
 //!
-//! A tree starts as a kind of host ([`HostTree::linux_7_2`] and others), changes by its setters, and is written into
-//! an empty folder by [`HostTree::write`]. [`Root`](crate::Root) reads it there.
+//! A tree starts as a kind of host ([`HostTree::linux_7_2`] and others), changes by its setters,
+//! and is written into an empty folder by [`HostTree::write`]. [`Root`](crate::Root) reads it
+//! there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,8 +20,9 @@ const TDX_HOST: &str = "/sys/devices/faux/tdx_host";
 
 /// A host to be written as a folder.
 ///
-/// LPs are numbered socket by socket, and within a socket first thread by first thread, then the second threads, as
-/// Linux numbers them on a machine with one socket. The x2APIC ID of an LP is its number.
+/// LPs are numbered socket by socket, and within a socket first thread by first thread, then the
+/// second threads, as Linux numbers them on a machine with one socket. The x2APIC ID of an LP is
+/// its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostTree {
     interface: Option<Interface>,
@@ -47,7 +49,8 @@ pub struct HostTree {
 }
 
 impl HostTree {
-    /// Linux 7.2 on one Sapphire Rapids with 8 LPs: module 1.5.05, P-SEAMLDR 1.5.00, 8 updates left.
+    /// Linux 7.2 on one Sapphire Rapids with 8 LPs: module 1.5.05, P-SEAMLDR 1.5.00, 8 updates
+    /// left.
     #[must_use]
     pub fn linux_7_2() -> Self {
         Self {
@@ -64,7 +67,8 @@ impl HostTree {
             offline: CpuList::default(),
             unknown_from: u32::MAX,
             kernel: "7.2.1-amd64".to_owned(),
-            command_line: "BOOT_IMAGE=/vmlinuz-7.2.1-amd64 root=/dev/sda2 ro kvm_intel.tdx=1".to_owned(),
+            command_line: "BOOT_IMAGE=/vmlinuz-7.2.1-amd64 root=/dev/sda2 ro kvm_intel.tdx=1"
+                .to_owned(),
             smt: "on".to_owned(),
             msrs: BTreeMap::from([
                 // Bit 60: a return from P-SEAMLDR leaves the VMCS pointer alone.
@@ -94,17 +98,19 @@ impl HostTree {
         Self { interface: None, has_tdx: false, is_initialised: false, ..Self::linux_7_2() }
     }
 
-    /// A host whose module was never initialised: the device is there, `version` gives no version, and there is no
-    /// upload.
+    /// A host whose module was never initialised: the device is there, `version` gives no version,
+    /// and there is no upload.
     #[must_use]
     pub fn not_initialised() -> Self {
         Self { is_initialised: false, interface: None, ..Self::linux_7_2() }
     }
 
-    /// A host with the bug `seamret_invd_vmcs`: the device and `version` are there, and there is no upload.
+    /// A host with the bug `seamret_invd_vmcs`: the device and `version` are there, and there is no
+    /// upload.
     #[must_use]
     pub fn erratum() -> Self {
-        Self { has_erratum: true, interface: None, ..Self::linux_7_2() }.msr(0x480, 0x00da_0400_0000_0004)
+        Self { has_erratum: true, interface: None, ..Self::linux_7_2() }
+            .msr(0x480, 0x00da_0400_0000_0004)
     }
 
     /// Sets the version of the running module, e.g. `1.5.05`.
@@ -268,7 +274,8 @@ impl HostTree {
         for (number, value) in &self.msrs {
             msr.write_all_at(&value.to_le_bytes(), u64::from(*number).saturating_mul(8))?;
         }
-        let leaf: Vec<u8> = self.cache_leaf.iter().flat_map(|register| register.to_le_bytes()).collect();
+        let leaf: Vec<u8> =
+            self.cache_leaf.iter().flat_map(|register| register.to_le_bytes()).collect();
         tree.create(&format!("/dev/cpu/{first_lp}/cpuid"))?.write_all_at(&leaf, 3 << 32 | 4)
     }
 
@@ -276,7 +283,10 @@ impl HostTree {
         if !self.has_tdx {
             return tree.line("/sys/module/kvm_intel/parameters/tdx", "N");
         }
-        tree.line("/sys/module/kvm_intel/parameters/tdx", if self.is_initialised { "Y" } else { "N" })?;
+        tree.line(
+            "/sys/module/kvm_intel/parameters/tdx",
+            if self.is_initialised { "Y" } else { "N" },
+        )?;
         let version = format!("{TDX_HOST}/version");
         match self.is_initialised {
             true => tree.line(&version, &self.module)?,
@@ -295,14 +305,20 @@ impl HostTree {
             tree.write(&format!("{upload}/{empty}"), b"")?;
         }
         tree.line(&format!("{upload}/remaining_size"), "0")?;
-        tree.link("/sys/class/firmware/tdx_module", "../../devices/faux/tdx_host/firmware/tdx_module")
+        tree.link(
+            "/sys/class/firmware/tdx_module",
+            "../../devices/faux/tdx_host/firmware/tdx_module",
+        )
     }
 
     /// Returns the text of `/proc/cpuinfo`.
     #[must_use]
     pub fn cpuinfo(&self) -> String {
-        let flags =
-            if self.has_tdx { "fpu vme msr vmx smx ht tdx_host_platform" } else { "fpu vme msr vmx ht" };
+        let flags = if self.has_tdx {
+            "fpu vme msr vmx smx ht tdx_host_platform"
+        } else {
+            "fpu vme msr vmx ht"
+        };
         let bugs = if self.has_erratum {
             "spectre_v1 spectre_v2 seamret_invd_vmcs"
         } else {
@@ -312,7 +328,9 @@ impl HostTree {
         let mut first = 0_u32;
         for (socket, (signature, lps)) in self.sockets.iter().enumerate() {
             let end = first.saturating_add(*lps);
-            for lp in (first..end).filter(|lp| *lp < self.unknown_from && !self.offline.contains(*lp)) {
+            for lp in
+                (first..end).filter(|lp| *lp < self.unknown_from && !self.offline.contains(*lp))
+            {
                 text.push_str(&self.cpuinfo_of(lp, socket, *signature, flags, bugs));
             }
             first = end;
@@ -321,15 +339,22 @@ impl HostTree {
     }
 
     /// Returns the lines of one LP. Those that nobody reads are there to be skipped.
-    fn cpuinfo_of(&self, lp: u32, socket: usize, signature: u32, flags: &str, bugs: &str) -> String {
+    fn cpuinfo_of(
+        &self,
+        lp: u32,
+        socket: usize,
+        signature: u32,
+        flags: &str,
+        bugs: &str,
+    ) -> String {
         let [family, model, stepping] = family_model_stepping(signature);
         let microcode = self.microcode;
         format!(
-            "processor\t: {lp}\nvendor_id\t: GenuineIntel\ncpu family\t: {family}\nmodel\t\t: {model}\n\
-             model name\t: Intel(R) Xeon(R) Platinum: a processor\nstepping\t: {stepping}\n\
-             microcode\t: {microcode:#x}\ncpu MHz\t\t: 2000.000\nphysical id\t: {socket}\ncore id\t\t: {lp}\n\
-             flags\t\t: {flags}\nvmx flags\t: vnmi preemption_timer\nbugs\t\t: {bugs}\n\
-             power management:\n\n"
+            "processor\t: {lp}\nvendor_id\t: GenuineIntel\ncpu family\t: {family}\nmodel\t\t: \
+             {model}\nmodel name\t: Intel(R) Xeon(R) Platinum: a processor\nstepping\t: \
+             {stepping}\nmicrocode\t: {microcode:#x}\ncpu MHz\t\t: 2000.000\nphysical id\t: \
+             {socket}\ncore id\t\t: {lp}\nflags\t\t: {flags}\nvmx flags\t: vnmi \
+             preemption_timer\nbugs\t\t: {bugs}\npower management:\n\n"
         )
     }
 }
@@ -341,8 +366,8 @@ fn family_model_stepping(signature: u32) -> [u32; 3] {
     [base.saturating_add(extended), signature >> 12 & 0xf0 | signature >> 4 & 0xf, signature & 0xf]
 }
 
-/// Returns a MADT that lists LPs with these x2APIC IDs as enabled, with the right checksum. IDs below 255 have
-/// entries of type 0, all others of type 9, as firmware lists them.
+/// Returns a MADT that lists LPs with these x2APIC IDs as enabled, with the right checksum. IDs
+/// below 255 have entries of type 0, all others of type 9, as firmware lists them.
 #[must_use]
 pub fn madt(apic_ids: impl IntoIterator<Item = u32>) -> Vec<u8> {
     let mut table = b"APIC\0\0\0\0\x05\0INTEL INTEL ID".to_vec();
@@ -414,7 +439,8 @@ impl Tree<'_> {
         symlink(target, self.place(path)?)
     }
 
-    /// Makes a file that answers ENXIO, as `version` does without a module: a socket, which cannot be opened.
+    /// Makes a file that answers ENXIO, as `version` does without a module: a socket, which cannot
+    /// be opened.
     fn enxio(&self, path: &str) -> io::Result<()> {
         Ok(mknodat(CWD, self.place(path)?, FileType::Socket, Mode::RUSR, 0)?)
     }

@@ -1,7 +1,7 @@
 //! Text from files, made safe to print, and bytes as text.
 
-/// Returns the text with every character escaped that a terminal would not show or would obey: control characters,
-/// and those that change the direction of writing. Quotes and backslashes stay.
+/// Returns the text with every character escaped that a terminal would not show or would obey:
+/// control characters, and those that change the direction of writing. Quotes and backslashes stay.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

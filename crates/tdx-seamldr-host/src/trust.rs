@@ -40,8 +40,8 @@ pub enum NotTrusted {
 /// Files may be created in a folder with this bit by others, but not replaced.
 const STICKY: u32 = 0o1000;
 
-/// Sees that only root, or the user who runs this, can change a file or folder, or put another one in its place. Of a link, what it
-/// leads to counts.
+/// Sees that only root, or the user who runs this, can change a file or folder, or put another one
+/// in its place. Of a link, what it leads to counts.
 ///
 /// # Errors
 ///
@@ -55,8 +55,8 @@ pub fn check_trusted(path: &Path) -> Result<(), NotTrusted> {
 
 /// Looks at one file or folder. With one of the bits of `excuse`, others may write to it.
 fn check_alone(path: &Path, excuse: u32) -> Result<(), NotTrusted> {
-    let data =
-        fs::metadata(path).map_err(|source| NotTrusted::Unreadable { path: path.to_owned(), source })?;
+    let data = fs::metadata(path)
+        .map_err(|source| NotTrusted::Unreadable { path: path.to_owned(), source })?;
     let (owner, mode) = (data.uid(), data.mode() & 0o7777);
     if owner != 0 && owner != rustix::process::geteuid().as_raw() {
         return Err(NotTrusted::Owner { path: path.to_owned(), owner });
@@ -77,12 +77,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hook");
         fs::write(&file, "").unwrap();
-        for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, false), (0o757, false), (0o777, false)]
+        for (mode, trusted) in
+            [(0o700, true), (0o755, true), (0o775, false), (0o757, false), (0o777, false)]
         {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(check_trusted(&file).is_ok(), trusted, "{mode:o}");
         }
-        assert!(matches!(check_trusted(&folder.path().join("none")), Err(NotTrusted::Unreadable { .. })));
+        assert!(matches!(
+            check_trusted(&folder.path().join("none")),
+            Err(NotTrusted::Unreadable { .. })
+        ));
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub struct Settings {
 /// The folder of the hooks, where nothing else is configured.
 pub const DEFAULT_HOOKS_FOLDER: &str = "/etc/tdx-seamldr";
 
-/// How long the kernel may take, where nothing else is configured. An update takes less than a second; the kernel may wait for memory.
+/// How long the kernel may take, where nothing else is configured. An update takes less than a
+/// second; the kernel may wait for memory.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(300);
 
 impl Default for Settings {
@@ -133,8 +134,8 @@ fn host_reason(code: &'static str, message: impl Into<String>, advice: &str) -> 
 }
 
 impl Update<'_> {
-    /// Updates the host. Takes the lock, makes the plan, runs the hooks, uploads the image, confirms the new module and records
-    /// it all. Makes as many steps as the plan has.
+    /// Updates the host. Takes the lock, makes the plan, runs the hooks, uploads the image,
+    /// confirms the new module and records it all. Makes as many steps as the plan has.
     pub fn run(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Report {
         let lock = lock::Lock::take(self.root);
         let mut plan = Plan::new(&Host::read(self.root), self.catalogue, self.request);
@@ -151,7 +152,9 @@ impl Update<'_> {
         let mut request = self.request.clone();
         let aim = plan.steps.last().map(|step| step.image);
         loop {
-            let Some(step) = plan.steps.first().cloned().filter(|_| plan.verdict != Verdict::Refused) else {
+            let Some(step) =
+                plan.steps.first().cloned().filter(|_| plan.verdict != Verdict::Refused)
+            else {
                 let ending = match steps.last() {
                     Some(last) if plan.verdict == Verdict::NothingToDo => last.ending.clone(),
                     _ => without_step(&plan).after(steps.len()),
@@ -159,7 +162,8 @@ impl Update<'_> {
                 return Report { plan, steps, ending };
             };
             progress(Progress::Step(&step));
-            let attempt = format!("{}-{}-{}", crate::record::now(), std::process::id(), steps.len());
+            let attempt =
+                format!("{}-{}-{}", crate::record::now(), std::process::id(), steps.len());
             let ending = match self.make(&mut plan, &request, &step, &attempt, progress) {
                 Ok(ending) => ending,
                 Err(stopped) => {
@@ -201,7 +205,8 @@ impl Update<'_> {
         let before = self.hooks("pre-update.d")?;
         // Hooks that will run afterwards are looked at while a refusal still costs nothing.
         let after = self.hooks("post-update.d")?;
-        let asks_more = plan.open_questions().any(|question| !question.is_about_tds() || before.is_empty());
+        let asks_more =
+            plan.open_questions().any(|question| !question.is_about_tds() || before.is_empty());
         if asks_more {
             return Err(Stopped::Refused(open_questions(plan)));
         }
@@ -255,8 +260,12 @@ impl Update<'_> {
             .map_err(|absent| absent.to_string())
             .and_then(|path| hooks::find(&path).map_err(|error| error.to_string()));
         found.map_err(|error| {
-            host_reason("hooks", error, "an update is not begun with hooks that cannot be trusted or read")
-                .into()
+            host_reason(
+                "hooks",
+                error,
+                "an update is not begun with hooks that cannot be trusted or read",
+            )
+            .into()
         })
     }
 
@@ -292,7 +301,9 @@ impl Update<'_> {
         let host = Host::read(self.root);
         *plan = Plan::new(&host, self.catalogue, &request);
         check_again(plan, step)?;
-        let Ok(interface) = host.interface else { return Err(Stopped::Refused(plan.reasons.clone())) };
+        let Ok(interface) = host.interface else {
+            return Err(Stopped::Refused(plan.reasons.clone()));
+        };
         let Some(image) = self.catalogue.images().get(step.image) else {
             return Err(Stopped::Refused(plan.reasons.clone()));
         };
@@ -309,9 +320,9 @@ impl Update<'_> {
         journal: &Journal<'_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Ending, Stopped> {
-        let bytes = image
-            .in_format(interface.image_format())
-            .map_err(|error| host_reason("format", error.to_string(), "this kernel cannot take the image"))?;
+        let bytes = image.in_format(interface.image_format()).map_err(|error| {
+            host_reason("format", error.to_string(), "this kernel cannot take the image")
+        })?;
         let mut is_ours = || {
             let is_ours = journal.left_open(attempt);
             if is_ours {
@@ -328,7 +339,9 @@ impl Update<'_> {
         progress(Progress::Sent(total, total));
         let lines_before = tdx_lines(self.root).unwrap_or_default();
         let event = journal.add(attempt, RecordEvent::Committing);
-        event.map_err(|error| host_reason("record", error.to_string(), "make room for the record"))?;
+        event.map_err(|error| {
+            host_reason("record", error.to_string(), "make room for the record")
+        })?;
         let before = Before {
             from: version(host),
             to: image.version().filter(|_| image.version_source() == Some(VersionSource::Hash)),
@@ -346,7 +359,8 @@ impl Update<'_> {
         let (ended, after) = self.follow(&committed, host, progress);
         let mut ending = outcome::judge(&before, &after, &ended);
         if ending.outcome != Outcome::Updated {
-            ending.kernel_lines = new_lines(&lines_before, tdx_lines(self.root).unwrap_or_default());
+            ending.kernel_lines =
+                new_lines(&lines_before, tdx_lines(self.root).unwrap_or_default());
         }
         Ok(ending)
     }
@@ -360,13 +374,15 @@ impl Update<'_> {
         before: &Host,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> (Ended, Host) {
-        let mut looked = |status: Option<&str>| progress(status.map_or(Progress::Waiting, Progress::Status));
+        let mut looked =
+            |status: Option<&str>| progress(status.map_or(Progress::Waiting, Progress::Status));
         let begin = Instant::now();
         loop {
             let ended = committed.wait(self.settings.limit, &mut looked);
             let after = Host::read(self.root);
             let says_nothing = ended == Ended::Idle(String::new());
-            let is_same = version(&after) == version(before) && remaining(&after) == remaining(before);
+            let is_same =
+                version(&after) == version(before) && remaining(&after) == remaining(before);
             if !(says_nothing && is_same) || begin.elapsed() >= SETTLE.min(self.settings.limit) {
                 return (ended, after);
             }
@@ -414,8 +430,10 @@ fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
     }
     if plan.steps.first() != Some(step) {
         let now = plan.steps.first().map_or_else(|| "nothing".into(), Step::summary);
-        let message =
-            format!("the plan changed from {} to {now} while the pre-update hooks ran", step.summary());
+        let message = format!(
+            "the plan changed from {} to {now} while the pre-update hooks ran",
+            step.summary()
+        );
         return Err(host_reason("changed", message, "nothing was touched: begin again").into());
     }
     Ok(())
@@ -427,7 +445,11 @@ fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
     let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
     let facts = [
         ("LPs online", lps(planned), lps(now)),
-        ("the version", version(planned).map(|v| v.to_string()), version(now).map(|v| v.to_string())),
+        (
+            "the version",
+            version(planned).map(|v| v.to_string()),
+            version(now).map(|v| v.to_string()),
+        ),
         (
             "the number of remaining updates",
             remaining(planned).map(|n| n.to_string()),
@@ -436,8 +458,11 @@ fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
     ];
     for (what, before, after) in facts {
         if before != after {
-            let message =
-                format!("{what} changed from {} to {} during the upload", shown(before), shown(after));
+            let message = format!(
+                "{what} changed from {} to {} during the upload",
+                shown(before),
+                shown(after)
+            );
             return Err(host_reason("changed", message, "nothing was touched: begin again").into());
         }
     }
@@ -471,7 +496,9 @@ fn variables(event: &str, step: &Step) -> Vec<(&'static str, String)> {
 /// The end of an update that has no step to make.
 fn without_step(plan: &Plan) -> Ending {
     let (outcome, message) = match plan.verdict {
-        Verdict::NothingToDo => (Outcome::NothingToDo, "the module that runs is the one to run".to_owned()),
+        Verdict::NothingToDo => {
+            (Outcome::NothingToDo, "the module that runs is the one to run".to_owned())
+        }
         _ => (Outcome::Refused, "the update was not begun".to_owned()),
     };
     Ending {
@@ -486,7 +513,8 @@ fn without_step(plan: &Plan) -> Ending {
 }
 
 impl Ending {
-    /// The end of an update that made `steps` steps before it was refused or stopped: something was touched.
+    /// The end of an update that made `steps` steps before it was refused or stopped: something was
+    /// touched.
     fn after(self, steps: usize) -> Self {
         if steps == 0 {
             return self;
@@ -500,7 +528,9 @@ impl Stopped {
     /// The end of the update. The plan gets the reasons.
     fn ending(&self, plan: &mut Plan) -> Ending {
         let (outcome, message) = match self {
-            Self::Aborted => (Outcome::Aborted, "stopped before the kernel had the whole image".to_owned()),
+            Self::Aborted => {
+                (Outcome::Aborted, "stopped before the kernel had the whole image".to_owned())
+            }
             Self::Refused(reasons) => {
                 for reason in reasons {
                     if !plan.reasons.contains(reason) {
@@ -508,7 +538,8 @@ impl Stopped {
                     }
                 }
                 plan.verdict = Verdict::Refused;
-                let messages: Vec<_> = reasons.iter().map(|reason| reason.message.as_str()).collect();
+                let messages: Vec<_> =
+                    reasons.iter().map(|reason| reason.message.as_str()).collect();
                 (Outcome::Refused, messages.join("; "))
             }
         };
@@ -530,19 +561,28 @@ impl From<UploadError> for Stopped {
             UploadError::Aborted => return Self::Aborted,
             UploadError::Busy(_) => "wait until the status is idle, and look at the version then",
             UploadError::Begun => {
-                "if that program is gone: echo -1 > /sys/class/firmware/tdx_module/loading; otherwise wait until it has ended"
+                "if that program is gone: echo -1 > /sys/class/firmware/tdx_module/loading; \
+                 otherwise wait until it has ended"
             }
-            UploadError::Changed(_) => "nothing was touched: see that no other program replaces the module, then begin again",
+            UploadError::Changed(_) => {
+                "nothing was touched: see that no other program replaces the module, then begin \
+                 again"
+            }
             UploadError::Read(absent) => match absent.reason {
                 Absence::Permission => "run the command as root",
                 _ => "nothing was touched: look at the kernel's log",
             },
             UploadError::Write { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied => {
-                    "run the command as root; in a container it needs CAP_SYS_RAWIO and a writable /sys"
+                    "run the command as root; in a container it needs CAP_SYS_RAWIO and a writable \
+                     /sys"
                 }
-                std::io::ErrorKind::ResourceBusy => "wait until the status is idle, and look at the version then",
-                std::io::ErrorKind::OutOfMemory => "the kernel has no memory for the image: free memory, then begin again",
+                std::io::ErrorKind::ResourceBusy => {
+                    "wait until the status is idle, and look at the version then"
+                }
+                std::io::ErrorKind::OutOfMemory => {
+                    "the kernel has no memory for the image: free memory, then begin again"
+                }
                 _ => "nothing was touched: look at the kernel's log",
             },
         };

@@ -41,9 +41,19 @@ mod tests {
         assert_eq!(parse_version("1.5.05"), version(1, 5, 5));
         assert_eq!(parse_version("1.5.5"), version(1, 5, 5));
         assert_eq!(parse_version("65535.0.00"), version(65535, 0, 0));
-        for wrong in
-            ["", "1", "1.5", "1.5.", "1.5.5.5", "1.5.+5", "1.5.-5", "1.5. 5", "1.5.65536", "a.b.c", "1.5.0x5"]
-        {
+        for wrong in [
+            "",
+            "1",
+            "1.5",
+            "1.5.",
+            "1.5.5.5",
+            "1.5.+5",
+            "1.5.-5",
+            "1.5. 5",
+            "1.5.65536",
+            "a.b.c",
+            "1.5.0x5",
+        ] {
             assert!(parse_version(wrong).is_err(), "{wrong}");
         }
         let long = "9".repeat(1000);

@@ -1,4 +1,5 @@
-//! The example configuration and the example hooks work as their comments say, and the guide for operators names every code.
+//! The example configuration and the example hooks work as their comments say, and the guide for
+//! operators names every code.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
@@ -25,8 +26,10 @@ fn example_configuration_changes_nothing_as_it_is() {
 fn example_configuration_has_every_key() {
     let text = fs::read_to_string(example("tdx-seamldr.toml")).unwrap();
     let is_key = |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase());
-    let uncommented: Vec<_> =
-        text.lines().map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line)).collect();
+    let uncommented: Vec<_> = text
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line))
+        .collect();
     let Config {
         image_dir,
         releases,
@@ -38,7 +41,9 @@ fn example_configuration_has_every_key() {
         allow_same_module,
         timeout,
     } = Config::parse(&uncommented.join("\n")).unwrap();
-    assert!(image_dir.is_some() && releases.is_some() && state_dir.is_some() && hooks_dir.is_some());
+    assert!(
+        image_dir.is_some() && releases.is_some() && state_dir.is_some() && hooks_dir.is_some()
+    );
     assert!(no_td_launches.is_some() && accept.is_some() && timeout.is_some());
     assert!(allow_below_minimum.is_some() && allow_same_module.is_some());
 }
@@ -71,7 +76,8 @@ impl Site {
 
     /// A launch as the comment of the hook describes it. It is in the middle until its input ends.
     fn launch(&self) -> Child {
-        let script = "exec 9>>\"$1\"; flock --shared 9; test ! -e \"$2\" || exit 75; echo building; cat";
+        let script =
+            "exec 9>>\"$1\"; flock --shared 9; test ! -e \"$2\" || exit 75; echo building; cat";
         Command::new("sh")
             .args(["-c", script, "launcher"])
             .args([self.lock(), self.stopped()])
@@ -131,8 +137,9 @@ fn source(path: &str) -> String {
 
 /// Returns the codes in a source: the first text behind each mark, if it has the form of a code.
 fn codes(source: &str, mark: &str) -> Vec<String> {
-    let is_code =
-        |text: &&str| text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-0123456789".contains(&byte));
+    let is_code = |text: &&str| {
+        text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-0123456789".contains(&byte))
+    };
     let texts = source.split(mark).skip(1).filter_map(|behind| behind.split('"').nth(1));
     texts.filter(is_code).map(str::to_owned).collect()
 }
@@ -167,11 +174,16 @@ fn operating_guide_names_every_code_key_and_variable() {
     }
     for source in &host {
         for variable in source.split('"').filter(|text| text.starts_with("TDX_SEAMLDR_")) {
-            assert!(guide.contains(&format!("`{variable}`")), "docs/operating.md does not have {variable}");
+            assert!(
+                guide.contains(&format!("`{variable}`")),
+                "docs/operating.md does not have {variable}"
+            );
         }
     }
     for line in fs::read_to_string(example("tdx-seamldr.toml")).unwrap().lines() {
-        let Some((key, _)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) else { continue };
+        let Some((key, _)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) else {
+            continue;
+        };
         assert!(guide.contains(&format!("| `{key}` |")), "docs/operating.md does not have {key}");
     }
 }

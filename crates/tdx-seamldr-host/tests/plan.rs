@@ -95,7 +95,12 @@ fn each_reason_refuses_the_plan_with_a_way_out() {
         ("lps-missing", spr().maxcpus(2), "LPs that take part: 2", "maxcpus=2"),
         ("lps-missing", spr().nr_cpus(2), "LPs that take part: 2", "nr_cpus=2"),
         ("no-remaining-updates", spr().remaining(0), "no updates remain", "reboot"),
-        ("cpu", spr().sockets(&[(0x906ea, 8)]), "is not in the image's list of CPUs", "made for this host"),
+        (
+            "cpu",
+            spr().sockets(&[(0x906ea, 8)]),
+            "is not in the image's list of CPUs",
+            "made for this host",
+        ),
         ("no-module", spr().module_gone(), "none is in place or runs", "reboot"),
         ("no-interface", HostTree::not_initialised(), "not initialised", ""),
         ("no-interface", HostTree::without_tdx(), "no TDX", ""),
@@ -143,12 +148,20 @@ fn damaged_image_is_refused_and_never_planned() {
     let mut catalogue = Catalogue::new(Releases::built_in());
     catalogue.add_folder(images.path());
     let plan = Plan::new(&host, &catalogue, &vouched());
-    assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["checksum", "image-hash"]), "{plan:#?}");
+    assert_eq!(
+        (plan.verdict, codes(&plan)),
+        (Verdict::Refused, vec!["checksum", "image-hash"]),
+        "{plan:#?}"
+    );
 
     let older = folder.join("joined_files/1.5/tdx_module_1.5.08.blob");
     catalogue.add_file(&older).unwrap();
     let plan = Plan::new(&host, &catalogue, &vouched());
-    assert_eq!(plan.steps[0].to.as_deref(), Some("1.5.08"), "the damaged one is passed over: {plan:#?}");
+    assert_eq!(
+        plan.steps[0].to.as_deref(),
+        Some("1.5.08"),
+        "the damaged one is passed over: {plan:#?}"
+    );
 }
 
 #[test]
@@ -157,7 +170,10 @@ fn running_module_or_a_newer_one_leaves_nothing_to_do() {
     let catalogue = catalogue(&folder);
     let tree = || HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]);
     assert_eq!(Plan::new(&host(tree()), &catalogue, &vouched()).verdict, Verdict::NothingToDo);
-    assert_eq!(Plan::new(&host(tree()), &catalogue, &target("1.5.16")).verdict, Verdict::NothingToDo);
+    assert_eq!(
+        Plan::new(&host(tree()), &catalogue, &target("1.5.16")).verdict,
+        Verdict::NothingToDo
+    );
     let again = Request { allow_same_module: true, ..target("1.5.16") };
     assert_eq!(Plan::new(&host(tree()), &catalogue, &again).verdict, Verdict::Ready);
     // 1.5.34 has no image, but the table knows it.
@@ -193,7 +209,11 @@ fn intels_minimum_asks_for_a_step_between_and_an_option_goes_without() {
     let catalogue = catalogue(&folder);
     let host = host(granite_rapids().module("2.0.02"));
     let plan = Plan::new(&host, &catalogue, &vouched());
-    assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["module-minimum"]), "{plan:#?}");
+    assert_eq!(
+        (plan.verdict, codes(&plan)),
+        (Verdict::Refused, vec!["module-minimum"]),
+        "{plan:#?}"
+    );
     assert!(plan.reasons[0].message.contains("wants 2.0.04"), "{plan:#?}");
     let accept = Unknowns::NONE.with(Unknown::Memory);
     let below = Request { allow_below_minimum: true, accept, ..vouched() };
@@ -204,10 +224,15 @@ fn intels_minimum_asks_for_a_step_between_and_an_option_goes_without() {
 fn steps_lead_to_a_version_that_one_update_does_not_reach() {
     let Some(folder) = binaries() else { return };
     let images = tempfile::tempdir().unwrap();
-    for name in ["1.5/tdx_module_1.5.05.blob", "1.5/tdx_module_1.5.08.blob", "1.5/tdx_module_1.5.16.blob"] {
+    for name in
+        ["1.5/tdx_module_1.5.05.blob", "1.5/tdx_module_1.5.08.blob", "1.5/tdx_module_1.5.16.blob"]
+    {
         let name = Path::new(name);
-        fs::copy(folder.join("joined_files").join(name), images.path().join(name.file_name().unwrap()))
-            .unwrap();
+        fs::copy(
+            folder.join("joined_files").join(name),
+            images.path().join(name.file_name().unwrap()),
+        )
+        .unwrap();
     }
     let entry = |version: &str, minimum: &str| {
         format!(
@@ -215,7 +240,8 @@ fn steps_lead_to_a_version_that_one_update_does_not_reach() {
                 "min_seamldr_versions": ["1.5.00"], "tdx_feature0": "0xF0FBF"}}"#
         )
     };
-    let entries = [entry("1.5.05", "1.5.01"), entry("1.5.08", "1.5.05"), entry("1.5.16", "1.5.08")].join(",");
+    let entries =
+        [entry("1.5.05", "1.5.01"), entry("1.5.08", "1.5.05"), entry("1.5.16", "1.5.08")].join(",");
     let mapping = format!(r#"{{"tdx_module_releases": [{entries}]}}"#);
     fs::write(images.path().join("mapping_file.json"), mapping).unwrap();
     let catalogue = catalogue(images.path());
@@ -241,7 +267,9 @@ fn module_that_no_table_knows_leaves_questions() {
     assert_eq!(plan.verdict, Verdict::Asks);
     assert!(!plan.running_is_known);
     let open: Vec<_> = plan.open_questions().map(|question| question.code).collect();
-    for code in ["unknown-running-svn", "unknown-same-module", "unknown-handoff-versions", "unknown-memory"] {
+    for code in
+        ["unknown-running-svn", "unknown-same-module", "unknown-handoff-versions", "unknown-memory"]
+    {
         assert!(open.contains(&code), "{code}: {open:?}");
     }
     assert!(plan.warnings.iter().any(|warning| warning.contains("never published")), "{plan:#?}");
@@ -252,10 +280,17 @@ fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
     let Some(folder) = binaries() else { return };
     let catalogue = catalogue(&folder);
     // 32 MiB are too few for the 256 LPs that CPUID leaf 4 announces.
-    let tree =
-        || HostTree::linux_7_2().sockets(&[(0x806f8, 2), (0x806f8, 2)]).msr(0x1401, 0x000f_ffff_fe00_0c00);
+    let tree = || {
+        HostTree::linux_7_2()
+            .sockets(&[(0x806f8, 2), (0x806f8, 2)])
+            .msr(0x1401, 0x000f_ffff_fe00_0c00)
+    };
     let plan = |version| Plan::new(&host(tree().module(version)), &catalogue, &vouched());
-    assert_eq!(codes(&plan("1.5.13")), ["memory"], "no image of the running module is there to compare with");
+    assert_eq!(
+        codes(&plan("1.5.13")),
+        ["memory"],
+        "no image of the running module is there to compare with"
+    );
     assert_eq!(plan("1.5.05").verdict, Verdict::Ready, "it needs as much, and it runs");
 }
 
@@ -263,11 +298,16 @@ fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
 fn unknown_version_of_p_seamldr_is_asked_for_once_where_intels_table_names_a_minimum() {
     let Some(folder) = binaries() else { return };
     let catalogue = catalogue(&folder);
-    for tree in [HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]), granite_rapids()] {
+    for tree in [HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]), granite_rapids()]
+    {
         let tree = tree.file("/sys/devices/faux/tdx_host/seamldr_version", "");
         let plan = Plan::new(&host(tree), &catalogue, &vouched());
         let open: Vec<_> = plan.open_questions().map(|question| question.code).collect();
-        assert_eq!((plan.verdict, open), (Verdict::Asks, vec!["unknown-seamldr-version"]), "{plan:#?}");
+        assert_eq!(
+            (plan.verdict, open),
+            (Verdict::Asks, vec!["unknown-seamldr-version"]),
+            "{plan:#?}"
+        );
     }
 }
 
@@ -282,8 +322,11 @@ fn newer_number_for_another_platform_is_no_successor() {
     let host = host(HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]));
     let plan = Plan::new(&host, &catalogue, &vouched());
     assert_eq!(plan.steps[0].to.as_deref(), Some("1.5.08"), "{plan:#?}");
-    let newest =
-        plan.candidates.iter().find(|candidate| candidate.version.as_deref() == Some("1.5.16")).unwrap();
+    let newest = plan
+        .candidates
+        .iter()
+        .find(|candidate| candidate.version.as_deref() == Some("1.5.16"))
+        .unwrap();
     assert_eq!(newest.reasons[0].code, "platform");
 }
 
@@ -338,7 +381,10 @@ fn newer_releases_without_an_image_are_named() {
     let plan = Plan::new(&host, &catalogue(&folder), &vouched());
     assert_eq!(plan.verdict, Verdict::NothingToDo);
     let newer = plan.warnings.iter().find(|warning| warning.contains("newer releases")).unwrap();
-    assert!(newer.ends_with("1.5.20, 1.5.24, 1.5.28, 1.5.34"), "1.5.25 is for another platform: {newer}");
+    assert!(
+        newer.ends_with("1.5.20, 1.5.24, 1.5.28, 1.5.34"),
+        "1.5.25 is for another platform: {newer}"
+    );
 }
 
 #[test]

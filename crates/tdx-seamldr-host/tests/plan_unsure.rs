@@ -88,7 +88,10 @@ fn offline_lp_refuses_without_the_madt_too() {
     let request = Request { accept, ..target("1.5.16") };
     let plan = Plan::new(&host(spr("1.5.05").madt(Vec::new()).offline(&[3])), &catalogue, &request);
     assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["lps-missing"]), "{plan:#?}");
-    assert!(plan.reasons[0].message.contains("take part: 7, but P-SEAMLDR waits for 8"), "{plan:#?}");
+    assert!(
+        plan.reasons[0].message.contains("take part: 7, but P-SEAMLDR waits for 8"),
+        "{plan:#?}"
+    );
     let plan = Plan::new(&host(spr("1.5.05").madt(Vec::new())), &catalogue, &target("1.5.16"));
     assert!(open(&plan).contains(&"unknown-lps"), "LPs that the kernel does not know: {plan:#?}");
 }
@@ -102,7 +105,9 @@ fn name_of_a_file_tells_nothing_about_the_running_module() {
     let table = table_without("1.5.08");
     let plan = Plan::new(&host(spr("1.5.08")), &catalogue(&table, &files), &target("1.5.16"));
     assert!(!plan.running_is_known);
-    for code in ["unknown-running-svn", "unknown-same-module", "unknown-handoff-versions", "unknown-memory"] {
+    for code in
+        ["unknown-running-svn", "unknown-same-module", "unknown-handoff-versions", "unknown-memory"]
+    {
         assert!(open(&plan).contains(&code), "{code}: {plan:#?}");
     }
 }
@@ -114,7 +119,8 @@ fn mapping_file_makes_minimums_stricter_and_never_looser() {
     assert_ne!(strict, TABLE);
     let with = |table: &str, module, seamldr| {
         let mapping = mapping(&[entry("1.5.16", module, seamldr)]);
-        let catalogue = catalogue(table, &[("a.blob", &new), ("mapping_file.json", mapping.as_bytes())]);
+        let catalogue =
+            catalogue(table, &[("a.blob", &new), ("mapping_file.json", mapping.as_bytes())]);
         assert!(catalogue.problems().is_empty(), "{:?}", catalogue.problems());
         codes(&Plan::new(&host(spr("1.5.05").seamldr("1.5.01")), &catalogue, &target("1.5.16")))
     };
@@ -129,7 +135,8 @@ fn contradicting_mapping_files_are_reported_and_the_stricter_holds_for_each_rele
     let Some(new) = image("1.5.16") else { return };
     let first = mapping(&[entry("1.5.16", "1.5.01", "1.5.00")]);
     // The release behind the contradiction counts, too.
-    let second = mapping(&[entry("1.5.16", "1.5.08", "1.5.00"), entry("1.5.08", "1.5.06", "1.5.00")]);
+    let second =
+        mapping(&[entry("1.5.16", "1.5.08", "1.5.00"), entry("1.5.08", "1.5.06", "1.5.00")]);
     for (one, other) in [(&first, &second), (&second, &first)] {
         let files = [
             ("a.blob", &new[..]),
@@ -139,9 +146,13 @@ fn contradicting_mapping_files_are_reported_and_the_stricter_holds_for_each_rele
         let catalogue = catalogue(TABLE, &files);
         let [problem] = catalogue.problems() else { panic!("{:?}", catalogue.problems()) };
         assert!(problem.to_string().contains("1.5.16"), "{problem}");
-        let minimum =
-            |version| catalogue.minimums(parse_version(version).unwrap()).module.unwrap().to_string();
-        assert_eq!((minimum("1.5.16"), minimum("1.5.08")), ("1.5.08".to_owned(), "1.5.06".to_owned()));
+        let minimum = |version| {
+            catalogue.minimums(parse_version(version).unwrap()).module.unwrap().to_string()
+        };
+        assert_eq!(
+            (minimum("1.5.16"), minimum("1.5.08")),
+            ("1.5.08".to_owned(), "1.5.06".to_owned())
+        );
         let plan = Plan::new(&host(spr("1.5.05")), &catalogue, &target("1.5.16"));
         assert_eq!(codes(&plan), ["module-minimum"], "{plan:#?}");
     }
@@ -151,8 +162,15 @@ fn contradicting_mapping_files_are_reported_and_the_stricter_holds_for_each_rele
 fn minimum_that_no_source_tells_is_a_warning() {
     let Some(new) = image("1.5.16") else { return };
     let warned = |table: &str| {
-        let plan = Plan::new(&host(spr("1.5.05")), &catalogue(table, &[("a.blob", &new)]), &target("1.5.16"));
-        plan.warnings.into_iter().filter(|warning| warning.contains("no source tells")).collect::<Vec<_>>()
+        let plan = Plan::new(
+            &host(spr("1.5.05")),
+            &catalogue(table, &[("a.blob", &new)]),
+            &target("1.5.16"),
+        );
+        plan.warnings
+            .into_iter()
+            .filter(|warning| warning.contains("no source tells"))
+            .collect::<Vec<_>>()
     };
     assert!(warned(TABLE).is_empty());
     let table = |module: &str, seamldr: &str| {
@@ -180,7 +198,8 @@ fn upload_of_another_program_refuses_in_every_status_but_idle() {
     let Some(new) = image("1.5.16") else { return };
     let catalogue = catalogue(TABLE, &[("a.blob", &new)]);
     for busy in ["receiving", "preparing", "transferring", "programming", "unknown-status"] {
-        let plan = Plan::new(&host(spr("1.5.05").upload_status(busy)), &catalogue, &target("1.5.16"));
+        let plan =
+            Plan::new(&host(spr("1.5.05").upload_status(busy)), &catalogue, &target("1.5.16"));
         assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["upload-busy"]), "{busy}");
         let advice = plan.reasons[0].advice.as_deref().unwrap();
         assert_eq!(advice, "wait until the status is idle, and look at the version then");

@@ -1,5 +1,6 @@
-//! Faults of Intel's reference script `version_select_and_load.py`, each with what happens here. `docs/reference-script.md` has
-//! the table; faults whose tests are elsewhere are not repeated here.
+//! Faults of Intel's reference script `version_select_and_load.py`, each with what happens here.
+//! `docs/reference-script.md` has the table; faults whose tests are elsewhere are not repeated
+//! here.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::env;
@@ -47,7 +48,8 @@ struct World {
 impl World {
     /// The image of the running module is there: it shows how much memory there is.
     fn of(tree: &HostTree, released: &Path) -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap(), images: tempfile::tempdir().unwrap() };
+        let world =
+            Self { folder: tempfile::tempdir().unwrap(), images: tempfile::tempdir().unwrap() };
         tree.write(world.folder.path()).unwrap();
         world.with_images(released, &["1.5.05"])
     }
@@ -75,7 +77,13 @@ impl World {
     }
 
     /// Puts a `mapping_file.json` into the folder, with one release.
-    fn with_mapping(self, version: &str, min_module: &str, min_seamldr: &str, features0: u64) -> Self {
+    fn with_mapping(
+        self,
+        version: &str,
+        min_module: &str,
+        min_seamldr: &str,
+        features0: u64,
+    ) -> Self {
         let text = format!(
             r#"{{"tdx_module_releases": [{{"version": "{version}", "min_module_version_for_td_preserving": "{min_module}",
                 "min_seamldr_versions": ["{min_seamldr}"], "tdx_feature0": "{features0:#x}"}}]}}"#
@@ -128,8 +136,13 @@ fn newest_image_that_does_not_fit_gives_way_to_an_older_one_that_does() {
     // The script's rule b: the newest needs a newer P-SEAMLDR.
     let world = world.with_mapping("1.5.16", "1.5.01", "1.5.09", 0);
     let plan = world.plan(&vouched());
-    assert_eq!((plan.verdict, newest(&world).as_deref()), (Verdict::Ready, Some("1.5.08")), "{plan:#?}");
-    let other = plan.candidates.iter().find(|one| one.version.as_deref() == Some("1.5.16")).unwrap();
+    assert_eq!(
+        (plan.verdict, newest(&world).as_deref()),
+        (Verdict::Ready, Some("1.5.08")),
+        "{plan:#?}"
+    );
+    let other =
+        plan.candidates.iter().find(|one| one.version.as_deref() == Some("1.5.16")).unwrap();
     assert_eq!(other.reasons[0].code, "seamldr-minimum");
 }
 
@@ -178,7 +191,11 @@ fn image_of_format_v2_is_planned_like_one_of_v1() {
     parts.write(ImageFormat::ImageV2, &mut bytes).unwrap();
     let world = World::of(&tree(), &released).with_file("any-name", &bytes);
     let plan = world.plan(&vouched());
-    assert_eq!((plan.verdict, plan.steps[0].to.as_deref()), (Verdict::Ready, Some("1.5.16")), "{plan:#?}");
+    assert_eq!(
+        (plan.verdict, plan.steps[0].to.as_deref()),
+        (Verdict::Ready, Some("1.5.16")),
+        "{plan:#?}"
+    );
 }
 
 /// Fault 7: the script looks at one CPU.
@@ -186,13 +203,15 @@ fn image_of_format_v2_is_planned_like_one_of_v1() {
 fn processor_of_each_socket_has_to_be_in_the_images_list() {
     let Some(released) = images() else { return };
     for sockets in [[(0x806f8, 4), (0xa06d1, 4)], [(0xa06d1, 4), (0x806f8, 4)]] {
-        let world = World::of(&tree().sockets(&sockets), &released).with_images(&released, &["1.5.16"]);
+        let world =
+            World::of(&tree().sockets(&sockets), &released).with_images(&released, &["1.5.16"]);
         let plan = world.plan(&target("1.5.16"));
         assert_eq!(plan.verdict, Verdict::Refused, "{plan:#?}");
         assert!(codes(&plan).contains(&"cpu"), "{plan:#?}");
     }
     let steppings = [(0x806f6, 4), (0x806f8, 4)];
-    let world = World::of(&tree().sockets(&steppings), &released).with_images(&released, &["1.5.16"]);
+    let world =
+        World::of(&tree().sockets(&steppings), &released).with_images(&released, &["1.5.16"]);
     assert_eq!(world.plan(&target("1.5.16")).verdict, Verdict::Ready);
 }
 
@@ -235,11 +254,13 @@ fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_
         let world = World::of(&tree.module("1.5.05").remaining(20), &released)
             .with_images(&released, &["1.5.16"])
             .with_mapping("1.5.05", "1.5.01", "1.5.00", of_file);
-        let table = include_str!("../data/releases.csv").replace("0x61F0FBF", &format!("{of_table:#x}"));
+        let table =
+            include_str!("../data/releases.csv").replace("0x61F0FBF", &format!("{of_table:#x}"));
         let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());
         catalogue.add_folder(world.images.path());
         let plan = Plan::new(&Host::read(&world.root()), &catalogue, &Request::default());
-        let is_asked = plan.questions.iter().any(|question| question.code == "unknown-sensitive-operations");
+        let is_asked =
+            plan.questions.iter().any(|question| question.code == "unknown-sensitive-operations");
         assert_eq!(is_asked, asks, "{plan:#?}");
     }
 }
@@ -258,7 +279,10 @@ fn each_image_that_is_not_planned_says_why() {
         match version {
             "1.5.16" | "1.5.08" => assert_eq!((codes, newer), (vec![], Some(true)), "{version}"),
             "1.5.05" => assert_eq!((codes, newer), (vec!["same-module"], Some(false)), "{version}"),
-            _ => assert!(codes.contains(&"cpu") && codes.contains(&"platform"), "{version}: {codes:?}"),
+            _ => assert!(
+                codes.contains(&"cpu") && codes.contains(&"platform"),
+                "{version}: {codes:?}"
+            ),
         }
     }
 }
@@ -274,7 +298,11 @@ fn minimum_of_another_line_is_compared_whole() {
             .with_mapping("1.5.16", min_module, "1.5.00", 0);
         let plan = world.plan(&target("1.5.16"));
         assert_eq!(plan.verdict, verdict, "{plan:#?}");
-        assert_eq!(codes(&plan).contains(&"module-minimum"), verdict == Verdict::Refused, "{plan:#?}");
+        assert_eq!(
+            codes(&plan).contains(&"module-minimum"),
+            verdict == Verdict::Refused,
+            "{plan:#?}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Updates of a tree of a host. The test's side of the tree answers as the kernel would, whenever the update reports progress.
+//! Updates of a tree of a host. The test's side of the tree answers as the kernel would, whenever
+//! the update reports progress.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::env;
@@ -45,7 +46,8 @@ enum Kernel {
 }
 
 impl World {
-    /// A host of 4 LPs with 1.5.05. `None`: there are no images, and the test says that it was skipped.
+    /// A host of 4 LPs with 1.5.05. `None`: there are no images, and the test says that it was
+    /// skipped.
     fn new() -> Option<Self> {
         Self::of(HostTree::linux_7_2().module("1.5.05").remaining(20).sockets(&[(0x806f8, 4)]))
     }
@@ -216,7 +218,9 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
 #[test]
 fn failure_shows_the_lines_that_the_kernel_wrote_meanwhile() {
     let tree = HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 4)]);
-    let Some(world) = World::of(tree.file("/dev/kmsg", "6,1,1,-;virt/tdx: TDX-Module initialized\n")) else {
+    let Some(world) =
+        World::of(tree.file("/dev/kmsg", "6,1,1,-;virt/tdx: TDX-Module initialized\n"))
+    else {
         return;
     };
     let line = "SEAMCALL (0x8000000000000001) failed: 0x8000000000020000";
@@ -319,8 +323,10 @@ fn stop_before_the_last_write_aborts_and_afterwards_changes_nothing() {
         world.untouched(&report);
         assert_eq!(world.loading(), "-1");
     }
-    let report = world
-        .run(&[Kernel::Installs("1.5.16", 19)], stop_at(|progress| matches!(progress, Progress::Committed)));
+    let report = world.run(
+        &[Kernel::Installs("1.5.16", 19)],
+        stop_at(|progress| matches!(progress, Progress::Committed)),
+    );
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
 }
 
@@ -337,7 +343,9 @@ fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refus
         (boot("b00t"), String::new(), false),
         (tree(), format!("{KILLED}\n"), false),
     ] {
-        let Some(world) = World::of(tree.file("/var/lib/tdx-seamldr/history.jsonl", record)) else { return };
+        let Some(world) = World::of(tree.file("/var/lib/tdx-seamldr/history.jsonl", record)) else {
+            return;
+        };
         world.set(&format!("{UPLOAD}/loading"), "1\n");
         let mut dropped = 0;
         let report = world.run(&[Kernel::Installs("1.5.16", 19)], |progress| {
@@ -400,8 +408,11 @@ fn version_that_only_a_file_name_claims_is_not_expected_afterwards() {
         .fold(String::new(), |table, line| table + line + "\n");
     world.catalogue = Catalogue::new(Releases::parse(&table).unwrap());
     world.catalogue.add_folder(&binaries.join("joined_files/1.5"));
-    let place =
-        world.catalogue.images().iter().position(|image| image.path().ends_with("tdx_module_1.5.16.blob"));
+    let place = world
+        .catalogue
+        .images()
+        .iter()
+        .position(|image| image.path().ends_with("tdx_module_1.5.16.blob"));
     world.request.target = Target::Image(place.unwrap());
     let report = world.run(&[Kernel::Installs("1.5.17", 19)], |_| {});
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
@@ -450,7 +461,11 @@ fn second_update_at_once_is_refused() {
         }
     });
     let second = second.unwrap();
-    assert_eq!((second.ending.outcome, codes(&second)), (Outcome::Refused, vec!["locked"]), "{second:#?}");
+    assert_eq!(
+        (second.ending.outcome, codes(&second)),
+        (Outcome::Refused, vec!["locked"]),
+        "{second:#?}"
+    );
     assert_eq!(report.ending.outcome, Outcome::Updated);
 }
 
@@ -464,9 +479,13 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
             )
         };
         let entries =
-            [entry("1.5.05", "1.5.01"), entry("1.5.08", "1.5.05"), entry("1.5.16", "1.5.08")].join(",");
-        fs::write(folder.join("mapping_file.json"), format!(r#"{{"tdx_module_releases": [{entries}]}}"#))
-            .unwrap();
+            [entry("1.5.05", "1.5.01"), entry("1.5.08", "1.5.05"), entry("1.5.16", "1.5.08")]
+                .join(",");
+        fs::write(
+            folder.join("mapping_file.json"),
+            format!(r#"{{"tdx_module_releases": [{entries}]}}"#),
+        )
+        .unwrap();
     };
     let world = || {
         let mut world = World::new()?;
@@ -491,7 +510,11 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
             stopped.set("sys/devices/system/cpu/online", "0-2");
         }
     });
-    assert_eq!((report.ending.outcome, report.steps.len()), (Outcome::FailedKept, 1), "{report:#?}");
+    assert_eq!(
+        (report.ending.outcome, report.steps.len()),
+        (Outcome::FailedKept, 1),
+        "{report:#?}"
+    );
     assert!(report.ending.message.starts_with("after 1 of"), "{report:#?}");
     let Some(interrupted) = world() else { return };
     let report = interrupted.run(&[first], |progress| {
@@ -499,7 +522,11 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
             interrupted.stop.store(true, Ordering::SeqCst);
         }
     });
-    assert_eq!((report.ending.outcome, report.steps.len()), (Outcome::FailedKept, 1), "{report:#?}");
+    assert_eq!(
+        (report.ending.outcome, report.steps.len()),
+        (Outcome::FailedKept, 1),
+        "{report:#?}"
+    );
 }
 
 #[test]

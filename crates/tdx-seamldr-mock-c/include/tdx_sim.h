@@ -31,18 +31,21 @@
 #include <stdint.h>
 
 /**
- * Version of this header: major << 16 | minor << 8 | patch. It is a version in the sense of semver.org.
+ * Version of this header: major << 16 | minor << 8 | patch. It is a version in the sense of
+ * semver.org.
  */
 #define TDX_SIM_VERSION 256
 
 /**
- * SEAMLDR.INFO: describe P-SEAMLDR and the module. RCX: a tdx_sim_seamldr_info, aligned to 256 bytes.
+ * SEAMLDR.INFO: describe P-SEAMLDR and the module. RCX: a tdx_sim_seamldr_info, aligned to 256
+ * bytes.
  */
 #define TDX_SIM_SEAMLDR_INFO UINT64_C(0x8000000000000000)
 
 /**
- * SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a tdx_sim_seamldr_params, aligned to 4096 bytes. RDX
- * becomes 0, or 1 for a failure that destroys the module.
+ * SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a
+ * tdx_sim_seamldr_params, aligned to 4096 bytes. RDX becomes 0, or 1 for a failure that destroys
+ * the module.
  */
 #define TDX_SIM_SEAMLDR_INSTALL UINT64_C(0x8000000000000001)
 
@@ -107,7 +110,8 @@
 #define TDX_SIM_TDH_SYS_CONFIG 45
 
 /**
- * TDH.SYS.SHUTDOWN: stop the module for good and write handoff data. RCX: the version of the handoff data.
+ * TDH.SYS.SHUTDOWN: stop the module for good and write handoff data. RCX: the version of the
+ * handoff data.
  */
 #define TDX_SIM_TDH_SYS_SHUTDOWN 52
 
@@ -137,7 +141,8 @@
 #define TDX_SIM_SEAMLDR_EBADCALL UINT64_C(0x8000000000000003)
 
 /**
- * P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not take.
+ * P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not
+ * take.
  */
 #define TDX_SIM_SEAMLDR_EBADHANDOFF UINT64_C(0x8000000000000004)
 
@@ -237,7 +242,8 @@
 #define TDX_SIM_TDX_SYS_INVALID_HANDOFF UINT64_C(0xc000050900000000)
 
 /**
- * Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built for.
+ * Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built
+ * for.
  */
 #define TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT UINT64_C(0xc000050a00000000)
 
@@ -317,8 +323,9 @@
 #define TDX_SIM_DELAY_LIMIT_MS 1000
 
 /**
- * What came of a call of this library: 0, or a negative number. After an error nothing was done and nothing was written, unless
- * the function says otherwise. tdx_sim_last_error() has the details.
+ * What came of a call of this library: 0, or a negative number. After an error nothing was done
+ * and nothing was written, unless the function says otherwise. tdx_sim_last_error() has the
+ * details.
  */
 typedef enum tdx_sim_status {
   /**
@@ -334,7 +341,8 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_UNALIGNED = -2,
   /**
-   * The field `size` of a structure is not what the library knows. Set it to `sizeof` of the structure.
+   * The field `size` of a structure is not what the library knows. Set it to `sizeof` of the
+   * structure.
    */
   TDX_SIM_STATUS_BAD_SIZE = -3,
   /**
@@ -414,7 +422,8 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_TD_GONE = -22,
   /**
-   * The module found that an update left the TD a measurement or a MAC that it cannot go on with.
+   * The module found that an update left the TD a measurement or a MAC that it cannot go on
+   * with.
    */
   TDX_SIM_STATUS_TD_INCOMPATIBLE = -23,
   /**
@@ -434,7 +443,8 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_NO_CALL = -27,
   /**
-   * The library failed inside, now or in an earlier call for the same platform. The platform can only be freed.
+   * The library failed inside, now or in an earlier call for the same platform. The platform
+   * can only be freed.
    */
   TDX_SIM_STATUS_INTERNAL = -28,
 } tdx_sim_status;
@@ -448,7 +458,8 @@ typedef enum tdx_sim_trap {
    */
   TDX_SIM_TRAP_NONE = 0,
   /**
-   * The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also if firmware hits a fatal error.
+   * The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also
+   * if firmware hits a fatal error.
    */
   TDX_SIM_TRAP_VMFAIL_INVALID = 1,
   /**
@@ -472,8 +483,8 @@ typedef enum tdx_sim_cpuid_output {
 } tdx_sim_cpuid_output;
 
 /**
- * From which public release on a module behaves as it does, where they differ. 2.0 modules behave as the 1.5 module of the same
- * time.
+ * From which public release on a module behaves as it does, where they differ. 2.0 modules behave
+ * as the 1.5 module of the same time.
  */
 typedef enum tdx_sim_module_generation {
   /**
@@ -489,7 +500,8 @@ typedef enum tdx_sim_module_generation {
    */
   TDX_SIM_MODULE_GENERATION_V1528 = 2,
   /**
-   * 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a version 1.
+   * 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a
+   * version 1.
    */
   TDX_SIM_MODULE_GENERATION_V1534 = 3,
 } tdx_sim_module_generation;
@@ -499,8 +511,9 @@ typedef enum tdx_sim_module_generation {
  */
 typedef enum tdx_sim_fault_kind {
   /**
-   * A status in RAX, and RDX. Firmware is not asked and does nothing. One exception: SEAMLDR.INSTALL with an RDX that is not 0
-   * says that the module is destroyed, so the module is destroyed, and all TDs with it.
+   * A status in RAX, and RDX. Firmware is not asked and does nothing. One exception:
+   * SEAMLDR.INSTALL with an RDX that is not 0 says that the module is destroyed, so the
+   * module is destroyed, and all TDs with it.
    */
   TDX_SIM_FAULT_KIND_RETURN = 1,
   /**
@@ -508,8 +521,9 @@ typedef enum tdx_sim_fault_kind {
    */
   TDX_SIM_FAULT_KIND_TRAP = 2,
   /**
-   * Firmware is entered, and answers only after `delay` other calls were made, by other threads; but after
-   * TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP inside firmware.
+   * Firmware is entered, and answers only after `delay` other calls were made, by other
+   * threads; but after TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP
+   * inside firmware.
    */
   TDX_SIM_FAULT_KIND_DELAY = 3,
 } tdx_sim_fault_kind;
@@ -666,8 +680,8 @@ typedef struct tdx_sim_platform {
    */
   uint32_t size;
   /**
-   * LPs that firmware counts: P-SEAMLDR and the module wait for all of them. 1 to 1024; by default 4. The LPs have the numbers 0
-   * to `num_lps` - 1.
+   * LPs that firmware counts: P-SEAMLDR and the module wait for all of them. 1 to 1024; by
+   * default 4. The LPs have the numbers 0 to `num_lps` - 1.
    */
   uint32_t num_lps;
   /**
@@ -683,16 +697,18 @@ typedef struct tdx_sim_platform {
    */
   uint32_t socket_fms[8];
   /**
-   * The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is made.
+   * The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is
+   * made.
    */
   const uint32_t *x2apic_ids;
   /**
-   * How many x2APIC ids there are; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform has LPs that firmware does not
-   * count.
+   * How many x2APIC ids there are; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform
+   * has LPs that firmware does not count.
    */
   uint32_t num_x2apic_ids;
   /**
-   * The x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end; by default that of LP 0, if this is 0xffffffff.
+   * The x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end; by default that of LP 0, if
+   * this is 0xffffffff.
    */
   uint32_t acm_x2apicid;
   /**
@@ -720,16 +736,18 @@ typedef struct tdx_sim_platform {
    */
   uint64_t p_seamldr_size;
   /**
-   * LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are slots for LPs. How much memory a module
-   * needs depends on it.
+   * LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are
+   * slots for LPs. How much memory a module needs depends on it.
    */
   uint32_t addressable_lps_per_socket;
   /**
-   * Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave `num_sockets` packages.
+   * Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave
+   * `num_sockets` packages.
    */
   uint32_t package_shift;
   /**
-   * SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key, which tdx_sim_sign() uses.
+   * SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key,
+   * which tdx_sim_sign() uses.
    */
   uint8_t signer[48];
   /**
@@ -749,8 +767,8 @@ typedef struct tdx_sim_platform {
    */
   uint32_t seamdb_used;
   /**
-   * Regions of convertible memory, at most 32, or NULL: from 1 MiB to 2 GiB, and from 4 GiB on without the SEAM range. Only read
-   * while the platform is made.
+   * Regions of convertible memory, at most 32, or NULL: from 1 MiB to 2 GiB, and from 4 GiB on
+   * without the SEAM range. Only read while the platform is made.
    */
   const struct tdx_sim_cmr *cmrs;
   /**
@@ -766,16 +784,19 @@ typedef struct tdx_sim_platform {
    */
   bool debug_unlocked;
   /**
-   * The processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the LP has no current VMCS; by default false.
+   * The processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the LP has
+   * no current VMCS; by default false.
    */
   bool seamret_clears_vmcs;
   /**
-   * A full SEAM database answers with an error that P-SEAMLDR is not prepared for, so that SEAMLDR.INSTALL is fatal. The
-   * specifications leave it open; by default false: the answer is want of entropy.
+   * A full SEAM database answers with an error that P-SEAMLDR is not prepared for, so that
+   * SEAMLDR.INSTALL is fatal. The specifications leave it open; by default false: the
+   * answer is want of entropy.
    */
   bool full_seamdb_is_fatal;
   /**
-   * A signature that is not below the modulus is reduced first, as one crypto library does; by default false: it is bad.
+   * A signature that is not below the modulus is reduced first, as one crypto library does; by
+   * default false: it is bad.
    */
   bool accepts_large_signatures;
   /**
@@ -797,14 +818,16 @@ typedef struct tdx_sim_platform {
 } tdx_sim_platform;
 
 /**
- * Reads `len` bytes of the host's memory at `physical_address`, KeyID included, into `buffer`. The bytes lie in one page. 0: done;
- * anything else: they cannot be read. Memory that is not there reads as 0, and is no error.
+ * Reads `len` bytes of the host's memory at `physical_address`, KeyID included, into `buffer`. The
+ * bytes lie in one page. 0: done; anything else: they cannot be read. Memory that is not there
+ * reads as 0, and is no error.
  */
 typedef int (*tdx_sim_read_callback)(void *context, uint64_t physical_address, void *buffer, size_t len);
 
 /**
- * Writes `len` bytes to the host's memory at `physical_address`, KeyID included. The bytes lie in one page. 0: done; anything else:
- * they cannot be written. Writes to memory that is not there are dropped, and are no error.
+ * Writes `len` bytes to the host's memory at `physical_address`, KeyID included. The bytes lie in
+ * one page. 0: done; anything else: they cannot be written. Writes to memory that is not there are
+ * dropped, and are no error.
  */
 typedef int (*tdx_sim_write_callback)(void *context, uint64_t physical_address, const void *bytes, size_t len);
 
@@ -867,7 +890,8 @@ typedef struct tdx_sim_call {
    */
   uint32_t lp;
   /**
-   * The number of the call on this platform, in the order in which calls ended, from 1. A gap shows calls that were not kept.
+   * The number of the call on this platform, in the order in which calls ended, from 1. A gap
+   * shows calls that were not kept.
    */
   uint64_t number;
   /**
@@ -889,8 +913,8 @@ typedef struct tdx_sim_call {
 } tdx_sim_call;
 
 /**
- * Called for each SEAMCALL when it has ended. `call` is there until the function returns; `call->size` is the size that the library
- * knows.
+ * Called for each SEAMCALL when it has ended. `call` is there until the function returns;
+ * `call->size` is the size that the library knows.
  */
 typedef void (*tdx_sim_trace_callback)(void *context, const struct tdx_sim_call *call);
 
@@ -1169,7 +1193,8 @@ typedef struct tdx_sim_td {
    */
   bool alive;
   /**
-   * Its measurement (MRTD), or the MAC of its migration, is what it has to be, as far as it has come.
+   * Its measurement (MRTD), or the MAC of its migration, is what it has to be, as far as it has
+   * come.
    */
   bool measurement_right;
   /**
@@ -1237,8 +1262,8 @@ typedef struct tdx_sim_fault {
 } tdx_sim_fault;
 
 /**
- * What is fixed when a module is built, apart from what its SIGSTRUCT says. tdx_sim_build_defaults() or
- * tdx_sim_release_build() fills it in.
+ * What is fixed when a module is built, apart from what its SIGSTRUCT says.
+ * tdx_sim_build_defaults() or tdx_sim_release_build() fills it in.
  */
 typedef struct tdx_sim_build {
   /**
@@ -1270,7 +1295,8 @@ typedef struct tdx_sim_build {
    */
   uint16_t build_num;
   /**
-   * The handoff version that it was built for. TDH.SYS.INIT refuses another one in the SIGSTRUCT.
+   * The handoff version that it was built for. TDH.SYS.INIT refuses another one in the
+   * SIGSTRUCT.
    */
   uint16_t module_hv;
   /**
@@ -1282,8 +1308,9 @@ typedef struct tdx_sim_build {
    */
   bool no_downgrade;
   /**
-   * The version of the contexts of hashes and MACs that are under way in TDs; 0: the module does not say. A module cannot go on with
-   * those of another version, nor of one that does not say.
+   * The version of the contexts of hashes and MACs that are under way in TDs; 0: the module
+   * does not say. A module cannot go on with those of another version, nor of one that does
+   * not say.
    */
   uint8_t crypto_context;
   /**
@@ -1301,8 +1328,9 @@ typedef struct tdx_sim_build {
 } tdx_sim_build;
 
 /**
- * A module's image that is to be made. tdx_sim_image_defaults() fills it in. For what has no field here, take the SIGSTRUCT
- * that tdx_sim_make_image() makes, change it, and sign it again with tdx_sim_sign().
+ * A module's image that is to be made. tdx_sim_image_defaults() fills it in. For what has no field
+ * here, take the SIGSTRUCT that tdx_sim_make_image() makes, change it, and sign it again with
+ * tdx_sim_sign().
  */
 typedef struct tdx_sim_image {
   /**
@@ -1310,8 +1338,8 @@ typedef struct tdx_sim_image {
    */
   uint32_t size;
   /**
-   * 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With less than 3, the default of `gdt_idt_offset` and
-   * `fault_wrapper_offset` lies outside.
+   * 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With less than 3, the default of
+   * `gdt_idt_offset` and `fault_wrapper_offset` lies outside.
    */
   uint32_t pages;
   /**
@@ -1395,14 +1423,16 @@ typedef struct tdx_sim_image {
    */
   uint32_t cpus[TDX_SIM_MAX_CPUS];
   /**
-   * What the module is built as, or NULL: what follows from the SIGSTRUCT. Then its SVN decides about the version, as with
-   * released modules: 1.5 is version 1.5.05. Only read while the image is made.
+   * What the module is built as, or NULL: what follows from the SIGSTRUCT. Then its SVN decides
+   * about the version, as with released modules: 1.5 is version 1.5.05. Only read while the
+   * image is made.
    */
   const struct tdx_sim_build *build;
 } tdx_sim_image;
 
 /**
- * SIGSTRUCT: what is signed about a module. 2048 bytes. Numbers that are not aligned are arrays of bytes, little-endian.
+ * SIGSTRUCT: what is signed about a module. 2048 bytes. Numbers that are not aligned are arrays of
+ * bytes, little-endian.
  */
 typedef struct tdx_sim_sigstruct {
   /**
@@ -1656,20 +1686,22 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library that the program runs with, in the form of TDX_SIM_VERSION. If it is the same, header and library fit;
- * as they do if the first number that is not 0 is the same, and the rest is not lower than that of the header.
+ * The version of the library that the program runs with, in the form of TDX_SIM_VERSION. If it is
+ * the same, header and library fit; as they do if the first number that is not 0 is the same, and
+ * the rest is not lower than that of the header.
  */
 uint32_t tdx_sim_version(void);
 
 /**
- * The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never NULL: other numbers have the name
- * "unknown status".
+ * The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never
+ * NULL: other numbers have the name "unknown status".
  */
 const char *tdx_sim_status_name(enum tdx_sim_status status);
 
 /**
- * What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was found, and what was expected.
- * Empty if there was none. The text stays there until the next call of this library in this thread. Never NULL.
+ * What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was
+ * found, and what was expected. Empty if there was none. The text stays there until the next call
+ * of this library in this thread. Never NULL.
  */
 const char *tdx_sim_last_error(void);
 
@@ -1685,50 +1717,54 @@ const char *tdx_sim_last_error(void);
 enum tdx_sim_status tdx_sim_platform_defaults(struct tdx_sim_platform *platform);
 
 /**
- * Makes a platform as its boot firmware leaves it: with P-SEAMLDR, and without a module, which tdx_sim_boot() installs. On success
- * `*sim` is the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
+ * Makes a platform as its boot firmware leaves it: with P-SEAMLDR, and without a module, which
+ * tdx_sim_boot() installs. On success `*sim` is the platform's handle, to be given to
+ * tdx_sim_free() in the end; otherwise it becomes NULL.
  *
- * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; BAD_SIZE; BAD_ARGUMENT: a field has a value that it cannot have;
- * CONTRADICTION: there is no such platform, e.g. two LPs have the same x2APIC id; NO_ROOM: there is no memory, or handles have come
- * to an end.
+ * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; BAD_SIZE; BAD_ARGUMENT: a field
+ * has a value that it cannot have; CONTRADICTION: there is no such platform, e.g. two LPs have the
+ * same x2APIC id; NO_ROOM: there is no memory, or handles have come to an end.
  *
  * The caller guarantees:
  *
- * `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as many values as it says, and
- * `sim` to a pointer that may be written.
+ * `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as
+ * many values as it says, and `sim` to a pointer that may be written.
  */
-enum tdx_sim_status tdx_sim_create(const struct tdx_sim_platform *platform,
-                                   struct tdx_sim **sim);
+enum tdx_sim_status tdx_sim_create(const struct tdx_sim_platform *platform, struct tdx_sim **sim);
 
 /**
- * Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that the project's recordings have.
- * The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
- * have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`, `full_seamdb_is_fatal` and
- * `accepts_large_signatures`, and `initial.module` may have `features0`. The platform can begin in any state. On success `*sim` is
- * the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
+ * Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that
+ * the project's recordings have. The files README.md in the folders of
+ * crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
+ * have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`,
+ * `full_seamdb_is_fatal` and `accepts_large_signatures`, and `initial.module` may have
+ * `features0`. The platform can begin in any state. On success `*sim` is the platform's handle, to
+ * be given to tdx_sim_free() in the end; otherwise it becomes NULL.
  *
- * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is not JSON, a field is missing, there
- * is no field with a name, or there is no such platform, as tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have
- * come to an end.
+ * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is
+ * not JSON, a field is missing, there is no field with a name, or there is no such platform, as
+ * tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have come to an end.
  *
  * The caller guarantees:
  *
  * `description` leads to text with a NUL at its end, and `sim` to a pointer that may be written.
  */
-enum tdx_sim_status tdx_sim_create_from_json(const char *description,
-                                             struct tdx_sim **sim);
+enum tdx_sim_status tdx_sim_create_from_json(const char *description, struct tdx_sim **sim);
 
 /**
- * Boots a platform that has no module yet. Firmware loads the module of an image, by all of P-SEAMLDR's checks; then a kernel
- * initialises it on all LPs that firmware counts, until it is in the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
- * TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has still to begin. `file` is a file with an image, of either format, as
- * tdx_sim_image_file() makes it, or one of Intel's. It is only read in this call.
+ * Boots a platform that has no module yet. Firmware loads the module of an image, by all of
+ * P-SEAMLDR's checks; then a kernel initialises it on all LPs that firmware counts, until it is in
+ * the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
+ * TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has still to begin. `file` is a file with an
+ * image, of either format, as tdx_sim_image_file() makes it, or one of Intel's. It is only read in
+ * this call.
  *
- * Faults that are planned do not strike these calls, they are not in the trace, and RDRAND gives numbers meanwhile.
+ * Faults that are planned do not strike these calls, they are not in the trace, and RDRAND gives
+ * numbers meanwhile.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is no state that a module can be in; BAD_IMAGE; CONTRADICTION: there is a
- * module already, or an LP is in a call; REFUSED: firmware refused a call, as tdx_sim_last_error() says. What was done before
- * stays so then.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is no state that a module can be in;
+ * BAD_IMAGE; CONTRADICTION: there is a module already, or an LP is in a call; REFUSED: firmware
+ * refused a call, as tdx_sim_last_error() says. What was done before stays so then.
  *
  * The caller guarantees:
  *
@@ -1740,91 +1776,96 @@ enum tdx_sim_status tdx_sim_boot(struct tdx_sim *sim,
                                  enum tdx_sim_module_state until);
 
 /**
- * Frees a platform. If it is inside a SEAMCALL, that one is waited for; one that is delayed ends with BAD_HANDLE. Then all
- * memory that was mapped belongs to the caller alone again, and no callback is called any more.
+ * Frees a platform. If it is inside a SEAMCALL, that one is waited for; one that is delayed ends
+ * with BAD_HANDLE. Then all memory that was mapped belongs to the caller alone again, and no
+ * callback is called any more.
  *
  * Errors: NULL; BAD_HANDLE: also if it was freed before; REENTRANT.
  */
 enum tdx_sim_status tdx_sim_free(struct tdx_sim *sim);
 
 /**
- * Makes `len` bytes at `memory` the host's memory at `physical_address`, KeyID included: what firmware reads and writes
- * there, until tdx_sim_unmap() or tdx_sim_free(). What is not mapped is read and written by the callbacks of
- * tdx_sim_set_memory_callbacks(); without them it reads as 0 and takes no writes. The same memory may be mapped at several
- * physical addresses.
+ * Makes `len` bytes at `memory` the host's memory at `physical_address`, KeyID included: what
+ * firmware reads and writes there, until tdx_sim_unmap() or tdx_sim_free(). What is not mapped is
+ * read and written by the callbacks of tdx_sim_set_memory_callbacks(); without them it reads as 0
+ * and takes no writes. The same memory may be mapped at several physical addresses.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNALIGNED: `physical_address` is not a multiple of 4096 (`memory` may have any alignment);
- * BAD_LENGTH: `len` is 0, not a multiple of 4096, or too much; OVERLAP: some of the physical addresses are mapped already.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNALIGNED: `physical_address` is not a multiple of 4096
+ * (`memory` may have any alignment); BAD_LENGTH: `len` is 0, not a multiple of 4096, or too much;
+ * OVERLAP: some of the physical addresses are mapped already.
  *
  * The caller guarantees:
  *
- * Until it is unmapped or the platform is freed, `memory` leads to `len` bytes that may be read and written. While a
- * tdx_sim_seamcall() runs, no other thread writes the bytes that this call reads, nor reads or writes the bytes that it writes. Which
- * these are follows from the leaf and its operands: SEAMLDR_PARAMS, the SIGSTRUCT and the pages of the module that it names, or
+ * Until it is unmapped or the platform is freed, `memory` leads to `len` bytes that may be read
+ * and written. While a tdx_sim_seamcall() runs, no other thread writes the bytes that this call
+ * reads, nor reads or writes the bytes that it writes. Which these are follows from the leaf and
+ * its operands: SEAMLDR_PARAMS, the SIGSTRUCT and the pages of the module that it names, or
  * the buffer that it fills in. All else that is mapped may be used by other threads meanwhile.
  */
-enum tdx_sim_status tdx_sim_map(struct tdx_sim *sim,
-                                uint64_t physical_address,
-                                void *memory,
-                                size_t len);
+enum tdx_sim_status tdx_sim_map(struct tdx_sim *sim, uint64_t physical_address, void *memory, size_t len);
 
 /**
- * Takes back what was mapped at `physical_address` by tdx_sim_map(), all of it. The memory then belongs to the caller alone.
+ * Takes back what was mapped at `physical_address` by tdx_sim_map(), all of it. The memory then
+ * belongs to the caller alone.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; NOT_MAPPED: nothing is mapped that begins there.
  */
-enum tdx_sim_status tdx_sim_unmap(struct tdx_sim *sim,
-                                  uint64_t physical_address);
+enum tdx_sim_status tdx_sim_unmap(struct tdx_sim *sim, uint64_t physical_address);
 
 /**
- * From now on firmware reads and writes the host's memory by these functions, where nothing is mapped by tdx_sim_map(). `callbacks`
- * may be NULL: no more. This is how an emulator gives all of its memory.
+ * From now on firmware reads and writes the host's memory by these functions, where nothing is
+ * mapped by tdx_sim_map(). `callbacks` may be NULL: no more. This is how an emulator gives all of
+ * its memory.
  *
- * The functions are called in the thread that makes the SEAMCALL. They must return, and must not wait for another thread that uses
- * the same platform. Functions that take a platform return REENTRANT there. If one returns something other than 0, the SEAMCALL goes
- * on, with zeros for what could not be read, and tdx_sim_seamcall() returns CALLBACK_FAILED.
+ * The functions are called in the thread that makes the SEAMCALL. They must return, and must not
+ * wait for another thread that uses the same platform. Functions that take a platform return
+ * REENTRANT there. If one returns something other than 0, the SEAMCALL goes on, with zeros for
+ * what could not be read, and tdx_sim_seamcall() returns CALLBACK_FAILED.
  *
- * Errors: NULL: also if `read` or `write` is NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `reserved` is not 0; BAD_HANDLE; REENTRANT.
+ * Errors: NULL: also if `read` or `write` is NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `reserved`
+ * is not 0; BAD_HANDLE; REENTRANT.
  *
  * The caller guarantees:
  *
- * `callbacks` leads to a tdx_sim_memory_callbacks with its `size` set that may be read, or nowhere. Until they are replaced or the
- * platform is freed, its functions may be called with `context` from each thread that makes SEAMCALLs on this platform. `read`
- * writes `len` bytes of `buffer` at most, and `write` reads `len` bytes at most.
+ * `callbacks` leads to a tdx_sim_memory_callbacks with its `size` set that may be read, or
+ * nowhere. Until they are replaced or the platform is freed, its functions may be called with
+ * `context` from each thread that makes SEAMCALLs on this platform. `read` writes `len` bytes of
+ * `buffer` at most, and `write` reads `len` bytes at most.
  */
 enum tdx_sim_status tdx_sim_set_memory_callbacks(struct tdx_sim *sim,
                                                  const struct tdx_sim_memory_callbacks *callbacks);
 
 /**
- * From now on firmware reads the byte of the host's memory at `physical_address` with the bits of `mask` flipped, whatever is
- * there. A mask of 0 puts it right. At most 8 bytes can be so at the same time.
+ * From now on firmware reads the byte of the host's memory at `physical_address` with the bits of
+ * `mask` flipped, whatever is there. A mask of 0 puts it right. At most 8 bytes can be so at the
+ * same time.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; NO_ROOM.
  */
-enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim,
-                                        uint64_t physical_address,
-                                        uint8_t mask);
+enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim, uint64_t physical_address, uint8_t mask);
 
 /**
- * An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself failed. If it did not, `*regs` are
- * what firmware returned; otherwise they stay as they are. What firmware answers is in `regs->rax`, and is no error of this
- * function. Signatures are checked with RSA-3072 and SHA-384.
+ * An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself
+ * failed. If it did not, `*regs` are what firmware returned; otherwise they stay as they are. What
+ * firmware answers is in `regs->rax`, and is no error of this function. Signatures are checked
+ * with RSA-3072 and SHA-384.
  *
- * `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its x2APIC id. An LP that is offline is one
- * that firmware counts and for which nobody calls this function. One that is not in VMX operation is made by
- * tdx_sim_set_lp_trap().
+ * `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its
+ * x2APIC id. An LP that is offline is one that firmware counts and for which nobody calls this
+ * function. One that is not in VMX operation is made by tdx_sim_set_lp_trap().
  *
- * Calls for different LPs may be made by different threads at the same time. They are executed one after the other, unless a fault
- * delays one of them: others then find its LP inside firmware.
+ * Calls for different LPs may be made by different threads at the same time. They are executed one
+ * after the other, unless a fault delays one of them: others then find its LP inside firmware.
  *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread for the same LP is delayed, a
- * real LP could not execute another one; CALLBACK_FAILED: a callback for memory failed. The call was made all the same then, with
- * zeros for what could not be read, and `*regs` and `*trap` are set.
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread
+ * for the same LP is delayed, a real LP could not execute another one; CALLBACK_FAILED: a callback
+ * for memory failed. The call was made all the same then, with zeros for what could not be read,
+ * and `*regs` and `*trap` are set.
  *
  * The caller guarantees:
  *
- * `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory that is mapped see
- * tdx_sim_map().
+ * `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory
+ * that is mapped see tdx_sim_map().
  */
 enum tdx_sim_status tdx_sim_seamcall(struct tdx_sim *sim,
                                      uint32_t lp,
@@ -1832,31 +1873,30 @@ enum tdx_sim_status tdx_sim_seamcall(struct tdx_sim *sim,
                                      enum tdx_sim_trap *trap);
 
 /**
- * From now on `callback` is called with `context` for each SEAMCALL of this platform, in the thread that makes it, when it has ended.
- * NULL: no more.
+ * From now on `callback` is called with `context` for each SEAMCALL of this platform, in the
+ * thread that makes it, when it has ended. NULL: no more.
  *
- * The callback must return, and must not wait for another thread that uses the same platform. Functions that take a platform return
- * REENTRANT there.
+ * The callback must return, and must not wait for another thread that uses the same platform.
+ * Functions that take a platform return REENTRANT there.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  *
  * The caller guarantees:
  *
- * Until it is replaced, or the platform is freed, `callback` may be called with `context` from each thread that makes SEAMCALLs on
- * this platform.
+ * Until it is replaced, or the platform is freed, `callback` may be called with `context` from
+ * each thread that makes SEAMCALLs on this platform.
  */
 enum tdx_sim_status tdx_sim_set_trace_callback(struct tdx_sim *sim,
                                                tdx_sim_trace_callback callback,
                                                void *context);
 
 /**
- * From now on the platform keeps its last calls, `limit` of them, for tdx_sim_next_call(). 0: none. Those that it has kept are
- * forgotten.
+ * From now on the platform keeps its last calls, `limit` of them, for tdx_sim_next_call(). 0:
+ * none. Those that it has kept are forgotten.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `limit` is more than TDX_SIM_TRACE_LIMIT.
  */
-enum tdx_sim_status tdx_sim_keep_calls(struct tdx_sim *sim,
-                                       uint32_t limit);
+enum tdx_sim_status tdx_sim_keep_calls(struct tdx_sim *sim, uint32_t limit);
 
 /**
  * Takes the oldest call out of those that the platform has kept since tdx_sim_keep_calls().
@@ -1870,22 +1910,23 @@ enum tdx_sim_status tdx_sim_keep_calls(struct tdx_sim *sim,
 enum tdx_sim_status tdx_sim_next_call(struct tdx_sim *sim, struct tdx_sim_call *call);
 
 /**
- * Writes a call as one line of text: LP, leaf, RCX and RDX, what was answered. The text ends with a NUL, and is cut off if
- * `text_size` is too small.
+ * Writes a call as one line of text: LP, leaf, RCX and RDX, what was answered. The text ends with
+ * a NUL, and is cut off if `text_size` is too small.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap; BUFFER_TOO_SMALL: `text_size` is 0.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap;
+ * BUFFER_TOO_SMALL: `text_size` is 0.
  *
  * The caller guarantees:
  *
- * `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be written.
+ * `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be
+ * written.
  */
-enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call,
-                                      char *text,
-                                      size_t text_size);
+enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call, char *text, size_t text_size);
 
 /**
- * Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without a name is written as a number.
- * `leaf` is RAX at the call, `answer` is RAX after it. The text ends with a NUL, and is cut off if `text_size` is too small.
+ * Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without
+ * a name is written as a number. `leaf` is RAX at the call, `answer` is RAX after it. The text
+ * ends with a NUL, and is cut off if `text_size` is too small.
  *
  * Errors: NULL; BUFFER_TOO_SMALL: `text_size` is 0.
  *
@@ -1893,10 +1934,7 @@ enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call,
  *
  * `text` leads to `text_size` characters that may be written.
  */
-enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf,
-                                        uint64_t answer,
-                                        char *text,
-                                        size_t text_size);
+enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf, uint64_t answer, char *text, size_t text_size);
 
 /**
  * Says how things stand.
@@ -1921,35 +1959,31 @@ enum tdx_sim_status tdx_sim_get_truth(struct tdx_sim *sim, struct tdx_sim_truth 
 enum tdx_sim_status tdx_sim_get_lp(struct tdx_sim *sim, uint32_t lp, struct tdx_sim_lp *state);
 
 /**
- * What RDRAND does from now on: `ok`: it gives `value`; but before that it fails `failures` times. Not `ok`: it always fails.
- * P-SEAMLDR needs a number at its first entry, and for each module that it installs; the module at TDH.SYS.INIT and TDH.SYS.LP.INIT.
+ * What RDRAND does from now on: `ok`: it gives `value`; but before that it fails `failures` times.
+ * Not `ok`: it always fails. P-SEAMLDR needs a number at its first entry, and for each module that
+ * it installs; the module at TDH.SYS.INIT and TDH.SYS.LP.INIT.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `ok` is neither true nor false.
  */
-enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim,
-                                       bool ok,
-                                       uint64_t value,
-                                       uint32_t failures);
+enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim, bool ok, uint64_t value, uint32_t failures);
 
 /**
- * Changes the SEAM database, in which the processor counts modules that were installed since boot: it has room for `size` entries, of
- * which `used` are in use, and the next `failures` insertions fail for want of entropy (0xffffffff: as good as all). What P-SEAMLDR
- * remembers of it stays: see tdx_sim_set_remaining_updates().
+ * Changes the SEAM database, in which the processor counts modules that were installed since boot:
+ * it has room for `size` entries, of which `used` are in use, and the next `failures` insertions
+ * fail for want of entropy (0xffffffff: as good as all). What P-SEAMLDR remembers of it stays: see
+ * tdx_sim_set_remaining_updates().
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is more than `size`.
  */
-enum tdx_sim_status tdx_sim_set_seamdb(struct tdx_sim *sim,
-                                       uint32_t size,
-                                       uint32_t used,
-                                       uint32_t failures);
+enum tdx_sim_status tdx_sim_set_seamdb(struct tdx_sim *sim, uint32_t size, uint32_t used, uint32_t failures);
 
 /**
- * Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts the SEAM database again if it is 0.
+ * Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts the SEAM
+ * database again if it is 0.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  */
-enum tdx_sim_status tdx_sim_set_remaining_updates(struct tdx_sim *sim,
-                                                  uint32_t count);
+enum tdx_sim_status tdx_sim_set_remaining_updates(struct tdx_sim *sim, uint32_t count);
 
 /**
  * Says whether P-SEAMLDR was entered since boot. Its first entry needs a random number.
@@ -1973,8 +2007,9 @@ enum tdx_sim_status tdx_sim_set_debug_unlocked(struct tdx_sim *sim, bool unlocke
 enum tdx_sim_status tdx_sim_set_pending_interrupts(struct tdx_sim *sim, uint32_t count);
 
 /**
- * Says what SEAMOPS(SEAMDB_GETREF) and PCONFIG tell the module; 0 is success. TDH.SYS.INIT takes an error of the first as fatal.
- * TDH.SYS.KEY.CONFIG has answers for the errors 2 (no entropy) and 5 (busy) of the second, and takes others as fatal.
+ * Says what SEAMOPS(SEAMDB_GETREF) and PCONFIG tell the module; 0 is success. TDH.SYS.INIT takes
+ * an error of the first as fatal. TDH.SYS.KEY.CONFIG has answers for the errors 2 (no entropy) and
+ * 5 (busy) of the second, and takes others as fatal.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  */
@@ -1983,59 +2018,55 @@ enum tdx_sim_status tdx_sim_set_instruction_errors(struct tdx_sim *sim,
                                                    uint32_t pconfig);
 
 /**
- * Says how another LP holds the module's global lock. Calls that need it return TDX_SIM_TDX_SYS_BUSY.
+ * Says how another LP holds the module's global lock. Calls that need it return
+ * TDX_SIM_TDX_SYS_BUSY.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `lock` is no tdx_sim_lock; NO_MODULE.
  */
 enum tdx_sim_status tdx_sim_set_global_lock(struct tdx_sim *sim, enum tdx_sim_lock lock);
 
 /**
- * Says whether another LP is initialising a TDMR, by its place in the list of TDH.SYS.CONFIG: 0 to 63.
+ * Says whether another LP is initialising a TDMR, by its place in the list of TDH.SYS.CONFIG: 0 to
+ * 63.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is more than 63, or `held` is neither true nor false; NO_MODULE.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is more than 63, or `held` is neither
+ * true nor false; NO_MODULE.
  */
-enum tdx_sim_status tdx_sim_set_tdmr_lock(struct tdx_sim *sim,
-                                          uint32_t tdmr,
-                                          bool held);
+enum tdx_sim_status tdx_sim_set_tdmr_lock(struct tdx_sim *sim, uint32_t tdmr, bool held);
 
 /**
- * Makes each SEAMCALL of one LP fail from now on: #UD: the LP is not in VMX operation; #GP: TDX is not enabled. NONE: no more.
- * It is not possible for TDX_SIM_TRAP_VMFAIL_INVALID; tdx_sim_add_fault() can make calls fail so.
+ * Makes each SEAMCALL of one LP fail from now on: #UD: the LP is not in VMX operation; #GP: TDX is
+ * not enabled. NONE: no more. It is not possible for TDX_SIM_TRAP_VMFAIL_INVALID;
+ * tdx_sim_add_fault() can make calls fail so.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `trap` is not one of the three.
  */
-enum tdx_sim_status tdx_sim_set_lp_trap(struct tdx_sim *sim,
-                                        uint32_t lp,
-                                        enum tdx_sim_trap trap);
+enum tdx_sim_status tdx_sim_set_lp_trap(struct tdx_sim *sim, uint32_t lp, enum tdx_sim_trap trap);
 
 /**
- * Says whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then returns TDX_SIM_TDX_SYS_BUSY, and its own
- * calls to the module VMfailInvalid.
+ * Says whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then
+ * returns TDX_SIM_TDX_SYS_BUSY, and its own calls to the module VMfailInvalid.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: it is in a SEAMCALL; BAD_ARGUMENT: `inside` is neither true nor false.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: it is in a SEAMCALL; BAD_ARGUMENT:
+ * `inside` is neither true nor false.
  */
-enum tdx_sim_status tdx_sim_set_lp_in_module(struct tdx_sim *sim,
-                                             uint32_t lp,
-                                             bool inside);
+enum tdx_sim_status tdx_sim_set_lp_in_module(struct tdx_sim *sim, uint32_t lp, bool inside);
 
 /**
- * Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with TDX_SIM_ANY_LP on all of them. The same bits
- * twice cancel. TDH.SYS.INIT looks at the values of MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called
- * TDH.SYS.INIT.
+ * Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with
+ * TDX_SIM_ANY_LP on all of them. The same bits twice cancel. TDH.SYS.INIT looks at the values of
+ * MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called TDH.SYS.INIT.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are changed already.
  */
-enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim,
-                                        uint32_t lp,
-                                        uint32_t msr,
-                                        uint64_t bits);
+enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim, uint32_t lp, uint32_t msr, uint64_t bits);
 
 /**
- * Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of them. The same bits twice cancel.
- * `subleaf` is 0xffffffff for leaves that have none.
+ * Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of
+ * them. The same bits twice cancel. `subleaf` is 0xffffffff for leaves that have none.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no tdx_sim_cpuid_output; NO_ROOM: 2048 registers are
- * changed already.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no
+ * tdx_sim_cpuid_output; NO_ROOM: 2048 registers are changed already.
  */
 enum tdx_sim_status tdx_sim_flip_lp_cpuid(struct tdx_sim *sim,
                                           uint32_t lp,
@@ -2052,13 +2083,12 @@ enum tdx_sim_status tdx_sim_flip_lp_cpuid(struct tdx_sim *sim,
 enum tdx_sim_status tdx_sim_set_lp_capabilities(struct tdx_sim *sim, uint32_t lp, uint64_t capabilities);
 
 /**
- * Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() have changed on one LP, or with
- * TDX_SIM_ANY_LP everywhere.
+ * Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities()
+ * have changed on one LP, or with TDX_SIM_ANY_LP everywhere.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  */
-enum tdx_sim_status tdx_sim_restore_lp(struct tdx_sim *sim,
-                                       uint32_t lp);
+enum tdx_sim_status tdx_sim_restore_lp(struct tdx_sim *sim, uint32_t lp);
 
 /**
  * One LP executes VMPTRLD: `address` becomes its current VMCS. 0xffffffffffffffff: it has none.
@@ -2081,19 +2111,18 @@ enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim, struct tdx_sim_s
 /**
  * Writes the register SEAMEXTEND, as no host could. A session that is open stays open.
  *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready` is neither 0 nor 1; CONTRADICTION:
- * `seam_ready` is 1, but there is no module.
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready`
+ * is neither 0 nor 1; CONTRADICTION: `seam_ready` is 1, but there is no module.
  *
  * The caller guarantees:
  *
  * `seamextend` leads to a tdx_sim_seamextend that may be read.
  */
-enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim,
-                                           const struct tdx_sim_seamextend *seamextend);
+enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim, const struct tdx_sim_seamextend *seamextend);
 
 /**
- * Reads `len` bytes of the handoff area from `offset`: first the header of 8 bytes (valid u8, reserved u8, version u16, size u32), then
- * the data. The area has TDX_SIM_HANDOFF_SIZE bytes.
+ * Reads `len` bytes of the handoff area from `offset`: first the header of 8 bytes (valid u8,
+ * reserved u8, version u16, size u32), then the data. The area has TDX_SIM_HANDOFF_SIZE bytes.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_LENGTH: the bytes are not within the area.
  *
@@ -2101,10 +2130,7 @@ enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim,
  *
  * `bytes` leads to `len` bytes that may be written.
  */
-enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim,
-                                         size_t offset,
-                                         void *bytes,
-                                         size_t len);
+enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim, size_t offset, void *bytes, size_t len);
 
 /**
  * Writes `len` bytes to the handoff area from `offset`. See tdx_sim_read_handoff().
@@ -2120,16 +2146,14 @@ enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim, size_t offset, co
 /**
  * Makes a TD that has come so far. `*td` is its number on this platform, from 0; `td` may be NULL.
  *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase; NOT_READY: no module is ready;
- * NO_ROOM: there is no room, or no KeyID, for another TD.
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase;
+ * NOT_READY: no module is ready; NO_ROOM: there is no room, or no KeyID, for another TD.
  *
  * The caller guarantees:
  *
  * `td` leads to a number that may be written, or nowhere.
  */
-enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim,
-                                      enum tdx_sim_td_phase phase,
-                                      uint32_t *td);
+enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim, enum tdx_sim_td_phase phase, uint32_t *td);
 
 /**
  * Says how things stand with a TD.
@@ -2143,69 +2167,68 @@ enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim,
 enum tdx_sim_status tdx_sim_get_td(struct tdx_sim *sim, uint32_t td, struct tdx_sim_td *state);
 
 /**
- * Adds a page with these bytes to a TD in build, and to its measurement, as TDH.MEM.PAGE.ADD and TDH.MR.EXTEND do.
+ * Adds a page with these bytes to a TD in build, and to its measurement, as TDH.MEM.PAGE.ADD and
+ * TDH.MR.EXTEND do.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE: it is not in build; TD_GONE;
- * TD_INCOMPATIBLE.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE:
+ * it is not in build; TD_GONE; TD_INCOMPATIBLE.
  *
  * The caller guarantees:
  *
  * `bytes` leads to `len` bytes that may be read.
  */
-enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim,
-                                      uint32_t td,
-                                      const void *bytes,
-                                      size_t len);
+enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim, uint32_t td, const void *bytes, size_t len);
 
 /**
- * The build of a TD, or its migration that was interrupted, comes to its end, and the TD runs. `*right` says whether its measurement,
- * or the MAC, has become what it has to be; `right` may be NULL.
+ * The build of a TD, or its migration that was interrupted, comes to its end, and the TD runs.
+ * `*right` says whether its measurement, or the MAC, has become what it has to be; `right` may be
+ * NULL.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE; TD_INCOMPATIBLE.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE;
+ * TD_INCOMPATIBLE.
  *
  * The caller guarantees:
  *
  * `right` leads to a bool that may be written, or nowhere.
  */
-enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim,
-                                      uint32_t td,
-                                      bool *right);
+enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim, uint32_t td, bool *right);
 
 /**
- * Plans a fault, in addition to those there are. The first that strikes a call decides about it. `*id` is the number of the fault on
- * this platform, never 0 and never used again. `id` may be NULL.
+ * Plans a fault, in addition to those there are. The first that strikes a call decides about it.
+ * `*id` is the number of the fault on this platform, never 0 and never used again. `id` may be
+ * NULL.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that it cannot have; UNKNOWN_LP;
- * NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that
+ * it cannot have; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
  *
  * The caller guarantees:
  *
- * `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that may be written, or nowhere.
+ * `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that
+ * may be written, or nowhere.
  */
-enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim,
-                                      const struct tdx_sim_fault *fault,
-                                      uint64_t *id);
+enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim, const struct tdx_sim_fault *fault, uint64_t *id);
 
 /**
- * Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it has delayed stay delayed.
+ * Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it
+ * has delayed stay delayed.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this
+ * number.
  */
-enum tdx_sim_status tdx_sim_end_fault(struct tdx_sim *sim,
-                                      uint64_t id);
+enum tdx_sim_status tdx_sim_end_fault(struct tdx_sim *sim, uint64_t id);
 
 /**
- * Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as often as it should, or was ended.
+ * Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as
+ * often as it should, or was ended.
  *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault
+ * with this number.
  *
  * The caller guarantees:
  *
  * `times` leads to a number that may be written.
  */
-enum tdx_sim_status tdx_sim_get_fault(struct tdx_sim *sim,
-                                      uint64_t id,
-                                      uint32_t *times);
+enum tdx_sim_status tdx_sim_get_fault(struct tdx_sim *sim, uint64_t id, uint32_t *times);
 
 /**
  * Ends all faults. Calls that are delayed already stay so.
@@ -2228,20 +2251,20 @@ enum tdx_sim_status tdx_sim_image_defaults(struct tdx_sim_image *image);
 /**
  * Fills in what a module with this image is built as if `image->build` is NULL.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot have.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
+ * have.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be written, both with their
- * `size` set.
+ * `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be
+ * written, both with their `size` set.
  */
-enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image,
-                                           struct tdx_sim_build *build);
+enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image, struct tdx_sim_build *build);
 
 /**
- * Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source tells is 0: handoff versions and the
- * date of some. An image with this build needs the same `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT
- * refuses it.
+ * Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source
+ * tells is 0: handoff versions and the date of some. An image with this build needs the same
+ * `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT refuses it.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
  *
@@ -2255,16 +2278,17 @@ enum tdx_sim_status tdx_sim_release_build(uint16_t major,
                                           struct tdx_sim_build *build);
 
 /**
- * Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the test key, and `image->pages` pages
- * of the module.
+ * Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the
+ * test key, and `image->pages` pages of the module.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot have; BUFFER_TOO_SMALL:
- * `module_size` is less than 4096 for each page.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
+ * have; BUFFER_TOO_SMALL: `module_size` is less than 4096 for each page.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a tdx_sim_build or nowhere, `sigstruct` to
- * a tdx_sim_sigstruct and `module` to `module_size` bytes that may be written.
+ * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
+ * tdx_sim_build or nowhere, `sigstruct` to a tdx_sim_sigstruct and `module` to `module_size` bytes
+ * that may be written.
  */
 enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
                                        struct tdx_sim_sigstruct *sigstruct,
@@ -2272,31 +2296,31 @@ enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
                                        size_t module_size);
 
 /**
- * Signs a SIGSTRUCT with the test key, after any change: writes the modulus and the signature. If `module` is not NULL, `seamhash`
- * becomes the SHA-384 of its `module_size` bytes first. Nothing else is changed and nothing is checked.
+ * Signs a SIGSTRUCT with the test key, after any change: writes the modulus and the signature. If
+ * `module` is not NULL, `seamhash` becomes the SHA-384 of its `module_size` bytes first. Nothing
+ * else is changed and nothing is checked.
  *
  * Errors: NULL: `sigstruct`; UNALIGNED; BAD_LENGTH.
  *
  * The caller guarantees:
  *
- * `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size` bytes that may be read, or
- * nowhere.
+ * `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size`
+ * bytes that may be read, or nowhere.
  */
-enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct,
-                                 const void *module,
-                                 size_t module_size);
+enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct, const void *module, size_t module_size);
 
 /**
- * Makes a file of a SIGSTRUCT and a module, which need not fit together. `*needed` is how many bytes the file has, also if
- * `file_size` is less, so that `file` may be NULL if `file_size` is 0.
+ * Makes a file of a SIGSTRUCT and a module, which need not fit together. `*needed` is how many
+ * bytes the file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
  *
- * Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH: `module_size` is not 1 to
- * TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is set then.
+ * Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH:
+ * `module_size` is not 1 to TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is
+ * set then.
  *
  * The caller guarantees:
  *
- * `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read; `file` to `file_size` bytes,
- * and `needed` to a number, that may be written.
+ * `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read;
+ * `file` to `file_size` bytes, and `needed` to a number, that may be written.
  */
 enum tdx_sim_status tdx_sim_pack(enum tdx_sim_image_format format,
                                  const struct tdx_sim_sigstruct *sigstruct,
@@ -2307,16 +2331,17 @@ enum tdx_sim_status tdx_sim_pack(enum tdx_sim_image_format format,
                                  size_t *needed);
 
 /**
- * Makes a file with an image, as tdx_sim_make_image() makes it. `*needed` is how many bytes the file has, also if `file_size` is less,
- * so that `file` may be NULL if `file_size` is 0.
+ * Makes a file with an image, as tdx_sim_make_image() makes it. `*needed` is how many bytes the
+ * file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field of `image` has a value that it
- * cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field
+ * of `image` has a value that it cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a tdx_sim_build or nowhere; `file` to
- * `file_size` bytes, and `needed` to a number, that may be written.
+ * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
+ * tdx_sim_build or nowhere; `file` to `file_size` bytes, and `needed` to a number, that may be
+ * written.
  */
 enum tdx_sim_status tdx_sim_image_file(const struct tdx_sim_image *image,
                                        enum tdx_sim_image_format format,

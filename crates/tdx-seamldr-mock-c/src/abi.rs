@@ -2,10 +2,12 @@
 
 use tdx_seamldr_core::abi::SeamExtend;
 
-/// SEAMLDR.INFO: describe P-SEAMLDR and the module. RCX: a tdx_sim_seamldr_info, aligned to 256 bytes.
+/// SEAMLDR.INFO: describe P-SEAMLDR and the module. RCX: a tdx_sim_seamldr_info, aligned to 256
+/// bytes.
 pub const TDX_SIM_SEAMLDR_INFO: u64 = 0x8000_0000_0000_0000;
-/// SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a tdx_sim_seamldr_params, aligned to 4096 bytes. RDX
-/// becomes 0, or 1 for a failure that destroys the module.
+/// SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a
+/// tdx_sim_seamldr_params, aligned to 4096 bytes. RDX becomes 0, or 1 for a failure that destroys
+/// the module.
 pub const TDX_SIM_SEAMLDR_INSTALL: u64 = 0x8000_0000_0000_0001;
 /// SEAMLDR.SHUTDOWN: take part in ending P-SEAMLDR.
 pub const TDX_SIM_SEAMLDR_SHUTDOWN: u64 = 0x8000_0000_0000_0002;
@@ -32,7 +34,8 @@ pub const TDX_SIM_TDH_SYS_RDALL: u64 = 37;
 pub const TDX_SIM_TDH_SYS_LP_SHUTDOWN: u64 = 44;
 /// TDH.SYS.CONFIG: configure the module with TDMRs and a KeyID.
 pub const TDX_SIM_TDH_SYS_CONFIG: u64 = 45;
-/// TDH.SYS.SHUTDOWN: stop the module for good and write handoff data. RCX: the version of the handoff data.
+/// TDH.SYS.SHUTDOWN: stop the module for good and write handoff data. RCX: the version of the
+/// handoff data.
 pub const TDX_SIM_TDH_SYS_SHUTDOWN: u64 = 52;
 /// TDH.SYS.UPDATE: take over the handoff data of the module that ran before.
 pub const TDX_SIM_TDH_SYS_UPDATE: u64 = 53;
@@ -46,7 +49,8 @@ pub const TDX_SIM_FIELD_TDX_FEATURES0: u64 = 0x0a00_0003_0000_0008;
 pub const TDX_SIM_SEAMLDR_EBADPARAM: u64 = 0x8000_0000_0000_0000;
 /// P-SEAMLDR: the call comes at the wrong time, no updates are left, or the major SVN differs.
 pub const TDX_SIM_SEAMLDR_EBADCALL: u64 = 0x8000_0000_0000_0003;
-/// P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not take.
+/// P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not
+/// take.
 pub const TDX_SIM_SEAMLDR_EBADHANDOFF: u64 = 0x8000_0000_0000_0004;
 /// P-SEAMLDR: keys or caches are dirty, SEAMLDR.CLEANUP has to come first.
 pub const TDX_SIM_SEAMLDR_ECLEANUPREQ: u64 = 0x8000_0000_0000_0005;
@@ -87,7 +91,8 @@ pub const TDX_SIM_TDX_SYS_SHUTDOWN: u64 = 0xc000_0506_0000_0000;
 pub const TDX_SIM_TDX_SYS_STATE_INCORRECT: u64 = 0xc000_0508_0000_0000;
 /// Module: there is no handoff data, or not of a version that the module takes.
 pub const TDX_SIM_TDX_SYS_INVALID_HANDOFF: u64 = 0xc000_0509_0000_0000;
-/// Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built for.
+/// Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built
+/// for.
 pub const TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT: u64 = 0xc000_050a_0000_0000;
 /// Module: the module does not wait for LPs.
 pub const TDX_SIM_TDX_SYS_LP_INIT_NOT_PENDING: u64 = 0xc000_050b_0000_0000;
@@ -157,7 +162,13 @@ pub struct TdxSimSeamextend {
 impl From<SeamExtend> for TdxSimSeamextend {
     fn from(register: SeamExtend) -> Self {
         let SeamExtend {
-            tee_tcb_svn, mrseam, mrsigner, seam_ready, system_under_debug, p_seamldr_ready, ..
+            tee_tcb_svn,
+            mrseam,
+            mrsigner,
+            seam_ready,
+            system_under_debug,
+            p_seamldr_ready,
+            ..
         } = register;
         Self {
             valid: register.valid.get(),
@@ -223,7 +234,8 @@ pub struct TdxSimSeamldrInfo {
     pub reserved: [u8; 80],
 }
 
-/// SIGSTRUCT: what is signed about a module. 2048 bytes. Numbers that are not aligned are arrays of bytes, little-endian.
+/// SIGSTRUCT: what is signed about a module. 2048 bytes. Numbers that are not aligned are arrays of
+/// bytes, little-endian.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TdxSimSigstruct {
@@ -311,8 +323,12 @@ pub struct TdxSimSigstruct {
 mod tests {
     use super::*;
     use core::mem::offset_of;
-    use tdx_seamldr_core::abi::{FieldId, Scenario, SeamSigstruct, SeamldrInfo, SeamldrLeaf, SeamldrParams};
-    use tdx_seamldr_core::abi::{SeamldrStatus, TdxLeaf, TdxStatus, MAX_CPUID_ENTRIES, MAX_MODULE_PAGES};
+    use tdx_seamldr_core::abi::{
+        FieldId, Scenario, SeamSigstruct, SeamldrInfo, SeamldrLeaf, SeamldrParams,
+    };
+    use tdx_seamldr_core::abi::{
+        SeamldrStatus, TdxLeaf, TdxStatus, MAX_CPUID_ENTRIES, MAX_MODULE_PAGES,
+    };
     use tdx_seamldr_mock::model::HANDOFF_STORAGE;
 
     #[test]

@@ -34,14 +34,16 @@ pub struct TdxSimRegs {
 
 impl From<TdxSimRegs> for SeamcallRegs {
     fn from(regs: TdxSimRegs) -> Self {
-        let TdxSimRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 } = regs;
+        let TdxSimRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 } =
+            regs;
         Self { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
     }
 }
 
 impl From<SeamcallRegs> for TdxSimRegs {
     fn from(regs: SeamcallRegs) -> Self {
-        let SeamcallRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 } = regs;
+        let SeamcallRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 } =
+            regs;
         Self { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
     }
 }
@@ -52,7 +54,8 @@ impl From<SeamcallRegs> for TdxSimRegs {
 pub enum TdxSimTrap {
     /// It did not: firmware was entered and came back.
     None = 0,
-    /// The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also if firmware hits a fatal error.
+    /// The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also
+    /// if firmware hits a fatal error.
     VmfailInvalid = 1,
     /// #GP: TDX is not enabled on this LP.
     Gp = 2,
@@ -89,7 +92,8 @@ impl From<Option<Trap>> for TdxSimTrap {
 }
 
 impl Place {
-    /// One SEAMCALL, from its beginning to its end. Says whether the instruction failed, and whether a callback did.
+    /// One SEAMCALL, from its beginning to its end. Says whether the instruction failed, and
+    /// whether a callback did.
     fn seamcall(&self, lp: u32, regs: &mut SeamcallRegs) -> Result<(Option<Trap>, bool), Failure> {
         let mut guard = self.lock()?;
         let sim = guard.as_mut().ok_or(TdxSimStatus::BadHandle)?;
@@ -111,7 +115,8 @@ impl Place {
             }
         };
         if entered.delay != 0 {
-            // Others may come meanwhile, and find this LP inside. In a program of one thread nobody comes.
+            // Others may come meanwhile, and find this LP inside. In a program of one thread nobody
+            // comes.
             let until = sim.calls.saturating_add(entered.delay.into());
             let limit = Duration::from_millis(TDX_SIM_DELAY_LIMIT_MS.into());
             let waits = |sim: &mut Option<Sim>| sim.as_ref().is_some_and(|sim| sim.calls < until);
@@ -127,25 +132,27 @@ impl Place {
     }
 }
 
-/// An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself failed. If it did not, `*regs` are
-/// what firmware returned; otherwise they stay as they are. What firmware answers is in `regs->rax`, and is no error of this
-/// function. Signatures are checked with RSA-3072 and SHA-384.
+/// An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself
+/// failed. If it did not, `*regs` are what firmware returned; otherwise they stay as they are. What
+/// firmware answers is in `regs->rax`, and is no error of this function. Signatures are checked
+/// with RSA-3072 and SHA-384.
 ///
-/// `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its x2APIC id. An LP that is offline is one
-/// that firmware counts and for which nobody calls this function. One that is not in VMX operation is made by
-/// tdx_sim_set_lp_trap().
+/// `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its
+/// x2APIC id. An LP that is offline is one that firmware counts and for which nobody calls this
+/// function. One that is not in VMX operation is made by tdx_sim_set_lp_trap().
 ///
-/// Calls for different LPs may be made by different threads at the same time. They are executed one after the other, unless a fault
-/// delays one of them: others then find its LP inside firmware.
+/// Calls for different LPs may be made by different threads at the same time. They are executed one
+/// after the other, unless a fault delays one of them: others then find its LP inside firmware.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread for the same LP is delayed, a
-/// real LP could not execute another one; CALLBACK_FAILED: a callback for memory failed. The call was made all the same then, with
-/// zeros for what could not be read, and `*regs` and `*trap` are set.
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread
+/// for the same LP is delayed, a real LP could not execute another one; CALLBACK_FAILED: a callback
+/// for memory failed. The call was made all the same then, with zeros for what could not be read,
+/// and `*regs` and `*trap` are set.
 ///
 /// # Safety
 ///
-/// `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory that is mapped see
-/// tdx_sim_map().
+/// `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory
+/// that is mapped see tdx_sim_map().
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_seamcall(
     sim: *mut TdxSim,
@@ -180,7 +187,8 @@ mod tests {
     fn registers_keep_their_places() {
         let [rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] =
             core::array::from_fn(|i| i as u64);
-        let regs = TdxSimRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
+        let regs =
+            TdxSimRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
         // SAFETY: a `repr(C)` structure of fourteen u64.
         let words: [u64; 14] = unsafe { core::mem::transmute(regs) };
         assert_eq!(words, core::array::from_fn(|i| i as u64));

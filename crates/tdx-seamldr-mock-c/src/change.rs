@@ -8,7 +8,9 @@ use crate::number::{enumeration, flag, Enumeration, TdxSimBool};
 use crate::platform::Sim;
 use crate::registry::with;
 use crate::status::{guarded, Failure};
-use crate::{pointer, TdxSim, TdxSimLock, TdxSimLockNumber, TdxSimSeamextend, TdxSimStatus, TdxSimTrap};
+use crate::{
+    pointer, TdxSim, TdxSimLock, TdxSimLockNumber, TdxSimSeamextend, TdxSimStatus, TdxSimTrap,
+};
 use crate::{TdxSimTrapNumber, TDX_SIM_ANY_LP, TDX_SIM_HANDOFF_SIZE};
 
 /// Changes a platform.
@@ -17,15 +19,20 @@ fn change(sim: *mut TdxSim, run: impl FnOnce(&mut Sim) -> Result<(), Failure>) -
 }
 
 /// Changes an LP of a platform.
-fn change_lp(sim: *mut TdxSim, lp: u32, run: impl FnOnce(&mut Sim) -> Result<(), Failure>) -> TdxSimStatus {
+fn change_lp(
+    sim: *mut TdxSim,
+    lp: u32,
+    run: impl FnOnce(&mut Sim) -> Result<(), Failure>,
+) -> TdxSimStatus {
     change(sim, |sim| {
         sim.known_lp(lp)?;
         run(sim)
     })
 }
 
-/// What RDRAND does from now on: `ok`: it gives `value`; but before that it fails `failures` times. Not `ok`: it always fails.
-/// P-SEAMLDR needs a number at its first entry, and for each module that it installs; the module at TDH.SYS.INIT and TDH.SYS.LP.INIT.
+/// What RDRAND does from now on: `ok`: it gives `value`; but before that it fails `failures` times.
+/// Not `ok`: it always fails. P-SEAMLDR needs a number at its first entry, and for each module that
+/// it installs; the module at TDH.SYS.INIT and TDH.SYS.LP.INIT.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `ok` is neither true nor false.
 #[no_mangle]
@@ -43,22 +50,31 @@ pub extern "C" fn tdx_sim_set_rdrand(
     })
 }
 
-/// Changes the SEAM database, in which the processor counts modules that were installed since boot: it has room for `size` entries, of
-/// which `used` are in use, and the next `failures` insertions fail for want of entropy (0xffffffff: as good as all). What P-SEAMLDR
-/// remembers of it stays: see tdx_sim_set_remaining_updates().
+/// Changes the SEAM database, in which the processor counts modules that were installed since boot:
+/// it has room for `size` entries, of which `used` are in use, and the next `failures` insertions
+/// fail for want of entropy (0xffffffff: as good as all). What P-SEAMLDR remembers of it stays: see
+/// tdx_sim_set_remaining_updates().
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is more than `size`.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_seamdb(sim: *mut TdxSim, size: u32, used: u32, failures: u32) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_seamdb(
+    sim: *mut TdxSim,
+    size: u32,
+    used: u32,
+    failures: u32,
+) -> TdxSimStatus {
     change(sim, |sim| {
         let seamdb = SeamDb { size, used, insert_failures: failures };
-        seamdb.check().map_err(|error| Failure::new(TdxSimStatus::Contradiction, error.to_string()))?;
+        seamdb
+            .check()
+            .map_err(|error| Failure::new(TdxSimStatus::Contradiction, error.to_string()))?;
         *sim.platform.seamdb_mut() = seamdb;
         Ok(())
     })
 }
 
-/// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts the SEAM database again if it is 0.
+/// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts the SEAM
+/// database again if it is 0.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
@@ -73,7 +89,10 @@ pub extern "C" fn tdx_sim_set_remaining_updates(sim: *mut TdxSim, count: u32) ->
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `entered` is neither true nor false.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_p_seamldr_entered(sim: *mut TdxSim, entered: TdxSimBool) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_p_seamldr_entered(
+    sim: *mut TdxSim,
+    entered: TdxSimBool,
+) -> TdxSimStatus {
     change(sim, |sim| {
         sim.platform.set_seamldr_entered(flag(entered, "entered")?);
         Ok(())
@@ -84,7 +103,10 @@ pub extern "C" fn tdx_sim_set_p_seamldr_entered(sim: *mut TdxSim, entered: TdxSi
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `unlocked` is neither true nor false.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_debug_unlocked(sim: *mut TdxSim, unlocked: TdxSimBool) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_debug_unlocked(
+    sim: *mut TdxSim,
+    unlocked: TdxSimBool,
+) -> TdxSimStatus {
     change(sim, |sim| {
         sim.platform.config_mut().debug_unlocked = flag(unlocked, "unlocked")?;
         Ok(())
@@ -102,8 +124,9 @@ pub extern "C" fn tdx_sim_set_pending_interrupts(sim: *mut TdxSim, count: u32) -
     })
 }
 
-/// Says what SEAMOPS(SEAMDB_GETREF) and PCONFIG tell the module; 0 is success. TDH.SYS.INIT takes an error of the first as fatal.
-/// TDH.SYS.KEY.CONFIG has answers for the errors 2 (no entropy) and 5 (busy) of the second, and takes others as fatal.
+/// Says what SEAMOPS(SEAMDB_GETREF) and PCONFIG tell the module; 0 is success. TDH.SYS.INIT takes
+/// an error of the first as fatal. TDH.SYS.KEY.CONFIG has answers for the errors 2 (no entropy) and
+/// 5 (busy) of the second, and takes others as fatal.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
@@ -119,11 +142,15 @@ pub extern "C" fn tdx_sim_set_instruction_errors(
     })
 }
 
-/// Says how another LP holds the module's global lock. Calls that need it return TDX_SIM_TDX_SYS_BUSY.
+/// Says how another LP holds the module's global lock. Calls that need it return
+/// TDX_SIM_TDX_SYS_BUSY.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `lock` is no tdx_sim_lock; NO_MODULE.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_global_lock(sim: *mut TdxSim, lock: TdxSimLockNumber) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_global_lock(
+    sim: *mut TdxSim,
+    lock: TdxSimLockNumber,
+) -> TdxSimStatus {
     change(sim, |sim| {
         let lock = TdxSimLock::of_number(lock)?.lock();
         sim.platform.module_mut().ok_or(TdxSimStatus::NoModule)?.set_lock(lock);
@@ -131,11 +158,17 @@ pub extern "C" fn tdx_sim_set_global_lock(sim: *mut TdxSim, lock: TdxSimLockNumb
     })
 }
 
-/// Says whether another LP is initialising a TDMR, by its place in the list of TDH.SYS.CONFIG: 0 to 63.
+/// Says whether another LP is initialising a TDMR, by its place in the list of TDH.SYS.CONFIG: 0 to
+/// 63.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is more than 63, or `held` is neither true nor false; NO_MODULE.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is more than 63, or `held` is neither
+/// true nor false; NO_MODULE.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_tdmr_lock(sim: *mut TdxSim, tdmr: u32, held: TdxSimBool) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_tdmr_lock(
+    sim: *mut TdxSim,
+    tdmr: u32,
+    held: TdxSimBool,
+) -> TdxSimStatus {
     change(sim, |sim| {
         let held = flag(held, "held")?;
         if tdmr > 63 {
@@ -146,12 +179,17 @@ pub extern "C" fn tdx_sim_set_tdmr_lock(sim: *mut TdxSim, tdmr: u32, held: TdxSi
     })
 }
 
-/// Makes each SEAMCALL of one LP fail from now on: #UD: the LP is not in VMX operation; #GP: TDX is not enabled. NONE: no more.
-/// It is not possible for TDX_SIM_TRAP_VMFAIL_INVALID; tdx_sim_add_fault() can make calls fail so.
+/// Makes each SEAMCALL of one LP fail from now on: #UD: the LP is not in VMX operation; #GP: TDX is
+/// not enabled. NONE: no more. It is not possible for TDX_SIM_TRAP_VMFAIL_INVALID;
+/// tdx_sim_add_fault() can make calls fail so.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `trap` is not one of the three.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_lp_trap(sim: *mut TdxSim, lp: u32, trap: TdxSimTrapNumber) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_lp_trap(
+    sim: *mut TdxSim,
+    lp: u32,
+    trap: TdxSimTrapNumber,
+) -> TdxSimStatus {
     change_lp(sim, lp, |sim| {
         let trap = TdxSimTrap::of_number(trap)?;
         if trap == TdxSimTrap::VmfailInvalid {
@@ -164,12 +202,17 @@ pub extern "C" fn tdx_sim_set_lp_trap(sim: *mut TdxSim, lp: u32, trap: TdxSimTra
     })
 }
 
-/// Says whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then returns TDX_SIM_TDX_SYS_BUSY, and its own
-/// calls to the module VMfailInvalid.
+/// Says whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then
+/// returns TDX_SIM_TDX_SYS_BUSY, and its own calls to the module VMfailInvalid.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: it is in a SEAMCALL; BAD_ARGUMENT: `inside` is neither true nor false.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: it is in a SEAMCALL; BAD_ARGUMENT:
+/// `inside` is neither true nor false.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_lp_in_module(sim: *mut TdxSim, lp: u32, inside: TdxSimBool) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_lp_in_module(
+    sim: *mut TdxSim,
+    lp: u32,
+    inside: TdxSimBool,
+) -> TdxSimStatus {
     change_lp(sim, lp, |sim| {
         let inside = flag(inside, "inside")?;
         if sim.platform.is_in_call(lp) {
@@ -206,21 +249,26 @@ fn flip(sim: &mut Sim, lp: u32, register: CpuRegister, bits: u64) -> Result<(), 
     done.then_some(()).ok_or_else(|| TdxSimStatus::NoRoom.into())
 }
 
-/// Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with TDX_SIM_ANY_LP on all of them. The same bits
-/// twice cancel. TDH.SYS.INIT looks at the values of MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called
-/// TDH.SYS.INIT.
+/// Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with
+/// TDX_SIM_ANY_LP on all of them. The same bits twice cancel. TDH.SYS.INIT looks at the values of
+/// MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called TDH.SYS.INIT.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are changed already.
 #[no_mangle]
-pub extern "C" fn tdx_sim_flip_lp_msr(sim: *mut TdxSim, lp: u32, msr: u32, bits: u64) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_flip_lp_msr(
+    sim: *mut TdxSim,
+    lp: u32,
+    msr: u32,
+    bits: u64,
+) -> TdxSimStatus {
     change(sim, |sim| flip(sim, lp, CpuRegister::Msr(msr), bits))
 }
 
-/// Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of them. The same bits twice cancel.
-/// `subleaf` is 0xffffffff for leaves that have none.
+/// Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of
+/// them. The same bits twice cancel. `subleaf` is 0xffffffff for leaves that have none.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no tdx_sim_cpuid_output; NO_ROOM: 2048 registers are
-/// changed already.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no
+/// tdx_sim_cpuid_output; NO_ROOM: 2048 registers are changed already.
 #[no_mangle]
 pub extern "C" fn tdx_sim_flip_lp_cpuid(
     sim: *mut TdxSim,
@@ -245,15 +293,19 @@ pub extern "C" fn tdx_sim_flip_lp_cpuid(
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 #[no_mangle]
-pub extern "C" fn tdx_sim_set_lp_capabilities(sim: *mut TdxSim, lp: u32, capabilities: u64) -> TdxSimStatus {
+pub extern "C" fn tdx_sim_set_lp_capabilities(
+    sim: *mut TdxSim,
+    lp: u32,
+    capabilities: u64,
+) -> TdxSimStatus {
     change_lp(sim, lp, |sim| {
         sim.platform.set_capabilities(lp, capabilities);
         Ok(())
     })
 }
 
-/// Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() have changed on one LP, or with
-/// TDX_SIM_ANY_LP everywhere.
+/// Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities()
+/// have changed on one LP, or with TDX_SIM_ANY_LP everywhere.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 #[no_mangle]
@@ -294,7 +346,8 @@ pub unsafe extern "C" fn tdx_sim_get_seamextend(
 ) -> TdxSimStatus {
     guarded(|| {
         pointer::checked(seamextend)?;
-        let found = with(sim, |sim| Ok(TdxSimSeamextend::from(*sim.platform.loader().seamextend())))?;
+        let found =
+            with(sim, |sim| Ok(TdxSimSeamextend::from(*sim.platform.loader().seamextend())))?;
         // SAFETY: this function's contract.
         unsafe { pointer::write(seamextend, found) }
     })
@@ -302,8 +355,8 @@ pub unsafe extern "C" fn tdx_sim_get_seamextend(
 
 /// Writes the register SEAMEXTEND, as no host could. A session that is open stays open.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready` is neither 0 nor 1; CONTRADICTION:
-/// `seam_ready` is 1, but there is no module.
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready`
+/// is neither 0 nor 1; CONTRADICTION: `seam_ready` is 1, but there is no module.
 ///
 /// # Safety
 ///
@@ -336,14 +389,15 @@ fn handoff_part(offset: usize, len: usize) -> Result<std::ops::Range<usize>, Fai
     let end = offset.checked_add(len).filter(|end| *end <= TDX_SIM_HANDOFF_SIZE);
     end.map(|end| offset..end).ok_or_else(|| {
         let text = format!(
-            "offset {offset} and len {len} reach beyond the {TDX_SIM_HANDOFF_SIZE} bytes of the handoff area"
+            "offset {offset} and len {len} reach beyond the {TDX_SIM_HANDOFF_SIZE} bytes of the \
+             handoff area"
         );
         Failure::new(TdxSimStatus::BadLength, text)
     })
 }
 
-/// Reads `len` bytes of the handoff area from `offset`: first the header of 8 bytes (valid u8, reserved u8, version u16, size u32), then
-/// the data. The area has TDX_SIM_HANDOFF_SIZE bytes.
+/// Reads `len` bytes of the handoff area from `offset`: first the header of 8 bytes (valid u8,
+/// reserved u8, version u16, size u32), then the data. The area has TDX_SIM_HANDOFF_SIZE bytes.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_LENGTH: the bytes are not within the area.
 ///
@@ -362,7 +416,9 @@ pub unsafe extern "C" fn tdx_sim_read_handoff(
             return Err(TdxSimStatus::Null.into());
         }
         let part = handoff_part(offset, len)?;
-        let found = with(sim, |sim| Ok(sim.platform.handoff_area().get(part).unwrap_or_default().to_vec()))?;
+        let found = with(sim, |sim| {
+            Ok(sim.platform.handoff_area().get(part).unwrap_or_default().to_vec())
+        })?;
         // SAFETY: this function's contract: these are `len` bytes.
         unsafe { pointer::copy_out(&found, bytes.cast()) };
         Ok(())

@@ -24,13 +24,15 @@ pub const TDX_SIM_DELAY_LIMIT_MS: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimFaultKind {
-    /// A status in RAX, and RDX. Firmware is not asked and does nothing. One exception: SEAMLDR.INSTALL with an RDX that is not 0
-    /// says that the module is destroyed, so the module is destroyed, and all TDs with it.
+    /// A status in RAX, and RDX. Firmware is not asked and does nothing. One exception:
+    /// SEAMLDR.INSTALL with an RDX that is not 0 says that the module is destroyed, so the
+    /// module is destroyed, and all TDs with it.
     Return = 1,
     /// The instruction fails. Firmware is not entered.
     Trap = 2,
-    /// Firmware is entered, and answers only after `delay` other calls were made, by other threads; but after
-    /// TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP inside firmware.
+    /// Firmware is entered, and answers only after `delay` other calls were made, by other
+    /// threads; but after TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP
+    /// inside firmware.
     Delay = 3,
 }
 
@@ -78,7 +80,9 @@ unsafe impl Growing for TdxSimFault {
 impl TdxSimFault {
     fn answer(&self) -> Result<Answer, Failure> {
         match TdxSimFaultKind::of_number(self.kind)? {
-            TdxSimFaultKind::Return => Ok(Answer::Return { rax: self.answer_rax, rdx: self.answer_rdx }),
+            TdxSimFaultKind::Return => {
+                Ok(Answer::Return { rax: self.answer_rax, rdx: self.answer_rdx })
+            }
             TdxSimFaultKind::Trap => {
                 let trap = TdxSimTrap::of_number(self.trap)?.trap();
                 trap.map(Answer::Trap).ok_or_else(|| Failure::argument("trap is TDX_SIM_TRAP_NONE"))
@@ -108,15 +112,17 @@ impl TdxSimFault {
     }
 }
 
-/// Plans a fault, in addition to those there are. The first that strikes a call decides about it. `*id` is the number of the fault on
-/// this platform, never 0 and never used again. `id` may be NULL.
+/// Plans a fault, in addition to those there are. The first that strikes a call decides about it.
+/// `*id` is the number of the fault on this platform, never 0 and never used again. `id` may be
+/// NULL.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that it cannot have; UNKNOWN_LP;
-/// NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that
+/// it cannot have; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
 ///
 /// # Safety
 ///
-/// `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that may be written, or nowhere.
+/// `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that
+/// may be written, or nowhere.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_add_fault(
     sim: *mut TdxSim,
@@ -141,9 +147,11 @@ pub unsafe extern "C" fn tdx_sim_add_fault(
     })
 }
 
-/// Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it has delayed stay delayed.
+/// Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it
+/// has delayed stay delayed.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this
+/// number.
 #[no_mangle]
 pub extern "C" fn tdx_sim_end_fault(sim: *mut TdxSim, id: u64) -> TdxSimStatus {
     guarded(|| {
@@ -154,15 +162,21 @@ pub extern "C" fn tdx_sim_end_fault(sim: *mut TdxSim, id: u64) -> TdxSimStatus {
     })
 }
 
-/// Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as often as it should, or was ended.
+/// Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as
+/// often as it should, or was ended.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this number.
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault
+/// with this number.
 ///
 /// # Safety
 ///
 /// `times` leads to a number that may be written.
 #[no_mangle]
-pub unsafe extern "C" fn tdx_sim_get_fault(sim: *mut TdxSim, id: u64, times: *mut u32) -> TdxSimStatus {
+pub unsafe extern "C" fn tdx_sim_get_fault(
+    sim: *mut TdxSim,
+    id: u64,
+    times: *mut u32,
+) -> TdxSimStatus {
     guarded(|| {
         pointer::checked(times)?;
         let left = with(sim, |sim| {

@@ -81,8 +81,8 @@ impl From<HandoffForm> for TdxSimHandoffForm {
     }
 }
 
-/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave as the 1.5 module of the same
-/// time.
+/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave
+/// as the 1.5 module of the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimModuleGeneration {
@@ -92,7 +92,8 @@ pub enum TdxSimModuleGeneration {
     V1505 = 1,
     /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
     V1528 = 2,
-    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a version 1.
+    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a
+    /// version 1.
     V1534 = 3,
 }
 
@@ -123,8 +124,8 @@ impl From<ModuleGeneration> for TdxSimModuleGeneration {
     }
 }
 
-/// What is fixed when a module is built, apart from what its SIGSTRUCT says. tdx_sim_build_defaults() or
-/// tdx_sim_release_build() fills it in.
+/// What is fixed when a module is built, apart from what its SIGSTRUCT says.
+/// tdx_sim_build_defaults() or tdx_sim_release_build() fills it in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimBuild {
@@ -142,14 +143,16 @@ pub struct TdxSimBuild {
     pub build_date: u32,
     /// Build number.
     pub build_num: u16,
-    /// The handoff version that it was built for. TDH.SYS.INIT refuses another one in the SIGSTRUCT.
+    /// The handoff version that it was built for. TDH.SYS.INIT refuses another one in the
+    /// SIGSTRUCT.
     pub module_hv: u16,
     /// The lowest handoff version that it was built for.
     pub min_update_hv: u16,
     /// It was built to write its own handoff version only.
     pub no_downgrade: TdxSimBool,
-    /// The version of the contexts of hashes and MACs that are under way in TDs; 0: the module does not say. A module cannot go on with
-    /// those of another version, nor of one that does not say.
+    /// The version of the contexts of hashes and MACs that are under way in TDs; 0: the module
+    /// does not say. A module cannot go on with those of another version, nor of one that does
+    /// not say.
     pub crypto_context: u8,
     /// How it writes its handoff data.
     pub handoff_form: TdxSimHandoffFormNumber,
@@ -208,15 +211,16 @@ impl From<ModuleBuild> for TdxSimBuild {
     }
 }
 
-/// A module's image that is to be made. tdx_sim_image_defaults() fills it in. For what has no field here, take the SIGSTRUCT
-/// that tdx_sim_make_image() makes, change it, and sign it again with tdx_sim_sign().
+/// A module's image that is to be made. tdx_sim_image_defaults() fills it in. For what has no field
+/// here, take the SIGSTRUCT that tdx_sim_make_image() makes, change it, and sign it again with
+/// tdx_sim_sign().
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TdxSimImage {
     /// sizeof(tdx_sim_image), set by the caller.
     pub size: u32,
-    /// 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With less than 3, the default of `gdt_idt_offset` and
-    /// `fault_wrapper_offset` lies outside.
+    /// 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With less than 3, the default of
+    /// `gdt_idt_offset` and `fault_wrapper_offset` lies outside.
     pub pages: u32,
     /// YYYYMMDD, one hexadecimal digit each.
     pub date: u32,
@@ -258,8 +262,9 @@ pub struct TdxSimImage {
     pub num_cpus: u32,
     /// CPUs that the module runs on: CPUID.1:EAX without the stepping.
     pub cpus: [u32; TDX_SIM_MAX_CPUS],
-    /// What the module is built as, or NULL: what follows from the SIGSTRUCT. Then its SVN decides about the version, as with
-    /// released modules: 1.5 is version 1.5.05. Only read while the image is made.
+    /// What the module is built as, or NULL: what follows from the SIGSTRUCT. Then its SVN decides
+    /// about the version, as with released modules: 1.5 is version 1.5.05. Only read while the
+    /// image is made.
     pub build: *const TdxSimBuild,
 }
 
@@ -308,7 +313,9 @@ impl TdxSimImage {
         }
         let num_cpus = usize::try_from(self.num_cpus).unwrap_or(usize::MAX);
         let cpus = self.cpus.get(..num_cpus).ok_or_else(|| {
-            Failure::argument(format!("num_cpus is {num_cpus}, but should be at most {TDX_SIM_MAX_CPUS}"))
+            Failure::argument(format!(
+                "num_cpus is {num_cpus}, but should be at most {TDX_SIM_MAX_CPUS}"
+            ))
         })?;
         if self.reserved != [0; 2] {
             return Err(Failure::argument("reserved is not 0"));
@@ -342,7 +349,8 @@ impl TdxSimImage {
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its size set that may be read, and so does its `build`, or nowhere.
+/// `image` leads to a tdx_sim_image with its size set that may be read, and so does its `build`, or
+/// nowhere.
 unsafe fn test_image(image: *const TdxSimImage) -> Result<TestImage, Failure> {
     // SAFETY: this function's contract.
     let image = unsafe { pointer::read_sized(image) }?;
@@ -372,12 +380,13 @@ pub unsafe extern "C" fn tdx_sim_image_defaults(image: *mut TdxSimImage) -> TdxS
 
 /// Fills in what a module with this image is built as if `image->build` is NULL.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot have.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
+/// have.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be written, both with their
-/// `size` set.
+/// `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be
+/// written, both with their `size` set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_build_defaults(
     image: *const TdxSimImage,
@@ -393,9 +402,9 @@ pub unsafe extern "C" fn tdx_sim_build_defaults(
     })
 }
 
-/// Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source tells is 0: handoff versions and the
-/// date of some. An image with this build needs the same `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT
-/// refuses it.
+/// Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source
+/// tells is 0: handoff versions and the date of some. An image with this build needs the same
+/// `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT refuses it.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
 ///
@@ -418,16 +427,17 @@ pub unsafe extern "C" fn tdx_sim_release_build(
     })
 }
 
-/// Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the test key, and `image->pages` pages
-/// of the module.
+/// Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the
+/// test key, and `image->pages` pages of the module.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot have; BUFFER_TOO_SMALL:
-/// `module_size` is less than 4096 for each page.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
+/// have; BUFFER_TOO_SMALL: `module_size` is less than 4096 for each page.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a tdx_sim_build or nowhere, `sigstruct` to
-/// a tdx_sim_sigstruct and `module` to `module_size` bytes that may be written.
+/// `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
+/// tdx_sim_build or nowhere, `sigstruct` to a tdx_sim_sigstruct and `module` to `module_size` bytes
+/// that may be written.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_make_image(
     image: *const TdxSimImage,
@@ -444,7 +454,8 @@ pub unsafe extern "C" fn tdx_sim_make_image(
         }
         let bytes = image.module();
         if module_size < bytes.len() {
-            let text = format!("module_size is {module_size}, but the module has {} bytes", bytes.len());
+            let text =
+                format!("module_size is {module_size}, but the module has {} bytes", bytes.len());
             return Err(Failure::new(TdxSimStatus::BufferTooSmall, text));
         }
         // SAFETY: this function's contract; a SIGSTRUCT has as many bytes in C.
@@ -455,15 +466,16 @@ pub unsafe extern "C" fn tdx_sim_make_image(
     })
 }
 
-/// Signs a SIGSTRUCT with the test key, after any change: writes the modulus and the signature. If `module` is not NULL, `seamhash`
-/// becomes the SHA-384 of its `module_size` bytes first. Nothing else is changed and nothing is checked.
+/// Signs a SIGSTRUCT with the test key, after any change: writes the modulus and the signature. If
+/// `module` is not NULL, `seamhash` becomes the SHA-384 of its `module_size` bytes first. Nothing
+/// else is changed and nothing is checked.
 ///
 /// Errors: NULL: `sigstruct`; UNALIGNED; BAD_LENGTH.
 ///
 /// # Safety
 ///
-/// `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size` bytes that may be read, or
-/// nowhere.
+/// `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size`
+/// bytes that may be read, or nowhere.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_sign(
     sigstruct: *mut TdxSimSigstruct,
@@ -474,7 +486,8 @@ pub unsafe extern "C" fn tdx_sim_sign(
         pointer::checked(sigstruct)?;
         // SAFETY: this function's contract; a SIGSTRUCT has as many bytes in C.
         let bytes = unsafe { pointer::read(sigstruct.cast::<[u8; SeamSigstruct::SIZE]>()) }?;
-        let mut signed = SeamSigstruct::read_from_bytes(&bytes).map_err(|_| TdxSimStatus::BadLength)?;
+        let mut signed =
+            SeamSigstruct::read_from_bytes(&bytes).map_err(|_| TdxSimStatus::BadLength)?;
         if !module.is_null() {
             // SAFETY: this function's contract.
             let module = unsafe { pointer::copy_in(module.cast::<u8>(), module_size) }?;
@@ -487,16 +500,17 @@ pub unsafe extern "C" fn tdx_sim_sign(
     })
 }
 
-/// Makes a file of a SIGSTRUCT and a module, which need not fit together. `*needed` is how many bytes the file has, also if
-/// `file_size` is less, so that `file` may be NULL if `file_size` is 0.
+/// Makes a file of a SIGSTRUCT and a module, which need not fit together. `*needed` is how many
+/// bytes the file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
 ///
-/// Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH: `module_size` is not 1 to
-/// TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is set then.
+/// Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH:
+/// `module_size` is not 1 to TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is
+/// set then.
 ///
 /// # Safety
 ///
-/// `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read; `file` to `file_size` bytes,
-/// and `needed` to a number, that may be written.
+/// `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read;
+/// `file` to `file_size` bytes, and `needed` to a number, that may be written.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_pack(
     format: TdxSimImageFormatNumber,
@@ -523,16 +537,17 @@ pub unsafe extern "C" fn tdx_sim_pack(
     })
 }
 
-/// Makes a file with an image, as tdx_sim_make_image() makes it. `*needed` is how many bytes the file has, also if `file_size` is less,
-/// so that `file` may be NULL if `file_size` is 0.
+/// Makes a file with an image, as tdx_sim_make_image() makes it. `*needed` is how many bytes the
+/// file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field of `image` has a value that it
-/// cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field
+/// of `image` has a value that it cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a tdx_sim_build or nowhere; `file` to
-/// `file_size` bytes, and `needed` to a number, that may be written.
+/// `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
+/// tdx_sim_build or nowhere; `file` to `file_size` bytes, and `needed` to a number, that may be
+/// written.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_image_file(
     image: *const TdxSimImage,
@@ -565,8 +580,9 @@ unsafe fn write_file(
     file_size: usize,
     needed: *mut usize,
 ) -> Result<(), Failure> {
-    let bad =
-        |error: tdx_seamldr_core::image::WriteError| Failure::new(TdxSimStatus::BadLength, error.to_string());
+    let bad = |error: tdx_seamldr_core::image::WriteError| {
+        Failure::new(TdxSimStatus::BadLength, error.to_string())
+    };
     let len = parts.file_len().map_err(bad)?;
     pointer::checked(needed)?;
     if file.is_null() && file_size != 0 {

@@ -15,8 +15,13 @@ pub(crate) trait Enumeration: Copy + Sized + 'static {
     /// The value with a number.
     fn of_number(number: u32) -> Result<Self, Failure> {
         Self::ALL.iter().copied().find(|value| value.number_of() == number).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|value| value.number_of().to_string()).collect();
-            Failure::argument(format!("{number} is no {}; there are {}", Self::NAME, known.join(", ")))
+            let known: Vec<_> =
+                Self::ALL.iter().map(|value| value.number_of().to_string()).collect();
+            Failure::argument(format!(
+                "{number} is no {}; there are {}",
+                Self::NAME,
+                known.join(", ")
+            ))
         })
     }
 }

@@ -92,8 +92,8 @@ pub struct TdxSimCmr {
 pub struct TdxSimPlatform {
     /// sizeof(tdx_sim_platform), set by the caller.
     pub size: u32,
-    /// LPs that firmware counts: P-SEAMLDR and the module wait for all of them. 1 to 1024; by default 4. The LPs have the numbers 0
-    /// to `num_lps` - 1.
+    /// LPs that firmware counts: P-SEAMLDR and the module wait for all of them. 1 to 1024; by
+    /// default 4. The LPs have the numbers 0 to `num_lps` - 1.
     pub num_lps: u32,
     /// Sockets, 1 to 8; by default 1.
     pub num_sockets: u32,
@@ -101,12 +101,14 @@ pub struct TdxSimPlatform {
     pub generation: TdxSimGenerationNumber,
     /// CPUID.1:EAX of each socket; by default 0x806f8.
     pub socket_fms: [u32; 8],
-    /// The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is made.
+    /// The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is
+    /// made.
     pub x2apic_ids: *const u32,
-    /// How many x2APIC ids there are; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform has LPs that firmware does not
-    /// count.
+    /// How many x2APIC ids there are; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform
+    /// has LPs that firmware does not count.
     pub num_x2apic_ids: u32,
-    /// The x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end; by default that of LP 0, if this is 0xffffffff.
+    /// The x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end; by default that of LP 0, if
+    /// this is 0xffffffff.
     pub acm_x2apicid: u32,
     /// Bits of physical addresses, KeyID bits included; at most 52, by default 46.
     pub max_pa: u32,
@@ -120,12 +122,14 @@ pub struct TdxSimPlatform {
     pub seamrr_size: u64,
     /// Bytes of P-SEAMLDR's own range, at the end of it; by default 4 MiB.
     pub p_seamldr_size: u64,
-    /// LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are slots for LPs. How much memory a module
-    /// needs depends on it.
+    /// LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are
+    /// slots for LPs. How much memory a module needs depends on it.
     pub addressable_lps_per_socket: u32,
-    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave `num_sockets` packages.
+    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave
+    /// `num_sockets` packages.
     pub package_shift: u32,
-    /// SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key, which tdx_sim_sign() uses.
+    /// SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key,
+    /// which tdx_sim_sign() uses.
     pub signer: [u8; 48],
     /// What RDRAND gives.
     pub rdrand_value: u64,
@@ -135,8 +139,8 @@ pub struct TdxSimPlatform {
     pub seamdb_size: u32,
     /// Entries in use; by default 0.
     pub seamdb_used: u32,
-    /// Regions of convertible memory, at most 32, or NULL: from 1 MiB to 2 GiB, and from 4 GiB on without the SEAM range. Only read
-    /// while the platform is made.
+    /// Regions of convertible memory, at most 32, or NULL: from 1 MiB to 2 GiB, and from 4 GiB on
+    /// without the SEAM range. Only read while the platform is made.
     pub cmrs: *const TdxSimCmr,
     /// How many regions there are; 0 if `cmrs` is NULL.
     pub num_cmrs: u32,
@@ -144,12 +148,15 @@ pub struct TdxSimPlatform {
     pub rdrand_ok: TdxSimBool,
     /// Debug modules may be installed (bit 1 of MSR 0x503); by default false.
     pub debug_unlocked: TdxSimBool,
-    /// The processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the LP has no current VMCS; by default false.
+    /// The processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the LP has
+    /// no current VMCS; by default false.
     pub seamret_clears_vmcs: TdxSimBool,
-    /// A full SEAM database answers with an error that P-SEAMLDR is not prepared for, so that SEAMLDR.INSTALL is fatal. The
-    /// specifications leave it open; by default false: the answer is want of entropy.
+    /// A full SEAM database answers with an error that P-SEAMLDR is not prepared for, so that
+    /// SEAMLDR.INSTALL is fatal. The specifications leave it open; by default false: the
+    /// answer is want of entropy.
     pub full_seamdb_is_fatal: TdxSimBool,
-    /// A signature that is not below the modulus is reduced first, as one crypto library does; by default false: it is bad.
+    /// A signature that is not below the modulus is reduced first, as one crypto library does; by
+    /// default false: it is bad.
     pub accepts_large_signatures: TdxSimBool,
     /// The platform does not support SMRR2; by default false.
     pub smrr2_not_supported: TdxSimBool,
@@ -173,8 +180,8 @@ const AUTOMATIC: u32 = u32::MAX;
 impl TdxSimPlatform {
     /// The platform that is made if nothing is changed.
     fn defaults() -> Result<Self, Failure> {
-        let config =
-            Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).map_err(contradiction)?;
+        let config = Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00)
+            .map_err(contradiction)?;
         Ok(Self {
             size: 0,
             num_lps: config.num_lps,
@@ -211,7 +218,8 @@ impl TdxSimPlatform {
         })
     }
 
-    /// What it is made of, with these x2APIC ids; or with those that follow from the rest, which are then put there.
+    /// What it is made of, with these x2APIC ids; or with those that follow from the rest, which
+    /// are then put there.
     fn config(&self, ids: &mut Vec<u32>) -> Result<Config, Failure> {
         let [first, ..] = self.socket_fms;
         let mut profile = TdxSimGeneration::of_number(self.generation)?.profile();
@@ -222,9 +230,11 @@ impl TdxSimPlatform {
             ids.extend(config.x2apic_ids());
             config
         } else {
-            let mut config = Config::new(1, 1, first, self.signer, profile).map_err(contradiction)?;
+            let mut config =
+                Config::new(1, 1, first, self.signer, profile).map_err(contradiction)?;
             (config.num_lps, config.num_sockets) = (self.num_lps, self.num_sockets);
-            let slots = self.num_lps.div_ceil(self.num_sockets.max(1)).clamp(1, 1024).next_power_of_two();
+            let slots =
+                self.num_lps.div_ceil(self.num_sockets.max(1)).clamp(1, 1024).next_power_of_two();
             config.addressable_lps_per_socket = slots;
             config.package_shift = self.shift_for(ids);
             config
@@ -250,12 +260,14 @@ impl TdxSimPlatform {
         config.debug_unlocked = flag(self.debug_unlocked, "debug_unlocked")?;
         config.seamret_clears_vmcs = flag(self.seamret_clears_vmcs, "seamret_clears_vmcs")?;
         config.full_seamdb_is_fatal = flag(self.full_seamdb_is_fatal, "full_seamdb_is_fatal")?;
-        config.accepts_large_signatures = flag(self.accepts_large_signatures, "accepts_large_signatures")?;
+        config.accepts_large_signatures =
+            flag(self.accepts_large_signatures, "accepts_large_signatures")?;
         config.check(ids).map_err(contradiction)?;
         Ok(config)
     }
 
-    /// The fewest low bits of x2APIC ids that leave as many packages as there are sockets, or fewer.
+    /// The fewest low bits of x2APIC ids that leave as many packages as there are sockets, or
+    /// fewer.
     fn shift_for(&self, ids: &[u32]) -> u32 {
         let sockets = usize::try_from(self.num_sockets).unwrap_or(usize::MAX);
         let packages = |shift: u32| ids.iter().map(|id| id >> shift).collect::<BTreeSet<_>>().len();
@@ -276,7 +288,9 @@ impl TdxSimPlatform {
         let table = platform.platform_table_mut();
         if cmrs.len() > table.cmrs.len() {
             let (found, most) = (cmrs.len(), table.cmrs.len());
-            return Err(Failure::argument(format!("num_cmrs is {found}, but should be at most {most}")));
+            return Err(Failure::argument(format!(
+                "num_cmrs is {found}, but should be at most {most}"
+            )));
         }
         if !cmrs.is_empty() {
             table.cmrs.zero();
@@ -285,7 +299,8 @@ impl TdxSimPlatform {
             *slot = Cmr { base: U64::new(cmr.base), size: U64::new(cmr.bytes) };
         }
         table.smrr2_not_supported = flag(self.smrr2_not_supported, "smrr2_not_supported")?.into();
-        table.tdx_without_integrity = flag(self.tdx_without_integrity, "tdx_without_integrity")?.into();
+        table.tdx_without_integrity =
+            flag(self.tdx_without_integrity, "tdx_without_integrity")?.into();
         Ok(Sim::new(platform))
     }
 }
@@ -310,17 +325,18 @@ pub unsafe extern "C" fn tdx_sim_platform_defaults(platform: *mut TdxSimPlatform
     })
 }
 
-/// Makes a platform as its boot firmware leaves it: with P-SEAMLDR, and without a module, which tdx_sim_boot() installs. On success
-/// `*sim` is the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
+/// Makes a platform as its boot firmware leaves it: with P-SEAMLDR, and without a module, which
+/// tdx_sim_boot() installs. On success `*sim` is the platform's handle, to be given to
+/// tdx_sim_free() in the end; otherwise it becomes NULL.
 ///
-/// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; BAD_SIZE; BAD_ARGUMENT: a field has a value that it cannot have;
-/// CONTRADICTION: there is no such platform, e.g. two LPs have the same x2APIC id; NO_ROOM: there is no memory, or handles have come
-/// to an end.
+/// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; BAD_SIZE; BAD_ARGUMENT: a field
+/// has a value that it cannot have; CONTRADICTION: there is no such platform, e.g. two LPs have the
+/// same x2APIC id; NO_ROOM: there is no memory, or handles have come to an end.
 ///
 /// # Safety
 ///
-/// `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as many values as it says, and
-/// `sim` to a pointer that may be written.
+/// `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as
+/// many values as it says, and `sim` to a pointer that may be written.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_create(
     platform: *const TdxSimPlatform,
@@ -342,15 +358,17 @@ pub unsafe extern "C" fn tdx_sim_create(
     })
 }
 
-/// Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that the project's recordings have.
-/// The files README.md in the folders of crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
-/// have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`, `full_seamdb_is_fatal` and
-/// `accepts_large_signatures`, and `initial.module` may have `features0`. The platform can begin in any state. On success `*sim` is
-/// the platform's handle, to be given to tdx_sim_free() in the end; otherwise it becomes NULL.
+/// Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that
+/// the project's recordings have. The files README.md in the folders of
+/// crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
+/// have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`,
+/// `full_seamdb_is_fatal` and `accepts_large_signatures`, and `initial.module` may have
+/// `features0`. The platform can begin in any state. On success `*sim` is the platform's handle, to
+/// be given to tdx_sim_free() in the end; otherwise it becomes NULL.
 ///
-/// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is not JSON, a field is missing, there
-/// is no field with a name, or there is no such platform, as tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have
-/// come to an end.
+/// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is
+/// not JSON, a field is missing, there is no field with a name, or there is no such platform, as
+/// tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have come to an end.
 ///
 /// # Safety
 ///
@@ -376,16 +394,19 @@ pub unsafe extern "C" fn tdx_sim_create_from_json(
     })
 }
 
-/// Boots a platform that has no module yet. Firmware loads the module of an image, by all of P-SEAMLDR's checks; then a kernel
-/// initialises it on all LPs that firmware counts, until it is in the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
-/// TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has still to begin. `file` is a file with an image, of either format, as
-/// tdx_sim_image_file() makes it, or one of Intel's. It is only read in this call.
+/// Boots a platform that has no module yet. Firmware loads the module of an image, by all of
+/// P-SEAMLDR's checks; then a kernel initialises it on all LPs that firmware counts, until it is in
+/// the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
+/// TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has still to begin. `file` is a file with an
+/// image, of either format, as tdx_sim_image_file() makes it, or one of Intel's. It is only read in
+/// this call.
 ///
-/// Faults that are planned do not strike these calls, they are not in the trace, and RDRAND gives numbers meanwhile.
+/// Faults that are planned do not strike these calls, they are not in the trace, and RDRAND gives
+/// numbers meanwhile.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is no state that a module can be in; BAD_IMAGE; CONTRADICTION: there is a
-/// module already, or an LP is in a call; REFUSED: firmware refused a call, as tdx_sim_last_error() says. What was done before
-/// stays so then.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is no state that a module can be in;
+/// BAD_IMAGE; CONTRADICTION: there is a module already, or an LP is in a call; REFUSED: firmware
+/// refused a call, as tdx_sim_last_error() says. What was done before stays so then.
 ///
 /// # Safety
 ///
@@ -420,8 +441,9 @@ pub unsafe extern "C" fn tdx_sim_boot(
     })
 }
 
-/// Frees a platform. If it is inside a SEAMCALL, that one is waited for; one that is delayed ends with BAD_HANDLE. Then all
-/// memory that was mapped belongs to the caller alone again, and no callback is called any more.
+/// Frees a platform. If it is inside a SEAMCALL, that one is waited for; one that is delayed ends
+/// with BAD_HANDLE. Then all memory that was mapped belongs to the caller alone again, and no
+/// callback is called any more.
 ///
 /// Errors: NULL; BAD_HANDLE: also if it was freed before; REENTRANT.
 #[no_mangle]

@@ -12,9 +12,10 @@ const MAX_SIZE: usize = 1 << 16;
 
 /// A structure that begins with its size, a `u32`, so that it can grow.
 ///
-/// Whoever calls has the size of the header that it was compiled with. If that is less than the library's, the fields that the caller
-/// does not know are taken as 0, which has to mean what was so before there was the field; and they are not written. If it is more,
-/// what the library does not know has to be 0; and it is written as 0.
+/// Whoever calls has the size of the header that it was compiled with. If that is less than the
+/// library's, the fields that the caller does not know are taken as 0, which has to mean what was
+/// so before there was the field; and they are not written. If it is more, what the library does
+/// not know has to be 0; and it is written as 0.
 ///
 /// # Safety
 ///
@@ -44,7 +45,8 @@ pub(crate) fn checked<T>(pointer: *const T) -> Result<(), Failure> {
 /// If it is neither NULL nor unaligned, it leads to a `T` that may be read.
 pub(crate) unsafe fn read<T: Copy>(pointer: *const T) -> Result<T, Failure> {
     checked(pointer)?;
-    // SAFETY: it is aligned and not NULL, so by this function's contract there is a `T` that may be read.
+    // SAFETY: it is aligned and not NULL, so by this function's contract there is a `T` that may be
+    // read.
     Ok(unsafe { pointer.read() })
 }
 
@@ -55,7 +57,8 @@ pub(crate) unsafe fn read<T: Copy>(pointer: *const T) -> Result<T, Failure> {
 /// If it is neither NULL nor unaligned, it leads to room for a `T` that may be written.
 pub(crate) unsafe fn write<T: Copy>(pointer: *mut T, value: T) -> Result<(), Failure> {
     checked(pointer)?;
-    // SAFETY: it is aligned and not NULL, so by this function's contract there is room for a `T` that may be written.
+    // SAFETY: it is aligned and not NULL, so by this function's contract there is room for a `T`
+    // that may be written.
     unsafe { pointer.write(value) };
     Ok(())
 }
@@ -87,7 +90,9 @@ pub(crate) unsafe fn sized<T: Growing>(pointer: *const T) -> Result<usize, Failu
         .filter(|size| (T::FIRST_SIZE..=MAX_SIZE).contains(size) && size.is_multiple_of(4))
         .ok_or_else(|| {
             let (name, known) = (T::NAME, size_of::<T>());
-            let text = format!("{name}.size is {size}, but should be sizeof({name}), which is {known} here");
+            let text = format!(
+                "{name}.size is {size}, but should be sizeof({name}), which is {known} here"
+            );
             Failure::new(TdxSimStatus::BadSize, text)
         })
 }
@@ -96,15 +101,16 @@ pub(crate) unsafe fn sized<T: Growing>(pointer: *const T) -> Result<usize, Failu
 ///
 /// # Safety
 ///
-/// If the pointer is neither NULL nor unaligned, it leads to as many bytes that may be read as its first field says, which is a
-/// `u32`.
+/// If the pointer is neither NULL nor unaligned, it leads to as many bytes that may be read as its
+/// first field says, which is a `u32`.
 pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Failure> {
     // SAFETY: this function's contract.
     let size = unsafe { sized(pointer) }?;
     let known = size_of::<T>();
     let mut value = MaybeUninit::<T>::zeroed();
     let count = size.min(known);
-    // SAFETY: `count` bytes may be read by this function's contract and written to `value`, which is the library's own.
+    // SAFETY: `count` bytes may be read by this function's contract and written to `value`, which
+    // is the library's own.
     unsafe { ptr::copy_nonoverlapping(pointer.cast::<u8>(), value.as_mut_ptr().cast(), count) };
     for offset in known..size {
         // SAFETY: the offset is below the size, so it is within the caller's structure.
@@ -113,7 +119,8 @@ pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Fail
         if unsafe { unknown.read() } != 0 {
             let (name, text) = (T::NAME, "it is older than the header");
             let text = format!(
-                "{name} has data at offset {offset}, but this library knows {known} bytes of it; {text}"
+                "{name} has data at offset {offset}, but this library knows {known} bytes of it; \
+                 {text}"
             );
             return Err(Failure::new(TdxSimStatus::BadSize, text));
         }
@@ -126,8 +133,8 @@ pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Fail
 ///
 /// # Safety
 ///
-/// If the pointer is neither NULL nor unaligned, it leads to as many bytes that may be read and written as its first field says,
-/// which is a `u32`.
+/// If the pointer is neither NULL nor unaligned, it leads to as many bytes that may be read and
+/// written as its first field says, which is a `u32`.
 pub(crate) unsafe fn write_sized<T: Growing>(pointer: *mut T, value: &T) -> Result<(), Failure> {
     const OFFSET: usize = size_of::<u32>();
     // SAFETY: this function's contract.
@@ -136,9 +143,11 @@ pub(crate) unsafe fn write_sized<T: Growing>(pointer: *mut T, value: &T) -> Resu
     let target = pointer.cast::<u8>();
     let count = size.min(known).saturating_sub(OFFSET);
     let source = ptr::from_ref(value).cast::<u8>().wrapping_add(OFFSET);
-    // SAFETY: `size` is not less than that of the first version, so the offset is within the structure.
+    // SAFETY: `size` is not less than that of the first version, so the offset is within the
+    // structure.
     let fields = unsafe { target.add(OFFSET) };
-    // SAFETY: `count` bytes after the size are within both; the library's own value does not overlap with the caller's.
+    // SAFETY: `count` bytes after the size are within both; the library's own value does not
+    // overlap with the caller's.
     unsafe { ptr::copy_nonoverlapping(source, fields, count) };
     if let Some(rest) = size.checked_sub(known) {
         // SAFETY: the structure has `size` bytes that may be written, and `known` is not more.
@@ -155,8 +164,8 @@ pub(crate) unsafe fn write_sized<T: Growing>(pointer: *mut T, value: &T) -> Resu
 ///
 /// It leads to as many bytes that may be written, and that are no memory of this library.
 pub(crate) unsafe fn copy_out(bytes: &[u8], target: *mut u8) {
-    // SAFETY: the contract says that the target has room for all of them, and that it does not overlap with the slice, which
-    // is the library's own.
+    // SAFETY: the contract says that the target has room for all of them, and that it does not
+    // overlap with the slice, which is the library's own.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
 }
 
@@ -173,13 +182,14 @@ pub(crate) unsafe fn copy_in<T: Copy>(pointer: *const T, len: usize) -> Result<V
     if len.checked_mul(size_of::<T>()).is_none_or(|bytes| isize::try_from(bytes).is_err()) {
         return Err(TdxSimStatus::BadLength.into());
     }
-    // SAFETY: it is aligned and not NULL, the length is possible, and the contract says that so many may be read. Nobody writes them
-    // while the function runs: the caller gives them to it.
+    // SAFETY: it is aligned and not NULL, the length is possible, and the contract says that so
+    // many may be read. Nobody writes them while the function runs: the caller gives them to
+    // it.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) }.to_vec())
 }
 
-/// Puts text into a buffer of characters, with a NUL at its end. If there is not enough room, the text is cut off between two
-/// characters.
+/// Puts text into a buffer of characters, with a NUL at its end. If there is not enough room, the
+/// text is cut off between two characters.
 ///
 /// # Safety
 ///
@@ -191,7 +201,8 @@ pub(crate) unsafe fn write_text(text: &str, buffer: *mut c_char, size: usize) {
     let end = (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let mut bytes = text.as_bytes().get(..end).unwrap_or_default().to_vec();
     bytes.push(0);
-    // SAFETY: these are at most `room` + 1 = `size` bytes, and the contract says that so many may be written.
+    // SAFETY: these are at most `room` + 1 = `size` bytes, and the contract says that so many may
+    // be written.
     unsafe { copy_out(&bytes, buffer.cast()) };
 }
 
@@ -230,8 +241,9 @@ mod tests {
         assert_eq!(status(unsafe { write(unaligned.cast_mut(), 1) }), TdxSimStatus::Unaligned);
         // SAFETY: as above.
         assert_eq!(status(unsafe { copy_in(unaligned, 1) }.map(drop)), TdxSimStatus::Unaligned);
-        // SAFETY: there is not so much memory, which the function sees.
-        assert_eq!(status(unsafe { copy_in(words.as_ptr(), usize::MAX) }.map(drop)), TdxSimStatus::BadLength);
+        // SAFETY: the length exceeds the address space, so the function reads nothing.
+        let too_long = unsafe { copy_in(words.as_ptr(), usize::MAX) };
+        assert_eq!(status(too_long.map(drop)), TdxSimStatus::BadLength);
         // SAFETY: nothing is read.
         assert_eq!(unsafe { copy_in::<u64>(ptr::null(), 0) }, Ok(Vec::new()));
     }
@@ -268,17 +280,22 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_caller_has_no_room_for_is_not_written_and_what_a_newer_one_has_more_becomes_0() {
-        for (size, expected) in [(8, [8, 7, 0xee, 0xee]), (12, [12, 7, 9, 0xee]), (16, [16, 7, 9, 0])] {
+    fn what_an_older_caller_has_no_room_for_is_not_written_and_what_a_newer_one_has_more_becomes_0()
+    {
+        for (size, expected) in
+            [(8, [8, 7, 0xee, 0xee]), (12, [12, 7, 9, 0xee]), (16, [16, 7, 9, 0])]
+        {
             let mut words = [size, 0xee, 0xee, 0xee];
             // SAFETY: there are as many words as the first one says.
-            let written =
-                unsafe { write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 }) };
+            let written = unsafe {
+                write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 })
+            };
             assert_eq!((written, words), (Ok(()), expected));
         }
         let mut words = [4, 0xee];
         // SAFETY: it is refused.
-        let refused = unsafe { write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 }) };
+        let refused =
+            unsafe { write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 }) };
         assert_eq!((refused.unwrap_err().status, words), (TdxSimStatus::BadSize, [4, 0xee]));
     }
 }

@@ -29,7 +29,8 @@ struct Registry {
     places: BTreeMap<usize, Arc<Place>>,
 }
 
-/// The first number. On x86-64 it is no address that a program can have, so that following it is noticed.
+/// The first number. On x86-64 it is no address that a program can have, so that following it is
+/// noticed.
 const FIRST: usize = usize::MAX / 4 * 3;
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry { next: FIRST, places: BTreeMap::new() });
@@ -39,8 +40,8 @@ thread_local! {
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a callback of the caller's. Functions that take a platform are refused in this thread meanwhile: whatever platform it is, two
-/// threads could wait for each other.
+/// Runs a callback of the caller's. Functions that take a platform are refused in this thread
+/// meanwhile: whatever platform it is, two threads could wait for each other.
 pub(crate) fn in_callback<R>(run: impl FnOnce() -> R) -> R {
     struct Reset(bool);
     impl Drop for Reset {
@@ -166,7 +167,11 @@ mod tests {
                 assert_eq!(tdx_sim_free(sim), TdxSimStatus::Reentrant);
             }
             in_callback(|| ());
-            assert_eq!(tdx_sim_clear_faults(handle), TdxSimStatus::Reentrant, "still inside the outer one");
+            assert_eq!(
+                tdx_sim_clear_faults(handle),
+                TdxSimStatus::Reentrant,
+                "still inside the outer one"
+            );
             let elsewhere = std::thread::spawn({
                 let number = handle.addr();
                 move || tdx_sim_clear_faults(ptr::without_provenance_mut(number))

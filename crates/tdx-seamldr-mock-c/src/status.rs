@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::ffi::{c_char, CStr, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// What came of a call of this library: 0, or a negative number. After an error nothing was done and nothing was written, unless
-/// the function says otherwise. tdx_sim_last_error() has the details.
+/// What came of a call of this library: 0, or a negative number. After an error nothing was done
+/// and nothing was written, unless the function says otherwise. tdx_sim_last_error() has the
+/// details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimStatus {
@@ -15,7 +16,8 @@ pub enum TdxSimStatus {
     Null = -1,
     /// A pointer or a physical address is not a multiple of what it has to be.
     Unaligned = -2,
-    /// The field `size` of a structure is not what the library knows. Set it to `sizeof` of the structure.
+    /// The field `size` of a structure is not what the library knows. Set it to `sizeof` of the
+    /// structure.
     BadSize = -3,
     /// An argument or a field has a value that it cannot have.
     BadArgument = -4,
@@ -55,7 +57,8 @@ pub enum TdxSimStatus {
     BadPhase = -21,
     /// No module is ready that knows the TD: it is lost, or the module is not ready yet.
     TdGone = -22,
-    /// The module found that an update left the TD a measurement or a MAC that it cannot go on with.
+    /// The module found that an update left the TD a measurement or a MAC that it cannot go on
+    /// with.
     TdIncompatible = -23,
     /// Firmware refused a call that the library made.
     Refused = -24,
@@ -65,7 +68,8 @@ pub enum TdxSimStatus {
     CallbackFailed = -26,
     /// No call is left in the trace.
     NoCall = -27,
-    /// The library failed inside, now or in an earlier call for the same platform. The platform can only be freed.
+    /// The library failed inside, now or in an earlier call for the same platform. The platform
+    /// can only be freed.
     Internal = -28,
 }
 
@@ -74,16 +78,40 @@ impl TdxSimStatus {
     const ALL: [(Self, &'static CStr, &'static str); 29] = [
         (Self::Ok, c"TDX_SIM_STATUS_OK", "done"),
         (Self::Null, c"TDX_SIM_STATUS_NULL", "a pointer is NULL"),
-        (Self::Unaligned, c"TDX_SIM_STATUS_UNALIGNED", "a pointer or a physical address is not aligned"),
+        (
+            Self::Unaligned,
+            c"TDX_SIM_STATUS_UNALIGNED",
+            "a pointer or a physical address is not aligned",
+        ),
         (Self::BadSize, c"TDX_SIM_STATUS_BAD_SIZE", "the field size of a structure is wrong"),
-        (Self::BadArgument, c"TDX_SIM_STATUS_BAD_ARGUMENT", "an argument has a value that it cannot have"),
-        (Self::BadHandle, c"TDX_SIM_STATUS_BAD_HANDLE", "the handle was never given out, or was freed"),
-        (Self::Reentrant, c"TDX_SIM_STATUS_REENTRANT", "a callback called a function that takes a platform"),
+        (
+            Self::BadArgument,
+            c"TDX_SIM_STATUS_BAD_ARGUMENT",
+            "an argument has a value that it cannot have",
+        ),
+        (
+            Self::BadHandle,
+            c"TDX_SIM_STATUS_BAD_HANDLE",
+            "the handle was never given out, or was freed",
+        ),
+        (
+            Self::Reentrant,
+            c"TDX_SIM_STATUS_REENTRANT",
+            "a callback called a function that takes a platform",
+        ),
         (Self::NotUtf8, c"TDX_SIM_STATUS_NOT_UTF8", "the description is not UTF-8"),
-        (Self::BadDescription, c"TDX_SIM_STATUS_BAD_DESCRIPTION", "the description has not the right form"),
+        (
+            Self::BadDescription,
+            c"TDX_SIM_STATUS_BAD_DESCRIPTION",
+            "the description has not the right form",
+        ),
         (Self::Contradiction, c"TDX_SIM_STATUS_CONTRADICTION", "there is no such platform"),
         (Self::UnknownLp, c"TDX_SIM_STATUS_UNKNOWN_LP", "the platform has no such LP"),
-        (Self::LpBusy, c"TDX_SIM_STATUS_LP_BUSY", "a SEAMCALL of another thread on this LP has not ended"),
+        (
+            Self::LpBusy,
+            c"TDX_SIM_STATUS_LP_BUSY",
+            "a SEAMCALL of another thread on this LP has not ended",
+        ),
         (Self::UnknownTd, c"TDX_SIM_STATUS_UNKNOWN_TD", "no such TD was made"),
         (Self::UnknownFault, c"TDX_SIM_STATUS_UNKNOWN_FAULT", "no such fault was planned"),
         (
@@ -91,13 +119,21 @@ impl TdxSimStatus {
             c"TDX_SIM_STATUS_BAD_LENGTH",
             "a length is 0, no multiple of 4096, or goes beyond the end of addresses",
         ),
-        (Self::Overlap, c"TDX_SIM_STATUS_OVERLAP", "some of the physical addresses are mapped already"),
+        (
+            Self::Overlap,
+            c"TDX_SIM_STATUS_OVERLAP",
+            "some of the physical addresses are mapped already",
+        ),
         (Self::NotMapped, c"TDX_SIM_STATUS_NOT_MAPPED", "nothing is mapped that begins there"),
         (Self::NoRoom, c"TDX_SIM_STATUS_NO_ROOM", "there is no room for another one"),
         (Self::BufferTooSmall, c"TDX_SIM_STATUS_BUFFER_TOO_SMALL", "a buffer is too small"),
         (Self::NoModule, c"TDX_SIM_STATUS_NO_MODULE", "there is no module"),
         (Self::NotReady, c"TDX_SIM_STATUS_NOT_READY", "no module is ready"),
-        (Self::BadPhase, c"TDX_SIM_STATUS_BAD_PHASE", "the TD is not in the phase that this is for"),
+        (
+            Self::BadPhase,
+            c"TDX_SIM_STATUS_BAD_PHASE",
+            "the TD is not in the phase that this is for",
+        ),
         (Self::TdGone, c"TDX_SIM_STATUS_TD_GONE", "no module is ready that knows the TD"),
         (
             Self::TdIncompatible,
@@ -134,8 +170,8 @@ impl TdxSimStatus {
 /// A tdx_sim_status as C gives it: any number.
 pub type TdxSimStatusNumber = i32;
 
-/// The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never NULL: other numbers have the name
-/// "unknown status".
+/// The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never
+/// NULL: other numbers have the name "unknown status".
 #[no_mangle]
 pub extern "C" fn tdx_sim_status_name(status: TdxSimStatusNumber) -> *const c_char {
     let known = TdxSimStatus::ALL.iter().find(|(known, ..)| known.number() == status);
@@ -170,8 +206,9 @@ thread_local! {
     static LAST: RefCell<CString> = RefCell::default();
 }
 
-/// What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was found, and what was expected.
-/// Empty if there was none. The text stays there until the next call of this library in this thread. Never NULL.
+/// What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was
+/// found, and what was expected. Empty if there was none. The text stays there until the next call
+/// of this library in this thread. Never NULL.
 #[no_mangle]
 pub extern "C" fn tdx_sim_last_error() -> *const c_char {
     // The text does not move until it is replaced by this thread.
@@ -188,7 +225,8 @@ fn remember(failure: Failure) -> TdxSimStatus {
 
 /// Runs what one function of the interface does. No panic gets out.
 pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> TdxSimStatus {
-    // What a panic may leave half done is a platform, which refuses further calls by its poisoned lock.
+    // What a panic may leave half done is a platform, which refuses further calls by its poisoned
+    // lock.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => TdxSimStatus::Ok,
         Ok(Err(failure)) => remember(failure),
@@ -242,7 +280,10 @@ mod tests {
 
     #[test]
     fn the_last_error_is_that_of_this_thread_and_outlives_calls_that_succeed() {
-        assert_eq!(guarded(|| Err(Failure::argument("pages is 0\0, but"))), TdxSimStatus::BadArgument);
+        assert_eq!(
+            guarded(|| Err(Failure::argument("pages is 0\0, but"))),
+            TdxSimStatus::BadArgument
+        );
         assert_eq!(last_error(), "pages is 0, but", "a NUL does not end the text");
         assert_eq!(guarded(|| Ok(())), TdxSimStatus::Ok);
         assert_eq!(last_error(), "pages is 0, but");

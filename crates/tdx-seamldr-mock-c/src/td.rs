@@ -58,7 +58,8 @@ pub struct TdxSimTd {
     pub phase: TdxSimTdPhaseNumber,
     /// A module is ready that knows its KeyID, and it finds its memory as it was.
     pub alive: TdxSimBool,
-    /// Its measurement (MRTD), or the MAC of its migration, is what it has to be, as far as it has come.
+    /// Its measurement (MRTD), or the MAC of its migration, is what it has to be, as far as it has
+    /// come.
     pub measurement_right: TdxSimBool,
     /// 0.
     pub reserved: [u8; 6],
@@ -94,7 +95,9 @@ impl Sim {
 
     fn known_td(&self, td: u32) -> Result<TdId, Failure> {
         let known = self.tds.with_number(td);
-        known.ok_or_else(|| Failure::new(TdxSimStatus::UnknownTd, format!("no TD has the number {td}")))
+        known.ok_or_else(|| {
+            Failure::new(TdxSimStatus::UnknownTd, format!("no TD has the number {td}"))
+        })
     }
 
     fn td(&self, id: TdId) -> Result<TdxSimTd, Failure> {
@@ -113,8 +116,8 @@ impl Sim {
 
 /// Makes a TD that has come so far. `*td` is its number on this platform, from 0; `td` may be NULL.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase; NOT_READY: no module is ready;
-/// NO_ROOM: there is no room, or no KeyID, for another TD.
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase;
+/// NOT_READY: no module is ready; NO_ROOM: there is no room, or no KeyID, for another TD.
 ///
 /// # Safety
 ///
@@ -143,7 +146,11 @@ pub unsafe extern "C" fn tdx_sim_create_td(
 ///
 /// `state` leads to a tdx_sim_td with its `size` set that may be written.
 #[no_mangle]
-pub unsafe extern "C" fn tdx_sim_get_td(sim: *mut TdxSim, td: u32, state: *mut TdxSimTd) -> TdxSimStatus {
+pub unsafe extern "C" fn tdx_sim_get_td(
+    sim: *mut TdxSim,
+    td: u32,
+    state: *mut TdxSimTd,
+) -> TdxSimStatus {
     guarded(|| {
         // SAFETY: this function's contract.
         unsafe { pointer::sized(state) }?;
@@ -153,10 +160,11 @@ pub unsafe extern "C" fn tdx_sim_get_td(sim: *mut TdxSim, td: u32, state: *mut T
     })
 }
 
-/// Adds a page with these bytes to a TD in build, and to its measurement, as TDH.MEM.PAGE.ADD and TDH.MR.EXTEND do.
+/// Adds a page with these bytes to a TD in build, and to its measurement, as TDH.MEM.PAGE.ADD and
+/// TDH.MR.EXTEND do.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE: it is not in build; TD_GONE;
-/// TD_INCOMPATIBLE.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE:
+/// it is not in build; TD_GONE; TD_INCOMPATIBLE.
 ///
 /// # Safety
 ///
@@ -185,10 +193,12 @@ pub unsafe extern "C" fn tdx_sim_extend_td(
     })
 }
 
-/// The build of a TD, or its migration that was interrupted, comes to its end, and the TD runs. `*right` says whether its measurement,
-/// or the MAC, has become what it has to be; `right` may be NULL.
+/// The build of a TD, or its migration that was interrupted, comes to its end, and the TD runs.
+/// `*right` says whether its measurement, or the MAC, has become what it has to be; `right` may be
+/// NULL.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE; TD_INCOMPATIBLE.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE;
+/// TD_INCOMPATIBLE.
 ///
 /// # Safety
 ///

@@ -25,7 +25,8 @@ pub struct TdxSimCall {
     pub size: u32,
     /// On which LP.
     pub lp: u32,
-    /// The number of the call on this platform, in the order in which calls ended, from 1. A gap shows calls that were not kept.
+    /// The number of the call on this platform, in the order in which calls ended, from 1. A gap
+    /// shows calls that were not kept.
     pub number: u64,
     /// Whether the instruction itself failed. If so, `output` is as `input`.
     pub trap: TdxSimTrapNumber,
@@ -53,10 +54,11 @@ impl TdxSimCall {
     }
 }
 
-/// Called for each SEAMCALL when it has ended. `call` is there until the function returns; `call->size` is the size that the library
-/// knows.
+/// Called for each SEAMCALL when it has ended. `call` is there until the function returns;
+/// `call->size` is the size that the library knows.
 #[allow(improper_ctypes_definitions)] // the platform behind it is not C's business
-pub type TdxSimTraceCallback = Option<unsafe extern "C" fn(context: *mut c_void, call: *const TdxSimCall)>;
+pub type TdxSimTraceCallback =
+    Option<unsafe extern "C" fn(context: *mut c_void, call: *const TdxSimCall)>;
 
 /// Who is told about calls, and which calls are kept.
 #[derive(Debug, Default)]
@@ -73,7 +75,12 @@ pub(crate) struct Trace {
 
 impl Sim {
     /// A call has ended.
-    pub(crate) fn record(&mut self, lp: u32, input: &SeamcallRegs, output: Result<SeamcallRegs, Trap>) {
+    pub(crate) fn record(
+        &mut self,
+        lp: u32,
+        input: &SeamcallRegs,
+        output: Result<SeamcallRegs, Trap>,
+    ) {
         let trace = &mut self.trace;
         trace.ended = trace.ended.wrapping_add(1);
         if trace.limit == 0 && trace.callback.is_none() {
@@ -96,24 +103,25 @@ impl Sim {
         }
         if let Some(callback) = trace.callback {
             let context = std::ptr::with_exposed_provenance_mut(trace.context);
-            // SAFETY: whoever set the callback guarantees that it may be called with this context until it is replaced.
+            // SAFETY: whoever set the callback guarantees that it may be called with this context
+            // until it is replaced.
             in_callback(|| unsafe { callback(context, &call) });
         }
     }
 }
 
-/// From now on `callback` is called with `context` for each SEAMCALL of this platform, in the thread that makes it, when it has ended.
-/// NULL: no more.
+/// From now on `callback` is called with `context` for each SEAMCALL of this platform, in the
+/// thread that makes it, when it has ended. NULL: no more.
 ///
-/// The callback must return, and must not wait for another thread that uses the same platform. Functions that take a platform return
-/// REENTRANT there.
+/// The callback must return, and must not wait for another thread that uses the same platform.
+/// Functions that take a platform return REENTRANT there.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 ///
 /// # Safety
 ///
-/// Until it is replaced, or the platform is freed, `callback` may be called with `context` from each thread that makes SEAMCALLs on
-/// this platform.
+/// Until it is replaced, or the platform is freed, `callback` may be called with `context` from
+/// each thread that makes SEAMCALLs on this platform.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_set_trace_callback(
     sim: *mut TdxSim,
@@ -128,8 +136,8 @@ pub unsafe extern "C" fn tdx_sim_set_trace_callback(
     })
 }
 
-/// From now on the platform keeps its last calls, `limit` of them, for tdx_sim_next_call(). 0: none. Those that it has kept are
-/// forgotten.
+/// From now on the platform keeps its last calls, `limit` of them, for tdx_sim_next_call(). 0:
+/// none. Those that it has kept are forgotten.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `limit` is more than TDX_SIM_TRACE_LIMIT.
 #[no_mangle]
@@ -155,24 +163,30 @@ pub extern "C" fn tdx_sim_keep_calls(sim: *mut TdxSim, limit: u32) -> TdxSimStat
 ///
 /// `call` leads to a tdx_sim_call with its `size` set that may be written.
 #[no_mangle]
-pub unsafe extern "C" fn tdx_sim_next_call(sim: *mut TdxSim, call: *mut TdxSimCall) -> TdxSimStatus {
+pub unsafe extern "C" fn tdx_sim_next_call(
+    sim: *mut TdxSim,
+    call: *mut TdxSimCall,
+) -> TdxSimStatus {
     guarded(|| {
         // SAFETY: this function's contract.
         unsafe { pointer::sized(call) }?;
-        let next = with(sim, |sim| sim.trace.kept.pop_front().ok_or_else(|| TdxSimStatus::NoCall.into()))?;
+        let next =
+            with(sim, |sim| sim.trace.kept.pop_front().ok_or_else(|| TdxSimStatus::NoCall.into()))?;
         // SAFETY: this function's contract.
         unsafe { pointer::write_sized(call, &next) }
     })
 }
 
-/// Writes a call as one line of text: LP, leaf, RCX and RDX, what was answered. The text ends with a NUL, and is cut off if
-/// `text_size` is too small.
+/// Writes a call as one line of text: LP, leaf, RCX and RDX, what was answered. The text ends with
+/// a NUL, and is cut off if `text_size` is too small.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap; BUFFER_TOO_SMALL: `text_size` is 0.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap;
+/// BUFFER_TOO_SMALL: `text_size` is 0.
 ///
 /// # Safety
 ///
-/// `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be written.
+/// `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be
+/// written.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_call_text(
     call: *const TdxSimCall,
@@ -187,8 +201,9 @@ pub unsafe extern "C" fn tdx_sim_call_text(
     })
 }
 
-/// Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without a name is written as a number.
-/// `leaf` is RAX at the call, `answer` is RAX after it. The text ends with a NUL, and is cut off if `text_size` is too small.
+/// Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without
+/// a name is written as a number. `leaf` is RAX at the call, `answer` is RAX after it. The text
+/// ends with a NUL, and is cut off if `text_size` is too small.
 ///
 /// Errors: NULL; BUFFER_TOO_SMALL: `text_size` is 0.
 ///

@@ -194,11 +194,14 @@ unsafe impl Growing for TdxSimTruth {
 impl Sim {
     fn truth(&self) -> TdxSimTruth {
         let platform = &self.platform;
-        let (module, loader, seamdb) = (platform.module(), platform.loader(), platform.loader().seamdb());
-        let (build, told) = (module.map(|module| module.build()), module.map(|module| module.sysinfo()));
+        let (module, loader, seamdb) =
+            (platform.module(), platform.loader(), platform.loader().seamdb());
+        let (build, told) =
+            (module.map(|module| module.build()), module.map(|module| module.sysinfo()));
         let version = build.map(|build| build.version);
         let (svn, handoff) = (loader.seamextend().svn(), platform.handoff_header());
-        let (packages_configured, tdmrs, module_hkid) = module.map_or((0, 0, 0), |_| platform.tables());
+        let (packages_configured, tdmrs, module_hkid) =
+            module.map_or((0, 0, 0), |_| platform.tables());
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         TdxSimTruth {
             size: 0,
@@ -226,7 +229,8 @@ impl Sim {
             lps_initialized: module.map_or(0, |module| module.num_lps_initialized()),
             packages_configured,
             tdmrs,
-            global_lock: TdxSimLock::from(module.map_or(GlobalLock::Free, |module| module.lock())).number(),
+            global_lock: TdxSimLock::from(module.map_or(GlobalLock::Free, |module| module.lock()))
+                .number(),
             remaining_updates: loader.num_remaining_updates(),
             lps_in_session: loader.lps_in_session(),
             lps_in_shutdown: loader.lps_in_shutdown(),
@@ -252,7 +256,10 @@ impl Sim {
 ///
 /// `truth` leads to a tdx_sim_truth with its `size` set that may be written.
 #[no_mangle]
-pub unsafe extern "C" fn tdx_sim_get_truth(sim: *mut TdxSim, truth: *mut TdxSimTruth) -> TdxSimStatus {
+pub unsafe extern "C" fn tdx_sim_get_truth(
+    sim: *mut TdxSim,
+    truth: *mut TdxSimTruth,
+) -> TdxSimStatus {
     guarded(|| {
         // SAFETY: this function's contract.
         unsafe { pointer::sized(truth) }?;
@@ -328,7 +335,11 @@ impl Sim {
 ///
 /// `state` leads to a tdx_sim_lp with its `size` set that may be written.
 #[no_mangle]
-pub unsafe extern "C" fn tdx_sim_get_lp(sim: *mut TdxSim, lp: u32, state: *mut TdxSimLp) -> TdxSimStatus {
+pub unsafe extern "C" fn tdx_sim_get_lp(
+    sim: *mut TdxSim,
+    lp: u32,
+    state: *mut TdxSimLp,
+) -> TdxSimStatus {
     guarded(|| {
         // SAFETY: this function's contract.
         unsafe { pointer::sized(state) }?;

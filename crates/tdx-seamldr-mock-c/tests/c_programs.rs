@@ -1,4 +1,5 @@
-//! The programs in C, and what only C can do wrong, compiled by the system's compilers and linked with the libraries.
+//! The programs in C, and what only C can do wrong, compiled by the system's compilers and linked
+//! with the libraries.
 #![cfg(unix)]
 #![allow(
     clippy::indexing_slicing,
@@ -41,7 +42,10 @@ fn run(command: &mut Command) -> Output {
 
 /// Whether there is such a compiler. If not, that is said.
 fn is_there(compiler: &str) -> bool {
-    let there = Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success());
+    let there = Command::new(compiler)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !there {
         eprintln!("skipped: there is no compiler {compiler}");
     }
@@ -51,20 +55,31 @@ fn is_there(compiler: &str) -> bool {
 /// The static and the shared library, as Cargo builds them for everybody.
 fn libraries() -> [PathBuf; 2] {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--message-format", "json"]);
+    build.args([
+        "build",
+        "--quiet",
+        "--package",
+        env!("CARGO_PKG_NAME"),
+        "--message-format",
+        "json",
+    ]);
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
     let messages = String::from_utf8(run(&mut build).stdout).unwrap();
-    let messages = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let messages =
+        messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let files: Vec<PathBuf> = messages
-        .filter(|message| message["target"]["name"] == "tdx_sim" && message["reason"] == "compiler-artifact")
+        .filter(|message| {
+            message["target"]["name"] == "tdx_sim" && message["reason"] == "compiler-artifact"
+        })
         .flat_map(|message| message["filenames"].as_array().unwrap().clone())
         .map(|file| file.as_str().unwrap().into())
         .collect();
     ["a", std::env::consts::DLL_EXTENSION].map(|extension| {
-        let found = files.iter().find(|file| file.extension().is_some_and(|found| found == extension));
+        let found =
+            files.iter().find(|file| file.extension().is_some_and(|found| found == extension));
         found.unwrap_or_else(|| panic!("no .{extension} in {files:?}")).clone()
     })
 }
@@ -76,9 +91,13 @@ struct Program {
     ends: &'static str,
 }
 
-const UPDATE: Program = Program { name: "update", sources: &["../../examples/c/update.c"], ends: PRINTED };
-const INTERFACE: Program =
-    Program { name: "interface", sources: &["tests/c/interface.c"], ends: "0 expectations were not met\n" };
+const UPDATE: Program =
+    Program { name: "update", sources: &["../../examples/c/update.c"], ends: PRINTED };
+const INTERFACE: Program = Program {
+    name: "interface",
+    sources: &["tests/c/interface.c"],
+    ends: "0 expectations were not met\n",
+};
 const LINUX: Program = Program {
     name: "linux-7.2",
     sources: &[
@@ -98,11 +117,16 @@ fn compile_and_run(program: &Program, [compiler, standard]: [&str; 2], library: 
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut compile = Command::new(compiler);
-    compile.args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]).arg(here.join("include"));
+    compile
+        .args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
+        .arg(here.join("include"));
     if compiler == CPP[0] {
         compile.args(["-x", "c++"]);
     }
-    compile.args(sources.iter().map(|source| here.join(source))).args(["-x", "none", "-o"]).arg(&program);
+    compile
+        .args(sources.iter().map(|source| here.join(source)))
+        .args(["-x", "none", "-o"])
+        .arg(&program);
     let folder = library.parent().unwrap();
     if library.extension().is_some_and(|extension| extension == "a") {
         compile.arg(library).args(["-lpthread", "-ldl", "-lm"]);
@@ -110,7 +134,8 @@ fn compile_and_run(program: &Program, [compiler, standard]: [&str; 2], library: 
         compile.arg("-L").arg(folder).arg("-ltdx_sim");
     }
     run(&mut compile);
-    let output = run(Command::new(&program).env("LD_LIBRARY_PATH", folder).env("DYLD_LIBRARY_PATH", folder));
+    let output =
+        run(Command::new(&program).env("LD_LIBRARY_PATH", folder).env("DYLD_LIBRARY_PATH", folder));
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.ends_with(ends), "{name} prints\n{printed}");
 }

@@ -15,11 +15,14 @@ use std::ffi::{c_int, c_void, CStr};
 use std::ptr;
 use std::sync::Mutex;
 
-use support::{fault, filled, image, platform, update_memory, Sim, HOST, INSTALL, LPS, SYS_RD, SYS_SHUTDOWN};
+use support::{
+    fault, filled, image, platform, update_memory, Sim, HOST, INSTALL, LPS, SYS_RD, SYS_SHUTDOWN,
+};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// The host's memory from [`HOST`] on, and what becomes of calls of the library from inside a callback.
+/// The host's memory from [`HOST`] on, and what becomes of calls of the library from inside a
+/// callback.
 struct Host {
     bytes: Mutex<Vec<u8>>,
     /// The platform that the callbacks try to use.
@@ -35,7 +38,13 @@ struct Host {
 impl Host {
     fn new(bytes: Vec<u8>) -> Self {
         let (told, accesses) = (Mutex::default(), Mutex::default());
-        Self { bytes: Mutex::new(bytes), sim: Mutex::new(None), told, fails_from: u64::MAX, accesses }
+        Self {
+            bytes: Mutex::new(bytes),
+            sim: Mutex::new(None),
+            told,
+            fails_from: u64::MAX,
+            accesses,
+        }
     }
 
     fn access(&self, write: bool, address: u64, len: usize, run: impl FnOnce(&mut [u8])) -> c_int {
@@ -63,21 +72,33 @@ impl Host {
             read: Some(read),
             write: Some(write),
         };
-        // SAFETY: the tests keep the host as long as the platform makes calls, and its functions keep to the lengths.
+        // SAFETY: the tests keep the host as long as the platform makes calls, and its functions
+        // keep to the lengths.
         unsafe { tdx_sim_set_memory_callbacks(sim.0, &callbacks) }
     }
 }
 
-unsafe extern "C" fn read(context: *mut c_void, address: u64, buffer: *mut c_void, len: usize) -> c_int {
+unsafe extern "C" fn read(
+    context: *mut c_void,
+    address: u64,
+    buffer: *mut c_void,
+    len: usize,
+) -> c_int {
     // SAFETY: it is the host of the test, and the buffer has so many bytes.
     let (host, out) =
         unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts_mut(buffer.cast(), len)) };
     host.access(false, address, len, |part| out.copy_from_slice(part))
 }
 
-unsafe extern "C" fn write(context: *mut c_void, address: u64, bytes: *const c_void, len: usize) -> c_int {
+unsafe extern "C" fn write(
+    context: *mut c_void,
+    address: u64,
+    bytes: *const c_void,
+    len: usize,
+) -> c_int {
     // SAFETY: it is the host of the test, and there are so many bytes.
-    let (host, source) = unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts(bytes.cast(), len)) };
+    let (host, source) =
+        unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts(bytes.cast(), len)) };
     host.access(true, address, len, |part| part.copy_from_slice(source))
 }
 
@@ -125,7 +146,11 @@ fn a_callback_that_fails_is_told_and_firmware_reads_zeros_or_loses_its_write() {
     assert_eq!(host.set_on(&sim), Ok);
     let info = |rcx| TdxSimRegs { rax: TDX_SIM_SEAMLDR_INFO, rcx, ..TdxSimRegs::default() };
     let (status, trap, regs) = sim.try_call(0, info(HOST + 0x1000));
-    assert_eq!((status, trap, regs.rax), (CallbackFailed, TdxSimTrap::None, 0), "the registers are set");
+    assert_eq!(
+        (status, trap, regs.rax),
+        (CallbackFailed, TdxSimTrap::None, 0),
+        "the registers are set"
+    );
     assert_eq!(sim.try_call(0, info(HOST + 0x800)).0, Ok, "the next call is fine");
     drop(sim);
     // Now the SIGSTRUCT cannot be read.
@@ -194,8 +219,9 @@ unsafe extern "C" fn tell(context: *mut c_void, call: *const TdxSimCall) {
     if let Some(number) = *told.sim.lock().unwrap() {
         let (mut regs, mut trap) = (TdxSimRegs::default(), TdxSimTrap::None);
         // SAFETY: both may be written.
-        let status =
-            unsafe { tdx_sim_seamcall(ptr::without_provenance_mut(number), 0, &mut regs, &mut trap) };
+        let status = unsafe {
+            tdx_sim_seamcall(ptr::without_provenance_mut(number), 0, &mut regs, &mut trap)
+        };
         told.statuses.lock().unwrap().push(status);
     }
 }
@@ -240,7 +266,10 @@ fn the_trace_tells_a_callback_each_call_with_what_went_in_and_came_out() {
             "LP    3  TDH.SYS.RD           rcx=0x0 rdx=0x7  ->  GeneralProtection",
         ]
     );
-    assert_eq!(calls.iter().map(|call| (call.number, call.trap)).collect::<Vec<_>>(), [(1, 0), (2, 2)]);
+    assert_eq!(
+        calls.iter().map(|call| (call.number, call.trap)).collect::<Vec<_>>(),
+        [(1, 0), (2, 2)]
+    );
     assert_eq!(calls[1].output, read, "after a trap the registers are as before");
 }
 
@@ -250,8 +279,9 @@ fn from_the_callback_of_the_trace_no_call_can_be_made() {
     let sim = Sim::booted(&platform(), &image());
     *told.sim.lock().unwrap() = Some(sim.0.addr());
     // SAFETY: the context outlives the calls.
-    let status =
-        unsafe { tdx_sim_set_trace_callback(sim.0, Some(tell), ptr::from_ref(&told).cast_mut().cast()) };
+    let status = unsafe {
+        tdx_sim_set_trace_callback(sim.0, Some(tell), ptr::from_ref(&told).cast_mut().cast())
+    };
     assert_eq!(status, Ok);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(*told.statuses.lock().unwrap(), [Reentrant]);

@@ -70,14 +70,18 @@ fn the_seam_database_and_what_p_seamldr_remembers_of_it_are_changed_apart() {
     assert_eq!(tdx_sim_set_seamdb(sim.0, 64, 3, u32::MAX), Ok);
     assert_eq!(install(&sim), [0, 0, 0, TDX_SIM_SEAMLDR_ENOENTROPY], "five insertions fail");
     let truth = sim.truth();
-    assert_eq!((truth.seamdb_size, truth.seamdb_used, truth.seamdb_failures), (64, 3, u32::MAX - 5));
+    assert_eq!(
+        (truth.seamdb_size, truth.seamdb_used, truth.seamdb_failures),
+        (64, 3, u32::MAX - 5)
+    );
 }
 
 #[test]
 fn a_full_database_is_want_of_entropy_or_the_end_as_the_platform_is_made() {
     for fatal in [0, 1] {
         let mut memory = update_memory(&image());
-        let sim = Sim::booted(&TdxSimPlatform { full_seamdb_is_fatal: fatal, ..platform() }, &image());
+        let sim =
+            Sim::booted(&TdxSimPlatform { full_seamdb_is_fatal: fatal, ..platform() }, &image());
         assert_eq!(sim.map(HOST, &mut memory), Ok);
         sim.succeed(0, SYS_SHUTDOWN, 0);
         assert_eq!(tdx_sim_set_seamdb(sim.0, 64, 64, 0), Ok);
@@ -88,7 +92,10 @@ fn a_full_database_is_want_of_entropy_or_the_end_as_the_platform_is_made() {
         if fatal == 1 {
             assert_eq!((trap, sim.truth().dead), (TdxSimTrap::VmfailInvalid, 1));
         } else {
-            assert_eq!((trap, regs.rax, regs.rdx), (TdxSimTrap::None, TDX_SIM_SEAMLDR_ENOENTROPY, 1));
+            assert_eq!(
+                (trap, regs.rax, regs.rdx),
+                (TdxSimTrap::None, TDX_SIM_SEAMLDR_ENOENTROPY, 1)
+            );
         }
     }
 }
@@ -132,7 +139,8 @@ fn an_msr_or_capabilities_of_one_lp_that_differ_stop_it_until_they_are_put_right
 }
 
 #[test]
-fn cpuid_that_the_module_does_not_support_stops_it_and_one_lp_alone_that_differs_its_own_initialisation() {
+fn cpuid_that_the_module_does_not_support_stops_it_and_one_lp_alone_that_differs_its_own_initialisation(
+) {
     const INCORRECT_CPUID_VALUE: u64 = 0xc000_0900_0000_0000;
     const INCONSISTENT_CPUID_FIELD: u64 = 0xc000_0902_0000_0000;
     const NO_SUBLEAF: u32 = u32::MAX;
@@ -146,7 +154,8 @@ fn cpuid_that_the_module_does_not_support_stops_it_and_one_lp_alone_that_differs
         // Leaf 7.0, EDX bit 26: speculation control, which the module needs.
         assert_eq!(tdx_sim_flip_lp_cpuid(sim.0, lp, 7, 0, edx, 1 << 26), Ok);
         assert_eq!(sim.answer(0, SYS_INIT, 0) & !0xffff_ffff, at_init);
-        let answers = at_lp_init.map(|_| [0, 1].map(|lp| sim.answer(lp, SYS_LP_INIT, 0) & !0xffff_ffff));
+        let answers =
+            at_lp_init.map(|_| [0, 1].map(|lp| sim.answer(lp, SYS_LP_INIT, 0) & !0xffff_ffff));
         assert_eq!(answers, at_lp_init);
     }
     let sim = Sim::ready();
@@ -198,7 +207,11 @@ fn an_lp_that_makes_no_call_is_offline_and_completes_the_session_when_it_comes()
     }
     assert_eq!((sim.truth().lps_in_session, sim.truth().module_callable), (3, 0));
     assert_eq!([2, 3].map(|lp| sim.lp(lp).in_session), [1, 0]);
-    assert_eq!(sim.answer(0, INSTALL, HOST), TDX_SIM_SEAMLDR_EBADCALL, "it has called in this session");
+    assert_eq!(
+        sim.answer(0, INSTALL, HOST),
+        TDX_SIM_SEAMLDR_EBADCALL,
+        "it has called in this session"
+    );
     sim.succeed(LPS - 1, INSTALL, HOST);
     assert_eq!((sim.truth().lps_in_session, sim.truth().module_callable), (0, 1));
 }
@@ -206,7 +219,8 @@ fn an_lp_that_makes_no_call_is_offline_and_completes_the_session_when_it_comes()
 #[test]
 fn p_seamldr_takes_the_current_vmcs_away_on_processors_with_the_erratum() {
     for (erratum, after) in [(0, 0x5000), (1, u64::MAX)] {
-        let sim = Sim::booted(&TdxSimPlatform { seamret_clears_vmcs: erratum, ..platform() }, &image());
+        let sim =
+            Sim::booted(&TdxSimPlatform { seamret_clears_vmcs: erratum, ..platform() }, &image());
         assert_eq!(sim.lp(1).current_vmcs, u64::MAX);
         assert_eq!(tdx_sim_load_vmcs(sim.0, 1, 0x5000), Ok);
         sim.succeed(1, TDX_SIM_SEAMLDR_INFO, HOST);
@@ -269,7 +283,8 @@ fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
         assert_eq!(write(offset, bytes), BadLength);
         let mut copy = bytes.to_vec();
         // SAFETY: so many bytes may be written.
-        let read = unsafe { tdx_sim_read_handoff(sim.0, offset, copy.as_mut_ptr().cast(), copy.len()) };
+        let read =
+            unsafe { tdx_sim_read_handoff(sim.0, offset, copy.as_mut_ptr().cast(), copy.len()) };
         assert_eq!(read, BadLength);
     }
 }
@@ -293,7 +308,11 @@ fn instructions_that_fail_in_the_module_are_answered_as_it_does() {
     assert_eq!(tdx_sim_set_instruction_errors(sim.0, 0, 5), Ok);
     let status = sim.boot(&file(&image(), TdxSimImageFormat::V1), TdxSimModuleState::Ready);
     assert_eq!(status, Refused);
-    assert!(support::last_error().starts_with("TDH.SYS.KEY.CONFIG on LP 0"), "{}", support::last_error());
+    assert!(
+        support::last_error().starts_with("TDH.SYS.KEY.CONFIG on LP 0"),
+        "{}",
+        support::last_error()
+    );
     assert_eq!(sim.truth().module_state, TdxSimModuleState::SysConfigDone.number());
     assert_eq!(tdx_sim_set_instruction_errors(sim.0, 0, 0), Ok);
     sim.succeed(0, TDX_SIM_TDH_SYS_KEY_CONFIG, 0);

@@ -13,12 +13,15 @@ mod support;
 
 use std::ptr;
 
-use support::{build, file, image, memory_of, parts, platform, update_memory, Sim, HOST, INSTALL, LPS};
+use support::{
+    build, file, image, memory_of, parts, platform, update_memory, Sim, HOST, INSTALL, LPS,
+};
 use support::{SYS_INIT, SYS_SHUTDOWN};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// What an update by this memory comes to: RAX and RDX of the last INSTALL, and RAX of TDH.SYS.INIT if that was 0.
+/// What an update by this memory comes to: RAX and RDX of the last INSTALL, and RAX of TDH.SYS.INIT
+/// if that was 0.
 fn update(mut memory: Vec<u8>) -> (u64, u64, Option<u64>) {
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(sim.map(HOST, &mut memory), Ok);
@@ -43,7 +46,10 @@ fn each_field_of_an_image_reaches_the_firmware_that_looks_at_it() {
     for (image, expected) in [
         (image(), (0, 0, Some(0))),
         (TdxSimImage { pages: 496, ..image() }, (0, 0, Some(0))),
-        (TdxSimImage { pages: 1, gdt_idt_offset: 0, fault_wrapper_offset: 0, ..image() }, (0, 0, Some(0))),
+        (
+            TdxSimImage { pages: 1, gdt_idt_offset: 0, fault_wrapper_offset: 0, ..image() },
+            (0, 0, Some(0)),
+        ),
         (TdxSimImage { svn_minor: 4, ..image() }, (TDX_SIM_SEAMLDR_EBADSIG, 0, None)),
         (TdxSimImage { svn_major: 2, ..image() }, (TDX_SIM_SEAMLDR_EBADCALL, 0, None)),
         (cpus(&[0x906f0]), (TDX_SIM_SEAMLDR_EUNSUPCPU, 0, None)),
@@ -51,10 +57,19 @@ fn each_field_of_an_image_reaches_the_firmware_that_looks_at_it() {
         (cpus(&[0x806f0; 255]), (0, 0, Some(0))),
         (TdxSimImage { debug: 1, ..image() }, (TDX_SIM_SEAMLDR_EBADSIG, 0, None)),
         (TdxSimImage { gdt_idt_offset: 0x8000, ..image() }, (TDX_SIM_SEAMLDR_EBADSIG, 0, None)),
-        (TdxSimImage { fault_wrapper_offset: 0x7fff, ..image() }, (TDX_SIM_SEAMLDR_EBADSIG, 0, None)),
-        (TdxSimImage { num_global_data_pages: 0xffff, ..image() }, (TDX_SIM_SEAMLDR_ENOMEM, 0, None)),
+        (
+            TdxSimImage { fault_wrapper_offset: 0x7fff, ..image() },
+            (TDX_SIM_SEAMLDR_EBADSIG, 0, None),
+        ),
+        (
+            TdxSimImage { num_global_data_pages: 0xffff, ..image() },
+            (TDX_SIM_SEAMLDR_ENOMEM, 0, None),
+        ),
         (TdxSimImage { num_keyhole_pages: 0xffff, ..image() }, (0, 0, Some(0))),
-        (TdxSimImage { module_hv: 1, min_update_hv: 1, ..image() }, (TDX_SIM_SEAMLDR_EBADHANDOFF, 0, None)),
+        (
+            TdxSimImage { module_hv: 1, min_update_hv: 1, ..image() },
+            (TDX_SIM_SEAMLDR_EBADHANDOFF, 0, None),
+        ),
         (TdxSimImage { seamhash_given: 1, ..image() }, (TDX_SIM_SEAMLDR_EBADHASH, 1, None)),
         (
             TdxSimImage { num_handoff_pages: 12, ..image() },
@@ -76,7 +91,13 @@ fn a_module_is_what_its_build_says_and_without_one_what_its_svn_stands_for() {
     let default = build(&image());
     assert_eq!((default.version_major, default.version_minor, default.version_update), (1, 5, 5));
     let size = size_of::<TdxSimBuild>() as u32;
-    let built = TdxSimBuild { size, version_update: 42, version_internal: 7, features0: 1 << 47, ..default };
+    let built = TdxSimBuild {
+        size,
+        version_update: 42,
+        version_internal: 7,
+        features0: 1 << 47,
+        ..default
+    };
     let sim = Sim::booted(&platform(), &TdxSimImage { build: &built, ..image() });
     let truth = sim.truth();
     assert_eq!((truth.version_update, truth.version_internal, truth.features0), (42, 7, 1 << 47));
@@ -121,14 +142,19 @@ fn a_sigstruct_of_the_callers_is_signed_and_its_hash_put_right_on_request() {
     assert_eq!(update(memory_of(&sigstruct, &module)), (0, 0, Some(0)));
     module.fill(0x90);
     assert_eq!(sign(&mut sigstruct, module.as_ptr(), module.len()), Ok);
-    assert_eq!(update(memory_of(&sigstruct, &module)), (TDX_SIM_SEAMLDR_EBADPARAM, 1, None), "no ELF file");
+    assert_eq!(
+        update(memory_of(&sigstruct, &module)),
+        (TDX_SIM_SEAMLDR_EBADPARAM, 1, None),
+        "no ELF file"
+    );
     assert_eq!(sign(&mut sigstruct, module.as_ptr(), 0), Ok, "the hash of nothing");
     assert_eq!(sigstruct.seamhash[..4], [0x38, 0xb0, 0x60, 0xa7]);
 }
 
 #[test]
 fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
-    let [v1, v2] = [TdxSimImageFormat::V1, TdxSimImageFormat::V2].map(|format| file(&image(), format));
+    let [v1, v2] =
+        [TdxSimImageFormat::V1, TdxSimImageFormat::V2].map(|format| file(&image(), format));
     assert_eq!((v1.len(), v2.len()), (10 * 4096, 10 * 4096));
     assert_eq!((&v1[..2], &v2[..2]), (&[0, 1][..], &[0, 2][..]));
     assert_eq!(v1[4096..], v2[4096..]);
@@ -138,8 +164,9 @@ fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
         let (target, len) = (packed.as_mut_ptr().cast(), packed.len());
         let (source, number) = (module.as_ptr().cast(), format.number());
         // SAFETY: all pointers lead to as many bytes as is said.
-        let status =
-            unsafe { tdx_sim_pack(number, &sigstruct, source, module.len(), target, len, &mut needed) };
+        let status = unsafe {
+            tdx_sim_pack(number, &sigstruct, source, module.len(), target, len, &mut needed)
+        };
         assert_eq!((status, needed, packed[needed]), (Ok, wanted.len(), 7));
         assert_eq!(packed[..needed], wanted[..]);
         assert_eq!(Sim::of(&platform()).unwrap().boot(wanted, TdxSimModuleState::Ready), Ok);
@@ -150,7 +177,8 @@ fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
 fn an_image_that_cannot_be_says_which_field_is_wrong() {
     let wrong_build = TdxSimBuild { handoff_form: 4, ..build(&image()) };
     let sized = |build: TdxSimBuild| TdxSimBuild { size: size_of::<TdxSimBuild>() as u32, ..build };
-    let (form, flag) = (sized(wrong_build), sized(TdxSimBuild { no_downgrade: 2, ..build(&image()) }));
+    let (form, flag) =
+        (sized(wrong_build), sized(TdxSimBuild { no_downgrade: 2, ..build(&image()) }));
     let unsized_ = TdxSimBuild { size: 0, ..form };
     let generation = sized(TdxSimBuild { generation: 4, ..build(&image()) });
     for (image, status, says) in [
@@ -164,7 +192,11 @@ fn an_image_that_cannot_be_says_which_field_is_wrong() {
         (TdxSimImage { size: 0, ..image() }, BadSize, "tdx_sim_image.size is 0"),
         (TdxSimImage { build: &form, ..image() }, BadArgument, "4 is no tdx_sim_handoff_form"),
         (TdxSimImage { build: &flag, ..image() }, BadArgument, "no_downgrade is 2"),
-        (TdxSimImage { build: &generation, ..image() }, BadArgument, "4 is no tdx_sim_module_generation"),
+        (
+            TdxSimImage { build: &generation, ..image() },
+            BadArgument,
+            "4 is no tdx_sim_module_generation",
+        ),
         (TdxSimImage { build: &unsized_, ..image() }, BadSize, "tdx_sim_build.size is 0"),
     ] {
         let mut needed = 77;
@@ -175,7 +207,8 @@ fn an_image_that_cannot_be_says_which_field_is_wrong() {
     }
     for format in [0, 3, 0x100, u32::MAX] {
         // SAFETY: nothing is written.
-        let status = unsafe { tdx_sim_image_file(&image(), format, ptr::null_mut(), 0, ptr::null_mut()) };
+        let status =
+            unsafe { tdx_sim_image_file(&image(), format, ptr::null_mut(), 0, ptr::null_mut()) };
         assert_eq!(status, BadArgument);
     }
 }
@@ -191,7 +224,15 @@ fn buffers_that_are_too_small_are_left_alone() {
         [
             tdx_sim_make_image(&image(), &mut copy, start.cast(), len),
             tdx_sim_image_file(&image(), 1, start.cast(), len, &mut needed),
-            tdx_sim_pack(2, &sigstruct, module.as_ptr().cast(), module.len(), start.cast(), len, &mut needed),
+            tdx_sim_pack(
+                2,
+                &sigstruct,
+                module.as_ptr().cast(),
+                module.len(),
+                start.cast(),
+                len,
+                &mut needed,
+            ),
         ]
     };
     assert_eq!((statuses, needed), ([BufferTooSmall; 3], 10 * 4096));
@@ -200,7 +241,8 @@ fn buffers_that_are_too_small_are_left_alone() {
         let module = vec![0u8; len];
         let source = module.as_ptr().cast();
         // SAFETY: so many bytes may be read.
-        let status = unsafe { tdx_sim_pack(1, &sigstruct, source, len, ptr::null_mut(), 0, &mut needed) };
+        let status =
+            unsafe { tdx_sim_pack(1, &sigstruct, source, len, ptr::null_mut(), 0, &mut needed) };
         assert_eq!(status, BadLength, "{len}");
     }
 }
@@ -219,5 +261,9 @@ fn a_file_that_is_no_image_or_that_firmware_refuses_does_not_boot() {
     // SAFETY: so many bytes may be read.
     let boot = |until| unsafe { tdx_sim_boot(sim.0, good.as_ptr().cast(), good.len(), until) };
     assert_eq!([6, u32::MAX].map(boot), [BadArgument; 2]);
-    assert_eq!([(); 2].map(|()| boot(TdxSimModuleState::Ready.number())), [Ok, Contradiction], "once");
+    assert_eq!(
+        [(); 2].map(|()| boot(TdxSimModuleState::Ready.number())),
+        [Ok, Contradiction],
+        "once"
+    );
 }

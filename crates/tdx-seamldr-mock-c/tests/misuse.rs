@@ -14,7 +14,9 @@ mod support;
 use std::ffi::CStr;
 use std::ptr;
 
-use support::{create, description, fault, image, last_error, parts, platform, Sim, HOST, LPS, SYS_RD};
+use support::{
+    create, description, fault, image, last_error, parts, platform, Sim, HOST, LPS, SYS_RD,
+};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
@@ -35,7 +37,8 @@ fn all_with(handle: *mut TdxSim) -> [TdxSimStatus; TAKE_A_HANDLE] {
     let file = support::file(&image(), TdxSimImageFormat::V1);
     let (bytes, len) = (page.as_mut_ptr().cast(), page.len());
     let mut register = std::mem::MaybeUninit::<TdxSimSeamextend>::zeroed();
-    // SAFETY: all pointers but the handle lead to what they should. The page is mapped by no handle that is right.
+    // SAFETY: all pointers but the handle lead to what they should. The page is mapped by no handle
+    // that is right.
     unsafe {
         [
             tdx_sim_boot(handle, file.as_ptr().cast(), file.len(), 4),
@@ -197,7 +200,8 @@ fn unaligned_pointers_are_refused() {
     let (mut regs, mut trap) = (TdxSimRegs::default(), TdxSimTrap::None);
     let (sigstruct, module) = parts(&image());
     let (source, len) = (module.as_ptr().cast(), module.len());
-    // SAFETY: each call has an unaligned pointer that is not followed; others lead to what they should.
+    // SAFETY: each call has an unaligned pointer that is not followed; others lead to what they
+    // should.
     let statuses = unsafe {
         [
             tdx_sim_platform_defaults(odd.cast()),
@@ -247,7 +251,8 @@ fn an_lp_that_is_not_there_makes_no_call() {
             assert_eq!(sim.try_add_fault(TdxSimFault { lp, ..fault() }), Err(UnknownLp));
         }
         // SAFETY: it may be written, and its size is set.
-        let (status, _) = support::filled::<TdxSimLp>(|state| unsafe { tdx_sim_get_lp(sim.0, lp, state) });
+        let (status, _) =
+            support::filled::<TdxSimLp>(|state| unsafe { tdx_sim_get_lp(sim.0, lp, state) });
         assert_eq!(status, UnknownLp);
     }
 }
@@ -274,15 +279,24 @@ fn descriptions_that_are_wrong_say_what_is_wrong() {
         (good.replace("0x2000000000", "0x2000001000"), "seamrr_base"),
         (good.replace("[\"0x806f8\"]", "[]"), "socket_fms"),
         (good.replace("[0, 2, 4, 6]", "[0, 2, 4, 2]"), "LP 1 and LP 3 both have the x2APIC id 2"),
-        (good.replace("\"max_pa\": 46", "\"max_pa\": 46, \"acm_x2apicid\": 1"), "acm_x2apicid is 1"),
+        (
+            good.replace("\"max_pa\": 46", "\"max_pa\": 46, \"acm_x2apicid\": 1"),
+            "acm_x2apicid is 1",
+        ),
         (good.replace("\"max_pa\": 46", "\"max_pa\": 53"), "max_pa"),
         (
-            good.replace("\"max_pa\": 46", "\"max_pa\": 46, \"seamdb\": {\"size\": 3, \"used\": 4}"),
+            good.replace(
+                "\"max_pa\": 46",
+                "\"max_pa\": 46, \"seamdb\": {\"size\": 3, \"used\": 4}",
+            ),
             "4 entries of the SEAM database",
         ),
         (good.replace("010001\"", "000001\""), "SEAM_READY"),
         (without.replace("000001\"", "010001\""), "SEAM_READY"),
-        (without.replace("\"seamextend\"", "\"state\": \"SYS_READY\", \"seamextend\""), "no module"),
+        (
+            without.replace("\"seamextend\"", "\"state\": \"SYS_READY\", \"seamextend\""),
+            "no module",
+        ),
         (description(Some("SYSINIT_PENDING")).replace("[]", "[0]"), "SYSINIT_PENDING"),
     ] {
         let (status, sim) = create(wrong.clone());
@@ -305,7 +319,10 @@ fn a_field_that_there_is_not_is_named_with_those_that_there_are() {
         let (status, _) = create(good.replace(from, to));
         assert_eq!(status, BadDescription);
         let (error, wrong) = (last_error(), to.replace('"', "`"));
-        assert!(error.contains(&format!("unknown field {wrong}")) && error.contains(exists), "{error}");
+        assert!(
+            error.contains(&format!("unknown field {wrong}")) && error.contains(exists),
+            "{error}"
+        );
     }
 }
 
@@ -320,7 +337,11 @@ fn platforms_that_cannot_be_say_why() {
         (TdxSimPlatform { num_lps: 1025, ..platform() }, Contradiction, "1025 LPs"),
         (TdxSimPlatform { num_sockets: 5, ..platform() }, Contradiction, "5 sockets"),
         (TdxSimPlatform { num_sockets: 0, ..platform() }, Contradiction, "0 sockets"),
-        (TdxSimPlatform { x2apic_ids, num_x2apic_ids, ..platform() }, Contradiction, "LP 0 and LP 2"),
+        (
+            TdxSimPlatform { x2apic_ids, num_x2apic_ids, ..platform() },
+            Contradiction,
+            "LP 0 and LP 2",
+        ),
         (
             TdxSimPlatform { x2apic_ids, num_x2apic_ids: 2, ..platform() },
             Contradiction,
@@ -334,11 +355,19 @@ fn platforms_that_cannot_be_say_why() {
         (TdxSimPlatform { p_seamldr_size: u64::MAX, ..platform() }, Contradiction, "seamrr_size"),
         (TdxSimPlatform { addressable_lps_per_socket: 1025, ..platform() }, Contradiction, "1025"),
         (TdxSimPlatform { seamdb_used: 65, ..platform() }, Contradiction, "65 entries"),
-        (TdxSimPlatform { cmrs: cmrs.as_ptr(), num_cmrs: 33, ..platform() }, BadArgument, "num_cmrs is 33"),
+        (
+            TdxSimPlatform { cmrs: cmrs.as_ptr(), num_cmrs: 33, ..platform() },
+            BadArgument,
+            "num_cmrs is 33",
+        ),
         (TdxSimPlatform { generation: 4, ..platform() }, BadArgument, "4 is no tdx_sim_generation"),
         (TdxSimPlatform { rdrand_ok: 2, ..platform() }, BadArgument, "rdrand_ok is 2"),
         (TdxSimPlatform { debug_unlocked: 9, ..platform() }, BadArgument, "debug_unlocked is 9"),
-        (TdxSimPlatform { tdx_without_integrity: 2, ..platform() }, BadArgument, "tdx_without_integrity"),
+        (
+            TdxSimPlatform { tdx_without_integrity: 2, ..platform() },
+            BadArgument,
+            "tdx_without_integrity",
+        ),
         (TdxSimPlatform { reserved: 1, ..platform() }, BadArgument, "reserved"),
         (TdxSimPlatform { size: 0, ..platform() }, BadSize, "tdx_sim_platform.size is 0"),
         (TdxSimPlatform { size: 207, ..platform() }, BadSize, "sizeof(tdx_sim_platform)"),
@@ -472,7 +501,8 @@ fn a_td_that_was_never_made_is_unknown() {
     sim.create_td(TdxSimTdPhase::InBuild).unwrap();
     for td in [1, 64, 0x1_0000, u32::MAX] {
         // SAFETY: it may be written, and its size is set.
-        let (status, _) = support::filled::<TdxSimTd>(|state| unsafe { tdx_sim_get_td(sim.0, td, state) });
+        let (status, _) =
+            support::filled::<TdxSimTd>(|state| unsafe { tdx_sim_get_td(sim.0, td, state) });
         let statuses = (status, sim.extend_td(td, b"page"), sim.finish_td(td));
         assert_eq!(statuses, (UnknownTd, UnknownTd, Err(UnknownTd)), "{td}");
     }
@@ -491,7 +521,10 @@ fn every_status_has_the_name_that_it_has_in_c() {
 }
 
 /// Every number of a description, replaced by each of these.
-fn with_numbers_replaced(value: &serde_json::Value, by: &[serde_json::Value]) -> Vec<serde_json::Value> {
+fn with_numbers_replaced(
+    value: &serde_json::Value,
+    by: &[serde_json::Value],
+) -> Vec<serde_json::Value> {
     use serde_json::Value;
     let is_number = |text: &str| text.starts_with("0x");
     match value {
@@ -524,7 +557,8 @@ fn with_numbers_replaced(value: &serde_json::Value, by: &[serde_json::Value]) ->
 
 #[test]
 fn numbers_at_their_limits_make_a_platform_or_an_error_and_never_a_panic() {
-    let limits = [0u64, 1, 31, 63, 64, 1023, 1024, 0xffff, u32::MAX.into(), i64::MAX as u64, u64::MAX];
+    let limits =
+        [0u64, 1, 31, 63, 64, 1023, 1024, 0xffff, u32::MAX.into(), i64::MAX as u64, u64::MAX];
     let limits = limits.map(serde_json::Value::from);
     let mut memory = support::update_memory(&image());
     let (mut made, mut refused) = (0, 0);
@@ -553,7 +587,8 @@ fn numbers_at_their_limits_make_a_platform_or_an_error_and_never_a_panic() {
                 (0x8000000000000002, 0),
             ] {
                 for lp in 0..LPS {
-                    let (status, ..) = sim.try_call(lp, TdxSimRegs { rax, rcx, ..TdxSimRegs::default() });
+                    let (status, ..) =
+                        sim.try_call(lp, TdxSimRegs { rax, rcx, ..TdxSimRegs::default() });
                     assert_eq!(status, Ok, "{changed}: {rax:#x}");
                 }
             }

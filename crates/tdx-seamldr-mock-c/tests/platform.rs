@@ -13,7 +13,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{create, fault, file, platform, SYS_UPDATE};
-use support::{image, update_memory, Sim, HOST, INSTALL, LPS, SYS_INIT, SYS_LP_INIT, SYS_RD, SYS_SHUTDOWN};
+use support::{
+    image, update_memory, Sim, HOST, INSTALL, LPS, SYS_INIT, SYS_LP_INIT, SYS_RD, SYS_SHUTDOWN,
+};
 use tdx_sim::*;
 
 #[test]
@@ -24,14 +26,20 @@ fn a_tds_life_over_an_update_and_the_truth_at_each_stage() {
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
 
     let before = sim.truth();
-    assert_eq!((before.module_present, before.module_callable, before.seam_ready, before.dead), (1, 1, 1, 0));
+    assert_eq!(
+        (before.module_present, before.module_callable, before.seam_ready, before.dead),
+        (1, 1, 1, 0)
+    );
     assert_eq!(before.module_state, TdxSimModuleState::Ready.number());
     assert_eq!((before.version_major, before.version_minor, before.version_update), (1, 5, 1));
     assert_eq!((before.remaining_updates, before.tds, before.tds_alive), (60, 1, 1));
 
     sim.succeed(0, SYS_SHUTDOWN, 0);
     let truth = sim.truth();
-    assert_eq!((truth.module_state, truth.handoff_valid), (TdxSimModuleState::Shutdown.number(), 1));
+    assert_eq!(
+        (truth.module_state, truth.handoff_valid),
+        (TdxSimModuleState::Shutdown.number(), 1)
+    );
     assert_eq!(truth.tds_alive, 0);
 
     for lp in 0..LPS {
@@ -61,7 +69,9 @@ fn an_image_that_was_changed_is_refused_by_its_signature() {
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
     sim.succeed(0, SYS_SHUTDOWN, 0);
     let answers: Vec<_> = (0..LPS)
-        .map(|lp| sim.call(lp, TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() }).1.rax)
+        .map(|lp| {
+            sim.call(lp, TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() }).1.rax
+        })
         .collect();
     assert_eq!(answers, [0, 0, 0, 0x8000000000020000]);
 }
@@ -117,9 +127,11 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
     assert_eq!([(); 3].map(|()| busy(sim.call(2, call))), [false, true, false]);
     assert_eq!(sim.times_left(id), Ok(0), "it is over");
 
-    for (trap, number) in [(TdxSimTrap::VmfailInvalid, 1), (TdxSimTrap::Gp, 2), (TdxSimTrap::Ud, 3)] {
+    for (trap, number) in [(TdxSimTrap::VmfailInvalid, 1), (TdxSimTrap::Gp, 2), (TdxSimTrap::Ud, 3)]
+    {
         let kind = TdxSimFaultKind::Trap.number();
-        let id = sim.add_fault(TdxSimFault { times: TDX_SIM_ALWAYS, kind, trap: number, ..fault() });
+        let id =
+            sim.add_fault(TdxSimFault { times: TDX_SIM_ALWAYS, kind, trap: number, ..fault() });
         for lp in 0..LPS {
             assert_eq!(sim.call(lp, call), (trap, call));
         }
@@ -233,15 +245,20 @@ fn platforms_know_nothing_of_each_other_and_may_be_used_by_many_threads() {
 }
 
 #[test]
-fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answered_by_its_own_firmware() {
+fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answered_by_its_own_firmware(
+) {
     let mut memory = vec![0; 4096];
     let sim = &Sim::ready();
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
     let read = TdxSimRegs { rax: SYS_RD, rdx: TDX_SIM_FIELD_MODULE_HV, ..TdxSimRegs::default() };
     let info = TdxSimRegs { rax: TDX_SIM_SEAMLDR_INFO, rcx: HOST, ..TdxSimRegs::default() };
     for (first, second) in [(info, read), (read, info), (info, info), (read, read)] {
-        let delayed =
-            TdxSimFault { lp: 1, kind: TdxSimFaultKind::Delay.number(), delay: u32::MAX, ..fault() };
+        let delayed = TdxSimFault {
+            lp: 1,
+            kind: TdxSimFaultKind::Delay.number(),
+            delay: u32::MAX,
+            ..fault()
+        };
         sim.add_fault(delayed);
         std::thread::scope(|threads| {
             let inside = threads.spawn(move || sim.call(1, first));
@@ -273,12 +290,18 @@ fn a_platform_of_a_structure_has_no_module_until_it_is_booted_to_the_state_that_
     ] {
         let sim = Sim::of(&TdxSimPlatform { num_lps: 6, num_sockets: 2, ..platform() }).unwrap();
         let before = sim.truth();
-        assert_eq!((before.module_state, before.p_seamldr_ready, before.p_seamldr_entered), (0, 1, 0));
+        assert_eq!(
+            (before.module_state, before.p_seamldr_ready, before.p_seamldr_entered),
+            (0, 1, 0)
+        );
         assert_eq!(sim.boot(&file(&image(), TdxSimImageFormat::V2), until), TdxSimStatus::Ok);
         let after = sim.truth();
         assert_eq!((after.module_state, after.lps_initialized), (until.number(), expected));
         assert_eq!((after.svn_major, after.svn_minor, after.version_update), (1, 5, 5));
-        assert_eq!((after.seamdb_used, after.remaining_updates, after.p_seamldr_entered), (1, 63, 1));
+        assert_eq!(
+            (after.seamdb_used, after.remaining_updates, after.p_seamldr_entered),
+            (1, 63, 1)
+        );
         assert_eq!((0..6).filter(|lp| sim.lp(*lp).initialized == 1).count(), expected as usize);
         assert_eq!([0, 3].map(|lp| sim.lp(lp).package), [0, 1]);
     }
@@ -287,7 +310,8 @@ fn a_platform_of_a_structure_has_no_module_until_it_is_booted_to_the_state_that_
 #[test]
 fn lps_can_have_any_x2apic_ids_and_more_than_firmware_counts() {
     let ids = [7, 1023, 5, 9];
-    let listed = TdxSimPlatform { num_lps: 3, x2apic_ids: ids.as_ptr(), num_x2apic_ids: 4, ..platform() };
+    let listed =
+        TdxSimPlatform { num_lps: 3, x2apic_ids: ids.as_ptr(), num_x2apic_ids: 4, ..platform() };
     let sim = Sim::booted(&listed, &image());
     assert_eq!([0, 1, 2, 3].map(|lp| sim.lp(lp).x2apic_id), ids);
     assert_eq!([2, 3].map(|lp| (sim.lp(lp).counted, sim.lp(lp).initialized)), [(1, 1), (0, 0)]);
@@ -303,7 +327,10 @@ fn the_tds_of_a_platform_are_known_by_numbers_and_an_update_spoils_what_is_under
     let [running, built, building] = phases.map(|phase| sim.create_td(phase).unwrap());
     for td in [built, building] {
         assert_eq!(sim.extend_td(td, b"a page"), TdxSimStatus::Ok);
-        assert_eq!((sim.td(td).phase, sim.td(td).measurement_right), (TdxSimTdPhase::InBuild.number(), 1));
+        assert_eq!(
+            (sim.td(td).phase, sim.td(td).measurement_right),
+            (TdxSimTdPhase::InBuild.number(), 1)
+        );
     }
     assert_eq!(sim.extend_td(running, b"a page"), TdxSimStatus::BadPhase);
     assert_eq!(sim.finish_td(built), Ok(true));
@@ -311,7 +338,10 @@ fn the_tds_of_a_platform_are_known_by_numbers_and_an_update_spoils_what_is_under
     assert_ne!(sim.td(built).measurement, sim.td(building).measurement);
 
     sim.succeed(0, SYS_SHUTDOWN, 0);
-    assert_eq!((sim.td(running).alive, sim.extend_td(building, b"late")), (0, TdxSimStatus::TdGone));
+    assert_eq!(
+        (sim.td(running).alive, sim.extend_td(building, b"late")),
+        (0, TdxSimStatus::TdGone)
+    );
     (0..LPS).for_each(|lp| sim.succeed(lp, INSTALL, HOST));
     sim.succeed(0, SYS_INIT, 0);
     (0..LPS).for_each(|lp| sim.succeed(lp, SYS_LP_INIT, 0));
@@ -329,7 +359,13 @@ fn install_with_rdx_1_by_a_fault_destroys_the_module_and_with_rdx_0_does_not() {
         let sim = Sim::ready();
         let td = sim.create_td(TdxSimTdPhase::Running).unwrap();
         let answer_rax = TDX_SIM_SEAMLDR_EBADHASH;
-        sim.add_fault(TdxSimFault { any_rax: 0, rax: INSTALL, answer_rax, answer_rdx: rdx, ..fault() });
+        sim.add_fault(TdxSimFault {
+            any_rax: 0,
+            rax: INSTALL,
+            answer_rax,
+            answer_rdx: rdx,
+            ..fault()
+        });
         assert_eq!(sim.answer(0, INSTALL, HOST), TDX_SIM_SEAMLDR_EBADHASH);
         assert_eq!((sim.truth().module_present, sim.td(td).alive), (present, present), "RDX {rdx}");
     }

@@ -1,16 +1,17 @@
 //! A simulated Intel TDX platform, for trying out module updates without the hardware.
 //!
-//! [`model`] is the platform itself: logical processors, the SEAM range, P-SEAMLDR, a TDX module and TDs, as a plain value
-//! that answers SEAMCALLs. It needs neither an allocator nor the standard library; memory, storage and cryptography come in
-//! through traits, so that it also runs inside a kernel or on bare metal.
+//! [`model`] is the platform itself: logical processors, the SEAM range, P-SEAMLDR, a TDX module
+//! and TDs, as a plain value that answers SEAMCALLs. It needs neither an allocator nor the standard
+//! library; memory, storage and cryptography come in through traits, so that it also runs inside a
+//! kernel or on bare metal.
 //!
-//! With the feature `std` (on by default) there is [`SimPlatform`]: the model behind a lock, for as many threads as there
-//! are LPs, over the memory of the process seen through a map that is not the identity. [`TestImage`] makes small images
-//! that are signed with a test key.
+//! With the feature `std` (on by default) there is [`SimPlatform`]: the model behind a lock, for as
+//! many threads as there are LPs, over the memory of the process seen through a map that is not the
+//! identity. [`TestImage`] makes small images that are signed with a test key.
 //!
-//! The platform checks what the real one is known to check: the signature with RSA, the hash of the image, the session of all LPs, SVN,
-//! CPUs, handoff data. TDs are alive only while a module runs that holds their keys, which travel through the bytes of the
-//! handoff data.
+//! The platform checks what the real one is known to check: the signature with RSA, the hash of the
+//! image, the session of all LPs, SVN, CPUs, handoff data. TDs are alive only while a module runs
+//! that holds their keys, which travel through the bytes of the handoff data.
 //!
 //! ```
 //! use tdx_seamldr_core::preflight::{preflight, Policy};

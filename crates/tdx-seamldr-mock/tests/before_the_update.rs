@@ -1,4 +1,5 @@
-//! What happens before anything is shut down: preflight's reasons, and the parameters for P-SEAMLDR.
+//! What happens before anything is shut down: preflight's reasons, and the parameters for
+//! P-SEAMLDR.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,21 +12,28 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0};
+use tdx_seamldr_core::abi::{
+    Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0,
+};
 use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::preflight::elf::{self, ElfRefusal, Rela, SectionHeader, R_X86_64_RELATIVE, SHT_RELA};
+use tdx_seamldr_core::preflight::elf::{
+    self, ElfRefusal, Rela, SectionHeader, R_X86_64_RELATIVE, SHT_RELA,
+};
 use tdx_seamldr_core::preflight::space::{Layout, Shortage};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange, NotPassed, Policy, Purpose,
-    Refusal, Unknown,
+    preflight, preflight_image, Facts, FieldMismatch, Finding, HandoffRange, NotPassed, Policy,
+    Purpose, Refusal, Unknown,
 };
 use tdx_seamldr_core::{
-    BuildError, Host, InstallRequest, NoCrypto, Part, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Trap,
+    BuildError, Host, InstallRequest, NoCrypto, Part, Patience, PhysAddr, SeamcallBackend,
+    SeamcallRegs, Trap,
 };
 use tdx_seamldr_core::{TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
-use tdx_seamldr_mock::{released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_mock::{
+    released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage,
+};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -57,7 +65,8 @@ fn no_released_image_is_refused_on_a_platform_that_it_fits() {
     let images = released_images().unwrap().unwrap_or_default();
     for image in &images {
         // The oldest of its line runs.
-        let running = images.iter().find(|other| other.version.get(..3) == image.version.get(..3)).unwrap();
+        let running =
+            images.iter().find(|other| other.version.get(..3) == image.version.get(..3)).unwrap();
         let running = TdxImage::parse(running.bytes.as_bytes()).unwrap();
         let platform = SimPlatform::builder().fitting(&running).signer(INTEL_PRODUCTION_SIGNER);
         let platform = platform.boot(&running).unwrap();
@@ -70,7 +79,8 @@ fn no_released_image_is_refused_on_a_platform_that_it_fits() {
 fn each_reason_names_what_was_found_and_what_was_wanted() {
     let svn = |major, minor| Svn { major, minor };
     let range = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
-    let field = |name, found, wanted| Refusal::SigstructField(FieldMismatch { name, found, wanted });
+    let field =
+        |name, found, wanted| Refusal::SigstructField(FieldMismatch { name, found, wanted });
     type Change = fn(&mut SeamSigstruct);
     let rows: &[(&[Refusal], Change)] = &[
         (&[field("header_type", 7, 6)], |s| s.header_type = U32::new(7)),
@@ -95,19 +105,28 @@ fn each_reason_names_what_was_found_and_what_was_wanted() {
         (&[Refusal::GdtWithoutFaultWrapper { gdt_idt: 0x1000, fault_wrapper: 0 }], |s| {
             s.fault_wrapper_offset = U32::new(0);
         }),
-        (&[Refusal::GdtOutside { found: 0x8000, limit: 0x7000 }], |s| s.gdt_idt_offset = U32::new(0x8000)),
+        (&[Refusal::GdtOutside { found: 0x8000, limit: 0x7000 }], |s| {
+            s.gdt_idt_offset = U32::new(0x8000)
+        }),
         (&[Refusal::FaultWrapperOutside { found: 0x7e01, limit: 0x7e00 }], |s| {
             s.fault_wrapper_offset = U32::new(0x7e01);
         }),
         (&[Refusal::DebugModule], |s| s.module_type = U32::new(1 << 31)),
         (&[Refusal::MajorSvn { found: svn(2, 6), running: svn(1, 5) }], |s| s.svn_major = 2),
-        (&[Refusal::MajorSvnZero, Refusal::MajorSvn { found: svn(0, 6), running: svn(1, 5) }], |s| {
-            s.svn_major = 0
-        }),
+        (
+            &[Refusal::MajorSvnZero, Refusal::MajorSvn { found: svn(0, 6), running: svn(1, 5) }],
+            |s| s.svn_major = 0,
+        ),
         (&[Refusal::MinorSvn { found: svn(1, 4), running: svn(1, 5) }], |s| s.svn_minor = 4),
-        (&[Refusal::Cpu { socket: 0, cpuid: 0x806f8 }, Refusal::Cpu { socket: 1, cpuid: 0x806f8 }], |s| {
-            s.cpuid_table = [U32::new(0xc06f0); 255];
-        }),
+        (
+            &[
+                Refusal::Cpu { socket: 0, cpuid: 0x806f8 },
+                Refusal::Cpu { socket: 1, cpuid: 0x806f8 },
+            ],
+            |s| {
+                s.cpuid_table = [U32::new(0xc06f0); 255];
+            },
+        ),
         (&[Refusal::NoCpuList], |s| s.cpuid_table_size = U32::new(0)),
     ];
     let image = newer();
@@ -145,7 +164,8 @@ fn damage_after_signing_is_found_in_every_part() {
 
     let mut key = good;
     key.modulus[0] ^= 2;
-    let codes: Vec<_> = refusals(&platform, &image.file(&key, &module)).iter().map(Refusal::code).collect();
+    let codes: Vec<_> =
+        refusals(&platform, &image.file(&key, &module)).iter().map(Refusal::code).collect();
     assert_eq!(codes, ["signer", "signature"]);
 
     let mut other = module.clone();
@@ -172,7 +192,9 @@ fn what_does_not_fit_is_found() {
         sign(&mut sigstruct);
         refusals(&platform, &newer().file(&sigstruct, &module))
     };
-    let [Refusal::Memory { found, wanted }] = with(|s| s.num_global_data_pages = U16::new(65535))[..] else {
+    let [Refusal::Memory { found, wanted }] =
+        with(|s| s.num_global_data_pages = U16::new(65535))[..]
+    else {
         panic!("there is room for 256 MiB of data");
     };
     assert!(found == 252 << 20 && wanted > found, "{found} {wanted}");
@@ -190,7 +212,10 @@ fn what_does_not_fit_is_found() {
     sigstruct.num_global_data_pages = U16::new(edge.unwrap());
     sign(&mut sigstruct);
     let found = refusals(&platform, &newer().file(&sigstruct, &module));
-    assert!(matches!(found[..], [Refusal::PageTables { found, wanted }] if found < wanted), "{found:?}");
+    assert!(
+        matches!(found[..], [Refusal::PageTables { found, wanted }] if found < wanted),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -198,7 +223,11 @@ fn an_image_that_cannot_be_relocated_is_found() {
     let (section, index) = (1, 0);
     let rows: [(usize, u8, ElfRefusal); 8] = [
         (4, 1, ElfRefusal::Ident { found: *b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0" }),
-        (0x28 + 2, 1, ElfRefusal::SectionOutside { section: 0, found: 0x10040, limit: 0x8000 - 64 }),
+        (
+            0x28 + 2,
+            1,
+            ElfRefusal::SectionOutside { section: 0, found: 0x10040, limit: 0x8000 - 64 },
+        ),
         (0x40 + 64 + 56, 0, ElfRefusal::EntrySize(1)),
         (
             0x40 + 64 + 16 + 2,
@@ -206,10 +235,22 @@ fn an_image_that_cannot_be_relocated_is_found() {
             ElfRefusal::RelocationOutside { section, index, found: 0x10100, limit: 0x8000 - 24 },
         ),
         (0x100 + 8, 1, ElfRefusal::RelocationType { section, index, found: 1 }),
-        (0x118 + 2, 1, ElfRefusal::TargetOutside { section, index: 1, found: 0x12800, limit: 0x8000 - 8 }),
-        (0x118 + 18, 1, ElfRefusal::AddendOutside { section, index: 1, found: 0x10123, limit: 0x8000 - 1 }),
+        (
+            0x118 + 2,
+            1,
+            ElfRefusal::TargetOutside { section, index: 1, found: 0x12800, limit: 0x8000 - 8 },
+        ),
+        (
+            0x118 + 18,
+            1,
+            ElfRefusal::AddendOutside { section, index: 1, found: 0x10123, limit: 0x8000 - 1 },
+        ),
         // The first one changes r_info of the second.
-        (0x100 + 1, 1, ElfRefusal::TargetInUse { section, index, found: 0x120, begin: 0x118, end: 0x130 }),
+        (
+            0x100 + 1,
+            1,
+            ElfRefusal::TargetInUse { section, index, found: 0x120, begin: 0x118, end: 0x130 },
+        ),
     ];
     for (offset, value, expected) in rows {
         let platform = boot(SimPlatform::builder().lps(1));
@@ -232,7 +273,8 @@ fn data_between_two_relocation_tables_is_relocated() {
     let addends: [u64; 2] = [0x1000, 0x2000];
     let mut module = newer().module();
     let mut put = |at: usize, bytes: &[u8]| module[at..][..bytes.len()].copy_from_slice(bytes);
-    // The last relocation of the first table changes the first word, the second table the word behind.
+    // The last relocation of the first table changes the first word, the second table the word
+    // behind.
     let relocation = |offset: usize, addend: u64| Rela {
         r_offset: U64::new(offset as u64),
         r_info: U64::new(R_X86_64_RELATIVE),
@@ -251,8 +293,9 @@ fn data_between_two_relocation_tables_is_relocated() {
     let file = newer().file(&newer().sigstruct(&module), &module);
     let platform = boot(SimPlatform::builder().lps(1));
     assert_eq!(findings(&platform, &file, Policy::default()), []);
-    let outcome =
-        with_update(&platform, &file, Options::default(), |update| run_stepped(&platform, update, 1));
+    let outcome = with_update(&platform, &file, Options::default(), |update| {
+        run_stepped(&platform, update, 1)
+    });
     assert!(outcome.is_updated(), "{outcome}");
     let code = platform.with_model(|model| model.code()[..module.len()].to_vec());
     let word = |at: usize| u64::from_le_bytes(code[at..][..8].try_into().unwrap());
@@ -276,17 +319,26 @@ fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
     let platform = boot(SimPlatform::builder().lps(1));
     let same = TestImage::default().build();
     assert_eq!(refusals(&platform, &same), [Refusal::SameModule]);
-    assert_eq!(findings(&platform, &same, Policy { allow_same_module: true, ..Policy::default() }), []);
+    assert_eq!(
+        findings(&platform, &same, Policy { allow_same_module: true, ..Policy::default() }),
+        []
+    );
 }
 
-/// As of the 2.0 modules: 25 pages of handoff data of version 0, and room for as many pages as are given here.
+/// As of the 2.0 modules: 25 pages of handoff data of version 0, and room for as many pages as are
+/// given here.
 fn with_connect(svn_minor: u8, pages: u16) -> TestImage {
     let build = ModuleBuild {
         version: TdxVersion { major: 2, minor: 0, update: 8 },
         handoff_form: HandoffForm::Connect,
         ..ModuleBuild::V1_5_01
     };
-    TestImage { svn_minor, num_handoff_pages: pages - 1, module_build: Some(build), ..TestImage::default() }
+    TestImage {
+        svn_minor,
+        num_handoff_pages: pages - 1,
+        module_build: Some(build),
+        ..TestImage::default()
+    }
 }
 
 #[test]
@@ -299,10 +351,16 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
         let image = TdxImage::parse(file.as_bytes()).unwrap();
         let mut found = Vec::new();
         let purpose = Purpose::TakeOver { handoff_version };
-        let passed =
-            preflight_image(&image, &facts, purpose, &RustCrypto, Policy::default(), &mut |finding| {
+        let passed = preflight_image(
+            &image,
+            &facts,
+            purpose,
+            &RustCrypto,
+            Policy::default(),
+            &mut |finding| {
                 found.push(finding);
-            });
+            },
+        );
         assert_eq!(passed.is_ok(), found.is_empty());
         found
     };
@@ -314,7 +372,8 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
     let version = Refusal::HandoffDataVersion { found: 1, min_update_hv: 0, module_hv: 0 };
     assert_eq!(found(&files[0], Some(1)), [Finding::Refusal(version)]);
 
-    // The update's own image is refused, and what there is to fall back on decides what becomes of the TDs.
+    // The update's own image is refused, and what there is to fall back on decides what becomes of
+    // the TDs.
     let unsigned = with_connect(6, 25);
     let mut sigstruct = unsigned.sigstruct(&unsigned.module());
     sigstruct.signature[0] ^= 1;
@@ -322,11 +381,16 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
     for (fallback, live_on) in files.iter().zip([true, false]) {
         let platform = boot_from(SimPlatform::builder().lps(1), &with_connect(5, 25));
         let fallbacks = std::slice::from_ref(fallback);
-        let outcome = with_fallbacks(&platform, &unsigned, fallbacks, Options::default(), |update| {
-            run_stepped(&platform, update, 1)
-        });
+        let outcome =
+            with_fallbacks(&platform, &unsigned, fallbacks, Options::default(), |update| {
+                run_stepped(&platform, update, 1)
+            });
         let truth = platform.truth();
-        assert_eq!((outcome.tds_live_on(), truth.tds_alive == truth.tds), (live_on, live_on), "{outcome}");
+        assert_eq!(
+            (outcome.tds_live_on(), truth.tds_alive == truth.tds),
+            (live_on, live_on),
+            "{outcome}"
+        );
     }
 }
 
@@ -375,7 +439,8 @@ fn what_cannot_be_checked_is_never_passed_in_silence() {
     let result = preflight(&image, &Facts::new(), &NoCrypto, Policy::default(), &mut report);
     // Only images of the 2.0 line ask for the version of P-SEAMLDR, and only a load for a CLEANUP.
     let others = [Unknown::SeamldrVersion, Unknown::Cleanup];
-    let mut expected: Vec<_> = Unknown::ALL.into_iter().filter(|unknown| !others.contains(unknown)).collect();
+    let mut expected: Vec<_> =
+        Unknown::ALL.into_iter().filter(|unknown| !others.contains(unknown)).collect();
     assert_eq!(result.unwrap_err(), NotPassed { refusals: 0, unknowns: 16 });
     for question in unknown {
         let at = expected.iter().position(|expected| *expected == question).unwrap();
@@ -406,8 +471,11 @@ fn a_module_without_td_preserving_is_refused() {
 
 #[test]
 fn handoff_versions_are_negotiated_to_the_highest_common_one() {
-    let range =
-        |min_update_hv, module_hv, no_downgrade| HandoffRange { module_hv, min_update_hv, no_downgrade };
+    let range = |min_update_hv, module_hv, no_downgrade| HandoffRange {
+        module_hv,
+        min_update_hv,
+        no_downgrade,
+    };
     let rows = [
         (range(0, 0, false), (0, 0), Some(0)),
         (range(0, 3, false), (1, 2), Some(2)),
@@ -420,7 +488,11 @@ fn handoff_versions_are_negotiated_to_the_highest_common_one() {
     for (running, (min_update_hv, module_hv), expected) in rows {
         let mut new = SeamSigstruct::new_zeroed();
         (new.min_update_hv, new.module_hv) = (U16::new(min_update_hv), U16::new(module_hv));
-        assert_eq!(running.negotiate(&new), expected, "{running:?} to {min_update_hv}..={module_hv}");
+        assert_eq!(
+            running.negotiate(&new),
+            expected,
+            "{running:?} to {min_update_hv}..={module_hv}"
+        );
     }
 }
 
@@ -433,12 +505,19 @@ fn parameters_hold_the_address_of_every_page_where_it_lies() {
         let image = TdxImage::parse(file.as_bytes()).unwrap();
         let lp = platform.lp(0);
         let mut page = PageBuf::copy_of(&[0xff; PAGE_SIZE]);
-        let request = InstallRequest::build(page.as_params(), &image, Scenario::Update, &lp).unwrap();
+        let request =
+            InstallRequest::build(page.as_params(), &image, Scenario::Update, &lp).unwrap();
         let address = request.params().get();
         let params: SeamldrParams = *page.as_params();
         assert_eq!(lp.phys_addr(page.as_bytes().as_ptr()), Some(address));
-        assert_eq!((params.version.get(), params.scenario.get(), params.reserved), (0, 1, [0; 104]));
-        assert_eq!(lp.phys_addr(image.sigstruct_area().as_ptr()), Some(PhysAddr(params.sigstruct_pa.get())));
+        assert_eq!(
+            (params.version.get(), params.scenario.get(), params.reserved),
+            (0, 1, [0; 104])
+        );
+        assert_eq!(
+            lp.phys_addr(image.sigstruct_area().as_ptr()),
+            Some(PhysAddr(params.sigstruct_pa.get()))
+        );
         assert_eq!(params.num_module_pages.get(), 8);
         let mut listed = params.module_page_pa.iter().map(|address| PhysAddr(address.get()));
         for chunk in image.module().chunks(PAGE_SIZE) {
@@ -507,7 +586,8 @@ fn a_page_without_an_address_or_off_its_boundary_is_named() {
         assert_eq!(build(Some(PhysAddr(0x1200))), BuildError::Misaligned(part, PhysAddr(0x1200)));
     }
     let crooked = BuildError::Misaligned(Part::Module(7), PhysAddr(0x1200));
-    let message = "page 7 of the module lies at physical address 0x1200, which is not a multiple of 4096";
+    let message =
+        "page 7 of the module lies at physical address 0x1200, which is not a multiple of 4096";
     assert_eq!(crooked.to_string(), message);
 }
 
@@ -519,6 +599,7 @@ fn an_image_with_a_long_sigstruct_is_read_but_not_installed() {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let host = OddHost { odd: std::ptr::null(), answer: None };
     let mut page = PageBuf::zeroed(1);
-    let error = InstallRequest::build(page.as_params(), &image, Scenario::Update, &host).unwrap_err();
+    let error =
+        InstallRequest::build(page.as_params(), &image, Scenario::Update, &host).unwrap_err();
     assert_eq!(error, BuildError::SigstructTooLong(4));
 }

@@ -1,4 +1,5 @@
-//! What changes between preflight and the shutdown, and who calls: an update that could only fail touches nothing.
+//! What changes between preflight and the shutdown, and who calls: an update that could only fail
+//! touches nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,15 +13,20 @@ mod support;
 use std::cell::{Cell, RefCell};
 
 use support::*;
-use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, Svn, TdxLeaf};
+use tdx_seamldr_core::abi::{
+    Scenario, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, Svn, TdxLeaf,
+};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, Finding, PassedUpdate, Policy, Purpose, Refusal, Unknown, Unknowns,
+    preflight, preflight_image, Facts, Finding, PassedUpdate, Policy, Purpose, Refusal, Unknown,
+    Unknowns,
 };
 use tdx_seamldr_core::update::{
-    Call, Cpu, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update, UpdateError,
+    Call, Cpu, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update,
+    UpdateError,
 };
 use tdx_seamldr_core::{
-    Host, InstallError, InstallRequest, NoCrypto, SeamcallBackend, SharedInfo, SpinLock, TdxImage, Trap,
+    Host, InstallError, InstallRequest, NoCrypto, SeamcallBackend, SharedInfo, SpinLock, TdxImage,
+    Trap,
 };
 use tdx_seamldr_mock::model::{LoaderState, TdPhase};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
@@ -30,7 +36,8 @@ use tdx_seamldr_verify::RustCrypto;
 fn passed<'a>(platform: &SimPlatform, file: &'a PageBuf) -> PassedUpdate<'a> {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let facts = platform.facts().unwrap();
-    preflight(&image, &facts, &RustCrypto, Policy::default(), &mut |finding| panic!("{finding}")).unwrap()
+    preflight(&image, &facts, &RustCrypto, Policy::default(), &mut |finding| panic!("{finding}"))
+        .unwrap()
 }
 
 /// Runs `with` on the update of what has passed.
@@ -51,7 +58,11 @@ fn run_passed(platform: &SimPlatform, passed: &PassedUpdate<'_>) -> Outcome {
 
 fn assert_untouched(platform: &SimPlatform, outcome: &Outcome, cause: FailureCause) {
     assert_eq!(outcome.failure.unwrap().cause, cause);
-    assert_eq!(state(outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry), "{outcome}");
+    assert_eq!(
+        state(outcome),
+        (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
+        "{outcome}"
+    );
     assert_eq!((count(platform, SHUTDOWN), count(platform, INSTALL)), (0, 0));
     assert_eq!(platform.truth().tds_alive, platform.truth().tds);
 }
@@ -73,10 +84,17 @@ fn an_lp_that_goes_offline_before_the_stop_ends_the_update_at_its_start() {
     let outcome = with_passed(&platform, &passed, |update| {
         let (lock, hosts) = (SpinLock::new(), [0, 1].map(|lp| counting_lps(platform.lp(lp), 2)));
         let mut cpus = hosts.each_ref().map(|host| Cpu::new(update, on_host(host, &lock)));
-        assert!(cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished), "nobody waits for LP 2");
+        assert!(
+            cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished),
+            "nobody waits for LP 2"
+        );
         update.outcome()
     });
-    assert_untouched(&platform, &outcome.unwrap(), FailureCause::LpsChanged { found: 2, wanted: 3 });
+    assert_untouched(
+        &platform,
+        &outcome.unwrap(),
+        FailureCause::LpsChanged { found: 2, wanted: 3 },
+    );
 }
 
 #[test]
@@ -99,7 +117,8 @@ fn a_module_with_another_hash_or_another_svn_is_not_shut_down() {
         let mut facts = platform.facts().unwrap();
         change(&mut facts);
         let image = TdxImage::parse(file.as_bytes()).unwrap();
-        let passed = preflight(&image, &facts, &RustCrypto, Policy::default(), &mut |_| {}).unwrap();
+        let passed =
+            preflight(&image, &facts, &RustCrypto, Policy::default(), &mut |_| {}).unwrap();
         assert_untouched(&platform, &run_passed(&platform, &passed), FailureCause::ModuleChanged);
     }
 }
@@ -143,7 +162,11 @@ fn a_trap_of_the_lead_before_the_shutdown_is_final() {
             platform.inject(Fault::first(call, Answer::Trap(trap)));
             let outcome = run_passed(&platform, &passed);
             assert_eq!((outcome.rounds, count(&platform, INSTALL)), (1, 0), "{outcome}");
-            assert_eq!((outcome.tds, platform.truth().tds_alive), (TdFate::NeverAtRisk, 3), "{outcome}");
+            assert_eq!(
+                (outcome.tds, platform.truth().tds_alive),
+                (TdFate::NeverAtRisk, 3),
+                "{outcome}"
+            );
         }
     }
 }
@@ -161,8 +184,13 @@ fn a_lead_that_does_not_reach_p_seamldr_ends_the_update_untouched() {
         let outcome = with_passed(&platform, &passed, |update| {
             let (lock, lps) = (SpinLock::new(), [0, 1, 2].map(|lp| platform.lp(lp)));
             let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
-            // The first to step leads. Another lead would shut the module down, and LP 0 could not call SEAMLDR.INSTALL.
-            while cpus.iter_mut().map(Cpu::step).filter(|progress| *progress != Progress::Finished).count()
+            // The first to step leads. Another lead would shut the module down, and LP 0 could not
+            // call SEAMLDR.INSTALL.
+            while cpus
+                .iter_mut()
+                .map(Cpu::step)
+                .filter(|progress| *progress != Progress::Finished)
+                .count()
                 != 0
             {}
             update.outcome()
@@ -272,7 +300,8 @@ fn a_request_for_another_machine_reaches_no_firmware() {
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
-    let request = InstallRequest::build(page.as_params(), &image, Scenario::Update, &a.lp(0)).unwrap();
+    let request =
+        InstallRequest::build(page.as_params(), &image, Scenario::Update, &a.lp(0)).unwrap();
     let (lp, lock) = (b.lp(0), SpinLock::new());
     assert_eq!(seamldr(&lp, &lock).install(&request), Err(InstallError::OtherMachine));
     assert_eq!(b.trace().len(), 0);
@@ -286,7 +315,10 @@ fn a_request_for_another_machine_reaches_no_firmware() {
     .unwrap();
     let mut page = PageBuf::zeroed(1);
     let image = prepare(&a, &mut page, &file, Purpose::Load);
-    assert_eq!(Update::load(image, &b.lp(0), b.module_state()).unwrap_err(), UpdateError::OtherMachine);
+    assert_eq!(
+        Update::load(image, &b.lp(0), b.module_state()).unwrap_err(),
+        UpdateError::OtherMachine
+    );
 }
 
 #[test]
@@ -340,8 +372,9 @@ fn preflight_passes_an_image_to_be_loaded_where_no_module_is_left() {
         let mut found = Vec::new();
         let policy = Policy::default();
         let image = passed.image();
-        let passed =
-            preflight_image(image, &facts, purpose, &RustCrypto, policy, &mut |finding| found.push(finding));
+        let passed = preflight_image(image, &facts, purpose, &RustCrypto, policy, &mut |finding| {
+            found.push(finding)
+        });
         (passed.ok(), found)
     };
     let (image, found) = asked(Purpose::Load);
@@ -390,7 +423,8 @@ fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
 
 #[test]
 fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
-    // Two of three LPs take part, so the session waits. Somebody holds TDH.SYS.INIT up, so no LP asks.
+    // Two of three LPs take part, so the session waits. Somebody holds TDH.SYS.INIT up, so no LP
+    // asks.
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
     two_before_install(&platform, &file, |update, [first, second]| {
         let _ = platform.module_state().begin_sys_init();
@@ -398,7 +432,11 @@ fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
         assert_eq!((first.step(), update.progress().0), (Progress::Waiting, Stage::CpuInit));
         first.abandon();
         let outcome = update.outcome();
-        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NoneKnown, NextStep::Finish), "{outcome}");
+        assert_eq!(
+            state(&outcome),
+            (TdFate::Held, RunningModule::NoneKnown, NextStep::Finish),
+            "{outcome}"
+        );
     });
     assert_eq!((platform.truth().lps_in_session, count(&platform, SYS_INIT)), (2, 0));
 }
@@ -406,9 +444,14 @@ fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
 #[test]
 fn an_ebadcall_of_an_lp_that_has_not_called_is_not_taken_for_a_missing_lp() {
     let file = newer().build();
-    // LP 1 is refused although it has not called. Once: it calls again. For ever: that is what the outcome says.
+    // LP 1 is refused although it has not called. Once: it calls again. For ever: that is what the
+    // outcome says.
     for (times, is_updated) in [(1, true), (u32::MAX, false)] {
-        let fault = Fault { lp: Some(1), times, ..Fault::first(INSTALL, returns(SeamldrStatus::EBADCALL.0)) };
+        let fault = Fault {
+            lp: Some(1),
+            times,
+            ..Fault::first(INSTALL, returns(SeamldrStatus::EBADCALL.0))
+        };
         let platform = boot(SimPlatform::builder().lps(3));
         let passed = passed(&platform, &file);
         platform.inject(fault);
@@ -417,7 +460,10 @@ fn an_ebadcall_of_an_lp_that_has_not_called_is_not_taken_for_a_missing_lp() {
         assert_eq!(outcome.failure.unwrap().cause.code(), "EBADCALL");
         if !is_updated {
             assert_eq!(outcome.last_failure.unwrap().cause.code(), "EBADCALL");
-            assert_eq!((outcome.running, platform.truth().lps_in_session), (RunningModule::SessionOpen, 2));
+            assert_eq!(
+                (outcome.running, platform.truth().lps_in_session),
+                (RunningModule::SessionOpen, 2)
+            );
             platform.clear_faults();
             assert!(resume(&platform, &file).is_updated());
         }

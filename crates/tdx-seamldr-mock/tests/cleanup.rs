@@ -1,4 +1,5 @@
-//! SEAMLDR.CLEANUP of the newer P-SEAMLDR: who has to call it, who does the work, and what it makes possible again.
+//! SEAMLDR.CLEANUP of the newer P-SEAMLDR: who has to call it, who does the work, and what it makes
+//! possible again.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,7 +14,9 @@ mod support;
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamExtend, SeamldrLeaf, SeamldrStatus as S};
 use tdx_seamldr_core::{SeamcallRegs, Trap};
-use tdx_seamldr_mock::model::{Config, LoaderProfile, ModuleState as State, Platform, SeamDb, SeamMemory};
+use tdx_seamldr_mock::model::{
+    Config, LoaderProfile, ModuleState as State, Platform, SeamDb, SeamMemory,
+};
 use tdx_seamldr_mock::{Builder, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::{FromZeros, IntoBytes};
@@ -126,7 +129,10 @@ fn while_it_is_under_way_one_can_ask_but_not_begin_anything_else() {
     for lp in 0..3 {
         assert_eq!(install_on(&platform, lp, HOLE), (S::EBADCALL, 0));
         assert_eq!(rax(&platform, lp, END, 0), Ok(S::EBADCALL.0));
-        assert_eq!([INFO, SEAMINFO].map(|leaf| rax(&platform, lp, leaf, HOLE & !0x7ff)), [Ok(0); 2]);
+        assert_eq!(
+            [INFO, SEAMINFO].map(|leaf| rax(&platform, lp, leaf, HOLE & !0x7ff)),
+            [Ok(0); 2]
+        );
     }
     assert_eq!([2, 0].map(|lp| cleanup(&platform, lp)), [S::SUCCESS; 2]);
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Load), OK);
@@ -152,7 +158,11 @@ fn the_last_lp_of_each_package_does_the_work_and_stops_for_interrupts() {
     let platform = boot(newer_loader().lps(6).sockets(2));
     let pending = |count: u32| platform.with_model(|model| model.set_interrupts_pending(count));
     pending(u32::MAX);
-    assert_eq!([0, 3, 1, 4].map(|lp| cleanup(&platform, lp)), [S::SUCCESS; 4], "nothing to do for them");
+    assert_eq!(
+        [0, 3, 1, 4].map(|lp| cleanup(&platform, lp)),
+        [S::SUCCESS; 4],
+        "nothing to do for them"
+    );
     for _ in 0..3 {
         assert_eq!([2, 5].map(|lp| cleanup(&platform, lp)), [S::EINTERRUPT; 2], "the last of each");
         assert_eq!(cleanup(&platform, 0), S::EBADCALL);
@@ -191,7 +201,9 @@ fn an_interrupted_first_call_has_ended_the_module_all_the_same() {
 fn numbers_without_a_place_are_refused_before_anything_happens() {
     let platform = boot(newer_loader().lps(1));
     let shift = platform.with_model(|model| model.config().package_shift);
-    for (id, expected) in [(1024, S::EUNSPECERR), (u32::MAX, S::EUNSPECERR), (8 << shift, S::EUNSPECERR)] {
+    for (id, expected) in
+        [(1024, S::EUNSPECERR), (u32::MAX, S::EUNSPECERR), (8 << shift, S::EUNSPECERR)]
+    {
         platform.with_model(|model| model.set_lps([id]));
         assert_eq!(cleanup(&platform, 0), expected, "x2APIC id {id:#x}");
         assert!(platform.truth().module.unwrap().callable);
@@ -205,7 +217,8 @@ fn numbers_without_a_place_are_refused_before_anything_happens() {
 
 #[test]
 fn what_would_be_a_downgrade_needs_clean_keys_and_nothing_else_does() {
-    let with_svn = |svn_major, svn_minor| TestImage { svn_major, svn_minor, ..TestImage::default() };
+    let with_svn =
+        |svn_major, svn_minor| TestImage { svn_major, svn_minor, ..TestImage::default() };
     // The running module has 1.5.
     let rows = [
         (Scenario::Load, with_svn(1, 4), S::ECLEANUPREQ),
@@ -224,7 +237,8 @@ fn what_would_be_a_downgrade_needs_clean_keys_and_nothing_else_does() {
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
         let what = format!("{scenario:?} of {}.{}", image.svn_major, image.svn_minor);
         assert_eq!(install_all(&platform, &file, scenario), (expected, 0), "{what}");
-        let (state, handoff) = (platform.truth().module.unwrap().state, platform.truth().handoff_valid);
+        let (state, handoff) =
+            (platform.truth().module.unwrap().state, platform.truth().handoff_valid);
         if expected != S::SUCCESS {
             assert_eq!((state, handoff), (State::Shutdown, true), "{what}: nothing is lost");
         }
@@ -285,7 +299,8 @@ fn a_budget_of_updates_that_is_used_up_is_whole_again() {
     let platform = boot(newer_loader().lps(1).seamdb_size(2));
     let update = |svn_minor| {
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
-        let result = install_all(&platform, &TestImage { svn_minor, ..newer() }.build(), Scenario::Update);
+        let result =
+            install_all(&platform, &TestImage { svn_minor, ..newer() }.build(), Scenario::Update);
         if result == OK {
             let leaves = [SYS_INIT, LP_INIT, UPDATE];
             assert_eq!(leaves.map(|leaf| rax(&platform, 0, leaf, 0)), [Ok(0); 3]);

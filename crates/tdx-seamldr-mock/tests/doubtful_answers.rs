@@ -1,5 +1,10 @@
 //! Answers that do not tell what happened, and sessions that other software opened or completed.
-#![allow(clippy::unwrap_used, clippy::as_conversions, clippy::arithmetic_side_effects, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    missing_docs
+)]
 
 mod support;
 
@@ -29,7 +34,10 @@ fn session_that_other_software_completed_is_forgotten_at_the_next_shutdown() {
         platform.inject(Fault { lp: Some(lp), times: 100, ..Fault::first(INSTALL, trap) });
     }
     let outcome = update_to(&platform, &newer());
-    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    assert_eq!(
+        state(&outcome),
+        (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
+    );
     platform.clear_faults();
     // Other software completes the session and has the module take over.
     with_params(&platform, &image, Scenario::Update, |params| {
@@ -99,7 +107,8 @@ fn refusal_of_the_image_is_reported_although_an_lp_was_in_the_session_already() 
             with_params(&platform, &newer().build(), Scenario::Update, |params| {
                 assert_eq!(install_on(&platform, 0, params).0, SeamldrStatus::SUCCESS);
             });
-            let outcome = with_resumed(&platform, &file, |update| run_stepped(&platform, update, seed));
+            let outcome =
+                with_resumed(&platform, &file, |update| run_stepped(&platform, update, seed));
             assert_eq!((cause(&outcome), outcome.tds), (code, tds), "{outcome}");
         }
     }
@@ -121,7 +130,11 @@ fn fallback_is_not_loaded_over_a_module_that_was_behind_a_session() {
         let update = Update::load(image, &host, platform.module_state()).unwrap();
         let update = update.with_fallbacks(&fallback).unwrap();
         let outcome = run_stepped(&platform, &update, seed);
-        assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry), "{outcome}");
+        assert_eq!(
+            state(&outcome),
+            (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
+            "{outcome}"
+        );
         assert_eq!((platform.truth().tds_alive, outcome.rounds), (3, 1));
     }
 }
@@ -159,7 +172,10 @@ fn finish_without_a_module_claims_no_open_session() {
     assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
     let outcome = finish(&platform);
     assert_eq!(outcome.running, RunningModule::NoneKnown, "{outcome}");
-    assert!(matches!(outcome.last_failure.unwrap().cause, FailureCause::Trap(_, Trap::VmFailInvalid)));
+    assert!(matches!(
+        outcome.last_failure.unwrap().cause,
+        FailureCause::Trap(_, Trap::VmFailInvalid)
+    ));
 }
 
 #[test]
@@ -171,7 +187,11 @@ fn module_that_other_software_shut_down_stays_held() {
     let state = platform.module_state();
     assert!(!state.is_ready() && state.is_handoff_pending());
     let outcome = resume(&platform, &unsuitable());
-    assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::OldShutDown), "{outcome}");
+    assert_eq!(
+        (outcome.tds, outcome.running),
+        (TdFate::Held, RunningModule::OldShutDown),
+        "{outcome}"
+    );
     assert!(resume(&platform, &newer().build()).tds_live_on());
     assert_eq!(platform.truth().tds_alive, 3);
 }
@@ -226,7 +246,11 @@ fn lp_that_loses_vmx_operation_before_the_shutdown_has_touched_nothing() {
         Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
         update.outcome()
     });
-    assert_eq!(state(&outcome), (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry), "{outcome}");
+    assert_eq!(
+        state(&outcome),
+        (TdFate::NeverAtRisk, RunningModule::Old, NextStep::Retry),
+        "{outcome}"
+    );
     assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
 }
 
@@ -238,8 +262,9 @@ fn lp_that_reaches_no_module_for_a_moment_is_not_taken_for_a_missing_lp() {
     platform.inject(Fault::first(LP_INIT, trap));
     platform.inject(Fault { times: 4, ..Fault::first(SYS_RD, trap) });
     let options = Options { handoff_version: Some(0), ..Options::default() };
-    let outcome =
-        with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+    let outcome = with_update(&platform, &newer().build(), options, |update| {
+        run_stepped(&platform, update, 1)
+    });
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((outcome.rounds, outcome.failure.unwrap().cause.code()), (2, "VMFAILINVALID"));
 }

@@ -11,10 +11,14 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{FieldId, HandoffHeader, OperandId, PSysInfoBuffer, Scenario, SeamSigstruct};
+use tdx_seamldr_core::abi::{
+    FieldId, HandoffHeader, OperandId, PSysInfoBuffer, Scenario, SeamSigstruct,
+};
 use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::Policy;
-use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
+use tdx_seamldr_core::{
+    InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap,
+};
 use tdx_seamldr_mock::model::ModuleState as State;
 use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -27,19 +31,24 @@ fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap
     unsafe { lp.seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
 }
 
-/// INSTALL on all LPs but the last with the address 1, which nobody looks at, and on the last with these parameters.
+/// INSTALL on all LPs but the last with the address 1, which nobody looks at, and on the last with
+/// these parameters.
 fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
     let lps: Vec<_> = platform.online().collect();
     let (last, others) = lps.split_last().unwrap();
     for lp in others {
         assert_eq!(call(&platform.lp(*lp), INSTALL, 1, 7), Ok((0, 0)));
-        assert!(!platform.with_model(|model| model.module_is_callable()), "gone from the first call on");
+        assert!(
+            !platform.with_model(|model| model.module_is_callable()),
+            "gone from the first call on"
+        );
     }
     let (rax, rdx) = call(&platform.lp(*last), INSTALL, params, 7).unwrap();
     (SeamldrStatus(rax), rdx)
 }
 
-/// Shuts the running module down and makes a session with this file; `change` may spoil the parameters.
+/// Shuts the running module down and makes a session with this file; `change` may spoil the
+/// parameters.
 fn session(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -49,7 +58,8 @@ fn session(
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
     let lp = platform.lp(0);
-    let address = InstallRequest::build(page.as_params(), &image, scenario, &lp).unwrap().params().get().0;
+    let address =
+        InstallRequest::build(page.as_params(), &image, scenario, &lp).unwrap().params().get().0;
     change(page.as_params());
     install(platform, address)
 }
@@ -104,7 +114,11 @@ fn parameters_that_break_a_rule_are_ebadparam() {
     let platform = boot(SimPlatform::builder().lps(2));
     shut_down(&platform);
     for address in [1, 0x800, 0x20_0000_0000, 1 << 63] {
-        assert_eq!(install(&platform, address), (SeamldrStatus::EBADPARAM, 0), "parameters at {address:#x}");
+        assert_eq!(
+            install(&platform, address),
+            (SeamldrStatus::EBADPARAM, 0),
+            "parameters at {address:#x}"
+        );
     }
 }
 
@@ -138,7 +152,9 @@ fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
         ("major SVN", S::EBADCALL, |s| s.svn_major = 2),
         ("minor SVN", S::EBADSIG, |s| s.svn_minor = 4),
         ("GDT behind the image", S::EBADSIG, |s| s.gdt_idt_offset = U32::new(0x8000)),
-        ("wrappers behind the image", S::EBADSIG, |s| s.fault_wrapper_offset = U32::new(0x8000 - 511)),
+        ("wrappers behind the image", S::EBADSIG, |s| {
+            s.fault_wrapper_offset = U32::new(0x8000 - 511)
+        }),
         ("CPU", S::EUNSUPCPU, |s| s.cpuid_table = [U32::new(0xa06d0); 255]),
         ("no CPUs", S::EBADSIG, |s| s.cpuid_table_size = U32::new(0)),
         ("too much memory", S::ENOMEM, |s| s.num_global_data_pages = U16::new(0xffff)),
@@ -214,7 +230,11 @@ fn the_first_rule_in_order_decides() {
     let rows = [
         ("major SVN before the signature", S::EBADCALL, spoiled(|s| s.svn_major = 3)),
         ("CPU before the signature", S::EUNSUPCPU, spoiled(|s| s.cpuid_table = [U32::new(1); 255])),
-        ("signature before memory", S::EBADSIG, spoiled(|s| s.num_global_data_pages = U16::new(0xffff))),
+        (
+            "signature before memory",
+            S::EBADSIG,
+            spoiled(|s| s.num_global_data_pages = U16::new(0xffff)),
+        ),
     ];
     for (what, status, file) in rows {
         let platform = boot(SimPlatform::builder().lps(2));
@@ -250,7 +270,8 @@ fn remaining_updates_are_refreshed_by_info_only_while_zero() {
     assert_eq!(session(&platform, &file, Scenario::Update, |_| {}).0, SeamldrStatus::SUCCESS);
     assert_eq!(platform.truth().remaining_updates, 0);
     let handoff = |platform: &SimPlatform| {
-        let header = HandoffHeader { valid: 1, reserved: 0, hv: U16::new(0), size: U32::new(53386) };
+        let header =
+            HandoffHeader { valid: 1, reserved: 0, hv: U16::new(0), size: U32::new(53386) };
         platform.with_model(|model| model.handoff()[..8].copy_from_slice(header.as_bytes()));
     };
     handoff(&platform);
@@ -295,7 +316,10 @@ fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
 fn load_ends_all_tds_and_brings_tdx_back() {
     let platform = boot(SimPlatform::builder().lps(2));
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
-    assert_eq!(session(&platform, &lower.build(), Scenario::Load, |_| {}), (SeamldrStatus::SUCCESS, 0));
+    assert_eq!(
+        session(&platform, &lower.build(), Scenario::Load, |_| {}),
+        (SeamldrStatus::SUCCESS, 0)
+    );
     assert_eq!(platform.with_model(|model| model.handoff_header()).valid, 0);
     platform.bring_up().unwrap();
     let truth = platform.truth();
@@ -316,7 +340,9 @@ fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
     let info = seamldr(&lp, &lock).info(&mut buffer).unwrap();
     assert_eq!((info.major.get(), info.minor.get(), info.vendor.get()), (1, 5, 0x8086));
     assert_eq!((info.seamextend.seam_ready, info.seamextend.p_seamldr_ready), (1, 1));
-    for (leaf, address) in [(0, 128), (0, 1), (3, 1024), (0, 0x20_0000_0000), (3, 1 << 46), (4, 0), (5, 0)] {
+    for (leaf, address) in
+        [(0, 128), (0, 1), (3, 1024), (0, 0x20_0000_0000), (3, 1 << 46), (4, 0), (5, 0)]
+    {
         let rax = 1 << 63 | leaf;
         assert_eq!(
             call(&lp, rax, address, 9),
@@ -334,7 +360,11 @@ fn a_shutdown_of_p_seamldr_is_for_good() {
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "not counted twice");
     assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)));
-    assert_eq!(call(&lps[1], SEAMLDR_SHUTDOWN, 0, 0), Ok((SeamldrStatus::EBADCALL.0, 0)), "not the ACM's LP");
+    assert_eq!(
+        call(&lps[1], SEAMLDR_SHUTDOWN, 0, 0),
+        Ok((SeamldrStatus::EBADCALL.0, 0)),
+        "not the ACM's LP"
+    );
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Err(Trap::VmFailInvalid));
     assert_eq!(call(&lps[1], SYS_RD, 0, 0), Err(Trap::VmFailInvalid));
@@ -362,7 +392,10 @@ fn in_state(state: State, all_lps: bool) -> SimPlatform {
     if state == State::Shutdown {
         return platform;
     }
-    assert_eq!(session(&platform, &newer().build(), Scenario::Update, |_| {}).0, SeamldrStatus::SUCCESS);
+    assert_eq!(
+        session(&platform, &newer().build(), Scenario::Update, |_| {}).0,
+        SeamldrStatus::SUCCESS
+    );
     if state != State::SysInitPending {
         assert_eq!(call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0, 0);
         assert_eq!(call(&platform.lp(0), LP_INIT, 0, 0).unwrap().0, 0);
@@ -373,7 +406,8 @@ fn in_state(state: State, all_lps: bool) -> SimPlatform {
     if state == State::SysConfigDone {
         let list = platform.tdmr_list().unwrap();
         // SAFETY: the list is alive.
-        unsafe { TdxModule::new(&platform.lp(0)).sys_config(list.address(), 1, 0x20, false) }.unwrap();
+        unsafe { TdxModule::new(&platform.lp(0)).sys_config(list.address(), 1, 0x20, false) }
+            .unwrap();
     }
     platform
 }
@@ -419,7 +453,11 @@ fn each_leaf_of_the_module_answers_by_state() {
                 S::SYS_SHUTDOWN,
             ],
         ),
-        (leaf(TdxLeaf::SYS_RD), module_hv, [S::SYS_LP_INIT_NOT_DONE, OK, OK, OK, OK, S::SYS_SHUTDOWN]),
+        (
+            leaf(TdxLeaf::SYS_RD),
+            module_hv,
+            [S::SYS_LP_INIT_NOT_DONE, OK, OK, OK, OK, S::SYS_SHUTDOWN],
+        ),
         (
             leaf(TdxLeaf::SYS_CONFIG),
             1,
@@ -459,7 +497,14 @@ fn each_leaf_of_the_module_answers_by_state() {
         (
             leaf(TdxLeaf::SYS_SHUTDOWN),
             0,
-            [S::SYS_NOT_READY, S::SYS_NOT_READY, S::SYS_NOT_READY, S::SYS_NOT_READY, OK, S::SYS_SHUTDOWN],
+            [
+                S::SYS_NOT_READY,
+                S::SYS_NOT_READY,
+                S::SYS_NOT_READY,
+                S::SYS_NOT_READY,
+                OK,
+                S::SYS_SHUTDOWN,
+            ],
         ),
         (
             999,
@@ -483,7 +528,11 @@ fn each_leaf_of_the_module_answers_by_state() {
             // Reserved bits and versions come before anything else.
             for reserved in [1 << 24, 1 << 62, 1 << 16] {
                 let (rax_out, _) = call(&platform.lp(0), rax | reserved, 0, rdx).unwrap();
-                assert_eq!(TdxStatus(rax_out), BAD_RAX, "leaf {rax} in {state:?} with {reserved:#x}");
+                assert_eq!(
+                    TdxStatus(rax_out),
+                    BAD_RAX,
+                    "leaf {rax} in {state:?} with {reserved:#x}"
+                );
             }
         }
     }
@@ -494,12 +543,16 @@ fn shutdown_takes_the_versions_that_the_module_can_write() {
     let rows: [(bool, &[u64], &[u64]); 2] =
         [(false, &[1, 2, 3], &[0, 4, 1 << 16, 1 << 16 | 2, 1 << 63]), (true, &[3], &[0, 1, 2, 4])];
     for (no_downgrade, good, bad) in rows {
-        let image = TestImage { module_hv: 3, min_update_hv: 1, no_downgrade, ..TestImage::default() };
+        let image =
+            TestImage { module_hv: 3, min_update_hv: 1, no_downgrade, ..TestImage::default() };
         for rcx in good {
             let platform = boot_from(SimPlatform::builder().lps(2), &image);
             assert_eq!(call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0, 0, "{rcx:#x}");
             let header = platform.with_model(|model| model.handoff_header());
-            assert_eq!((header.valid, u64::from(header.hv.get()), header.size.get()), (1, *rcx, 53386));
+            assert_eq!(
+                (header.valid, u64::from(header.hv.get()), header.size.get()),
+                (1, *rcx, 53386)
+            );
         }
         let platform = boot_from(SimPlatform::builder().lps(2), &image);
         for rcx in bad {
@@ -515,8 +568,12 @@ fn shutdown_takes_the_versions_that_the_module_can_write() {
 
 #[test]
 fn update_takes_handoff_data_of_its_versions_and_of_a_sane_size() {
-    let header =
-        |valid, hv, size| HandoffHeader { valid, reserved: 0, hv: U16::new(hv), size: U32::new(size) };
+    let header = |valid, hv, size| HandoffHeader {
+        valid,
+        reserved: 0,
+        hv: U16::new(hv),
+        size: U32::new(size),
+    };
     let update = |header: HandoffHeader| {
         let platform = in_state(State::SysInitDone, true);
         platform.with_model(|model| model.handoff()[..8].copy_from_slice(header.as_bytes()));
@@ -565,17 +622,34 @@ fn metadata_is_read_field_by_field_to_the_end() {
     assert!(seen.contains(&FieldId::TDX_FEATURES0) && seen.contains(&FieldId::HANDOFF_DATA_SIZE));
     assert_eq!(module.version().unwrap().to_string(), "1.5.05");
     assert_eq!(module.sys_rd(FieldId::BUILD_DATE).unwrap().value, 20240129);
-    assert_eq!(call(&lp, SYS_RD, 0, 0x1234), Ok((TdxStatus::METADATA_FIELD_ID_INCORRECT.0, u64::MAX)));
+    assert_eq!(
+        call(&lp, SYS_RD, 0, 0x1234),
+        Ok((TdxStatus::METADATA_FIELD_ID_INCORRECT.0, u64::MAX))
+    );
 }
 
 #[test]
 fn a_module_that_is_told_other_handoff_versions_than_its_own_does_not_start() {
     let platform = in_state(State::SysInitPending, false);
-    assert_eq!(call(&platform.lp(0), SYS_INIT, 1, 0).unwrap().0, 0xC000_0100_0000_0001, "attributes");
+    assert_eq!(
+        call(&platform.lp(0), SYS_INIT, 1, 0).unwrap().0,
+        0xC000_0100_0000_0001,
+        "attributes"
+    );
     let few_pages = TestImage { num_handoff_pages: 12, ..newer() };
     let platform = boot(SimPlatform::builder().lps(1));
     shut_down(&platform);
-    assert_eq!(session(&platform, &few_pages.build(), Scenario::Update, |_| {}).0, SeamldrStatus::SUCCESS);
-    assert_eq!(call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0, TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0);
-    assert_eq!(platform.truth().module.unwrap().state, State::SysInitPending, "it may be replaced still");
+    assert_eq!(
+        session(&platform, &few_pages.build(), Scenario::Update, |_| {}).0,
+        SeamldrStatus::SUCCESS
+    );
+    assert_eq!(
+        call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0,
+        TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0
+    );
+    assert_eq!(
+        platform.truth().module.unwrap().state,
+        State::SysInitPending,
+        "it may be replaced still"
+    );
 }

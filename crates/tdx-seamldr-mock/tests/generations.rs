@@ -1,4 +1,5 @@
-//! What tells generations of P-SEAMLDR apart: 1.0, 1.5.00, the one with SEAMLDR.CLEANUP, and 2.0.00.
+//! What tells generations of P-SEAMLDR apart: 1.0, 1.5.00, the one with SEAMLDR.CLEANUP, and
+//! 2.0.00.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -37,8 +38,13 @@ fn platform(profile: Profile, lps: u32) -> SimPlatform {
 fn session(platform: &SimPlatform, file: &PageBuf, scenario: Scenario) -> (S, u64) {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
-    let request = InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
-    platform.online().map(|lp| call(platform, lp, INSTALL, request.params().get().0)).last().unwrap()
+    let request =
+        InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
+    platform
+        .online()
+        .map(|lp| call(platform, lp, INSTALL, request.params().get().0))
+        .last()
+        .unwrap()
 }
 
 fn update(platform: &SimPlatform, image: &TestImage) -> (S, u64) {
@@ -97,7 +103,8 @@ fn a_module_without_pages_is_refused_in_time_by_newer_generations_only() {
         let image = TdxImage::parse(file.as_bytes()).unwrap();
         let mut page = PageBuf::zeroed(1);
         let request =
-            InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+            InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0))
+                .unwrap();
         let address = request.params().get().0;
         page.as_params().num_module_pages = U64::new(0);
         assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
@@ -134,9 +141,11 @@ fn the_bytes_that_2_0_modules_use_are_reserved_before() {
         sign(&mut sigstruct);
         newer().file(&sigstruct, &module)
     };
-    for (profile, expected) in
-        [(Profile::V1_5_00, S::EBADSIG), (Profile::NEWER, S::EBADSIG), (Profile::V2_0_00, S::SUCCESS)]
-    {
+    for (profile, expected) in [
+        (Profile::V1_5_00, S::EBADSIG),
+        (Profile::NEWER, S::EBADSIG),
+        (Profile::V2_0_00, S::SUCCESS),
+    ] {
         let platform = platform(profile, 1);
         assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
         let file = file(|sigstruct| sigstruct.reserved3[3] = 2);
@@ -146,20 +155,25 @@ fn the_bytes_that_2_0_modules_use_are_reserved_before() {
 
 #[test]
 fn cleanup_by_all_lps_frees_the_updates_and_costs_the_tds() {
-    let platform = boot(SimPlatform::builder().lps(4).sockets(2).profile(Profile::NEWER).seamdb_size(2));
+    let platform =
+        boot(SimPlatform::builder().lps(4).sockets(2).profile(Profile::NEWER).seamdb_size(2));
     assert_eq!(update(&platform, &newer()), OK);
     assert_eq!(platform.truth().remaining_updates, 0);
     assert_eq!(call(&platform, 2, CLEANUP, 0), OK);
     // From the first call on there is no module, and no way to something else.
-    let (svn, handoff_valid) = platform
-        .with_model(|model| (model.loader().seamextend().svn().to_string(), model.handoff_header().valid));
+    let (svn, handoff_valid) = platform.with_model(|model| {
+        (model.loader().seamextend().svn().to_string(), model.handoff_header().valid)
+    });
     assert_eq!((seam_ready(&platform), svn.as_str(), handoff_valid), (0, "0.0", 0));
     assert_eq!(call(&platform, 2, CLEANUP, 0).0, S::EBADCALL, "this LP is done");
     assert_eq!(call(&platform, 0, INSTALL, 0).0, S::EBADCALL);
     assert_eq!(call(&platform, 0, END, 0).0, S::EBADCALL);
     // The last LP of a package has work to do, and stops for interrupts.
     platform.with_model(|model| model.set_interrupts_pending(2));
-    assert_eq!([0; 3].map(|_| call(&platform, 3, CLEANUP, 0).0), [S::EINTERRUPT, S::EINTERRUPT, S::SUCCESS]);
+    assert_eq!(
+        [0; 3].map(|_| call(&platform, 3, CLEANUP, 0).0),
+        [S::EINTERRUPT, S::EINTERRUPT, S::SUCCESS]
+    );
     assert_eq!([0, 1].map(|lp| call(&platform, lp, CLEANUP, 0)), [OK, OK]);
     let truth = platform.truth();
     assert_eq!((truth.remaining_updates, truth.mrseam, truth.tds_alive), (2, [0; 48], 0));
@@ -190,7 +204,8 @@ fn install_and_shutdown_do_not_mix_in_newer_generations() {
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
-    let request = InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
+    let request =
+        InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     assert_eq!(call(&platform, 0, INSTALL, request.params().get().0), OK);
     assert_eq!(call(&platform, 1, CLEANUP, 0).0, S::EBADCALL);

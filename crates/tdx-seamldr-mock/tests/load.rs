@@ -93,7 +93,9 @@ fn no_single_failure_is_in_the_way_of_the_next_load() {
     let returned = statuses.chain(module.map(|status| status.0)).filter(|status| *status != 0);
     let answers: Vec<_> = returned
         .flat_map(|rax| [0, 1].map(|rdx| Answer::Return { rax, rdx }))
-        .chain([Trap::VmFailInvalid, Trap::GeneralProtection, Trap::UndefinedOpcode].map(Answer::Trap))
+        .chain(
+            [Trap::VmFailInvalid, Trap::GeneralProtection, Trap::UndefinedOpcode].map(Answer::Trap),
+        )
         .collect();
     let image = newer().build();
     let mut failed = 0;
@@ -127,21 +129,29 @@ fn no_single_failure_is_in_the_way_of_the_next_load() {
     assert!(failed > 0, "some failures end a load");
 }
 
-/// What is asked at the start, whether a module still runs, is asked again before an odd answer is believed.
+/// What is asked at the start, whether a module still runs, is asked again before an odd answer is
+/// believed.
 #[test]
 fn a_module_that_runs_is_not_overlooked() {
-    for answer in [Answer::Trap(Trap::VmFailInvalid), Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 }] {
+    for answer in
+        [Answer::Trap(Trap::VmFailInvalid), Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 }]
+    {
         let platform = boot(SimPlatform::builder().lps(2));
         platform.inject(Fault { times: 3, ..Fault::nth(0, answer) });
         let outcome = load(&platform, &newer().build(), None);
         let cause = outcome.failure.map(|failure| failure.cause);
-        assert_eq!((outcome.tds, cause), (TdFate::NeverAtRisk, Some(FailureCause::StillReady)), "{outcome}");
+        assert_eq!(
+            (outcome.tds, cause),
+            (TdFate::NeverAtRisk, Some(FailureCause::StillReady)),
+            "{outcome}"
+        );
         assert_eq!(platform.truth().tds_alive, 3);
     }
 }
 
-/// What kept the module that is in place from coming up may have passed once all images to fall back on were refused. It gets this one
-/// chance: that its own image cannot be installed again says nothing about it.
+/// What kept the module that is in place from coming up may have passed once all images to fall
+/// back on were refused. It gets this one chance: that its own image cannot be installed again says
+/// nothing about it.
 #[test]
 fn finishing_with_an_image_that_is_refused_goes_back_to_the_module_in_place() {
     let broken = Answer::Return { rax: 0xC000_0001_0000_0000, rdx: 0 };
@@ -156,12 +166,17 @@ fn finishing_with_an_image_that_is_refused_goes_back_to_the_module_in_place() {
         platform.inject(Fault { times, ..Fault::first(SYS_INIT, broken) });
         platform.clear_trace();
         let mut page = PageBuf::zeroed(1);
-        let fallbacks = [prepare(&platform, &mut page, &old, Purpose::TakeOver { handoff_version: None })];
+        let fallbacks =
+            [prepare(&platform, &mut page, &old, Purpose::TakeOver { handoff_version: None })];
         let update = finishing(&platform).unwrap().with_fallbacks(&fallbacks).unwrap();
         let outcome = run_stepped(&platform, &update, 1);
         assert_eq!((outcome.rounds, count(&platform, INSTALL)), (3, 2), "{outcome}");
         assert_eq!((outcome.tds_live_on(), outcome.image), (comes_up, 0), "{outcome}");
         let cause = outcome.last_failure.map(|failure| failure.cause);
-        assert_eq!(matches!(cause, Some(FailureCause::Tdx(TdxLeaf::SYS_INIT, _))), !comes_up, "{outcome}");
+        assert_eq!(
+            matches!(cause, Some(FailureCause::Tdx(TdxLeaf::SYS_INIT, _))),
+            !comes_up,
+            "{outcome}"
+        );
     }
 }

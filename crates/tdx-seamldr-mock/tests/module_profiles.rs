@@ -44,7 +44,8 @@ fn call(platform: &SimPlatform, rax: u64, regs: SeamcallRegs) -> u64 {
     call_regs(platform, 0, SeamcallRegs { rax, ..regs }).unwrap().rax
 }
 
-/// Shuts the running module down, and brings the one of an image up to where it waits for TDH.SYS.UPDATE.
+/// Shuts the running module down, and brings the one of an image up to where it waits for
+/// TDH.SYS.UPDATE.
 fn to_update(platform: &SimPlatform, new: &TestImage, hv: u64) {
     assert_eq!(rax(platform, 0, SHUTDOWN, hv), Ok(0));
     with_params(platform, &new.build(), Scenario::Update, |params| {
@@ -101,7 +102,8 @@ fn features_are_those_of_the_release() {
         (release(1, 5, 28), 0x226F3F0FBF | BIT_47),
     ] {
         let platform = boot_bare(&image(build, 5));
-        let regs = SeamcallRegs { rax: 34, rdx: FieldId::TDX_FEATURES0.0, ..SeamcallRegs::default() };
+        let regs =
+            SeamcallRegs { rax: 34, rdx: FieldId::TDX_FEATURES0.0, ..SeamcallRegs::default() };
         assert_eq!(call_regs(&platform, 0, regs).unwrap().r8, features0, "{}", build.version);
     }
 }
@@ -154,7 +156,8 @@ fn tds_live_from_each_release_to_the_next_and_there_is_no_way_back_without_a_reb
     assert_eq!(rax(&platform, 0, SHUTDOWN, 2), Ok(0));
     let old = image(release(1, 5, 28), 8);
     with_params(&platform, &old.build(), Scenario::Update, |params| {
-        let answers: Vec<_> = platform.online().map(|lp| install_on(&platform, lp, params).0 .0).collect();
+        let answers: Vec<_> =
+            platform.online().map(|lp| install_on(&platform, lp, params).0 .0).collect();
         assert_eq!(answers.last(), Some(&0x8000000000000004), "EBADHANDOFF");
     });
 }
@@ -196,7 +199,8 @@ fn operands_of_update_are_looked_at_after_restoring_in_1_5_28_and_before_the_loc
         // Without handoff data the order shows.
         let handoff = platform.with_model(|model| std::mem::take(&mut model.handoff()[0]));
         for (version, r9, r10, operand) in bad {
-            let expected = if early { S::OPERAND_INVALID.0 | operand } else { S::SYS_INVALID_HANDOFF.0 };
+            let expected =
+                if early { S::OPERAND_INVALID.0 | operand } else { S::SYS_INVALID_HANDOFF.0 };
             assert_eq!(with(version, r9, r10), expected, "{}", build.version);
         }
         platform.with_model(|model| model.handoff()[0] = handoff);
@@ -219,23 +223,35 @@ fn a_size_that_makes_no_sense_is_fatal_up_to_1_5_25_and_nothing_after_it() {
 #[test]
 fn init_has_a_version_1_from_1_5_34_on() {
     const INIT_V1: u64 = SYS_INIT | 1 << 16;
-    for (build, known) in [(release(1, 5, 28), false), (release(1, 5, 34), true), (release(2, 0, 18), true)] {
+    for (build, known) in
+        [(release(1, 5, 28), false), (release(1, 5, 34), true), (release(2, 0, 18), true)]
+    {
         let platform = boot_bare(&image(build, 5));
         let hv = build.module_hv.into();
         assert_eq!(rax(&platform, 0, SHUTDOWN, hv), Ok(0));
         with_params(&platform, &image(build, 6).build(), Scenario::Update, |params| {
             platform.online().for_each(|lp| assert_eq!(install_on(&platform, lp, params).0 .0, 0));
         });
-        let with = |rax, rcx, r8| call(&platform, rax, SeamcallRegs { rcx, r8, ..SeamcallRegs::default() });
+        let with = |rax, rcx, r8| {
+            call(&platform, rax, SeamcallRegs { rcx, r8, ..SeamcallRegs::default() })
+        };
         if !known {
             assert_eq!(with(INIT_V1, 0, 0), S::OPERAND_INVALID.0, "{}", build.version);
             continue;
         }
         assert_eq!(with(SYS_INIT | 2 << 16, 0, 0), S::OPERAND_INVALID.0);
         assert_eq!(with(INIT_V1, 1, u64::MAX), S::OPERAND_INVALID.0 | 1, "RCX comes first");
-        assert_eq!(with(INIT_V1, 0, u64::MAX), S::OPERAND_INVALID.0 | 8, "an address that cannot be");
+        assert_eq!(
+            with(INIT_V1, 0, u64::MAX),
+            S::OPERAND_INVALID.0 | 8,
+            "an address that cannot be"
+        );
         assert_eq!(with(INIT_V1, 0, 0), 0, "and the call may be made again");
-        assert_eq!(with(SYS_INIT, 0, u64::MAX), S::SYS_INIT_NOT_PENDING.0, "version 0 does not look at R8");
+        assert_eq!(
+            with(SYS_INIT, 0, u64::MAX),
+            S::SYS_INIT_NOT_PENDING.0,
+            "version 0 does not look at R8"
+        );
     }
 }
 
@@ -247,9 +263,15 @@ fn a_module_that_counts_refuses_to_shut_down_and_hands_its_counts_over() {
     }
     platform.create_td_in(TdPhase::InterruptedMigration).unwrap();
     const AVOID: u64 = 1 << 16;
-    assert_eq!(rax(&platform, 0, SHUTDOWN, AVOID | 1), Ok(S::UPDATE_COMPATIBILITY_SENSITIVE.0 | 2 << 16));
+    assert_eq!(
+        rax(&platform, 0, SHUTDOWN, AVOID | 1),
+        Ok(S::UPDATE_COMPATIBILITY_SENSITIVE.0 | 2 << 16)
+    );
     update(&platform, &image(release(1, 5, 34), 6), 1);
-    assert_eq!(rax(&platform, 0, SHUTDOWN, AVOID | 2), Ok(S::UPDATE_COMPATIBILITY_SENSITIVE.0 | 2 << 16));
+    assert_eq!(
+        rax(&platform, 0, SHUTDOWN, AVOID | 2),
+        Ok(S::UPDATE_COMPATIBILITY_SENSITIVE.0 | 2 << 16)
+    );
     assert!(release(1, 5, 24).features0.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
     assert!(!release(1, 5, 20).features0.contains(TdxFeatures0::UPDATE_COMPATIBILITY));
 }

@@ -1,5 +1,5 @@
-//! The TDX module where recordings have neighbours: each bit that a check looks at, each index that an error names, and starts
-//! that a host could not bring about.
+//! The TDX module where recordings have neighbours: each bit that a check looks at, each index that
+//! an error names, and starts that a host could not bring about.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,7 +33,9 @@ impl PhysMemory for Host {
     fn read(&self, address: u64, out: &mut [u8]) {
         let words: &[u64] = match address {
             LIST => &self.list,
-            _ if address >= INFOS => &self.infos[usize::try_from((address - INFOS) / 0x1000).unwrap()],
+            _ if address >= INFOS => {
+                &self.infos[usize::try_from((address - INFOS) / 0x1000).unwrap()]
+            }
             _ => &[],
         };
         let bytes = words.iter().flat_map(|word| word.to_le_bytes()).chain(std::iter::repeat(0));
@@ -102,7 +104,8 @@ fn each_bit_of_an_msr_fails_init_if_the_module_looks_at_it() {
         (0x122, 0, 0),
         (0x3b, 0, 0),
         (0x981, 0, 0),
-        // The size of a VMCS is 1,024, of which 3,072 and 5,120 are too many; INS and OUTS; true controls.
+        // The size of a VMCS is 1,024, of which 3,072 and 5,120 are too many; INS and OUTS; true
+        // controls.
         (0x480, 3 << 43 | 3 << 54, 0x480),
         // CR3 targets are 4.
         (0x485, 1 << 5 | 1 << 6 | 1 << 7 | 1 << 14 | 1 << 18 | 1 << 29, 0x485),
@@ -140,7 +143,8 @@ fn a_bit_of_cr0_that_cannot_be_1_is_told_by_the_msr_that_it_was_found_with() {
 #[test]
 fn a_control_that_has_to_be_1_and_cannot_be_is_fatal() {
     // The pin-based controls 1, 2 and 4 have to be 1; the processor says that they can.
-    for (bit, is_fatal) in [(32 + 1, true), (32 + 2, true), (32 + 4, true), (32 + 3, false), (32 + 7, false)]
+    for (bit, is_fatal) in
+        [(32 + 1, true), (32 + 2, true), (32 + 4, true), (32 + 3, false), (32 + 7, false)]
     {
         let answer = init_with(CpuRegister::Msr(0x48d), 1u64 << bit).map(|regs| regs.rax);
         assert_eq!(answer, (!is_fatal).then_some(INCORRECT_MSR | 0x48d), "bit {bit}");
@@ -210,7 +214,11 @@ fn each_bit_of_cpuid_fails_init_if_the_module_looks_at_it_and_the_error_says_whi
                     assert_eq!(answer.rax, 0, "{place}");
                     continue;
                 }
-                assert_eq!((answer.rax, answer.rcx), (INCORRECT_CPUID, pair(leaf, subleaf)), "{place}");
+                assert_eq!(
+                    (answer.rax, answer.rcx),
+                    (INCORRECT_CPUID, pair(leaf, subleaf)),
+                    "{place}"
+                );
                 assert_eq!((answer.rdx, answer.r8), halves(mask), "{place}");
                 assert_eq!((answer.r9, answer.r10), halves(value), "{place}");
             }
@@ -308,16 +316,25 @@ fn an_error_of_config_names_the_tdmr_and_what_of_it_and_the_key_id_stays() {
         assert_eq!(with(1, 0), failed(0xc000_0a00, at), "size");
         for (level, word) in PAMTS {
             let details = at | level << 8;
-            assert_eq!(with(word, tdmr(at)[word] + 1), failed(0xc000_0a10, details), "PAMT, alignment");
+            assert_eq!(
+                with(word, tdmr(at)[word] + 1),
+                failed(0xc000_0a10, details),
+                "PAMT, alignment"
+            );
             assert_eq!(with(word + 1, 0), failed(0xc000_0a10, details), "PAMT, size");
             assert_eq!(with(word, 1 << 46), failed(0xc000_0a10, details), "PAMT, beyond memory");
-            assert_eq!(with(word, 0x7f00_0000), failed(0xc000_0a11, details), "PAMT, outside of CMRs");
+            assert_eq!(
+                with(word, 0x7f00_0000),
+                failed(0xc000_0a11, details),
+                "PAMT, outside of CMRs"
+            );
         }
         for area in 0..15usize {
             let place = RESERVED + 2 * area;
             let fill = |host: &mut Host, count: usize| {
                 for index in 0..count {
-                    host.infos[which][RESERVED + 2 * index] = 0x10_0000 * u64::try_from(index).unwrap();
+                    host.infos[which][RESERVED + 2 * index] =
+                        0x10_0000 * u64::try_from(index).unwrap();
                     host.infos[which][RESERVED + 2 * index + 1] = 0x1000;
                 }
             };
@@ -330,7 +347,11 @@ fn an_error_of_config_names_the_tdmr_and_what_of_it_and_the_key_id_stays() {
             };
             assert_eq!(with(place + 1, 0x1001), failed(0xc000_0a20, details), "area, alignment");
             assert_eq!(with(place + 1, 0x4000_1000), failed(0xc000_0a20, details), "area, outside");
-            assert_eq!(with(place, u64::MAX - 0xfff), failed(0xc000_0a20, details), "area, overflow");
+            assert_eq!(
+                with(place, u64::MAX - 0xfff),
+                failed(0xc000_0a20, details),
+                "area, overflow"
+            );
             if area > 0 {
                 assert_eq!(with(place, 0), failed(0xc000_0a21, details), "area, not in order");
             }
@@ -368,8 +389,11 @@ fn an_error_of_config_names_the_tdmr_and_what_of_it_and_the_key_id_stays() {
 #[test]
 fn convertible_memory_that_touches_is_one_region() {
     let mut description = description("SYSINIT_DONE");
-    description["platform"]["cmrs"] =
-        json!([["0x100000", "0x7ef00000"], ["0x100000000", "0x20000000"], ["0x120000000", "0x1ee0000000"]]);
+    description["platform"]["cmrs"] = json!([
+        ["0x100000", "0x7ef00000"],
+        ["0x100000000", "0x20000000"],
+        ["0x120000000", "0x1ee0000000"]
+    ]);
     let mut platform = platform_of_json(&description.to_string()).unwrap();
     let host = Host { list: vec![INFOS], infos: vec![tdmr(0)] };
     let regs = SeamcallRegs { rcx: LIST, rdx: 1, r8: 0x20, ..SeamcallRegs::default() };
@@ -409,9 +433,10 @@ fn a_second_info_into_the_same_buffers_changes_nothing() {
         json!({"lp": 0, "rax": "0x20", "rcx": "0x20000000", "rdx": "0x400", "r8": "0x20001000", "r9": "0x20",
                "expect": {"rax": "0x0", "writes": writes}})
     };
-    let recorded =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/tdx-module/state.jsonl"))
-            .unwrap();
+    let recorded = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/tdx-module/state.jsonl"),
+    )
+    .unwrap();
     let info = recorded.lines().find(|line| line.contains("\"state/info-in-done1\"")).unwrap();
     let info: Value = serde_json::from_str(info).unwrap();
     let writes = info["steps"][0]["expect"]["writes"].clone();
@@ -477,7 +502,8 @@ fn a_recording_whose_start_cannot_be_reached_fails_alone() {
     };
     let found = &differences[0].found;
     assert!(
-        found.contains("does not reach its initial state") && found.contains("SYS_INCOMPATIBLE_SIGSTRUCT"),
+        found.contains("does not reach its initial state")
+            && found.contains("SYS_INCOMPATIBLE_SIGSTRUCT"),
         "{found}"
     );
 }
@@ -485,7 +511,8 @@ fn a_recording_whose_start_cannot_be_reached_fails_alone() {
 #[test]
 fn lp_init_compares_in_the_order_that_was_recorded() {
     const NONE: u32 = u32::MAX;
-    let msr = |number| (CpuRegister::Msr(number), 1 << 40, 0xc000_0920_0000_0000 | u64::from(number));
+    let msr =
+        |number| (CpuRegister::Msr(number), 1 << 40, 0xc000_0920_0000_0000 | u64::from(number));
     let cpuid = |leaf, subleaf, output, bits| {
         (CpuRegister::Cpuid { leaf, subleaf, output }, bits, 0xc000_0902_0000_0000)
     };
@@ -539,7 +566,8 @@ fn lp_init_compares_in_the_order_that_was_recorded() {
         assert!(platform.deviate(Some(0), register, bits));
     }
     for (register, bits, expected) in order {
-        let regs = call(&mut platform, TdxLeaf::SYS_LP_INIT, SeamcallRegs::default(), &host).unwrap();
+        let regs =
+            call(&mut platform, TdxLeaf::SYS_LP_INIT, SeamcallRegs::default(), &host).unwrap();
         assert_eq!(regs.rax, expected, "{register:x?}");
         if let CpuRegister::Cpuid { leaf, subleaf, .. } = register {
             assert_eq!(regs.rcx, pair(leaf, subleaf), "{register:x?}");

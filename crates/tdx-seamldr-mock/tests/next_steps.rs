@@ -1,4 +1,5 @@
-//! Whatever an outcome says is next, it leads to where the TDs live on, if anything can: with late LPs, traps, and no update left.
+//! Whatever an outcome says is next, it leads to where the TDs live on, if anything can: with late
+//! LPs, traps, and no update left.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -44,11 +45,21 @@ fn follow(platform: &SimPlatform, mut outcome: Outcome, file: &PageBuf) -> Outco
 
 fn assert_kept(platform: &SimPlatform, outcome: Outcome, file: &PageBuf) {
     let end = follow(platform, outcome, file);
-    assert!(end.tds_live_on() && platform.truth().tds_alive == 3, "{outcome}\n{end}\n{:?}", platform.truth());
+    assert!(
+        end.tds_live_on() && platform.truth().tds_alive == 3,
+        "{outcome}\n{end}\n{:?}",
+        platform.truth()
+    );
 }
 
-/// One LP is late in this stage of this round: the others wait for it until the first of them gives up. Then it comes.
-fn with_a_late_lp(platform: &SimPlatform, update: &Update<'_>, late: usize, when: (Stage, u32)) -> Outcome {
+/// One LP is late in this stage of this round: the others wait for it until the first of them gives
+/// up. Then it comes.
+fn with_a_late_lp(
+    platform: &SimPlatform,
+    update: &Update<'_>,
+    late: usize,
+    when: (Stage, u32),
+) -> Outcome {
     let lock = SpinLock::new();
     let hosts: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
     let mut cpus: Vec<_> = hosts.iter().map(|lp| Cpu::new(update, seamldr(lp, &lock))).collect();
@@ -72,8 +83,15 @@ fn with_a_late_lp(platform: &SimPlatform, update: &Update<'_>, late: usize, when
     panic!("nobody waited in {when:?}: {}", update.outcome())
 }
 
-fn update_with_a_late_lp(platform: &SimPlatform, file: &PageBuf, late: usize, when: (Stage, u32)) -> Outcome {
-    with_update(platform, file, Options::default(), |update| with_a_late_lp(platform, update, late, when))
+fn update_with_a_late_lp(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    late: usize,
+    when: (Stage, u32),
+) -> Outcome {
+    with_update(platform, file, Options::default(), |update| {
+        with_a_late_lp(platform, update, late, when)
+    })
 }
 
 #[test]
@@ -110,9 +128,13 @@ fn a_session_that_a_resumed_update_completes_has_put_a_module_in_place() {
     let platform = boot_with_one_update(3);
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 0, (Stage::CpuInstall, 1));
-    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
-    let outcome =
-        with_resumed(&platform, &file, |update| with_a_late_lp(&platform, update, 2, (Stage::CpuInstall, 1)));
+    assert_eq!(
+        state(&outcome),
+        (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
+    );
+    let outcome = with_resumed(&platform, &file, |update| {
+        with_a_late_lp(&platform, update, 2, (Stage::CpuInstall, 1))
+    });
     assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
     assert_kept(&platform, outcome, &file);
 }
@@ -124,7 +146,10 @@ fn a_trap_of_install_does_not_hide_the_session_that_others_are_in() {
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 3, (Stage::CpuInstall, 1));
     assert_eq!(platform.truth().lps_in_session, 2);
-    assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    assert_eq!(
+        state(&outcome),
+        (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
+    );
     assert_kept(&platform, outcome, &file);
 }
 
@@ -206,7 +231,9 @@ fn what_nobody_came_to_finish_is_to_be_finished_still() {
 #[test]
 fn an_update_that_nobody_comes_to_does_not_call_tds_safe_that_stand_still() {
     let platform = boot(SimPlatform::builder().lps(2));
-    with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+    with_update(&platform, &unsuitable(), Options::default(), |update| {
+        run_stepped(&platform, update, 1)
+    });
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::Start, 1));
     assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::InstallAgain));
@@ -216,7 +243,9 @@ fn an_update_that_nobody_comes_to_does_not_call_tds_safe_that_stand_still() {
 #[test]
 fn a_module_that_is_found_shut_down_is_not_forgotten_for_an_earlier_failure() {
     let platform = boot(SimPlatform::builder().lps(2));
-    with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+    with_update(&platform, &unsuitable(), Options::default(), |update| {
+        run_stepped(&platform, update, 1)
+    });
     platform.inject(Fault::first(SYS_RD, returns(TdxStatus::SYS_BUSY.0)));
     let outcome = update_to(&platform, &newer());
     assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
@@ -231,10 +260,13 @@ fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
     ];
     for (stage, running, next) in rows {
         let platform = boot(SimPlatform::builder().lps(3));
-        with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+        with_update(&platform, &unsuitable(), Options::default(), |update| {
+            run_stepped(&platform, update, 1)
+        });
         let file = newer().build();
         let mut page = PageBuf::zeroed(1);
-        let fallbacks = [prepare(&platform, &mut page, &file, Purpose::TakeOver { handoff_version: None })];
+        let fallbacks =
+            [prepare(&platform, &mut page, &file, Purpose::TakeOver { handoff_version: None })];
         let update = finishing(&platform).unwrap().with_fallbacks(&fallbacks).unwrap();
         let outcome = with_a_late_lp(&platform, &update, 2, (stage, 2));
         drop(update);
@@ -245,7 +277,11 @@ fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
 
 /// It cannot be told what became of the TDs, and a reboot is the advice once every LP has looked.
 fn assert_gone(platform: &SimPlatform, outcome: &Outcome) {
-    assert_eq!((outcome.tds, outcome.running), (TdFate::Unknown, RunningModule::NoneKnown), "{outcome}");
+    assert_eq!(
+        (outcome.tds, outcome.running),
+        (TdFate::Unknown, RunningModule::NoneKnown),
+        "{outcome}"
+    );
     let end = follow(platform, *outcome, &newer().build());
     assert_eq!(state(&end), (TdFate::Unknown, RunningModule::NoneKnown, NextStep::Reboot), "{end}");
 }
@@ -256,13 +292,15 @@ fn an_lp_that_reaches_neither_module_nor_p_seamldr_is_no_reason_to_reboot() {
         for call in [INSTALL, SYS_INIT, LP_INIT, UPDATE] {
             let platform = boot_with_one_update(2);
             // From this call on, until somebody repairs it.
-            let fault = Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, Answer::Trap(trap)) };
+            let fault =
+                Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, Answer::Trap(trap)) };
             for rax in [call, SYS_RD, SeamldrLeaf::Info.rax()] {
                 platform.inject(Fault { rax: Some(rax), ..fault });
             }
             let options = Options { handoff_version: Some(0), ..Options::default() };
             let file = newer().build();
-            let outcome = with_update(&platform, &file, options, |update| run_stepped(&platform, update, 1));
+            let outcome =
+                with_update(&platform, &file, options, |update| run_stepped(&platform, update, 1));
             assert_ne!(outcome.next, NextStep::Reboot, "{outcome}");
             platform.clear_faults();
             assert_kept(&platform, outcome, &file);
@@ -293,7 +331,8 @@ fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
     let outcome = update_to(&platform, &newer());
     assert!(platform.with_model(|model| model.is_dead()));
     assert_gone(&platform, &outcome);
-    let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
+    let [first, last] =
+        [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_INIT), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
 }
@@ -309,10 +348,12 @@ fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
     let outcome = update_to(&platform, &newer());
     assert!(platform.with_model(|model| model.is_dead()));
     assert_gone(&platform, &outcome);
-    let [first, last] = [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
+    let [first, last] =
+        [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
-    // The lead asked once before the shutdown. After it P-SEAMLDR is asked with an address that it would not write to.
+    // The lead asked once before the shutdown. After it P-SEAMLDR is asked with an address that it
+    // would not write to.
     let asked: Vec<_> = platform
         .trace()
         .iter()
@@ -329,8 +370,9 @@ fn an_lp_that_loses_the_module_for_a_while_does_not_make_lps_missing() {
         let platform = boot_with_one_update(2);
         platform.inject(Fault::first(call, TRAP));
         platform.inject(Fault { times: 4, ..Fault::first(SYS_RD, TRAP) });
-        let outcome =
-            with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+        let outcome = with_update(&platform, &newer().build(), options, |update| {
+            run_stepped(&platform, update, 1)
+        });
         assert!(outcome.is_updated() && platform.truth().tds_alive == 3, "{outcome}");
         let cause = outcome.failure.unwrap().cause;
         assert!(matches!(cause, FailureCause::Trap(Call::Tdx(_), Trap::VmFailInvalid)), "{cause}");

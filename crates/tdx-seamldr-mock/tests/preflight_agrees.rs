@@ -1,5 +1,6 @@
-//! Preflight beside what P-SEAMLDR was recorded to say: of every recorded session that was to end in an update, preflight gets
-//! the image and the platform as they were before the first call of that session.
+//! Preflight beside what P-SEAMLDR was recorded to say: of every recorded session that was to end
+//! in an update, preflight gets the image and the platform as they were before the first call of
+//! that session.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,7 +18,9 @@ use tdx_seamldr_core::abi::{
     HandoffHeader, PSysInfo, Scenario, SeamSigstruct, SeamldrInfo, SeamldrLeaf, SeamldrParams,
     SeamldrStatus as S, TdxFeatures0, PAGE_SIZE,
 };
-use tdx_seamldr_core::preflight::{preflight, Facts, Finding, HandoffRange, Policy, Refusal, Unknown};
+use tdx_seamldr_core::preflight::{
+    preflight, Facts, Finding, HandoffRange, Policy, Refusal, Unknown,
+};
 use tdx_seamldr_core::{InstallRequest, SeamcallRegs, TdxImage};
 use tdx_seamldr_mock::model::{Config, PhysMemory, Platform, SeamMemory};
 use tdx_seamldr_mock::vectors::platform_of_json;
@@ -55,7 +58,9 @@ impl Memory {
                 _ => std::fs::read(folder.join(piece["file"].as_str().unwrap())).unwrap(),
             };
             bytes.resize(bytes.len().next_multiple_of(PAGE_SIZE), 0);
-            for (page, start) in bytes.chunks(PAGE_SIZE).zip((number(&piece["pa"])..).step_by(PAGE_SIZE)) {
+            for (page, start) in
+                bytes.chunks(PAGE_SIZE).zip((number(&piece["pa"])..).step_by(PAGE_SIZE))
+            {
                 pages.insert(start, page.to_vec());
             }
         }
@@ -73,7 +78,9 @@ impl PhysMemory for Memory {
     fn read(&self, address: u64, out: &mut [u8]) {
         let offset = usize::try_from(address % 4096).unwrap();
         match self.0.get(&(address - address % 4096)) {
-            Some(page) => out.iter_mut().zip(&page[offset..]).for_each(|(slot, byte)| *slot = *byte),
+            Some(page) => {
+                out.iter_mut().zip(&page[offset..]).for_each(|(slot, byte)| *slot = *byte)
+            }
             None => out.fill(0),
         }
     }
@@ -178,11 +185,13 @@ impl Before {
         }
     }
 
-    /// What preflight finds, with the handoff data that the running module leaves (`None`: it has left none).
+    /// What preflight finds, with the handoff data that the running module leaves (`None`: it has
+    /// left none).
     fn refusals(&self, image: &TdxImage<'_>, handoff: Option<HandoffHeader>) -> Vec<Refusal> {
         let info = SeamldrInfo::ref_from_prefix(&self.info).unwrap().0;
         let sysinfo = PSysInfo::ref_from_prefix(&self.sysinfo).unwrap().0;
-        let range = |hv: u16| HandoffRange { module_hv: hv, min_update_hv: hv, no_downgrade: false };
+        let range =
+            |hv: u16| HandoffRange { module_hv: hv, min_update_hv: hv, no_downgrade: false };
         let mut facts = Facts {
             num_lps: Some(self.config.num_lps),
             highest_x2apic_id: self.config.x2apic_ids().max(),
@@ -199,7 +208,8 @@ impl Before {
         facts.add_info(info);
         facts.add_sysinfo(sysinfo);
         let policy = Policy { allow_same_module: true, ..Policy::default() };
-        // How many pages a handoff version after 2 needs is not public. P-SEAMLDR does not look at it.
+        // How many pages a handoff version after 2 needs is not public. P-SEAMLDR does not look at
+        // it.
         let rule_is_public = |header: HandoffHeader| header.hv.get() <= 2;
         let mut found = Vec::new();
         let passed = preflight(image, &facts, &RustCrypto, policy, &mut |finding| match finding {
@@ -219,12 +229,14 @@ fn our_parameters(image: &TdxImage<'_>) -> Option<&'static str> {
     let boot = TestImage::default().build();
     let platform = SimPlatform::builder().boot(&TdxImage::parse(boot.as_bytes()).unwrap()).unwrap();
     let mut page = PageBuf::zeroed(1);
-    let request = InstallRequest::build(page.as_params(), image, Scenario::Update, &platform.lp(0)).unwrap();
+    let request =
+        InstallRequest::build(page.as_params(), image, Scenario::Update, &platform.lp(0)).unwrap();
     let at = request.params().get().0;
     platform.with_model(|model| wrong_parameters(at, page.as_params(), model.config()))
 }
 
-/// One session that has come to its end: what preflight says about it, in a word for the statistics.
+/// One session that has come to its end: what preflight says about it, in a word for the
+/// statistics.
 fn judge(
     name: &str,
     memory: &Memory,
@@ -262,11 +274,13 @@ fn judge(
     let header = model.handoff_header();
     let refusals = before.refusals(&image, (header.valid != 0).then_some(header));
     if succeeds {
-        // What P-SEAMLDR does not mind, and costs the TDs afterwards: modules that preserve none, and such as have fewer pages
-        // for handoff data than the old module filled.
+        // What P-SEAMLDR does not mind, and costs the TDs afterwards: modules that preserve none,
+        // and such as have fewer pages for handoff data than the old module filled.
         return Some(match refusals.as_slice() {
             [] => "it succeeds",
-            zero if zero.contains(&Refusal::MajorSvnZero) => "it succeeds, but no TD would be preserved",
+            zero if zero.contains(&Refusal::MajorSvnZero) => {
+                "it succeeds, but no TD would be preserved"
+            }
             [Refusal::HandoffPages { .. }] => {
                 "it succeeds, but the new module would have too few handoff pages"
             }
@@ -294,7 +308,8 @@ fn judge(
 fn preflight_says_of_every_recorded_update_what_p_seamldr_said() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/p-seamldr");
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
     for line in files.iter().flat_map(|path| {
@@ -313,14 +328,18 @@ fn preflight_says_of_every_recorded_update_what_p_seamldr_said() {
                 Some("set") => {
                     let config = model.config_mut();
                     config.rdrand_ok = step["rdrand_ok"].as_bool().unwrap_or(config.rdrand_ok);
-                    config.debug_unlocked = step["debug_unlocked"].as_bool().unwrap_or(config.debug_unlocked);
+                    config.debug_unlocked =
+                        step["debug_unlocked"].as_bool().unwrap_or(config.debug_unlocked);
                     match &step["rdrand_value"] {
                         Value::Null => {}
                         value => config.rdrand_value = number(value),
                     }
                     match &step["seamdb_insert_failures"] {
                         Value::Null => {}
-                        value => model.seamdb_mut().insert_failures = u32::try_from(number(value)).unwrap(),
+                        value => {
+                            model.seamdb_mut().insert_failures =
+                                u32::try_from(number(value)).unwrap()
+                        }
                     }
                     continue;
                 }

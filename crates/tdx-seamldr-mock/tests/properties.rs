@@ -13,10 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use tdx_seamldr_core::abi::{self, HandoffHeader, SeamExtend, SeamSigstruct, SeamldrLeaf, SeamldrParams};
+use tdx_seamldr_core::abi::{
+    self, HandoffHeader, SeamExtend, SeamSigstruct, SeamldrLeaf, SeamldrParams,
+};
 use tdx_seamldr_core::abi::{SeamldrStatus, TdxLeaf, PAGE_SIZE};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, Sha384Digest, TdxImage, Trap};
-use tdx_seamldr_mock::model::{Config, LoaderProfile, ModuleState, PhysMemory, Platform, SeamDb, SeamMemory};
+use tdx_seamldr_mock::model::{
+    Config, LoaderProfile, ModuleState, PhysMemory, Platform, SeamDb, SeamMemory,
+};
 use tdx_seamldr_mock::model::{TdPhase, TraceEntry};
 use tdx_seamldr_mock::{TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
@@ -37,7 +41,8 @@ struct Memory(RefCell<BTreeMap<u64, Box<[u8; PAGE_SIZE]>>>);
 impl Memory {
     fn put(&self, address: u64, bytes: &[u8]) {
         for (page, bytes) in (address / 4096..).zip(bytes.chunks(PAGE_SIZE)) {
-            self.0.borrow_mut().entry(page).or_insert_with(|| Box::new([0; PAGE_SIZE]))[..bytes.len()]
+            self.0.borrow_mut().entry(page).or_insert_with(|| Box::new([0; PAGE_SIZE]))
+                [..bytes.len()]
                 .copy_from_slice(bytes);
         }
     }
@@ -63,8 +68,8 @@ impl PhysMemory for Memory {
 /// Bytes, by where they begin.
 type Pieces = BTreeMap<u64, Vec<u8>>;
 
-/// Images to choose from: two that follow each other, an older one, one for another CPU, one that is damaged, one that needs other
-/// handoff data. And the hashes that were signed.
+/// Images to choose from: two that follow each other, an older one, one for another CPU, one that
+/// is damaged, one that needs other handoff data. And the hashes that were signed.
 static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
     let base = TestImage { pages: 3, ..TestImage::default() };
     let images = [
@@ -95,12 +100,23 @@ static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
             for (index, slot) in (1u64..).zip(&mut params.module_page_pa[..3]) {
                 *slot = U64::new(start + index * 4096);
             }
-            pages.insert(PARAMS + (number * 2 + u64::from(scenario)) * 4096, params.as_bytes().to_vec());
+            pages.insert(
+                PARAMS + (number * 2 + u64::from(scenario)) * 4096,
+                params.as_bytes().to_vec(),
+            );
         }
     }
     let list = (TDMRS + 4096).to_le_bytes().to_vec();
-    let info: [u64; 8] =
-        [32 << 30, 1 << 30, 40 << 30, 0x1000, (40 << 30) + 0x1000, 0x2000, (40 << 30) + 0x10000, 0x40_0000];
+    let info: [u64; 8] = [
+        32 << 30,
+        1 << 30,
+        40 << 30,
+        0x1000,
+        (40 << 30) + 0x1000,
+        0x2000,
+        (40 << 30) + 0x10000,
+        0x40_0000,
+    ];
     pages.insert(TDMRS, list);
     pages.insert(TDMRS + 4096, info.map(u64::to_le_bytes).concat());
     (pages, hashes)
@@ -168,7 +184,8 @@ impl World {
         let platform = Platform::new(config, seamdb, SeamMemory::new_box_zeroed().unwrap());
         let mut world = Self { platform, memory, trace: Vec::new(), secrets: Vec::new() };
         // A module of the first image is ready: otherwise most of what follows would find nothing.
-        let calls = |lp: u32, rax: u64, rcx: u64, rdx: u64, r8: u64| Action::Call { lp, rax, rcx, rdx, r8 };
+        let calls =
+            |lp: u32, rax: u64, rcx: u64, rdx: u64, r8: u64| Action::Call { lp, rax, rcx, rdx, r8 };
         (0..LPS).for_each(|lp| world.act(&calls(lp, SeamldrLeaf::Install.rax(), PARAMS, 0, 0)));
         world.act(&calls(0, TdxLeaf::SYS_INIT.rax(0), 0, 0, 0));
         (0..LPS).for_each(|lp| world.act(&calls(lp, TdxLeaf::SYS_LP_INIT.rax(0), 0, 0, 0)));
@@ -187,7 +204,10 @@ impl World {
             remaining: loader.num_remaining_updates(),
             in_session: loader.lps_in_session(),
             handoff: self.platform.handoff_header(),
-            module: self.platform.module().map(|module| (module.state(), module.num_lps_initialized())),
+            module: self
+                .platform
+                .module()
+                .map(|module| (module.state(), module.num_lps_initialized())),
         }
     }
 
@@ -216,12 +236,18 @@ impl World {
         let after = self.seen();
         assert!(after.in_session < LPS);
         if after.seamextend.seam_ready == 1 {
-            assert!(WORLD.1.contains(&after.seamextend.mrseam), "only what was signed becomes ready");
+            assert!(
+                WORLD.1.contains(&after.seamextend.mrseam),
+                "only what was signed becomes ready"
+            );
             assert!(after.module.is_some() && after.in_session == 0);
         }
         for (td, secret) in &self.secrets {
             let seen = self.platform.td_secret(*td);
-            assert!(seen.is_none() || seen == Some(*secret) && after.module.unwrap().0 == ModuleState::Ready);
+            assert!(
+                seen.is_none()
+                    || seen == Some(*secret) && after.module.unwrap().0 == ModuleState::Ready
+            );
         }
         let Action::Call { rax, rcx, .. } = *action else { return };
         let Some(entry) = self.trace.last() else { return };
@@ -244,9 +270,15 @@ impl World {
                 assert_eq!(ready, after.seamextend, "{entry}");
             }
             Ok(regs) if is_install && regs.rax != 0 => {
-                assert_eq!((regs.rdx, after.seamextend.seam_ready, after.module), (1, 0, None), "{entry}");
+                assert_eq!(
+                    (regs.rdx, after.seamextend.seam_ready, after.module),
+                    (1, 0, None),
+                    "{entry}"
+                );
             }
-            Ok(regs) if rax >> 63 == 0 && regs.rax >> 61 != 0 => assert_eq!(before, after, "{entry}"),
+            Ok(regs) if rax >> 63 == 0 && regs.rax >> 61 != 0 => {
+                assert_eq!(before, after, "{entry}")
+            }
             Ok(_) => {}
         }
         // What a call of the module cannot touch.

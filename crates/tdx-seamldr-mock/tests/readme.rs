@@ -1,5 +1,5 @@
-//! README's embedding, compiled and run: a kernel of four CPUs on the simulated platform. The part between the marks is README's code
-//! block, without the lines that end in `NOT IN README`.
+//! README's embedding, compiled and run: a kernel of four CPUs on the simulated platform. The part
+//! between the marks is README's code block, without the lines that end in `NOT IN README`.
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -9,7 +9,9 @@ use std::fmt::Display;
 use std::sync::{LazyLock, Mutex, RwLock, RwLockReadGuard};
 
 use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer};
-use tdx_seamldr_core::preflight::{preflight, preflight_image, Facts, Finding, NotPassed, Policy, Purpose};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, Finding, NotPassed, Policy, Purpose,
+};
 use tdx_seamldr_core::update::{Cpu, Outcome, Update};
 use tdx_seamldr_core::{
     LpBits, ModuleState, Seamldr, SharedInfo, SpinLock, TdxImage, TdxModule, VmcsErratum,
@@ -23,7 +25,11 @@ use zerocopy::FromZeros;
 static STATE: ModuleState<[LpBits; 16]> = ModuleState::new(); // for 1,024 possible CPUs, in use from boot on
 static LOCK: SpinLock = SpinLock::new(); // one CPU at a time calls P-SEAMLDR
 
-fn update_tdx_module(file: &[u8], running: &[u8], memory: &mut Memory) -> Result<Outcome, Box<dyn Error>> {
+fn update_tdx_module(
+    file: &[u8],
+    running: &[u8],
+    memory: &mut Memory,
+) -> Result<Outcome, Box<dyn Error>> {
     let (image, running) = (TdxImage::parse(file)?, TdxImage::parse(running)?);
 
     // 1. Hold the CPUs: none comes or goes until this function returns.
@@ -44,13 +50,14 @@ fn update_tdx_module(file: &[u8], running: &[u8], memory: &mut Memory) -> Result
     let report: &mut dyn FnMut(Finding) = &mut |finding| log(&finding);
     let passed = preflight(&image, &facts, &RustCrypto, Policy::default(), report)?;
     let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
-    let fallback = preflight_image(&running, &facts, purpose, &RustCrypto, Policy::default(), report)?;
+    let fallback =
+        preflight_image(&running, &facts, purpose, &RustCrypto, Policy::default(), report)?;
     let fallbacks = [fallback.prepare(memory.fallback_params.as_params(), &host)?];
 
     // 4. Update: every CPU takes part, with interrupts off.
     let params = memory.params.as_params();
-    let update =
-        Update::new(&passed, params, &memory.shared_info, &host, &STATE)?.with_fallbacks(&fallbacks)?;
+    let update = Update::new(&passed, params, &memory.shared_info, &host, &STATE)?
+        .with_fallbacks(&fallbacks)?;
     stop_machine(|| {
         let host = this_cpu();
         Cpu::new(&update, Seamldr::new(&host, &LOCK, processor.current_vmcs())?).run();
@@ -89,8 +96,9 @@ impl Memory {
 }
 
 /// Images of three modules, each newer than the one before.
-static IMAGES: LazyLock<[PageBuf; 3]> =
-    LazyLock::new(|| [5, 6, 7].map(|svn_minor| TestImage { svn_minor, ..TestImage::default() }.build()));
+static IMAGES: LazyLock<[PageBuf; 3]> = LazyLock::new(|| {
+    [5, 6, 7].map(|svn_minor| TestImage { svn_minor, ..TestImage::default() }.build())
+});
 
 /// The machine, on which the first module runs.
 static MACHINE: LazyLock<SimPlatform> = LazyLock::new(|| {
@@ -208,20 +216,26 @@ fn readme_embedding_updates_falls_back_and_refuses() {
     assert!(outcome.tds_live_on() && outcome.image == 1, "{outcome}");
     assert_eq!(take_log()[1..], ["1.5.06"]);
 
-    let (calls, older) = (MACHINE.num_calls(), update_tdx_module(first, second, &mut memory).unwrap_err());
+    let (calls, older) =
+        (MACHINE.num_calls(), update_tdx_module(first, second, &mut memory).unwrap_err());
     assert_eq!(older.downcast_ref(), Some(&NotPassed { refusals: 1, unknowns: 0 }));
-    assert!(matches!(&*take_log(), [refusal] if refusal.contains("older than the running module's 1.6")));
+    assert!(
+        matches!(&*take_log(), [refusal] if refusal.contains("older than the running module's 1.6"))
+    );
     assert!(MACHINE.num_calls() > calls && MACHINE.truth().tds_alive == 3);
 }
 
 #[test]
 fn readme_shows_this_program() {
     let readme = include_str!("../../../README.md");
-    let shown = readme.split_once("```rust\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let shown =
+        readme.split_once("```rust\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
     let program = include_str!("readme.rs");
     let (_, program) = program.split_once("// The code block in README.md begins here.\n").unwrap();
     let (program, _) = program.split_once("// The code block in README.md ends here.\n").unwrap();
-    let program: String =
-        program.split_inclusive('\n').filter(|line| !line.trim_end().ends_with("// NOT IN README")).collect();
+    let program: String = program
+        .split_inclusive('\n')
+        .filter(|line| !line.trim_end().ends_with("// NOT IN README"))
+        .collect();
     assert!(shown == program, "copy this into README.md:\n{program}");
 }

@@ -1,5 +1,5 @@
-//! Updates that do not go straight: images to fall back on, sessions that somebody has left, updates that go on where another
-//! one ended, and answers that nobody expects.
+//! Updates that do not go straight: images to fall back on, sessions that somebody has left,
+//! updates that go on where another one ended, and answers that nobody expects.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -59,8 +59,14 @@ fn the_first_image_that_is_taken_keeps_the_tds() {
         let outcome = update_with_fallbacks(&platform, &files);
         assert!(outcome.tds_live_on(), "{outcome}");
         assert_eq!(outcome.is_updated(), refused == 0);
-        assert_eq!((usize::from(outcome.image), outcome.rounds), (refused, 1 + u32::from(outcome.image)));
-        assert_eq!((platform.truth().tds_alive, platform.truth().svn.to_string().as_str()), (3, "1.7"));
+        assert_eq!(
+            (usize::from(outcome.image), outcome.rounds),
+            (refused, 1 + u32::from(outcome.image))
+        );
+        assert_eq!(
+            (platform.truth().tds_alive, platform.truth().svn.to_string().as_str()),
+            (3, "1.7")
+        );
         assert_eq!(outcome.failure.is_some(), refused != 0);
         assert_eq!(outcome.last_failure, None, "it was overcome");
     }
@@ -74,7 +80,8 @@ fn an_image_whose_module_does_not_come_up_gets_a_second_chance_last() {
     let files = [newer().build(), TestImage { svn_minor: 7, ..newer() }.build()];
     let outcome = update_with_fallbacks(&platform, &files);
     assert!(outcome.tds_live_on(), "{outcome}");
-    // Of the two images both have failed once. The first is older than the second, and so refused now.
+    // Of the two images both have failed once. The first is older than the second, and so refused
+    // now.
     assert_eq!((outcome.image, platform.truth().svn.minor), (1, 7));
     assert_eq!((platform.truth().tds_alive, outcome.last_failure), (3, None));
 }
@@ -85,7 +92,8 @@ fn an_update_takes_seven_fallbacks_of_its_own_scenario() {
     let (file, state, host) = (newer().build(), platform.module_state(), platform.lp(0));
     let mut pages = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
     let [for_update, for_load] = &mut pages;
-    let take_over = prepare(&platform, for_update, &file, Purpose::TakeOver { handoff_version: None });
+    let take_over =
+        prepare(&platform, for_update, &file, Purpose::TakeOver { handoff_version: None });
     let load = prepare(&platform, for_load, &file, Purpose::Load);
     let resume = |image| Update::resume(image, &host, state);
     let too_many = [take_over; MAX_FALLBACKS + 1];
@@ -121,7 +129,11 @@ fn what_was_lost_is_loaded_afresh() {
     assert!(!platform.module_state().is_handoff_pending());
     platform.clear_trace();
     let loaded = load(&platform, &newer().build());
-    assert_eq!(state(&loaded), (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure), "{loaded}");
+    assert_eq!(
+        state(&loaded),
+        (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure),
+        "{loaded}"
+    );
     assert_eq!((loaded.stage, loaded.failure, loaded.finished_last_stage), (Stage::Done, None, 3));
     assert!(!platform.module_state().is_handoff_pending());
     for (rax, calls) in [(SHUTDOWN, 0), (INSTALL, 3), (SYS_INIT, 1), (LP_INIT, 3), (UPDATE, 0)] {
@@ -133,8 +145,9 @@ fn what_was_lost_is_loaded_afresh() {
 #[test]
 fn loading_gives_up_what_was_held() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let held =
-        with_update(&platform, &unsuitable(), Options::default(), |update| run_stepped(&platform, update, 1));
+    let held = with_update(&platform, &unsuitable(), Options::default(), |update| {
+        run_stepped(&platform, update, 1)
+    });
     assert_eq!(held.tds, TdFate::Held);
     assert!(platform.module_state().is_handoff_pending());
     assert_eq!(load(&platform, &newer().build()).next, NextStep::Configure);
@@ -169,7 +182,10 @@ fn one_lp_that_is_cut_off_from_a_module_does_not_make_it_disappear() {
     platform.with_model(|model| model.set_in_module(2, true));
     let unclear = resume(&platform, &image);
     let undefined = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_TDMR_INIT), Trap::UndefinedOpcode);
-    assert_eq!((unclear.tds, cause(&unclear), unclear.stage), (TdFate::Unknown, undefined, Stage::Start));
+    assert_eq!(
+        (unclear.tds, cause(&unclear), unclear.stage),
+        (TdFate::Unknown, undefined, Stage::Start)
+    );
     assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
 }
 
@@ -177,7 +193,8 @@ fn one_lp_that_is_cut_off_from_a_module_does_not_make_it_disappear() {
 fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
     let platform = boot(SimPlatform::builder().lps(3));
     let image = newer().build();
-    platform.inject(Fault { times: 100, ..Fault::first(TDMR_INIT, returns(TdxStatus::SYS_BUSY.0)) });
+    platform
+        .inject(Fault { times: 100, ..Fault::first(TDMR_INIT, returns(TdxStatus::SYS_BUSY.0)) });
     let unclear = finish(&platform);
     assert_eq!(cause(&unclear), FailureCause::Tdx(TdxLeaf::SYS_TDMR_INIT, TdxStatus::SYS_BUSY));
     assert_eq!((unclear.rounds, unclear.stage, unclear.tds), (1, Stage::Start, TdFate::Unknown));
@@ -219,7 +236,10 @@ fn a_session_that_waits_for_an_lp_is_completed_by_all() {
     let image = newer().build();
     assert_eq!(cause(&update_to(&platform, &newer())), FailureCause::LpsMissing);
     let still = resume(&platform, &image);
-    assert_eq!(state(&still), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+    assert_eq!(
+        state(&still),
+        (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
+    );
     assert_eq!((cause(&still), still.stage), (FailureCause::LpsMissing, Stage::CpuInstall));
     assert_eq!((still.finished(Stage::CpuInstall), platform.truth().lps_in_session), (2, 2));
 }
@@ -238,7 +258,10 @@ fn an_lp_that_stays_away_leaves_a_session_that_waits() {
         cpus[0].abandon();
         let outcome = update.outcome();
         assert_eq!(cause(&outcome), FailureCause::GaveUp);
-        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+        assert_eq!(
+            state(&outcome),
+            (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
+        );
     });
     assert_eq!(platform.truth().lps_in_session, 1);
 }
@@ -246,34 +269,53 @@ fn an_lp_that_stays_away_leaves_a_session_that_waits() {
 /// All LPs but one are refused before they are in the session.
 #[test]
 fn a_session_of_which_others_are_told_no_waits_on() {
-    let refused =
-        |status: SeamldrStatus| Fault { after: 1, times: 1000, ..Fault::first(INSTALL, returns(status.0)) };
+    let refused = |status: SeamldrStatus| Fault {
+        after: 1,
+        times: 1000,
+        ..Fault::first(INSTALL, returns(status.0))
+    };
     let waits = (RunningModule::SessionOpen, 1);
     for status in [SeamldrStatus::EBADPARAM, SeamldrStatus::EUNSPECERR] {
         let platform = boot(SimPlatform::builder().lps(2));
         platform.inject(refused(status));
         let outcome = update_to(&platform, &newer());
         assert_eq!((outcome.running, platform.truth().lps_in_session), waits, "{outcome}");
-        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession));
+        assert_eq!(
+            state(&outcome),
+            (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
+        );
     }
-    // Where no module is, silence says nothing of a session. EUNSPECERR comes before one is looked at.
-    for (status, expected) in
-        [(SeamldrStatus::EUNSPECERR, waits), (SeamldrStatus::EBADPARAM, (RunningModule::NoneKnown, 1))]
-    {
+    // Where no module is, silence says nothing of a session. EUNSPECERR comes before one is looked
+    // at.
+    for (status, expected) in [
+        (SeamldrStatus::EUNSPECERR, waits),
+        (SeamldrStatus::EBADPARAM, (RunningModule::NoneKnown, 1)),
+    ] {
         let platform = boot(SimPlatform::builder().lps(2));
-        platform.inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
+        platform.inject(Fault::first(
+            INSTALL,
+            Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 },
+        ));
         assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
         platform.inject(refused(status));
         let outcome = load(&platform, &newer().build());
-        assert_eq!((outcome.running, platform.truth().lps_in_session), expected, "{status}: {outcome}");
+        assert_eq!(
+            (outcome.running, platform.truth().lps_in_session),
+            expected,
+            "{status}: {outcome}"
+        );
     }
 }
 
-/// So they do where there is a module that an earlier update has left, or this one has put in place.
+/// So they do where there is a module that an earlier update has left, or this one has put in
+/// place.
 #[test]
 fn a_session_waits_on_over_whatever_module_there_is() {
-    let refused =
-        |after| Fault { after, times: 1000, ..Fault::first(INSTALL, returns(SeamldrStatus::EBADPARAM.0)) };
+    let refused = |after| Fault {
+        after,
+        times: 1000,
+        ..Fault::first(INSTALL, returns(SeamldrStatus::EBADPARAM.0))
+    };
     let image = newer().build();
     let waits = (RunningModule::SessionOpen, 1);
 
@@ -293,7 +335,8 @@ fn a_session_waits_on_over_whatever_module_there_is() {
 
     // The first session ends well, but its module does not come up; the second one is refused.
     let platform = boot(SimPlatform::builder().lps(2));
-    platform.inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
+    platform
+        .inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
     assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
     let does_not_come_up = returns(TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0);
     platform.inject(Fault { times: 1000, ..Fault::first(SYS_INIT, does_not_come_up) });
@@ -321,8 +364,9 @@ fn an_open_session_is_completed_by_those_that_are_not_in_it() {
             assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
             platform.module_state().set_handoff_pending(true);
             with_params(&platform, &image, Scenario::Update, |params| {
-                (0..left)
-                    .for_each(|lp| assert_eq!(install_on(&platform, lp, params).0, SeamldrStatus::SUCCESS));
+                (0..left).for_each(|lp| {
+                    assert_eq!(install_on(&platform, lp, params).0, SeamldrStatus::SUCCESS)
+                });
             });
             let outcome = resume(&platform, &image);
             assert!(outcome.is_updated(), "{left} of {lps}: {outcome}");
@@ -338,11 +382,15 @@ fn a_module_that_somebody_else_has_shut_down_is_told_from_one_that_only_says_so(
         let platform = boot(SimPlatform::builder().lps(2));
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
         let outcome = update_with(&platform, options);
-        assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
+        assert_eq!(
+            state(&outcome),
+            (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)
+        );
 
         let platform = boot(SimPlatform::builder().lps(2));
         let leaf = if handoff_version.is_some() { SHUTDOWN } else { SYS_RD };
-        platform.inject(Fault { times: 100, ..Fault::first(leaf, returns(TdxStatus::SYS_SHUTDOWN.0)) });
+        platform
+            .inject(Fault { times: 100, ..Fault::first(leaf, returns(TdxStatus::SYS_SHUTDOWN.0)) });
         let outcome = update_with(&platform, options);
         assert_eq!(state(&outcome), (TdFate::Unknown, RunningModule::Old, NextStep::Retry));
         assert_eq!(platform.truth().tds_alive, 3);
@@ -378,8 +426,9 @@ fn damage_is_looked_for_by_modules_that_can() {
     assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (1, 1, 1));
 
     let platform = boot_from(SimPlatform::builder().lps(2), &counting(5));
-    let outcome =
-        with_update(&platform, &counting(6).build(), options, |update| run_stepped(&platform, update, 1));
+    let outcome = with_update(&platform, &counting(6).build(), options, |update| {
+        run_stepped(&platform, update, 1)
+    });
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (1, 1, 0));
 
@@ -401,7 +450,11 @@ fn damage_is_looked_for_by_modules_that_can() {
 fn a_trap_that_does_not_pass_ends_after_16_rounds() {
     for trap in Trap::ALL {
         let platform = boot(SimPlatform::builder().lps(2));
-        platform.inject(Fault { lp: Some(1), times: 1000, ..Fault::first(INSTALL, Answer::Trap(trap)) });
+        platform.inject(Fault {
+            lp: Some(1),
+            times: 1000,
+            ..Fault::first(INSTALL, Answer::Trap(trap))
+        });
         let outcome = update_to(&platform, &newer());
         assert_eq!((outcome.rounds, outcome.stage), (16, Stage::CpuInstall), "{trap}");
         assert_eq!(cause(&outcome), FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), trap));
@@ -426,7 +479,10 @@ fn another_lp_leads_after_a_failure() {
         let lock = SpinLock::new();
         let lps = [0, 1, 2].map(|lp| platform.lp(lp));
         let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
-        assert_eq!((update.round(), update.progress(), update.is_updated()), (1, (Stage::Start, 0), false));
+        assert_eq!(
+            (update.round(), update.progress(), update.is_updated()),
+            (1, (Stage::Start, 0), false)
+        );
         let shown = format!("{:?}", cpus[0]);
         assert_eq!(shown, "Cpu { acknowledged: None, arrival: 0, .. }");
         let mut seen = Vec::new();
@@ -476,7 +532,8 @@ impl<F: Fn()> Lock for Late<F> {
 #[test]
 fn an_lp_that_waits_at_the_lock_opens_no_session_after_another_one_failed() {
     let platform = boot(SimPlatform::builder().lps(2));
-    platform.inject(Fault { lp: Some(0), ..Fault::first(INSTALL, returns(SeamldrStatus::EBADSIG.0)) });
+    platform
+        .inject(Fault { lp: Some(0), ..Fault::first(INSTALL, returns(SeamldrStatus::EBADSIG.0)) });
     let fallbacks = [TestImage { svn_minor: 7, ..newer() }.build()];
     with_fallbacks(&platform, &newer().build(), &fallbacks, Options::default(), |update| {
         let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
@@ -489,7 +546,8 @@ fn an_lp_that_waits_at_the_lock_opens_no_session_after_another_one_failed() {
                 }
             },
         };
-        let mut second = Cpu::new(update, Seamldr::new(&lps[1], &late, CurrentVmcs::Preserved).unwrap());
+        let mut second =
+            Cpu::new(update, Seamldr::new(&lps[1], &late, CurrentVmcs::Preserved).unwrap());
         while update.progress().0 != Stage::CpuInstall {
             let _ = (first.borrow_mut().step(), second.step());
         }
@@ -509,13 +567,19 @@ fn a_fallback_passed_for_the_handoff_version_of_the_update() {
     let platform = boot(SimPlatform::builder());
     let (file, host) = (newer().build(), platform.lp(0));
     let image = TdxImage::parse(file.as_bytes()).unwrap();
-    let passed = pass(&platform, &image, Options { handoff_version: Some(0), ..Options::default() }).unwrap();
+    let passed =
+        pass(&platform, &image, Options { handoff_version: Some(0), ..Options::default() })
+            .unwrap();
     let with = |handoff_version| {
-        let (mut page, mut params, info) = (PageBuf::zeroed(1), PageBuf::zeroed(1), SharedInfo::new());
+        let (mut page, mut params, info) =
+            (PageBuf::zeroed(1), PageBuf::zeroed(1), SharedInfo::new());
         // Which version the image takes is not the question here.
         let other = TestImage { module_hv: 3, min_update_hv: 0, ..newer() }.build();
-        let fallbacks = [prepare(&platform, &mut page, &other, Purpose::TakeOver { handoff_version })];
-        let update = Update::new(&passed, params.as_params(), &info, &host, platform.module_state()).unwrap();
+        let fallbacks =
+            [prepare(&platform, &mut page, &other, Purpose::TakeOver { handoff_version })];
+        let update =
+            Update::new(&passed, params.as_params(), &info, &host, platform.module_state())
+                .unwrap();
         update.with_fallbacks(&fallbacks).map(drop)
     };
     assert_eq!((with(None), with(Some(0))), (Ok(()), Ok(())));

@@ -1,4 +1,5 @@
-//! What becomes of TDs: those that run, are built or are migrated while the module under them is replaced.
+//! What becomes of TDs: those that run, are built or are migrated while the module under them is
+//! replaced.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -35,8 +36,8 @@ fn connect(svn_minor: u8) -> TestImage {
     TestImage { num_handoff_pages: 24, ..image }
 }
 
-/// Makes the calls of an update one by one, and shows the platform to `between` after each. `r9`: TDH.SYS.UPDATE in version 1
-/// with this.
+/// Makes the calls of an update one by one, and shows the platform to `between` after each. `r9`:
+/// TDH.SYS.UPDATE in version 1 with this.
 fn update_with(
     platform: &SimPlatform,
     image: &TestImage,
@@ -89,15 +90,19 @@ fn boot_bare(image: &TestImage) -> SimPlatform {
 #[test]
 fn tds_of_every_phase_survive_a_good_update_bit_for_bit() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let tds: Vec<TdId> = (0..28).map(|index| platform.create_td_in(PHASES[index % 3]).unwrap()).collect();
-    let before: Vec<_> = tds.iter().map(|id| (secret(&platform, *id), td(&platform, *id))).collect();
-    let secrets: std::collections::BTreeSet<_> = before.iter().map(|(secret, _)| secret.unwrap()).collect();
+    let tds: Vec<TdId> =
+        (0..28).map(|index| platform.create_td_in(PHASES[index % 3]).unwrap()).collect();
+    let before: Vec<_> =
+        tds.iter().map(|id| (secret(&platform, *id), td(&platform, *id))).collect();
+    let secrets: std::collections::BTreeSet<_> =
+        before.iter().map(|(secret, _)| secret.unwrap()).collect();
     assert_eq!(secrets.len(), 28, "no two have the same");
     update(&platform, &newer(), 0);
     for (id, (secret_before, td_before)) in tds.iter().zip(before) {
         let after = td(&platform, *id);
         assert_eq!((secret(&platform, *id), after.phase()), (secret_before, td_before.phase()));
-        // What runs is untouched to the last bit; what is under way is what this test file is about.
+        // What runs is untouched to the last bit; what is under way is what this test file is
+        // about.
         assert_eq!(after == td_before, after.phase() == TdPhase::Running, "{id:?}");
     }
     assert_eq!(platform.truth().tds_alive, 31);
@@ -168,7 +173,11 @@ fn with_the_flag_of_version_1_the_damage_is_found_in_time() {
         assert!(platform.with_model(|model| model.module().unwrap().update_compatibility()));
         for td in &tds[1..] {
             assert_eq!(platform.finish_td(*td), Err(TdError::IncompatibleContext));
-            assert_eq!(platform.finish_td(*td), Err(TdError::IncompatibleContext), "as often as one likes");
+            assert_eq!(
+                platform.finish_td(*td),
+                Err(TdError::IncompatibleContext),
+                "as often as one likes"
+            );
         }
         assert_eq!(platform.truth().tds_alive, 3);
         // What begins afterwards is not concerned.
@@ -221,7 +230,11 @@ fn a_refused_shutdown_names_the_reason_and_the_count_and_costs_nothing() {
         tds.push((phase, platform.create_td_in(phase).unwrap()));
         for lp in [0, 1] {
             for hv in [0, 1] {
-                assert_eq!(rax(&platform, lp, SHUTDOWN, AVOID | hv), Ok(expected), "{phase:?}, {hv}");
+                assert_eq!(
+                    rax(&platform, lp, SHUTDOWN, AVOID | hv),
+                    Ok(expected),
+                    "{phase:?}, {hv}"
+                );
             }
         }
         // What is wrong with RCX comes first.
@@ -232,8 +245,12 @@ fn a_refused_shutdown_names_the_reason_and_the_count_and_costs_nothing() {
     }
     assert!(platform.with_model(|model| model.handoff() == before), "no byte was written");
     // One after the other comes to its end.
-    let expected =
-        [SENSITIVE | 2 << 16, SENSITIVE | 1 << 16, SENSITIVE | 2 << 16 | 1, SENSITIVE | 1 << 16 | 1];
+    let expected = [
+        SENSITIVE | 2 << 16,
+        SENSITIVE | 1 << 16,
+        SENSITIVE | 2 << 16 | 1,
+        SENSITIVE | 1 << 16 | 1,
+    ];
     let under_way = tds.iter().rev().filter(|(phase, _)| *phase != TdPhase::Running);
     for ((_, td), expected) in under_way.zip(expected.into_iter().map(Some).chain([None])) {
         assert_eq!(platform.finish_td(*td), Ok(true));
@@ -327,7 +344,11 @@ fn no_td_is_made_while_the_module_cannot_be_called() {
     let platform = boot(SimPlatform::builder().lps(2));
     assert_eq!(install_on(&platform, 0, 0), OK);
     let module = platform.truth().module.unwrap();
-    assert_eq!((module.state, module.callable), (State::Ready, false), "the first call of a session");
+    assert_eq!(
+        (module.state, module.callable),
+        (State::Ready, false),
+        "the first call of a session"
+    );
     assert!(platform.create_td().is_err());
 }
 
@@ -345,7 +366,10 @@ fn update_in_version_1_can_be_made_again_after_a_refusal() {
             let regs = SeamcallRegs { rax: UPDATE | 2 << 16, ..SeamcallRegs::default() };
             assert_eq!(call_regs(&platform, 0, regs).unwrap().rax, TdxStatus::OPERAND_INVALID.0);
             let regs = SeamcallRegs { rax: UPDATE | 1 << 16, r10: 1, ..SeamcallRegs::default() };
-            assert_eq!(call_regs(&platform, 0, regs).unwrap().rax, TdxStatus::OPERAND_INVALID.0 | 10);
+            assert_eq!(
+                call_regs(&platform, 0, regs).unwrap().rax,
+                TdxStatus::OPERAND_INVALID.0 | 10
+            );
             let truth = platform.truth();
             assert_eq!((truth.handoff_valid, truth.tds_alive), (true, 0), "not yet");
         }
@@ -382,7 +406,8 @@ fn handoff_data_of_each_form_is_taken_by_each_module_that_knows_its_version() {
             let first = *seen.get_or_insert(header);
             assert_eq!(header, first, "{what}: nobody writes to it in between");
         });
-        let expected = HandoffHeader { valid: 1, reserved: 0, hv: U16::new(hv as u16), size: U32::new(size) };
+        let expected =
+            HandoffHeader { valid: 1, reserved: 0, hv: U16::new(hv as u16), size: U32::new(size) };
         assert_eq!(seen, Some(expected), "{what}");
         assert!(tds.iter().all(|td| platform.td_is_alive(*td)), "{what}");
         let used = platform.with_model(|model| model.handoff_header());
@@ -420,7 +445,8 @@ fn a_td_whose_key_id_is_another_ones_sees_noise() {
     let before = tds.map(|td| secret(&platform, td).unwrap());
     update_with(&platform, &newer(), 0, None, |what| {
         if what == "LP.INIT" {
-            // Entries of the key ownership table, 8 bytes each: the first TD's KeyID is the one after the module's own.
+            // Entries of the key ownership table, 8 bytes each: the first TD's KeyID is the one
+            // after the module's own.
             platform.with_model(|model| model.handoff()[8 + 8 * 0x21..][..16].rotate_left(8));
         }
     });
@@ -464,7 +490,10 @@ fn what_a_failed_installation_means_for_tds_is_what_rdx_says() {
         assert_eq!(install_all(&platform, &newer().build(), Scenario::Update), then);
         if then == OK {
             assert_eq!([SYS_INIT, LP_INIT].map(|leaf| rax(&platform, 0, leaf, 0)), [Ok(0), Ok(0)]);
-            assert_eq!([rax(&platform, 1, LP_INIT, 0), sys_update(&platform, None)], [Ok(0), Ok(0)]);
+            assert_eq!(
+                [rax(&platform, 1, LP_INIT, 0), sys_update(&platform, None)],
+                [Ok(0), Ok(0)]
+            );
         } else {
             assert_eq!(install_all(&platform, &newer().build(), Scenario::Load), OK);
             platform.bring_up().unwrap();

@@ -68,17 +68,21 @@ fn changed(value: &Value) -> Value {
             let number = u64::from_str_radix(&text[2..], 16).unwrap();
             Value::from(format!("{:#x}", number ^ 1))
         }
-        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() % 2 == 0 => {
+        Value::String(text)
+            if text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() % 2 == 0 =>
+        {
             let first = text.bytes().next().map_or(0, |digit| u8::from(digit == b'0'));
             Value::from(format!("0{first}{}", text.get(2..).unwrap_or("")))
         }
-        Value::String(text) => Value::from(if text == "SYS_READY" { "SYS_SHUTDOWN" } else { "SYS_READY" }),
+        Value::String(text) => {
+            Value::from(if text == "SYS_READY" { "SYS_SHUTDOWN" } else { "SYS_READY" })
+        }
         _ => unreachable!("not a leaf"),
     }
 }
 
-/// Recordings, one of every so many, with each of the results in them changed: none of them passes any more. That is, the replay
-/// compares everything.
+/// Recordings, one of every so many, with each of the results in them changed: none of them passes
+/// any more. That is, the replay compares everything.
 fn no_changed_result_passes(of: &str, one_of: usize) {
     let mut changes = 0;
     let mut files: Vec<_> =
@@ -110,7 +114,11 @@ fn no_changed_result_passes(of: &str, one_of: usize) {
             let leaf = other.pointer_mut(path).unwrap();
             *leaf = changed(leaf);
             let replay = replay_line(&other.to_string(), &recordings(of));
-            assert!(!matches!(replay, Ok(Replay::Passed)), "{}: {path} is not compared", vector["name"]);
+            assert!(
+                !matches!(replay, Ok(Replay::Passed)),
+                "{}: {path} is not compared",
+                vector["name"]
+            );
             changes += 1;
         }
     }
@@ -176,11 +184,19 @@ fn bad_files_are_told_with_file_and_line() {
             "missing field `num_lps`",
         ),
         ("number", other.replacen("\"rax\":\"0x", "\"rax\":\"0y", 1), "a string of \"0x\""),
-        ("unknown", other.replacen("\"expect\":{", "\"expect\":{\"rbp\":0,", 1), "unknown field `rbp`"),
+        (
+            "unknown",
+            other.replacen("\"expect\":{", "\"expect\":{\"rbp\":0,", 1),
+            "unknown field `rbp`",
+        ),
         (
             "blob",
             other
-                .replacen("\"memory\":[", "\"memory\":[{\"pa\":\"0x0\",\"len\":1,\"file\":\"no.bin\"},", 1)
+                .replacen(
+                    "\"memory\":[",
+                    "\"memory\":[{\"pa\":\"0x0\",\"len\":1,\"file\":\"no.bin\"},",
+                    1,
+                )
                 .replace("},]", "}]"),
             "no.bin: ",
         ),
@@ -206,7 +222,8 @@ fn bad_files_are_told_with_file_and_line() {
 #[test]
 fn one_group_can_be_replayed() {
     let mut names = Vec::new();
-    replay_folder(&recordings("p-seamldr"), Some("enomem"), |replayed| names.push(replayed.name)).unwrap();
+    replay_folder(&recordings("p-seamldr"), Some("enomem"), |replayed| names.push(replayed.name))
+        .unwrap();
     assert_eq!(names.len(), 17);
     assert!(names.iter().all(|name| name.starts_with("enomem/")));
     let none = replay_folder(&recordings("p-seamldr"), Some("nothing"), |_| {}).unwrap_err();
@@ -221,7 +238,9 @@ fn a_write_that_is_longer_than_a_page_is_no_recording() {
     for line in text.lines() {
         let mut recording: Value = serde_json::from_str(line).unwrap();
         let mut steps = recording["steps"].as_array_mut().into_iter().flatten();
-        let Some(len) = steps.find_map(|step| step.pointer_mut("/expect/writes/0/len")) else { continue };
+        let Some(len) = steps.find_map(|step| step.pointer_mut("/expect/writes/0/len")) else {
+            continue;
+        };
         *len = Value::from(u64::MAX);
         let refused = replay_line(&recording.to_string(), &folder).unwrap_err().to_string();
         assert!(refused.contains("18446744073709551615") && refused.contains("4096"), "{refused}");

@@ -1,5 +1,5 @@
-//! Whole updates on the simulated platform: good ones, and ones in which something fails. What the outcome claims is compared
-//! with what the platform knows.
+//! Whole updates on the simulated platform: good ones, and ones in which something fails. What the
+//! outcome claims is compared with what the platform knows.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -15,12 +15,16 @@ use std::cell::RefCell;
 
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::update::{Cpu, FailureCause, NextStep, Progress, RunningModule, Stage, TdFate};
+use tdx_seamldr_core::update::{
+    Cpu, FailureCause, NextStep, Progress, RunningModule, Stage, TdFate,
+};
 use tdx_seamldr_core::update::{Outcome, Update, UpdateError, MAX_LPS};
 use tdx_seamldr_core::SharedInfo;
 use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
 use tdx_seamldr_mock::model::ModuleState;
-use tdx_seamldr_mock::{run_on_threads, run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
+use tdx_seamldr_mock::{
+    run_on_threads, run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage,
+};
 
 fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
     assert!(outcome.is_updated(), "{outcome}");
@@ -29,12 +33,17 @@ fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
     let truth = platform.truth();
     assert_eq!((truth.tds, truth.tds_alive), (3, 3));
     assert_eq!(truth.svn.to_string(), "1.6");
-    assert_eq!((truth.remaining_updates, truth.lps_in_session, truth.handoff_valid), (62, 0, false));
+    assert_eq!(
+        (truth.remaining_updates, truth.lps_in_session, truth.handoff_valid),
+        (62, 0, false)
+    );
     assert!(platform.module_state().is_ready());
-    for (rax, calls) in [(SHUTDOWN, 1), (INSTALL, lps), (SYS_INIT, 1), (LP_INIT, lps), (UPDATE, 1)] {
+    for (rax, calls) in [(SHUTDOWN, 1), (INSTALL, lps), (SYS_INIT, 1), (LP_INIT, lps), (UPDATE, 1)]
+    {
         assert_eq!(count(platform, rax), calls, "{rax:#x}");
     }
-    // Each LP looks for the module, and the lead at SEAMLDR_INFO and the handoff version, which preflight did not know.
+    // Each LP looks for the module, and the lead at SEAMLDR_INFO and the handoff version, which
+    // preflight did not know.
     for (rax, calls) in [(TDMR_INIT, lps), (INFO, 1), (SYS_RD, 1)] {
         assert_eq!(count(platform, rax), calls, "{rax:#x}");
     }
@@ -99,9 +108,8 @@ fn the_handoff_version_is_rcx_of_shutdown() {
     for (handoff_version, rcx) in [(None, 3), (Some(2), 2)] {
         let platform = boot_from(SimPlatform::builder().lps(2), &old);
         let options = Options { handoff_version, ..Options::default() };
-        assert!(
-            with_update(&platform, &new, options, |update| run_stepped(&platform, update, 1)).is_updated()
-        );
+        assert!(with_update(&platform, &new, options, |update| run_stepped(&platform, update, 1))
+            .is_updated());
         let trace = platform.trace();
         assert_eq!(trace.iter().find(|entry| entry.input.rax == SHUTDOWN).unwrap().input.rcx, rcx);
     }
@@ -118,7 +126,10 @@ fn a_refused_shutdown_changes_nothing() {
         (TdFate::NeverAtRisk, RunningModule::Old, NextStep::RetryLater)
     );
     platform.clear_faults();
-    assert_eq!(outcome.failure.unwrap().cause, FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY));
+    assert_eq!(
+        outcome.failure.unwrap().cause,
+        FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY)
+    );
     assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
     assert!(platform.module_state().is_ready());
     platform.clear_trace();
@@ -129,8 +140,9 @@ fn a_refused_shutdown_changes_nothing() {
 fn a_module_that_does_not_know_the_flag_refuses_it() {
     let platform = boot(SimPlatform::builder());
     let options = Options { avoid_compat_sensitive: true, ..Options::default() };
-    let outcome =
-        with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
+    let outcome = with_update(&platform, &newer().build(), options, |update| {
+        run_stepped(&platform, update, 1)
+    });
     let refused = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus(0xC000_0100_0000_0001));
     assert_eq!((outcome.tds, outcome.failure.unwrap().cause), (TdFate::NeverAtRisk, refused));
 }
@@ -140,11 +152,17 @@ fn a_module_that_does_not_know_the_flag_refuses_it() {
 fn tds_that_are_held_live_on_with_another_session() {
     let platform = boot(SimPlatform::builder().lps(3));
     let outcome = update_to(&platform, &TestImage { cpus: vec![0xa06d0], ..newer() });
-    let cause =
-        FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status: SeamldrStatus::EUNSUPCPU, rdx: 0 };
+    let cause = FailureCause::Seamldr {
+        leaf: SeamldrLeaf::Install,
+        status: SeamldrStatus::EUNSUPCPU,
+        rdx: 0,
+    };
     assert_eq!(outcome.failure.unwrap().cause, cause);
     assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::InstallAgain));
-    assert_eq!((outcome.running, outcome.finished(Stage::CpuInstall)), (RunningModule::OldShutDown, 2));
+    assert_eq!(
+        (outcome.running, outcome.finished(Stage::CpuInstall)),
+        (RunningModule::OldShutDown, 2)
+    );
     let truth = platform.truth();
     assert!(truth.handoff_valid && truth.tds_alive == 0 && truth.lps_in_session == 0);
 
@@ -168,12 +186,19 @@ fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
     let not_elf = vec![0x90; module.len()];
     let file = image.file(&image.sigstruct(&not_elf), &not_elf);
     let platform = boot(SimPlatform::builder());
-    assert!(pass(&platform, &TdxImage::parse(file.as_bytes()).unwrap(), Options::default()).is_err());
+    assert!(
+        pass(&platform, &TdxImage::parse(file.as_bytes()).unwrap(), Options::default()).is_err()
+    );
     let file = image.file(&image.sigstruct(&other), &module);
     let platform = boot(SimPlatform::builder().lps(2));
-    let outcome =
-        with_update(&platform, &file, Options::default(), |update| run_stepped(&platform, update, 1));
-    let cause = FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status: SeamldrStatus::EBADHASH, rdx: 1 };
+    let outcome = with_update(&platform, &file, Options::default(), |update| {
+        run_stepped(&platform, update, 1)
+    });
+    let cause = FailureCause::Seamldr {
+        leaf: SeamldrLeaf::Install,
+        status: SeamldrStatus::EBADHASH,
+        rdx: 1,
+    };
     assert_eq!(outcome.failure.unwrap().cause, cause);
     assert_eq!((outcome.tds, outcome.running), (TdFate::Lost, RunningModule::NoneKnown));
     assert_eq!(outcome.next, NextStep::Load);
@@ -182,7 +207,9 @@ fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
 
 #[test]
 fn a_trap_that_comes_by_itself_is_not_taken_for_an_open_session() {
-    for (times, trap) in [(1, Trap::VmFailInvalid), (3, Trap::VmFailInvalid), (3, Trap::UndefinedOpcode)] {
+    for (times, trap) in
+        [(1, Trap::VmFailInvalid), (3, Trap::VmFailInvalid), (3, Trap::UndefinedOpcode)]
+    {
         for lps in [1, 3] {
             let platform = boot(SimPlatform::builder().lps(lps));
             let answer = Answer::Return { rax: TdxStatus::SYS_LP_INIT_NOT_DONE.0, rdx: 0 };
@@ -217,7 +244,10 @@ fn an_offline_lp_leaves_the_session_open_until_it_calls() {
     });
     assert_eq!(platform.truth().module.unwrap().state, ModuleState::SysInitPending);
     for number in 0..4 {
-        assert_eq!(TdxModule::new(&platform.lp(number)).enable_lp(platform.module_state(), number), Ok(true));
+        assert_eq!(
+            TdxModule::new(&platform.lp(number)).enable_lp(platform.module_state(), number),
+            Ok(true)
+        );
     }
     TdxModule::new(&lp).sys_update().unwrap();
     assert_eq!(platform.truth().tds_alive, 3);
@@ -240,14 +270,20 @@ fn an_lp_that_never_comes_ends_the_update_before_anything_is_shut_down() {
         assert!(cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished));
         let outcome = update.outcome();
         let failure = outcome.failure.unwrap();
-        assert_eq!((failure.stage, failure.lp, failure.cause), (Stage::Start, 1, FailureCause::GaveUp));
+        assert_eq!(
+            (failure.stage, failure.lp, failure.cause),
+            (Stage::Start, 1, FailureCause::GaveUp)
+        );
         assert_eq!((outcome.tds, outcome.finished(Stage::Start)), (TdFate::NeverAtRisk, 2));
 
         // The latecomer finds it over.
         let late = platform.lp(2);
         assert_eq!(Cpu::new(update, seamldr(&late, &lock)).step(), Progress::Finished);
     });
-    assert_eq!((count(&platform, TDMR_INIT), platform.trace().len(), platform.truth().tds_alive), (2, 2, 3));
+    assert_eq!(
+        (count(&platform, TDMR_INIT), platform.trace().len(), platform.truth().tds_alive),
+        (2, 2, 3)
+    );
 }
 
 #[test]
@@ -261,15 +297,20 @@ fn an_lp_that_the_state_has_no_place_for_ends_the_update_before_it_begins() {
     let update = Update::new(&passed, params.as_params(), &info, &platform.lp(0), &state).unwrap();
     let outcome = run_stepped(&platform, &update, 1);
     let failure = outcome.failure.unwrap();
-    assert_eq!((failure.stage, failure.lp, failure.cause), (Stage::Start, 64, FailureCause::UnknownLp));
+    assert_eq!(
+        (failure.stage, failure.lp, failure.cause),
+        (Stage::Start, 64, FailureCause::UnknownLp)
+    );
     assert_eq!(platform.truth().tds_alive, 3);
 }
 
 /// Lets these LPs step in turn until all have finished.
 fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock>]) {
     for _ in 0..100 {
-        let working =
-            cpus.iter_mut().map(|cpu| cpu.step()).filter(|progress| *progress != Progress::Finished);
+        let working = cpus
+            .iter_mut()
+            .map(|cpu| cpu.step())
+            .filter(|progress| *progress != Progress::Finished);
         if working.count() == 0 {
             return;
         }
@@ -327,9 +368,14 @@ fn an_update_after_one_that_ended_early_does_not_call_the_tds_safe() {
     platform.clear_faults();
     for handoff_version in [None, Some(0)] {
         let options = Options { handoff_version, ..Options::default() };
-        let again =
-            with_update(&platform, &newer().build(), options, |update| run_stepped(&platform, update, 1));
-        assert_eq!((again.tds, again.running), (TdFate::Held, RunningModule::NewNotReady), "{again}");
+        let again = with_update(&platform, &newer().build(), options, |update| {
+            run_stepped(&platform, update, 1)
+        });
+        assert_eq!(
+            (again.tds, again.running),
+            (TdFate::Held, RunningModule::NewNotReady),
+            "{again}"
+        );
         assert_eq!(again.stage, Stage::Start);
         assert_eq!(platform.truth().tds_alive, 0);
     }
@@ -349,7 +395,10 @@ fn threads_that_wait_in_vain_give_up() {
         });
         update.outcome()
     });
-    assert_eq!((outcome.tds, outcome.failure.unwrap().cause), (TdFate::NeverAtRisk, FailureCause::GaveUp));
+    assert_eq!(
+        (outcome.tds, outcome.failure.unwrap().cause),
+        (TdFate::NeverAtRisk, FailureCause::GaveUp)
+    );
     assert_eq!(platform.truth().tds_alive, 3);
 }
 
@@ -389,7 +438,9 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
     let truth = platform.truth();
     let alive = truth.tds_alive == truth.tds;
     match outcome.tds {
-        TdFate::NeverAtRisk | TdFate::Preserved => assert!(alive, "{what}: {outcome}, but {truth:?}"),
+        TdFate::NeverAtRisk | TdFate::Preserved => {
+            assert!(alive, "{what}: {outcome}, but {truth:?}")
+        }
         TdFate::Held => {
             assert!(truth.handoff_valid && truth.tds_alive == 0, "{what}: {outcome}, but {truth:?}")
         }
@@ -410,7 +461,8 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
     assert!(expected, "{what}: {outcome:?}, but {truth:?}");
 }
 
-/// Every call of an update fails, once or from then on, in each way that leaves the firmware as if the call had not been made.
+/// Every call of an update fails, once or from then on, in each way that leaves the firmware as if
+/// the call had not been made.
 #[test]
 fn wherever_a_call_fails_the_outcome_tells_the_truth() {
     let image = newer().build();
@@ -425,14 +477,17 @@ fn wherever_a_call_fails_the_outcome_tells_the_truth() {
                     let outcome = with_update(&platform, &image, Options::default(), |update| {
                         run_stepped(&platform, update, 1)
                     });
-                    // Here no such call was made; a real module that has been put in place does not say VMfailInvalid for ever.
+                    // Here no such call was made; a real module that has been put in place does not
+                    // say VMfailInvalid for ever.
                     let no_answer = outcome.stage == Stage::CpuInit && trap == Trap::VmFailInvalid;
                     if !no_answer || times == 1 {
                         assert_true(&outcome, &platform, &what);
                     }
-                    // What happens once is overcome, but for an LP without VMX operation or TDX, or without P-SEAMLDR, before the shutdown.
+                    // What happens once is overcome, but for an LP without VMX operation or TDX, or
+                    // without P-SEAMLDR, before the shutdown.
                     let (is_before, is_info) = ((lps..lps + 3).contains(&call), call == lps);
-                    let overcome = times == 1 && !(is_info || is_before && trap != Trap::VmFailInvalid);
+                    let overcome =
+                        times == 1 && !(is_info || is_before && trap != Trap::VmFailInvalid);
                     assert_eq!(outcome.is_updated(), overcome, "{what}: {outcome}");
                     platform.clear_faults();
                     assert!(
@@ -449,7 +504,9 @@ fn wherever_a_call_fails_the_outcome_tells_the_truth() {
 fn is_saved(platform: &SimPlatform, outcome: &Outcome, image: &PageBuf) -> bool {
     let next = match outcome.next {
         NextStep::Retry | NextStep::RetryLater => {
-            with_update(platform, image, Options::default(), |update| run_stepped(platform, update, 1))
+            with_update(platform, image, Options::default(), |update| {
+                run_stepped(platform, update, 1)
+            })
         }
         NextStep::Finish => support::finish(platform),
         _ => resume(platform, image),
@@ -466,9 +523,11 @@ fn every_status_of_the_module_comes_through_whole() {
         (LP_INIT, Stage::CpuInit),
         (UPDATE, Stage::RunUpdate),
     ] {
-        for status in
-            [TdxStatus::SYS_BUSY, TdxStatus(0xC000_0920_0000_0480), TdxStatus(0x8123_4567_89ab_cdef)]
-        {
+        for status in [
+            TdxStatus::SYS_BUSY,
+            TdxStatus(0xC000_0920_0000_0480),
+            TdxStatus(0x8123_4567_89ab_cdef),
+        ] {
             let platform = boot(SimPlatform::builder().lps(3));
             let answer = Answer::Return { rax: status.0, rdx: 0 };
             platform.inject(Fault { times: u32::MAX, ..Fault::first(rax, answer) });
@@ -502,9 +561,16 @@ fn random_faults_on_threads_never_hang() {
             2 => Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 1 },
             _ => Answer::Return { rax: 0, rdx: 0 },
         };
-        platform.inject(Fault { lp: Some(number / 4 % 4), rax: None, after: number / 8, times: 1, answer });
-        let outcome =
-            with_update(&platform, &image, Options::default(), |update| run_on_threads(&platform, update));
+        platform.inject(Fault {
+            lp: Some(number / 4 % 4),
+            rax: None,
+            after: number / 8,
+            times: 1,
+            answer,
+        });
+        let outcome = with_update(&platform, &image, Options::default(), |update| {
+            run_on_threads(&platform, update)
+        });
         assert_eq!(outcome.is_updated(), outcome.tds == TdFate::Preserved);
     }
 }

@@ -10,8 +10,12 @@
 
 mod support;
 
-use support::{boot, boot_from, counting, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE};
-use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxStatus};
+use support::{
+    boot, boot_from, counting, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE,
+};
+use tdx_seamldr_core::abi::{
+    FieldId, Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxStatus,
+};
 use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_mock::model::{LoaderState, ModuleBuild, ModuleState as State, TdPhase, NO_VMCS};
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform, TestImage};
@@ -24,7 +28,13 @@ fn call(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> Result<(u64, u64
     call_rdx(platform, lp, rax, rcx, 0)
 }
 
-fn call_rdx(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
+fn call_rdx(
+    platform: &SimPlatform,
+    lp: u32,
+    rax: u64,
+    rcx: u64,
+    rdx: u64,
+) -> Result<(u64, u64), Trap> {
     let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
     // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
     unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
@@ -40,14 +50,21 @@ fn with_image<R>(
     with_file(platform, &image.build(), scenario, run)
 }
 
-fn with_file<R>(platform: &SimPlatform, file: &PageBuf, scenario: Scenario, run: impl FnOnce(u64) -> R) -> R {
+fn with_file<R>(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    scenario: Scenario,
+    run: impl FnOnce(u64) -> R,
+) -> R {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
-    let request = InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
+    let request =
+        InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
     run(request.params().get().0)
 }
 
-/// What the traces speak about: SEAM_READY, the module's state, whether handoff data is valid, remaining updates.
+/// What the traces speak about: SEAM_READY, the module's state, whether handoff data is valid,
+/// remaining updates.
 fn state(platform: &SimPlatform) -> (u8, Option<State>, bool, u32) {
     let ready = platform.with_model(|model| model.loader().seamextend().seam_ready);
     let truth = platform.truth();
@@ -85,7 +102,8 @@ fn t0_a_good_update_with_all_lps_online() {
         }
     });
     assert_eq!(state(&platform), (1, Some(State::SysInitPending), true, 62));
-    assert!((0..3).all(|lp| !platform.with_model(|model| model.module().unwrap().is_lp_initialized(lp))));
+    assert!((0..3)
+        .all(|lp| !platform.with_model(|model| model.module().unwrap().is_lp_initialized(lp))));
     bring_up(&platform, 3);
     assert_eq!((state(&platform), alive(&platform)), ((1, Some(State::Ready), false, 62), 3));
 }
@@ -113,7 +131,10 @@ fn t2_a_bad_signature_leaves_room_for_a_second_round() {
     });
     assert_eq!(state(&platform), (1, Some(State::Shutdown), true, 63));
     assert_eq!(platform.truth().lps_in_session, 0);
-    assert_eq!(call_rdx(&platform, 0, SYS_RD, 0, FieldId::MODULE_HV.0).unwrap().0, TdxStatus::SYS_SHUTDOWN.0);
+    assert_eq!(
+        call_rdx(&platform, 0, SYS_RD, 0, FieldId::MODULE_HV.0).unwrap().0,
+        TdxStatus::SYS_SHUTDOWN.0
+    );
     with_image(&platform, &newer(), Scenario::Update, |params| {
         assert_eq!([2, 0, 1].map(|lp| call(&platform, lp, INSTALL, params)), [OK, OK, OK]);
     });
@@ -261,7 +282,8 @@ fn t11_load_is_allowed_while_nothing_is_ready_and_clears_everything() {
     });
     assert_eq!(platform.with_model(|model| model.loader().seamdb().used), 2);
     platform.with_model(|model| {
-        let mut state = LoaderState { num_remaining_updates: 5, sysinfo: None, ..model.loader().state() };
+        let mut state =
+            LoaderState { num_remaining_updates: 5, sysinfo: None, ..model.loader().state() };
         state.seamextend.seam_ready = 0;
         model.restore_loader(&state);
     });
@@ -289,8 +311,11 @@ fn t12_a_remembered_zero_is_refreshed_by_info_and_by_load_only() {
     let platform = boot(SimPlatform::builder().lps(1));
     zero(&platform);
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    let round =
-        || with_image(&platform, &newer(), Scenario::Update, |params| call(&platform, 0, INSTALL, params));
+    let round = || {
+        with_image(&platform, &newer(), Scenario::Update, |params| {
+            call(&platform, 0, INSTALL, params)
+        })
+    };
     assert_eq!(round(), refusal(SeamldrStatus::EBADCALL, 0));
     // An address that is nobody's takes no writes, and is good enough for asking.
     assert_eq!(call(&platform, 0, INFO, 0x7fff_f000), OK);
@@ -330,12 +355,17 @@ fn lps_overlap_in_the_model_without_threads() {
     let platform = boot(SimPlatform::builder().lps(3));
     platform.with_model(|model| {
         let crypto = &tdx_seamldr_verify::RustCrypto;
-        let regs = |rax, rdx| SeamcallRegs { rax, rcx: 0x7fff_f000, rdx, ..SeamcallRegs::default() };
+        let regs =
+            |rax, rdx| SeamcallRegs { rax, rcx: 0x7fff_f000, rdx, ..SeamcallRegs::default() };
         let (mut info, mut read, mut shutdown) =
             (regs(INFO, 0), regs(SYS_RD, FieldId::MODULE_HV.0), regs(SHUTDOWN, 0));
         shutdown.rcx = 0;
         let first = model.enter(0, &info).unwrap();
-        assert_eq!(model.enter(1, &info).unwrap_err(), Trap::VmFailInvalid, "LP 0 is inside P-SEAMLDR");
+        assert_eq!(
+            model.enter(1, &info).unwrap_err(),
+            Trap::VmFailInvalid,
+            "LP 0 is inside P-SEAMLDR"
+        );
         let second = model.enter(1, &read).unwrap();
         // The module does not care for P-SEAMLDR, but for LPs that are inside itself.
         model.seamcall(2, &mut shutdown, &Nothing, crypto).unwrap();
@@ -378,7 +408,10 @@ fn faults_strike_the_call_that_they_are_for_and_then_no_more() {
     });
     platform.inject(Fault::first(SHUTDOWN, Answer::Return { rax: 5, rdx: 6 }));
     assert_eq!([0, 1, 0].map(read), [Ok(0), Ok(0), Ok(TdxStatus::SYS_BUSY.0)]);
-    assert_eq!([1, 1, 1].map(read), [Err(Trap::UndefinedOpcode), Err(Trap::UndefinedOpcode), Ok(0)]);
+    assert_eq!(
+        [1, 1, 1].map(read),
+        [Err(Trap::UndefinedOpcode), Err(Trap::UndefinedOpcode), Ok(0)]
+    );
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), Ok((5, 6)));
     let shown: Vec<String> = platform.trace().iter().map(ToString::to_string).collect();
     assert!(shown[2].contains("LP    0  TDH.SYS.RD") && shown[2].contains("SYS_BUSY"), "{shown:?}");
@@ -389,8 +422,11 @@ fn faults_strike_the_call_that_they_are_for_and_then_no_more() {
 fn random_numbers_and_the_database_fail_as_often_as_they_are_told_to() {
     let platform = boot(SimPlatform::builder().lps(1));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    let round =
-        || with_image(&platform, &newer(), Scenario::Update, |params| call(&platform, 0, INSTALL, params));
+    let round = || {
+        with_image(&platform, &newer(), Scenario::Update, |params| {
+            call(&platform, 0, INSTALL, params)
+        })
+    };
     platform.with_model(|model| model.config_mut().rdrand_failures = 2);
     assert_eq!([round(), round()], [refusal(SeamldrStatus::ENOENTROPY, 0); 2]);
     platform.with_model(|model| model.seamdb_mut().insert_failures = 4);
@@ -408,7 +444,8 @@ fn key_ids_make_other_memory_and_the_seam_range_is_nobodys() {
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     with_file(&platform, &file, Scenario::Update, |params| {
         let at = |keyid: u64| params | keyid << 40;
-        // A shared KeyID is good, but there lies nothing: all zeros are an UPDATE of no pages from address 0.
+        // A shared KeyID is good, but there lies nothing: all zeros are an UPDATE of no pages from
+        // address 0.
         let status = |address| SeamldrStatus(call(&platform, 0, INSTALL, address).unwrap().0);
         assert_eq!(status(at(0x1f)), SeamldrStatus::EBADSIG);
         assert_eq!(status(at(0x20)), SeamldrStatus::EBADPARAM);
@@ -444,7 +481,8 @@ fn tds_in_build_are_damaged_unless_somebody_sees_to_it() {
         });
         assert_eq!([SYS_INIT, LP_INIT].map(|rax| call(platform, 0, rax, 0)), [OK, OK]);
         let r9 = if detect { TdxFeatures0::UPDATE_COMPATIBILITY.bits() } else { 0 };
-        let mut regs = SeamcallRegs { rax: UPDATE | u64::from(detect) << 16, r9, ..SeamcallRegs::default() };
+        let mut regs =
+            SeamcallRegs { rax: UPDATE | u64::from(detect) << 16, r9, ..SeamcallRegs::default() };
         // SAFETY: the leaf takes no address.
         unsafe { platform.lp(0).seamcall(&mut regs) }.unwrap();
         assert_eq!(regs.rax, 0);
@@ -497,7 +535,8 @@ fn update_version_1_looks_at_its_operands_after_restoring() {
     });
     assert_eq!([SYS_INIT, LP_INIT].map(|rax| call(&platform, 0, rax, 0)), [OK, OK]);
     for (version, r9, r10, expected) in operands {
-        let mut regs = SeamcallRegs { rax: UPDATE | version << 16, r9, r10, ..SeamcallRegs::default() };
+        let mut regs =
+            SeamcallRegs { rax: UPDATE | version << 16, r9, r10, ..SeamcallRegs::default() };
         // SAFETY: the leaf takes no address.
         unsafe { platform.lp(0).seamcall(&mut regs) }.unwrap();
         assert_eq!(regs.rax, expected, "version {version}, R9 {r9:#x}, R10 {r10}");

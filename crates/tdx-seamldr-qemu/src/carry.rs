@@ -1,7 +1,8 @@
 //! What the code behind SEAMCALL does with the flags.
 //!
-//! A plugin cannot write the arithmetic flags of a QEMU CPU. So the plugin reads the code behind SEAMCALL, up to where the flags are
-//! dead, and carries out itself each instruction there that reads them. Instructions in between that leave the flags alone are QEMU's.
+//! A plugin cannot write the arithmetic flags of a QEMU CPU. So the plugin reads the code behind
+//! SEAMCALL, up to where the flags are dead, and carries out itself each instruction there that
+//! reads them. Instructions in between that leave the flags alone are QEMU's.
 
 use crate::encoding::{Cursor, Operand, Prefixes, Short, MAX_LENGTH};
 use crate::flags::{with_carry, Flags, ARITHMETIC};
@@ -214,14 +215,20 @@ fn meaning(address: u64, bytes: &[u8]) -> Result<(Meaning, u64), Short> {
             _ => Meaning::Unknown,
         },
         // TEST, IMUL, POPF, SAHF, RET, INT3, CALL.
-        0x84 | 0x85 | 0x69 | 0x6b | 0x9d | 0x9e | 0xa8 | 0xa9 | 0xc2 | 0xc3 | 0xcc | 0xe8 => Meaning::Dead,
+        0x84 | 0x85 | 0x69 | 0x6b | 0x9d | 0x9e | 0xa8 | 0xa9 | 0xc2 | 0xc3 | 0xcc | 0xe8 => {
+            Meaning::Dead
+        }
         _ => Meaning::Unknown,
     };
     Ok((meaning, address.wrapping_add(cursor.length().into())))
 }
 
 /// The same for an opcode that begins with 0x0F.
-fn two_bytes(address: u64, cursor: &mut Cursor<'_>, prefixes: Prefixes) -> Result<(Meaning, u64), Short> {
+fn two_bytes(
+    address: u64,
+    cursor: &mut Cursor<'_>,
+    prefixes: Prefixes,
+) -> Result<(Meaning, u64), Short> {
     let opcode = cursor.byte()?;
     let condition = opcode & 0xf;
     let meaning = match opcode {
@@ -271,12 +278,17 @@ fn neutral(cursor: &mut Cursor<'_>, immediate: u8) -> Result<Meaning, Short> {
     Ok(Meaning::Neutral)
 }
 
-fn neutral_modrm(cursor: &mut Cursor<'_>, prefixes: Prefixes, immediate: u8) -> Result<Meaning, Short> {
+fn neutral_modrm(
+    cursor: &mut Cursor<'_>,
+    prefixes: Prefixes,
+    immediate: u8,
+) -> Result<Meaning, Short> {
     cursor.modrm(prefixes)?;
     neutral(cursor, immediate)
 }
 
-/// ADC and SBB with two operands, and with the accumulator. The forms for single bytes are not covered.
+/// ADC and SBB with two operands, and with the accumulator. The forms for single bytes are not
+/// covered.
 fn adc_or_sbb(
     cursor: &mut Cursor<'_>,
     prefixes: Prefixes,
@@ -284,7 +296,8 @@ fn adc_or_sbb(
     form: u8,
 ) -> Result<Meaning, Short> {
     let size = prefixes.size();
-    let arithmetic = |left, right| Meaning::Reads(Operation::Arithmetic { subtract, size, left, right });
+    let arithmetic =
+        |left, right| Meaning::Reads(Operation::Arithmetic { subtract, size, left, right });
     Ok(match form {
         1 | 3 => match cursor.modrm(prefixes)? {
             (reg, Operand::Register(rm)) if form == 1 => arithmetic(rm, Right::Register(reg)),
@@ -297,7 +310,11 @@ fn adc_or_sbb(
 }
 
 /// Arithmetic with a number.
-fn immediate_group(cursor: &mut Cursor<'_>, prefixes: Prefixes, opcode: u8) -> Result<Meaning, Short> {
+fn immediate_group(
+    cursor: &mut Cursor<'_>,
+    prefixes: Prefixes,
+    opcode: u8,
+) -> Result<Meaning, Short> {
     let (digit, operand) = cursor.modrm(prefixes)?;
     let subtract = match digit & 7 {
         2 => false,
@@ -333,12 +350,17 @@ pub trait Machine {
 pub struct NotMapped;
 
 impl Consumer {
-    /// Carries out the instruction with these flags. Returns the address of the instruction that follows, and the flags then.
+    /// Carries out the instruction with these flags. Returns the address of the instruction that
+    /// follows, and the flags then.
     ///
     /// # Errors
     ///
     /// Memory is not mapped. Nothing has changed.
-    pub fn execute(&self, flags: Flags, machine: &mut dyn Machine) -> Result<(u64, Flags), NotMapped> {
+    pub fn execute(
+        &self,
+        flags: Flags,
+        machine: &mut dyn Machine,
+    ) -> Result<(u64, Flags), NotMapped> {
         let mut after = flags;
         match self.operation {
             Operation::Jump { condition, target } => {
@@ -368,7 +390,8 @@ impl Consumer {
                     Right::Register(number) => machine.register(number),
                     Right::Immediate(number) => 0u64.wrapping_add_signed(number.into()),
                 };
-                let (result, flags) = with_carry(subtract, size, machine.register(left), right, flags.carry);
+                let (result, flags) =
+                    with_carry(subtract, size, machine.register(left), right, flags.carry);
                 set_sized(machine, left, size, result);
                 after = flags;
             }

@@ -129,7 +129,8 @@ fn memory_gets_the_carry() {
 fn several_instructions_read_the_flags_and_the_last_is_marked() {
     // setc al; mov ecx,5; sbb edx,edx; jc: SBB of a register from itself keeps the carry.
     let code = [0x0f, 0x92, 0xc0, 0xb9, 5, 0, 0, 0, 0x19, 0xd2, 0x72, 0x10];
-    let marks: Vec<bool> = follow(&code).consumers.iter().map(|consumer| consumer.is_last).collect();
+    let marks: Vec<bool> =
+        follow(&code).consumers.iter().map(|consumer| consumer.is_last).collect();
     assert_eq!(marks, [false, false, true]);
     let (end, cpu) = run(&code, Flags::FAIL_INVALID, Cpu::default());
     assert_eq!((end, cpu.registers[0], cpu.registers[2]), (0x1c, 1, 0xffff_ffff));

@@ -1,4 +1,5 @@
-//! Changes of the platform that no call makes: what goes wrong on a machine, as data that travels over the control socket.
+//! Changes of the platform that no call makes: what goes wrong on a machine, as data that travels
+//! over the control socket.
 
 use serde::{Deserialize, Serialize};
 use tdx_seamldr_mock::model::{GlobalLock, Platform, SeamMemory};
@@ -67,7 +68,9 @@ impl Change {
             }
             Self::SeamdbUsed(number) => model.seamdb_mut().used = *number,
             Self::SeamdbInsertFailures(number) => model.seamdb_mut().insert_failures = *number,
-            Self::FullSeamdbIsFatal(is_fatal) => model.config_mut().full_seamdb_is_fatal = *is_fatal,
+            Self::FullSeamdbIsFatal(is_fatal) => {
+                model.config_mut().full_seamdb_is_fatal = *is_fatal
+            }
             Self::Rdrand(works) => model.config_mut().rdrand_ok = *works,
             Self::RdrandFailures(number) => model.config_mut().rdrand_failures = *number,
             Self::Msr { lp, msr, bits } => {
@@ -92,7 +95,8 @@ impl Change {
                 model.faults_mut().clear();
                 model.seamdb_mut().insert_failures = 0;
                 let config = model.config_mut();
-                (config.rdrand_ok, config.rdrand_failures, config.full_seamdb_is_fatal) = (true, 0, false);
+                (config.rdrand_ok, config.rdrand_failures, config.full_seamdb_is_fatal) =
+                    (true, 0, false);
                 for lp in 0..config.num_lps {
                     model.restore_lp(lp);
                     model.set_in_module(lp, false);

@@ -120,7 +120,11 @@ fn state(firmware: &Firmware) -> State {
         mrseam: truth.mrseam.iter().map(|byte| format!("{byte:02x}")).collect(),
         dead: model.is_dead(),
         remaining_updates: truth.remaining_updates,
-        handoff: Handoff { valid: truth.handoff_valid, hv: header.hv.get(), size: header.size.get() },
+        handoff: Handoff {
+            valid: truth.handoff_valid,
+            hv: header.hv.get(),
+            size: header.size.get(),
+        },
         session: model.loader().session().collect(),
         tds_alive: truth.tds_alive,
         tds: model
@@ -143,7 +147,8 @@ fn state(firmware: &Firmware) -> State {
 fn perform(firmware: &Firmware, line: &str) -> Result<Answer, String> {
     let request = serde_json::from_str(line).map_err(|error| {
         format!(
-            "no request: {error}; the commands are state, trace and change, as in {{\"command\":\"state\"}}"
+            "no request: {error}; the commands are state, trace and change, as in \
+             {{\"command\":\"state\"}}"
         )
     })?;
     let done = Answer { ok: true, ..Answer::default() };
@@ -166,7 +171,8 @@ pub fn answer(firmware: &Firmware, line: &str) -> String {
     let answer = perform(firmware, line);
     let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..Answer::default() });
     // Cannot fail: there are only strings, numbers and lists of them.
-    serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"ok\":false,\"error\":\"{error}\"}}"))
+    serde_json::to_string(&answer)
+        .unwrap_or_else(|error| format!("{{\"ok\":false,\"error\":\"{error}\"}}"))
 }
 
 /// Binds the socket. One that was left behind is replaced.

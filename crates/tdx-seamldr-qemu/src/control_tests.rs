@@ -51,8 +51,7 @@ fn state_tells_module_session_and_counters() {
 #[test]
 fn faults_come_and_end_while_calls_are_made() {
     let firmware = firmware();
-    let set =
-        r#"{"command":"change","change":{"fault":{"leaf":"TDH.SYS.INIT","status":"SYS_BUSY","times":2}}}"#;
+    let set = r#"{"command":"change","change":{"fault":{"leaf":"TDH.SYS.INIT","status":"SYS_BUSY","times":2}}}"#;
     assert_eq!(ask(&firmware, set)["ok"], true);
     assert_eq!(call(&firmware, 0, 33), 0x8000_0202_0000_0000);
     assert_eq!(ask(&firmware, r#"{"command":"change","change":"repair"}"#)["ok"], true);
@@ -78,7 +77,10 @@ fn a_request_that_is_none_is_refused_with_the_commands() {
         ("{}", "the commands are state"),
         (r#"{"command":"stat"}"#, "the commands are state"),
         (r#"{"command":"change","change":{"fault":{}}}"#, "either a status or a delay"),
-        (r#"{"command":"change","change":{"fault":{"lp":7,"delay":1}}}"#, "lp=7: the platform has 2 LPs"),
+        (
+            r#"{"command":"change","change":{"fault":{"lp":7,"delay":1}}}"#,
+            "lp=7: the platform has 2 LPs",
+        ),
     ] {
         let answer = ask(&firmware, request);
         assert_eq!(answer["ok"], false);

@@ -37,7 +37,8 @@ pub struct Decoded {
     pub length: u8,
 }
 
-/// Reads the instruction that begins at the first of these bytes, in 64-bit mode. `Ok(None)` is any other instruction.
+/// Reads the instruction that begins at the first of these bytes, in 64-bit mode. `Ok(None)` is any
+/// other instruction.
 ///
 /// # Errors
 ///
@@ -48,7 +49,9 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Decoded>, Short> {
     if cursor.byte()? != 0x0f || prefixes.lock {
         return Ok(None);
     }
-    let found = |instruction, cursor: &Cursor<'_>| Ok(Some(Decoded { instruction, length: cursor.length() }));
+    let found = |instruction, cursor: &Cursor<'_>| {
+        Ok(Some(Decoded { instruction, length: cursor.length() }))
+    };
     // 0x66 selects an instruction only where neither 0xF2 nor 0xF3 does.
     let selector = (prefixes.operand_size, prefixes.repeat);
     match cursor.byte()? {
@@ -63,7 +66,9 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Decoded>, Short> {
             found(instruction, &cursor)
         }
         0xc7 if prefixes.repeat == 0xf3 => match cursor.modrm(prefixes)? {
-            (digit, Operand::Memory(memory)) if digit & 7 == 6 => found(Instruction::Vmxon(memory), &cursor),
+            (digit, Operand::Memory(memory)) if digit & 7 == 6 => {
+                found(Instruction::Vmxon(memory), &cursor)
+            }
             _ => Ok(None),
         },
         opcode @ (0x20 | 0x22) => {
@@ -122,7 +127,10 @@ mod tests {
                 &[0xf3, 0x41, 0x0f, 0xc7, 0xb4, 0x24, 0, 1, 0, 0],
                 Instruction::Vmxon(at(Base::Register(12), 0x100)),
             ),
-            (&[0xf3, 0x0f, 0xc7, 0x35, 4, 0, 0, 0], Instruction::Vmxon(at(Base::NextInstruction, 4))),
+            (
+                &[0xf3, 0x0f, 0xc7, 0x35, 4, 0, 0, 0],
+                Instruction::Vmxon(at(Base::NextInstruction, 4)),
+            ),
             (&[0x0f, 0x22, 0xe0], Instruction::MovToCr4(0)),
             (&[0x41, 0x0f, 0x22, 0xe7], Instruction::MovToCr4(15)),
             (&[0x0f, 0x20, 0xe3], Instruction::MovFromCr4(3)),

@@ -1,4 +1,5 @@
-//! How x86-64 instructions are encoded, as far as the plugin has to read them: prefixes, ModRM, SIB, displacement and immediate.
+//! How x86-64 instructions are encoded, as far as the plugin has to read them: prefixes, ModRM,
+//! SIB, displacement and immediate.
 //!
 //! Source: Intel SDM, volume 2, chapter 2.
 
@@ -53,7 +54,8 @@ impl Memory {
             Base::Register(number) => register(number),
             Base::NextInstruction => next,
         };
-        let index = self.index.map_or(0, |(number, scale)| register(number).wrapping_shl(scale.into()));
+        let index =
+            self.index.map_or(0, |(number, scale)| register(number).wrapping_shl(scale.into()));
         let mut offset = base.wrapping_add(index).wrapping_add_signed(self.displacement.into());
         if self.is_32_bit {
             offset &= 0xffff_ffff;
@@ -214,14 +216,15 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads ModRM and what belongs to it. Returns the register that ModRM.reg names, or the digit of the opcode, and the operand that
-    /// ModRM.rm names.
+    /// Reads ModRM and what belongs to it. Returns the register that ModRM.reg names, or the digit
+    /// of the opcode, and the operand that ModRM.rm names.
     ///
     /// # Errors
     ///
     /// The bytes end.
     pub fn modrm(&mut self, prefixes: Prefixes) -> Result<(u8, Operand), Short> {
-        let extended = |bits: u8, rex_bit: u8| bits & 7 | if prefixes.rex & rex_bit != 0 { 8 } else { 0 };
+        let extended =
+            |bits: u8, rex_bit: u8| bits & 7 | if prefixes.rex & rex_bit != 0 { 8 } else { 0 };
         let modrm = self.byte()?;
         let (mode, reg, rm) = (modrm >> 6, extended(modrm >> 3, 4), modrm & 7);
         if mode == 3 {

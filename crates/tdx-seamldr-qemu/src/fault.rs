@@ -56,7 +56,10 @@ pub struct FaultText {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
     /// A part is not `NAME=VALUE`, or has an unknown name.
-    #[error("{0:?} is no part of a fault: leaf, lp, after, times, status, rdx and delay are, as in leaf=SEAMLDR.INSTALL:lp=2:status=EBADHASH:rdx=1")]
+    #[error(
+        "{0:?} is no part of a fault: leaf, lp, after, times, status, rdx and delay are, as in \
+         leaf=SEAMLDR.INSTALL:lp=2:status=EBADHASH:rdx=1"
+    )]
     Part(String),
     /// A part has a value that is no number.
     #[error("{name}={value}: a number of 32 bits is allowed, for rdx one of 64 bits")]
@@ -104,7 +107,8 @@ impl FaultText {
     pub fn parse(text: &str) -> Result<Self, FaultError> {
         let mut fault = Self::default();
         for part in text.split(':') {
-            let (name, value) = part.split_once('=').ok_or_else(|| FaultError::Part(part.to_owned()))?;
+            let (name, value) =
+                part.split_once('=').ok_or_else(|| FaultError::Part(part.to_owned()))?;
             let wrong = || FaultError::Number { name: name.to_owned(), value: value.to_owned() };
             let number = || value.parse().map(Some).map_err(|_| wrong());
             let named = Some(NumberOrName::Name(value.to_owned()));
@@ -178,7 +182,10 @@ mod tests {
     fn text_and_json_say_the_same() {
         let text = fault("leaf=TDH.SYS.LP.INIT:lp=1:after=2:times=3:status=SYS_BUSY");
         let expected = Answer::Return { rax: 0x8000_0202_0000_0000, rdx: 0 };
-        assert_eq!(text, Ok(Fault { lp: Some(1), rax: Some(35), after: 2, times: 3, answer: expected }));
+        assert_eq!(
+            text,
+            Ok(Fault { lp: Some(1), rax: Some(35), after: 2, times: 3, answer: expected })
+        );
         let json = r#"{"leaf":35,"lp":1,"after":2,"times":3,"status":9223374244467965952}"#;
         assert_eq!(serde_json::from_str::<FaultText>(json).unwrap().fault(), text);
         let json = r#"{"leaf":"0x8000000000000001","status":"0x8000000000020000"}"#;
@@ -189,7 +196,10 @@ mod tests {
 
     #[test]
     fn traps_are_named_like_statuses() {
-        assert_eq!(fault("status=vmfailinvalid").unwrap().answer, Answer::Trap(Trap::VmFailInvalid));
+        assert_eq!(
+            fault("status=vmfailinvalid").unwrap().answer,
+            Answer::Trap(Trap::VmFailInvalid)
+        );
         assert_eq!(fault("status=ud").unwrap().answer, Answer::Trap(Trap::UndefinedOpcode));
         assert_eq!(fault("status=gp"), Err(FaultError::GeneralProtection));
         assert_eq!(fault("status=0x8000FF000000000D"), Err(FaultError::GeneralProtection));

@@ -1,7 +1,9 @@
-//! QEMU's plugin interface, version 7: declarations of what the plugin uses, and the thinnest safe forms of them.
+//! QEMU's plugin interface, version 7: declarations of what the plugin uses, and the thinnest safe
+//! forms of them.
 //!
-//! The functions are looked up in the process when the plugin is installed, so that an older QEMU is refused in words. Declared by us
-//! after QEMU's documentation of the interface; QEMU packages no header.
+//! The functions are looked up in the process when the plugin is installed, so that an older QEMU
+//! is refused in words. Declared by us after QEMU's documentation of the interface; QEMU packages
+//! no header.
 
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::ptr;
@@ -57,7 +59,8 @@ pub(crate) struct Word {
     offset: usize,
 }
 
-// SAFETY: QEMU's scoreboards are made for all vCPU threads at the same time; the pointer is only handed back to QEMU.
+// SAFETY: QEMU's scoreboards are made for all vCPU threads at the same time; the pointer is only
+// handed back to QEMU.
 unsafe impl Send for Word {}
 // SAFETY: as above.
 unsafe impl Sync for Word {}
@@ -94,7 +97,8 @@ pub(crate) enum Access {
 /// QEMU_PLUGIN_COND_NE.
 const NOT_EQUAL: c_int = 3;
 
-/// A callback at an instruction: the vCPU, and what it was registered with. `C-unwind`, as [`Api::set_pc`] leaves it by a jump.
+/// A callback at an instruction: the vCPU, and what it was registered with. `C-unwind`, as
+/// [`Api::set_pc`] leaves it by a jump.
 pub(crate) type InstructionCallback = extern "C-unwind" fn(c_uint, *mut c_void);
 /// A callback at the translation of a block.
 pub(crate) type TranslationCallback = extern "C" fn(*const c_void, *mut c_void);
@@ -199,7 +203,8 @@ impl<'a> Bytes<'a> {
         let array = unsafe { &*self.array };
         match usize::try_from(array.len) {
             Ok(len) if len != 0 => {
-                // SAFETY: glib says that it has so many bytes, and nobody changes them while `self` is borrowed.
+                // SAFETY: glib says that it has so many bytes, and nobody changes them while `self`
+                // is borrowed.
                 unsafe { std::slice::from_raw_parts(array.data, len) }
             }
             _ => &[],
@@ -222,14 +227,16 @@ impl Api {
         if array.is_null() {
             return Vec::new();
         }
-        // SAFETY: QEMU returns an array that is ours. It is not freed: it is asked for once for each vCPU.
+        // SAFETY: QEMU returns an array that is ours. It is not freed: it is asked for once for
+        // each vCPU.
         let array = unsafe { &*array };
         let len = usize::try_from(array.len).unwrap_or(0);
         if len == 0 {
             return Vec::new();
         }
         // SAFETY: it has `len` descriptions, aligned as glib's memory is.
-        let all = unsafe { std::slice::from_raw_parts(array.data.cast::<RegisterDescription>(), len) };
+        let all =
+            unsafe { std::slice::from_raw_parts(array.data.cast::<RegisterDescription>(), len) };
         let described = all.iter().map(|register| {
             // SAFETY: QEMU's names are strings that stay.
             let name = unsafe { CStr::from_ptr(register.name) };
@@ -241,7 +248,8 @@ impl Api {
     /// Returns the low 64 bits of a register.
     pub(crate) fn register(&self, handle: RegisterHandle) -> u64 {
         let bytes = Bytes::new(self);
-        // SAFETY: the handle is of QEMU, and the array this function's; the callback was registered to read registers.
+        // SAFETY: the handle is of QEMU, and the array this function's; the callback was registered
+        // to read registers.
         unsafe { (self.read_register)(handle, bytes.array) };
         let mut value = [0; 8];
         copy_to(&mut value, bytes.get());
@@ -251,15 +259,16 @@ impl Api {
     /// Writes a register of 64 bits.
     pub(crate) fn set_register(&self, handle: RegisterHandle, value: u64) {
         let bytes = Bytes::of(self, &value.to_le_bytes());
-        // SAFETY: the handle is of QEMU, and no register that the plugin writes has more than 8 bytes; the callback was registered to
-        // write registers.
+        // SAFETY: the handle is of QEMU, and no register that the plugin writes has more than 8
+        // bytes; the callback was registered to write registers.
         unsafe { (self.write_register)(handle, bytes.array) };
     }
 
     /// Reads memory at a linear address of the current vCPU. `false`: something is not mapped.
     pub(crate) fn read_linear(&self, address: u64, out: &mut [u8]) -> bool {
         let bytes = Bytes::new(self);
-        // SAFETY: the array is this function's; the length is not 0, as callers ask for at least one byte.
+        // SAFETY: the array is this function's; the length is not 0, as callers ask for at least
+        // one byte.
         let read = unsafe { (self.read_memory_vaddr)(address, bytes.array, out.len()) };
         copy_to(out, bytes.get());
         read && bytes.get().len() >= out.len()
@@ -272,10 +281,12 @@ impl Api {
         unsafe { (self.write_memory_vaddr)(address, bytes.array) }
     }
 
-    /// Reads memory at a physical address. What is not there reads as 0. `false`: something is not there.
+    /// Reads memory at a physical address. What is not there reads as 0. `false`: something is not
+    /// there.
     pub(crate) fn read_physical(&self, address: u64, out: &mut [u8]) -> bool {
         let bytes = Bytes::new(self);
-        // SAFETY: the array is this function's; the length is not 0, as the model reads at least one byte.
+        // SAFETY: the array is this function's; the length is not 0, as the model reads at least
+        // one byte.
         let result = unsafe { (self.read_memory_hwaddr)(address, bytes.array, out.len()) };
         copy_to(out, if result == 0 { bytes.get() } else { &[] });
         result == 0
@@ -346,16 +357,20 @@ impl Instrumented<'_> {
 
     /// Copies its bytes, as far as QEMU has decoded them. Returns how many there are.
     pub(crate) fn data(self, out: &mut [u8]) -> usize {
-        // SAFETY: the instruction is of a block that is valid (`Translation::new`); `out` has as many bytes.
-        let count = unsafe { (self.api.instruction_data)(self.instruction, out.as_mut_ptr(), out.len()) };
+        // SAFETY: the instruction is of a block that is valid (`Translation::new`); `out` has as
+        // many bytes.
+        let count =
+            unsafe { (self.api.instruction_data)(self.instruction, out.as_mut_ptr(), out.len()) };
         count.min(out.len())
     }
 
     /// Calls `callback` with `data` before each execution.
     pub(crate) fn on_execution(self, callback: InstructionCallback, access: Access, data: u64) {
-        // SAFETY: the instruction is of a block that is valid (`Translation::new`). The data is a number, which no one follows as a
-        // pointer.
-        unsafe { (self.api.register_execution)(self.instruction, callback, number(access), as_data(data)) };
+        // SAFETY: the instruction is of a block that is valid (`Translation::new`). The data is a
+        // number, which no one follows as a pointer.
+        unsafe {
+            (self.api.register_execution)(self.instruction, callback, number(access), as_data(data))
+        };
     }
 
     /// Calls `callback` with `data` before each execution on a vCPU whose word is not 0.

@@ -13,7 +13,8 @@ use crate::platform::{Settings, Simulated, StartError};
 use crate::report;
 use crate::trace::Trace;
 
-/// The longest that a delayed call waits for others. A vCPU in a callback holds up whatever QEMU wants all vCPUs to stop for.
+/// The longest that a delayed call waits for others. A vCPU in a callback holds up whatever QEMU
+/// wants all vCPUs to stop for.
 const DELAY_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often things have happened since QEMU was started.
@@ -107,7 +108,12 @@ impl Firmware {
     /// # Errors
     ///
     /// The instruction fails. The registers are those that went in.
-    pub fn seamcall(&self, lp: u32, regs: &mut SeamcallRegs, memory: &dyn PhysMemory) -> Result<(), Trap> {
+    pub fn seamcall(
+        &self,
+        lp: u32,
+        regs: &mut SeamcallRegs,
+        memory: &dyn PhysMemory,
+    ) -> Result<(), Trap> {
         let input = *regs;
         self.counters.seamcalls.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_all();
@@ -137,7 +143,9 @@ impl Firmware {
         simulated.model.leave(entered, regs, memory, &RustCrypto)?;
         let without_room = simulated.after_call(rax);
         if without_room != 0 {
-            report::message(format_args!("{without_room} of the TDs that were asked for have no KeyID"));
+            report::message(format_args!(
+                "{without_room} of the TDs that were asked for have no KeyID"
+            ));
         }
         Ok(())
     }

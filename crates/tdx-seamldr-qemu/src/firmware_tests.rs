@@ -18,12 +18,14 @@ impl<F: Fn()> PhysMemory for Memory<F> {
 const INFO: u64 = 0x8000_0000_0000_0000;
 
 fn firmware(options: &[&str]) -> Firmware {
-    let options = Options::parse(["image=test"].into_iter().chain(options.iter().copied())).unwrap();
+    let options =
+        Options::parse(["image=test"].into_iter().chain(options.iter().copied())).unwrap();
     Firmware::new(Settings::new(options, 2, 2).unwrap(), Trace::default()).unwrap()
 }
 
 fn call(firmware: &Firmware, lp: u32, rax: u64, memory: &dyn PhysMemory) -> Result<u64, Trap> {
-    let mut regs = SeamcallRegs { rax, rcx: if rax == INFO { 0x1000 } else { 0 }, ..SeamcallRegs::default() };
+    let mut regs =
+        SeamcallRegs { rax, rcx: if rax == INFO { 0x1000 } else { 0 }, ..SeamcallRegs::default() };
     firmware.seamcall(lp, &mut regs, memory).map(|()| regs.rax)
 }
 
@@ -37,7 +39,8 @@ fn the_second_lp_in_p_seamldr_fails_at_once() {
     assert_eq!(second.get(), Some(Err(Trap::VmFailInvalid)));
     assert_eq!(firmware.counters.busy.load(Ordering::Relaxed), 1);
     assert_eq!(call(&firmware, 1, INFO, &Memory(|| {})), Ok(0), "P-SEAMLDR is free again");
-    let outcomes: Vec<_> = firmware.trace().last(3).map(|entry| (entry.lp, entry.output.is_ok())).collect();
+    let outcomes: Vec<_> =
+        firmware.trace().last(3).map(|entry| (entry.lp, entry.output.is_ok())).collect();
     assert_eq!(outcomes, [(1, false), (0, true), (1, true)]);
 }
 

@@ -1,4 +1,5 @@
-//! The arithmetic flags, which QEMU's plugin interface cannot write, and what instructions do with them.
+//! The arithmetic flags, which QEMU's plugin interface cannot write, and what instructions do with
+//! them.
 
 /// The arithmetic flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,8 +24,14 @@ pub const ARITHMETIC: u64 = 0x8d5;
 
 impl Flags {
     /// VMsucceed: all flags are 0.
-    pub const SUCCESS: Self =
-        Self { carry: false, parity: false, auxiliary: false, zero: false, sign: false, overflow: false };
+    pub const SUCCESS: Self = Self {
+        carry: false,
+        parity: false,
+        auxiliary: false,
+        zero: false,
+        sign: false,
+        overflow: false,
+    };
     /// VMfailInvalid: CF is 1, all others are 0.
     pub const FAIL_INVALID: Self = Self { carry: true, ..Self::SUCCESS };
 
@@ -72,14 +79,19 @@ impl Flags {
     }
 }
 
-/// Computes ADC, or SBB if `subtract`, on operands of `size` bytes. Returns the result and its flags.
+/// Computes ADC, or SBB if `subtract`, on operands of `size` bytes. Returns the result and its
+/// flags.
 #[must_use]
 pub fn with_carry(subtract: bool, size: u8, left: u64, right: u64, carry: bool) -> (u64, Flags) {
     let bits = u32::from(size).saturating_mul(8).clamp(8, 64);
     let mask = u64::MAX.checked_shr(64u32.saturating_sub(bits)).unwrap_or(u64::MAX);
     let (left, right) = (left & mask, right & mask);
     let (wide_left, wide_right) = (u128::from(left), u128::from(right).wrapping_add(carry.into()));
-    let wide = if subtract { wide_left.wrapping_sub(wide_right) } else { wide_left.wrapping_add(wide_right) };
+    let wide = if subtract {
+        wide_left.wrapping_sub(wide_right)
+    } else {
+        wide_left.wrapping_add(wide_right)
+    };
     let result = low_half(wide) & mask;
     let sign_bit = bits.saturating_sub(1);
     let top = |value: u64| value >> sign_bit & 1 == 1;
@@ -107,7 +119,8 @@ mod tests {
 
     #[test]
     fn conditions_tell_success_from_failure() {
-        let holding = |flags: Flags| (0..16).filter(|condition| flags.hold(*condition)).collect::<Vec<_>>();
+        let holding =
+            |flags: Flags| (0..16).filter(|condition| flags.hold(*condition)).collect::<Vec<_>>();
         // NO, NC, NZ, A, NS, NP, GE, G
         assert_eq!(holding(Flags::SUCCESS), [1, 3, 5, 7, 9, 11, 13, 15]);
         // C and BE in the place of NC and A

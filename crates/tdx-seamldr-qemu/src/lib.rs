@@ -1,4 +1,5 @@
-//! A simulated Intel TDX platform for any x86 guest of QEMU: a plugin for its interface version 7 (QEMU 11).
+//! A simulated Intel TDX platform for any x86 guest of QEMU: a plugin for its interface version 7
+//! (QEMU 11).
 //!
 //! ```text
 //! qemu-system-x86_64 -accel tcg,thread=multi -machine q35 -smp 4 -m 1G \
@@ -6,11 +7,13 @@
 //!     -plugin libtdx_seamldr_qemu.so,image=tdx_module_1.5.05.blob,tds=2,control=/tmp/tdx ...
 //! ```
 //!
-//! The guest's SEAMCALLs go to [`tdx_seamldr_mock::model`], which reads and writes the guest's memory. The plugin also carries out VMXON
-//! and VMXOFF, MOV to and from CR4 as far as VMXE is concerned, MOVDIR64B, and RDMSR of the registers that TDX adds, and it adds to
-//! CPUID what a processor with TDX says. `docs/tdx-host-in-qemu.md` describes how it is used.
+//! The guest's SEAMCALLs go to [`tdx_seamldr_mock::model`], which reads and writes the guest's
+//! memory. The plugin also carries out VMXON and VMXOFF, MOV to and from CR4 as far as VMXE is
+//! concerned, MOVDIR64B, and RDMSR of the registers that TDX adds, and it adds to CPUID what a
+//! processor with TDX says. `docs/tdx-host-in-qemu.md` describes how it is used.
 //!
-//! [`decode`], [`carry`] and [`options`] take bytes and text that others write, and are public for tests and fuzzing.
+//! [`decode`], [`carry`] and [`options`] take bytes and text that others write, and are public for
+//! tests and fuzzing.
 #![cfg_attr(
     test,
     allow(

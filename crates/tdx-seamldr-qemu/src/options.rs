@@ -69,11 +69,14 @@ pub enum OptionError {
     Twice(&'static str),
     /// The image is missing.
     #[error(
-        "option image is missing: give image=FILE, the TDX module that the BIOS has loaded, or image=test"
+        "option image is missing: give image=FILE, the TDX module that the BIOS has loaded, or \
+         image=test"
     )]
     NoImage,
     /// LPs beyond the CPUs of the guest are possible on one socket.
-    #[error("option extra-lps={0}: LPs that the guest does not have are possible with sockets=1 only")]
+    #[error(
+        "option extra-lps={0}: LPs that the guest does not have are possible with sockets=1 only"
+    )]
     ExtraLps(u32),
 }
 
@@ -109,7 +112,8 @@ const MOST_TDS: u32 = 30;
 /// Each option: its name, whether it can be given more than once, and what it does.
 const OPTIONS: [(&str, bool, Set); 13] = [
     ("image", false, |options, value| {
-        options.image = if value == "test" { BootImage::Test } else { BootImage::File(path(value)?) };
+        options.image =
+            if value == "test" { BootImage::Test } else { BootImage::File(path(value)?) };
         Ok(())
     }),
     ("processor", false, |options, value| {
@@ -245,7 +249,10 @@ mod tests {
     fn without_options_there_are_defaults_but_for_the_image() {
         assert_eq!(Options::parse([]), Err(OptionError::NoImage));
         let options = Options::parse(["image=test"]).unwrap();
-        assert_eq!((options.image, options.remaining_updates, options.sockets), (BootImage::Test, 63, 1));
+        assert_eq!(
+            (options.image, options.remaining_updates, options.sockets),
+            (BootImage::Test, 63, 1)
+        );
     }
 
     #[test]
@@ -257,7 +264,10 @@ mod tests {
             (&["image=test", "tds=31"], &["tds=31", "0 to 30"]),
             (&["image=test", "tds=many"], &["tds=many", "0 to 30"]),
             (&["image=test", "sockets=0"], &["sockets=0", "1 to 8"]),
-            (&["image=test", "processor=xeon"], &["processor=xeon", "sapphire-rapids", "sierra-forest"]),
+            (
+                &["image=test", "processor=xeon"],
+                &["processor=xeon", "sapphire-rapids", "sierra-forest"],
+            ),
             (&["image=test", "seamldr=3"], &["seamldr=3", "1.5.00, newer, 2.0.00"]),
             (&["image=test", "erratum=1"], &["erratum=1", "on, off"]),
             (&["image=test", "fault=lp=1"], &["fault=lp=1", "status"]),

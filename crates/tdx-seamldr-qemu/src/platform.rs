@@ -1,11 +1,14 @@
-//! The platform behind the guest's CPUs: what the options make of it, what the BIOS does at power-on, and its TDs.
+//! The platform behind the guest's CPUs: what the options make of it, what the BIOS does at
+//! power-on, and its TDs.
 
 use std::path::PathBuf;
 
 use tdx_seamldr_core::abi::TdxLeaf;
 use tdx_seamldr_core::image::ImageError;
 use tdx_seamldr_core::{Crypto as _, TdxImage};
-use tdx_seamldr_mock::model::{Config, ConfigError, LoaderProfile, ModuleState, PlanIsFull, Platform};
+use tdx_seamldr_mock::model::{
+    Config, ConfigError, LoaderProfile, ModuleState, PlanIsFull, Platform,
+};
 use tdx_seamldr_mock::model::{SeamDb, SeamMemory, TdPhase};
 use tdx_seamldr_mock::{boot, NotBooted, PageBuf, Tds, TestImage};
 use tdx_seamldr_verify::RustCrypto;
@@ -63,7 +66,10 @@ pub enum StartError {
     #[error("the image's signer: {0}")]
     Signer(tdx_seamldr_core::CryptoUnavailable),
     /// P-SEAMLDR refuses the image at boot.
-    #[error("the BIOS cannot load the image: {refusal}; fitting are the options processor={processor} and seamldr={seamldr}")]
+    #[error(
+        "the BIOS cannot load the image: {refusal}; fitting are the options processor={processor} \
+         and seamldr={seamldr}"
+    )]
     Boot {
         /// What it says.
         refusal: NotBooted,
@@ -109,7 +115,9 @@ impl Settings {
             BootImage::Test => TestImage::default().build(),
             BootImage::File(path) => {
                 let bytes = std::fs::read(path);
-                PageBuf::copy_of(&bytes.map_err(|error| StartError::Read { path: path.clone(), error })?)
+                PageBuf::copy_of(
+                    &bytes.map_err(|error| StartError::Read { path: path.clone(), error })?,
+                )
             }
         };
         let parsed = TdxImage::parse(image.as_bytes())?;
@@ -135,7 +143,8 @@ impl Settings {
         &self.options
     }
 
-    /// Where the guest has to have no memory: the first address of each gap between its convertible memory.
+    /// Where the guest has to have no memory: the first address of each gap between its convertible
+    /// memory.
     pub fn gaps(&self) -> impl Iterator<Item = u64> {
         let table = self.config.platform_table();
         table
@@ -151,7 +160,8 @@ impl Settings {
         self.config.x2apic_ids().nth(usize::try_from(vcpu).ok()?)
     }
 
-    /// Does what firmware does before the operating system: P-SEAMLDR installs the image, called on each LP.
+    /// Does what firmware does before the operating system: P-SEAMLDR installs the image, called on
+    /// each LP.
     ///
     /// # Errors
     ///
@@ -167,7 +177,8 @@ impl Settings {
             let seamldr = LoaderProfile::ALL.into_iter().find(|(_, known)| *known == fitting);
             StartError::Boot {
                 refusal,
-                processor: Processor::fitting(image.sigstruct()).map_or("NAME", |fitting| fitting.name),
+                processor: Processor::fitting(image.sigstruct())
+                    .map_or("NAME", |fitting| fitting.name),
                 seamldr: seamldr.map_or("NAME", |(name, _)| name),
             }
         })?;
@@ -196,11 +207,16 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// Makes the TDs that the options ask for, if this call has made the module ready for the first time: TDH.SYS.KEY.CONFIG, not
-    /// TDH.SYS.UPDATE, which finds the TDs of the module before. Returns how many TDs found no room.
+    /// Makes the TDs that the options ask for, if this call has made the module ready for the first
+    /// time: TDH.SYS.KEY.CONFIG, not TDH.SYS.UPDATE, which finds the TDs of the module before.
+    /// Returns how many TDs found no room.
     pub fn after_call(&mut self, rax: u64) -> u32 {
-        let is_ready = self.model.module().is_some_and(|module| module.state() == ModuleState::Ready);
-        if self.tds_to_come.is_empty() || !is_ready || TdxLeaf::from_rax(rax) != TdxLeaf::SYS_KEY_CONFIG {
+        let is_ready =
+            self.model.module().is_some_and(|module| module.state() == ModuleState::Ready);
+        if self.tds_to_come.is_empty()
+            || !is_ready
+            || TdxLeaf::from_rax(rax) != TdxLeaf::SYS_KEY_CONFIG
+        {
             return 0;
         }
         let mut without_room = 0u32;
@@ -226,7 +242,8 @@ mod tests {
 
     #[test]
     fn the_bios_leaves_the_module_for_the_kernel_to_initialise() {
-        let platform = settings(&["image=test", "remaining-updates=3"], 4).unwrap().power_on().unwrap();
+        let platform =
+            settings(&["image=test", "remaining-updates=3"], 4).unwrap().power_on().unwrap();
         assert!(platform.model.module_is_callable());
         assert_eq!(platform.model.module().unwrap().state(), ModuleState::SysInitPending);
         assert_eq!(platform.model.loader().num_remaining_updates(), 3);
@@ -282,6 +299,9 @@ mod tests {
     fn an_image_that_p_seamldr_refuses_at_boot_is_refused_with_the_options_that_fit() {
         let settings = settings(&["image=test", "processor=granite-rapids"], 2).unwrap();
         let message = settings.power_on().unwrap_err().to_string();
-        assert!(message.contains("EUNSUPCPU") && message.contains("processor=sapphire-rapids"), "{message}");
+        assert!(
+            message.contains("EUNSUPCPU") && message.contains("processor=sapphire-rapids"),
+            "{message}"
+        );
     }
 }

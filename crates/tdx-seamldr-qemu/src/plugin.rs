@@ -1,7 +1,9 @@
-//! The plugin inside QEMU: which instructions it instruments, and what it does when a vCPU comes to one.
+//! The plugin inside QEMU: which instructions it instruments, and what it does when a vCPU comes to
+//! one.
 //!
-//! An instruction that QEMU does not know is only an error when it is executed. The plugin's callback runs before; it carries the
-//! instruction out and diverts the vCPU to the next one. If it does not divert, QEMU raises #UD.
+//! An instruction that QEMU does not know is only an error when it is executed. The plugin's
+//! callback runs before; it carries the instruction out and diverts the vCPU to the next one. If it
+//! does not divert, QEMU raises #UD.
 
 use std::collections::HashMap;
 use std::ffi::{c_uint, c_void};
@@ -96,7 +98,8 @@ pub(crate) fn start(id: u64, api: Api, firmware: &'static Firmware, vcpus: u32) 
         was_reset: AtomicBool::new(false),
     };
     let plugin = PLUGIN.get_or_init(|| plugin);
-    // SAFETY: QEMU has given the id to this plugin. The callback is there for as long as the process.
+    // SAFETY: QEMU has given the id to this plugin. The callback is there for as long as the
+    // process.
     unsafe { (plugin.api.register_vcpu)(id, on_vcpu, std::ptr::null_mut()) };
     // SAFETY: as above.
     unsafe { (plugin.api.register_translation)(id, on_translation, std::ptr::null_mut()) };
@@ -125,8 +128,8 @@ extern "C" fn on_translation(block: *const c_void, _: *mut c_void) {
 ///
 /// # Safety
 ///
-/// Nothing is alive in this frame and in those below it up to QEMU's that has a destructor: QEMU jumps over them. The callback was
-/// registered with [`Access::ProgramCounter`].
+/// Nothing is alive in this frame and in those below it up to QEMU's that has a destructor: QEMU
+/// jumps over them. The callback was registered with [`Access::ProgramCounter`].
 unsafe fn divert(target: Option<u64>) {
     if let (Some(target), Some(plugin)) = (target, PLUGIN.get()) {
         // SAFETY: the caller's contract; the two values here are a number and a reference.
@@ -193,7 +196,12 @@ impl Plugin {
                 instruction.on_execution(on_reset, Access::Registers, 0);
             }
             if self.is_consumer(address) {
-                instruction.on_execution_if(self.has_flags, on_consumer, Access::ProgramCounter, address);
+                instruction.on_execution_if(
+                    self.has_flags,
+                    on_consumer,
+                    Access::ProgramCounter,
+                    address,
+                );
             }
             follows = self.instrument(instruction, address);
         }
@@ -229,12 +237,15 @@ impl Plugin {
             return;
         }
         let is_new = sites.behind.insert(next, !found.consumers.is_empty()).is_none();
-        sites.consumers.extend(found.consumers.iter().map(|consumer| (consumer.address, *consumer)));
+        sites
+            .consumers
+            .extend(found.consumers.iter().map(|consumer| (consumer.address, *consumer)));
         drop(sites);
         if let Some(uncovered) = found.uncovered.filter(|_| is_new) {
             message(format_args!(
-                "the code behind the instruction at {at:#x} may read the flags in a way that the plugin does not cover, {uncovered}. \
-                 There it may see other flags than those of SEAMCALL"
+                "the code behind the instruction at {at:#x} may read the flags in a way that the \
+                 plugin does not cover, {uncovered}. There it may see other flags than those of \
+                 SEAMCALL"
             ));
         }
     }
@@ -295,18 +306,21 @@ impl Plugin {
         let processor = settings.processor;
         if let Err(misfit) = processor.check(&found, settings.x2apic_id(number)) {
             refuse(format_args!(
-                "CPU {number} of QEMU's machine is not the platform's {}: {misfit}. Give QEMU -cpu {} and -smp with sockets={} \
-                 (or give the plugin processor=NAME and sockets=NUMBER)",
+                "CPU {number} of QEMU's machine is not the platform's {}: {misfit}. Give QEMU \
+                 -cpu {} and -smp with sockets={} (or give the plugin processor=NAME and \
+                 sockets=NUMBER)",
                 processor.name,
                 processor.cpu_option(),
                 settings.config.num_sockets
             ));
         }
         let has_memory = |address: &u64| self.api.read_physical(*address, &mut [0]);
-        if let Some(address) = settings.gaps().find(has_memory).filter(|_| number == 0 && leaf == 0) {
+        if let Some(address) = settings.gaps().find(has_memory).filter(|_| number == 0 && leaf == 0)
+        {
             refuse(format_args!(
-                "QEMU's machine has memory at {address:#x}, where the platform has none for TDs. Give QEMU at most -m 2032M, or -machine \
-                 q35,max-ram-below-4g=1G and at most -m 100G"
+                "QEMU's machine has memory at {address:#x}, where the platform has none for TDs. \
+                 Give QEMU at most -m 2032M, or -machine q35,max-ram-below-4g=1G and at most -m \
+                 100G"
             ));
         }
         let completed = complete(found);
@@ -317,7 +331,8 @@ impl Plugin {
         }
     }
 
-    /// Carries an instruction out. Returns where the vCPU goes on; `None` leaves the instruction to QEMU.
+    /// Carries an instruction out. Returns where the vCPU goes on; `None` leaves the instruction to
+    /// QEMU.
     fn execute(&self, number: u32, address: u64) -> Option<u64> {
         let vcpu = self.vcpu(number)?;
         let mut cpu = self.cpu(vcpu)?;
@@ -351,7 +366,9 @@ impl Plugin {
                     Flags::SUCCESS
                 }
             }
-            Instruction::Vmxoff => vcpu.is_in_vmx.swap(false, Ordering::Relaxed).then_some(Flags::SUCCESS)?,
+            Instruction::Vmxoff => {
+                vcpu.is_in_vmx.swap(false, Ordering::Relaxed).then_some(Flags::SUCCESS)?
+            }
             Instruction::Seamcall => {
                 vcpu.is_in_vmx.load(Ordering::Relaxed).then_some(())?;
                 let before = cpu.seamcall_regs();
@@ -378,7 +395,11 @@ impl Plugin {
     /// MOVDIR64B between mapped memory. A page fault cannot be raised: QEMU then raises #UD.
     fn movdir64b(&self, cpu: &mut Cpu<'_>, to: u8, source: Memory, next: u64) -> Option<u64> {
         let mut bytes = [0; 64];
-        let from = source.address(next, |number| cpu.register(number), |segment| cpu.segment_base(segment));
+        let from = source.address(
+            next,
+            |number| cpu.register(number),
+            |segment| cpu.segment_base(segment),
+        );
         let to = cpu.register(to);
         let is_aligned = to.is_multiple_of(64);
         let moved = is_aligned && self.api.read_linear(from, &mut bytes) && cpu.write(to, &bytes);

@@ -112,7 +112,9 @@ impl Processor {
     /// It is not this processor.
     pub fn check(self, cpuid: &Cpuid, x2apic_id: Option<u32>) -> Result<(), Misfit> {
         match cpuid.leaf {
-            0 if [cpuid.ebx, cpuid.edx, cpuid.ecx].map(u32::to_le_bytes).concat() != b"GenuineIntel" => {
+            0 if [cpuid.ebx, cpuid.edx, cpuid.ecx].map(u32::to_le_bytes).concat()
+                != b"GenuineIntel" =>
+            {
                 Err(Misfit::Vendor)
             }
             1 if cpuid.eax >> 4 != self.fms >> 4 => Err(Misfit::Fms(cpuid.eax)),
@@ -128,7 +130,8 @@ impl Processor {
     }
 }
 
-/// Adds to what QEMU's CPU says what a processor with TDX says beyond it: VMX, MOVDIR64B, TME, and address bits for KeyIDs.
+/// Adds to what QEMU's CPU says what a processor with TDX says beyond it: VMX, MOVDIR64B, TME, and
+/// address bits for KeyIDs.
 #[must_use]
 pub fn complete(mut cpuid: Cpuid) -> Cpuid {
     match (cpuid.leaf, cpuid.subleaf) {
@@ -153,7 +156,8 @@ pub fn msr(config: &Config, index: u32) -> Option<u64> {
         0x87 => ((1 << KEYID_BITS) - 1 - MKTME_KEYIDS) << 32 | MKTME_KEYIDS,
         // IA32_MTRRCAP: QEMU's value, and SEAMRR.
         0xfe => 1 << 15 | 0x508,
-        // IA32_VMX_BASIC: revision, region of 4 KiB, write-back, true controls; no erratum of SEAMRET.
+        // IA32_VMX_BASIC: revision, region of 4 KiB, write-back, true controls; no erratum of
+        // SEAMRET.
         0x480 => {
             let erratum = if config.seamret_clears_vmcs { 0 } else { 1 << 60 };
             erratum | 1 << 55 | 6 << 50 | 0x1000 << 32 | 0x5a
@@ -199,7 +203,8 @@ mod tests {
         for image in released_images().unwrap().unwrap_or_default() {
             let parsed = TdxImage::parse(image.bytes.as_bytes()).unwrap();
             let fitting = Processor::fitting(parsed.sigstruct()).unwrap();
-            let expected = if image.version.starts_with("2.") { "granite-rapids" } else { "sapphire-rapids" };
+            let expected =
+                if image.version.starts_with("2.") { "granite-rapids" } else { "sapphire-rapids" };
             assert_eq!(fitting.name, expected, "{}", image.version);
         }
     }
@@ -212,10 +217,17 @@ mod tests {
         assert_eq!(processor.check(&vendor, None), Ok(()));
         assert_eq!(processor.check(&Cpuid { ebx: 0, ..vendor }, None), Err(Misfit::Vendor));
         let one = Cpuid { leaf: 1, eax: 0x806f1, ebx: 3 << 24, edx: 1 << 27, ..Cpuid::default() };
-        assert_eq!(processor.check(&one, Some(3)), Ok(()), "another stepping is the same processor");
+        assert_eq!(
+            processor.check(&one, Some(3)),
+            Ok(()),
+            "another stepping is the same processor"
+        );
         assert_eq!(processor.check(&one, Some(0x103)), Ok(()), "the APIC ID has 8 bits there");
         assert_eq!(processor.check(&one, Some(4)), Err(Misfit::ApicId { found: 3, expected: 4 }));
-        assert_eq!(processor.check(&Cpuid { eax: 0xc06f2, ..one }, None), Err(Misfit::Fms(0xc06f2)));
+        assert_eq!(
+            processor.check(&Cpuid { eax: 0xc06f2, ..one }, None),
+            Err(Misfit::Fms(0xc06f2))
+        );
         assert_eq!(processor.check(&Cpuid { edx: 0, ..one }, None), Err(Misfit::NoSelfSnoop));
     }
 

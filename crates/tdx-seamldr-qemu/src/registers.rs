@@ -7,8 +7,8 @@ use tdx_seamldr_core::SeamcallRegs;
 
 /// The general-purpose registers, by their numbers in instructions.
 const GENERAL: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-    "r15",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
 ];
 
 /// Numbers of registers in instructions.
@@ -78,7 +78,8 @@ impl Cpu<'_> {
 
     /// Whether privileged instructions of 64-bit code are executed: CPL 0, IA-32e mode.
     pub(crate) fn is_kernel(&self) -> bool {
-        self.api.register(self.handles.cs) & 3 == 0 && self.api.register(self.handles.efer) & EFER_LMA != 0
+        self.api.register(self.handles.cs) & 3 == 0
+            && self.api.register(self.handles.efer) & EFER_LMA != 0
     }
 
     /// Returns CR4.
@@ -107,7 +108,8 @@ impl Cpu<'_> {
         }
     }
 
-    /// Writes the registers that a SEAMCALL returned, as far as they differ from those that went in.
+    /// Writes the registers that a SEAMCALL returned, as far as they differ from those that went
+    /// in.
     pub(crate) fn set_seamcall_regs(&mut self, before: &SeamcallRegs, after: &SeamcallRegs) {
         let pairs = [
             (RAX, before.rax, after.rax),

@@ -19,11 +19,15 @@ pub(crate) fn refuse(text: impl Display) -> ! {
     std::process::exit(1)
 }
 
-/// Runs the body of a callback. A panic ends the body and is counted; its message is on standard error already.
+/// Runs the body of a callback. A panic ends the body and is counted; its message is on standard
+/// error already.
 pub(crate) fn guarded<T: Default>(body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         PANICS.fetch_add(1, Ordering::Relaxed);
-        message("an internal error; please report it with the lines above. The guest goes on without this instruction");
+        message(
+            "an internal error; please report it with the lines above. The guest goes on without \
+             this instruction",
+        );
         T::default()
     })
 }

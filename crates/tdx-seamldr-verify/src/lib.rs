@@ -1,8 +1,9 @@
 //! Verifies an image of the Intel TDX module: its signature, its signer, its hash.
 //!
-//! [`RustCrypto`] implements [`tdx_seamldr_core::Crypto`] over the crates `sha2` and `crypto-bigint`, without allocation.
-//! [`verify`] asks the three questions of one image, [`verify_sigstruct`] two of them of a SIGSTRUCT alone. A verification takes some 20 KiB of stack, most of it for numbers of
-//! 3,072 bits; it is not for code that runs on a kernel's stack.
+//! [`RustCrypto`] implements [`tdx_seamldr_core::Crypto`] over the crates `sha2` and
+//! `crypto-bigint`, without allocation. [`verify`] asks the three questions of one image,
+//! [`verify_sigstruct`] two of them of a SIGSTRUCT alone. A verification takes some 20 KiB of
+//! stack, most of it for numbers of 3,072 bits; it is not for code that runs on a kernel's stack.
 //!
 //! ```
 //! use tdx_seamldr_core::TdxImage;
@@ -22,15 +23,18 @@ use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U3072};
 use sha2::{Digest, Sha384};
 use tdx_seamldr_core::abi::SeamSigstruct;
-use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER};
+use tdx_seamldr_core::{
+    Crypto, CryptoUnavailable, Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER,
+};
 
 /// The exponent of every key is 65537: so many squarings, and the number itself once more.
 const SQUARINGS: u32 = 16;
 
-/// What stands before the digest in a PKCS #1 v1.5 signature with SHA-384: the DER of a DigestInfo (RFC 8017, 9.2).
+/// What stands before the digest in a PKCS #1 v1.5 signature with SHA-384: the DER of a DigestInfo
+/// (RFC 8017, 9.2).
 const DIGEST_INFO: [u8; 19] = [
-    0x30, 0x41, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00,
-    0x04, 0x30,
+    0x30, 0x41, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05,
+    0x00, 0x04, 0x30,
 ];
 
 /// SHA-384 and RSA-3072 by RustCrypto.
@@ -72,7 +76,8 @@ fn sha384(parts: &[&[u8]]) -> Sha384Digest {
     hash.finalize().into()
 }
 
-/// EMSA-PKCS1-v1_5 of a SHA-384 digest for a key of 3,072 bits, big-endian: `00 01 FF .. FF 00`, DigestInfo, digest.
+/// EMSA-PKCS1-v1_5 of a SHA-384 digest for a key of 3,072 bits, big-endian: `00 01 FF .. FF 00`,
+/// DigestInfo, digest.
 #[must_use]
 pub fn emsa_pkcs1_v15(digest: &Sha384Digest) -> [u8; 384] {
     let mut message = [0xff; 384];
@@ -98,7 +103,8 @@ pub enum Signer {
 /// What [`verify`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the SIGSTRUCT.
+    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the
+    /// SIGSTRUCT.
     pub signature_valid: bool,
     /// Whose key that is.
     pub signer: Signer,
@@ -120,7 +126,10 @@ impl Verification {
     /// The key whose modulus has this digest signed exactly this.
     #[must_use]
     pub fn is_signed_by(&self, signer: &Sha384Digest) -> bool {
-        self.signature_valid && self.image_hash_matches && self.padding_zero && self.signer.digest() == signer
+        self.signature_valid
+            && self.image_hash_matches
+            && self.padding_zero
+            && self.signer.digest() == signer
     }
 }
 
@@ -147,7 +156,8 @@ impl fmt::Display for Signer {
 /// What [`verify_sigstruct`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SigstructVerification {
-    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the SIGSTRUCT.
+    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the
+    /// SIGSTRUCT.
     pub signature_valid: bool,
     /// Whose key that is.
     pub signer: Signer,

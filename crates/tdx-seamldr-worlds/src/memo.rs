@@ -1,4 +1,5 @@
-//! Cryptography that remembers: the same few images are hashed and verified thousands of times each second.
+//! Cryptography that remembers: the same few images are hashed and verified thousands of times each
+//! second.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +12,8 @@ pub(crate) static CRYPTO: Memo = Memo::new();
 /// What is remembered of each kind, at most.
 const ROOM: usize = 64;
 
-/// [`RustCrypto`], which does nothing twice: what it has answered, it looks up by the whole of what was asked.
+/// [`RustCrypto`], which does nothing twice: what it has answered, it looks up by the whole of what
+/// was asked.
 #[derive(Debug)]
 pub(crate) struct Memo(Mutex<Remembered>);
 
@@ -58,7 +60,9 @@ fn remember<T>(all: &mut Vec<T>, one: T) {
 impl Crypto for Memo {
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
         let mut remembered = self.remembered();
-        if let Some((_, digest)) = remembered.digests.iter().find(|(bytes, _)| are_the_same(parts, bytes)) {
+        if let Some((_, digest)) =
+            remembered.digests.iter().find(|(bytes, _)| are_the_same(parts, bytes))
+        {
             return Ok(*digest);
         }
         let digest = RustCrypto.sha384(parts)?;
@@ -73,8 +77,9 @@ impl Crypto for Memo {
         digest: &Sha384Digest,
     ) -> Result<bool, CryptoUnavailable> {
         let mut remembered = self.remembered();
-        let same =
-            |one: &&Verified| (&one.modulus, &one.signature, &one.digest) == (modulus, signature, digest);
+        let same = |one: &&Verified| {
+            (&one.modulus, &one.signature, &one.digest) == (modulus, signature, digest)
+        };
         if let Some(one) = remembered.verified.iter().find(same) {
             return Ok(one.valid);
         }
@@ -99,7 +104,11 @@ mod tests {
                 assert_eq!(memo.sha384(parts), RustCrypto.sha384(parts));
             }
         }
-        assert_eq!(memo.remembered().digests.len(), 3, "the same bytes in other parts are the same");
+        assert_eq!(
+            memo.remembered().digests.len(),
+            3,
+            "the same bytes in other parts are the same"
+        );
         for number in 0..=u8::try_from(ROOM).unwrap() {
             memo.sha384(&[&[number]]).unwrap();
         }

@@ -1,4 +1,5 @@
-//! The SEAMCALLs of an update while all CPUs stand still, counted in the trace of simulated updates.
+//! The SEAMCALLs of an update while all CPUs stand still, counted in the trace of simulated
+//! updates.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -36,7 +37,10 @@ impl Formula {
     }
 
     fn plus(self, other: Self) -> Self {
-        Self { per_lp: self.per_lp.saturating_add(other.per_lp), once: self.once.saturating_add(other.once) }
+        Self {
+            per_lp: self.per_lp.saturating_add(other.per_lp),
+            once: self.once.saturating_add(other.once),
+        }
     }
 
     fn text(self) -> String {
@@ -70,8 +74,8 @@ const ROWS: [Row; 7] = [
         call: Call::Tdx(TdxLeaf::SYS_TDMR_INIT),
         times: Formula::ON_EACH_LP,
         order: "parallel",
-        why:
-            "the LP reaches the module, and the module runs; the address is none, so the module does nothing",
+        why: "the LP reaches the module, and the module runs; the address is none, so the module \
+              does nothing",
         is_the_update: false,
     },
     Row {
@@ -99,7 +103,8 @@ const ROWS: [Row; 7] = [
         call: Call::Tdx(TdxLeaf::SYS_INIT),
         times: Formula::ONCE,
         order: "serial: the last LP of INSTALL",
-        why: "the new module needs it first; the answer also tells whether P-SEAMLDR's session is complete",
+        why: "the new module needs it first; the answer also tells whether P-SEAMLDR's session is \
+              complete",
         is_the_update: true,
     },
     Row {
@@ -118,7 +123,8 @@ const ROWS: [Row; 7] = [
     },
 ];
 
-/// The calls that Linux 7.2 makes. It also reads the handoff version before the shutdown, and three parts of the version at the end.
+/// The calls that Linux 7.2 makes. It also reads the handoff version before the shutdown, and three
+/// parts of the version at the end.
 const LINUX: Formula = Formula { per_lp: 2, once: 7 };
 
 fn call(entry: &TraceEntry) -> Call {
@@ -131,7 +137,8 @@ fn total(is_counted: impl Fn(&Row) -> bool) -> Formula {
     rows.fold(Formula { per_lp: 0, once: 0 }, |sum, row| sum.plus(row.times))
 }
 
-/// Fails unless the trace has the calls of [`ROWS`], in their order, each as often as its formula says.
+/// Fails unless the trace has the calls of [`ROWS`], in their order, each as often as its formula
+/// says.
 fn check(lps: u32, trace: &[TraceEntry]) -> Result<()> {
     let mut rest = trace;
     for Row { call: this, times, .. } in &ROWS {
@@ -139,7 +146,11 @@ fn check(lps: u32, trace: &[TraceEntry]) -> Result<()> {
         let (these, after) = rest.split_at(others.unwrap_or(rest.len()));
         rest = after;
         let wanted = times.count(lps);
-        ensure!(these.len() == wanted, "{lps} LPs make {} calls of {this}, not {wanted}", these.len());
+        ensure!(
+            these.len() == wanted,
+            "{lps} LPs make {} calls of {this}, not {wanted}",
+            these.len()
+        );
         let callers: BTreeSet<u32> = these.iter().map(|entry| entry.lp).collect();
         ensure!(callers.len() == wanted, "{lps} LPs: one LP calls {this} more than once");
     }
@@ -183,8 +194,8 @@ pub fn tables() -> Result<String> {
     let (all, of_update) = (total(|_| true), total(|row| row.is_the_update));
     let _ = write!(
         text,
-        "\nCalls in all, counted in the trace of simulated updates:\n\n\
-         | N | this library: {} | of these the update itself: {} | Linux 7.2's policy: {} |\n|---:|---:|---:|---:|",
+        "\nCalls in all, counted in the trace of simulated updates:\n\n| N | this library: {} | \
+         of these the update itself: {} | Linux 7.2's policy: {} |\n|---:|---:|---:|---:|",
         all.text(),
         of_update.text(),
         LINUX.text()
@@ -193,9 +204,14 @@ pub fn tables() -> Result<String> {
         let (ours, linux) = (ours(lps)?, of_linux(lps)?);
         check(lps, &ours).context("this library")?;
         let wanted = LINUX.count(lps);
-        ensure!(linux.len() == wanted, "{lps} LPs: Linux's policy makes {} calls, not {wanted}", linux.len());
-        let is_of_update =
-            |entry: &&TraceEntry| ROWS.iter().any(|row| row.is_the_update && row.call == call(entry));
+        ensure!(
+            linux.len() == wanted,
+            "{lps} LPs: Linux's policy makes {} calls, not {wanted}",
+            linux.len()
+        );
+        let is_of_update = |entry: &&TraceEntry| {
+            ROWS.iter().any(|row| row.is_the_update && row.call == call(entry))
+        };
         let _ = write!(
             text,
             "\n| {lps} | {} | {} | {} |",
@@ -229,12 +245,18 @@ mod tests {
             check(2, &trace).unwrap_err().to_string()
         };
         let last = *good.last().unwrap();
-        assert_eq!(error(&|trace| _ = trace.remove(0)), "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2");
+        assert_eq!(
+            error(&|trace| _ = trace.remove(0)),
+            "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2"
+        );
         assert_eq!(error(&|trace| trace.push(last)), "2 LPs make 2 calls of TDH.SYS.UPDATE, not 1");
         let first = *good.first().unwrap();
         assert_eq!(error(&|trace| trace.push(first)), "2 LPs also call TDH.SYS.TDMR.INIT");
         let twice = error(&|trace| trace.iter_mut().for_each(|entry| entry.lp = 0));
         assert_eq!(twice, "2 LPs: one LP calls TDH.SYS.TDMR.INIT more than once");
-        assert_eq!(error(&|trace| trace.swap(1, 2)), "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2");
+        assert_eq!(
+            error(&|trace| trace.swap(1, 2)),
+            "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2"
+        );
     }
 }

@@ -1,15 +1,19 @@
-//! A platform with TDs, and an update of it by this library, up to what its outcome says should come next.
+//! A platform with TDs, and an update of it by this library, up to what its outcome says should
+//! come next.
 
 use anyhow::{Context, Result};
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, NotPassed, PassedUpdate, Policy, PreparedImage, Purpose, Unknown,
-    Unknowns,
+    preflight, preflight_image, Facts, NotPassed, PassedUpdate, Policy, PreparedImage, Purpose,
+    Unknown, Unknowns,
 };
 use tdx_seamldr_core::update::{
-    Call, Cpu, Failure, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate, Update,
+    Call, Cpu, Failure, FailureCause, NextStep, Outcome, Progress, RunningModule, Stage, TdFate,
+    Update,
 };
-use tdx_seamldr_core::{Crypto, CurrentVmcs, Host, NoCrypto, Seamldr, SharedInfo, SpinLock, TdxImage, Trap};
+use tdx_seamldr_core::{
+    Crypto, CurrentVmcs, Host, NoCrypto, Seamldr, SharedInfo, SpinLock, TdxImage, Trap,
+};
 use tdx_seamldr_mock::model::{ModuleBuild, ModuleState, TraceEntry};
 use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
 
@@ -21,7 +25,11 @@ pub const TDS: usize = 3;
 /// The module that runs before: 1.5.01, with room for 16 pages of handoff data.
 #[must_use]
 pub fn old_image() -> TestImage {
-    TestImage { num_handoff_pages: 15, module_build: Some(ModuleBuild::V1_5_01), ..TestImage::default() }
+    TestImage {
+        num_handoff_pages: 15,
+        module_build: Some(ModuleBuild::V1_5_01),
+        ..TestImage::default()
+    }
 }
 
 /// The module that is to run.
@@ -36,7 +44,8 @@ pub fn new_image() -> TestImage {
 ///
 /// It is no image, or the platform does not come up.
 pub fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
-    let platform = builder.patience(1000).crypto(&CRYPTO).boot(&TdxImage::parse(image.as_bytes())?)?;
+    let platform =
+        builder.patience(1000).crypto(&CRYPTO).boot(&TdxImage::parse(image.as_bytes())?)?;
     for _ in 0..TDS {
         platform.create_td()?;
     }
@@ -63,8 +72,9 @@ pub struct Absent {
 /// In what order LPs step.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Schedule<'a> {
-    /// A step for each byte, by the LP of that number modulo their count. With bit 7 set the LP gives up after that step if it
-    /// waits for others. After that all LPs step in turn; if none can go on, one gives up.
+    /// A step for each byte, by the LP of that number modulo their count. With bit 7 set the LP
+    /// gives up after that step if it waits for others. After that all LPs step in turn; if
+    /// none can go on, one gives up.
     pub order: &'a [u8],
     /// LPs that stay away.
     pub absent: &'a [Absent],
@@ -97,7 +107,11 @@ impl<H: Host> Stepping<'_, H> {
 
 /// Lets all LPs step in turn; if none can go on, one gives up. `None`: they never come to an end.
 #[must_use]
-pub fn drive(platform: &SimPlatform, update: &Update<'_>, absent: Option<Absent>) -> Option<Outcome> {
+pub fn drive(
+    platform: &SimPlatform,
+    update: &Update<'_>,
+    absent: Option<Absent>,
+) -> Option<Outcome> {
     drive_in_order(platform, update, &Schedule { order: &[], absent: absent.as_slice() })
 }
 
@@ -130,7 +144,9 @@ pub fn drive_hosts<H: Host>(
         .collect();
     for byte in schedule.order {
         let Some(index) = usize::from(byte & 0x7f).checked_rem(lps.len()) else { break };
-        let Some(lp) = lps.get_mut(index).filter(|lp| !lp.is_away(schedule.absent)) else { continue };
+        let Some(lp) = lps.get_mut(index).filter(|lp| !lp.is_away(schedule.absent)) else {
+            continue;
+        };
         match lp.step(platform) {
             Progress::Waiting if byte >> 7 != 0 => lp.cpu.abandon(),
             Progress::Finished => {
@@ -184,7 +200,8 @@ pub enum Ours {
     Hang,
 }
 
-/// What the embedder does with an image file: checks, and an update with the module that runs as the one to fall back on.
+/// What the embedder does with an image file: checks, and an update with the module that runs as
+/// the one to fall back on.
 ///
 /// # Errors
 ///
@@ -215,7 +232,8 @@ pub fn update_by(
     update_after(platform, file, policy, old, || Ok(host), drive)
 }
 
-/// The same, with something that happens between preflight and the update. `meanwhile` returns the host that makes the update.
+/// The same, with something that happens between preflight and the update. `meanwhile` returns the
+/// host that makes the update.
 ///
 /// # Errors
 ///
@@ -244,10 +262,11 @@ pub fn update_after<H: Host>(
         .map(|passed| passed.prepare(page.as_params(), &host));
     let fallbacks: Vec<_> = fallback.into_iter().collect::<Result<_, _>>()?;
     let host = meanwhile()?;
-    let update = match Update::new(&passed, params.as_params(), &info, &host, platform.module_state()) {
-        Ok(update) => update.with_fallbacks(&fallbacks)?,
-        Err(error) => return Ok(Ours::Refused(error.to_string())),
-    };
+    let update =
+        match Update::new(&passed, params.as_params(), &info, &host, platform.module_state()) {
+            Ok(update) => update.with_fallbacks(&fallbacks)?,
+            Err(error) => return Ok(Ours::Refused(error.to_string())),
+        };
     Ok(drive(&update).map_or(Ours::Hang, Ours::Ran))
 }
 
@@ -273,7 +292,8 @@ pub fn examine<'a>(
     Seamldr::new(&lp, &lock, current_vmcs).map_err(|error| error.to_string())?;
     let facts = platform.facts().map_err(|error| error.to_string())?;
     let mut reasons = Vec::new();
-    match preflight(image, &facts, crypto, policy, &mut |finding| reasons.push(finding.to_string())) {
+    match preflight(image, &facts, crypto, policy, &mut |finding| reasons.push(finding.to_string()))
+    {
         Ok(passed) => Ok((facts, passed)),
         Err(NotPassed { .. }) => Err(reasons.join("; ")),
     }
@@ -286,7 +306,8 @@ pub fn reckless() -> Policy {
     Policy { allow_same_module: true, allow_damage: true, allow_unknowns }
 }
 
-/// Prepares an image for a purpose although nothing is known of it; `None` if preflight refuses what it sees of the image alone.
+/// Prepares an image for a purpose although nothing is known of it; `None` if preflight refuses
+/// what it sees of the image alone.
 #[must_use]
 pub fn prepare<'a>(
     page: &'a mut PageBuf,
@@ -298,7 +319,8 @@ pub fn prepare<'a>(
     passed.ok()?.prepare(page.as_params(), lp).ok()
 }
 
-/// Does what the outcome says, now that whatever was wrong is over, with an image that is good. Says how that ended.
+/// Does what the outcome says, now that whatever was wrong is over, with an image that is good.
+/// Says how that ended.
 ///
 /// # Errors
 ///
@@ -336,7 +358,8 @@ pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> 
     wrong_claim_of(platform, outcome, platform.truth().tds)
 }
 
-/// The same, of an update that began with this number of TDs: somebody else may have ended others before.
+/// The same, of an update that began with this number of TDs: somebody else may have ended others
+/// before.
 #[must_use]
 pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> Option<String> {
     let truth = platform.truth();
@@ -360,7 +383,10 @@ pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> 
         RunningModule::SessionOpen => truth.lps_in_session > 0,
         // At the start no LP may have asked.
         RunningModule::NoneKnown => {
-            !is_callable || outcome.stage == Stage::Start || is_unclear(platform) || is_unasked(platform)
+            !is_callable
+                || outcome.stage == Stage::Start
+                || is_unclear(platform)
+                || is_unasked(platform)
         }
     };
     (!(fate && running)).then(|| format!("{outcome} ({:?}), but {truth:?}", outcome.running))
@@ -369,7 +395,10 @@ pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> 
 /// Whether what a module answered when it was last asked how it stands says nothing of it.
 fn is_unclear(platform: &SimPlatform) -> bool {
     let trace = platform.trace();
-    let asked = trace.iter().rev().find(|entry| TdxLeaf::from_rax(entry.input.rax) == TdxLeaf::SYS_TDMR_INIT);
+    let asked = trace
+        .iter()
+        .rev()
+        .find(|entry| TdxLeaf::from_rax(entry.input.rax) == TdxLeaf::SYS_TDMR_INIT);
     asked.is_some_and(|entry| match entry.output.map(|regs| TdxStatus(regs.rax)) {
         Ok(status) => {
             let is_ready = !status.is_failure() || status.code() == TdxStatus::OPERAND_INVALID;
@@ -382,11 +411,13 @@ fn is_unclear(platform: &SimPlatform) -> bool {
 /// Whether no LP had an answer from a module since the last call of SEAMLDR.INSTALL.
 fn is_unasked(platform: &SimPlatform) -> bool {
     let trace = platform.trace();
-    let mut since = trace.iter().rev().take_while(|entry| entry.input.rax != SeamldrLeaf::Install.rax());
+    let mut since =
+        trace.iter().rev().take_while(|entry| entry.input.rax != SeamldrLeaf::Install.rax());
     since.all(|entry| entry.output.is_err() || SeamldrLeaf::from_rax(entry.input.rax).is_some())
 }
 
-/// Whether the failure that the outcome names is of a call that nobody has made, or that has ended otherwise.
+/// Whether the failure that the outcome names is of a call that nobody has made, or that has ended
+/// otherwise.
 #[must_use]
 pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let trace = platform.trace();
@@ -406,7 +437,9 @@ pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String
             Call::Seamldr(leaf) => rax == leaf.rax(),
             Call::Tdx(leaf) => TdxLeaf::from_rax(rax) == leaf,
         };
-        trace.iter().any(|entry| entry.lp == failure.lp && is_call(entry.input.rax) && word(entry) == status)
+        trace.iter().any(|entry| {
+            entry.lp == failure.lp && is_call(entry.input.rax) && word(entry) == status
+        })
     };
     let named = outcome.failure.iter().chain(&outcome.last_failure);
     named
@@ -415,7 +448,8 @@ pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String
         .map(|failure| format!("there was no such failure: {failure}"))
 }
 
-/// Whether a status claims something about the module or the session. Firmware that answers so has to tell the truth.
+/// Whether a status claims something about the module or the session. Firmware that answers so has
+/// to tell the truth.
 #[must_use]
 pub fn says_something(call: u64, status: u64) -> bool {
     if call >> 63 == 1 {
@@ -430,7 +464,8 @@ pub fn says_something(call: u64, status: u64) -> bool {
         TdxStatus::SYS_INVALID_HANDOFF,
     ];
     // What only a module that is ready says to the call that asks whether it is.
-    let ready = call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
+    let ready =
+        call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
     !status.is_failure()
         || ready
         || about_the_state.contains(&status.code())

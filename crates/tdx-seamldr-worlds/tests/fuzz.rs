@@ -1,4 +1,5 @@
-//! The fuzz targets over what fuzzing begins with, and over every input that it has found something with.
+//! The fuzz targets over what fuzzing begins with, and over every input that it has found something
+//! with.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -13,7 +14,8 @@ use tdx_seamldr_worlds::fuzz::TARGETS;
 fn run<'a>(target: &str, inputs: impl IntoIterator<Item = &'a Seed>) {
     let run = TARGETS.iter().find(|known| known.name == target).unwrap().run;
     let panicking = |input: &&Seed| catch_unwind(AssertUnwindSafe(|| run(&input.bytes))).is_err();
-    let failed: Vec<&String> = inputs.into_iter().filter(panicking).map(|input| &input.name).collect();
+    let failed: Vec<&String> =
+        inputs.into_iter().filter(panicking).map(|input| &input.name).collect();
     assert!(failed.is_empty(), "{target}: {failed:?}");
 }
 

@@ -1,8 +1,10 @@
 //! SEAMCALL on x86_64 processors, and what a processor says about SEAM.
 //!
-//! - [`Seamcall`] is the backend for `tdx-seamldr-core` that executes the instruction. It exists three times, by the way in which
-//!   #GP and #UD come back: [`NoTable`], [`SeamTable`], [`LinuxTable`].
-//! - [`KeepVmcs`] wraps a backend and keeps the current VMCS across P-SEAMLDR, on processors that lose it there.
+//! - [`Seamcall`] is the backend for `tdx-seamldr-core` that executes the instruction. It exists
+//!   three times, by the way in which #GP and #UD come back: [`NoTable`], [`SeamTable`],
+//!   [`LinuxTable`].
+//! - [`KeepVmcs`] wraps a backend and keeps the current VMCS across P-SEAMLDR, on processors that
+//!   lose it there.
 //! - [`Processor`] is what CPUID and MSRs tell an update.
 //!
 //! ```no_run
@@ -53,13 +55,19 @@
 //!
 //! # Source
 //!
-//! The instruction: "Intel Trust Domain CPU Architectural Extensions", SEAMCALL, and the TDX module's ABI specification for which
-//! registers carry operands. The VMCS erratum: the same document, and bit 60 of IA32_VMX_BASIC.
+//! The instruction: "Intel Trust Domain CPU Architectural Extensions", SEAMCALL, and the TDX
+//! module's ABI specification for which registers carry operands. The VMCS erratum: the same
+//! document, and bit 60 of IA32_VMX_BASIC.
 #![cfg(target_arch = "x86_64")]
 #![no_std]
 #![cfg_attr(
     test,
-    allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::panic)
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::panic
+    )
 )]
 
 mod probe;
@@ -68,8 +76,8 @@ mod table;
 mod vmcs;
 
 pub use probe::{
-    addressable_lps, debug_unlocked, rdmsr, CpuidResult, Hardware, KeyIds, Processor, ProcessorError,
-    Registers, SeamRange,
+    addressable_lps, debug_unlocked, rdmsr, CpuidResult, Hardware, KeyIds, Processor,
+    ProcessorError, Registers, SeamRange,
 };
 pub use seamcall::Seamcall;
 pub use table::{fixup, LinuxTable, NoTable, SeamTable, Table};

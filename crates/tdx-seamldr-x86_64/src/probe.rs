@@ -25,15 +25,16 @@ pub trait Registers {
     fn msr(&self, index: u32) -> Option<u64>;
 }
 
-/// The processor that runs this. MSRs are read by a function of the embedder's, who knows whether one that does not exist can be
-/// asked for.
+/// The processor that runs this. MSRs are read by a function of the embedder's, who knows whether
+/// one that does not exist can be asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware<F> {
     rdmsr: F,
 }
 
 impl<F: Fn(u32) -> Option<u64>> Hardware<F> {
-    /// With this function to read MSRs: a kernel's own that survives #GP, or [`rdmsr`] where the MSRs are known to be there.
+    /// With this function to read MSRs: a kernel's own that survives #GP, or [`rdmsr`] where the
+    /// MSRs are known to be there.
     #[must_use]
     pub const fn new(rdmsr: F) -> Self {
         Self { rdmsr }
@@ -98,8 +99,9 @@ pub struct SeamRange {
 }
 
 impl SeamRange {
-    /// Reads the values of IA32_SEAMRR_PHYS_BASE (MSR 0x1400) and IA32_SEAMRR_PHYS_MASK (MSR 0x1401). The lowest address bit of the mask
-    /// is the size. `None` for a mask without address bits.
+    /// Reads the values of IA32_SEAMRR_PHYS_BASE (MSR 0x1400) and IA32_SEAMRR_PHYS_MASK (MSR
+    /// 0x1401). The lowest address bit of the mask is the size. `None` for a mask without
+    /// address bits.
     #[must_use]
     pub const fn from_msrs(base: u64, mask: u64) -> Option<Self> {
         let addresses = mask & SEAMRR_ADDRESS;
@@ -111,8 +113,8 @@ impl SeamRange {
     }
 }
 
-/// Returns how many LPs could share the level-3 cache, by EAX of CPUID leaf 4, subleaf 3: bits 25:14, plus 1. `None`: there is no such
-/// cache (bits 4:0 are 0).
+/// Returns how many LPs could share the level-3 cache, by EAX of CPUID leaf 4, subleaf 3: bits
+/// 25:14, plus 1. `None`: there is no such cache (bits 4:0 are 0).
 #[must_use]
 pub const fn addressable_lps(eax: u32) -> Option<u32> {
     if eax & 0x1f == 0 {
@@ -121,7 +123,8 @@ pub const fn addressable_lps(eax: u32) -> Option<u32> {
     Some((eax >> 14 & 0xfff).saturating_add(1))
 }
 
-/// Whether the platform is unlocked for debug modules, by the value of IA32_SGX_DEBUG_MODE (MSR 0x503).
+/// Whether the platform is unlocked for debug modules, by the value of IA32_SGX_DEBUG_MODE (MSR
+/// 0x503).
 #[must_use]
 pub const fn debug_unlocked(debug_mode: u64) -> bool {
     debug_mode & 1 << 1 != 0
@@ -136,7 +139,8 @@ pub struct Processor {
     pub vmx: bool,
     /// IA32_VMX_BASIC (MSR 0x480).
     pub vmx_basic: Option<u64>,
-    /// The SEAM range, where there may be one (CPUID.1:EDX bit 12 and IA32_MTRRCAP bit 15): MSRs 0x1400 and 0x1401.
+    /// The SEAM range, where there may be one (CPUID.1:EDX bit 12 and IA32_MTRRCAP bit 15): MSRs
+    /// 0x1400 and 0x1401.
     pub seam_range: Option<SeamRange>,
     /// MSR 0x87.
     pub key_ids: Option<KeyIds>,
@@ -146,7 +150,8 @@ pub struct Processor {
     pub addressable_lps_per_socket: Option<u32>,
     /// Bits of a physical address, with those of the KeyID: CPUID.80000008:EAX bits 7:0.
     pub max_physical_bits: Option<u32>,
-    /// How many of these bits are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32, where CPUID.7:ECX bit 13 announces it.
+    /// How many of these bits are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32, where
+    /// CPUID.7:ECX bit 13 announces it.
     pub keyid_bits: Option<u32>,
     /// The platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
     pub debug_unlocked: Option<bool>,
@@ -163,8 +168,8 @@ const IA32_TME_ACTIVATE: u32 = 0x982;
 const SEAMRR_ADDRESS: u64 = (1 << 52) - (1 << 25);
 
 impl Processor {
-    /// Asks the processor. Only MSRs that CPUID or other MSRs announce are read, but for 0x87 and 0x503, which [`Registers::msr`] has
-    /// to survive where they do not exist.
+    /// Asks the processor. Only MSRs that CPUID or other MSRs announce are read, but for 0x87 and
+    /// 0x503, which [`Registers::msr`] has to survive where they do not exist.
     pub fn probe<R: Registers + ?Sized>(registers: &R) -> Self {
         let max_leaf = registers.cpuid(0, 0).eax;
         let leaf = |number: u32, subleaf| {
@@ -218,7 +223,8 @@ impl Processor {
         }
     }
 
-    /// What a return from P-SEAMLDR does to the current VMCS. What is not known counts as the erratum.
+    /// What a return from P-SEAMLDR does to the current VMCS. What is not known counts as the
+    /// erratum.
     #[must_use]
     pub const fn current_vmcs(&self) -> CurrentVmcs {
         match self.vmx_basic {
@@ -227,7 +233,8 @@ impl Processor {
         }
     }
 
-    /// The numbers by which P-SEAMLDR tells the memory that it reads; `None` if one of them is not said.
+    /// The numbers by which P-SEAMLDR tells the memory that it reads; `None` if one of them is not
+    /// said.
     #[must_use]
     pub fn shared_memory(&self) -> Option<SharedMemory> {
         let SeamRange { base, size, .. } = self.seam_range.filter(|range| range.enabled)?;
@@ -240,8 +247,8 @@ impl Processor {
         })
     }
 
-    /// Fills in the facts that this processor tells; facts that it does not tell stay as they are. So does
-    /// [`Facts::highest_x2apic_id`]: one processor knows its own ID, [`x2apic_id`](Self::x2apic_id), and the host takes the maximum
+    /// Fills in the facts that this processor tells; facts that it does not tell stay as they are.
+    /// So does [`Facts::highest_x2apic_id`]: one processor knows its own ID, [`x2apic_id`](Self::x2apic_id), and the host takes the maximum
     /// over all LPs.
     pub fn complete(&self, facts: &mut Facts) {
         let range = self.seam_range.filter(|range| range.enabled);
@@ -249,7 +256,8 @@ impl Processor {
             self.addressable_lps_per_socket.or(facts.addressable_lps_per_socket);
         facts.debug_unlocked = self.debug_unlocked.or(facts.debug_unlocked);
         facts.seamrr_base = range.map(|range| range.base).or(facts.seamrr_base);
-        facts.seamrr_end = range.map(|range| range.base.saturating_add(range.size)).or(facts.seamrr_end);
+        facts.seamrr_end =
+            range.map(|range| range.base.saturating_add(range.size)).or(facts.seamrr_end);
         facts.shared_memory = self.shared_memory().or(facts.shared_memory);
     }
 }
@@ -258,7 +266,10 @@ fn seam_range<R: Registers + ?Sized>(registers: &R) -> Option<SeamRange> {
     if registers.msr(IA32_MTRRCAP)? & 1 << 15 == 0 {
         return None;
     }
-    SeamRange::from_msrs(registers.msr(IA32_SEAMRR_PHYS_BASE)?, registers.msr(IA32_SEAMRR_PHYS_MASK)?)
+    SeamRange::from_msrs(
+        registers.msr(IA32_SEAMRR_PHYS_BASE)?,
+        registers.msr(IA32_SEAMRR_PHYS_MASK)?,
+    )
 }
 
 #[allow(clippy::as_conversions)] // the low half
@@ -284,12 +295,16 @@ impl fmt::Display for ProcessorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoVmx => "the processor has no VMX (CPUID.1:ECX bit 5 is 0)",
-            Self::NoSeam => "the processor has no SEAM range (CPUID.1:EDX bit 12 or IA32_MTRRCAP bit 15 is 0)",
+            Self::NoSeam => {
+                "the processor has no SEAM range (CPUID.1:EDX bit 12 or IA32_MTRRCAP bit 15 is 0)"
+            }
             Self::SeamNotEnabled => {
-                "the SEAM range is not set up and locked (IA32_SEAMRR_PHYS_MASK bits 11:10 should be 3): enable TDX in the BIOS"
+                "the SEAM range is not set up and locked (IA32_SEAMRR_PHYS_MASK bits 11:10 should \
+                 be 3): enable TDX in the BIOS"
             }
             Self::NoPrivateKeyIds => {
-                "there are no KeyIDs for TDX (IA32_MKTME_KEYID_PARTITIONING bits 63:32 are 0): enable TDX in the BIOS"
+                "there are no KeyIDs for TDX (IA32_MKTME_KEYID_PARTITIONING bits 63:32 are 0): \
+                 enable TDX in the BIOS"
             }
         })
     }
@@ -312,7 +327,8 @@ mod tests {
 
     impl Registers for Paper {
         fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-            let found = self.cpuid.iter().find(|(number, sub, _)| (*number, *sub) == (leaf, subleaf));
+            let found =
+                self.cpuid.iter().find(|(number, sub, _)| (*number, *sub) == (leaf, subleaf));
             found.map(|(_, _, result)| *result).unwrap_or_default()
         }
 
@@ -321,14 +337,23 @@ mod tests {
         }
     }
 
-    /// Sapphire Rapids with TDX: 52 address bits, 6 of them for the KeyID, a SEAM range of 32 MiB at 128 GiB, 31 shared and 32
-    /// private KeyIDs.
+    /// Sapphire Rapids with TDX: 52 address bits, 6 of them for the KeyID, a SEAM range of 32 MiB
+    /// at 128 GiB, 31 shared and 32 private KeyIDs.
     fn sapphire_rapids() -> Paper {
         let eax = |eax| CpuidResult { eax, ..CpuidResult::default() };
         Paper {
             cpuid: [
                 (0, 0, eax(0x20)),
-                (1, 0, CpuidResult { eax: 0x806f8, ecx: 1 << 5, edx: 1 << 12, ..CpuidResult::default() }),
+                (
+                    1,
+                    0,
+                    CpuidResult {
+                        eax: 0x806f8,
+                        ecx: 1 << 5,
+                        edx: 1 << 12,
+                        ..CpuidResult::default()
+                    },
+                ),
                 (4, 3, eax(127 << 14 | 0x163)),
                 (0xb, 0, CpuidResult { ebx: 2, edx: 7, ..CpuidResult::default() }),
                 (0x1f, 0, CpuidResult { ebx: 2, edx: 0x85, ..CpuidResult::default() }),
@@ -372,7 +397,10 @@ mod tests {
         let mut facts = Facts::new();
         processor.complete(&mut facts);
         assert_eq!(facts.seamrr_base, Some(range.base));
-        assert_eq!((facts.addressable_lps_per_socket, facts.debug_unlocked), (Some(128), Some(false)));
+        assert_eq!(
+            (facts.addressable_lps_per_socket, facts.debug_unlocked),
+            (Some(128), Some(false))
+        );
         assert_eq!(facts.highest_x2apic_id, None, "this processor's own need not be the highest");
 
         let memory = facts.shared_memory.unwrap();
@@ -440,8 +468,9 @@ mod tests {
 
     #[test]
     fn lowest_address_bit_of_the_mask_is_the_size_of_the_seam_range() {
-        let range =
-            |mask| SeamRange::from_msrs(0x20_0000_0c05, mask).map(|range| (range.size, range.enabled));
+        let range = |mask| {
+            SeamRange::from_msrs(0x20_0000_0c05, mask).map(|range| (range.size, range.enabled))
+        };
         assert_eq!(range(0x3fff_f000_0c00), Some((256 << 20, true)));
         assert_eq!(
             range(0xf_ffff_f000_0c00),

@@ -2,7 +2,8 @@
 
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 
-/// What an instruction came to: 0 and 1 for CF clear and set, or the vector of the exception that it raised.
+/// What an instruction came to: 0 and 1 for CF clear and set, or the vector of the exception that
+/// it raised.
 pub(crate) fn outcome(word: u64) -> Result<(), Trap> {
     match word {
         0 => Ok(()),
@@ -17,7 +18,8 @@ pub(crate) mod sealed {
 
     /// The instructions themselves.
     pub trait Instructions {
-        /// SEAMCALL with all of `regs` in and, if it returns 0, out. Otherwise see [`super::outcome`].
+        /// SEAMCALL with all of `regs` in and, if it returns 0, out. Otherwise see
+        /// [`super::outcome`].
         ///
         /// # Safety
         ///
@@ -35,16 +37,18 @@ pub(crate) mod sealed {
         ///
         /// # Safety
         ///
-        /// `pointer` is valid for a read, and what it holds is the address of a VMCS that may become current.
+        /// `pointer` is valid for a read, and what it holds is the address of a VMCS that may
+        /// become current.
         unsafe fn vmptrld(pointer: *const u64) -> u64;
     }
 }
 
-/// How #GP and #UD come back to the caller of an instruction: what is put beside it for the exception handler to find.
+/// How #GP and #UD come back to the caller of an instruction: what is put beside it for the
+/// exception handler to find.
 pub trait Table: sealed::Instructions {}
 
-/// Nothing: an exception goes to the handler like any other, and what happens is the handler's affair. It may emulate the
-/// instruction and go on behind it.
+/// Nothing: an exception goes to the handler like any other, and what happens is the handler's
+/// affair. It may emulate the instruction and go on behind it.
 #[derive(Clone, Copy, Debug)]
 pub enum NoTable {}
 
@@ -52,7 +56,8 @@ pub enum NoTable {}
 #[derive(Clone, Copy, Debug)]
 pub enum SeamTable {}
 
-/// An entry in the section `__ex_table` of the kind EX_TYPE_FAULT, as Linux has them on x86 since 5.16: Linux's handlers find it.
+/// An entry in the section `__ex_table` of the kind EX_TYPE_FAULT, as Linux has them on x86 since
+/// 5.16: Linux's handlers find it.
 #[derive(Clone, Copy, Debug)]
 pub enum LinuxTable {}
 
@@ -186,7 +191,8 @@ instructions!(LinuxTable:
     ".popsection"
 );
 
-/// An entry of `seam_extable`: where an instruction is and where to go on, each relative to the field's own address.
+/// An entry of `seam_extable`: where an instruction is and where to go on, each relative to the
+/// field's own address.
 #[repr(C)]
 struct Entry {
     fault: i32,
@@ -200,18 +206,22 @@ impl Entry {
     }
 }
 
-/// Where to go on after #GP or #UD at this address, if it is an instruction of [`SeamTable`]'s. The handler puts the exception's
-/// vector (6 or 13) into RAX and this into RIP, and changes nothing else. It may be called with interrupts off and in an NMI.
-// Inline: a program that does not call it, such as a kernel module, which is linked in parts, has no need of the two symbols.
+/// Where to go on after #GP or #UD at this address, if it is an instruction of [`SeamTable`]'s. The
+/// handler puts the exception's vector (6 or 13) into RAX and this into RIP, and changes nothing
+/// else. It may be called with interrupts off and in an NMI.
+// Inline: a program that does not call it, such as a kernel module, which is linked in parts, has
+// no need of the two symbols.
 #[inline]
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
     extern "C" {
-        // The linker makes these for a section with such a name; a linker script that places the section has to define them.
+        // The linker makes these for a section with such a name; a linker script that places the
+        // section has to define them.
         static __start_seam_extable: [Entry; 0];
         static __stop_seam_extable: [Entry; 0];
     }
-    // SAFETY: an entry that no exception can be about, so that there is a section in any case; no instruction is executed.
+    // SAFETY: an entry that no exception can be about, so that there is a section in any case; no
+    // instruction is executed.
     unsafe {
         core::arch::asm!(
             "2:",
@@ -226,7 +236,8 @@ pub fn fixup(rip: u64) -> Option<u64> {
     let (start, stop) = (&raw const __start_seam_extable, &raw const __stop_seam_extable);
     let bytes = stop.addr().wrapping_sub(start.addr());
     let count = bytes.checked_div(size_of::<Entry>()).unwrap_or(0);
-    // SAFETY: between the two symbols lies the section, which has such entries and nothing else, and is never written.
+    // SAFETY: between the two symbols lies the section, which has such entries and nothing else,
+    // and is never written.
     let entries = unsafe { core::slice::from_raw_parts(start.cast::<Entry>(), count) };
     let entry = entries.iter().find(|entry| Entry::address_of(&entry.fault) == rip)?;
     let fixup = Entry::address_of(&entry.fixup);

@@ -14,8 +14,8 @@ const NONE: u64 = u64::MAX;
 ///
 /// # Safety
 ///
-/// An implementor reads and sets the pointer of the very LP that [`SeamcallBackend::seamcall`] of the same value would make its
-/// call on.
+/// An implementor reads and sets the pointer of the very LP that [`SeamcallBackend::seamcall`] of
+/// the same value would make its call on.
 pub unsafe trait CurrentVmcsPointer {
     /// VMPTRST: the address of the current VMCS, all ones if there is none.
     ///
@@ -51,13 +51,14 @@ unsafe impl<T: Table> CurrentVmcsPointer for Seamcall<T> {
     }
 }
 
-/// Keeps the current VMCS across calls of P-SEAMLDR, by VMPTRST before and VMPTRLD afterwards: on processors whose IA32_VMX_BASIC has
-/// bit 60 clear it is lost there. Calls of the TDX module go straight on. With this around its backend an embedder may say
+/// Keeps the current VMCS across calls of P-SEAMLDR, by VMPTRST before and VMPTRLD afterwards: on
+/// processors whose IA32_VMX_BASIC has bit 60 clear it is lost there. Calls of the TDX module go
+/// straight on. With this around its backend an embedder may say
 /// [`CurrentVmcs::Preserved`](tdx_seamldr_core::CurrentVmcs::Preserved).
 ///
-/// Between the two instructions the LP may have no current VMCS. So that nobody notices, interrupts have to be off, and NMI
-/// handlers must not use VMREAD, VMWRITE, VMLAUNCH, VMRESUME or VMPTRLD while [`is_inside`](Self::is_inside) says so; each LP needs a
-/// value of its own for that.
+/// Between the two instructions the LP may have no current VMCS. So that nobody notices, interrupts
+/// have to be off, and NMI handlers must not use VMREAD, VMWRITE, VMLAUNCH, VMRESUME or VMPTRLD
+/// while [`is_inside`](Self::is_inside) says so; each LP needs a value of its own for that.
 #[derive(Debug)]
 pub struct KeepVmcs<B> {
     backend: B,
@@ -70,28 +71,30 @@ impl<B> KeepVmcs<B> {
     ///
     /// # Safety
     ///
-    /// While a P-SEAMLDR leaf is being called through this value, nothing else on that LP uses or changes the current VMCS.
+    /// While a P-SEAMLDR leaf is being called through this value, nothing else on that LP uses or
+    /// changes the current VMCS.
     #[must_use]
     pub const unsafe fn new(backend: B) -> Self {
         Self { backend, inside: AtomicBool::new(false), lost: AtomicBool::new(false) }
     }
 
-    /// Whether this LP is between saving and restoring: what an NMI handler asks that wants to use the current VMCS.
+    /// Whether this LP is between saving and restoring: what an NMI handler asks that wants to use
+    /// the current VMCS.
     #[must_use]
     pub fn is_inside(&self) -> bool {
         self.inside.load(Ordering::Relaxed)
     }
 
-    /// Whether the processor once refused to take its VMCS back. The LP has no current VMCS then: the hypervisor has to load one
-    /// before it enters a virtual machine.
+    /// Whether the processor once refused to take its VMCS back. The LP has no current VMCS then:
+    /// the hypervisor has to load one before it enters a virtual machine.
     #[must_use]
     pub fn has_lost_vmcs(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-// SAFETY: the call goes on to a backend that holds the contract, once and with the same registers; if the VMCS cannot be asked for,
-// no call is made.
+// SAFETY: the call goes on to a backend that holds the contract, once and with the same registers;
+// if the VMCS cannot be asked for, no call is made.
 unsafe impl<B: SeamcallBackend + CurrentVmcsPointer> SeamcallBackend for KeepVmcs<B> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // Leaves of P-SEAMLDR have bit 63 set, known ones and others.
@@ -104,7 +107,8 @@ unsafe impl<B: SeamcallBackend + CurrentVmcsPointer> SeamcallBackend for KeepVmc
         // SAFETY: the caller's.
         let result = unsafe { self.backend.seamcall(regs) };
         if before != NONE {
-            // SAFETY: it was current on this LP a moment ago, and nothing else has used it since (contract of `new`).
+            // SAFETY: it was current on this LP a moment ago, and nothing else has used it since
+            // (contract of `new`).
             let restored = unsafe { self.backend.make_current(before) };
             if restored.is_err() {
                 self.lost.store(true, Ordering::Relaxed);

@@ -1,10 +1,11 @@
-//! The firmware that QEMU does not have: the simulated platform answers SEAMCALL, which raises #UD here. On a machine with TDX this
-//! file has no counterpart.
+//! The firmware that QEMU does not have: the simulated platform answers SEAMCALL, which raises #UD
+//! here. On a machine with TDX this file has no counterpart.
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tdx_seamldr_core::{PhysAddr, SeamcallRegs, Sha384Digest, Trap};
 use tdx_seamldr_mock::model::{
-    Config, Fault, LoaderProfile, ModuleState, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
+    Config, Fault, LoaderProfile, ModuleState, PhysMemory, Platform, SeamDb, SeamMemory, TdId,
+    TdPhase,
 };
 use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{CpuidResult, Registers};
@@ -32,11 +33,12 @@ fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> T {
 
 /// Switches a machine on that has this many LPs.
 pub fn switch_on(lps: u32) {
-    let config =
-        Config::new(lps, 1, 0x806f8, SIGNER, LoaderProfile::V1_5_00).expect("a platform of this size");
+    let config = Config::new(lps, 1, 0x806f8, SIGNER, LoaderProfile::V1_5_00)
+        .expect("a platform of this size");
     let seamdb = SeamDb { size: 64, used: 0, insert_failures: 0 };
     let memory = SpinMutexGuard::leak(MEMORY.lock());
-    *FIRMWARE.lock() = Some(Firmware { platform: Platform::new(config, seamdb, memory), tds: [None; 3] });
+    *FIRMWARE.lock() =
+        Some(Firmware { platform: Platform::new(config, seamdb, memory), tds: [None; 3] });
 }
 
 /// The memory of the machine, as firmware sees it.
@@ -45,15 +47,20 @@ struct Dram;
 impl PhysMemory for Dram {
     fn read(&self, address: u64, out: &mut [u8]) {
         if address < memory::END {
-            // SAFETY: all memory is mapped where it is. Who gave firmware the address keeps it as it is meanwhile.
-            unsafe { core::ptr::copy_nonoverlapping(address as *const u8, out.as_mut_ptr(), out.len()) };
+            // SAFETY: all memory is mapped where it is. Who gave firmware the address keeps it as
+            // it is meanwhile.
+            unsafe {
+                core::ptr::copy_nonoverlapping(address as *const u8, out.as_mut_ptr(), out.len())
+            };
         }
     }
 
     fn write(&self, address: u64, bytes: &[u8]) {
         if address < memory::END {
             // SAFETY: as in `read`, and the address was given for that.
-            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
+            unsafe {
+                core::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len())
+            };
         }
     }
 }
@@ -82,8 +89,10 @@ pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
         r15: frame.r15,
     };
     // Others may come in between, as on a machine.
-    let result = with(|firmware| firmware.platform.enter(cpus::current(), &regs))
-        .and_then(|entered| with(|firmware| firmware.platform.leave(entered, &mut regs, &Dram, &RustCrypto)));
+    let result =
+        with(|firmware| firmware.platform.enter(cpus::current(), &regs)).and_then(|entered| {
+            with(|firmware| firmware.platform.leave(entered, &mut regs, &Dram, &RustCrypto))
+        });
     const CARRY: u64 = 1;
     frame.rflags &= !CARRY;
     match result {
@@ -191,12 +200,21 @@ pub fn running_svn() -> Option<u8> {
 /// A list of TDMRs for TDH.SYS.CONFIG: what a hypervisor makes of the machine's memory.
 pub fn tdmr_list() -> PhysAddr {
     let [list, info] = memory::pages(2) else { unreachable!("two pages") };
-    let words =
-        [32 << 30, 1 << 30, 33 << 30, 0x1000, (33 << 30) + 0x1000, 0x2000, (33 << 30) + 0x3000, 0x40_0000];
+    let words = [
+        32 << 30,
+        1 << 30,
+        33 << 30,
+        0x1000,
+        (33 << 30) + 0x1000,
+        0x2000,
+        (33 << 30) + 0x3000,
+        0x40_0000,
+    ];
     for (slot, word) in info.0.chunks_exact_mut(8).zip(words) {
         slot.copy_from_slice(&u64::to_le_bytes(word));
     }
-    let address = |page: &memory::Page| memory::physical(page.0.as_ptr().addr() as u64).expect("mapped");
+    let address =
+        |page: &memory::Page| memory::physical(page.0.as_ptr().addr() as u64).expect("mapped");
     list.0[..8].copy_from_slice(&address(info).0.to_le_bytes());
     address(list)
 }

@@ -1,8 +1,9 @@
 //! A hypervisor in miniature that replaces the TDX module under its running TDs.
 //!
-//! It boots in QEMU with as many CPUs as the command line says (`cpus=4`), loads a module, starts TDs, updates the module, and then
-//! does so once more, with something going wrong at a stage that the command line names (`fault=cpu-install`). SEAMCALL is the real
-//! instruction. Since QEMU has no SEAM it raises #UD, and [`firmware`] answers it; all else is as on a machine with TDX.
+//! It boots in QEMU with as many CPUs as the command line says (`cpus=4`), loads a module, starts
+//! TDs, updates the module, and then does so once more, with something going wrong at a stage that
+//! the command line names (`fault=cpu-install`). SEAMCALL is the real instruction. Since QEMU has
+//! no SEAM it raises #UD, and [`firmware`] answers it; all else is as on a machine with TDX.
 //!
 //! [`update`] is the part for those who write the same for their hypervisor.
 #![no_std]
@@ -35,9 +36,12 @@ struct StartInfo {
 #[no_mangle]
 extern "C" fn main_of_first(start: &'static StartInfo) -> ! {
     // SAFETY: the command line is text that ends in a zero; all memory is mapped.
-    let command_line = unsafe { CStr::from_ptr(start.command_line as *const _) }.to_str().unwrap_or_default();
+    let command_line =
+        unsafe { CStr::from_ptr(start.command_line as *const _) }.to_str().unwrap_or_default();
     let option = |name: &str| {
-        command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        command_line
+            .split_ascii_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
     let cpus = option("cpus").map_or(Some(1), |number| number.parse().ok());
     let Some(cpus) = cpus.filter(|count| (1..=cpus::MAX_CPUS as u32).contains(count)) else {
@@ -56,7 +60,8 @@ macro_rules! image {
     };
 }
 
-/// Loads a module, updates it, and updates it again with a failure. `true` if each step ends as it should.
+/// Loads a module, updates it, and updates it again with a failure. `true` if each step ends as it
+/// should.
 fn story(cpus: u32, fault: &str) -> bool {
     cpus::start(cpus);
     print!("{} CPUs", cpus::count());
@@ -91,7 +96,8 @@ fn load(image: &TdxImage<'static>) -> bool {
     true
 }
 
-/// An update that fails at the stage that the command line names. `true` if its outcome is the right one.
+/// An update that fails at the stage that the command line names. `true` if its outcome is the
+/// right one.
 fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
     let newest = image!("newest.blob");
     let Some(passed) = update::check(&newest) else { return false };
@@ -104,13 +110,17 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
         // The old module stays busy: nothing has happened.
         "shutdown" => {
             let answer = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
-            firmware::plan(Fault { times: u32::MAX, ..Fault::first(TdxLeaf::SYS_SHUTDOWN.rax(0), answer) });
+            firmware::plan(Fault {
+                times: u32::MAX,
+                ..Fault::first(TdxLeaf::SYS_SHUTDOWN.rax(0), answer)
+            });
             let outcome = update();
             firmware::repair();
             is_true(&outcome, &[TdFate::NeverAtRisk], Some(6))
         }
-        // Preflight refuses an image with a wrong signature. After preflight a bit of the right signature flips: P-SEAMLDR refuses the
-        // image, and the module that ran before takes the TDs back.
+        // Preflight refuses an image with a wrong signature. After preflight a bit of the right
+        // signature flips: P-SEAMLDR refuses the image, and the module that ran before
+        // takes the TDs back.
         "cpu-install" => {
             if update::check(&image!("forged.blob")).is_some() {
                 return false;
@@ -119,8 +129,9 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             let outcome = update();
             outcome.image == 1 && is_true(&outcome, &[TdFate::Preserved], Some(6))
         }
-        // The new module does not come up on one CPU. P-SEAMLDR does not take the module that ran before, which has a lower SVN. The
-        // library installs the new one once more, and the module comes up.
+        // The new module does not come up on one CPU. P-SEAMLDR does not take the module that ran
+        // before, which has a lower SVN. The library installs the new one once more, and
+        // the module comes up.
         "cpu-init" => {
             once(TdxLeaf::SYS_LP_INIT, cpus - 1, TdxStatus::INCONSISTENT_MSR);
             let outcome = update();
@@ -135,12 +146,15 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
         // INSTALL raises an exception on one CPU, once: the library tries again.
         "trap" => {
             let trap = Answer::Trap(tdx_seamldr_core::Trap::GeneralProtection);
-            firmware::plan(Fault { after: cpus / 2, ..Fault::first(SeamldrLeaf::Install.rax(), trap) });
+            firmware::plan(Fault {
+                after: cpus / 2,
+                ..Fault::first(SeamldrLeaf::Install.rax(), trap)
+            });
             let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
-        // Preflight refuses a damaged image. After preflight a bit of the good one flips: P-SEAMLDR finds it when the old module is gone.
-        // No TD can be kept, but TDX comes back.
+        // Preflight refuses a damaged image. After preflight a bit of the good one flips: P-SEAMLDR
+        // finds it when the old module is gone. No TD can be kept, but TDX comes back.
         "point-of-no-return" => {
             if update::check(&image!("damaged.blob")).is_some() {
                 return false;
@@ -152,7 +166,9 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             }
             print!("load a module, as the outcome says");
             // The image lies in other memory now.
-            load(&image!("newest.blob")) && firmware::running_svn() == Some(7) && firmware::tds_alive() == 3
+            load(&image!("newest.blob"))
+                && firmware::running_svn() == Some(7)
+                && firmware::tds_alive() == 3
         }
         _ => {
             print!("there is no failure of this name");

@@ -4,13 +4,13 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer, SeamldrParams};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, Finding, NotPassed, PassedImage, PassedUpdate, Policy, PreparedImage,
-    Purpose,
+    preflight, preflight_image, Facts, Finding, NotPassed, PassedImage, PassedUpdate, Policy,
+    PreparedImage, Purpose,
 };
 use tdx_seamldr_core::update::{Cpu, NextStep, Outcome, Progress, Stage, Update};
 use tdx_seamldr_core::{
-    Host, LpBits, ModuleState, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SharedInfo,
-    SpinLock, TdxImage, TdxModule, Trap,
+    Host, LpBits, ModuleState, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr,
+    SharedInfo, SpinLock, TdxImage, TdxModule, Trap,
 };
 use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{Processor, SeamTable, Seamcall};
@@ -22,7 +22,8 @@ use crate::machine::{cpus, memory};
 /// SEAMCALL on this CPU. If it raises #UD or #GP, the handler finds the way back by `fixup`.
 static BACKEND: Seamcall<SeamTable> = Seamcall::new();
 
-/// P-SEAMLDR takes one CPU at a time. All CPUs that wait for it have interrupts off, so a plain spin lock does.
+/// P-SEAMLDR takes one CPU at a time. All CPUs that wait for it have interrupts off, so a plain
+/// spin lock does.
 static LOCK: SpinLock = SpinLock::new();
 
 /// The memory of the module's state, from boot on, for each CPU that could ever come online.
@@ -54,8 +55,8 @@ unsafe impl SeamcallBackend for Hypervisor {
     }
 }
 
-// SAFETY: a CPU's number never changes, and CPUs neither come nor go; addresses are translated by the page tables in use, which
-// nobody changes, so memory stays where it is.
+// SAFETY: a CPU's number never changes, and CPUs neither come nor go; addresses are translated by
+// the page tables in use, which nobody changes, so memory stays where it is.
 unsafe impl Host for Hypervisor {
     fn current_lp(&self) -> u32 {
         cpus::current()
@@ -117,12 +118,14 @@ fn run(update: &Update<'_>) -> Outcome {
     update.outcome()
 }
 
-/// Puts a module in place afresh, at boot or after the TDs are lost. `None` if preflight does not pass.
+/// Puts a module in place afresh, at boot or after the TDs are lost. `None` if preflight does not
+/// pass.
 pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
     let host = Hypervisor::new();
     // The first load after boot finds clean keys.
     let facts = Facts { keys_are_clean: Some(!LOADED.load(Ordering::Relaxed)), ..facts()? };
-    let passed = preflight_image(image, &facts, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
+    let passed =
+        preflight_image(image, &facts, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
     let prepared = prepare(&shown(passed)?, &host);
     let update = Update::load(prepared, &host, STATE).expect("an image to load");
     LOADED.store(true, Ordering::Relaxed);
@@ -136,14 +139,17 @@ pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
 /// After a module was loaded: gives it memory and a key, as at boot.
 pub fn configure() {
     let module = TdxModule::new(&BACKEND);
-    // SAFETY: the list and what it leads to were made for this, and the hypervisor keeps out of the memory it names.
-    unsafe { module.sys_config(firmware::tdmr_list(), 1, 0x20, false) }.expect("memory for the module");
+    // SAFETY: the list and what it leads to were made for this, and the hypervisor keeps out of the
+    // memory it names.
+    unsafe { module.sys_config(firmware::tdmr_list(), 1, 0x20, false) }
+        .expect("memory for the module");
     // Once for each package; this machine has one.
     module.sys_key_config().expect("a key");
     STATE.set_ready();
 }
 
-/// Facts for preflight: what the firmware, the processor and the hypervisor know. Prints why there are none.
+/// Facts for preflight: what the firmware, the processor and the hypervisor know. Prints why there
+/// are none.
 fn facts() -> Option<Facts> {
     let host = Hypervisor::new();
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), PSysInfoBuffer::new_zeroed());
@@ -160,7 +166,8 @@ fn facts() -> Option<Facts> {
     Some(facts)
 }
 
-/// Each CPU knows its own x2APIC ID. `None` if one does not. An ID of all ones addresses every CPU, so no CPU has it.
+/// Each CPU knows its own x2APIC ID. `None` if one does not. An ID of all ones addresses every CPU,
+/// so no CPU has it.
 fn highest_x2apic_id() -> Option<u32> {
     let highest = AtomicU32::new(0);
     cpus::on_all(&|| {
@@ -170,7 +177,8 @@ fn highest_x2apic_id() -> Option<u32> {
     Some(highest.into_inner()).filter(|id| *id != u32::MAX)
 }
 
-/// Asks, before anything is shut down, what P-SEAMLDR and the new module will ask. Prints each reason for a refusal.
+/// Asks, before anything is shut down, what P-SEAMLDR and the new module will ask. Prints each
+/// reason for a refusal.
 pub fn check(image: &TdxImage<'static>) -> Option<PassedUpdate<'static>> {
     shown(preflight(image, &facts()?, &RustCrypto, Policy::default(), &mut show))
 }
@@ -188,13 +196,21 @@ fn prepare(passed: &PassedImage<'static>, host: &Hypervisor) -> PreparedImage<'s
     passed.prepare(params_page(), host).expect("an image in mapped memory")
 }
 
-/// Updates to the image that passed. `running` is the image of the module that runs: if it passes, too, the update falls back on it.
+/// Updates to the image that passed. `running` is the image of the module that runs: if it passes,
+/// too, the update falls back on it.
 pub fn update(passed: &PassedUpdate<'static>, running: &TdxImage<'static>) -> Outcome {
     let host = Hypervisor::new();
     let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
     let fallback = facts()
         .and_then(|facts| {
-            shown(preflight_image(running, &facts, purpose, &RustCrypto, Policy::default(), &mut show))
+            shown(preflight_image(
+                running,
+                &facts,
+                purpose,
+                &RustCrypto,
+                Policy::default(),
+                &mut show,
+            ))
         })
         .map(|passed| prepare(&passed, &host));
     let update = Update::new(passed, params_page(), &INFO, &host, STATE)

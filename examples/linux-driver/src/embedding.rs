@@ -16,14 +16,14 @@ use tdx_seamldr_core::preflight::{
 use tdx_seamldr_core::update::linux::{Dialect, Errno, UploadError};
 use tdx_seamldr_core::update::{Cpu, NextStep, Outcome, Update};
 use tdx_seamldr_core::{
-    Crypto, CurrentVmcs, LpBits, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr, TdxImage, TdxModule,
-    TdxVersion, Trap, VmcsErratum,
+    Crypto, CurrentVmcs, LpBits, ModuleState, SeamcallBackend, SeamcallRegs, Seamldr, TdxImage,
+    TdxModule, TdxVersion, Trap, VmcsErratum,
 };
 use tdx_seamldr_x86_64::{Hardware, LinuxTable, Processor, Seamcall};
 
 use crate::kernel_side::{
-    self, highest_apic_id, online_cpus, pinned, CpusHeld, ImageCopy, Kernel, KernelCrypto, Page, SeamldrLock,
-    Shown, Text,
+    self, highest_apic_id, online_cpus, pinned, CpusHeld, ImageCopy, Kernel, KernelCrypto, Page,
+    SeamldrLock, Shown, Text,
 };
 use crate::linux_policy;
 use crate::simulated::{self, Simulated};
@@ -62,7 +62,8 @@ unsafe impl SeamcallBackend for Backend {
 pub(crate) struct Driver {
     backend: Backend,
     current_vmcs: CurrentVmcs,
-    /// The image of the module that runs, to fall back on. `None` if this driver did not install that module.
+    /// The image of the module that runs, to fall back on. `None` if this driver did not install
+    /// that module.
     running: Option<ImageCopy>,
     /// The step that the last outcome asks for.
     next: NextStep,
@@ -312,7 +313,9 @@ impl Driver {
 
     /// One upload as Linux's own driver makes it, whose user space sees one error only.
     fn update_as_linux(&mut self, file: &[u8]) -> Result<(), UploadFailed> {
-        if let (Backend::Simulated(_), Ok(image)) = (&self.backend, TdxImage::parse_without_checksum(file)) {
+        if let (Backend::Simulated(_), Ok(image)) =
+            (&self.backend, TdxImage::parse_without_checksum(file))
+        {
             simulated::learn(&image);
             simulated::plan_fault(&image);
         }
@@ -327,11 +330,16 @@ impl Driver {
     }
 
     /// Replaces the module that runs, with the image of that module to fall back on.
-    fn update_running(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
+    fn update_running(
+        &mut self,
+        image: &TdxImage<'_>,
+        held: &CpusHeld,
+    ) -> Result<(), UploadFailed> {
         let facts = self.facts(held)?;
         let mut log = FindingsLog::default();
         let policy = kernel_side::policy();
-        let passed = preflight(image, &facts, &KernelCrypto, policy, &mut |finding| log.add(finding));
+        let passed =
+            preflight(image, &facts, &KernelCrypto, policy, &mut |finding| log.add(finding));
         let passed = passed.map_err(|not_passed| log.refusal(not_passed))?;
         self.handoff_version = passed.handoff_version();
         let outcome = self.install(&passed, &facts, held)?;
@@ -345,8 +353,11 @@ impl Driver {
         facts: &Facts,
         held: &CpusHeld,
     ) -> Result<Outcome, UploadFailed> {
-        let (mut params, mut fallback_params, mut info) =
-            (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
+        let (mut params, mut fallback_params, mut info) = (
+            Page::new().ok_or(NO_MEMORY)?,
+            Page::new().ok_or(NO_MEMORY)?,
+            Page::new().ok_or(NO_MEMORY)?,
+        );
         let host = self.host();
         // The update does without an image to fall back on that does not pass.
         let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
@@ -372,20 +383,21 @@ impl Driver {
     /// Has all CPUs bring up the module that is in place.
     fn finish(&mut self, held: &CpusHeld) -> Result<(), UploadFailed> {
         let outcome = {
-            let update =
-                Update::finish(&self.host(), STATE).map_err(|error| refused(&error, Errno::EINVAL))?;
+            let update = Update::finish(&self.host(), STATE)
+                .map_err(|error| refused(&error, Errno::EINVAL))?;
             self.on_all_cpus(&update, held)?
         };
         self.conclude(outcome)
     }
 
-    /// Puts a module in place afresh, as at boot. All TDs are gone then; the simulation starts new ones.
+    /// Puts a module in place afresh, as at boot. All TDs are gone then; the simulation starts new
+    /// ones.
     fn load(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
         let outcome = self.install_without_module(image, Purpose::Load, held)?;
         self.conclude(outcome)?;
         match self.backend {
-            // A module needs memory, keys, and metadata of all memory. The kernel gives them to one module, at boot, and exports
-            // nothing for a second one.
+            // A module needs memory, keys, and metadata of all memory. The kernel gives them to one
+            // module, at boot, and exports nothing for a second one.
             Backend::Processor(_) => {
                 pr_err!("the module was loaded, but only a reboot configures it\n");
                 self.next = NextStep::Reboot;
@@ -413,7 +425,8 @@ impl Driver {
         let passed = check_image(image, &self.facts(held)?, purpose)?;
         let mut params = Page::new().ok_or(NO_MEMORY)?;
         let host = self.host();
-        let prepared = passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
+        let prepared =
+            passed.prepare(params.get(), &host).map_err(|error| refused(&error, Errno::EINVAL))?;
         let update = match purpose {
             Purpose::TakeOver { .. } => Update::resume(prepared, &host, STATE),
             Purpose::Load => Update::load(prepared, &host, STATE),
@@ -424,7 +437,8 @@ impl Driver {
 
     /// Facts for preflight. They hold for as long as the CPUs are held.
     fn facts(&self, _held: &CpusHeld) -> Result<Facts, UploadFailed> {
-        let (mut info, mut sysinfo) = (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
+        let (mut info, mut sysinfo) =
+            (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
         let host = self.host();
         let seamldr = self.seamldr(&host).map_err(|error| refused(&error, Errno::EINVAL))?;
         let mut facts = Facts::new();
@@ -433,7 +447,8 @@ impl Driver {
         match self.backend {
             // Only KVM knows how many TDs it is building.
             Backend::Processor(_) => {
-                pinned(|| Processor::probe(&Hardware::new(kernel_side::rdmsr))).complete(&mut facts);
+                pinned(|| Processor::probe(&Hardware::new(kernel_side::rdmsr)))
+                    .complete(&mut facts);
                 facts.highest_x2apic_id = Some(highest_apic_id());
             }
             Backend::Simulated(_) => simulated::complete(&mut facts),
@@ -455,11 +470,15 @@ impl Driver {
             }
             end.fetch_max(kernel_side::now(), Ordering::Relaxed);
         });
-        kernel_side::set_times(end.into_inner().saturating_sub(begin.into_inner()), simulated::take_time());
+        kernel_side::set_times(
+            end.into_inner().saturating_sub(begin.into_inner()),
+            simulated::take_time(),
+        );
         Ok(update.outcome())
     }
 
-    /// Remembers and logs how an update ended. The CPUs run again, so the version costs no time of theirs.
+    /// Remembers and logs how an update ended. The CPUs run again, so the version costs no time of
+    /// theirs.
     fn conclude(&mut self, outcome: Outcome) -> Result<(), UploadFailed> {
         simulated::count_tds();
         self.next = outcome.next;
@@ -494,8 +513,9 @@ fn check_image<'a>(
 ) -> Result<PassedImage<'a>, UploadFailed> {
     let mut log = FindingsLog::default();
     let policy = kernel_side::policy();
-    let passed =
-        preflight_image(image, facts, purpose, &KernelCrypto, policy, &mut |finding| log.add(finding));
+    let passed = preflight_image(image, facts, purpose, &KernelCrypto, policy, &mut |finding| {
+        log.add(finding)
+    });
     passed.map_err(|not_passed| log.refusal(not_passed))
 }
 

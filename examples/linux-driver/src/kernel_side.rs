@@ -34,7 +34,12 @@ extern "C" {
     fn tdx_keep_module(keep: bool);
     fn cpu_hotplug_disable();
     fn cpu_hotplug_enable();
-    fn tdx_rsa_verify(key: *const u8, key_len: c_uint, signature: *const u8, digest: *const u8) -> c_int;
+    fn tdx_rsa_verify(
+        key: *const u8,
+        key_len: c_uint,
+        signature: *const u8,
+        digest: *const u8,
+    ) -> c_int;
     static mut tdx_allow_same_module: bool;
     static mut tdx_allow_unknowns: bool;
     static mut tdx_allow_damage: bool;
@@ -42,7 +47,8 @@ extern "C" {
     static mut tdx_firmware_ns: c_ulong;
 }
 
-/// The time in ns that a CPU waits for the others before it gives up. `stop_machine` has stopped them, or is about to.
+/// The time in ns that a CPU waits for the others before it gives up. `stop_machine` has stopped
+/// them, or is about to.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
 /// The time since boot in ns. Callable in any context.
@@ -95,7 +101,8 @@ pub(crate) fn rdmsr(index: u32) -> Option<u64> {
 /// Stops all CPUs that are online. Each runs `work` with interrupts off.
 pub(crate) fn stop_machine<F: Fn() + Sync>(work: &F) {
     extern "C" fn call<F: Fn()>(work: *mut c_void) -> c_int {
-        // SAFETY: `stop_machine` passes on the pointer that it was given, and `work` outlives the call.
+        // SAFETY: `stop_machine` passes on the pointer that it was given, and `work` outlives the
+        // call.
         (unsafe { &*work.cast::<F>() })();
         0
     }
@@ -103,8 +110,8 @@ pub(crate) fn stop_machine<F: Fn() + Sync>(work: &F) {
     unsafe { tdx_stop_machine(call::<F>, core::ptr::from_ref(work).cast_mut().cast()) };
 }
 
-/// Keeps CPUs from coming and going while it lives. Facts, preflight and update need the same one: an update of fewer or more CPUs than
-/// preflight counted ends before anything is shut down.
+/// Keeps CPUs from coming and going while it lives. Facts, preflight and update need the same one:
+/// an update of fewer or more CPUs than preflight counted ends before anything is shut down.
 pub(crate) struct CpusHeld(());
 
 impl CpusHeld {
@@ -173,8 +180,9 @@ unsafe impl<B: SeamcallBackend> SeamcallBackend for Kernel<'_, B> {
     }
 }
 
-// SAFETY: callers stay on their CPU, by `pinned` or `stop_machine`. The driver gives the library memory of the kernel, which is never
-// moved or swapped, and the page tables have its addresses. Both backends read and write at the kernel's own addresses.
+// SAFETY: callers stay on their CPU, by `pinned` or `stop_machine`. The driver gives the library
+// memory of the kernel, which is never moved or swapped, and the page tables have its addresses.
+// Both backends read and write at the kernel's own addresses.
 unsafe impl<B: SeamcallBackend> Host for Kernel<'_, B> {
     fn current_lp(&self) -> u32 {
         cpu()
@@ -227,7 +235,8 @@ impl Crypto for KernelCrypto {
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
         let mut context = MaybeUninit::<bindings::sha384_ctx>::uninit();
         let mut digest = [0; 48];
-        // SAFETY: init, updates and final in this order; the parts are readable, and the digest has 48 bytes.
+        // SAFETY: init, updates and final in this order; the parts are readable, and the digest has
+        // 48 bytes.
         unsafe {
             tdx_sha384_init(context.as_mut_ptr());
             for part in parts {
@@ -244,7 +253,8 @@ impl Crypto for KernelCrypto {
         signature: &[u8; 384],
         digest: &Sha384Digest,
     ) -> Result<bool, CryptoUnavailable> {
-        // RSAPublicKey in DER: SEQUENCE { INTEGER modulus, INTEGER 65537 }. The modulus is positive: a zero before it.
+        // RSAPublicKey in DER: SEQUENCE { INTEGER modulus, INTEGER 65537 }. The modulus is
+        // positive: a zero before it.
         const HEAD: [u8; 9] = [0x30, 0x82, 0x01, 0x8a, 0x02, 0x82, 0x01, 0x81, 0x00];
         const TAIL: [u8; 5] = [0x02, 0x03, 0x01, 0x00, 0x01];
         let mut key = [0; 398];

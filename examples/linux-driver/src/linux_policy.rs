@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What Linux 7.2's own driver does with an upload, for the parameter `policy=linux`: it looks at the file's framing, shuts the module
-//! down, and gives up for good at the first failure. It does not look at CPUs, counters, hash or signature before.
+//! What Linux 7.2's own driver does with an upload, for the parameter `policy=linux`: it looks at
+//! the file's framing, shuts the module down, and gives up for good at the first failure. It does
+//! not look at CPUs, counters, hash or signature before.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,8 +11,8 @@ use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, ShutdownRequest, Tdx
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::update::linux::Errno;
 use tdx_seamldr_core::{
-    CurrentVmcs, InstallError, InstallRequest, ModuleState, SeamcallBackend, Seamldr, TdxError, TdxImage,
-    TdxModule,
+    CurrentVmcs, InstallError, InstallRequest, ModuleState, SeamcallBackend, Seamldr, TdxError,
+    TdxImage, TdxModule,
 };
 
 use crate::kernel_side::{cpu, online_cpus, stop_machine, Kernel, Page, SeamldrLock};
@@ -39,7 +40,11 @@ struct Stages {
 
 impl Stages {
     const fn new() -> Self {
-        Self { stage: AtomicU32::new(START + 1), acknowledged: AtomicU32::new(0), failed: AtomicU32::new(0) }
+        Self {
+            stage: AtomicU32::new(START + 1),
+            acknowledged: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+        }
     }
 
     fn have_failed(&self) -> bool {
@@ -76,7 +81,8 @@ struct Calls<'a, B> {
     state: &'a ModuleState,
 }
 
-/// A leaf, and the status that it returned. `None`: the instruction failed, of which Linux says nothing.
+/// A leaf, and the status that it returned. `None`: the instruction failed, of which Linux says
+/// nothing.
 struct Failed(u64, Option<u64>);
 
 impl Failed {
@@ -150,7 +156,8 @@ pub(crate) fn update<B: SeamcallBackend + Sync>(
     let mut params = Page::new().ok_or(NO_MEMORY)?;
     let host = Kernel::new(backend);
     let request = InstallRequest::build(params.get(), &image, Scenario::Update, &host);
-    let calls = Calls { backend, current_vmcs, request: request.map_err(|_| Errno::EINVAL)?, state };
+    let calls =
+        Calls { backend, current_vmcs, request: request.map_err(|_| Errno::EINVAL)?, state };
     let stages = Stages::new();
     stop_machine(&|| {
         stages.run(|stage| match calls.make(stage, &stages) {

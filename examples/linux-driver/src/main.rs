@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A driver that lets user space replace the TDX module, with the interface of Linux's own tdx_host.
+//! A driver that lets user space replace the TDX module, with the interface of Linux's own
+//! tdx_host.
 //!
-//! `embedding` is the part that every driver needs. `simulated` is the platform for machines without TDX. `docs/embedding-linux.md`
-//! explains both.
+//! `embedding` is the part that every driver needs. `simulated` is the platform for machines
+//! without TDX. `docs/embedding-linux.md` explains both.
 
 use core::ffi::c_char;
 use core::fmt::{self, Write};
@@ -91,7 +92,11 @@ impl Drop for TdxHost {
     }
 }
 
-extern "C" fn prepare(_: *mut bindings::fw_upload, _: *const u8, _: u32) -> bindings::fw_upload_err {
+extern "C" fn prepare(
+    _: *mut bindings::fw_upload,
+    _: *const u8,
+    _: u32,
+) -> bindings::fw_upload_err {
     bindings::fw_upload_err_FW_UPLOAD_ERR_NONE
 }
 
@@ -138,7 +143,11 @@ impl fmt::Write for Line {
         }
         // SAFETY: sysfs passes a page, which has room for the text.
         unsafe {
-            core::ptr::copy_nonoverlapping(text.as_ptr(), self.buffer.cast::<u8>().add(self.len), text.len())
+            core::ptr::copy_nonoverlapping(
+                text.as_ptr(),
+                self.buffer.cast::<u8>().add(self.len),
+                text.len(),
+            )
         };
         self.len += text.len();
         Ok(())

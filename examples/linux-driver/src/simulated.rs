@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The simulated platform inside the kernel, for machines without TDX. A driver for real machines has no such file.
+//! The simulated platform inside the kernel, for machines without TDX. A driver for real machines
+//! has no such file.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_ulong, c_void};
@@ -10,7 +11,8 @@ use kernel::prelude::*;
 use tdx_seamldr_core::preflight::Facts;
 use tdx_seamldr_core::SharedMemory;
 use tdx_seamldr_core::{
-    Crypto, CryptoUnavailable, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, TdxModule, Trap,
+    Crypto, CryptoUnavailable, SeamcallBackend, SeamcallRegs, Sha384Digest, TdxImage, TdxModule,
+    Trap,
 };
 use tdx_seamldr_mock::model::{
     Answer, Config, Fault, LoaderProfile, PhysMemory, Platform, SeamDb, SeamMemory, TdId, TdPhase,
@@ -35,8 +37,9 @@ const REMEMBERED: usize = 8;
 struct Firmware {
     platform: Platform<&'static mut SeamMemory>,
     tds: [Option<TdId>; 3],
-    /// Signatures that the driver has verified: modulus, signature and digest, hashed together, and whether they are valid. The kernel's
-    /// RSA may sleep, but firmware is called with interrupts off.
+    /// Signatures that the driver has verified: modulus, signature and digest, hashed together,
+    /// and whether they are valid. The kernel's RSA may sleep, but firmware is called with
+    /// interrupts off.
     verified: [Option<(Sha384Digest, bool)>; REMEMBERED],
     next: usize,
     /// The byte of an image that firmware reads with another bit.
@@ -71,7 +74,8 @@ fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> Option<T> {
     result
 }
 
-/// Switches a machine on that has this many LPs, and a P-SEAMLDR that takes this image and trusts its signer.
+/// Switches a machine on that has this many LPs, and a P-SEAMLDR that takes this image and trusts
+/// its signer.
 pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> bool {
     let sigstruct = image.sigstruct();
     let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
@@ -119,13 +123,14 @@ pub(crate) fn complete(facts: &mut Facts) {
 /// SEAMCALL on the simulated platform.
 pub(crate) struct Simulated;
 
-// SAFETY: the model makes the call once, for the CPU that calls, and touches no memory but what the leaf's operands name.
+// SAFETY: the model makes the call once, for the CPU that calls, and touches no memory but what the
+// leaf's operands name.
 unsafe impl SeamcallBackend for Simulated {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let begin = now();
         // Other CPUs may call in between, as on a machine.
-        let entered =
-            with(|firmware| firmware.platform.enter(cpu(), regs)).unwrap_or(Err(Trap::UndefinedOpcode));
+        let entered = with(|firmware| firmware.platform.enter(cpu(), regs))
+            .unwrap_or(Err(Trap::UndefinedOpcode));
         let result = entered.and_then(|entered| {
             let mut returned = *regs;
             let result = with(|firmware| {
@@ -155,7 +160,8 @@ impl PhysMemory for Dram {
         if from.is_null() {
             out.fill(0);
         } else {
-            // SAFETY: the caller of firmware keeps the memory at this address as it is, up to the end of the page.
+            // SAFETY: the caller of firmware keeps the memory at this address as it is, up to the
+            // end of the page.
             unsafe { core::ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len()) };
         }
     }
@@ -198,7 +204,8 @@ impl Crypto for Remembered<'_> {
 pub(crate) fn learn(image: &TdxImage<'_>) {
     let sigstruct = image.sigstruct();
     let Ok(digest) = KernelCrypto.sha384(&sigstruct.signed_parts()) else { return };
-    let Ok(valid) = KernelCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest) else {
+    let Ok(valid) = KernelCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest)
+    else {
         return;
     };
     let known = fingerprint(&sigstruct.modulus, &sigstruct.signature, &digest);
@@ -208,11 +215,21 @@ pub(crate) fn learn(image: &TdxImage<'_>) {
     });
 }
 
-/// Gives memory and keys to the module that was loaded, and starts TDs. `false` if the module refuses.
+/// Gives memory and keys to the module that was loaded, and starts TDs. `false` if the module
+/// refuses.
 pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
-    // One TDMR of 1 GiB at 32 GiB, with its metadata above it. The simulated module does not touch either.
-    const TDMR: [u64; 8] =
-        [32 << 30, 1 << 30, 33 << 30, 0x1000, (33 << 30) + 0x1000, 0x2000, (33 << 30) + 0x3000, 0x40_0000];
+    // One TDMR of 1 GiB at 32 GiB, with its metadata above it. The simulated module does not touch
+    // either.
+    const TDMR: [u64; 8] = [
+        32 << 30,
+        1 << 30,
+        33 << 30,
+        0x1000,
+        (33 << 30) + 0x1000,
+        0x2000,
+        (33 << 30) + 0x3000,
+        0x40_0000,
+    ];
     let (Some(mut list), Some(mut tdmr)) = (Page::new(), Page::new()) else { return false };
     *tdmr.get() = TDMR;
     *list.get() = tdmr.phys_addr().0;
@@ -247,7 +264,8 @@ pub(crate) fn count_tds() {
     unsafe { (&raw mut tdx_tds_alive).write_volatile(alive as c_int) };
 }
 
-/// Plans the fault of the parameter `fault` for the update to this image. Ends all that was planned before.
+/// Plans the fault of the parameter `fault` for the update to this image. Ends all that was planned
+/// before.
 pub(crate) fn plan_fault(image: &TdxImage<'_>) {
     // SAFETY: a parameter that is text.
     let line = unsafe { Text::read(&raw const tdx_fault) };

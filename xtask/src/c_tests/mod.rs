@@ -1,5 +1,6 @@
-//! `cargo xtask c-tests`: the library for C as a C project gets it. Installs it into a fresh prefix, looks at what was installed, and
-//! builds and runs all C programs of the project there: as they are, under valgrind, and with gcc's sanitizers.
+//! `cargo xtask c-tests`: the library for C as a C project gets it. Installs it into a fresh
+//! prefix, looks at what was installed, and builds and runs all C programs of the project there: as
+//! they are, under valgrind, and with gcc's sanitizers.
 
 mod prefix;
 mod programs;

@@ -21,8 +21,8 @@ pub(super) enum Linking {
     Shared,
     /// Everything static: `pkg-config --static --libs`, with the static form of libgcc_s.
     Static,
-    /// `pkg-config --static --libs` with the archive by its name: beside it lies the shared library. The C library is shared, as
-    /// valgrind and sanitizers want it.
+    /// `pkg-config --static --libs` with the archive by its name: beside it lies the shared
+    /// library. The C library is shared, as valgrind and sanitizers want it.
     Archive,
 }
 
@@ -107,7 +107,12 @@ impl Prefix {
             }
             for standard in standards {
                 let mut compile = Command::new(compiler);
-                compile.args(WARNINGS).args(["-fsyntax-only", "-x", language, &format!("-std={standard}")]);
+                compile.args(WARNINGS).args([
+                    "-fsyntax-only",
+                    "-x",
+                    language,
+                    &format!("-std={standard}"),
+                ]);
                 output(compile.args(&flags).arg(&source))?;
             }
             checked.push(compiler);

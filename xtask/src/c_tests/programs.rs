@@ -34,9 +34,27 @@ struct Manner {
 }
 
 const MANNERS: [Manner; 5] = [
-    Manner { name: "shared", compiler: "gcc", flags: &["-O2"], linking: Linking::Shared, under: &[] },
-    Manner { name: "static", compiler: "gcc", flags: &["-O2"], linking: Linking::Static, under: &[] },
-    Manner { name: "clang", compiler: "clang", flags: &["-O2"], linking: Linking::Shared, under: &[] },
+    Manner {
+        name: "shared",
+        compiler: "gcc",
+        flags: &["-O2"],
+        linking: Linking::Shared,
+        under: &[],
+    },
+    Manner {
+        name: "static",
+        compiler: "gcc",
+        flags: &["-O2"],
+        linking: Linking::Static,
+        under: &[],
+    },
+    Manner {
+        name: "clang",
+        compiler: "clang",
+        flags: &["-O2"],
+        linking: Linking::Shared,
+        under: &[],
+    },
     Manner {
         name: "valgrind",
         compiler: "gcc",
@@ -75,7 +93,12 @@ pub(super) fn run(prefix: &Prefix, folder: &Path) -> Result<()> {
                 .try_with(program, prefix, folder)
                 .with_context(|| format!("{} ({})", program.name, manner.name))?;
         }
-        println!("{}: {} programs, {:.1} s", manner.name, programs.len(), start.elapsed().as_secs_f32());
+        println!(
+            "{}: {} programs, {:.1} s",
+            manner.name,
+            programs.len(),
+            start.elapsed().as_secs_f32()
+        );
     }
     Ok(())
 }
@@ -130,14 +153,16 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The programs in the page. Each prints what the block after it shows.
 fn page(folder: &Path) -> Result<Vec<Program>> {
     let text = std::fs::read_to_string(root().join(PAGE)).with_context(|| PAGE)?;
-    let mut blocks = blocks(&text).into_iter().filter(|(language, _)| ["c", "text"].contains(language));
+    let mut blocks =
+        blocks(&text).into_iter().filter(|(language, _)| ["c", "text"].contains(language));
     let mut programs = Vec::new();
     for number in 1.. {
         let Some((language, code)) = blocks.next() else { break };
         let (after, prints) = blocks.next().unwrap_or_default();
         ensure!(
             (language, after) == ("c", "text"),
-            "{PAGE}: each program has to be followed by what it prints, but program {number} is {language}, then {after:?}"
+            "{PAGE}: each program has to be followed by what it prints, but program {number} is \
+             {language}, then {after:?}"
         );
         let name = format!("page-{number}");
         let source = folder.join(format!("{name}.c"));

@@ -52,22 +52,34 @@ pub(super) fn check(prefix: &Prefix, folder: &Path) -> Result<()> {
     let archive = prefix.library("libtdx_sim.a");
     let users = user_library(prefix, &archive, folder, &[KEPT_INSIDE])?;
     let kept = self::exported(&users)?;
-    ensure!(kept == [FUNCTION], "a library that links the archive with {KEPT_INSIDE} exports {kept:?}");
+    ensure!(
+        kept == [FUNCTION],
+        "a library that links the archive with {KEPT_INSIDE} exports {kept:?}"
+    );
     let local = folder.join("libtdx_sim.a");
     output(Command::new("objcopy").args(MADE_LOCAL).arg(&archive).arg(&local))?;
     let with_ours = self::exported(&user_library(prefix, &local, folder, &[])?)?;
     let mut others = with_ours.iter().filter(|name| *name != FUNCTION && !exported.contains(name));
-    ensure!(others.next().is_none(), "a library that links the archive after objcopy exports {with_ours:?}");
+    ensure!(
+        others.next().is_none(),
+        "a library that links the archive after objcopy exports {with_ours:?}"
+    );
     println!(
-        "SONAME {soname}; the shared library exports the header's {} functions. A library that links the archive exports its own \
-         function only with {KEPT_INSIDE}; and those of the header, but no name of Rust, after objcopy.",
+        "SONAME {soname}; the shared library exports the header's {} functions. A library that \
+         links the archive exports its own function only with {KEPT_INSIDE}; and those of the \
+         header, but no name of Rust, after objcopy.",
         exported.len()
     );
     sizes(prefix, &users, folder)
 }
 
 /// Builds the user's library with the archive in it.
-fn user_library(prefix: &Prefix, archive: &Path, folder: &Path, options: &[&str]) -> Result<PathBuf> {
+fn user_library(
+    prefix: &Prefix,
+    archive: &Path,
+    folder: &Path,
+    options: &[&str],
+) -> Result<PathBuf> {
     let (source, library) = (folder.join("user.c"), folder.join("libuser.so"));
     std::fs::write(&source, USER)?;
     let mut compile = Command::new("gcc");

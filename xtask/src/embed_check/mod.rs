@@ -1,8 +1,9 @@
 //! `cargo xtask embed-check`: the core, built and linked as a kernel does it.
 //!
-//! Everything that would become part of the kernel is built by plain rustc: bitflags and zerocopy in the versions of
-//! `xtask/embed/Cargo.toml`, the core from its own sources without features, and a probe that uses it as Linux's `seamldr.c`
-//! would. Cargo only finds the sources, and builds the derive macro, which is a tool of the host that a kernel tree has.
+//! Everything that would become part of the kernel is built by plain rustc: bitflags and zerocopy
+//! in the versions of `xtask/embed/Cargo.toml`, the core from its own sources without features, and
+//! a probe that uses it as Linux's `seamldr.c` would. Cargo only finds the sources, and builds the
+//! derive macro, which is a tool of the host that a kernel tree has.
 
 mod no_panic;
 
@@ -18,7 +19,8 @@ use tdx_seamldr_mock::model::SeamMemory;
 /// The core, as rustc calls it.
 const CORE: &str = "tdx_seamldr_core";
 
-/// Bytes of text that the core may have in a kernel: with the oldest compiler, whose LLVM is older, and with others.
+/// Bytes of text that the core may have in a kernel: with the oldest compiler, whose LLVM is older,
+/// and with others.
 const MAX_TEXT: [(&str, u64); 2] = [("rustc 1.85", 10_400), ("rustc", 10_115)];
 
 /// Stack that one function of the core may take: kernel stacks are small.
@@ -49,7 +51,8 @@ const KERNEL_SYMBOLS: [&str; 21] = [
     "memset",
     "memcmp",
     "bcmp",
-    // Named by the unwind tables of the toolchain's libcore; a kernel builds its own libcore without them.
+    // Named by the unwind tables of the toolchain's libcore; a kernel builds its own libcore
+    // without them.
     "rust_eh_personality",
 ];
 
@@ -77,7 +80,8 @@ const PLANTED_SYMBOLS: [&str; 16] = [
 ];
 
 /// Functions of the planted probe.
-const PLANTED_ENTRY_POINTS: [&str; 4] = ["probe_host", "probe_backend", "probe_crypto", "probe_library"];
+const PLANTED_ENTRY_POINTS: [&str; 4] =
+    ["probe_host", "probe_backend", "probe_crypto", "probe_library"];
 
 /// Functions of the probe that have to stay.
 const ENTRY_POINTS: [&str; 3] = ["probe_get_info", "probe_parse", "probe_install"];
@@ -98,8 +102,8 @@ const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
 /// Bytes of text that the simulated platform may have.
 const MAX_MODEL_TEXT: u64 = 54_000;
 
-/// Stack that one function of the simulated platform may take. It stands in for firmware, which has a stack of its own; still it
-/// has to run on a kernel's.
+/// Stack that one function of the simulated platform may take. It stands in for firmware, which has
+/// a stack of its own; still it has to run on a kernel's.
 const MAX_MODEL_FRAME: u64 = 4096;
 
 /// What was linked of one library.
@@ -158,32 +162,45 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
         format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
     })?;
-    let planted =
-        build.link_probe("behind", &root.join("xtask/embed/planted.rs"), &PLANTED_ENTRY_POINTS, &[]);
+    let planted = build.link_probe(
+        "behind",
+        &root.join("xtask/embed/planted.rs"),
+        &PLANTED_ENTRY_POINTS,
+        &[],
+    );
     let message = planted.err().map(|error| error.to_string()).unwrap_or_default();
     let hidden = hidden(&message);
     ensure!(
         hidden.is_empty(),
-        "what was planted behind answers of the kernel was not found, the check is broken: {hidden:?}\n{message}"
+        "what was planted behind answers of the kernel was not found, the check is broken: \
+         {hidden:?}\n{message}"
     );
-    let core =
-        linked("the core, as Linux's `seamldr.c` would use it", &probe, [max_text()?, MAX_FRAME], true)?;
+    let core = linked(
+        "the core, as Linux's `seamldr.c` would use it",
+        &probe,
+        [max_text()?, MAX_FRAME],
+        true,
+    )?;
     let Linked { text, frame, .. } = core;
     core.print();
-    println!("core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} bytes");
+    println!(
+        "core: {text} bytes of text (Linux 7.2's seamldr.o: {LINUX_TEXT}), largest frame {frame} \
+         bytes"
+    );
     println!("no panic can be reached; ok");
     no_panic::check(&build, root, &sources)?;
 
     build.library("tdx_seamldr_x86_64", &x86_64, &[])?;
     let seamcall = root.join("xtask/embed/seamcall.rs");
     let probe = build.link_probe("seamcall", &seamcall, &SEAMCALL_ENTRY_POINTS, &[])?;
-    let backend = linked("SEAMCALL on real processors", &probe, [MAX_SEAMCALL_TEXT, MAX_FRAME], true)?;
+    let backend =
+        linked("SEAMCALL on real processors", &probe, [MAX_SEAMCALL_TEXT, MAX_FRAME], true)?;
     let Linked { text, frame, .. } = backend;
     backend.print();
     let around = check_seamcall(&probe)?;
     println!(
-        "SEAMCALL on real processors: {text} bytes of text, largest frame {frame} bytes, {around} instructions around SEAMCALL; \
-         no panic can be reached; ok"
+        "SEAMCALL on real processors: {text} bytes of text, largest frame {frame} bytes, {around} \
+         instructions around SEAMCALL; no panic can be reached; ok"
     );
     ensure!(around <= MAX_AROUND_SEAMCALL, "there should be at most {MAX_AROUND_SEAMCALL}");
 
@@ -196,13 +213,22 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
         .link_probe("seamcall", &seamcall, &SEAMCALL_ENTRY_POINTS, &[])
         .context("SEAMCALL on real processors, with overflow checks")?;
 
-    // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may panic.
-    build.library("tdx_seamldr_mock", &root.join("crates/tdx-seamldr-mock/src/lib.rs"), &CHECK_CFG)?;
-    let probe = build.link_probe("model", &root.join("xtask/embed/model.rs"), &MODEL_ENTRY_POINTS, &[])?;
+    // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may
+    // panic.
+    build.library(
+        "tdx_seamldr_mock",
+        &root.join("crates/tdx-seamldr-mock/src/lib.rs"),
+        &CHECK_CFG,
+    )?;
+    let probe =
+        build.link_probe("model", &root.join("xtask/embed/model.rs"), &MODEL_ENTRY_POINTS, &[])?;
     let model = linked("the simulated platform", &probe, [MAX_MODEL_TEXT, MAX_MODEL_FRAME], false)?;
     let Linked { text, frame, .. } = model;
     let memory = size_of::<SeamMemory>();
-    println!("simulated platform: {text} bytes of text, {memory} of memory, largest frame {frame} bytes; ok");
+    println!(
+        "simulated platform: {text} bytes of text, {memory} of memory, largest frame {frame} \
+         bytes; ok"
+    );
     Ok(vec![core, backend, model])
 }
 
@@ -216,15 +242,22 @@ pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
         .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
         .arg(manifest)
         .output()?;
-    ensure!(metadata.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&metadata.stderr));
+    ensure!(
+        metadata.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&metadata.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&metadata.stdout)?;
-    let packages =
-        metadata.get("packages").and_then(Value::as_array).context("no packages in the metadata")?;
+    let packages = metadata
+        .get("packages")
+        .and_then(Value::as_array)
+        .context("no packages in the metadata")?;
     let source = |package: &Value| {
         let name = package.get("name")?.as_str()?.to_owned();
         let targets = package.get("targets")?.as_array()?;
-        let library =
-            targets.iter().find(|target| target.get("kind").is_some_and(|kind| kind[0] == "lib"))?;
+        let library = targets
+            .iter()
+            .find(|target| target.get("kind").is_some_and(|kind| kind[0] == "lib"))?;
         Some((name, library.get("src_path")?.as_str()?.into()))
     };
     Ok(packages.iter().filter_map(source).collect())
@@ -233,7 +266,14 @@ pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
 /// Builds the derive macro of zerocopy and says where it is.
 fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
     let cargo = crate::cargo()
-        .args(["build", "--locked", "--quiet", "--package", "zerocopy-derive", "--message-format=json"])
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--package",
+            "zerocopy-derive",
+            "--message-format=json",
+        ])
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
@@ -340,8 +380,9 @@ impl Build {
 
 /// What was planted and the linker does not miss, by its message.
 fn hidden(message: &str) -> Vec<&'static str> {
-    let words: BTreeSet<_> =
-        message.split(|character: char| !character.is_ascii_alphanumeric() && character != '_').collect();
+    let words: BTreeSet<_> = message
+        .split(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+        .collect();
     PLANTED_SYMBOLS.into_iter().filter(|symbol| !words.contains(symbol)).collect()
 }
 
@@ -355,26 +396,31 @@ fn call(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// How many instructions the call of the backend has beside SEAMCALL. Linux's exception table has to lead from that instruction to another
-/// one of the same function.
+/// How many instructions the call of the backend has beside SEAMCALL. Linux's exception table has
+/// to lead from that instruction to another one of the same function.
 fn check_seamcall(probe: &Path) -> Result<usize> {
     let bytes = std::fs::read(probe)?;
     let file = object::File::parse(&*bytes)?;
     let symbol = file.symbol_by_name("probe_seamcall").context("no function probe_seamcall")?;
     let function = symbol.address()..symbol.address().saturating_add(symbol.size());
     let table = file.section_by_name("__ex_table").context("no section __ex_table")?;
-    let fields =
-        table.data()?.chunks_exact(4).filter_map(|field| Some(i32::from_le_bytes(field.try_into().ok()?)));
+    let fields = table
+        .data()?
+        .chunks_exact(4)
+        .filter_map(|field| Some(i32::from_le_bytes(field.try_into().ok()?)));
     // Each field is relative to its own address.
     let fields: Vec<_> = (table.address()..).step_by(4).zip(fields).collect();
     let entries = fields.chunks_exact(3).filter_map(|entry| match entry {
-        [(at, fault), (next, fixup), (_, kind)] => {
-            Some((at.wrapping_add_signed((*fault).into()), next.wrapping_add_signed((*fixup).into()), *kind))
-        }
+        [(at, fault), (next, fixup), (_, kind)] => Some((
+            at.wrapping_add_signed((*fault).into()),
+            next.wrapping_add_signed((*fixup).into()),
+            *kind,
+        )),
         _ => None,
     });
     let text = file.section_by_name(".text").context("no section .text")?;
-    let is_seamcall = |at: u64| matches!(text.data_range(at, 4), Ok(Some([0x66, 0x0f, 0x01, 0xcf])));
+    let is_seamcall =
+        |at: u64| matches!(text.data_range(at, 4), Ok(Some([0x66, 0x0f, 0x01, 0xcf])));
     let ours: Vec<_> =
         entries.filter(|(fault, ..)| function.contains(fault) && is_seamcall(*fault)).collect();
     ensure!(
@@ -426,7 +472,10 @@ fn linked(
     functions.sort_by(|one, other| (other.text, &other.name).cmp(&(one.text, &one.name)));
     ensure!(!functions.is_empty() && !frames.is_empty(), "no functions found: the check is broken");
     let frame = frames.values().max().copied().unwrap_or(0);
-    ensure!(text <= max_text, "{what} has {text} bytes of text, but should have at most {max_text}");
+    ensure!(
+        text <= max_text,
+        "{what} has {text} bytes of text, but should have at most {max_text}"
+    );
     ensure!(
         frame <= max_frame,
         "a stack frame of {what} has {frame} bytes, but should have at most {max_frame}"
@@ -434,7 +483,8 @@ fn linked(
     Ok(Linked { what, text, max_text, frame, max_frame, is_listed, functions })
 }
 
-/// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes, each with a ULEB128.
+/// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes,
+/// each with a ULEB128.
 fn stack_sizes(file: &object::File<'_>) -> Result<BTreeMap<u64, u64>> {
     let mut sizes = BTreeMap::new();
     for section in file.sections().filter(|section| section.name() == Ok(".stack_sizes")) {

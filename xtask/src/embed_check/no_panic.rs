@@ -1,8 +1,10 @@
-//! No panic can be reached from any function of the core's public interface, used by a kernel or not.
+//! No panic can be reached from any function of the core's public interface, used by a kernel or
+//! not.
 //!
-//! `docs/api` has all of them, which `cargo xtask public-api --check` sees to. Those without type parameters are written into a list
-//! as they stand there; those with some are in the list of `xtask/embed/all.rs`, for a kernel's types, and none may be missing. A
-//! program that takes the addresses of all is linked.
+//! `docs/api` has all of them, which `cargo xtask public-api --check` sees to. Those without type
+//! parameters are written into a list as they stand there; those with some are in the list of
+//! `xtask/embed/all.rs`, for a kernel's types, and none may be missing. A program that takes the
+//! addresses of all is linked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,7 +20,8 @@ const PROBE: &str = "xtask/embed/all.rs";
 pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathBuf>) -> Result<()> {
     let out = build.out.join("all");
     std::fs::create_dir_all(&out)?;
-    let mut all = Build { out, externs: build.externs.clone(), overflow_checks: build.overflow_checks };
+    let mut all =
+        Build { out, externs: build.externs.clone(), overflow_checks: build.overflow_checks };
     all.externs.retain(|(name, _)| name != CORE);
     let features = ["--cap-lints=allow", "--cfg=feature=\"mutex\"", "--cfg=feature=\"spin_mutex\""];
     all.library("spin", sources.get("spin").context("no source of spin")?, &features)?;
@@ -30,8 +33,13 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
     let functions = functions(&api)?;
     let list = std::fs::read_to_string(&probe).context(PROBE)?;
     let listed: BTreeSet<_> = list.lines().filter_map(of_list).collect();
-    let missing: Vec<_> = functions.iter().filter_map(|function| function.missing_in(&listed)).collect();
-    ensure!(missing.is_empty(), "functions that are missing in {PROBE}:\n  {}", missing.join("\n  "));
+    let missing: Vec<_> =
+        functions.iter().filter_map(|function| function.missing_in(&listed)).collect();
+    ensure!(
+        missing.is_empty(),
+        "functions that are missing in {PROBE}:\n  {}",
+        missing.join("\n  ")
+    );
 
     let expressions: BTreeSet<_> =
         functions.iter().filter_map(|function| function.expression.as_deref()).collect();
@@ -41,7 +49,12 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
         std::fs::write(&generated, addresses_of(expressions))?;
         let file = generated.to_str().context("a path that is not UTF-8")?;
         let file = format!("--env-set=PUBLIC_FUNCTIONS={file}");
-        match all.link_probe("all", &probe, &["probe_all", "probe_public"], &["-Zunstable-options", &file]) {
+        match all.link_probe(
+            "all",
+            &probe,
+            &["probe_all", "probe_public"],
+            &["-Zunstable-options", &file],
+        ) {
             Ok(_) => Ok(true),
             Err(error) if error.to_string().contains(PANIC_SYMBOL) => Ok(false),
             Err(error) => Err(error),
@@ -52,14 +65,15 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
         // Those would fail with whatever else is linked.
         ensure!(
             link(&[])?,
-            "{checks} overflow checks, a panic can be reached from one of the functions in the list of {PROBE}; none of the others \
-             was tried by itself"
+            "{checks} overflow checks, a panic can be reached from one of the functions in the \
+             list of {PROBE}; none of the others was tried by itself"
         );
         let culprits = culprits(&expressions, &link)?;
         bail!("{checks} overflow checks, a panic can be reached from\n  {}", culprits.join("\n  "));
     }
     println!(
-        "{checks} overflow checks, no panic can be reached from any of the core's {} public functions; ok",
+        "{checks} overflow checks, no panic can be reached from any of the core's {} public \
+         functions; ok",
         expressions.len().saturating_add(listed.len())
     );
     Ok(())
@@ -67,8 +81,10 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
 
 /// A function that gives the addresses of these.
 fn addresses_of(expressions: &[&str]) -> String {
-    let mut text =
-        format!("#[no_mangle]\npub fn probe_public() -> [*const (); {}] {{\n    [\n", expressions.len());
+    let mut text = format!(
+        "#[no_mangle]\npub fn probe_public() -> [*const (); {}] {{\n    [\n",
+        expressions.len()
+    );
     for expression in expressions {
         let _ = writeln!(text, "        {expression} as *const (),");
     }
@@ -77,7 +93,10 @@ fn addresses_of(expressions: &[&str]) -> String {
 }
 
 /// Those with which the link fails, each by itself.
-fn culprits<'a>(expressions: &[&'a str], link: &dyn Fn(&[&str]) -> Result<bool>) -> Result<Vec<&'a str>> {
+fn culprits<'a>(
+    expressions: &[&'a str],
+    link: &dyn Fn(&[&str]) -> Result<bool>,
+) -> Result<Vec<&'a str>> {
     if link(expressions)? {
         return Ok(Vec::new());
     }
@@ -128,7 +147,8 @@ fn functions(api: &str) -> Result<Vec<Function<'_>>> {
             place = implementation(header).unwrap_or(Place::Generic);
         } else if line.starts_with("pub trait ") || line.starts_with("pub unsafe trait ") {
             place = Place::Generic;
-        } else if ["pub mod ", "pub struct ", "pub enum "].iter().any(|item| line.starts_with(item)) {
+        } else if ["pub mod ", "pub struct ", "pub enum "].iter().any(|item| line.starts_with(item))
+        {
             place = Place::Module;
         } else if let Some((keywords, rest)) = function(line) {
             let path = signature(keywords, rest)
@@ -173,8 +193,8 @@ fn function(line: &str) -> Option<(&str, &str)> {
     rest.strip_prefix("fn ").map(|path| ("", path)).or_else(|| rest.split_once(" fn "))
 }
 
-/// The path of a function, with type arguments. Other keywords are not taken: the address of an `async` function would not lead to
-/// what it does.
+/// The path of a function, with type arguments. Other keywords are not taken: the address of an
+/// `async` function would not lead to what it does.
 fn signature<'a>(keywords: &str, path: &'a str) -> Option<&'a str> {
     if !keywords.split_whitespace().all(|word| word == "const" || word == "unsafe") {
         return None;
@@ -191,7 +211,8 @@ fn signature<'a>(keywords: &str, path: &'a str) -> Option<&'a str> {
     path.get(..end)
 }
 
-/// How the function is named in a program, unless it has type parameters. To hash is given one that does nothing.
+/// How the function is named in a program, unless it has type parameters. To hash is given one that
+/// does nothing.
 fn expression(path: &str, place: &Place<'_>) -> Option<String> {
     let function = without_arguments(path).rsplit("::").next()?.to_owned();
     let (path, parameters) = match path.strip_suffix('>') {
@@ -229,7 +250,8 @@ fn has_types(parameters: &str) -> bool {
         .any(|parameter| !parameter.is_empty() && !parameter.starts_with('\''))
 }
 
-/// From a line of the probe's list: `Type::f`, `Type::f::<A>`, or `<A as Trait>::f`, which stands for the trait.
+/// From a line of the probe's list: `Type::f`, `Type::f::<A>`, or `<A as Trait>::f`, which stands
+/// for the trait.
 fn of_list(line: &str) -> Option<Name> {
     let line = line.trim().trim_end_matches(',');
     let Some(rest) = line.strip_prefix('<') else { return of_path(line) };
@@ -310,7 +332,8 @@ pub unsafe fn &B::own()
     #[test]
     fn functions_without_type_parameters_are_named_and_the_others_have_to_be_listed() {
         let functions = functions(SOME).unwrap();
-        let named: Vec<_> = functions.iter().filter_map(|function| function.expression.as_deref()).collect();
+        let named: Vec<_> =
+            functions.iter().filter_map(|function| function.expression.as_deref()).collect();
         assert_eq!(
             named,
             [
@@ -326,17 +349,25 @@ pub unsafe fn &B::own()
         };
         assert_eq!(missing(""), 4);
         assert_eq!(missing("    M::build::<Kernel>,\n    N::own,\n"), 1, "the trait's own");
-        assert_eq!(missing("    M::build::<Kernel>,\n    N::own,\n    <&Kernel as Own>::own,\n"), 0);
+        assert_eq!(
+            missing("    M::build::<Kernel>,\n    N::own,\n    <&Kernel as Own>::own,\n"),
+            0
+        );
     }
 
     #[test]
     fn a_function_that_cannot_be_read_is_not_left_out() {
-        for line in ["pub async fn a::f()", "pub extern \"C\" fn a::f()", "pub fn a::f<T: Fn(", "pub fn a::f"]
-        {
+        for line in [
+            "pub async fn a::f()",
+            "pub extern \"C\" fn a::f()",
+            "pub fn a::f<T: Fn(",
+            "pub fn a::f",
+        ] {
             let error = functions(line).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.ends_with(line), "{line}: {error:?}");
         }
-        let others = "pub a::S::callback: unsafe fn(u8) -> u8\npub type a::F = fn(u8)\npub struct a::fn_";
+        let others =
+            "pub a::S::callback: unsafe fn(u8) -> u8\npub type a::F = fn(u8)\npub struct a::fn_";
         assert!(functions(others).unwrap().is_empty());
     }
 

@@ -1,4 +1,5 @@
-//! What the stock kernel finds when it boots: the scenarios, the driver, the command, the kernel's own modules, and images.
+//! What the stock kernel finds when it boots: the scenarios, the driver, the command, the kernel's
+//! own modules, and images.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! A guest of QEMU with the plugin: started, given commands over its serial line, and asked about over the plugin's socket.
+//! A guest of QEMU with the plugin: started, given commands over its serial line, and asked about
+//! over the plugin's socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -43,14 +44,25 @@ pub(super) struct Machine {
 impl Machine {
     /// The command that starts it.
     pub(super) fn command(&self, debian: &Debian, agent: bool) -> Command {
-        let mut machine = qemu::machine_of(debian.program("qemu-system-x86_64"), self.cpus, &self.processor);
+        let mut machine =
+            qemu::machine_of(debian.program("qemu-system-x86_64"), self.cpus, &self.processor);
         let agent = if agent { "agent" } else { "" };
         machine
-            .args(["-machine", "q35", "-m", "1024", "-kernel", "/build/tdx-host/arch/x86/boot/bzImage"])
+            .args([
+                "-machine",
+                "q35",
+                "-m",
+                "1024",
+                "-kernel",
+                "/build/tdx-host/arch/x86/boot/bzImage",
+            ])
             .args(["-initrd", "/build/tdx-host/initrd.gz", "-append"])
             .arg(format!("console=ttyS0 quiet panic=-1 nokaslr {agent} {}", self.kernel));
         if self.smt {
-            machine.args(["-smp", &format!("{},sockets=1,cores={},threads=2", self.cpus, self.cpus / 2)]);
+            machine.args([
+                "-smp",
+                &format!("{},sockets=1,cores={},threads=2", self.cpus, self.cpus / 2),
+            ]);
         }
         if self.reboots {
             machine.args(["-action", "reboot=reset"]);
@@ -122,7 +134,8 @@ impl Guest {
         });
         let (control, trace) = (debian.path(CONTROL), debian.path(TRACE));
         let booted_in = Duration::ZERO;
-        let mut guest = Self { child, input, output, seen: 0, commands: 0, control, trace, booted_in };
+        let mut guest =
+            Self { child, input, output, seen: 0, commands: 0, control, trace, booted_in };
         guest.answer(BOOT).context("the kernel did not come up")?;
         guest.booted_in = start.elapsed();
         Ok(guest)
@@ -157,12 +170,16 @@ impl Guest {
             let ended = self.child.try_wait()?;
             let text = {
                 let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-                String::from_utf8_lossy(output.get(self.seen..).unwrap_or_default()).replace('\r', "")
+                String::from_utf8_lossy(output.get(self.seen..).unwrap_or_default())
+                    .replace('\r', "")
             };
             if let Some((said, rest)) = text.split_once(&mark) {
                 if let Some((status, _)) = rest.split_once('\n') {
                     self.seen = self.output.lock().unwrap_or_else(PoisonError::into_inner).len();
-                    return Ok(Said { status: status.trim().parse()?, text: said.trim().to_owned() });
+                    return Ok(Said {
+                        status: status.trim().parse()?,
+                        text: said.trim().to_owned(),
+                    });
                 }
             }
             if let Some(status) = ended {

@@ -96,7 +96,10 @@ fn give_plugin(debian: &Debian) -> Result<()> {
             .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-qemu"])
             .current_dir(crate::root()),
     )?;
-    debian.give(&crate::target().join("release/libtdx_seamldr_qemu.so"), "tdx-host/libtdx_seamldr_qemu.so")
+    debian.give(
+        &crate::target().join("release/libtdx_seamldr_qemu.so"),
+        "tdx-host/libtdx_seamldr_qemu.so",
+    )
 }
 
 /// Builds the kernel module that tries the plugin.

@@ -1,4 +1,5 @@
-//! The scenarios that were recorded of Linux 7.2's own code on real firmware code, in a guest: the fate of the TDs is the recorded one.
+//! The scenarios that were recorded of Linux 7.2's own code on real firmware code, in a guest: the
+//! fate of the TDs is the recorded one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +18,10 @@ use crate::debian::Debian;
 /// Scenarios whose start or end depends on what a guest cannot be brought into.
 const NOT_HERE: [(&str, &str); 2] = [
     ("lpinit-entropy-10", "which CPU the failures fall on depends on timing"),
-    ("erratum", "the kernel offers no upload then; the scenario with that name is among the others"),
+    (
+        "erratum",
+        "the kernel offers no upload then; the scenario with that name is among the others",
+    ),
 ];
 
 /// A run that was recorded.
@@ -36,12 +40,17 @@ pub(super) fn runs() -> Result<Vec<Run>> {
     let mut best: BTreeMap<String, Run> = BTreeMap::new();
     for line in text.lines() {
         let fields: Value = serde_json::from_str(line)?;
-        let word =
-            |name: &str| fields.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"));
-        let count =
-            |name: &str| fields.get(name).and_then(Value::as_u64).with_context(|| format!("no {name}"));
-        let (name, cpus, lps) =
-            (word("scenario")?, u32::try_from(count("cpus")?)?, u32::try_from(count("platform_lps")?)?);
+        let word = |name: &str| {
+            fields.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"))
+        };
+        let count = |name: &str| {
+            fields.get(name).and_then(Value::as_u64).with_context(|| format!("no {name}"))
+        };
+        let (name, cpus, lps) = (
+            word("scenario")?,
+            u32::try_from(count("cpus")?)?,
+            u32::try_from(count("platform_lps")?)?,
+        );
         if word("mode")? != "once" || NOT_HERE.iter().any(|(known, _)| *known == name) {
             continue;
         }
@@ -58,11 +67,12 @@ impl Run {
         (format!("recorded/{}", self.name), self.case.file.as_bytes().to_vec())
     }
 
-    /// The module that runs. The recordings have 1.5.01, which lacks metadata that Linux 7.2 reads at boot; so it is 1.5.05 otherwise.
+    /// The module that runs. The recordings have 1.5.01, which lacks metadata that Linux 7.2 reads
+    /// at boot; so it is 1.5.05 otherwise.
     fn running(&self) -> Result<TestImage> {
         let recorded = self.case.old.module_build.unwrap_or(ModuleBuild::V1_5_01);
-        let release =
-            ModuleBuild::of_release(TdxVersion { major: 1, minor: 5, update: 5 }).context("1.5.05")?;
+        let release = ModuleBuild::of_release(TdxVersion { major: 1, minor: 5, update: 5 })
+            .context("1.5.05")?;
         let ModuleBuild { module_hv, min_update_hv, no_downgrade, handoff_form, .. } = recorded;
         let build = ModuleBuild { module_hv, min_update_hv, no_downgrade, handoff_form, ..release };
         Ok(TestImage { module_build: Some(build), ..self.case.old.clone() })

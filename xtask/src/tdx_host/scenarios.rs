@@ -1,4 +1,5 @@
-//! The scenarios of `cargo xtask tdx-host test`: each boots the kernel, and is judged by what the plugin says of the platform.
+//! The scenarios of `cargo xtask tdx-host test`: each boots the kernel, and is judged by what the
+//! plugin says of the platform.
 
 use std::time::{Duration, Instant};
 
@@ -223,16 +224,22 @@ impl Scenarios<'_> {
     }
 
     fn operators(&mut self) {
-        println!("\n| what stands against the update | | TDs lost by `cat image > data`, by `tdx-seamldr update` | |\n|---|---|---|---|");
+        println!(
+            "\n| what stands against the update | | TDs lost by `cat image > data`, by \
+             `tdx-seamldr update` | |\n|---|---|---|---|"
+        );
         for operator in &OPERATORS {
-            self.scenario(&format!("operator: {}", operator.what), |debian| operate(debian, operator));
+            self.scenario(&format!("operator: {}", operator.what), |debian| {
+                operate(debian, operator)
+            });
         }
     }
 }
 
 /// The update by the kernel alone, and by the command, each in a boot of its own.
 fn operate(debian: &Debian, operator: &Operator) -> Result<String> {
-    let options: Vec<&str> = operator.options.iter().copied().filter(|option| *option != "smt").collect();
+    let options: Vec<&str> =
+        operator.options.iter().copied().filter(|option| *option != "smt").collect();
     let mut machine = machine(operator.running, 4, &options);
     if operator.options.contains(&"smt") {
         machine.smt = true;
@@ -257,8 +264,14 @@ fn operate(debian: &Debian, operator: &Operator) -> Result<String> {
         operator.file
     ))?;
     let by_command = lost(&guest.state()?);
-    let reason = said.text.lines().find(|line| line.contains(operator.reason)).unwrap_or_default().trim();
-    ensure!(said.status == 1 && !reason.is_empty(), "the command ended with {}: {}", said.status, said.text);
+    let reason =
+        said.text.lines().find(|line| line.contains(operator.reason)).unwrap_or_default().trim();
+    ensure!(
+        said.status == 1 && !reason.is_empty(),
+        "the command ended with {}: {}",
+        said.status,
+        said.text
+    );
     ensure!(by_command == 0, "the command refuses, but {by_command} TDs are lost");
     ensure!(by_kernel == TDS, "the kernel alone loses {by_kernel} TDs: {kernel:?}");
     Ok(format!("{by_kernel} of {TDS}, {by_command}; {reason}"))
@@ -266,7 +279,8 @@ fn operate(debian: &Debian, operator: &Operator) -> Result<String> {
 
 /// What the kernel module `probe` prints.
 fn probe(guest: &mut Guest, parameters: &str) -> Result<String> {
-    let said = guest.shell(&format!("dmesg -c > /dev/null; insmod /probe.ko {parameters}; dmesg"))?.text;
+    let said =
+        guest.shell(&format!("dmesg -c > /dev/null; insmod /probe.ko {parameters}; dmesg"))?.text;
     let line = said.lines().find_map(|line| Some(line.split_once("probe: ")?.1.to_owned()));
     line.with_context(|| format!("the module says nothing: {said}"))
 }
@@ -278,7 +292,10 @@ fn carry_flag(debian: &Debian) -> Result<String> {
     guest.ask(&json!({ "command": "change",
         "change": { "fault": { "leaf": "TDH.SYS.LP.SHUTDOWN", "status": "VMFAILINVALID", "times": 1000 } } }))?;
     let failed = probe(&mut guest, "")?;
-    ensure!(succeeded == "carry 0000000000" && failed == "carry 1111111111", "{succeeded} and {failed}");
+    ensure!(
+        succeeded == "carry 0000000000" && failed == "carry 1111111111",
+        "{succeeded} and {failed}"
+    );
     Ok("10 forms of code behind SEAMCALL".to_owned())
 }
 
@@ -293,7 +310,8 @@ fn random_accesses(debian: &Debian) -> Result<String> {
     Ok(format!("{said}; {calls} SEAMCALLs in all"))
 }
 
-/// SEAMCALLs while Linux has all CPUs stopped: from the read of the handoff version before the shutdown to the reads of the new version.
+/// SEAMCALLs while Linux has all CPUs stopped: from the read of the handoff version before the
+/// shutdown to the reads of the new version.
 fn window(debian: &Debian) -> Result<String> {
     let mut all = Vec::new();
     for cpus in [1, 4, 16] {
@@ -303,12 +321,18 @@ fn window(debian: &Debian) -> Result<String> {
         let trace = guest.trace()?;
         let lines: Vec<&str> = trace.lines().collect();
         let is = |line: &&str, leaf: &str| line.contains(leaf);
-        let shutdown = lines.iter().position(|line| is(line, "TDH.SYS.SHUTDOWN")).context("no shutdown")?;
-        let update = lines.iter().rposition(|line| is(line, "TDH.SYS.UPDATE")).context("no update")?;
-        let reads = lines.iter().skip(update).skip(1).take_while(|line| is(line, "TDH.SYS.RD ")).count();
+        let shutdown =
+            lines.iter().position(|line| is(line, "TDH.SYS.SHUTDOWN")).context("no shutdown")?;
+        let update =
+            lines.iter().rposition(|line| is(line, "TDH.SYS.UPDATE")).context("no update")?;
+        let reads =
+            lines.iter().skip(update).skip(1).take_while(|line| is(line, "TDH.SYS.RD ")).count();
         let calls = update.saturating_sub(shutdown).saturating_add(reads).saturating_add(2);
         let wanted = usize::try_from(cpus)?.saturating_mul(2).saturating_add(7);
-        ensure!(calls == wanted, "{calls} SEAMCALLs with {cpus} CPUs, not 2N+7 = {wanted}:\n{trace}");
+        ensure!(
+            calls == wanted,
+            "{calls} SEAMCALLs with {cpus} CPUs, not 2N+7 = {wanted}:\n{trace}"
+        );
         all.push(format!("{calls} with {cpus} CPUs"));
     }
     Ok(format!("SEAMCALLs while all CPUs are stopped: {} (2N+7)", all.join(", ")))
@@ -377,8 +401,8 @@ fn slowdown(debian: &Debian) -> Result<String> {
     Ok(said)
 }
 
-/// Updates race with CPUs that come and go, and with readers of `version`. An update that begins while a CPU is offline loses the TDs,
-/// as on hardware, and nothing else does.
+/// Updates race with CPUs that come and go, and with readers of `version`. An update that begins
+/// while a CPU is offline loses the TDs, as on hardware, and nothing else does.
 fn race(debian: &Debian) -> Result<String> {
     let machine = machine("1.5.05", 4, &["remaining-updates=10000"]);
     let start = Instant::now();
@@ -386,7 +410,9 @@ fn race(debian: &Debian) -> Result<String> {
     while start.elapsed() < RACE {
         let mut guest = Guest::start(debian, &machine)?;
         guest.succeeds("while :; do cat $device/version; done > /dev/null 2>&1 & reader=$!")?;
-        guest.succeeds("while :; do sleep 3; offline 2; online 2; done > /dev/null 2>&1 & hotplug=$!")?;
+        guest.succeeds(
+            "while :; do sleep 3; offline 2; online 2; done > /dev/null 2>&1 & hotplug=$!",
+        )?;
         while start.elapsed() < RACE {
             let said = guest.shell("upload /images/1.5.16.v2")?;
             let state = guest.state()?;

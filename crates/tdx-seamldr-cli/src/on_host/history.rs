@@ -78,7 +78,8 @@ impl AttemptLine {
         line
     }
 
-    /// Returns the line without what could tell the host: the boot's id, and the folders of the file.
+    /// Returns the line without what could tell the host: the boot's id, and the folders of the
+    /// file.
     pub(super) fn anonymous(self) -> Self {
         let name = self.file.rsplit('/').next().unwrap_or_default().to_owned();
         Self { boot: None, file: name, ..self }
@@ -92,7 +93,8 @@ impl fmt::Display for AttemptLine {
         match (&self.outcome, &self.message) {
             (Some(outcome), Some(message)) => write!(f, "{outcome}, {message}"),
             _ if self.committing => f.write_str(
-                "the command was ended when the kernel had the image, or was about to: look at the version",
+                "the command was ended when the kernel had the image, or was about to: look at \
+                 the version",
             ),
             _ => f.write_str(
                 "the command was ended before the kernel had the whole image: nothing was touched",
@@ -123,7 +125,10 @@ impl Run for Arguments {
             page.line("No update is recorded.");
         }
         if !report.damaged_lines.is_empty() {
-            page.line(format_args!("Lines of the record that cannot be read: {:?}", report.damaged_lines));
+            page.line(format_args!(
+                "Lines of the record that cannot be read: {:?}",
+                report.damaged_lines
+            ));
         }
         print(out, &page.into_text())?;
         Ok(Exit::Done)

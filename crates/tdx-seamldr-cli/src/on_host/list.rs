@@ -62,7 +62,12 @@ impl Run for Arguments {
         let running = Host::read(&root).module.ok().map(|found| found.value.to_string());
         let report = Report {
             running,
-            releases: catalogue.releases().all().iter().map(|release| line(release, &catalogue)).collect(),
+            releases: catalogue
+                .releases()
+                .all()
+                .iter()
+                .map(|release| line(release, &catalogue))
+                .collect(),
             images: catalogue
                 .images()
                 .iter()
@@ -91,8 +96,10 @@ impl Run for Arguments {
 
 fn line(release: &Release, catalogue: &Catalogue) -> ReleaseLine {
     let minimums = catalogue.minimums(release.version);
-    let of_release =
-        catalogue.images().iter().filter(|image| *image.mrseam() == release.mrseam && image.is_genuine());
+    let of_release = catalogue
+        .images()
+        .iter()
+        .filter(|image| *image.mrseam() == release.mrseam && image.is_genuine());
     ReleaseLine {
         version: release.version.to_string(),
         svn: release.svn.to_string(),
@@ -107,7 +114,10 @@ fn line(release: &Release, catalogue: &Catalogue) -> ReleaseLine {
 
 fn text(report: &Report) -> String {
     let mut page = Page::default();
-    page.line(format_args!("{:<9} {:<6} {:<12} {:<7}  {}", "VERSION", "SVN", "PLATFORMS", "IMAGE", "MRSEAM"));
+    page.line(format_args!(
+        "{:<9} {:<6} {:<12} {:<7}  {}",
+        "VERSION", "SVN", "PLATFORMS", "IMAGE", "MRSEAM"
+    ));
     for release in &report.releases {
         let image = match (release.files.is_empty(), release.image_is_public) {
             (false, _) => "here",
@@ -125,7 +135,8 @@ fn text(report: &Report) -> String {
     page.gap();
     if report.images.is_empty() {
         page.line(
-            "The image folders hold no image. --image-dir or image-dir in the configuration name folders.",
+            "The image folders hold no image. --image-dir or image-dir in the configuration name \
+             folders.",
         );
     }
     for image in &report.images {

@@ -105,7 +105,11 @@ impl HostOptions {
 }
 
 /// Chooses a folder below the root: that of the option, of the configuration, or the default.
-fn below_root(option: Option<&PathBuf>, config: Option<&PathBuf>, default: &str) -> Result<String, Error> {
+fn below_root(
+    option: Option<&PathBuf>,
+    config: Option<&PathBuf>,
+    default: &str,
+) -> Result<String, Error> {
     let path = option.or(config).map_or(Ok(default), |path| text(path))?;
     Ok(path.to_owned())
 }
@@ -122,10 +126,12 @@ impl CatalogueOptions {
             (None, Some(path)) => root.path(text(path)?)?,
             (None, None) => return Ok(Releases::built_in()),
         };
-        Releases::read(&path).map_err(|error| Error::Releases { path, problem: error.problem.to_string() })
+        Releases::read(&path)
+            .map_err(|error| Error::Releases { path, problem: error.problem.to_string() })
     }
 
-    /// Reads all images. Paths of options are taken as they are, those of the configuration below the root.
+    /// Reads all images. Paths of options are taken as they are, those of the configuration below
+    /// the root.
     pub(super) fn catalogue(&self, root: &Root, config: &Config) -> Result<Catalogue, Error> {
         let mut catalogue = Catalogue::new(self.releases(root, config)?);
         if !self.image_dir.is_empty() {
@@ -148,7 +154,8 @@ impl CatalogueOptions {
 }
 
 impl RequestOptions {
-    /// Makes a request for the newest module, a version, or a file. A file is added to the catalogue.
+    /// Makes a request for the newest module, a version, or a file. A file is added to the
+    /// catalogue.
     pub(super) fn request(
         &self,
         config: &Config,
@@ -160,8 +167,8 @@ impl RequestOptions {
             accept = accept.with(*unknown);
         }
         for name in config.accept.iter().flatten() {
-            let unknown =
-                parse_unknown(name).map_err(|problem| Error::Accept { name: name.clone(), problem })?;
+            let unknown = parse_unknown(name)
+                .map_err(|problem| Error::Accept { name: name.clone(), problem })?;
             accept = accept.with(unknown);
         }
         let target = match target {
@@ -176,7 +183,10 @@ impl RequestOptions {
             no_td_launches: self.no_td_launches.or(config.no_td_launches).unwrap_or(false),
             accept,
             allow_same_module: self.allow_same_module.or(config.allow_same_module).unwrap_or(false),
-            allow_below_minimum: self.allow_below_minimum.or(config.allow_below_minimum).unwrap_or(false),
+            allow_below_minimum: self
+                .allow_below_minimum
+                .or(config.allow_below_minimum)
+                .unwrap_or(false),
         })
     }
 }
@@ -190,7 +200,8 @@ impl UpdateOptions {
     ) -> Result<Settings, Error> {
         let given = self.hooks_dir.as_ref().or(config.hooks_dir.as_ref());
         let hooks = below_root(given, None, DEFAULT_HOOKS_FOLDER)?;
-        // Only the default folder may be absent: hooks that were named and do not run would go unnoticed.
+        // Only the default folder may be absent: hooks that were named and do not run would go
+        // unnoticed.
         if given.is_some() && !root.is_folder(&hooks) {
             return Err(Error::HooksFolder(hooks));
         }

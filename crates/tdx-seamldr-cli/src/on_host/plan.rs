@@ -66,7 +66,8 @@ impl Run for Arguments {
     }
 }
 
-/// A plan that only waits for a word on TDs in build is a plan; one that could not be checked otherwise is not.
+/// A plan that only waits for a word on TDs in build is a plan; one that could not be checked
+/// otherwise is not.
 fn exit(plan: &Plan) -> Exit {
     let is_open = |question: &Question| !question.is_about_tds();
     match plan.verdict {
@@ -80,14 +81,18 @@ fn exit(plan: &Plan) -> Exit {
 pub(super) fn describe(page: &mut Page, plan: &Plan) {
     match (plan.verdict, &plan.running) {
         (Verdict::NothingToDo, Some(running)) => {
-            page.line(format_args!("Nothing to do: module {running} runs, and no newer image fits."));
+            page.line(format_args!(
+                "Nothing to do: module {running} runs, and no newer image fits."
+            ));
         }
         (Verdict::NothingToDo, None) => page.line("Nothing to do."),
         (Verdict::Refused, Some(running)) => {
             page.line(format_args!("Refused: module {running} stays in place."))
         }
         (Verdict::Refused, None) => page.line("Refused: no module can be replaced on this host."),
-        (Verdict::Ready, _) => page.line("Ready: `tdx-seamldr update` with the same arguments begins."),
+        (Verdict::Ready, _) => {
+            page.line("Ready: `tdx-seamldr update` with the same arguments begins.")
+        }
         (Verdict::Asks, _) => page.line("An update can begin when these questions are answered:"),
     }
     for reason in &plan.reasons {
@@ -117,7 +122,9 @@ pub(super) fn describe(page: &mut Page, plan: &Plan) {
             page.item(warning);
         }
     }
-    let others = || plan.candidates.iter().filter(|one| !plan.steps.iter().any(|step| step.file == one.file));
+    let others = || {
+        plan.candidates.iter().filter(|one| !plan.steps.iter().any(|step| step.file == one.file))
+    };
     if others().next().is_some() {
         page.gap();
         page.line("Other images:");
@@ -138,7 +145,8 @@ fn name(candidate: &Candidate) -> String {
     candidate.version.clone().unwrap_or_else(|| shown(&candidate.file))
 }
 
-/// Says what speaks against an image that is not a part of the plan. What holds against all images was said before.
+/// Says what speaks against an image that is not a part of the plan. What holds against all images
+/// was said before.
 fn against(candidate: &Candidate) -> String {
     let mut own = candidate.reasons.iter().filter(|reason| reason.scope != Scope::Host);
     match (own.next(), own.count()) {

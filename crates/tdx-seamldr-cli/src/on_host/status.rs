@@ -114,7 +114,8 @@ pub(super) fn readable(history: Result<History, RecordError>) -> (History, Optio
     }
 }
 
-/// Says whether the module can be replaced now, by the rules of every plan, and why not. `None`: the host does not tell all.
+/// Says whether the module can be replaced now, by the rules of every plan, and why not. `None`:
+/// the host does not tell all.
 fn updatable(host: &Host) -> (Option<bool>, Option<String>) {
     let (reasons, questions) = Plan::about_host(host);
     let said = |(message, advice): (&String, &Option<String>)| match advice {
@@ -140,10 +141,16 @@ impl Report<'_> {
         let mut page = Page::default();
         match (self.updatable, &self.problem) {
             (None, Some(problem)) => {
-                page.line(format_args!("Cannot tell whether the module can be replaced: {problem}."));
+                page.line(format_args!(
+                    "Cannot tell whether the module can be replaced: {problem}."
+                ));
             }
-            (_, Some(problem)) => page.line(format_args!("The module cannot be replaced: {problem}.")),
-            (_, None) => page.line("The module can be replaced. `tdx-seamldr plan` says by which image."),
+            (_, Some(problem)) => {
+                page.line(format_args!("The module cannot be replaced: {problem}."))
+            }
+            (_, None) => {
+                page.line("The module can be replaced. `tdx-seamldr plan` says by which image.")
+            }
         }
         page.gap();
         match &self.module {
@@ -152,7 +159,10 @@ impl Report<'_> {
                 page.row("MRSEAM", mrseam);
             }
             Some(Module { version, .. }) => {
-                page.row("TDX module", format_args!("{version}, which the table of releases does not know"));
+                page.row(
+                    "TDX module",
+                    format_args!("{version}, which the table of releases does not know"),
+                );
             }
             None => page.row("TDX module", said(&host.module, |version| version.to_string())),
         }
@@ -167,15 +177,17 @@ impl Report<'_> {
             page.row("upload", said(&host.upload_status, Clone::clone));
         }
         let online = said(&host.online, |lps| format!("{} online ({lps})", lps.len()));
-        let platform = said(&host.platform, |platform| format!("{} on the platform", platform.enabled));
+        let platform =
+            said(&host.platform, |platform| format!("{} on the platform", platform.enabled));
         page.row("LPs", format_args!("{online}, {platform}"));
         match &host.sockets {
             Ok(sockets) => {
                 for socket in &sockets.value {
                     let name = Platform::of_processor(socket.signature())
                         .map_or("another processor", Platform::name);
-                    let microcode =
-                        socket.microcode.map_or_else(|| "unknown".into(), |value| format!("{value:#x}"));
+                    let microcode = socket
+                        .microcode
+                        .map_or_else(|| "unknown".into(), |value| format!("{value:#x}"));
                     page.row(
                         &format!("socket {}", socket.id),
                         format_args!("{name} ({:#x}), microcode {microcode}", socket.signature()),

@@ -73,9 +73,11 @@ impl Run for Arguments {
             true => print_json(out, "update", &report),
             false => print(out, &text(&report)),
         };
-        // The module may be another one by now: the exit status tells that, whoever reads the report.
+        // The module may be another one by now: the exit status tells that, whoever reads the
+        // report.
         if let Err(error) = printed {
-            let _ = writeln!(complaints, "tdx-seamldr: {error}. The update: {}", report.ending.message);
+            let _ =
+                writeln!(complaints, "tdx-seamldr: {error}. The update: {}", report.ending.message);
         }
         Ok(exit)
     }

@@ -38,11 +38,14 @@ pub(crate) fn tdx_seamldr<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S
 }
 
 /// The exit status, and the JSON object on standard output.
-pub(crate) fn json<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> (Option<i32>, Value) {
+pub(crate) fn json<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> (Option<i32>, Value) {
     let output = tdx_seamldr(
         arguments.into_iter().map(|argument| argument.as_ref().to_owned()).chain(["--json".into()]),
     );
-    let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let object = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.status.code(), object)
 }
 
@@ -52,7 +55,8 @@ pub(crate) fn tdx_seamldr_reading<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
 ) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"));
-    let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command =
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
@@ -65,5 +69,12 @@ pub(crate) fn tdx_seamldr_reading<S: AsRef<OsStr>>(
 
 /// `convert` from an image to `output`, to v2.
 pub(crate) fn to_v2<'a>(image: &'a Path, output: &'a Path) -> [&'a OsStr; 6] {
-    ["convert".as_ref(), image.as_ref(), "--to".as_ref(), "v2".as_ref(), "-o".as_ref(), output.as_ref()]
+    [
+        "convert".as_ref(),
+        image.as_ref(),
+        "--to".as_ref(),
+        "v2".as_ref(),
+        "-o".as_ref(),
+        output.as_ref(),
+    ]
 }

@@ -44,23 +44,27 @@ fn every_key_has_an_option_of_the_same_name() {
 fn each_key_has_the_effect_of_its_option() {
     let Some(folder) = binaries() else { return };
     let tree = Tree::new(&sapphire_rapids());
-    let image =
-        |version: &str| fs::read(folder.join(format!("joined_files/1.5/tdx_module_{version}.blob"))).unwrap();
+    let image = |version: &str| {
+        fs::read(folder.join(format!("joined_files/1.5/tdx_module_{version}.blob"))).unwrap()
+    };
     tree.put("srv/images/a.blob", image("1.5.05"));
     tree.put("srv/images/b.blob", image("1.5.16"));
     tree.put("srv/hooks/pre-update.d/10", "#!/bin/sh\ntouch \"$0.ran\"\n");
     set_mode(&tree.path("srv/hooks/pre-update.d/10"), 0o755);
     tree.put(
         CONFIG,
-        "image-dir = [\"/srv/images\"]\nhooks-dir = \"/srv/hooks\"\nstate-dir = \"/srv/state\"\n\
-         no-td-launches = true\nallow-same-module = true\naccept = [\"unknown-memory\"]\ntimeout = 19\n",
+        "image-dir = [\"/srv/images\"]\nhooks-dir = \"/srv/hooks\"\nstate-dir = \
+         \"/srv/state\"\nno-td-launches = true\nallow-same-module = true\naccept = \
+         [\"unknown-memory\"]\ntimeout = 19\n",
     );
     let (code, object) = tree.json(&["plan"]);
     assert_eq!((code, &object["verdict"]), (Some(0), &json!("ready")), "{object:#}");
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16"), Does::Installs("1.5.16")]);
     tree.run(&["update"]).says(0, &["1.5.05 -> 1.5.16: updated"]);
     assert!(tree.path("srv/hooks/pre-update.d/10.ran").exists());
-    assert!(tree.path("srv/state/history.jsonl").exists() && !tree.path("var/lib/tdx-seamldr").exists());
+    assert!(
+        tree.path("srv/state/history.jsonl").exists() && !tree.path("var/lib/tdx-seamldr").exists()
+    );
     tree.run(&["update", "1.5.16"]).says(0, &["1.5.16 -> 1.5.16: updated"]);
     tree.run(&["history"]).says(0, &["1.5.16 -> 1.5.16: updated"]);
 }
@@ -187,8 +191,10 @@ fn help_fits_80_columns_and_tells_the_exit_status() {
         let ran = tree.run(&[command, "--help"]);
         ran.says(0, &["Usage: tdx-seamldr", "--root <DIR>", "--json"]);
     }
-    let output =
-        std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr")).arg("--help").output().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
+        .arg("--help")
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("4  failed: the TDs are lost, or their fate is unknown"), "{text}");
 }
@@ -197,7 +203,8 @@ fn help_fits_80_columns_and_tells_the_exit_status() {
 fn option_turns_off_what_the_configuration_turned_on() {
     let Some(tree) = Tree::with_images(&sapphire_rapids(), &["1.5.05", "1.5.16"]) else { return };
     tree.put(CONFIG, "no-td-launches = true\n");
-    let verdict = |arguments: &[&str]| tree.json(&[&["plan"], arguments].concat()).1["verdict"].clone();
+    let verdict =
+        |arguments: &[&str]| tree.json(&[&["plan"], arguments].concat()).1["verdict"].clone();
     assert_eq!(verdict(&[]), "ready");
     assert_eq!(verdict(&["--no-td-launches=false"]), "asks");
     tree.put(CONFIG, "");

@@ -5,12 +5,15 @@ use std::process::{Command, Stdio};
 
 use crate::support::{binaries, sapphire_rapids, Tree, HISTORY};
 
-/// Runs a command under `strace`. Returns how often each file below a folder was opened. `None`: the test says that it
-/// was skipped.
+/// Runs a command under `strace`. Returns how often each file below a folder was opened. `None`:
+/// the test says that it was skipped.
 fn opened(tree: &Tree, below: &str, arguments: &[&str]) -> Option<BTreeMap<String, usize>> {
     let trace = tree.path("trace");
-    let is_there =
-        Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    let is_there = Command::new("strace")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
     if !is_there {
         eprintln!("skipped: there is no strace");
         return None;
@@ -48,7 +51,9 @@ fn status_and_plan_open_each_file_of_the_host_once() {
     tree.put("etc/tdx-seamldr.toml", "timeout = 19\n");
     let images = folder.to_str().unwrap();
     let root = tree.root().to_str().unwrap();
-    for arguments in [&["status"][..], &["plan", "--image-dir", images], &["list", "--image-dir", images]] {
+    for arguments in
+        [&["status"][..], &["plan", "--image-dir", images], &["list", "--image-dir", images]]
+    {
         let Some(files) = opened(&tree, root, arguments) else { return };
         assert!(files.len() >= 10, "{arguments:?}: {files:#?}");
         let twice: Vec<_> = files.iter().filter(|(_, times)| **times > 1).collect();

@@ -29,7 +29,10 @@ fn empty_record_is_no_error() {
 fn each_attempt_is_listed_in_order_with_its_end() {
     let Some(tree) = tree_with_history() else { return };
     let ran = tree.run(&["history"]);
-    ran.says(0, &["1.5.05 -> 1.5.08: failed-kept", "1.5.05 -> 1.5.08: updated", "1.5.08 -> 1.5.16: lost"]);
+    ran.says(
+        0,
+        &["1.5.05 -> 1.5.08: failed-kept", "1.5.05 -> 1.5.08: updated", "1.5.08 -> 1.5.16: lost"],
+    );
     let (code, object) = tree.json(&["history"]);
     assert_eq!((code, &object["schema"]), (Some(0), &json!("tdx-seamldr/history/1")));
     let attempts = object["attempts"].as_array().unwrap();
@@ -43,7 +46,10 @@ fn each_attempt_is_listed_in_order_with_its_end() {
             assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
         }
     }
-    assert_eq!((&attempts[1]["version"], &attempts[1]["remaining_updates"]), (&json!("1.5.08"), &json!(19)));
+    assert_eq!(
+        (&attempts[1]["version"], &attempts[1]["remaining_updates"]),
+        (&json!("1.5.08"), &json!(19))
+    );
     assert_eq!(object["damaged_lines"], json!([]));
 }
 
@@ -54,11 +60,15 @@ fn damaged_lines_are_counted_and_cost_no_other_line() {
     let lines: Vec<_> = record.lines().collect();
     assert_eq!(lines.len(), 9, "{record}");
     let half = &lines[4][..lines[4].len() / 2];
-    let mut damaged = [lines[..4].join("\n"), half.to_owned(), "\u{1b}[31mno JSON".to_owned()].join("\n");
+    let mut damaged =
+        [lines[..4].join("\n"), half.to_owned(), "\u{1b}[31mno JSON".to_owned()].join("\n");
     damaged.push_str(&format!("\n{{\"schema\": 1}}\n\n{}\n", lines[5..].join("\n")));
     tree.put(HISTORY, damaged);
     let ran = tree.run(&["history"]);
-    ran.says(0, &["Lines of the record that cannot be read: [5, 6, 7]", "failed-kept", "updated", "lost"]);
+    ran.says(
+        0,
+        &["Lines of the record that cannot be read: [5, 6, 7]", "failed-kept", "updated", "lost"],
+    );
     let (_, object) = tree.json(&["history"]);
     assert_eq!(object["damaged_lines"], json!([5, 6, 7]));
     // Line 5 told that the second attempt's image went to the kernel.

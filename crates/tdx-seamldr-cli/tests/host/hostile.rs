@@ -9,7 +9,8 @@ use tdx_seamldr_host::testing::HostTree;
 
 use crate::support::{binaries, sapphire_rapids, Tree, TDX_HOST, UPLOAD};
 
-/// The files that a plan rests on, and whether one without it is refused even if nothing else is wrong.
+/// The files that a plan rests on, and whether one without it is refused even if nothing else is
+/// wrong.
 const FILES: [(&str, bool); 12] = [
     ("proc/cpuinfo", true),
     ("proc/cmdline", false),
@@ -59,8 +60,14 @@ fn file_that_is_not_what_it_should_be_refuses_the_plan_with_a_line_on_it() {
             spoil(&tree, path, kind);
             let ran = tree.run(&["plan", "--image-dir", images, "--no-td-launches", "1.5.16"]);
             let expected: &[i32] = if is_needed { &[1] } else { &[0, 1] };
-            assert!(ran.code.is_some_and(|code| expected.contains(&code)), "{path} {kind}: {ran:?}");
-            assert!(ran.code == Some(0) || ran.out.contains("  - ") || ran.out.contains("  => "), "{ran:?}");
+            assert!(
+                ran.code.is_some_and(|code| expected.contains(&code)),
+                "{path} {kind}: {ran:?}"
+            );
+            assert!(
+                ran.code == Some(0) || ran.out.contains("  - ") || ran.out.contains("  => "),
+                "{ran:?}"
+            );
             let status = tree.run(&["status"]);
             assert_eq!(status.code, Some(0), "{path} {kind}: {status:?}");
         }
@@ -113,7 +120,11 @@ fn links_that_lead_out_of_the_tree_do_not_reach_the_machine() {
     fs::remove_file(&version).unwrap();
     symlink(outside.path().join("version"), &version).unwrap();
     let (code, object) = tree.json(&["status"]);
-    assert_eq!((code, &object["host"]["module"]["reason"]), (Some(0), &json!("missing")), "{object:#}");
+    assert_eq!(
+        (code, &object["host"]["module"]["reason"]),
+        (Some(0), &json!("missing")),
+        "{object:#}"
+    );
 }
 
 #[test]

@@ -71,7 +71,11 @@ fn interrupt_while_a_hook_runs_stops_before_the_upload() {
         tree.hook("pre-update.d/10", &format!("kill -INT $PPID; {end}"));
         tree.hook("pre-update.d/20", "touch \"$0.ran\"");
         let (code, object) = tree.json(&VOUCHED);
-        assert_eq!((code, &object["ending"]["outcome"]), (Some(1), &json!("aborted")), "{end}: {object:#}");
+        assert_eq!(
+            (code, &object["ending"]["outcome"]),
+            (Some(1), &json!("aborted")),
+            "{end}: {object:#}"
+        );
         assert_eq!(loading(&tree), "0", "the upload was not begun");
         assert!(!tree.path("etc/tdx-seamldr/pre-update.d/20.ran").exists(), "{end}");
     }
@@ -101,24 +105,35 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     kernel.wait_until_holding();
     update.kill();
     kernel.release();
-    tree.run(&["history"]).says(0, &["ended before the kernel had the whole image: nothing was touched"]);
+    tree.run(&["history"])
+        .says(0, &["ended before the kernel had the whole image: nothing was touched"]);
     let (_, object) = tree.json(&["history"]);
     let attempt = &object["attempts"][0];
-    assert_eq!((&attempt["ended"], &attempt["committing"]), (&json!(null), &json!(false)), "{object:#}");
-    tree.run(&VOUCHED)
-        .says(0, &["dropped the upload of an earlier update that was killed", "updated; the TDs run on"]);
+    assert_eq!(
+        (&attempt["ended"], &attempt["committing"]),
+        (&json!(null), &json!(false)),
+        "{object:#}"
+    );
+    tree.run(&VOUCHED).says(
+        0,
+        &["dropped the upload of an earlier update that was killed", "updated; the TDs run on"],
+    );
 }
 
 #[test]
 fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
     let Some(tree) = tree() else { return };
     let file = tree.path("hook.pid");
-    let hook = tree.hook("pre-update.d/10", &format!("echo $$ > {}; exec sleep 60", file.display()));
+    let hook =
+        tree.hook("pre-update.d/10", &format!("echo $$ > {}; exec sleep 60", file.display()));
     let update = tree.start(&VOUCHED);
-    wait_until("the hook runs", || fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
+    wait_until("the hook runs", || {
+        fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))
+    });
     update.kill();
     assert_eq!(loading(&tree), "0");
-    tree.run(&["history"]).says(0, &["ended before the kernel had the whole image: nothing was touched"]);
+    tree.run(&["history"])
+        .says(0, &["ended before the kernel had the whole image: nothing was touched"]);
     fs::remove_file(hook).unwrap();
     // The orphaned hook still runs. It does not keep the lock.
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
@@ -133,14 +148,20 @@ fn killed_while_the_kernel_is_at_work_waits_for_the_kernel_and_then_goes_on() {
     let update = tree.start(&[&VOUCHED[..], &["1.5.08"]].concat());
     kernel.wait_until_at_work();
     update.kill();
-    tree.run(&["history"])
-        .says(0, &["was ended when the kernel had the image, or was about to: look at the version"]);
+    tree.run(&["history"]).says(
+        0,
+        &["was ended when the kernel had the image, or was about to: look at the version"],
+    );
     tree.run(&VOUCHED).says(1, &["[upload-busy]", "\"transferring\"", "look at the version"]);
     kernel.release();
     wait_until("the kernel has ended", || tree.read(&format!("{UPLOAD}/status")) == "idle\n");
     tree.run(&VOUCHED).says(0, &["1.5.08 -> 1.5.16: updated"]);
     let (_, object) = tree.json(&["history"]);
     let [first, second] = &object["attempts"].as_array().unwrap()[..] else { panic!("{object:#}") };
-    assert_eq!((&first["committing"], &first["outcome"]), (&json!(true), &json!(null)), "{object:#}");
+    assert_eq!(
+        (&first["committing"], &first["outcome"]),
+        (&json!(true), &json!(null)),
+        "{object:#}"
+    );
     assert_eq!(second["outcome"], "updated", "{object:#}");
 }

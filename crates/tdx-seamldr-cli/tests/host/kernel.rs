@@ -1,8 +1,8 @@
 //! The kernel's side of a tree: a thread that answers an upload as Linux does.
 //!
-//! `data` becomes a FIFO, which holds less than an image: the thread sets `status` in the second half of an upload, before
-//! it can end. So the command never sees a status that is older than its own write of `loading`. (Linux sets it in that
-//! write, which a FIFO cannot.)
+//! `data` becomes a FIFO, which holds less than an image: the thread sets `status` in the second
+//! half of an upload, before it can end. So the command never sees a status that is older than its
+//! own write of `loading`. (Linux sets it in that write, which a FIFO cannot.)
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,7 +18,8 @@ use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 
 use crate::support::{wait_until, Tree, TDX_HOST, UPLOAD};
 
-/// Bytes of an image after which the status is no longer idle. Each of Intel's images has 64 KiB more, which a FIFO holds.
+/// Bytes of an image after which the status is no longer idle. Each of Intel's images has 64 KiB
+/// more, which a FIFO holds.
 const LATE: usize = 300_000;
 
 /// What the kernel does with an image.
@@ -60,7 +61,8 @@ impl Kernel {
         Self::holding(tree, answers, 0)
     }
 
-    /// Answers as [`Kernel::new`], but takes no more than so many bytes of the first image until it is released.
+    /// Answers as [`Kernel::new`], but takes no more than so many bytes of the first image until it
+    /// is released.
     pub(crate) fn holding(tree: &Tree, answers: &[Does], holds_at: usize) -> Self {
         let data = tree.path(&format!("{UPLOAD}/data"));
         if fs::metadata(&data).unwrap().is_file() {
@@ -70,8 +72,11 @@ impl Kernel {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let data = File::options().read(true).custom_flags(flags).open(data).unwrap();
         let shared = Arc::new(Shared { holds_at: holds_at.into(), ..Shared::default() });
-        let side =
-            Side { root: tree.root().to_owned(), shared: Arc::clone(&shared), answers: answers.to_vec() };
+        let side = Side {
+            root: tree.root().to_owned(),
+            shared: Arc::clone(&shared),
+            answers: answers.to_vec(),
+        };
         let thread = Some(thread::spawn(move || side.run(data)));
         Self { shared, thread }
     }

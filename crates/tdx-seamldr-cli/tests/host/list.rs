@@ -11,9 +11,12 @@ use crate::support::{binaries, image, in_v2, sapphire_rapids, Tree, IMAGES};
 /// The images of a list: file, version, format.
 fn images(object: &Value) -> Vec<(String, Value, Value)> {
     let all = object["images"].as_array().unwrap();
-    let name =
-        |file: &Value| Path::new(file.as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned();
-    all.iter().map(|one| (name(&one["file"]), one["version"].clone(), one["format"].clone())).collect()
+    let name = |file: &Value| {
+        Path::new(file.as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    all.iter()
+        .map(|one| (name(&one["file"]), one["version"].clone(), one["format"].clone()))
+        .collect()
 }
 
 /// The problems of a list.
@@ -48,16 +51,24 @@ fn intels_folder_gives_its_images_and_minimums() {
     let versions: Vec<_> = images(&object).into_iter().map(|(_, version, _)| version).collect();
     assert_eq!(versions, ["1.5.05", "1.5.08", "1.5.16", "2.0.04", "2.0.08"]);
     assert!(problems(&object).is_empty(), "{object:#}");
-    assert!(object["images"].as_array().unwrap().iter().all(|one| one["genuine"] == true), "{object:#}");
-    let release =
-        object["releases"].as_array().unwrap().iter().find(|one| one["version"] == "2.0.08").unwrap();
+    assert!(
+        object["images"].as_array().unwrap().iter().all(|one| one["genuine"] == true),
+        "{object:#}"
+    );
+    let release = object["releases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["version"] == "2.0.08")
+        .unwrap();
     assert_eq!(release["min_module"], "2.0.04");
     tree.run(&arguments).says(0, &["tdx_module_1.5.16.blob: 1.5.16, ", "genuine"]);
 }
 
 #[test]
 fn loose_images_v2_files_and_pairs_count_whatever_their_names() {
-    let (Some(old), Some(middle), Some(new)) = (bytes("1.5.05"), bytes("1.5.08"), bytes("1.5.16")) else {
+    let (Some(old), Some(middle), Some(new)) = (bytes("1.5.05"), bytes("1.5.08"), bytes("1.5.16"))
+    else {
         return;
     };
     let granite = bytes("2.0.04").unwrap();
@@ -84,7 +95,10 @@ fn loose_images_v2_files_and_pairs_count_whatever_their_names() {
     let names: Vec<_> =
         found.iter().map(|(name, version, _)| (name.as_str(), version.as_str().unwrap())).collect();
     assert_eq!(names, expected, "{object:#}");
-    assert!(object["images"].as_array().unwrap().iter().all(|one| one["genuine"] == true), "{object:#}");
+    assert!(
+        object["images"].as_array().unwrap().iter().all(|one| one["genuine"] == true),
+        "{object:#}"
+    );
     assert!(problems(&object).is_empty(), "{object:#}");
     // What is listed can be planned.
     tree.run(&["plan", "--no-td-launches"]).says(0, &["1.5.05 -> 1.5.16", "TDX-SEAM.so"]);
@@ -123,8 +137,14 @@ fn broken_files_do_not_count_and_each_says_why() {
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
     for (problem, (file, text)) in problems.iter().zip(expected) {
-        assert!(problem.contains(&format!("{file}: ")) && problem.contains(text), "{file}: {problem}");
-        assert!(problem.len() > problem.find(file).unwrap() + file.len() + 10, "says why: {problem}");
+        assert!(
+            problem.contains(&format!("{file}: ")) && problem.contains(text),
+            "{file}: {problem}"
+        );
+        assert!(
+            problem.len() > problem.find(file).unwrap() + file.len() + 10,
+            "says why: {problem}"
+        );
     }
     assert_eq!(ran.out.matches("does not count:").count(), expected.len(), "{ran:?}");
     assert!(!ran.out.contains("README"), "{ran:?}");
@@ -144,8 +164,10 @@ fn changed_image_is_listed_as_not_genuine() {
 fn table_of_releases_can_be_given_and_a_wrong_one_is_refused() {
     let tree = Tree::new(&sapphire_rapids());
     let table = include_str!("../../../tdx-seamldr-host/data/releases.csv");
-    let head: Vec<_> =
-        table.lines().filter(|line| line.starts_with('#') || line.starts_with("version,")).collect();
+    let head: Vec<_> = table
+        .lines()
+        .filter(|line| line.starts_with('#') || line.starts_with("version,"))
+        .collect();
     let mrseam = "ab".repeat(48);
     let row = format!("1.5.99,0x0120,yes,SPR,0/0/0,,,1.5.05,1.5.00,0xF0FBF,{mrseam}");
     let file = tree.put("table.csv", format!("{}\n{row}\n", head.join("\n")));
@@ -157,7 +179,8 @@ fn table_of_releases_can_be_given_and_a_wrong_one_is_refused() {
     let (_, status) = tree.json(&["status", "--releases", file.to_str().unwrap()]);
     assert_eq!(status["module"]["in_table"], false, "{status:#}");
 
-    let wrong = tree.put("wrong.csv", format!("{}\n{}\n", head.join("\n"), row.replace("0x0120", "new")));
+    let wrong =
+        tree.put("wrong.csv", format!("{}\n{}\n", head.join("\n"), row.replace("0x0120", "new")));
     for (file, text) in [(wrong, "wrong.csv"), (tree.path("none.csv"), "No such file")] {
         let arguments = ["list", "--releases", file.to_str().unwrap()];
         tree.run(&arguments).says(1, &["the table of releases", text]);

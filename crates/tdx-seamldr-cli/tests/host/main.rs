@@ -1,7 +1,8 @@
-//! The commands for a host, as processes: on trees of hosts with a kernel that answers as Linux does.
+//! The commands for a host, as processes: on trees of hosts with a kernel that answers as Linux
+//! does.
 //!
-//! Intel's released images come from the folder in `TDX_MODULE_BINARIES`; without it, tests that need
-//! images say that they were skipped.
+//! Intel's released images come from the folder in `TDX_MODULE_BINARIES`; without it, tests that
+//! need images say that they were skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::json;
 use tdx_seamldr_host::testing::HostTree;
 
-use crate::support::{binaries, codes, granite_rapids, image, in_v2, sapphire_rapids, Tree, IMAGES};
+use crate::support::{
+    binaries, codes, granite_rapids, image, in_v2, sapphire_rapids, Tree, IMAGES,
+};
 
 /// The arguments of `plan` with Intel's images, and an operator who vouches.
 fn with_images<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
@@ -18,7 +20,9 @@ fn with_images<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
     let Some(folder) = binaries() else { return };
-    for (tree, to, tcb_svn) in [(sapphire_rapids(), "1.5.16", "0b01"), (granite_rapids(), "2.0.08", "0503")] {
+    for (tree, to, tcb_svn) in
+        [(sapphire_rapids(), "1.5.16", "0b01"), (granite_rapids(), "2.0.08", "0503")]
+    {
         let tree = Tree::new(&tree);
         let (code, object) = tree.json(&with_images(&folder, &[]));
         assert_eq!((code, &object["verdict"]), (Some(0), &json!("ready")), "{object:#}");
@@ -29,7 +33,13 @@ fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
         let text = tree.run(&with_images(&folder, &[]));
         text.says(
             0,
-            &["Ready: `tdx-seamldr update`", &format!("-> {to} (SVN "), mrseam, tcb_svn, "no way back"],
+            &[
+                "Ready: `tdx-seamldr update`",
+                &format!("-> {to} (SVN "),
+                mrseam,
+                tcb_svn,
+                "no way back",
+            ],
         );
     }
 }
@@ -63,13 +73,29 @@ fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
             HostTree::nosmt,
             &["parameter nosmt", "remove it from the command line", "smt/control"],
         ),
-        ("lps-missing", |tree| tree.maxcpus(2), &["maxcpus=2", "remove it from the command line", "LPs 2-3"]),
+        (
+            "lps-missing",
+            |tree| tree.maxcpus(2),
+            &["maxcpus=2", "remove it from the command line", "LPs 2-3"],
+        ),
         ("lps-missing", |tree| tree.nr_cpus(2), &["nr_cpus=2", "the kernel does not know 2 LPs"]),
         ("no-remaining-updates", |tree| tree.remaining(0), &["no updates remain", "reboot"]),
-        ("cpu", |tree| tree.sockets(&[(0x906ea, 4)]), &["0x000906e0", "an image that is made for this host"]),
-        ("cpu", |tree| tree.sockets(&[(0x806f8, 2), (0xa06d1, 2)]), &["is not in the image's list of CPUs"]),
+        (
+            "cpu",
+            |tree| tree.sockets(&[(0x906ea, 4)]),
+            &["0x000906e0", "an image that is made for this host"],
+        ),
+        (
+            "cpu",
+            |tree| tree.sockets(&[(0x806f8, 2), (0xa06d1, 2)]),
+            &["is not in the image's list of CPUs"],
+        ),
         ("no-module", HostTree::module_gone, &["reboot"]),
-        ("upload-busy", |tree| tree.upload_status("programming"), &["\"programming\"", "wait until"]),
+        (
+            "upload-busy",
+            |tree| tree.upload_status("programming"),
+            &["\"programming\"", "wait until"],
+        ),
     ];
     for (platform, newest) in [(sapphire_rapids(), "1.5.16"), (granite_rapids(), "2.0.08")] {
         for (code, change, texts) in cases {
@@ -191,8 +217,12 @@ fn unknown_module_asks_and_each_question_names_the_option_that_answers_it() {
     let tree = Tree::new(&sapphire_rapids().module("1.5.15"));
     let (code, object) = tree.json(&with_images(&folder, &[]));
     assert_eq!((code, &object["verdict"]), (Some(1), &json!("asks")), "{object:#}");
-    let open: Vec<_> =
-        object["questions"].as_array().unwrap().iter().filter(|one| one["accepted"] == false).collect();
+    let open: Vec<_> = object["questions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["accepted"] == false)
+        .collect();
     assert!(open.len() >= 3, "{object:#}");
     let names: Vec<_> = open.iter().map(|one| one["code"].as_str().unwrap()).collect();
     for one in &open {

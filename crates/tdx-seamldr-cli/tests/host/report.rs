@@ -5,11 +5,11 @@ use serde_json::{json, Value};
 use crate::kernel::{Does, Kernel};
 use crate::support::{sapphire_rapids, Ran, Tree};
 
-const LOG: &str = "6,1,100,-;Linux version 7.2.1 (builder@buildhost.example)\n\
-    6,2,200,-;virt/tdx: TDX module 1.5.05 initialized\n\
-    6,3,300,-;virt/tdx: TDMR [0x0000000100000000, 0x0000008000000000): 4 PAMTs\n\
-    3,4,400,-;virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc0000c0000000000\n SUBSYSTEM=x\n\
-    6,5,500,-;e1000e 0000:00:1f.6 eth0: 52:54:00:12:34:56\n";
+const LOG: &str = "6,1,100,-;Linux version 7.2.1 (builder@buildhost.example)\n6,2,200,-;virt/tdx: \
+                   TDX module 1.5.05 initialized\n6,3,300,-;virt/tdx: TDMR [0x0000000100000000, \
+                   0x0000008000000000): 4 PAMTs\n3,4,400,-;virt/tdx: SEAMCALL \
+                   (0x0000000000000022) failed: 0xc0000c0000000000\n \
+                   SUBSYSTEM=x\n6,5,500,-;e1000e 0000:00:1f.6 eth0: 52:54:00:12:34:56\n";
 
 /// What must not be in a report.
 const SECRETS: [&str; 9] = [
@@ -24,7 +24,8 @@ const SECRETS: [&str; 9] = [
     "192.0.2.7",
 ];
 
-/// A host with names, numbers and addresses in all places, on which one update failed and one succeeded.
+/// A host with names, numbers and addresses in all places, on which one update failed and one
+/// succeeded.
 fn tree() -> Option<Tree> {
     let host = sapphire_rapids()
         .parameter("root=UUID=secret ip=192.0.2.7")
@@ -94,7 +95,10 @@ fn report_has_nothing_that_identifies_the_host() {
     let mut found = Vec::new();
     names(&object, &mut found);
     for name in ["command_line", "boot"] {
-        assert!(!found.iter().any(|member| member == name), "the JSON has a member {name}: {object:#}");
+        assert!(
+            !found.iter().any(|member| member == name),
+            "the JSON has a member {name}: {object:#}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! How long `status` and `plan` take. Ignored: it prints figures, and they mean something in a release build only.
+//! How long `status` and `plan` take. Ignored: it prints figures, and they mean something in a
+//! release build only.
 //!
 //! `cargo test --release -p tdx-seamldr-cli --test host speed -- --ignored --nocapture`
 
@@ -26,12 +27,15 @@ fn best(mut run: impl FnMut()) -> Duration {
 #[ignore = "prints figures, which mean something in a release build only"]
 fn status_and_plan_with_two_sockets_and_512_lps() {
     let Some(folder) = binaries() else { return };
-    let tree = Tree::new(&HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 256), (0x806f8, 256)]));
+    let tree = Tree::new(
+        &HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 256), (0x806f8, 256)]),
+    );
     let images = folder.to_str().unwrap();
     let run = |arguments: &[&str]| {
         best(|| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"));
-            let command = command.args(arguments).arg("--root").arg(tree.root()).stdout(Stdio::null());
+            let command =
+                command.args(arguments).arg("--root").arg(tree.root()).stdout(Stdio::null());
             assert!(command.status().unwrap().success());
         })
     };

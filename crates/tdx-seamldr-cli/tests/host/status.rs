@@ -20,8 +20,10 @@ fn status(tree: &HostTree) -> (String, Value) {
 #[test]
 fn this_machine_exits_with_0_and_says_why_it_has_no_tdx_or_what_runs() {
     let run = |arguments: &[&str]| {
-        let output =
-            std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr")).args(arguments).output().unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
+            .args(arguments)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -35,7 +37,8 @@ fn this_machine_exits_with_0_and_says_why_it_has_no_tdx_or_what_runs() {
         assert!(!problem.is_empty());
         assert!(text.contains("The module cannot be replaced:"), "{text}");
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap();
-        if !flags.contains("tdx_host_platform") && object["host"]["interface"]["reason"].is_string() {
+        if !flags.contains("tdx_host_platform") && object["host"]["interface"]["reason"].is_string()
+        {
             assert_eq!(object["host"]["interface"]["reason"], "no-tdx", "{object:#}");
             assert!(problem.contains("no TDX, or the BIOS has it off"), "{problem}");
         }
@@ -60,7 +63,12 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
                 "The module can be replaced.",
             ][..],
         ),
-        (HostTree::series_v6(), json!({"value": "folder"}), Value::Null, &["takes images of format v1"]),
+        (
+            HostTree::series_v6(),
+            json!({"value": "folder"}),
+            Value::Null,
+            &["takes images of format v1"],
+        ),
         (
             HostTree::without_tdx(),
             json!("no-tdx"),
@@ -118,7 +126,9 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
         assert_eq!(object["updatable"], json!(problem.is_null()), "{object:#}");
         match problem.as_str() {
             None => assert!(object["problem"].is_null(), "{object:#}"),
-            Some(problem) => assert!(object["problem"].as_str().unwrap().contains(problem), "{object:#}"),
+            Some(problem) => {
+                assert!(object["problem"].as_str().unwrap().contains(problem), "{object:#}")
+            }
         }
     }
 }
@@ -129,13 +139,19 @@ fn module_that_the_table_does_not_know_is_named_as_unknown() {
     assert!(text.contains("1.5.15, which the table of releases does not know"), "{text}");
     assert_eq!(object["module"]["in_table"], false);
     let (_, object) = status(&sapphire_rapids().module("1.5.34"));
-    assert_eq!((&object["module"]["in_table"], &object["module"]["svn"]), (&json!(true), &json!("1.15")));
+    assert_eq!(
+        (&object["module"]["in_table"], &object["module"]["svn"]),
+        (&json!(true), &json!("1.15"))
+    );
 }
 
 #[test]
 fn staged_module_is_not_shown_as_the_one_that_runs() {
     let (text, object) = status(&sapphire_rapids().file("/boot/efi/EFI/TDX/TDX-SEAM.so", "x"));
-    assert!(text.contains("/boot/efi/EFI/TDX/TDX-SEAM.so: for the next boot; not what runs"), "{text}");
+    assert!(
+        text.contains("/boot/efi/EFI/TDX/TDX-SEAM.so: for the next boot; not what runs"),
+        "{text}"
+    );
     assert_eq!(object["host"]["staged"], json!(["/boot/efi/EFI/TDX/TDX-SEAM.so"]));
     assert_eq!(object["module"]["version"], "1.5.05");
 }
@@ -144,8 +160,13 @@ fn staged_module_is_not_shown_as_the_one_that_runs() {
 fn each_fact_of_the_host_names_its_source() {
     let (_, object) = status(&sapphire_rapids());
     let host = object["host"].as_object().unwrap();
-    for (name, fact) in host.iter().filter(|(name, _)| !["interface", "staged"].contains(&name.as_str())) {
-        assert!(fact["source"].as_str().is_some_and(|source| source.starts_with('/')), "{name}: {fact}");
+    for (name, fact) in
+        host.iter().filter(|(name, _)| !["interface", "staged"].contains(&name.as_str()))
+    {
+        assert!(
+            fact["source"].as_str().is_some_and(|source| source.starts_with('/')),
+            "{name}: {fact}"
+        );
     }
     assert_eq!(host["module"]["source"], format!("/{TDX_HOST}/version"));
 }

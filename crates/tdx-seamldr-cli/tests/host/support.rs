@@ -130,7 +130,8 @@ impl Tree {
     pub(crate) fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Running {
         let output = tempfile::tempdir().unwrap();
         let create = |name| File::create(output.path().join(name)).unwrap();
-        let child = self.command(arguments).stdout(create("out")).stderr(create("err")).spawn().unwrap();
+        let child =
+            self.command(arguments).stdout(create("out")).stderr(create("err")).spawn().unwrap();
         Running { child, output }
     }
 }
@@ -145,7 +146,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
 /// A command that runs.
 pub(crate) struct Running {
     child: Child,
-    /// Holds standard output and standard error. A hook that outlives the command may keep them open.
+    /// Holds standard output and standard error. A hook that outlives the command may keep them
+    /// open.
     output: tempfile::TempDir,
 }
 
@@ -203,8 +205,8 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// Checks what every output has to hold: no escape bytes where there is no terminal, no panic, and lines that
-    /// fit a terminal.
+    /// Checks what every output has to hold: no escape bytes where there is no terminal, no panic,
+    /// and lines that fit a terminal.
     fn new(code: Option<i32>, out: String, err: String) -> Self {
         let ran = Self { code, out, err };
         for text in [&ran.out, &ran.err] {
@@ -213,7 +215,8 @@ impl Ran {
         }
         if !ran.out.starts_with('{') {
             // An error stays whole, as other programs may look for it.
-            let is_error = |line: &&str| line.starts_with("tdx-seamldr: ") || line.starts_with("error: ");
+            let is_error =
+                |line: &&str| line.starts_with("tdx-seamldr: ") || line.starts_with("error: ");
             let progress = ran.err.lines().take_while(|line| !is_error(line));
             for line in ran.out.lines().chain(progress) {
                 assert!(width(line) <= 80, "{} columns: {line}\n{ran:?}", width(line));
@@ -244,20 +247,26 @@ impl Ran {
     }
 }
 
-/// The columns of a line. Paths and hashes cannot be broken and count as nothing. A line of the kernel's log stays
-/// whole in `report`.
+/// The columns of a line. Paths and hashes cannot be broken and count as nothing. A line of the
+/// kernel's log stays whole in `report`.
 fn width(line: &str) -> usize {
     if line.starts_with("    virt/tdx: ") {
         return 0;
     }
     let is_long = |word: &&str| word.contains('/') || word.len() >= 64;
-    line.chars().count() - line.split(' ').filter(is_long).map(|word| word.chars().count()).sum::<usize>()
+    line.chars().count()
+        - line.split(' ').filter(is_long).map(|word| word.chars().count()).sum::<usize>()
 }
 
 /// Returns the codes of a plan's reasons in JSON.
 pub(crate) fn codes(object: &Value) -> Vec<&str> {
     let plan = object.get("plan").unwrap_or(object);
-    plan["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect()
+    plan["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|reason| reason["code"].as_str().unwrap())
+        .collect()
 }
 
 /// Ends the process whose number a hook wrote into a file.

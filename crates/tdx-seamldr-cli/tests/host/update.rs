@@ -9,7 +9,9 @@ use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_host::testing::HostTree;
 
 use crate::kernel::{Does, Kernel};
-use crate::support::{codes, image, sapphire_rapids, set_mode, Ran, Tree, HISTORY, TDX_HOST, UPLOAD};
+use crate::support::{
+    codes, image, sapphire_rapids, set_mode, Ran, Tree, HISTORY, TDX_HOST, UPLOAD,
+};
 
 const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
 
@@ -34,7 +36,10 @@ fn update_sends_intels_image_in_the_kernels_format_and_confirms() {
         let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.16"]) else { return };
         let kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
         let ran = tree.run(&VOUCHED);
-        ran.says(0, &["1.5.05 -> 1.5.16: updated; the TDs run on", "module 1.5.16 runs", "updates left"]);
+        ran.says(
+            0,
+            &["1.5.05 -> 1.5.16: updated; the TDs run on", "module 1.5.16 runs", "updates left"],
+        );
         assert!(ran.err.contains("updating 1.5.05 to 1.5.16"), "{ran:?}");
         assert!(ran.err.contains("kernel: idle"), "{ran:?}");
         let sent = kernel.image();
@@ -55,14 +60,23 @@ fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
             Does::Refuses("firmware-invalid"),
             3,
             "failed-kept",
-            &["FAILED; the TDs run on", "every failure", "1.5.05 still runs", "tdx-seamldr explain"],
+            &[
+                "FAILED; the TDs run on",
+                "every failure",
+                "1.5.05 still runs",
+                "tdx-seamldr explain",
+            ],
         ),
         (Does::Refuses("device-busy"), 3, "failed-kept", &["a TD is in build or in migration"]),
         (
             Does::Loses("firmware-invalid"),
             4,
             "lost",
-            &["FAILED; all TDs are lost, and TDX is gone until a reboot", "ENXIO", "reboot the host"],
+            &[
+                "FAILED; all TDs are lost, and TDX is gone until a reboot",
+                "ENXIO",
+                "reboot the host",
+            ],
         ),
         (Does::Installs("1.5.08"), 4, "unknown", &["module 1.5.08 runs where 1.5.16 was expected"]),
         (Does::Installs("1.5.05"), 4, "unknown", &["module 1.5.05 runs where 1.5.16 was expected"]),
@@ -76,7 +90,11 @@ fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
         let tree = tree().unwrap();
         let _kernel = Kernel::new(&tree, &[does]);
         let (exit, object) = tree.json(&VOUCHED);
-        assert_eq!((exit, &object["ending"]["outcome"]), (Some(code), &json!(outcome)), "{object:#}");
+        assert_eq!(
+            (exit, &object["ending"]["outcome"]),
+            (Some(code), &json!(outcome)),
+            "{object:#}"
+        );
         assert_eq!(object["schema"], "tdx-seamldr/update/1");
         assert_eq!(object["steps"].as_array().unwrap().len(), 1, "{object:#}");
         assert!(object["ending"]["advice"].is_string(), "{object:#}");
@@ -138,9 +156,13 @@ fn hooks_are_told_what_will_happen_and_what_has_happened() {
     for text in step {
         assert!(before.contains(text) && after.contains(text), "{text}: {note}");
     }
-    assert!(before.contains("TDX_SEAMLDR_EVENT=pre-update\n") && !before.contains("OUTCOME"), "{note}");
     assert!(
-        after.contains("TDX_SEAMLDR_OUTCOME=updated\n") && after.contains("TDX_SEAMLDR_VERSION=1.5.16\n")
+        before.contains("TDX_SEAMLDR_EVENT=pre-update\n") && !before.contains("OUTCOME"),
+        "{note}"
+    );
+    assert!(
+        after.contains("TDX_SEAMLDR_OUTCOME=updated\n")
+            && after.contains("TDX_SEAMLDR_VERSION=1.5.16\n")
     );
     let again = [&VOUCHED[..], &["1.5.16", "--allow-same-module"]].concat();
     assert_eq!(tree.run(&again).code, Some(4));
@@ -202,8 +224,9 @@ fn updates_in_a_loop_end_when_none_remains() {
     let host = sapphire_rapids().remaining(2);
     let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.08", "1.5.16"]) else { return };
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.08"), Does::Installs("1.5.16")]);
-    let update =
-        |version| -> Ran { tree.run(&["update", version, "--no-td-launches", "--allow-same-module"]) };
+    let update = |version| -> Ran {
+        tree.run(&["update", version, "--no-td-launches", "--allow-same-module"])
+    };
     update("1.5.08").says(0, &["1.5.05 -> 1.5.08: updated"]);
     update("1.5.16").says(0, &["1.5.08 -> 1.5.16: updated", "updates left before a reboot: 0"]);
     update("1.5.16").says(1, &["[no-remaining-updates]", "reboot"]);
@@ -216,7 +239,10 @@ fn kernel_that_does_not_end_within_the_options_timeout_leaves_an_unknown_end() {
     let _kernel = Kernel::new(&tree, &[Does::Hangs]);
     let begin = std::time::Instant::now();
     let ran = tree.run(&["update", "--timeout", "10"]);
-    ran.says(4, &["did not end in time: status is still \"transferring\"", "wait until status is idle"]);
+    ran.says(
+        4,
+        &["did not end in time: status is still \"transferring\"", "wait until status is idle"],
+    );
     assert_eq!(last_outcome(&tree), "unknown");
     assert!(begin.elapsed() < Duration::from_secs(60));
 }

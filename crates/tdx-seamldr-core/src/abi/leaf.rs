@@ -21,7 +21,8 @@ pub enum SeamldrLeaf {
 
 impl SeamldrLeaf {
     /// All leaves in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Info, Self::Install, Self::Shutdown, Self::SeamInfo, Self::Cleanup];
+    pub const ALL: [Self; 5] =
+        [Self::Info, Self::Install, Self::Shutdown, Self::SeamInfo, Self::Cleanup];
 
     /// Returns the value for RAX.
     #[must_use]
@@ -141,7 +142,8 @@ impl ShutdownRequest {
     /// Returns the value for RCX.
     #[must_use]
     pub fn rcx(self) -> u64 {
-        u64::from(self.hv) | if self.avoid_compat_sensitive { Self::AVOID_COMPAT_SENSITIVE } else { 0 }
+        u64::from(self.hv)
+            | if self.avoid_compat_sensitive { Self::AVOID_COMPAT_SENSITIVE } else { 0 }
     }
 }
 

@@ -5,8 +5,9 @@ use core::fmt;
 
 /// A metadata field id.
 ///
-/// Layout: 23:0 field code, 33:32 element size (as a power of two of bytes), 37:34 last element, 46:38 last field in the
-/// sequence, 50 increment size, 51 write mask valid, 54:52 context, 61:56 class, 63 non-architectural.
+/// Layout: 23:0 field code, 33:32 element size (as a power of two of bytes), 37:34 last element,
+/// 46:38 last field in the sequence, 50 increment size, 51 write mask valid, 54:52 context, 61:56
+/// class, 63 non-architectural.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct FieldId(pub u64);

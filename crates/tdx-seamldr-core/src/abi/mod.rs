@@ -36,7 +36,8 @@ pub const INTEL_VENDOR_ID: u32 = 0x8086;
 /// stepping, bits 3:0.
 pub const FMS_MASK: u32 = !0xf;
 
-/// IA32_VMX_BASIC (MSR 0x480) bit 60: a return from SEAM mode leaves the current-VMCS pointer alone.
+/// IA32_VMX_BASIC (MSR 0x480) bit 60: a return from SEAM mode leaves the current-VMCS pointer
+/// alone.
 pub const VMX_BASIC_SEAMRET_PRESERVES_VMCS: u64 = 1 << 60;
 
 /// A security version number. In an update the major half must stay the same and the minor half

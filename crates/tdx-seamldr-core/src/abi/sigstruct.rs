@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn signed_parts_are_all_bytes_except_key_and_signature() {
         let mut sigstruct = SeamSigstruct::new_zeroed();
-        (sigstruct.modulus, sigstruct.exponent, sigstruct.signature) = ([1; 384], U32::new(1), [1; 384]);
+        (sigstruct.modulus, sigstruct.exponent, sigstruct.signature) =
+            ([1; 384], U32::new(1), [1; 384]);
         assert!(sigstruct.signed_parts().concat().iter().all(|byte| *byte == 0));
         sigstruct.header_type = U32::new(2);
         sigstruct.cpuid_table[MAX_CPUID_ENTRIES - 1] = U32::new(3 << 24);

@@ -10,7 +10,17 @@ pub const MAX_SOCKETS: usize = 8;
 
 /// A range of convertible memory, which the platform allows for TDs.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
 )]
 #[repr(C)]
 pub struct Cmr {
@@ -64,7 +74,8 @@ impl PSysInfo {
     /// Returns CPUID.1:EAX of each socket, at most [`MAX_SOCKETS`].
     #[must_use]
     pub fn sockets(&self) -> &[U32] {
-        let count = usize::try_from(self.tot_num_sockets.get()).unwrap_or(MAX_SOCKETS).min(MAX_SOCKETS);
+        let count =
+            usize::try_from(self.tot_num_sockets.get()).unwrap_or(MAX_SOCKETS).min(MAX_SOCKETS);
         self.socket_cpuid.get(..count).unwrap_or(&self.socket_cpuid)
     }
 }

@@ -5,8 +5,8 @@ use core::fmt;
 
 /// The status word of the TDX module, all 64 bits of RAX. Known codes have a name.
 ///
-/// Layout: 63 error, 62 non-recoverable, 61 fatal, 60 hint that the host can recover, 47:40 class, 39:32 code inside the
-/// class, 31:0 details (operand, MSR number, counts).
+/// Layout: 63 error, 62 non-recoverable, 61 fatal, 60 hint that the host can recover, 47:40 class,
+/// 39:32 code inside the class, 31:0 details (operand, MSR number, counts).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct TdxStatus(pub u64);
@@ -199,8 +199,11 @@ impl TdxStatus {
     /// Returns the operand that the details name. `None` for codes whose details name none.
     #[must_use]
     pub fn operand(self) -> Option<OperandId> {
-        const WITH_OPERAND: [TdxStatus; 3] =
-            [TdxStatus::OPERAND_INVALID, TdxStatus::OPERAND_ADDR_RANGE_ERROR, TdxStatus::OPERAND_BUSY];
+        const WITH_OPERAND: [TdxStatus; 3] = [
+            TdxStatus::OPERAND_INVALID,
+            TdxStatus::OPERAND_ADDR_RANGE_ERROR,
+            TdxStatus::OPERAND_BUSY,
+        ];
         WITH_OPERAND.contains(&self.code()).then(|| OperandId(self.details()))
     }
 

@@ -143,7 +143,8 @@ impl fmt::Display for ImageError {
             Self::ReservedNotZero { offset, found } => {
                 write!(
                     f,
-                    "the reserved byte at offset {offset} of the header is {found:#04x}, but should be 0"
+                    "the reserved byte at offset {offset} of the header is {found:#04x}, but \
+                     should be 0"
                 )
             }
             Self::Length { found, wanted } => {

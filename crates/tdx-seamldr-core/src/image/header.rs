@@ -31,7 +31,10 @@ impl Header {
     /// Returns the offset of the first reserved byte that is not zero.
     pub(super) fn first_reserved_not_zero(&self) -> Option<u32> {
         // The usual case first, without branches: all words are zero.
-        let any = self.reserved1.iter().fold(u64::from(self.reserved0.get()), |any, word| any | word.get());
+        let any = self
+            .reserved1
+            .iter()
+            .fold(u64::from(self.reserved0.get()), |any, word| any | word.get());
         if any == 0 {
             return None;
         }
@@ -63,7 +66,8 @@ impl HeaderV1 {
         }
         let found = self.offset_of_module.get();
         let offset = usize::try_from(found).ok().filter(|offset| offset % PAGE_SIZE == 0);
-        let offset = offset.ok_or(ImageError::ModuleOffset { found, wanted: "a multiple of 4096" })?;
+        let offset =
+            offset.ok_or(ImageError::ModuleOffset { found, wanted: "a multiple of 4096" })?;
         match offset.checked_sub(PAGE_SIZE) {
             None | Some(0) => Err(ImageError::ModuleOffset {
                 found,
@@ -100,7 +104,9 @@ impl HeaderV2 {
             return Err(ImageError::SigstructPages { found: 0, wanted: Need::AtLeast(1) });
         }
         // No overflow: two 32-bit numbers and 1, times 4096, need 46 bits.
-        let pages = u64::from(sigstruct).wrapping_add(u64::from(self.module_nr_pages.get())).wrapping_add(1);
+        let pages = u64::from(sigstruct)
+            .wrapping_add(u64::from(self.module_nr_pages.get()))
+            .wrapping_add(1);
         let found = pages.wrapping_mul(PAGE);
         let wrong_length = ImageError::Length { found, wanted: file_len };
         if usize::try_from(found) != Ok(file_len) {

@@ -90,8 +90,8 @@ pub enum Checksum {
     Ok,
     /// The field is 0 in v2, whose rule is not published.
     Zero,
-    /// The words add up to another value. In v1 this is an error. In v2 the field may follow a rule
-    /// that is not published.
+    /// The words add up to another value. In v1 this is an error. In v2 the field may follow a
+    /// rule that is not published.
     Bad {
         /// The value of the field.
         found: u16,
@@ -149,7 +149,8 @@ impl<'a> TdxImage<'a> {
     pub fn parse_without_checksum(bytes: &'a [u8]) -> Result<Self, ImageError> {
         let (header, payload) = Self::split_header(bytes)?;
         let found = header.version.get();
-        let format = ImageFormat::from_version(found).ok_or(ImageError::Version { found, wanted: None })?;
+        let format =
+            ImageFormat::from_version(found).ok_or(ImageError::Version { found, wanted: None })?;
         Self::parse_payload(format, bytes, header, payload)
     }
 
@@ -196,8 +197,11 @@ impl<'a> TdxImage<'a> {
             return Err(ImageError::Signature { found: signature });
         }
         if let Some(offset) = header.first_reserved_not_zero() {
-            let found =
-                usize::try_from(offset).ok().and_then(|at| bytes.get(at)).copied().unwrap_or_default();
+            let found = usize::try_from(offset)
+                .ok()
+                .and_then(|at| bytes.get(at))
+                .copied()
+                .unwrap_or_default();
             return Err(ImageError::ReservedNotZero { offset, found });
         }
         let (sigstruct_area, module) =
@@ -273,7 +277,8 @@ impl<'a> TdxImage<'a> {
     /// Adds up the file and compares with its checksum.
     #[must_use]
     pub fn checksum(&self) -> Checksum {
-        let found = Header::ref_from_prefix(self.bytes).map_or(0, |(header, _)| header.checksum.get());
+        let found =
+            Header::ref_from_prefix(self.bytes).map_or(0, |(header, _)| header.checksum.get());
         match (sum16(self.bytes), self.format) {
             (0, ImageFormat::BlobV1) => Checksum::Ok,
             (_, ImageFormat::ImageV2) if found == 0 => Checksum::Zero,
@@ -292,7 +297,8 @@ impl<'a> TdxImage<'a> {
 /// Returns the sum of all little-endian 16-bit words. An odd last byte counts as the low byte of a
 /// word.
 fn sum16(bytes: &[u8]) -> u16 {
-    let (words, rest) = <[U16]>::ref_from_prefix_with_elems(bytes, bytes.len() / 2).unwrap_or((&[], &[]));
+    let (words, rest) =
+        <[U16]>::ref_from_prefix_with_elems(bytes, bytes.len() / 2).unwrap_or((&[], &[]));
     let odd = rest.first().copied().map_or(0, u16::from);
     words.iter().fold(odd, |sum, word| sum.wrapping_add(word.get()))
 }

@@ -14,7 +14,10 @@ fn small(format: ImageFormat) -> Vec<u8> {
 }
 
 /// Changes `bytes`, puts the v1 checksum right again, and parses.
-fn parse_changed(format: ImageFormat, change: impl FnOnce(&mut Vec<u8>)) -> Result<ImageFormat, ImageError> {
+fn parse_changed(
+    format: ImageFormat,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> Result<ImageFormat, ImageError> {
     let mut bytes = small(format);
     change(&mut bytes);
     if format == ImageFormat::BlobV1 && bytes.len() >= 4 {
@@ -105,7 +108,10 @@ fn a_wrong_checksum_is_an_error_in_v1_and_reported_in_v2() {
     let mut v1 = small(ImageFormat::BlobV1);
     let wanted = u16::from_le_bytes([v1[2], v1[3]]);
     v1[2] ^= 1;
-    assert_eq!(TdxImage::parse(&v1).unwrap_err(), ImageError::Checksum { found: wanted ^ 1, wanted });
+    assert_eq!(
+        TdxImage::parse(&v1).unwrap_err(),
+        ImageError::Checksum { found: wanted ^ 1, wanted }
+    );
     let damaged = TdxImage::parse_without_checksum(&v1).unwrap();
     assert_eq!(damaged.checksum(), Checksum::Bad { found: wanted ^ 1, wanted });
 
@@ -126,14 +132,20 @@ fn a_sigstruct_area_has_up_to_four_pages_in_v1_and_one_in_v2() {
         let sigstruct = vec![1; pages * PAGE_SIZE];
         let parts = ImageParts { sigstruct: &sigstruct, module: &[2; PAGE_SIZE] };
         let mut out = vec![0; parts.file_len().unwrap()];
-        let (found, wanted) = (u32::try_from(pages).unwrap(), Need::AtMost(format.max_sigstruct_pages()));
-        assert_eq!(parts.write(format, &mut out), Err(WriteError::SigstructPages { found, wanted }));
+        let (found, wanted) =
+            (u32::try_from(pages).unwrap(), Need::AtMost(format.max_sigstruct_pages()));
+        assert_eq!(
+            parts.write(format, &mut out),
+            Err(WriteError::SigstructPages { found, wanted })
+        );
 
         // A file that has them all the same.
         let mut bytes = file(format, &[1; PAGE_SIZE], &vec![2; pages * PAGE_SIZE]);
         match format {
             ImageFormat::BlobV1 => {
-                bytes[4..8].copy_from_slice(&u32::try_from((pages + 1) * PAGE_SIZE).unwrap().to_le_bytes());
+                bytes[4..8].copy_from_slice(
+                    &u32::try_from((pages + 1) * PAGE_SIZE).unwrap().to_le_bytes(),
+                );
             }
             ImageFormat::ImageV2 => (bytes[12], bytes[16]) = (2, 1),
         }
@@ -150,12 +162,19 @@ fn an_odd_last_byte_counts_as_a_low_byte() {
 
 #[test]
 fn parts_that_make_no_file_are_refused() {
-    let len = |sigstruct: &[u8], module: &[u8]| ImageParts { sigstruct, module }.file_len().unwrap_err();
+    let len =
+        |sigstruct: &[u8], module: &[u8]| ImageParts { sigstruct, module }.file_len().unwrap_err();
     assert_eq!(len(&[0; 2047], &[0; 4096]), WriteError::SigstructLength { found: 2047 });
-    assert_eq!(len(&[0; 2048], &[]), WriteError::ModulePages { found: 0, wanted: Need::AtLeast(1) });
+    assert_eq!(
+        len(&[0; 2048], &[]),
+        WriteError::ModulePages { found: 0, wanted: Need::AtLeast(1) }
+    );
     assert_eq!(len(&[0; 2048], &[0; 4097]), WriteError::ModuleLength { found: 4097 });
     let many = vec![0; 497 * 4096];
-    assert_eq!(len(&[0; 2048], &many), WriteError::ModulePages { found: 497, wanted: Need::AtMost(496) });
+    assert_eq!(
+        len(&[0; 2048], &many),
+        WriteError::ModulePages { found: 497, wanted: Need::AtMost(496) }
+    );
     let parts = ImageParts { sigstruct: &[0; 2048], module: &[0; 4096] };
     let mut short = [7; 100];
     assert_eq!(
@@ -201,7 +220,10 @@ fn parse_only_takes_one_format() {
 fn an_image_is_shown_by_its_sizes() {
     let bytes = small(ImageFormat::BlobV1);
     let shown = std::format!("{:?}", TdxImage::parse(&bytes).unwrap());
-    assert_eq!(shown, "TdxImage { format: BlobV1, length: 16384, sigstruct_pages: 1, module_pages: 2, .. }");
+    assert_eq!(
+        shown,
+        "TdxImage { format: BlobV1, length: 16384, sigstruct_pages: 1, module_pages: 2, .. }"
+    );
 }
 
 proptest! {

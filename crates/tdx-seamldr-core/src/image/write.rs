@@ -74,7 +74,10 @@ impl fmt::Display for WriteError {
                 write!(f, "the SIGSTRUCT has {found} bytes, but should have at least 2048")
             }
             Self::SigstructPages { found, wanted } => {
-                write!(f, "the SIGSTRUCT has {found} pages, but should have {wanted} in this format")
+                write!(
+                    f,
+                    "the SIGSTRUCT has {found} pages, but should have {wanted} in this format"
+                )
             }
             Self::ModuleLength { found } => {
                 write!(f, "the module has {found} bytes, but should have a multiple of 4096")
@@ -130,7 +133,9 @@ impl ImageParts<'_> {
         let file_len = self.file_len()?;
         let wrong_buffer = WriteError::Buffer { found: out.len(), wanted: file_len };
         let sigstruct_len = self.sigstruct_len().ok_or(WriteError::TooLong)?;
-        let (Ok(length), Ok(sigstruct_end)) = (u32::try_from(file_len), u32::try_from(sigstruct_len)) else {
+        let (Ok(length), Ok(sigstruct_end)) =
+            (u32::try_from(file_len), u32::try_from(sigstruct_len))
+        else {
             return Err(WriteError::TooLong);
         };
         let limit = format.max_sigstruct_pages();
@@ -144,7 +149,8 @@ impl ImageParts<'_> {
             return Err(wrong_buffer);
         }
         let (header, payload) = Header::mut_from_prefix(out).map_err(|_| wrong_buffer)?;
-        let (sigstruct_area, module) = payload.split_at_mut_checked(sigstruct_len).ok_or(wrong_buffer)?;
+        let (sigstruct_area, module) =
+            payload.split_at_mut_checked(sigstruct_len).ok_or(wrong_buffer)?;
         let (sigstruct, padding) =
             sigstruct_area.split_at_mut_checked(self.sigstruct.len()).ok_or(wrong_buffer)?;
 

@@ -49,9 +49,8 @@ impl HandoffRange {
 #[must_use]
 pub const fn handoff_data_size(version: TdxVersion) -> Option<u32> {
     match version {
-        TdxVersion { major: 1, minor: 5, update: 0..=25 } | TdxVersion { major: 2, minor: 0, update: 14 } => {
-            Some(53_391)
-        }
+        TdxVersion { major: 1, minor: 5, update: 0..=25 }
+        | TdxVersion { major: 2, minor: 0, update: 14 } => Some(53_391),
         TdxVersion { major: 2, minor: 0, update: 0..=12 } => Some(101_810),
         TdxVersion { major: 1, minor: 5, update: 28..=34 }
         | TdxVersion { major: 2, minor: 0, update: 16..=18 } => Some(57_336),
@@ -108,7 +107,8 @@ impl core::fmt::Display for SeamldrVersion {
 /// [`Unknown`](super::Unknown) if a rule needs an absent fact.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// The version of P-SEAMLDR. Source: SEAMLDR_INFO, offsets 18 and 20; Linux shows it as `seamldr_version`.
+    /// The version of P-SEAMLDR. Source: SEAMLDR_INFO, offsets 18 and 20; Linux shows it as
+    /// `seamldr_version`.
     pub p_seamldr: Option<SeamldrVersion>,
     /// The features of P-SEAMLDR. Source: SEAMLDR_INFO, offset 168.
     pub seamldr_features: Option<SeamldrFeatures0>,
@@ -126,9 +126,11 @@ pub struct Facts {
     /// SEAMLDR.CLEANUP ended. Only a load over a P-SEAMLDR with that leaf needs this. Source: the
     /// host.
     pub keys_are_clean: Option<bool>,
-    /// The SVN of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
+    /// The SVN of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of
+    /// releases.
     pub running_svn: Option<Svn>,
-    /// MRSEAM, the SHA-384 of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a catalogue of releases.
+    /// MRSEAM, the SHA-384 of the running module. Source: SEAMEXTEND in SEAMLDR_INFO, or a
+    /// catalogue of releases.
     pub running_mrseam: Option<Sha384Digest>,
     /// TDX_FEATURES0 of the running module. Source: TDH.SYS.RD, or a catalogue of releases.
     pub features0: Option<TdxFeatures0>,
@@ -147,26 +149,31 @@ pub struct Facts {
     pub sensitive_operations: Option<u32>,
     /// LPs that take part in the update. Source: the host.
     pub num_lps: Option<u32>,
-    /// LPs that P-SEAMLDR waits for. Source: P_SYSINFO, offset 8, or the enabled LPs of the ACPI MADT.
+    /// LPs that P-SEAMLDR waits for. Source: P_SYSINFO, offset 8, or the enabled LPs of the ACPI
+    /// MADT.
     pub platform_lps: Option<u32>,
     /// The highest x2APIC ID of an LP. Source: CPUID leaf 0x1F, or the ACPI MADT.
     pub highest_x2apic_id: Option<u32>,
-    /// The processor signature of each socket. Source: P_SYSINFO, offset 16, or CPUID leaf 1 on each socket.
+    /// The processor signature of each socket. Source: P_SYSINFO, offset 16, or CPUID leaf 1 on
+    /// each socket.
     pub sockets: Option<Sockets>,
-    /// Whether the platform is unlocked for debug modules. Source: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
+    /// Whether the platform is unlocked for debug modules. Source: IA32_SGX_DEBUG_MODE (MSR 0x503)
+    /// bit 1.
     pub debug_unlocked: Option<bool>,
-    /// LPs that could share a socket's last-level cache. Source: CPUID leaf 4, subleaf 3, EAX bits 25:14, plus 1.
+    /// LPs that could share a socket's last-level cache. Source: CPUID leaf 4, subleaf 3, EAX bits
+    /// 25:14, plus 1.
     pub addressable_lps_per_socket: Option<u32>,
     /// The first byte of the SEAM range. Source: IA32_SEAMRR_PHYS_BASE (MSR 0x1400), bits 51:25.
     pub seamrr_base: Option<u64>,
-    /// The first byte after the SEAM range. P-SEAMLDR's own range lies before it, so a module that needs
-    /// more room is refused also if [`p_seamldr_base`](Self::p_seamldr_base) is absent. Source:
-    /// IA32_SEAMRR_PHYS_MASK (MSR 0x1401).
+    /// The first byte after the SEAM range. P-SEAMLDR's own range lies before it, so a module that
+    /// needs more room is refused also if [`p_seamldr_base`](Self::p_seamldr_base) is absent.
+    /// Source: IA32_SEAMRR_PHYS_MASK (MSR 0x1401).
     pub seamrr_end: Option<u64>,
-    /// The first byte of P-SEAMLDR's own range, which ends the space for modules. Source: P_SYSINFO, offset 48.
+    /// The first byte of P-SEAMLDR's own range, which ends the space for modules. Source:
+    /// P_SYSINFO, offset 48.
     pub p_seamldr_base: Option<u64>,
-    /// The memory that P-SEAMLDR reads. Source: the processor. If this is absent, preflight reports
-    /// no unknown, because P-SEAMLDR can read the memory that a kernel allocates.
+    /// The memory that P-SEAMLDR reads. Source: the processor. If this is absent, preflight
+    /// reports no unknown, because P-SEAMLDR can read the memory that a kernel allocates.
     pub shared_memory: Option<SharedMemory>,
     /// The SHA-384 of the signer's key that P-SEAMLDR trusts. [`Facts::new`] fills in Intel's. A
     /// simulation has another signer.
@@ -238,8 +245,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Fills in the facts that SEAMLDR_INFO holds. SVN and MRSEAM stay as they were if P-SEAMLDR has
-    /// no module in place.
+    /// Fills in the facts that SEAMLDR_INFO holds. SVN and MRSEAM stay as they were if P-SEAMLDR
+    /// has no module in place.
     pub fn add_info(&mut self, info: &SeamldrInfo) {
         let is_in_place = info.seamextend.valid.get() != 0;
         self.p_seamldr = Some(SeamldrVersion { major: info.major.get(), minor: info.minor.get() });

@@ -255,8 +255,10 @@ impl Unknowns {
     /// Every unknown about the machine and the running module. [`Unknown::Signer`],
     /// [`Unknown::Signature`] and [`Unknown::ImageHash`] are not in this set. A caller that allows
     /// an unverified image adds them by [`with`](Self::with).
-    pub const OF_PLATFORM: Self =
-        Self(u32::MAX).without(Unknown::Signer).without(Unknown::Signature).without(Unknown::ImageHash);
+    pub const OF_PLATFORM: Self = Self(u32::MAX)
+        .without(Unknown::Signer)
+        .without(Unknown::Signature)
+        .without(Unknown::ImageHash);
 
     /// Returns the set with this unknown.
     #[must_use]
@@ -340,32 +342,49 @@ impl fmt::Display for Refusal {
             }
             Self::SigstructReserved { offset, found } => write!(
                 f,
-                "the reserved byte at offset {offset} of the SIGSTRUCT is {found:#04x}, but should be 0"
+                "the reserved byte at offset {offset} of the SIGSTRUCT is {found:#04x}, but \
+                 should be 0"
             ),
             Self::SeamldrTooOld { found } => write!(
                 f,
-                "the image needs P-SEAMLDR 2.0 or later, but the machine has {found}: use an image of the 1.5 line"
+                "the image needs P-SEAMLDR 2.0 or later, but the machine has {found}: use an \
+                 image of the 1.5 line"
             ),
             Self::CpuListLength(found) => {
-                write!(f, "the SIGSTRUCT's list of CPUs has {found} entries, but at most 255 are possible")
+                write!(
+                    f,
+                    "the SIGSTRUCT's list of CPUs has {found} entries, but at most 255 are \
+                     possible"
+                )
             }
             Self::HandoffVersionsReversed { min_update_hv, module_hv } => write!(
                 f,
-                "the SIGSTRUCT's lowest handoff version is {min_update_hv}, above its highest, {module_hv}"
+                "the SIGSTRUCT's lowest handoff version is {min_update_hv}, above its highest, \
+                 {module_hv}"
             ),
             Self::GdtOffsetMisaligned(found) => {
-                write!(f, "the SIGSTRUCT's offset of the GDT is {found:#x}, but should be a multiple of 4096")
+                write!(
+                    f,
+                    "the SIGSTRUCT's offset of the GDT is {found:#x}, but should be a multiple of \
+                     4096"
+                )
             }
             Self::GdtWithoutFaultWrapper { gdt_idt, fault_wrapper } => write!(
                 f,
-                "the SIGSTRUCT's offsets of GDT ({gdt_idt:#x}) and fault wrappers ({fault_wrapper:#x}) should both be 0 or neither"
+                "the SIGSTRUCT's offsets of GDT ({gdt_idt:#x}) and fault wrappers \
+                 ({fault_wrapper:#x}) should both be 0 or neither"
             ),
             Self::GdtOutside { found, limit } => {
-                write!(f, "the GDT is at offset {found:#x} of the image, but at most {limit:#x} is possible")
+                write!(
+                    f,
+                    "the GDT is at offset {found:#x} of the image, but at most {limit:#x} is \
+                     possible"
+                )
             }
             Self::FaultWrapperOutside { found, limit } => write!(
                 f,
-                "the fault wrappers are at offset {found:#x} of the image, but at most {limit:#x} is possible"
+                "the fault wrappers are at offset {found:#x} of the image, but at most {limit:#x} \
+                 is possible"
             ),
             Self::Signer { found, wanted } => {
                 f.write_str("another key signed the image: the SHA-384 of its modulus is ")?;
@@ -373,7 +392,9 @@ impl fmt::Display for Refusal {
                 f.write_str(", but P-SEAMLDR trusts ")?;
                 write_hex(f, wanted)
             }
-            Self::Signature => f.write_str("the signature does not match the SIGSTRUCT: the file is damaged, get it again"),
+            Self::Signature => f.write_str(
+                "the signature does not match the SIGSTRUCT: the file is damaged, get it again",
+            ),
             Self::ImageHash { found, wanted } => {
                 f.write_str("the module's SHA-384 is ")?;
                 write_hex(f, found)?;
@@ -381,75 +402,100 @@ impl fmt::Display for Refusal {
                 write_hex(f, wanted)?;
                 f.write_str(": the file is damaged, get it again")
             }
-            Self::DebugModule => {
-                f.write_str("the image is a debug module, and the platform is not unlocked for debug modules")
-            }
+            Self::DebugModule => f.write_str(
+                "the image is a debug module, and the platform is not unlocked for debug modules",
+            ),
             Self::MajorSvnZero => {
                 f.write_str("the image's major SVN is 0, but should be at least 1")
             }
             Self::MajorSvn { found, running } => write!(
                 f,
-                "the image's SVN is {found} and the running module's is {running}: the major SVN has to be the same"
+                "the image's SVN is {found} and the running module's is {running}: the major SVN \
+                 has to be the same"
             ),
             Self::MinorSvn { found, running } => {
-                write!(f, "the image's SVN {found} is older than the running module's {running}: P-SEAMLDR refuses downgrades")
+                write!(
+                    f,
+                    "the image's SVN {found} is older than the running module's {running}: \
+                     P-SEAMLDR refuses downgrades"
+                )
             }
             Self::Cpu { socket, cpuid } => write!(
                 f,
                 "the processor {:#010x} of socket {socket} is not in the image's list of CPUs",
                 cpuid & FMS_MASK
             ),
-            Self::NoCpuList => f.write_str("the image has no list of CPUs, which a production module needs"),
+            Self::NoCpuList => {
+                f.write_str("the image has no list of CPUs, which a production module needs")
+            }
             Self::CleanupRequired { found, running } => write!(
                 f,
-                "the image's SVN is {found} and that of the module in place is {running}: P-SEAMLDR loads only the same major SVN and no lower minor SVN before every LP has called SEAMLDR.CLEANUP, or before a reboot"
+                "the image's SVN is {found} and that of the module in place is {running}: \
+                 P-SEAMLDR loads only the same major SVN and no lower minor SVN before every LP \
+                 has called SEAMLDR.CLEANUP, or before a reboot"
             ),
             Self::SeamldrWithoutHandoff { found } => write!(
                 f,
-                "P-SEAMLDR {found} cannot keep TDs in an update, but 1.5 and later can: update the BIOS"
+                "P-SEAMLDR {found} cannot keep TDs in an update, but 1.5 and later can: update \
+                 the BIOS"
             ),
             Self::NoRemainingUpdates => {
                 f.write_str("no updates remain (0 left, 1 needed): reboot first")
             }
-            Self::NoModule => f.write_str("no module hands TDs over, because none is in place or runs: only a load or a reboot brings TDX back"),
+            Self::NoModule => f.write_str(
+                "no module hands TDs over, because none is in place or runs: only a load or a \
+                 reboot brings TDX back",
+            ),
             Self::LpsMissing { found, wanted } => {
                 write!(f, "LPs that take part: {found}, but P-SEAMLDR waits for {wanted}: ")?;
                 f.write_str(if found < wanted { "bring all LPs online" } else { "check the count" })
             }
-            Self::LpId { found, limit } => write!(
-                f,
-                "an LP has the x2APIC ID {found}, but P-SEAMLDR takes at most {limit}"
-            ),
+            Self::LpId { found, limit } => {
+                write!(f, "an LP has the x2APIC ID {found}, but P-SEAMLDR takes at most {limit}")
+            }
             Self::NotTdPreserving(features) => write!(
                 f,
-                "the running module cannot hand its TDs over: TDX_FEATURES0 is {:#x}, without bit 1",
+                "the running module cannot hand its TDs over: TDX_FEATURES0 is {:#x}, without bit \
+                 1",
                 features.bits()
             ),
             Self::HandoffVersion { running, min_update_hv, module_hv } => write!(
                 f,
-                "the running module writes handoff versions {} to {}, but the image takes {min_update_hv} to {module_hv}",
+                "the running module writes handoff versions {} to {}, but the image takes \
+                 {min_update_hv} to {module_hv}",
                 running.lowest_written(),
                 running.module_hv
             ),
             Self::HandoffDataVersion { found, min_update_hv, module_hv } => write!(
                 f,
-                "the handoff data has version {found}, but the image takes {min_update_hv} to {module_hv}"
+                "the handoff data has version {found}, but the image takes {min_update_hv} to \
+                 {module_hv}"
             ),
             Self::SameModule => f.write_str("the image is the module that runs"),
             Self::Memory { found, wanted } => {
-                write!(f, "the module needs {wanted} bytes of the SEAM range, which has {found} for modules")
+                write!(
+                    f,
+                    "the module needs {wanted} bytes of the SEAM range, which has {found} for \
+                     modules"
+                )
             }
             Self::PageTables { found, wanted } => write!(
                 f,
-                "the module and its page tables need {wanted} bytes of the SEAM range, which has {found} for modules: P-SEAMLDR would fail after it destroyed the old module"
+                "the module and its page tables need {wanted} bytes of the SEAM range, which has \
+                 {found} for modules: P-SEAMLDR would fail after it destroyed the old module"
             ),
             Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
             Self::HandoffPages { found, wanted } => {
-                write!(f, "the new module has {found} pages for handoff data, but the running module leaves {wanted}")
+                write!(
+                    f,
+                    "the new module has {found} pages for handoff data, but the running module \
+                     leaves {wanted}"
+                )
             }
             Self::SensitiveOperations(count) => write!(
                 f,
-                "TDs in build or interrupted migrations: {count}, which the update would damage: wait until they end"
+                "TDs in build or interrupted migrations: {count}, which the update would damage: \
+                 wait until they end"
             ),
         }
     }
@@ -526,16 +572,31 @@ impl fmt::Display for Unknown {
             Self::RemainingUpdates => "the number of remaining updates is unknown",
             Self::RunningModule => "whether a module runs is unknown",
             Self::RunningSvn => "the SVN of the running module is unknown",
-            Self::SameModule => "the hash of the running module is unknown, so it may be this image",
+            Self::SameModule => {
+                "the hash of the running module is unknown, so it may be this image"
+            }
             Self::Features => "the features of the running module (TDX_FEATURES0) are unknown",
             Self::HandoffVersions => "the handoff versions of the running module are unknown",
-            Self::HandoffData => "whether the handoff data fits into the new module's pages is unknown",
-            Self::Lps => "the number of LPs that take part, or that P-SEAMLDR waits for, is unknown",
-            Self::LpIds => "the highest x2APIC ID of the LPs is unknown, and P-SEAMLDR takes at most 1023",
+            Self::HandoffData => {
+                "whether the handoff data fits into the new module's pages is unknown"
+            }
+            Self::Lps => {
+                "the number of LPs that take part, or that P-SEAMLDR waits for, is unknown"
+            }
+            Self::LpIds => {
+                "the highest x2APIC ID of the LPs is unknown, and P-SEAMLDR takes at most 1023"
+            }
             Self::Sockets => "the processors of the sockets are unknown",
-            Self::Memory => "the room in the SEAM range is unknown: it depends on the range, P-SEAMLDR's base, the sockets and their LPs",
-            Self::SensitiveOperations => "the number of TDs in build and interrupted migrations is unknown",
-            Self::Cleanup => "whether P-SEAMLDR loads this image before a SEAMLDR.CLEANUP is unknown",
+            Self::Memory => {
+                "the room in the SEAM range is unknown: it depends on the range, P-SEAMLDR's base, \
+                 the sockets and their LPs"
+            }
+            Self::SensitiveOperations => {
+                "the number of TDs in build and interrupted migrations is unknown"
+            }
+            Self::Cleanup => {
+                "whether P-SEAMLDR loads this image before a SEAMLDR.CLEANUP is unknown"
+            }
         })
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn check_taking(
             Refusal::HandoffDataVersion { found, min_update_hv, module_hv },
         );
     }
-    let version = version.or_else(|| facts.handoff.and_then(|running| running.negotiate(sigstruct)));
+    let version =
+        version.or_else(|| facts.handoff.and_then(|running| running.negotiate(sigstruct)));
     if let Err(Finding::Refusal(refusal)) = check_pages(sigstruct, facts, version) {
         findings.refuse(refusal);
     }
@@ -68,7 +69,8 @@ fn check_pages(new: &SeamSigstruct, facts: &Facts, version: Option<u16>) -> Resu
         0 if module_hv != 0 => PAGES_OF_HV0,
         _ => u32::from(new.num_handoff_pages.get()).saturating_add(1),
     };
-    let [one, other] = [version.unwrap_or(new.min_update_hv.get()), version.unwrap_or(module_hv)].map(room);
+    let [one, other] =
+        [version.unwrap_or(new.min_update_hv.get()), version.unwrap_or(module_hv)].map(room);
     let (least, most) = (one.min(other), one.max(other));
     let wanted = facts.handoff_data.map(|data| data.saturating_add(HANDOFF_HEADER).div_ceil(4096));
     let is_sure = facts.handoff_data.is_some() && version.unwrap_or(module_hv) <= LAST_KNOWN_HV;

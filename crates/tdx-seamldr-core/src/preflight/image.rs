@@ -17,7 +17,8 @@ const FIRST_OF_LINE_2_0: SeamldrVersion = SeamldrVersion { major: 2, minor: 0 };
 /// Checks the form of the SIGSTRUCT (SEAMLDR.INSTALL, firmware rules 8.5.13-18).
 pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let sigstruct = image.sigstruct();
-    findings.refuse_if(image.sigstruct_pages() != 1, Refusal::SigstructPages(image.sigstruct_pages()));
+    findings
+        .refuse_if(image.sigstruct_pages() != 1, Refusal::SigstructPages(image.sigstruct_pages()));
     check_line(findings, sigstruct, facts);
     let reserved: [(u32, &[u8]); 3] = [
         (40, &sigstruct.reserved0),
@@ -51,9 +52,12 @@ pub(super) fn check_form(findings: &mut Findings<'_>, image: &TdxImage<'_>, fact
     findings.refuse_if(too_many, Refusal::CpuListLength(entries));
 
     let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
-    findings
-        .refuse_if(min_update_hv > module_hv, Refusal::HandoffVersionsReversed { min_update_hv, module_hv });
-    let (gdt_idt, fault_wrapper) = (sigstruct.gdt_idt_offset.get(), sigstruct.fault_wrapper_offset.get());
+    findings.refuse_if(
+        min_update_hv > module_hv,
+        Refusal::HandoffVersionsReversed { min_update_hv, module_hv },
+    );
+    let (gdt_idt, fault_wrapper) =
+        (sigstruct.gdt_idt_offset.get(), sigstruct.fault_wrapper_offset.get());
     findings.refuse_if(gdt_idt % 4096 != 0, Refusal::GdtOffsetMisaligned(gdt_idt));
     findings.refuse_if(
         (gdt_idt == 0) != (fault_wrapper == 0),
@@ -86,7 +90,8 @@ fn check_zero(findings: &mut Findings<'_>, start: u32, bytes: &[u8]) {
 }
 
 fn check_field(findings: &mut Findings<'_>, name: &'static str, found: u64, wanted: u64) {
-    findings.refuse_if(found != wanted, Refusal::SigstructField(FieldMismatch { name, found, wanted }));
+    findings
+        .refuse_if(found != wanted, Refusal::SigstructField(FieldMismatch { name, found, wanted }));
 }
 
 /// Checks the signer (firmware rule 8.5.19).
@@ -121,9 +126,9 @@ pub(super) fn check_signature<C: Crypto + ?Sized>(
     sigstruct: &SeamSigstruct,
     crypto: &C,
 ) {
-    let verified = crypto
-        .sha384(&sigstruct.signed_parts())
-        .and_then(|digest| crypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest));
+    let verified = crypto.sha384(&sigstruct.signed_parts()).and_then(|digest| {
+        crypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest)
+    });
     match verified {
         Ok(valid) => findings.refuse_if(!valid, Refusal::Signature),
         Err(_) => findings.unknown(Unknown::Signature),
@@ -131,7 +136,11 @@ pub(super) fn check_signature<C: Crypto + ?Sized>(
 }
 
 /// Checks the module's hash (firmware rule 8.5.33).
-pub(super) fn check_hash<C: Crypto + ?Sized>(findings: &mut Findings<'_>, image: &TdxImage<'_>, crypto: &C) {
+pub(super) fn check_hash<C: Crypto + ?Sized>(
+    findings: &mut Findings<'_>,
+    image: &TdxImage<'_>,
+    crypto: &C,
+) {
     match crypto.sha384(&[image.module()]) {
         Ok(found) => {
             let wanted = image.sigstruct().seamhash;

@@ -200,7 +200,8 @@ impl<'a> PassedImage<'a> {
         host: &H,
     ) -> Result<PreparedImage<'a>, BuildError> {
         let scenario = self.purpose.scenario();
-        let request = InstallRequest::build_in(params, &self.image, scenario, host, self.memory.as_ref())?;
+        let request =
+            InstallRequest::build_in(params, &self.image, scenario, host, self.memory.as_ref())?;
         Ok(PreparedImage { request, handoff_version: self.purpose.handoff_version() })
     }
 }
@@ -270,7 +271,11 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
 /// # Errors
 ///
 /// There is a reason for a refusal, or an unknown that `policy` does not allow.
-pub fn check_host(facts: &Facts, policy: Policy, report: &mut dyn FnMut(Finding)) -> Result<(), NotPassed> {
+pub fn check_host(
+    facts: &Facts,
+    policy: Policy,
+    report: &mut dyn FnMut(Finding),
+) -> Result<(), NotPassed> {
     let mut findings = Findings::new(policy, report);
     platform::check_running_module(&mut findings, facts);
     platform::check_lps(&mut findings, facts);
@@ -350,7 +355,11 @@ struct Findings<'r> {
 
 impl<'r> Findings<'r> {
     fn new(policy: Policy, report: &'r mut dyn FnMut(Finding)) -> Self {
-        Self { report, allowed: policy.allow_unknowns, found: NotPassed { refusals: 0, unknowns: 0 } }
+        Self {
+            report,
+            allowed: policy.allow_unknowns,
+            found: NotPassed { refusals: 0, unknowns: 0 },
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {

@@ -1,4 +1,5 @@
-//! Rules about the machine and the running module: LPs, processors, remaining updates, security versions, TDs in build.
+//! Rules about the machine and the running module: LPs, processors, remaining updates, security
+//! versions, TDs in build.
 
 use super::facts::{Facts, SeamldrVersion};
 use super::finding::{Refusal, Unknown};
@@ -18,8 +19,10 @@ pub(super) fn check_running_module(findings: &mut Findings<'_>, facts: &Facts) {
         findings.refuse_if(!runs || facts.module_in_place == Some(false), Refusal::NoModule);
     }
     if let Some(features) = findings.known(facts.features0, Unknown::Features) {
-        findings
-            .refuse_if(!features.contains(TdxFeatures0::TD_PRESERVING), Refusal::NotTdPreserving(features));
+        findings.refuse_if(
+            !features.contains(TdxFeatures0::TD_PRESERVING),
+            Refusal::NotTdPreserving(features),
+        );
     }
 }
 
@@ -95,7 +98,8 @@ pub(super) fn check_cleanup(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
     }
 }
 
-/// Checks that the image's list of CPUs names the processor of each socket (firmware rules 8.5.25-26).
+/// Checks that the image's list of CPUs names the processor of each socket (firmware rules
+/// 8.5.25-26).
 pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     if sigstruct.cpus().is_empty() {
         return findings.refuse_if(!sigstruct.is_debug(), Refusal::NoCpuList);
@@ -109,7 +113,11 @@ pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
 /// Checks that no TD is in build and no migration interrupted, because an update would damage them.
 /// A module with UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the
 /// feature began. Only the hypervisor knows of these, so an absent number is no finding then.
-pub(super) fn check_sensitive_operations(findings: &mut Findings<'_>, facts: &Facts, policy: Policy) {
+pub(super) fn check_sensitive_operations(
+    findings: &mut Findings<'_>,
+    facts: &Facts,
+    policy: Policy,
+) {
     if policy.allow_damage {
         return;
     }
@@ -121,7 +129,11 @@ pub(super) fn check_sensitive_operations(findings: &mut Findings<'_>, facts: &Fa
 }
 
 /// Checks that the image is not the running module.
-pub(super) fn check_same_module(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
+pub(super) fn check_same_module(
+    findings: &mut Findings<'_>,
+    sigstruct: &SeamSigstruct,
+    facts: &Facts,
+) {
     if let Some(running) = findings.known(facts.running_mrseam, Unknown::SameModule) {
         findings.refuse_if(running == sigstruct.seamhash, Refusal::SameModule);
     }

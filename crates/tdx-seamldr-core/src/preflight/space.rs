@@ -1,4 +1,5 @@
-//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR does.
+//! The layout of a module in the SEAM range and the space that it needs, computed as P-SEAMLDR
+//! does.
 
 use super::facts::Facts;
 use super::finding::{Refusal, Unknown};
@@ -102,16 +103,18 @@ impl Layout {
     /// data, code. Keyholes take none.
     fn contents(&self) -> u64 {
         let vmcs = self.lps.saturating_mul(PAGE);
-        [PAGE, vmcs, self.stack.size, self.data.size, CODE_SPACE].into_iter().fold(0, u64::saturating_add)
+        [PAGE, vmcs, self.stack.size, self.data.size, CODE_SPACE]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     /// Returns P-SEAMLDR's estimate of the bytes for page tables. The estimate is too low: for a
     /// region that does not fill a table it counts no higher table.
     fn estimated_tables(&self) -> u64 {
         let tables = |bytes: u64| {
-            [12, 21, 30]
-                .into_iter()
-                .fold(0u64, |sum, unit| sum.saturating_add((bytes >> unit).saturating_mul(8).div_ceil(PAGE)))
+            [12, 21, 30].into_iter().fold(0u64, |sum, unit| {
+                sum.saturating_add((bytes >> unit).saturating_mul(8).div_ceil(PAGE))
+            })
         };
         let information_page = tables(PAGE);
         self.regions()
@@ -133,8 +136,9 @@ impl Layout {
     /// these.
     fn tables(&self) -> [u64; 2] {
         // The page directories and page tables of one region.
-        let local =
-            |region: Region| region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30));
+        let local = |region: Region| {
+            region.size.div_ceil(2 << 20).saturating_add(region.size.div_ceil(1 << 30))
+        };
         // P-SEAMLDR maps the keyhole windows last. Their page tables lie in the lower half and need
         // their own third-level table.
         let last = local(self.keyhole).saturating_add(local(self.keyhole_edit)).saturating_add(1);
@@ -171,11 +175,14 @@ impl Layout {
 }
 
 /// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, firmware
-/// rules 8.5.29 and 8.5.32). The end of the SEAM range in place of P-SEAMLDR's base tells only that a
-/// module is too large.
+/// rules 8.5.29 and 8.5.32). The end of the SEAM range in place of P-SEAMLDR's base tells only that
+/// a module is too large.
 pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
-    let Facts { addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, sockets, .. } = facts;
-    let numbers = (addressable_lps_per_socket, seamrr_base, p_seamldr_base.or(*seamrr_end), sockets);
+    let Facts {
+        addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, sockets, ..
+    } = facts;
+    let numbers =
+        (addressable_lps_per_socket, seamrr_base, p_seamldr_base.or(*seamrr_end), sockets);
     let (Some(addressable), Some(base), Some(end), Some(sockets)) = numbers else {
         return findings.unknown(Unknown::Memory);
     };
@@ -232,7 +239,8 @@ mod tests {
 
     #[test]
     fn need_is_the_sum_of_contents_and_estimated_tables() {
-        // Information page, VMCSs, stacks and data; and tables: 5 for the keyholes, 1 for each of five other parts, and 1 more.
+        // Information page, VMCSs, stacks and data; and tables: 5 for the keyholes, 1 for each of
+        // five other parts, and 1 more.
         let pages = 1 + 4 + 12 + 16 + 5 + 5 + 1;
         assert_eq!(layout(1).need(), 2 * MIB + pages * PAGE);
     }
@@ -242,7 +250,8 @@ mod tests {
         let layout = layout(1);
         let contents = 2 * MIB + (1 + 4 + 12 + 16) * PAGE;
         let with_tables = |pages: u64| layout.shortage(contents + pages * PAGE);
-        // Two for each of four parts and two above them; then five and two for keyholes and their tables, and one above.
+        // Two for each of four parts and two above them; then five and two for keyholes and their
+        // tables, and one above.
         assert_eq!(with_tables(9), Shortage::Reported);
         assert_eq!(with_tables(10), Shortage::Fatal);
         assert_eq!(with_tables(17), Shortage::Fatal);

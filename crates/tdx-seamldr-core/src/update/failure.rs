@@ -81,28 +81,33 @@ pub enum FailureCause {
 impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownLp => {
-                f.write_str("the module state has no bits for this LP: make it as large as the number of possible LPs")
-            }
+            Self::UnknownLp => f.write_str(
+                "the module state has no bits for this LP: make it as large as the number of \
+                 possible LPs",
+            ),
             Self::GaveUp => f.write_str("the LP gave up waiting for another LP"),
             Self::StillReady => f.write_str("a TDX module is ready and may have TDs: not touched"),
-            Self::LpsMissing => {
-                f.write_str("the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform online")
-            }
+            Self::LpsMissing => f.write_str(
+                "the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform \
+                 online",
+            ),
             Self::LpsChanged { found, wanted } => write!(
                 f,
-                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and going, and repeat preflight"
+                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and \
+                 going, and repeat preflight"
             ),
-            Self::ModuleChanged => {
-                f.write_str("the running module is not the one that preflight saw: repeat preflight")
-            }
+            Self::ModuleChanged => f.write_str(
+                "the running module is not the one that preflight saw: repeat preflight",
+            ),
             Self::NoRemainingUpdates => {
                 f.write_str("no updates remain, although preflight saw some: repeat preflight")
             }
             Self::OtherMachine => f.write_str("the images were prepared for another machine"),
             Self::Trap(call, trap) => write!(f, "{call}: {trap}"),
             Self::Tdx(leaf, status) => write!(f, "{leaf:?}: {status}"),
-            Self::Seamldr { leaf, status, rdx } => write!(f, "{}: {status}, RDX {rdx}", leaf.name()),
+            Self::Seamldr { leaf, status, rdx } => {
+                write!(f, "{}: {status}, RDX {rdx}", leaf.name())
+            }
         }
     }
 }
@@ -230,9 +235,11 @@ impl RawFailure {
             OTHER_MACHINE => FailureCause::OtherMachine,
             rax => match (Call::from_rax(rax), Trap::from_status(TdxStatus(self.status))) {
                 (call, Some(trap)) => FailureCause::Trap(call, trap),
-                (Call::Seamldr(leaf), None) => {
-                    FailureCause::Seamldr { leaf, status: SeamldrStatus(self.status), rdx: self.rdx }
-                }
+                (Call::Seamldr(leaf), None) => FailureCause::Seamldr {
+                    leaf,
+                    status: SeamldrStatus(self.status),
+                    rdx: self.rdx,
+                },
                 (Call::Tdx(leaf), None) => FailureCause::Tdx(leaf, TdxStatus(self.status)),
             },
         }
@@ -271,7 +278,8 @@ impl Record {
     /// Writes the failure if it is the first one.
     #[inline(never)] // one copy for both records
     pub(super) fn write(&self, lp: u32, stage: Stage, raw: &RawFailure) {
-        if self.state.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if self.state.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             self.lp.store(lp, Ordering::Relaxed);
             self.stage.store(u32::from(stage.number()), Ordering::Relaxed);
             self.call.store(raw.call, Ordering::Relaxed);
@@ -333,12 +341,18 @@ mod tests {
             (RawFailure::OTHER_MACHINE, FailureCause::OtherMachine),
             (RawFailure::install(InstallError::OtherMachine), FailureCause::OtherMachine),
             (RawFailure::lps_changed(2, 3), FailureCause::LpsChanged { found: 2, wanted: 3 }),
-            (RawFailure::info(SeamldrError::Trap(Trap::VmFailInvalid)), RawFailure::SILENCE.cause()),
+            (
+                RawFailure::info(SeamldrError::Trap(Trap::VmFailInvalid)),
+                RawFailure::SILENCE.cause(),
+            ),
             (
                 RawFailure::install(InstallError::Trap(Trap::UndefinedOpcode)),
                 FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::UndefinedOpcode),
             ),
-            (RawFailure::SILENCE, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid)),
+            (
+                RawFailure::SILENCE,
+                FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid),
+            ),
             (
                 RawFailure::install(InstallError::Refused { status, rdx: 7 }),
                 FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 7 },

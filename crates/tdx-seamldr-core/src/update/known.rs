@@ -1,5 +1,5 @@
-//! What is known of the platform while an update runs: the module, its handoff data, the session of SEAMLDR.INSTALL. Events change it,
-//! here and nowhere else.
+//! What is known of the platform while an update runs: the module, its handoff data, the session of
+//! SEAMLDR.INSTALL. Events change it, here and nowhere else.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,7 +28,8 @@ impl Kind {
     }
 }
 
-/// What is known of the module. Of two answers at the start of an update, the later one in this list counts.
+/// What is known of the module. Of two answers at the start of an update, the later one in this
+/// list counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Module {
     /// No LP has had an answer from a module.
@@ -37,7 +38,8 @@ pub(super) enum Module {
     NotReady,
     /// The module that ran is shut down.
     ShutDown,
-    /// TDH.SYS.SHUTDOWN was called, and neither its answer nor the module tells whether it stopped.
+    /// TDH.SYS.SHUTDOWN was called, and neither its answer nor the module tells whether it
+    /// stopped.
     MayBeShutDown,
     /// The module runs as it did before the update.
     Running,
@@ -112,7 +114,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// At the start of an update, with what the embedder's memory says of handoff data and of an open session.
+    /// At the start of an update, with what the embedder's memory says of handoff data and of an
+    /// open session.
     pub(super) const fn at_start(handoff_pending: bool, session_open: bool) -> Self {
         Self {
             module: Module::Unasked,
@@ -144,11 +147,17 @@ impl Known {
             Event::MayBeShutDown => Self { module: M::MayBeShutDown, ..self },
             Event::SessionOpen => Self { session: S::Open, seamldr_answered: true, ..self },
             Event::Refused => Self { session: S::Closed, ..self },
-            Event::AnotherImage if self.session == S::Complete => Self { session: S::Closed, ..self },
+            Event::AnotherImage if self.session == S::Complete => {
+                Self { session: S::Closed, ..self }
+            }
             Event::AnotherImage => self,
-            Event::Destroyed => Self { module: M::Destroyed, handoff: H::Lost, session: S::Closed, ..self },
+            Event::Destroyed => {
+                Self { module: M::Destroyed, handoff: H::Lost, session: S::Closed, ..self }
+            }
             Event::Installed => Self { module: M::NotReady, session: S::Complete, ..self },
-            Event::Loaded => Self { module: M::NotReady, handoff: H::Lost, session: S::Complete, ..self },
+            Event::Loaded => {
+                Self { module: M::NotReady, handoff: H::Lost, session: S::Complete, ..self }
+            }
             Event::TookOver => Self { module: M::Ready, handoff: H::Taken, ..self },
         }
     }
@@ -260,7 +269,11 @@ mod tests {
         for (event, module, handoff, session) in steps {
             known.apply(event);
             let seamldr_answered = known.load().seamldr_answered;
-            assert_eq!(known.load(), Known { module, handoff, session, seamldr_answered }, "{event:?}");
+            assert_eq!(
+                known.load(),
+                Known { module, handoff, session, seamldr_answered },
+                "{event:?}"
+            );
         }
     }
 
@@ -276,7 +289,10 @@ mod tests {
         let ready = start.after(Event::Found(Readiness::Ready));
         for other in [Readiness::Nothing, Readiness::NotReady, Readiness::ShutDown] {
             assert_eq!(ready.after(Event::Found(other)), ready);
-            assert_eq!(start.after(Event::Found(other)).after(Event::Found(Readiness::Ready)), ready);
+            assert_eq!(
+                start.after(Event::Found(other)).after(Event::Found(Readiness::Ready)),
+                ready
+            );
         }
         assert_eq!(ready.after(Event::WasShutDown).module, Module::ShutDown);
         assert!(start.after(Event::SeamldrAnswered).seamldr_answered);
@@ -295,6 +311,8 @@ mod tests {
         );
         let loaded = shut_down.after(Event::Loaded);
         assert_eq!((loaded.module, loaded.handoff), (Module::NotReady, Handoff::Lost));
-        assert!(shut_down.has_old_module() && loaded.has_old_module() && !destroyed.has_old_module());
+        assert!(
+            shut_down.has_old_module() && loaded.has_old_module() && !destroyed.has_old_module()
+        );
     }
 }

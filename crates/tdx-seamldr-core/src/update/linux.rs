@@ -111,8 +111,8 @@ impl Refusal {
 }
 
 impl FailureCause {
-    /// Returns the error number for this cause. It is Linux's, where Linux has one, except EBUSY for
-    /// SYS_BUSY: a shutdown that can be repeated later. Linux has EIO there.
+    /// Returns the error number for this cause. It is Linux's, where Linux has one, except EBUSY
+    /// for SYS_BUSY: a shutdown that can be repeated later. Linux has EIO there.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
@@ -163,8 +163,16 @@ mod tests {
         let trap = |trap| FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), trap);
         let rows = [
             (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, in_build), Errno::EBUSY, "device-busy"),
-            (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY), Errno::EBUSY, "device-busy"),
-            (FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID), Errno::EIO, "hw-error"),
+            (
+                FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY),
+                Errno::EBUSY,
+                "device-busy",
+            ),
+            (
+                FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID),
+                Errno::EIO,
+                "hw-error",
+            ),
             (FailureCause::Tdx(TdxLeaf::SYS_INIT, TdxStatus::SYS_BUSY), Errno::EIO, "hw-error"),
             (install(SeamldrStatus::EBADSIG), Errno::EIO, "hw-error"),
             (trap(Trap::VmFailInvalid), Errno::ENODEV, "firmware-invalid"),
@@ -184,7 +192,11 @@ mod tests {
             (Refusal::LpsMissing { found: 3, wanted: 4 }, Errno::EBUSY, "device-busy"),
             (Refusal::SensitiveOperations(1), Errno::EBUSY, "device-busy"),
             (Refusal::NoModule, Errno::ENODEV, "firmware-invalid"),
-            (Refusal::NotTdPreserving(TdxFeatures0::empty()), Errno::EOPNOTSUPP, "firmware-invalid"),
+            (
+                Refusal::NotTdPreserving(TdxFeatures0::empty()),
+                Errno::EOPNOTSUPP,
+                "firmware-invalid",
+            ),
             (Refusal::Signature, Errno::EINVAL, "firmware-invalid"),
         ];
         for (refusal, errno, string) in refusals {
@@ -224,7 +236,8 @@ mod tests {
         );
         assert_eq!(
             std::format!("{loaded}"),
-            "loaded afresh, without the TDs; next: configure the module that was loaded, as at boot"
+            "loaded afresh, without the TDs; next: configure the module that was loaded, as at \
+             boot"
         );
         let held = Outcome { tds: TdFate::Held, ..updated };
         assert_eq!(held.errno(), Some(Errno::EIO));

@@ -43,8 +43,8 @@ pub(super) enum Work {
 /// This LP has failed, and has made it known.
 pub(super) struct Failed;
 
-/// One LP's part in an update. Make it on that LP; it stays there. An LP that makes two takes part once: the second one finishes at
-/// once.
+/// One LP's part in an update. Make it on that LP; it stays there. An LP that makes two takes part
+/// once: the second one finishes at once.
 pub struct Cpu<'a, H: ?Sized, L: ?Sized> {
     pub(super) update: &'a Update<'a>,
     pub(super) seamldr: Seamldr<'a, H, L>,
@@ -75,7 +75,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Self { update, seamldr, acknowledged: None, waits_on: None, arrival: 0, has_claimed: false }
     }
 
-    /// Goes through the whole update, with [`Host::relax`] while there is nothing to do. Interrupts have to be off.
+    /// Goes through the whole update, with [`Host::relax`] while there is nothing to do. Interrupts
+    /// have to be off.
     pub fn run(&mut self) {
         loop {
             match self.step() {
@@ -90,7 +91,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
-    /// Does what is due for this LP now, at most one stage, and never waits for other LPs but at the lock.
+    /// Does what is due for this LP now, at most one stage, and never waits for other LPs but at
+    /// the lock.
     pub fn step(&mut self) -> Progress {
         let update = self.update;
         let seen = update.rendezvous.load();
@@ -126,11 +128,13 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Progress::Worked
     }
 
-    /// Ends the update for all LPs because this LP has waited long enough, unless something has happened since its last
-    /// [`step`](Self::step), that step was not [`Progress::Waiting`], or an LP is making a call that cannot be taken back. For
-    /// embedders that call `step` themselves.
+    /// Ends the update for all LPs because this LP has waited long enough, unless something has
+    /// happened since its last [`step`](Self::step), that step was not [`Progress::Waiting`],
+    /// or an LP is making a call that cannot be taken back. For embedders that call `step`
+    /// themselves.
     pub fn abandon(&self) {
-        if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen)) {
+        if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen))
+        {
             self.update.record(self.host().current_lp(), seen.stage(), &RawFailure::GAVE_UP);
         }
     }
@@ -178,7 +182,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     fn arrive(&mut self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         let (update, host) = (self.update, self.host());
         let (lp, wanted) = (host.current_lp(), update.rendezvous.lps());
-        // If this LP is one of those that were announced, nobody gets past this stage without it. One more may come later.
+        // If this LP is one of those that were announced, nobody gets past this stage without it.
+        // One more may come later.
         if host.machine() != update.machine {
             return self.turn_away(&RawFailure::OTHER_MACHINE);
         }
@@ -200,7 +205,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Done)
     }
 
-    /// Ends the update for all LPs at its start: some may never come. An LP that comes after the start has no part in it.
+    /// Ends the update for all LPs at its start: some may never come. An LP that comes after the
+    /// start has no part in it.
     #[cold]
     #[inline(never)] // one copy for all reasons
     fn turn_away(&self, failure: &RawFailure) -> Result<Work, Failed> {
@@ -211,13 +217,15 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Over)
     }
 
-    /// Looks whether this LP reaches the module, and how far the module has come. An update needs a module that runs; everything else
-    /// needs that none does: its TDs must not be touched. Every LP looks, because an LP can be cut off from a module that runs.
+    /// Looks whether this LP reaches the module, and how far the module has come. An update needs a
+    /// module that runs; everything else needs that none does: its TDs must not be touched.
+    /// Every LP looks, because an LP can be cut off from a module that runs.
     fn look(&self, module: TdxModule<'_, H>) -> Result<(), Failed> {
         let update = self.update;
         let mut found = module.readiness();
         // That the module does not run is asked once more: it would mean that its TDs are paused.
-        if update.kind == Kind::Update && matches!(found, Readiness::ShutDown | Readiness::NotReady) {
+        if update.kind == Kind::Update && matches!(found, Readiness::ShutDown | Readiness::NotReady)
+        {
             found = module.readiness();
         }
         update.happened(Event::Found(found));
@@ -226,7 +234,9 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
             Readiness::Ready if update.kind == Kind::Update => Ok(()),
             Readiness::Ready => Err(self.fail(&RawFailure::STILL_READY)),
             Readiness::Unclear(error) => failure(error),
-            Readiness::Nothing if update.kind == Kind::Update => failure(TdxError::Trap(Trap::VmFailInvalid)),
+            Readiness::Nothing if update.kind == Kind::Update => {
+                failure(TdxError::Trap(Trap::VmFailInvalid))
+            }
             Readiness::ShutDown if update.kind == Kind::Update => {
                 failure(TdxError::Status(TdxStatus::SYS_SHUTDOWN))
             }
@@ -291,11 +301,13 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(())
     }
 
-    /// A refusal of the module that was to be shut down. If the module says that it is shut down already, its TDs are paused: that is
-    /// asked once more.
+    /// A refusal of the module that was to be shut down. If the module says that it is shut down
+    /// already, its TDs are paused: that is asked once more.
     #[cold]
     fn refused(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> Failed {
-        if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN) && module.readiness() == Readiness::ShutDown {
+        if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN)
+            && module.readiness() == Readiness::ShutDown
+        {
             self.update.happened(Event::WasShutDown);
         }
         self.fail(&RawFailure::tdx(leaf, error))
@@ -322,16 +334,21 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
             return Ok(Work::Over);
         }
         let v1 = self.update.detect_damage;
-        let mut result =
-            if v1 { module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY) } else { module.sys_update() };
+        let mut result = if v1 {
+            module.sys_update_v1(TdxFeatures0::UPDATE_COMPATIBILITY)
+        } else {
+            module.sys_update()
+        };
         // The module knows no version 1, or not this feature.
         if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
             result = module.sys_update();
         }
         if let Some(mut error) = unsuccessful(result) {
             let mut leaf = TdxLeaf::SYS_UPDATE;
-            // A module that has taken over says SYS_STATE_INCORRECT as well. Nothing may be installed over a module that is ready.
-            let refused = is_refusal(error) && error.status().code() != TdxStatus::SYS_STATE_INCORRECT;
+            // A module that has taken over says SYS_STATE_INCORRECT as well. Nothing may be
+            // installed over a module that is ready.
+            let refused =
+                is_refusal(error) && error.status().code() != TdxStatus::SYS_STATE_INCORRECT;
             let found = if refused { Readiness::NotReady } else { module.readiness() };
             if let Readiness::Unclear(answer) = found {
                 (leaf, error) = (TdxLeaf::SYS_TDMR_INIT, answer);
@@ -364,11 +381,16 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         })
     }
 
-    /// Makes a failure of this LP known, before it acknowledges the stage: no other LP begins to work on the stage.
+    /// Makes a failure of this LP known, before it acknowledges the stage: no other LP begins to
+    /// work on the stage.
     #[cold]
     #[inline(never)] // one copy for all failures
     pub(super) fn fail(&self, failure: &RawFailure) -> Failed {
-        self.update.record(self.host().current_lp(), self.update.rendezvous.load().stage(), failure);
+        self.update.record(
+            self.host().current_lp(),
+            self.update.rendezvous.load().stage(),
+            failure,
+        );
         self.update.rendezvous.fail();
         Failed
     }
@@ -388,8 +410,8 @@ fn unsuccessful(answer: Result<TdxStatus, TdxError>) -> Option<TdxError> {
     }
 }
 
-/// Whether the call has changed nothing: the module refused, or the instruction raised an exception. VMfailInvalid and a word that is
-/// neither success nor error do not tell.
+/// Whether the call has changed nothing: the module refused, or the instruction raised an
+/// exception. VMfailInvalid and a word that is neither success nor error do not tell.
 fn is_refusal(error: TdxError) -> bool {
     error.status().is_failure() && error != TdxError::Trap(Trap::VmFailInvalid)
 }

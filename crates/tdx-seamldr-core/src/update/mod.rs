@@ -9,9 +9,10 @@
 //! | [`Stage::RunUpdate`] | the lead LP | TDH.SYS.UPDATE |
 //! | [`Stage::Done`] | nobody | |
 //!
-//! The last LP to acknowledge a stage moves all LPs on. A failure stops all LPs before the next stage. Up to TDH.SYS.SHUTDOWN a
-//! failure changes nothing. An LP that waits may give up, which ends the update for all, unless another LP has claimed a call that
-//! cannot be taken back: SHUTDOWN, INSTALL, UPDATE.
+//! The last LP to acknowledge a stage moves all LPs on. A failure stops all LPs before the next
+//! stage. Up to TDH.SYS.SHUTDOWN a failure changes nothing. An LP that waits may give up, which
+//! ends the update for all, unless another LP has claimed a call that cannot be taken back:
+//! SHUTDOWN, INSTALL, UPDATE.
 //!
 //! # After a failure
 //!
@@ -26,8 +27,9 @@
 //! | INSTALL with RDX 0, and no image is left, but a module is in place | `CpuInit`: what kept that module from coming up may have passed |
 //! | RDX 1: P-SEAMLDR has destroyed the module and the handoff data | none |
 //!
-//! In the end [`Update::outcome`] says what became of the TDs, which module runs, and what may be tried next: [`Update::resume`] with
-//! another image, [`Update::finish`] where the new module is in place, or [`Update::load`], which brings TDX back without the TDs.
+//! In the end [`Update::outcome`] says what became of the TDs, which module runs, and what may be
+//! tried next: [`Update::resume`] with another image, [`Update::finish`] where the new module is in
+//! place, or [`Update::load`], which brings TDX back without the TDs.
 
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU32, Ordering};
@@ -85,7 +87,8 @@ pub enum UpdateError {
         /// LPs that preflight counted.
         wanted: u32,
     },
-    /// An image is prepared for the other scenario: [`Scenario::Load`] ends all TDs, [`Scenario::Update`] keeps them.
+    /// An image is prepared for the other scenario: [`Scenario::Load`] ends all TDs,
+    /// [`Scenario::Update`] keeps them.
     Scenario {
         /// The image's.
         found: Scenario,
@@ -117,17 +120,26 @@ impl fmt::Display for UpdateError {
             }
             Self::LpsChanged { found, wanted } => write!(
                 f,
-                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and going, and repeat preflight"
+                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and \
+                 going, and repeat preflight"
             ),
             Self::Scenario { found, wanted } => {
-                write!(f, "an image is prepared for scenario {found:?}, but the update needs {wanted:?}")
+                write!(
+                    f,
+                    "an image is prepared for scenario {found:?}, but the update needs {wanted:?}"
+                )
             }
             Self::Fallbacks(found) => {
-                write!(f, "there are {found} images to fall back on, but at most {MAX_FALLBACKS} are possible")
+                write!(
+                    f,
+                    "there are {found} images to fall back on, but at most {MAX_FALLBACKS} are \
+                     possible"
+                )
             }
             Self::HandoffVersion { found, wanted } => write!(
                 f,
-                "an image passed preflight for handoff version {found}, but the update asks for {wanted}"
+                "an image passed preflight for handoff version {found}, but the update asks for \
+                 {wanted}"
             ),
             Self::OtherMachine => f.write_str("an image is prepared for another machine"),
             Self::Busy => f.write_str("another update of this module is not over"),
@@ -152,7 +164,8 @@ struct Checked<'a> {
     info: &'a SharedInfo,
 }
 
-/// One update, shared by all LPs that take part. It lends the [`ModuleState`] until it is dropped; one that is forgotten keeps it.
+/// One update, shared by all LPs that take part. It lends the [`ModuleState`] until it is dropped;
+/// one that is forgotten keeps it.
 pub struct Update<'a> {
     kind: Kind,
     /// Of an update from a module that runs.
@@ -187,13 +200,14 @@ impl Drop for Update<'_> {
 }
 
 impl<'a> Update<'a> {
-    /// An update to the image that passed preflight, by the LPs that preflight counted. `params` and `info` are memory for P-SEAMLDR.
-    /// `state` is the embedder's memory of the module, which lives longer than any update.
+    /// An update to the image that passed preflight, by the LPs that preflight counted. `params`
+    /// and `info` are memory for P-SEAMLDR. `state` is the embedder's memory of the module,
+    /// which lives longer than any update.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], they are not as many as preflight counted, the memory has no address that P-SEAMLDR
-    /// reads, or another update has `state`.
+    /// There are no LPs or more than [`MAX_LPS`], they are not as many as preflight counted, the
+    /// memory has no address that P-SEAMLDR reads, or another update has `state`.
     pub fn new<H: Host + ?Sized>(
         passed: &'a PassedUpdate<'a>,
         params: &'a mut SeamldrParams,
@@ -203,7 +217,9 @@ impl<'a> Update<'a> {
     ) -> Result<Self, UpdateError> {
         let found = host.num_lps();
         match passed.num_lps() {
-            Some(wanted) if wanted != found => return Err(UpdateError::LpsChanged { found, wanted }),
+            Some(wanted) if wanted != found => {
+                return Err(UpdateError::LpsChanged { found, wanted })
+            }
             _ => {}
         }
         let buffer = ptr::from_ref(info).cast::<u8>();
@@ -213,13 +229,14 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Update, Some(Checked { passed, info }), Some(request), host, state)
     }
 
-    /// What [`NextStep::InstallAgain`] and [`NextStep::CompleteSession`] ask for: an update that ended early goes on in the same boot
-    /// from the handoff data that the old module has left, with the same image or another one. Refused if an LP finds a module ready.
+    /// What [`NextStep::InstallAgain`] and [`NextStep::CompleteSession`] ask for: an update that
+    /// ended early goes on in the same boot from the handoff data that the old module has left,
+    /// with the same image or another one. Refused if an LP finds a module ready.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], the image is not prepared to take handoff data over, or not for this machine, or
-    /// another update has `state`.
+    /// There are no LPs or more than [`MAX_LPS`], the image is not prepared to take handoff data
+    /// over, or not for this machine, or another update has `state`.
     pub fn resume<H: Host + ?Sized>(
         image: PreparedImage<'a>,
         host: &H,
@@ -228,9 +245,9 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Resume, None, Some(*image.request()), host, state)
     }
 
-    /// What [`NextStep::Finish`] asks for: the module that is in place comes up and takes the handoff data over. Nothing is installed,
-    /// and none of the remaining updates is used up. In its outcome image 0 is the module that is in place, whichever image it came
-    /// from.
+    /// What [`NextStep::Finish`] asks for: the module that is in place comes up and takes the
+    /// handoff data over. Nothing is installed, and none of the remaining updates is used up.
+    /// In its outcome image 0 is the module that is in place, whichever image it came from.
     ///
     /// # Errors
     ///
@@ -239,13 +256,14 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Finish, None, None, host, state)
     }
 
-    /// What [`NextStep::Load`] asks for: a module is put in place afresh and initialised on all LPs. All TDs are gone then, and the
-    /// module waits to be configured as at boot. Refused if an LP finds a module ready.
+    /// What [`NextStep::Load`] asks for: a module is put in place afresh and initialised on all
+    /// LPs. All TDs are gone then, and the module waits to be configured as at boot. Refused if
+    /// an LP finds a module ready.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], the image is not prepared to be loaded, or not for this machine, or another update
-    /// has `state`.
+    /// There are no LPs or more than [`MAX_LPS`], the image is not prepared to be loaded, or not
+    /// for this machine, or another update has `state`.
     pub fn load<H: Host + ?Sized>(
         image: PreparedImage<'a>,
         host: &H,
@@ -254,16 +272,22 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Load, None, Some(*image.request()), host, state)
     }
 
-    /// Images that are tried in this order if P-SEAMLDR refuses the update's own after the old module was shut down, or its module does
-    /// not come up: usually the module that ran before, prepared while it still did.
+    /// Images that are tried in this order if P-SEAMLDR refuses the update's own after the old
+    /// module was shut down, or its module does not come up: usually the module that ran
+    /// before, prepared while it still did.
     ///
-    /// P-SEAMLDR takes no image of a lower SVN than that of the module it has. Once it has taken the update's own image, an older one
-    /// helps no more; what is left then is the same image again, and any other of its SVN or a higher one.
+    /// P-SEAMLDR takes no image of a lower SVN than that of the module it has. Once it has taken
+    /// the update's own image, an older one helps no more; what is left then is the same image
+    /// again, and any other of its SVN or a higher one.
     ///
     /// # Errors
     ///
-    /// There are too many, or one is prepared for another scenario, another machine or another version of the handoff data.
-    pub fn with_fallbacks(mut self, fallbacks: &'a [PreparedImage<'a>]) -> Result<Self, UpdateError> {
+    /// There are too many, or one is prepared for another scenario, another machine or another
+    /// version of the handoff data.
+    pub fn with_fallbacks(
+        mut self,
+        fallbacks: &'a [PreparedImage<'a>],
+    ) -> Result<Self, UpdateError> {
         for fallback in fallbacks {
             self.accepts(fallback.request())?;
             let wanted = self.checked.and_then(|checked| checked.passed.handoff_version());
@@ -280,13 +304,15 @@ impl<'a> Update<'a> {
             return Err(too_many);
         }
         let candidates = Candidates::from_word(*self.candidates.get_mut());
-        *self.candidates.get_mut() = Candidates { count: count.saturating_add(1), ..candidates }.word();
+        *self.candidates.get_mut() =
+            Candidates { count: count.saturating_add(1), ..candidates }.word();
         self.fallbacks = fallbacks;
         Ok(self)
     }
 
-    /// Asks the new module, if it has UPDATE_COMPATIBILITY, to detect the damage that the update does to TDs in build and to
-    /// interrupted migrations: calls on such TDs then fail instead of giving wrong measurements.
+    /// Asks the new module, if it has UPDATE_COMPATIBILITY, to detect the damage that the update
+    /// does to TDs in build and to interrupted migrations: calls on such TDs then fail instead
+    /// of giving wrong measurements.
     #[must_use]
     pub fn detecting_damage(mut self) -> Self {
         self.detect_damage = true;
@@ -365,14 +391,19 @@ impl<'a> Update<'a> {
         self.known.load().module == known::Module::Ready
     }
 
-    /// How the update ended. Call this after every LP has left; before that it is what is known so far.
+    /// How the update ended. Call this after every LP has left; before that it is what is known so
+    /// far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let seen = self.rendezvous.load();
         let last = self.latest.read();
         let cause = last.map(|failure| failure.cause);
-        let (tds, running, next) =
-            meaning(&Ending { kind: self.kind, known: self.known.load(), stage: seen.stage(), cause });
+        let (tds, running, next) = meaning(&Ending {
+            kind: self.kind,
+            known: self.known.load(),
+            stage: seen.stage(),
+            cause,
+        });
         let lps = self.rendezvous.lps();
         Outcome {
             tds,
@@ -396,7 +427,10 @@ impl<'a> Update<'a> {
     fn current_request(&self) -> Option<&InstallRequest<'a>> {
         match Candidates::from_word(self.candidates.load(Ordering::Relaxed)).current {
             0 => self.request.as_ref(),
-            fallback => self.fallbacks.get(usize::from(fallback).wrapping_sub(1)).map(PreparedImage::request),
+            fallback => self
+                .fallbacks
+                .get(usize::from(fallback).wrapping_sub(1))
+                .map(PreparedImage::request),
         }
     }
 
@@ -404,7 +438,8 @@ impl<'a> Update<'a> {
     #[inline(never)] // one copy for all events
     fn happened(&self, event: Event) {
         self.known.apply(event);
-        if matches!(event, Event::ShutDown | Event::WasShutDown | Event::Found(Readiness::ShutDown)) {
+        if matches!(event, Event::ShutDown | Event::WasShutDown | Event::Found(Readiness::ShutDown))
+        {
             self.state.reset();
             self.state.set_handoff_pending(true);
         }
@@ -423,7 +458,8 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// A module answers although all LPs have called SEAMLDR.INSTALL: the session has put it in place.
+    /// A module answers although all LPs have called SEAMLDR.INSTALL: the session has put it in
+    /// place.
     fn module_answered(&self) {
         if self.known.load().session == Session::Open {
             self.happened(if self.kind == Kind::Load { Event::Loaded } else { Event::Installed });
@@ -440,7 +476,8 @@ impl<'a> Update<'a> {
     fn after_success(&self, all: Snapshot) -> Option<Leg> {
         let stage = match (all.stage(), self.kind) {
             (Stage::Start, Kind::Update) => {
-                // A module answered, so the session is over in which other software did what was left.
+                // A module answered, so the session is over in which other software did what was
+                // left.
                 if self.remembers_session {
                     self.state.end_session();
                 }
@@ -467,15 +504,17 @@ impl<'a> Update<'a> {
     fn after_failure(&self, all: Snapshot, stage: Stage) -> Option<Leg> {
         let round = all.round().saturating_add(1);
         let known = self.known.load();
-        // An LP arrives once, so the first stage cannot be repeated. Nothing is installed over a module that was found ready, and
-        // nothing takes TDs over once the handoff data is destroyed.
+        // An LP arrives once, so the first stage cannot be repeated. Nothing is installed over a
+        // module that was found ready, and nothing takes TDs over once the handoff data is
+        // destroyed.
         let is_final = stage > Stage::Shutdown && known.module >= known::Module::Running;
         if stage == Stage::Start || round >= MAX_ROUNDS || is_final {
             return None;
         }
         let is_open = known.session == Session::Open;
         let class = match self.class_of_latest_failure(stage)? {
-            // P-SEAMLDR still waits in the session, and says EBADCALL to one LP: the image is not at fault.
+            // P-SEAMLDR still waits in the session, and says EBADCALL to one LP: the image is not
+            // at fault.
             Class::CallRefused if is_open => Class::Transient,
             Class::CallRefused => Class::ImageRefused,
             class => class,
@@ -488,9 +527,12 @@ impl<'a> Update<'a> {
                 self.happened(Event::AnotherImage);
                 (next, Stage::CpuInstall)
             }
-            // No image is left, but a refusal leaves the module that is in place as it was, and what kept that module from coming up
-            // may have passed. Not if the handoff data is too long for it, which would end SEAM.
-            None if class == Class::ImageRefused => (candidates.back().filter(|_| !is_open)?, Stage::CpuInit),
+            // No image is left, but a refusal leaves the module that is in place as it was, and
+            // what kept that module from coming up may have passed. Not if the handoff
+            // data is too long for it, which would end SEAM.
+            None if class == Class::ImageRefused => {
+                (candidates.back().filter(|_| !is_open)?, Stage::CpuInit)
+            }
             None => return None,
         };
         self.candidates.store(next.word(), Ordering::Relaxed);

@@ -156,8 +156,12 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.tds {
-            TdFate::NeverAtRisk => "not updated; this update shut nothing down, and the TDs are as before",
-            TdFate::Preserved if self.image != 0 => "not updated; the TDs live on under a fallback module",
+            TdFate::NeverAtRisk => {
+                "not updated; this update shut nothing down, and the TDs are as before"
+            }
+            TdFate::Preserved if self.image != 0 => {
+                "not updated; the TDs live on under a fallback module"
+            }
             TdFate::Preserved => "updated; the TDs live on",
             TdFate::Held => "not updated; the TDs are paused and their handoff data is intact",
             TdFate::Lost if self.next == NextStep::Configure => "loaded afresh, without the TDs",
@@ -178,7 +182,9 @@ impl fmt::Display for Outcome {
             NextStep::Finish => "; next: initialise the module that is in place",
             NextStep::Configure => "; next: configure the module that was loaded, as at boot",
             NextStep::InstallAgain => "; next: install a module again, on every LP",
-            NextStep::CompleteSession => "; next: call SEAMLDR.INSTALL on the LPs that have not called it",
+            NextStep::CompleteSession => {
+                "; next: call SEAMLDR.INSTALL on the LPs that have not called it"
+            }
             NextStep::Load => "; next: load a module afresh, to have TDX again without these TDs",
             NextStep::Reboot => "; next: reboot",
         })
@@ -215,11 +221,16 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         }
         Module::Unasked | Module::NotReady | Module::ShutDown => {
             let (tds, running, next) = after_shutdown(ending);
-            let goes_on =
-                matches!(next, NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish);
+            let goes_on = matches!(
+                next,
+                NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish
+            );
             // A load hands no TDs over.
-            let next =
-                if kind == Kind::Load && goes_on && tds != TdFate::Held { NextStep::Load } else { next };
+            let next = if kind == Kind::Load && goes_on && tds != TdFate::Held {
+                NextStep::Load
+            } else {
+                next
+            };
             (tds, running, next)
         }
     }
@@ -295,7 +306,9 @@ fn after_shutdown(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
             (tds, RunningModule::SessionOpen, NextStep::CompleteSession)
         }
         // All LPs called SEAMLDR.INSTALL, and no module has answered an LP.
-        Stage::CpuInit if known.session == Session::Open => (tds, RunningModule::NoneKnown, NextStep::Finish),
+        Stage::CpuInit if known.session == Session::Open => {
+            (tds, RunningModule::NoneKnown, NextStep::Finish)
+        }
         Stage::CpuInit | Stage::RunUpdate if !in_place => (tds, running, NextStep::InstallAgain),
         Stage::CpuInit | Stage::RunUpdate => in_place_and_not_up(tds, stage, cause),
         Stage::Start | Stage::Shutdown | Stage::Done => (tds, running, NextStep::InstallAgain),

@@ -13,7 +13,8 @@ const FINISH: Meaning = (TdFate::Held, RunningModule::NewNotReady, NextStep::Fin
 const SESSION_OPEN: Meaning = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
 const NOBODY_TOLD: Meaning = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
 
-const SILENCE: FailureCause = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
+const SILENCE: FailureCause =
+    FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
 
 /// Returns what is known after these events if the embedder remembers no handoff data.
 fn known(events: &[Event]) -> Known {
@@ -63,7 +64,8 @@ fn trap(leaf: TdxLeaf, trap: Trap) -> FailureCause {
 
 #[test]
 fn refused_shutdown_leaves_the_module_running() {
-    let shutdown = |status| after(Stage::Shutdown, refused(TdxLeaf::SYS_SHUTDOWN, status), running());
+    let shutdown =
+        |status| after(Stage::Shutdown, refused(TdxLeaf::SYS_SHUTDOWN, status), running());
     let later = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::RetryLater);
     assert_eq!(shutdown(TdxStatus::OPERAND_INVALID), UNTOUCHED);
     assert_eq!(shutdown(TdxStatus::SYS_BUSY), later);
@@ -85,7 +87,8 @@ fn difference_from_preflight_leaves_the_module_running() {
             assert_eq!(after(stage, cause, running()), UNTOUCHED, "{cause}");
         }
     }
-    let info = FailureCause::Seamldr { leaf: SeamldrLeaf::Info, status: SeamldrStatus::EBADPARAM, rdx: 0 };
+    let info =
+        FailureCause::Seamldr { leaf: SeamldrLeaf::Info, status: SeamldrStatus::EBADPARAM, rdx: 0 };
     assert_eq!(after(Stage::Shutdown, info, running()), UNTOUCHED);
     assert_eq!(after(Stage::Shutdown, SILENCE, running()), UNTOUCHED, "the module answered");
 }
@@ -120,7 +123,8 @@ fn handoff_data_too_long_for_the_module_in_place_is_not_called_intact() {
 #[test]
 fn session_is_open_once_an_lp_has_joined() {
     let open = shut_down().after(Event::SessionOpen);
-    let general_protection = FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
+    let general_protection =
+        FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
     for cause in [general_protection, FailureCause::GaveUp, FailureCause::LpsMissing] {
         assert_eq!(after(Stage::CpuInstall, cause, open), SESSION_OPEN, "{cause}");
         assert_eq!(after(Stage::CpuInstall, cause, shut_down()), HELD_BY_OLD, "{cause}");
@@ -167,14 +171,23 @@ fn module_that_was_not_ready_at_the_start_is_not_called_the_old_one() {
 #[test]
 fn module_is_believed_to_be_shut_down_when_it_says_so_twice() {
     let at_start = refused(TdxLeaf::SYS_TDMR_INIT, TdxStatus::SYS_SHUTDOWN);
-    assert_eq!(after(Stage::Start, at_start, known(&[Event::Found(Readiness::ShutDown)])), HELD_BY_OLD);
+    assert_eq!(
+        after(Stage::Start, at_start, known(&[Event::Found(Readiness::ShutDown)])),
+        HELD_BY_OLD
+    );
     for leaf in [TdxLeaf::SYS_RD, TdxLeaf::SYS_SHUTDOWN] {
         let claimed = refused(leaf, TdxStatus::SYS_SHUTDOWN);
-        assert_eq!(after(Stage::Shutdown, claimed, running().after(Event::WasShutDown)), HELD_BY_OLD);
+        assert_eq!(
+            after(Stage::Shutdown, claimed, running().after(Event::WasShutDown)),
+            HELD_BY_OLD
+        );
         let said_once = (TdFate::Unknown, RunningModule::Old, NextStep::Retry);
         assert_eq!(after(Stage::Shutdown, claimed, running()), said_once);
     }
-    assert_eq!(after(Stage::Shutdown, SILENCE, running().after(Event::WasShutDown)).0, TdFate::Unknown);
+    assert_eq!(
+        after(Stage::Shutdown, SILENCE, running().after(Event::WasShutDown)).0,
+        TdFate::Unknown
+    );
     // The failure itself does not count after the module said so twice.
     let busy = refused(TdxLeaf::SYS_RD, TdxStatus::SYS_BUSY);
     assert_eq!(after(Stage::Shutdown, busy, running().after(Event::WasShutDown)), HELD_BY_OLD);
@@ -184,7 +197,10 @@ fn module_is_believed_to_be_shut_down_when_it_says_so_twice() {
 fn temporary_failure_asks_to_finish_and_other_failure_to_install_again() {
     let next = |stage, leaf, status| after(stage, refused(leaf, status), installed()).2;
     assert_eq!(next(Stage::RunUpdate, TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY), NextStep::Finish);
-    assert_eq!(next(Stage::CpuInit, TdxLeaf::SYS_LP_INIT, TdxStatus::RND_NO_ENTROPY), NextStep::Finish);
+    assert_eq!(
+        next(Stage::CpuInit, TdxLeaf::SYS_LP_INIT, TdxStatus::RND_NO_ENTROPY),
+        NextStep::Finish
+    );
     let other = TdxStatus(TdxStatus::INCONSISTENT_MSR.0 | 0xfe);
     assert_eq!(next(Stage::CpuInit, TdxLeaf::SYS_LP_INIT, other), NextStep::InstallAgain);
 }
@@ -204,7 +220,11 @@ fn module_that_answers_no_lp_at_the_start_is_not_called_running() {
     assert_eq!(after(Stage::Start, not_there, nothing), NOBODY_TOLD);
     for trap in [Trap::UndefinedOpcode, Trap::GeneralProtection] {
         let not_in_vmx = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_TDMR_INIT), trap);
-        assert_eq!(after(Stage::Start, not_in_vmx, nothing), UNTOUCHED, "it says nothing of the module");
+        assert_eq!(
+            after(Stage::Start, not_in_vmx, nothing),
+            UNTOUCHED,
+            "it says nothing of the module"
+        );
     }
     assert_eq!(after(Stage::Start, not_there, running()), UNTOUCHED, "it answered another LP");
 }
@@ -212,7 +232,10 @@ fn module_that_answers_no_lp_at_the_start_is_not_called_running() {
 #[test]
 fn trap_at_shutdown_leaves_the_module_that_answered_at_the_start_running() {
     for cause in [Trap::VmFailInvalid, Trap::GeneralProtection, Trap::UndefinedOpcode] {
-        assert_eq!(after(Stage::Shutdown, trap(TdxLeaf::SYS_SHUTDOWN, cause), running()), UNTOUCHED);
+        assert_eq!(
+            after(Stage::Shutdown, trap(TdxLeaf::SYS_SHUTDOWN, cause), running()),
+            UNTOUCHED
+        );
     }
 }
 
@@ -234,7 +257,8 @@ fn finish_cannot_bring_up_a_module_that_was_shut_down() {
 #[test]
 fn resume_without_remembered_handoff_data_reports_unknown_tds() {
     let cause = install(SeamldrStatus::EBADSIG, 0);
-    let refused = |known: Known| of(Kind::Resume, Stage::CpuInstall, cause, known.after(Event::Refused));
+    let refused =
+        |known: Known| of(Kind::Resume, Stage::CpuInstall, cause, known.after(Event::Refused));
     let nobody = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
     assert_eq!(refused(known(&[Event::Found(Readiness::Nothing)])), nobody);
     let remembered = (TdFate::Held, RunningModule::NoneKnown, NextStep::InstallAgain);
@@ -259,7 +283,10 @@ fn shutdown_without_an_answer_leaves_the_tds_unknown_until_the_module_answers() 
     let answer = refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID);
     assert_eq!(after(Stage::Shutdown, answer, unclear), UNTOUCHED);
     assert_eq!(after(Stage::Shutdown, answer, unclear.after(Event::WasShutDown)), HELD_BY_OLD);
-    assert_eq!(after(Stage::Shutdown, FailureCause::GaveUp, unclear.after(Event::ShutDown)), HELD_BY_OLD);
+    assert_eq!(
+        after(Stage::Shutdown, FailureCause::GaveUp, unclear.after(Event::ShutDown)),
+        HELD_BY_OLD
+    );
 }
 
 #[test]
@@ -275,7 +302,11 @@ fn resume_leaves_a_module_that_is_ready_running() {
     let ready = [Event::Found(Readiness::Ready), Event::Found(Readiness::ShutDown)];
     for cause in [FailureCause::StillReady, FailureCause::GaveUp] {
         for kind in [Kind::Resume, Kind::Finish, Kind::Load] {
-            assert_eq!(of(kind, Stage::Start, cause, known_with_handoff(&ready)), UNTOUCHED, "{cause}");
+            assert_eq!(
+                of(kind, Stage::Start, cause, known_with_handoff(&ready)),
+                UNTOUCHED,
+                "{cause}"
+            );
         }
     }
 }
@@ -290,13 +321,19 @@ fn module_that_was_loaded_afresh_is_configured() {
     assert_eq!(load(Stage::CpuInit, loaded), not_up);
     let not_installed = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::Load);
     assert_eq!(load(Stage::CpuInstall, known(&[])), not_installed);
-    assert_eq!(of(Kind::Resume, Stage::Done, FailureCause::GaveUp, shut_down()).2, NextStep::InstallAgain);
+    assert_eq!(
+        of(Kind::Resume, Stage::Done, FailureCause::GaveUp, shut_down()).2,
+        NextStep::InstallAgain
+    );
 }
 
 #[test]
 fn load_that_failed_before_install_holds_the_tds() {
     let found_shut_down = known_with_handoff(&[Event::Found(Readiness::ShutDown)]);
-    assert_eq!(of(Kind::Load, Stage::CpuInstall, FailureCause::GaveUp, found_shut_down), HELD_BY_OLD);
+    assert_eq!(
+        of(Kind::Load, Stage::CpuInstall, FailureCause::GaveUp, found_shut_down),
+        HELD_BY_OLD
+    );
 }
 
 #[test]
@@ -316,7 +353,11 @@ fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
     assert_eq!(after(Stage::RunUpdate, never_came_back, installed()), FINISH);
     let unknown = |next| (TdFate::Unknown, RunningModule::NoneKnown, next);
     for stage in [Stage::CpuInit, Stage::RunUpdate] {
-        assert_eq!(after(stage, SILENCE, installed()), unknown(NextStep::Finish), "it may be this LP");
+        assert_eq!(
+            after(stage, SILENCE, installed()),
+            unknown(NextStep::Finish),
+            "it may be this LP"
+        );
         let looked = |known| of(Kind::Finish, stage, SILENCE, known);
         assert_eq!(looked(known(&[])), unknown(NextStep::Reboot), "all have looked");
         for answer in [Event::SeamldrAnswered, Event::Found(Readiness::NotReady)] {
@@ -332,7 +373,9 @@ fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
 
 #[test]
 fn complete_session_has_put_a_module_in_place() {
-    for (kind, cause) in [(Kind::Update, FailureCause::GaveUp), (Kind::Resume, FailureCause::LpsMissing)] {
+    for (kind, cause) in
+        [(Kind::Update, FailureCause::GaveUp), (Kind::Resume, FailureCause::LpsMissing)]
+    {
         assert_eq!(of(kind, Stage::CpuInstall, cause, installed()), FINISH);
     }
     let init = |status| after(Stage::CpuInstall, refused(TdxLeaf::SYS_INIT, status), installed());
@@ -365,6 +408,13 @@ fn remembered_handoff_data_counts_until_the_module_is_asked() {
     let held = |next| (TdFate::Held, RunningModule::NoneKnown, next);
     assert_eq!(begun(Kind::Update, known_with_handoff(&[])), held(NextStep::InstallAgain));
     assert_eq!(begun(Kind::Resume, known_with_handoff(&[])), held(NextStep::InstallAgain));
-    assert_eq!(begun(Kind::Finish, known_with_handoff(&[])), held(NextStep::Finish), "nothing to install");
-    assert_eq!(begun(Kind::Update, known_with_handoff(&[Event::Found(Readiness::Ready)])), UNTOUCHED);
+    assert_eq!(
+        begun(Kind::Finish, known_with_handoff(&[])),
+        held(NextStep::Finish),
+        "nothing to install"
+    );
+    assert_eq!(
+        begun(Kind::Update, known_with_handoff(&[Event::Found(Readiness::Ready)])),
+        UNTOUCHED
+    );
 }

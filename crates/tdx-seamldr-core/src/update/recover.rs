@@ -5,7 +5,8 @@ use super::stage::Stage;
 use crate::abi::{SeamldrStatus, TdxStatus};
 use crate::backend::Trap;
 
-/// At most 16 rounds: the first one, and those that deal with failures. This bounds the time with interrupts off.
+/// At most 16 rounds: the first one, and those that deal with failures. This bounds the time with
+/// interrupts off.
 pub(super) const MAX_ROUNDS: u32 = 16;
 
 /// What a failure is about.
@@ -15,9 +16,11 @@ pub(super) enum Class {
     Transient,
     /// P-SEAMLDR does not take this image, and still has the old module.
     ImageRefused,
-    /// P-SEAMLDR does not take this call (EBADCALL): because of the image if it closed the session, otherwise because of the LP.
+    /// P-SEAMLDR does not take this call (EBADCALL): because of the image if it closed the
+    /// session, otherwise because of the LP.
     CallRefused,
-    /// P-SEAMLDR does not take the image because of the handoff data, which is too long for the module that is in place.
+    /// P-SEAMLDR does not take the image because of the handoff data, which is too long for the
+    /// module that is in place.
     HandoffRefused,
     /// The module that was put in place does not come up, or does not take the handoff data.
     ModuleFailed,
@@ -47,8 +50,9 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             SeamldrStatus::EBADCALL => Class::CallRefused,
             _ => Class::ImageRefused,
         },
-        // An LP that is not in VMX operation stays so, and SEAMLDR.INSTALL needs every LP to reach P-SEAMLDR. Before the shutdown
-        // that ends the update. After it, other LPs may do without the call.
+        // An LP that is not in VMX operation stays so, and SEAMLDR.INSTALL needs every LP to reach
+        // P-SEAMLDR. Before the shutdown that ends the update. After it, other LPs may do
+        // without the call.
         FailureCause::Trap(_, Trap::GeneralProtection | Trap::UndefinedOpcode)
         | FailureCause::Trap(Call::Seamldr(_), _)
             if stage <= Stage::Shutdown =>
@@ -59,7 +63,9 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
         // It does not tell what has happened.
         FailureCause::Tdx(_, status) if !status.is_failure() => Class::Transient,
         FailureCause::Tdx(_, status) => match status.code() {
-            TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => Class::Transient,
+            TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => {
+                Class::Transient
+            }
             // Believed when it comes twice: the TDs would be paused already.
             TdxStatus::SYS_SHUTDOWN if stage <= Stage::Shutdown => Class::Transient,
             _ if stage <= Stage::Shutdown => Class::Final,
@@ -68,7 +74,8 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
     }
 }
 
-/// In the second byte of [`Candidates::word`]: bits 6:4 are the image that is in place. There are 8 images at most.
+/// In the second byte of [`Candidates::word`]: bits 6:4 are the image that is in place. There are 8
+/// images at most.
 const IS_IN_PLACE: u8 = 1 << 7;
 
 /// The images that there are, and what became of them so far.
@@ -87,13 +94,16 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// The one to go on with after the current one's failure, with what is known then; `None` if none is left.
+    /// The one to go on with after the current one's failure, with what is known then; `None` if
+    /// none is left.
     pub(super) fn after(mut self, class: Class) -> Option<Self> {
         let bit = 1u8.checked_shl(self.current.into()).unwrap_or(0);
         match class {
             Class::Transient => return Some(self),
             Class::Final => return None,
-            Class::ImageRefused | Class::CallRefused | Class::HandoffRefused => self.ruled_out |= bit,
+            Class::ImageRefused | Class::CallRefused | Class::HandoffRefused => {
+                self.ruled_out |= bit
+            }
             Class::ModuleFailed => {
                 self.ruled_out |= self.failed & bit;
                 self.failed |= bit;
@@ -162,7 +172,8 @@ mod tests {
 
     #[test]
     fn rdx_decides_and_entropy_passes() {
-        let install = |status, rdx| FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx };
+        let install =
+            |status, rdx| FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx };
         let class = |cause| classify(Stage::CpuInstall, cause);
         assert_eq!(class(install(SeamldrStatus::ENOENTROPY, 0)), Class::Transient);
         assert_eq!(class(install(SeamldrStatus::ENOENTROPY, 1)), Class::Final);
@@ -199,7 +210,10 @@ mod tests {
             (Call::Tdx(TdxLeaf::SYS_SHUTDOWN), Class::Transient, Class::Transient),
         ] {
             let trap = FailureCause::Trap(leaf, Trap::VmFailInvalid);
-            assert_eq!((classify(Stage::Shutdown, trap), classify(Stage::CpuInstall, trap)), (before, after));
+            assert_eq!(
+                (classify(Stage::Shutdown, trap), classify(Stage::CpuInstall, trap)),
+                (before, after)
+            );
         }
         for status in [SeamldrStatus::EUNSPECERR, SeamldrStatus::EINTERRUPT] {
             let cause = FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 0 };
@@ -219,7 +233,8 @@ mod tests {
         assert_eq!((candidates.failed, candidates.ruled_out), (0b111, 0b011));
         assert_eq!(candidates.after(Class::ModuleFailed), None);
         // One that was refused after it had failed is not tried again, and the other one is.
-        let second = Candidates { count: 2, ..Candidates::default() }.after(Class::ModuleFailed).unwrap();
+        let second =
+            Candidates { count: 2, ..Candidates::default() }.after(Class::ModuleFailed).unwrap();
         let first = second.after(Class::ModuleFailed).unwrap();
         assert_eq!((first.current, first.after(Class::ImageRefused).unwrap().current), (0, 1));
     }
@@ -244,7 +259,8 @@ mod tests {
             "that one is not tried again"
         );
         for in_place in [None, Some(0), Some(7)] {
-            let candidates = Candidates { count: 8, current: 7, ruled_out: 3, failed: 0x80, in_place };
+            let candidates =
+                Candidates { count: 8, current: 7, ruled_out: 3, failed: 0x80, in_place };
             assert_eq!(Candidates::from_word(candidates.word()), candidates);
         }
     }

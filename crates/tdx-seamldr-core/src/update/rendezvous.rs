@@ -121,7 +121,12 @@ impl Rendezvous {
         let mut seen = self.load();
         while !seen.is_over() {
             let claimed = seen.word.wrapping_add(CLAIM);
-            match self.word.compare_exchange(seen.word, claimed, Ordering::AcqRel, Ordering::Acquire) {
+            match self.word.compare_exchange(
+                seen.word,
+                claimed,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return true,
                 Err(word) => seen = Snapshot { word },
             }
@@ -133,7 +138,8 @@ impl Rendezvous {
     /// snapshot and must call [`move_on`](Self::move_on). All other LPs wait until then.
     pub(super) fn acknowledge(&self, has_claimed: bool) -> Option<Snapshot> {
         let change = if has_claimed { 1u32.wrapping_sub(CLAIM) } else { 1 };
-        let all = Snapshot { word: self.word.fetch_add(change, Ordering::AcqRel).wrapping_add(change) };
+        let all =
+            Snapshot { word: self.word.fetch_add(change, Ordering::AcqRel).wrapping_add(change) };
         (all.acks() == self.lps && !all.is_over()).then_some(all)
     }
 
@@ -159,8 +165,12 @@ impl Rendezvous {
     pub(super) fn end_at_start(&self) -> bool {
         let mut seen = self.load();
         while seen.stage() == Stage::Start && (seen.is_over() || seen.acks() != self.lps) {
-            match self.word.compare_exchange(seen.word, seen.word | OVER, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match self.word.compare_exchange(
+                seen.word,
+                seen.word | OVER,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return true,
                 Err(word) => seen = Snapshot { word },
             }

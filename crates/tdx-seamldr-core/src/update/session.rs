@@ -15,8 +15,8 @@ use crate::seamldr::InstallError;
 use crate::tdx_module::{TdxError, TdxModule};
 
 impl Update<'_> {
-    /// Whether LPs that did not call in this update may be in the session: after a shutdown of its own, the session is the update's
-    /// own in the first round.
+    /// Whether LPs that did not call in this update may be in the session: after a shutdown of its
+    /// own, the session is the update's own in the first round.
     fn may_have_found_a_session(&self, leg: Leg) -> bool {
         leg.round != 0 || self.kind != Kind::Update
     }
@@ -31,8 +31,13 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         seamldr.exclusively(|| self.install_with_lock_held(request, leg))
     }
 
-    /// While a session is open no module can be called. With the lock held nobody opens or completes one meanwhile.
-    fn install_with_lock_held(&mut self, request: &InstallRequest<'_>, leg: Leg) -> Result<Work, Failed> {
+    /// While a session is open no module can be called. With the lock held nobody opens or
+    /// completes one meanwhile.
+    fn install_with_lock_held(
+        &mut self,
+        request: &InstallRequest<'_>,
+        leg: Leg,
+    ) -> Result<Work, Failed> {
         let (update, seamldr, lp) = (self.update, self.seamldr, self.seamldr.host().current_lp());
         let module = TdxModule::new(seamldr.host());
         let is_open = || module.is_out_of_reach();
@@ -40,7 +45,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         if known.session == Session::Complete || update.state.is_in_session(lp) {
             return Ok(Work::Done);
         }
-        // An LP that failed has said so before it let the lock go: this LP opens no session for an image that was refused.
+        // An LP that failed has said so before it let the lock go: this LP opens no session for an
+        // image that was refused.
         if update.rendezvous.load().failed() {
             return Ok(Work::Skipped);
         }
@@ -61,13 +67,15 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         };
         let failure = RawFailure::install(error);
         match error {
-            // Somebody else opened the session with this LP in it, or the answer is not true: the last LP asks the module.
+            // Somebody else opened the session with this LP in it, or the answer is not true: the
+            // last LP asks the module.
             InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
                 update.record(lp, Stage::CpuInstall, &failure);
                 update.happened(Event::SessionOpen);
                 return Ok(Work::Done);
             }
-            // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is there at all.
+            // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is
+            // there at all.
             InstallError::Trap(Trap::VmFailInvalid) if seamldr.is_silent_with_lock_held() => {
                 return Err(self.fail(update.silenced(lp, &failure)));
             }
@@ -79,7 +87,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             }
             InstallError::Refused { .. } => {}
         }
-        // The session is over. Without a module before, that is not sure, but then P-SEAMLDR tells the LPs in it when they call again.
+        // The session is over. Without a module before, that is not sure, but then P-SEAMLDR tells
+        // the LPs in it when they call again.
         if error.is_recoverable() {
             update.happened(Event::Refused);
             if !known.has_old_module() {
@@ -94,8 +103,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         Err(self.fail(&failure))
     }
 
-    /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first. Returns the stage that has failed, if
-    /// one has.
+    /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first.
+    /// Returns the stage that has failed, if one has.
     pub(super) fn after_install(&self) -> Option<Stage> {
         let (update, lp) = (self.update, self.seamldr.host().current_lp());
         let module = TdxModule::new(self.seamldr.host());
@@ -107,7 +116,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             _ => None,
         };
         match (cut_off, result) {
-            // P-SEAMLDR answers and no module does: the session waits for more LPs, or for one whose call was refused.
+            // P-SEAMLDR answers and no module does: the session waits for more LPs, or for one
+            // whose call was refused.
             (Some(false), _) => {
                 if !update.latest.is_written() {
                     update.record(lp, Stage::CpuInstall, &RawFailure::LPS_MISSING);
@@ -125,7 +135,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
                 update.latest.clear();
                 None
             }
-            // This LP reaches nothing, or another one holds TDH.SYS.INIT up: nobody has asked. The LPs ask when they initialise.
+            // This LP reaches nothing, or another one holds TDH.SYS.INIT up: nobody has asked. The
+            // LPs ask when they initialise.
             (Some(true), _) | (None, Ok(false)) => {
                 update.latest.clear();
                 None

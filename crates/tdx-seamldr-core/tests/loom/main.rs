@@ -1,14 +1,16 @@
-//! The rendezvous, with all orders in which LPs can meet: the very source of the library, over loom's atomics.
+//! The rendezvous, with all orders in which LPs can meet: the very source of the library, over
+//! loom's atomics.
 //!
-//! All that the LPs share at the beginning of a stage is one word that says which one it is, so what can happen in a stage and
-//! on the way to the next is looked at for each stage by itself.
+//! All that the LPs share at the beginning of a stage is one word that says which one it is, so
+//! what can happen in a stage and on the way to the next is looked at for each stage by itself.
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
 mod update;
 
 use update::{claim, explore, give_up, turn_away, two_claims, Failure, Stage};
 
-const WORK: [Stage; 5] = [Stage::Start, Stage::Shutdown, Stage::CpuInstall, Stage::CpuInit, Stage::RunUpdate];
+const WORK: [Stage; 5] =
+    [Stage::Start, Stage::Shutdown, Stage::CpuInstall, Stage::CpuInit, Stage::RunUpdate];
 
 #[test]
 fn two_lps_pass_each_stage_in_every_order() {

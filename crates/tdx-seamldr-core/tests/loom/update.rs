@@ -32,7 +32,8 @@ struct Shared {
     rendezvous: Rendezvous,
     first: Stage,
     failure: Option<Failure>,
-    /// What each LP writes in the first stage without any atomics, and the others read in the next.
+    /// What each LP writes in the first stage without any atomics, and the others read in the
+    /// next.
     data: Vec<UnsafeCell<u32>>,
     /// LPs that saw what follows.
     followed: Counter,
@@ -53,7 +54,9 @@ impl Shared {
     /// Where the LPs go when all have acknowledged this leg.
     fn after(&self, leg: Leg, failed: bool) -> Option<Leg> {
         match self.failure {
-            Some(Failure { another_round, .. }) if failed => another_round.then_some(Leg { round: 1, ..leg }),
+            Some(Failure { another_round, .. }) if failed => {
+                another_round.then_some(Leg { round: 1, ..leg })
+            }
             _ if leg == self.begin() => Some(Leg { stage: leg.stage.next(), round: 0 }),
             _ => None,
         }
@@ -75,10 +78,12 @@ impl Shared {
         self.data[lp].with_mut(|value| unsafe { *value = 1 });
     }
 
-    /// An LP works on the first leg and looks at what follows it. Two LPs acknowledge that, too; says what this one acknowledged last.
+    /// An LP works on the first leg and looks at what follows it. Two LPs acknowledge that, too;
+    /// says what this one acknowledged last.
     ///
-    /// If it looks in vain it goes. To look and find everything as before changes nothing, so all there is to find out happens
-    /// without waiting, too: what an LP would have found later is asked when all have gone.
+    /// If it looks in vain it goes. To look and find everything as before changes nothing, so all
+    /// there is to find out happens without waiting, too: what an LP would have found later is
+    /// asked when all have gone.
     fn lp(&self, number: usize) -> Leg {
         if self.data.len() == 2 {
             assert_eq!(self.rendezvous.load().leg(), self.begin(), "it moved without this LP");
@@ -137,8 +142,8 @@ pub(super) fn explore(lps: u32, stage: Stage, failure: Option<Failure>) {
     assert_ne!(followed.load(StdOrdering::Relaxed), 0, "nobody saw what follows");
 }
 
-/// All orders in which one LP passes a stage and another one gives up waiting for it: it either ends the update where it saw it, or
-/// the update goes on as if nothing had happened.
+/// All orders in which one LP passes a stage and another one gives up waiting for it: it either
+/// ends the update where it saw it, or the update goes on as if nothing had happened.
 pub(super) fn give_up(stage: Stage) {
     let (won, lost) = (Counter::default(), Counter::default());
     let counted = (won.clone(), lost.clone());
@@ -165,7 +170,8 @@ pub(super) fn give_up(stage: Stage) {
     assert!([won, lost].iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }
 
-/// An LP that claims the stage, makes a call that cannot be taken back, and acknowledges, unless the update is over.
+/// An LP that claims the stage, makes a call that cannot be taken back, and acknowledges, unless
+/// the update is over.
 struct Lead {
     shared: Arc<Shared>,
     /// What firmware has done. Only the lead writes it, without any atomics.
@@ -201,13 +207,15 @@ pub(super) struct Ends {
     gave_up_after_the_call: Counter,
 }
 
-/// All orders in which an LP claims the stage and makes its call, while another one gives up. `third`: an LP that has not come, so that
-/// nobody moves on and giving up is possible after the call, too.
+/// All orders in which an LP claims the stage and makes its call, while another one gives up.
+/// `third`: an LP that has not come, so that nobody moves on and giving up is possible after the
+/// call, too.
 pub(super) fn claim(stage: Stage, third: bool) {
     let ends = Ends::default();
     let counted = ends.clone();
     loom::model(move || {
-        let shared = Arc::new(Shared::at(stage, if third { 3 } else { 2 }, None, Counter::default()));
+        let shared =
+            Arc::new(Shared::at(stage, if third { 3 } else { 2 }, None, Counter::default()));
         let (done, holds) = (Arc::new(UnsafeCell::new(false)), Arc::new(AtomicU32::new(0)));
         let lead = Lead { shared: shared.clone(), done: done.clone(), holds: holds.clone() };
         let lead = loom::thread::spawn(move || lead.work());
@@ -217,7 +225,8 @@ pub(super) fn claim(stage: Stage, third: bool) {
         let gave_up = seen.leg() == shared.begin() && shared.rendezvous.end_if_still(seen);
         if gave_up {
             assert_eq!(holds.load(Ordering::Acquire), 0, "it gave up against a claim");
-            // Firmware does nothing any more, so this LP may look at what it has done. loom finds it out if a call can still follow.
+            // Firmware does nothing any more, so this LP may look at what it has done. loom finds
+            // it out if a call can still follow.
             let made = done.with(|done| unsafe { *done });
             let made_in_the_end = lead.join().unwrap();
             assert_eq!(made, made_in_the_end, "a call after giving up");
@@ -230,18 +239,23 @@ pub(super) fn claim(stage: Stage, third: bool) {
             assert!(lead.join().unwrap(), "nobody gave up, and the call was not made");
             assert!(done.with(|done| unsafe { *done }));
             let there = shared.rendezvous.load();
-            assert_eq!((there.claims(), there.leg()), (0, if third { shared.begin() } else { shared.end() }));
+            assert_eq!(
+                (there.claims(), there.leg()),
+                (0, if third { shared.begin() } else { shared.end() })
+            );
             counted.call_was_made.fetch_add(1, StdOrdering::Relaxed);
         }
     });
-    let [first, made, after] = [ends.gave_up_first, ends.call_was_made, ends.gave_up_after_the_call]
-        .map(|count| count.load(StdOrdering::Relaxed) != 0);
+    let [first, made, after] =
+        [ends.gave_up_first, ends.call_was_made, ends.gave_up_after_the_call]
+            .map(|count| count.load(StdOrdering::Relaxed) != 0);
     // Of two LPs the last to acknowledge moves on, so nobody can give up after the call.
     assert_eq!((first, made, after), (true, true, third));
 }
 
-/// The orders in which two LPs claim the stage one after the other at the lock, as at SEAMLDR.INSTALL, while a third one gives up: a call is
-/// made under a claim of its own, or not at all. Those with at most three preemptions, to end in seconds.
+/// The orders in which two LPs claim the stage one after the other at the lock, as at
+/// SEAMLDR.INSTALL, while a third one gives up: a call is made under a claim of its own, or not at
+/// all. Those with at most three preemptions, to end in seconds.
 pub(super) fn two_claims(stage: Stage) {
     let orders: [Counter; 3] = Default::default();
     let counted = orders.clone();
@@ -275,7 +289,11 @@ pub(super) fn two_claims(stage: Stage) {
         let there = shared.rendezvous.load();
         assert_eq!((*calls.lock().unwrap(), there.claims()), (made, 0));
         if gave_up {
-            assert_eq!((there.is_over(), there.leg(), made < 2), (true, seen.leg(), true), "{made} calls");
+            assert_eq!(
+                (there.is_over(), there.leg(), made < 2),
+                (true, seen.leg(), true),
+                "{made} calls"
+            );
         } else {
             assert_eq!((there.leg(), made), (shared.end(), 2));
         }
@@ -284,8 +302,8 @@ pub(super) fn two_claims(stage: Stage) {
     assert!(orders.iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }
 
-/// All orders in which two LPs pass the start and the lead shuts the module down, while one LP more than announced arrives and is turned
-/// away: it ends the update before the claim, or not at all.
+/// All orders in which two LPs pass the start and the lead shuts the module down, while one LP more
+/// than announced arrives and is turned away: it ends the update before the claim, or not at all.
 pub(super) fn turn_away() {
     let (ended, too_late) = (Counter::default(), Counter::default());
     let counted = (ended.clone(), too_late.clone());
@@ -297,7 +315,8 @@ pub(super) fn turn_away() {
             let (shared, done) = (shared.clone(), done.clone());
             loom::thread::spawn(move || {
                 shared.acknowledge();
-                if shared.rendezvous.load().stage() != Stage::Shutdown || !shared.rendezvous.claim() {
+                if shared.rendezvous.load().stage() != Stage::Shutdown || !shared.rendezvous.claim()
+                {
                     return false;
                 }
                 done.with_mut(|done| unsafe { *done = true });
@@ -308,7 +327,10 @@ pub(super) fn turn_away() {
         let gave_up = shared.rendezvous.end_at_start();
         let made = lead.join().unwrap();
         assert_eq!(made, !gave_up, "a call after the end, or none before it");
-        assert_eq!((done.with(|done| unsafe { *done }), shared.rendezvous.load().is_over()), (made, gave_up));
+        assert_eq!(
+            (done.with(|done| unsafe { *done }), shared.rendezvous.load().is_over()),
+            (made, gave_up)
+        );
         let count = if gave_up { &counted.0 } else { &counted.1 };
         count.fetch_add(1, StdOrdering::Relaxed);
     });

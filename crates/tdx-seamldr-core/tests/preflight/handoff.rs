@@ -21,7 +21,9 @@ fn handoff_version_or_size_that_does_not_suit_is_refused() {
 #[test]
 fn pages_of_the_running_module_decide_where_the_size_of_its_handoff_data_is_unknown() {
     let with = |handoff_data, handoff_pages| {
-        after(|world| (world.facts.handoff_data, world.facts.handoff_pages) = (handoff_data, handoff_pages))
+        after(|world| {
+            (world.facts.handoff_data, world.facts.handoff_pages) = (handoff_data, handoff_pages)
+        })
     };
     assert_eq!(with(None, Some(2)), []);
     assert_eq!(with(None, Some(3)), unknown(Unknown::HandoffData));
@@ -61,7 +63,8 @@ fn module_with_a_later_version_takes_25_pages_of_version_0() {
         after(|world| {
             world.facts.handoff =
                 Some(HandoffRange { module_hv: running_hv, min_update_hv: 0, no_downgrade: false });
-            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) =
+                (U16::new(0), U16::new(module_hv));
             world.sigstruct.num_handoff_pages = U16::new(13);
             world.facts.handoff_data = Some(handoff_data);
         })
@@ -73,8 +76,10 @@ fn module_with_a_later_version_takes_25_pages_of_version_0() {
     assert_eq!(with(25 * 4096 - 8, 1, 1), pages(14, 25), "the later one is handed over");
     let own_pages = |module_hv| {
         after(|world| {
-            world.facts.handoff = Some(HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false });
-            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(module_hv));
+            world.facts.handoff =
+                Some(HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false });
+            (world.sigstruct.min_update_hv, world.sigstruct.module_hv) =
+                (U16::new(0), U16::new(module_hv));
             world.sigstruct.num_handoff_pages = U16::new(25);
             world.facts.handoff_data = Some(25 * 4096 - 7);
         })
@@ -85,14 +90,21 @@ fn module_with_a_later_version_takes_25_pages_of_version_0() {
 
 #[test]
 fn highest_common_handoff_version_is_negotiated() {
-    let range =
-        |module_hv, min_update_hv, no_downgrade| HandoffRange { module_hv, min_update_hv, no_downgrade };
+    let range = |module_hv, min_update_hv, no_downgrade| HandoffRange {
+        module_hv,
+        min_update_hv,
+        no_downgrade,
+    };
     let mut new = SeamSigstruct::new_zeroed();
     (new.min_update_hv, new.module_hv) = (U16::new(2), U16::new(5));
     assert_eq!(range(7, 0, false).negotiate(&new), Some(5));
     assert_eq!(range(4, 0, false).negotiate(&new), Some(4));
     assert_eq!(range(2, 2, false).negotiate(&new), Some(2));
-    assert_eq!(range(1, 0, false).negotiate(&new), None, "the new module takes none of its versions");
+    assert_eq!(
+        range(1, 0, false).negotiate(&new),
+        None,
+        "the new module takes none of its versions"
+    );
     assert_eq!(range(7, 6, false).negotiate(&new), None, "it writes none of the new module's");
     assert_eq!(range(7, 0, true).negotiate(&new), None, "it writes 7 only");
     assert_eq!(range(5, 0, true).negotiate(&new), Some(5));
@@ -113,7 +125,8 @@ fn size_of_handoff_data_is_known_of_some_versions() {
 fn pages_of_a_handoff_version_with_unknown_rules_are_unknown_and_not_refused() {
     let with = |hv| {
         after(|world| {
-            world.facts.handoff = Some(HandoffRange { module_hv: hv, min_update_hv: 0, no_downgrade: true });
+            world.facts.handoff =
+                Some(HandoffRange { module_hv: hv, min_update_hv: 0, no_downgrade: true });
             (world.sigstruct.min_update_hv, world.sigstruct.module_hv) = (U16::new(0), U16::new(3));
             world.sigstruct.num_handoff_pages = U16::new(12);
             world.facts.handoff_data = Some(57_336);

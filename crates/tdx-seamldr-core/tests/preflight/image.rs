@@ -26,7 +26,10 @@ fn wrong_field_of_the_sigstruct_is_refused() {
     ];
     for (name, change, found, wanted) in rows {
         let mismatch = FieldMismatch { name, found, wanted };
-        assert_eq!(after(|world| change(&mut world.sigstruct)), refused(Refusal::SigstructField(mismatch)));
+        assert_eq!(
+            after(|world| change(&mut world.sigstruct)),
+            refused(Refusal::SigstructField(mismatch))
+        );
     }
 }
 
@@ -35,7 +38,10 @@ fn reserved_byte_that_is_not_zero_is_refused() {
     let reserved = |offset| refused(Refusal::SigstructReserved { offset, found: 1 });
     assert_eq!(after(|world| world.sigstruct.reserved0[87] = 1), reserved(127));
     let seven = refused(Refusal::SigstructReserved { offset: 126, found: 7 });
-    assert_eq!(after(|world| (world.sigstruct.reserved0[86], world.sigstruct.reserved0[87]) = (7, 1)), seven);
+    assert_eq!(
+        after(|world| (world.sigstruct.reserved0[86], world.sigstruct.reserved0[87]) = (7, 1)),
+        seven
+    );
     assert_eq!(after(|world| world.sigstruct.reserved1[0] = 1), reserved(978));
     assert_eq!(after(|world| world.sigstruct.reserved2 = 1), reserved(989));
     let by_loader = |major| {
@@ -70,7 +76,10 @@ fn malformed_sigstruct_is_refused() {
         let alone = Refusal::GdtWithoutFaultWrapper { gdt_idt, fault_wrapper };
         assert_eq!(offsets(gdt_idt, fault_wrapper), refused(alone));
     }
-    assert_eq!(offsets(0x4000, 0x2000), refused(Refusal::GdtOutside { found: 0x4000, limit: 0x3000 }));
+    assert_eq!(
+        offsets(0x4000, 0x2000),
+        refused(Refusal::GdtOutside { found: 0x4000, limit: 0x3000 })
+    );
     let outside = Refusal::FaultWrapperOutside { found: 0x3e01, limit: 0x3e00 };
     assert_eq!(offsets(0x1000, 0x3e01), refused(outside));
 }
@@ -154,5 +163,9 @@ fn image_of_the_2_0_line_is_refused_by_p_seamldr_1_5() {
         world.facts.p_seamldr = Some(SeamldrVersion { major: 1, minor: 5 });
         (world.sigstruct.reserved3[0], world.sigstruct.reserved3[3]) = (7, 2);
     });
-    assert_eq!(both.iter().map(Finding::code).collect::<Vec<_>>(), ["seamldr-too-old"], "said once");
+    assert_eq!(
+        both.iter().map(Finding::code).collect::<Vec<_>>(),
+        ["seamldr-too-old"],
+        "said once"
+    );
 }

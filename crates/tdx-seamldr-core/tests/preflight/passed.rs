@@ -3,14 +3,19 @@
 use tdx_seamldr_core::abi::{SeamldrParams, Svn, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::preflight::{preflight_image, PassedUpdate, Purpose, Unknown, Unknowns};
 use tdx_seamldr_core::update::{Update, UpdateError};
-use tdx_seamldr_core::{BuildError, Host, LpBits, MachineId, ModuleState, Part, Patience, PhysAddr};
+use tdx_seamldr_core::{
+    BuildError, Host, LpBits, MachineId, ModuleState, Part, Patience, PhysAddr,
+};
 use tdx_seamldr_core::{NotShared, SeamcallBackend, SeamcallRegs, SharedInfo, SharedMemory, Trap};
 use zerocopy::little_endian::U16;
 
 use crate::world::{World, MODULE};
 
 /// What the update sees of the passed value.
-fn passed<R>(change: impl FnOnce(&mut World), look: impl FnOnce(&World, &PassedUpdate<'_>) -> R) -> R {
+fn passed<R>(
+    change: impl FnOnce(&mut World),
+    look: impl FnOnce(&World, &PassedUpdate<'_>) -> R,
+) -> R {
     let world = World::after(change);
     let file = world.file();
     let passed = world.check(&file).0.unwrap();
@@ -46,7 +51,10 @@ fn passed_update_carries_the_facts() {
 #[test]
 fn passed_update_has_the_highest_handoff_version_of_both_modules() {
     let version = |module_hv| {
-        passed(|world| world.sigstruct.module_hv = U16::new(module_hv), |_, passed| passed.handoff_version())
+        passed(
+            |world| world.sigstruct.module_hv = U16::new(module_hv),
+            |_, passed| passed.handoff_version(),
+        )
     };
     assert_eq!((version(3), version(2), version(1)), (Some(2), Some(2), Some(1)));
 }
@@ -114,7 +122,8 @@ fn with_params<R>(work: impl FnOnce(&mut SeamldrParams) -> R) -> R {
     work(zerocopy::FromBytes::mut_from_bytes(&mut page.0).unwrap())
 }
 
-/// A machine on which P-SEAMLDR reads addresses below 1 TiB, without the first 16 GiB, which are the SEAM range.
+/// A machine on which P-SEAMLDR reads addresses below 1 TiB, without the first 16 GiB, which are
+/// the SEAM range.
 const MEMORY: SharedMemory = SharedMemory {
     address_bits: 46,
     keyid_bits: 6,
@@ -139,13 +148,16 @@ fn update_rejects_parameters_that_p_seamldr_does_not_read() {
             |world| world.facts.shared_memory = Some(MEMORY),
             |_, passed| {
                 let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
-                let error = with_params(|params| Update::new(passed, params, &info, &host, &state).err());
-                let address = host.phys_addr(std::ptr::from_ref(passed.image().sigstruct()).cast()).unwrap();
+                let error =
+                    with_params(|params| Update::new(passed, params, &info, &host, &state).err());
+                let address =
+                    host.phys_addr(std::ptr::from_ref(passed.image().sigstruct()).cast()).unwrap();
                 (error, address)
             },
         );
-        let refused =
-            expected.map(|reason| UpdateError::Build(BuildError::NotShared(Part::Sigstruct, made.1, reason)));
+        let refused = expected.map(|reason| {
+            UpdateError::Build(BuildError::NotShared(Part::Sigstruct, made.1, reason))
+        });
         assert_eq!(made.0, refused);
     }
 }
@@ -156,9 +168,15 @@ fn prepared_image_rejects_parameters_that_p_seamldr_does_not_read() {
         let world = World::after(|world| world.facts.shared_memory = Some(MEMORY));
         let (file, host) = (world.file(), Offset { by, lps: 8 });
         let image = file.image();
-        let passed =
-            preflight_image(&image, &world.facts, Purpose::Load, &world.crypto, world.policy, &mut |_| ())
-                .unwrap();
+        let passed = preflight_image(
+            &image,
+            &world.facts,
+            Purpose::Load,
+            &world.crypto,
+            world.policy,
+            &mut |_| (),
+        )
+        .unwrap();
         assert_eq!(passed.image().module().len(), MODULE);
         with_params(|params| match (passed.prepare(params, &host), expected) {
             (Ok(prepared), None) => assert_eq!(prepared.request().machine(), MachineId(1)),
@@ -191,7 +209,9 @@ fn update_rejects_another_number_of_lps_than_preflight_counted() {
             |_| (),
             |_, passed| {
                 let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
-                with_params(|params| Update::new(passed, params, &info, &Offset { by: 0, lps }, &state).err())
+                with_params(|params| {
+                    Update::new(passed, params, &info, &Offset { by: 0, lps }, &state).err()
+                })
             },
         );
         assert_eq!(made, Some(UpdateError::LpsChanged { found: lps, wanted: 8 }));

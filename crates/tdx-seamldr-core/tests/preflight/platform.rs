@@ -43,7 +43,10 @@ fn debug_module_passes_on_an_unlocked_platform_without_a_list_of_cpus() {
     assert_eq!(debug(Some(true)), []);
     assert_eq!(debug(Some(false)), refused(Refusal::DebugModule));
     assert_eq!(debug(None), unknown(Unknown::DebugUnlocked));
-    assert_eq!(after(|world| world.sigstruct.cpuid_table_size = U32::new(0)), refused(Refusal::NoCpuList));
+    assert_eq!(
+        after(|world| world.sigstruct.cpuid_table_size = U32::new(0)),
+        refused(Refusal::NoCpuList)
+    );
 }
 
 #[test]
@@ -63,12 +66,18 @@ fn security_version_of_another_line_or_a_lower_one_is_refused() {
 #[test]
 fn platform_that_cannot_update_is_refused() {
     assert_eq!(after(|world| world.facts.module_runs = Some(false)), refused(Refusal::NoModule));
-    assert_eq!(after(|world| world.facts.module_in_place = Some(false)), refused(Refusal::NoModule));
+    assert_eq!(
+        after(|world| world.facts.module_in_place = Some(false)),
+        refused(Refusal::NoModule)
+    );
     let none_left = after(|world| world.facts.remaining_updates = Some(0));
     assert_eq!(none_left, refused(Refusal::NoRemainingUpdates));
     let version = |major, minor| SeamldrVersion { major, minor };
-    for (found, is_refused) in [(version(1, 0), true), (version(1, 4), true), (version(1, 5), false)] {
-        let refusal = if is_refused { refused(Refusal::SeamldrWithoutHandoff { found }) } else { Vec::new() };
+    for (found, is_refused) in
+        [(version(1, 0), true), (version(1, 4), true), (version(1, 5), false)]
+    {
+        let refusal =
+            if is_refused { refused(Refusal::SeamldrWithoutHandoff { found }) } else { Vec::new() };
         // P-SEAMLDR 1.0 counts no updates.
         let remaining = if is_refused { 0 } else { 1 };
         let findings = after(|world| {
@@ -107,7 +116,11 @@ fn sensitive_operations_are_refused_unless_the_policy_allows_damage() {
     assert_eq!(with(None, false), unknown(Unknown::SensitiveOperations));
     assert_eq!(with(Some(2), true), []);
     let counted = after(|world| world.facts.sensitive_operations = Some(2));
-    assert_eq!(counted, refused(Refusal::SensitiveOperations(2)), "the module may not know of them");
+    assert_eq!(
+        counted,
+        refused(Refusal::SensitiveOperations(2)),
+        "the module may not know of them"
+    );
 }
 
 #[test]

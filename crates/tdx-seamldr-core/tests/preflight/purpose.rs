@@ -1,7 +1,9 @@
 //! Findings about images that are installed for another purpose than an update.
 
 use tdx_seamldr_core::abi::{SeamldrFeatures0, SeamldrInfo, Svn};
-use tdx_seamldr_core::preflight::{Facts, Finding, HandoffRange, Purpose, Refusal, SeamldrVersion, Unknown};
+use tdx_seamldr_core::preflight::{
+    Facts, Finding, HandoffRange, Purpose, Refusal, SeamldrVersion, Unknown,
+};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::FromZeros;
 
@@ -12,8 +14,13 @@ const TAKE_OVER: Purpose = Purpose::TakeOver { handoff_version: None };
 /// After a shutdown nobody answers for the module that ran.
 fn shut_down(change: impl FnOnce(&mut World)) -> World {
     World::after(|world| {
-        let silent =
-            Facts { features0: None, handoff: None, handoff_data: None, handoff_pages: None, ..world.facts };
+        let silent = Facts {
+            features0: None,
+            handoff: None,
+            handoff_data: None,
+            handoff_pages: None,
+            ..world.facts
+        };
         world.facts = Facts { module_runs: Some(false), running_mrseam: None, ..silent };
         change(world);
     })
@@ -24,7 +31,10 @@ fn image_to_take_over_needs_no_running_module() {
     let with = |change: fn(&mut World)| shut_down(change).check_image(TAKE_OVER);
     assert_eq!(with(|_| ()), []);
     assert_eq!(with(|world| world.sigstruct.svn_minor = 4).len(), 1);
-    assert_eq!(with(|world| world.facts.remaining_updates = Some(0)), refused(Refusal::NoRemainingUpdates));
+    assert_eq!(
+        with(|world| world.facts.remaining_updates = Some(0)),
+        refused(Refusal::NoRemainingUpdates)
+    );
     assert_eq!(
         with(|world| world.facts.num_lps = Some(7)),
         refused(Refusal::LpsMissing { found: 7, wanted: 8 })
@@ -37,7 +47,8 @@ fn image_to_take_over_needs_no_running_module() {
 fn image_to_take_over_needs_a_module_in_place() {
     let world = shut_down(|world| {
         let mut info = SeamldrInfo::new_zeroed();
-        (info.major, info.minor, info.num_remaining_updates) = (U16::new(1), U16::new(5), U32::new(1));
+        (info.major, info.minor, info.num_remaining_updates) =
+            (U16::new(1), U16::new(5), U32::new(1));
         (world.facts.running_svn, world.facts.running_mrseam) = (None, None);
         world.facts.add_info(&info);
     });
@@ -61,20 +72,27 @@ fn image_to_load_needs_a_cleanup_where_p_seamldr_has_one() {
     for found in [Svn { major: 1, minor: 4 }, Svn { major: 2, minor: 6 }] {
         let refusal = Refusal::CleanupRequired { found, running };
         assert_eq!(with(found.major, found.minor, |_| ()), refused(refusal));
-        let without = |world: &mut World| world.facts.seamldr_features = Some(SeamldrFeatures0::S4_MIG_API);
+        let without =
+            |world: &mut World| world.facts.seamldr_features = Some(SeamldrFeatures0::S4_MIG_API);
         assert_eq!(with(found.major, found.minor, without), []);
     }
     let zero = with(0, 5, |_| ());
-    assert_eq!(zero.iter().map(Finding::code).collect::<Vec<_>>(), ["major-svn-zero", "cleanup-required"]);
+    assert_eq!(
+        zero.iter().map(Finding::code).collect::<Vec<_>>(),
+        ["major-svn-zero", "cleanup-required"]
+    );
     let clean = |world: &mut World| world.facts.keys_are_clean = Some(true);
     assert_eq!((with(1, 4, clean), with(2, 0, clean)), (vec![], vec![]));
     let destroyed = |world: &mut World| {
         (world.facts.keys_are_clean, world.facts.module_in_place) = (Some(false), Some(false))
     };
-    let refusal =
-        Refusal::CleanupRequired { found: Svn { major: 1, minor: 5 }, running: Svn { major: 0, minor: 0 } };
+    let refusal = Refusal::CleanupRequired {
+        found: Svn { major: 1, minor: 5 },
+        running: Svn { major: 0, minor: 0 },
+    };
     assert_eq!(with(1, 5, destroyed), refused(refusal));
-    // The keys are dirty after a failed update, and clean after a CLEANUP or a boot. The host has to say which it was.
+    // The keys are dirty after a failed update, and clean after a CLEANUP or a boot. The host has
+    // to say which it was.
     let absent: [fn(&mut World); 3] = [
         |world| world.facts.module_in_place = Some(false),
         |world| world.facts.running_svn = None,
@@ -96,9 +114,12 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
         |world| world.facts.remaining_updates = Some(0),
         |world| world.facts.remaining_updates = None,
         |world| {
-            world.facts.handoff = Some(HandoffRange { module_hv: 9, min_update_hv: 9, no_downgrade: true })
+            world.facts.handoff =
+                Some(HandoffRange { module_hv: 9, min_update_hv: 9, no_downgrade: true })
         },
-        |world| (world.facts.handoff_data, world.facts.handoff_pages) = (Some(u32::MAX), Some(u32::MAX)),
+        |world| {
+            (world.facts.handoff_data, world.facts.handoff_pages) = (Some(u32::MAX), Some(u32::MAX))
+        },
     ];
     for change in changes {
         assert_eq!(with(change), []);
@@ -124,9 +145,11 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
 
 #[test]
 fn image_to_fall_back_on_takes_the_version_that_the_update_leaves() {
-    let takes = |handoff_version| World::after(|_| ()).check_image(Purpose::TakeOver { handoff_version });
+    let takes =
+        |handoff_version| World::after(|_| ()).check_image(Purpose::TakeOver { handoff_version });
     for version in [0, 4] {
-        let refusal = Refusal::HandoffDataVersion { found: version, min_update_hv: 1, module_hv: 3 };
+        let refusal =
+            Refusal::HandoffDataVersion { found: version, min_update_hv: 1, module_hv: 3 };
         assert_eq!(takes(Some(version)), refused(refusal));
     }
     for version in [1, 2, 3] {

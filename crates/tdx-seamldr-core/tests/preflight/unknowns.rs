@@ -15,7 +15,9 @@ fn absent_fact_is_an_unknown_of_its_own() {
         (&[Unknown::RunningSvn], |facts| facts.running_svn = None),
         (&[Unknown::SameModule], |facts| facts.running_mrseam = None),
         (&[Unknown::Features, Unknown::SensitiveOperations], |facts| facts.features0 = None),
-        (&[Unknown::HandoffVersions], |facts| (facts.handoff, facts.handoff_data) = (None, Some(0))),
+        (&[Unknown::HandoffVersions], |facts| {
+            (facts.handoff, facts.handoff_data) = (None, Some(0))
+        }),
         (&[Unknown::HandoffData], |facts| (facts.handoff_data, facts.handoff_pages) = (None, None)),
         (&[Unknown::Lps], |facts| facts.num_lps = None),
         (&[Unknown::Lps], |facts| facts.platform_lps = None),
@@ -66,8 +68,11 @@ fn nothing_known_reports_each_unknown_once() {
     let mut codes: Vec<_> = findings.iter().map(Finding::code).collect();
     codes.sort_unstable();
     let others = [Unknown::Signer, Unknown::Signature, Unknown::ImageHash, Unknown::Cleanup];
-    let mut expected: Vec<_> =
-        Unknown::ALL.iter().filter(|unknown| !others.contains(unknown)).map(Unknown::code).collect();
+    let mut expected: Vec<_> = Unknown::ALL
+        .iter()
+        .filter(|unknown| !others.contains(unknown))
+        .map(Unknown::code)
+        .collect();
     expected.sort_unstable();
     assert_eq!(codes, expected);
 }
@@ -103,7 +108,8 @@ fn allowed_unknown_does_not_hide_a_refusal() {
 
 #[test]
 fn platform_set_does_not_pass_an_image_that_nobody_verified() {
-    let rows = [(MODULUS, Unknown::Signer), (SIGNED, Unknown::Signature), (MODULE, Unknown::ImageHash)];
+    let rows =
+        [(MODULUS, Unknown::Signer), (SIGNED, Unknown::Signature), (MODULE, Unknown::ImageHash)];
     for (length, unknown) in rows {
         let passes = |allow_unknowns| {
             passes(|world| {

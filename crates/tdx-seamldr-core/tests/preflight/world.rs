@@ -96,7 +96,8 @@ impl World {
         (sigstruct.min_update_hv, sigstruct.module_hv) = (U16::new(1), U16::new(3));
         sigstruct.num_handoff_pages = U16::new(1);
         sigstruct.cpuid_table_size = U32::new(2);
-        (sigstruct.cpuid_table[0], sigstruct.cpuid_table[1]) = (U32::new(0x806f0), U32::new(0xc06f0));
+        (sigstruct.cpuid_table[0], sigstruct.cpuid_table[1]) =
+            (U32::new(0x806f0), U32::new(0xc06f0));
 
         let mut info = SeamldrInfo::new_zeroed();
         (info.major, info.minor) = (U16::new(1), U16::new(5));
@@ -159,7 +160,10 @@ impl World {
     }
 
     /// Preflight of an update.
-    pub(crate) fn check<'a>(&self, file: &'a File) -> (Result<PassedUpdate<'a>, NotPassed>, Vec<Finding>) {
+    pub(crate) fn check<'a>(
+        &self,
+        file: &'a File,
+    ) -> (Result<PassedUpdate<'a>, NotPassed>, Vec<Finding>) {
         let mut findings = Vec::new();
         let report = &mut |finding| findings.push(finding);
         let passed = preflight(&file.image(), &self.facts, &self.crypto, self.policy, report);
@@ -171,15 +175,17 @@ impl World {
     pub(crate) fn check_image(&self, purpose: Purpose) -> Vec<Finding> {
         let (file, mut findings) = (self.file(), Vec::new());
         let report = &mut |finding| findings.push(finding);
-        let passed = preflight_image(&file.image(), &self.facts, purpose, &self.crypto, self.policy, report);
+        let passed =
+            preflight_image(&file.image(), &self.facts, purpose, &self.crypto, self.policy, report);
         self.assert_counted(passed.as_ref().err(), &findings);
         findings
     }
 
     /// A refusal, or an unknown that the policy does not allow, is counted and does not pass.
     fn assert_counted(&self, not_passed: Option<&NotPassed>, findings: &[Finding]) {
-        let count =
-            |counts: &dyn Fn(&Finding) -> bool| findings.iter().filter(|it| counts(it)).count() as u32;
+        let count = |counts: &dyn Fn(&Finding) -> bool| {
+            findings.iter().filter(|it| counts(it)).count() as u32
+        };
         let refusals = count(&|finding| matches!(finding, Finding::Refusal(_)));
         let unknowns = count(&|finding| match finding {
             Finding::Unknown(unknown) => !self.policy.allow_unknowns.contains(*unknown),

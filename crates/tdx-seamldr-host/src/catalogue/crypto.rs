@@ -33,7 +33,8 @@ impl Crypto for Verified<'_> {
         digest: &Sha384Digest,
     ) -> Result<bool, CryptoUnavailable> {
         let sigstruct = self.image.sigstruct();
-        let is_this = is_same(modulus, &sigstruct.modulus) && is_same(signature, &sigstruct.signature);
+        let is_this =
+            is_same(modulus, &sigstruct.modulus) && is_same(signature, &sigstruct.signature);
         // A signature with another exponent was not tried.
         if is_this && sigstruct.exponent.get() == 0x10001 {
             return Ok(self.verification.signature_valid);

@@ -37,8 +37,13 @@ pub enum VersionSource {
 }
 
 impl Image {
-    pub(super) fn new(path: PathBuf, bytes: Vec<u8>, releases: &Releases) -> Result<Self, FileError> {
-        let image = TdxImage::parse_without_checksum(&bytes).map_err(|error| FileError::new(&path, error))?;
+    pub(super) fn new(
+        path: PathBuf,
+        bytes: Vec<u8>,
+        releases: &Releases,
+    ) -> Result<Self, FileError> {
+        let image = TdxImage::parse_without_checksum(&bytes)
+            .map_err(|error| FileError::new(&path, error))?;
         let (format, verification, checksum) = (image.format(), verify(&image), image.checksum());
         let mrseam = image.sigstruct().seamhash;
         let release = releases.by_mrseam(&mrseam);
@@ -60,7 +65,8 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// None that [`Catalogue`](super::Catalogue) has not reported: it has parsed the same bytes before.
+    /// None that [`Catalogue`](super::Catalogue) has not reported: it has parsed the same bytes
+    /// before.
     pub fn parse(&self) -> Result<TdxImage<'_>, ImageError> {
         TdxImage::parse_without_checksum(&self.bytes)
     }
@@ -117,7 +123,8 @@ impl Image {
         self.version.map(|(_, source)| source)
     }
 
-    /// Returns the platforms that the release is made for, by the table. Empty: the table does not tell.
+    /// Returns the platforms that the release is made for, by the table. Empty: the table does not
+    /// tell.
     #[must_use]
     pub fn platforms(&self) -> &[Platform] {
         &self.platforms

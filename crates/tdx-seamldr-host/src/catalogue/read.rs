@@ -63,7 +63,10 @@ pub enum FileProblem {
     #[error("{0}")]
     NotTrusted(#[from] NotTrusted),
     /// Another `mapping_file.json` says something else of a release.
-    #[error("what it says of {0} is not what an earlier mapping_file.json says; the stricter minimum of both holds")]
+    #[error(
+        "what it says of {0} is not what an earlier mapping_file.json says; the stricter minimum \
+         of both holds"
+    )]
     Contradiction(TdxVersion),
     /// The same image was found before.
     #[error("the same image as {}", .0.display())]
@@ -125,7 +128,9 @@ fn read_rest(
     limit: u64,
     what: &'static str,
 ) -> Result<(), FileError> {
-    file.take(limit.saturating_add(1)).read_to_end(bytes).map_err(|error| FileError::new(path, error))?;
+    file.take(limit.saturating_add(1))
+        .read_to_end(bytes)
+        .map_err(|error| FileError::new(path, error))?;
     if u64::try_from(bytes.len()).map_or(true, |len| len > limit) {
         return Err(FileError::new(path, FileProblem::TooLarge { limit, what }));
     }
@@ -152,9 +157,13 @@ pub(super) fn if_image(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let mut file = open(path)?;
     let mut head = Vec::with_capacity(HEAD);
     let limit = u64::try_from(HEAD).unwrap_or_default();
-    file.by_ref().take(limit).read_to_end(&mut head).map_err(|error| FileError::new(path, error))?;
+    file.by_ref()
+        .take(limit)
+        .read_to_end(&mut head)
+        .map_err(|error| FileError::new(path, error))?;
     // Format v1 has its name at offset 8, format v2 at offset 4.
-    let is_image = [8, 4].iter().any(|at| head.get(*at..).is_some_and(|rest| rest.starts_with(MAGIC)));
+    let is_image =
+        [8, 4].iter().any(|at| head.get(*at..).is_some_and(|rest| rest.starts_with(MAGIC)));
     let has_name = path.extension().is_some_and(|extension| extension == "blob");
     if !is_image && !has_name {
         return Ok(None);
@@ -163,17 +172,21 @@ pub(super) fn if_image(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     Ok(Some(head))
 }
 
-/// Returns the SIGSTRUCT that lies beside a module's binary: `NAME.so.sigstruct` or `NAME.sigstruct` of `NAME.so`.
+/// Returns the SIGSTRUCT that lies beside a module's binary: `NAME.so.sigstruct` or
+/// `NAME.sigstruct` of `NAME.so`.
 pub(super) fn sigstruct_beside(module: &Path) -> Option<PathBuf> {
     if !module.extension().is_some_and(|extension| extension == "so" || extension == "bin") {
         return None;
     }
     let mut after = module.as_os_str().to_owned();
     after.push(".sigstruct");
-    [PathBuf::from(after), module.with_extension("sigstruct")].into_iter().find(|path| path.is_file())
+    [PathBuf::from(after), module.with_extension("sigstruct")]
+        .into_iter()
+        .find(|path| path.is_file())
 }
 
-/// Makes an image of a module's binary and its SIGSTRUCT. A binary that ends within a page is filled up with zeros.
+/// Makes an image of a module's binary and its SIGSTRUCT. A binary that ends within a page is
+/// filled up with zeros.
 pub(super) fn pair(module_path: &Path, sigstruct_path: &Path) -> Result<Vec<u8>, FileError> {
     let (mut module, sigstruct) = (image(module_path)?, image(sigstruct_path)?);
     module.resize(module.len().next_multiple_of(4096), 0);

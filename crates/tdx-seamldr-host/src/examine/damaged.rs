@@ -20,7 +20,8 @@ pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> O
         return None;
     }
     // The place of the header's signature tells the format, whatever the version says.
-    let error = format.and_then(|format| TdxImage::parse_only(format, bytes).err()).unwrap_or(error);
+    let error =
+        format.and_then(|format| TdxImage::parse_only(format, bytes).err()).unwrap_or(error);
     let announced = format.and_then(|format| announced(bytes, format));
     let facts = sigstruct.map(|sigstruct| SigstructFacts::of(sigstruct, releases));
 
@@ -47,7 +48,8 @@ pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> O
 
 /// Returns the format by the place of the header's signature.
 fn format(bytes: &[u8]) -> Option<ImageFormat> {
-    let is_signature_at = |at: usize| bytes.get(at..).is_some_and(|rest: &[u8]| rest.starts_with(SIGNATURE));
+    let is_signature_at =
+        |at: usize| bytes.get(at..).is_some_and(|rest: &[u8]| rest.starts_with(SIGNATURE));
     let places = [(8, ImageFormat::BlobV1), (4, ImageFormat::ImageV2)];
     places.into_iter().find(|(at, _)| is_signature_at(*at)).map(|(_, format)| format)
 }
@@ -60,7 +62,9 @@ fn announced(bytes: &[u8], format: ImageFormat) -> Option<usize> {
     };
     match format {
         ImageFormat::BlobV1 => field(16),
-        ImageFormat::ImageV2 => field(12)?.checked_add(field(16)?)?.checked_add(1)?.checked_mul(PAGE_SIZE),
+        ImageFormat::ImageV2 => {
+            field(12)?.checked_add(field(16)?)?.checked_add(1)?.checked_mul(PAGE_SIZE)
+        }
     }
 }
 
@@ -84,7 +88,8 @@ fn too_long(bytes: &[u8], announced: usize, releases: &Releases) -> Option<Exami
     let whole = TdxImage::parse_without_checksum(bytes.get(..announced)?).ok()?;
     let mut found = image::examine(&whole, releases);
     let more = bytes.len().saturating_sub(announced);
-    let follow = if more == 1 { "1 byte follows".to_owned() } else { format!("{more} bytes follow") };
+    let follow =
+        if more == 1 { "1 byte follows".to_owned() } else { format!("{more} bytes follow") };
     let message = match found.verdict {
         Verdict::Genuine => format!("{follow} the image; without that the file would be genuine"),
         _ => format!("{follow} the image"),
@@ -104,14 +109,18 @@ fn cut(length: usize, announced: usize, facts: Option<SigstructFacts>) -> Examin
         match found.verdict {
             Verdict::Genuine => {
                 (found.verdict, found.release) = (Verdict::Part, release);
-                found.note("Intel's signature of the SIGSTRUCT holds; the module cannot be checked");
+                found
+                    .note("Intel's signature of the SIGSTRUCT holds; the module cannot be checked");
             }
             // Nobody can tell whether the module is the one that the other key signed.
             Verdict::AnotherKey => found.verdict = Verdict::Part,
             _ => {}
         }
     }
-    found.problem("cut", format!("the file has {length} bytes, but its header announces {announced}"));
+    found.problem(
+        "cut",
+        format!("the file has {length} bytes, but its header announces {announced}"),
+    );
     found.note_advice();
     found
 }

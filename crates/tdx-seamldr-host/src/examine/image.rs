@@ -95,7 +95,9 @@ pub(super) fn examine(image: &TdxImage<'_>, releases: &Releases) -> Examination 
             found.tampered(error.code(), error.to_string());
         }
         (Checksum::Bad { .. }, ImageFormat::ImageV2) => {
-            found.note("the checksum does not follow the rule of v1; the rule of v2 is not published");
+            found.note(
+                "the checksum does not follow the rule of v1; the rule of v2 is not published",
+            );
         }
         (Checksum::Ok | Checksum::Zero, _) => {}
     }

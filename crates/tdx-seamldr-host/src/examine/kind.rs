@@ -85,7 +85,8 @@ impl Kind {
         }
     }
 
-    /// Returns what to do with a file of this kind to get an image. `None`: nothing that the kind alone tells.
+    /// Returns what to do with a file of this kind to get an image. `None`: nothing that the kind
+    /// alone tells.
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         Some(match self {
@@ -100,7 +101,8 @@ impl Kind {
             Self::Zip | Self::SevenZip | Self::Tar => "unpack it first and take the image from it",
             Self::Elf => "it may be P-SEAMLDR's binary or any other program",
             Self::Acm => {
-                "the BIOS loads a SEAM loader at boot; Linux cannot update it, and it holds no TDX module"
+                "the BIOS loads a SEAM loader at boot; Linux cannot update it, and it holds no TDX \
+                 module"
             }
             Self::MappingFile => {
                 "it belongs beside Intel's images and tells which module may update to which"

@@ -1,7 +1,7 @@
 //! What a file is, and whether Intel signed exactly these bytes.
 //!
-//! [`examine`] takes any bytes. It looks for an image of a TDX module, whole, cut or damaged; for the parts of one; and for
-//! files that people mistake for images.
+//! [`examine`] takes any bytes. It looks for an image of a TDX module, whole, cut or damaged; for
+//! the parts of one; and for files that people mistake for images.
 
 mod damaged;
 mod image;
@@ -26,7 +26,8 @@ pub use verdict::Verdict;
 /// Why a file is not genuine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// A name that does not change between releases. Rules of preflight and of the image's header have the same name there.
+    /// A name that does not change between releases. Rules of preflight and of the image's header
+    /// have the same name there.
     pub code: &'static str,
     /// What was found and what was expected. Text from the file is escaped.
     pub message: String,
@@ -39,7 +40,8 @@ pub struct Examination {
     pub verdict: Verdict,
     /// What the file is.
     pub kind: Kind,
-    /// The public release of an image that is genuine, or of a part of one. `None`: not in the table, or the file does not prove it.
+    /// The public release of an image that is genuine, or of a part of one. `None`: not in the
+    /// table, or the file does not prove it.
     #[serde(serialize_with = "written::optional")]
     pub release: Option<TdxVersion>,
     /// Why the file is not genuine, the most important first. Empty for genuine images.
@@ -60,15 +62,14 @@ pub struct Examination {
 
 /// Examines the bytes of a file.
 ///
-/// The verdict is [`Genuine`](Verdict::Genuine) only if all rules of the format hold, Intel's signature holds, and the module's hash is
-/// the one that was signed.
+/// The verdict is [`Genuine`](Verdict::Genuine) only if all rules of the format hold, Intel's
+/// signature holds, and the module's hash is the one that was signed.
 #[must_use]
 pub fn examine(bytes: &[u8], releases: &Releases) -> Examination {
     let mut found = match TdxImage::parse_without_checksum(bytes) {
         Ok(image) => image::examine(&image, releases),
-        Err(error) => {
-            damaged::examine(bytes, error, releases).unwrap_or_else(|| other::examine(bytes, releases))
-        }
+        Err(error) => damaged::examine(bytes, error, releases)
+            .unwrap_or_else(|| other::examine(bytes, releases)),
     };
     found.judge_signer();
     found
@@ -99,7 +100,8 @@ impl Examination {
         self.notes.push(note.into());
     }
 
-    /// Whether the SIGSTRUCT says that the module is a debug module, which runs on unlocked platforms only.
+    /// Whether the SIGSTRUCT says that the module is a debug module, which runs on unlocked
+    /// platforms only.
     #[must_use]
     pub fn is_debug(&self) -> bool {
         self.sigstruct.as_ref().is_some_and(|sigstruct| sigstruct.debug)

@@ -55,12 +55,18 @@ fn elf(bytes: &[u8], releases: &Releases) -> Examination {
         }
         // The headers of the sections end a file that no tool has changed.
         let end = read::<ElfHeader>(bytes, 0).and_then(|header| {
-            let sections = u64::from(header.e_shnum.get()).checked_mul(header.e_shentsize.get().into())?;
+            let sections =
+                u64::from(header.e_shnum.get()).checked_mul(header.e_shentsize.get().into())?;
             header.e_shoff.get().checked_add(sections)
         });
-        if let Some(end) = end.filter(|end| u64::try_from(bytes.len()).is_ok_and(|length| length < *end)) {
+        if let Some(end) =
+            end.filter(|end| u64::try_from(bytes.len()).is_ok_and(|length| length < *end))
+        {
             let length = bytes.len();
-            found.problem("cut", format!("the file has {length} bytes, but its ELF header needs {end}"));
+            found.problem(
+                "cut",
+                format!("the file has {length} bytes, but its ELF header needs {end}"),
+            );
         }
     }
     found.module = Some(module);
@@ -70,8 +76,9 @@ fn elf(bytes: &[u8], releases: &Releases) -> Examination {
 /// A file that is no part of an image.
 fn no_part(bytes: &[u8]) -> Examination {
     let mut found = Examination::new(Verdict::NotAnImage, Kind::Unknown, bytes.len());
-    let magic =
-        MAGICS.iter().find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+    let magic = MAGICS
+        .iter()
+        .find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
     found.kind = match (magic, std::str::from_utf8(bytes)) {
         (Some((_, _, kind)), _) => *kind,
         _ if is_markup(bytes) => Kind::WebPage,
@@ -86,13 +93,14 @@ fn no_part(bytes: &[u8]) -> Examination {
 
 /// The beginning of a web page or an XML text, whatever its encoding.
 fn is_markup(bytes: &[u8]) -> bool {
-    let begin =
-        String::from_utf8_lossy(bytes.get(..bytes.len().min(1024)).unwrap_or_default()).to_lowercase();
+    let begin = String::from_utf8_lossy(bytes.get(..bytes.len().min(1024)).unwrap_or_default())
+        .to_lowercase();
     let begin = begin.trim_start_matches('\u{feff}').trim_start();
     MARKUP.iter().any(|markup| begin.starts_with(markup))
 }
 
-/// The header of an authenticated code module of Intel: type 2 (chipset), vendor, and a size in 32-bit words that the file has.
+/// The header of an authenticated code module of Intel: type 2 (chipset), vendor, and a size in
+/// 32-bit words that the file has.
 fn is_acm(bytes: &[u8]) -> bool {
     let field = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
     let length = field(24).and_then(|words| words.checked_mul(4));

@@ -21,7 +21,8 @@ pub enum Signature {
     Missing,
 }
 
-/// What a SIGSTRUCT says. Nothing of it is proven unless the signature is valid and the signer is trusted.
+/// What a SIGSTRUCT says. Nothing of it is proven unless the signature is valid and the signer is
+/// trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SigstructFacts {
     /// The date of the signature, such as `2025-02-19`. `None`: the field is no date.
@@ -64,7 +65,9 @@ impl SigstructFacts {
         let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
         let signature = match verification.signature_valid {
             true => Signature::Valid,
-            false if is_zero(&sigstruct.signature) || is_zero(&sigstruct.modulus) => Signature::Missing,
+            false if is_zero(&sigstruct.signature) || is_zero(&sigstruct.modulus) => {
+                Signature::Missing
+            }
             false => Signature::Invalid,
         };
         Self {
@@ -96,7 +99,8 @@ impl SigstructFacts {
 }
 
 impl Examination {
-    /// Takes the SIGSTRUCT into account: its verdict, and the reason if the signature does not hold.
+    /// Takes the SIGSTRUCT into account: its verdict, and the reason if the signature does not
+    /// hold.
     pub(super) fn judge_sigstruct(&mut self, sigstruct: SigstructFacts) {
         self.verdict = sigstruct.verdict();
         match (sigstruct.signature, sigstruct.signer) {

@@ -124,7 +124,8 @@ fn file_that_is_cut_tells_both_lengths_and_what_is_left() {
             assert_eq!(found.kind, Kind::CutImage, "{format} cut to {length}");
             assert!(codes(&found).contains(&"cut"), "{format} cut to {length}: {found:?}");
             assert!(found.problems.iter().any(|problem| {
-                problem.message.contains(&format!("{length} bytes")) && problem.message.contains("20480")
+                problem.message.contains(&format!("{length} bytes"))
+                    && problem.message.contains("20480")
             }));
             let sigstruct_is_there = length >= 6144;
             assert_eq!(found.sigstruct.is_some(), sigstruct_is_there, "{length}");
@@ -159,11 +160,17 @@ fn binary_of_a_module_is_known_by_its_hash_over_whole_pages() {
     assert_eq!((known.verdict, known.kind), (Verdict::Part, Kind::Module));
     assert_eq!(known.to_string(), "only a part: the module's binary of TDX module 9.9.09");
     let changed = examine(&flipped(module, 5000), &table);
-    assert_eq!((changed.verdict, changed.kind, changed.release), (Verdict::NotAnImage, Kind::Elf, None));
+    assert_eq!(
+        (changed.verdict, changed.kind, changed.release),
+        (Verdict::NotAnImage, Kind::Elf, None)
+    );
     let mut unknown = module.to_vec();
     unknown[6000..6012].copy_from_slice(b"Inte    lTDX");
     let unknown = examine(&unknown, &table);
-    assert_eq!((unknown.verdict, unknown.kind, unknown.release), (Verdict::Part, Kind::Module, None));
+    assert_eq!(
+        (unknown.verdict, unknown.kind, unknown.release),
+        (Verdict::Part, Kind::Module, None)
+    );
     assert!(unknown.to_string().ends_with("of no release in the table"), "{unknown}");
 
     // The same, but zeros end it, and they were cut off.
@@ -215,21 +222,30 @@ fn files_that_are_mistaken_for_images_are_known() {
     ];
     for (bytes, kind) in cases {
         let found = found(bytes);
-        assert_eq!((found.verdict, found.kind), (Verdict::NotAnImage, *kind), "{}", bytes.escape_ascii());
+        assert_eq!(
+            (found.verdict, found.kind),
+            (Verdict::NotAnImage, *kind),
+            "{}",
+            bytes.escape_ascii()
+        );
         assert!(found.to_string().starts_with("not an image: "));
     }
 }
 
 #[test]
 fn text_from_a_file_is_escaped() {
-    let listed = found(br#"{"tdx_module_releases": [{"version": "1.5.05"}, {"version": "\u001b[2J"}]}"#);
+    let listed =
+        found(br#"{"tdx_module_releases": [{"version": "1.5.05"}, {"version": "\u001b[2J"}]}"#);
     assert_eq!(listed.listed, ["1.5.05", "\\u{1b}[2J"]);
     let text = found("error \u{202e}txt".as_bytes());
     assert_eq!(text.notes[0], "the text begins with \"error \\u{202e}txt\"");
     let mut image = small(ImageFormat::BlobV1);
     image[8..16].copy_from_slice(b"\x1b[2J\x1b[1m");
     let damaged = found(&image);
-    assert!(damaged.to_string().contains("\\x1b[2J") && !damaged.to_string().contains('\u{1b}'), "{damaged}");
+    assert!(
+        damaged.to_string().contains("\\x1b[2J") && !damaged.to_string().contains('\u{1b}'),
+        "{damaged}"
+    );
 }
 
 #[test]
@@ -252,12 +268,17 @@ fn released_images_are_genuine_and_their_parts_are_known() {
     for image in released_images().unwrap().unwrap_or_default() {
         let bytes = image.bytes.as_bytes();
         let whole = found(bytes);
-        assert_eq!(whole.to_string(), format!("genuine: TDX module {}, signed by Intel", image.version));
+        assert_eq!(
+            whole.to_string(),
+            format!("genuine: TDX module {}, signed by Intel", image.version)
+        );
         assert_eq!((whole.problems.len(), whole.notes.len()), (0, 0));
         let (sigstruct, module) = (found(&bytes[4096..6144]), found(&bytes[8192..]));
-        for (part, kind) in
-            [(sigstruct, Kind::Sigstruct), (module, Kind::Module), (found(&bytes[..9000]), Kind::CutImage)]
-        {
+        for (part, kind) in [
+            (sigstruct, Kind::Sigstruct),
+            (module, Kind::Module),
+            (found(&bytes[..9000]), Kind::CutImage),
+        ] {
             assert_eq!((part.verdict, part.kind), (Verdict::Part, kind));
             assert_eq!(part.release.unwrap().to_string(), image.version);
         }
@@ -265,9 +286,19 @@ fn released_images_are_genuine_and_their_parts_are_known() {
         assert_eq!(examine(bytes, &Releases::default()).release, None);
         let long = found(&[bytes, b"\n"].concat());
         assert!(long.to_string().contains("without that the file would be genuine"), "{long}");
-        for at in
-            [0, 9, 100, 2, 4096 + 20, 4096 + 200, 4096 + 600, 4096 + 950, 4096 + 3000, 8192, bytes.len() - 1]
-        {
+        for at in [
+            0,
+            9,
+            100,
+            2,
+            4096 + 20,
+            4096 + 200,
+            4096 + 600,
+            4096 + 950,
+            4096 + 3000,
+            8192,
+            bytes.len() - 1,
+        ] {
             let changed = found(&flipped(bytes, at));
             assert_eq!(
                 (changed.verdict, changed.release),
@@ -284,7 +315,10 @@ fn released_images_are_genuine_and_their_parts_are_known() {
         parts.write(ImageFormat::BlobV1, &mut forged).unwrap();
         let forged = found(&forged);
         assert_eq!((forged.verdict, codes(&forged)), (Verdict::Tampered, vec!["image-hash"]));
-        assert!(forged.to_string().contains(&format!("signed as TDX module {}", image.version)), "{forged}");
+        assert!(
+            forged.to_string().contains(&format!("signed as TDX module {}", image.version)),
+            "{forged}"
+        );
     }
 }
 

@@ -12,7 +12,8 @@ use super::Examination;
 pub enum Verdict {
     /// An image as Intel signed it.
     Genuine,
-    /// The signature does not hold, the module is not the one that was signed, or what no signature covers breaks a rule.
+    /// The signature does not hold, the module is not the one that was signed, or what no
+    /// signature covers breaks a rule.
     Tampered,
     /// Signature and hash hold, but the key is not Intel's.
     AnotherKey,
@@ -46,14 +47,18 @@ impl fmt::Display for Examination {
         match self.verdict {
             Verdict::Genuine => match self.release {
                 Some(release) => write!(f, ": TDX module {release}, signed by Intel")?,
-                None => f.write_str(": signed by Intel, but not in the table of public releases")?,
+                None => {
+                    f.write_str(": signed by Intel, but not in the table of public releases")?
+                }
             },
             Verdict::Tampered => {
                 if let Some(problem) = self.problems.first() {
                     write!(f, ": {}", problem.message)?;
                 }
             }
-            Verdict::AnotherKey => f.write_str(": signature and hash hold, but the key is not Intel's")?,
+            Verdict::AnotherKey => {
+                f.write_str(": signature and hash hold, but the key is not Intel's")?
+            }
             Verdict::Unsigned => f.write_str(": there is no signature")?,
             Verdict::Part => {
                 write!(f, ": {}", self.kind.words())?;

@@ -21,7 +21,10 @@ pub(super) fn optional<S: Serializer>(
 }
 
 /// Writes a digest as hexadecimal digits.
-pub(super) fn digest<S: Serializer>(digest: &Sha384Digest, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn digest<S: Serializer>(
+    digest: &Sha384Digest,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&hex(digest))
 }
 

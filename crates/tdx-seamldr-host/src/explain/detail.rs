@@ -112,22 +112,28 @@ pub(super) fn decode(word: u64) -> Option<String> {
     let status = TdxStatus(word);
     let details = status.details();
     if let Some((reason, count)) = status.sensitive() {
-        let plural = |one: &str, many: &str| if count == 1 { one.to_owned() } else { many.to_owned() };
+        let plural =
+            |one: &str, many: &str| if count == 1 { one.to_owned() } else { many.to_owned() };
         return Some(match reason {
             SensitiveReason::TdBuild => format!("{count} {} in build", plural("TD is", "TDs are")),
             SensitiveReason::InterruptedMigration => {
                 format!("{count} migration {} interrupted", plural("session is", "sessions are"))
             }
-            SensitiveReason::Unknown(reason) => format!("reason {reason}, which has no name; count {count}"),
+            SensitiveReason::Unknown(reason) => {
+                format!("reason {reason}, which has no name; count {count}")
+            }
         });
     }
-    let id = status
-        .operand()
-        .or_else(|| (WITH_OPERAND.contains(&status.code().0) && details != 0).then_some(OperandId(details)));
+    let id = status.operand().or_else(|| {
+        (WITH_OPERAND.contains(&status.code().0) && details != 0).then_some(OperandId(details))
+    });
     if let Some(id) = id {
         return Some(match operand(id) {
             Some(name) if id.0 == CPUID_CONFIG => {
-                format!("operand {name} ({details}): RCX holds the CPUID leaf and subleaf that was refused")
+                format!(
+                    "operand {name} ({details}): RCX holds the CPUID leaf and subleaf that was \
+                     refused"
+                )
             }
             Some(name) => format!("operand {name} ({details})"),
             None => format!("operand {details}, which has no name"),
@@ -170,7 +176,10 @@ mod tests {
             (0xc000010000000001, Some("operand RCX (1)")),
             (
                 0xc000010000000045,
-                Some("operand CPUID_CONFIG (69): RCX holds the CPUID leaf and subleaf that was refused"),
+                Some(
+                    "operand CPUID_CONFIG (69): RCX holds the CPUID leaf and subleaf that was \
+                     refused",
+                ),
             ),
             (0x80000200000000b8, Some("operand SYS (184)")),
             (0xc000010000000000, Some("operand RAX (0)")),

@@ -196,7 +196,8 @@ fn success(word: u64, leaf: Option<Leaf>) -> Explanation {
         Some(Leaf::Tdx(_)) => Source::TdxModule,
         None => Source::EitherFirmware,
     };
-    let mut explanation = plain(hex(word), source, Severity::Success, "The call succeeded.".to_owned());
+    let mut explanation =
+        plain(hex(word), source, Severity::Success, "The call succeeded.".to_owned());
     explanation.name = Some("SUCCESS");
     explanation.update = "This call went well.".to_owned();
     explanation.actions = owned(&["Nothing."]);
@@ -251,9 +252,9 @@ fn of_tdx(word: u64, leaf: Option<Leaf>) -> Explanation {
     };
     let code = TdxStatus(word).code().0;
     let general = advice::find(tdx::TABLE, code);
-    let special = tdx::SPECIAL
-        .iter()
-        .find(|row| row.word == word && row.leaf.is_none_or(|wanted| leaf == Some(Leaf::Tdx(wanted))));
+    let special = tdx::SPECIAL.iter().find(|row| {
+        row.word == word && row.leaf.is_none_or(|wanted| leaf == Some(Leaf::Tdx(wanted)))
+    });
     let more = special.map(|row| row.meaning).or(general.map(|row| row.meaning));
     let actions = special.map(|row| row.actions).or(general.map(|row| row.actions));
     explanation.name = name;
@@ -296,8 +297,8 @@ fn unknown_tdx(word: u64, bits: Bits, mut explanation: Explanation) -> Explanati
     explanation.update = BOOT_OR_UPDATE.to_owned();
     if is_status {
         explanation.meaning = format!(
-            "No published word of the TDX module. By its bits it is a word {} with the code {:#04x}. A module \
-             that is newer than this program's table may have it.",
+            "No published word of the TDX module. By its bits it is a word {} with the code \
+             {:#04x}. A module that is newer than this program's table may have it.",
             in_class.unwrap_or_default(),
             bits.code
         );
@@ -306,7 +307,8 @@ fn unknown_tdx(word: u64, bits: Bits, mut explanation: Explanation) -> Explanati
     } else {
         explanation.source = Source::Unknown;
         explanation.meaning = if bits.reserved != 0 {
-            "No status word: bits 59:48, which are 0 in every word of the TDX module, are not.".to_owned()
+            "No status word: bits 59:48, which are 0 in every word of the TDX module, are not."
+                .to_owned()
         } else {
             format!("No published word: the class {:#04x} is not known.", bits.class)
         };
@@ -325,14 +327,15 @@ fn of_seamldr(word: u64) -> Explanation {
             Source::PSeamldr,
             Severity::Error,
             format!(
-                "No published word of P-SEAMLDR. By its bits it is an error{}. A P-SEAMLDR that is newer than \
-                 this program's table may have it.",
+                "No published word of P-SEAMLDR. By its bits it is an error{}. A P-SEAMLDR that \
+                 is newer than this program's table may have it.",
                 class_words(status.class())
             ),
         );
         unknown.relation = Relation::Failed;
         unknown.update = Step::Install.fate().to_owned();
-        unknown.actions = owned(&["Check image and host with `tdx-seamldr plan`, and report the word."]);
+        unknown.actions =
+            owned(&["Check image and host with `tdx-seamldr plan`, and report the word."]);
         unknown.nearest = SeamldrStatus::TABLE
             .iter()
             .filter(|row| !row.status.is_success() && row.status.class() == status.class())
@@ -398,8 +401,8 @@ pub fn errno(number: i32) -> Explanation {
     explanation.name = row.map(|row| row.name);
     explanation.relation = Relation::Possible;
     explanation.update = "The number does not tell at which step the kernel failed. If \
-                          /sys/devices/faux/tdx_host/version can be read, the TDs are safe; if it gives ENXIO, \
-                          TDX is gone until reboot."
+                          /sys/devices/faux/tdx_host/version can be read, the TDs are safe; if it \
+                          gives ENXIO, TDX is gone until reboot."
         .to_owned();
     explanation.actions = row.map(|row| owned(&[row.action])).unwrap_or_default();
     explanation
@@ -410,13 +413,13 @@ fn other_readings(word: u64, leaf: Option<Leaf>, explanation: &Explanation) -> V
     let mut also = Vec::new();
     match (leaf, explanation.source) {
         (Some(Leaf::Tdx(_)), Source::PSeamldr) => also.push(
-            "The leaf is one of the TDX module, and the word has the form of P-SEAMLDR's: one of the two is \
-             copied wrongly."
+            "The leaf is one of the TDX module, and the word has the form of P-SEAMLDR's: one of \
+             the two is copied wrongly."
                 .to_owned(),
         ),
         (Some(Leaf::Seamldr(_)), Source::TdxModule) => also.push(
-            "The leaf is one of P-SEAMLDR, and the word has the form of the TDX module's: one of the two is \
-             copied wrongly."
+            "The leaf is one of P-SEAMLDR, and the word has the form of the TDX module's: one of \
+             the two is copied wrongly."
                 .to_owned(),
         ),
         _ => {}
@@ -425,7 +428,9 @@ fn other_readings(word: u64, leaf: Option<Leaf>, explanation: &Explanation) -> V
         let as_leaf = Leaf::from_rax(word);
         let is_number_of_leaf = word >> 63 == 1 || word >> 24 == 0;
         if let Some(name) = as_leaf.known_name().filter(|_| is_number_of_leaf) {
-            also.push(format!("As a leaf number (the first number in the kernel's line) it is {name}."));
+            also.push(format!(
+                "As a leaf number (the first number in the kernel's line) it is {name}."
+            ));
         }
     }
     if explanation.source == Source::PSeamldr {
@@ -442,13 +447,16 @@ const STATE_CLASS: u8 = 5;
 /// Makes the explanation more exact where the leaf is the call of an update's step.
 fn at_step(explanation: &mut Explanation, leaf: Option<Leaf>) {
     let Some(step) = leaf.and_then(Step::of) else {
-        let is_seamldr = matches!(leaf, Some(Leaf::Seamldr(_))) && explanation.source != Source::Linux;
-        // What a module that is not ready or shut down answers can follow a failed update, whatever the call.
+        let is_seamldr =
+            matches!(leaf, Some(Leaf::Seamldr(_))) && explanation.source != Source::Linux;
+        // What a module that is not ready or shut down answers can follow a failed update, whatever
+        // the call.
         let is_state = explanation.bits.as_ref().is_some_and(|bits| bits.class == STATE_CLASS);
         let is_td = leaf.is_some() && explanation.source == Source::TdxModule && !is_state;
         if is_seamldr || (is_td && explanation.relation == Relation::Possible) {
             explanation.relation = Relation::None;
-            explanation.update = "No step of an update makes this call: no TD is lost by it.".to_owned();
+            explanation.update =
+                "No step of an update makes this call: no TD is lost by it.".to_owned();
         }
         return;
     };

@@ -1,4 +1,5 @@
-//! Tests of the explanations: every published word, the words of public bug reports, and any number.
+//! Tests of the explanations: every published word, the words of public bug reports, and any
+//! number.
 
 use proptest::prelude::*;
 
@@ -20,7 +21,11 @@ fn every_published_word_has_its_name_a_meaning_and_something_to_do() {
         assert_eq!(explanation.name, Some(row.name));
         let source = if row.code == 0 { Source::EitherFirmware } else { Source::TdxModule };
         assert_eq!(explanation.source, source, "{}", row.name);
-        assert!(explanation.meaning.len() > 10 && explanation.meaning.ends_with('.'), "{}", row.name);
+        assert!(
+            explanation.meaning.len() > 10 && explanation.meaning.ends_with('.'),
+            "{}",
+            row.name
+        );
         assert!(!explanation.update.is_empty() && !explanation.actions.is_empty(), "{}", row.name);
         assert!(explanation.nearest.is_empty(), "{}", row.name);
     }
@@ -58,7 +63,9 @@ fn sys_not_ready_of_sys_rd_says_that_the_bios_has_a_1_0_module() {
     assert!(explanation.actions[0].contains("Update the BIOS"));
     let without_leaf = text(&word(0xc000050500000000, None));
     assert!(
-        without_leaf.contains("1.0") && without_leaf.contains("update the") && without_leaf.contains("BIOS")
+        without_leaf.contains("1.0")
+            && without_leaf.contains("update the")
+            && without_leaf.contains("BIOS")
     );
 }
 
@@ -94,7 +101,10 @@ fn one_td_in_build_means_wait_and_nothing_is_lost() {
     let explanation = word(0x8000051200010000, None);
     assert_eq!(explanation.name, Some("UPDATE_COMPATIBILITY_SENSITIVE"));
     assert_eq!(explanation.detail.as_deref(), Some("1 TD is in build"));
-    assert_eq!((explanation.relation, explanation.severity), (Relation::Refused, Severity::Recoverable));
+    assert_eq!(
+        (explanation.relation, explanation.severity),
+        (Relation::Refused, Severity::Recoverable)
+    );
     assert!(explanation.actions[0].contains("Wait"));
 }
 
@@ -110,16 +120,20 @@ fn a_refused_cpuid_configuration_points_to_rcx_and_is_no_update() {
 fn a_module_that_was_shut_down_stays_lost_until_reboot_whatever_is_called() {
     for leaf in [None, leaf("TDH.SYS.RD"), leaf("TDH.MEM.PAGE.ADD"), leaf("TDH.SYS.SHUTDOWN")] {
         let explanation = word(0xc000050600000000, leaf);
-        assert_eq!((explanation.name, explanation.relation), (Some("SYS_SHUTDOWN"), Relation::Failed));
+        assert_eq!(
+            (explanation.name, explanation.relation),
+            (Some("SYS_SHUTDOWN"), Relation::Failed)
+        );
         assert!(explanation.update.contains("until reboot"), "{}", explanation.update);
     }
 }
 
 #[test]
 fn words_at_the_end_of_a_td_are_no_fault_of_an_update() {
-    for (number, name) in
-        [(0xc000030000000001, "PAGE_METADATA_INCORRECT"), (0x8000081000000000, "TD_KEYS_NOT_CONFIGURED")]
-    {
+    for (number, name) in [
+        (0xc000030000000001, "PAGE_METADATA_INCORRECT"),
+        (0x8000081000000000, "TD_KEYS_NOT_CONFIGURED"),
+    ] {
         let explanation = word(number, None);
         assert_eq!((explanation.name, explanation.relation), (Some(name), Relation::None));
         assert!(explanation.actions[0].contains("nothing"), "{:?}", explanation.actions);
@@ -162,7 +176,11 @@ fn linux_s_other_words_name_the_exception() {
         (0x8000ff000000000e, "TDX_SW_ERROR"),
     ] {
         let explanation = word(number, None);
-        assert_eq!((explanation.source, explanation.name), (Source::Linux, Some(name)), "{number:#x}");
+        assert_eq!(
+            (explanation.source, explanation.name),
+            (Source::Linux, Some(name)),
+            "{number:#x}"
+        );
     }
     assert_eq!(word(0x8000ff000000000e, None).detail.as_deref(), Some("exception 14"));
     assert_eq!(word(0xc000ff0000000000, None).source, Source::Unknown);

@@ -96,7 +96,8 @@ impl Leaf {
         SeamldrLeaf::from_rax(rax).map_or(Self::UnknownSeamldr(rax), Self::Seamldr)
     }
 
-    /// Reads a leaf: a number, or a name with or without `TDH.`, with dots or underscores, in any case.
+    /// Reads a leaf: a number, or a name with or without `TDH.`, with dots or underscores, in any
+    /// case.
     ///
     /// # Errors
     ///
@@ -117,7 +118,8 @@ impl Leaf {
         let tdx = TdxLeaf::TABLE.iter().map(|(leaf, name)| (*leaf, *name));
         let others = OTHERS.iter().map(|(number, name)| (TdxLeaf(*number), *name));
         let seamldr = || SeamldrLeaf::ALL.into_iter().find(|leaf| leaf.name() == wanted);
-        let found = tdx.chain(others).find(|(_, name)| is_wanted(name)).map(|(leaf, _)| Self::Tdx(leaf));
+        let found =
+            tdx.chain(others).find(|(_, name)| is_wanted(name)).map(|(leaf, _)| Self::Tdx(leaf));
         found.or_else(|| seamldr().map(Self::Seamldr))
     }
 
@@ -126,9 +128,9 @@ impl Leaf {
     pub fn known_name(self) -> Option<&'static str> {
         match self {
             Self::Seamldr(leaf) => Some(leaf.name()),
-            Self::Tdx(leaf) => leaf
-                .name()
-                .or_else(|| OTHERS.iter().find(|(number, _)| *number == leaf.0).map(|(_, name)| *name)),
+            Self::Tdx(leaf) => leaf.name().or_else(|| {
+                OTHERS.iter().find(|(number, _)| *number == leaf.0).map(|(_, name)| *name)
+            }),
             Self::UnknownSeamldr(_) => None,
         }
     }
@@ -174,7 +176,10 @@ mod tests {
     #[test]
     fn a_leaf_without_a_name_keeps_its_number() {
         assert_eq!(Leaf::from_rax(999).to_string(), "leaf 999 of the TDX module");
-        assert_eq!(Leaf::from_rax(0x80000000000000fe).to_string(), "leaf 0x80000000000000fe of P-SEAMLDR");
+        assert_eq!(
+            Leaf::from_rax(0x80000000000000fe).to_string(),
+            "leaf 0x80000000000000fe of P-SEAMLDR"
+        );
         assert_eq!(Leaf::from_rax(0x1_0016).to_string(), "TDH.VP.INIT", "version 1");
         assert!(Leaf::parse("TDH.NO.SUCH").is_err());
     }

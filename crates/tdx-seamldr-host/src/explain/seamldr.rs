@@ -1,7 +1,7 @@
 //! Advice for the status words of P-SEAMLDR.
 //!
-//! Linux calls SEAMLDR.INSTALL only after the old module was shut down, so every error of it costs the
-//! TDs, also those that P-SEAMLDR itself could recover from.
+//! Linux calls SEAMLDR.INSTALL only after the old module was shut down, so every error of it costs
+//! the TDs, also those that P-SEAMLDR itself could recover from.
 
 use tdx_seamldr_core::abi::SeamldrStatus;
 
@@ -11,31 +11,36 @@ use super::step::Relation;
 /// What an error of SEAMLDR.INSTALL costs. Same as at the step itself.
 const LOST: &str = super::step::Step::Install.fate();
 
-const REBOOT: &str =
-    "If this ended an update, the TDs are lost: stop their processes and plan a reboot, which brings \
-                      the BIOS's module back.";
+const REBOOT: &str = "If this ended an update, the TDs are lost: stop their processes and plan a \
+                      reboot, which brings the BIOS's module back.";
 
-const fn row(status: SeamldrStatus, meaning: &'static str, actions: &'static [&'static str]) -> Advice {
+const fn row(
+    status: SeamldrStatus,
+    meaning: &'static str,
+    actions: &'static [&'static str],
+) -> Advice {
     Advice { code: status.0, meaning, relation: Relation::Failed, fate: LOST, actions }
 }
 
 pub(super) const TABLE: &[Advice] = &[
     row(
         SeamldrStatus::EBADPARAM,
-        "Linux passes a correct parameter page, so for an update on Linux the likely reason is the image: \
-         a page count of 0, or a module that P-SEAMLDR cannot relocate. With RDX 1 after another failed \
-         attempt it says that no handoff data is left.",
+        "Linux passes a correct parameter page, so for an update on Linux the likely reason is \
+         the image: a page count of 0, or a module that P-SEAMLDR cannot relocate. With RDX 1 \
+         after another failed attempt it says that no handoff data is left.",
         &[
-            "Check the image with `tdx-seamldr verify FILE`, and take an unchanged one from Intel's releases.",
+            "Check the image with `tdx-seamldr verify FILE`, and take an unchanged one from \
+             Intel's releases.",
             REBOOT,
         ],
     ),
     row(
         SeamldrStatus::EBADCALL,
-        "The usual reasons in an update: no updates remain until a reboot, or the image's major SVN is not \
-         that of the running module. A second INSTALL on the same LP gives it too.",
+        "The usual reasons in an update: no updates remain until a reboot, or the image's major \
+         SVN is not that of the running module. A second INSTALL on the same LP gives it too.",
         &[
-            "Read /sys/devices/faux/tdx_host/num_remaining_updates before an update: at 0 only a reboot helps.",
+            "Read /sys/devices/faux/tdx_host/num_remaining_updates before an update: at 0 only a \
+             reboot helps.",
             "Choose an image of the line that runs: 1.5 for 1.5, 2.0 for 2.0.",
             "Use `tdx-seamldr plan`, which refuses in both cases before anything is shut down.",
             REBOOT,
@@ -43,17 +48,19 @@ pub(super) const TABLE: &[Advice] = &[
     ),
     row(
         SeamldrStatus::EBADHANDOFF,
-        "The old module wrote its handoff data in a version that the new one does not take. This is so on \
-         the way back to an older module, for example from 1.5.34 to 1.5.28.",
+        "The old module wrote its handoff data in a version that the new one does not take. This \
+         is so on the way back to an older module, for example from 1.5.34 to 1.5.28.",
         &[
             "Do not go back to an older module with an update: reboot, and let the BIOS load it.",
-            "Use `tdx-seamldr plan`, which compares the handoff versions before anything is shut down.",
+            "Use `tdx-seamldr plan`, which compares the handoff versions before anything is shut \
+             down.",
             REBOOT,
         ],
     ),
     row(
         SeamldrStatus::ECLEANUPREQ,
-        "Memory keys or caches still hold data of the old module's TDs. Linux never calls SEAMLDR.CLEANUP.",
+        "Memory keys or caches still hold data of the old module's TDs. Linux never calls \
+         SEAMLDR.CLEANUP.",
         &["Reboot: it clears keys and caches.", REBOOT],
     ),
     row(
@@ -67,8 +74,8 @@ pub(super) const TABLE: &[Advice] = &[
     ),
     row(
         SeamldrStatus::ENOMEM,
-        "The SEAM range (SEAMRR), which the BIOS reserves, is too small for the new module's code, data and \
-         stacks on this number of LPs.",
+        "The SEAM range (SEAMRR), which the BIOS reserves, is too small for the new module's \
+         code, data and stacks on this number of LPs.",
         &[
             "Update the BIOS, or look for a BIOS setting of the SEAMRR size.",
             "Use a module release that needs less, or keep the one that runs.",
@@ -79,20 +86,21 @@ pub(super) const TABLE: &[Advice] = &[
         SeamldrStatus::EUNSPECERR,
         "P-SEAMLDR takes x2APIC IDs below 1024 only.",
         &[
-            "Look for x2APIC IDs of 1024 and more in /proc/cpuinfo (apicid). A newer BIOS may number them lower.",
-            "If the IDs are lower, the processor had no random number for P-SEAMLDR: reboot, and report it to \
-             the vendor if it comes again.",
+            "Look for x2APIC IDs of 1024 and more in /proc/cpuinfo (apicid). A newer BIOS may \
+             number them lower.",
+            "If the IDs are lower, the processor had no random number for P-SEAMLDR: reboot, and \
+             report it to the vendor if it comes again.",
         ],
     ),
     row(
         SeamldrStatus::EUNSUPCPU,
-        "P-SEAMLDR compares family, model and stepping of every socket with the list in the image. One \
-         socket that is not listed is enough. The image was made for other processors: releases 1.5.x are for \
-         Sapphire Rapids, Emerald Rapids and Sierra Forest, 2.0.x for Granite Rapids and its successors, and \
-         not every release lists every stepping.",
+        "P-SEAMLDR compares family, model and stepping of every socket with the list in the \
+         image. One socket that is not listed is enough. The image was made for other processors: \
+         releases 1.5.x are for Sapphire Rapids, Emerald Rapids and Sierra Forest, 2.0.x for \
+         Granite Rapids and its successors, and not every release lists every stepping.",
         &[
-            "Compare the image's list (`tdx-seamldr inspect FILE`, CPUs) with family, model and stepping in \
-             /proc/cpuinfo.",
+            "Compare the image's list (`tdx-seamldr inspect FILE`, CPUs) with family, model and \
+             stepping in /proc/cpuinfo.",
             "Choose an image for this processor: `tdx-seamldr plan` finds the newest that fits.",
             "On a pre-production processor, ask Intel: public images do not list it.",
             REBOOT,
@@ -100,20 +108,22 @@ pub(super) const TABLE: &[Advice] = &[
     ),
     row(
         SeamldrStatus::EBADSIG,
-        "P-SEAMLDR does not take the SIGSTRUCT: a field is wrong, the signature does not hold, the signer is \
-         not Intel's, the module is a debug build, or its SVN is below that of the running module (P-SEAMLDR \
-         refuses downgrades).",
+        "P-SEAMLDR does not take the SIGSTRUCT: a field is wrong, the signature does not hold, \
+         the signer is not Intel's, the module is a debug build, or its SVN is below that of the \
+         running module (P-SEAMLDR refuses downgrades).",
         &[
-            "Check the file with `tdx-seamldr verify FILE`: if it is not genuine, fetch it again from Intel.",
-            "If it is genuine, compare its SVN with the running module's: an older module needs a reboot.",
+            "Check the file with `tdx-seamldr verify FILE`: if it is not genuine, fetch it again \
+             from Intel.",
+            "If it is genuine, compare its SVN with the running module's: an older module needs a \
+             reboot.",
             REBOOT,
         ],
     ),
     row(
         SeamldrStatus::EBADHASH,
-        "The module's pages were changed after Intel signed them: a damaged download, a wrong conversion, or \
-         memory that changed during the update. P-SEAMLDR has erased the module range by then, so RDX is 1 \
-         and no software can keep the TDs.",
+        "The module's pages were changed after Intel signed them: a damaged download, a wrong \
+         conversion, or memory that changed during the update. P-SEAMLDR has erased the module \
+         range by then, so RDX is 1 and no software can keep the TDs.",
         &[
             "Check the file with `tdx-seamldr verify FILE`, and fetch it again from Intel.",
             "If the file is genuine, look for memory errors (machine checks, EDAC).",
@@ -127,12 +137,13 @@ pub(super) const TABLE: &[Advice] = &[
     ),
     row(
         SeamldrStatus::ENOENTROPY,
-        "The processor's random number generator was exhausted for a moment. The same call can succeed at \
-         once, but Linux repeats only the TDX module's own word for this, RND_NO_ENTROPY.",
+        "The processor's random number generator was exhausted for a moment. The same call can \
+         succeed at once, but Linux repeats only the TDX module's own word for this, \
+         RND_NO_ENTROPY.",
         &[
             "After the reboot, update again: the image is not the reason.",
-            "Keep programs that read RDRAND or RDSEED without pause (benchmarks, stress tests) off the host \
-             during an update.",
+            "Keep programs that read RDRAND or RDSEED without pause (benchmarks, stress tests) \
+             off the host during an update.",
             REBOOT,
         ],
     ),

@@ -56,25 +56,27 @@ impl Step {
     pub const fn fate(self) -> &'static str {
         match self {
             Self::Prepare => {
-                "At boot TDX does not start. During an update the kernel makes this call before it shuts anything \
-                 down: the old module runs on, the TDs are safe, and the update can be tried again."
+                "At boot TDX does not start. During an update the kernel makes this call before it \
+                 shuts anything down: the old module runs on, the TDs are safe, and the update can \
+                 be tried again."
             }
             Self::Shutdown => {
-                "The old module refused to shut down and runs on. The TDs are safe, and the update can be \
-                 tried again."
+                "The old module refused to shut down and runs on. The TDs are safe, and the update \
+                 can be tried again."
             }
             Self::Install => {
-                "The old module was already shut down. Linux has lost all TDs, and TDX is gone until reboot. \
-                 RDX tells whether P-SEAMLDR kept the handoff data (0) or not (1), but Linux does not show it \
-                 and makes no second attempt."
+                "The old module was already shut down. Linux has lost all TDs, and TDX is gone \
+                 until reboot. RDX tells whether P-SEAMLDR kept the handoff data (0) or not (1), \
+                 but Linux does not show it and makes no second attempt."
             }
             Self::Init => {
-                "At boot TDX does not start. During an update the old module is gone by then: Linux has lost all \
-                 TDs, and TDX is gone until reboot."
+                "At boot TDX does not start. During an update the old module is gone by then: \
+                 Linux has lost all TDs, and TDX is gone until reboot."
             }
             Self::Update => {
-                "The new module runs but did not take the TDs over. Linux has lost all TDs, and TDX is gone \
-                 until reboot. The firmware would still allow another attempt; Linux makes none."
+                "The new module runs but did not take the TDs over. Linux has lost all TDs, and \
+                 TDX is gone until reboot. The firmware would still allow another attempt; Linux \
+                 makes none."
             }
         }
     }

@@ -25,42 +25,51 @@ pub(super) const TABLE: &[Advice] = &[
     row(
         TdxStatus::SYS_NOT_READY,
         Relation::Possible,
-        "During an update it means that the new module has not taken its TDs over: Linux has lost them, and TDX \
-         is gone until reboot.",
-        "The module has not been initialised, or not completely. The case that bug reports show is SYS.RD of \
-         field 0x9100000100000008 (MAX_TDMRS) at boot: the BIOS loaded a TDX module of version 1.0, which does \
-         not know SYS.RD, and the kernel needs 1.5 or later.",
+        "During an update it means that the new module has not taken its TDs over: Linux has lost \
+         them, and TDX is gone until reboot.",
+        "The module has not been initialised, or not completely. The case that bug reports show \
+         is SYS.RD of field 0x9100000100000008 (MAX_TDMRS) at boot: the BIOS loaded a TDX module \
+         of version 1.0, which does not know SYS.RD, and the kernel needs 1.5 or later.",
         &[
-            "At boot from TDH.SYS.RD (leaf 0x22): update the BIOS to one that brings TDX module 1.5 or later. An \
-             update from within Linux cannot do this step: a 1.0 module does not hand its TDs over.",
-            "Some firmware also takes a module from the EFI system partition (EFI/TDX/TDX-SEAM.so).",
-            "From another call: look further up in the log for the call that failed first during initialisation.",
+            "At boot from TDH.SYS.RD (leaf 0x22): update the BIOS to one that brings TDX module \
+             1.5 or later. An update from within Linux cannot do this step: a 1.0 module does not \
+             hand its TDs over.",
+            "Some firmware also takes a module from the EFI system partition \
+             (EFI/TDX/TDX-SEAM.so).",
+            "From another call: look further up in the log for the call that failed first during \
+             initialisation.",
         ],
     ),
     row(
         TdxStatus::SYS_SHUTDOWN,
         Relation::Failed,
-        "An update shut the old module down and did not finish. Linux has lost all TDs, and TDX is gone until \
-         reboot. P-SEAMLDR may still hold the handoff data, but Linux makes no second attempt.",
-        "Since TDH.SYS.SHUTDOWN the module answers every call with this word, and cannot be started again. The \
-         reason is further up in the log: the first SEAMCALL that failed during the update.",
+        "An update shut the old module down and did not finish. Linux has lost all TDs, and TDX \
+         is gone until reboot. P-SEAMLDR may still hold the handoff data, but Linux makes no \
+         second attempt.",
+        "Since TDH.SYS.SHUTDOWN the module answers every call with this word, and cannot be \
+         started again. The reason is further up in the log: the first SEAMCALL that failed \
+         during the update.",
         &[
-            "Look for the first failed SEAMCALL of the update (often SEAMLDR.INSTALL) and have it explained.",
-            "Plan a reboot: it is the only way to get TDX back. Virtual machines that are no TDs go on until then.",
+            "Look for the first failed SEAMCALL of the update (often SEAMLDR.INSTALL) and have it \
+             explained.",
+            "Plan a reboot: it is the only way to get TDX back. Virtual machines that are no TDs \
+             go on until then.",
             "Stop the TDs' processes. Their memory cannot be given back before the reboot.",
-            "Before the next update run `tdx-seamldr plan`, which finds such reasons while all TDs are alive.",
+            "Before the next update run `tdx-seamldr plan`, which finds such reasons while all \
+             TDs are alive.",
         ],
     ),
     row(
         TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE,
         Relation::Refused,
         "The old module refused to shut down and runs on: nothing is lost.",
-        "The kernel asked the module to avoid updates that would break a TD. A TD in build is one between \
-         KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM; its measurement could come out wrong. A migration session is \
-         one with an interrupted export or import of state. Linux 7.2 does not ask; the patch series before \
-         it did.",
+        "The kernel asked the module to avoid updates that would break a TD. A TD in build is one \
+         between KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM; its measurement could come out wrong. A \
+         migration session is one with an interrupted export or import of state. Linux 7.2 does \
+         not ask; the patch series before it did.",
         &[
-            "Wait until the launches and migrations under way are over, and start the update again.",
+            "Wait until the launches and migrations under way are over, and start the update \
+             again.",
             "Keep new launches and migrations off this host during the update.",
             "If the count stays, look for a TD whose launch hangs, and destroy it.",
         ],
@@ -72,8 +81,8 @@ pub(super) const TABLE: &[Advice] = &[
         "",
         &[
             "Take the operand from the detail, and its value from the registers in the log.",
-            "It is a misunderstanding between kernel and module: try a newer kernel or a newer module, and \
-             report it with the lines before it.",
+            "It is a misunderstanding between kernel and module: try a newer kernel or a newer \
+             module, and report it with the lines before it.",
         ],
     ),
     row(
@@ -81,21 +90,24 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::None,
         NO_UPDATE,
         "Two callers worked on the same object at once. The kernel repeats such calls.",
-        &["Nothing, if it comes now and then. If it never ends, report it as an error of the kernel."],
+        &["Nothing, if it comes now and then. If it never ends, report it as an error of the \
+           kernel."],
     ),
     row(
         TdxStatus::SYS_BUSY,
         Relation::Possible,
-        "From TDH.SYS.SHUTDOWN the old module runs on, and nothing is lost; from a later call Linux has lost the \
-         TDs.",
+        "From TDH.SYS.SHUTDOWN the old module runs on, and nothing is lost; from a later call \
+         Linux has lost the TDs.",
         "",
-        &["Try again. During an update Linux keeps all other CPUs out, so it should not come there: report it."],
+        &["Try again. During an update Linux keeps all other CPUs out, so it should not come \
+           there: report it."],
     ),
     row(
         TdxStatus::RND_NO_ENTROPY,
         Relation::Possible,
         "From SYS.INIT or SYS.LP.INIT during an update, Linux has lost its TDs after ten tries.",
-        "The processor's random number generator was exhausted. Linux makes the call up to ten times.",
+        "The processor's random number generator was exhausted. Linux makes the call up to ten \
+         times.",
         &[
             "Try again. Keep programs that read RDRAND or RDSEED without pause off the host.",
             "If it comes on an idle host, suspect the processor or its microcode.",
@@ -105,15 +117,18 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::SYS_INIT_NOT_PENDING,
         Relation::Possible,
         "",
-        "TDH.SYS.INIT came a second time. After a kexec, the module is still as the first kernel left it.",
-        &["Reboot instead of kexec, or use a kernel and module that can disable TDX first (TDH.SYS.DISABLE)."],
+        "TDH.SYS.INIT came a second time. After a kexec, the module is still as the first kernel \
+         left it.",
+        &["Reboot instead of kexec, or use a kernel and module that can disable TDX first \
+           (TDH.SYS.DISABLE)."],
     ),
     row(
         TdxStatus::SYS_LP_INIT_NOT_DONE,
         Relation::Possible,
         "",
         "A call came from a CPU on which TDH.SYS.LP.INIT has not run.",
-        &["Bring all CPUs online before kvm_intel is loaded; look for a failed TDH.SYS.LP.INIT in the log."],
+        &["Bring all CPUs online before kvm_intel is loaded; look for a failed TDH.SYS.LP.INIT \
+           in the log."],
     ),
     row(
         TdxStatus::SYS_LP_INIT_DONE,
@@ -126,10 +141,11 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::SYS_STATE_INCORRECT,
         Relation::Failed,
         Step::Update.fate(),
-        "TDH.SYS.UPDATE needs TDH.SYS.LP.INIT on every LP that the platform has. One offline LP is enough for \
-         this error.",
+        "TDH.SYS.UPDATE needs TDH.SYS.LP.INIT on every LP that the platform has. One offline LP \
+         is enough for this error.",
         &[
-            "Reboot, and bring every LP online before the next update (no nosmt, maxcpus= or offline CPUs).",
+            "Reboot, and bring every LP online before the next update (no nosmt, maxcpus= or \
+             offline CPUs).",
             "Look for a TDH.SYS.LP.INIT that failed before it.",
         ],
     ),
@@ -137,8 +153,8 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::SYS_INVALID_HANDOFF,
         Relation::Failed,
         Step::Update.fate(),
-        "The new module found no handoff data, or data of a version outside its range. P-SEAMLDR checks the \
-         same before it loads a module, so this should not come from a regular update.",
+        "The new module found no handoff data, or data of a version outside its range. P-SEAMLDR \
+         checks the same before it loads a module, so this should not come from a regular update.",
         &["Reboot. Report it with both versions: it is an error of the kernel or of the firmware."],
     ),
     row(
@@ -146,14 +162,15 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::Failed,
         Step::Init.fate(),
         "The module's file and its SIGSTRUCT are from different builds.",
-        &["Fetch the image again, and reboot. If you packed it, take .so and .sigstruct of one release."],
+        &["Fetch the image again, and reboot. If you packed it, take .so and .sigstruct of one \
+           release."],
     ),
     row(
         TdxStatus::INCOMPATIBLE_SEAM_CAPABILITIES,
         Relation::Possible,
         Step::Init.fate(),
-        "The module needs SEAM functions that this processor or its microcode lacks, for example those for \
-         updates that preserve TDs.",
+        "The module needs SEAM functions that this processor or its microcode lacks, for example \
+         those for updates that preserve TDs.",
         &[FIRMWARE, "Keep to the module line of this platform: 1.5 or 2.0."],
     ),
     row(
@@ -174,16 +191,16 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::INCORRECT_MSR_VALUE,
         Relation::Possible,
         Step::Init.fate(),
-        "TDH.SYS.INIT compares MSRs with what the module supports. The BIOS or the microcode set this one up in \
-         another way.",
+        "TDH.SYS.INIT compares MSRs with what the module supports. The BIOS or the microcode set \
+         this one up in another way.",
         &[FIRMWARE, "Look for a BIOS setting of the feature that the MSR controls.", VENDOR],
     ),
     row(
         TdxStatus::INCONSISTENT_MSR,
         Relation::Possible,
         Step::Init.fate(),
-        "TDH.SYS.LP.INIT found another value on this CPU than TDH.SYS.INIT found on the first one. The BIOS, a \
-         late microcode update or software that writes MSRs made them differ.",
+        "TDH.SYS.LP.INIT found another value on this CPU than TDH.SYS.INIT found on the first \
+         one. The BIOS, a late microcode update or software that writes MSRs made them differ.",
         &[
             "Load microcode at boot (initramfs or BIOS), not later, and the same on all sockets.",
             "Look for software that writes the MSR on single CPUs (wrmsr, tuning tools).",
@@ -194,7 +211,8 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::INCORRECT_CPUID_VALUE,
         Relation::Possible,
         Step::Init.fate(),
-        "TDH.SYS.INIT found a processor feature that the module does not support, or misses one that it needs.",
+        "TDH.SYS.INIT found a processor feature that the module does not support, or misses one \
+         that it needs.",
         &[FIRMWARE, "In a virtual machine, TDX cannot be started: use the host.", VENDOR],
     ),
     row(
@@ -215,23 +233,25 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus(0xc000030000000000),
         Relation::None,
         "Not an error of an update.",
-        "At the end of a TD the kernel gives its pages back with TDH.PHYMEM.PAGE.RECLAIM. For a page that the \
-         module does not hold any more it gets this word. Bug reports show hundreds of such lines when a large \
-         TD ends, and new TDs start all the same.",
+        "At the end of a TD the kernel gives its pages back with TDH.PHYMEM.PAGE.RECLAIM. For a \
+         page that the module does not hold any more it gets this word. Bug reports show hundreds \
+         of such lines when a large TD ends, and new TDs start all the same.",
         &[
             "When a TD ends: nothing.",
-            "If launches fail or memory does not come back afterwards, report it as an error of the kernel.",
+            "If launches fail or memory does not come back afterwards, report it as an error of \
+             the kernel.",
         ],
     ),
     row(
         TdxStatus(0x8000081000000000),
         Relation::None,
         "Not an error of an update.",
-        "The TD has no key: it was freed, or not configured yet. When a TD ends, calls on its virtual CPUs or \
-         memory can come after its key was freed.",
+        "The TD has no key: it was freed, or not configured yet. When a TD ends, calls on its \
+         virtual CPUs or memory can come after its key was freed.",
         &[
             "When a TD ends: nothing.",
-            "If a TD cannot start: look for a TDH.MNG.KEY.CONFIG that failed on a package before it.",
+            "If a TD cannot start: look for a TDH.MNG.KEY.CONFIG that failed on a package before \
+             it.",
         ],
     ),
     row(
@@ -251,29 +271,37 @@ pub(super) const TABLE: &[Advice] = &[
     row(
         TdxStatus(0xc000062200000000),
         Relation::Failed,
-        "The update went on while this TD was in build: this TD cannot be finished; the others are alive.",
+        "The update went on while this TD was in build: this TD cannot be finished; the others \
+         are alive.",
         "",
         &[
             "Destroy this TD and launch it again.",
-            "Keep launches off the host during an update (`tdx-seamldr plan --no-td-launches` asks for it).",
+            "Keep launches off the host during an update (`tdx-seamldr plan --no-td-launches` \
+             asks for it).",
         ],
     ),
     row(
         TdxStatus(0xc0000e2200000000),
         Relation::Failed,
-        "The update went on while this migration was interrupted: the session cannot go on; the TDs are alive.",
+        "The update went on while this migration was interrupted: the session cannot go on; the \
+         TDs are alive.",
         "",
-        &["Abort the migration and start it again.", "Keep migrations off the host during an update."],
+        &[
+            "Abort the migration and start it again.",
+            "Keep migrations off the host during an update.",
+        ],
     ),
     row(
         TdxStatus::METADATA_FIELD_ID_INCORRECT,
         Relation::Possible,
         "",
-        "The kernel asked for a field that this module does not have: the module is older than the kernel wants. \
-         Linux 7.2, for example, reads 0x9900000100000008 (most virtual CPUs of a TD), which 1.5.01 lacks.",
+        "The kernel asked for a field that this module does not have: the module is older than \
+         the kernel wants. Linux 7.2, for example, reads 0x9900000100000008 (most virtual CPUs of \
+         a TD), which 1.5.01 lacks.",
         &[
             "Take the id of the field from RDX in the line below it.",
-            "Update the module: with a BIOS update, or from Linux if the kernel offers it (`tdx-seamldr plan`).",
+            "Update the module: with a BIOS update, or from Linux if the kernel offers it \
+             (`tdx-seamldr plan`).",
             "If the module cannot be updated, an older kernel asks for fewer fields.",
         ],
     ),
@@ -282,21 +310,24 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::None,
         NO_UPDATE,
         "",
-        &["Restart the TD, and look at its own log: the guest did something that it cannot recover from."],
+        &["Restart the TD, and look at its own log: the guest did something that it cannot \
+           recover from."],
     ),
     row(
         TdxStatus::NON_RECOVERABLE_TD_LINUX,
         Relation::None,
         NO_UPDATE,
         "",
-        &["Restart the TD, and look at its own log. A triple fault of the guest ends like this, too."],
+        &["Restart the TD, and look at its own log. A triple fault of the guest ends like this, \
+           too."],
     ),
     row(
         TdxStatus::NON_RECOVERABLE_TD,
         Relation::None,
         NO_UPDATE,
         "",
-        &["Restart the TD, and look at its own log. A triple fault of the guest ends like this, too."],
+        &["Restart the TD, and look at its own log. A triple fault of the guest ends like this, \
+           too."],
     ),
     row(
         TdxStatus(0x6000000a00000000),
@@ -321,7 +352,8 @@ pub(super) const TABLE: &[Advice] = &[
     ),
 ];
 
-/// Advice for a word with these details, or from this leaf. It takes the place of the word's own advice.
+/// Advice for a word with these details, or from this leaf. It takes the place of the word's own
+/// advice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Special {
     /// The leaf that returned the word. `None`: any.
@@ -336,58 +368,61 @@ pub(super) const SPECIAL: &[Special] = &[
     Special {
         leaf: Some(TdxLeaf::SYS_RD),
         word: TdxStatus::SYS_NOT_READY.0,
-        meaning: "At boot this means a module of version 1.0, which does not know TDH.SYS.RD. The kernel needs 1.5 \
-                  or later.",
+        meaning: "At boot this means a module of version 1.0, which does not know TDH.SYS.RD. The \
+                  kernel needs 1.5 or later.",
         actions: &[
-            "Update the BIOS to one that brings TDX module 1.5 or later. An update from within Linux cannot do \
-             this step: a 1.0 module does not hand its TDs over.",
-            "Some firmware also takes a module from the EFI system partition (EFI/TDX/TDX-SEAM.so).",
+            "Update the BIOS to one that brings TDX module 1.5 or later. An update from within \
+             Linux cannot do this step: a 1.0 module does not hand its TDs over.",
+            "Some firmware also takes a module from the EFI system partition \
+             (EFI/TDX/TDX-SEAM.so).",
         ],
     },
     Special {
         leaf: Some(TdxLeaf::SYS_SHUTDOWN),
         word: 0xc000010000000001,
-        meaning: "The module does not take what RCX asks for: a handoff version that it cannot write, or bit 16 \
-                  (AVOID_COMPAT_SENSITIVE), which modules without the feature UPDATE_COMPATIBILITY refuse.",
-        actions: &[
-            "Nothing is lost. Kernels that always set bit 16 (versions 8 to 10 of the patch series) cannot update \
-             this module: use Linux 7.2 or later, or a BIOS update.",
-        ],
+        meaning: "The module does not take what RCX asks for: a handoff version that it cannot \
+                  write, or bit 16 (AVOID_COMPAT_SENSITIVE), which modules without the feature \
+                  UPDATE_COMPATIBILITY refuse.",
+        actions: &["Nothing is lost. Kernels that always set bit 16 (versions 8 to 10 of the \
+                    patch series) cannot update this module: use Linux 7.2 or later, or a BIOS \
+                    update."],
     },
     Special {
         leaf: None,
         word: 0xc000010000000045,
-        meaning: "TDH.MNG.INIT refused the CPUID configuration of a new TD: a bit that the module does not let the \
-                  virtual machine monitor configure, or a value out of range. The TD was not started; the others \
-                  run on.",
+        meaning: "TDH.MNG.INIT refused the CPUID configuration of a new TD: a bit that the module \
+                  does not let the virtual machine monitor configure, or a value out of range. \
+                  The TD was not started; the others run on.",
         actions: &[
-            "Take leaf and subleaf from RCX if the log shows it, and leave that CPU feature out of the virtual \
-             machine's CPU model.",
-            "Use a kernel, a VMM (QEMU, ESXi and so on) and a module that were released for one another. After a \
-             module or BIOS update, a feature that was configurable can be fixed.",
+            "Take leaf and subleaf from RCX if the log shows it, and leave that CPU feature out \
+             of the virtual machine's CPU model.",
+            "Use a kernel, a VMM (QEMU, ESXi and so on) and a module that were released for one \
+             another. After a module or BIOS update, a feature that was configurable can be fixed.",
         ],
     },
     Special {
         leaf: None,
         word: 0xc000092100000122,
-        meaning: "The module does not support how TSX (transactional memory) is set up in IA32_TSX_CTRL. The BIOS \
-                  and the microcode decide that, and the kernel's option tsx= changes the same MSR.",
+        meaning: "The module does not support how TSX (transactional memory) is set up in \
+                  IA32_TSX_CTRL. The BIOS and the microcode decide that, and the kernel's option \
+                  tsx= changes the same MSR.",
         actions: &[
-            "Update the BIOS and the microcode: this is the answer in the public reports of this word.",
+            "Update the BIOS and the microcode: this is the answer in the public reports of this \
+             word.",
             "Look for a BIOS setting of TSX, and set it to its default.",
             "Boot without the option tsx= if /proc/cmdline has it.",
         ],
     },
 ];
 
-const BOOT: &[&str] =
-    &["Update the BIOS: it decides on this memory.", "Report it with the kernel's lines about CMR and TDMR."];
-const TD_ERROR: &[&str] = &[
-    "If a TD failed, start it again; if it comes again, report it as an error of the kernel or the VMM, with the \
-     lines before it.",
+const BOOT: &[&str] = &[
+    "Update the BIOS: it decides on this memory.",
+    "Report it with the kernel's lines about CMR and TDMR.",
 ];
-const MIGRATION: &[&str] =
-    &["Abort the migration and start it again. Source and destination need modules that fit each other."];
+const TD_ERROR: &[&str] = &["If a TD failed, start it again; if it comes again, report it as an \
+                             error of the kernel or the VMM, with the lines before it."];
+const MIGRATION: &[&str] = &["Abort the migration and start it again. Source and destination \
+                              need modules that fit each other."];
 const INFORMATION: &[&str] = &["Nothing: the TD's nested virtual machines exit like this."];
 
 const fn class(
@@ -403,7 +438,12 @@ const fn class(
 pub(super) const CLASSES: &[ClassAdvice] = &[
     class(0x00, "general", Relation::None, TD_ERROR),
     class(0x01, "operand", Relation::None, TD_ERROR),
-    class(0x02, "busy", Relation::None, &["Try again. If it never ends, report it as an error of the kernel."]),
+    class(
+        0x02,
+        "busy",
+        Relation::None,
+        &["Try again. If it never ends, report it as an error of the kernel."],
+    ),
     class(0x03, "physical page", Relation::None, TD_ERROR),
     class(0x04, "TD's pages", Relation::None, TD_ERROR),
     class(
@@ -425,7 +465,8 @@ pub(super) const CLASSES: &[ClassAdvice] = &[
         0x0c,
         "metadata",
         Relation::Possible,
-        &["Kernel and module do not fit each other: update the older one, and report it if both are current."],
+        &["Kernel and module do not fit each other: update the older one, and report it if both \
+           are current."],
     ),
     class(0x0d, "service TD", Relation::None, MIGRATION),
     class(0x0e, "migration", Relation::None, MIGRATION),
@@ -434,7 +475,8 @@ pub(super) const CLASSES: &[ClassAdvice] = &[
         0x10,
         "attestation report",
         Relation::None,
-        &["Make the report again on this platform. A report of another platform or of an earlier boot fails."],
+        &["Make the report again on this platform. A report of another platform or of an earlier \
+           boot fails."],
     ),
     class(0x11, "nested virtual machine", Relation::None, INFORMATION),
 ];
@@ -449,7 +491,11 @@ mod tests {
         for row in TABLE {
             let linux = row.code == TdxStatus::NON_RECOVERABLE_TD_LINUX.0;
             assert!(linux || status::of(row.code).is_some(), "{:#x}", row.code);
-            assert!(std::ptr::eq(row, advice::find(TABLE, row.code).unwrap()), "{:#x} comes twice", row.code);
+            assert!(
+                std::ptr::eq(row, advice::find(TABLE, row.code).unwrap()),
+                "{:#x} comes twice",
+                row.code
+            );
             assert!(!row.actions.is_empty(), "{:#x}", row.code);
         }
     }

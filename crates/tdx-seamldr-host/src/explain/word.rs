@@ -17,8 +17,9 @@ pub enum Word {
 /// A text that is no word.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{found:?} is no status word: expected 0x and up to 16 hexadecimal digits, a decimal number of 64 bits, or \
-     a name such as SYS_NOT_READY, EBADSIG or EIO{}", hint(near)
+    "{found:?} is no status word: expected 0x and up to 16 hexadecimal digits, a decimal number \
+     of 64 bits, or a name such as SYS_NOT_READY, EBADSIG or EIO{}",
+    hint(near)
 )]
 pub struct NotAWord {
     /// The text, at most 60 characters of it.
@@ -45,7 +46,8 @@ pub(super) fn number(text: &str) -> Option<u64> {
         return is_number(&hex).then(|| u64::from_str_radix(&hex, 16).ok()).flatten();
     }
     if let Some(negative) = lower.strip_prefix('-') {
-        let magnitude = is_number(negative).then(|| digits(negative).parse::<u64>().ok()).flatten()?;
+        let magnitude =
+            is_number(negative).then(|| digits(negative).parse::<u64>().ok()).flatten()?;
         return (magnitude <= 1 << 63).then(|| magnitude.wrapping_neg());
     }
     is_number(&lower).then(|| digits(&lower).parse().ok()).flatten()
@@ -55,8 +57,8 @@ pub(super) fn number(text: &str) -> Option<u64> {
 const MAX_ERRNO: u64 = 4095;
 
 impl Word {
-    /// Makes a word of a number. Numbers from -1 to -4095 are Linux's error numbers: firmware returns
-    /// none of them.
+    /// Makes a word of a number. Numbers from -1 to -4095 are Linux's error numbers: firmware
+    /// returns none of them.
     #[must_use]
     pub fn from_number(number: u64) -> Self {
         let magnitude = number.wrapping_neg();
@@ -66,8 +68,9 @@ impl Word {
         }
     }
 
-    /// Reads a word: a number (`0xc000050500000000`, `-4611680499394412544`), or a name of P-SEAMLDR,
-    /// the TDX module or Linux (`EBADSIG`, `SYS_NOT_READY`, `TDX_SYS_NOT_READY`, `EIO`), in any case.
+    /// Reads a word: a number (`0xc000050500000000`, `-4611680499394412544`), or a name of
+    /// P-SEAMLDR, the TDX module or Linux (`EBADSIG`, `SYS_NOT_READY`, `TDX_SYS_NOT_READY`,
+    /// `EIO`), in any case.
     ///
     /// # Errors
     ///
@@ -89,7 +92,8 @@ impl Word {
 fn by_name(name: &str) -> Option<Word> {
     let tdx = || status::all().iter().find(|row| row.name == name).map(|row| row.code);
     let core = || TdxStatus::TABLE.iter().find(|row| row.name == name).map(|row| row.status.0);
-    let seamldr = || SeamldrStatus::TABLE.iter().find(|row| row.name == name).map(|row| row.status.0);
+    let seamldr =
+        || SeamldrStatus::TABLE.iter().find(|row| row.name == name).map(|row| row.status.0);
     let synonym = || SYNONYMS.iter().find(|(other, _)| *other == name).map(|(_, word)| *word);
     let found = tdx().or_else(core).or_else(seamldr).or_else(synonym).map(Word::Status);
     found.or_else(|| linux::errno_by_name(name).map(Word::Errno))
@@ -143,7 +147,10 @@ mod tests {
         }
         assert_eq!(Word::parse("EBADSIG"), Ok(Word::Status(0x8000000000020000)));
         assert_eq!(Word::parse("TDX_SEAMCALL_VMFAILINVALID"), Ok(Word::Status(0x8000ff00ffff0000)));
-        assert_eq!(Word::parse("TDX_UPDATE_COMPAT_SENSITIVE"), Ok(Word::Status(0x8000051200000000)));
+        assert_eq!(
+            Word::parse("TDX_UPDATE_COMPAT_SENSITIVE"),
+            Ok(Word::Status(0x8000051200000000))
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub(super) struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The processor's bug. A kernel that does not know it does not name it, while IA32_VMX_BASIC still shows it. A value of 0 is that of
-    /// no processor with VMX: it shows nothing.
+    /// The processor's bug. A kernel that does not know it does not name it, while IA32_VMX_BASIC
+    /// still shows it. A value of 0 is that of no processor with VMX: it shows nothing.
     fn has_erratum(&self) -> bool {
         let is_named = self.erratum.as_ref().is_ok_and(|erratum| erratum.value);
         let is_shown = self
@@ -42,7 +42,8 @@ pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterf
     if !missing.is_empty() && seen.tdx_flag.as_ref().is_ok_and(|flag| !flag.value) {
         return Err(NoInterface::NoTdx);
     }
-    // Each return from P-SEAMLDR would make the current VMCS invalid, whatever files the kernel shows.
+    // Each return from P-SEAMLDR would make the current VMCS invalid, whatever files the kernel
+    // shows.
     if seen.has_erratum() {
         return Err(NoInterface::Erratum);
     }

@@ -1,8 +1,9 @@
 //! A host as JSON.
 //!
-//! Each fact is an object: `{"value": .., "source": ..}`, or `{"unknown": .., "reason": .., "source": ..}` with the
-//! problem in words. The interface is `{"value": ..}` or `{"none": .., "reason": ..}`. Versions are text such as
-//! "1.5.05"; MSRs and CPUID values are text such as "0x806f8".
+//! Each fact is an object: `{"value": .., "source": ..}`, or `{"unknown": .., "reason": ..,
+//! "source": ..}` with the problem in words. The interface is `{"value": ..}` or `{"none": ..,
+//! "reason": ..}`. Versions are text such as "1.5.05"; MSRs and CPUID values are text such as
+//! "0x806f8".
 
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Serialize, Serializer};
@@ -21,9 +22,11 @@ enum Shown<'a, T> {
 fn shown<'a, T, S>(fact: &'a Fact<T>, show: impl FnOnce(&'a T) -> S) -> Shown<'a, S> {
     match fact {
         Ok(found) => Shown::Value { value: show(&found.value), source: &found.source },
-        Err(absent) => {
-            Shown::Unknown { unknown: &absent.problem, reason: absent.reason, source: &absent.source }
-        }
+        Err(absent) => Shown::Unknown {
+            unknown: &absent.problem,
+            reason: absent.reason,
+            source: &absent.source,
+        },
     }
 }
 
@@ -49,7 +52,9 @@ impl Serialize for Host {
         host.serialize_entry("kernel", &as_is(&self.kernel))?;
         host.serialize_entry("command_line", &as_is(&self.command_line))?;
         match &self.interface {
-            Ok(value) => host.serialize_entry("interface", &serde_json::json!({ "value": value }))?,
+            Ok(value) => {
+                host.serialize_entry("interface", &serde_json::json!({ "value": value }))?
+            }
             Err(reason) => {
                 host.serialize_entry("interface", &ShownNone { none: reason.to_string(), reason })?;
             }

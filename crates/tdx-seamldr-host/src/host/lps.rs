@@ -37,7 +37,8 @@ const PARAMETERS: [(&str, &str); 8] = [
 ];
 
 impl Host {
-    /// Returns the LPs that P-SEAMLDR waits for and that are not online. None: the kernel's lists cannot be read.
+    /// Returns the LPs that P-SEAMLDR waits for and that are not online. None: the kernel's lists
+    /// cannot be read.
     #[must_use]
     pub fn missing_lps(&self) -> Option<MissingLps> {
         let present = &self.present.as_ref().ok()?.value;
@@ -52,7 +53,9 @@ impl Host {
     /// Says why LPs are missing and what to do about it. Empty: none is known to be missing.
     #[must_use]
     pub fn lps_explained(&self) -> Vec<String> {
-        let Some(missing) = self.missing_lps().filter(MissingLps::is_any) else { return Vec::new() };
+        let Some(missing) = self.missing_lps().filter(MissingLps::is_any) else {
+            return Vec::new();
+        };
         let mut reasons: Vec<String> = self
             .command_line
             .as_ref()
@@ -62,7 +65,8 @@ impl Host {
             .filter_map(|word| {
                 let effect = effect(word)?;
                 Some(format!(
-                    "the kernel's parameter {word} {effect}: remove it from the command line and reboot"
+                    "the kernel's parameter {word} {effect}: remove it from the command line and \
+                     reboot"
                 ))
             })
             .collect();
@@ -75,16 +79,20 @@ impl Host {
                 _ if missing.offline.len() == 1 => format!("echo 1 > {CPUS}/cpu{first}/online"),
                 _ => format!("echo 1 > {CPUS}/cpu{first}/online, and so for each"),
             };
-            let cause =
-                if matches!(smt, "off" | "forceoff") { format!(", and SMT is {smt}") } else { String::new() };
+            let cause = if matches!(smt, "off" | "forceoff") {
+                format!(", and SMT is {smt}")
+            } else {
+                String::new()
+            };
             // This way out needs no reboot.
             reasons.insert(0, format!("offline: {lps} {}{cause}: {way_out}", missing.offline));
         }
         if let Some(unknown @ 1..) = missing.unknown_to_kernel {
             let lps = plural(unknown);
             reasons.push(format!(
-                "the kernel does not know {unknown} {lps} of the ACPI MADT: its limit is too low (nr_cpus=, \
-                 possible_cpus=, CONFIG_NR_CPUS), or it could not start them (look for \"smpboot\" in its log)"
+                "the kernel does not know {unknown} {lps} of the ACPI MADT: its limit is too low \
+                 (nr_cpus=, possible_cpus=, CONFIG_NR_CPUS), or it could not start them (look for \
+                 \"smpboot\" in its log)"
             ));
         }
         reasons

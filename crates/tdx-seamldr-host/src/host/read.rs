@@ -51,7 +51,8 @@ impl Host {
         let module = version(root, &format!("{TDX_HOST}/version"));
         let tdx_flag = flag(&cpuinfo, "flags", |cpuinfo| cpuinfo.tdx_flag);
         let erratum = flag(&cpuinfo, "bugs", |cpuinfo| cpuinfo.erratum);
-        let seen = Seen { tdx_flag: &tdx_flag, erratum: &erratum, vmx_basic: &vmx_basic, module: &module };
+        let seen =
+            Seen { tdx_flag: &tdx_flag, erratum: &erratum, vmx_basic: &vmx_basic, module: &module };
         let interface = interface::detect(root, &seen);
         let [seamldr, remaining] =
             interface::likely(root).seamldr_files().map(|file| format!("{TDX_HOST}/{file}"));
@@ -111,9 +112,9 @@ fn version(root: &Root, path: &str) -> Fact<TdxVersion> {
 
 fn count(text: &str) -> Result<u32, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text);
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| format!("{:?} is no number below 2^32", text.chars().take(40).collect::<String>()))
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| {
+        format!("{:?} is no number below 2^32", text.chars().take(40).collect::<String>())
+    })
 }
 
 fn flag(cpuinfo: &Fact<Cpuinfo>, line: &str, flag: fn(&Cpuinfo) -> Option<bool>) -> Fact<bool> {
@@ -132,7 +133,8 @@ fn open_registers(root: &Root, lp: u32, module: &str) -> Result<(String, Registe
     match root.open_registers(&path) {
         Ok(registers) => Ok((path, registers)),
         Err(error) if error.reason == Reason::Missing => {
-            let problem = format!("{}: load the kernel's module {module} (modprobe {module})", error.problem);
+            let problem =
+                format!("{}: load the kernel's module {module} (modprobe {module})", error.problem);
             Err(Absent { problem, ..error })
         }
         Err(error) => Err(error),
@@ -146,7 +148,8 @@ fn read_msrs(root: &Root, lp: u32) -> [Fact<u64>; MSRS.len()] {
         match registers.read_u64(number) {
             Ok(value) => Ok(Found { value, source: path.clone() }),
             Err(error) => {
-                let problem = format!("LP {lp} does not give {name} ({number:#x}): {}", error.problem);
+                let problem =
+                    format!("LP {lp} does not give {name} ({number:#x}): {}", error.problem);
                 Err(Absent { problem, ..error })
             }
         }
@@ -163,8 +166,8 @@ fn cache_leaf(root: &Root, lp: u32) -> Fact<[u32; 4]> {
     Ok(Found { value: [(); 4].map(|()| words.next().unwrap_or(0)), source: path })
 }
 
-/// Lists files below `EFI/TDX` on what may be the EFI system partition, whose names know no case. A partition that has
-/// two paths is listed once.
+/// Lists files below `EFI/TDX` on what may be the EFI system partition, whose names know no case. A
+/// partition that has two paths is listed once.
 fn staged(root: &Root) -> Vec<String> {
     let below = |folder: &str, name: &str| {
         let names = root.list(folder, ESP_NAMES).unwrap_or_default();

@@ -42,7 +42,12 @@ impl Reason {
 impl From<Refusal> for Reason {
     fn from(refusal: Refusal) -> Self {
         let (scope, advice) = of_refusal(&refusal);
-        Self { code: refusal.code(), message: refusal.to_string(), advice: advice.map(str::to_owned), scope }
+        Self {
+            code: refusal.code(),
+            message: refusal.to_string(),
+            advice: advice.map(str::to_owned),
+            scope,
+        }
     }
 }
 
@@ -64,7 +69,9 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
         R::SeamldrWithoutHandoff { .. } => {
             (Scope::Host, Some("install a newer BIOS; this P-SEAMLDR cannot keep TDs"))
         }
-        R::NotTdPreserving(_) => (Scope::Host, Some("only a reboot with a new BIOS can change this module")),
+        R::NotTdPreserving(_) => {
+            (Scope::Host, Some("only a reboot with a new BIOS can change this module"))
+        }
         R::SensitiveOperations(_) => (Scope::Host, None),
         R::MajorSvn { .. } | R::MinorSvn { .. } => {
             (Scope::Fit, Some("going back needs a reboot into a BIOS with the older module"))
@@ -77,7 +84,9 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
         }
         R::SeamldrTooOld { .. } => (Scope::Fit, None),
         R::Cpu { .. } | R::CleanupRequired { .. } | R::DebugModule => (Scope::Fit, OTHER),
-        R::SameModule => (Scope::Fit, Some("there is nothing to do; --allow-same-module installs it again")),
+        R::SameModule => {
+            (Scope::Fit, Some("there is nothing to do; --allow-same-module installs it again"))
+        }
         R::Signer { .. } => (Scope::File, Some("use an image that Intel signed")),
         _ => (Scope::File, AGAIN),
     }
@@ -115,8 +124,8 @@ impl Question {
 }
 
 impl Question {
-    /// Whether the question is about TDs in build and interrupted migrations. The operator answers it for each update, or a
-    /// hook does.
+    /// Whether the question is about TDs in build and interrupted migrations. The operator answers
+    /// it for each update, or a hook does.
     #[must_use]
     pub fn is_about_tds(&self) -> bool {
         self.code == Unknown::SensitiveOperations.code()
@@ -127,14 +136,19 @@ impl Question {
 fn advice_on(unknown: Unknown) -> Option<&'static str> {
     Some(match unknown {
         Unknown::SensitiveOperations => {
-            "Linux does not stop an update while a TD is being built or migrated, and such a TD would break: \
-             keep new TDs from starting and migrations from running, then vouch for it; or let a pre-update hook do both"
+            "Linux does not stop an update while a TD is being built or migrated, and such a TD \
+             would break: keep new TDs from starting and migrations from running, then vouch for \
+             it; or let a pre-update hook do both"
         }
-        Unknown::RunningSvn | Unknown::SameModule | Unknown::HandoffVersions | Unknown::HandoffData => {
+        Unknown::RunningSvn
+        | Unknown::SameModule
+        | Unknown::HandoffVersions
+        | Unknown::HandoffData => {
             "the running module is in no table: give a newer table (--releases)"
         }
         Unknown::Memory => {
-            "Linux does not tell where P-SEAMLDR lies; with an image of the running module in an image folder both can be compared"
+            "Linux does not tell where P-SEAMLDR lies; with an image of the running module in an \
+             image folder both can be compared"
         }
         Unknown::RemainingUpdates | Unknown::SeamldrVersion => "run the command as root",
         Unknown::Lps | Unknown::LpIds => "the ACPI table APIC tells; run the command as root",

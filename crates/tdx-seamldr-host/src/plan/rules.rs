@@ -1,7 +1,10 @@
-//! What speaks against one image on one host: core's preflight, and what only a host's catalogue knows.
+//! What speaks against one image on one host: core's preflight, and what only a host's catalogue
+//! knows.
 
 use tdx_seamldr_core::image::Checksum;
-use tdx_seamldr_core::preflight::{check_host, preflight, Finding, Policy, Refusal, Unknown, Unknowns};
+use tdx_seamldr_core::preflight::{
+    check_host, preflight, Finding, Policy, Refusal, Unknown, Unknowns,
+};
 
 use super::reason::{sort, Question, Reason, Scope};
 use super::running::{facts, Running};
@@ -23,10 +26,14 @@ impl Judged {
         self.reasons.iter().all(|reason| reason.scope == Scope::Host)
     }
 
-    /// Whether Intel's minimum for the running module is the only thing that speaks against the image.
+    /// Whether Intel's minimum for the running module is the only thing that speaks against the
+    /// image.
     pub(super) fn needs_a_step_between(&self) -> bool {
         !self.fits()
-            && self.reasons.iter().all(|reason| reason.scope == Scope::Host || reason.code == MODULE_MINIMUM)
+            && self
+                .reasons
+                .iter()
+                .all(|reason| reason.scope == Scope::Host || reason.code == MODULE_MINIMUM)
     }
 }
 
@@ -44,7 +51,8 @@ pub(super) fn judge(
     let mut judged = Judged::default();
     let Judged { reasons, questions } = &mut judged;
     if let Checksum::Bad { .. } = image.checksum() {
-        let reason = Reason::new(Scope::File, "checksum", "the sum of the file's 16-bit words is not 0");
+        let reason =
+            Reason::new(Scope::File, "checksum", "the sum of the file's 16-bit words is not 0");
         reasons.push(reason.advise("the file is damaged: get it again from Intel"));
     }
     check_platforms(host, image, reasons);
@@ -85,10 +93,14 @@ pub(super) fn judge_host(host: &Host) -> Judged {
 
 const fn is_about_memory(finding: &Finding) -> bool {
     use Refusal::{Memory, PageTables};
-    matches!(finding, Finding::Unknown(Unknown::Memory) | Finding::Refusal(Memory { .. } | PageTables { .. }))
+    matches!(
+        finding,
+        Finding::Unknown(Unknown::Memory) | Finding::Refusal(Memory { .. } | PageTables { .. })
+    )
 }
 
-/// The release notes name platforms that a release is made for; the list of CPUs in its image may have more.
+/// The release notes name platforms that a release is made for; the list of CPUs in its image may
+/// have more.
 fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
     let wanted = image.platforms();
     if wanted.is_empty() {
@@ -162,11 +174,13 @@ fn check_minimum(
     let Some(wanted) = catalogue.minimums(version).module else { return };
     if running.version < wanted {
         let message = format!(
-            "Intel's table wants {wanted} or newer to run before {version}, but {} runs; P-SEAMLDR's own rules do not ask for it",
+            "Intel's table wants {wanted} or newer to run before {version}, but {} runs; \
+             P-SEAMLDR's own rules do not ask for it",
             running.version
         );
         let advice = format!(
-            "update to {wanted} first, if it can be reached, or boot with it; --allow-below-minimum goes without"
+            "update to {wanted} first, if it can be reached, or boot with it; \
+             --allow-below-minimum goes without"
         );
         reasons.push(Reason::new(Scope::Fit, MODULE_MINIMUM, message).advise(advice));
     }

@@ -2,7 +2,9 @@
 
 use tdx_seamldr_core::abi::{SeamSigstruct, Svn, TdxFeatures0};
 use tdx_seamldr_core::preflight::space::Layout;
-use tdx_seamldr_core::preflight::{handoff_data_size, Facts, HandoffRange, SeamldrVersion, Sockets};
+use tdx_seamldr_core::preflight::{
+    handoff_data_size, Facts, HandoffRange, SeamldrVersion, Sockets,
+};
 use tdx_seamldr_core::{Sha384Digest, TdxVersion};
 
 use crate::catalogue::{Catalogue, Image};
@@ -13,7 +15,8 @@ use crate::releases::{Platform, Release};
 /// The highest handoff version whose size [`handoff_data_size`] knows.
 const HIGHEST_SIZED_HV: u16 = 2;
 
-/// The powers of two that the number of LPs in a module's layout can be: 1,024 LPs on each of 8 sockets at most.
+/// The powers of two that the number of LPs in a module's layout can be: 1,024 LPs on each of 8
+/// sockets at most.
 const LAYOUT_SIZES: u32 = 14;
 
 /// A module, with what the catalogue knows of its version.
@@ -31,8 +34,16 @@ impl<'c> Running<'c> {
     }
 
     /// The module of an image, after it was installed.
-    pub(super) fn of_image(image: &'c Image, version: TdxVersion, catalogue: &'c Catalogue) -> Self {
-        Self { version, release: catalogue.releases().by_mrseam(image.mrseam()), image: Some(image) }
+    pub(super) fn of_image(
+        image: &'c Image,
+        version: TdxVersion,
+        catalogue: &'c Catalogue,
+    ) -> Self {
+        Self {
+            version,
+            release: catalogue.releases().by_mrseam(image.mrseam()),
+            image: Some(image),
+        }
     }
 
     /// Whether the catalogue has a release or an image of it.
@@ -59,7 +70,9 @@ impl<'c> Running<'c> {
     }
 
     pub(super) fn mrseam(&self) -> Option<Sha384Digest> {
-        self.release.map(|release| release.mrseam).or_else(|| self.image.map(|image| *image.mrseam()))
+        self.release
+            .map(|release| release.mrseam)
+            .or_else(|| self.image.map(|image| *image.mrseam()))
     }
 
     pub(super) fn crypto_context(&self) -> Option<u32> {
@@ -78,7 +91,8 @@ impl<'c> Running<'c> {
         self.release.and_then(|release| release.handoff).or_else(of_image)
     }
 
-    /// Whether an image needs no more memory in the SEAM range than this module has, however many LPs there are.
+    /// Whether an image needs no more memory in the SEAM range than this module has, however many
+    /// LPs there are.
     pub(super) fn leaves_room_for(&self, image: &Image) -> bool {
         let (Some(running), Ok(new)) = (self.image, image.parse()) else { return false };
         let Ok(running) = running.parse() else { return false };
@@ -93,7 +107,8 @@ impl<'c> Running<'c> {
     }
 }
 
-/// Returns the facts of a host on which `running` runs after `steps` updates. `vouched`: no TD is in build, and no migration interrupted.
+/// Returns the facts of a host on which `running` runs after `steps` updates. `vouched`: no TD is
+/// in build, and no migration interrupted.
 pub(super) fn facts(
     host: &Host,
     running: Option<&Running<'_>>,
@@ -103,16 +118,18 @@ pub(super) fn facts(
 ) -> Facts {
     let mut facts = Facts::new();
     add_processor(&mut facts, host);
-    facts.p_seamldr =
-        value(&host.seamldr).map(|version| SeamldrVersion { major: version.major, minor: version.minor });
-    facts.remaining_updates = value(&host.remaining_updates).map(|remaining| remaining.saturating_sub(steps));
+    facts.p_seamldr = value(&host.seamldr)
+        .map(|version| SeamldrVersion { major: version.major, minor: version.minor });
+    facts.remaining_updates =
+        value(&host.remaining_updates).map(|remaining| remaining.saturating_sub(steps));
     facts.module_runs = match &host.module {
         Ok(_) => Some(true),
         Err(absent) if absent.reason == Reason::NoDevice => Some(false),
         Err(_) => None,
     };
     facts.module_in_place = facts.module_runs;
-    facts.features0 = host.interface.as_ref().ok().map(|interface| features(*interface, running, catalogue));
+    facts.features0 =
+        host.interface.as_ref().ok().map(|interface| features(*interface, running, catalogue));
     facts.sensitive_operations = vouched.then_some(0);
     facts.num_lps = host.online.as_ref().ok().map(|online| online.value.len());
     facts.platform_lps = platform_lps(host);
@@ -130,8 +147,8 @@ pub(super) fn facts(
     facts
 }
 
-/// Returns how many LPs P-SEAMLDR waits for. Without the MADT the kernel's list shows the least: an LP that the kernel
-/// knows and that is offline is missing in any case.
+/// Returns how many LPs P-SEAMLDR waits for. Without the MADT the kernel's list shows the least: an
+/// LP that the kernel knows and that is offline is missing in any case.
 fn platform_lps(host: &Host) -> Option<u32> {
     let of_madt = value(&host.platform).map(|platform| platform.enabled);
     let of_kernel = || {
@@ -147,7 +164,8 @@ fn platform_lps(host: &Host) -> Option<u32> {
 fn add_processor(facts: &mut Facts, host: &Host) {
     use tdx_seamldr_x86_64::{addressable_lps, debug_unlocked, SeamRange};
     facts.debug_unlocked = value(&host.debug_mode).map(debug_unlocked);
-    facts.addressable_lps_per_socket = value(&host.cache_leaf).and_then(|[eax, ..]| addressable_lps(eax));
+    facts.addressable_lps_per_socket =
+        value(&host.cache_leaf).and_then(|[eax, ..]| addressable_lps(eax));
     let range = value(&host.seamrr_base).zip(value(&host.seamrr_mask));
     if let Some(range) = range.and_then(|(base, mask)| SeamRange::from_msrs(base, mask)) {
         facts.seamrr_base = Some(range.base);
@@ -159,10 +177,14 @@ fn add_processor(facts: &mut Facts, host: &Host) {
 #[cfg(not(target_arch = "x86_64"))]
 fn add_processor(_: &mut Facts, _: &Host) {}
 
-/// Returns the features of the running module that matter to an update. Linux offers the upload only if the module is
-/// TD-preserving. Linux 7.2 never asks the module to refuse a shutdown that would damage TDs, so UPDATE_COMPATIBILITY does
-/// not protect them there.
-fn features(interface: Interface, running: Option<&Running<'_>>, catalogue: &Catalogue) -> TdxFeatures0 {
+/// Returns the features of the running module that matter to an update. Linux offers the upload
+/// only if the module is TD-preserving. Linux 7.2 never asks the module to refuse a shutdown that
+/// would damage TDs, so UPDATE_COMPATIBILITY does not protect them there.
+fn features(
+    interface: Interface,
+    running: Option<&Running<'_>>,
+    catalogue: &Catalogue,
+) -> TdxFeatures0 {
     let known = running.and_then(|running| catalogue.features0(running.release?));
     match (interface, known) {
         (Interface::Folder, Some(features)) => features | TdxFeatures0::TD_PRESERVING,

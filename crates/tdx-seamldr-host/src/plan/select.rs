@@ -31,8 +31,11 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     let version = host.module.as_ref().ok().map(|found| found.value);
     let running = version.map(|version| Running::of_version(version, catalogue));
     let world = World { host, catalogue, request, running };
-    let judged: Vec<Judged> =
-        catalogue.images().iter().map(|image| world.judge(world.running.as_ref(), image, 0)).collect();
+    let judged: Vec<Judged> = catalogue
+        .images()
+        .iter()
+        .map(|image| world.judge(world.running.as_ref(), image, 0))
+        .collect();
     let mut plan = Plan {
         verdict: Verdict::Refused,
         running: version.map(|version| version.to_string()),
@@ -50,9 +53,11 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     };
     match world.target(&judged) {
         Ok(None) => {
-            // What an image or the LPs lack does not matter to an update that is not due. A host that can take no
-            // update now cannot say so: another program may be at work on the module.
-            plan.verdict = if plan.reasons.is_empty() { Verdict::NothingToDo } else { Verdict::Refused };
+            // What an image or the LPs lack does not matter to an update that is not due. A host
+            // that can take no update now cannot say so: another program may be at work
+            // on the module.
+            plan.verdict =
+                if plan.reasons.is_empty() { Verdict::NothingToDo } else { Verdict::Refused };
         }
         Ok(Some(target)) => world.add_steps(&mut plan, target, &judged),
         Err(reason) => plan.reasons.push(reason),
@@ -83,17 +88,23 @@ fn before_preflight(host: &Host) -> Vec<Reason> {
     match (&host.interface, &host.module) {
         (Err(none), _) => reasons.push(Reason::new(Scope::Host, "no-interface", none.to_string())),
         (Ok(_), Ok(_)) => {}
-        (Ok(_), Err(absent)) if absent.reason == Absence::NoDevice => reasons.push(Refusal::NoModule.into()),
+        (Ok(_), Err(absent)) if absent.reason == Absence::NoDevice => {
+            reasons.push(Refusal::NoModule.into())
+        }
         (Ok(_), Err(absent)) => {
             let message = format!("the version of the running module is unknown: {absent}");
-            reasons
-                .push(Reason::new(Scope::Host, "unknown-version", message).advise("run the command as root"));
+            reasons.push(
+                Reason::new(Scope::Host, "unknown-version", message)
+                    .advise("run the command as root"),
+            );
         }
     }
     if let Ok(status) = &host.upload_status {
         if status.value != "idle" {
-            let message =
-                format!("another upload to {} is under way: its status is {:?}", status.source, status.value);
+            let message = format!(
+                "another upload to {} is under way: its status is {:?}",
+                status.source, status.value
+            );
             // The kernel leaves "idle" only after the last write of an upload.
             let advice = "wait until the status is idle, and look at the version then";
             reasons.push(Reason::new(Scope::Host, "upload-busy", message).advise(advice));
@@ -162,17 +173,20 @@ impl<'c> World<'c> {
 
     /// Finds the image of a version. One that verifies comes before one that does not.
     fn of_version(&self, version: TdxVersion, judged: &[Judged]) -> Result<Option<usize>, Reason> {
-        if !self.request.allow_same_module && self.running.is_some_and(|running| running.version == version) {
+        if !self.request.allow_same_module
+            && self.running.is_some_and(|running| running.version == version)
+        {
             return Ok(None);
         }
         let images = self.catalogue.images().iter().zip(judged).enumerate();
         let of_version = images.filter(|(_, (image, _))| image.version() == Some(version));
-        let best = of_version.min_by_key(|(_, (image, judged))| (!image.is_genuine(), judged.reasons.len()));
+        let best = of_version
+            .min_by_key(|(_, (image, judged))| (!image.is_genuine(), judged.reasons.len()));
         best.map(|(place, _)| Some(place)).ok_or_else(|| self.no_image(Some(version)))
     }
 
-    /// Finds the newest image that fits, or that fits after other updates. Where none fits, an image of the running module's line
-    /// that would be newer says why.
+    /// Finds the newest image that fits, or that fits after other updates. Where none fits, an
+    /// image of the running module's line that would be newer says why.
     fn newest(&self, judged: &[Judged]) -> Result<Option<usize>, Reason> {
         if self.catalogue.images().is_empty() {
             return Err(self.no_image(None));
@@ -188,7 +202,8 @@ impl<'c> World<'c> {
         if let Some((place, _)) = fitting.max_by_key(newest) {
             return Ok(Some(place));
         }
-        // An image for other processors is no successor of a module that fits this host, whatever its number.
+        // An image for other processors is no successor of a module that fits this host, whatever
+        // its number.
         let running_fits = self.running.is_some_and(|running| running.is_for(self.host));
         let refused = newer().filter(|(_, (image, judged))| {
             self.is_same_line(image) && !(running_fits && is_for_other_processors(judged))
@@ -199,9 +214,14 @@ impl<'c> World<'c> {
     /// Says that no image is there, and what the table knows of it.
     fn no_image(&self, version: Option<TdxVersion>) -> Reason {
         let Some(version) = version else {
-            return Reason::new(Scope::File, "no-image", "the image folders hold no image of a TDX module")
-                .advise(
-                "name a folder with Intel's images: --image-dir FOLDER, or image-dir in the configuration",
+            return Reason::new(
+                Scope::File,
+                "no-image",
+                "the image folders hold no image of a TDX module",
+            )
+            .advise(
+                "name a folder with Intel's images: --image-dir FOLDER, or image-dir in the \
+                 configuration",
             );
         };
         let message = format!("the image folders hold no image of {version}");
@@ -213,9 +233,16 @@ impl<'c> World<'c> {
             .map(|version| version.to_string())
             .collect();
         let advice = match self.catalogue.release(version) {
-            None => format!("the table of releases does not know this version; images are there of {}", listed(&known)),
-            Some(release) if release.image => "Intel publishes this image: add its folder with --image-dir".into(),
-            Some(_) => "no image of this release is public; Intel ships the module with its SIGSTRUCT, which `tdx-seamldr pack` joins".into(),
+            None => format!(
+                "the table of releases does not know this version; images are there of {}",
+                listed(&known)
+            ),
+            Some(release) if release.image => {
+                "Intel publishes this image: add its folder with --image-dir".into()
+            }
+            Some(_) => "no image of this release is public; Intel ships the module with its \
+                        SIGSTRUCT, which `tdx-seamldr pack` joins"
+                .into(),
         };
         Reason::new(Scope::File, "no-image", message).advise(advice)
     }
@@ -240,7 +267,8 @@ impl<'c> World<'c> {
                 }
             }
             plan.steps.push(step(*place, image, running.as_ref()));
-            running = image.version().map(|version| Running::of_image(image, version, self.catalogue));
+            running =
+                image.version().map(|version| Running::of_image(image, version, self.catalogue));
         }
         plan.verdict = if !plan.reasons.is_empty() {
             Verdict::Refused
@@ -251,7 +279,8 @@ impl<'c> World<'c> {
         };
     }
 
-    /// Finds the shortest way to a target through other images of its line, each newer than the one before. `None`: there is none.
+    /// Finds the shortest way to a target through other images of its line, each newer than the one
+    /// before. `None`: there is none.
     fn path_to(&self, target: usize) -> Option<Vec<usize>> {
         let images = self.catalogue.images();
         let end = images.get(target)?.version()?;
@@ -294,8 +323,9 @@ fn is_for_other_processors(judged: &Judged) -> bool {
 }
 
 fn step(place: usize, image: &Image, running: Option<&Running<'_>>) -> Step {
-    let (major, minor) =
-        image.parse().map_or((0, 0), |image| (image.sigstruct().svn_major, image.sigstruct().svn_minor));
+    let (major, minor) = image
+        .parse()
+        .map_or((0, 0), |image| (image.sigstruct().svn_major, image.sigstruct().svn_minor));
     Step {
         image: place,
         file: image.path().to_owned(),

@@ -20,20 +20,22 @@ pub(super) fn warnings(
     let mut warnings = Vec::new();
     if let Some(running) = running.filter(|running| !running.is_known()) {
         warnings.push(format!(
-            "the running module {} is in no table: a BIOS may bring a module that was never published. \
-             Its SVN, hash and handoff versions are unknown, so the rules on them cannot be checked",
+            "the running module {} is in no table: a BIOS may bring a module that was never \
+             published. Its SVN, hash and handoff versions are unknown, so the rules on them \
+             cannot be checked",
             running.version
         ));
     }
     for path in &host.staged {
         warnings.push(format!(
-            "{path} is staged for the next boot; it is not the module that runs, and some firmware ignores it"
+            "{path} is staged for the next boot; it is not the module that runs, and some \
+             firmware ignores it"
         ));
     }
     if !plan.steps.is_empty() {
         warnings.push(
-            "after the update there is no way back without a reboot: P-SEAMLDR refuses an older SVN; \
-             the module in the BIOS runs again after the next boot"
+            "after the update there is no way back without a reboot: P-SEAMLDR refuses an older \
+             SVN; the module in the BIOS runs again after the next boot"
                 .into(),
         );
     }
@@ -58,10 +60,14 @@ pub(super) fn warnings(
     warnings
 }
 
-/// Returns releases of the same line that are newer and made for all processors of the host, and of which no image is here.
+/// Returns releases of the same line that are newer and made for all processors of the host, and of
+/// which no image is here.
 fn newer_releases(host: &Host, catalogue: &Catalogue, newest: TdxVersion) -> Vec<String> {
-    let platforms: Option<Vec<_>> = host.signatures().into_iter().map(Platform::of_processor).collect();
-    let Some(platforms) = platforms.filter(|platforms| !platforms.is_empty()) else { return Vec::new() };
+    let platforms: Option<Vec<_>> =
+        host.signatures().into_iter().map(Platform::of_processor).collect();
+    let Some(platforms) = platforms.filter(|platforms| !platforms.is_empty()) else {
+        return Vec::new();
+    };
     let is_successor = |release: &&Release| {
         let version = release.version;
         (version.major, version.minor) == (newest.major, newest.minor)
@@ -97,15 +103,16 @@ fn of_step(
     match image.version_source() {
         Some(VersionSource::Hash) => {}
         _ => warnings.push(format!(
-            "the table of releases does not have the hash of {}: {name} is what the file's name says",
+            "the table of releases does not have the hash of {}: {name} is what the file's name \
+             says",
             step.file.display()
         )),
     }
     let context = |module: Option<&Running<'_>>| module.and_then(Running::crypto_context);
     match (context(before), context(after)) {
         (Some(old), Some(new)) if old != new => warnings.push(format!(
-            "{} and {name} keep the crypto contexts of TDs in different forms ({old} and {new}): a TD in build or in \
-             migration will break, not only might",
+            "{} and {name} keep the crypto contexts of TDs in different forms ({old} and {new}): \
+             a TD in build or in migration will break, not only might",
             step.from
         )),
         _ => {}
@@ -125,8 +132,8 @@ fn of_step(
         image.parse().is_ok_and(|image| image.sigstruct().module_hv.get() >= FIRST_WITH_OPT_INS);
     if has_opt_ins && host.interface == Ok(Interface::Flat) {
         warnings.push(format!(
-            "Linux takes {name} over without its opt-ins: update compatibility is off afterwards, and td_id in quotes \
-             is 0 even if the host had it enabled"
+            "Linux takes {name} over without its opt-ins: update compatibility is off afterwards, \
+             and td_id in quotes is 0 even if the host had it enabled"
         ));
     }
 }

@@ -79,8 +79,8 @@ fn is_left_behind(path: &Path) -> bool {
     name.starts_with('.') || name.starts_with('#') || ends.iter().any(|end| name.ends_with(end))
 }
 
-/// Finds the hooks of a folder in the order of their names, as run-parts does: executable files whose names have letters, digits, `_`
-/// and `-` only. No folder: no hooks.
+/// Finds the hooks of a folder in the order of their names, as run-parts does: executable files
+/// whose names have letters, digits, `_` and `-` only. No folder: no hooks.
 pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -98,7 +98,8 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
         let is_named = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
             name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
         });
-        let is_hook = |data: &fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+        let is_hook =
+            |data: &fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
         if !is_named {
             // Editors leave such files behind, but a guard that is not run must not look like one.
             if fs::metadata(&path).is_ok_and(|data| is_hook(&data)) && !is_left_behind(&path) {
@@ -119,11 +120,12 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
     Ok(hooks)
 }
 
-/// How long after its end a hook's output is read. A program that it left behind may hold the pipe open for ever.
+/// How long after its end a hook's output is read. A program that it left behind may hold the pipe
+/// open for ever.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Runs a hook with these variables beside the environment. Each line that it prints goes to `line`. A hook of `own_group` does not get
-/// the terminal's Ctrl-C.
+/// Runs a hook with these variables beside the environment. Each line that it prints goes to
+/// `line`. A hook of `own_group` does not get the terminal's Ctrl-C.
 pub(super) fn run(
     hook: &Path,
     variables: &[(&'static str, String)],
@@ -206,8 +208,11 @@ mod tests {
             hook(folder.path(), name, mode, "");
         }
         fs::create_dir(folder.path().join("60")).unwrap();
-        let names: Vec<_> =
-            find(folder.path()).unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = find(folder.path())
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
         assert_eq!(names, ["10_a", "20-b"]);
         assert!(find(&folder.path().join("none")).unwrap().is_empty());
     }
@@ -245,12 +250,16 @@ mod tests {
         let mut lines = Vec::new();
         let mut run = |text: &str| {
             let path = hook(folder.path(), "10", 0o755, text);
-            run(&path, &[("TDX_SEAMLDR_TO", "1.5.16".into())], false, &mut |line| lines.push(line.to_owned()))
+            run(&path, &[("TDX_SEAMLDR_TO", "1.5.16".into())], false, &mut |line| {
+                lines.push(line.to_owned())
+            })
         };
         assert!(!run("echo to $TDX_SEAMLDR_TO").unwrap().no_td_launches);
         assert!(run("echo vouch no-td-launches").unwrap().no_td_launches);
         assert!(!run("echo do not vouch no-td-launches").unwrap().no_td_launches);
-        assert!(matches!(run("exit 3"), Err(HookError::Status { status, .. }) if status.code() == Some(3)));
+        assert!(
+            matches!(run("exit 3"), Err(HookError::Status { status, .. }) if status.code() == Some(3))
+        );
         assert_eq!(lines[0], "to 1.5.16");
     }
 }

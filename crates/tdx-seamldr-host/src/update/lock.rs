@@ -52,9 +52,12 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let read = Read::by_ref(&mut file).take(PID).read_to_string(&mut holder);
-                let is_pid =
-                    read.is_ok() && !holder.is_empty() && holder.bytes().all(|byte| byte.is_ascii_digit());
-                return Err(LockError::Held { holder: if is_pid { holder } else { "unknown".into() } });
+                let is_pid = read.is_ok()
+                    && !holder.is_empty()
+                    && holder.bytes().all(|byte| byte.is_ascii_digit());
+                return Err(LockError::Held {
+                    holder: if is_pid { holder } else { "unknown".into() },
+                });
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Failed(error)),
         }

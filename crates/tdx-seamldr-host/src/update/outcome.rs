@@ -54,7 +54,8 @@ pub struct Ending {
     pub advice: Option<String>,
     /// What the kernel's `error` said. Empty: no error.
     pub kernel_error: String,
-    /// The kernel's lines on TDX that came during the update, without addresses. Read only after a failure.
+    /// The kernel's lines on TDX that came during the update, without addresses. Read only after a
+    /// failure.
     pub kernel_lines: Vec<String>,
     /// The version that runs now, if the kernel tells.
     pub version: Option<String>,
@@ -71,7 +72,8 @@ pub(super) struct Before {
     pub(super) interface: Interface,
 }
 
-/// Strings of the firmware upload, and what they mean for a TDX module on a kernel with this interface. `None`: on every kernel.
+/// Strings of the firmware upload, and what they mean for a TDX module on a kernel with this
+/// interface. `None`: on every kernel.
 const ERRORS: [(&str, Option<Interface>, &str); 11] = [
     ("firmware-invalid", Some(Interface::Flat), "Linux 7.2 says this for every failure"),
     (
@@ -97,12 +99,13 @@ fn meaning(error: &str, interface: Interface) -> Option<&'static str> {
     ERRORS.iter().find(|(known, of, _)| *known == word && is_of(of)).map(|(_, _, meaning)| *meaning)
 }
 
-const LOOK: &str =
-    "look for \"TDX\" in the kernel's log (`tdx-seamldr explain -` reads it), and keep `tdx-seamldr report`";
-const REBOOT: &str =
-    "reboot the host: until then no TD can run, and the memory of the lost TDs stays taken. \
-                      The reason may be in the kernel's log: `dmesg | tdx-seamldr explain -`";
-const RETRY: &str = "the TDs run on with the old module; find the reason in the kernel's log (`dmesg | tdx-seamldr explain -`), then try again";
+const LOOK: &str = "look for \"TDX\" in the kernel's log (`tdx-seamldr explain -` reads it), and \
+                    keep `tdx-seamldr report`";
+const REBOOT: &str = "reboot the host: until then no TD can run, and the memory of the lost TDs \
+                      stays taken. The reason may be in the kernel's log: `dmesg | tdx-seamldr \
+                      explain -`";
+const RETRY: &str = "the TDs run on with the old module; find the reason in the kernel's log \
+                     (`dmesg | tdx-seamldr explain -`), then try again";
 
 /// Tells how an update ended.
 pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
@@ -134,7 +137,8 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
             if after.module.as_ref().is_err_and(|module| module.reason == Reason::NoDevice) =>
         {
             let message = format!(
-                "TDX is gone, and all TDs with it: {absent}, and the version cannot be read any more (ENXIO)"
+                "TDX is gone, and all TDs with it: {absent}, and the version cannot be read any \
+                 more (ENXIO)"
             );
             return ending(Outcome::Lost, message, Some(REBOOT));
         }
@@ -152,7 +156,8 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
         Ok(found) => found.value,
         Err(absent) if absent.reason == Reason::NoDevice => {
             let message = format!(
-                "TDX is gone, and all TDs with it: {said}, and the version cannot be read any more (ENXIO)"
+                "TDX is gone, and all TDs with it: {said}, and the version cannot be read any \
+                 more (ENXIO)"
             );
             return ending(Outcome::Lost, message, Some(REBOOT));
         }
@@ -161,12 +166,14 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
             return ending(Outcome::Unknown, message, Some(LOOK));
         }
     };
-    let installs = before.remaining.zip(remaining).map(|(before, after)| before.wrapping_sub(after));
+    let installs =
+        before.remaining.zip(remaining).map(|(before, after)| before.wrapping_sub(after));
     let is_new = before.to.map_or(Some(version) != before.from, |to| version == to);
     match (error.is_empty(), is_new) {
         (true, _) if Some(version) == before.from && installs == Some(0) => {
-            let message =
-                format!("{said}, but did nothing: module {version} still runs, and no update was counted");
+            let message = format!(
+                "{said}, but did nothing: module {version} still runs, and no update was counted"
+            );
             ending(Outcome::FailedKept, message, Some(RETRY))
         }
         (true, true) if installs.is_none_or(|installs| installs == 1) => {
@@ -181,15 +188,18 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
             ending(Outcome::Unknown, message, Some(LOOK))
         }
         (true, false) => {
-            let message = format!("{said}, but module {version} runs where {} was expected", name(before.to));
+            let message =
+                format!("{said}, but module {version} runs where {} was expected", name(before.to));
             ending(Outcome::Unknown, message, Some(LOOK))
         }
         (false, true) if Some(version) != before.from => {
             ending(Outcome::FailedKept, format!("{said}, but module {version} runs"), Some(LOOK))
         }
-        (false, _) => {
-            ending(Outcome::FailedKept, format!("{said}, and module {version} still runs"), Some(RETRY))
-        }
+        (false, _) => ending(
+            Outcome::FailedKept,
+            format!("{said}, and module {version} still runs"),
+            Some(RETRY),
+        ),
     }
 }
 

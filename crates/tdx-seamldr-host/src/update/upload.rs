@@ -57,7 +57,8 @@ pub(super) enum Ended {
     Lost(Absent),
 }
 
-/// An upload that has begun. If it is dropped before [`commit`](Self::commit), the kernel forgets it.
+/// An upload that has begun. If it is dropped before [`commit`](Self::commit), the kernel forgets
+/// it.
 #[derive(Debug)]
 pub(super) struct Upload<'r> {
     root: &'r Root,
@@ -65,9 +66,12 @@ pub(super) struct Upload<'r> {
 }
 
 impl<'r> Upload<'r> {
-    /// Begins an upload. One that was begun and not ended is dropped only if `is_ours` says that it was this command's, in an earlier
-    /// process: another program may still be writing.
-    pub(super) fn begin(root: &'r Root, is_ours: &mut dyn FnMut() -> bool) -> Result<Self, UploadError> {
+    /// Begins an upload. One that was begun and not ended is dropped only if `is_ours` says that it
+    /// was this command's, in an earlier process: another program may still be writing.
+    pub(super) fn begin(
+        root: &'r Root,
+        is_ours: &mut dyn FnMut() -> bool,
+    ) -> Result<Self, UploadError> {
         let mut upload = Self { root, open: false };
         let status = upload.read("status").map_err(UploadError::Read)?;
         if status != "idle" {
@@ -85,7 +89,11 @@ impl<'r> Upload<'r> {
     }
 
     /// Gives the image to the kernel, piece by piece. `go_on` is asked before each piece.
-    pub(super) fn send(&self, image: &[u8], go_on: &mut dyn FnMut(usize) -> bool) -> Result<(), UploadError> {
+    pub(super) fn send(
+        &self,
+        image: &[u8],
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(), UploadError> {
         let file = format!("{UPLOAD}/data");
         let failed = |source| UploadError::Write { file: file.clone(), source };
         let path = self.root.path(&file).map_err(UploadError::Read)?;
@@ -101,14 +109,16 @@ impl<'r> Upload<'r> {
         Ok(())
     }
 
-    /// Sees that the kernel has exactly this image, and that the upload is still open. Linux shows what it has until the last write; a
-    /// kernel that does not cannot be asked.
+    /// Sees that the kernel has exactly this image, and that the upload is still open. Linux shows
+    /// what it has until the last write; a kernel that does not cannot be asked.
     pub(super) fn check(&mut self, image: &[u8]) -> Result<(), UploadError> {
         let loading = self.read("loading").map_err(UploadError::Read)?;
         if loading != "1" {
             // What is open now is another program's.
             self.open = false;
-            return Err(UploadError::Changed(format!("loading is {loading:?}, but should be \"1\"")));
+            return Err(UploadError::Changed(format!(
+                "loading is {loading:?}, but should be \"1\""
+            )));
         }
         let limit = u64::try_from(image.len()).unwrap_or(u64::MAX);
         let file = format!("{UPLOAD}/data");
@@ -163,7 +173,8 @@ pub(super) struct Committed<'r> {
 }
 
 impl Committed<'_> {
-    /// Waits until the kernel has ended. `looked` hears of each new status, and `None` of each look that shows none.
+    /// Waits until the kernel has ended. `looked` hears of each new status, and `None` of each look
+    /// that shows none.
     pub(super) fn wait(&self, limit: Duration, looked: &mut dyn FnMut(Option<&str>)) -> Ended {
         let begin = Instant::now();
         let mut last = String::new();
@@ -183,7 +194,9 @@ impl Committed<'_> {
                 match self.read("error") {
                     Ok(error) => return Ended::Idle(error),
                     // EBUSY: another upload has begun in the meantime.
-                    Err(absent) if absent.reason != Reason::Unreadable => return Ended::Lost(absent),
+                    Err(absent) if absent.reason != Reason::Unreadable => {
+                        return Ended::Lost(absent)
+                    }
                     Err(_) => {}
                 }
             }

@@ -1,4 +1,5 @@
-//! Folders that do harm to a careless reader: each file is refused with its name, nothing blocks, nothing panics.
+//! Folders that do harm to a careless reader: each file is refused with its name, nothing blocks,
+//! nothing panics.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{symlink, PermissionsExt};
@@ -78,7 +79,9 @@ fn missing_files_are_named() {
 
 #[test]
 fn folders_in_place_of_files_are_refused() {
-    assert_refused(Reason::Unreadable, "is a folder", &FILES, |place| fs::create_dir(place).unwrap());
+    assert_refused(Reason::Unreadable, "is a folder", &FILES, |place| {
+        fs::create_dir(place).unwrap()
+    });
 }
 
 #[test]
@@ -106,7 +109,9 @@ fn files_that_are_too_long_are_refused() {
 #[test]
 fn binary_files_are_refused() {
     let text: Vec<&str> = FILES.into_iter().filter(|file| !file.ends_with("APIC")).collect();
-    assert_refused(Reason::Malformed, "not UTF-8", &text, |place| fs::write(place, [0xff; 64]).unwrap());
+    assert_refused(Reason::Malformed, "not UTF-8", &text, |place| {
+        fs::write(place, [0xff; 64]).unwrap()
+    });
 }
 
 #[test]
@@ -121,7 +126,8 @@ fn numbers_out_of_range_are_refused() {
     let files = [FILES[2], FILES[3], FILES[4], FILES[5], FILES[7], FILES[8]];
     assert_refused(Reason::Malformed, "99999999999999999999", &files, |place| {
         let is_cpuinfo = place.ends_with("proc/cpuinfo");
-        let text = if is_cpuinfo { "processor : 99999999999999999999" } else { "99999999999999999999" };
+        let text =
+            if is_cpuinfo { "processor : 99999999999999999999" } else { "99999999999999999999" };
         fs::write(place, text).unwrap();
     });
 }
@@ -162,7 +168,8 @@ fn files_for_root_do_not_hide_the_interface() {
 
 #[test]
 fn registers_that_end_early_are_refused() {
-    let host = read(&HostTree::linux_7_2().file("/dev/cpu/0/msr", "short").file("/dev/cpu/0/cpuid", ""));
+    let host =
+        read(&HostTree::linux_7_2().file("/dev/cpu/0/msr", "short").file("/dev/cpu/0/cpuid", ""));
     let absent = host.seamrr_base.unwrap_err();
     assert_eq!(absent.reason, Reason::Unreadable);
     assert!(absent.problem.contains("IA32_SEAMRR_PHYS_BASE (0x1400)"), "{absent}");

@@ -16,7 +16,10 @@ fn facts_show_value_and_source() {
         ("interface", json!({"value": "flat"})),
         ("module", json!({"value": "1.5.05", "source": "/sys/devices/faux/tdx_host/version"})),
         ("vmx_basic", json!({"value": "0x10da040000000004", "source": "/dev/cpu/0/msr"})),
-        ("online", json!({"value": {"list": "0-7", "count": 8}, "source": "/sys/devices/system/cpu/online"})),
+        (
+            "online",
+            json!({"value": {"list": "0-7", "count": 8}, "source": "/sys/devices/system/cpu/online"}),
+        ),
         (
             "cache_leaf",
             json!({"value": ["0x1fc0163", "0x380003f", "0x1bfff", "0x4"], "source": "/dev/cpu/0/cpuid"}),

@@ -22,14 +22,26 @@ fn linux_7_2_has_flat_files_and_every_fact() {
     assert_eq!(host.interface, Ok(Interface::Flat));
     let version = |major, minor, update| TdxVersion { major, minor, update };
     assert_eq!(host.module.unwrap(), found(version(1, 5, 5), &format!("{TDX_HOST}/version")));
-    assert_eq!(host.seamldr.unwrap(), found(version(1, 5, 0), &format!("{TDX_HOST}/seamldr_version")));
-    assert_eq!(host.remaining_updates.unwrap(), found(8, &format!("{TDX_HOST}/num_remaining_updates")));
+    assert_eq!(
+        host.seamldr.unwrap(),
+        found(version(1, 5, 0), &format!("{TDX_HOST}/seamldr_version"))
+    );
+    assert_eq!(
+        host.remaining_updates.unwrap(),
+        found(8, &format!("{TDX_HOST}/num_remaining_updates"))
+    );
     assert_eq!(
         host.upload_status.unwrap(),
         found("idle".to_owned(), "/sys/class/firmware/tdx_module/status")
     );
-    let socket =
-        Socket { id: 0, family: 6, model: 143, stepping: 8, microcode: Some(0x2b000603), online_lps: 8 };
+    let socket = Socket {
+        id: 0,
+        family: 6,
+        model: 143,
+        stepping: 8,
+        microcode: Some(0x2b000603),
+        online_lps: 8,
+    };
     assert_eq!(host.sockets.unwrap(), found(vec![socket], "/proc/cpuinfo"));
     assert_eq!(socket.signature(), 0x806f8);
     assert_eq!(host.kernel.unwrap(), found("7.2.1-amd64".to_owned(), "/proc/sys/kernel/osrelease"));
@@ -100,7 +112,10 @@ fn half_of_an_interface_names_the_missing_file() {
         let folder = write(&tree);
         let missing = format!("{TDX_HOST}/{file}");
         std::fs::remove_file(folder.path().join(missing.trim_start_matches('/'))).unwrap();
-        assert_eq!(Host::read(&Root::new(folder.path())).interface, Err(NoInterface::Incomplete { missing }));
+        assert_eq!(
+            Host::read(&Root::new(folder.path())).interface,
+            Err(NoInterface::Incomplete { missing })
+        );
     }
 }
 
@@ -126,7 +141,8 @@ fn module_that_is_gone_leaves_the_interface() {
 
 #[test]
 fn sockets_are_told_apart() {
-    let host = read(&HostTree::linux_7_2().sockets(&[(0xa06d1, 4), (0xa06e1, 2)]).microcode(0x1000_0380));
+    let host =
+        read(&HostTree::linux_7_2().sockets(&[(0xa06d1, 4), (0xa06e1, 2)]).microcode(0x1000_0380));
     assert_eq!(host.signatures(), [0xa06d1, 0xa06e1]);
     let sockets = host.sockets.unwrap().value;
     assert_eq!(
@@ -148,7 +164,8 @@ fn registers_without_their_device_ask_for_the_kernel_module() {
     let folder = write(&HostTree::linux_7_2());
     std::fs::remove_dir_all(folder.path().join("dev")).unwrap();
     let host = Host::read(&Root::new(folder.path()));
-    for (absent, module) in [(host.seamrr_base.unwrap_err(), "msr"), (host.cache_leaf.unwrap_err(), "cpuid")]
+    for (absent, module) in
+        [(host.seamrr_base.unwrap_err(), "msr"), (host.cache_leaf.unwrap_err(), "cpuid")]
     {
         assert_eq!(absent.reason, Reason::Missing);
         assert!(absent.problem.contains(&format!("modprobe {module}")), "{absent}");
@@ -163,8 +180,11 @@ fn staged_modules_are_listed_in_any_case_and_not_without_end() {
         .file("/boot/efi/EFI/TDX/folder/file", "x")
         .file("/efi/efi/Tdx/a.bin", "x")
         .file("/boot/EFI/debian/grubx64.efi", "x");
-    let listed =
-        ["/boot/efi/EFI/TDX/TDX-SEAM.so", "/boot/efi/EFI/TDX/TDX-SEAM.so.sigstruct", "/efi/efi/Tdx/a.bin"];
+    let listed = [
+        "/boot/efi/EFI/TDX/TDX-SEAM.so",
+        "/boot/efi/EFI/TDX/TDX-SEAM.so.sigstruct",
+        "/efi/efi/Tdx/a.bin",
+    ];
     assert_eq!(read(&tree).staged, listed);
     let many = (0..100).fold(tree, |tree, file| tree.file(&format!("/efi/EFI/TDX/{file}"), ""));
     assert_eq!(read(&many).staged.len(), 64);

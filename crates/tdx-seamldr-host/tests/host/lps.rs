@@ -7,7 +7,10 @@ use tdx_seamldr_host::CpuList;
 use crate::read;
 
 fn missing(offline: &str, unknown_to_kernel: u32) -> MissingLps {
-    MissingLps { offline: CpuList::parse(offline).unwrap(), unknown_to_kernel: Some(unknown_to_kernel) }
+    MissingLps {
+        offline: CpuList::parse(offline).unwrap(),
+        unknown_to_kernel: Some(unknown_to_kernel),
+    }
 }
 
 /// Asserts what is missing, and that each explanation contains the words.
@@ -40,7 +43,11 @@ fn offline_lps_are_named_with_the_way_to_take_them_online() {
 #[test]
 fn nosmt_is_named_and_so_is_smt() {
     let smt = "LPs 4-7, and SMT is off: echo on > /sys/devices/system/cpu/smt/control";
-    assert_explained(&HostTree::linux_7_2().nosmt(), &missing("4-7", 0), &[smt, "parameter nosmt "]);
+    assert_explained(
+        &HostTree::linux_7_2().nosmt(),
+        &missing("4-7", 0),
+        &[smt, "parameter nosmt "],
+    );
     let forced = HostTree::linux_7_2().offline(&[4]).parameter("nosmt=force").smt("forceoff");
     assert_explained(
         &forced,
@@ -48,7 +55,11 @@ fn nosmt_is_named_and_so_is_smt() {
         &["LP 4, and SMT is forceoff: remove", "parameter nosmt=force "],
     );
     let mitigations = HostTree::linux_7_2().offline(&[4]).parameter("mitigations=auto,nosmt");
-    assert_explained(&mitigations, &missing("4", 0), &["LP 4: ", "parameter mitigations=auto,nosmt "]);
+    assert_explained(
+        &mitigations,
+        &missing("4", 0),
+        &["LP 4: ", "parameter mitigations=auto,nosmt "],
+    );
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! Hosts as folders: what is read of each, and that hostile folders do no harm.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 mod hostile;
 mod json;

@@ -56,7 +56,8 @@ pub(crate) fn create(description: impl Into<Vec<u8>>) -> (TdxSimStatus, *mut Tdx
     (status, sim)
 }
 
-/// A structure of the interface that the library fills in, with its size set and all else set to bytes that say nothing.
+/// A structure of the interface that the library fills in, with its size set and all else set to
+/// bytes that say nothing.
 pub(crate) fn filled<T: Copy>(fill: impl FnOnce(*mut T) -> TdxSimStatus) -> (TdxSimStatus, T) {
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let start = value.as_mut_ptr();
@@ -95,12 +96,14 @@ pub(crate) fn build(image: &TdxSimImage) -> TdxSimBuild {
 pub(crate) fn file(image: &TdxSimImage, format: TdxSimImageFormat) -> Vec<u8> {
     let mut needed = 0;
     // SAFETY: no byte is written.
-    let status = unsafe { tdx_sim_image_file(image, format.number(), ptr::null_mut(), 0, &mut needed) };
+    let status =
+        unsafe { tdx_sim_image_file(image, format.number(), ptr::null_mut(), 0, &mut needed) };
     assert_eq!(status, TdxSimStatus::BufferTooSmall);
     let mut file = vec![0; needed];
     let start = file.as_mut_ptr().cast();
     // SAFETY: so many bytes may be written.
-    let status = unsafe { tdx_sim_image_file(image, format.number(), start, file.len(), &mut needed) };
+    let status =
+        unsafe { tdx_sim_image_file(image, format.number(), start, file.len(), &mut needed) };
     assert_eq!(status, TdxSimStatus::Ok);
     file
 }
@@ -161,9 +164,14 @@ impl Sim {
         (trap, regs)
     }
 
-    pub(crate) fn try_call(&self, lp: u32, mut regs: TdxSimRegs) -> (TdxSimStatus, TdxSimTrap, TdxSimRegs) {
+    pub(crate) fn try_call(
+        &self,
+        lp: u32,
+        mut regs: TdxSimRegs,
+    ) -> (TdxSimStatus, TdxSimTrap, TdxSimRegs) {
         let mut trap = TdxSimTrap::Ud;
-        // SAFETY: both may be written; the tests touch what is mapped in the thread that makes the calls only.
+        // SAFETY: both may be written; the tests touch what is mapped in the thread that makes the
+        // calls only.
         let status = unsafe { tdx_sim_seamcall(self.0, lp, &mut regs, &mut trap) };
         (status, trap, regs)
     }
@@ -254,7 +262,8 @@ impl Sim {
 
     /// Maps memory, which has to outlive the platform.
     pub(crate) fn map(&self, address: u64, memory: &mut [u8]) -> TdxSimStatus {
-        // SAFETY: the tests keep the memory until the platform is gone or does not make calls any more.
+        // SAFETY: the tests keep the memory until the platform is gone or does not make calls any
+        // more.
         unsafe { tdx_sim_map(self.0, address, memory.as_mut_ptr().cast(), memory.len()) }
     }
 }

@@ -1,4 +1,5 @@
-//! What a platform is made of: LPs, sockets, address widths, the SEAM range, and what is special about it.
+//! What a platform is made of: LPs, sockets, address widths, the SEAM range, and what is special
+//! about it.
 
 use core::fmt;
 
@@ -15,7 +16,8 @@ use super::LoaderProfile;
 pub struct Config {
     /// LPs that firmware counts. P-SEAMLDR and the module wait for so many.
     pub num_lps: u32,
-    /// The x2APIC ids of the LPs of a package are multiples of this, apart from the package's own bits.
+    /// The x2APIC ids of the LPs of a package are multiples of this, apart from the package's own
+    /// bits.
     pub x2apic_stride: u32,
     /// An x2APIC id without its lowest bits, so many, is the number of the package.
     pub package_shift: u32,
@@ -57,10 +59,11 @@ pub struct Config {
     pub pconfig_error: u32,
     /// The processor has the erratum: when P-SEAMLDR returns, the LP has no current VMCS any more.
     pub seamret_clears_vmcs: bool,
-    /// A full SEAMDB answers with an error that P-SEAMLDR is not prepared for. The specifications leave it open; otherwise the
-    /// answer is want of entropy.
+    /// A full SEAMDB answers with an error that P-SEAMLDR is not prepared for. The specifications
+    /// leave it open; otherwise the answer is want of entropy.
     pub full_seamdb_is_fatal: bool,
-    /// A signature that is not below the modulus is reduced first, as one crypto library does. Otherwise it is bad.
+    /// A signature that is not below the modulus is reduced first, as one crypto library does.
+    /// Otherwise it is bad.
     pub accepts_large_signatures: bool,
     /// The generation of P-SEAMLDR.
     pub profile: LoaderProfile,
@@ -73,14 +76,16 @@ pub enum ConfigError {
     Lps(u32),
     /// The number of sockets is not 1 to 8, or more than there are LPs.
     Sockets(u32),
-    /// With so many sockets and LPs, x2APIC ids would go beyond 1,023, which P-SEAMLDR does not take.
+    /// With so many sockets and LPs, x2APIC ids would go beyond 1,023, which P-SEAMLDR does not
+    /// take.
     X2apicIds {
         /// The number of LPs.
         lps: u32,
         /// The number of sockets.
         sockets: u32,
     },
-    /// The number of LPs that there are is not 1 to 1,024, or less than the number of LPs that firmware counts.
+    /// The number of LPs that there are is not 1 to 1,024, or less than the number of LPs that
+    /// firmware counts.
     ListedLps {
         /// LPs that there are.
         listed: usize,
@@ -103,14 +108,16 @@ pub enum ConfigError {
         /// KeyID bits.
         keyid_bits: u32,
     },
-    /// The size of the SEAM range is not a power of two with room for P-SEAMLDR's own part and a module's code.
+    /// The size of the SEAM range is not a power of two with room for P-SEAMLDR's own part and a
+    /// module's code.
     SeamRangeSize {
         /// Its size.
         size: u64,
         /// The size of P-SEAMLDR's own part.
         p_seamldr_size: u64,
     },
-    /// The SEAM range does not begin at a multiple of its size, or lies beyond the end of physical addresses.
+    /// The SEAM range does not begin at a multiple of its size, or lies beyond the end of physical
+    /// addresses.
     SeamRangeBase {
         /// Where it begins.
         base: u64,
@@ -131,44 +138,62 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lps(found) => write!(f, "the platform has {found} LPs, but should have 1 to {MAX_LPS}"),
+            Self::Lps(found) => {
+                write!(f, "the platform has {found} LPs, but should have 1 to {MAX_LPS}")
+            }
             Self::Sockets(found) => {
-                write!(f, "the platform has {found} sockets, but should have 1 to 8 and not more than LPs")
+                write!(
+                    f,
+                    "the platform has {found} sockets, but should have 1 to 8 and not more than \
+                     LPs"
+                )
             }
             Self::X2apicIds { lps, sockets } => {
-                write!(f, "{lps} LPs on {sockets} sockets have x2APIC ids above 1023, but P-SEAMLDR takes none of them")
+                write!(
+                    f,
+                    "{lps} LPs on {sockets} sockets have x2APIC ids above 1023, but P-SEAMLDR \
+                     takes none of them"
+                )
             }
             Self::ListedLps { listed, counted } => write!(
                 f,
-                "firmware counts {counted} LPs (num_lps) and {listed} have an x2APIC id; there should be 1 to {MAX_LPS} ids, \
-                 and as many as LPs are counted"
+                "firmware counts {counted} LPs (num_lps) and {listed} have an x2APIC id; there \
+                 should be 1 to {MAX_LPS} ids, and as many as LPs are counted"
             ),
             Self::X2apicIdTwice { id, lps: [first, second] } => {
-                write!(f, "LP {first} and LP {second} both have the x2APIC id {id}; each should have its own")
+                write!(
+                    f,
+                    "LP {first} and LP {second} both have the x2APIC id {id}; each should have \
+                     its own"
+                )
             }
             Self::AcmLp(id) => {
                 write!(f, "acm_x2apicid is {id}, but no LP has this x2APIC id")
             }
             Self::AddressBits { max_pa, keyid_bits } => write!(
                 f,
-                "{keyid_bits} of {max_pa} address bits are KeyID bits (keyid_bits, max_pa); there should be at most 52, and \
-                 fewer KeyID bits than address bits"
+                "{keyid_bits} of {max_pa} address bits are KeyID bits (keyid_bits, max_pa); there \
+                 should be at most 52, and fewer KeyID bits than address bits"
             ),
             Self::SeamRangeSize { size, p_seamldr_size } => write!(
                 f,
-                "seamrr_size is {size:#x}, but should be a power of two above {p_seamldr_size:#x} (P-SEAMLDR) and 2 MiB (code)"
+                "seamrr_size is {size:#x}, but should be a power of two above {p_seamldr_size:#x} \
+                 (P-SEAMLDR) and 2 MiB (code)"
             ),
             Self::SeamRangeBase { base, size } => write!(
                 f,
-                "seamrr_base is {base:#x}, but should be a multiple of seamrr_size ({size:#x}) within physical addresses"
+                "seamrr_base is {base:#x}, but should be a multiple of seamrr_size ({size:#x}) \
+                 within physical addresses"
             ),
             Self::SeamDb { size, used } => {
-                write!(f, "{used} entries of the SEAM database are in use, but it has room for {size}")
+                write!(
+                    f,
+                    "{used} entries of the SEAM database are in use, but it has room for {size}"
+                )
             }
-            Self::AddressableLps(found) => write!(
-                f,
-                "addressable_lps_per_socket is {found}, but should be 1 to {MAX_LPS}"
-            ),
+            Self::AddressableLps(found) => {
+                write!(f, "addressable_lps_per_socket is {found}, but should be 1 to {MAX_LPS}")
+            }
         }
     }
 }
@@ -176,8 +201,8 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
-    /// A platform of so many LPs, evenly over its sockets, all with the same processor. x2APIC ids have gaps where there is
-    /// room for gaps.
+    /// A platform of so many LPs, evenly over its sockets, all with the same processor. x2APIC ids
+    /// have gaps where there is room for gaps.
     ///
     /// # Errors
     ///
@@ -254,9 +279,13 @@ impl Config {
             return Err(ConfigError::AcmLp(self.acm_x2apicid));
         }
         if self.max_pa > 52 || self.keyid_bits >= self.max_pa {
-            return Err(ConfigError::AddressBits { max_pa: self.max_pa, keyid_bits: self.keyid_bits });
+            return Err(ConfigError::AddressBits {
+                max_pa: self.max_pa,
+                keyid_bits: self.keyid_bits,
+            });
         }
-        let (base, size, p_seamldr_size) = (self.seamrr_base, self.seamrr_size, self.p_seamldr_size);
+        let (base, size, p_seamldr_size) =
+            (self.seamrr_base, self.seamrr_size, self.p_seamldr_size);
         let code = p_seamldr_size.checked_add(2 << 20);
         if !size.is_power_of_two() || code.is_none_or(|code| code >= size) {
             return Err(ConfigError::SeamRangeSize { size, p_seamldr_size });
@@ -279,18 +308,23 @@ impl Config {
         self.socket_fms.get(..count).unwrap_or(&self.socket_fms)
     }
 
-    /// The x2APIC ids of the LPs that firmware counts: those of each socket from 0 up, with its number above.
+    /// The x2APIC ids of the LPs that firmware counts: those of each socket from 0 up, with its
+    /// number above.
     pub fn x2apic_ids(&self) -> impl Iterator<Item = u32> + '_ {
         let lps = self.num_lps;
         let socket_of = move |lp: u32| {
             let product = u64::from(lp).saturating_mul(self.num_sockets.into());
-            product.checked_div(lps.into()).and_then(|socket| u32::try_from(socket).ok()).unwrap_or(0)
+            product
+                .checked_div(lps.into())
+                .and_then(|socket| u32::try_from(socket).ok())
+                .unwrap_or(0)
         };
         let mut before = None;
         let mut local = 0u32;
         (0..lps).map(move |lp| {
             let socket = socket_of(lp);
-            local = if before == Some(socket) { local.saturating_add(self.x2apic_stride) } else { 0 };
+            local =
+                if before == Some(socket) { local.saturating_add(self.x2apic_stride) } else { 0 };
             before = Some(socket);
             socket.checked_shl(self.package_shift).unwrap_or(0) | local
         })
@@ -302,8 +336,9 @@ impl Config {
         self.seamrr_base.wrapping_add(self.seamrr_size).wrapping_sub(self.p_seamldr_size)
     }
 
-    /// What firmware tells P-SEAMLDR and the module about the platform. Convertible memory is what lies from 1 MiB to 2 GiB
-    /// without the 16 MiB at its end that SMRRs cover, and from 4 GiB on without the SEAM range.
+    /// What firmware tells P-SEAMLDR and the module about the platform. Convertible memory is what
+    /// lies from 1 MiB to 2 GiB without the 16 MiB at its end that SMRRs cover, and from 4 GiB
+    /// on without the SEAM range.
     #[must_use]
     pub fn platform_table(&self) -> PSysInfo {
         let mut table = PSysInfo::new_zeroed();
@@ -315,7 +350,8 @@ impl Config {
         table.p_seamldr_base = U64::new(self.p_seamldr_base());
         table.p_seamldr_size = U64::new(self.p_seamldr_size);
         let seam_end = self.seamrr_base.wrapping_add(self.seamrr_size);
-        let regions = [(1 << 20, 0x7f00_0000), (4 << 30, self.seamrr_base), (seam_end, self.address_limit())];
+        let regions =
+            [(1 << 20, 0x7f00_0000), (4 << 30, self.seamrr_base), (seam_end, self.address_limit())];
         let sizes = regions.map(|(start, end): (u64, u64)| (start, end.saturating_sub(start)));
         for (slot, (base, size)) in
             table.cmrs.iter_mut().zip(sizes.into_iter().filter(|(_, size)| *size != 0))
@@ -381,7 +417,10 @@ mod tests {
                     }
                     Err(ConfigError::Sockets(_)) => assert!(sockets > lps),
                     Err(error) => {
-                        assert!(lps.div_ceil(sockets).next_power_of_two() * sockets > 1024, "{error}")
+                        assert!(
+                            lps.div_ceil(sockets).next_power_of_two() * sockets > 1024,
+                            "{error}"
+                        )
                     }
                 }
             }

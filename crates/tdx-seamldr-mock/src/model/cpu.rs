@@ -1,4 +1,5 @@
-//! What LPs read with RDMSR and CPUID: one processor's values, and where single LPs differ from them.
+//! What LPs read with RDMSR and CPUID: one processor's values, and where single LPs differ from
+//! them.
 
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -84,14 +85,16 @@ impl Deviations {
         about.fold(0, |bits, entry| bits ^ entry.bits)
     }
 
-    /// Changes bits of a register on one LP, or on all of them. The same bits twice cancel. `false`: no entry is free.
+    /// Changes bits of a register on one LP, or on all of them. The same bits twice cancel.
+    /// `false`: no entry is free.
     pub(super) fn add(&mut self, lp: Option<u32>, register: CpuRegister, bits: u64) -> bool {
         self.put(Deviation::new(lp, register, bits))
     }
 
     fn put(&mut self, new: Deviation) -> bool {
         let used = self.used();
-        let known = self.entries().iter().position(|entry| entry.lp == new.lp && entry.is_about(&new));
+        let known =
+            self.entries().iter().position(|entry| entry.lp == new.lp && entry.is_about(&new));
         if let Some(entry) = known.and_then(|index| self.entries.get_mut(index)) {
             entry.bits ^= new.bits;
             self.retain(|entry| entry.bits != 0);
@@ -120,7 +123,8 @@ impl Deviations {
         self.retain(|entry| entry.lp != lp);
         // What all LPs have stays with the others: this LP has it twice.
         for index in 0..self.used() {
-            let of_all = self.entries.get(index).copied().filter(|entry| entry.lp == Deviation::ALL_LPS);
+            let of_all =
+                self.entries.get(index).copied().filter(|entry| entry.lp == Deviation::ALL_LPS);
             let fits = of_all.is_none_or(|entry| self.put(Deviation { lp, ..entry }));
             if !fits {
                 return;
@@ -134,7 +138,8 @@ impl Deviations {
     }
 }
 
-/// MSRs that are not 0, of a processor that module 1.5.01 accepts. What depends on the platform is put in by [`Cpu::msr`].
+/// MSRs that are not 0, of a processor that module 1.5.01 accepts. What depends on the platform is
+/// put in by [`Cpu::msr`].
 const MSRS: [(u32, u64); 30] = [
     (0x98, 0x10),
     (0x99, 0x10),
@@ -172,8 +177,9 @@ const fn leaf(leaf: u32, subleaf: u32, values: [u32; 4]) -> ((u32, u32), [u32; 4
     ((leaf, subleaf), values)
 }
 
-/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX. It has 52 address bits, whatever
-/// [`Config::max_pa`] says, as the module takes no other, and is a Sapphire Rapids, whatever the sockets are.
+/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX.
+/// It has 52 address bits, whatever [`Config::max_pa`] says, as the module takes no other, and is a
+/// Sapphire Rapids, whatever the sockets are.
 const CPUID: [((u32, u32), [u32; 4]); 41] = [
     leaf(0x0, NO_SUBLEAF, [0x20, 0x756e6547, 0x6c65746e, 0x49656e69]),
     leaf(0x1, NO_SUBLEAF, [0x806f8, 0x800, 0x47faa2b7, 0x1fa9fbff]),
@@ -268,7 +274,8 @@ impl Cpu<'_> {
         let mut values = [eax, ebx, ecx, edx];
         if self.deviations.used != 0 {
             for (output, value) in (0u8..).zip(&mut values) {
-                let bits = self.deviations.bits(self.lp, CpuRegister::Cpuid { leaf, subleaf, output });
+                let bits =
+                    self.deviations.bits(self.lp, CpuRegister::Cpuid { leaf, subleaf, output });
                 *value ^= u32::try_from(bits & 0xffff_ffff).unwrap_or(0);
             }
         }
@@ -300,7 +307,10 @@ mod tests {
         for (lp, bits) in [(0, 1), (1, 2), (0, 4)] {
             assert!(deviations.add(Some(lp), MSR, bits));
         }
-        assert_eq!((deviations.bits(0, MSR), deviations.bits(1, MSR), deviations.bits(2, MSR)), (5, 2, 0));
+        assert_eq!(
+            (deviations.bits(0, MSR), deviations.bits(1, MSR), deviations.bits(2, MSR)),
+            (5, 2, 0)
+        );
         assert!(deviations.add(Some(0), MSR, 5) && deviations.add(Some(1), MSR, 2));
         assert_eq!(deviations.used, 0);
     }

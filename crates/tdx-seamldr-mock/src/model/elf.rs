@@ -4,7 +4,8 @@ use tdx_seamldr_core::preflight::elf::{
     read, ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA,
 };
 
-/// Relocates the image to a linear base; `None` if it breaks a rule. It may then be relocated in part.
+/// Relocates the image to a linear base; `None` if it breaks a rule. It may then be relocated in
+/// part.
 pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
     let header: ElfHeader = read(image, 0)?;
     if !header.e_ident.starts_with(&IDENT) {
@@ -26,14 +27,16 @@ const GATES: u64 = 32;
 /// Bytes of an interrupt gate, and of the code that it leads to.
 const GATE_SIZE: u64 = 16;
 
-/// Makes the interrupt gates at an offset lead to the wrappers at a linear address. A gate has bits 15:0 of the address in its
-/// bytes 0 and 1, bits 31:16 in 6 and 7, the rest in 8 to 15 (of which 12 to 15 are reserved and stay). What lies beyond the
-/// image stays as it is.
+/// Makes the interrupt gates at an offset lead to the wrappers at a linear address. A gate has bits
+/// 15:0 of the address in its bytes 0 and 1, bits 31:16 in 6 and 7, the rest in 8 to 15 (of which
+/// 12 to 15 are reserved and stay). What lies beyond the image stays as it is.
 pub(super) fn point_gates(image: &mut [u8], offset: u32, wrappers: u64) {
     for vector in 0..GATES {
         let distance = vector.wrapping_mul(GATE_SIZE);
         let at = usize::try_from(u64::from(offset).wrapping_add(distance)).unwrap_or(usize::MAX);
-        let Some(gate) = image.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<12>()) else { return };
+        let Some(gate) = image.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<12>()) else {
+            return;
+        };
         let [a0, a1, a2, a3, a4, a5, a6, a7] = wrappers.wrapping_add(distance).to_le_bytes();
         let [_, _, s0, s1, t0, t1, ..] = *gate;
         *gate = [a0, a1, s0, s1, t0, t1, a2, a3, a4, a5, a6, a7];
@@ -65,7 +68,8 @@ mod tests {
     use zerocopy::little_endian::{U16, U32, U64};
     use zerocopy::{FromZeros, IntoBytes};
 
-    /// An image with one section of relocations, at offset 256; the first of them is at that offset.
+    /// An image with one section of relocations, at offset 256; the first of them is at that
+    /// offset.
     fn image(size: u64, entry_size: u64, offset: u64) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
@@ -99,16 +103,22 @@ mod tests {
         for (size, entry_size, offset, good) in rows {
             let mut image = image(size, entry_size, offset);
             assert_eq!(check(&image).is_ok(), good, "{size} {entry_size} {offset}");
-            assert_eq!(relocate(&mut image, 1 << 40).is_some(), good, "{size} {entry_size} {offset}");
+            assert_eq!(
+                relocate(&mut image, 1 << 40).is_some(),
+                good,
+                "{size} {entry_size} {offset}"
+            );
         }
     }
 
     const SIZE: usize = 1024;
 
-    /// A relocation table: where it lies, how many relocations it has, their distance, and the words that they change.
+    /// A relocation table: where it lies, how many relocations it has, their distance, and the
+    /// words that they change.
     type Table = (usize, Vec<usize>, usize);
 
-    /// An image with these relocation tables, and section headers at this offset and distance. Later parts overwrite earlier ones.
+    /// An image with these relocation tables, and section headers at this offset and distance.
+    /// Later parts overwrite earlier ones.
     fn image_of(tables: &[Table], headers: usize, distance: usize) -> Vec<u8> {
         let mut image = vec![0; SIZE];
         let mut put = |at: usize, bytes: &[u8]| image[at..][..bytes.len()].copy_from_slice(bytes);

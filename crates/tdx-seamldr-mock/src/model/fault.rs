@@ -7,8 +7,8 @@ use tdx_seamldr_core::{SeamcallRegs, Trap};
 /// What a call gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// A status in RAX, and RDX. Firmware does nothing else; but if RDX of SEAMLDR.INSTALL is not 0, the old module is gone, as
-    /// that says.
+    /// A status in RAX, and RDX. Firmware does nothing else; but if RDX of SEAMLDR.INSTALL is not
+    /// 0, the old module is gone, as that says.
     Return {
         /// RAX.
         rax: u64,
@@ -49,10 +49,11 @@ impl Fault {
         Self { lp: None, rax: None, after: number, times: 1, answer }
     }
 
-    /// Whether this call is one that it strikes, if no other fault does. It counts the calls that it could strike.
+    /// Whether this call is one that it strikes, if no other fault does. It counts the calls that
+    /// it could strike.
     fn strikes(&mut self, lp: u32, regs: &SeamcallRegs) -> bool {
-        let matches =
-            self.lp.is_none_or(|wanted| wanted == lp) && self.rax.is_none_or(|wanted| wanted == regs.rax);
+        let matches = self.lp.is_none_or(|wanted| wanted == lp)
+            && self.rax.is_none_or(|wanted| wanted == regs.rax);
         if !matches || self.times == 0 {
             return false;
         }
@@ -96,7 +97,8 @@ impl FaultPlan {
     ///
     /// There is no room. Faults that have done all that they were to do take none.
     pub fn add(&mut self, fault: Fault) -> Result<FaultId, PlanIsFull> {
-        let spent = |slot: &&mut Option<(FaultId, Fault)>| slot.is_none_or(|(_, fault)| fault.times == 0);
+        let spent =
+            |slot: &&mut Option<(FaultId, Fault)>| slot.is_none_or(|(_, fault)| fault.times == 0);
         let slot = self.faults.iter_mut().find(spent).ok_or(PlanIsFull)?;
         self.added = self.added.saturating_add(1);
         let id = FaultId(self.added);
@@ -111,16 +113,23 @@ impl FaultPlan {
 
     /// Takes back one fault: it strikes no further call. `false`: this plan never had it.
     pub fn end(&mut self, id: FaultId) -> bool {
-        for slot in self.faults.iter_mut().filter(|slot| slot.is_some_and(|(known, _)| known == id)) {
+        for slot in self.faults.iter_mut().filter(|slot| slot.is_some_and(|(known, _)| known == id))
+        {
             *slot = None;
         }
         self.was_added(id)
     }
 
-    /// How many more calls a fault strikes; 0 if it is over or was taken back. `None`: this plan never had it.
+    /// How many more calls a fault strikes; 0 if it is over or was taken back. `None`: this plan
+    /// never had it.
     #[must_use]
     pub fn times_left(&self, id: FaultId) -> Option<u32> {
-        let left = self.faults.iter().flatten().find(|(known, _)| *known == id).map(|(_, fault)| fault.times);
+        let left = self
+            .faults
+            .iter()
+            .flatten()
+            .find(|(known, _)| *known == id)
+            .map(|(_, fault)| fault.times);
         self.was_added(id).then(|| left.unwrap_or(0))
     }
 
@@ -152,7 +161,10 @@ mod tests {
         let mut plan = FaultPlan::default();
         plan.add(Fault { lp: Some(3), rax: None, after: 1, times: 2, answer }).unwrap();
         assert_eq!(plan.strike(2, &call), None);
-        assert_eq!([(); 4].map(|()| plan.strike(3, &call)), [None, Some(answer), Some(answer), None]);
+        assert_eq!(
+            [(); 4].map(|()| plan.strike(3, &call)),
+            [None, Some(answer), Some(answer), None]
+        );
     }
 
     #[test]

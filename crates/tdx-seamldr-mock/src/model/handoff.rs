@@ -1,8 +1,9 @@
 //! The handoff data: what one module leaves for the next.
 //!
-//! The first 8 bytes are [`HandoffHeader`]. Version 0 goes on with the key ownership table (2,048 entries of 8 bytes), the
-//! WBINVD table, the TDMR table, the number of TDMRs, the module's own KeyID and the packages that are configured. Version 1
-//! adds what the module counts about compatibility-sensitive operations.
+//! The first 8 bytes are [`HandoffHeader`]. Version 0 goes on with the key ownership table (2,048
+//! entries of 8 bytes), the WBINVD table, the TDMR table, the number of TDMRs, the module's own
+//! KeyID and the packages that are configured. Version 1 adds what the module counts about
+//! compatibility-sensitive operations.
 
 use tdx_seamldr_core::abi::HandoffHeader;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -42,7 +43,8 @@ impl KotEntry {
     }
 }
 
-/// A region of memory that the module has metadata for. Only the size of the entry is the real module's.
+/// A region of memory that the module has metadata for. Only the size of the entry is the real
+/// module's.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct TdmrEntry {
@@ -72,14 +74,15 @@ pub(super) struct Tables {
 const SIZE_V1: usize = size_of::<Tables>();
 /// Bytes of version 0: everything up to the packages.
 pub(super) const SIZE_V0: usize = SIZE_V1 - 5;
-/// Bytes of version 0 as 2.0 modules write it, with data of TDX Connect at its end: the configuration of 128 IOMMUs and two
-/// roots.
+/// Bytes of version 0 as 2.0 modules write it, with data of TDX Connect at its end: the
+/// configuration of 128 IOMMUs and two roots.
 const SIZE_V0_CONNECT: usize = SIZE_V0 + 128 * 378 + 32 + 8;
 /// Bytes that fill 14 pages, with the header.
 const SIZE_ROUNDED: usize = 14 * 4096 - HEADER_SIZE;
 
-const _: () =
-    assert!(SIZE_V0 == 53386 && SIZE_V1 == 53391 && SIZE_V0_CONNECT == 101_810 && SIZE_ROUNDED == 57_336);
+const _: () = assert!(
+    SIZE_V0 == 53386 && SIZE_V1 == 53391 && SIZE_V0_CONNECT == 101_810 && SIZE_ROUNDED == 57_336
+);
 
 /// How a module writes its handoff data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,14 +143,17 @@ impl Tables {
             KeyOwner::Module => (1, 0),
             KeyOwner::Td(td) => (2, u32::from(td)),
         };
-        *self.kot.get_mut(usize::from(hkid))? = KotEntry { state: U32::new(state), owner: U32::new(owner) };
+        *self.kot.get_mut(usize::from(hkid))? =
+            KotEntry { state: U32::new(state), owner: U32::new(owner) };
         Some(())
     }
 
     /// Writes the data after the header.
     pub(super) fn write(&self, form: HandoffForm, hv: u16, area: &mut [u8]) {
         let size = form.size(hv);
-        let Some(data) = HEADER_SIZE.checked_add(size).and_then(|end| area.get_mut(HEADER_SIZE..end)) else {
+        let Some(data) =
+            HEADER_SIZE.checked_add(size).and_then(|end| area.get_mut(HEADER_SIZE..end))
+        else {
             return;
         };
         data.fill(0);
@@ -166,7 +172,8 @@ impl Tables {
 
 /// The header in a handoff area.
 pub(super) fn header(area: &[u8]) -> HandoffHeader {
-    HandoffHeader::read_from_prefix(area).map_or_else(|_| HandoffHeader::default(), |(header, _)| header)
+    HandoffHeader::read_from_prefix(area)
+        .map_or_else(|_| HandoffHeader::default(), |(header, _)| header)
 }
 
 /// Puts a header into a handoff area.
@@ -206,7 +213,11 @@ mod tests {
             let mut back = Tables::new_zeroed();
             back.read(form, hv, &area);
             let counted = if matches!(size, SIZE_V1 | SIZE_ROUNDED) { 9 } else { 0 };
-            assert_eq!((back.hkid_of(63), back.tds_in_build.get()), (Some(2047), counted), "{form:?} {hv}");
+            assert_eq!(
+                (back.hkid_of(63), back.tds_in_build.get()),
+                (Some(2047), counted),
+                "{form:?} {hv}"
+            );
             assert_eq!(back.as_bytes()[..SIZE_V0], tables.as_bytes()[..SIZE_V0]);
         }
     }

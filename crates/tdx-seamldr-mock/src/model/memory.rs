@@ -1,4 +1,5 @@
-//! What the model needs of its surroundings: memory that the host owns, and room for what lies out of the host's reach.
+//! What the model needs of its surroundings: memory that the host owns, and room for what lies out
+//! of the host's reach.
 
 use core::fmt;
 
@@ -20,7 +21,8 @@ pub const CODE_SIZE: usize = 2 << 20;
 /// Bytes kept of the handoff area: 32 pages, more than any module is known to use.
 pub const HANDOFF_STORAGE: usize = 32 * 4096;
 
-/// The host's memory, by physical address with its KeyID. An address with another KeyID is other memory.
+/// The host's memory, by physical address with its KeyID. An address with another KeyID is other
+/// memory.
 pub trait PhysMemory {
     /// Reads bytes that lie in one page. What is not there reads as 0.
     fn read(&self, address: u64, out: &mut [u8]);
@@ -29,9 +31,10 @@ pub trait PhysMemory {
     fn write(&self, address: u64, bytes: &[u8]);
 }
 
-/// Room for everything of a platform that is more than a few words: the parts of the SEAM range whose bytes matter, LPs, TDs,
-/// tables. It is about 2.3 MiB, far more than a stack, so it is made where it stays: as a static with the value
-/// [`SeamMemory::ZEROED`], on the heap by `zerocopy`'s `new_box_zeroed`, or out of bytes that are zero by
+/// Room for everything of a platform that is more than a few words: the parts of the SEAM range
+/// whose bytes matter, LPs, TDs, tables. It is about 2.3 MiB, far more than a stack, so it is made
+/// where it stays: as a static with the value [`SeamMemory::ZEROED`], on the heap by `zerocopy`'s
+/// `new_box_zeroed`, or out of bytes that are zero by
 /// [`FromBytes::mut_from_bytes`](zerocopy::FromBytes::mut_from_bytes).
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

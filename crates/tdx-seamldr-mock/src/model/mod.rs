@@ -34,7 +34,8 @@ pub mod rules {}
 
 use tdx_seamldr_core::abi::{OperandId, TdxStatus};
 
-/// A SEAMCALL came to an end that is no return: firmware hit a fatal error, and takes SEAM mode with it.
+/// A SEAMCALL came to an end that is no return: firmware hit a fatal error, and takes SEAM mode
+/// with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fatal;
 

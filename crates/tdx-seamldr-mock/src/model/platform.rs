@@ -11,7 +11,9 @@ use super::handoff::KeyOwner;
 use super::loader::{Installed, LoaderContext};
 use super::lp::{Lp, NO_VMCS};
 use super::module::CallContext;
-use super::{Answer, Config, CpuRegister, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState};
+use super::{
+    Answer, Config, CpuRegister, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState,
+};
 use super::{PhysMemory, SeamDb, SeamMemory, SysInfo, Td, TdError, TdId, TdPhase, TdxModule};
 
 /// Bytes of the host's memory that read otherwise than they were written, at the same time.
@@ -51,8 +53,9 @@ pub struct Entered {
     pub delay: u32,
 }
 
-/// A platform, as a value. Whoever owns it makes the calls, one after the other ([`seamcall`](Self::seamcall)) or with LPs
-/// inside firmware at the same time ([`enter`](Self::enter) and [`leave`](Self::leave)).
+/// A platform, as a value. Whoever owns it makes the calls, one after the other
+/// ([`seamcall`](Self::seamcall)) or with LPs inside firmware at the same time
+/// ([`enter`](Self::enter) and [`leave`](Self::leave)).
 ///
 /// `M` leads to its memory: a box, or a reference.
 #[derive(Clone, Debug)]
@@ -70,7 +73,8 @@ pub struct Platform<M> {
 }
 
 impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
-    /// A platform as firmware leaves it: P-SEAMLDR is there, and no module. What `memory` held before is forgotten.
+    /// A platform as firmware leaves it: P-SEAMLDR is there, and no module. What `memory` held
+    /// before is forgotten.
     pub fn new(config: Config, seamdb: SeamDb, memory: M) -> Self {
         let mut platform = Self {
             config,
@@ -88,8 +92,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         platform
     }
 
-    /// Replaces the LPs by LPs with these x2APIC ids, as many as there is room for. Firmware goes on waiting for
-    /// [`Config::num_lps`].
+    /// Replaces the LPs by LPs with these x2APIC ids, as many as there is room for. Firmware goes
+    /// on waiting for [`Config::num_lps`].
     pub fn set_lps(&mut self, x2apic_ids: impl IntoIterator<Item = u32>) {
         self.memory.lps.zero();
         for (slot, id) in self.memory.lps.iter_mut().zip(x2apic_ids) {
@@ -122,7 +126,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.loader.restore(state);
     }
 
-    /// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts again if it is 0.
+    /// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts again
+    /// if it is 0.
     pub fn set_num_remaining_updates(&mut self, count: u32) {
         self.loader.num_remaining_updates = count;
     }
@@ -157,8 +162,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.module.as_mut()
     }
 
-    /// Puts a module in place without asking P-SEAMLDR. Of the handoff data remains what both modules have pages for, or
-    /// nothing.
+    /// Puts a module in place without asking P-SEAMLDR. Of the handoff data remains what both
+    /// modules have pages for, or nothing.
     pub fn put_module(&mut self, build: ModuleBuild, sysinfo: SysInfo, keep_handoff: bool) {
         let pages = |sysinfo: &SysInfo| usize::from(sysinfo.num_handoff_pages).saturating_add(1);
         let before = self.module.as_ref().map_or(usize::MAX, |module| pages(module.sysinfo()));
@@ -212,7 +217,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         super::handoff::header(&self.memory.handoff)
     }
 
-    /// What the module keeps in tables that it hands over: packages that have its key (a bit each), TDMRs, its own KeyID.
+    /// What the module keeps in tables that it hands over: packages that have its key (a bit each),
+    /// TDMRs, its own KeyID.
     pub fn tables(&self) -> (u32, u32, u16) {
         let tables = &self.memory.tables;
         (tables.packages_configured.get(), tables.num_tdmrs.get(), tables.module_hkid.get())
@@ -223,14 +229,16 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         &mut self.faults
     }
 
-    /// From now on firmware reads the byte at an address with these bits changed. A mask of 0 puts it right.
+    /// From now on firmware reads the byte at an address with these bits changed. A mask of 0 puts
+    /// it right.
     ///
     /// `false`: there is no room for another byte.
     #[must_use]
     pub fn tamper(&mut self, address: u64, mask: u8) -> bool {
         let free = |(at, used): &&mut (u64, u8)| *used == 0 || *at == address;
         let known = self.flips.iter().any(|(at, used)| *at == address && *used != 0);
-        let slot = self.flips.iter_mut().find(|slot| if known { slot.0 == address } else { free(slot) });
+        let slot =
+            self.flips.iter_mut().find(|slot| if known { slot.0 == address } else { free(slot) });
         slot.map(|slot| *slot = (address, mask)).is_some()
     }
 
@@ -286,7 +294,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// Says that an LP is inside the module, in the middle of something, or that it is not any more.
+    /// Says that an LP is inside the module, in the middle of something, or that it is not any
+    /// more.
     pub fn set_in_module(&mut self, lp: u32, inside: bool) {
         if let Some(lp) = self.lp_mut(lp) {
             lp.set_in_module(inside);
@@ -306,15 +315,17 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice cancel. `false`: there is no such
-    /// LP, or LPs differ in as many registers as there is room for already.
+    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice
+    /// cancel. `false`: there is no such LP, or LPs differ in as many registers as there is
+    /// room for already.
     #[must_use]
     pub fn deviate_msr(&mut self, lp: u32, msr: u32, bits: u64) -> bool {
         self.deviate(Some(lp), CpuRegister::Msr(msr), bits)
     }
 
-    /// Changes bits of what software reads on one LP, or on all of them (`None`); the same bits twice cancel. `false`: there is no
-    /// such LP, or LPs differ in as many registers as there is room for already.
+    /// Changes bits of what software reads on one LP, or on all of them (`None`); the same bits
+    /// twice cancel. `false`: there is no such LP, or LPs differ in as many registers as there
+    /// is room for already.
     #[must_use]
     pub fn deviate(&mut self, lp: Option<u32>, register: CpuRegister, bits: u64) -> bool {
         lp.is_none_or(|lp| self.lp(lp).is_some()) && self.memory.deviations.add(lp, register, bits)
@@ -352,11 +363,12 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.leave(entered, regs, memory, crypto)
     }
 
-    /// An LP executes SEAMCALL and gets into firmware, where it stays until [`leave`](Self::leave). Meanwhile others find it
-    /// there: SEAMCALL fails if it is in P-SEAMLDR, and the module says that it is busy.
+    /// An LP executes SEAMCALL and gets into firmware, where it stays until [`leave`](Self::leave).
+    /// Meanwhile others find it there: SEAMCALL fails if it is in P-SEAMLDR, and the module
+    /// says that it is busy.
     ///
-    /// A real LP executes one instruction after the other. A second call of an LP that is [in a call](Self::is_in_call) reaches no
-    /// firmware: VMfailInvalid.
+    /// A real LP executes one instruction after the other. A second call of an LP that is [in a
+    /// call](Self::is_in_call) reaches no firmware: VMfailInvalid.
     ///
     /// # Errors
     ///
@@ -376,7 +388,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         };
         let in_seamldr = regs.rax >> 63 == 1;
         if in_seamldr {
-            if self.dead || self.loader.seamextend.p_seamldr_ready == 0 || self.in_seamldr.is_some() {
+            if self.dead || self.loader.seamextend.p_seamldr_ready == 0 || self.in_seamldr.is_some()
+            {
                 return Err(Trap::VmFailInvalid);
             }
             self.in_seamldr = Some(lp);
@@ -390,7 +403,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         Ok(Entered { lp, in_seamldr, answer, delay })
     }
 
-    /// What an LP does inside firmware happens, and it comes back. `regs` are those that it went in with.
+    /// What an LP does inside firmware happens, and it comes back. `regs` are those that it went in
+    /// with.
     ///
     /// # Errors
     ///
@@ -449,8 +463,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         Ok(())
     }
 
-    /// P-SEAMLDR's own code runs on an LP with these registers, whatever the processor would say to the call: RAX need not have
-    /// bit 63.
+    /// P-SEAMLDR's own code runs on an LP with these registers, whatever the processor would say to
+    /// the call: RAX need not have bit 63.
     ///
     /// # Errors
     ///
@@ -478,10 +492,12 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         module.call(regs, CallContext { lp, config, host, memory })
     }
 
-    /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one more.
+    /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one
+    /// more.
     pub fn create_td(&mut self, phase: TdPhase, secret: [u8; 32]) -> Option<TdId> {
         let module = self.ready_module()?;
-        let (counts, context_version) = (module.has_update_compatibility(), module.build().crypto_context);
+        let (counts, context_version) =
+            (module.has_update_compatibility(), module.build().crypto_context);
         let key_ids = 1u16.checked_shl(self.config.keyid_bits).unwrap_or(u16::MAX);
         let memory = &mut *self.memory;
         let (number, slot) = (0u16..).zip(&mut memory.tds).find(|(_, slot)| !slot.is_present())?;
@@ -537,8 +553,9 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.memory.tables.hkid_of(id.0)
     }
 
-    /// What the private memory of a TD holds, as the TD itself sees it: if a module is ready, can be called, and knows
-    /// the TD's KeyID. If that is not the one that the memory was encrypted with, the TD sees noise.
+    /// What the private memory of a TD holds, as the TD itself sees it: if a module is ready, can
+    /// be called, and knows the TD's KeyID. If that is not the one that the memory was
+    /// encrypted with, the TD sees noise.
     pub fn td_secret(&self, id: TdId) -> Option<[u8; 32]> {
         let hkid = self.hkid_of(id)?;
         self.td(id).map(|td| td.read(hkid))
@@ -548,8 +565,12 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     fn td_under_way(&mut self, id: TdId, phase: TdPhase) -> Result<&mut Td, TdError> {
         self.hkid_of(id).ok_or(TdError::Gone)?;
         let protected = self.module.as_ref().is_some_and(TdxModule::update_compatibility);
-        let td =
-            self.memory.tds.get_mut(usize::from(id.0)).filter(|td| td.is_present()).ok_or(TdError::Gone)?;
+        let td = self
+            .memory
+            .tds
+            .get_mut(usize::from(id.0))
+            .filter(|td| td.is_present())
+            .ok_or(TdError::Gone)?;
         if td.phase() != phase || phase == TdPhase::Running {
             return Err(TdError::Phase);
         }
@@ -569,8 +590,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         Ok(())
     }
 
-    /// A TD's build, or the migration of it that was interrupted, comes to its end, and it runs. Says what its MRTD, or the
-    /// migration's MAC, has become.
+    /// A TD's build, or the migration of it that was interrupted, comes to its end, and it runs.
+    /// Says what its MRTD, or the migration's MAC, has become.
     ///
     /// # Errors
     ///

@@ -7,7 +7,8 @@ use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus};
 pub enum SvnRule {
     /// The SVN is one number of 16 bits that must not become lower.
     OneNumber,
-    /// The major SVN has to be the same, or this is the answer; the minor SVN must not become lower.
+    /// The major SVN has to be the same, or this is the answer; the minor SVN must not become
+    /// lower.
     SameMajor(SeamldrStatus),
 }
 
@@ -82,8 +83,8 @@ impl LoaderProfile {
         ..Self::V1_5_00
     };
 
-    /// 2.0.00, for processors that run 2.0 modules. Its sources are not published; it is 1.5.00 as far as is known, and takes
-    /// the SIGSTRUCTs of the 2.0 modules.
+    /// 2.0.00, for processors that run 2.0 modules. Its sources are not published; it is 1.5.00 as
+    /// far as is known, and takes the SIGSTRUCTs of the 2.0 modules.
     pub const V2_0_00: Self = Self {
         major: 2,
         minor: 0,
@@ -94,10 +95,15 @@ impl LoaderProfile {
     };
 
     /// All of them, with a name for each.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("1.0", Self::V1_0), ("1.5.00", Self::V1_5_00), ("newer", Self::NEWER), ("2.0.00", Self::V2_0_00)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("1.0", Self::V1_0),
+        ("1.5.00", Self::V1_5_00),
+        ("newer", Self::NEWER),
+        ("2.0.00", Self::V2_0_00),
+    ];
 
-    /// The generation of the image's line: 2.0.00 for a SIGSTRUCT that uses what older generations reserve, else 1.5.00.
+    /// The generation of the image's line: 2.0.00 for a SIGSTRUCT that uses what older generations
+    /// reserve, else 1.5.00.
     #[must_use]
     pub fn fitting(sigstruct: &SeamSigstruct) -> Self {
         let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);

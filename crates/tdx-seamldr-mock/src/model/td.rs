@@ -35,8 +35,9 @@ pub enum TdError {
     Gone,
     /// It is not in the phase that this is for.
     Phase,
-    /// The module has noticed that an update left it a context which it cannot use. (The real module has its own status for
-    /// that: INCOMPATIBLE_MRTD_CONTEXT and INCOMPATIBLE_MBMD_MAC_CONTEXT.)
+    /// The module has noticed that an update left it a context which it cannot use. (The real
+    /// module has its own status for that: INCOMPATIBLE_MRTD_CONTEXT and
+    /// INCOMPATIBLE_MBMD_MAC_CONTEXT.)
     IncompatibleContext,
 }
 
@@ -69,8 +70,8 @@ impl Measurement {
     }
 }
 
-/// A TD: memory that is encrypted with the key of its KeyID, and the context of a hash or a MAC while there is one under way.
-/// Only a module that knows which KeyID that is can run it.
+/// A TD: memory that is encrypted with the key of its KeyID, and the context of a hash or a MAC
+/// while there is one under way. Only a module that knows which KeyID that is can run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Td {
@@ -103,7 +104,12 @@ impl Td {
     };
 
     /// A TD whose context a module with this version of it keeps.
-    pub(super) fn new(phase: TdPhase, hkid: u16, secret: [u8; 32], context_version: Option<u8>) -> Self {
+    pub(super) fn new(
+        phase: TdPhase,
+        hkid: u16,
+        secret: [u8; 32],
+        context_version: Option<u8>,
+    ) -> Self {
         let context_version = context_version.unwrap_or(0);
         let mut td = Self { sealed: crypt(hkid, secret), context_version, ..Self::NONE };
         td.set_phase(phase);
@@ -131,7 +137,8 @@ impl Td {
         self.context
     }
 
-    /// What the measurement of a TD is in the end that holds this data, if nothing has come in between.
+    /// What the measurement of a TD is in the end that holds this data, if nothing has come in
+    /// between.
     #[must_use]
     pub fn measurement_of(data: &[&[u8]]) -> [u8; 32] {
         let mut measurement = Measurement::default();
@@ -165,8 +172,9 @@ impl Td {
         self.context = measurement.value();
     }
 
-    /// Another module has taken over, with contexts of this version. A hash or a MAC that is under way lies in memory as the old
-    /// module's library left it, and one of another version, or one that does not say, reads it as something else.
+    /// Another module has taken over, with contexts of this version. A hash or a MAC that is under
+    /// way lies in memory as the old module's library left it, and one of another version, or
+    /// one that does not say, reads it as something else.
     pub(super) fn change_library(&mut self, context_version: Option<u8>) {
         if !self.is_present() || self.phase() == TdPhase::Running {
             return;
@@ -194,7 +202,8 @@ impl Td {
     }
 }
 
-/// Encrypts and decrypts with the key of a KeyID. A toy, but with another KeyID everything comes out otherwise.
+/// Encrypts and decrypts with the key of a KeyID. A toy, but with another KeyID everything comes
+/// out otherwise.
 fn crypt(hkid: u16, mut data: [u8; 32]) -> [u8; 32] {
     let mut key = u64::from(hkid).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for byte in &mut data {
@@ -220,9 +229,11 @@ mod tests {
 
     #[test]
     fn another_library_spoils_what_is_under_way_and_nothing_else() {
-        for (phase, spoilt) in
-            [(TdPhase::Build, true), (TdPhase::InterruptedMigration, true), (TdPhase::Running, false)]
-        {
+        for (phase, spoilt) in [
+            (TdPhase::Build, true),
+            (TdPhase::InterruptedMigration, true),
+            (TdPhase::Running, false),
+        ] {
             let before = Td::new(phase, 0x21, [7; 32], Some(1));
             let mut after = before;
             after.change_library(Some(1));

@@ -16,7 +16,8 @@ pub struct TraceEntry {
     pub output: Result<SeamcallRegs, Trap>,
 }
 
-/// The leaf in RAX, by its name in the specification; as a number if it has none. Displays with a width.
+/// The leaf in RAX, by its name in the specification; as a number if it has none. Displays with a
+/// width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeafName(pub u64);
 
@@ -41,7 +42,8 @@ impl fmt::Display for LeafName {
     }
 }
 
-/// What a leaf has answered in RAX, by its name. P-SEAMLDR and the module have different names for the same number.
+/// What a leaf has answered in RAX, by its name. P-SEAMLDR and the module have different names for
+/// the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerName {
     /// RAX at the call.
@@ -85,10 +87,14 @@ mod tests {
 
     #[test]
     fn a_call_is_one_line() {
-        let input = SeamcallRegs { rax: 0x8000000000000001, rcx: 0x1000, ..SeamcallRegs::default() };
+        let input =
+            SeamcallRegs { rax: 0x8000000000000001, rcx: 0x1000, ..SeamcallRegs::default() };
         let output = Ok(SeamcallRegs { rax: 0x8000000000020001, rdx: 1, ..input });
         let line = TraceEntry { lp: 3, input, output }.to_string();
-        assert_eq!(line, "LP    3  SEAMLDR.INSTALL      rcx=0x1000 rdx=0x0  ->  EBADHASH rdx=0x1 r8=0x0");
+        assert_eq!(
+            line,
+            "LP    3  SEAMLDR.INSTALL      rcx=0x1000 rdx=0x0  ->  EBADHASH rdx=0x1 r8=0x0"
+        );
         let input = SeamcallRegs { rax: 0x10035, ..input };
         let line = TraceEntry { lp: 0, input, output: Err(Trap::VmFailInvalid) }.to_string();
         assert_eq!(line, "LP    0  0x10035              rcx=0x1000 rdx=0x0  ->  VmFailInvalid");

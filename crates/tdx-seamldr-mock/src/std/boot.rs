@@ -1,9 +1,12 @@
-//! A platform's way from the firmware's end to a module that is ready, by the calls that firmware and kernel make.
+//! A platform's way from the firmware's end to a module that is ready, by the calls that firmware
+//! and kernel make.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, MAX_MODULE_PAGES, PAGE_SIZE};
+use tdx_seamldr_core::abi::{
+    Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, MAX_MODULE_PAGES, PAGE_SIZE,
+};
 use tdx_seamldr_core::{SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U32, U64};
@@ -44,7 +47,8 @@ pub enum NotBooted {
     /// Firmware hit a fatal error before, or an LP is in the middle of a call.
     #[error("firmware hit a fatal error before, or an LP is in the middle of a SEAMCALL")]
     Busy,
-    /// The image has more pages than SEAMLDR_PARAMS has room for, or its length is not a whole number of pages.
+    /// The image has more pages than SEAMLDR_PARAMS has room for, or its length is not a whole
+    /// number of pages.
     #[error("the module in the image has {0} bytes, but should have 1 to 496 pages of 4096 bytes")]
     Pages(usize),
     /// A call of the boot did not succeed.
@@ -54,13 +58,18 @@ pub enum NotBooted {
 
 type Owned = Platform<Box<SeamMemory>>;
 
-/// Boots a platform: firmware loads the module of `image`, by all of P-SEAMLDR's checks, and a kernel initialises the module on every LP
-/// until it is in this state. Faults that are planned do not strike these calls. RDRAND gives numbers meanwhile.
+/// Boots a platform: firmware loads the module of `image`, by all of P-SEAMLDR's checks, and a
+/// kernel initialises the module on every LP until it is in this state. Faults that are planned do
+/// not strike these calls. RDRAND gives numbers meanwhile.
 ///
 /// # Errors
 ///
 /// See [`NotBooted`]. What the calls before have done stays.
-pub fn boot(platform: &mut Owned, image: &TdxImage<'_>, until: ModuleState) -> Result<(), NotBooted> {
+pub fn boot(
+    platform: &mut Owned,
+    image: &TdxImage<'_>,
+    until: ModuleState,
+) -> Result<(), NotBooted> {
     if platform.module().is_some() {
         return Err(NotBooted::ModuleIsThere);
     }
@@ -111,7 +120,8 @@ fn load(platform: &mut Owned, image: &TdxImage<'_>) -> Result<(), NotBooted> {
     memory.put(PARAMS, params.as_bytes());
     memory.put(SIGSTRUCT, image.sigstruct().as_bytes());
     memory.put(MODULE, module);
-    let regs = SeamcallRegs { rax: SeamldrLeaf::Install.rax(), rcx: PARAMS, ..SeamcallRegs::default() };
+    let regs =
+        SeamcallRegs { rax: SeamldrLeaf::Install.rax(), rcx: PARAMS, ..SeamcallRegs::default() };
     for lp in 0..platform.config().num_lps {
         call(platform, &memory, lp, regs)?;
     }
@@ -119,7 +129,12 @@ fn load(platform: &mut Owned, image: &TdxImage<'_>) -> Result<(), NotBooted> {
 }
 
 /// One call, which has to succeed.
-fn call(platform: &mut Owned, memory: &SparseMemory, lp: u32, regs: SeamcallRegs) -> Result<(), CallFailed> {
+fn call(
+    platform: &mut Owned,
+    memory: &SparseMemory,
+    lp: u32,
+    regs: SeamcallRegs,
+) -> Result<(), CallFailed> {
     let mut out = regs;
     match platform.seamcall(lp, &mut out, memory, &RustCrypto) {
         Ok(()) if out.rax == 0 => Ok(()),
@@ -127,12 +142,25 @@ fn call(platform: &mut Owned, memory: &SparseMemory, lp: u32, regs: SeamcallRegs
     }
 }
 
-/// Brings a module up with the calls that a kernel makes: TDMR of 1 GiB at 4 GiB, global KeyID 0x20. Only these LPs are initialised.
-pub(crate) fn bring_up(platform: &mut Owned, lps: &[u32], until: ModuleState) -> Result<(), CallFailed> {
+/// Brings a module up with the calls that a kernel makes: TDMR of 1 GiB at 4 GiB, global KeyID
+/// 0x20. Only these LPs are initialised.
+pub(crate) fn bring_up(
+    platform: &mut Owned,
+    lps: &[u32],
+    until: ModuleState,
+) -> Result<(), CallFailed> {
     const LIST: u64 = 0x10_0000;
     const INFO: u64 = 0x10_1000;
-    const TDMR: [u64; 8] =
-        [0x1_0000_0000, 0x4000_0000, 0x2_0000_0000, 0x1000, 0x2_0000_1000, 0x2000, 0x2_0040_0000, 0x40_0000];
+    const TDMR: [u64; 8] = [
+        0x1_0000_0000,
+        0x4000_0000,
+        0x2_0000_0000,
+        0x1000,
+        0x2_0000_1000,
+        0x2000,
+        0x2_0040_0000,
+        0x40_0000,
+    ];
     if until == ModuleState::SysInitPending {
         return Ok(());
     }
@@ -147,7 +175,12 @@ pub(crate) fn bring_up(platform: &mut Owned, lps: &[u32], until: ModuleState) ->
     }
     memory.put(LIST, &INFO.to_le_bytes());
     memory.put(INFO, &TDMR.map(u64::to_le_bytes).concat());
-    call(platform, memory, 0, SeamcallRegs { rcx: LIST, rdx: 1, r8: 0x20, ..leaf(TdxLeaf::SYS_CONFIG) })?;
+    call(
+        platform,
+        memory,
+        0,
+        SeamcallRegs { rcx: LIST, rdx: 1, r8: 0x20, ..leaf(TdxLeaf::SYS_CONFIG) },
+    )?;
     if until == ModuleState::SysConfigDone {
         return Ok(());
     }
@@ -174,8 +207,13 @@ mod tests {
     use crate::{TestImage, TEST_SIGNER};
 
     fn platform(num_lps: u32, sockets: u32) -> Owned {
-        let config = Config::new(num_lps, sockets, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).unwrap();
-        Platform::new(config, SeamDb { size: 64, used: 0, insert_failures: 0 }, seam_memory().unwrap())
+        let config =
+            Config::new(num_lps, sockets, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).unwrap();
+        Platform::new(
+            config,
+            SeamDb { size: 64, used: 0, insert_failures: 0 },
+            seam_memory().unwrap(),
+        )
     }
 
     #[test]
@@ -196,7 +234,10 @@ mod tests {
         let file = TestImage::default().build();
         let image = TdxImage::parse(file.as_bytes()).unwrap();
         let mut platform = platform(2, 1);
-        let fault = platform.faults_mut().add(Fault::nth(0, Answer::Trap(Trap::GeneralProtection))).unwrap();
+        let fault = platform
+            .faults_mut()
+            .add(Fault::nth(0, Answer::Trap(Trap::GeneralProtection)))
+            .unwrap();
         (platform.config_mut().rdrand_ok, platform.config_mut().rdrand_failures) = (false, 7);
         boot(&mut platform, &image, ModuleState::Ready).unwrap();
         assert_eq!(platform.faults_mut().times_left(fault), Some(1));

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use tdx_seamldr_core::image::ImageError;
 use tdx_seamldr_core::{
-    BuildError, Crypto, InstallError, MachineId, ModuleState, SeamldrError, Sha384Digest, TdxError, TdxImage,
+    BuildError, Crypto, InstallError, MachineId, ModuleState, SeamldrError, Sha384Digest, TdxError,
+    TdxImage,
 };
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
@@ -112,7 +113,8 @@ impl Builder {
         self
     }
 
-    /// Processors of the first kind in the image's list, and a P-SEAMLDR of the image's line. Whom it trusts remains as it is.
+    /// Processors of the first kind in the image's list, and a P-SEAMLDR of the image's line. Whom
+    /// it trusts remains as it is.
     #[must_use]
     pub fn fitting(self, image: &TdxImage<'_>) -> Self {
         let sigstruct = image.sigstruct();
@@ -155,16 +157,18 @@ impl Builder {
         self
     }
 
-    /// What an LP calls where others may come before it: on the way into firmware and inside of it, and while it waits. Otherwise
-    /// [`std::thread::yield_now`]; [`boot`](Self::boot), [`run_on_threads`](crate::run_on_threads) and
-    /// [`run_stepped`](crate::run_stepped) then call it only while an LP waits. The place for a scheduler that tries orders out.
+    /// What an LP calls where others may come before it: on the way into firmware and inside of it,
+    /// and while it waits. Otherwise [`std::thread::yield_now`]; [`boot`](Self::boot),
+    /// [`run_on_threads`](crate::run_on_threads) and [`run_stepped`](crate::run_stepped) then
+    /// call it only while an LP waits. The place for a scheduler that tries orders out.
     #[must_use]
     pub const fn yielding(mut self, yielding: fn()) -> Self {
         self.yielding = Some(yielding);
         self
     }
 
-    /// Firmware hashes and verifies with this; otherwise with [`RustCrypto`]. For tests that do the same many times, and remember.
+    /// Firmware hashes and verifies with this; otherwise with [`RustCrypto`]. For tests that do the
+    /// same many times, and remember.
     #[must_use]
     pub const fn crypto(mut self, crypto: &'static (dyn Crypto + Sync)) -> Self {
         self.crypto = Provider(crypto);
@@ -178,7 +182,8 @@ impl Builder {
         self
     }
 
-    /// Boots: firmware loads `image`, which passes all of P-SEAMLDR's checks, and the module comes up on every LP.
+    /// Boots: firmware loads `image`, which passes all of P-SEAMLDR's checks, and the module comes
+    /// up on every LP.
     ///
     /// # Errors
     ///
@@ -208,7 +213,8 @@ impl Builder {
     }
 }
 
-/// A number that no other platform of this process has. Nothing that a platform answers depends on it.
+/// A number that no other platform of this process has. Nothing that a platform answers depends on
+/// it.
 fn next_machine() -> MachineId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     MachineId(NEXT.fetch_add(1, Ordering::Relaxed))

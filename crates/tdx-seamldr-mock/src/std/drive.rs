@@ -7,16 +7,18 @@ use crate::{SimLp, SimPlatform};
 
 /// Runs `update` on all LPs that are online, and returns its outcome.
 ///
-/// The LPs share as many threads as this machine has CPUs. A thread steps its LPs by turns. When all of them wait, each of them looks
-/// once more, and gives up at the end of its [patience](crate::Builder::patience). An LP that
-/// [`Answer::Delay`](crate::Answer::Delay) keeps inside firmware holds up the other LPs of its thread.
+/// The LPs share as many threads as this machine has CPUs. A thread steps its LPs by turns. When
+/// all of them wait, each of them looks once more, and gives up at the end of its
+/// [patience](crate::Builder::patience). An LP that [`Answer::Delay`](crate::Answer::Delay) keeps
+/// inside firmware holds up the other LPs of its thread.
 #[must_use]
 pub fn run_on_threads(platform: &SimPlatform, update: &Update<'_>) -> Outcome {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     run_on(cpus, platform, update, &platform.online().collect::<Vec<_>>())
 }
 
-/// Runs `update` on these LPs and this number of threads, or on one for each LP if there are fewer LPs.
+/// Runs `update` on these LPs and this number of threads, or on one for each LP if there are fewer
+/// LPs.
 fn run_on(threads: usize, platform: &SimPlatform, update: &Update<'_>, online: &[u32]) -> Outcome {
     let lock = &SpinLock::new();
     let threads = threads.min(online.len());
@@ -47,8 +49,8 @@ fn run_share(platform: &SimPlatform, mut parts: Vec<Part<'_>>) {
     }
 }
 
-/// Runs `update` in this thread: LPs make single steps in an order that depends on `seed` alone. If none of them can go on,
-/// one gives up. Says how it ended.
+/// Runs `update` in this thread: LPs make single steps in an order that depends on `seed` alone. If
+/// none of them can go on, one gives up. Says how it ended.
 #[must_use]
 pub fn run_stepped(platform: &SimPlatform, update: &Update<'_>, seed: u64) -> Outcome {
     let lock = SpinLock::new();
@@ -109,9 +111,11 @@ mod tests {
 
     use crate::{Builder, PageBuf, TestImage};
 
-    /// The outcome of an update by this many LPs, all but `late` of which come, and the number of SEAMCALLs in it.
+    /// The outcome of an update by this many LPs, all but `late` of which come, and the number of
+    /// SEAMCALLs in it.
     fn update(builder: Builder, lps: u32, late: u32, threads: usize) -> (Outcome, usize) {
-        let [old, new] = [5, 6].map(|svn_minor| TestImage { svn_minor, ..TestImage::default() }.build());
+        let [old, new] =
+            [5, 6].map(|svn_minor| TestImage { svn_minor, ..TestImage::default() }.build());
         let [old, new] = [&old, &new].map(|image| TdxImage::parse(image.as_bytes()).unwrap());
         let platform = builder.lps(lps).boot(&old).unwrap();
         let facts = platform.facts().unwrap();

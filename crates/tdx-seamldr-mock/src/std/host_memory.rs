@@ -1,4 +1,5 @@
-//! The process's own memory, as the host memory of the platform: through a map that is not the identity.
+//! The process's own memory, as the host memory of the platform: through a map that is not the
+//! identity.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -12,10 +13,12 @@ use crate::model::PhysMemory;
 const BASE: u64 = 0x1_0000_0000;
 /// There are so many frames, a prime number, and between each two of them a hole of the same size.
 const FRAMES: u64 = 65_521;
-/// Frames are given out in steps of so many, which is not a divisor of their number: no two neighbours stay neighbours.
+/// Frames are given out in steps of so many, which is not a divisor of their number: no two
+/// neighbours stay neighbours.
 const STRIDE: u64 = 40_503;
 
-/// Gives each page of the process that it is asked about a frame of physical memory, in an order that is always the same.
+/// Gives each page of the process that it is asked about a frame of physical memory, in an order
+/// that is always the same.
 #[derive(Debug)]
 pub(super) struct HostMemory {
     page_size: usize,
@@ -33,11 +36,14 @@ impl HostMemory {
     /// that all frames lie below the SEAM range.
     #[must_use]
     pub(super) fn new(page_size: usize) -> Self {
-        Self { page_size: page_size.clamp(4096, 65536).next_power_of_two(), pages: Mutex::default() }
+        Self {
+            page_size: page_size.clamp(4096, 65536).next_power_of_two(),
+            pages: Mutex::default(),
+        }
     }
 
-    /// The physical address of a byte of this process. Its provenance has to have been exposed. `None` if all frames are
-    /// taken.
+    /// The physical address of a byte of this process. Its provenance has to have been exposed.
+    /// `None` if all frames are taken.
     #[must_use]
     pub(super) fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         let offset = address.addr() & self.page_size.wrapping_sub(1);
@@ -49,7 +55,8 @@ impl HostMemory {
             None if taken >= FRAMES => return None,
             None => {
                 let number = taken.checked_mul(STRIDE)? % FRAMES;
-                let frame = number.checked_mul(2)?.checked_mul(self.frame_size())?.checked_add(BASE)?;
+                let frame =
+                    number.checked_mul(2)?.checked_mul(self.frame_size())?.checked_add(BASE)?;
                 pages.frame_of_page.insert(page, frame);
                 pages.page_of_frame.insert(frame, page);
                 frame
@@ -77,7 +84,8 @@ impl HostMemory {
         u64::try_from(self.page_size).unwrap_or(4096)
     }
 
-    /// The address in this process of `len` bytes at a physical address, if they lie in one frame that was given out.
+    /// The address in this process of `len` bytes at a physical address, if they lie in one frame
+    /// that was given out.
     fn locate(&self, address: u64, len: usize) -> Option<usize> {
         let offset = address & self.frame_size().wrapping_sub(1);
         let frame = address.checked_sub(offset)?;
@@ -93,9 +101,10 @@ impl HostMemory {
 impl PhysMemory for HostMemory {
     fn read(&self, address: u64, out: &mut [u8]) {
         match self.locate(address, out.len()) {
-            // SAFETY: a frame is only known if `phys_addr` was asked about an address in its page. The contract of
-            // `SeamcallBackend::seamcall` makes the caller of the SEAMCALL that leads here vouch for every address it
-            // passes: it is the address of memory that is there, whose provenance was exposed, and that may be read.
+            // SAFETY: a frame is only known if `phys_addr` was asked about an address in its page.
+            // The contract of `SeamcallBackend::seamcall` makes the caller of the
+            // SEAMCALL that leads here vouch for every address it passes: it is the
+            // address of memory that is there, whose provenance was exposed, and that may be read.
             Some(source) => unsafe {
                 ptr::copy_nonoverlapping(
                     ptr::with_exposed_provenance::<u8>(source),
@@ -109,7 +118,8 @@ impl PhysMemory for HostMemory {
 
     fn write(&self, address: u64, bytes: &[u8]) {
         if let Some(target) = self.locate(address, bytes.len()) {
-            // SAFETY: as in `read`; the caller of the SEAMCALL also vouches that the leaf may write there.
+            // SAFETY: as in `read`; the caller of the SEAMCALL also vouches that the leaf may write
+            // there.
             unsafe {
                 ptr::copy_nonoverlapping(
                     bytes.as_ptr(),

@@ -18,8 +18,8 @@ pub struct SimLp<'p> {
     pub(super) looks: AtomicU32,
 }
 
-// SAFETY: the model makes the call once, with the registers given; `Err` means that it was not entered; it reads and writes
-// only what the leaf's operands name, through `HostMemory`.
+// SAFETY: the model makes the call once, with the registers given; `Err` means that it was not
+// entered; it reads and writes only what the leaf's operands name, through `HostMemory`.
 unsafe impl SeamcallBackend for SimLp<'_> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let platform = self.platform;
@@ -69,8 +69,9 @@ impl SimLp<'_> {
     }
 }
 
-// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where it is while borrowed. Each platform
-// has a machine number of its own. A `SimLp` always speaks for the same LP; who makes two of them calls in turn, by the platform's lock.
+// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where
+// it is while borrowed. Each platform has a machine number of its own. A `SimLp` always speaks for
+// the same LP; who makes two of them calls in turn, by the platform's lock.
 unsafe impl Host for SimLp<'_> {
     fn current_lp(&self) -> u32 {
         self.lp

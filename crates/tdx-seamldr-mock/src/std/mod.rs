@@ -1,4 +1,5 @@
-//! The platform for programs with the standard library: threads, the process's own memory, test images.
+//! The platform for programs with the standard library: threads, the process's own memory, test
+//! images.
 
 mod boot;
 mod builder;

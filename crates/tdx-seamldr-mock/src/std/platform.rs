@@ -29,7 +29,8 @@ pub(super) struct Inner {
     pub(super) tds: Tds,
 }
 
-/// A simulated platform. Share it between threads, one for each LP, and let each of them call through its own [`SimLp`].
+/// A simulated platform. Share it between threads, one for each LP, and let each of them call
+/// through its own [`SimLp`].
 pub struct SimPlatform {
     pub(super) num_lps: u32,
     pub(super) patience: u32,
@@ -106,7 +107,8 @@ impl Truth {
 }
 
 impl SimPlatform {
-    /// A platform of 4 LPs on one socket of Sapphire Rapids, with P-SEAMLDR 1.5.00 that trusts the test key.
+    /// A platform of 4 LPs on one socket of Sapphire Rapids, with P-SEAMLDR 1.5.00 that trusts the
+    /// test key.
     #[must_use]
     pub const fn builder() -> Builder {
         Builder::new()
@@ -118,8 +120,8 @@ impl SimPlatform {
         self.lp_that_yields(lp, std::thread::yield_now)
     }
 
-    /// One LP whose thread keeps its CPU during a call, unless the builder sets what to call. A thread that gives its CPU away at each
-    /// call waits for the rest of the machine as often.
+    /// One LP whose thread keeps its CPU during a call, unless the builder sets what to call. A
+    /// thread that gives its CPU away at each call waits for the rest of the machine as often.
     pub(super) fn lp_that_keeps_its_cpu(&self, lp: u32) -> SimLp<'_> {
         self.lp_that_yields(lp, || {})
     }
@@ -151,27 +153,30 @@ impl SimPlatform {
         &self.module_state
     }
 
-    /// All facts that preflight asks for: what the firmware tells the first LP that is online, and what [`complete`](Self::complete)
-    /// adds.
+    /// All facts that preflight asks for: what the firmware tells the first LP that is online, and
+    /// what [`complete`](Self::complete) adds.
     ///
     /// # Errors
     ///
     /// P-SEAMLDR does not answer.
     pub fn facts(&self) -> Result<Facts, SeamldrError> {
         let (lp, lock) = (self.lp(self.online().next().unwrap_or(0)), SpinLock::new());
-        let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+        let (mut info, mut sysinfo) =
+            (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
         let mut facts = Facts::new();
         facts.gather(&seamldr(&lp, &lock), &mut info, &mut sysinfo)?;
         self.complete(&mut facts);
         Ok(facts)
     }
 
-    /// Adds the facts that the host's software reads or counts itself: MSRs, CPUID, and TDs in build.
+    /// Adds the facts that the host's software reads or counts itself: MSRs, CPUID, and TDs in
+    /// build.
     pub fn complete(&self, facts: &mut Facts) {
         let inner = self.inner();
         let config = inner.model.config();
         facts.signer = Some(config.signer);
-        facts.highest_x2apic_id = (0..config.num_lps).filter_map(|lp| inner.model.x2apic_id(lp)).max();
+        facts.highest_x2apic_id =
+            (0..config.num_lps).filter_map(|lp| inner.model.x2apic_id(lp)).max();
         facts.shared_memory = Some(SharedMemory {
             address_bits: u8::try_from(config.max_pa).unwrap_or(u8::MAX),
             keyid_bits: u8::try_from(config.keyid_bits).unwrap_or(u8::MAX),
@@ -212,8 +217,8 @@ impl SimPlatform {
         self.inner().model.faults_mut().clear();
     }
 
-    /// From now on firmware reads this byte with these bits changed; with a mask of 0, as it is. `false`: there is no room for
-    /// another byte, or firmware was never told of the page.
+    /// From now on firmware reads this byte with these bits changed; with a mask of 0, as it is.
+    /// `false`: there is no room for another byte, or firmware was never told of the page.
     #[must_use]
     pub fn tamper(&self, byte: &u8, mask: u8) -> bool {
         let address = self.memory.known_address(byte);
@@ -221,7 +226,10 @@ impl SimPlatform {
     }
 
     /// Changes the model itself: what is not possible by a call.
-    pub fn with_model<R>(&self, change: impl FnOnce(&mut model::Platform<Box<SeamMemory>>) -> R) -> R {
+    pub fn with_model<R>(
+        &self,
+        change: impl FnOnce(&mut model::Platform<Box<SeamMemory>>) -> R,
+    ) -> R {
         change(&mut self.inner().model)
     }
 
@@ -277,7 +285,8 @@ impl SimPlatform {
         tds.extend(model, td, data)
     }
 
-    /// A TD's build, or its migration, comes to its end. `Ok(true)`: with the measurement or MAC that it has to have.
+    /// A TD's build, or its migration, comes to its end. `Ok(true)`: with the measurement or MAC
+    /// that it has to have.
     ///
     /// # Errors
     ///
@@ -294,8 +303,8 @@ impl SimPlatform {
         inner.tds.is_alive(&inner.model, td)
     }
 
-    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it has come. `None`: this platform
-    /// never made it.
+    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it
+    /// has come. `None`: this platform never made it.
     #[must_use]
     pub fn td_measurement_is_right(&self, td: TdId) -> Option<bool> {
         let inner = self.inner();
@@ -318,9 +327,11 @@ impl SimPlatform {
         let image = PageBuf::copy_of(image.as_bytes());
         let image = TdxImage::parse_without_checksum(image.as_bytes())?;
         let mut params = PageBuf::zeroed(1);
-        let request = InstallRequest::build(params.as_params(), &image, Scenario::Load, &self.lp(0))?;
+        let request =
+            InstallRequest::build(params.as_params(), &image, Scenario::Load, &self.lp(0))?;
         let lock = SpinLock::new();
-        let lps: Vec<SimLp<'_>> = (0..self.num_lps).map(|lp| self.lp_that_keeps_its_cpu(lp)).collect();
+        let lps: Vec<SimLp<'_>> =
+            (0..self.num_lps).map(|lp| self.lp_that_keeps_its_cpu(lp)).collect();
         for lp in &lps {
             seamldr(lp, &lock).install(&request)?;
         }
@@ -331,8 +342,8 @@ impl SimPlatform {
         Ok(())
     }
 
-    /// What a kernel does at boot: initialises the module that was put in place, on all LPs that there are, and gives it memory
-    /// and a key. The module then has no TDs.
+    /// What a kernel does at boot: initialises the module that was put in place, on all LPs that
+    /// there are, and gives it memory and a key. The module then has no TDs.
     ///
     /// # Errors
     ///
@@ -341,12 +352,20 @@ impl SimPlatform {
         self.module_state().reset();
         for lp in 0..self.num_lps {
             let module = self.lp_that_keeps_its_cpu(lp);
-            TdxModule::new(&module).enable_lp(&self.module_state, lp).map_err(|(_, error)| error)?;
+            TdxModule::new(&module)
+                .enable_lp(&self.module_state, lp)
+                .map_err(|(_, error)| error)?;
         }
         let list = self.tdmr_list().ok_or(NoMemory)?;
-        // SAFETY: the list and what it leads to are alive. The simulated module does not touch TDMRs and PAMTs.
+        // SAFETY: the list and what it leads to are alive. The simulated module does not touch
+        // TDMRs and PAMTs.
         unsafe {
-            TdxModule::new(&self.lp_that_keeps_its_cpu(0)).sys_config(list.address(), 1, GLOBAL_HKID, false)
+            TdxModule::new(&self.lp_that_keeps_its_cpu(0)).sys_config(
+                list.address(),
+                1,
+                GLOBAL_HKID,
+                false,
+            )
         }?;
         for lp in 0..self.num_lps {
             if !self.module_is_ready() {
@@ -360,8 +379,8 @@ impl SimPlatform {
         Ok(())
     }
 
-    /// Memory for TDs, to be given to TDH.SYS.CONFIG: a gigabyte that nothing else here is in, with its PAMTs behind it. `None`
-    /// if the host's memory is full.
+    /// Memory for TDs, to be given to TDH.SYS.CONFIG: a gigabyte that nothing else here is in, with
+    /// its PAMTs behind it. `None` if the host's memory is full.
     #[must_use]
     pub fn tdmr_list(&self) -> Option<TdmrList> {
         const TDMR: u64 = 32 << 30;

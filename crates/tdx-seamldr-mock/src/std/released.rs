@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::PageBuf;
 
-/// The environment variable that names the folder with Intel's released images (their repository `tdx-module-binaries`).
+/// The environment variable that names the folder with Intel's released images (their repository
+/// `tdx-module-binaries`).
 pub const RELEASED_IMAGES: &str = "TDX_MODULE_BINARIES";
 
 /// One of Intel's released images. They are not part of this project.
@@ -18,8 +19,9 @@ pub struct ReleasedImage {
     pub bytes: PageBuf,
 }
 
-/// All of Intel's released images below the folder that the environment variable [`RELEASED_IMAGES`] names, by version.
-/// `None`, and a line on standard error, if it is not set: a test then has nothing to test.
+/// All of Intel's released images below the folder that the environment variable
+/// [`RELEASED_IMAGES`] names, by version. `None`, and a line on standard error, if it is not set: a
+/// test then has nothing to test.
 ///
 /// # Errors
 ///

@@ -60,7 +60,9 @@ impl PhysMemory for SparseMemory {
     fn read(&self, address: u64, out: &mut [u8]) {
         let offset = usize::try_from(address % PAGE).unwrap_or(0);
         match self.pages.borrow().get(&(address / PAGE)) {
-            Some(page) => out.iter_mut().zip(page.iter().skip(offset)).for_each(|(slot, byte)| *slot = *byte),
+            Some(page) => {
+                out.iter_mut().zip(page.iter().skip(offset)).for_each(|(slot, byte)| *slot = *byte)
+            }
             None => out.fill(0),
         }
     }
@@ -69,8 +71,9 @@ impl PhysMemory for SparseMemory {
         let before = self.bytes(address, bytes.len());
         self.put(address, bytes);
         let mut changes = self.changes.borrow_mut();
-        let is_same =
-            |change: &&mut HostChange| change.address == address && change.after.len() == bytes.len();
+        let is_same = |change: &&mut HostChange| {
+            change.address == address && change.after.len() == bytes.len()
+        };
         match changes.iter_mut().find(is_same) {
             Some(change) => change.after = bytes.to_vec(),
             None => changes.push(HostChange { address, before, after: bytes.to_vec() }),

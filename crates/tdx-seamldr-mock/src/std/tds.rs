@@ -1,4 +1,5 @@
-//! TDs, with what each of them has to be: which data its memory holds, and what its measurement has to become.
+//! TDs, with what each of them has to be: which data its memory holds, and what its measurement has
+//! to become.
 
 use std::ops::DerefMut;
 
@@ -69,8 +70,8 @@ impl Tds {
         Ok(())
     }
 
-    /// A TD's build, or its migration, comes to its end, and the TD runs. `Ok(true)`: with the measurement or MAC that it has to
-    /// have.
+    /// A TD's build, or its migration, comes to its end, and the TD runs. `Ok(true)`: with the
+    /// measurement or MAC that it has to have.
     ///
     /// # Errors
     ///
@@ -89,12 +90,16 @@ impl Tds {
 
     /// Whether a TD can run and finds its memory as it was.
     #[must_use]
-    pub fn is_alive<M: DerefMut<Target = SeamMemory>>(&self, platform: &Platform<M>, td: TdId) -> bool {
+    pub fn is_alive<M: DerefMut<Target = SeamMemory>>(
+        &self,
+        platform: &Platform<M>,
+        td: TdId,
+    ) -> bool {
         self.made.iter().any(|made| made.id == td && made.is_alive(platform))
     }
 
-    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it has come. `None`: there is no
-    /// such TD.
+    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it
+    /// has come. `None`: there is no such TD.
     #[must_use]
     pub fn measurement_is_right<M: DerefMut<Target = SeamMemory>>(
         &self,
@@ -140,7 +145,8 @@ mod tests {
     #[test]
     fn a_measurement_is_right_as_long_as_each_page_is_added_by_the_call_for_it() {
         let file = TestImage::default().build();
-        let platform = SimPlatform::builder().boot(&TdxImage::parse(file.as_bytes()).unwrap()).unwrap();
+        let platform =
+            SimPlatform::builder().boot(&TdxImage::parse(file.as_bytes()).unwrap()).unwrap();
         let tds = [(); 2].map(|()| platform.create_td_in(TdPhase::Build).unwrap());
         for td in tds {
             platform.extend_td(td, b"first").unwrap();
@@ -151,7 +157,11 @@ mod tests {
         platform.with_model(|model| model.extend_td(tds[1], b"another").unwrap());
         assert_eq!(tds.map(|td| platform.td_measurement_is_right(td)), [Some(true), Some(false)]);
         assert_eq!(tds.map(|td| platform.finish_td(td)), [Ok(true), Ok(false)]);
-        assert_eq!(tds.map(|td| platform.td_measurement_is_right(td)), [Some(true), Some(false)], "for good");
+        assert_eq!(
+            tds.map(|td| platform.td_measurement_is_right(td)),
+            [Some(true), Some(false)],
+            "for good"
+        );
         assert_eq!(platform.extend_td(tds[0], b"late"), Err(TdError::Phase));
     }
 }

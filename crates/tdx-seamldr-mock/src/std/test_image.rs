@@ -4,7 +4,9 @@ use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{NonZero, Odd, U1536, U3072};
 use tdx_seamldr_core::abi::{SeamSigstruct, MAX_CPUID_ENTRIES, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
-use tdx_seamldr_core::preflight::elf::{ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA};
+use tdx_seamldr_core::preflight::elf::{
+    ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA,
+};
 use tdx_seamldr_core::{Crypto, Sha384Digest};
 use tdx_seamldr_verify::{emsa_pkcs1_v15, RustCrypto};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -22,9 +24,12 @@ static PRIMES: [[u8; 192]; 2] =
 
 /// SHA-384 of the test key's modulus: the signer that a platform for [`TestImage`]s trusts.
 pub const TEST_SIGNER: Sha384Digest = [
-    0x75, 0x6d, 0x6a, 0xeb, 0xd4, 0xfa, 0xc3, 0x36, 0x4f, 0x24, 0xcc, 0x44, 0xca, 0x31, 0x15, 0x86, //
-    0xda, 0x74, 0xdd, 0xad, 0x54, 0xdc, 0x9c, 0xa6, 0xb0, 0x55, 0xaa, 0x51, 0xca, 0xaa, 0x69, 0x86, //
-    0xef, 0xa2, 0x18, 0xa3, 0x2f, 0x35, 0x03, 0xdf, 0xb2, 0x72, 0x66, 0xa9, 0xf2, 0x22, 0xef, 0xce, //
+    0x75, 0x6d, 0x6a, 0xeb, 0xd4, 0xfa, 0xc3, 0x36, 0x4f, 0x24, 0xcc, 0x44, 0xca, 0x31, 0x15,
+    0x86, //
+    0xda, 0x74, 0xdd, 0xad, 0x54, 0xdc, 0x9c, 0xa6, 0xb0, 0x55, 0xaa, 0x51, 0xca, 0xaa, 0x69,
+    0x86, //
+    0xef, 0xa2, 0x18, 0xa3, 0x2f, 0x35, 0x03, 0xdf, 0xb2, 0x72, 0x66, 0xa9, 0xf2, 0x22, 0xef,
+    0xce, //
 ];
 
 /// Puts the test key and its signature into a SIGSTRUCT.
@@ -36,8 +41,8 @@ pub fn sign(sigstruct: &mut SeamSigstruct) {
     sigstruct.signature.copy_from_slice(signature.to_le_bytes().as_ref());
 }
 
-/// Raises a number to the power of the private exponent, modulo each prime: that takes a quarter of the time that the modulus itself
-/// takes (RFC 8017, 5.1.2).
+/// Raises a number to the power of the private exponent, modulo each prime: that takes a quarter of
+/// the time that the modulus itself takes (RFC 8017, 5.1.2).
 fn private_power(message: &U3072) -> Option<U3072> {
     let exponent = U3072::from_le_slice(&PRIVATE_EXPONENT);
     let modulo = |prime: &Odd<U1536>| {
@@ -55,12 +60,14 @@ fn private_power(message: &U3072) -> Option<U3072> {
     Some(quotient.concatenating_mul(&*second).wrapping_add(&rest.resize()))
 }
 
-/// A module image to be made: an ELF file with a few relocations, of as many pages as are asked for.
+/// A module image to be made: an ELF file with a few relocations, of as many pages as are asked
+/// for.
 #[derive(Clone, Debug)]
 pub struct TestImage {
     /// Form of the file.
     pub format: ImageFormat,
-    /// 4 KiB pages of the module, at least 1. With less than 3, `gdt_idt_offset` and `fault_wrapper_offset` of the default lie outside.
+    /// 4 KiB pages of the module, at least 1. With less than 3, `gdt_idt_offset` and
+    /// `fault_wrapper_offset` of the default lie outside.
     pub pages: usize,
     /// Major SVN.
     pub svn_major: u8,
@@ -150,7 +157,8 @@ impl TestImage {
         s.modulus_size = U32::new(0x60);
         s.exponent_size = U32::new(1);
         s.exponent = U32::new(0x10001);
-        s.seamhash = self.seamhash.unwrap_or_else(|| RustCrypto.sha384(&[module]).unwrap_or([0; 48]));
+        s.seamhash =
+            self.seamhash.unwrap_or_else(|| RustCrypto.sha384(&[module]).unwrap_or([0; 48]));
         (s.svn_major, s.svn_minor) = (self.svn_major, self.svn_minor);
         (s.num_stack_pages, s.num_tls_pages) = (self.num_stack_pages, self.num_tls_pages);
         s.num_keyhole_pages = U16::new(self.num_keyhole_pages);
@@ -223,7 +231,8 @@ impl TestImage {
         let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module };
         let len = parts.file_len().unwrap_or(0);
         let mut file = PageBuf::zeroed(len.div_ceil(PAGE_SIZE));
-        // Cannot fail for the parts of a `TestImage`; for other modules the file is all zeros, and no image.
+        // Cannot fail for the parts of a `TestImage`; for other modules the file is all zeros, and
+        // no image.
         let _ = parts.write(self.format, file.as_mut_bytes());
         file
     }
@@ -250,7 +259,8 @@ mod tests {
     fn a_test_image_verifies_but_is_not_intels() {
         for format in ImageFormat::ALL {
             let file = TestImage { format, ..TestImage::default() }.build();
-            let verification = tdx_seamldr_verify::verify(&TdxImage::parse(file.as_bytes()).unwrap());
+            let verification =
+                tdx_seamldr_verify::verify(&TdxImage::parse(file.as_bytes()).unwrap());
             assert!(verification.is_signed_by(&TEST_SIGNER));
             assert!(!verification.is_genuine());
         }
@@ -266,7 +276,8 @@ mod tests {
             bytes[offset] ^= 1;
             let changed = SeamSigstruct::read_from_bytes(&bytes).unwrap();
             let file = image.file(&changed, &module);
-            let verification = tdx_seamldr_verify::verify(&TdxImage::parse(file.as_bytes()).unwrap());
+            let verification =
+                tdx_seamldr_verify::verify(&TdxImage::parse(file.as_bytes()).unwrap());
             assert!(!verification.is_signed_by(&TEST_SIGNER), "offset {offset}");
         }
     }

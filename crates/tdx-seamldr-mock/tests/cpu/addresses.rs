@@ -6,7 +6,9 @@ use tdx_seamldr_mock::model::LoaderProfile;
 use tdx_seamldr_mock::{PageBuf, SimPlatform};
 
 use crate::support::*;
-use crate::{model_call, without_module, ADDRESS_BITS, HOLE, INFO, OK, SEAMINFO, SEAMRR, SEAMRR_END};
+use crate::{
+    model_call, without_module, ADDRESS_BITS, HOLE, INFO, OK, SEAMINFO, SEAMRR, SEAMRR_END,
+};
 
 #[test]
 fn shared_key_ids_are_accepted_and_lead_to_other_memory_private_ones_are_not() {
@@ -30,7 +32,11 @@ fn shared_key_ids_are_accepted_and_lead_to_other_memory_private_ones_are_not() {
         let params = request.params().get().0;
         let refused = |status| if is_shared { status } else { (S::EBADPARAM, 0) };
         // Zeros instead of parameters, of a SIGSTRUCT, of the last page of the image.
-        assert_eq!(install_on(&platform, 0, params | bits), refused((S::EBADSIG, 0)), "KeyID {keyid:#x}");
+        assert_eq!(
+            install_on(&platform, 0, params | bits),
+            refused((S::EBADSIG, 0)),
+            "KeyID {keyid:#x}"
+        );
         let sigstruct = page.as_params().sigstruct_pa;
         page.as_params().sigstruct_pa = (sigstruct.get() | bits).into();
         assert_eq!(install_on(&platform, 0, params), refused((S::EBADSIG, 0)));
@@ -63,10 +69,15 @@ fn the_seam_range_is_refused_to_its_last_byte_with_every_key_id() {
     }
     for (leaf, alignment) in [(INFO, 256), (SEAMINFO, 2048)] {
         for bit in 0..64 {
-            // The last KeyID bit and all above are out of reach; single bits below are the alignment's business.
+            // The last KeyID bit and all above are out of reach; single bits below are the
+            // alignment's business.
             let good = 1u64 << bit >= alignment && bit < ADDRESS_BITS + 5 && 1 << bit != SEAMRR;
             let expected = if good { 0 } else { S::EBADPARAM.0 };
-            assert_eq!(model_call(&mut model, 0, leaf, 1 << bit), Ok(expected), "{leaf:#x}, bit {bit}");
+            assert_eq!(
+                model_call(&mut model, 0, leaf, 1 << bit),
+                Ok(expected),
+                "{leaf:#x}, bit {bit}"
+            );
         }
     }
 }

@@ -21,7 +21,10 @@ fn good_update(platform: &SimPlatform) -> Vec<Result<u64, Trap>> {
 #[test]
 fn any_one_call_of_an_update_can_be_made_to_answer_anything() {
     let answers = [
-        (Answer::Return { rax: 0x1234_5678_9abc_def0, rdx: 0xfeed }, Ok((0x1234_5678_9abc_def0, 0xfeed))),
+        (
+            Answer::Return { rax: 0x1234_5678_9abc_def0, rdx: 0xfeed },
+            Ok((0x1234_5678_9abc_def0, 0xfeed)),
+        ),
         (Answer::Return { rax: u64::MAX, rdx: u64::MAX }, Ok((u64::MAX, u64::MAX))),
         (Answer::Trap(Trap::GeneralProtection), Err(Trap::GeneralProtection)),
     ];
@@ -39,7 +42,10 @@ fn any_one_call_of_an_update_can_be_made_to_answer_anything() {
                 } else if index < number {
                     assert_eq!(output.map(|(rax, _)| rax), Ok(0), "call {index} comes before");
                 } else {
-                    assert_ne!(output, expected, "call {index} comes after call {number}, {answer:?}");
+                    assert_ne!(
+                        output, expected,
+                        "call {index} comes after call {number}, {answer:?}"
+                    );
                 }
             }
         }
@@ -64,7 +70,11 @@ fn faults_go_by_lp_by_leaf_and_by_number_and_can_last() {
         ("first of a leaf, on any LP", Fault::first(SYS_RD, struck), vec![1]),
         ("third of all", Fault::nth(2, struck), vec![2]),
         ("first on an LP", Fault { lp: Some(2), ..Fault::nth(0, struck) }, vec![3]),
-        ("second on an LP, twice", Fault { lp: Some(0), times: 2, ..Fault::nth(1, struck) }, vec![2, 4]),
+        (
+            "second on an LP, twice",
+            Fault { lp: Some(0), times: 2, ..Fault::nth(1, struck) },
+            vec![2, 4],
+        ),
         ("leaf on an LP", Fault { lp: Some(1), ..Fault::first(SYS_RD, struck) }, vec![1]),
         (
             "from the second of a leaf for ever",
@@ -74,7 +84,8 @@ fn faults_go_by_lp_by_leaf_and_by_number_and_can_last() {
         ("a leaf that nobody calls", Fault::first(SYS_INIT, struck), vec![]),
         ("no times", Fault { times: 0, ..Fault::nth(0, struck) }, vec![]),
     ];
-    let calls = [(0, INFO), (1, SYS_RD), (0, INFO), (2, SYS_RD), (0, SYS_RD), (1, INFO), (2, SYS_RD)];
+    let calls =
+        [(0, INFO), (1, SYS_RD), (0, INFO), (2, SYS_RD), (0, SYS_RD), (1, INFO), (2, SYS_RD)];
     for (what, fault, expected) in rows {
         let platform = boot(SimPlatform::builder().lps(3));
         platform.inject(fault);
@@ -136,7 +147,11 @@ fn bytes_that_change_after_parsing_are_seen_by_whoever_reads_them() {
             assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
             with_params(&platform, &file, Scenario::Update, |params| {
                 assert_eq!(platform.tamper(&bytes[offset], mask), expected.is_some(), "{what}");
-                assert_eq!(install_on(&platform, 0, params), expected.unwrap_or(OK), "{what}, {mask:#x}");
+                assert_eq!(
+                    install_on(&platform, 0, params),
+                    expected.unwrap_or(OK),
+                    "{what}, {mask:#x}"
+                );
             });
         }
     }
@@ -205,8 +220,9 @@ fn the_database_is_tried_five_times() {
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
         platform.with_model(|model| model.seamdb_mut().insert_failures = failures);
         let result = install_all(&platform, &file, Scenario::Update);
-        let (tries, used) = platform
-            .with_model(|model| (model.loader().effects().seamdb_inserts, model.loader().seamdb().used));
+        let (tries, used) = platform.with_model(|model| {
+            (model.loader().effects().seamdb_inserts, model.loader().seamdb().used)
+        });
         let mrseam = TdxImage::parse(file.as_bytes()).unwrap().sigstruct().seamhash;
         assert_eq!(platform.truth().mrseam, mrseam, "the register has the new values anyhow");
         if failures < 5 {
@@ -235,10 +251,12 @@ fn equal_runs_have_equal_traces_and_each_call_is_a_line_of_it() {
         trace.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let trap = Fault::nth(3, Answer::Trap(Trap::GeneralProtection));
-    for fault in [None, Some(trap), Some(Fault::first(INSTALL, Answer::Return { rax: 1, rdx: 2 }))] {
+    for fault in [None, Some(trap), Some(Fault::first(INSTALL, Answer::Return { rax: 1, rdx: 2 }))]
+    {
         let lines = run(fault);
         assert_eq!((lines.len(), &lines), (7, &run(fault)));
-        let names = ["SYS.SHUTDOWN", "INSTALL", "INSTALL", "SYS.INIT", "LP.INIT", "LP.INIT", "SYS.UPDATE"];
+        let names =
+            ["SYS.SHUTDOWN", "INSTALL", "INSTALL", "SYS.INIT", "LP.INIT", "LP.INIT", "SYS.UPDATE"];
         for ((line, name), lp) in lines.iter().zip(names).zip([0, 0, 1, 0, 0, 1, 0]) {
             assert!(line.starts_with(&format!("LP    {lp}  ")) && line.contains(name), "{line}");
             assert!(!line.contains('\n'));

@@ -1,5 +1,5 @@
-//! The processor under the firmware: whom SEAMCALL reaches from where, which memory an address means, and what can be planned
-//! to go wrong.
+//! The processor under the firmware: whom SEAMCALL reaches from where, which memory an address
+//! means, and what can be planned to go wrong.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

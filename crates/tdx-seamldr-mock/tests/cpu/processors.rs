@@ -1,4 +1,5 @@
-//! Which LPs and which processors firmware takes: x2APIC ids, sockets, LPs that are offline, debug modules.
+//! Which LPs and which processors firmware takes: x2APIC ids, sockets, LPs that are offline, debug
+//! modules.
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_mock::{SimPlatform, TestImage};
@@ -9,15 +10,21 @@ use crate::{END, HOLE, INFO, OK, SEAMRR};
 #[test]
 fn sessions_go_by_x2apic_ids_which_have_gaps() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2));
-    let ids: Vec<u32> = (0..6).map(|lp| platform.with_model(|model| model.x2apic_id(lp)).unwrap()).collect();
+    let ids: Vec<u32> =
+        (0..6).map(|lp| platform.with_model(|model| model.x2apic_id(lp)).unwrap()).collect();
     assert!(ids.windows(2).all(|pair| pair[1] > pair[0] + 1), "{ids:?}");
-    let packages: Vec<u32> =
-        ids.iter().map(|id| platform.with_model(|model| id >> model.config().package_shift)).collect();
+    let packages: Vec<u32> = ids
+        .iter()
+        .map(|id| platform.with_model(|model| id >> model.config().package_shift))
+        .collect();
     assert_eq!(packages, [0, 0, 0, 1, 1, 1]);
     for (count, lp) in (1u32..).zip([4, 0, 5]) {
         assert_eq!(install_on(&platform, lp, 0), OK);
         let session: Vec<u32> = platform.with_model(|model| model.loader().session().collect());
-        assert!(session.len() as u32 == count && session.contains(&ids[lp as usize]), "{session:?}");
+        assert!(
+            session.len() as u32 == count && session.contains(&ids[lp as usize]),
+            "{session:?}"
+        );
         // Its VMCS lies behind the first page of the SEAM range, at the place of its id.
         let vmcs = platform.with_model(|model| model.loader().effects().vmclear);
         assert_eq!(vmcs, Some(SEAMRR + 4096 * (1 + u64::from(ids[lp as usize]))));
@@ -63,9 +70,12 @@ fn an_lp_that_stays_offline_keeps_the_new_module_from_taking_over() {
 fn every_socket_has_to_be_in_the_list_whatever_its_stepping() {
     let file = newer().build();
     for socket in 0..8 {
-        for (fms, expected) in
-            [(0x806f0, S::SUCCESS), (0xa06ff, S::SUCCESS), (0x806e8, S::EUNSUPCPU), (0, S::EUNSUPCPU)]
-        {
+        for (fms, expected) in [
+            (0x806f0, S::SUCCESS),
+            (0xa06ff, S::SUCCESS),
+            (0x806e8, S::EUNSUPCPU),
+            (0, S::EUNSUPCPU),
+        ] {
             let platform = boot(SimPlatform::builder().lps(8).sockets(8));
             platform.with_model(|model| model.config_mut().socket_fms[socket] = fms);
             assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));

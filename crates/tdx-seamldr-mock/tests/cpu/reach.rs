@@ -14,7 +14,11 @@ fn where_no_module_was_ever_loaded_only_p_seamldr_answers() {
     let mut model = without_module(2);
     for lp in 0..2 {
         for leaf in [SYS_RD, SYS_INIT, LP_INIT, UPDATE, SHUTDOWN, 44, 999] {
-            assert_eq!(model_call(&mut model, lp, leaf, 0), Err(Trap::VmFailInvalid), "leaf {leaf}");
+            assert_eq!(
+                model_call(&mut model, lp, leaf, 0),
+                Err(Trap::VmFailInvalid),
+                "leaf {leaf}"
+            );
         }
         assert_eq!(model_call(&mut model, lp, INFO, 0), Ok(0));
     }
@@ -30,7 +34,11 @@ fn seam_ready_decides_whether_the_module_that_lies_there_can_be_reached() {
     assert_eq!([0, 1].map(|lp| read(&platform, lp)), [Err(Trap::VmFailInvalid); 2]);
     assert_eq!(rax(&platform, 0, INFO, HOLE), Ok(0), "P-SEAMLDR can be");
     let truth = platform.truth();
-    assert_eq!((truth.module.unwrap().callable, truth.tds_alive), (false, 0), "and TDs need a module");
+    assert_eq!(
+        (truth.module.unwrap().callable, truth.tds_alive),
+        (false, 0),
+        "and TDs need a module"
+    );
     set_seam_ready(&platform, 1);
     assert_eq!((read(&platform, 1), platform.truth().tds_alive), (Ok(0), 3));
 }
@@ -70,7 +78,8 @@ fn wait_for(platform: &SimPlatform, fault: FaultId) {
 }
 
 #[test]
-fn a_second_call_of_an_lp_that_is_inside_reaches_no_firmware_and_the_first_is_answered_by_its_own() {
+fn a_second_call_of_an_lp_that_is_inside_reaches_no_firmware_and_the_first_is_answered_by_its_own()
+{
     let read = SeamcallRegs { rax: SYS_RD, rdx: FieldId::MODULE_HV.0, ..SeamcallRegs::default() };
     let info = SeamcallRegs { rax: INFO, rcx: HOLE, ..SeamcallRegs::default() };
     let platform = boot(SimPlatform::builder().lps(2));
@@ -137,7 +146,10 @@ fn the_module_is_busy_while_a_thread_of_another_lp_is_inside() {
         assert_eq!(inside.join().unwrap(), Ok(0));
     });
     let truth = platform.truth();
-    assert_eq!((truth.module.unwrap().state, truth.handoff_valid, truth.tds_alive), (State::Ready, false, 3));
+    assert_eq!(
+        (truth.module.unwrap().state, truth.handoff_valid, truth.tds_alive),
+        (State::Ready, false, 3)
+    );
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
 }
 
@@ -181,7 +193,8 @@ fn an_lp_outside_vmx_operation_traps_in_every_call_and_takes_no_part() {
 fn with_the_erratum_every_return_from_p_seamldr_clears_the_callers_vmcs_and_nothing_else_does() {
     let platform = boot(SimPlatform::builder().lps(2));
     let result = |lp: u32, rax: u64, rcx: u64| {
-        platform.with_model(|model| (0..2).for_each(|lp| model.load_vmcs(lp, 0x5000 + u64::from(lp))));
+        platform
+            .with_model(|model| (0..2).for_each(|lp| model.load_vmcs(lp, 0x5000 + u64::from(lp))));
         let regs = SeamcallRegs { rax, rcx, rdx: FieldId::VENDOR_ID.0, ..SeamcallRegs::default() };
         let result = call_regs(&platform, lp, regs).map(|regs| regs.rax);
         (result, [0, 1].map(|lp| platform.with_model(|model| model.current_vmcs(lp))))
@@ -197,7 +210,11 @@ fn with_the_erratum_every_return_from_p_seamldr_clears_the_callers_vmcs_and_noth
             (SeamldrLeaf::Cleanup.rax(), 0, S::EBADPARAM.0),
         ];
         for (leaf, rcx, status) in rows {
-            assert_eq!(result(1, leaf, rcx), (Ok(status), expected), "{leaf:#x}, erratum {erratum}");
+            assert_eq!(
+                result(1, leaf, rcx),
+                (Ok(status), expected),
+                "{leaf:#x}, erratum {erratum}"
+            );
         }
         assert_eq!(result(1, SYS_RD, 0), (Ok(0), kept), "the module's return is another one");
         assert_eq!(result(1, SHUTDOWN, 9), (Ok(TdxStatus::OPERAND_INVALID.0 | 1), kept));
@@ -209,7 +226,9 @@ fn with_the_erratum_every_return_from_p_seamldr_clears_the_callers_vmcs_and_noth
     let regs = SeamcallRegs { rax: INFO, rcx: HOLE, ..SeamcallRegs::default() };
     let first = platform.with_model(|model| model.enter(0, &regs)).unwrap();
     assert_eq!(result(1, INFO, HOLE), (Err(Trap::VmFailInvalid), kept));
-    platform.with_model(|model| model.leave(first, &mut regs.clone(), &Nothing, &RustCrypto)).unwrap();
+    platform
+        .with_model(|model| model.leave(first, &mut regs.clone(), &Nothing, &RustCrypto))
+        .unwrap();
 }
 
 #[test]

@@ -32,7 +32,8 @@ pub(crate) enum Action {
 }
 
 fn address() -> impl Strategy<Value = u64> {
-    let images = (0..ALL_IMAGES.len(), prop::sample::select(vec![Scenario::Load, Scenario::Update]));
+    let images =
+        (0..ALL_IMAGES.len(), prop::sample::select(vec![Scenario::Load, Scenario::Update]));
     prop_oneof![
         30 => images.prop_map(|(image, scenario)| params_of(image, scenario)),
         1 => Just(HOLE),
@@ -41,7 +42,8 @@ fn address() -> impl Strategy<Value = u64> {
 }
 
 fn seamldr_call() -> impl Strategy<Value = SeamcallRegs> {
-    let target = prop_oneof![Just(BUFFER), Just(HOLE), prop::sample::select(BAD_ADDRESSES.to_vec())];
+    let target =
+        prop_oneof![Just(BUFFER), Just(HOLE), prop::sample::select(BAD_ADDRESSES.to_vec())];
     let leaf = prop_oneof![
         40 => Just(SeamldrLeaf::Info.rax()),
         10 => Just(SeamldrLeaf::SeamInfo.rax()),
@@ -49,7 +51,12 @@ fn seamldr_call() -> impl Strategy<Value = SeamcallRegs> {
         1 => Just(SeamldrLeaf::Shutdown.rax()),
         2 => Just(1 << 63 | 5),
     ];
-    (leaf, target).prop_map(|(rax, rcx)| SeamcallRegs { rax, rcx, rdx: 7, ..SeamcallRegs::default() })
+    (leaf, target).prop_map(|(rax, rcx)| SeamcallRegs {
+        rax,
+        rcx,
+        rdx: 7,
+        ..SeamcallRegs::default()
+    })
 }
 
 fn module_call() -> impl Strategy<Value = SeamcallRegs> {
@@ -88,9 +95,15 @@ fn module_call() -> impl Strategy<Value = SeamcallRegs> {
 }
 
 pub(crate) fn action() -> impl Strategy<Value = Action> {
-    let phase = prop::sample::select(vec![TdPhase::Running, TdPhase::Build, TdPhase::InterruptedMigration]);
-    let lock = prop::sample::select(vec![GlobalLock::Free, GlobalLock::Shared, GlobalLock::Exclusive]);
-    let trap = prop::sample::select(vec![None, Some(Trap::GeneralProtection), Some(Trap::UndefinedOpcode)]);
+    let phase =
+        prop::sample::select(vec![TdPhase::Running, TdPhase::Build, TdPhase::InterruptedMigration]);
+    let lock =
+        prop::sample::select(vec![GlobalLock::Free, GlobalLock::Shared, GlobalLock::Exclusive]);
+    let trap = prop::sample::select(vec![
+        None,
+        Some(Trap::GeneralProtection),
+        Some(Trap::UndefinedOpcode),
+    ]);
     let all = Just(vec![0, 1, 2]).prop_shuffle();
     let size = prop::sample::select(vec![
         0u32,

@@ -52,7 +52,8 @@ proptest! {
 
 #[test]
 fn both_models_agree_on_the_size_of_handoff_data_of_version_0() {
-    // The image that counts and the one that does not, with as much data as they have pages for and as the newest modules take.
+    // The image that counts and the one that does not, with as much data as they have pages for and
+    // as the newest modules take.
     for (image, pages) in [(1, 14), (1, 25), (13, 14), (13, 25)] {
         for size in [pages * 4096 - 8, pages * 4096 - 7] {
             let actions = [
@@ -106,6 +107,9 @@ fn random_calls_meet_every_answer_that_there_is() {
         module.into_iter().filter(|status| !seen.contains(&(false, Ok(status.0)))).collect();
     assert_eq!(missing, []);
     for trap in Trap::ALL {
-        assert!(seen.contains(&(false, Err(trap))) && seen.contains(&(true, Err(trap))), "{trap:?}");
+        assert!(
+            seen.contains(&(false, Err(trap))) && seen.contains(&(true, Err(trap))),
+            "{trap:?}"
+        );
     }
 }

@@ -1,14 +1,17 @@
-//! Both models side by side: each call is made on both, and what they answer and have become is compared.
+//! Both models side by side: each call is made on both, and what they answer and have become is
+//! compared.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 
-use tdx_seamldr_core::abi::{HandoffHeader, Scenario, SeamldrInfo, SeamldrLeaf, SeamldrStatus as S};
+use tdx_seamldr_core::abi::{
+    HandoffHeader, Scenario, SeamldrInfo, SeamldrLeaf, SeamldrStatus as S,
+};
 use tdx_seamldr_core::abi::{TdxLeaf, TdxStatus as T, PAGE_SIZE};
 use tdx_seamldr_core::SeamcallRegs;
 use tdx_seamldr_mock::model::{
-    Config, LoaderProfile, ModuleState as State, PhysMemory, Platform, SeamDb, SeamMemory, TdError, TdId,
-    TdPhase,
+    Config, LoaderProfile, ModuleState as State, PhysMemory, Platform, SeamDb, SeamMemory, TdError,
+    TdId, TdPhase,
 };
 use tdx_seamldr_mock::TEST_SIGNER;
 use tdx_seamldr_verify::RustCrypto;
@@ -74,7 +77,9 @@ impl Pair {
     }
 
     pub(crate) fn act(&mut self, action: &Action) {
-        let call = |lp: u32, rax: u64, rcx: u64| (lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() });
+        let call = |lp: u32, rax: u64, rcx: u64| {
+            (lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() })
+        };
         match action {
             Action::Call(lp, regs) => self.call(*lp, regs),
             Action::Install(lps, params) => {
@@ -118,7 +123,8 @@ impl Pair {
                 self.opinion.interrupts = *count;
             }
             Action::HandoffSize(size) => {
-                let header = HandoffHeader { size: U32::new(*size), ..self.platform.handoff_header() };
+                let header =
+                    HandoffHeader { size: U32::new(*size), ..self.platform.handoff_header() };
                 self.platform.handoff()[..8].copy_from_slice(header.as_bytes());
                 self.opinion.handoff.size = *size;
             }
@@ -135,7 +141,9 @@ impl Pair {
                 self.opinion.inside[*lp as usize] = *inside;
             }
             Action::Lock(lock) => {
-                if let (Some(module), Some(other)) = (self.platform.module_mut(), &mut self.opinion.module) {
+                if let (Some(module), Some(other)) =
+                    (self.platform.module_mut(), &mut self.opinion.module)
+                {
                     module.set_lock(*lock);
                     other.lock = *lock;
                 }
@@ -182,7 +190,8 @@ impl Pair {
             Some(_) => Ok(()),
         };
         if let (Ok(()), Some(module)) = (expected, module) {
-            let counted = module.knows.building.remove(&number) | module.knows.migrating.remove(&number);
+            let counted =
+                module.knows.building.remove(&number) | module.knows.migrating.remove(&number);
             if module.image.counting && !counted {
                 // The end of a TD that was not counted is another test's subject.
                 return;
@@ -200,10 +209,12 @@ impl Pair {
 
     fn call(&mut self, lp: u32, input: &SeamcallRegs) {
         let before = self.platform.handoff()[..15 * PAGE_SIZE].to_vec();
-        let was_ready = self.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready);
+        let was_ready =
+            self.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready);
         let (expected, rdx) = self.opinion.call(lp, input);
         let mut regs = *input;
-        let found = self.platform.seamcall(lp, &mut regs, &self.memory, &RustCrypto).map(|()| regs.rax);
+        let found =
+            self.platform.seamcall(lp, &mut regs, &self.memory, &RustCrypto).map(|()| regs.rax);
         let for_seamldr = input.rax >> 63 == 1;
         assert_eq!(show(for_seamldr, found), show(for_seamldr, expected), "LP {lp}: {input:x?}");
         if let (Ok(_), Some(rdx)) = (found, rdx) {
@@ -236,7 +247,8 @@ impl Pair {
             }
         }
         // Who took the handoff data over uses another library.
-        let is_ready = self.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready);
+        let is_ready =
+            self.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready);
         if !was_ready && is_ready && input.rax & 0xffff == u64::from(TdxLeaf::SYS_UPDATE.0) {
             self.tds.iter_mut().for_each(|td| td.stale |= td.phase != TdPhase::Running);
         }
@@ -259,7 +271,10 @@ impl Pair {
         let ids = |lps: &BTreeSet<u32>| -> BTreeSet<u32> {
             lps.iter().map(|lp| self.platform.x2apic_id(*lp).unwrap()).collect()
         };
-        assert_eq!((session, loader.shutdown().collect()), (ids(&opinion.session), ids(&opinion.ending)));
+        assert_eq!(
+            (session, loader.shutdown().collect()),
+            (ids(&opinion.session), ids(&opinion.ending))
+        );
         assert!(loader.lps_in_session() < LPS);
         assert_eq!(loader.lps_in_session() as usize, opinion.session.len());
         assert_eq!(loader.num_remaining_updates(), opinion.remaining);
@@ -271,8 +286,10 @@ impl Pair {
         );
         assert_eq!(self.platform.is_dead(), opinion.dead);
         assert_eq!(self.platform.module_is_callable(), opinion.callable());
-        let module = self.platform.module().map(|module| (module.state(), module.num_lps_initialized()));
-        let expected = opinion.module.as_ref().map(|module| (module.state, module.lps.len() as u32));
+        let module =
+            self.platform.module().map(|module| (module.state(), module.num_lps_initialized()));
+        let expected =
+            opinion.module.as_ref().map(|module| (module.state, module.lps.len() as u32));
         assert_eq!(module, expected);
         for td in &self.tds {
             let secret = opinion.alive(td.id.number()).then_some(td.secret);

@@ -86,7 +86,8 @@ pub(crate) const ALL_IMAGES: [Image; 17] = [
 
 impl Image {
     pub(crate) fn features0(&self) -> TdxFeatures0 {
-        let counting = if self.counting { TdxFeatures0::UPDATE_COMPATIBILITY } else { TdxFeatures0::empty() };
+        let counting =
+            if self.counting { TdxFeatures0::UPDATE_COMPATIBILITY } else { TdxFeatures0::empty() };
         ModuleBuild::V1_5_01.features0 | counting
     }
 
@@ -165,7 +166,8 @@ pub(crate) static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|
             pieces.insert(params_of(number, scenario), params.as_bytes().to_vec());
         }
     }
-    let regions: [u64; 8] = [32 << 30, 1 << 30, 40 << 30, 0x1000, 41 << 30, 0x2000, 42 << 30, 0x40_0000];
+    let regions: [u64; 8] =
+        [32 << 30, 1 << 30, 40 << 30, 0x1000, 41 << 30, 0x2000, 42 << 30, 0x40_0000];
     pieces.insert(TDMRS, (TDMRS + 4096).to_le_bytes().to_vec());
     pieces.insert(TDMRS + 4096, regions.map(u64::to_le_bytes).concat());
     (pieces, hashes)

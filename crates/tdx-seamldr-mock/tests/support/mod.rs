@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxLeaf};
 use tdx_seamldr_core::preflight::{
-    preflight, preflight_image, Facts, Finding, HandoffRange, NotPassed, PassedUpdate, Policy, PreparedImage,
-    Purpose, Unknown, Unknowns,
+    preflight, preflight_image, Facts, Finding, HandoffRange, NotPassed, PassedUpdate, Policy,
+    PreparedImage, Purpose, Unknown, Unknowns,
 };
 use tdx_seamldr_core::update::{NextStep, Outcome, RunningModule, TdFate, Update, UpdateError};
 use tdx_seamldr_core::{
@@ -107,7 +107,8 @@ pub(crate) fn pass<'a>(
     preflight(image, &facts, &NoCrypto, reckless(), &mut |_| {})
 }
 
-/// Runs `with` on an update to this image, of which nothing was checked, by all LPs that are online.
+/// Runs `with` on an update to this image, of which nothing was checked, by all LPs that are
+/// online.
 pub(crate) fn with_update<R>(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -132,10 +133,13 @@ pub(crate) fn with_fallbacks<R>(
     let fallbacks: Vec<_> = fallbacks
         .iter()
         .zip(&mut pages)
-        .map(|(file, page)| prepare(platform, page, file, Purpose::TakeOver { handoff_version: None }))
+        .map(|(file, page)| {
+            prepare(platform, page, file, Purpose::TakeOver { handoff_version: None })
+        })
         .collect();
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
-    let update = Update::new(&passed, params.as_params(), &info, &host, platform.module_state()).unwrap();
+    let update =
+        Update::new(&passed, params.as_params(), &info, &host, platform.module_state()).unwrap();
     let update = update.with_fallbacks(&fallbacks).unwrap();
     let update = if options.detect_compat_damage { update.detecting_damage() } else { update };
     with(&update)
@@ -150,13 +154,16 @@ pub(crate) fn prepare<'a>(
 ) -> PreparedImage<'a> {
     let image = TdxImage::parse_without_checksum(file.as_bytes()).unwrap();
     let facts = Facts::new();
-    let passed = preflight_image(&image, &facts, purpose, &NoCrypto, reckless(), &mut |_| {}).unwrap();
+    let passed =
+        preflight_image(&image, &facts, purpose, &NoCrypto, reckless(), &mut |_| {}).unwrap();
     passed.prepare(page.as_params(), &platform.lp(0)).unwrap()
 }
 
 /// Updates to this image, all LPs by hand in one thread.
 pub(crate) fn update_to(platform: &SimPlatform, image: &TestImage) -> Outcome {
-    with_update(platform, &image.build(), Options::default(), |update| run_stepped(platform, update, 1))
+    with_update(platform, &image.build(), Options::default(), |update| {
+        run_stepped(platform, update, 1)
+    })
 }
 
 /// An image for other processors.
@@ -216,7 +223,10 @@ pub(crate) fn on_host<'a, H: Host>(host: &'a H, lock: &'a SpinLock) -> Seamldr<'
 }
 
 /// P-SEAMLDR as one LP reaches it.
-pub(crate) fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, SpinLock> {
+pub(crate) fn seamldr<'a>(
+    lp: &'a SimLp<'a>,
+    lock: &'a SpinLock,
+) -> Seamldr<'a, SimLp<'a>, SpinLock> {
     Seamldr::new(lp, lock, CurrentVmcs::Preserved).unwrap()
 }
 
@@ -249,7 +259,9 @@ unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Seamca
 }
 
 // SAFETY: the simulated LP's own answers.
-unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Host for Intercepted<'a, F> {
+unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Host
+    for Intercepted<'a, F>
+{
     fn current_lp(&self) -> u32 {
         self.lp.current_lp()
     }
@@ -281,7 +293,8 @@ pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) 
     let image = TdxImage::parse(image.as_bytes()).unwrap();
     let facts = platform.facts().unwrap();
     let mut findings = Vec::new();
-    let passed = preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
+    let passed =
+        preflight(&image, &facts, &RustCrypto, policy, &mut |finding| findings.push(finding));
     match passed {
         Ok(_) => assert_eq!(findings, []),
         Err(NotPassed { refusals, unknowns }) => {
@@ -303,7 +316,8 @@ pub(crate) fn call_regs(
 
 /// One call on one LP with RCX: RAX.
 pub(crate) fn rax(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> Result<u64, Trap> {
-    call_regs(platform, lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() }).map(|regs| regs.rax)
+    call_regs(platform, lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() })
+        .map(|regs| regs.rax)
 }
 
 /// One call of INSTALL with the parameters at this address: status and RDX.
@@ -322,7 +336,8 @@ pub(crate) fn with_params<R>(
 ) -> R {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
-    let request = InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
+    let request =
+        InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
     run(request.params().get().0)
 }
 

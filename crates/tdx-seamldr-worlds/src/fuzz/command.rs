@@ -1,4 +1,5 @@
-//! The command on files with any content: what it prints with `--json` is JSON, and says what the library says.
+//! The command on files with any content: what it prints with `--json` is JSON, and says what the
+//! library says.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,12 +18,16 @@ use tempfile::TempDir;
 use super::images::NEW;
 
 /// Where the files are.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for files"));
+static FOLDER: LazyLock<TempDir> =
+    LazyLock::new(|| tempfile::tempdir().expect("a folder for files"));
 
 /// Runs the command; says whether it succeeded, and what it printed.
 fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> (bool, Value) {
     let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
-    let all = [OsStr::new("tdx-seamldr").to_owned()].into_iter().chain(arguments).chain(["--json".into()]);
+    let all = [OsStr::new("tdx-seamldr").to_owned()]
+        .into_iter()
+        .chain(arguments)
+        .chain(["--json".into()]);
     let arguments = Arguments::try_parse_from(all).expect("the usage is right");
     arguments.check().expect("the usage is right");
     let (mut out, mut complaints) = (Vec::new(), Vec::new());
@@ -43,7 +48,8 @@ fn file(name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 /// The formats, as the command calls them.
-const FORMATS: [(&str, ImageFormat); 2] = [("v1", ImageFormat::BlobV1), ("v2", ImageFormat::ImageV2)];
+const FORMATS: [(&str, ImageFormat); 2] =
+    [("v1", ImageFormat::BlobV1), ("v2", ImageFormat::ImageV2)];
 
 /// What the library makes of these parts, if it does.
 fn file_of(parts: ImageParts<'_>, format: ImageFormat) -> Option<Vec<u8>> {
@@ -52,22 +58,30 @@ fn file_of(parts: ImageParts<'_>, format: ImageFormat) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Runs a command that writes a file: it writes this one, or fails and says why. Without leave it only writes an image that verifies.
+/// Runs a command that writes a file: it writes this one, or fails and says why. Without leave it
+/// only writes an image that verifies.
 fn writes<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, expected: Option<&[u8]>) {
     let to = FOLDER.path().join("written");
-    let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+    let arguments: Vec<_> =
+        arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
     let verifies = |bytes: &&[u8]| {
         let image = TdxImage::parse(bytes).expect("an image");
         let found = tdx_seamldr_verify::verify(&image);
         found.is_signed_by(found.signer.digest()) && image.sigstruct_pages() == 1
     };
-    for (leave, expected) in [(None, expected.filter(verifies)), (Some("--allow-invalid".into()), expected)] {
+    for (leave, expected) in
+        [(None, expected.filter(verifies)), (Some("--allow-invalid".into()), expected)]
+    {
         // What was there before is no success.
         fs::write(&to, "before").expect("a file is written");
         let output = ["-o".into(), to.clone().into()];
         let (done, report) = run(arguments.iter().cloned().chain(output).chain(leave));
         let found = fs::read(&to).expect("the file is there");
-        assert_eq!((done, found.as_slice()), (expected.is_some(), expected.unwrap_or(b"before")), "{report}");
+        assert_eq!(
+            (done, found.as_slice()),
+            (expected.is_some(), expected.unwrap_or(b"before")),
+            "{report}"
+        );
         match expected {
             Some(bytes) => assert_eq!(report["length"], bytes.len()),
             None => assert!(report.get("error").is_some(), "{report}"),
@@ -80,8 +94,8 @@ fn of_one_file((done, mut report): (bool, Value)) -> (bool, Value) {
     (done, report["files"][0].take())
 }
 
-/// An input is a file for `inspect`, `verify`, `convert` and `simulate`; if its first byte is odd, it is cut in two, as SIGSTRUCT and
-/// module for `pack`.
+/// An input is a file for `inspect`, `verify`, `convert` and `simulate`; if its first byte is odd,
+/// it is cut in two, as SIGSTRUCT and module for `pack`.
 pub fn cli_json(input: &[u8]) {
     if input.first().is_some_and(|byte| byte & 1 == 1) {
         return pack(input);
@@ -109,13 +123,18 @@ pub fn cli_json(input: &[u8]) {
     assert_eq!((verified, &report["verified"]), (genuine, &genuine.into()), "{report}");
     for (name, format) in FORMATS {
         // A wrong checksum does not matter: the new file has its own.
-        let fits = image.ok().filter(|image| image.sigstruct_pages() <= format.max_sigstruct_pages());
+        let fits =
+            image.ok().filter(|image| image.sigstruct_pages() <= format.max_sigstruct_pages());
         let expected = fits.map(|image| file_of(image.parts(), format).expect("parts of an image"));
         let arguments = [OsStr::new("convert"), path.as_ref(), "--to".as_ref(), name.as_ref()];
         writes(arguments, expected.as_deref());
         let Some(bytes) = expected else { continue };
-        let (written, image) = (TdxImage::parse(&bytes).expect("an image"), image.expect("it was one"));
-        assert_eq!((written.sigstruct_area(), written.module()), (image.sigstruct_area(), image.module()));
+        let (written, image) =
+            (TdxImage::parse(&bytes).expect("an image"), image.expect("it was one"));
+        assert_eq!(
+            (written.sigstruct_area(), written.module()),
+            (image.sigstruct_area(), image.module())
+        );
     }
     if let Some(found) = verification.filter(|_| input.len() <= SIMULATED) {
         let is_good = NEW.iter().take(GOOD).any(|file| file.bytes.as_bytes() == input);
@@ -125,7 +144,8 @@ pub fn cli_json(input: &[u8]) {
 
 /// Whether signature and hash hold, for another key than Intel's.
 fn signed_by_another(verification: Option<Verification>) -> bool {
-    verification.is_some_and(|found| !found.is_genuine() && found.is_signed_by(found.signer.digest()))
+    verification
+        .is_some_and(|found| !found.is_genuine() && found.is_signed_by(found.signer.digest()))
 }
 
 /// Bytes of the largest file for `simulate`, which takes longer than the rest.
@@ -134,7 +154,8 @@ const SIMULATED: usize = 40 << 10;
 /// The first of the images of `update_ops` that are good whatever runs.
 const GOOD: usize = 2;
 
-/// An update from this image to itself: it does not begin with what P-SEAMLDR would not load, and no TD is lost.
+/// An update from this image to itself: it does not begin with what P-SEAMLDR would not load, and
+/// no TD is lost.
 fn simulate(path: &Path, found: &Verification, is_good: bool) {
     let arguments = ["simulate", "--lps", "1", "--tds", "1", "--allow-same-module"].map(OsStr::new);
     let files = [OsStr::new("--from"), path.as_ref(), OsStr::new("--to"), path.as_ref()];
@@ -168,10 +189,12 @@ fn pack(input: &[u8]) {
     for (name, format) in FORMATS {
         let padded = filled_up(module);
         let is_signed = |bytes: &Vec<u8>| {
-            TdxImage::parse(bytes).is_ok_and(|image| tdx_seamldr_verify::verify(&image).image_hash_matches)
+            TdxImage::parse(bytes)
+                .is_ok_and(|image| tdx_seamldr_verify::verify(&image).image_hash_matches)
         };
-        let expected = file_of(ImageParts { sigstruct, module }, format)
-            .or_else(|| file_of(ImageParts { sigstruct, module: &padded }, format).filter(is_signed));
+        let expected = file_of(ImageParts { sigstruct, module }, format).or_else(|| {
+            file_of(ImageParts { sigstruct, module: &padded }, format).filter(is_signed)
+        });
         let arguments = [
             OsStr::new("pack"),
             "--sigstruct".as_ref(),

@@ -1,8 +1,10 @@
-//! Any bytes as a kernel log, and each number in them as a status word: everything has an explanation.
+//! Any bytes as a kernel log, and each number in them as a status word: everything has an
+//! explanation.
 
 use tdx_seamldr_host::explain::{explain, is_tdx_line, Leaf, Log, Word, LONGEST_LINE};
 
-/// An input is a log. Its first 8 bytes are a status word too, and the next 8 the leaf that returned it.
+/// An input is a log. Its first 8 bytes are a status word too, and the next 8 the leaf that
+/// returned it.
 pub fn explain_log(input: &[u8]) {
     let report = Log::read(input).expect("bytes can be read");
     assert!(!report.cut && !report.summary.is_empty());
@@ -13,7 +15,8 @@ pub fn explain_log(input: &[u8]) {
     assert!(report.unknown == 0 || !report.unknown_samples.is_empty());
     serde_json::to_string(&report).expect("a report is JSON");
 
-    // The same lines one by one: as many are TDX's, but for lines of a record, and the report is the same.
+    // The same lines one by one: as many are TDX's, but for lines of a record, and the report is
+    // the same.
     let mut log = Log::default();
     let mut tdx_lines = 0;
     for line in input.split_inclusive(|byte| *byte == b'\n') {
@@ -24,13 +27,19 @@ pub fn explain_log(input: &[u8]) {
     assert!(report.tdx_lines <= tdx_lines);
     assert_eq!(log.report(), report);
 
-    let numbers: Vec<u64> =
-        input.chunks_exact(8).take(2).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let numbers: Vec<u64> = input
+        .chunks_exact(8)
+        .take(2)
+        .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
     if let Some(number) = numbers.first() {
         let leaf = numbers.get(1).copied().map(Leaf::from_rax);
         let word = Word::from_number(*number);
         let explanation = explain(word, leaf);
-        assert!(!explanation.meaning.is_empty() && !explanation.update.is_empty(), "{explanation:?}");
+        assert!(
+            !explanation.meaning.is_empty() && !explanation.update.is_empty(),
+            "{explanation:?}"
+        );
         assert_eq!(Word::parse(&explanation.word), Ok(word));
         if let Some(name) = explanation.name {
             assert!(Word::parse(name).is_ok() || name == "TDX_SW_ERROR", "{name}");

@@ -1,4 +1,5 @@
-//! Any bytes as a list of LPs, as `/proc/cpuinfo` and as an ACPI MADT: each is refused in words, or what was read holds together.
+//! Any bytes as a list of LPs, as `/proc/cpuinfo` and as an ACPI MADT: each is refused in words, or
+//! what was read holds together.
 
 use std::fmt::Display;
 
@@ -11,7 +12,8 @@ use tdx_seamldr_host::testing::seal;
 /// The bytes of a MADT before its entries.
 const MADT_HEADER: usize = 44;
 
-/// An input is a file: each parser gets all of it. The MADT's parser gets it with the right length and checksum, too.
+/// An input is a file: each parser gets all of it. The MADT's parser gets it with the right length
+/// and checksum, too.
 pub fn host_tree(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         cpu_list(text);

@@ -52,8 +52,9 @@ pub(super) fn fixed_facts() -> Facts {
     facts
 }
 
-/// Cryptography that finds everything in order, or nothing, or cannot do it: so preflight's other questions are asked at full speed.
-/// That signatures are verified rightly is another target's concern.
+/// Cryptography that finds everything in order, or nothing, or cannot do it: so preflight's other
+/// questions are asked at full speed. That signatures are verified rightly is another target's
+/// concern.
 struct Says<'a> {
     yes: Result<bool, CryptoUnavailable>,
     image: &'a TdxImage<'a>,
@@ -62,7 +63,8 @@ struct Says<'a> {
 impl Crypto for Says<'_> {
     fn sha384(&self, parts: &[&[u8]]) -> Result<Sha384Digest, CryptoUnavailable> {
         let sigstruct = self.image.sigstruct();
-        let is_modulus = parts.first().is_some_and(|part| part.as_ptr() == sigstruct.modulus.as_ptr());
+        let is_modulus =
+            parts.first().is_some_and(|part| part.as_ptr() == sigstruct.modulus.as_ptr());
         self.yes.map(|yes| match (yes, is_modulus) {
             (true, true) => TEST_SIGNER,
             (true, false) => sigstruct.seamhash,
@@ -80,8 +82,8 @@ impl Crypto for Says<'_> {
     }
 }
 
-/// Asks preflight, and checks that it counts its findings and each of them can be shown; and that it finds all that is found
-/// when the image is only to be fallen back on.
+/// Asks preflight, and checks that it counts its findings and each of them can be shown; and that
+/// it finds all that is found when the image is only to be fallen back on.
 pub(super) fn asked(
     image: &TdxImage<'_>,
     facts: &Facts,
@@ -122,9 +124,10 @@ fn without_checksum(file: &[u8]) -> (&[u8], &[u8]) {
     (version, &rest[2..])
 }
 
-/// What is no image is refused with an error that can be shown. What is one comes back from the parts it is made of, byte for byte but
-/// for a checksum that is not the one that is written, in the other format with the same parts. Preflight is asked about it three
-/// times, with cryptography that says yes, no, and nothing.
+/// What is no image is refused with an error that can be shown. What is one comes back from the
+/// parts it is made of, byte for byte but for a checksum that is not the one that is written, in
+/// the other format with the same parts. Preflight is asked about it three times, with cryptography
+/// that says yes, no, and nothing.
 pub fn image(input: &[u8]) {
     let parsed = TdxImage::parse(input);
     let found = TdxImage::parse_without_checksum(input);
@@ -162,7 +165,10 @@ pub fn image(input: &[u8]) {
         let Some(file) = written(image, format) else { continue };
         let again = TdxImage::parse(&file).expect("what was written is an image");
         assert_eq!(again.format(), format);
-        assert_eq!((again.sigstruct_area(), again.module()), (image.sigstruct_area(), image.module()));
+        assert_eq!(
+            (again.sigstruct_area(), again.module()),
+            (image.sigstruct_area(), image.module())
+        );
         if format == image.format() {
             assert_eq!(without_checksum(&file), without_checksum(input));
             assert!(format != ImageFormat::BlobV1 || parsed.is_err() || file == input);

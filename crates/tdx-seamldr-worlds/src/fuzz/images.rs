@@ -24,7 +24,8 @@ pub(super) struct File {
 
 impl File {
     fn new(bytes: PageBuf, svn_minor: u8) -> Self {
-        let mrseam = TdxImage::parse_without_checksum(bytes.as_bytes()).unwrap().sigstruct().seamhash;
+        let mrseam =
+            TdxImage::parse_without_checksum(bytes.as_bytes()).unwrap().sigstruct().seamhash;
         Self { bytes, svn_minor, fits: true, mrseam }
     }
 }
@@ -57,7 +58,8 @@ pub(super) static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
     .collect()
 });
 
-/// The images to update to: good ones first, then those that are refused, each for a reason of its own.
+/// The images to update to: good ones first, then those that are refused, each for a reason of its
+/// own.
 pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
     let newer = || TestImage { format: ImageFormat::ImageV2, ..new_image() };
     let good = [
@@ -110,8 +112,14 @@ pub(super) const PLAIN: usize = 3;
 /// An image that can take over from every other one here.
 pub(super) static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
     let build = ModuleBuild { module_hv: 1, min_update_hv: 0, ..ModuleBuild::V1_5_01 };
-    TestImage { svn_minor: 9, module_hv: 1, num_handoff_pages: 24, module_build: Some(build), ..new_image() }
-        .build()
+    TestImage {
+        svn_minor: 9,
+        module_hv: 1,
+        num_handoff_pages: 24,
+        module_build: Some(build),
+        ..new_image()
+    }
+    .build()
 });
 
 /// Of the bad images, the one that says other handoff versions than its module was built for.

@@ -1,7 +1,8 @@
-//! What the fuzz targets do, as functions from bytes: a target calls one of them, and a panic is a finding.
+//! What the fuzz targets do, as functions from bytes: a target calls one of them, and a panic is a
+//! finding.
 //!
-//! They are part of a library so that the ordinary tests run them, too: over all seeds, and over every input that was a finding
-//! once.
+//! They are part of a library so that the ordinary tests run them, too: over all seeds, and over
+//! every input that was a finding once.
 #![allow(
     clippy::panic,
     clippy::unwrap_used,

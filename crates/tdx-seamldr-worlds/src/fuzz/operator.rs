@@ -1,5 +1,6 @@
-//! Any bytes as each file that an operator gives: Intel's `mapping_file.json`, a table of releases, a configuration, the record of
-//! updates, and a file of which nobody knows what it is. Each is refused in words, or what was read holds together.
+//! Any bytes as each file that an operator gives: Intel's `mapping_file.json`, a table of releases,
+//! a configuration, the record of updates, and a file of which nobody knows what it is. Each is
+//! refused in words, or what was read holds together.
 
 use tdx_seamldr_host::config::Config;
 use tdx_seamldr_host::examine::{examine, Verdict};

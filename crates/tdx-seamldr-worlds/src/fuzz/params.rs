@@ -40,7 +40,8 @@ unsafe impl Host for PlainHost {
     }
 }
 
-/// The host's memory: a page of the image lies at `base` plus its number times `stride`, but for a hole and for one that is moved.
+/// The host's memory: a page of the image lies at `base` plus its number times `stride`, but for a
+/// hole and for one that is moved.
 struct Scattered {
     image: usize,
     len: usize,
@@ -112,8 +113,8 @@ pub(super) fn prepared<R>(work: impl FnOnce(&InstallRequest<'_>) -> R) -> R {
     work(&InstallRequest::build(params.as_params(), &image, Scenario::Update, &PlainHost).unwrap())
 }
 
-/// Bytes are SEAMLDR_PARAMS and back; and an image on a host with these addresses becomes SEAMLDR_PARAMS that name them all, or is
-/// refused for the first page that cannot be named.
+/// Bytes are SEAMLDR_PARAMS and back; and an image on a host with these addresses becomes
+/// SEAMLDR_PARAMS that name them all, or is refused for the first page that cannot be named.
 pub fn params_roundtrip(input: &[u8]) {
     let mut page = PageBuf::zeroed(1);
     page.as_mut_bytes().iter_mut().zip(input).for_each(|(slot, byte)| *slot = *byte);
@@ -143,7 +144,9 @@ pub fn params_roundtrip(input: &[u8]) {
     let found = InstallRequest::build(page.as_params(), &image, scenario, &host);
     let named = |part, address: Option<u64>| match address.map(PhysAddr) {
         None => Some(BuildError::NotMapped(part)),
-        Some(address) => (!address.is_aligned(PAGE_SIZE)).then_some(BuildError::Misaligned(part, address)),
+        Some(address) => {
+            (!address.is_aligned(PAGE_SIZE)).then_some(BuildError::Misaligned(part, address))
+        }
     };
     let mut wanted = (sigstruct_pages != 1)
         .then_some(BuildError::SigstructTooLong(sigstruct_pages.try_into().unwrap()))
@@ -159,15 +162,21 @@ pub fn params_roundtrip(input: &[u8]) {
             assert!(!found.to_string().is_empty());
         }
         (Ok(request), None) => {
-            assert_eq!((Some(request.params().get().0), request.scenario()), (host.params, scenario));
+            assert_eq!(
+                (Some(request.params().get().0), request.scenario()),
+                (host.params, scenario)
+            );
             let params = SeamldrParams::read_from_bytes(page.as_bytes()).unwrap();
             assert_eq!((params.version.get(), params.scenario.get()), (0, scenario.value()));
             assert!(params.reserved.iter().all(|byte| *byte == 0));
             assert_eq!(Some(params.sigstruct_pa.get()), host.page(1));
             assert_eq!(params.num_module_pages.get(), u64::try_from(module_pages).unwrap());
             for (number, address) in params.module_page_pa.iter().enumerate() {
-                let wanted =
-                    if number < module_pages { host.page(number.saturating_add(2)) } else { Some(0) };
+                let wanted = if number < module_pages {
+                    host.page(number.saturating_add(2))
+                } else {
+                    Some(0)
+                };
                 assert_eq!(Some(address.get()), wanted, "page {number}");
             }
         }

@@ -1,4 +1,5 @@
-//! What fuzzing begins with: small valid inputs of every kind, pieces of the recordings, and input that is empty or cut off.
+//! What fuzzing begins with: small valid inputs of every kind, pieces of the recordings, and input
+//! that is empty or cut off.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,14 +30,17 @@ pub struct Seed {
     pub bytes: Vec<u8>,
 }
 
-/// Bytes of a recording's line that is not too long to be changed usefully. Longer ones lose their last steps.
+/// Bytes of a recording's line that is not too long to be changed usefully. Longer ones lose their
+/// last steps.
 const LONGEST_LINE: usize = 24 << 10;
 
-/// Bytes up to which a line gets the content of the files that it names, the short ones first. The long ones are pages of modules,
-/// which are hashed before anything else is done with them: to change them is of no use.
+/// Bytes up to which a line gets the content of the files that it names, the short ones first. The
+/// long ones are pages of modules, which are hashed before anything else is done with them: to
+/// change them is of no use.
 const WITH_CONTENT: usize = 12 << 10;
 
-/// All first inputs: of this project's own, of the recordings below this folder, and of released images.
+/// All first inputs: of this project's own, of the recordings below this folder, and of released
+/// images.
 ///
 /// # Errors
 ///
@@ -105,8 +109,11 @@ const CHANGED: usize = 1032;
 pub fn findings(folder: &Path) -> Result<Vec<Seed>> {
     let mut findings = Seeds(Vec::new());
     for path in entries(folder)? {
-        let target = super::TARGETS.into_iter().find(|target| path.file_name() == Some(target.name.as_ref()));
-        let target = target.with_context(|| format!("{}: there is no such target", path.display()))?;
+        let target = super::TARGETS
+            .into_iter()
+            .find(|target| path.file_name() == Some(target.name.as_ref()));
+        let target =
+            target.with_context(|| format!("{}: there is no such target", path.display()))?;
         for path in entries(&path)? {
             let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -121,19 +128,22 @@ const SHUTDOWN: u8 = 14;
 
 /// Lines of kernel logs, with what different programs print before them.
 const LOG_LINES: &[&str] = &[
-    "[   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, minor_version 0",
+    "[   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, \
+     minor_version 0",
     "[   10.798771][  T123] virt/tdx: CMR: [0x100000, 0x77800000)",
     "virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc000050500000000",
     "virt/tdx: RCX 0x0000000000000000 RDX 0x9100000100000008 R08 0x0000000000000000",
     "tdx: SEAMCALL failed: CPU 94: leaf 33, error 0xc000092100000122.",
-    "Nov 28 06:37:50 host kernel: SEAMCALL (0x1c) failed: 0xc000030000000001 RCX 0x0 RDX 0x0 R8 0x0",
+    "Nov 28 06:37:50 host kernel: SEAMCALL (0x1c) failed: 0xc000030000000001 RCX 0x0 RDX 0x0 R8 \
+     0x0",
     "kvm_intel: SEAMCALL TDH_MNG_INIT failed: 0xc000010000000045, rcx 0x100000007",
     "kvm_intel: TD vp_enter_ret 0x8000ff00ffff0000",
     "3,1234,5678901,-;virt/tdx: module initialization failed (-5)\n SUBSYSTEM=faux",
     "<6>virt/tdx: TDX-Module initialized",
     "virt/tdx: version 1.5.24 -> 1.5.28",
     "virt/seamldr: update failed, SEAMCALLs will report failure until TDs killed",
-    "2026-11-28T06:37:50.123456+00:00 host kernel: virt/tdx: BIOS enabled: private KeyID range [32, 64)",
+    "2026-11-28T06:37:50.123456+00:00 host kernel: virt/tdx: BIOS enabled: private KeyID range \
+     [32, 64)",
 ];
 
 struct Seeds(Vec<Seed>);
@@ -152,8 +162,15 @@ impl Seeds {
             self.add("decode_instruction", name, bytes);
         }
         let options = [
-            ("all", "image=test\nprocessor=granite-rapids\nseamldr=newer\nremaining-updates=1\nextra-lps=4\ntds=2"),
-            ("fault", "image=test\nfault=leaf=SEAMLDR.INSTALL:lp=2:after=1:times=2:status=EBADHASH:rdx=1"),
+            (
+                "all",
+                "image=test\nprocessor=granite-rapids\nseamldr=newer\nremaining-updates=1\\
+                 nextra-lps=4\ntds=2",
+            ),
+            (
+                "fault",
+                "image=test\nfault=leaf=SEAMLDR.INSTALL:lp=2:after=1:times=2:status=EBADHASH:rdx=1",
+            ),
             ("delay", "image=a\nsockets=2\nfault=delay=3\nerratum=on\ntrace=t\ncontrol=c"),
         ];
         for (name, text) in options {
@@ -183,7 +200,8 @@ impl Seeds {
             }
             self.image(&format!("{format}-and-a-byte"), &[file, &[0]].concat());
             for (sigstruct_pages, module_pages) in [(1, 1), (1, 2), (4, 1)] {
-                let (sigstruct, module) = (vec![0; sigstruct_pages << 12], vec![0; module_pages << 12]);
+                let (sigstruct, module) =
+                    (vec![0; sigstruct_pages << 12], vec![0; module_pages << 12]);
                 let parts = ImageParts { sigstruct: &sigstruct, module: &module };
                 let mut file = vec![0; parts.file_len().unwrap()];
                 if parts.write(format, &mut file).is_ok() {
@@ -206,7 +224,8 @@ impl Seeds {
         for len in [2048, 2047, 1028, 1024, 950, 128, 44] {
             self.add("sigstruct", format!("good-{len}"), &good.as_bytes()[..len]);
         }
-        // Whatever an image is refused for, and any two of it. What is signed is no matter for the target.
+        // Whatever an image is refused for, and any two of it. What is signed is no matter for the
+        // target.
         let changed = |changes: &[Change]| {
             let mut sigstruct = good;
             changes.iter().for_each(|(_, change)| change(&mut sigstruct));
@@ -220,7 +239,11 @@ impl Seeds {
         }
         for image in released {
             let Ok(parsed) = TdxImage::parse(image.bytes.as_bytes()) else { continue };
-            self.add("sigstruct", format!("released-{}", image.version), parsed.sigstruct().as_bytes());
+            self.add(
+                "sigstruct",
+                format!("released-{}", image.version),
+                parsed.sigstruct().as_bytes(),
+            );
             // The whole would be too long: its first pages.
             let module = &parsed.module()[..3 * 4096];
             let parts = ImageParts { sigstruct: parsed.sigstruct_area(), module };
@@ -249,9 +272,12 @@ impl Seeds {
         ] {
             self.add("host_tree", format!("cpuinfo-{name}"), tree.cpuinfo().as_bytes());
         }
-        for (name, ids) in
-            [("none", &[][..]), ("small", &[0, 1]), ("large", &[0, 254, 255, 0x1_0000]), ("twice", &[7, 7])]
-        {
+        for (name, ids) in [
+            ("none", &[][..]),
+            ("small", &[0, 1]),
+            ("large", &[0, 254, 255, 0x1_0000]),
+            ("twice", &[7, 7]),
+        ] {
             self.add("host_tree", format!("madt-{name}"), &madt(ids.iter().copied()));
         }
     }
@@ -261,10 +287,11 @@ impl Seeds {
         let mapping = r#"{"tdx_module_releases": [{"version": "1.5.05", "min_module_version_for_td_preserving": "1.5.01",
             "min_seamldr_versions": ["1.5.00", "2.0.00"], "tdx_feature0": "0x61F0FBF"}]}"#;
         let hash = "ab".repeat(48);
-        let table =
-            format!("version,svn,image,cpus,hv,ctx,mrseam\n9.9.01,0x0909,yes,GNR CWF,1/0/1,2,{hash}\n");
-        let config =
-            "image-dir = [\"/images\"]\nno-td-launches = true\naccept = [\"unknown-memory\"]\ntimeout = 60\n";
+        let table = format!(
+            "version,svn,image,cpus,hv,ctx,mrseam\n9.9.01,0x0909,yes,GNR CWF,1/0/1,2,{hash}\n"
+        );
+        let config = "image-dir = [\"/images\"]\nno-td-launches = true\naccept = \
+                      [\"unknown-memory\"]\ntimeout = 60\n";
         let record = r#"{"schema":"tdx-seamldr/record/1","time":"2026-11-28T07:00:00Z","attempt":"a","boot":null,"event":
             {"event":"began","from":"1.5.05","to":null,"file":"a","mrseam":"7b"}}"#
             .replace("\n", "");
@@ -302,13 +329,18 @@ impl Seeds {
     }
 
     fn status(&mut self) {
-        let words = SeamldrStatus::TABLE.iter().map(|row| (format!("seamldr-{}", row.name), row.status.0));
         let words =
-            words.chain(TdxStatus::TABLE.iter().map(|row| (format!("tdx-{}", row.name), row.status.0)));
+            SeamldrStatus::TABLE.iter().map(|row| (format!("seamldr-{}", row.name), row.status.0));
+        let words = words
+            .chain(TdxStatus::TABLE.iter().map(|row| (format!("tdx-{}", row.name), row.status.0)));
         for (name, word) in words.collect::<Vec<_>>() {
             for (rdx, trap) in [(0u64, 0u8), (1, 0), (0, 1)] {
                 let words = [word, rdx, word | 0x3_0001].map(u64::to_le_bytes).concat();
-                self.add("status", format!("{name}-{rdx}-{trap}"), &[words.as_slice(), &[trap]].concat());
+                self.add(
+                    "status",
+                    format!("{name}-{rdx}-{trap}"),
+                    &[words.as_slice(), &[trap]].concat(),
+                );
             }
         }
     }
@@ -368,7 +400,8 @@ impl Seeds {
         }
         for (call, rax) in CALLS.iter().enumerate() {
             let call = u8::try_from(call).unwrap();
-            let known = if rax >> 63 == 1 { SeamldrStatus::TABLE.len() } else { TdxStatus::TABLE.len() };
+            let known =
+                if rax >> 63 == 1 { SeamldrStatus::TABLE.len() } else { TdxStatus::TABLE.len() };
             for status in 0..u8::try_from(known).unwrap() {
                 for (kind, rdx) in [(0, 0), (0, 1), (6, 0)] {
                     if rdx == 1 && call != 0 || kind == 6 && status > 2 {
@@ -395,7 +428,8 @@ impl Seeds {
         blobs.sort();
         for path in blobs {
             let (name, bytes) = (file_name(&path), fs::read(&path)?);
-            // Up to the last CPU in its list; its header may be wrong. Parameters are shorter, and pages of modules shorter or longer.
+            // Up to the last CPU in its list; its header may be wrong. Parameters are shorter, and
+            // pages of modules shorter or longer.
             let is_sigstruct = (1025..=SeamSigstruct::SIZE).contains(&bytes.len());
             let target = if is_sigstruct { "sigstruct" } else { "params_roundtrip" };
             self.add(target, format!("recorded-{name}"), &bytes);
@@ -405,7 +439,8 @@ impl Seeds {
         for path in lines {
             let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             for (number, line) in text.lines().enumerate() {
-                let line = cut_down(line, folder).with_context(|| format!("{}:{number}", path.display()))?;
+                let line = cut_down(line, folder)
+                    .with_context(|| format!("{}:{number}", path.display()))?;
                 let name = format!("recorded-{}-{}-{number}", file_name(folder), file_name(&path));
                 self.add("vector", name, line.as_bytes());
             }
@@ -414,7 +449,8 @@ impl Seeds {
     }
 }
 
-/// A line of a recording that is not too long, with the content of files that it names as far as there is room.
+/// A line of a recording that is not too long, with the content of files that it names as far as
+/// there is room.
 fn cut_down(line: &str, folder: &Path) -> Result<String> {
     let mut recording: Value = serde_json::from_str(line)?;
     let mut len = recording.to_string().len();
@@ -452,7 +488,10 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let paths = entries(folder)?;
-    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|found| found == extension)).collect())
+    Ok(paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect())
 }
 
 fn file_name(path: &Path) -> String {
@@ -474,8 +513,10 @@ mod tests {
             let mut seeds = Seeds(Vec::new());
             seeds.recorded(&folder).unwrap();
             seeds.0.retain(|seed| seed.target == "vector");
-            let texts =
-                files(&folder, "jsonl").unwrap().into_iter().map(|path| fs::read_to_string(path).unwrap());
+            let texts = files(&folder, "jsonl")
+                .unwrap()
+                .into_iter()
+                .map(|path| fs::read_to_string(path).unwrap());
             assert_eq!(seeds.0.len(), texts.map(|text| text.lines().count()).sum::<usize>());
             for seed in seeds.0 {
                 assert!(seed.bytes.len() <= LONGEST_LINE, "{}", seed.name);
@@ -505,6 +546,9 @@ mod tests {
             ("image", "found-one", &b"image"[..])
         );
         put("images");
-        assert!(findings(folder.path()).unwrap_err().to_string().contains("images: there is no such target"));
+        assert!(findings(folder.path())
+            .unwrap_err()
+            .to_string()
+            .contains("images: there is no such target"));
     }
 }

@@ -1,17 +1,19 @@
-//! Bytes as a SIGSTRUCT: its numbers, its signature, and preflight beside what P-SEAMLDR says to it.
+//! Bytes as a SIGSTRUCT: its numbers, its signature, and preflight beside what P-SEAMLDR says to
+//! it.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use tdx_seamldr_core::abi::{
-    Scenario, SeamSigstruct, SeamldrLeaf, SeamldrParams, SeamldrStatus, MAX_CPUID_ENTRIES, PAGE_SIZE,
+    Scenario, SeamSigstruct, SeamldrLeaf, SeamldrParams, SeamldrStatus, MAX_CPUID_ENTRIES,
+    PAGE_SIZE,
 };
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{Facts, Finding, HandoffRange, Policy, Refusal, Unknown};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, SeamcallRegs, Sha384Digest, TdxImage};
 use tdx_seamldr_mock::model::{
-    Config, LoaderProfile, LoaderState, ModuleBuild, ModuleSysInfo, PhysMemory, Platform, SeamDb, SeamMemory,
-    SysInfo,
+    Config, LoaderProfile, LoaderState, ModuleBuild, ModuleSysInfo, PhysMemory, Platform, SeamDb,
+    SeamMemory, SysInfo,
 };
 use tdx_seamldr_mock::TEST_SIGNER;
 use tdx_seamldr_verify::RustCrypto;
@@ -78,7 +80,8 @@ impl PhysMemory for Memory<'_> {
             SIGSTRUCT..FIRST_PAGE => (SIGSTRUCT, self.sigstruct.as_bytes()),
             _ => (FIRST_PAGE, MODULE.as_slice()),
         };
-        let bytes = address.checked_sub(start).and_then(|at| bytes.get(usize::try_from(at).ok()?..));
+        let bytes =
+            address.checked_sub(start).and_then(|at| bytes.get(usize::try_from(at).ok()?..));
         out.fill(0);
         out.iter_mut().zip(bytes.unwrap_or_default()).for_each(|(slot, byte)| *slot = *byte);
     }
@@ -93,7 +96,8 @@ thread_local! {
 /// What P-SEAMLDR answers if both LPs of the fixed platform install this.
 fn installed(sigstruct: &SeamSigstruct) -> Loaders {
     SEAM_MEMORY.with_borrow_mut(|memory| {
-        let config = Config::new(2, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).expect("a platform");
+        let config =
+            Config::new(2, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).expect("a platform");
         let config = Config { addressable_lps_per_socket: 16, ..config };
         let mut platform =
             Platform::new(config, SeamDb { size: 64, used: 1, insert_failures: 0 }, &mut **memory);
@@ -122,7 +126,8 @@ fn installed(sigstruct: &SeamSigstruct) -> Loaders {
         };
         platform.put_module(ModuleBuild::V1_5_01, told, false);
         // What the module leaves behind, in the version that both have.
-        let hv = if sigstruct.min_update_hv.get() <= 1 { sigstruct.module_hv.get().min(1) } else { 1 };
+        let hv =
+            if sigstruct.min_update_hv.get() <= 1 { sigstruct.module_hv.get().min(1) } else { 1 };
         let header = tdx_seamldr_core::abi::HandoffHeader {
             valid: 1,
             reserved: 0,
@@ -133,7 +138,11 @@ fn installed(sigstruct: &SeamSigstruct) -> Loaders {
         let host = Memory::new(sigstruct);
         let mut answer = SeamcallRegs::default();
         for lp in 0..2 {
-            answer = SeamcallRegs { rax: SeamldrLeaf::Install.rax(), rcx: PARAMS, ..SeamcallRegs::default() };
+            answer = SeamcallRegs {
+                rax: SeamldrLeaf::Install.rax(),
+                rcx: PARAMS,
+                ..SeamcallRegs::default()
+            };
             if platform.seamcall(lp, &mut answer, &host, &Signed(sigstruct)).is_err() {
                 return TRAP;
             }
@@ -142,8 +151,8 @@ fn installed(sigstruct: &SeamSigstruct) -> Loaders {
     })
 }
 
-/// Why preflight refuses the image, whose SIGSTRUCT is taken for signed. Everything is known, but for the pages that handoff
-/// versions after 2 need.
+/// Why preflight refuses the image, whose SIGSTRUCT is taken for signed. Everything is known, but
+/// for the pages that handoff versions after 2 need.
 fn refused(image: &TdxImage<'_>, facts: &Facts) -> Vec<Refusal> {
     let policy = Policy { allow_same_module: true, ..Policy::default() };
     let (_, findings) = asked(image, facts, &Signed(image.sigstruct()), policy);
@@ -163,8 +172,8 @@ const SUCCESS: Loaders = (SeamldrStatus::SUCCESS, 0);
 /// A fatal error.
 const TRAP: Loaders = (SeamldrStatus(u64::MAX), 1);
 
-/// For what P-SEAMLDR refuses an image, too: the step in which it does, and what it may answer. `None` for what it leaves to the new
-/// module.
+/// For what P-SEAMLDR refuses an image, too: the step in which it does, and what it may answer.
+/// `None` for what it leaves to the new module.
 fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
     const BAD_SIG: &[Loaders] = &[(SeamldrStatus::EBADSIG, 0)];
     Some(match refusal {
@@ -191,7 +200,11 @@ fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
 
 /// What only the new module would refuse is a refusal exactly if it is so.
 fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts, refusals: &[Refusal]) {
-    assert_eq!(refusals.contains(&Refusal::MajorSvnZero), sigstruct.svn_major == 0, "{refusals:x?}");
+    assert_eq!(
+        refusals.contains(&Refusal::MajorSvnZero),
+        sigstruct.svn_major == 0,
+        "{refusals:x?}"
+    );
     let (lowest, highest) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
     // Of version 0 a module with later ones takes 25 pages, whatever its SIGSTRUCT says.
     let running = facts.handoff.expect("it is known").module_hv;
@@ -206,17 +219,20 @@ fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts, refusals: &[Refusal])
         Refusal::HandoffPages { found, .. } => Some(*found),
         _ => None,
     });
-    // Without a common version, the data might come in any that the module takes. What versions after 2 need is not public.
+    // Without a common version, the data might come in any that the module takes. What versions
+    // after 2 need is not public.
     let common = running.min(highest);
     let version = if common < lowest { highest } else { common };
     assert_eq!(found, (room < data && version <= 2).then_some(pages), "{refusals:x?}");
-    let is_refused = refusals.iter().any(|refusal| matches!(refusal, Refusal::HandoffVersion { .. }));
+    let is_refused =
+        refusals.iter().any(|refusal| matches!(refusal, Refusal::HandoffVersion { .. }));
     assert_eq!(is_refused, common < lowest, "{refusals:x?}");
 }
 
-/// The numbers of a SIGSTRUCT are within their ranges, whatever it says; verifying its signature ends; and if it is signed, preflight
-/// refuses it exactly if P-SEAMLDR does, for what P-SEAMLDR asks first, or if the new module would. An input is a SIGSTRUCT from its
-/// beginning; what is missing is as in a good one.
+/// The numbers of a SIGSTRUCT are within their ranges, whatever it says; verifying its signature
+/// ends; and if it is signed, preflight refuses it exactly if P-SEAMLDR does, for what P-SEAMLDR
+/// asks first, or if the new module would. An input is a SIGSTRUCT from its beginning; what is
+/// missing is as in a good one.
 pub fn sigstruct(input: &[u8]) {
     static GOOD: LazyLock<SeamSigstruct> = LazyLock::new(|| new_image().sigstruct(&MODULE));
     let mut bytes = *GOOD.as_bytes().first_chunk::<{ SeamSigstruct::SIZE }>().unwrap();
@@ -233,7 +249,8 @@ pub fn sigstruct(input: &[u8]) {
     assert_eq!((head, tail), (&bytes[..128], &bytes[900..]));
     assert!(!sigstruct.svn().to_string().is_empty());
 
-    // The signature itself costs more than all the rest, and is looked at if it or the key is another one.
+    // The signature itself costs more than all the rest, and is looked at if it or the key is
+    // another one.
     if (sigstruct.modulus, sigstruct.signature) != (GOOD.modulus, GOOD.signature) {
         let digest = RustCrypto.sha384(&sigstruct.signed_parts()).unwrap();
         let verified = RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest);
@@ -252,7 +269,10 @@ pub fn sigstruct(input: &[u8]) {
     // What P-SEAMLDR asks first is what it answers to.
     let first = refusals.iter().filter_map(of_loader).min_by_key(|(step, _)| *step);
     let expected = first.map_or(&[SUCCESS][..], |(_, answers)| answers);
-    assert!(expected.contains(&answer), "P-SEAMLDR answers {answer:x?}, but preflight finds {refusals:x?}");
+    assert!(
+        expected.contains(&answer),
+        "P-SEAMLDR answers {answer:x?}, but preflight finds {refusals:x?}"
+    );
     of_new_module(&sigstruct, &facts, &refusals);
     // The older handoff version, with as much data as any new module takes in it.
     let older = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };

@@ -3,15 +3,15 @@
 use std::cell::Cell;
 
 use tdx_seamldr_core::abi::{
-    FieldId, OperandId, SeamldrFeatures0, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus, SensitiveReason,
-    ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
+    FieldId, OperandId, SeamldrFeatures0, SeamldrInfoBuffer, SeamldrLeaf, SeamldrStatus,
+    SensitiveReason, ShutdownRequest, TdxFeatures0, TdxLeaf, TdxStatus,
 };
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::update::linux::Dialect;
 use tdx_seamldr_core::update::FailureCause;
 use tdx_seamldr_core::{
-    CurrentVmcs, InstallError, PageAddr, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError,
-    SpinLock, TdxError, TdxModule, Trap,
+    CurrentVmcs, InstallError, PageAddr, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr,
+    SeamldrError, SpinLock, TdxError, TdxModule, Trap,
 };
 use tdx_seamldr_core::{Host, Patience};
 use zerocopy::FromZeros;
@@ -112,8 +112,10 @@ fn decode(word: u64) {
     assert_eq!(leaf.rax(0), word & 0xffff);
     assert_eq!(format!("{leaf:?}").starts_with("TdxLeaf"), leaf.name().is_none());
     let [low, high, version, ..] = word.to_le_bytes();
-    let request =
-        ShutdownRequest { hv: u16::from_le_bytes([low, high]), avoid_compat_sensitive: version & 1 != 0 };
+    let request = ShutdownRequest {
+        hv: u16::from_le_bytes([low, high]),
+        avoid_compat_sensitive: version & 1 != 0,
+    };
     assert_eq!(request.rcx(), word & 0x1_ffff);
 
     let field = FieldId(word);
@@ -127,8 +129,11 @@ fn decode(word: u64) {
 
     assert_eq!(TdxFeatures0::from_bits_retain(word).bits(), word);
     assert_eq!(SeamldrFeatures0::from_bits_retain(word).bits(), word);
-    let _ =
-        format!("{:?} {:?}", TdxFeatures0::from_bits_retain(word), SeamldrFeatures0::from_bits_retain(word));
+    let _ = format!(
+        "{:?} {:?}",
+        TdxFeatures0::from_bits_retain(word),
+        SeamldrFeatures0::from_bits_retain(word)
+    );
     if let Some(format) = ImageFormat::from_version(u16::from_le_bytes([low, high])) {
         assert_eq!(format.version(), u16::from_le_bytes([low, high]));
     }
@@ -145,7 +150,9 @@ fn calls(firmware: &Answers) {
     match firmware.answer {
         Err(trap) => assert_eq!(found, Err(SeamldrError::Trap(trap))),
         Ok(SeamcallRegs { rax: 0, .. }) => assert_eq!(found, Ok(())),
-        Ok(SeamcallRegs { rax, .. }) => assert_eq!(found, Err(SeamldrError::Status(SeamldrStatus(rax)))),
+        Ok(SeamcallRegs { rax, .. }) => {
+            assert_eq!(found, Err(SeamldrError::Status(SeamldrStatus(rax))))
+        }
     }
     let found = prepared(|request| seamldr.install(request));
     match firmware.answer {
@@ -156,7 +163,11 @@ fn calls(firmware: &Answers) {
             assert_eq!(found, Err(refused));
             assert_eq!(refused.is_recoverable(), rdx == 0);
             assert!(refused.to_string().contains(&format!("{rax:#018x}")), "{refused}");
-            shown(FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status: SeamldrStatus(rax), rdx });
+            shown(FailureCause::Seamldr {
+                leaf: SeamldrLeaf::Install,
+                status: SeamldrStatus(rax),
+                rdx,
+            });
         }
     }
 

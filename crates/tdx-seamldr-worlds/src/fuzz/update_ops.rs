@@ -1,9 +1,12 @@
-//! A script of faults, LP order and images on the update machine: it ends, and what its outcome says is so.
+//! A script of faults, LP order and images on the update machine: it ends, and what its outcome
+//! says is so.
 
 use std::collections::BTreeSet;
 
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::preflight::{preflight, Facts, HandoffRange, PassedUpdate, Policy, Purpose, Unknowns};
+use tdx_seamldr_core::preflight::{
+    preflight, Facts, HandoffRange, PassedUpdate, Policy, Purpose, Unknowns,
+};
 use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, Stage, TdFate, Update};
 use tdx_seamldr_core::{NoCrypto, SeamcallBackend, SeamcallRegs, SharedInfo, TdxImage, Trap};
 use tdx_seamldr_mock::model::{GlobalLock, TdPhase};
@@ -13,8 +16,8 @@ use super::images::{File, NEW, OLD, PLAIN, RESCUE};
 use super::numbers::Numbers;
 use crate::memo::CRYPTO;
 use crate::world::{
-    all_alive, boot, drive_in_order, examine, prepare, reckless, says_something, wrong_claim, wrong_failure,
-    Absent, Schedule,
+    all_alive, boot, drive_in_order, examine, prepare, reckless, says_something, wrong_claim,
+    wrong_failure, Absent, Schedule,
 };
 
 /// The calls of an update and of the checks before it.
@@ -90,7 +93,11 @@ impl<'a> Script<'a> {
             asks_first: flags & 16 == 0,
             policy: Policy {
                 allow_same_module: flags & 32 != 0,
-                allow_unknowns: if flags & 64 != 0 { Unknowns::OF_PLATFORM } else { Unknowns::NONE },
+                allow_unknowns: if flags & 64 != 0 {
+                    Unknowns::OF_PLATFORM
+                } else {
+                    Unknowns::NONE
+                },
                 allow_damage: flags & 64 != 0,
             },
             detect_compat_damage: flags & 128 != 0,
@@ -150,13 +157,15 @@ const BELIEVED: u32 = 3;
 struct Troubles {
     absent: Vec<Absent>,
     told: Vec<String>,
-    /// There is something that is not as the firmware says: what an outcome says by that need not be so.
+    /// There is something that is not as the firmware says: what an outcome says by that need not
+    /// be so.
     lies: bool,
     /// Traps that come by themselves.
     traps: u32,
     /// LPs that do not reach the module.
     cut_off: BTreeSet<u32>,
-    /// Something was answered in place of the firmware, or some LP did not reach it: what the library knows need not be enough.
+    /// Something was answered in place of the firmware, or some LP did not reach it: what the
+    /// library knows need not be enough.
     confusing: bool,
     /// The only trouble is this, and the image to fall back on is the one that ran before.
     only: Option<Fault>,
@@ -211,7 +220,12 @@ impl Troubles {
                     rdx: if is_seamldr { u64::from(small & 1) } else { 0 },
                 })
             }
-            4 => return fault(Answer::Return { rax: known | u64::from(value as u32), rdx: small.into() }),
+            4 => {
+                return fault(Answer::Return {
+                    rax: known | u64::from(value as u32),
+                    rdx: small.into(),
+                })
+            }
             5 => return fault(Answer::Return { rax: value, rdx: small.into() }),
             6 | 7 => return fault(Answer::Trap(Trap::ALL[usize::from(choice) % 3])),
             8 => return fault(Answer::Delay(u32::from(choice % 8))),
@@ -232,14 +246,16 @@ impl Troubles {
                 1 => model.set_trap(some_lp, Some(Trap::ALL[usize::from(small) % 3])),
                 2 => model.seamdb_mut().used = 64,
                 _ => {
-                    let lock = if small & 1 == 0 { GlobalLock::Shared } else { GlobalLock::Exclusive };
+                    let lock =
+                        if small & 1 == 0 { GlobalLock::Shared } else { GlobalLock::Exclusive };
                     model.module_mut().into_iter().for_each(|module| module.set_lock(lock));
                 }
             },
             _ => {}
         });
         if kind == 15 {
-            let phase = if choice & 1 == 0 { TdPhase::Build } else { TdPhase::InterruptedMigration };
+            let phase =
+                if choice & 1 == 0 { TdPhase::Build } else { TdPhase::InterruptedMigration };
             // There may be no room.
             let _ = platform.create_td_in(phase);
         }
@@ -250,7 +266,8 @@ impl Troubles {
         self.only = None;
         let told = ["away", "damaged file", "MSR", "database", "RDRAND", "held", "TD in build"];
         let what = usize::from(kind).checked_sub(9).and_then(|index| told.get(index));
-        self.told.push(format!("{what:?}: LP {some_lp}, {choice}, {small}, {value:#x}, after {after}"));
+        self.told
+            .push(format!("{what:?}: LP {some_lp}, {choice}, {small}, {value:#x}, after {after}"));
     }
 }
 
@@ -270,7 +287,8 @@ fn repair(platform: &SimPlatform) {
     });
 }
 
-/// Whether an update with the module that ran before to fall back on keeps the TDs in spite of this one fault.
+/// Whether an update with the module that ran before to fall back on keeps the TDs in spite of this
+/// one fault.
 fn is_overcome(fault: Fault) -> bool {
     fault.times == 1 && !matches!(fault.answer, Answer::Return { rdx: 1.., .. })
 }
@@ -291,12 +309,17 @@ fn consistent(outcome: &Outcome, lps: u32) {
 }
 
 /// Whether the TDs live on under another module than the outcome says.
-fn wrong_image(platform: &SimPlatform, outcome: &Outcome, images: &[&'static File]) -> Option<String> {
+fn wrong_image(
+    platform: &SimPlatform,
+    outcome: &Outcome,
+    images: &[&'static File],
+) -> Option<String> {
     let named = images.get(usize::from(outcome.image)).map(|file| (file.svn_minor, file.mrseam));
     let truth = platform.truth();
     let found = (truth.svn.minor, truth.mrseam);
-    (outcome.tds_live_on() && named != Some(found))
-        .then(|| format!("{outcome}: image {} is {named:x?}, but {found:x?} is there", outcome.image))
+    (outcome.tds_live_on() && named != Some(found)).then(|| {
+        format!("{outcome}: image {} is {named:x?}, but {found:x?} is there", outcome.image)
+    })
 }
 
 /// Whether it is left open what became of TDs although nothing can have confused anybody.
@@ -358,8 +381,8 @@ impl Trial<'_> {
         }
     }
 
-    /// The update with the handoff data in the script's version, whatever the modules have in common. `None`: the image does not take
-    /// that version.
+    /// The update with the handoff data in the script's version, whatever the modules have in
+    /// common. `None`: the image does not take that version.
     fn in_version<'i>(
         &self,
         image: &TdxImage<'i>,
@@ -402,7 +425,8 @@ impl Trial<'_> {
             let passed = preflight(&image, &facts, &NoCrypto, reckless(), &mut |_| {}).ok()?;
             self.in_version(&image, facts, passed)?
         };
-        let images: Vec<&'static File> = [file].into_iter().chain(script.fallbacks.iter().copied()).collect();
+        let images: Vec<&'static File> =
+            [file].into_iter().chain(script.fallbacks.iter().copied()).collect();
         let host = self.platform.lp(0);
         let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
         let mut pages = vec![PageBuf::zeroed(1); script.fallbacks.len()];
@@ -411,7 +435,8 @@ impl Trial<'_> {
             let image = TdxImage::parse_without_checksum(file.bytes.as_bytes()).unwrap();
             prepare(page, &image, purpose, &host)
         };
-        let fallbacks: Vec<_> = script.fallbacks.iter().zip(&mut pages).map_while(fallback).collect();
+        let fallbacks: Vec<_> =
+            script.fallbacks.iter().zip(&mut pages).map_while(fallback).collect();
         let state = self.platform.module_state();
         let update = Update::new(&passed, params.as_params(), &info, &host, state).unwrap();
         let update = update.with_fallbacks(&fallbacks).unwrap();
@@ -463,7 +488,9 @@ impl Trial<'_> {
                 Update::resume(prepare(&mut page, &image, take_over, &host)?, &host, state)
             }
             NextStep::Finish => Update::finish(&host, state),
-            NextStep::Load => Update::load(prepare(&mut page, &image, Purpose::Load, &host)?, &host, state),
+            NextStep::Load => {
+                Update::load(prepare(&mut page, &image, Purpose::Load, &host)?, &host, state)
+            }
             NextStep::Retry | NextStep::RetryLater => return self.update(file, &file.bytes, false),
             NextStep::Done | NextStep::Configure | NextStep::Reboot => return None,
         };
@@ -472,8 +499,14 @@ impl Trial<'_> {
         let is_reached = self.platform.online().any(|lp| !self.troubles.cut_off.contains(&lp));
         let before = is_reached && all_alive(&self.platform);
         let outcome = self.drive(&update, &[], &format!("{after:?} ({next:?}) after {outcome}"));
-        if before && !all_alive(&self.platform) && !self.troubles.lies && outcome.tds != TdFate::Lost {
-            self.wrong(&format!("{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"));
+        if before
+            && !all_alive(&self.platform)
+            && !self.troubles.lies
+            && outcome.tds != TdFate::Lost
+        {
+            self.wrong(&format!(
+                "{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"
+            ));
         }
         if was_held && next != NextStep::Load {
             self.doubts(&outcome);
@@ -486,7 +519,8 @@ impl Trial<'_> {
         Some(outcome)
     }
 
-    /// Once nothing is wrong any more, whoever does what outcomes say has the TDs back, if anybody can have them back.
+    /// Once nothing is wrong any more, whoever does what outcomes say has the TDs back, if anybody
+    /// can have them back.
     fn save(&self, mut outcome: Outcome) {
         let image = TdxImage::parse(RESCUE.as_bytes()).unwrap();
         let (state, host) = (self.platform.module_state(), self.platform.lp(0));
@@ -500,16 +534,21 @@ impl Trial<'_> {
                 NextStep::InstallAgain | NextStep::CompleteSession => {
                     self.drive(&Update::resume(prepared, &host, state).unwrap(), &[], "saving")
                 }
-                NextStep::Finish => self.drive(&Update::finish(&host, state).unwrap(), &[], "saving"),
+                NextStep::Finish => {
+                    self.drive(&Update::finish(&host, state).unwrap(), &[], "saving")
+                }
                 NextStep::Retry | NextStep::RetryLater => {
                     let mut params = PageBuf::zeroed(1);
-                    let update = Update::new(&passed, params.as_params(), &info, &host, state).unwrap();
+                    let update =
+                        Update::new(&passed, params.as_params(), &info, &host, state).unwrap();
                     self.drive(&update, &[], "saving")
                 }
                 NextStep::Done | NextStep::Load | NextStep::Configure | NextStep::Reboot => break,
             };
         }
-        if !all_alive(&self.platform) && by_hand(&self.platform, prepared.request().params().get().0) {
+        if !all_alive(&self.platform)
+            && by_hand(&self.platform, prepared.request().params().get().0)
+        {
             self.wrong(&format!("by hand it can be done, but {outcome}"));
         }
     }
@@ -520,7 +559,8 @@ fn by_hand(platform: &SimPlatform, params: u64) -> bool {
     let lps: Vec<u32> = platform.online().collect();
     let call = |lp: u32, rax: u64, rcx: u64| {
         let mut regs = SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
-        // SAFETY: the parameters are those of a request that is alive; the other calls take no address.
+        // SAFETY: the parameters are those of a request that is alive; the other calls take no
+        // address.
         unsafe { platform.lp(lp).seamcall(&mut regs) }.is_ok_and(|()| regs.rax == 0)
     };
     for install in [false, true] {
@@ -536,13 +576,16 @@ fn by_hand(platform: &SimPlatform, params: u64) -> bool {
     false
 }
 
-/// An input is 16 bytes for platform, images and what comes after the update, then up to 12 troubles of 16 bytes, then the order of the
-/// LPs: see `Script::read`.
+/// An input is 16 bytes for platform, images and what comes after the update, then up to 12
+/// troubles of 16 bytes, then the order of the LPs: see `Script::read`.
 pub fn update_ops(input: &[u8]) {
     let script = Script::read(input);
     let size = if script.one_update_left { 2 } else { 64 };
-    let builder =
-        SimPlatform::builder().seamdb_size(size).lps(script.lps).sockets(script.sockets).yielding(|| {});
+    let builder = SimPlatform::builder()
+        .seamdb_size(size)
+        .lps(script.lps)
+        .sockets(script.sockets)
+        .yielding(|| {});
     let mut trial = Trial {
         platform: boot(builder, &script.old.bytes).expect("the platform boots"),
         troubles: Troubles::default(),
@@ -564,8 +607,10 @@ pub fn update_ops(input: &[u8]) {
             None => break,
         }
     }
-    // An LP that is cut off reaches nothing. If no LP reaches anything, SEAM looks as if it were gone for good.
-    let looks_gone = outcome.next == NextStep::Reboot && trial.troubles.cut_off.len() == trial.lps() as usize;
+    // An LP that is cut off reaches nothing. If no LP reaches anything, SEAM looks as if it were
+    // gone for good.
+    let looks_gone =
+        outcome.next == NextStep::Reboot && trial.troubles.cut_off.len() == trial.lps() as usize;
     repair(&trial.platform);
     trial.troubles.absent.clear();
     trial.troubles.cut_off.clear();

@@ -1,5 +1,5 @@
-//! A session script on the model of the platform: any calls, memory and events. The model never panics, and the same script gives the
-//! same answers twice.
+//! A session script on the model of the platform: any calls, memory and events. The model never
+//! panics, and the same script gives the same answers twice.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -11,8 +11,8 @@ use tdx_seamldr_core::abi::{
 };
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{
-    Config, Entered, GlobalLock, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb, SeamMemory,
-    TdPhase,
+    Config, Entered, GlobalLock, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb,
+    SeamMemory, TdPhase,
 };
 use tdx_seamldr_mock::vectors::replay_line;
 use tdx_seamldr_mock::{Answer, Fault, TestImage, TEST_SIGNER};
@@ -43,7 +43,8 @@ fn address(page: u8) -> u64 {
 
 type Page = [u8; PAGE_SIZE];
 
-/// What the pages hold at the start: parameters for both scenarios, two images, and a TDMR for the module.
+/// What the pages hold at the start: parameters for both scenarios, two images, and a TDMR for the
+/// module.
 static FIRST: LazyLock<Vec<Page>> = LazyLock::new(|| {
     let mut pages = vec![[0; PAGE_SIZE]; PAGES];
     let images = [
@@ -67,12 +68,14 @@ static FIRST: LazyLock<Vec<Page>> = LazyLock::new(|| {
         0x2_0040_0000,
         0x40_0000,
     ];
-    pages[usize::from(page::TDMR_LIST)][..8].copy_from_slice(&address(page::TDMR_INFO).to_le_bytes());
+    pages[usize::from(page::TDMR_LIST)][..8]
+        .copy_from_slice(&address(page::TDMR_INFO).to_le_bytes());
     pages[usize::from(page::TDMR_INFO)][..64].copy_from_slice(info.as_bytes());
     pages
 });
 
-/// Parameters of an image whose SIGSTRUCT lies in this page and whose module follows it; and what lies there.
+/// Parameters of an image whose SIGSTRUCT lies in this page and whose module follows it; and what
+/// lies there.
 fn parameters(first: u8, scenario: Scenario, image: &TestImage) -> (SeamldrParams, Vec<u8>) {
     let module = image.module();
     let mut parts = image.sigstruct(&module).as_bytes().to_vec();
@@ -82,7 +85,9 @@ fn parameters(first: u8, scenario: Scenario, image: &TestImage) -> (SeamldrParam
     params.scenario = U32::new(scenario.value());
     params.sigstruct_pa = U64::new(address(first));
     params.num_module_pages = U64::new((module.len() / PAGE_SIZE) as u64);
-    for (slot, page) in params.module_page_pa.iter_mut().zip(first + 1..).take(module.len() / PAGE_SIZE) {
+    for (slot, page) in
+        params.module_page_pa.iter_mut().zip(first + 1..).take(module.len() / PAGE_SIZE)
+    {
         *slot = U64::new(address(page));
     }
     const { assert!(SeamSigstruct::SIZE <= PAGE_SIZE) };
@@ -165,8 +170,9 @@ impl Player<'_> {
     fn leave(&mut self, entered: Entered, regs: SeamcallRegs) -> Result<SeamcallRegs, Trap> {
         let mut out = regs;
         self.platform.leave(entered, &mut out, &self.memory, &CRYPTO)?;
-        let untouched =
-            |regs: &SeamcallRegs| [regs.rbx, regs.rsi, regs.rdi, regs.r12, regs.r13, regs.r14, regs.r15];
+        let untouched = |regs: &SeamcallRegs| {
+            [regs.rbx, regs.rsi, regs.rdi, regs.r12, regs.r13, regs.r14, regs.r15]
+        };
         assert_eq!(untouched(&out), untouched(&regs), "{regs:x?}");
         Ok(out)
     }
@@ -175,7 +181,10 @@ impl Player<'_> {
     fn check(&self) {
         let loader = self.platform.loader();
         let lps = self.platform.config().num_lps;
-        assert!(loader.lps_in_session() <= lps && loader.session().count() as u32 == loader.lps_in_session());
+        assert!(
+            loader.lps_in_session() <= lps
+                && loader.session().count() as u32 == loader.lps_in_session()
+        );
         assert!(loader.lps_in_shutdown() <= lps);
         assert!(loader.seamdb().used <= loader.seamdb().size);
         if let Some(module) = self.platform.module() {
@@ -211,8 +220,12 @@ impl Player<'_> {
         if state == 2 {
             return;
         }
-        let config =
-            SeamcallRegs { rcx: address(page::TDMR_LIST), rdx: 1, r8: 0x20, ..leaf(TdxLeaf::SYS_CONFIG) };
+        let config = SeamcallRegs {
+            rcx: address(page::TDMR_LIST),
+            rdx: 1,
+            r8: 0x20,
+            ..leaf(TdxLeaf::SYS_CONFIG)
+        };
         good(self.call(0, config));
         for lp in 0..lps {
             if self
@@ -254,12 +267,14 @@ impl Player<'_> {
                 }
             }
             5 => {
-                let (page, offset, len) = (numbers.u8() % 32, numbers.u16() % 4096, numbers.u8() % 32);
+                let (page, offset, len) =
+                    (numbers.u8() % 32, numbers.u16() % 4096, numbers.u8() % 32);
                 let bytes = numbers.bytes(usize::from(len).min(PAGE_SIZE - usize::from(offset)));
                 self.memory.write(address(page) + u64::from(offset), bytes);
             }
             6 => {
-                let status = TdxStatus::TABLE[usize::from(numbers.u8()) % TdxStatus::TABLE.len()].status.0;
+                let status =
+                    TdxStatus::TABLE[usize::from(numbers.u8()) % TdxStatus::TABLE.len()].status.0;
                 let answer = match numbers.u8() % 4 {
                     0 => Answer::Return { rax: status, rdx: 0 },
                     1 => Answer::Return { rax: numbers.u64(), rdx: numbers.u8().into() },
@@ -267,7 +282,8 @@ impl Player<'_> {
                     _ => Answer::Delay(numbers.u8().into()),
                 };
                 // A full plan stays as it is.
-                let _ = self.platform.faults_mut().add(Fault { lp: Some(lp), ..Fault::nth(0, answer) });
+                let _ =
+                    self.platform.faults_mut().add(Fault { lp: Some(lp), ..Fault::nth(0, answer) });
             }
             _ => self.event(lp, numbers),
         }
@@ -289,19 +305,23 @@ impl Player<'_> {
             6 => drop(platform.deviate_msr(lp, value as u32 % 4096, value >> 32)),
             7 => platform.restore_lp(lp),
             8 => {
-                let lock = [GlobalLock::Free, GlobalLock::Shared, GlobalLock::Exclusive][value as usize % 3];
+                let lock = [GlobalLock::Free, GlobalLock::Shared, GlobalLock::Exclusive]
+                    [value as usize % 3];
                 platform.module_mut().into_iter().for_each(|module| module.set_lock(lock));
             }
             9 => drop(platform.tamper(BASE + value % (PAGES as u64 * 4096), (value >> 32) as u8)),
             10 => platform.config_mut().pconfig_error = value as u32 & 7,
             11 => platform.set_interrupts_pending(value as u32 % 8),
             12 => {
-                let phase =
-                    [TdPhase::Running, TdPhase::Build, TdPhase::InterruptedMigration][value as usize % 3];
+                let phase = [TdPhase::Running, TdPhase::Build, TdPhase::InterruptedMigration]
+                    [value as usize % 3];
                 let _ = platform.create_td(phase, [value as u8; 32]);
             }
             13 => {
-                let td = platform.tds().nth(value as usize % 4).map(|(td, td_state)| (td, td_state.phase()));
+                let td = platform
+                    .tds()
+                    .nth(value as usize % 4)
+                    .map(|(td, td_state)| (td, td_state.phase()));
                 if let Some((td, phase)) = td {
                     // Either may be refused.
                     let _ = (
@@ -368,12 +388,14 @@ fn play(script: &[u8], seam_memory: &mut SeamMemory) -> Played {
     let sockets = if first & 4 != 0 && lps > 1 { 2 } else { 1 };
     let second = numbers.u8();
     let profile = LoaderProfile::ALL[usize::from(second) % LoaderProfile::ALL.len()].1;
-    let mut config = Config::new(lps, sockets, 0x806f8, TEST_SIGNER, profile).expect("a small platform");
+    let mut config =
+        Config::new(lps, sockets, 0x806f8, TEST_SIGNER, profile).expect("a small platform");
     config.full_seamdb_is_fatal = first & 8 != 0;
     config.accepts_large_signatures = first & 16 != 0;
     config.seamret_clears_vmcs = first & 32 != 0;
     let size = if first & 64 != 0 { 3 } else { 64 };
-    let mut platform = Platform::new(config, SeamDb { size, used: 0, insert_failures: 0 }, seam_memory);
+    let mut platform =
+        Platform::new(config, SeamDb { size, used: 0, insert_failures: 0 }, seam_memory);
     let state = LoaderState {
         seamextend: *platform.loader().seamextend(),
         entered: first & 128 != 0,
@@ -384,7 +406,8 @@ fn play(script: &[u8], seam_memory: &mut SeamMemory) -> Played {
     if first & 128 != 0 {
         platform.restore_loader(&state);
     }
-    let mut player = Player { platform, memory: Memory::new(), inside: Vec::new(), answers: Vec::new() };
+    let mut player =
+        Player { platform, memory: Memory::new(), inside: Vec::new(), answers: Vec::new() };
     player.bring_up(numbers.u8() % 5);
     let mut steps = 0;
     while !numbers.is_empty() && steps < 64 {
@@ -402,11 +425,15 @@ fn play(script: &[u8], seam_memory: &mut SeamMemory) -> Played {
 }
 
 /// Where the recordings are whose files a line may name.
-const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tdx-seamldr-mock/vectors/p-seamldr");
+const RECORDINGS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tdx-seamldr-mock/vectors/p-seamldr");
 
-/// Whether a piece of memory is given by its content, or by the name of a file that belongs to the recordings. No input reads others.
+/// Whether a piece of memory is given by its content, or by the name of a file that belongs to the
+/// recordings. No input reads others.
 fn reads_no_others(piece: &Value) -> bool {
-    let name = |file: &Value| file.as_str()?.strip_prefix("blobs/")?.strip_suffix(".bin").map(str::to_owned);
+    let name = |file: &Value| {
+        file.as_str()?.strip_prefix("blobs/")?.strip_suffix(".bin").map(str::to_owned)
+    };
     let is_plain = |name: String| name.bytes().all(|byte| byte.is_ascii_hexdigit());
     piece.is_object() && piece.get("file").is_none_or(|file| name(file).is_some_and(is_plain))
 }
@@ -426,7 +453,8 @@ fn recorded(line: &str) {
     assert_eq!(replayed(), replayed());
 }
 
-/// An input is a line of a recording if it begins with a brace, or else a script: three bytes for the platform, then what happens.
+/// An input is a line of a recording if it begins with a brace, or else a script: three bytes for
+/// the platform, then what happens.
 pub fn vector(input: &[u8]) {
     if input.first() == Some(&b'{') {
         if let Ok(line) = std::str::from_utf8(input) {

@@ -1,4 +1,5 @@
-//! Scenarios: a platform, the file that an update is tried with, and what is wrong with one of them.
+//! Scenarios: a platform, the file that an update is tried with, and what is wrong with one of
+//! them.
 
 use anyhow::{bail, Result};
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxLeaf, TdxStatus, PAGE_SIZE};
@@ -83,7 +84,8 @@ fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestIm
     TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
 }
 
-/// The scenario with this name, as it was recorded with this many CPUs on a platform of this many LPs.
+/// The scenario with this name, as it was recorded with this many CPUs on a platform of this many
+/// LPs.
 ///
 /// # Errors
 ///
@@ -102,15 +104,25 @@ pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
         "same-version" => (old.clone(), v2(old).build(), nothing()),
         "wrong-checksum" => (old, changed(|file| xor(file, 2, 1)), nothing()),
         "496-pages" => (old, TestImage { pages: 496, ..newer() }.build(), nothing()),
-        "hv-old1-new1" => (with_versions(old, 0, 1), with_versions(newer(), 0, 1).build(), nothing()),
-        "hv-old1-new2" => (with_versions(old, 0, 1), with_versions(newer(), 1, 2).build(), nothing()),
-        "hv-old1-new0" => (with_versions(old, 0, 1), with_versions(newer(), 0, 0).build(), nothing()),
+        "hv-old1-new1" => {
+            (with_versions(old, 0, 1), with_versions(newer(), 0, 1).build(), nothing())
+        }
+        "hv-old1-new2" => {
+            (with_versions(old, 0, 1), with_versions(newer(), 1, 2).build(), nothing())
+        }
+        "hv-old1-new0" => {
+            (with_versions(old, 0, 1), with_versions(newer(), 0, 0).build(), nothing())
+        }
         "hv-old0-new1-min1" => (old, with_versions(newer(), 1, 1).build(), nothing()),
         "bad-magic" => (old, changed(|file| xor(file, 4, 1)), nothing()),
         "bad-version" => (old, changed(|file| xor(file, 1, 1)), nothing()),
         "v1-file" => (old, crate::world::new_image().build(), nothing()),
-        "too-long" => (old, changed(|file| file.resize(file.len().saturating_add(PAGE_SIZE), 0)), nothing()),
-        "too-short" => (old, changed(|file| file.truncate(file.len().saturating_sub(1))), nothing()),
+        "too-long" => {
+            (old, changed(|file| file.resize(file.len().saturating_add(PAGE_SIZE), 0)), nothing())
+        }
+        "too-short" => {
+            (old, changed(|file| file.truncate(file.len().saturating_sub(1))), nothing())
+        }
         "header-only-part" => (old, changed(|file| file.truncate(2000)), nothing()),
         "reserved-byte" => (old, changed(|file| xor(file, 100, 1)), nothing()),
         "497-pages" => {
@@ -162,18 +174,28 @@ pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
         "cpu-not-listed" => (old, TestImage { cpus: vec![0xc06f0], ..newer() }.build(), nothing()),
         "cpu-list-empty" => (old, TestImage { cpus: Vec::new(), ..newer() }.build(), nothing()),
         "gdt-beyond-image" => (old, signed(|s| s.gdt_idt_offset = U32::new(0x8000)), nothing()),
-        "memory-too-small" => (old, signed(|s| s.num_global_data_pages = U16::new(65535)), nothing()),
+        "memory-too-small" => {
+            (old, signed(|s| s.num_global_data_pages = U16::new(65535)), nothing())
+        }
         "debug-module" => (old, TestImage { debug: true, ..newer() }.build(), nothing()),
         "remaining-0" => (old, good(), vec![Change::RemainingUpdates(0)]),
-        "remaining-0-full" => (old, good(), vec![Change::SeamdbUsed(64), Change::RemainingUpdates(0)]),
+        "remaining-0-full" => {
+            (old, good(), vec![Change::SeamdbUsed(64), Change::RemainingUpdates(0)])
+        }
         "full-but-remembered" => {
-            let full = [Change::SeamdbUsed(64), Change::FullSeamdbIsFatal(true), Change::RemainingUpdates(5)];
+            let full = [
+                Change::SeamdbUsed(64),
+                Change::FullSeamdbIsFatal(true),
+                Change::RemainingUpdates(5),
+            ];
             (old, good(), full.to_vec())
         }
         "cpu-offline-1" | "cpu-offline-2" | "cpu-offline-4" | "erratum" => (old, good(), nothing()),
         "rdrand-install" => (old, good(), vec![Change::Rdrand(false)]),
         "rdrand-first-entry" => (old, good(), vec![Change::Rdrand(false), Change::NeverEntered]),
-        "rdrand-first-entry-once" => (old, good(), vec![Change::RdrandFailures(1), Change::NeverEntered]),
+        "rdrand-first-entry-once" => {
+            (old, good(), vec![Change::RdrandFailures(1), Change::NeverEntered])
+        }
         "seamdb-4" => (old, good(), vec![Change::SeamdbInsertFailures(4)]),
         "seamdb-5" => (old, good(), vec![Change::SeamdbInsertFailures(5)]),
         "seamdb-always" => (old, good(), vec![Change::SeamdbInsertFailures(u32::MAX)]),
@@ -201,7 +223,8 @@ pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
 impl Case {
     /// The platform as it is before the update.
     pub(super) fn world(&self, old: &PageBuf) -> Result<SimPlatform> {
-        let mut builder = SimPlatform::builder().lps(self.lps).sockets(if self.lps > 3 { 2 } else { 1 });
+        let mut builder =
+            SimPlatform::builder().lps(self.lps).sockets(if self.lps > 3 { 2 } else { 1 });
         if let Some(lp) = self.offline {
             builder = builder.offline(lp);
         }

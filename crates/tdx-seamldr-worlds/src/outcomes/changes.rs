@@ -1,5 +1,5 @@
-//! What changes between preflight and the update, and LPs that give up: no update begins that can only fail, and no outcome claims
-//! what is not so.
+//! What changes between preflight and the update, and LPs that give up: no update begins that can
+//! only fail, and no outcome claims what is not so.
 
 mod giving_up;
 mod somebody;
@@ -13,8 +13,8 @@ use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
 use crate::intercepted::{Intercepted, Moment};
 use crate::world::{
-    boot, drive, drive_hosts, go_on, new_image, old_image, update_after, wrong_claim_of, wrong_failure,
-    wrong_image, Absent, Ours, Schedule, TDS,
+    boot, drive, drive_hosts, go_on, new_image, old_image, update_after, wrong_claim_of,
+    wrong_failure, wrong_image, Absent, Ours, Schedule, TDS,
 };
 use somebody::Somebody;
 
@@ -101,7 +101,8 @@ fn add(count: &mut u32, one: bool) {
 fn has_begun(platform: &SimPlatform) -> bool {
     let shutdown = TdxLeaf::SYS_SHUTDOWN;
     platform.trace().iter().any(|entry| {
-        TdxLeaf::from_rax(entry.input.rax) == shutdown && entry.output.is_ok_and(|regs| regs.rax == 0)
+        TdxLeaf::from_rax(entry.input.rax) == shutdown
+            && entry.output.is_ok_and(|regs| regs.rax == 0)
     })
 }
 
@@ -118,12 +119,14 @@ impl Sweep {
         Self { old, new, counts: Counts::default(), wrong: Vec::new() }
     }
 
-    /// Does what an outcome says is next, now that nothing is wrong any more. Adds what is wrong then.
+    /// Does what an outcome says is next, now that nothing is wrong any more. Adds what is wrong
+    /// then.
     fn go_on(&mut self, what: &str, platform: &SimPlatform, outcome: &Outcome) -> Result<()> {
         platform.clear_faults();
         let end = go_on(platform, outcome, &self.new).with_context(|| what.to_owned())?;
-        self.wrong
-            .extend(wrong_claim_of(platform, &end, TDS).map(|claim| format!("{what}, going on: {claim}")));
+        self.wrong.extend(
+            wrong_claim_of(platform, &end, TDS).map(|claim| format!("{what}, going on: {claim}")),
+        );
         if platform.truth().tds_alive != TDS {
             self.wrong.push(format!("{what}: the TDs do not come back: {outcome}; then {end}"));
         }
@@ -163,7 +166,8 @@ impl Sweep {
             failed = happens(When::After).err();
             change.drive(&platform, update)
         };
-        let end = update_after(&platform, &self.new, Policy::default(), &self.old, meanwhile, drive)?;
+        let end =
+            update_after(&platform, &self.new, Policy::default(), &self.old, meanwhile, drive)?;
         failed.map_or(Ok(()), Err)?;
         let has_begun = has_begun(&platform);
         add(&mut self.counts.changes, true);
@@ -176,14 +180,16 @@ impl Sweep {
                 }
             }
             Ours::Ran(outcome) => {
-                self.wrong.extend(wrong(&platform, &outcome).map(|claim| format!("{what}: {claim}")));
+                self.wrong
+                    .extend(wrong(&platform, &outcome).map(|claim| format!("{what}: {claim}")));
                 add(&mut self.counts.updated, outcome.is_updated());
                 if has_begun && !outcome.is_updated() {
                     if change.is_behind_seamldr() {
                         add(&mut self.counts.in_vain_behind_seamldr, true);
                     } else {
                         add(&mut self.counts.in_vain, true);
-                        self.wrong.push(format!("{what}: it could only fail, and began: {outcome}"));
+                        self.wrong
+                            .push(format!("{what}: it could only fail, and began: {outcome}"));
                     }
                 }
                 if change.leaves_tds() {
@@ -199,8 +205,9 @@ impl Change {
     /// All by this many LPs, and when they happen.
     fn all(lps: u32) -> Vec<(Self, When)> {
         let mut all = Vec::new();
-        let with =
-            |change: Self, times: &[When]| times.iter().map(|when| (change, *when)).collect::<Vec<_>>();
+        let with = |change: Self, times: &[When]| {
+            times.iter().map(|when| (change, *when)).collect::<Vec<_>>()
+        };
         for lp in 0..lps {
             for trap in Trap::ALL {
                 for leaves in Leaves::ALL {
@@ -254,8 +261,9 @@ impl Change {
         }
     }
 
-    /// Whether an LP that does not lead reaches the module and not P-SEAMLDR. No architectural state makes an LP so: whether SEAMCALL
-    /// traps does not depend on the leaf, and P-SEAMLDR is ready for all LPs or for none.
+    /// Whether an LP that does not lead reaches the module and not P-SEAMLDR. No architectural
+    /// state makes an LP so: whether SEAMCALL traps does not depend on the leaf, and P-SEAMLDR
+    /// is ready for all LPs or for none.
     fn is_behind_seamldr(&self) -> bool {
         matches!(self, Self::Trap { lp: 1.., leaves: Leaves::OfSeamldr, .. })
     }
@@ -266,12 +274,13 @@ impl Change {
     }
 }
 
-/// Changes what preflight saw in every way that is known, lets LPs give up at every point, and lets one LP fail for good from every
-/// point on. Prints what comes of it.
+/// Changes what preflight saw in every way that is known, lets LPs give up at every point, and lets
+/// one LP fail for good from every point on. Prints what comes of it.
 ///
 /// # Errors
 ///
-/// An update begins that can only fail, hangs, claims what is not so, or leaves TDs behind that can be brought back.
+/// An update begins that can only fail, hangs, claims what is not so, or leaves TDs behind that can
+/// be brought back.
 pub fn run() -> Result<()> {
     let mut sweep = Sweep::new();
     let (mut gave_up, mut traps) = (giving_up::Counts::default(), 0u32);
@@ -286,18 +295,24 @@ pub fn run() -> Result<()> {
     }
     let Counts { changes, untouched, updated, in_vain, in_vain_behind_seamldr } = sweep.counts;
     println!(
-        "{changes} changes between preflight and update: {untouched} updates touch nothing, {updated} succeed, {in_vain} begin and can \
-         only fail ({in_vain_behind_seamldr} more where an LP reaches the module and not P-SEAMLDR, which no processor does)"
+        "{changes} changes between preflight and update: {untouched} updates touch nothing, \
+         {updated} succeed, {in_vain} begin and can only fail ({in_vain_behind_seamldr} more \
+         where an LP reaches the module and not P-SEAMLDR, which no processor does)"
     );
     println!("{gave_up}");
     println!("{traps} times an LP fails for good from some call on: the TDs come back with the LP");
     sweep.wrong.iter().take(20).for_each(|wrong| eprintln!("{wrong}"));
-    ensure!(sweep.wrong.is_empty(), "{} wrong claims, hangs, losses or updates in vain", sweep.wrong.len());
+    ensure!(
+        sweep.wrong.is_empty(),
+        "{} wrong claims, hangs, losses or updates in vain",
+        sweep.wrong.len()
+    );
     Ok(())
 }
 
 impl Sweep {
-    /// SEAMCALL fails on one LP from some call on, on one leaf or on all. When the LP is repaired, the TDs come back.
+    /// SEAMCALL fails on one LP from some call on, on one leaf or on all. When the LP is repaired,
+    /// the TDs come back.
     fn traps_from_a_call_on(&mut self, lps: u32, count: &mut u32) -> Result<()> {
         let leaves = [Leaves::All, Leaves::OfModule, Leaves::OfSeamldr];
         let leaves: Vec<Option<u64>> = leaves.into_iter().flat_map(Leaves::rax).collect();
@@ -313,13 +328,17 @@ impl Sweep {
                 add(count, true);
                 let drive = |update: &Update<'_>| drive(&platform, update, None);
                 let host = || Ok(platform.lp(0));
-                match update_after(&platform, &self.new, Policy::default(), &self.old, host, drive)? {
+                match update_after(&platform, &self.new, Policy::default(), &self.old, host, drive)?
+                {
                     Ours::Hang => self.wrong.push(format!("{what}: it hangs")),
                     Ours::Refused(_) => {}
                     Ours::Ran(outcome) => {
-                        self.wrong.extend(wrong(&platform, &outcome).map(|claim| format!("{what}: {claim}")));
+                        self.wrong.extend(
+                            wrong(&platform, &outcome).map(|claim| format!("{what}: {claim}")),
+                        );
                         self.go_on(&what, &platform, &outcome)?;
-                        // An LP that is cut off reaches nothing. If there is no other, SEAM looks as if it were gone for good.
+                        // An LP that is cut off reaches nothing. If there is no other, SEAM looks
+                        // as if it were gone for good.
                         ensure!(outcome.next != NextStep::Reboot || lps == 1, "{what}: {outcome}");
                     }
                 }

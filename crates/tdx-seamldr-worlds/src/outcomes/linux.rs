@@ -1,10 +1,13 @@
-//! Linux 7.2's policy, imitated: it looks at the framing of the file, shuts the module down with the highest handoff version that
-//! it can write, and gives up at the first failure.
+//! Linux 7.2's policy, imitated: it looks at the framing of the file, shuts the module down with
+//! the highest handoff version that it can write, and gives up at the first failure.
 //!
-//! A second upload is the same again, on whatever module is there. If the first one shut the module down, the second one fails in
-//! TDH.SYS.RD or TDH.SYS.SHUTDOWN, so it never reaches SEAMLDR.INSTALL.
+//! A second upload is the same again, on whatever module is there. If the first one shut the module
+//! down, the second one fails in TDH.SYS.RD or TDH.SYS.SHUTDOWN, so it never reaches
+//! SEAMLDR.INSTALL.
 
-use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, TdxStatus, PAGE_SIZE};
+use tdx_seamldr_core::abi::{
+    FieldId, Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, TdxStatus, PAGE_SIZE,
+};
 use tdx_seamldr_core::{Host, SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::{PageBuf, SimLp, SimPlatform};
 use zerocopy::little_endian::{U32, U64};
@@ -13,7 +16,8 @@ use zerocopy::little_endian::{U32, U64};
 const TRIES: u32 = 10;
 
 /// The fields that are read again after an update.
-const VERSION: [FieldId; 3] = [FieldId::MAJOR_VERSION, FieldId::MINOR_VERSION, FieldId::UPDATE_VERSION];
+const VERSION: [FieldId; 3] =
+    [FieldId::MAJOR_VERSION, FieldId::MINOR_VERSION, FieldId::UPDATE_VERSION];
 
 /// What the driver returned, and the call that failed first: its leaf, and RAX.
 pub(crate) type Failed = (i32, Option<(u64, Result<u64, Trap>)>);
@@ -22,8 +26,8 @@ const EINVAL: i32 = -22;
 const EIO: i32 = -5;
 const ENODEV: i32 = -19;
 
-/// The checks of the file, in their order: header, sizes, version, page counts, magic, reserved bytes. Numbers of pages of SIGSTRUCT
-/// and module.
+/// The checks of the file, in their order: header, sizes, version, page counts, magic, reserved
+/// bytes. Numbers of pages of SIGSTRUCT and module.
 fn parse(file: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| file.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
     let header = file.get(..PAGE_SIZE)?;
@@ -41,7 +45,11 @@ fn parse(file: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Installs the file as the driver does, on the LPs that are online. `Ok` is success.
-pub(crate) fn update(platform: &SimPlatform, file: &PageBuf, has_erratum: bool) -> Result<(), Failed> {
+pub(crate) fn update(
+    platform: &SimPlatform,
+    file: &PageBuf,
+    has_erratum: bool,
+) -> Result<(), Failed> {
     update_on(platform, platform.online(), file, has_erratum)
 }
 
@@ -52,7 +60,9 @@ pub(super) fn update_on(
     file: &PageBuf,
     has_erratum: bool,
 ) -> Result<(), Failed> {
-    let Some((sigstruct_pages, module_pages)) = parse(file.as_bytes()) else { return Err((EINVAL, None)) };
+    let Some((sigstruct_pages, module_pages)) = parse(file.as_bytes()) else {
+        return Err((EINVAL, None));
+    };
     let lps: Vec<SimLp<'_>> = lps.map(|lp| platform.lp(lp)).collect();
     let Some(lead) = lps.first() else { return Err((EINVAL, None)) };
     let address = |offset: usize| {
@@ -66,9 +76,13 @@ pub(super) fn update_on(
     let first = if sigstruct_pages == 0 { 0 } else { address(PAGE_SIZE) };
     fields.sigstruct_pa = U64::new(first);
     fields.num_module_pages = U64::new(module_pages.into());
-    let start = PAGE_SIZE.saturating_mul(usize::try_from(sigstruct_pages.saturating_add(1)).unwrap_or(0));
-    for (index, slot) in
-        fields.module_page_pa.iter_mut().enumerate().take(usize::try_from(module_pages).unwrap_or(0))
+    let start =
+        PAGE_SIZE.saturating_mul(usize::try_from(sigstruct_pages.saturating_add(1)).unwrap_or(0));
+    for (index, slot) in fields
+        .module_page_pa
+        .iter_mut()
+        .enumerate()
+        .take(usize::try_from(module_pages).unwrap_or(0))
     {
         *slot = U64::new(address(start.saturating_add(index.saturating_mul(PAGE_SIZE))));
     }
@@ -92,7 +106,9 @@ pub(super) fn update_on(
     }
     call(lead, TdxLeaf::SYS_UPDATE.rax(0), 0, 0)?;
     // A version that cannot be read is a warning only.
-    let _ = VERSION.iter().try_for_each(|field| call(lead, TdxLeaf::SYS_RD.rax(0), 0, field.0).map(drop));
+    let _ = VERSION
+        .iter()
+        .try_for_each(|field| call(lead, TdxLeaf::SYS_RD.rax(0), 0, field.0).map(drop));
     platform.module_state().set_ready();
     Ok(())
 }
@@ -102,7 +118,8 @@ fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<SeamcallRegs, Fa
     let mut tries = TRIES;
     loop {
         let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
-        // SAFETY: the addresses are those of the file and of the parameters, which are borrowed meanwhile, or of nothing.
+        // SAFETY: the addresses are those of the file and of the parameters, which are borrowed
+        // meanwhile, or of nothing.
         let result = unsafe { lp.seamcall(&mut regs) };
         tries = tries.saturating_sub(1);
         match result {

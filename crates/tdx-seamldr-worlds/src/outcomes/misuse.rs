@@ -1,5 +1,5 @@
-//! What a careful embedder would not do, and Linux 7.2's policy leaves to it: updates that cannot end well and that could be known
-//! not to.
+//! What a careful embedder would not do, and Linux 7.2's policy leaves to it: updates that cannot
+//! end well and that could be known not to.
 
 use std::fmt;
 
@@ -36,7 +36,9 @@ pub(super) struct Table(Vec<(&'static str, &'static str, String)>);
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "| misuse | Linux 7.2's policy: TDs | this library: TDs |\n|---|---|---|")?;
-        self.0.iter().try_for_each(|(what, linux, ours)| write!(f, "\n| {what} | {linux} | {ours} |"))
+        self.0
+            .iter()
+            .try_for_each(|(what, linux, ours)| write!(f, "\n| {what} | {linux} | {ours} |"))
     }
 }
 
@@ -113,7 +115,9 @@ fn row(
                 bail!("{what}: {claim}");
             }
             match outcome.sensitive() {
-                Some((reason, count)) => format!("refused: {reason:?}, {count}; to be tried again later"),
+                Some((reason, count)) => {
+                    format!("refused: {reason:?}, {count}; to be tried again later")
+                }
                 None => outcome.code().to_owned(),
             }
         }

@@ -1,5 +1,5 @@
-//! The scenarios that were recorded of Linux 7.2's own code on real firmware code, rebuilt: the imitation of its policy has to end as
-//! the recording says, and this library to keep the TDs.
+//! The scenarios that were recorded of Linux 7.2's own code on real firmware code, rebuilt: the
+//! imitation of its policy has to end as the recording says, and this library to keep the TDs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -42,7 +42,9 @@ fn failure_name(failed: Option<(u64, Result<u64, Trap>)>) -> Option<(String, Str
     let result = match result {
         Err(Trap::VmFailInvalid) => "VMfailInvalid".to_owned(),
         Err(trap) => format!("{trap:?}"),
-        Ok(rax) if SeamldrLeaf::from_rax(failed?.0).is_some() => SeamldrStatus(rax).name()?.to_owned(),
+        Ok(rax) if SeamldrLeaf::from_rax(failed?.0).is_some() => {
+            SeamldrStatus(rax).name()?.to_owned()
+        }
         Ok(rax) => TdxStatus(rax).name()?.to_owned(),
     };
     Some((leaf, result))
@@ -59,10 +61,15 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(fields: &'a Value) -> Result<Self> {
-        let word =
-            |name: &str| fields.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"));
+        let word = |name: &str| {
+            fields.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"))
+        };
         let count = |name: &str| -> Result<u32> {
-            Ok(fields.get(name).and_then(Value::as_u64).with_context(|| format!("no {name}"))?.try_into()?)
+            Ok(fields
+                .get(name)
+                .and_then(Value::as_u64)
+                .with_context(|| format!("no {name}"))?
+                .try_into()?)
         };
         let (cpus, lps) = (count("cpus")?, count("platform_lps")?);
         Ok(Self { fields, scenario: word("scenario")?, mode: word("mode")?, cpus, lps })
@@ -95,9 +102,15 @@ struct Fates {
     last: &'static str,
 }
 
-/// The imitation of Linux's policy: an upload, and if the TDs do not run then, one of a good image once nothing is wrong any more. Adds
-/// to `problems` where a recording of the same ended otherwise.
-fn by_linux(run: &Run<'_>, case: &Case, old: &PageBuf, problems: &mut Vec<String>) -> Result<Fates> {
+/// The imitation of Linux's policy: an upload, and if the TDs do not run then, one of a good image
+/// once nothing is wrong any more. Adds to `problems` where a recording of the same ended
+/// otherwise.
+fn by_linux(
+    run: &Run<'_>,
+    case: &Case,
+    old: &PageBuf,
+    problems: &mut Vec<String>,
+) -> Result<Fates> {
     let platform = case.world(old)?;
     let failed = linux::update(&platform, &case.file, case.erratum).err();
     let errno = |failed: Option<linux::Failed>| failed.map_or(0, |(errno, _)| i64::from(errno));
@@ -120,22 +133,28 @@ fn by_linux(run: &Run<'_>, case: &Case, old: &PageBuf, problems: &mut Vec<String
     }
     if Some(found) != recorded_fate(run) {
         let recorded = recorded_fate(run);
-        problems.push(format!("{run}: the imitation of Linux ends {found}, but {recorded:?} was recorded"));
+        problems.push(format!(
+            "{run}: the imitation of Linux ends {found}, but {recorded:?} was recorded"
+        ));
     }
     for (upload, errno) in returned.into_iter().enumerate() {
         let recorded = run.returned(upload);
-        // What a second upload hears depends on timing: when one CPU's SEAMLDR.INSTALL failed, others may have opened a session.
+        // What a second upload hears depends on timing: when one CPU's SEAMLDR.INSTALL failed,
+        // others may have opened a session.
         let is_same = if upload == 0 { errno == recorded } else { (errno == 0) == (recorded == 0) };
         if !is_same {
-            problems.push(format!("{run}: upload {upload} returns {errno}, but {recorded} was recorded"));
+            problems.push(format!(
+                "{run}: upload {upload} returns {errno}, but {recorded} was recorded"
+            ));
         }
     }
     let named = failed.and_then(|(_, call)| failure_name(call));
     let recorded = run.fields.get("first_failure");
-    let recorded = recorded.filter(|first| !first.is_null() && run.returned(0) != 0).and_then(|first| {
-        let word = |name: &str| first.get(name)?.as_str().map(str::to_owned);
-        Some((word("leaf")?, word("result")?))
-    });
+    let recorded =
+        recorded.filter(|first| !first.is_null() && run.returned(0) != 0).and_then(|first| {
+            let word = |name: &str| first.get(name)?.as_str().map(str::to_owned);
+            Some((word("leaf")?, word("result")?))
+        });
     if named != recorded {
         problems.push(format!("{run}: {named:?} fails, but {recorded:?} was recorded"));
     }
@@ -150,8 +169,14 @@ fn is_harm(fate: &str) -> bool {
     ["lost", "platform dead"].contains(&fate)
 }
 
-/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it says, too.
-fn by_ours(run: &Run<'_>, case: &Case, old: &PageBuf, problems: &mut Vec<String>) -> Result<(Fates, String)> {
+/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it
+/// says, too.
+fn by_ours(
+    run: &Run<'_>,
+    case: &Case,
+    old: &PageBuf,
+    problems: &mut Vec<String>,
+) -> Result<(Fates, String)> {
     let platform = case.world(old)?;
     let now = || if all_alive(&platform) { "kept" } else { "lost" };
     let outcome = match update(&platform, &case.file, old, Policy::default(), None)? {
@@ -193,7 +218,8 @@ impl Harm {
     }
 }
 
-/// P-SEAMLDR destroys the handoff data (RDX 1) or ends with a fatal error: no software can keep the TDs.
+/// P-SEAMLDR destroys the handoff data (RDX 1) or ends with a fatal error: no software can keep the
+/// TDs.
 const LOST: [&str; 3] = ["full-but-remembered", "seamdb-5", "seamdb-always"];
 /// This library holds the TDs until nothing is wrong any more.
 const HELD: [&str; 6] = [
@@ -209,7 +235,8 @@ const HELD: [&str; 6] = [
 ///
 /// # Errors
 ///
-/// A recording cannot be read, or ends otherwise than recorded, or this library keeps fewer TDs than it did.
+/// A recording cannot be read, or ends otherwise than recorded, or this library keeps fewer TDs
+/// than it did.
 pub fn run(folder: &Path) -> Result<()> {
     let path = folder.join("scenarios.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -239,16 +266,25 @@ pub fn run(folder: &Path) -> Result<()> {
     let counts = |harm: &Harm| (harm.not_running.len(), harm.lost.len());
     let ((linux_stops, linux_loses), (ours_stops, ours_loses)) = (counts(&linux), counts(&ours));
     println!(
-        "{} scenarios. TDs not running when the update ends: Linux 7.2's policy {linux_stops}, this library {ours_stops}. \
-         TDs lost after everything that can be done in this boot: Linux 7.2's policy {linux_loses}, this library {ours_loses}: {:?}",
+        "{} scenarios. TDs not running when the update ends: Linux 7.2's policy {linux_stops}, \
+         this library {ours_stops}. TDs lost after everything that can be done in this boot: \
+         Linux 7.2's policy {linux_loses}, this library {ours_loses}: {:?}",
         scenarios.len(),
         ours.lost
     );
     problems.iter().for_each(|problem| eprintln!("{problem}"));
     ensure!(problems.is_empty(), "{} problems", problems.len());
     let is_known = |name: &String| LOST.contains(&name.as_str());
-    ensure!(ours.lost.iter().all(is_known), "TDs were lost that could have been kept: {:?}", ours.lost);
+    ensure!(
+        ours.lost.iter().all(is_known),
+        "TDs were lost that could have been kept: {:?}",
+        ours.lost
+    );
     let is_known = |name: &String| is_known(name) || HELD.contains(&name.as_str());
-    ensure!(ours.not_running.iter().all(is_known), "TDs stand still that could run: {:?}", ours.not_running);
+    ensure!(
+        ours.not_running.iter().all(is_known),
+        "TDs stand still that could run: {:?}",
+        ours.not_running
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Whole updates on threads that shuttle puts in random orders: before each SEAMCALL, inside of it, at the lock and while waiting.
+//! Whole updates on threads that shuttle puts in random orders: before each SEAMCALL, inside of it,
+//! at the lock and while waiting.
 #![allow(clippy::unwrap_used)]
 
 use shuttle::rand::{thread_rng, Rng as _};
@@ -10,7 +11,9 @@ use tdx_seamldr_core::{CurrentVmcs, Lock, Seamldr};
 use tdx_seamldr_mock::SimPlatform;
 
 use super::sweep::{troubles, Trouble};
-use crate::world::{all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours};
+use crate::world::{
+    all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours,
+};
 
 /// A lock whose holder shuttle may take the processor from.
 #[derive(Default)]
@@ -42,12 +45,14 @@ fn on_threads(platform: &SimPlatform, update: &Update<'_>, absent: Option<u32>) 
     Some(update.outcome())
 }
 
-/// In so many orders: an update by this many LPs, with so many random faults, is what its outcome says it is.
+/// In so many orders: an update by this many LPs, with so many random faults, is what its outcome
+/// says it is.
 fn in_orders(count: usize, lps: u32, faults: usize) {
     let (old, new) = (old_image().build(), new_image().build());
     let troubles = troubles(lps).unwrap();
     let one = move || {
-        let platform = boot(SimPlatform::builder().lps(lps).yielding(thread::yield_now), &old).unwrap();
+        let platform =
+            boot(SimPlatform::builder().lps(lps).yielding(thread::yield_now), &old).unwrap();
         let mut what = Vec::new();
         for _ in 0..faults {
             let trouble = troubles.get(thread_rng().gen_range(0..troubles.len())).unwrap();
@@ -57,7 +62,8 @@ fn in_orders(count: usize, lps: u32, faults: usize) {
             what.push(trouble);
         }
         let is_away = |trouble: &&Trouble| matches!(trouble, Trouble::Stays(_));
-        let absent = what.iter().copied().any(|trouble| is_away(&trouble)).then(|| lps.saturating_sub(1));
+        let absent =
+            what.iter().copied().any(|trouble| is_away(&trouble)).then(|| lps.saturating_sub(1));
         let end = update_by(&platform, &new, &old, Policy::default(), |update| {
             on_threads(&platform, update, absent)
         });

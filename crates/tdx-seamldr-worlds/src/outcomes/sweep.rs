@@ -1,4 +1,5 @@
-//! Every call of an update fails once, in every way that is known; and every LP stays away once, from every point on.
+//! Every call of an update fails once, in every way that is known; and every LP stays away once,
+//! from every point on.
 
 use std::fmt;
 
@@ -10,8 +11,8 @@ use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
 use super::linux;
 use crate::world::{
-    all_alive, boot, drive, go_on, new_image, old_image, says_something, update, update_by, wrong_claim,
-    wrong_image, Absent, Ours,
+    all_alive, boot, drive, go_on, new_image, old_image, says_something, update, update_by,
+    wrong_claim, wrong_image, Absent, Ours,
 };
 
 /// In how many scenarios the TDs come to harm with one policy.
@@ -50,11 +51,13 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "| LPs | scenarios | not running when the update ends: Linux 7.2's policy | this library "
+            "| LPs | scenarios | not running when the update ends: Linux 7.2's policy | this \
+             library "
         )?;
         write!(
             f,
-            "| lost after everything that can be done in this boot: Linux 7.2's policy | this library "
+            "| lost after everything that can be done in this boot: Linux 7.2's policy | this \
+             library "
         )?;
         write!(f, "| destroyed by P-SEAMLDR itself (RDX 1) |\n|---|---|---|---|---|---|---|")?;
         for (lps, Counts { scenarios, linux, ours, destroyed }) in &self.0 {
@@ -78,10 +81,12 @@ impl Trouble {
         matches!(self, Self::Call(Fault { answer: Answer::Return { rdx: 1.., .. }, .. }))
     }
 
-    /// Whether the call that asks how far the module has come gets an answer that claims something else than the truth. Two of these
-    /// answers in a row are believed.
+    /// Whether the call that asks how far the module has come gets an answer that claims something
+    /// else than the truth. Two of these answers in a row are believed.
     fn is_a_lie(&self) -> bool {
-        let Self::Call(Fault { rax: Some(rax), answer: Answer::Return { rax: status, .. }, .. }) = self
+        let Self::Call(Fault {
+            rax: Some(rax), answer: Answer::Return { rax: status, .. }, ..
+        }) = self
         else {
             return false;
         };
@@ -115,7 +120,10 @@ fn calls(lps: u32) -> Result<Calls> {
         before = platform.num_calls();
         drive(&platform, update, None)
     })?;
-    ensure!(matches!(end, Ours::Ran(outcome) if outcome.is_updated()), "{lps} LPs: {end:?} without a fault");
+    ensure!(
+        matches!(end, Ours::Ran(outcome) if outcome.is_updated()),
+        "{lps} LPs: {end:?} without a fault"
+    );
     let trace = platform.trace();
     let mut by_rax: Vec<(u64, u32)> = Vec::new();
     for entry in &trace {
@@ -139,26 +147,30 @@ pub(super) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
                 let failures = SeamldrStatus::TABLE.iter().map(|row| row.status);
                 let failures = failures.filter(|status| *status != SeamldrStatus::SUCCESS);
                 failures
-                    .flat_map(|status| rdx.clone().map(move |rdx| Answer::Return { rax: status.0, rdx }))
+                    .flat_map(|status| {
+                        rdx.clone().map(move |rdx| Answer::Return { rax: status.0, rdx })
+                    })
                     .collect()
             }
             None => {
                 let failures = TdxStatus::TABLE.iter().map(|row| row.status);
                 failures
-                    .filter(|status| *status != TdxStatus::SUCCESS && Trap::from_status(*status).is_none())
+                    .filter(|status| {
+                        *status != TdxStatus::SUCCESS && Trap::from_status(*status).is_none()
+                    })
                     .map(|status| Answer::Return { rax: status.0, rdx: 0 })
                     .collect()
             }
         };
         for answer in answers.into_iter().chain(Trap::ALL.map(Answer::Trap)) {
-            troubles.extend(
-                (0..count)
-                    .map(|after| Trouble::Call(Fault { lp: None, rax: Some(rax), after, times: 1, answer })),
-            );
+            troubles.extend((0..count).map(|after| {
+                Trouble::Call(Fault { lp: None, rax: Some(rax), after, times: 1, answer })
+            }));
         }
     }
     for (lp, calls) in calls.by_lp {
-        // After its last call the lead, LP 0, has no part in the update any more. The others have to see that it is over.
+        // After its last call the lead, LP 0, has no part in the update any more. The others have
+        // to see that it is over.
         let points = if lp == 0 { calls } else { calls.saturating_add(1) };
         troubles.extend((0..points).map(|after| Trouble::Stays(Absent { lp, after })));
     }
@@ -232,8 +244,8 @@ pub fn pairs(count: u64) -> Result<()> {
 fn by_linux(platform: &SimPlatform, trouble: &Trouble, file: &PageBuf, harm: &mut Harm) {
     let failed = linux::update(platform, file, false).is_err();
     if matches!(trouble, Trouble::Stays(_)) {
-        // In stop_machine all other LPs wait for the one that stays away. No LP gives up, so no TD runs. When the LP comes back, all go on
-        // as if it had never been away.
+        // In stop_machine all other LPs wait for the one that stays away. No LP gives up, so no TD
+        // runs. When the LP comes back, all go on as if it had never been away.
         harm.not_running = harm.not_running.saturating_add(1);
     } else {
         harm.count_not_running(platform);
@@ -246,7 +258,8 @@ fn by_linux(platform: &SimPlatform, trouble: &Trouble, file: &PageBuf, harm: &mu
     harm.count_lost(platform);
 }
 
-/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it does wrong.
+/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it
+/// does wrong.
 fn by_ours(
     platform: &SimPlatform,
     trouble: &Trouble,
@@ -256,14 +269,17 @@ fn by_ours(
     let absent = if let Trouble::Stays(absent) = trouble { Some(*absent) } else { None };
     let outcome = match update(platform, new, old, Policy::default(), absent)? {
         Ours::Hang => return Ok(vec!["it hangs".to_owned()]),
-        Ours::Refused(_) if trouble.may_be_refused() && all_alive(platform) => return Ok(Vec::new()),
+        Ours::Refused(_) if trouble.may_be_refused() && all_alive(platform) => {
+            return Ok(Vec::new())
+        }
         Ours::Refused(reason) => return Ok(vec![format!("refused: {reason}")]),
         Ours::Ran(outcome) => outcome,
     };
     let claim = wrong_claim(platform, &outcome).or_else(|| wrong_image(platform, &outcome));
     harm.count_not_running(platform);
     // With all LPs there, the update itself overcomes a call that fails once.
-    let stands_still = !all_alive(platform) && !trouble.is_the_end() && matches!(trouble, Trouble::Call(_));
+    let stands_still =
+        !all_alive(platform) && !trouble.is_the_end() && matches!(trouble, Trouble::Call(_));
     let stands_still = stands_still.then(|| format!("the TDs stand still: {outcome}"));
     platform.clear_faults();
     let end = go_on(platform, &outcome, new)?;

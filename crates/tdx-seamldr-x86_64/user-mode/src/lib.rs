@@ -1,7 +1,12 @@
-//! The processor under SEAMCALL, VMPTRST and VMPTRLD in user mode, where they raise exceptions that arrive as signals: a handler
-//! that emulates them.
+//! The processor under SEAMCALL, VMPTRST and VMPTRLD in user mode, where they raise exceptions that
+//! arrive as signals: a handler that emulates them.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#![allow(clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+#![allow(
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -66,7 +71,8 @@ pub fn answered_by<T>(answerer: Answerer<'_>, work: impl FnOnce() -> T) -> T {
             ANSWERER.set(None);
         }
     }
-    // SAFETY: it is taken away again before this function returns, even by a panic, so it is not used after its lifetime.
+    // SAFETY: it is taken away again before this function returns, even by a panic, so it is not
+    // used after its lifetime.
     let answerer = unsafe { std::mem::transmute::<Answerer<'_>, Answerer<'static>>(answerer) };
     ANSWERER.set(Some(answerer));
     let _reset = Reset;
@@ -78,7 +84,8 @@ pub fn install() {
     for signal in [libc::SIGILL, libc::SIGSEGV] {
         // SAFETY: an all-zero sigaction is one.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = handle as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
+        action.sa_sigaction =
+            handle as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
         // SAFETY: the action is complete, and the handler deals with both signals.
         let result = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
@@ -249,8 +256,9 @@ fn linux_fixup(rip: u64) -> Option<u64> {
     let count = (stop.addr() - start.addr()) / size_of::<Entry>();
     // SAFETY: between the symbols lies the section, which has such entries.
     let entries = unsafe { std::slice::from_raw_parts(start.cast::<Entry>(), count) };
-    let address =
-        |field: &i32| (std::ptr::from_ref(field).addr() as u64).wrapping_add_signed((*field).into());
+    let address = |field: &i32| {
+        (std::ptr::from_ref(field).addr() as u64).wrapping_add_signed((*field).into())
+    };
     let entry = entries.iter().find(|entry| address(&entry.fault) == rip)?;
     assert_eq!(entry.kind, 2, "EX_TYPE_FAULT");
     Some(address(&entry.fixup))
@@ -261,8 +269,8 @@ extern "C" fn handle(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_voi
     let Some(context) = (unsafe { context.cast::<libc::ucontext_t>().as_mut() }) else { return };
     let mut frame = Frame { context };
     let rip = frame.get(libc::REG_RIP);
-    // SAFETY: the processor has just tried to execute what lies there. It may be shorter than 4 bytes only at the end of a mapping,
-    // where none of our instructions lies.
+    // SAFETY: the processor has just tried to execute what lies there. It may be shorter than 4
+    // bytes only at the end of a mapping, where none of our instructions lies.
     let code = unsafe { std::slice::from_raw_parts(rip as *const u8, 4) };
     type Emulate<'a> = fn(&mut Frame<'a>, Answerer<'_>) -> bool;
     let instructions: [(&[u8], Emulate<'_>); 3] =

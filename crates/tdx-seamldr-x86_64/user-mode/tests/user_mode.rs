@@ -1,8 +1,10 @@
-//! The real backend and the real instruction, in user mode: SEAMCALL raises an exception there, which arrives as a signal. Its
-//! handler hands the registers to the simulated platform, spoils every register that the call may spoil, and goes on behind the
-//! instruction, as the firmware would.
+//! The real backend and the real instruction, in user mode: SEAMCALL raises an exception there,
+//! which arrives as a signal. Its handler hands the registers to the simulated platform, spoils
+//! every register that the call may spoil, and goes on behind the instruction, as the firmware
+//! would.
 //!
-//! Has a `main` of its own, so that tests can be reported as ignored where the instruction raises no exception.
+//! Has a `main` of its own, so that tests can be reported as ignored where the instruction raises
+//! no exception.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(
     clippy::unwrap_used,
@@ -67,14 +69,17 @@ fn main() -> ExitCode {
 }
 
 fn call(backend: &impl SeamcallBackend, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-    // SAFETY: the handler answers; it reads and writes what the platform's own buffers lie at, if anything.
+    // SAFETY: the handler answers; it reads and writes what the platform's own buffers lie at, if
+    // anything.
     unsafe { backend.seamcall(regs) }
 }
 
 fn every_register_goes_in_and_comes_back() {
     fn with<T: Table>() {
         for seed in 1u64..50 {
-            let input = std::array::from_fn(|index| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64);
+            let input = std::array::from_fn(|index| {
+                seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64
+            });
             let (seen, found) = answered_by(Answerer::Mirror, || {
                 let mut regs = from_array(input);
                 assert_eq!(call(&Seamcall::<T>::new(), &mut regs), Ok(()));
@@ -99,24 +104,48 @@ fn with_full_registers(backend: &impl SeamcallBackend, seed: u64) -> (u64, f64) 
     let mut regs = from_array([seed; 14]);
     let result = call(backend, &mut regs);
     assert!(result.is_ok());
-    let sum =
-        a ^ b.rotate_left(1) ^ c.rotate_left(2) ^ d.rotate_left(3) ^ e.rotate_left(4) ^ f.rotate_left(5);
-    let sum =
-        sum ^ g.rotate_left(6) ^ h.rotate_left(7) ^ i.rotate_left(8) ^ j.rotate_left(9) ^ k.rotate_left(10);
+    let sum = a
+        ^ b.rotate_left(1)
+        ^ c.rotate_left(2)
+        ^ d.rotate_left(3)
+        ^ e.rotate_left(4)
+        ^ f.rotate_left(5);
+    let sum = sum
+        ^ g.rotate_left(6)
+        ^ h.rotate_left(7)
+        ^ i.rotate_left(8)
+        ^ j.rotate_left(9)
+        ^ k.rotate_left(10);
     let sum = sum ^ l.rotate_left(11) ^ m.rotate_left(12) ^ n.rotate_left(13) ^ o.rotate_left(14);
-    let float = p + q * 2.0 + r * 3.0 + s * 4.0 + t * 5.0 + u * 6.0 + v * 7.0 + w * 8.0 + x * 9.0 + y * 10.0;
+    let float = p
+        + q * 2.0
+        + r * 3.0
+        + s * 4.0
+        + t * 5.0
+        + u * 6.0
+        + v * 7.0
+        + w * 8.0
+        + x * 9.0
+        + y * 10.0;
     (sum, float + z * 11.0 + aa * 12.0 + bb * 13.0 + cc * 14.0 + dd * 15.0)
 }
 
 fn nothing_of_the_callers_is_lost() {
     for seed in 1u64..200 {
-        let expected = (0..15).fold(0u64, |sum, index| sum ^ (seed ^ index << 32).rotate_left(index as u32));
-        let float =
-            (0..15).fold(0.0, |sum, index| sum + (seed as f64 + f64::from(index)) * f64::from(index + 1));
+        let expected =
+            (0..15).fold(0u64, |sum, index| sum ^ (seed ^ index << 32).rotate_left(index as u32));
+        let float = (0..15)
+            .fold(0.0, |sum, index| sum + (seed as f64 + f64::from(index)) * f64::from(index + 1));
         for found in [
-            answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<NoTable>::new(), seed)),
-            answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<SeamTable>::new(), seed)),
-            answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<LinuxTable>::new(), seed)),
+            answered_by(Answerer::Mirror, || {
+                with_full_registers(&Seamcall::<NoTable>::new(), seed)
+            }),
+            answered_by(Answerer::Mirror, || {
+                with_full_registers(&Seamcall::<SeamTable>::new(), seed)
+            }),
+            answered_by(Answerer::Mirror, || {
+                with_full_registers(&Seamcall::<LinuxTable>::new(), seed)
+            }),
         ] {
             assert_eq!(found, (expected, float));
         }
@@ -124,11 +153,14 @@ fn nothing_of_the_callers_is_lost() {
 }
 
 fn the_carry_flag_is_vmfailinvalid() {
-    let result = answered_by(Answerer::Carry, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
+    let result = answered_by(Answerer::Carry, || {
+        call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14]))
+    });
     assert_eq!(result, Err(Trap::VmFailInvalid));
     // The flag that was there before says nothing.
-    let result =
-        answered_by(Answerer::Mirror, || call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14])));
+    let result = answered_by(Answerer::Mirror, || {
+        call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14]))
+    });
     assert_eq!(result, Ok(()));
 }
 
@@ -185,7 +217,8 @@ unsafe impl<B: SeamcallBackend> SeamcallBackend for ByInstruction<'_, B> {
     }
 }
 
-// SAFETY: the handler hands what the backend calls with to the LP's platform, whose addresses these are.
+// SAFETY: the handler hands what the backend calls with to the LP's platform, whose addresses these
+// are.
 unsafe impl<B: SeamcallBackend> Host for ByInstruction<'_, B> {
     fn current_lp(&self) -> u32 {
         self.lp.current_lp()
@@ -219,7 +252,8 @@ fn update<B: SeamcallBackend>(
     let passed = preflight(&new, facts, &RustCrypto, Policy::default(), &mut |_| ()).unwrap();
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
     let update =
-        Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state()).unwrap();
+        Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state())
+            .unwrap();
     let lock = SpinLock::new();
     std::thread::scope(|threads| {
         for number in 0..lps {
@@ -237,7 +271,8 @@ fn update<B: SeamcallBackend>(
 }
 
 fn a_whole_update_on_eight_threads() {
-    // 2 N + 3 calls for the update, and N + 1 that look at the machine once more before the shutdown.
+    // 2 N + 3 calls for the update, and N + 1 that look at the machine once more before the
+    // shutdown.
     const CALLS: u64 = 3 * 8 + 4;
     let before = calls();
     for _ in 0..5 {
@@ -269,7 +304,9 @@ fn with_erratum(lps: u32) -> (SimPlatform, Facts) {
 fn an_update_with_the_vmcs_erratum() {
     const LPS: u32 = 4;
     let kept = |platform: &SimPlatform| {
-        platform.with_model(|model| (0..LPS).filter(|lp| model.current_vmcs(*lp) == vmcs_of(*lp)).count())
+        platform.with_model(|model| {
+            (0..LPS).filter(|lp| model.current_vmcs(*lp) == vmcs_of(*lp)).count()
+        })
     };
     let booted = with_erratum(LPS);
     assert!(update(&booted, LPS, Seamcall::<NoTable>::new).is_updated());
@@ -324,7 +361,8 @@ fn calls_from_many_threads_do_not_mix() {
             threads.spawn(move || {
                 answered_by(Answerer::Mirror, || {
                     for round in 0..5_000 {
-                        let input = std::array::from_fn(|index| thread << 48 | round << 16 | index as u64);
+                        let input =
+                            std::array::from_fn(|index| thread << 48 | round << 16 | index as u64);
                         let mut regs = from_array(input);
                         call(&Seamcall::<NoTable>::new(), &mut regs).unwrap();
                         assert_eq!(regs, from_array(handler::mirrored(input)));

@@ -1,4 +1,5 @@
-//! All CPUs: starting them, and stopping them for something that has to be done on all of them with nothing else going on.
+//! All CPUs: starting them, and stopping them for something that has to be done on all of them with
+//! nothing else going on.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -35,7 +36,8 @@ mod apic {
     const COMMAND: u64 = 0x300;
 
     pub fn write(register: u64, value: u32) {
-        // SAFETY: the APIC is there on every CPU and mapped; none of its registers used here touches memory.
+        // SAFETY: the APIC is there on every CPU and mapped; none of its registers used here
+        // touches memory.
         unsafe { ((BASE + register) as *mut u32).write_volatile(value) };
     }
 
@@ -73,7 +75,11 @@ pub fn start(wanted: u32) {
     let (from, end) = (&raw const boot_trampoline, &raw const boot_trampoline_end);
     // SAFETY: the page at 0x8000 is memory that nobody uses, and the trampoline is shorter than it.
     unsafe {
-        core::ptr::copy_nonoverlapping(from.cast::<u8>(), 0x8000 as *mut u8, end.addr() - from.addr());
+        core::ptr::copy_nonoverlapping(
+            from.cast::<u8>(),
+            0x8000 as *mut u8,
+            end.addr() - from.addr(),
+        );
     }
     const INIT: u32 = 5 << 8;
     const STARTUP: u32 = 6 << 8;
@@ -100,8 +106,8 @@ extern "C" fn main_of_others(cpu: u32) -> ! {
 static JOB: SpinMutex<Option<&'static (dyn Fn() + Sync)>> = SpinMutex::new(None);
 static DONE: AtomicU32 = AtomicU32::new(0);
 
-/// Stops all CPUs and has each do this, with interrupts off; returns when all have. What a hypervisor does by an NMI, or by
-/// taking all CPUs out of their guests.
+/// Stops all CPUs and has each do this, with interrupts off; returns when all have. What a
+/// hypervisor does by an NMI, or by taking all CPUs out of their guests.
 pub fn on_all(job: &(dyn Fn() + Sync)) {
     // SAFETY: no CPU uses it any more when this function returns.
     let job: &'static (dyn Fn() + Sync) = unsafe { core::mem::transmute(job) };

@@ -40,8 +40,8 @@ pub struct Frame {
     pub ss: u64,
 }
 
-/// The stacks of one CPU: for #UD, for the request to stop, for everything else. SEAMCALL may be executed while stopped, so they
-/// are not the same.
+/// The stacks of one CPU: for #UD, for the request to stop, for everything else. SEAMCALL may be
+/// executed while stopped, so they are not the same.
 #[repr(C, align(16))]
 struct Stacks([[u8; 0x10000]; 3]);
 
@@ -103,7 +103,9 @@ pub fn set_up(cpu: u32) {
     // SAFETY: the entries are made for that, and each has a stack of its own.
     unsafe {
         idt.double_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
-        idt.general_protection_fault.set_handler_addr(handler(general_protection)).set_stack_index(2);
+        idt.general_protection_fault
+            .set_handler_addr(handler(general_protection))
+            .set_stack_index(2);
         idt.page_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
         idt.invalid_opcode.set_handler_addr(handler(undefined_opcode)).set_stack_index(0);
         idt[STOP_VECTOR].set_handler_addr(handler(stop_request)).set_stack_index(1);
@@ -124,7 +126,8 @@ extern "C" fn on_general_protection(frame: &mut Frame) {
     go_on_after(Trap::GeneralProtection, frame);
 }
 
-/// The backend wants to be told of an exception of its SEAMCALL: the vector in RAX, and on where its table says.
+/// The backend wants to be told of an exception of its SEAMCALL: the vector in RAX, and on where
+/// its table says.
 fn go_on_after(trap: Trap, frame: &mut Frame) {
     let Some(fixup) = fixup(frame.rip) else {
         crate::print!("{trap} at {:#x}", frame.rip);

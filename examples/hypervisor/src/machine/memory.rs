@@ -1,4 +1,5 @@
-//! Memory: a window onto physical memory far from where that is, and the page tables that lead there.
+//! Memory: a window onto physical memory far from where that is, and the page tables that lead
+//! there.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

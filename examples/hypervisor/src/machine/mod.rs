@@ -1,5 +1,6 @@
-//! The machine under the hypervisor: CPUs, exceptions, interrupts between CPUs, memory, the serial line. A hypervisor has all of
-//! this already; only [`on_undefined_opcode`](exceptions) is there for the sake of SEAMCALL.
+//! The machine under the hypervisor: CPUs, exceptions, interrupts between CPUs, memory, the serial
+//! line. A hypervisor has all of this already; only [`on_undefined_opcode`](exceptions) is there
+//! for the sake of SEAMCALL.
 
 pub mod cpus;
 pub mod exceptions;
@@ -32,7 +33,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 #[no_mangle]
 extern "C" fn rust_eh_personality() {}
 
-/// What the compiler calls by name. Made of single instructions, so that they do not become calls of themselves.
+/// What the compiler calls by name. Made of single instructions, so that they do not become calls
+/// of themselves.
 mod calls_of_the_compiler {
     use core::arch::asm;
 
@@ -73,8 +75,10 @@ mod calls_of_the_compiler {
     #[no_mangle]
     unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, len: usize) -> i32 {
         for at in 0..len {
-            // SAFETY: as in C: both have so many bytes. Volatile, so that it does not become a call of this function.
-            let (one, other) = unsafe { (one.add(at).read_volatile(), other.add(at).read_volatile()) };
+            // SAFETY: as in C: both have so many bytes. Volatile, so that it does not become a call
+            // of this function.
+            let (one, other) =
+                unsafe { (one.add(at).read_volatile(), other.add(at).read_volatile()) };
             if one != other {
                 return i32::from(one) - i32::from(other);
             }
@@ -91,7 +95,8 @@ mod calls_of_the_compiler {
     #[no_mangle]
     unsafe extern "C" fn strlen(text: *const u8) -> usize {
         let mut len = 0;
-        // SAFETY: as in C: there are bytes up to a zero. Volatile, so that it does not become a call of this function.
+        // SAFETY: as in C: there are bytes up to a zero. Volatile, so that it does not become a
+        // call of this function.
         while unsafe { text.add(len).read_volatile() } != 0 {
             len += 1;
         }

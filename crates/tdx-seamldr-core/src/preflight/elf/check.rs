@@ -21,7 +21,8 @@ pub fn check(image: &[u8]) -> Result<(), ElfRefusal> {
     let mut hull = Part { begin: u64::MAX, end: 0 };
     each_table(image, &header, |number, section| {
         // The second pass refuses a table that ends outside the image.
-        let table = Series::of_table(number, section)?.hull().filter(|table| table.end <= size(image));
+        let table =
+            Series::of_table(number, section)?.hull().filter(|table| table.end <= size(image));
         if let Some(Part { begin, end }) = table {
             hull = Part { begin: hull.begin.min(begin), end: hull.end.max(end) };
         }
@@ -194,7 +195,8 @@ impl Series {
         let last = self.count.checked_sub(1)?;
         let last_byte = word.saturating_add(WORD_SIZE).saturating_sub(1);
         // Of the objects that begin before the word ends, the last one ends last.
-        let index = last_byte.checked_sub(self.begin)?.checked_div(self.distance).unwrap_or(0).min(last);
+        let index =
+            last_byte.checked_sub(self.begin)?.checked_div(self.distance).unwrap_or(0).min(last);
         Some(self.object(index)).filter(|object| object.overlaps(word))
     }
 
@@ -249,7 +251,8 @@ mod tests {
 
     fn bytes(parts: &Image) -> Vec<u8> {
         let mut bytes: Vec<u8> = vec![0; SIZE as usize];
-        let mut put = |at: u64, part: &[u8]| bytes[at as usize..][..part.len()].copy_from_slice(part);
+        let mut put =
+            |at: u64, part: &[u8]| bytes[at as usize..][..part.len()].copy_from_slice(part);
         put(0, parts.header.as_bytes());
         put(SECTIONS + 64, parts.section.as_bytes());
         put(RELOCATIONS, image().relocation.as_bytes());
@@ -262,8 +265,12 @@ mod tests {
         assert_eq!(check_changed(|_| ()), Ok(()));
         assert_eq!(check(&[]), Err(ElfRefusal::TooShort { found: 0 }));
         let found = *b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0";
-        assert_eq!(check_changed(|image| image.header.e_ident[4] = 1), Err(ElfRefusal::Ident { found }));
-        let header = |section, found| ElfRefusal::SectionOutside { section, found, limit: SIZE - 64 };
+        assert_eq!(
+            check_changed(|image| image.header.e_ident[4] = 1),
+            Err(ElfRefusal::Ident { found })
+        );
+        let header =
+            |section, found| ElfRefusal::SectionOutside { section, found, limit: SIZE - 64 };
         let relocation_at =
             |found| ElfRefusal::RelocationOutside { section: 1, index: 0, found, limit: SIZE - 24 };
         let kind = |index, found| ElfRefusal::RelocationType { section: 1, index, found };
@@ -321,8 +328,13 @@ mod tests {
         match check(&bytes) {
             Ok(()) => None,
             Err(refusal) => {
-                let ElfRefusal::TargetInUse { begin, end, .. } = refusal else { panic!("{refusal:?}") };
-                assert_eq!(refusal, ElfRefusal::TargetInUse { section, index, found: target, begin, end });
+                let ElfRefusal::TargetInUse { begin, end, .. } = refusal else {
+                    panic!("{refusal:?}")
+                };
+                assert_eq!(
+                    refusal,
+                    ElfRefusal::TargetInUse { section, index, found: target, begin, end }
+                );
                 Some((begin, end))
             }
         }
@@ -394,7 +406,9 @@ mod tests {
     #[test]
     fn check_finds_the_relocation_behind_a_gap_that_is_smaller_than_the_word() {
         let (first, second) = (Some((300, 324)), Some((328, 352)));
-        for (target, expected) in [(320, first), (321, second), (324, second), (351, second), (352, None)] {
+        for (target, expected) in
+            [(320, first), (321, second), (324, second), (351, second), (352, None)]
+        {
             assert_eq!(in_use(with_table_at_300(56, 28), target), expected, "{target}");
         }
     }
@@ -408,7 +422,8 @@ mod tests {
         }
         bytes[300..308].copy_from_slice(&TARGET.to_le_bytes());
         bytes[316..324].copy_from_slice(&TARGET.to_le_bytes());
-        for (target, expected) in [(292, None), (293, Some((300, 324))), (339, Some((316, 340))), (340, None)]
+        for (target, expected) in
+            [(292, None), (293, Some((300, 324))), (339, Some((316, 340))), (340, None)]
         {
             assert_eq!(in_use(bytes.clone(), target), expected, "{target}");
         }
@@ -437,11 +452,13 @@ mod tests {
     #[test]
     fn where_nothing_follows_its_place_does_not_matter() {
         let alone = |image: &mut Image| {
-            (image.section.sh_size, image.section.sh_entsize) = (U64::new(u64::MAX), U64::new(u64::MAX));
+            (image.section.sh_size, image.section.sh_entsize) =
+                (U64::new(u64::MAX), U64::new(u64::MAX));
         };
         assert_eq!(check_changed(alone), Ok(()));
         let two = |image: &mut Image| {
-            (image.section.sh_size, image.section.sh_entsize) = (U64::new(u64::MAX), U64::new(u64::MAX / 2));
+            (image.section.sh_size, image.section.sh_entsize) =
+                (U64::new(u64::MAX), U64::new(u64::MAX / 2));
         };
         let second = ElfRefusal::RelocationOutside {
             section: 1,

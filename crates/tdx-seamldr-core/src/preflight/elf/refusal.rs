@@ -14,8 +14,8 @@ pub enum ElfRefusal {
         /// The image's length in bytes.
         found: usize,
     },
-    /// The image does not begin with magic, class, byte order and version of a 64-bit little-endian
-    /// ELF file ([`IDENT`]).
+    /// The image does not begin with magic, class, byte order and version of a 64-bit
+    /// little-endian ELF file ([`IDENT`]).
     Ident {
         /// The first bytes of the image.
         found: [u8; 16],
@@ -73,8 +73,8 @@ pub enum ElfRefusal {
         /// The highest offset possible.
         limit: u64,
     },
-    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place: bytes
-    /// of the ELF header, of a section header or of a relocation.
+    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place:
+    /// bytes of the ELF header, of a section header or of a relocation.
     TargetInUse {
         /// Its section.
         section: u16,
@@ -114,35 +114,46 @@ impl fmt::Display for ElfRefusal {
             }
             Self::SectionOutside { section, found, limit } => write!(
                 f,
-                "the header of section {section} lies at offset {found:#x}, but should lie at {limit:#x} at most"
+                "the header of section {section} lies at offset {found:#x}, but should lie at \
+                 {limit:#x} at most"
             ),
             Self::EntrySize(section) => {
-                write!(f, "section {section} has relocations of size 0, but should have them of 24 bytes")
+                write!(
+                    f,
+                    "section {section} has relocations of size 0, but should have them of 24 bytes"
+                )
             }
             Self::RelocationOutside { section, index, found, limit } => write!(
                 f,
-                "relocation {index} of section {section} lies at offset {found:#x}, but should lie at {limit:#x} at most"
+                "relocation {index} of section {section} lies at offset {found:#x}, but should \
+                 lie at {limit:#x} at most"
             ),
             Self::RelocationType { section, index, found } => write!(
                 f,
-                "relocation {index} of section {section} has the type {found:#x}, but should have {R_X86_64_RELATIVE:#x} (R_X86_64_RELATIVE)"
+                "relocation {index} of section {section} has the type {found:#x}, but should have \
+                 {R_X86_64_RELATIVE:#x} (R_X86_64_RELATIVE)"
             ),
             Self::TargetOutside { section, index, found, limit } => write!(
                 f,
-                "relocation {index} of section {section} changes offset {found:#x}, but should change {limit:#x} at most"
+                "relocation {index} of section {section} changes offset {found:#x}, but should \
+                 change {limit:#x} at most"
             ),
             Self::AddendOutside { section, index, found, limit } => write!(
                 f,
-                "relocation {index} of section {section} refers to offset {found:#x}, but should refer to {limit:#x} at most"
+                "relocation {index} of section {section} refers to offset {found:#x}, but should \
+                 refer to {limit:#x} at most"
             ),
             Self::TargetInUse { section, index, found, begin, end } => write!(
                 f,
-                "relocation {index} of section {section} changes the 8 bytes at offset {found:#x}, but P-SEAMLDR reads {begin:#x} to {end:#x} while it relocates; no relocation may change these bytes"
+                "relocation {index} of section {section} changes the 8 bytes at offset \
+                 {found:#x}, but P-SEAMLDR reads {begin:#x} to {end:#x} while it relocates; no \
+                 relocation may change these bytes"
             ),
             Self::TooManyRelocations { limit } => {
                 write!(
                     f,
-                    "checking its relocations takes more than {limit} steps, the limit of 8 for each byte of the image; its relocations overlap or it has too many sections"
+                    "checking its relocations takes more than {limit} steps, the limit of 8 for \
+                     each byte of the image; its relocations overlap or it has too many sections"
                 )
             }
         }

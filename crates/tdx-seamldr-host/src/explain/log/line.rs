@@ -33,8 +33,8 @@ const PREFIXES: &[&str] = &[
 const KVM: &[&str] = &["kvm_intel: ", "kvm: ", "kvm_amd: ", "kvm [", "vmkernel: "];
 const KVM_WORDS: &[&str] = &["TDX", "tdx", "SEAMCALL", "TDH_", "TDH.", "TD vp_enter_ret", "tdh_"];
 
-/// Returns the part of a line that TDX's code printed, and the time before it. `None` if the line is
-/// not TDX's.
+/// Returns the part of a line that TDX's code printed, and the time before it. `None` if the line
+/// is not TDX's.
 pub(super) fn cut(line: &str) -> Option<Line<'_>> {
     let at = PREFIXES.iter().filter_map(|prefix| position(line, prefix)).min();
     let kvm = || {
@@ -62,7 +62,8 @@ fn time(before: &str) -> Option<String> {
     kmsg(before).or_else(|| bracket(before)).or_else(|| syslog(before))
 }
 
-/// Whether a line begins a record of /dev/kmsg. Lines after it that begin with a space belong to it.
+/// Whether a line begins a record of /dev/kmsg. Lines after it that begin with a space belong to
+/// it.
 pub(super) fn is_record(line: &str) -> bool {
     kmsg(line).is_some()
 }
@@ -70,7 +71,8 @@ pub(super) fn is_record(line: &str) -> bool {
 /// `6,1234,5678901,-;`: level, sequence number, microseconds.
 fn kmsg(before: &str) -> Option<String> {
     let mut fields = before.split_once(';')?.0.split(',');
-    let (_, _, micros) = (number(fields.next()?)?, number(fields.next()?)?, number(fields.next()?)?);
+    let (_, _, micros) =
+        (number(fields.next()?)?, number(fields.next()?)?, number(fields.next()?)?);
     Some(format!("{}.{:06}", micros.checked_div(1_000_000)?, micros.checked_rem(1_000_000)?))
 }
 
@@ -80,8 +82,11 @@ fn number(text: &str) -> Option<u64> {
 
 /// `[   12.345678]` of dmesg, or `[Sat Nov 28 06:37:50 2026]` of dmesg -T.
 fn bracket(before: &str) -> Option<String> {
-    let mut groups =
-        before.split('[').skip(1).filter_map(|group| group.split_once(']')).map(|(in_it, _)| in_it.trim());
+    let mut groups = before
+        .split('[')
+        .skip(1)
+        .filter_map(|group| group.split_once(']'))
+        .map(|(in_it, _)| in_it.trim());
     groups.find(|group| is_time(group)).map(|group| cut_to(group, 40))
 }
 
@@ -121,7 +126,10 @@ mod tests {
             ("<6>[   36.379132] virt/tdx: module initialized", Some("36.379132")),
             ("<6>virt/tdx: module initialized", None),
             ("kern  :info  : [    9.36] virt/tdx: module initialized", Some("9.36")),
-            ("[Sat Nov 28 06:37:50 2026] virt/tdx: module initialized", Some("Sat Nov 28 06:37:50 2026")),
+            (
+                "[Sat Nov 28 06:37:50 2026] virt/tdx: module initialized",
+                Some("Sat Nov 28 06:37:50 2026"),
+            ),
             ("Nov 28 06:37:50 host kernel: virt/tdx: module initialized", Some("Nov 28 06:37:50")),
             ("Nov 28 06:37:50 host kernel: [   36.3] virt/tdx: module initialized", Some("36.3")),
             (

@@ -38,8 +38,8 @@ pub(super) const TABLE: &[Known] = &[
     Known {
         code: "update-failed-tds-lost",
         wordings: &["update failed, SEAMCALLs will report failure until TDs killed"],
-        meaning: "An update failed after the old module was shut down. Every call for a TD fails from now on: Linux \
-                  has lost all TDs, and TDX is gone until reboot.",
+        meaning: "An update failed after the old module was shut down. Every call for a TD fails \
+                  from now on: Linux has lost all TDs, and TDX is gone until reboot.",
         relation: Relation::Failed,
         actions: &[
             "Look for the SEAMCALL that failed first during the update, and have it explained.",
@@ -50,8 +50,8 @@ pub(super) const TABLE: &[Known] = &[
     Known {
         code: "update-failed",
         wordings: &["update failed (*)"],
-        meaning: "The new module was loaded and did not take the TDs over (TDH.SYS.UPDATE). Linux has lost all TDs, \
-                  and TDX is gone until reboot.",
+        meaning: "The new module was loaded and did not take the TDs over (TDH.SYS.UPDATE). Linux \
+                  has lost all TDs, and TDX is gone until reboot.",
         relation: Relation::Failed,
         actions: &[
             "Look for the failed SEAMCALL before it, and have it explained.",
@@ -64,7 +64,8 @@ pub(super) const TABLE: &[Known] = &[
         wordings: &["version * -> *"],
         meaning: "The module was updated, and the TDs go on.",
         relation: Relation::Updated,
-        actions: &["Let attestation policies accept the new module's hash (MRSEAM) and SVN, if they do not yet."],
+        actions: &["Let attestation policies accept the new module's hash (MRSEAM) and SVN, if \
+                    they do not yet."],
         errno: false,
     },
     Known {
@@ -77,18 +78,23 @@ pub(super) const TABLE: &[Known] = &[
             "*consider a BIOS update*",
             "*consider updating your BIOS*",
         ],
-        meaning: "The new module has other features than the one that ran at boot. Linux goes on with the features \
-                  that it found at boot: new ones have no effect until the module is loaded at boot.",
+        meaning: "The new module has other features than the one that ran at boot. Linux goes on \
+                  with the features that it found at boot: new ones have no effect until the \
+                  module is loaded at boot.",
         relation: Relation::Updated,
-        actions: &["Nothing now. For the new features, update the BIOS so that it brings this module."],
+        actions: &[
+            "Nothing now. For the new features, update the BIOS so that it brings this module.",
+        ],
         errno: false,
     },
     Known {
         code: "initialization-failed",
         wordings: &["TDX-Module initialization failed (*)", "module initialization failed (*)"],
-        meaning: "Linux could not start the TDX module: no TDs on this host until the reason is gone.",
+        meaning: "Linux could not start the TDX module: no TDs on this host until the reason is \
+                  gone.",
         relation: Relation::None,
-        actions: &["Look at the lines just before it: the first failed SEAMCALL or message has the reason."],
+        actions: &["Look at the lines just before it: the first failed SEAMCALL or message has \
+                    the reason."],
         errno: true,
     },
     boot(
@@ -106,7 +112,8 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "keyids",
         &["BIOS enabled: private KeyID range *"],
-        "The BIOS has TDX on, and these KeyIDs are for TDX. One is for the module itself, each TD needs one more.",
+        "The BIOS has TDX on, and these KeyIDs are for TDX. One is for the module itself, each TD \
+         needs one more.",
         NOTHING,
     ),
     boot(
@@ -118,19 +125,25 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "no-keyids",
         &["no TDX private KeyIDs available"],
-        "KVM found TDX not enabled: the BIOS leaves no KeyIDs to it, or the kernel gave up on TDX earlier.",
+        "KVM found TDX not enabled: the BIOS leaves no KeyIDs to it, or the kernel gave up on TDX \
+         earlier.",
         BIOS_ON,
     ),
     boot(
         "not-enabled-by-bios",
-        &["not enabled by BIOS", "not supported by the host platform", "TDX not supported by the host platform"],
+        &[
+            "not enabled by BIOS",
+            "not supported by the host platform",
+            "TDX not supported by the host platform",
+        ],
         "The BIOS has TDX off, or did not activate it because a check failed.",
         BIOS_ON,
     ),
     boot(
         "hibernation",
         &["Hibernation support is enabled"],
-        "Linux does not start TDX while hibernation is possible: memory of TDs cannot be hibernated.",
+        "Linux does not start TDX while hibernation is possible: memory of TDs cannot be \
+         hibernated.",
         &["Boot with the option nohibernate."],
     ),
     boot(
@@ -148,7 +161,8 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "rbp-clobber",
         &["frame pointer (RBP) clobber bug present*", "RBP) clobber*"],
-        "This module changes RBP in TDH.VP.ENTER (the feature NO_RBP_MOD is missing). Linux does not use it.",
+        "This module changes RBP in TDH.VP.ENTER (the feature NO_RBP_MOD is missing). Linux does \
+         not use it.",
         &["Update the BIOS to one with a newer TDX module."],
     ),
     boot(
@@ -169,7 +183,8 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "pamt-node",
         &["unable to find local NUMA node for PAMT allocation*"],
-        "The table for this memory (PAMT) is on node 0 instead of a near node. It works, more slowly.",
+        "The table for this memory (PAMT) is on node 0 instead of a near node. It works, more \
+         slowly.",
         &["Nothing. Report it if the memory map is an ordinary one."],
     ),
     boot(
@@ -178,15 +193,30 @@ pub(super) const TABLE: &[Known] = &[
         "The memory that the module's page table (PAMT) takes, about 0.4% of all memory.",
         NOTHING,
     ),
-    boot("cmr", &["CMR: [*", "CMR[*", "CMRs*"], "A range of memory that can be used for TDs.", NOTHING),
-    boot("tdmr", &["TDMR: [*", "TDMR[*", "TDMR *"], "A range of memory that Linux gives to the module.", NOTHING),
+    boot(
+        "cmr",
+        &["CMR: [*", "CMR[*", "CMRs*"],
+        "A range of memory that can be used for TDs.",
+        NOTHING,
+    ),
+    boot(
+        "tdmr",
+        &["TDMR: [*", "TDMR[*", "TDMR *"],
+        "A range of memory that Linux gives to the module.",
+        NOTHING,
+    ),
     boot(
         "module-1.0",
         &["major_version 1, minor_version 0*", "Module version: 1.0.*"],
         "The BIOS loaded a TDX module of version 1.0. Linux needs 1.5 or later.",
         &["Update the BIOS to one that brings TDX module 1.5 or later."],
     ),
-    boot("module-version", &["TDX module: *", "TDX-Module: *", "Module version: *"], "The module that the BIOS loaded.", NOTHING),
+    boot(
+        "module-version",
+        &["TDX module: *", "TDX-Module: *", "Module version: *"],
+        "The module that the BIOS loaded.",
+        NOTHING,
+    ),
     boot(
         "kvm-failed",
         &["Failed to initialize TDX module", "Failed to initialize TDX-Module"],
@@ -210,8 +240,10 @@ pub(super) const TABLE: &[Known] = &[
         &["* required for TDX", "*is required for TDX"],
         "KVM turns TDX off, because something is missing or turned off by an option.",
         &[
-            "Remove options of kvm and kvm_intel that turn EPT, the TDP MMU, MMIO caching or APICv off.",
-            "For a processor feature: look for a BIOS setting, or a kernel option such as clearcpuid=.",
+            "Remove options of kvm and kvm_intel that turn EPT, the TDP MMU, MMIO caching or \
+             APICv off.",
+            "For a processor feature: look for a BIOS setting, or a kernel option such as \
+             clearcpuid=.",
         ],
     ),
     boot(
@@ -229,8 +261,10 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "private-memory-error",
         &["TDX private memory error. Possible kernel bug*"],
-        "A machine check in memory of TDs. Processors with the erratum poison such memory at a partial write.",
-        &["Report it as an error of the kernel; look for a failing memory module if it comes again."],
+        "A machine check in memory of TDs. Processors with the erratum poison such memory at a \
+         partial write.",
+        &["Report it as an error of the kernel; look for a failing memory module if it comes \
+           again."],
     ),
     boot(
         "guest",
@@ -254,7 +288,8 @@ pub(super) fn find(text: &str) -> Option<(&'static Known, Option<String>)> {
     WORDINGS.iter().find_map(|(known, wording)| Some((*known, matched(&text, wording)?)))
 }
 
-/// Whether a text has this wording in it, both in lower case. The inner `Some` is what stands for the first `*`.
+/// Whether a text has this wording in it, both in lower case. The inner `Some` is what stands for
+/// the first `*`.
 fn matched(text: &str, wording: &str) -> Option<Option<String>> {
     let mut pieces = wording.split('*');
     let first = pieces.next()?;
@@ -286,7 +321,12 @@ mod tests {
                 assert_eq!(found.code, known.code, "{text}");
             }
             assert!(!known.actions.is_empty() && known.meaning.ends_with('.'), "{}", known.code);
-            assert_eq!(TABLE.iter().filter(|other| other.code == known.code).count(), 1, "{}", known.code);
+            assert_eq!(
+                TABLE.iter().filter(|other| other.code == known.code).count(),
+                1,
+                "{}",
+                known.code
+            );
         }
     }
 

@@ -132,16 +132,16 @@ impl Subject {
     }
 }
 
-/// Whether a line of a kernel log is one of TDX's: of the code that calls the firmware, of the update
-/// driver, or of KVM about TDs.
+/// Whether a line of a kernel log is one of TDX's: of the code that calls the firmware, of the
+/// update driver, or of KVM about TDs.
 #[must_use]
 pub fn is_tdx_line(line: &str) -> bool {
     line::cut(line).is_some()
 }
 
 impl Log {
-    /// Reads a whole log, at most [`MAX_INPUT`] bytes of it. Bytes that are not UTF-8 are replaced, and
-    /// of each line only the first [`LONGEST_LINE`] bytes count.
+    /// Reads a whole log, at most [`MAX_INPUT`] bytes of it. Bytes that are not UTF-8 are replaced,
+    /// and of each line only the first [`LONGEST_LINE`] bytes count.
     ///
     /// # Errors
     ///
@@ -265,7 +265,8 @@ fn by_value(known: &Known, value: &Option<String>) -> Option<String> {
 impl Entry {
     fn add_registers(&mut self, new: Registers) {
         let old = self.registers.unwrap_or_default();
-        let all = Registers { rcx: old.rcx.or(new.rcx), rdx: old.rdx.or(new.rdx), r8: old.r8.or(new.r8) };
+        let all =
+            Registers { rcx: old.rcx.or(new.rcx), rdx: old.rdx.or(new.rdx), r8: old.r8.or(new.r8) };
         self.registers = Some(all);
         if let Subject::Seamcall(explanation) = &self.subject {
             self.registers_say = registers_say(explanation, all);
@@ -282,11 +283,14 @@ fn registers_say(explanation: &Explanation, registers: Registers) -> Option<Stri
         }
         return Some(format!("the field was {field:?} ({:#018x}, RDX)", field.0));
     }
-    let has_cpuid = explanation.detail.as_deref().is_some_and(|detail| detail.contains("CPUID leaf"));
+    let has_cpuid =
+        explanation.detail.as_deref().is_some_and(|detail| detail.contains("CPUID leaf"));
     if has_cpuid {
         let rcx = registers.rcx?;
         let (high, low) = (rcx >> 32, rcx & 0xffff_ffff);
-        return Some(format!("CPUID leaf and subleaf in RCX: low half {low:#x}, high half {high:#x}"));
+        return Some(format!(
+            "CPUID leaf and subleaf in RCX: low half {low:#x}, high half {high:#x}"
+        ));
     }
     None
 }
@@ -294,7 +298,8 @@ fn registers_say(explanation: &Explanation, registers: Registers) -> Option<Stri
 /// Explains a failed call, by what the log has said before it.
 fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanation {
     let mut found = explanation::word(status, leaf);
-    // Words of a module that was shut down or is gone mean a failed update, wherever they come from.
+    // Words of a module that was shut down or is gone mean a failed update, wherever they come
+    // from.
     let is_shutdown = TdxStatus(status).code() == TdxStatus::SYS_SHUTDOWN;
     let step = leaf.and_then(Step::of);
     if is_shutdown {
@@ -303,18 +308,18 @@ fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanati
     match step {
         Some(Step::Prepare | Step::Init) if !initialised => {
             found.relation = Relation::None;
-            found.update =
-                "The log has no line before it that says that the module was initialised: it comes from \
-                            the start of TDX at boot, not from an update."
-                    .to_owned();
+            found.update = "The log has no line before it that says that the module was \
+                            initialised: it comes from the start of TDX at boot, not from an \
+                            update."
+                .to_owned();
         }
         Some(Step::Init) => {
             // TDH.SYS.LP.INIT comes outside of updates, too: when a CPU comes online.
             let is_global = leaf == Some(Leaf::Tdx(TdxLeaf::SYS_INIT));
             found.relation = if is_global { Relation::Failed } else { Relation::Possible };
             found.update = format!(
-                "The module was initialised before, so this is an update{}. In an update the old module is gone by \
-                 then: Linux has lost all TDs, and TDX is gone until reboot.",
+                "The module was initialised before, so this is an update{}. In an update the old \
+                 module is gone by then: Linux has lost all TDs, and TDX is gone until reboot.",
                 if is_global { "" } else { ", or a CPU that came online" }
             );
         }
@@ -326,8 +331,10 @@ fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanati
 /// Explains another line.
 fn message(known: &Known, value: Option<String>) -> Message {
     let mut meaning = known.meaning.to_owned();
-    let mut actions: Vec<String> = known.actions.iter().map(|action| (*action).to_owned()).collect();
-    let number = value.as_deref().filter(|_| known.errno).and_then(|value| value.parse::<i32>().ok());
+    let mut actions: Vec<String> =
+        known.actions.iter().map(|action| (*action).to_owned()).collect();
+    let number =
+        value.as_deref().filter(|_| known.errno).and_then(|value| value.parse::<i32>().ok());
     if let Some(row) = number.and_then(i32::checked_abs).and_then(linux::errno) {
         meaning = format!("{meaning} {} (-{}): {}.", row.name, row.number, row.meaning);
         if row.number != 5 {
@@ -341,26 +348,31 @@ impl LogReport {
     /// What it comes to, in one sentence.
     fn summarise(&self) -> String {
         let relation = self.entries.iter().map(|entry| entry.subject.relation()).max();
-        let possible =
-            self.entries.iter().filter(|entry| entry.subject.relation() == Relation::Possible).count();
+        let possible = self
+            .entries
+            .iter()
+            .filter(|entry| entry.subject.relation() == Relation::Possible)
+            .count();
         match relation {
             None if self.tdx_lines == 0 => "No line here is about TDX.".to_owned(),
             None => "No line about TDX here is one that this program knows.".to_owned(),
-            Some(Relation::None) => "Nothing here has to do with an update of the TDX module.".to_owned(),
+            Some(Relation::None) => {
+                "Nothing here has to do with an update of the TDX module.".to_owned()
+            }
             Some(Relation::Possible) => format!(
-                "Nothing here is certain to come from an update of the TDX module; {possible} of {} kinds of lines \
-                 can.",
+                "Nothing here is certain to come from an update of the TDX module; {possible} of \
+                 {} kinds of lines can.",
                 self.entries.len()
             ),
-            Some(Relation::Updated) => "The TDX module was updated, and its TDs went on.".to_owned(),
-            Some(Relation::Refused) => {
-                "An update of the TDX module was refused before anything was shut down: the TDs are safe.".to_owned()
+            Some(Relation::Updated) => {
+                "The TDX module was updated, and its TDs went on.".to_owned()
             }
-            Some(Relation::Failed) => {
-                "An update of the TDX module failed: by these lines Linux has lost TDs, and a reboot is needed to get \
-                 TDX back."
-                    .to_owned()
-            }
+            Some(Relation::Refused) => "An update of the TDX module was refused before anything \
+                                        was shut down: the TDs are safe."
+                .to_owned(),
+            Some(Relation::Failed) => "An update of the TDX module failed: by these lines Linux \
+                                       has lost TDs, and a reboot is needed to get TDX back."
+                .to_owned(),
         }
     }
 }

@@ -63,7 +63,8 @@ pub(super) fn failed(text: &str) -> Option<Failed> {
         .or_else(|| seamcall.filter(|at| *at < failed).and_then(number_after).map(Leaf::from_rax));
     let status = place("error").and_then(number_after).or_else(|| {
         let after = words.get(failed.checked_add(1)?..)?;
-        // "failed with status: 0x..." has words in between, "failed: CPU 94: leaf 33" small numbers.
+        // "failed with status: 0x..." has words in between, "failed: CPU 94: leaf 33" small
+        // numbers.
         after.iter().take(4).filter_map(number).find(|number| number >> 32 != 0)
     })?;
     Some(Failed { leaf, status, registers: registers(text).unwrap_or_default() })
@@ -72,7 +73,8 @@ pub(super) fn failed(text: &str) -> Option<Failed> {
 /// A leaf by name, as kernels write it: `TDH_MEM_PAGE_ADD`, `TDH.MNG.INIT`, `tdh_mem_page_add`.
 fn named(word: &str) -> Option<Leaf> {
     let upper = word.to_ascii_uppercase();
-    let is_name = ["TDH_", "TDH.", "SEAMLDR.", "SEAMLDR_"].iter().any(|prefix| upper.starts_with(prefix));
+    let is_name =
+        ["TDH_", "TDH.", "SEAMLDR.", "SEAMLDR_"].iter().any(|prefix| upper.starts_with(prefix));
     is_name.then(|| Leaf::from_name(&upper)).flatten()
 }
 
@@ -132,9 +134,14 @@ mod tests {
                 "TDH.SYS.INIT",
                 0xc000092100000122,
             ),
-            ("virt/tdx: SEAMCALL (33) failed: 0xc000092100000122", "TDH.SYS.INIT", 0xc000092100000122),
             (
-                "SEAMCALL (0x000000000000001c) failed: 0xc000030000000001 RCX 0x0000000000000000 RDX 0x0",
+                "virt/tdx: SEAMCALL (33) failed: 0xc000092100000122",
+                "TDH.SYS.INIT",
+                0xc000092100000122,
+            ),
+            (
+                "SEAMCALL (0x000000000000001c) failed: 0xc000030000000001 RCX 0x0000000000000000 \
+                 RDX 0x0",
                 "TDH.PHYMEM.PAGE.RECLAIM",
                 0xc000030000000001,
             ),
@@ -143,16 +150,32 @@ mod tests {
                 "TDH.MEM.PAGE.ADD",
                 0x8000020000000080,
             ),
-            ("SEAMCALL[TDH_MNG_INIT] failed: 0xc000010000000045", "TDH.MNG.INIT", 0xc000010000000045),
-            ("TDH.MNG.INIT failed with status: 0xc000010000000045", "TDH.MNG.INIT", 0xc000010000000045),
-            ("kvm_intel: tdh_vp_flush failed, err: 0x8000070200000000", "TDH.VP.FLUSH", 0x8000070200000000),
+            (
+                "SEAMCALL[TDH_MNG_INIT] failed: 0xc000010000000045",
+                "TDH.MNG.INIT",
+                0xc000010000000045,
+            ),
+            (
+                "TDH.MNG.INIT failed with status: 0xc000010000000045",
+                "TDH.MNG.INIT",
+                0xc000010000000045,
+            ),
+            (
+                "kvm_intel: tdh_vp_flush failed, err: 0x8000070200000000",
+                "TDH.VP.FLUSH",
+                0x8000070200000000,
+            ),
             ("kvm_intel: TD vp_enter_ret 0x8000ff00ffff0000", "TDH.VP.ENTER", 0x8000ff00ffff0000),
             (
                 "virt/tdx: SEAMCALL (0x8000000000000001) failed: 0x8000000000020000",
                 "SEAMLDR.INSTALL",
                 0x8000000000020000,
             ),
-            ("virt/tdx: SEAMCALL (0x35) failed: -4611680499394412544", "TDH.SYS.UPDATE", 0xc000050500000000),
+            (
+                "virt/tdx: SEAMCALL (0x35) failed: -4611680499394412544",
+                "TDH.SYS.UPDATE",
+                0xc000050500000000,
+            ),
         ];
         for (line, name, status) in lines {
             let found = failed(line).unwrap_or_else(|| panic!("{line}"));
@@ -168,8 +191,10 @@ mod tests {
         let expected = Registers { rcx: Some(0), rdx: Some(0x9100000100000008), r8: Some(5) };
         assert_eq!(registers(line), Some(expected));
         assert_eq!(registers("virt/tdx: R09 0x0 R10 0x0 R11 0x0"), Some(Registers::default()));
-        assert!(registers("tdx: additional output: rcx 0x0, rdx 0x0, r8 0x0, r9 0x0, r10 0x0, r11 0x0.")
-            .is_some());
+        assert!(registers(
+            "tdx: additional output: rcx 0x0, rdx 0x0, r8 0x0, r9 0x0, r10 0x0, r11 0x0."
+        )
+        .is_some());
         assert_eq!(registers("virt/tdx: module initialized"), None);
     }
 

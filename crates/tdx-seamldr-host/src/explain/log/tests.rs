@@ -43,7 +43,8 @@ fn the_line_of_the_issue_gives_leaf_and_status_by_name() {
 fn a_boot_with_a_1_0_module_is_explained_from_its_own_log() {
     let report = read(
         "[    0.000000] Command line: BOOT_IMAGE=/vmlinuz kvm_intel.tdx=1 nohibernate
-[   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, minor_version 0, build_date 20230206, build_num 457
+[   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, \
+         minor_version 0, build_date 20230206, build_num 457
 [   10.798771] virt/tdx: CMR: [0x100000, 0x77800000)
 [   10.798773] virt/tdx: CMR: [0x100000000, 0x6ffe000000)
 [   10.798780] virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc000050500000000
@@ -54,10 +55,16 @@ fn a_boot_with_a_1_0_module_is_explained_from_its_own_log() {
 [   10.803398] i2c i2c-1: 16/32 memory slots populated (from DMI)
 ",
     );
-    assert_eq!(codes(&report), ["module-1.0", "cmr", "SYS_NOT_READY", "initialization-failed", "kvm-failed"]);
+    assert_eq!(
+        codes(&report),
+        ["module-1.0", "cmr", "SYS_NOT_READY", "initialization-failed", "kvm-failed"]
+    );
     assert_eq!((report.lines, report.tdx_lines, report.ignored, report.unknown), (10, 8, 2, 0));
     let entry = &report.entries[2];
-    assert_eq!(entry.registers_say.as_deref(), Some("the field was MAX_TDMRS (0x9100000100000008, RDX)"));
+    assert_eq!(
+        entry.registers_say.as_deref(),
+        Some("the field was MAX_TDMRS (0x9100000100000008, RDX)")
+    );
     assert!(call(entry).meaning.contains("version 1.0"));
     assert_eq!(call(entry).relation, Relation::None);
     assert_eq!(report.entries[1].count, 2);
@@ -98,13 +105,18 @@ fn a_failed_update_of_v6_is_told_as_one() {
     );
     assert_eq!(call(&report.entries[1]).source, Source::PSeamldr);
     assert!(report.summary.contains("failed"), "{}", report.summary);
-    assert!(report.entries.iter().skip(1).all(|entry| entry.subject.relation() == Relation::Failed));
+    assert!(report
+        .entries
+        .iter()
+        .skip(1)
+        .all(|entry| entry.subject.relation() == Relation::Failed));
 }
 
 #[test]
 fn an_update_that_was_refused_lost_nothing() {
     let report = read(
-        "virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x0000000000000034) failed: 0x8000051200010000\n",
+        "virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x0000000000000034) failed: \
+         0x8000051200010000\n",
     );
     assert_eq!(call(&report.entries[1]).relation, Relation::Refused);
     assert!(report.summary.contains("TDs are safe"), "{}", report.summary);
@@ -124,15 +136,17 @@ fn sys_init_is_of_an_update_only_after_the_module_was_initialised() {
     assert_eq!(at_boot.entries[0].subject.relation(), Relation::None);
     let later = read(&format!("virt/tdx: module initialized\n{failed}"));
     assert_eq!(later.entries[1].subject.relation(), Relation::Failed);
-    let online = read("virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x23) failed: 0xc000092000000122\n");
+    let online = read(
+        "virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x23) failed: 0xc000092000000122\n",
+    );
     assert_eq!(online.entries[1].subject.relation(), Relation::Possible, "a CPU that came online");
 }
 
 #[test]
 fn records_of_kmsg_are_read_with_their_continuation_lines() {
     let report = read(
-        "3,1234,5678901,-;virt/tdx: SEAMCALL (0x22) failed: 0xc0000c0000000000\n SUBSYSTEM=faux\n DEVICE=+faux:tdx_host\n\
-         6,1235,5678902,-;something else\n",
+        "3,1234,5678901,-;virt/tdx: SEAMCALL (0x22) failed: 0xc0000c0000000000\n SUBSYSTEM=faux\n \
+         DEVICE=+faux:tdx_host\n6,1235,5678902,-;something else\n",
     );
     assert_eq!((report.lines, report.tdx_lines, report.ignored), (2, 1, 1));
     assert_eq!(report.entries[0].first.as_deref(), Some("5.678901"));
@@ -146,7 +160,9 @@ fn lines_of_tdx_that_nobody_knows_are_counted_and_shown() {
     assert_eq!((report.unknown, report.unknown_samples.len()), (2, 2));
     assert_eq!(report.summary, "No line about TDX here is one that this program knows.");
     assert_eq!(read("").summary, "No line here is about TDX.");
-    assert!(is_tdx_line("[ 1.0] virt/tdx: a message of the future") && !is_tdx_line("tdxfoo: nothing"));
+    assert!(
+        is_tdx_line("[ 1.0] virt/tdx: a message of the future") && !is_tdx_line("tdxfoo: nothing")
+    );
 }
 
 #[test]
@@ -162,8 +178,9 @@ fn entries_samples_and_lines_are_bounded() {
 
 #[test]
 fn a_log_beyond_the_limit_is_cut_and_says_so() {
-    let mut log =
-        [b"x".repeat(1023), b"\n".to_vec()].concat().repeat(usize::try_from(MAX_INPUT / 1024).unwrap());
+    let mut log = [b"x".repeat(1023), b"\n".to_vec()]
+        .concat()
+        .repeat(usize::try_from(MAX_INPUT / 1024).unwrap());
     let whole = Log::read(log.as_slice()).unwrap();
     assert!(!whole.cut);
     log.push(b'\n');
@@ -174,14 +191,17 @@ fn a_log_beyond_the_limit_is_cut_and_says_so() {
 
 #[test]
 fn cpuid_leaf_and_subleaf_are_taken_from_rcx() {
-    let report = read("kvm_intel: SEAMCALL TDH_MNG_INIT failed: 0xc000010000000045, rcx 0x100000007\n");
+    let report =
+        read("kvm_intel: SEAMCALL TDH_MNG_INIT failed: 0xc000010000000045, rcx 0x100000007\n");
     let said = report.entries[0].registers_say.as_deref();
     assert_eq!(said, Some("CPUID leaf and subleaf in RCX: low half 0x7, high half 0x1"));
 }
 
 #[test]
 fn entries_have_their_kind_beside_their_fields_in_json() {
-    let report = read("virt/tdx: SEAMCALL (0x22) failed: 0xc0000c0000000000\nvirt/tdx: module initialized\n");
+    let report = read(
+        "virt/tdx: SEAMCALL (0x22) failed: 0xc0000c0000000000\nvirt/tdx: module initialized\n",
+    );
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["entries"][0]["kind"], "seamcall");
     assert_eq!(json["entries"][0]["name"], "METADATA_FIELD_ID_INCORRECT");

@@ -1,9 +1,12 @@
-//! SEAMLDR.CLEANUP, of generations that have it: keys and caches wiped, and the database emptied, at the cost of all TDs.
+//! SEAMLDR.CLEANUP, of generations that have it: keys and caches wiped, and the database emptied,
+//! at the cost of all TDs.
 
 use tdx_seamldr_core::abi::SeamldrStatus;
 use zerocopy::little_endian::U64;
 
-use super::{contains, handoff, insert, Flow, Installed, Loader, LoaderContext, MAX_LP_ID, MAX_PACKAGES};
+use super::{
+    contains, handoff, insert, Flow, Installed, Loader, LoaderContext, MAX_LP_ID, MAX_PACKAGES,
+};
 
 impl Loader {
     /// The package of the calling LP, if there is a place for it.
@@ -18,7 +21,8 @@ impl Loader {
             return;
         }
         self.lps_ever = self.lps_ever.saturating_add(1);
-        let slot = Self::package_slot(context).and_then(|package| self.lps_of_package.get_mut(package));
+        let slot =
+            Self::package_slot(context).and_then(|package| self.lps_of_package.get_mut(package));
         if let Some(count) = slot {
             *count = count.saturating_add(1);
         }
@@ -64,7 +68,8 @@ impl Loader {
             *installed = Installed::ModuleGone;
         }
         let cleaned = self.lps_cleaned.get(package).copied().unwrap_or(0).saturating_add(1);
-        let is_last_of_package = self.lps_of_package.get(package).is_some_and(|lps| cleaned >= *lps);
+        let is_last_of_package =
+            self.lps_of_package.get(package).is_some_and(|lps| cleaned >= *lps);
         if is_last_of_package && self.dirty.get(package).copied().unwrap_or(false) {
             if self.interrupts_pending != 0 {
                 self.interrupts_pending = self.interrupts_pending.saturating_sub(1);

@@ -1,5 +1,5 @@
-//! The call of SEAMLDR.INSTALL that completes a session: all checks, and the work. The numbers are those of the specification's
-//! steps.
+//! The call of SEAMLDR.INSTALL that completes a session: all checks, and the work. The numbers are
+//! those of the specification's steps.
 
 use tdx_seamldr_core::abi::{Scenario, SeamExtend, SeamSigstruct, SeamldrParams, SeamldrStatus};
 use tdx_seamldr_core::abi::{INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, MAX_MODULE_PAGES, PAGE_SIZE};
@@ -20,7 +20,11 @@ const FAULT_WRAPPERS: u64 = 512;
 
 impl Loader {
     /// Firmware rules 8.5.5-35, each by its last number.
-    pub(super) fn complete(&mut self, params: u64, context: &mut LoaderContext<'_>) -> Result<(), Refusal> {
+    pub(super) fn complete(
+        &mut self,
+        params: u64,
+        context: &mut LoaderContext<'_>,
+    ) -> Result<(), Refusal> {
         let scenario = read_params(params, context)?;
         if scenario == Scenario::Update && self.snapshot.seam_ready == 0 {
             return Err(recoverable(SeamldrStatus::EBADPARAM)); // 12
@@ -46,7 +50,8 @@ impl Loader {
         if context.config.memory_available() < layout.need() {
             return Err(recoverable(SeamldrStatus::ENOMEM)); // 29
         }
-        let preserve = scenario == Scenario::Update && sigstruct.svn_major != 0 && profile.preserves_tds;
+        let preserve =
+            scenario == Scenario::Update && sigstruct.svn_major != 0 && profile.preserves_tds;
         if preserve {
             if self.num_remaining_updates == 0 {
                 return Err(recoverable(SeamldrStatus::EBADCALL)); // 30
@@ -78,9 +83,11 @@ impl Loader {
             return Err(unrecoverable(SeamldrStatus::EBADHASH)); // 33
         }
         if profile.relocates {
-            elf::relocate(image, layout.code.base).ok_or(unrecoverable(SeamldrStatus::EBADPARAM))?; // 34
+            elf::relocate(image, layout.code.base)
+                .ok_or(unrecoverable(SeamldrStatus::EBADPARAM))?; // 34
             if sigstruct.gdt_idt_offset.get() != 0 {
-                let wrappers = layout.code.base.wrapping_add(sigstruct.fault_wrapper_offset.get().into());
+                let wrappers =
+                    layout.code.base.wrapping_add(sigstruct.fault_wrapper_offset.get().into());
                 elf::point_gates(image, sigstruct.gdt_idt_offset.get(), wrappers);
             }
         }
@@ -173,15 +180,21 @@ impl Loader {
         }
         let running = self.snapshot.svn();
         let lower = match profile.svn_rule {
-            SvnRule::OneNumber => (sigstruct.svn_major, sigstruct.svn_minor) < (running.major, running.minor),
+            SvnRule::OneNumber => {
+                (sigstruct.svn_major, sigstruct.svn_minor) < (running.major, running.minor)
+            }
             SvnRule::SameMajor(_) => sigstruct.svn_minor < running.minor,
         };
         match (scenario, profile.svn_rule) {
-            (Scenario::Update, SvnRule::SameMajor(other)) if sigstruct.svn_major != running.major => {
+            (Scenario::Update, SvnRule::SameMajor(other))
+                if sigstruct.svn_major != running.major =>
+            {
                 return Err(recoverable(other)); // 22
             }
             (Scenario::Update, _) if lower => return bad_sig, // 23
-            (Scenario::Load, _) if self.is_dirty() && (lower || sigstruct.svn_major != running.major) => {
+            (Scenario::Load, _)
+                if self.is_dirty() && (lower || sigstruct.svn_major != running.major) =>
+            {
                 return Err(recoverable(SeamldrStatus::ECLEANUPREQ)); // 23b
             }
             _ => {}
@@ -205,10 +218,9 @@ impl Loader {
         } else {
             &sigstruct.signature
         };
-        let valid = context
-            .crypto
-            .sha384(&sigstruct.signed_parts())
-            .and_then(|digest| context.crypto.rsa3072_verify(&sigstruct.modulus, signature, &digest));
+        let valid = context.crypto.sha384(&sigstruct.signed_parts()).and_then(|digest| {
+            context.crypto.rsa3072_verify(&sigstruct.modulus, signature, &digest)
+        });
         if valid != Ok(true) {
             return bad_sig; // 27
         }
@@ -235,7 +247,8 @@ impl Loader {
 /// Firmware rules 8.5.5-11: reads SEAMLDR_PARAMS.
 fn read_params(address: u64, context: &mut LoaderContext<'_>) -> Result<Scenario, Refusal> {
     let bad = recoverable(SeamldrStatus::EBADPARAM);
-    let (config, params): (&Config, &mut SeamldrParams) = (context.config, &mut context.memory.params);
+    let (config, params): (&Config, &mut SeamldrParams) =
+        (context.config, &mut context.memory.params);
     let is_page = |address: u64| config.is_shared(address, PAGE);
     if !is_page(address) {
         return Err(bad);
@@ -260,7 +273,8 @@ fn read_params(address: u64, context: &mut LoaderContext<'_>) -> Result<Scenario
     }
 }
 
-/// A little-endian number modulo another one, if it is less than twice as large; otherwise something else.
+/// A little-endian number modulo another one, if it is less than twice as large; otherwise
+/// something else.
 fn reduced(number: &[u8; 384], modulus: &[u8; 384]) -> [u8; 384] {
     if number.iter().rev().lt(modulus.iter().rev()) {
         return *number;

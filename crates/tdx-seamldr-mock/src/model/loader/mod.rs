@@ -3,7 +3,9 @@
 mod cleanup;
 mod install;
 
-use tdx_seamldr_core::abi::{SeamExtend, SeamSigstruct, SeamldrFeatures0, SeamldrInfo, SeamldrLeaf};
+use tdx_seamldr_core::abi::{
+    SeamExtend, SeamSigstruct, SeamldrFeatures0, SeamldrInfo, SeamldrLeaf,
+};
 use tdx_seamldr_core::abi::{SeamldrStatus, INTEL_VENDOR_ID};
 use tdx_seamldr_core::preflight::space::Layout;
 use tdx_seamldr_core::{Crypto, SeamcallRegs};
@@ -54,7 +56,8 @@ pub struct ModuleSysInfo {
     pub num_stack_pages: u64,
     /// Pages of the memory of one LP, minus one.
     pub num_tls_pages: u64,
-    /// Highest handoff version; this and what follows is written when everything else has succeeded.
+    /// Highest handoff version; this and what follows is written when everything else has
+    /// succeeded.
     pub module_hv: u16,
     /// Lowest handoff version.
     pub min_update_hv: u16,
@@ -77,7 +80,8 @@ pub struct Effects {
     pub seamdb_inserts: u32,
 }
 
-/// What a generation with SEAMLDR.CLEANUP is in the middle of. Others can be in the middle of several things.
+/// What a generation with SEAMLDR.CLEANUP is in the middle of. Others can be in the middle of
+/// several things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     Ready,
@@ -303,11 +307,12 @@ impl Loader {
             Some(SeamldrLeaf::SeamInfo) => seam_info(regs.rcx, &context),
             Some(SeamldrLeaf::Shutdown) => self.shut_down(&context),
             Some(SeamldrLeaf::Install) => {
-                let (status, unrecoverable) = match self.install(regs.rcx, &mut context, &mut installed) {
-                    Ok(()) => (SeamldrStatus::SUCCESS, false),
-                    Err(Refusal::Status { status, unrecoverable }) => (status, unrecoverable),
-                    Err(Refusal::Fatal) => return Err(Fatal),
-                };
+                let (status, unrecoverable) =
+                    match self.install(regs.rcx, &mut context, &mut installed) {
+                        Ok(()) => (SeamldrStatus::SUCCESS, false),
+                        Err(Refusal::Status { status, unrecoverable }) => (status, unrecoverable),
+                        Err(Refusal::Fatal) => return Err(Fatal),
+                    };
                 regs.rdx = unrecoverable.into();
                 status
             }
@@ -392,7 +397,8 @@ impl Loader {
         if context.x2apic_id >= MAX_LP_ID {
             return Err(recoverable(SeamldrStatus::EUNSPECERR)); // 1
         }
-        let busy = context.config.profile.has_cleanup && !matches!(self.flow, Flow::Ready | Flow::Install); // 2b
+        let busy =
+            context.config.profile.has_cleanup && !matches!(self.flow, Flow::Ready | Flow::Install); // 2b
         if busy || self.lps_in_shutdown != 0 || contains(&self.session, context.x2apic_id) {
             return Err(recoverable(SeamldrStatus::EBADCALL)); // 2, 3
         }
@@ -416,9 +422,12 @@ impl Loader {
         match result {
             Ok(()) => {
                 let sigstruct = &context.memory.sigstruct;
-                let sysinfo = SysInfo::new(sigstruct, context.config.num_lps, context.config.num_sockets);
-                *installed =
-                    Installed::Module(sysinfo, ModuleBuild::of_image(sigstruct, &context.memory.code));
+                let sysinfo =
+                    SysInfo::new(sigstruct, context.config.num_lps, context.config.num_sockets);
+                *installed = Installed::Module(
+                    sysinfo,
+                    ModuleBuild::of_image(sigstruct, &context.memory.code),
+                );
             }
             Err(Refusal::Fatal) => {}
             Err(Refusal::Status { unrecoverable: false, .. }) => self.seamextend = self.snapshot,

@@ -1,4 +1,5 @@
-//! The leaves that bring a module up without handoff data: TDH.SYS.CONFIG, TDH.SYS.KEY.CONFIG and TDH.SYS.TDMR.INIT.
+//! The leaves that bring a module up without handoff data: TDH.SYS.CONFIG, TDH.SYS.KEY.CONFIG and
+//! TDH.SYS.TDMR.INIT.
 
 use tdx_seamldr_core::abi::{OperandId, TdxFeatures0, TdxStatus};
 use tdx_seamldr_core::SeamcallRegs;
@@ -29,7 +30,8 @@ impl TdxModule {
         if !self.is_shared(context, regs.rcx, ALIGNMENT) {
             return invalid(OperandId::RCX);
         }
-        let Some(count) = usize::try_from(regs.rdx).ok().filter(|count| (1..=MAX_TDMRS).contains(count))
+        let Some(count) =
+            usize::try_from(regs.rdx).ok().filter(|count| (1..=MAX_TDMRS).contains(count))
         else {
             return invalid(OperandId::RDX);
         };
@@ -55,12 +57,14 @@ impl TdxModule {
             let mut info = TdmrInfo::new_zeroed();
             context.host.read(address.get(), info.as_mut_bytes());
             let SeamMemory { tdmr_infos, mcheck_table, tables, .. } = &mut *context.memory;
-            let Some((slot, before)) = tdmr_infos.get_mut(..=index).and_then(<[_]>::split_last_mut) else {
+            let Some((slot, before)) = tdmr_infos.get_mut(..=index).and_then(<[_]>::split_last_mut)
+            else {
                 return invalid(OperandId::RDX);
             };
             *slot = info;
             tdmr::check(slot, before, &mcheck_table.cmrs, self.enumerated.address_limit())?;
-            // Regions that were accepted before one that is not stay in the table, which nothing counts yet.
+            // Regions that were accepted before one that is not stay in the table, which nothing
+            // counts yet.
             if let Some(entry) = tables.tdmrs.get_mut(index) {
                 (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
             }
@@ -71,7 +75,10 @@ impl TdxModule {
         Ok(())
     }
 
-    pub(super) fn sys_key_config(&mut self, context: &mut CallContext<'_>) -> Result<TdxStatus, Fatal> {
+    pub(super) fn sys_key_config(
+        &mut self,
+        context: &mut CallContext<'_>,
+    ) -> Result<TdxStatus, Fatal> {
         /// PCONFIG's results, and the operand that stands for the key table.
         const NO_ENTROPY: u32 = 2;
         const BUSY: u32 = 5;
@@ -112,11 +119,17 @@ impl TdxModule {
         regs.rdx = 0;
         let tables = &mut context.memory.tables;
         let count = usize::try_from(tables.num_tdmrs.get()).unwrap_or(usize::MAX);
-        let tdmr = tables.tdmrs.iter_mut().take(count).enumerate().find(|(_, tdmr)| tdmr.base.get() == base);
+        let tdmr = tables
+            .tdmrs
+            .iter_mut()
+            .take(count)
+            .enumerate()
+            .find(|(_, tdmr)| tdmr.base.get() == base);
         let Some((index, tdmr)) = tdmr.filter(|_| base % TDMR_UNIT == 0) else {
             return Err(about(TdxStatus::OPERAND_INVALID, OperandId::RCX));
         };
-        let locked = u32::try_from(index).ok().and_then(|index| self.tdmrs_locked.checked_shr(index));
+        let locked =
+            u32::try_from(index).ok().and_then(|index| self.tdmrs_locked.checked_shr(index));
         if locked.is_some_and(|bits| bits & 1 == 1) {
             return Err(about(TdxStatus::OPERAND_BUSY, OperandId::RCX));
         }

@@ -32,13 +32,14 @@ pub struct ModuleBuild {
     pub handoff_form: HandoffForm,
     /// How its leaves behave.
     pub generation: ModuleGeneration,
-    /// The version of the contexts of hashes and MACs that are under way in TDs. A module cannot go on with those of another
-    /// version; nor, for all that is known, with those of a module that does not say.
+    /// The version of the contexts of hashes and MACs that are under way in TDs. A module cannot
+    /// go on with those of another version; nor, for all that is known, with those of a module
+    /// that does not say.
     pub crypto_context: Option<u8>,
 }
 
-/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave as the 1.5 module of the same
-/// time.
+/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave
+/// as the 1.5 module of the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ModuleGeneration {
     /// 1.5.01, whose behaviour was recorded.
@@ -47,7 +48,8 @@ pub enum ModuleGeneration {
     V1_5_05,
     /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
     V1_5_28,
-    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a version 1.
+    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a
+    /// version 1.
     V1_5_34,
 }
 
@@ -56,7 +58,8 @@ impl ModuleGeneration {
     const ALL: [Self; 4] = [Self::V1_5_01, Self::V1_5_05, Self::V1_5_28, Self::V1_5_34];
 }
 
-/// What a module says about itself in its image, if it was made for this simulation: what a real one has in its code.
+/// What a module says about itself in its image, if it was made for this simulation: what a real
+/// one has in its code.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct Description {
@@ -148,16 +151,18 @@ impl ModuleBuild {
         crypto_context: None,
     };
 
-    /// The build of a public release; `None` if there is no such release. Handoff versions and the date are 0 where no public
-    /// source tells them, and features are those of the release before it.
+    /// The build of a public release; `None` if there is no such release. Handoff versions and the
+    /// date are 0 where no public source tells them, and features are those of the release
+    /// before it.
     #[must_use]
     pub fn of_release(version: TdxVersion) -> Option<Self> {
         releases::by_version(version)
     }
 
-    /// The build behind an image. A module that was made for this simulation says it itself. A released one is known by its hash,
-    /// or else by its SVN. Of others there is only what the SIGSTRUCT says; the rest is made up: a version 1.5 with the minor SVN,
-    /// and that they can preserve TDs.
+    /// The build behind an image. A module that was made for this simulation says it itself. A
+    /// released one is known by its hash, or else by its SVN. Of others there is only what the
+    /// SIGSTRUCT says; the rest is made up: a version 1.5 with the minor SVN, and that they can
+    /// preserve TDs.
     #[must_use]
     pub fn of_image(sigstruct: &SeamSigstruct, image: &[u8]) -> Self {
         let described = image
@@ -188,9 +193,9 @@ impl ModuleBuild {
 }
 
 fn bcd_to_decimal(bcd: u32) -> u32 {
-    (0..8)
-        .rev()
-        .fold(0u32, |sum, digit| sum.wrapping_mul(10).wrapping_add(bcd >> (4u32.wrapping_mul(digit)) & 0xf))
+    (0..8).rev().fold(0u32, |sum, digit| {
+        sum.wrapping_mul(10).wrapping_add(bcd >> (4u32.wrapping_mul(digit)) & 0xf)
+    })
 }
 
 /// What P-SEAMLDR tells a module through its system information page.

@@ -1,5 +1,5 @@
-//! CPUID leaves that module 1.5.01 looks at: what they have to be, what has to be the same on all LPs, and what of them a TD can
-//! be configured to have.
+//! CPUID leaves that module 1.5.01 looks at: what they have to be, what has to be the same on all
+//! LPs, and what of them a TD can be configured to have.
 
 use super::super::cpu::NO_SUBLEAF;
 
@@ -14,7 +14,8 @@ pub(super) const SUPERVISOR_STATES: u32 = 0x1fd00;
 /// Extended states that a TD may have.
 const TD_STATES: u32 = 0x6dbe7;
 
-/// What the module asks of a leaf, or of several subleaves of it. Masks are of EAX, EBX, ECX and EDX.
+/// What the module asks of a leaf, or of several subleaves of it. Masks are of EAX, EBX, ECX and
+/// EDX.
 pub(super) struct CpuidRule {
     pub(super) leaf: u32,
     subleaves: (u32, u32),
@@ -25,7 +26,13 @@ pub(super) struct CpuidRule {
     pub(super) same: [u32; 4],
 }
 
-const fn rule(leaf: u32, subleaf: u32, mask: [u32; 4], expected: [u32; 4], same: [u32; 4]) -> CpuidRule {
+const fn rule(
+    leaf: u32,
+    subleaf: u32,
+    mask: [u32; 4],
+    expected: [u32; 4],
+    same: [u32; 4],
+) -> CpuidRule {
     CpuidRule { leaf, subleaves: (subleaf, subleaf), mask, expected, same }
 }
 
@@ -73,7 +80,13 @@ const RULES: [CpuidRule; 40] = [
     rule(0xa, NONE, [0xff00, 0, 0xffffff80, 0x8000], [0x800, 0, 0, 0x8000], ALL),
     compared(0x1c, NONE, ALL),
     rule(0x80000008, NONE, [0xff, 0x200, 0, 0], [0x34, 0x200, 0, 0], ALL),
-    rule(0x0, NONE, [0, u32::MAX, u32::MAX, u32::MAX], [0, 0x756e6547, 0x6c65746e, 0x49656e69], ALL),
+    rule(
+        0x0,
+        NONE,
+        [0, u32::MAX, u32::MAX, u32::MAX],
+        [0, 0x756e6547, 0x6c65746e, 0x49656e69],
+        ALL,
+    ),
     sampled(0x3, NONE),
     rule(0x4, 4, [0x1f, 0, 0, 0], ZERO, ALL),
     rule(0x6, NONE, [0x800000, 0, 0, 0], ZERO, [0x800000, 0, 0, 0]),
@@ -121,8 +134,8 @@ pub(super) fn halves([eax, ebx, ecx, edx]: [u32; 4]) -> [u64; 2] {
     [half(eax, ebx), half(ecx, edx)]
 }
 
-/// A leaf of which bits can be configured: those that the host chooses freely, and those that it chooses if the processor has
-/// them.
+/// A leaf of which bits can be configured: those that the host chooses freely, and those that it
+/// chooses if the processor has them.
 pub(super) struct CpuidConfig {
     pub(super) leaf: u32,
     pub(super) subleaf: u32,
@@ -182,7 +195,8 @@ mod tests {
     #[test]
     fn no_rule_expects_bits_that_it_does_not_check() {
         for (rule, subleaf) in entries() {
-            let beyond = rule.expected.iter().zip(rule.mask).any(|(expected, mask)| expected & !mask != 0);
+            let beyond =
+                rule.expected.iter().zip(rule.mask).any(|(expected, mask)| expected & !mask != 0);
             assert!(!beyond, "{:#x}.{subleaf:#x}", rule.leaf);
         }
     }

@@ -1,7 +1,7 @@
 //! TDH.SYS.INIT's look at the processor, and TDH.SYS.LP.INIT's comparison with it.
 //!
-//! The order of the checks, and what each error has in its details, is as recorded; the masks are those of the published
-//! module 1.5.01.
+//! The order of the checks, and what each error has in its details, is as recorded; the masks are
+//! those of the published module 1.5.01.
 
 use tdx_seamldr_core::abi::{Cmr, PSysInfo, TdxStatus};
 use tdx_seamldr_core::SeamcallRegs;
@@ -29,7 +29,8 @@ const SMRR2_SUPPORTED: u64 = 1 << 13;
 const SMRR_LOCK_SUPPORTED: u64 = 1 << 14;
 /// Base and mask of SMRR and of SMRR2.
 const SMRRS: [(u32, u32); 2] = [(0x1f2, 0x1f3), (0x1f6, 0x1f7)];
-/// IA32_TME_CAPABILITY, IA32_TME_ACTIVATE, IA32_MKTME_KEYID_PARTITIONING, IA32_WBINVDP and IA32_WBNOINVDP.
+/// IA32_TME_CAPABILITY, IA32_TME_ACTIVATE, IA32_MKTME_KEYID_PARTITIONING, IA32_WBINVDP and
+/// IA32_WBNOINVDP.
 const TME_CAPABILITY: u32 = 0x981;
 const TME_ACTIVATE: u32 = 0x982;
 const KEYID_PARTITIONING: u32 = 0x87;
@@ -127,7 +128,9 @@ impl Sampled {
     #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let mut entries = cpuid_rules::entries().zip(self.cpuid);
-        entries.find(|((rule, sub), _)| rule.leaf == leaf && *sub == subleaf).map_or([0; 4], |(_, v)| v)
+        entries
+            .find(|((rule, sub), _)| rule.leaf == leaf && *sub == subleaf)
+            .map_or([0; 4], |(_, v)| v)
     }
 }
 
@@ -162,7 +165,8 @@ fn incorrect(msr: u32) -> Stop {
     Stop::Error(detailed(TdxStatus::INCORRECT_MSR_VALUE, msr.into()))
 }
 
-/// Looks at the processor. An error about CPUID says in RCX to R10 which leaf, which bits, and what they should be.
+/// Looks at the processor. An error about CPUID says in RCX to R10 which leaf, which bits, and what
+/// they should be.
 pub(super) fn check(
     cpu: &Cpu<'_>,
     table: &PSysInfo,
@@ -221,7 +225,8 @@ fn check_cpuid(
     const LAST_BASE_LEAF: u32 = 0x1f;
     const FIRST_EXTENDED_LEAF: u32 = 0x80000000;
     const LAST_EXTENDED_LEAF: u32 = 0x80000008;
-    let missing = |leaf: u32| Stop::Error(detailed(TdxStatus::CPUID_LEAF_NOT_SUPPORTED, leaf.into()));
+    let missing =
+        |leaf: u32| Stop::Error(detailed(TdxStatus::CPUID_LEAF_NOT_SUPPORTED, leaf.into()));
     let [last_base, ..] = cpu.cpuid(0, cpuid_rules::NONE);
     if last_base < LAST_BASE_LEAF {
         return Err(missing(LAST_BASE_LEAF));
@@ -234,7 +239,8 @@ fn check_cpuid(
     let mut states = ExtendedStates::default();
     let mut has_la57 = false;
     for ((rule, subleaf), slot) in cpuid_rules::entries().zip(sampled) {
-        let is_there = rule.leaf <= last_base || (FIRST_EXTENDED_LEAF..=last_extended).contains(&rule.leaf);
+        let is_there =
+            rule.leaf <= last_base || (FIRST_EXTENDED_LEAF..=last_extended).contains(&rule.leaf);
         let mut values = if is_there { cpu.cpuid(rule.leaf, subleaf) } else { [0; 4] };
         let mut expect = |mask: [u32; 4], value: [u32; 4]| {
             let [low, high] = cpuid_rules::halves(mask);
@@ -244,7 +250,12 @@ fn check_cpuid(
             Stop::Error(TdxStatus::INCORRECT_CPUID_VALUE)
         };
         let CpuidRule { mask, expected, .. } = *rule;
-        if values.iter().zip(mask).zip(expected).any(|((value, mask), wanted)| value & mask != wanted) {
+        if values
+            .iter()
+            .zip(mask)
+            .zip(expected)
+            .any(|((value, mask), wanted)| value & mask != wanted)
+        {
             return Err(expect(mask, expected));
         }
         let [eax, ebx, ecx, edx] = values;
@@ -253,7 +264,8 @@ fn check_cpuid(
             (0x1, _) => values = [lowest_fms(table), ebx, ecx, edx],
             (0x4, 3) => topology.lps_sharing_cache = eax >> 14 & 0xfff,
             (0x7, 0) => has_la57 = ecx >> 16 & 1 == 1,
-            // Performance monitoring: version 5 at least, and no more fixed counters than the module knows.
+            // Performance monitoring: version 5 at least, and no more fixed counters than the
+            // module knows.
             (0xa, _) if eax & 0xff < 5 => return Err(expect([0xf, 0, 0, 0], [5, 0, 0, 0])),
             (0xa, _) if edx & 0x1f > 7 => return Err(expect([0, 0, 0, 0x1f], [0, 0, 0, 7])),
             (0xd, _) => states.take(subleaf, values)?,
@@ -358,7 +370,8 @@ impl Topology {
             if self.shift.wrapping_sub(self.smt_shift) >= 32 {
                 return Err(Stop::Fatal);
             }
-            // The last-level cache is that of the package. (No real package has room for a single LP.)
+            // The last-level cache is that of the package. (No real package has room for a single
+            // LP.)
             let is_shared = |shift| self.lps_sharing_cache.checked_shr(shift) == Some(1);
             if self.shift.checked_sub(1).is_some_and(|shift| !is_shared(shift)) {
                 return Err(TdxStatus::INVALID_WBINVD_SCOPE.into());
@@ -371,8 +384,8 @@ impl Topology {
 
 /// Memory encryption, and who may use which KeyIDs.
 fn check_keys(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<Enumerated, Stop> {
-    /// AES-XTS of 128 and of 256 bits, without integrity and with it: bits of IA32_TME_CAPABILITY, and 48 bits higher of
-    /// IA32_TME_ACTIVATE.
+    /// AES-XTS of 128 and of 256 bits, without integrity and with it: bits of IA32_TME_CAPABILITY,
+    /// and 48 bits higher of IA32_TME_ACTIVATE.
     const PLAIN: u64 = 1 << 0 | 1 << 2;
     const INTEGRITY: u64 = 1 << 1 | 1 << 3;
     let algorithms = if table.tdx_without_integrity != 0 { PLAIN } else { INTEGRITY };
@@ -471,8 +484,8 @@ fn check_smrrs(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Compares an LP with the one on which TDH.SYS.INIT ran; says in which package it is. An error about CPUID says in RCX to R8
-/// which leaf and which bits.
+/// Compares an LP with the one on which TDH.SYS.INIT ran; says in which package it is. An error
+/// about CPUID says in RCX to R8 which leaf and which bits.
 pub(super) fn compare(
     cpu: &Cpu<'_>,
     table: &PSysInfo,
@@ -492,7 +505,12 @@ pub(super) fn compare(
     let mut package = 0;
     for ((rule, subleaf), before) in cpuid_rules::entries().zip(&sampled.cpuid) {
         let values = cpu.cpuid(rule.leaf, subleaf);
-        if values.iter().zip(before).zip(rule.same).any(|((now, before), mask)| (now ^ before) & mask != 0) {
+        if values
+            .iter()
+            .zip(before)
+            .zip(rule.same)
+            .any(|((now, before), mask)| (now ^ before) & mask != 0)
+        {
             regs.rcx = pair(rule.leaf, subleaf);
             [regs.rdx, regs.r8] = cpuid_rules::halves(rule.same);
             return Err(TdxStatus::INCONSISTENT_CPUID_FIELD);

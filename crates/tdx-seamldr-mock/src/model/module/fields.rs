@@ -1,7 +1,8 @@
-//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order, and the one more of later modules that Linux 7.2 reads.
+//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order, and the one more of later
+//! modules that Linux 7.2 reads.
 //!
-//! Fields that say what the processor and the module are capable of have the values that were recorded; those about this
-//! platform and this module are read from them.
+//! Fields that say what the processor and the module are capable of have the values that were
+//! recorded; those about this platform and this module are read from them.
 
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfo, TdxFeatures0};
 
@@ -144,7 +145,9 @@ const FIELDS: &[Field] = &[
     always(0x9900000300000007, 0),
     always(MAX_VCPUS_PER_TD, 576),
     // CPUID leaves, and which of their bits can be configured.
-    read_each(0x9900000300000400, 32, |_, index| CPUID_CONFIGS.get(index).map_or(u64::MAX, config_id)),
+    read_each(0x9900000300000400, 32, |_, index| {
+        CPUID_CONFIGS.get(index).map_or(u64::MAX, config_id)
+    }),
     Field {
         id: 0x9900000300000500,
         elements: 64,
@@ -175,11 +178,12 @@ const FIELDS: &[Field] = &[
     listed(0xa200000300000001, 6, &[1, 0, 3, 0, 7, 0], 0),
 ];
 
-/// Processors (family and model of CPUID.1:EAX) that 1.5.01 knows, oldest first, with the highest stepping that it presents to
-/// a TD on a newer one. That of the second and third is inferred.
+/// Processors (family and model of CPUID.1:EAX) that 1.5.01 knows, oldest first, with the highest
+/// stepping that it presents to a TD on a newer one. That of the second and third is inferred.
 const KNOWN_PROCESSORS: [u64; 4] = [0x806f8, 0xc06f2, 0xa06f0, 0xa06d1];
 
-/// The processors that a TD can be shown, the platform's own first; empty if the module does not know it.
+/// The processors that a TD can be shown, the platform's own first; empty if the module does not
+/// know it.
 fn allowed_fms(view: &View<'_>) -> (u64, &'static [u64]) {
     let [own, ..] = view.sampled.cpuid(0x1, cpuid_rules::NONE);
     let own = u64::from(own);
@@ -210,7 +214,8 @@ fn key(id: u64) -> (u8, u64) {
     (id.class(), id.field_code().into())
 }
 
-/// Whether an element is packed behind another one in a list: with the next code, and of the same size.
+/// Whether an element is packed behind another one in a list: with the next code, and of the same
+/// size.
 pub(super) fn follows(before: u64, id: u64) -> bool {
     let ((class_before, code_before), (class, code)) = (key(before), key(id));
     let size = |id: u64| FieldId(id).element_size();

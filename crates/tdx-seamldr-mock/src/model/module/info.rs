@@ -92,7 +92,8 @@ impl TdxModule {
         (info.tdcs_base_size, info.tdvps_base_size) = (U16::new(0x6000), U16::new(0x6000));
         let view = self.view(context.memory);
         info.attributes_fixed0 = U64::new(ATTRIBUTES_FIXED0);
-        (info.xfam_fixed0, info.xfam_fixed1) = (U64::new(view.xfam_fixed0()), U64::new(XFAM_FIXED1));
+        (info.xfam_fixed0, info.xfam_fixed1) =
+            (U64::new(view.xfam_fixed0()), U64::new(XFAM_FIXED1));
         info.num_cpuid_configs = U32::new(12);
         for (slot, config) in info.cpuid_configs.iter_mut().zip(&CPUID_CONFIGS) {
             let [eax, ebx, ecx, edx] = view.config_bits(config);
@@ -124,12 +125,13 @@ impl TdxModule {
             Reading::First(first) => first,
             Reading::Element { .. } => from,
         };
-        // The fields are packed into sequences: a header that has the first one's id, the elements of a field and the fields
-        // (each minus one), and a word for each element. The list has a header of its own: its size, and the number of
-        // sequences.
+        // The fields are packed into sequences: a header that has the first one's id, the elements
+        // of a field and the fields (each minus one), and a word for each element. The list
+        // has a header of its own: its size, and the number of sequences.
         page.fill(0);
         let mut list = List { page, at: 8 };
-        let (mut sequences, mut header_at, mut elements, mut begin, mut before) = (0u16, 0, 0u64, 0, None);
+        let (mut sequences, mut header_at, mut elements, mut begin, mut before) =
+            (0u16, 0, 0u64, 0, None);
         let mut id = first;
         while let Reading::Element { value, next, last_element } = fields::element(&view, id)? {
             if !before.is_some_and(|before| fields::follows(before, id)) {

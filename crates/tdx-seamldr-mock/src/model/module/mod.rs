@@ -210,7 +210,11 @@ impl TdxModule {
     }
 
     /// One SEAMCALL.
-    pub(super) fn call(&mut self, regs: &mut SeamcallRegs, context: CallContext<'_>) -> Result<(), Fatal> {
+    pub(super) fn call(
+        &mut self,
+        regs: &mut SeamcallRegs,
+        context: CallContext<'_>,
+    ) -> Result<(), Fatal> {
         const RESERVED: u64 = !0x00ff_ffff;
         /// Leaves that take versions: MEM.SEPT.ADD, MNG.RD, PROMOTE, VP.RD and SEPT.REMOVE.
         const VERSIONED: [u16; 5] = [3, 11, 23, 26, 30];
@@ -280,7 +284,8 @@ impl TdxModule {
         context: &mut CallContext<'_>,
     ) -> Result<TdxStatus, Fatal> {
         let attributes = regs.rcx;
-        // Version 1: a page for what led to a fatal error, and an interrupt for it. Only the page is looked at here.
+        // Version 1: a page for what led to a fatal error, and an interrupt for it. Only the page
+        // is looked at here.
         let fatal_error_page = if regs.rax >> 16 & 0xff == 1 { regs.r8 & !0xfff } else { 0 };
         (regs.rcx, regs.rdx, regs.r8, regs.r9, regs.r10) = (0, 0, 0, 0, 0);
         if self.is_locked() {
@@ -370,7 +375,11 @@ impl TdxModule {
         Ok(())
     }
 
-    fn sys_rd(&self, regs: &mut SeamcallRegs, context: &CallContext<'_>) -> Result<TdxStatus, Fatal> {
+    fn sys_rd(
+        &self,
+        regs: &mut SeamcallRegs,
+        context: &CallContext<'_>,
+    ) -> Result<TdxStatus, Fatal> {
         let id = regs.rdx;
         (regs.rdx, regs.r8) = (FieldId::NULL.0, 0);
         if !contains(&self.lps_initialized, context.lp) {
@@ -395,7 +404,12 @@ impl TdxModule {
         self.view_of(&memory.mcheck_table, &memory.sampled, &memory.handoff)
     }
 
-    fn view_of<'a>(&'a self, platform: &'a PSysInfo, sampled: &'a Sampled, handoff: &[u8]) -> View<'a> {
+    fn view_of<'a>(
+        &'a self,
+        platform: &'a PSysInfo,
+        sampled: &'a Sampled,
+        handoff: &[u8],
+    ) -> View<'a> {
         let mut features0 = self.build.features0;
         if self.capabilities & SEAMVERIFYREPORT == 0 {
             features0.remove(TdxFeatures0::LOCAL_ATTESTATION);
@@ -450,7 +464,11 @@ impl TdxModule {
         Ok(TdxStatus::SUCCESS)
     }
 
-    fn sys_update(&mut self, regs: &SeamcallRegs, context: &mut CallContext<'_>) -> Result<TdxStatus, Fatal> {
+    fn sys_update(
+        &mut self,
+        regs: &SeamcallRegs,
+        context: &mut CallContext<'_>,
+    ) -> Result<TdxStatus, Fatal> {
         let generation = self.build.generation;
         let operands = self.check_update_operands(regs);
         if let Err(status) = operands {
@@ -472,7 +490,8 @@ impl TdxModule {
         let form = self.build.handoff_form;
         let size = usize::try_from(header.size.get()).unwrap_or(usize::MAX);
         let limit = match (form, hv) {
-            // Modules with a later version know of 2.0 ones that leave more than they themselves have pages for.
+            // Modules with a later version know of 2.0 ones that leave more than they themselves
+            // have pages for.
             (HandoffForm::Counting, 0) => SysInfo::room_in(25),
             _ => self.told.handoff_limit(),
         };
@@ -481,7 +500,8 @@ impl TdxModule {
         }
         context.memory.tables.read(form, hv, &context.memory.handoff);
         match operands {
-            // Too late to leave no trace, but the header is still valid: the call may be made again.
+            // Too late to leave no trace, but the header is still valid: the call may be made
+            // again.
             Err(status) => return Ok(status),
             Ok(detects) => self.update_compatibility = detects,
         }

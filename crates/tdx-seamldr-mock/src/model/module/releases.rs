@@ -1,7 +1,7 @@
 //! Public releases of the module, as far as the simulation tells them apart.
 //!
-//! The facts have one home, the table of the crate `tdx-seamldr-host`: `data/releases.csv` here is a link to it. This file adds
-//! how releases behave, which the table does not say.
+//! The facts have one home, the table of the crate `tdx-seamldr-host`: `data/releases.csv` here is
+//! a link to it. This file adds how releases behave, which the table does not say.
 
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxFeatures0};
 use tdx_seamldr_core::TdxVersion;
@@ -35,8 +35,18 @@ impl Release {
     fn parse(line: &'static str) -> Option<Self> {
         let mut fields = line.split(',');
         let mut next = || fields.next();
-        let [version_text, _, _, _, hv, context, date, _, _, features0] =
-            [next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?];
+        let [version_text, _, _, _, hv, context, date, _, _, features0] = [
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+        ];
         let mut versions = hv.split('/').map(str::parse::<u16>);
         let mut hv = || versions.next()?.ok();
         Some(Self {
@@ -48,13 +58,13 @@ impl Release {
         })
     }
 
-    /// Features that the table does not tell are those of the release before it on its line, and, from the ones on whose release
-    /// notes tell of it, UPDATE_COMPATIBILITY.
+    /// Features that the table does not tell are those of the release before it on its line, and,
+    /// from the ones on whose release notes tell of it, UPDATE_COMPATIBILITY.
     fn features0(&self) -> TdxFeatures0 {
         let bits = self.features0.or_else(|| {
             let TdxVersion { major, minor, update } = self.version;
-            let line =
-                releases().filter(|other| (other.version.major, other.version.minor) == (major, minor));
+            let line = releases()
+                .filter(|other| (other.version.major, other.version.minor) == (major, minor));
             let before = line.filter(|other| other.version.update <= update);
             before.filter_map(|other| other.features0).last()
         });
@@ -63,22 +73,22 @@ impl Release {
         features0
     }
 
-    /// Whether it counts what an update must not come in between of: 1.5.24, 2.0.14, and those after them.
+    /// Whether it counts what an update must not come in between of: 1.5.24, 2.0.14, and those
+    /// after them.
     const fn counts(&self) -> bool {
         matches!(
             self.version,
-            TdxVersion { major: 1, minor: 5, update: 24.. } | TdxVersion { major: 2, minor: 0, update: 14.. }
+            TdxVersion { major: 1, minor: 5, update: 24.. }
+                | TdxVersion { major: 2, minor: 0, update: 14.. }
         )
     }
 
     const fn generation(&self) -> ModuleGeneration {
         match self.version {
-            TdxVersion { major: 1, update: 34.., .. } | TdxVersion { major: 2, update: 18.., .. } => {
-                ModuleGeneration::V1_5_34
-            }
-            TdxVersion { major: 1, update: 28.., .. } | TdxVersion { major: 2, update: 16.., .. } => {
-                ModuleGeneration::V1_5_28
-            }
+            TdxVersion { major: 1, update: 34.., .. }
+            | TdxVersion { major: 2, update: 18.., .. } => ModuleGeneration::V1_5_34,
+            TdxVersion { major: 1, update: 28.., .. }
+            | TdxVersion { major: 2, update: 16.., .. } => ModuleGeneration::V1_5_28,
             TdxVersion { major: 1, update: ..=1, .. } => ModuleGeneration::V1_5_01,
             _ => ModuleGeneration::V1_5_05,
         }
@@ -121,8 +131,9 @@ pub(super) fn by_version(version: TdxVersion) -> Option<ModuleBuild> {
     releases().find(|release| release.version == version).map(|release| release.build())
 }
 
-/// The release that an image is by its hash; if there is none, the first with its SVN. The SIGSTRUCT says the handoff versions.
-/// Only the line that is found is parsed: P-SEAMLDR asks at every update.
+/// The release that an image is by its hash; if there is none, the first with its SVN. The
+/// SIGSTRUCT says the handoff versions. Only the line that is found is parsed: P-SEAMLDR asks at
+/// every update.
 pub(super) fn by_image(sigstruct: &SeamSigstruct) -> Option<ModuleBuild> {
     let mrseam = sigstruct.seamhash.map(digits);
     let svn = u64::from(u16::from_be_bytes([sigstruct.svn_major, sigstruct.svn_minor]));
@@ -134,7 +145,8 @@ pub(super) fn by_image(sigstruct: &SeamSigstruct) -> Option<ModuleBuild> {
 
 /// The two hexadecimal digits of a byte, as the table writes them.
 fn digits(byte: u8) -> [u8; 2] {
-    [byte >> 4, byte & 0xf].map(|digit| digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 }))
+    [byte >> 4, byte & 0xf]
+        .map(|digit| digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 }))
 }
 
 #[cfg(test)]
@@ -149,9 +161,11 @@ mod tests {
     #[test]
     fn the_table_has_the_columns_that_are_read() {
         let names = TABLE.lines().find(|line| line.starts_with("version,"));
-        let expected = "version,svn,image,cpus,hv,ctx,build_date,min_module,min_seamldr,features0,mrseam";
+        let expected =
+            "version,svn,image,cpus,hv,ctx,build_date,min_module,min_seamldr,features0,mrseam";
         assert_eq!(names, Some(expected));
-        let lines = TABLE.lines().filter(|line| !line.starts_with('#') && !line.starts_with("version,"));
+        let lines =
+            TABLE.lines().filter(|line| !line.starts_with('#') && !line.starts_with("version,"));
         assert_eq!(releases().count(), lines.count());
     }
 
@@ -191,7 +205,8 @@ mod tests {
     fn the_hash_decides_and_the_svn_only_if_no_release_has_the_hash() {
         let mut sigstruct = SeamSigstruct::new_zeroed();
         (sigstruct.svn_major, sigstruct.svn_minor) = (3, 4);
-        let name = |sigstruct: &SeamSigstruct| by_image(sigstruct).map(|build| build.version.to_string());
+        let name =
+            |sigstruct: &SeamSigstruct| by_image(sigstruct).map(|build| build.version.to_string());
         assert_eq!(name(&sigstruct).as_deref(), Some("2.0.04"), "the first with this SVN");
         let line = TABLE.lines().find(|line| line.starts_with("2.0.05,")).unwrap();
         let (_, mrseam) = line.rsplit_once(',').unwrap();

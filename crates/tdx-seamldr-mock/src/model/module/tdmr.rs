@@ -1,4 +1,5 @@
-//! TDH.SYS.CONFIG's look at the memory that is to be TDs' (TDMRs) and at the memory that describes it (PAMTs).
+//! TDH.SYS.CONFIG's look at the memory that is to be TDs' (TDMRs) and at the memory that describes
+//! it (PAMTs).
 
 use core::ops::Range;
 
@@ -49,7 +50,8 @@ impl TdmrInfo {
         range(self.base.get(), self.size.get())
     }
 
-    /// The PAMTs, from 4 KiB to 1 GiB. Those whose end would overflow are empty; a check comes before.
+    /// The PAMTs, from 4 KiB to 1 GiB. Those whose end would overflow are empty; a check comes
+    /// before.
     fn pamts(&self) -> [Pamt; 3] {
         let [one_gib, two_mib, four_kib] =
             self.pamts.map(|[base, size]| range(base.get(), size.get()).unwrap_or(0..0));
@@ -59,7 +61,9 @@ impl TdmrInfo {
     /// The reserved areas, up to the first that is empty.
     fn reserved(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let areas = self.reserved.iter().take_while(|[_, size]| size.get() != 0);
-        areas.filter_map(|[offset, size]| range(self.base.get().checked_add(offset.get())?, size.get()))
+        areas.filter_map(|[offset, size]| {
+            range(self.base.get().checked_add(offset.get())?, size.get())
+        })
     }
 
     /// What of the region is to be used: the gaps between reserved areas.
@@ -127,8 +131,8 @@ fn is_convertible(wanted: &Range<u64>, cmrs: &[Cmr]) -> bool {
     })
 }
 
-/// Checks a TDMR beside those before it, which have passed. Errors name the TDMR in their lowest byte, and in the bytes above it
-/// what of it, and which other TDMR.
+/// Checks a TDMR beside those before it, which have passed. Errors name the TDMR in their lowest
+/// byte, and in the bytes above it what of it, and which other TDMR.
 pub(super) fn check(
     tdmr: &TdmrInfo,
     before: &[TdmrInfo],
@@ -160,10 +164,11 @@ pub(super) fn check(
     Ok(())
 }
 
-/// PAMTs overlap neither each other nor memory that is to be used. Errors name the TDMR and the level of the PAMT, and the TDMR
-/// that it overlaps with.
+/// PAMTs overlap neither each other nor memory that is to be used. Errors name the TDMR and the
+/// level of the PAMT, and the TDMR that it overlaps with.
 fn check_overlaps(tdmr: &TdmrInfo, before: &[TdmrInfo], own: u8) -> Result<(), TdxStatus> {
-    let error = |of: u8, level: u8, with: u8| Err(detailed(TdxStatus::PAMT_OVERLAP, [of, level, with, 0]));
+    let error =
+        |of: u8, level: u8, with: u8| Err(detailed(TdxStatus::PAMT_OVERLAP, [of, level, with, 0]));
     let pamts = tdmr.pamts();
     for (other, earlier) in (0u8..).zip(before) {
         let earlier = earlier.pamts();
@@ -174,7 +179,8 @@ fn check_overlaps(tdmr: &TdmrInfo, before: &[TdmrInfo], own: u8) -> Result<(), T
         }
     }
     let [four_kib, two_mib, one_gib] = &pamts;
-    for ((level, one), (_, other)) in [(four_kib, two_mib), (four_kib, one_gib), (two_mib, one_gib)] {
+    for ((level, one), (_, other)) in [(four_kib, two_mib), (four_kib, one_gib), (two_mib, one_gib)]
+    {
         if overlap(one, other) {
             return error(own, *level, own);
         }

@@ -1,4 +1,5 @@
-//! IA32_VMX_* MSRs that TDH.SYS.INIT checks: what the module needs for TDs (L1), and for virtual machines inside them (L2).
+//! IA32_VMX_* MSRs that TDH.SYS.INIT checks: what the module needs for TDs (L1), and for virtual
+//! machines inside them (L2).
 
 use tdx_seamldr_core::abi::TdxStatus;
 
@@ -64,8 +65,9 @@ const CR4_ONES: u64 = 0x2040;
 const PE_PG: u64 = 1 << 31 | 1;
 
 impl Controls {
-    /// Whether a processor that reports this lets the module set its controls so. MSRs have the controls that have to be 1 in
-    /// their low half, and those that may be 1 in the high one; that of the tertiary controls has the latter only.
+    /// Whether a processor that reports this lets the module set its controls so. MSRs have the
+    /// controls that have to be 1 in their low half, and those that may be 1 in the high one;
+    /// that of the tertiary controls has the latter only.
     fn fit(&self, value: u64, has_user_wait: bool) -> Result<bool, Fatal> {
         let (must, may) = match self.msr {
             PROCBASED3 => (0, value),
@@ -79,7 +81,9 @@ impl Controls {
             ones = ones & !USER_WAIT | if has_user_wait { USER_WAIT } else { 0 };
             ones &= may | !ENCLV_EXITING;
         }
-        Ok(must & !(ones | self.unknown) == 0 && !may & ones == 0 && (must | !may) & self.variable == 0)
+        Ok(must & !(ones | self.unknown) == 0
+            && !may & ones == 0
+            && (must | !may) & self.variable == 0)
     }
 }
 
@@ -89,7 +93,8 @@ pub(super) fn check(msr: impl Fn(u32) -> u64, features: [u32; 4]) -> Result<(), 
     const VMCS_SIZE: u64 = 2048;
     /// IA32_VMX_BASIC: information about INS and OUTS, and the "true" MSRs.
     const BASIC_BITS: u64 = 1 << 54 | 1 << 55;
-    /// IA32_VMX_MISC: unrestricted guests, HLT, shutdown, Processor Trace, and VMWRITE to every field.
+    /// IA32_VMX_MISC: unrestricted guests, HLT, shutdown, Processor Trace, and VMWRITE to every
+    /// field.
     const MISC_BITS: u64 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 14 | 1 << 29;
     const CR3_TARGETS: u64 = 4;
     const EPT_VPID_BITS: u64 = 0x10106334041;
@@ -104,8 +109,9 @@ pub(super) fn check(msr: impl Fn(u32) -> u64, features: [u32; 4]) -> Result<(), 
     let [_, _, ecx, _] = features;
     let has_user_wait = ecx >> 5 & 1 == 1;
     let all = |list: &[Controls]| {
-        list.iter()
-            .try_for_each(|controls| require(controls.fit(msr(controls.msr), has_user_wait)?, controls.msr))
+        list.iter().try_for_each(|controls| {
+            require(controls.fit(msr(controls.msr), has_user_wait)?, controls.msr)
+        })
     };
 
     let basic = msr(BASIC);

@@ -32,10 +32,13 @@ pub(crate) type Described = Platform<Box<SeamMemory>>;
 impl PlatformDescription {
     fn config(&self) -> Result<Config, DescriptionError> {
         let generation = self.loader_generation.as_deref().unwrap_or("1.5.00");
-        let Some((_, mut profile)) = LoaderProfile::ALL.into_iter().find(|(name, _)| *name == generation)
+        let Some((_, mut profile)) =
+            LoaderProfile::ALL.into_iter().find(|(name, _)| *name == generation)
         else {
             let known = LoaderProfile::ALL.map(|(name, _)| name).join(", ");
-            return Err(wrong(format!("loader_generation is {generation:?}, but should be one of {known}")));
+            return Err(wrong(format!(
+                "loader_generation is {generation:?}, but should be one of {known}"
+            )));
         };
         if let Some(identity) = &self.loader_identity {
             profile.build_date = identity.build_date;
@@ -48,16 +51,19 @@ impl PlatformDescription {
             let digest = <[u8; 48]>::try_from(&*key.0);
             signer = digest.map_err(|_| wrong("signer_key_sha384 does not have 48 bytes"))?;
         }
-        let mut config = Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
-        if self.socket_fms.len() > 8 || usize::try_from(self.num_sockets) != Ok(self.socket_fms.len()) {
+        let mut config =
+            Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
+        if self.socket_fms.len() > 8
+            || usize::try_from(self.num_sockets) != Ok(self.socket_fms.len())
+        {
             let (fms, sockets) = (self.socket_fms.len(), self.num_sockets);
             return Err(wrong(format!(
                 "socket_fms has {fms} entries for {sockets} sockets; there are up to 8"
             )));
         }
         for (slot, fms) in config.socket_fms.iter_mut().zip(&self.socket_fms) {
-            *slot =
-                u32::try_from(fms.0).map_err(|_| wrong("socket_fms has an entry of more than 32 bits"))?;
+            *slot = u32::try_from(fms.0)
+                .map_err(|_| wrong("socket_fms has an entry of more than 32 bits"))?;
         }
         let first = self.lp_x2apic_ids.first().copied().unwrap_or(0);
         config.num_lps = self.num_lps;
@@ -69,14 +75,18 @@ impl PlatformDescription {
         (config.seamrr_base, config.seamrr_size) = (self.seamrr_base.0, self.seamrr_size.0);
         config.p_seamldr_size = self.p_seamldr_range_size.map_or(4 << 20, |size| size.0);
         if self.p_seamldr_range_base.is_some_and(|base| base.0 != config.p_seamldr_base()) {
-            return Err(wrong("p_seamldr_range_base is not where the last part of the SEAM range begins"));
+            return Err(wrong(
+                "p_seamldr_range_base is not where the last part of the SEAM range begins",
+            ));
         }
-        config.addressable_lps_per_socket = self.addressable_lps_per_socket.unwrap_or(16).clamp(1, 1024);
+        config.addressable_lps_per_socket =
+            self.addressable_lps_per_socket.unwrap_or(16).clamp(1, 1024);
         let slots = config.addressable_lps_per_socket.next_power_of_two();
         config.package_shift = self.pkg_id_shift.unwrap_or(slots.trailing_zeros());
         config.debug_unlocked = self.debug_unlocked;
         (config.rdrand_ok, config.rdrand_value) = (self.rdrand.ok, self.rdrand.value.0);
-        config.seamops_capabilities = self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
+        config.seamops_capabilities =
+            self.seamops_capabilities.map_or(0x7f, |capabilities| capabilities.0);
         config.seamret_clears_vmcs = self.seamret_clears_vmcs;
         config.full_seamdb_is_fatal = self.full_seamdb_is_fatal;
         config.accepts_large_signatures = self.accepts_large_signatures;
@@ -92,7 +102,10 @@ impl PlatformDescription {
         }
         if let Some(cmrs) = &self.cmrs {
             if cmrs.len() > table.cmrs.len() {
-                return Err(wrong(format!("there are {} CMRs, but should be up to 32", cmrs.len())));
+                return Err(wrong(format!(
+                    "there are {} CMRs, but should be up to 32",
+                    cmrs.len()
+                )));
             }
             table.cmrs.zero();
             for (slot, [base, size]) in table.cmrs.iter_mut().zip(cmrs) {
@@ -146,8 +159,12 @@ pub(crate) fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionErro
 }
 
 /// Puts a handoff header, and what lies behind it, into the platform's memory.
-pub(crate) fn put_handoff(platform: &mut Described, handoff: &Handoff) -> Result<(), DescriptionError> {
-    let pages = platform.module().map_or(0, |module| usize::from(module.sysinfo().num_handoff_pages));
+pub(crate) fn put_handoff(
+    platform: &mut Described,
+    handoff: &Handoff,
+) -> Result<(), DescriptionError> {
+    let pages =
+        platform.module().map_or(0, |module| usize::from(module.sysinfo().num_handoff_pages));
     let area = pages.saturating_add(1).saturating_mul(4096);
     let filler = match handoff.payload {
         None => None,
@@ -172,8 +189,8 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     let build = *module.build();
     let mut other = platform.clone();
     let all: Vec<u32> = (0..platform.config().num_lps).collect();
-    // A platform that the module accepts, and what it was built for, whatever this one is and says; the data depends on none of
-    // it.
+    // A platform that the module accepts, and what it was built for, whatever this one is and says;
+    // the data depends on none of it.
     other.restore_lps();
     let config = other.config_mut();
     (config.rdrand_ok, config.rdrand_value) = (true, 1);
@@ -211,8 +228,10 @@ pub(crate) fn state_named(name: &str) -> Result<ModuleState, DescriptionError> {
 
 /// Checks that the parts of a state do not contradict each other.
 fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
-    let ready =
-        initial.seamextend.as_ref().map(|bytes| bytes.0.get(offset_of!(SeamExtend, seam_ready)) == Some(&1));
+    let ready = initial
+        .seamextend
+        .as_ref()
+        .map(|bytes| bytes.0.get(offset_of!(SeamExtend, seam_ready)) == Some(&1));
     let Some(module) = &initial.module else {
         if initial.state.is_some() || !initial.lps_initialized.is_empty() {
             return Err(wrong("initial has state or lps_initialized, but no module"));
@@ -225,10 +244,15 @@ fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
         return Ok(());
     };
     if ready == Some(false) {
-        return Err(wrong("SEAM_READY in seamextend is not 1, but there is a module; P-SEAMLDR sets it to 1 when it has installed one"));
+        return Err(wrong(
+            "SEAM_READY in seamextend is not 1, but there is a module; P-SEAMLDR sets it to 1 \
+             when it has installed one",
+        ));
     }
     if initial.module_sysinfo.is_some_and(|told| told != module.sysinfo) {
-        return Err(wrong("module.sysinfo and module_sysinfo both say what the module was told, and differ"));
+        return Err(wrong(
+            "module.sysinfo and module_sysinfo both say what the module was told, and differ",
+        ));
     }
     let lps = &initial.lps_initialized;
     if let Some(lp) =
@@ -240,7 +264,8 @@ fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
     let state = initial.state.as_deref().map_or(Ok(pending), state_named)?;
     if state == pending && !lps.is_empty() {
         return Err(wrong(
-            "lps_initialized has LPs, but the state of the module is SYSINIT_PENDING, in which none is",
+            "lps_initialized has LPs, but the state of the module is SYSINIT_PENDING, in which \
+             none is",
         ));
     }
     Ok(())
@@ -253,9 +278,10 @@ pub(crate) fn platform(
 ) -> Result<Described, DescriptionError> {
     let config = description.config()?;
     consistent(initial)?;
-    let seamdb = description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| {
-        SeamDb { size: state.size, used: state.used, insert_failures: state.insert_failures }
-    });
+    let seamdb =
+        description.seamdb.map_or(SeamDb { size: 64, used: 0, insert_failures: 0 }, |state| {
+            SeamDb { size: state.size, used: state.used, insert_failures: state.insert_failures }
+        });
     seamdb.check().map_err(|error| wrong(error.to_string()))?;
     let memory = seam_memory().map_err(|error| wrong(error.to_string()))?;
     let mut platform = Platform::new(config, seamdb, memory);
@@ -282,9 +308,11 @@ pub(crate) fn platform(
         }),
     });
     if let Some(module) = &initial.module {
-        let state = initial.state.as_deref().map_or(Ok(ModuleState::SysInitPending), state_named)?;
+        let state =
+            initial.state.as_deref().map_or(Ok(ModuleState::SysInitPending), state_named)?;
         platform.put_module(module.build(), module.told(&config), false);
-        bring_up(&mut platform, &initial.lps_initialized, state).map_err(|error| not_reached(&error))?;
+        bring_up(&mut platform, &initial.lps_initialized, state)
+            .map_err(|error| not_reached(&error))?;
     }
     if let Some(handoff) = &initial.handoff {
         put_handoff(&mut platform, handoff)?;

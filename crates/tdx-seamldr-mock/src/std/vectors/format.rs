@@ -57,8 +57,9 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         let digits = text.as_bytes().chunks(2).map(|pair| {
-            let pair =
-                std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2 && !pair.starts_with('+'))?;
+            let pair = std::str::from_utf8(pair)
+                .ok()
+                .filter(|pair| pair.len() == 2 && !pair.starts_with('+'))?;
             u8::from_str_radix(pair, 16).ok()
         });
         let bytes = digits.collect::<Option<Vec<u8>>>();
@@ -262,7 +263,8 @@ pub(crate) struct Piece {
     pub(crate) file: Option<String>,
 }
 
-/// What is the same in both kinds of recordings. `A` is what is known after a call, `F` after all of them.
+/// What is the same in both kinds of recordings. `A` is what is known after a call, `F` after all
+/// of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "A: serde::de::DeserializeOwned, F: serde::de::DeserializeOwned")]
 pub(crate) struct Vector<A, F> {
@@ -345,8 +347,9 @@ pub(crate) struct Write {
 fn in_a_page<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let len = u64::deserialize(deserializer)?;
     let in_a_page = usize::try_from(len).ok().filter(|len| *len <= 4096);
-    in_a_page
-        .ok_or_else(|| D::Error::invalid_value(Unexpected::Unsigned(len), &"a length of up to 4096 bytes"))
+    in_a_page.ok_or_else(|| {
+        D::Error::invalid_value(Unexpected::Unsigned(len), &"a length of up to 4096 bytes")
+    })
 }
 
 /// What the world outside of firmware does.
@@ -401,7 +404,8 @@ pub(crate) struct SeamDbEffects {
     pub(crate) used: u32,
 }
 
-/// What is known of P-SEAMLDR after a call. The optional ones are there if the call did something of the kind.
+/// What is known of P-SEAMLDR after a call. The optional ones are there if the call did something
+/// of the kind.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoaderAfter {

@@ -1,7 +1,8 @@
 //! Recordings of real firmware, and the model next to them.
 //!
-//! A recording (a "vector") is one line of a `*.jsonl` file: a platform, a state, the host's memory, a list of SEAMCALLs, and
-//! what was observed after each of them. The formats are described beside the recordings, in this crate's folder `vectors`.
+//! A recording (a "vector") is one line of a `*.jsonl` file: a platform, a state, the host's
+//! memory, a list of SEAMCALLs, and what was observed after each of them. The formats are described
+//! beside the recordings, in this crate's folder `vectors`.
 
 pub(crate) mod described;
 mod format;
@@ -109,7 +110,13 @@ impl fmt::Display for Replayed {
             Replay::Skipped { needs } => write!(f, "{}: skipped, it needs {needs}", self.name),
             Replay::Failed { step, differences } => {
                 let step = step.map_or_else(|| "the end".to_owned(), |step| format!("step {step}"));
-                write!(f, "{} ({}:{}): failed at {step}", self.name, self.path.display(), self.line)?;
+                write!(
+                    f,
+                    "{} ({}:{}): failed at {step}",
+                    self.name,
+                    self.path.display(),
+                    self.line
+                )?;
                 differences.iter().try_for_each(|difference| write!(f, "\n    {difference}"))
             }
         }
@@ -126,8 +133,8 @@ struct Head {
     initial: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Replays all recordings in the `*.jsonl` files below a folder, or those of one group, and tells `each` about them in order of
-/// files and lines.
+/// Replays all recordings in the `*.jsonl` files below a folder, or those of one group, and tells
+/// `each` about them in order of files and lines.
 ///
 /// # Errors
 ///
@@ -205,11 +212,12 @@ fn replay_with_head(text: &str, head: &Head, folder: &Path) -> Result<Replay, St
         let memory = host_memory(&vector.memory, folder)?;
         replay::module(&vector, &memory, &mut differences)
     } else {
-        return Err(
-            "initial has neither the field `seamextend` (P-SEAMLDR) nor `module` (TDX module)".to_owned()
-        );
+        return Err("initial has neither the field `seamextend` (P-SEAMLDR) nor `module` (TDX \
+                    module)"
+            .to_owned());
     };
-    // A platform that cannot be made, or not brought into its state, is this recording's failure alone.
+    // A platform that cannot be made, or not brought into its state, is this recording's failure
+    // alone.
     let step = failed.unwrap_or_else(|DescriptionError(message)| {
         let expected = "a platform in the state that was recorded".to_owned();
         differences.push(Difference { field: "the platform".to_owned(), found: message, expected });
@@ -226,17 +234,27 @@ fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> 
             (None, Some(file)) => {
                 std::fs::read(folder.join(file)).map_err(|error| format!("{file}: {error}"))?
             }
-            _ => return Err(format!("the memory at {:#x} has not exactly one of `hex` and `file`", pa.0)),
+            _ => {
+                return Err(format!(
+                    "the memory at {:#x} has not exactly one of `hex` and `file`",
+                    pa.0
+                ))
+            }
         };
         if bytes.len() > *len {
-            return Err(format!("the memory at {:#x} has {} bytes, but `len` is {len}", pa.0, bytes.len()));
+            return Err(format!(
+                "the memory at {:#x} has {} bytes, but `len` is {len}",
+                pa.0,
+                bytes.len()
+            ));
         }
         memory.put(pa.0, &bytes);
     }
     Ok(memory)
 }
 
-/// A platform in the form of the recordings: their `platform` and `initial`. What else a recording has is not looked at.
+/// A platform in the form of the recordings: their `platform` and `initial`. What else a recording
+/// has is not looked at.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
@@ -262,14 +280,16 @@ struct Description {
     _final: Option<IgnoredAny>,
 }
 
-/// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings have them, or of a recording. Beside what recordings
-/// have, `platform` may name the generation of P-SEAMLDR (`loader_generation`, e.g. `"newer"`), the VMCS erratum
-/// (`seamret_clears_vmcs`), and what the specifications leave open (`full_seamdb_is_fatal`, `accepts_large_signatures`); and
+/// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings
+/// have them, or of a recording. Beside what recordings have, `platform` may name the generation of
+/// P-SEAMLDR (`loader_generation`, e.g. `"newer"`), the VMCS erratum (`seamret_clears_vmcs`), and
+/// what the specifications leave open (`full_seamdb_is_fatal`, `accepts_large_signatures`); and
 /// `initial.module` may have `features0`.
 ///
 /// # Errors
 ///
-/// It is not such an object, a field does not exist, or the platform or its state contradicts itself.
+/// It is not such an object, a field does not exist, or the platform or its state contradicts
+/// itself.
 pub fn platform_of_json(text: &str) -> Result<Described, DescriptionError> {
     let Description { platform, initial, .. } = parse(text).map_err(DescriptionError)?;
     described::platform(&platform, &initial)

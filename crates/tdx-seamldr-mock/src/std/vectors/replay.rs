@@ -9,8 +9,8 @@ use zerocopy::IntoBytes;
 
 use super::described::{self, Described, DescriptionError};
 use super::format::{
-    Call, Event, Expect, HandoffAfter, LoaderAfter, LoaderFinal, Lps, ModuleAfter, ModuleFinal, Number,
-    SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
+    Call, Event, Expect, HandoffAfter, LoaderAfter, LoaderFinal, Lps, ModuleAfter, ModuleFinal,
+    Number, SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
 };
 use super::Difference;
 use crate::model::{CpuRegister, GlobalLock, ModuleState};
@@ -19,7 +19,12 @@ use crate::std::sparse_memory::SparseMemory;
 /// Which firmware a recording is of.
 pub(super) trait Firmware {
     /// Runs one call.
-    fn call(platform: &mut Described, lp: u32, regs: &mut SeamcallRegs, memory: &SparseMemory) -> bool;
+    fn call(
+        platform: &mut Described,
+        lp: u32,
+        regs: &mut SeamcallRegs,
+        memory: &SparseMemory,
+    ) -> bool;
 }
 
 /// A difference if there is one.
@@ -46,7 +51,8 @@ impl Comparison<'_> {
         if matching != found.len() || found.len() != expected.len() {
             let part = |bytes: &[u8]| {
                 let rest = bytes.get(matching..).unwrap_or_default();
-                let shown: String = rest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+                let shown: String =
+                    rest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
                 format!("{} bytes, from offset {matching} on {shown}", bytes.len())
             };
             let [found, expected] = [found, expected].map(part);
@@ -67,9 +73,18 @@ fn play<F: Firmware, A>(
         match step {
             Step::Event(event) => happen(event, platform)?,
             Step::Call(call) => {
-                one_call::<F, A>(call, platform, memory, &mut Comparison { differences: &mut *differences });
+                one_call::<F, A>(
+                    call,
+                    platform,
+                    memory,
+                    &mut Comparison { differences: &mut *differences },
+                );
                 if !call.expect.fatal {
-                    check(platform, call.after.as_ref(), &mut Comparison { differences: &mut *differences });
+                    check(
+                        platform,
+                        call.after.as_ref(),
+                        &mut Comparison { differences: &mut *differences },
+                    );
                 }
             }
         }
@@ -111,7 +126,8 @@ fn one_call<F: Firmware, A>(
     if *fatal || !returned {
         return;
     }
-    let or_same = |expected: &Option<Number>, input: u64| expected.map_or(input, |expected| expected.0);
+    let or_same =
+        |expected: &Option<Number>, input: u64| expected.map_or(input, |expected| expected.0);
     let expected = SeamcallRegs {
         rax: or_same(rax, input.rax),
         rcx: or_same(rcx, input.rcx),
@@ -142,11 +158,13 @@ fn one_call<F: Firmware, A>(
     for ((name, found), (_, expected)) in registers(&output).into_iter().zip(registers(&expected)) {
         comparison.same(name, found, expected);
     }
-    // Only what the call changed in the end counts: a buffer that is cleared, and filled as it was, may be left out.
+    // Only what the call changed in the end counts: a buffer that is cleared, and filled as it was,
+    // may be left out.
     let mut found = memory.take_changes();
     for Write { pa, len, hex } in writes {
         let known = found.iter().position(|change| change.address == pa.0);
-        let bytes = known.map_or_else(|| memory.bytes(pa.0, *len), |index| found.remove(index).after);
+        let bytes =
+            known.map_or_else(|| memory.bytes(pa.0, *len), |index| found.remove(index).after);
         comparison.same_bytes(
             &format!("memory at {:#x}", pa.0),
             &bytes,
@@ -154,19 +172,29 @@ fn one_call<F: Firmware, A>(
         );
     }
     for change in found.iter().filter(|change| change.before != change.after) {
-        comparison.same_bytes(&format!("memory at {:#x}", change.address), &change.after, &change.before);
+        comparison.same_bytes(
+            &format!("memory at {:#x}", change.address),
+            &change.after,
+            &change.before,
+        );
     }
 }
 
 /// Something that the world outside of firmware does.
 fn happen(event: &Event, platform: &mut Described) -> Result<(), DescriptionError> {
     match event {
-        Event::ModuleHandoff(handoff) | Event::Handoff(handoff) => described::put_handoff(platform, handoff),
+        Event::ModuleHandoff(handoff) | Event::Handoff(handoff) => {
+            described::put_handoff(platform, handoff)
+        }
         Event::Install { scenario, module } => {
             let keep_handoff = match scenario.as_str() {
                 "update" => true,
                 "load" => false,
-                other => return Err(DescriptionError(format!("the scenario of an install is {other:?}"))),
+                other => {
+                    return Err(DescriptionError(format!(
+                        "the scenario of an install is {other:?}"
+                    )))
+                }
             };
             let told = module.told(platform.config());
             platform.put_module(module.build(), told, keep_handoff);
@@ -193,8 +221,12 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
     };
     let lps: Vec<u32> = match &set.lp {
         Some(Lps::One(lp)) => vec![*lp],
-        Some(Lps::Named(all)) if all != "all" => return wrong("`lp` is neither a number nor \"all\""),
-        Some(Lps::Named(_)) | None => (0..).take_while(|lp| platform.x2apic_id(*lp).is_some()).collect(),
+        Some(Lps::Named(all)) if all != "all" => {
+            return wrong("`lp` is neither a number nor \"all\"")
+        }
+        Some(Lps::Named(_)) | None => {
+            (0..).take_while(|lp| platform.x2apic_id(*lp).is_some()).collect()
+        }
     };
     if let Some(capabilities) = set.seamops_capabilities {
         lps.iter().for_each(|lp| platform.set_capabilities(*lp, capabilities.0));
@@ -236,7 +268,8 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
 /// The register that a step changes on an LP.
 fn register(set: &Set) -> Result<Option<CpuRegister>, DescriptionError> {
     let number = |field: &str, number: Number| {
-        u32::try_from(number.0).map_err(|_| DescriptionError(format!("`{field}` has more than 32 bits")))
+        u32::try_from(number.0)
+            .map_err(|_| DescriptionError(format!("`{field}` has more than 32 bits")))
     };
     match (set.msr, set.cpuid) {
         (None, None) => Ok(None),
@@ -244,14 +277,17 @@ fn register(set: &Set) -> Result<Option<CpuRegister>, DescriptionError> {
         (None, Some(leaf)) => {
             let outputs = ["eax", "ebx", "ecx", "edx"];
             let name = set.reg.as_deref().unwrap_or_default();
-            let output = (0u8..).zip(outputs).find(|(_, known)| *known == name).map(|(output, _)| output);
+            let output =
+                (0u8..).zip(outputs).find(|(_, known)| *known == name).map(|(output, _)| output);
             let output = output.ok_or_else(|| {
                 DescriptionError(format!("`reg` is {name:?}, but should be one of {outputs:?}"))
             })?;
             let subleaf = set.subleaf.map_or(Ok(u32::MAX), |subleaf| number("subleaf", subleaf))?;
             Ok(Some(CpuRegister::Cpuid { leaf: number("cpuid", leaf)?, subleaf, output }))
         }
-        (Some(_), Some(_)) => Err(DescriptionError("`msr` and `cpuid` stand in one step".to_owned())),
+        (Some(_), Some(_)) => {
+            Err(DescriptionError("`msr` and `cpuid` stand in one step".to_owned()))
+        }
     }
 }
 
@@ -259,7 +295,12 @@ fn register(set: &Set) -> Result<Option<CpuRegister>, DescriptionError> {
 pub(super) struct Seamldr;
 
 impl Firmware for Seamldr {
-    fn call(platform: &mut Described, lp: u32, regs: &mut SeamcallRegs, memory: &SparseMemory) -> bool {
+    fn call(
+        platform: &mut Described,
+        lp: u32,
+        regs: &mut SeamcallRegs,
+        memory: &SparseMemory,
+    ) -> bool {
         platform.run_seamldr(lp, regs, memory, &RustCrypto).is_ok()
     }
 }
@@ -268,7 +309,12 @@ impl Firmware for Seamldr {
 pub(super) struct Module;
 
 impl Firmware for Module {
-    fn call(platform: &mut Described, lp: u32, regs: &mut SeamcallRegs, memory: &SparseMemory) -> bool {
+    fn call(
+        platform: &mut Described,
+        lp: u32,
+        regs: &mut SeamcallRegs,
+        memory: &SparseMemory,
+    ) -> bool {
         platform.seamcall(lp, regs, memory, &RustCrypto).is_ok()
     }
 }
@@ -283,29 +329,42 @@ pub(super) fn seamldr(
     platform.config_mut().full_seamdb_is_fatal = vector.assumes.contains("db-full");
     platform.config_mut().accepts_large_signatures = vector.assumes.contains("sig-range");
     let before = std::cell::Cell::new(*platform.loader().seamextend());
-    let failed = play::<Seamldr, _>(vector, &mut platform, memory, differences, |platform, after, c| {
-        let loader = platform.loader();
-        if let Some(after) = after {
-            c.same("seam_ready", loader.seamextend().seam_ready, after.seam_ready);
-            c.same("num_remaining_updates", loader.num_remaining_updates(), after.num_remaining_updates);
-            c.same("lps_in_session", loader.lps_in_session(), after.lps_in_session);
-            let unchanged = before.get().as_bytes().to_vec();
-            let expected = after.seamextend.as_ref().and_then(|bytes| bytes.padded(136)).unwrap_or(unchanged);
-            // The flag of readiness is a field of its own, and changes more often.
-            let mut expected_register = expected;
-            expected_register.iter_mut().skip(128).take(1).for_each(|ready| *ready = after.seam_ready);
-            c.same_bytes("seamextend", loader.seamextend().as_bytes(), &expected_register);
-            c.same("vmclear_pa", loader.effects().vmclear.map(Number), after.vmclear_pa);
-            let effects = SeamDbEffects {
-                clears: loader.effects().seamdb_clears,
-                insert_attempts: loader.effects().seamdb_inserts,
-                used: loader.seamdb().used,
-            };
-            let touched = effects.clears != 0 || effects.insert_attempts != 0;
-            c.same("seamdb", touched.then_some(effects), after.seamdb);
-        }
-        before.set(*loader.seamextend());
-    })?;
+    let failed =
+        play::<Seamldr, _>(vector, &mut platform, memory, differences, |platform, after, c| {
+            let loader = platform.loader();
+            if let Some(after) = after {
+                c.same("seam_ready", loader.seamextend().seam_ready, after.seam_ready);
+                c.same(
+                    "num_remaining_updates",
+                    loader.num_remaining_updates(),
+                    after.num_remaining_updates,
+                );
+                c.same("lps_in_session", loader.lps_in_session(), after.lps_in_session);
+                let unchanged = before.get().as_bytes().to_vec();
+                let expected = after
+                    .seamextend
+                    .as_ref()
+                    .and_then(|bytes| bytes.padded(136))
+                    .unwrap_or(unchanged);
+                // The flag of readiness is a field of its own, and changes more often.
+                let mut expected_register = expected;
+                expected_register
+                    .iter_mut()
+                    .skip(128)
+                    .take(1)
+                    .for_each(|ready| *ready = after.seam_ready);
+                c.same_bytes("seamextend", loader.seamextend().as_bytes(), &expected_register);
+                c.same("vmclear_pa", loader.effects().vmclear.map(Number), after.vmclear_pa);
+                let effects = SeamDbEffects {
+                    clears: loader.effects().seamdb_clears,
+                    insert_attempts: loader.effects().seamdb_inserts,
+                    used: loader.seamdb().used,
+                };
+                let touched = effects.clears != 0 || effects.insert_attempts != 0;
+                c.same("seamdb", touched.then_some(effects), after.seamdb);
+            }
+            before.set(*loader.seamextend());
+        })?;
     if failed.is_none() {
         seamldr_final(&platform, &vector.last, &mut Comparison { differences });
     }
@@ -320,7 +379,11 @@ fn seamldr_final(platform: &Described, expected: &LoaderFinal, c: &mut Compariso
     let loader = platform.loader();
     let seamextend = loader.seamextend();
     if let Some(bytes) = &expected.seamextend {
-        c.same_bytes("final.seamextend", seamextend.as_bytes(), &bytes.padded(136).unwrap_or_default());
+        c.same_bytes(
+            "final.seamextend",
+            seamextend.as_bytes(),
+            &bytes.padded(136).unwrap_or_default(),
+        );
     }
     c.same_if_known("final.seam_ready", seamextend.seam_ready, expected.seam_ready);
     let svn = SvnAfter { major: seamextend.svn().major, minor: seamextend.svn().minor };
@@ -332,12 +395,24 @@ fn seamldr_final(platform: &Described, expected: &LoaderFinal, c: &mut Compariso
         ids.iter_mut().for_each(|ids| ids.sort_unstable());
         ids
     };
-    c.same_if_known("final.update_bitmap", loader.session().collect(), sorted(&expected.update_bitmap));
-    c.same_if_known("final.shutdown_bitmap", loader.shutdown().collect(), sorted(&expected.shutdown_bitmap));
+    c.same_if_known(
+        "final.update_bitmap",
+        loader.session().collect(),
+        sorted(&expected.update_bitmap),
+    );
+    c.same_if_known(
+        "final.shutdown_bitmap",
+        loader.shutdown().collect(),
+        sorted(&expected.shutdown_bitmap),
+    );
     c.same_if_known("final.lps_in_session", loader.lps_in_session(), expected.lps_in_session);
     c.same_if_known("final.lps_in_shutdown", loader.lps_in_shutdown(), expected.lps_in_shutdown);
     let initialized = loader.module_range_initialized();
-    c.same_if_known("final.module_range_initialized", initialized, expected.module_range_initialized);
+    c.same_if_known(
+        "final.module_range_initialized",
+        initialized,
+        expected.module_range_initialized,
+    );
     c.same_if_known("final.seamdb_used", loader.seamdb().used, expected.seamdb_used);
     let sysinfo = loader.module_sysinfo().map(|sysinfo| {
         let region = |region: Region| (Number(region.base), Number(region.size));
@@ -377,12 +452,17 @@ fn seamldr_final(platform: &Described, expected: &LoaderFinal, c: &mut Compariso
 
 fn handoff(platform: &Described) -> HandoffAfter {
     let header = platform.handoff_header();
-    HandoffAfter { valid: Number(header.valid.into()), hv: header.hv.get(), size: header.size.get() }
+    HandoffAfter {
+        valid: Number(header.valid.into()),
+        hv: header.hv.get(),
+        size: header.size.get(),
+    }
 }
 
 fn state_name(platform: &Described) -> &'static str {
     let state = platform.module().map(crate::model::TdxModule::state);
-    let named = |state: ModuleState| ModuleState::ALL.into_iter().find(|(known, _)| *known == state);
+    let named =
+        |state: ModuleState| ModuleState::ALL.into_iter().find(|(known, _)| *known == state);
     state.and_then(named).map_or("no module", |(_, name)| name)
 }
 
@@ -413,28 +493,40 @@ pub(super) fn module(
     if let Some(after) = &vector.initial.after {
         module_after(&platform, after, &mut Comparison { differences: &mut *differences });
         if !differences.is_empty() {
-            let stage =
-                DescriptionError(format!("the initial state is not reached: {}", differences.remove(0)));
+            let stage = DescriptionError(format!(
+                "the initial state is not reached: {}",
+                differences.remove(0)
+            ));
             return Err(stage);
         }
     }
-    let failed = play::<Module, _>(vector, &mut platform, memory, differences, |platform, after, c| {
-        if let Some(after) = after {
-            module_after(platform, after, c);
-        }
-    })?;
+    let failed =
+        play::<Module, _>(vector, &mut platform, memory, differences, |platform, after, c| {
+            if let Some(after) = after {
+                module_after(platform, after, c);
+            }
+        })?;
     if failed.is_none() {
         let (expected, c) = (&vector.last, &mut Comparison { differences });
         c.same("final.fatal", platform.is_dead(), expected.fatal);
         if !expected.fatal {
-            c.same_if_known("final.sys_state", state_name(&platform), expected.sys_state.as_deref());
+            c.same_if_known(
+                "final.sys_state",
+                state_name(&platform),
+                expected.sys_state.as_deref(),
+            );
             c.same_if_known("final.num_init_lps", num_init_lps(&platform), expected.num_init_lps);
-            c.same_if_known("final.lp_is_init", &lp_is_init(&platform), expected.lp_is_init.as_ref());
+            c.same_if_known(
+                "final.lp_is_init",
+                &lp_is_init(&platform),
+                expected.lp_is_init.as_ref(),
+            );
             c.same_if_known("final.handoff", handoff(&platform), expected.handoff);
             let (packages, num_tdmrs, global_hkid) = platform.tables();
             let packages = Number(packages.into());
             c.same_if_known("final.pkg_config_bitmap", packages, expected.pkg_config_bitmap);
-            let configured = platform.module().map_or(0, crate::model::TdxModule::num_packages_configured);
+            let configured =
+                platform.module().map_or(0, crate::model::TdxModule::num_packages_configured);
             c.same_if_known("final.num_init_pkgs", configured, expected.num_init_pkgs);
             c.same_if_known("final.num_tdmrs", num_tdmrs, expected.num_tdmrs);
             c.same_if_known("final.global_hkid", global_hkid, expected.global_hkid);

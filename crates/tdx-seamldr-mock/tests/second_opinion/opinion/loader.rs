@@ -30,7 +30,11 @@ impl Opinion {
 
     pub(super) fn clean_up(&mut self, lp: u32) -> S {
         let mut done = self.cleaning.clone().unwrap_or_default();
-        if !self.session.is_empty() || !self.ending.is_empty() || done.contains(&lp) || !self.written {
+        if !self.session.is_empty()
+            || !self.ending.is_empty()
+            || done.contains(&lp)
+            || !self.written
+        {
             return S::EBADCALL;
         }
         (self.extend.ready, self.extend.svn, self.handoff.valid) = (false, (0, 0), false);
@@ -116,7 +120,9 @@ impl Opinion {
             if image.svn.1 < running.1 {
                 return Err((S::EBADSIG, 0)); // 23
             }
-        } else if self.dirty.contains(&true) && (image.svn.0 != running.0 || image.svn.1 < running.1) {
+        } else if self.dirty.contains(&true)
+            && (image.svn.0 != running.0 || image.svn.1 < running.1)
+        {
             return Err((S::ECLEANUPREQ, 0)); // 23b
         }
         match image.defect {

@@ -1,5 +1,5 @@
-//! The second model: a small one, written from the specification and not from the first. It knows no bytes, only what decides
-//! about answers.
+//! The second model: a small one, written from the specification and not from the first. It knows
+//! no bytes, only what decides about answers.
 
 mod loader;
 mod module;

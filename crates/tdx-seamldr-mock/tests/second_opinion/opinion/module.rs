@@ -16,7 +16,13 @@ impl Opinion {
         answer
     }
 
-    fn leaf(&mut self, module: &mut Module, lp: u32, regs: &SeamcallRegs, others_inside: bool) -> Answer {
+    fn leaf(
+        &mut self,
+        module: &mut Module,
+        lp: u32,
+        regs: &SeamcallRegs,
+        others_inside: bool,
+    ) -> Answer {
         const BEFORE_READY: [u64; 9] = [31, 32, 33, 34, 35, 37, 44, 45, 53];
         let (leaf, version) = (regs.rax & 0xffff, regs.rax >> 16 & 0xff);
         if regs.rax >> 24 != 0 {
@@ -85,7 +91,9 @@ impl Opinion {
                 if module.state != State::SysInitDone || !complete {
                     return Ok(T::SYS_CONFIG_NOT_PENDING.0);
                 }
-                for (operand, good) in [(1, regs.rcx == TDMRS), (2, regs.rdx == 1), (8, regs.r8 == 0x20)] {
+                for (operand, good) in
+                    [(1, regs.rcx == TDMRS), (2, regs.rdx == 1), (8, regs.r8 == 0x20)]
+                {
                     if !good {
                         return about(T::OPERAND_INVALID, operand);
                     }
@@ -114,7 +122,13 @@ impl Opinion {
         }
     }
 
-    fn update(&mut self, module: &mut Module, regs: &SeamcallRegs, version: u64, complete: bool) -> Answer {
+    fn update(
+        &mut self,
+        module: &mut Module,
+        regs: &SeamcallRegs,
+        version: u64,
+        complete: bool,
+    ) -> Answer {
         let (image, handoff) = (module.image, &mut self.handoff);
         if module.state != State::SysInitDone || !complete {
             return Ok(T::SYS_STATE_INCORRECT.0);
@@ -158,15 +172,20 @@ impl Opinion {
         if busy {
             return Ok(T::SYS_BUSY.0);
         }
-        let (building, migrating) = (module.knows.building.len() as u64, module.knows.migrating.len() as u64);
+        let (building, migrating) =
+            (module.knows.building.len() as u64, module.knows.migrating.len() as u64);
         if avoid && building + migrating != 0 {
             let details = if building != 0 { building << 16 } else { migrating << 16 | 1 };
             return about(T::UPDATE_COMPATIBILITY_SENSITIVE, details);
         }
         module.state = State::Shutdown;
         let hv = hv as u16;
-        self.handoff =
-            Handoff { valid: true, hv, size: image.handoff_size(hv), payload: module.knows.clone() };
+        self.handoff = Handoff {
+            valid: true,
+            hv,
+            size: image.handoff_size(hv),
+            payload: module.knows.clone(),
+        };
         Ok(0)
     }
 }

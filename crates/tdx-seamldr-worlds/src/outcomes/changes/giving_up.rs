@@ -1,4 +1,5 @@
-//! One LP gives up while another one calls firmware: right before each call, inside of it, and after it.
+//! One LP gives up while another one calls firmware: right before each call, inside of it, and
+//! after it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -52,8 +53,9 @@ impl fmt::Display for Counts {
         let Self { tries, untouched, held, updated } = self;
         write!(
             f,
-            "{tries} times an LP gives up while another one calls: {untouched} updates touch nothing, {updated} go on and succeed, \
-             {held} end after the shutdown and bring the TDs back when they are resumed"
+            "{tries} times an LP gives up while another one calls: {untouched} updates touch \
+             nothing, {updated} go on and succeed, {held} end after the shutdown and bring the \
+             TDs back when they are resumed"
         )
     }
 }
@@ -106,7 +108,9 @@ fn turns(plan: &Plan, lps: &[u32]) -> Vec<u32> {
     let others = lps.iter().copied().filter(|lp| *lp != caller);
     match order {
         Order::CallerLast => others.chain([caller]).collect(),
-        Order::WaiterFirst => [waiter, caller].into_iter().chain(others.filter(|lp| *lp != waiter)).collect(),
+        Order::WaiterFirst => {
+            [waiter, caller].into_iter().chain(others.filter(|lp| *lp != waiter)).collect()
+        }
         Order::CallerFirst => [caller].into_iter().chain(others).collect(),
     }
 }
@@ -146,7 +150,11 @@ fn drive(platform: &SimPlatform, update: &Update<'_>, plan: &Plan) -> Option<End
             }
         }
         if progress.iter().all(|progress| *progress == Progress::Finished) {
-            return Some(End { outcome: update.outcome(), told: waiter.told.take(), calls: calls.get() });
+            return Some(End {
+                outcome: update.outcome(),
+                told: waiter.told.take(),
+                calls: calls.get(),
+            });
         }
         if progress.iter().all(|progress| *progress == Progress::Waiting) {
             return None;
@@ -157,7 +165,8 @@ fn drive(platform: &SimPlatform, update: &Update<'_>, plan: &Plan) -> Option<End
 
 /// Every LP gives up at every call of every other one.
 pub(super) fn all(sweep: &mut Sweep, counts: &mut Counts, lps: u32) -> Result<()> {
-    for (caller, waiter) in (0..lps).flat_map(|caller| (0..lps).map(move |waiter| (caller, waiter))) {
+    for (caller, waiter) in (0..lps).flat_map(|caller| (0..lps).map(move |waiter| (caller, waiter)))
+    {
         if caller == waiter {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Somebody else calls firmware between preflight and the update: another driver, or an operator with a tool of their own.
+//! Somebody else calls firmware between preflight and the update: another driver, or an operator
+//! with a tool of their own.
 
 use anyhow::{ensure, Result};
 use tdx_seamldr_core::abi::{Scenario, ShutdownRequest};
@@ -101,7 +102,12 @@ impl Somebody {
                 install(platform, &image.build(), Scenario::Update, platform.online())?;
             }
             Self::OpensSession => {
-                install(platform, &Image::New.build(), Scenario::Update, platform.online().take(1))?;
+                install(
+                    platform,
+                    &Image::New.build(),
+                    Scenario::Update,
+                    platform.online().take(1),
+                )?;
             }
         }
         Ok(())
