@@ -7,7 +7,7 @@
 mod kernel;
 
 use kernel::Kernel;
-use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrParams};
+use tdx_seamldr_core::abi::{Scenario, SeamldrInfoBuffer, SeamldrParamsBuffer};
 use tdx_seamldr_core::{BuildError, Crypto, CryptoUnavailable, Host, InstallRequest, Patience};
 use tdx_seamldr_core::{
     SeamcallBackend, SeamcallRegs, Seamldr, SeamldrError, Sha384Digest, TdxImage, Trap,
@@ -102,7 +102,7 @@ unsafe extern "C" fn probe_crypto(
 /// Never called.
 #[no_mangle]
 unsafe fn probe_library(
-    params: &'static mut SeamldrParams,
+    params: &'static mut SeamldrParamsBuffer,
     image: &TdxImage<'static>,
     seamldr: &Seamldr<'_, Kernel, Kernel>,
     buffer: &mut SeamldrInfoBuffer,

@@ -14,14 +14,14 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use kernel::Kernel;
-use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams};
+use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParamsBuffer};
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::preflight::PassedUpdate;
 use tdx_seamldr_core::update::{Cpu, Update};
 use tdx_seamldr_core::{CurrentVmcs, LpBits, ModuleState, Seamldr, SharedInfo, TdxImage};
 
 extern "C" {
-    fn kernel_params_page() -> *mut SeamldrParams;
+    fn kernel_params_page() -> *mut SeamldrParamsBuffer;
     fn kernel_info_page() -> *const SharedInfo;
     fn kernel_vmx_basic() -> u64;
     fn kernel_stop_machine(function: extern "C" fn(*mut c_void) -> i32, data: *mut c_void) -> i32;

@@ -1,21 +1,23 @@
 //! `tdx-seamldr simulate`: a whole update on the simulated platform.
 
+mod options;
+mod report;
+
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use tdx_seamldr_core::abi::SeamSigstruct;
-use tdx_seamldr_core::preflight::{preflight, Policy};
+use tdx_seamldr_core::preflight::{
+    preflight, preflight_image, Facts, PassedUpdate, Policy, PreparedImage, Purpose,
+};
 use tdx_seamldr_core::update::{Outcome, Stage, Update};
 use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
 use tdx_seamldr_core::{Sha384Digest, SharedInfo, TdxImage};
-use tdx_seamldr_host::text::hex;
 use tdx_seamldr_host::Releases;
-use tdx_seamldr_mock::model::{Config, LoaderProfile};
-use tdx_seamldr_mock::{run_on_threads, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
+use tdx_seamldr_mock::model::{Config, LoaderProfile, TdId, TdPhase};
+use tdx_seamldr_mock::{run_on_threads, FaultId, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
 
 use crate::command::Run;
@@ -23,8 +25,14 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::file;
 use crate::output::{print, print_json};
+use options::NamedFault;
+use report::{FailureReport, Module, Reason, Report, StageReport};
+
+/// Looks at the other LPs after which an LP gives up, if a fault can keep one of them away.
+const PATIENCE: u32 = 1_000_000;
 
 #[derive(clap::Args)]
+#[command(after_help = options::EXAMPLES)]
 pub(crate) struct Arguments {
     /// The module that runs first; without images, a small one signed with a test key
     #[arg(long, value_name = "IMAGE", requires = "to")]
@@ -41,6 +49,34 @@ pub(crate) struct Arguments {
     /// TDs that run meanwhile
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=64))]
     tds: u16,
+    /// TDs in build: the update can damage their measurement
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=64))]
+    tds_in_build: u16,
+    /// This LP is offline; can be given more than once
+    #[arg(long, value_name = "LP")]
+    offline: Vec<u32>,
+    /// Updates that remain before the update
+    #[arg(long, value_name = "N", default_value_t = 63)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    remaining: u32,
+    /// The processors: CPUID.1:EAX in hexadecimal, or a name; otherwise the
+    /// first in the list of the image that runs
+    #[arg(long, value_name = "FMS|NAME", value_parser = options::cpu)]
+    cpu: Option<u32>,
+    /// The generation of P-SEAMLDR: 1.0, 1.5.00, newer or 2.0.00; otherwise
+    /// that of the line of the image that runs
+    #[arg(long, value_name = "GENERATION", value_parser = options::seamldr)]
+    seamldr: Option<LoaderProfile>,
+    /// A call of the update that fails, see below; can be given more than once
+    #[arg(long = "fault", value_name = "SPEC", value_parser = options::fault)]
+    faults: Vec<NamedFault>,
+    /// Do not fall back on the module that ran before
+    #[arg(long)]
+    no_fallback: bool,
+    /// Update although TDs in build get a wrong measurement
+    #[arg(long)]
+    allow_damage: bool,
     /// Install the module that runs already once more
     #[arg(long)]
     allow_same_module: bool,
@@ -61,85 +97,34 @@ impl Run for Arguments {
         self.json
     }
 
-    /// Checks that there is a platform with this number of LPs and sockets.
+    /// Checks that there is such a platform.
     fn check(&self) -> Result<(), String> {
+        self.check_together()?;
         Config::new(self.lps, self.sockets, 0, TEST_SIGNER, LoaderProfile::V1_5_00)
             .map(drop)
             .map_err(|error| error.to_string())
     }
 }
 
-/// A module, as `simulate` shows it.
-#[derive(Clone, Serialize)]
-struct Module {
-    svn: String,
-    seamhash: String,
-}
-
-impl Module {
-    fn of(sigstruct: &SeamSigstruct) -> Self {
-        Self { svn: sigstruct.svn().to_string(), seamhash: hex(&sigstruct.seamhash) }
-    }
-}
-
-/// One finding of parsing or preflight.
-#[derive(Serialize)]
-struct Reason {
-    code: &'static str,
-    message: String,
-}
-
-/// How many LPs finished a stage.
-#[derive(Serialize)]
-struct StageReport {
-    stage: String,
-    finished: u32,
-}
-
-/// What stopped an update that had begun.
-#[derive(Serialize)]
-struct FailureReport {
-    stage: String,
-    lp: u32,
-    message: String,
-}
-
-/// What `simulate` prints at the end.
-#[derive(Serialize)]
-struct Report {
-    outcome: &'static str,
-    message: String,
-    from: Module,
-    to: Option<Module>,
-    version: Option<String>,
-    lps: u32,
-    sockets: u32,
-    cpu: String,
-    tds_before: usize,
-    tds_alive: usize,
-    seamcalls: usize,
-    remaining_updates: u32,
-    reasons: Vec<Reason>,
-    notes: Vec<String>,
-    stages: Vec<StageReport>,
-    failure: Option<FailureReport>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    trace: Vec<String>,
+/// The small images that are used if none is given. With `cpu`, the first one runs on it.
+fn test_images(cpu: Option<u32>) -> [PageBuf; 2] {
+    let old = TestImage::default();
+    let new = TestImage { svn_minor: 6, date: 0x20240501, ..TestImage::default() };
+    let cpus = cpu.into_iter().chain(old.cpus.iter().copied()).collect();
+    [TestImage { cpus, ..old }.build(), new.build()]
 }
 
 fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
-    let (from, to) = match (&arguments.from, &arguments.to) {
-        (Some(from), Some(to)) => (file::read(from)?, file::read(to)?),
-        _ => (
-            TestImage::default().build(),
-            TestImage { svn_minor: 6, date: 0x20240501, ..TestImage::default() }.build(),
-        ),
+    let [from, to] = match (&arguments.from, &arguments.to) {
+        (Some(from), Some(to)) => [file::read(from)?, file::read(to)?],
+        _ => test_images(arguments.cpu),
     };
     let from_path = arguments.from.as_deref().unwrap_or(Path::new("the image to boot from"));
-    let simulation = Simulation::boot(arguments, &file::parse(from_path, &from)?, out)?;
+    let from = file::parse(from_path, &from)?;
+    let simulation = Simulation::boot(arguments, &from, out)?;
     simulation.say(&simulation.introduction())?;
     let (report, exit) = match TdxImage::parse(to.as_bytes()) {
-        Ok(image) => simulation.update(&image)?,
+        Ok(image) => simulation.update(&image, &from)?,
         Err(error) => {
             let reason = Reason { code: error.code(), message: error.to_string() };
             simulation.refused(None, vec![reason])?
@@ -171,6 +156,7 @@ fn below_minimum(from: &Sha384Digest, to: &Sha384Digest) -> Option<String> {
 struct Simulation<'a> {
     arguments: &'a Arguments,
     platform: SimPlatform,
+    tds: Vec<TdId>,
     fms: u32,
     from: Module,
     from_hash: Sha384Digest,
@@ -191,19 +177,34 @@ impl<'a> Simulation<'a> {
             Signer::Unknown(TEST_SIGNER) => TEST_SIGNER,
             Signer::IntelProduction | Signer::Unknown(_) => INTEL_PRODUCTION_SIGNER,
         };
-        let platform = SimPlatform::builder()
+        let mut builder = SimPlatform::builder()
             .lps(arguments.lps)
             .sockets(arguments.sockets)
             .fitting(from)
             .signer(signer)
-            .boot(from)?;
-        for _ in 0..arguments.tds {
-            platform.create_td()?;
+            // The module at boot is in the count.
+            .seamdb_size(arguments.remaining.saturating_add(1));
+        if let Some(cpu) = arguments.cpu {
+            builder = builder.fms(cpu);
         }
+        if let Some(profile) = arguments.seamldr {
+            builder = builder.profile(profile);
+        }
+        if !arguments.faults.is_empty() {
+            builder = builder.patience(PATIENCE);
+        }
+        for lp in &arguments.offline {
+            builder = builder.offline(*lp);
+        }
+        let platform = builder.boot(from)?;
+        let running = (0..arguments.tds).map(|_| TdPhase::Running);
+        let in_build = (0..arguments.tds_in_build).map(|_| TdPhase::Build);
+        let tds = running.chain(in_build).map(|phase| platform.create_td_in(phase));
+        let tds = tds.collect::<Result<_, _>>()?;
         let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
         let (from, from_hash, notes) =
             (Module::of(sigstruct), sigstruct.seamhash, RefCell::default());
-        Ok(Self { arguments, platform, fms, from, from_hash, notes, out: RefCell::new(out) })
+        Ok(Self { arguments, platform, tds, fms, from, from_hash, notes, out: RefCell::new(out) })
     }
 
     fn introduction(&self) -> String {
@@ -223,9 +224,23 @@ impl<'a> Simulation<'a> {
         let s = if sockets == 1 { "" } else { "s" };
         format!(
             "platform   {lps} LPs, {sockets} socket{s} of {:#010x}, P-SEAMLDR {loader}, \
-             {remaining} updates remain\nmodule     {version}, SVN {}, {} TDs",
-            self.fms, self.from.svn, truth.tds
+             {remaining} updates remain\nmodule     {version}, SVN {}, {}",
+            self.fms,
+            self.from.svn,
+            self.tds_in_words()
         )
+    }
+
+    fn tds_in_words(&self) -> String {
+        let count = |tds: u16, what| match tds {
+            1 => format!("1 TD{what}"),
+            tds => format!("{tds} TDs{what}"),
+        };
+        let running = count(self.arguments.tds, "");
+        match self.arguments.tds_in_build {
+            0 => running,
+            in_build => format!("{running}, {}", count(in_build, " in build")),
+        }
     }
 
     /// Says something to a person.
@@ -237,40 +252,97 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn update(&self, image: &TdxImage<'_>) -> Result<(Report, Exit), Error> {
+    /// Adds a note to the report.
+    fn note(&self, note: String) -> Result<(), Error> {
+        self.say(&format!("note       {note}"))?;
+        self.notes.borrow_mut().push(note);
+        Ok(())
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            allow_same_module: self.arguments.allow_same_module,
+            allow_damage: self.arguments.allow_damage,
+            ..Policy::default()
+        }
+    }
+
+    fn update(&self, image: &TdxImage<'_>, old: &TdxImage<'_>) -> Result<(Report, Exit), Error> {
         let to = Module::of(image.sigstruct());
+        let release = to.release.iter().fold(String::new(), |_, version| format!("{version}, "));
         self.say(&format!(
-            "image      {}, SVN {}, {} pages",
+            "image      {release}{}, SVN {}, {} pages",
             image.format(),
             to.svn,
             image.module_pages()
         ))?;
         if let Some(note) = below_minimum(&self.from_hash, &image.sigstruct().seamhash) {
-            self.say(&format!("note       {note}"))?;
-            self.notes.borrow_mut().push(note);
+            self.note(note)?;
         }
         let facts = self.platform.facts()?;
-        let policy =
-            Policy { allow_same_module: self.arguments.allow_same_module, ..Policy::default() };
         let mut reasons = Vec::new();
-        let Ok(passed) = preflight(image, &facts, &RustCrypto, policy, &mut |finding| {
-            reasons.push(Reason { code: finding.code(), message: finding.to_string() });
+        let Ok(passed) = preflight(image, &facts, &RustCrypto, self.policy(), &mut |finding| {
+            reasons.push(finding.into());
         }) else {
             return self.refused(Some(to), reasons);
         };
         self.say("preflight  passed")?;
 
-        let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
+        let (mut params, mut fallback_params) = (PageBuf::zeroed(1), PageBuf::zeroed(1));
+        let fallback = self.fallback(old, &facts, &passed, &mut fallback_params)?;
+        let info = SharedInfo::new();
         let (host, state) = (self.platform.lp(0), self.platform.module_state());
-        let update = match Update::new(&passed, params.as_params(), &info, &host, state) {
+        let update = Update::new(&passed, params.as_params(), &info, &host, state)
+            .and_then(|update| update.with_fallbacks(fallback.as_slice()));
+        let update = match update {
             Ok(update) => update,
             Err(error) => {
                 let reason = Reason { code: "cannot-install", message: error.to_string() };
                 return self.refused(Some(to), vec![reason]);
             }
         };
+        let faults = &self.arguments.faults;
+        let planned: Vec<FaultId> =
+            faults.iter().map(|named| self.platform.inject(named.fault)).collect();
         let outcome = self.run(&update);
+        let unfired = self.platform.unfired_faults();
+        for (id, named) in planned.iter().zip(faults) {
+            if unfired.iter().any(|(other, _)| other == id) {
+                self.note(format!("the fault {} struck no call", named.text))?;
+            }
+        }
         self.ended(Some(to), &outcome)
+    }
+
+    /// Prepares the module that runs, to fall back on it. `None`, with a note, if its image does
+    /// not pass preflight.
+    fn fallback<'b>(
+        &self,
+        old: &TdxImage<'b>,
+        facts: &Facts,
+        passed: &PassedUpdate<'_>,
+        params: &'b mut PageBuf,
+    ) -> Result<Option<PreparedImage<'b>>, Error> {
+        if self.arguments.no_fallback {
+            return Ok(None);
+        }
+        let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
+        let mut reasons = Vec::new();
+        let old =
+            preflight_image(old, facts, purpose, &RustCrypto, self.policy(), &mut |finding| {
+                reasons.push(finding.to_string());
+            });
+        let host = self.platform.lp(0);
+        let prepared = old.map_err(|_| reasons.join("; ")).and_then(|old| {
+            old.prepare(params.as_params(), &host).map_err(|error| error.to_string())
+        });
+        match prepared {
+            Ok(prepared) => Ok(Some(prepared)),
+            Err(reason) => {
+                self.note(format!("the update cannot fall back on the old module: {reason}"))?;
+                Ok(None)
+            }
+        }
     }
 
     /// Runs the update on all CPUs of this machine. On a terminal, a bar for each stage moves
@@ -322,11 +394,8 @@ impl<'a> Simulation<'a> {
             outcome: outcome.code(),
             message: outcome.to_string(),
             stages,
-            failure: outcome.failure.map(|failure| FailureReport {
-                stage: failure.stage.to_string(),
-                lp: failure.lp,
-                message: failure.cause.to_string(),
-            }),
+            rounds: outcome.rounds,
+            failure: FailureReport::of(outcome),
             ..self.standing(to)
         };
         Ok((report, Exit::of_outcome(outcome)))
@@ -335,6 +404,7 @@ impl<'a> Simulation<'a> {
     /// How things stand, as for an update that was refused for no reason yet.
     fn standing(&self, to: Option<Module>) -> Report {
         let truth = self.platform.truth();
+        let is_damaged = |td: &&TdId| self.platform.td_measurement_is_right(**td) == Some(false);
         Report {
             outcome: "refused",
             message: "not updated; this update shut nothing down, and the TDs are as before"
@@ -347,8 +417,10 @@ impl<'a> Simulation<'a> {
             cpu: format!("{:#010x}", self.fms),
             tds_before: truth.tds,
             tds_alive: truth.tds_alive,
+            tds_damaged: self.tds.iter().filter(is_damaged).count(),
             seamcalls: self.platform.num_calls(),
             remaining_updates: truth.remaining_updates,
+            rounds: 0,
             reasons: Vec::new(),
             notes: self.notes.borrow().clone(),
             stages: Vec::new(),
@@ -363,18 +435,6 @@ impl<'a> Simulation<'a> {
         } else {
             Vec::new()
         }
-    }
-}
-
-impl Report {
-    fn conclusion(&self) -> String {
-        let mut lines = self.trace.clone();
-        lines.push(self.message.clone());
-        lines.push(format!(
-            "{} of {} TDs alive, {} SEAMCALLs, {} updates remain",
-            self.tds_alive, self.tds_before, self.seamcalls, self.remaining_updates
-        ));
-        lines.join("\n")
     }
 }
 

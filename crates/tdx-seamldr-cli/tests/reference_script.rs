@@ -10,17 +10,9 @@ use std::fs;
 use common::tdx_seamldr;
 use tdx_seamldr_host::testing::HostTree;
 
-/// Runs a command on a tree with Intel's images. `None`: there are no images, and the test says
-/// that it was skipped.
-fn run(
-    tree: &HostTree,
-    change: &[(&str, &str)],
-    arguments: &[&str],
-) -> Option<(Option<i32>, String)> {
-    let Some(images) = env::var_os("TDX_MODULE_BINARIES") else {
-        eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
-        return None;
-    };
+/// Runs a command on a tree with Intel's images.
+fn run(tree: &HostTree, change: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let images = env::var_os("TDX_MODULE_BINARIES").unwrap();
     let folder = tempfile::tempdir().unwrap();
     tree.write(folder.path()).unwrap();
     for (file, text) in change {
@@ -28,9 +20,10 @@ fn run(
     }
     let common = ["--root".into(), folder.path().into(), "--image-dir".into(), images];
     let output = tdx_seamldr(arguments.iter().map(Into::into).chain(common));
-    Some((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn what_the_script_refuses_with_0_exits_with_1_and_its_reason() {
     let host = || HostTree::linux_7_2().module("1.5.05").remaining(20);
@@ -45,13 +38,14 @@ fn what_the_script_refuses_with_0_exits_with_1_and_its_reason() {
     ] {
         for command in ["plan", "update"] {
             let arguments = [command, version, "--no-td-launches"];
-            let Some((exit, text)) = run(&tree, &[], &arguments) else { return };
+            let (exit, text) = run(&tree, &[], &arguments);
             assert_eq!(exit, Some(1), "{arguments:?}: {text}");
             assert!(text.contains(code), "{arguments:?}: no {code} in {text}");
         }
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn error_of_the_kernel_exits_with_3_and_nothing_to_do_with_0() {
     let host = || HostTree::linux_7_2().module("1.5.05").remaining(20);
@@ -60,9 +54,9 @@ fn error_of_the_kernel_exits_with_3_and_nothing_to_do_with_0() {
         "transferring:firmware-invalid\n",
     )];
     let update = ["update", "--no-td-launches"];
-    let Some((exit, text)) = run(&host(), &error, &update) else { return };
+    let (exit, text) = run(&host(), &error, &update);
     assert_eq!(exit, Some(3), "{text}");
     assert!(text.contains("1.5.05 still runs"), "{text}");
-    let Some((exit, text)) = run(&host().module("1.5.16"), &[], &update) else { return };
+    let (exit, text) = run(&host().module("1.5.16"), &[], &update);
     assert_eq!(exit, Some(0), "{text}");
 }

@@ -7,7 +7,7 @@ use core::ptr;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::FromZeros;
 
-use crate::abi::{Scenario, SeamldrParams, PAGE_SIZE};
+use crate::abi::{Scenario, SeamldrParamsBuffer, PAGE_SIZE};
 use crate::addr::{PageAddr, PhysAddr};
 use crate::host::{Host, MachineId};
 use crate::image::TdxImage;
@@ -91,11 +91,11 @@ pub struct InstallRequest<'a> {
     params: PageAddr,
     scenario: Scenario,
     machine: MachineId,
-    borrows: PhantomData<&'a SeamldrParams>,
+    borrows: PhantomData<&'a SeamldrParamsBuffer>,
 }
 
 impl<'a> InstallRequest<'a> {
-    /// Fills in `params` with the physical addresses of the image. The image is not copied.
+    /// Fills in `buffer` with the physical addresses of the image. The image is not copied.
     ///
     /// The image's pages need not be contiguous in physical memory. Each must lie on a 4 KiB
     /// boundary, also if the host's own pages are larger.
@@ -104,18 +104,18 @@ impl<'a> InstallRequest<'a> {
     ///
     /// The SIGSTRUCT is too long, or a page is not mapped or not aligned.
     pub fn build<H: Host + ?Sized>(
-        params: &'a mut SeamldrParams,
+        buffer: &'a mut SeamldrParamsBuffer,
         image: &TdxImage<'a>,
         scenario: Scenario,
         host: &H,
     ) -> Result<Self, BuildError> {
-        Self::build_in(params, image, scenario, host, None)
+        Self::build_in(buffer, image, scenario, host, None)
     }
 
     /// Does what [`build`](Self::build) does. If `memory` is given, it also checks each address by
     /// [`SharedMemory::check`].
     pub(crate) fn build_in<H: Host + ?Sized>(
-        params: &'a mut SeamldrParams,
+        buffer: &'a mut SeamldrParamsBuffer,
         image: &TdxImage<'a>,
         scenario: Scenario,
         host: &H,
@@ -125,6 +125,7 @@ impl<'a> InstallRequest<'a> {
             return Err(BuildError::SigstructTooLong(image.sigstruct_pages()));
         }
         let page_of = |part, address: *const u8| page_of(host, memory, part, address);
+        let SeamldrParamsBuffer(params) = &mut *buffer;
         params.zero();
         params.version = U32::new(0);
         params.scenario = U32::new(scenario.value());
@@ -139,8 +140,8 @@ impl<'a> InstallRequest<'a> {
         }
         params.num_module_pages = U64::new(u64::from(pages));
 
-        let params: &'a SeamldrParams = params;
-        let params = page_of(Part::Params, ptr::from_ref(params).cast())?;
+        let buffer: &'a SeamldrParamsBuffer = buffer;
+        let params = page_of(Part::Params, ptr::from_ref(buffer).cast())?;
         Ok(Self { params, scenario, machine: host.machine(), borrows: PhantomData })
     }
 

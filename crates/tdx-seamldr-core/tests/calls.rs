@@ -14,7 +14,9 @@ use std::collections::VecDeque;
 use tdx_seamldr_core::abi::{
     FieldId, SeamldrInfoBuffer, SeamldrStatus, ShutdownRequest, TdxFeatures0, TdxStatus,
 };
-use tdx_seamldr_core::abi::{PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrParams, PAGE_SIZE};
+use tdx_seamldr_core::abi::{
+    PSysInfoBuffer, Scenario, SeamSigstruct, SeamldrParamsBuffer, PAGE_SIZE,
+};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::{Facts, HandoffRange};
 use tdx_seamldr_core::{
@@ -126,8 +128,7 @@ fn a_cpu_with_the_vmcs_erratum_is_refused() {
 #[test]
 fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
     let script = Script::of(&[OK, OK, OK]);
-    let (mut info, mut sysinfo) =
-        (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
     let info_address = physical((&raw const info).cast()).0;
     let sysinfo_address = physical((&raw const *sysinfo).cast()).0;
     assert_eq!((info_address % 256, sysinfo_address % 2048), (0, 0));
@@ -170,7 +171,7 @@ fn install_passes_the_parameters_page_and_keeps_rdx() {
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams =
+    let params: &mut SeamldrParamsBuffer =
         zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let address = physical((&raw const *params).cast()).0;
     let request =
@@ -210,7 +211,7 @@ fn install_refuses_a_request_that_another_machines_host_built() {
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams =
+    let params: &mut SeamldrParamsBuffer =
         zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let other = Script { machine: 7, ..Script::default() };
     let request = InstallRequest::build(params, &image, Scenario::Update, &other).unwrap();
@@ -452,7 +453,7 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
     let gather = |answers: &[Answer]| {
         let script = Script::of(answers);
         let (mut info, mut sysinfo) =
-            (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+            (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
         let mut facts = Facts::new();
         let gathered = facts.gather(&seamldr(&script), &mut info, &mut sysinfo).map(|()| {
             let processor = (facts.debug_unlocked, facts.seamrr_base, facts.sensitive_operations);
@@ -500,14 +501,14 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams =
+    let params: &mut SeamldrParamsBuffer =
         zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let address = |from: *const u8| physical(from).0;
 
     let request =
         InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap();
     assert_eq!(request.scenario(), Scenario::Update);
-    let params: &mut SeamldrParams =
+    let SeamldrParamsBuffer(params) =
         zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     assert_eq!(
         (params.version.get(), params.scenario.get(), params.num_module_pages.get()),
@@ -526,7 +527,7 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
         [(sigstruct, Part::Sigstruct), (second, Part::Module(1)), (own_page, Part::Params)]
     {
         let mut build = |answer| {
-            let params: &mut SeamldrParams =
+            let params: &mut SeamldrParamsBuffer =
                 zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
             let host = Script { strange: Some((from, answer)), ..Script::default() };
             InstallRequest::build(params, &image, Scenario::Load, &host).unwrap_err()
@@ -543,7 +544,7 @@ fn a_request_has_one_page_of_sigstruct_and_a_buffer_has_an_address() {
     parts.write(ImageFormat::BlobV1, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParams =
+    let params: &mut SeamldrParamsBuffer =
         zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
     let error =
         InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap_err();

@@ -591,13 +591,18 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
 #[test]
 fn outcomes_name_both_failures() {
     let failure = |lp| Failure { stage: Stage::CpuInit, lp, cause: FailureCause::GaveUp };
-    let updated =
-        Outcome { failure: Some(failure(1)), ..outcome(TdFate::Preserved, NextStep::Done) };
+    let updated = Outcome {
+        failure: Some(failure(1)),
+        rounds: 2,
+        ..outcome(TdFate::Preserved, NextStep::Done)
+    };
     assert_eq!(
         updated.to_string(),
-        "updated; the TDs live on; overcome: stage CpuInit, LP 1: the LP gave up waiting for \
-         another LP"
+        "updated; the TDs live on; a failure was overcome in 2 rounds: stage CpuInit, LP 1: the LP \
+         gave up waiting for another LP"
     );
+    assert_eq!(updated.overcome(), Some(failure(1)));
+    assert_eq!(outcome(TdFate::Preserved, NextStep::Done).overcome(), None);
     let held = outcome(TdFate::Held, NextStep::Finish);
     let once = Outcome { failure: Some(failure(1)), last_failure: Some(failure(1)), ..held };
     let told = once.to_string();
@@ -606,7 +611,7 @@ fn outcomes_name_both_failures() {
         1,
         "the same failure is not told twice: {told}"
     );
-    assert!(!told.contains("overcome"), "{told}");
+    assert!(!told.contains("overcome") && once.overcome().is_none(), "{told}");
     let twice = Outcome { last_failure: Some(failure(2)), ..updated };
     assert!(twice
         .to_string()

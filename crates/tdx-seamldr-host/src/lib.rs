@@ -4,6 +4,7 @@
 //! - [`explain`]: status words and kernel log lines in plain words, with what to do.
 //! - [`examine`](mod@examine): what a file is, and whether Intel signed exactly this.
 //! - [`fact`]: a value with where it was read, or why it is not known.
+//! - `fault`, with the feature `faults`: faults of the simulated platform as people write them.
 //! - [`root`]: the folder below which all files are read.
 //! - [`host`]: what user space sees of the host.
 //! - [`cpu_list`], [`cpuinfo`], [`madt`]: the files that tell of LPs.
@@ -26,6 +27,8 @@ pub mod cpuinfo;
 pub mod examine;
 pub mod explain;
 pub mod fact;
+#[cfg(feature = "faults")]
+pub mod fault;
 pub mod host;
 pub mod kernel_log;
 pub mod madt;

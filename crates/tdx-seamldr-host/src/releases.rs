@@ -31,7 +31,8 @@ pub enum Platform {
 }
 
 impl Platform {
-    const ALL: [Self; 5] = [Self::Spr, Self::Emr, Self::Srf, Self::Gnr, Self::Cwf];
+    /// All platforms.
+    pub const ALL: [Self; 5] = [Self::Spr, Self::Emr, Self::Srf, Self::Gnr, Self::Cwf];
 
     /// Returns the platform of a processor, by CPUID.1:EAX. The stepping does not count.
     #[must_use]
@@ -44,6 +45,18 @@ impl Platform {
             0xd06d0 => Self::Cwf,
             _ => return None,
         })
+    }
+
+    /// Returns a processor of this platform, by CPUID.1:EAX.
+    #[must_use]
+    pub const fn processor(self) -> u32 {
+        match self {
+            Self::Spr => 0x806f8,
+            Self::Emr => 0xc06f2,
+            Self::Srf => 0xa06f3,
+            Self::Gnr => 0xa06d1,
+            Self::Cwf => 0xd06d0,
+        }
     }
 
     /// Returns the name.
@@ -312,6 +325,13 @@ pub fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn each_platform_has_a_processor_of_its_own() {
+        for platform in Platform::ALL {
+            assert_eq!(Platform::of_processor(platform.processor()), Some(platform));
+        }
+    }
 
     #[test]
     fn built_in_table_has_twenty_releases_and_each_is_found_by_version_and_hash() {

@@ -10,13 +10,9 @@ use tdx_seamldr_host::plan::{Plan, Request, Target, Verdict};
 use tdx_seamldr_host::testing::HostTree;
 use tdx_seamldr_host::{parse_version, Catalogue, Host, Releases, Root};
 
-/// Returns the folder with Intel's images. `None`: the test says that it was skipped.
-fn binaries() -> Option<PathBuf> {
-    let folder = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
-    }
-    folder
+/// Returns the folder with Intel's images.
+fn binaries() -> PathBuf {
+    PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap())
 }
 
 fn host(tree: HostTree) -> Host {
@@ -48,9 +44,10 @@ fn granite_rapids() -> HostTree {
     HostTree::linux_7_2().module("2.0.04").seamldr("2.0.00").sockets(&[(0xa06d1, 4)])
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newest_image_of_the_line_is_planned_on_sapphire_rapids() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     let host = host(HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 4), (0x806f8, 4)]));
     let plan = Plan::new(&host, &catalogue, &vouched());
@@ -71,17 +68,19 @@ fn newest_image_of_the_line_is_planned_on_sapphire_rapids() {
     );
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newest_image_of_the_line_is_planned_on_granite_rapids() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let plan = Plan::new(&host(granite_rapids()), &catalogue(&folder), &vouched());
     assert_eq!(plan.verdict, Verdict::Ready, "{plan:#?}");
     assert_eq!(plan.steps[0].to.as_deref(), Some("2.0.08"));
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn each_reason_refuses_the_plan_with_a_way_out() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     let spr = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 8)]);
     let cases: [(&str, HostTree, &str, &str); 10] = [
@@ -117,9 +116,10 @@ fn each_reason_refuses_the_plan_with_a_way_out() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn same_reasons_refuse_on_granite_rapids() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     for (code, tree) in [
         ("lps-missing", granite_rapids().offline(&[1])),
@@ -134,9 +134,10 @@ fn same_reasons_refuse_on_granite_rapids() {
     assert!(codes(&plan).contains(&"platform") && codes(&plan).contains(&"major-svn"), "{plan:#?}");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn damaged_image_is_refused_and_never_planned() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let host = host(HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]));
     let images = tempfile::tempdir().unwrap();
     let original = folder.join("joined_files/1.5/tdx_module_1.5.16.blob");
@@ -164,9 +165,10 @@ fn damaged_image_is_refused_and_never_planned() {
     );
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn running_module_or_a_newer_one_leaves_nothing_to_do() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     let tree = || HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]);
     assert_eq!(Plan::new(&host(tree()), &catalogue, &vouched()).verdict, Verdict::NothingToDo);
@@ -181,9 +183,10 @@ fn running_module_or_a_newer_one_leaves_nothing_to_do() {
     assert_eq!(Plan::new(&host(newer), &catalogue, &vouched()).verdict, Verdict::NothingToDo);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn host_whose_module_is_gone_needs_a_reboot_and_is_not_up_to_date() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     let host = host(HostTree::linux_7_2().module_gone());
     for request in [vouched(), target("1.5.16")] {
@@ -195,17 +198,19 @@ fn host_whose_module_is_gone_needs_a_reboot_and_is_not_up_to_date() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn downgrade_is_refused_by_its_svn() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let host = host(HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]));
     let plan = Plan::new(&host, &catalogue(&folder), &target("1.5.05"));
     assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["minor-svn"]));
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn intels_minimum_asks_for_a_step_between_and_an_option_goes_without() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     let host = host(granite_rapids().module("2.0.02"));
     let plan = Plan::new(&host, &catalogue, &vouched());
@@ -220,9 +225,10 @@ fn intels_minimum_asks_for_a_step_between_and_an_option_goes_without() {
     assert_eq!(Plan::new(&host, &catalogue, &below).verdict, Verdict::Ready);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn steps_lead_to_a_version_that_one_update_does_not_reach() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let images = tempfile::tempdir().unwrap();
     for name in
         ["1.5/tdx_module_1.5.05.blob", "1.5/tdx_module_1.5.08.blob", "1.5/tdx_module_1.5.16.blob"]
@@ -259,9 +265,10 @@ fn steps_lead_to_a_version_that_one_update_does_not_reach() {
     );
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn module_that_no_table_knows_leaves_questions() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let host = host(HostTree::linux_7_2().module("1.5.15").sockets(&[(0x806f8, 2)]));
     let plan = Plan::new(&host, &catalogue(&folder), &vouched());
     assert_eq!(plan.verdict, Verdict::Asks);
@@ -275,9 +282,10 @@ fn module_that_no_table_knows_leaves_questions() {
     assert!(plan.warnings.iter().any(|warning| warning.contains("never published")), "{plan:#?}");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     // 32 MiB are too few for the 256 LPs that CPUID leaf 4 announces.
     let tree = || {
@@ -294,9 +302,10 @@ fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
     assert_eq!(plan("1.5.05").verdict, Verdict::Ready, "it needs as much, and it runs");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn unknown_version_of_p_seamldr_is_asked_for_once_where_intels_table_names_a_minimum() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     for tree in [HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]), granite_rapids()]
     {
@@ -311,9 +320,10 @@ fn unknown_version_of_p_seamldr_is_asked_for_once_where_intels_table_names_a_min
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newer_number_for_another_platform_is_no_successor() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     // A table in which the newest image is for Sierra Forest only.
     let table = include_str!("../data/releases.csv")
         .replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
@@ -330,9 +340,10 @@ fn newer_number_for_another_platform_is_no_successor() {
     assert_eq!(newest.reasons[0].code, "platform");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn host_whose_processor_or_module_does_not_fit_is_refused_without_a_target_too() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let catalogue = catalogue(&folder);
     let spr = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 2)]);
     for (code, tree) in [
@@ -348,9 +359,10 @@ fn host_whose_processor_or_module_does_not_fit_is_refused_without_a_target_too()
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newer_image_for_other_processors_leaves_nothing_to_do() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let images = tempfile::tempdir().unwrap();
     for name in ["1.5.08", "1.5.16"] {
         let name = format!("tdx_module_{name}.blob");
@@ -374,9 +386,10 @@ fn empty_folder_says_where_images_come_from() {
     assert!(plan.reasons[0].advice.as_deref().unwrap().contains("tdx-seamldr pack"), "{plan:#?}");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newer_releases_without_an_image_are_named() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let host = host(HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]));
     let plan = Plan::new(&host, &catalogue(&folder), &vouched());
     assert_eq!(plan.verdict, Verdict::NothingToDo);

@@ -21,13 +21,9 @@ use tdx_seamldr_host::{parse_version, Catalogue, Host, Plan, Releases, Root};
 const TDX_HOST: &str = "sys/devices/faux/tdx_host";
 const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 
-/// Intel's images of the line 1.5. `None`: there are none, and the test says that it was skipped.
-fn images() -> Option<PathBuf> {
-    let folder = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
-    }
-    folder.map(|folder| folder.join("joined_files/1.5"))
+/// Intel's images of the line 1.5.
+fn images() -> PathBuf {
+    PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap()).join("joined_files/1.5")
 }
 
 fn blob(version: &str) -> String {
@@ -127,9 +123,10 @@ fn codes(plan: &Plan) -> Vec<&'static str> {
 }
 
 /// Fault 2: the script takes the newest, and stops if that one does not fit.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newest_image_that_does_not_fit_gives_way_to_an_older_one_that_does() {
-    let Some(released) = images() else { return };
+    let released = images();
     let world = World::of(&tree(), &released).with_images(&released, &["1.5.08", "1.5.16"]);
     let newest = |world: &World| world.plan(&vouched()).steps[0].to.clone();
     assert_eq!(newest(&world).as_deref(), Some("1.5.16"));
@@ -147,9 +144,10 @@ fn newest_image_that_does_not_fit_gives_way_to_an_older_one_that_does() {
 }
 
 /// Fault 5: the script uploads what P-SEAMLDR refuses after the shutdown, when all TDs are lost.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn file_that_was_changed_anywhere_is_refused() {
-    let Some(released) = images() else { return };
+    let released = images();
     let good = fs::read(released.join(blob("1.5.16"))).unwrap();
     let flipped = |offset: usize| {
         let mut bytes = good.clone();
@@ -182,9 +180,10 @@ fn file_that_was_changed_anywhere_is_refused() {
 }
 
 /// Fault 5: the script knows the format v1 only, which Linux 7.2 does not take.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn image_of_format_v2_is_planned_like_one_of_v1() {
-    let Some(released) = images() else { return };
+    let released = images();
     let good = fs::read(released.join(blob("1.5.16"))).unwrap();
     let parts = TdxImage::parse(&good).unwrap().parts();
     let mut bytes = vec![0; parts.file_len().unwrap()];
@@ -199,9 +198,10 @@ fn image_of_format_v2_is_planned_like_one_of_v1() {
 }
 
 /// Fault 7: the script looks at one CPU.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn processor_of_each_socket_has_to_be_in_the_images_list() {
-    let Some(released) = images() else { return };
+    let released = images();
     for sockets in [[(0x806f8, 4), (0xa06d1, 4)], [(0xa06d1, 4), (0x806f8, 4)]] {
         let world =
             World::of(&tree().sockets(&sockets), &released).with_images(&released, &["1.5.16"]);
@@ -216,9 +216,10 @@ fn processor_of_each_socket_has_to_be_in_the_images_list() {
 }
 
 /// Fault 8: the script waits 10 s and fails, although the update may still run.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn kernel_that_takes_its_time_is_waited_for() {
-    let Some(released) = images() else { return };
+    let released = images();
     assert!(Settings::default().limit > Duration::from_secs(60));
     let world = World::of(&tree(), &released).with_images(&released, &["1.5.16"]);
     let write = |path: String, text: &str| fs::write(world.path(&path), text).unwrap();
@@ -239,9 +240,10 @@ fn kernel_that_takes_its_time_is_waited_for() {
 }
 
 /// Fault 10: the script reads TDX_FEATURES0 of each release and does not use it.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_it() {
-    let Some(released) = images() else { return };
+    let released = images();
     const UPDATE_COMPATIBILITY: u64 = 1 << 47;
     for (tree, of_table, of_file, asks) in [
         (HostTree::series_v6(), UPDATE_COMPATIBILITY, UPDATE_COMPATIBILITY, false),
@@ -266,9 +268,10 @@ fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_
 }
 
 /// Fault 11: the script's list does not say what is incompatible.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn each_image_that_is_not_planned_says_why() {
-    let Some(released) = images() else { return };
+    let released = images();
     let world = World::of(&tree(), &released).with_images(&released, &["1.5.08", "1.5.16"]);
     let newer = released.join("../2.0").join(blob("2.0.08"));
     let world = world.with_file(&blob("2.0.08"), &fs::read(newer).unwrap());
@@ -288,9 +291,10 @@ fn each_image_that_is_not_planned_says_why() {
 }
 
 /// Fault 12: the script compares the third number of the minimum only.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn minimum_of_another_line_is_compared_whole() {
-    let Some(released) = images() else { return };
+    let released = images();
     // 99 is more than 5, but 1.4.99 is older than 1.5.05. 02 is less than 5, but 2.0.02 is newer.
     for (min_module, verdict) in [("1.4.99", Verdict::Ready), ("2.0.02", Verdict::Refused)] {
         let world = World::of(&tree(), &released)
@@ -307,9 +311,10 @@ fn minimum_of_another_line_is_compared_whole() {
 }
 
 /// Fault 13: the script leaves the upload open if the kernel does not take the image.
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn upload_that_fails_half_way_is_aborted() {
-    let Some(released) = images() else { return };
+    let released = images();
     let world = World::of(&tree(), &released).with_images(&released, &["1.5.16"]);
     let data = world.path(&format!("{UPLOAD}/data"));
     fs::remove_file(&data).unwrap();

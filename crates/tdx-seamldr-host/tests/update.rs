@@ -46,28 +46,24 @@ enum Kernel {
 }
 
 impl World {
-    /// A host of 4 LPs with 1.5.05. `None`: there are no images, and the test says that it was
-    /// skipped.
-    fn new() -> Option<Self> {
+    /// A host of 4 LPs with 1.5.05.
+    fn new() -> Self {
         Self::of(HostTree::linux_7_2().module("1.5.05").remaining(20).sockets(&[(0x806f8, 4)]))
     }
 
-    fn of(tree: HostTree) -> Option<Self> {
-        let Some(binaries) = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from) else {
-            eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
-            return None;
-        };
+    fn of(tree: HostTree) -> Self {
+        let binaries = PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap());
         let folder = tempfile::tempdir().unwrap();
         tree.write(folder.path()).unwrap();
         let mut catalogue = Catalogue::new(Releases::built_in());
         catalogue.add_folder(&binaries);
-        Some(Self {
+        Self {
             folder,
             catalogue,
             request: Request { no_td_launches: true, ..Request::default() },
             settings: Settings { limit: Duration::from_millis(300), ..Settings::default() },
             stop: AtomicBool::new(false),
-        })
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -155,9 +151,10 @@ fn codes(report: &Report) -> Vec<&'static str> {
     report.plan.reasons.iter().map(|reason| reason.code).collect()
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn update_uploads_the_verified_bytes_in_the_kernels_format_and_confirms() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let report = world.run(&[Kernel::Installs("1.5.16", 19)], |_| {});
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
     assert_eq!(
@@ -177,10 +174,11 @@ fn update_uploads_the_verified_bytes_in_the_kernels_format_and_confirms() {
     assert!(matches!(&events[2], Event::Ended { outcome, .. } if outcome == "updated"));
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn kernels_of_the_series_get_format_v1() {
     let tree = HostTree::series_v6().module("1.5.05").remaining(20).sockets(&[(0x806f8, 4)]);
-    let Some(world) = World::of(tree) else { return };
+    let world = World::of(tree);
     let report = world.run(&[Kernel::Ignores], |progress| {
         if let Progress::Committed = progress {
             world.set(&format!("{TDX_HOST}/version"), "1.5.16");
@@ -192,6 +190,7 @@ fn kernels_of_the_series_get_format_v1() {
     assert_eq!(TdxImage::parse(&sent).unwrap().format(), ImageFormat::BlobV1);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
     let cases = [
@@ -204,7 +203,7 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
         (Kernel::Hangs, Outcome::Unknown, "\"transferring\""),
     ];
     for (kernel, outcome, message) in cases {
-        let Some(world) = World::new() else { return };
+        let world = World::new();
         let report = world.run(&[kernel], |_| {});
         assert_eq!(report.ending.outcome, outcome, "{report:#?}");
         assert!(report.ending.message.contains(message), "{report:#?}");
@@ -215,14 +214,11 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn failure_shows_the_lines_that_the_kernel_wrote_meanwhile() {
     let tree = HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 4)]);
-    let Some(world) =
-        World::of(tree.file("/dev/kmsg", "6,1,1,-;virt/tdx: TDX-Module initialized\n"))
-    else {
-        return;
-    };
+    let world = World::of(tree.file("/dev/kmsg", "6,1,1,-;virt/tdx: TDX-Module initialized\n"));
     let line = "SEAMCALL (0x8000000000000001) failed: 0x8000000000020000";
     let report = world.run(&[Kernel::Loses("firmware-invalid")], |progress| {
         if let Progress::Committed = progress {
@@ -233,19 +229,21 @@ fn failure_shows_the_lines_that_the_kernel_wrote_meanwhile() {
     assert_eq!(report.ending.kernel_lines, [format!("virt/tdx: {line}")]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn refused_plan_touches_nothing_and_leaves_no_record() {
     let tree = HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 4)]).offline(&[2]);
-    let Some(world) = World::of(tree) else { return };
+    let world = World::of(tree);
     let report = world.run(&[], |_| {});
     assert_eq!((report.ending.outcome, codes(&report)), (Outcome::Refused, vec!["lps-missing"]));
     world.untouched(&report);
     assert!(world.events().is_empty());
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn nobody_vouches_for_tds_so_the_update_is_refused_unless_a_hook_does() {
-    let Some(mut world) = World::new() else { return };
+    let mut world = World::new();
     world.request.no_td_launches = false;
     let report = world.run(&[], |_| {});
     assert_eq!(
@@ -265,9 +263,10 @@ fn nobody_vouches_for_tds_so_the_update_is_refused_unless_a_hook_does() {
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn failing_pre_update_hook_refuses_and_the_post_update_hook_runs_all_the_same() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let note = world.path("note");
     world.hook("pre-update.d/10-fails", "echo no; exit 3");
     let text = format!(
@@ -290,9 +289,10 @@ fn failing_pre_update_hook_refuses_and_the_post_update_hook_runs_all_the_same() 
     assert!(fs::read_to_string(&note).unwrap().ends_with("post-update 1.5.05 1.5.16 lost\n"));
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn hook_that_others_can_write_refuses_the_update() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let hook = world.hook("post-update.d/10", "true");
     fs::set_permissions(hook, fs::Permissions::from_mode(0o777)).unwrap();
     let report = world.run(&[], |_| {});
@@ -301,9 +301,10 @@ fn hook_that_others_can_write_refuses_the_update() {
     assert!(world.events().is_empty());
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn stop_before_the_last_write_aborts_and_afterwards_changes_nothing() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let stop_at = |wanted: fn(&Progress<'_>) -> bool| {
         world.stop.store(false, Ordering::SeqCst);
         let stop = &world.stop;
@@ -333,6 +334,7 @@ fn stop_before_the_last_write_aborts_and_afterwards_changes_nothing() {
 /// The record of an attempt whose process was killed, in this boot.
 const KILLED: &str = r#"{"schema":"tdx-seamldr/record/1","time":"2026-11-28T07:00:00Z","attempt":"a","boot":"b00t","event":{"event":"began","from":"1.5.05","to":null,"file":"a","mrseam":"7b"}}"#;
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refuses() {
     let tree = || HostTree::linux_7_2().module("1.5.05").remaining(20).sockets(&[(0x806f8, 4)]);
@@ -343,9 +345,7 @@ fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refus
         (boot("b00t"), String::new(), false),
         (tree(), format!("{KILLED}\n"), false),
     ] {
-        let Some(world) = World::of(tree.file("/var/lib/tdx-seamldr/history.jsonl", record)) else {
-            return;
-        };
+        let world = World::of(tree.file("/var/lib/tdx-seamldr/history.jsonl", record));
         world.set(&format!("{UPLOAD}/loading"), "1\n");
         let mut dropped = 0;
         let report = world.run(&[Kernel::Installs("1.5.16", 19)], |progress| {
@@ -361,7 +361,7 @@ fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refus
             assert_eq!(world.loading(), "1\n", "another program may still be writing");
         }
     }
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     for busy in ["receiving", "preparing", "transferring", "programming", "unknown-status"] {
         world.set(&format!("{UPLOAD}/status"), busy);
         let report = world.run(&[], |_| {});
@@ -371,6 +371,7 @@ fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refus
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn upload_that_another_program_changes_is_never_committed() {
     let changes: [(&str, &[u8], &str); 4] = [
@@ -380,7 +381,7 @@ fn upload_that_another_program_changes_is_never_committed() {
         ("loading", b"-1", "should be \"1\""),
     ];
     for (file, bytes, message) in changes {
-        let Some(world) = World::new() else { return };
+        let world = World::new();
         let report = world.run(&[], |progress| {
             if matches!(progress, Progress::Sent(sent, total) if sent == total) {
                 fs::write(world.path(&format!("{UPLOAD}/{file}")), bytes).unwrap();
@@ -395,9 +396,10 @@ fn upload_that_another_program_changes_is_never_committed() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn version_that_only_a_file_name_claims_is_not_expected_afterwards() {
-    let Some(mut world) = World::new() else { return };
+    let mut world = World::new();
     let binaries = PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap());
     let named = world.path("tdx_module_1.5.17.blob");
     fs::copy(binaries.join("joined_files/1.5/tdx_module_1.5.16.blob"), &named).unwrap();
@@ -418,6 +420,7 @@ fn version_that_only_a_file_name_claims_is_not_expected_afterwards() {
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn host_that_changes_before_the_last_write_is_left_alone() {
     let changes: [(&str, &str); 3] = [
@@ -426,7 +429,7 @@ fn host_that_changes_before_the_last_write_is_left_alone() {
         ("sys/devices/faux/tdx_host/num_remaining_updates", "7"),
     ];
     for (file, text) in changes {
-        let Some(world) = World::new() else { return };
+        let world = World::new();
         let report = world.run(&[], |progress| {
             if let Progress::Sent(0, _) = progress {
                 world.set(file, text);
@@ -439,7 +442,7 @@ fn host_that_changes_before_the_last_write_is_left_alone() {
         );
         assert_eq!(world.loading(), "-1");
     }
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let online = world.path("sys/devices/system/cpu/online");
     world.hook("pre-update.d/10", &format!("echo 0-2 > {}", online.display()));
     let report = world.run(&[], |_| {});
@@ -451,9 +454,10 @@ fn host_that_changes_before_the_last_write_is_left_alone() {
     world.untouched(&report);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn second_update_at_once_is_refused() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let mut second = None;
     let report = world.run(&[Kernel::Installs("1.5.16", 19)], |progress| {
         if let Progress::Sent(0, _) = progress {
@@ -469,6 +473,7 @@ fn second_update_at_once_is_refused() {
     assert_eq!(report.ending.outcome, Outcome::Updated);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
     let mapping = |folder: &Path| {
@@ -488,23 +493,23 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
         .unwrap();
     };
     let world = || {
-        let mut world = World::new()?;
+        let mut world = World::new();
         let folder = tempfile::tempdir().unwrap();
         mapping(folder.path());
         let mut catalogue = Catalogue::new(Releases::built_in());
         catalogue.add_folder(folder.path());
-        catalogue.add_folder(Path::new(&env::var_os("TDX_MODULE_BINARIES")?));
+        catalogue.add_folder(Path::new(&env::var_os("TDX_MODULE_BINARIES").unwrap()));
         world.catalogue = catalogue;
-        Some(world)
+        world
     };
     let (first, second) = (Kernel::Installs("1.5.08", 19), Kernel::Installs("1.5.16", 18));
-    let Some(good) = world() else { return };
+    let good = world();
     let report = good.run(&[first, second], |_| {});
     assert_eq!((report.ending.outcome, report.steps.len()), (Outcome::Updated, 2), "{report:#?}");
-    let Some(failing) = world() else { return };
+    let failing = world();
     let report = failing.run(&[first, Kernel::Loses("hw-error")], |_| {});
     assert_eq!((report.ending.outcome, report.steps.len()), (Outcome::Lost, 2), "{report:#?}");
-    let Some(stopped) = world() else { return };
+    let stopped = world();
     let report = stopped.run(&[first], |progress| {
         if let Progress::Committed = progress {
             stopped.set("sys/devices/system/cpu/online", "0-2");
@@ -516,7 +521,7 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
         "{report:#?}"
     );
     assert!(report.ending.message.starts_with("after 1 of"), "{report:#?}");
-    let Some(interrupted) = world() else { return };
+    let interrupted = world();
     let report = interrupted.run(&[first], |progress| {
         if let Progress::Committed = progress {
             interrupted.stop.store(true, Ordering::SeqCst);
@@ -529,9 +534,10 @@ fn plan_of_two_steps_makes_two_updates_and_stops_after_a_failure() {
     );
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn same_module_again_is_confirmed_by_the_counter() {
-    let Some(mut world) = World::new() else { return };
+    let mut world = World::new();
     world.request.target = Target::Version(parse_version("1.5.05").unwrap());
     assert_eq!(world.run(&[], |_| {}).ending.outcome, Outcome::NothingToDo);
     world.request.allow_same_module = true;

@@ -114,7 +114,7 @@ impl TdxSimFault {
 
 /// Plans a fault, in addition to those there are. The first that strikes a call decides about it.
 /// `*id` is the number of the fault on this platform, never 0 and never used again. `id` may be
-/// NULL.
+/// NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that
 /// it cannot have; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
@@ -185,6 +185,39 @@ pub unsafe extern "C" fn tdx_sim_get_fault(
         })?;
         // SAFETY: this function's contract.
         unsafe { pointer::write(times, left) }
+    })
+}
+
+/// Counts the faults that have struck no call yet and that nobody has ended. `*first` is the
+/// lowest of their numbers, or 0. `first` may be NULL. Ask at the end of a test: a test whose
+/// fault never strikes tests something else than it says.
+///
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT.
+///
+/// # Safety
+///
+/// `count` leads to a number that may be written, and `first` to one or nowhere.
+#[no_mangle]
+pub unsafe extern "C" fn tdx_sim_count_unfired_faults(
+    sim: *mut TdxSim,
+    count: *mut u32,
+    first: *mut u64,
+) -> TdxSimStatus {
+    guarded(|| {
+        pointer::checked(count)?;
+        if !first.is_null() {
+            pointer::checked(first)?;
+        }
+        let (unfired, lowest) = with(sim, |sim| {
+            let unfired = sim.platform.faults_mut().unfired();
+            Ok(unfired.fold((0_u32, 0), |(count, lowest), (FaultId(id), _)| {
+                (count.saturating_add(1), if lowest == 0 { id } else { id.min(lowest) })
+            }))
+        })?;
+        // SAFETY: this function's contract.
+        unsafe { pointer::write(count, unfired) }?;
+        // SAFETY: this function's contract.
+        unsafe { pointer::write_if_wanted(first, lowest) }
     })
 }
 

@@ -21,7 +21,7 @@ use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
 /// How many functions take a handle.
-const TAKE_A_HANDLE: usize = 33;
+const TAKE_A_HANDLE: usize = 34;
 
 /// What all functions that take a handle say to it, if all else is right.
 fn all_with(handle: *mut TdxSim) -> [TdxSimStatus; TAKE_A_HANDLE] {
@@ -72,6 +72,7 @@ fn all_with(handle: *mut TdxSim) -> [TdxSimStatus; TAKE_A_HANDLE] {
             tdx_sim_add_fault(handle, &fault(), ptr::null_mut()),
             tdx_sim_end_fault(handle, 1),
             tdx_sim_get_fault(handle, 1, &mut times),
+            tdx_sim_count_unfired_faults(handle, &mut times, ptr::null_mut()),
             tdx_sim_clear_faults(handle),
             tdx_sim_free(handle),
         ]
@@ -139,6 +140,7 @@ fn no_function_takes_null() {
             tdx_sim_write_handoff(sim.0, 0, ptr::null(), 0),
             tdx_sim_add_fault(sim.0, ptr::null(), &mut number),
             tdx_sim_get_fault(sim.0, 1, ptr::null_mut()),
+            tdx_sim_count_unfired_faults(sim.0, ptr::null_mut(), ptr::null_mut()),
             tdx_sim_image_defaults(ptr::null_mut()),
             tdx_sim_build_defaults(ptr::null(), ptr::null_mut()),
             tdx_sim_build_defaults(&image(), ptr::null_mut()),
@@ -156,7 +158,7 @@ fn no_function_takes_null() {
             tdx_sim_image_file(&image(), 1, ptr::null_mut(), 0, ptr::null_mut()),
         ]
     };
-    assert_eq!(statuses, [Null; 39]);
+    assert_eq!(statuses, [Null; 40]);
     assert!(handle.is_null(), "a handle that is not made is NULL");
 }
 
@@ -226,6 +228,8 @@ fn unaligned_pointers_are_refused() {
             tdx_sim_add_fault(sim.0, odd.cast(), ptr::null_mut()),
             tdx_sim_add_fault(sim.0, &fault(), odd.cast()),
             tdx_sim_get_fault(sim.0, 1, odd.cast()),
+            tdx_sim_count_unfired_faults(sim.0, odd.cast(), ptr::null_mut()),
+            tdx_sim_count_unfired_faults(sim.0, &mut 0, odd.cast()),
             tdx_sim_image_defaults(odd.cast()),
             tdx_sim_build_defaults(&image(), odd.cast()),
             tdx_sim_make_image(odd.cast(), odd.cast(), start.cast(), 8),
@@ -236,7 +240,7 @@ fn unaligned_pointers_are_refused() {
             tdx_sim_image_file(&image(), 1, ptr::null_mut(), 0, odd.cast()),
         ]
     };
-    assert_eq!(statuses, [Unaligned; 27]);
+    assert_eq!(statuses, [Unaligned; 29]);
     assert_eq!(words, [0; 32]);
     assert_eq!((sim.truth().tds, sim.times_left(1)), (0, Err(UnknownFault)), "nothing was done");
 }

@@ -119,13 +119,14 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
         ..fault()
     };
     let id = sim.add_fault(returned);
-    assert_eq!(sim.times_left(id), Ok(1));
+    assert_eq!((sim.times_left(id), sim.unfired()), (Ok(1), (1, id)));
     let busy = |(trap, regs): (TdxSimTrap, TdxSimRegs)| {
         trap == TdxSimTrap::None && (regs.rax, regs.rdx) == (0x8000020200000000, 9)
     };
     assert!(!busy(sim.call(1, call)));
     assert_eq!([(); 3].map(|()| busy(sim.call(2, call))), [false, true, false]);
     assert_eq!(sim.times_left(id), Ok(0), "it is over");
+    assert_eq!(sim.unfired(), (0, 0));
 
     for (trap, number) in [(TdxSimTrap::VmfailInvalid, 1), (TdxSimTrap::Gp, 2), (TdxSimTrap::Ud, 3)]
     {

@@ -60,9 +60,10 @@ fn a_good_image_passes_on_a_platform_that_it_fits() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn no_released_image_is_refused_on_a_platform_that_it_fits() {
-    let images = released_images().unwrap().unwrap_or_default();
+    let images = released_images().unwrap().unwrap();
     for image in &images {
         // The oldest of its line runs.
         let running =
@@ -508,7 +509,7 @@ fn parameters_hold_the_address_of_every_page_where_it_lies() {
         let request =
             InstallRequest::build(page.as_params(), &image, Scenario::Update, &lp).unwrap();
         let address = request.params().get();
-        let params: SeamldrParams = *page.as_params();
+        let params: SeamldrParams = page.as_params().0;
         assert_eq!(lp.phys_addr(page.as_bytes().as_ptr()), Some(address));
         assert_eq!(
             (params.version.get(), params.scenario.get(), params.reserved),

@@ -60,7 +60,7 @@ fn session(
     let lp = platform.lp(0);
     let address =
         InstallRequest::build(page.as_params(), &image, scenario, &lp).unwrap().params().get().0;
-    change(page.as_params());
+    change(&mut page.as_params().0);
     install(platform, address)
 }
 
@@ -333,7 +333,7 @@ fn load_ends_all_tds_and_brings_tdx_back() {
 fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2).fms(0xc06f2));
     let (lp, lock) = (platform.lp(3), SpinLock::new());
-    let mut buffer = PSysInfoBuffer::new_zeroed();
+    let mut buffer = PSysInfoBuffer::zeroed();
     let sysinfo = seamldr(&lp, &lock).seam_info(&mut buffer).unwrap();
     assert_eq!((sysinfo.tot_num_lps.get(), sysinfo.sockets()), (6, &[U32::new(0xc06f2); 2][..]));
     let mut buffer = SeamldrInfoBuffer::zeroed();

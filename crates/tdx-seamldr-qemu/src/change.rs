@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tdx_seamldr_mock::model::{GlobalLock, Platform, SeamMemory};
 
-use crate::fault::FaultText;
+use crate::fault::{self, FaultText};
 
 /// A change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,8 +83,8 @@ impl Change {
                 let lock = if *locked { GlobalLock::Exclusive } else { GlobalLock::Free };
                 model.module_mut().ok_or("there is no module")?.set_lock(lock);
             }
-            Self::Fault(fault) => {
-                let fault = fault.fault().map_err(|error| error.to_string())?;
+            Self::Fault(text) => {
+                let fault = fault::fault(text).map_err(|error| error.to_string())?;
                 if fault.lp.is_some_and(|lp| model.x2apic_id(lp).is_none()) {
                     let (lp, lps) = (fault.lp.unwrap_or(0), model.config().num_lps);
                     return Err(format!("lp={lp}: the platform has {lps} LPs"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tdx_seamldr_mock::model::{LoaderProfile, MAX_LPS};
 use tdx_seamldr_mock::Fault;
 
-use crate::fault::FaultText;
+use crate::fault::{fault, FaultText};
 use crate::processor::{Processor, PROCESSORS};
 
 /// The image that the BIOS has loaded.
@@ -147,8 +147,8 @@ const OPTIONS: [(&str, bool, Set); 13] = [
         named(value, &[("on", true), ("off", false)]).map(|erratum| options.erratum = erratum)
     }),
     ("fault", true, |options, value| {
-        let fault = FaultText::parse(value).and_then(|fault| fault.fault());
-        options.faults.push(fault.map_err(|error| error.to_string())?);
+        let text = FaultText::parse(value).map_err(|error| error.to_string())?;
+        options.faults.push(fault(&text).map_err(|error| error.to_string())?);
         Ok(())
     }),
     ("trace", false, |options, value| path(value).map(|path| options.trace = Some(path))),

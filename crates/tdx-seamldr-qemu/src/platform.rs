@@ -250,9 +250,10 @@ mod tests {
         assert_eq!(platform.model.lp_in_seamldr(), None);
     }
 
+    #[test_with::env(TDX_MODULE_BINARIES)]
     #[test]
     fn each_released_image_is_loaded_by_the_p_seamldr_of_its_line() {
-        for image in released_images().unwrap().unwrap_or_default() {
+        for image in released_images().unwrap().unwrap() {
             let option = format!("image={}", image.path.display());
             let platform = settings(&[&option], 2).unwrap().power_on().unwrap();
             let version = platform.model.module().unwrap().build().version;

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer, SeamldrParams};
+use tdx_seamldr_core::abi::{PSysInfoBuffer, SeamldrInfoBuffer, SeamldrParamsBuffer};
 use tdx_seamldr_core::preflight::{
     preflight, preflight_image, Facts, Finding, NotPassed, PassedImage, PassedUpdate, Policy,
     PreparedImage, Purpose,
@@ -90,8 +90,8 @@ fn seamldr(host: &Hypervisor) -> Seamldr<'_, Hypervisor, SpinLock> {
 }
 
 /// A page for parameters. The library fills it in where it is.
-fn params_page() -> &'static mut SeamldrParams {
-    SeamldrParams::mut_from_bytes(&mut memory::pages(1)[0].0).expect("a page")
+fn params_page() -> &'static mut SeamldrParamsBuffer {
+    SeamldrParamsBuffer::in_memory(&mut memory::pages(1)[0].0).expect("a page")
 }
 
 /// Stops all CPUs, and has each do its part. One of them shows how far they are.
@@ -152,7 +152,7 @@ pub fn configure() {
 /// are none.
 fn facts() -> Option<Facts> {
     let host = Hypervisor::new();
-    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), PSysInfoBuffer::new_zeroed());
+    let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), PSysInfoBuffer::zeroed());
     let mut facts = Facts::new();
     if let Err(error) = facts.gather(&seamldr(&host), &mut info, &mut sysinfo) {
         crate::print!("  {error}");

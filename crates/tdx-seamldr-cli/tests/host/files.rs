@@ -43,9 +43,10 @@ fn opened(tree: &Tree, below: &str, arguments: &[&str]) -> Option<BTreeMap<Strin
     Some(opened)
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn status_and_plan_open_each_file_of_the_host_once() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(&sapphire_rapids());
     tree.put(HISTORY, "");
     tree.put("etc/tdx-seamldr.toml", "timeout = 19\n");
@@ -62,9 +63,10 @@ fn status_and_plan_open_each_file_of_the_host_once() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn plan_opens_each_image_once() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(&sapphire_rapids());
     let images = folder.to_str().unwrap();
     let Some(files) = opened(&tree, images, &["plan", "--image-dir", images]) else { return };

@@ -12,7 +12,7 @@ const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
 /// Where the kernel holds an upload back: in the middle of the image.
 const MIDDLE: usize = 200_000;
 
-fn tree() -> Option<Tree> {
+fn tree() -> Tree {
     Tree::with_images(&sapphire_rapids(), &["1.5.05", "1.5.08", "1.5.16"])
 }
 
@@ -20,9 +20,10 @@ fn loading(tree: &Tree) -> String {
     tree.read(&format!("{UPLOAD}/loading")).trim_end().to_owned()
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn second_command_is_refused_and_names_the_process_of_the_first() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let first = tree.start(&VOUCHED);
     kernel.wait_until_holding();
@@ -33,9 +34,10 @@ fn second_command_is_refused_and_names_the_process_of_the_first() {
     first.end().says(0, &["updated; the TDs run on"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn others_can_look_while_an_update_runs() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let update = tree.start(&VOUCHED);
     kernel.wait_until_holding();
@@ -45,9 +47,10 @@ fn others_can_look_while_an_update_runs() {
     update.end().says(0, &["updated"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn interrupt_during_the_upload_aborts_it_and_the_kernel_forgets_it() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let kernel = Kernel::holding(&tree, &[], MIDDLE);
     let update = tree.start(&VOUCHED);
     kernel.wait_until_holding();
@@ -63,11 +66,12 @@ fn interrupt_during_the_upload_aborts_it_and_the_kernel_forgets_it() {
     tree.run(&VOUCHED).says(0, &["updated; the TDs run on"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn interrupt_while_a_hook_runs_stops_before_the_upload() {
     // On a terminal, Ctrl-C goes to the hook, too: it ends by the signal or in its own way.
     for end in ["kill -INT $$; sleep 60", "exit 0", "exit 9"] {
-        let Some(tree) = tree() else { return };
+        let tree = tree();
         tree.hook("pre-update.d/10", &format!("kill -INT $PPID; {end}"));
         tree.hook("pre-update.d/20", "touch \"$0.ran\"");
         let (code, object) = tree.json(&VOUCHED);
@@ -81,10 +85,11 @@ fn interrupt_while_a_hook_runs_stops_before_the_upload() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn interrupt_after_the_last_write_says_that_it_is_too_late_and_ends_by_the_outcome() {
     for (version, code) in [("1.5.16", 0), ("1.5.08", 4)] {
-        let Some(tree) = tree() else { return };
+        let tree = tree();
         let kernel = Kernel::new(&tree, &[Does::WaitsAndInstalls(version)]);
         let update = tree.start(&VOUCHED);
         kernel.wait_until_at_work();
@@ -97,9 +102,10 @@ fn interrupt_after_the_last_write_says_that_it_is_too_late_and_ends_by_the_outco
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let update = tree.start(&VOUCHED);
     kernel.wait_until_holding();
@@ -120,9 +126,10 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     );
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let file = tree.path("hook.pid");
     let hook =
         tree.hook("pre-update.d/10", &format!("echo $$ > {}; exec sleep 60", file.display()));
@@ -141,9 +148,10 @@ fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
     kill_by_file(&file);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn killed_while_the_kernel_is_at_work_waits_for_the_kernel_and_then_goes_on() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let kernel = Kernel::new(&tree, &[Does::WaitsAndInstalls("1.5.08"), Does::Installs("1.5.16")]);
     let update = tree.start(&[&VOUCHED[..], &["1.5.08"]].concat());
     kernel.wait_until_at_work();

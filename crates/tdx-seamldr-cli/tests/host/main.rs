@@ -2,7 +2,7 @@
 //! does.
 //!
 //! Intel's released images come from the folder in `TDX_MODULE_BINARIES`; without it, tests that
-//! need images say that they were skipped.
+//! need images are ignored.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -17,9 +17,10 @@ fn with_images<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     arguments
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     for (tree, to, tcb_svn) in
         [(sapphire_rapids(), "1.5.16", "0b01"), (granite_rapids(), "2.0.08", "0503")]
     {
@@ -44,9 +45,10 @@ fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn operator_who_does_not_vouch_gets_a_plan_that_asks_for_it() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(&sapphire_rapids());
     let arguments = ["plan", "--image-dir", folder.to_str().unwrap()];
     tree.run(&arguments).says(0, &["1.5.05 -> 1.5.16", "--no-td-launches", "pre-update hook"]);
@@ -56,9 +58,10 @@ fn operator_who_does_not_vouch_gets_a_plan_that_asks_for_it() {
 /// Changes a tree.
 type Change = fn(HostTree) -> HostTree;
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let cases: [(&str, Change, &[&str]); 9] = [
         (
             "lps-missing",
@@ -112,9 +115,10 @@ fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn host_without_an_interface_refuses_with_what_it_lacks() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     for (tree, text) in [
         (HostTree::without_tdx(), "no TDX, or the BIOS has it off"),
         (HostTree::not_initialised(), "is not initialised"),
@@ -125,9 +129,10 @@ fn host_without_an_interface_refuses_with_what_it_lacks() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_planned() {
-    let Some(good) = image("1.5.16") else { return };
+    let good = image("1.5.16");
     let good = fs::read(good).unwrap();
     let last = good.len() - 1;
     for (name, bytes) in [
@@ -170,9 +175,10 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
     assert!(ran.err.contains("cut.blob: "), "{ran:?}");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn image_of_another_platform_going_back_and_a_version_without_an_image_are_refused() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let cases: [(HostTree, &str, &str, &str); 5] = [
         (granite_rapids(), "1.5.16", "platform", "Granite Rapids (0xa06d1)"),
         (sapphire_rapids().seamldr("2.0.00"), "2.0.08", "major-svn", "reboot"),
@@ -191,9 +197,10 @@ fn image_of_another_platform_going_back_and_a_version_without_an_image_are_refus
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn intels_minimum_refuses_and_its_option_goes_without() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(&granite_rapids().module("2.0.02"));
     tree.run(&with_images(&folder, &[]))
         .says(1, &["[module-minimum]", "wants 2.0.04", "--allow-below-minimum"]);
@@ -201,9 +208,10 @@ fn intels_minimum_refuses_and_its_option_goes_without() {
     tree.run(&with_images(&folder, &more)).says(0, &["2.0.02 -> 2.0.08"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn running_module_that_is_the_newest_leaves_nothing_to_do() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(&sapphire_rapids().module("1.5.16"));
     tree.run(&with_images(&folder, &[])).says(0, &["Nothing to do:", "1.5.16"]);
     tree.run(&with_images(&folder, &["1.5.16"])).says(0, &["Nothing to do:", "1.5.16"]);
@@ -211,9 +219,10 @@ fn running_module_that_is_the_newest_leaves_nothing_to_do() {
     again.says(0, &["Ready:", "1.5.16 -> 1.5.16"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn unknown_module_asks_and_each_question_names_the_option_that_answers_it() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(&sapphire_rapids().module("1.5.15"));
     let (code, object) = tree.json(&with_images(&folder, &[]));
     assert_eq!((code, &object["verdict"]), (Some(1), &json!("asks")), "{object:#}");

@@ -23,10 +23,11 @@ fn best(mut run: impl FnMut()) -> Duration {
     (0..RUNS).map(|_| time(&mut run)).min().unwrap()
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 #[ignore = "prints figures, which mean something in a release build only"]
 fn status_and_plan_with_two_sockets_and_512_lps() {
-    let Some(folder) = binaries() else { return };
+    let folder = binaries();
     let tree = Tree::new(
         &HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 256), (0x806f8, 256)]),
     );

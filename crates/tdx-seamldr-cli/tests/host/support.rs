@@ -23,19 +23,15 @@ pub(crate) const HISTORY: &str = "var/lib/tdx-seamldr/history.jsonl";
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns the folder with Intel's images. `None`: the test says that it was skipped.
-pub(crate) fn binaries() -> Option<PathBuf> {
-    let folder = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: TDX_MODULE_BINARIES does not name a folder with Intel's images");
-    }
-    folder
+/// Returns the folder with Intel's images.
+pub(crate) fn binaries() -> PathBuf {
+    PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap())
 }
 
 /// Returns the file of one of Intel's images.
-pub(crate) fn image(version: &str) -> Option<PathBuf> {
+pub(crate) fn image(version: &str) -> PathBuf {
     let line = &version[..3];
-    Some(binaries()?.join(format!("joined_files/{line}/tdx_module_{version}.blob")))
+    binaries().join(format!("joined_files/{line}/tdx_module_{version}.blob"))
 }
 
 /// Returns an image in format v2.
@@ -69,13 +65,13 @@ impl Tree {
     }
 
     /// A tree whose default image folder holds these of Intel's images. `None`: there are none.
-    pub(crate) fn with_images(tree: &HostTree, versions: &[&str]) -> Option<Self> {
+    pub(crate) fn with_images(tree: &HostTree, versions: &[&str]) -> Self {
         let tree = Self::new(tree);
         for version in versions {
-            let from = image(version)?;
+            let from = image(version);
             tree.put(&format!("{IMAGES}/tdx_module_{version}.blob"), fs::read(from).unwrap());
         }
-        Some(tree)
+        tree
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -16,7 +16,7 @@ use crate::support::{
 const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
 
 /// A host with 1.5.05, and images of 1.5.05, 1.5.08 and 1.5.16.
-fn tree() -> Option<Tree> {
+fn tree() -> Tree {
     Tree::with_images(&sapphire_rapids(), &["1.5.05", "1.5.08", "1.5.16"])
 }
 
@@ -27,13 +27,14 @@ fn last_outcome(tree: &Tree) -> Value {
     object["attempts"].as_array().unwrap().last().unwrap()["outcome"].clone()
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn update_sends_intels_image_in_the_kernels_format_and_confirms() {
     for (host, format) in [
         (sapphire_rapids(), ImageFormat::ImageV2),
         (HostTree::series_v6().sockets(&[(0x806f8, 4)]), ImageFormat::BlobV1),
     ] {
-        let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.16"]) else { return };
+        let tree = Tree::with_images(&host, &["1.5.05", "1.5.16"]);
         let kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
         let ran = tree.run(&VOUCHED);
         ran.says(
@@ -53,6 +54,7 @@ fn update_sends_intels_image_in_the_kernels_format_and_confirms() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
     let cases: [(Does, i32, &str, &[&str]); 5] = [
@@ -82,7 +84,7 @@ fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
         (Does::Installs("1.5.05"), 4, "unknown", &["module 1.5.05 runs where 1.5.16 was expected"]),
     ];
     for (does, code, outcome, texts) in cases {
-        let Some(words) = tree() else { return };
+        let words = tree();
         let _kernel = Kernel::new(&words, &[does]);
         words.run(&VOUCHED).says(code, texts);
         assert_eq!(last_outcome(&words), outcome);
@@ -101,19 +103,21 @@ fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn host_after_each_end_is_told_by_status() {
-    let Some(lost) = tree() else { return };
+    let lost = tree();
     let _kernel = Kernel::new(&lost, &[Does::Loses("hw-error")]);
     assert_eq!(lost.run(&VOUCHED).code, Some(4));
     lost.run(&["status"]).says(0, &["TDX module none (ENXIO)", "last update", "lost"]);
     lost.run(&VOUCHED).says(1, &["Refused:", "reboot"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn refused_update_touches_nothing_and_records_nothing() {
     let host = sapphire_rapids().offline(&[2]);
-    let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.16"]) else { return };
+    let tree = Tree::with_images(&host, &["1.5.05", "1.5.16"]);
     tree.hook("pre-update.d/10", "touch \"$0.ran\"");
     tree.run(&VOUCHED).says(1, &["Refused:", "[lps-missing]", "cpu2/online"]);
     let (code, object) = tree.json(&VOUCHED);
@@ -124,9 +128,10 @@ fn refused_update_touches_nothing_and_records_nothing() {
     assert!(!tree.path("etc/tdx-seamldr/pre-update.d/10.ran").exists());
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn nobody_who_vouches_refuses_the_update_until_a_hook_does() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     tree.run(&["update"]).says(1, &["[unknown-sensitive-operations]", "--no-td-launches"]);
     tree.hook("pre-update.d/10-stop-launches", "echo vouch no-td-launches");
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
@@ -136,9 +141,10 @@ fn nobody_who_vouches_refuses_the_update_until_a_hook_does() {
 /// Writes all that a hook is told into a file.
 const NOTE: &str = r#"env | grep ^TDX_SEAMLDR_ | sort >> "$(dirname "$0")/../note""#;
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn hooks_are_told_what_will_happen_and_what_has_happened() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     tree.hook("pre-update.d/10", NOTE);
     tree.hook("post-update.d/10", NOTE);
     tree.hook("post-update.d/20-fails", "echo a line; exit 7");
@@ -169,9 +175,10 @@ fn hooks_are_told_what_will_happen_and_what_has_happened() {
     assert!(tree.read("etc/tdx-seamldr/note").contains("TDX_SEAMLDR_OUTCOME=lost\n"));
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn failing_pre_update_hook_refuses_and_post_update_hooks_run_all_the_same() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     tree.hook("pre-update.d/10-fails", "echo TDs are busy; exit 3");
     tree.hook("post-update.d/10", NOTE);
     tree.run(&VOUCHED).says(1, &["[hook]", "TDs are busy", "10-fails ended with exit status: 3"]);
@@ -180,10 +187,11 @@ fn failing_pre_update_hook_refuses_and_post_update_hooks_run_all_the_same() {
     assert_eq!(last_outcome(&tree), "refused");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn hook_that_others_can_write_refuses_before_anything_runs() {
     for name in ["pre-update.d/20", "post-update.d/20"] {
-        let Some(tree) = tree() else { return };
+        let tree = tree();
         tree.hook("pre-update.d/10", NOTE);
         set_mode(&tree.hook(name, "true"), 0o777);
         tree.run(&VOUCHED).says(1, &["[hooks]", "others than root can write", "chmod go-w"]);
@@ -192,9 +200,10 @@ fn hook_that_others_can_write_refuses_before_anything_runs() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn hosts_that_change_while_hooks_run_are_refused() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let version = tree.path(&format!("{TDX_HOST}/version"));
     tree.hook("pre-update.d/10", &format!("echo 1.5.16 > {}", version.display()));
     let ran = tree.run(&VOUCHED);
@@ -202,27 +211,30 @@ fn hosts_that_change_while_hooks_run_are_refused() {
     assert_eq!(tree.read(&format!("{UPLOAD}/loading")), "0\n");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn upload_that_another_program_began_is_left_to_it() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     let loading = format!("{UPLOAD}/loading");
     tree.put(&loading, "1\n");
     tree.run(&VOUCHED).says(1, &["another program has begun an upload", "echo -1 >"]);
     assert_eq!(tree.read(&loading), "1\n");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn record_that_cannot_be_written_refuses_the_update() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     fs::create_dir_all(tree.path(HISTORY)).unwrap();
     tree.run(&VOUCHED).says(1, &["[record]", "cannot be written"]);
     assert_eq!(tree.read(&format!("{UPLOAD}/loading")), "0\n");
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn updates_in_a_loop_end_when_none_remains() {
     let host = sapphire_rapids().remaining(2);
-    let Some(tree) = Tree::with_images(&host, &["1.5.05", "1.5.08", "1.5.16"]) else { return };
+    let tree = Tree::with_images(&host, &["1.5.05", "1.5.08", "1.5.16"]);
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.08"), Does::Installs("1.5.16")]);
     let update = |version| -> Ran {
         tree.run(&["update", version, "--no-td-launches", "--allow-same-module"])
@@ -232,9 +244,10 @@ fn updates_in_a_loop_end_when_none_remains() {
     update("1.5.16").says(1, &["[no-remaining-updates]", "reboot"]);
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn kernel_that_does_not_end_within_the_options_timeout_leaves_an_unknown_end() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     tree.put("etc/tdx-seamldr.toml", "timeout = 600\nno-td-launches = true\n");
     let _kernel = Kernel::new(&tree, &[Does::Hangs]);
     let begin = std::time::Instant::now();
@@ -247,10 +260,11 @@ fn kernel_that_does_not_end_within_the_options_timeout_leaves_an_unknown_end() {
     assert!(begin.elapsed() < Duration::from_secs(60));
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn exit_status_of_an_update_survives_an_output_that_cannot_be_written() {
     for (does, code) in [(Does::Installs("1.5.16"), 0), (Does::Loses("hw-error"), 4)] {
-        let Some(tree) = tree() else { return };
+        let tree = tree();
         let _kernel = Kernel::new(&tree, &[does]);
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
             .args(VOUCHED)
@@ -265,9 +279,10 @@ fn exit_status_of_an_update_survives_an_output_that_cannot_be_written() {
     }
 }
 
+#[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn warnings_and_problems_of_the_catalogue_are_said_once_before_an_update_and_when_it_is_refused() {
-    let Some(tree) = tree() else { return };
+    let tree = tree();
     tree.put(&format!("{}/damaged.blob", crate::support::IMAGES), "no image");
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
     let refused = tree.run(&["update"]);

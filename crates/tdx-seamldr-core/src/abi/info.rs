@@ -108,22 +108,10 @@ impl SeamldrInfo {
     }
 }
 
-/// A buffer for a [`SeamldrInfo`], aligned to 256 bytes as SEAMLDR.INFO requires.
-#[derive(Clone, Copy, Debug, FromBytes, Immutable)]
-#[repr(C, align(256))]
-pub struct SeamldrInfoBuffer(pub SeamldrInfo);
-
-impl SeamldrInfoBuffer {
-    /// Returns a buffer full of zeros.
-    #[must_use]
-    pub fn zeroed() -> Self {
-        zerocopy::FromZeros::new_zeroed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::SeamldrInfoBuffer;
 
     #[test]
     fn version_and_features_are_read_off_their_fields() {

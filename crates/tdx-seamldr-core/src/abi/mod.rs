@@ -2,8 +2,9 @@
 //! numbers, no logic.
 //!
 //! Every structure has little-endian fields and alignment 1. The compiler checks its size and the
-//! offset of each field.
+//! offset of each field. The buffers around structures have the alignment that firmware asks for.
 
+mod buffer;
 mod features;
 mod handoff;
 mod info;
@@ -15,15 +16,16 @@ mod sigstruct;
 mod sysinfo;
 mod tdx_status;
 
+pub use buffer::{PSysInfoBuffer, SeamldrInfoBuffer, SeamldrParamsBuffer};
 pub use features::{SeamldrFeatures0, TdxFeatures0};
 pub use handoff::HandoffHeader;
-pub use info::{SeamExtend, SeamldrInfo, SeamldrInfoBuffer};
+pub use info::{SeamExtend, SeamldrInfo};
 pub use leaf::{SeamldrLeaf, ShutdownRequest, TdxLeaf};
 pub use metadata::{FieldId, FieldInfo};
 pub use params::{Scenario, SeamldrParams, MAX_MODULE_PAGES};
 pub use seamldr_status::{SeamldrStatus, SeamldrStatusClass, SeamldrStatusInfo};
 pub use sigstruct::{SeamSigstruct, MAX_CPUID_ENTRIES};
-pub use sysinfo::{Cmr, PSysInfo, PSysInfoBuffer, MAX_SOCKETS};
+pub use sysinfo::{Cmr, PSysInfo, MAX_SOCKETS};
 pub use tdx_status::{OperandId, SensitiveReason, TdxStatus, TdxStatusInfo};
 
 /// Bytes of a page for P-SEAMLDR and the TDX module. The host's own pages may be larger.

@@ -80,12 +80,6 @@ impl PSysInfo {
     }
 }
 
-/// A buffer for a [`PSysInfo`], aligned to 2048 bytes as SEAMLDR.SEAMINFO requires. It is too large
-/// for a kernel's stack. Zeroed memory of this size and alignment is a valid buffer.
-#[derive(Clone, Copy, Debug, FromBytes, Immutable)]
-#[repr(C, align(2048))]
-pub struct PSysInfoBuffer(pub PSysInfo);
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ pub use finding::{FieldMismatch, Finding, Refusal, Unknown, Unknowns};
 
 use core::fmt;
 
-use crate::abi::{Scenario, SeamldrParams, Svn};
+use crate::abi::{Scenario, SeamldrParamsBuffer, Svn};
 use crate::crypto::{Crypto, Sha384Digest};
 use crate::debug::debug_fields;
 use crate::host::Host;
@@ -134,7 +134,7 @@ impl<'a> PassedUpdate<'a> {
 
     pub(crate) fn request<H: Host + ?Sized>(
         &self,
-        params: &'a mut SeamldrParams,
+        params: &'a mut SeamldrParamsBuffer,
         host: &H,
     ) -> Result<InstallRequest<'a>, BuildError> {
         InstallRequest::build_in(params, &self.image, Scenario::Update, host, self.memory.as_ref())
@@ -196,7 +196,7 @@ impl<'a> PassedImage<'a> {
     /// P-SEAMLDR cannot read the image or the parameters where they lie.
     pub fn prepare<H: Host + ?Sized>(
         &self,
-        params: &'a mut SeamldrParams,
+        params: &'a mut SeamldrParamsBuffer,
         host: &H,
     ) -> Result<PreparedImage<'a>, BuildError> {
         let scenario = self.purpose.scenario();

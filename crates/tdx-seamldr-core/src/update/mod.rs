@@ -55,7 +55,7 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::abi::{Scenario, SeamldrParams};
+use crate::abi::{Scenario, SeamldrParamsBuffer};
 use crate::debug::debug_fields;
 use crate::host::{Host, MachineId};
 use crate::module_state::ModuleState;
@@ -210,7 +210,7 @@ impl<'a> Update<'a> {
     /// memory has no address that P-SEAMLDR reads, or another update has `state`.
     pub fn new<H: Host + ?Sized>(
         passed: &'a PassedUpdate<'a>,
-        params: &'a mut SeamldrParams,
+        params: &'a mut SeamldrParamsBuffer,
         info: &'a SharedInfo,
         host: &H,
         state: &'a ModuleState,
@@ -275,6 +275,26 @@ impl<'a> Update<'a> {
     /// Images that are tried in this order if P-SEAMLDR refuses the update's own after the old
     /// module was shut down, or its module does not come up: usually the module that ran
     /// before, prepared while it still did.
+    ///
+    /// No software can read a module back from the SEAM range, so the caller needs the file of the
+    /// running module. The BIOS has loaded that module from flash memory or from the EFI system
+    /// partition. Intel publishes the same image with each release, and MRSEAM tells whether a file
+    /// is the image of the running module: compare [`Facts::running_mrseam`](crate::preflight::Facts::running_mrseam) with
+    /// [`SeamSigstruct::seamhash`](crate::abi::SeamSigstruct::seamhash).
+    ///
+    /// A caller with one fallback or none passes an [`Option`]:
+    ///
+    /// ```
+    /// # use tdx_seamldr_core::preflight::PreparedImage;
+    /// # use tdx_seamldr_core::update::{Update, UpdateError};
+    /// # fn example<'a>(
+    /// #     update: Update<'a>,
+    /// #     fallback: &'a Option<PreparedImage<'a>>,
+    /// # ) -> Result<Update<'a>, UpdateError> {
+    /// let update = update.with_fallbacks(fallback.as_slice())?;
+    /// # Ok(update)
+    /// # }
+    /// ```
     ///
     /// P-SEAMLDR takes no image of a lower SVN than that of the module it has. Once it has taken
     /// the update's own image, an older one helps no more; what is left then is the same image

@@ -116,6 +116,16 @@ impl Outcome {
         matches!(self.tds, TdFate::Preserved)
     }
 
+    /// Returns the first failure if the update went on from it and succeeded: with another try, or
+    /// with a fallback. `None` if nothing failed, or if the update did not succeed.
+    #[must_use]
+    pub const fn overcome(&self) -> Option<Failure> {
+        match self.last_failure {
+            None => self.failure,
+            Some(_) => None,
+        }
+    }
+
     /// Returns why the old module refused the shutdown, and how many TDs or migrations the update
     /// would have damaged. `None` if the update did not end by such a refusal
     /// (UPDATE_COMPATIBILITY_SENSITIVE).
@@ -168,9 +178,13 @@ impl fmt::Display for Outcome {
             TdFate::Lost => "not updated; the TDs are lost",
             TdFate::Unknown => "not updated; the fate of the TDs is unknown",
         })?;
-        if let Some(failure) = self.failure {
-            let overcome = if self.last_failure.is_none() { "overcome: " } else { "" };
-            write!(f, "; {overcome}{failure}")?;
+        match (self.overcome(), self.failure) {
+            (Some(failure), _) => {
+                let rounds = self.rounds;
+                write!(f, "; a failure was overcome in {rounds} rounds: {failure}")?;
+            }
+            (None, Some(failure)) => write!(f, "; {failure}")?,
+            (None, None) => {}
         }
         if let Some(last) = self.last_failure.filter(|last| self.failure != Some(*last)) {
             write!(f, "; last failure: {last}")?;

@@ -1,6 +1,6 @@
 //! What a passed preflight carries to the update, and where it builds parameters.
 
-use tdx_seamldr_core::abi::{SeamldrParams, Svn, TdxFeatures0, PAGE_SIZE};
+use tdx_seamldr_core::abi::{SeamldrParamsBuffer, Svn, TdxFeatures0};
 use tdx_seamldr_core::preflight::{preflight_image, PassedUpdate, Purpose, Unknown, Unknowns};
 use tdx_seamldr_core::update::{Update, UpdateError};
 use tdx_seamldr_core::{
@@ -114,12 +114,8 @@ unsafe impl Host for Offset {
     }
 }
 
-#[repr(C, align(4096))]
-struct Page([u8; PAGE_SIZE]);
-
-fn with_params<R>(work: impl FnOnce(&mut SeamldrParams) -> R) -> R {
-    let mut page = Box::new(Page([0; PAGE_SIZE]));
-    work(zerocopy::FromBytes::mut_from_bytes(&mut page.0).unwrap())
+fn with_params<R>(work: impl FnOnce(&mut SeamldrParamsBuffer) -> R) -> R {
+    work(&mut SeamldrParamsBuffer::zeroed())
 }
 
 /// A machine on which P-SEAMLDR reads addresses below 1 TiB, without the first 16 GiB, which are

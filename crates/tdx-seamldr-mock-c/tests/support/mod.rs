@@ -260,6 +260,15 @@ impl Sim {
         }
     }
 
+    /// The number of faults that have struck no call, and the lowest number of one.
+    pub(crate) fn unfired(&self) -> (u32, u64) {
+        let (mut count, mut first) = (u32::MAX, u64::MAX);
+        // SAFETY: both numbers may be written.
+        let status = unsafe { tdx_sim_count_unfired_faults(self.0, &mut count, &mut first) };
+        assert_eq!(status, TdxSimStatus::Ok);
+        (count, first)
+    }
+
     /// Maps memory, which has to outlive the platform.
     pub(crate) fn map(&self, address: u64, memory: &mut [u8]) -> TdxSimStatus {
         // SAFETY: the tests keep the memory until the platform is gone or does not make calls any

@@ -82,10 +82,23 @@ impl core::error::Error for PlanIsFull {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FaultId(pub u64);
 
+/// A fault in a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Planned {
+    id: FaultId,
+    /// With the calls that are still to pass and the times that are left.
+    fault: Fault,
+    /// It has struck a call.
+    has_struck: bool,
+}
+
 /// The faults that are planned. The first that strikes a call decides about it.
+///
+/// A fault that no call meets says nothing: ask for [`unfired`](Self::unfired) at the end of a
+/// test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
-    faults: [Option<(FaultId, Fault)>; MAX_FAULTS],
+    faults: [Option<Planned>; MAX_FAULTS],
     /// Faults that were ever added.
     added: u64,
 }
@@ -98,11 +111,11 @@ impl FaultPlan {
     /// There is no room. Faults that have done all that they were to do take none.
     pub fn add(&mut self, fault: Fault) -> Result<FaultId, PlanIsFull> {
         let spent =
-            |slot: &&mut Option<(FaultId, Fault)>| slot.is_none_or(|(_, fault)| fault.times == 0);
+            |slot: &&mut Option<Planned>| slot.is_none_or(|planned| planned.fault.times == 0);
         let slot = self.faults.iter_mut().find(spent).ok_or(PlanIsFull)?;
         self.added = self.added.saturating_add(1);
         let id = FaultId(self.added);
-        *slot = Some((id, fault));
+        *slot = Some(Planned { id, fault, has_struck: false });
         Ok(id)
     }
 
@@ -113,9 +126,8 @@ impl FaultPlan {
 
     /// Takes back one fault: it strikes no further call. `false`: this plan never had it.
     pub fn end(&mut self, id: FaultId) -> bool {
-        for slot in self.faults.iter_mut().filter(|slot| slot.is_some_and(|(known, _)| known == id))
-        {
-            *slot = None;
+        for slot in &mut self.faults {
+            slot.take_if(|planned| planned.id == id);
         }
         self.was_added(id)
     }
@@ -124,13 +136,18 @@ impl FaultPlan {
     /// never had it.
     #[must_use]
     pub fn times_left(&self, id: FaultId) -> Option<u32> {
-        let left = self
-            .faults
-            .iter()
-            .flatten()
-            .find(|(known, _)| *known == id)
-            .map(|(_, fault)| fault.times);
+        let found = self.faults.iter().flatten().find(|planned| planned.id == id);
+        let left = found.map(|planned| planned.fault.times);
         self.was_added(id).then(|| left.unwrap_or(0))
+    }
+
+    /// The faults that have struck no call yet, in no particular order, each with the calls that
+    /// are still to pass before. A fault that was taken back is none of them, nor one that strikes
+    /// no call because its `times` is 0.
+    pub fn unfired(&self) -> impl Iterator<Item = (FaultId, Fault)> + '_ {
+        let waiting = |planned: &&Planned| !planned.has_struck && planned.fault.times != 0;
+        let planned = self.faults.iter().flatten().filter(waiting);
+        planned.map(|planned| (planned.id, planned.fault))
     }
 
     fn was_added(&self, FaultId(number): FaultId) -> bool {
@@ -140,9 +157,10 @@ impl FaultPlan {
     /// What a call gets, if it is struck.
     pub(super) fn strike(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
         let mut struck = None;
-        for (_, fault) in self.faults.iter_mut().flatten() {
+        for Planned { fault, has_struck, .. } in self.faults.iter_mut().flatten() {
             if fault.strikes(lp, regs) && struck.is_none() {
                 fault.times = fault.times.saturating_sub(1);
+                *has_struck = true;
                 struck = Some(fault.answer);
             }
         }
@@ -185,6 +203,22 @@ mod tests {
         for never in [FaultId(0), FaultId(next.0 + 1)] {
             assert_eq!((plan.times_left(never), plan.end(never)), (None, false));
         }
+    }
+
+    #[test]
+    fn a_fault_is_unfired_until_it_strikes_or_is_taken_back() {
+        let call = SeamcallRegs::default();
+        let unfired =
+            |plan: &FaultPlan| plan.unfired().map(|(FaultId(id), _)| id).collect::<Vec<_>>();
+        let mut plan = FaultPlan::default();
+        plan.add(Fault { times: 2, after: 1, ..Fault::first(0, Answer::Delay(1)) }).unwrap();
+        plan.add(Fault::first(1, Answer::Delay(2))).unwrap();
+        assert_eq!(plan.strike(0, &call), None, "one call passes");
+        assert_eq!(unfired(&plan), [1, 2]);
+        assert!(plan.strike(0, &call).is_some());
+        assert_eq!(unfired(&plan), [2], "the first has struck, although it can strike again");
+        assert!(plan.end(FaultId(2)));
+        assert_eq!(unfired(&plan), [0; 0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bytes on a 4 KiB boundary.
 
-use tdx_seamldr_core::abi::{SeamldrParams, PAGE_SIZE};
+use tdx_seamldr_core::abi::{SeamldrParamsBuffer, PAGE_SIZE};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -23,9 +23,16 @@ impl core::fmt::Debug for PageBuf {
 
 impl PageBuf {
     /// So many pages of zeros.
+    ///
+    /// # Panics
+    ///
+    /// There is no memory.
     #[must_use]
+    #[allow(clippy::expect_used)] // as every allocation of the standard library
     pub fn zeroed(pages: usize) -> Self {
-        Self { pages: vec![Page::new_zeroed(); pages], len: pages.saturating_mul(PAGE_SIZE) }
+        // No page is built on the stack.
+        let zeroed = Page::new_vec_zeroed(pages).expect("memory for pages");
+        Self { pages: zeroed, len: pages.saturating_mul(PAGE_SIZE) }
     }
 
     /// A copy of these bytes that begins on a page.
@@ -56,8 +63,8 @@ impl PageBuf {
     /// There is no page.
     #[must_use]
     #[allow(clippy::expect_used)] // misuse in a test's own code
-    pub fn as_params(&mut self) -> &mut SeamldrParams {
+    pub fn as_params(&mut self) -> &mut SeamldrParamsBuffer {
         let page = self.pages.first_mut().expect("a page for SEAMLDR_PARAMS");
-        zerocopy::transmute_mut!(&mut page.0)
+        zerocopy::transmute_mut!(page)
     }
 }

@@ -12,8 +12,6 @@ use tdx_seamldr_core::{
 };
 use tdx_seamldr_core::{SeamldrError, SpinLock, TdxImage, TdxModule, TdxVersion};
 
-use zerocopy::FromZeros;
-
 use super::builder::{BootError, Builder, NoMemory, Provider};
 use super::host_memory::HostMemory;
 use super::lp::SimLp;
@@ -162,7 +160,7 @@ impl SimPlatform {
     pub fn facts(&self) -> Result<Facts, SeamldrError> {
         let (lp, lock) = (self.lp(self.online().next().unwrap_or(0)), SpinLock::new());
         let (mut info, mut sysinfo) =
-            (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::new_zeroed()));
+            (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
         let mut facts = Facts::new();
         facts.gather(&seamldr(&lp, &lock), &mut info, &mut sysinfo)?;
         self.complete(&mut facts);
@@ -192,6 +190,7 @@ impl SimPlatform {
     }
 
     /// Plans a fault. By the number that it gets, [`end_fault`](Self::end_fault) takes it back.
+    /// [`unfired_faults`](Self::unfired_faults) tells at the end of a test whether it struck.
     ///
     /// # Panics
     ///
@@ -210,6 +209,15 @@ impl SimPlatform {
     #[must_use]
     pub fn fault_times_left(&self, fault: FaultId) -> Option<u32> {
         self.inner().model.faults_mut().times_left(fault)
+    }
+
+    /// The faults that have struck no call yet, in the order in which they were planned. A test
+    /// whose fault never strikes tests something else than it says.
+    #[must_use]
+    pub fn unfired_faults(&self) -> Vec<(FaultId, Fault)> {
+        let mut unfired: Vec<_> = self.inner().model.faults_mut().unfired().collect();
+        unfired.sort_unstable_by_key(|(id, _)| *id);
+        unfired
     }
 
     /// Takes back all faults.
