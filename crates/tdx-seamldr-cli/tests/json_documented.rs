@@ -26,6 +26,9 @@ use serde_json::{Map, Value};
 use tdx_seamldr_host::testing::HostTree;
 use tdx_seamldr_mock::TestImage;
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 /// A type as the document writes it.
 #[derive(Clone, Debug)]
 enum Type {

@@ -10,6 +10,9 @@ use std::fs;
 use common::tdx_seamldr;
 use tdx_seamldr_host::testing::HostTree;
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 /// Runs a command on a tree with Intel's images.
 fn run(tree: &HostTree, change: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
     let images = env::var_os("TDX_MODULE_BINARIES").unwrap();

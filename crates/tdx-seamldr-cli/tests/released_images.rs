@@ -20,6 +20,9 @@ use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::{released_images, PageBuf, ReleasedImage};
 use tdx_seamldr_verify::verify;
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 /// What is known of a release.
 struct Known {
     version: &'static str,

@@ -584,6 +584,10 @@ fn outcomes_say_what_became_of_the_tds_and_what_comes_next() {
     assert!(fallback.tds_live_on() && !fallback.is_updated());
     assert_eq!(fallback.code(), "fallback");
     assert_eq!(fallback.to_string(), "not updated; the TDs live on under a fallback module");
+    let lp_2 = Failure { stage: Stage::CpuInit, lp: 2, cause: FailureCause::GaveUp };
+    let after_failure = Outcome { failure: Some(lp_2), rounds: 2, ..fallback };
+    assert_eq!(after_failure.overcome(), None, "the update's own image does not run");
+    assert!(after_failure.to_string().contains("fallback module; stage CpuInit, LP 2: "));
     // With an image to fall back on that was not reached.
     assert!(!Outcome { image: 1, ..outcome(TdFate::Held, NextStep::InstallAgain) }.is_updated());
 }

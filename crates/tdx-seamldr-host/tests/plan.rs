@@ -10,6 +10,9 @@ use tdx_seamldr_host::plan::{Plan, Request, Target, Verdict};
 use tdx_seamldr_host::testing::HostTree;
 use tdx_seamldr_host::{parse_version, Catalogue, Host, Releases, Root};
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 /// Returns the folder with Intel's images.
 fn binaries() -> PathBuf {
     PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap())

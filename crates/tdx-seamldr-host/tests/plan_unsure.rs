@@ -13,6 +13,9 @@ use tdx_seamldr_host::plan::{Plan, Request, Scope, Target, Verdict};
 use tdx_seamldr_host::testing::HostTree;
 use tdx_seamldr_host::{parse_version, Catalogue, Host, Releases, Root};
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 /// Returns an image of Intel's.
 fn image(version: &str) -> Vec<u8> {
     let folder = PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap());

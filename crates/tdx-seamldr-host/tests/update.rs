@@ -18,6 +18,9 @@ use tdx_seamldr_host::testing::HostTree;
 use tdx_seamldr_host::update::{Outcome, Progress, Report, Settings, Update};
 use tdx_seamldr_host::{parse_version, Catalogue, Releases, Root};
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 const TDX_HOST: &str = "sys/devices/faux/tdx_host";
 

@@ -38,6 +38,9 @@ use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 fn refusals(platform: &SimPlatform, file: &PageBuf) -> Vec<Refusal> {
     let findings = findings(platform, file, Policy::default());
     findings

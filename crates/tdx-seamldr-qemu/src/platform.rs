@@ -236,6 +236,9 @@ mod tests {
     use super::*;
     use tdx_seamldr_mock::released_images;
 
+    /// Compiled again when the variable changes: `test_with` decides at compile time.
+    const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
     fn settings(options: &[&str], vcpus: u32) -> Result<Settings, StartError> {
         Settings::new(Options::parse(options.iter().copied()).unwrap(), vcpus, vcpus)
     }

@@ -185,6 +185,9 @@ mod tests {
     use tdx_seamldr_mock::model::LoaderProfile;
     use tdx_seamldr_mock::released_images;
 
+    /// Compiled again when the variable changes: `test_with` decides at compile time.
+    const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
     fn config() -> Config {
         Config::new(4, 1, 0x806f8, [0; 48], LoaderProfile::V1_5_00).unwrap()
     }

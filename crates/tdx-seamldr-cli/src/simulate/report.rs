@@ -106,3 +106,26 @@ impl Report {
         lines.join("\n")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    #[test]
+    fn a_release_is_named_by_its_hash_although_another_has_the_same_svn() {
+        let releases = Releases::built_in();
+        let mut sigstruct = SeamSigstruct::new_zeroed();
+        for version in ["2.0.04", "2.0.05"] {
+            let version = tdx_seamldr_host::parse_version(version).unwrap();
+            let release = releases.by_version(version).unwrap();
+            sigstruct.seamhash = release.mrseam;
+            (sigstruct.svn_major, sigstruct.svn_minor) = (release.svn.major, release.svn.minor);
+            let module = Module::of(&sigstruct);
+            assert_eq!(module.svn, "3.4");
+            assert_eq!(module.release, Some(version.to_string()));
+        }
+        sigstruct.seamhash[0] ^= 1;
+        assert_eq!(Module::of(&sigstruct).release, None, "an SVN alone names no release");
+    }
+}

@@ -152,7 +152,7 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
             bytes
         }),
     ] {
-        let tree = Tree::with_images(&sapphire_rapids(), &["1.5.05"]).unwrap();
+        let tree = Tree::with_images(&sapphire_rapids(), &["1.5.05"]);
         let damaged = tree.put("damaged.blob", &bytes);
         tree.run(&["plan", damaged.to_str().unwrap(), "--no-td-launches"])
             .says(1, &["[image-hash]", "get the file again"]);
@@ -162,7 +162,7 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
         assert_eq!((code, &object["verdict"]), (Some(1), &json!("refused")), "{name}: {object:#}");
         assert!(codes(&object).contains(&"image-hash"), "{name}: {object:#}");
 
-        let older = fs::read(image("1.5.08").unwrap()).unwrap();
+        let older = fs::read(image("1.5.08")).unwrap();
         tree.put(&format!("{IMAGES}/tdx_module_1.5.08.blob"), older);
         tree.run(&["plan", "--no-td-launches"]).says(0, &["1.5.05 -> 1.5.08"]);
         tree.run(&["plan", "1.5.16", "--no-td-launches"]).says(1, &["[image-hash]"]);

@@ -15,6 +15,9 @@ use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_host::testing::HostTree;
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 pub(crate) const TDX_HOST: &str = "sys/devices/faux/tdx_host";
 pub(crate) const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 pub(crate) const ONLINE: &str = "sys/devices/system/cpu/online";

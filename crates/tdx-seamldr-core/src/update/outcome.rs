@@ -116,13 +116,13 @@ impl Outcome {
         matches!(self.tds, TdFate::Preserved)
     }
 
-    /// Returns the first failure if the update went on from it and succeeded: with another try, or
-    /// with a fallback. `None` if nothing failed, or if the update did not succeed.
+    /// Returns the first failure if the update went on from it and its own image runs. `None` if
+    /// nothing failed, or if the update did not succeed.
     #[must_use]
     pub const fn overcome(&self) -> Option<Failure> {
         match self.last_failure {
-            None => self.failure,
-            Some(_) => None,
+            None if self.is_updated() => self.failure,
+            _ => None,
         }
     }
 

@@ -10,6 +10,9 @@ use zerocopy::IntoBytes;
 use super::*;
 use crate::text::hex;
 
+/// Compiled again when the variable changes: `test_with` decides at compile time.
+const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
+
 fn small(format: ImageFormat) -> Vec<u8> {
     TestImage { format, pages: 3, ..TestImage::default() }.build().as_bytes().to_vec()
 }
