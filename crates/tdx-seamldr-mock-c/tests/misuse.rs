@@ -471,19 +471,6 @@ fn faults_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_plan_has_room_for_32_faults_and_a_fault_that_is_over_makes_room() {
-    let sim = Sim::ready();
-    let ids: Vec<u64> = (0..TDX_SIM_MAX_FAULTS).map(|_| sim.add_fault(fault())).collect();
-    assert_eq!(sim.try_add_fault(fault()), Err(NoRoom));
-    assert_eq!([(); 2].map(|()| tdx_sim_end_fault(sim.0, ids[7])), [Ok; 2], "also twice");
-    let next = sim.add_fault(fault());
-    assert!(!ids.contains(&next));
-    assert_eq!(tdx_sim_clear_faults(sim.0), Ok);
-    assert_eq!((sim.times_left(ids[0]), sim.times_left(next)), (Result::Ok(0), Result::Ok(0)));
-    sim.add_fault(fault());
-}
-
-#[test]
 fn tds_need_a_module_that_is_ready_a_phase_and_room() {
     for state in [None, Some("SYSINIT_PENDING"), Some("SYS_SHUTDOWN")] {
         assert_eq!(Sim::new(state).create_td(TdxSimTdPhase::Running), Err(NotReady), "{state:?}");

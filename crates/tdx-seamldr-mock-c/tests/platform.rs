@@ -106,6 +106,23 @@ fn a_trap_leaves_the_registers_as_they_are() {
 }
 
 #[test]
+fn a_plan_has_room_for_32_faults_and_a_fault_that_is_over_makes_room() {
+    let sim = Sim::ready();
+    let ids: Vec<u64> = (0..TDX_SIM_MAX_FAULTS).map(|_| sim.add_fault(fault())).collect();
+    assert_eq!(sim.try_add_fault(fault()), Err(TdxSimStatus::NoRoom));
+    assert_eq!(
+        [(); 2].map(|()| tdx_sim_end_fault(sim.0, ids[7])),
+        [TdxSimStatus::Ok; 2],
+        "also twice"
+    );
+    let next = sim.add_fault(fault());
+    assert!(!ids.contains(&next));
+    assert_eq!(tdx_sim_clear_faults(sim.0), TdxSimStatus::Ok);
+    assert_eq!((sim.times_left(ids[0]), sim.times_left(next)), (Ok(0), Ok(0)));
+    sim.add_fault(fault());
+}
+
+#[test]
 fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
     let sim = Sim::ready();
     let call = TdxSimRegs { rax: SYS_RD, rdx: 7, ..TdxSimRegs::default() };
