@@ -65,3 +65,8 @@ pub use seamldr::{CurrentVmcs, InstallError, Seamldr, SeamldrError, VmcsErratum}
 pub use shared_info::SharedInfo;
 pub use shared_memory::{NotShared, SharedMemory};
 pub use tdx_module::{FieldRead, TdxError, TdxModule, TdxVersion};
+
+/// The example in the crate's README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
