@@ -150,6 +150,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     };
     if let Some(drawing) = &arguments.draw {
         drawing.write(&Run {
+            id: "run",
             calls: &simulation.platform.trace(),
             before: simulation.calls_before.get(),
             lps: usize::try_from(arguments.lps).unwrap_or(usize::MAX),

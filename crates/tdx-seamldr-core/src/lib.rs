@@ -17,6 +17,14 @@
 //! SEAMCALLs. The embedder implements four small traits: [`SeamcallBackend`] executes the
 //! instruction, [`Lock`] lets one CPU at a time into P-SEAMLDR, [`Host`] knows CPUs and addresses,
 //! [`Crypto`] verifies signatures.
+//!
+//! # Pictures
+//!
+#![cfg_attr(doc, doc = include_str!("../pictures/stages.svg"))]
+//!
+#![cfg_attr(doc, doc = include_str!("../pictures/traits.svg"))]
+//!
+#![cfg_attr(doc, doc = include_str!("../pictures/crates.svg"))]
 #![no_std]
 #![cfg_attr(
     test,

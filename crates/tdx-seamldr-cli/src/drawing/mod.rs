@@ -15,6 +15,8 @@ pub(crate) use page::Drawing;
 /// A run that has ended.
 #[derive(Debug)]
 pub struct Run<'a> {
+    /// The name of the picture, unique on its page.
+    pub id: &'static str,
     /// All calls in the order of their ends.
     pub calls: &'a [TraceEntry],
     /// How many of them came before the update began.
@@ -31,8 +33,8 @@ pub struct Run<'a> {
 const WIDTH: f64 = 860.0;
 /// Where time begins.
 const LEFT: f64 = 64.0;
-/// The room at the right edge.
-const RIGHT: f64 = 16.0;
+/// The room at the right edge: the TDs after the update.
+const RIGHT: f64 = 52.0;
 /// Where the row of the TDs begins.
 const TOP: f64 = 76.0;
 /// The height of all rows, unless there are few of them.
@@ -101,7 +103,7 @@ pub fn draw(run: &Run<'_>) -> String {
     let row = (ROWS / number(run.lps.max(1))).clamp(1.0, 34.0);
     let top = TOP + 30.0;
     let bottom = top + row * number(run.lps);
-    let mut picture = Picture::new("run", axis.width, run.message);
+    let mut picture = Picture::new(run.id, axis.width, run.message);
     let title = format!("An update of {}, call by call", counted(run.lps, "LP"));
     picture.text((LEFT, 28.0), Anchor::Start, Font::TITLE, Tone::Plain, &title);
     draw_bands(&mut picture, &schedule, &axis, bottom);
@@ -144,17 +146,17 @@ fn draw_bands(picture: &mut Picture, schedule: &Schedule, axis: &Axis, bottom: f
 }
 
 fn draw_rows(picture: &mut Picture, lps: usize, row: f64, top: f64) {
-    let mut next = 0.0;
+    let fits = |step: &usize| row * number(*step) >= 13.0;
+    let step = [1, 2, 4, 8, 16, 32].into_iter().find(fits).unwrap_or(64);
     for lp in 0..lps {
         let y = top + row * number(lp);
         if row >= 4.0 {
             picture.rule((LEFT, y + row), (picture.width() - RIGHT, y + row));
         }
-        if y >= next {
+        if lp.checked_rem(step) == Some(0) {
             let base = y + (row / 2.0).max(4.0) + 4.0;
             let at = (LEFT - 8.0, base);
             picture.text(at, Anchor::End, Font::SMALL, Tone::Muted, &format!("LP {lp}"));
-            next = y + 15.0;
         }
     }
 }
@@ -178,8 +180,8 @@ fn draw_tds(picture: &mut Picture, run: &Run<'_>, schedule: &Schedule, axis: &Ax
         parts.push((state, x));
         state = (x, next.0, next.1);
     }
-    // A last part that has no room is drawn behind the calls.
-    parts.push((state, axis.end().max(state.0 + 8.0)));
+    // The last part goes on behind the last call.
+    parts.push((state, axis.end() + RIGHT - 10.0));
     let at = (LEFT - 8.0, TOP + 14.0);
     picture.text(at, Anchor::End, Font::SMALL, Tone::Muted, &counted(run.tds.0, "TD"));
     for ((from, tone, word), to) in parts {
@@ -247,7 +249,7 @@ fn draw_name(
     let name = LeafName(call.entry.input.rax).to_string();
     let (first, second) = name.rsplit_once('.').unwrap_or((&name, ""));
     let second = if second.is_empty() { String::new() } else { format!(".{second}") };
-    let needed = font.width(first).max(font.width(&second)) + 6.0;
+    let needed = font.width(first).max(font.width(&second)) + 10.0;
     if width < needed || row < 30.0 {
         return;
     }

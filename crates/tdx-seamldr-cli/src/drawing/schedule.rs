@@ -61,8 +61,7 @@ impl Schedule {
     /// Places the calls. The first `before` of them came before the update began.
     ///
     /// A call begins when its LP has ended the call before, and all LPs the stage before. A call of
-    /// P-SEAMLDR begins when P-SEAMLDR has ended its call before. TDH.SYS.LP.INIT begins after
-    /// TDH.SYS.INIT.
+    /// P-SEAMLDR begins when P-SEAMLDR has ended its call before.
     pub(super) fn new(trace: &[TraceEntry], before: usize, lps: usize) -> Self {
         let mut schedule = Self::default();
         let mut free = Free::new(lps);
@@ -113,12 +112,11 @@ impl Schedule {
 struct Free {
     lps: Vec<usize>,
     loader: usize,
-    after_init: usize,
 }
 
 impl Free {
     fn new(lps: usize) -> Self {
-        Self { lps: vec![0; lps], loader: 0, after_init: 0 }
+        Self { lps: vec![0; lps], loader: 0 }
     }
 
     fn take(&mut self, entry: &TraceEntry) -> usize {
@@ -129,18 +127,12 @@ impl Free {
         if is_for_loader {
             column = column.max(self.loader);
         }
-        if is_module_leaf(rax, TdxLeaf::SYS_LP_INIT) {
-            column = column.max(self.after_init);
-        }
         let end = column.saturating_add(1);
         if let Some(free) = self.lps.get_mut(index) {
             *free = end;
         }
         if is_for_loader {
             self.loader = end;
-        }
-        if is_module_leaf(rax, TdxLeaf::SYS_INIT) {
-            self.after_init = end;
         }
         column
     }
@@ -158,7 +150,7 @@ fn stage_of(entry: &TraceEntry) -> Option<Stage> {
     }
     [
         (TdxLeaf::SYS_SHUTDOWN, Stage::Shutdown),
-        (TdxLeaf::SYS_INIT, Stage::CpuInit),
+        (TdxLeaf::SYS_INIT, Stage::CpuInstall),
         (TdxLeaf::SYS_LP_INIT, Stage::CpuInit),
         (TdxLeaf::SYS_UPDATE, Stage::RunUpdate),
     ]
