@@ -20,6 +20,7 @@ mod linux_driver;
 mod mutants;
 mod nightly;
 mod outcomes;
+mod packages;
 mod pictures;
 mod prose;
 mod public_api;
@@ -156,6 +157,8 @@ enum Task {
         #[arg(long)]
         check_readme: bool,
     },
+    /// Pack each published crate and build it from its package alone
+    Packages,
     /// Draw the pictures of README and rustdoc into docs/pictures
     Pictures {
         /// See that the pictures are up to date, and write nothing
@@ -285,6 +288,7 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
+        Task::Packages => packages::run(),
         Task::Pictures { check, record } => pictures::run(check, record),
         Task::Prose { only } => prose::run(only),
         Task::PublicApi { check } => public_api::run(check),

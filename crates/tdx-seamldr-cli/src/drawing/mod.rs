@@ -277,13 +277,13 @@ fn explanations(run: &Run<'_>, schedule: &Schedule, failures: &[&Placed]) -> Vec
     for (index, call) in failures.iter().take(DESCRIBED).enumerate() {
         let leaf = LeafName(call.entry.input.rax);
         let answer = match call.entry.output {
-            Ok(regs) => format!("answered {}", AnswerName { leaf, rax: regs.rax }),
-            Err(trap) => trap.to_string(),
+            Ok(regs) => format!("{leaf} answered {}", AnswerName { leaf, rax: regs.rax }),
+            Err(trap) => format!("{leaf}: {trap}"),
         };
         let lost = if call.destroys() { ": P-SEAMLDR destroyed the handoff data" } else { "" };
         let stage = schedule.bands.get(call.band).map_or("", |band| band.name.as_str());
         lines.push(format!(
-            "{}  {stage}, LP {}: {leaf} {answer}{lost}.",
+            "{}  {stage}, LP {}: {answer}{lost}.",
             index.saturating_add(1),
             call.entry.lp
         ));
@@ -329,4 +329,88 @@ fn wrapped(text: &str, width: f64) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+    use tdx_seamldr_core::{SeamcallRegs, Trap};
+
+    fn call(lp: u32, rax: u64, answer: u64, rdx: u64) -> TraceEntry {
+        let input = SeamcallRegs { rax, ..SeamcallRegs::default() };
+        TraceEntry { lp, input, output: Ok(SeamcallRegs { rax: answer, rdx, ..input }) }
+    }
+
+    fn drawn(calls: &[TraceEntry], alive: usize) -> String {
+        let run = Run { id: "r", calls, before: 0, lps: 2, tds: (3, alive), message: "the end" };
+        draw(&run)
+    }
+
+    fn install(lp: u32, answer: SeamldrStatus, rdx: u64) -> TraceEntry {
+        call(lp, SeamldrLeaf::Install.rax(), answer.0, rdx)
+    }
+
+    fn module(lp: u32, leaf: TdxLeaf) -> TraceEntry {
+        call(lp, leaf.0.into(), TdxStatus::SUCCESS.0, 0)
+    }
+
+    #[test]
+    fn failure_is_named_and_so_is_the_way_back() {
+        let ok = SeamldrStatus::SUCCESS;
+        let svg = drawn(
+            &[
+                module(0, TdxLeaf::SYS_SHUTDOWN),
+                install(0, SeamldrStatus::EBADHASH, 0),
+                install(0, ok, 0),
+                install(1, ok, 0),
+                module(1, TdxLeaf::SYS_INIT),
+                module(0, TdxLeaf::SYS_LP_INIT),
+                module(1, TdxLeaf::SYS_LP_INIT),
+                module(0, TdxLeaf::SYS_UPDATE),
+            ],
+            3,
+        );
+        for text in [
+            "1  CpuInstall, LP 0: SEAMLDR.INSTALL answered EBADHASH.",
+            "the LPs went on: CpuInstall again, CpuInit, RunUpdate.",
+            "The end. 3 of 3 TDs alive.",
+            "call that failed",
+        ] {
+            assert!(svg.contains(text), "{text:?} is missing in {svg}");
+        }
+        assert!(!svg.contains(">lost<"), "{svg}");
+    }
+
+    #[test]
+    fn tds_are_lost_where_p_seamldr_destroys_their_data() {
+        let calls = [module(0, TdxLeaf::SYS_SHUTDOWN), install(0, SeamldrStatus::EUNSPECERR, 1)];
+        let svg = drawn(&calls, 0);
+        assert!(svg.contains(">lost<") && svg.contains("destroyed the handoff data"), "{svg}");
+    }
+
+    #[test]
+    fn trap_is_a_failure_and_its_words_are_said() {
+        let input =
+            SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.0.into(), ..SeamcallRegs::default() };
+        let entry = TraceEntry { lp: 1, input, output: Err(Trap::UndefinedOpcode) };
+        let svg = drawn(&[entry], 3);
+        assert!(svg.contains("Start, LP 1: TDH.SYS.TDMR.INIT: SEAMCALL raised #UD"), "{svg}");
+    }
+
+    #[test]
+    fn calls_of_p_seamldr_are_one_after_the_other_and_those_of_the_module_side_by_side() {
+        let calls = [0, 1].map(|lp| install(lp, SeamldrStatus::SUCCESS, 0));
+        let columns = |calls: &[TraceEntry]| {
+            Schedule::new(calls, 0, 2).calls.iter().map(|c| c.column).collect::<Vec<_>>()
+        };
+        assert_eq!(columns(&calls), [0, 1]);
+        assert_eq!(columns(&[0, 1].map(|lp| module(lp, TdxLeaf::SYS_LP_INIT))), [0, 0]);
+    }
+
+    #[test]
+    fn run_without_calls_and_without_tds_is_drawn() {
+        let run = Run { id: "r", calls: &[], before: 0, lps: 1, tds: (0, 0), message: "" };
+        assert!(draw(&run).contains("An update of 1 LP, call by call"));
+    }
 }
