@@ -20,6 +20,9 @@ mod linux_driver;
 mod mutants;
 mod nightly;
 mod outcomes;
+mod packages;
+mod pictures;
+mod prose;
 mod public_api;
 mod qemu;
 mod spec_map;
@@ -154,6 +157,24 @@ enum Task {
         #[arg(long)]
         check_readme: bool,
     },
+    /// Pack each published crate and build it from its package alone
+    Packages,
+    /// Draw the pictures of README and rustdoc into docs/pictures
+    Pictures {
+        /// See that the pictures are up to date, and write nothing
+        #[arg(long)]
+        check: bool,
+        /// Record the terminal session anew
+        #[arg(long, conflicts_with = "check")]
+        record: bool,
+    },
+    /// See that lines are not too long, that links lead somewhere, that words are spelled right,
+    /// and that commands in documents exist
+    Prose {
+        /// Only this one
+        #[arg(long)]
+        only: Option<prose::Check>,
+    },
     /// Write the public interface of each library to docs/api
     PublicApi {
         /// See that the files are up to date, and write nothing
@@ -206,6 +227,11 @@ fn nightly(program: &str) -> Command {
         rustup.env_remove(name);
     }
     rustup
+}
+
+/// The tasks with their options.
+fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 /// The workspace's folder.
@@ -262,6 +288,9 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
+        Task::Packages => packages::run(),
+        Task::Pictures { check, record } => pictures::run(check, record),
+        Task::Prose { only } => prose::run(only),
         Task::PublicApi { check } => public_api::run(check),
         Task::SpecMap => spec_map::run(),
         Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),

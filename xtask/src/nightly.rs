@@ -10,8 +10,9 @@ use anyhow::{bail, Context, Result};
 use crate::document;
 
 /// Commands of `cargo xtask`, cheap to dear. What is told how much it is to do follows.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 7] = [
     &["public-api", "--check"],
+    &["packages"],
     &["c-tests"],
     &["versions"],
     &["bench-report"],

@@ -10,7 +10,7 @@ pub(crate) use tdx_seamldr_worlds::outcomes::{changes, pairs, recorded};
 /// Prints the tables of all single faults and of misuse; puts them into the README, or checks that
 /// they are there.
 pub(crate) fn tables(write: bool, check: bool) -> Result<()> {
-    let tables = tdx_seamldr_worlds::outcomes::tables()?;
+    let tables = tdx_seamldr_worlds::outcomes::Tables::compute()?.to_string();
     println!("{tables}");
     if write {
         document::fill("README.md", "outcomes", &tables)?;

@@ -9,6 +9,7 @@
 
 mod command;
 mod convert;
+pub mod drawing;
 mod error;
 mod examined;
 mod exit;
@@ -19,6 +20,7 @@ mod on_host;
 mod output;
 mod pack;
 mod page;
+pub mod picture;
 mod simulate;
 mod verify;
 mod write;

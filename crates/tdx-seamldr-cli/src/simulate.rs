@@ -3,7 +3,7 @@
 mod options;
 mod report;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tdx_seamldr_mock::model::{Config, LoaderProfile, TdId, TdPhase};
 use tdx_seamldr_mock::{run_on_threads, FaultId, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::{verify, RustCrypto, Signer};
 
-use crate::command::Run;
+use crate::drawing::{Drawing, Run};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::file;
@@ -83,12 +83,15 @@ pub(crate) struct Arguments {
     /// Show every SEAMCALL
     #[arg(long)]
     trace: bool,
+    /// Draw the run into this file, whose name ends in .svg or .html
+    #[arg(long, value_name = "FILE", value_parser = Drawing::parse)]
+    draw: Option<Drawing>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
-impl Run for Arguments {
+impl crate::command::Run for Arguments {
     fn run(&self, out: &mut dyn Write, _: &mut dyn Write) -> Result<Exit, Error> {
         run(self, out)
     }
@@ -130,6 +133,16 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
             simulation.refused(None, vec![reason])?
         }
     };
+    if let Some(drawing) = &arguments.draw {
+        drawing.write(&Run {
+            id: "run",
+            calls: &simulation.platform.trace(),
+            before: simulation.calls_before.get(),
+            lps: usize::try_from(arguments.lps).unwrap_or(usize::MAX),
+            tds: (report.tds_before, report.tds_alive),
+            message: &report.message,
+        })?;
+    }
     let out = simulation.out.into_inner();
     if arguments.json {
         print_json(out, "simulate", &report)?;
@@ -161,6 +174,8 @@ struct Simulation<'a> {
     from: Module,
     from_hash: Sha384Digest,
     notes: RefCell<Vec<String>>,
+    /// How many calls there were when the update began.
+    calls_before: Cell<usize>,
     out: RefCell<&'a mut dyn Write>,
 }
 
@@ -204,7 +219,8 @@ impl<'a> Simulation<'a> {
         let [fms, ..] = platform.with_model(|model| model.config().socket_fms);
         let (from, from_hash, notes) =
             (Module::of(sigstruct), sigstruct.seamhash, RefCell::default());
-        Ok(Self { arguments, platform, tds, fms, from, from_hash, notes, out: RefCell::new(out) })
+        let (calls_before, out) = (Cell::new(usize::MAX), RefCell::new(out));
+        Ok(Self { arguments, platform, tds, fms, from, from_hash, notes, calls_before, out })
     }
 
     fn introduction(&self) -> String {
@@ -304,6 +320,7 @@ impl<'a> Simulation<'a> {
         let faults = &self.arguments.faults;
         let planned: Vec<FaultId> =
             faults.iter().map(|named| self.platform.inject(named.fault)).collect();
+        self.calls_before.set(self.platform.num_calls());
         let outcome = self.run(&update);
         let unfired = self.platform.unfired_faults();
         for (id, named) in planned.iter().zip(faults) {

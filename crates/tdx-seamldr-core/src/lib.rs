@@ -114,6 +114,14 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # Pictures
+//!
+#![cfg_attr(doc, doc = include_str!("../pictures/stages.svg"))]
+//!
+#![cfg_attr(doc, doc = include_str!("../pictures/traits.svg"))]
+//!
+#![cfg_attr(doc, doc = include_str!("../pictures/crates.svg"))]
 #![no_std]
 #![cfg_attr(
     test,
@@ -164,3 +172,8 @@ pub use seamldr::{CurrentVmcs, InstallError, Seamldr, SeamldrError, VmcsErratum}
 pub use shared_info::SharedInfo;
 pub use shared_memory::{NotShared, SharedMemory};
 pub use tdx_module::{FieldRead, TdxError, TdxModule, TdxVersion};
+
+/// The example in the crate's README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

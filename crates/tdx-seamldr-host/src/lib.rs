@@ -52,3 +52,8 @@ pub use plan::Plan;
 pub use releases::{Platform, Release, Releases};
 pub use root::Root;
 pub use version::parse_version;
+
+/// The example in the crate's README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

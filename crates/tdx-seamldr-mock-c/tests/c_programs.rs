@@ -85,20 +85,20 @@ fn libraries() -> [PathBuf; 2] {
 }
 
 /// A program, and how what it prints ends.
-struct Program {
-    name: &'static str,
-    sources: &'static [&'static str],
-    ends: &'static str,
+struct Program<'a> {
+    name: &'a str,
+    sources: &'a [&'a str],
+    ends: &'a str,
 }
 
-const UPDATE: Program =
+const UPDATE: Program<'_> =
     Program { name: "update", sources: &["../../examples/c/update.c"], ends: PRINTED };
-const INTERFACE: Program = Program {
+const INTERFACE: Program<'_> = Program {
     name: "interface",
     sources: &["tests/c/interface.c"],
     ends: "0 expectations were not met\n",
 };
-const LINUX: Program = Program {
+const LINUX: Program<'_> = Program {
     name: "linux-7.2",
     sources: &[
         "../../examples/c/linux-7.2/host.c",
@@ -111,7 +111,12 @@ const LINUX: Program = Program {
 };
 
 /// Compiles a program, links it, runs it, and looks at what it prints.
-fn compile_and_run(program: &Program, [compiler, standard]: [&str; 2], library: &Path, name: &str) {
+fn compile_and_run(
+    program: &Program<'_>,
+    [compiler, standard]: [&str; 2],
+    library: &Path,
+    name: &str,
+) {
     let (sources, ends) = (program.sources, program.ends);
     let name = &format!("{}-{name}", program.name);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -148,6 +153,19 @@ fn the_programs_run_with_the_static_and_with_the_shared_library() {
             compile_and_run(&program, C, &archive, "static");
             compile_and_run(&program, C, &shared, "shared");
         }
+    }
+}
+
+#[test]
+fn program_in_the_readme_of_the_crate_runs() {
+    let (_, rest) = include_str!("../README.md").split_once("```c\n").unwrap();
+    let (program, _) = rest.split_once("```").unwrap();
+    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme.c");
+    std::fs::write(&source, program).unwrap();
+    if is_there(C[0]) {
+        let sources: &[&str] = &[source.to_str().unwrap()];
+        let program = Program { name: "readme", sources, ends: "" };
+        compile_and_run(&program, C, &libraries()[0], "static");
     }
 }
 

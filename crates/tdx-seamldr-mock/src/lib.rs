@@ -67,3 +67,8 @@ mod std;
 
 #[cfg(feature = "std")]
 pub use self::std::*;
+
+/// The example in the crate's README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -228,3 +228,8 @@ mod tests {
         assert_eq!(RustCrypto.rsa3072_verify(&zero, &zero, &digest), Ok(false), "an even modulus");
     }
 }
+
+/// The example in the crate's README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -82,3 +82,8 @@ pub use probe::{
 pub use seamcall::Seamcall;
 pub use table::{fixup, LinuxTable, NoTable, SeamTable, Table};
 pub use vmcs::{CurrentVmcsPointer, KeepVmcs};
+
+/// The example in the crate's README is a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

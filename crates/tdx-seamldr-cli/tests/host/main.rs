@@ -23,6 +23,7 @@ mod kernel;
 mod list;
 mod plan;
 mod properties;
+mod recording;
 mod report;
 mod speed;
 mod status;

@@ -10,6 +10,8 @@
 //!
 //! In both formats the SIGSTRUCT area follows the header, and the module's binary follows the
 //! SIGSTRUCT area.
+//!
+#![cfg_attr(doc, doc = include_str!("../../pictures/layouts.svg"))]
 
 mod error;
 mod header;

@@ -30,6 +30,12 @@
 //! In the end [`Update::outcome`] says what became of the TDs, which module runs, and what may be
 //! tried next: [`Update::resume`] with another image, [`Update::finish`] where the new module is in
 //! place, or [`Update::load`], which brings TDX back without the TDs.
+//!
+//! # Pictures
+//!
+#![cfg_attr(doc, doc = include_str!("../../pictures/outcomes.svg"))]
+//!
+#![cfg_attr(doc, doc = include_str!("../../pictures/losses.svg"))]
 
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU32, Ordering};

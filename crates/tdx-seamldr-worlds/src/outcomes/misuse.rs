@@ -31,6 +31,7 @@ const SCENARIOS: [(&str, &str, u32, u32); 13] = [
 ];
 
 /// What was done, what became of the TDs with Linux 7.2's policy, and what with this library.
+#[derive(Debug)]
 pub(super) struct Table(Vec<(&'static str, &'static str, String)>);
 
 impl fmt::Display for Table {

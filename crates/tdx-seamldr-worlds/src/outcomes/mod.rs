@@ -11,15 +11,38 @@ mod sweep;
 
 pub use changes::run as changes;
 pub use recorded::run as recorded;
-pub use sweep::pairs;
+pub use sweep::{pairs, Counts, End, Harm};
+
+use std::fmt;
 
 use anyhow::Result;
 
-/// The tables of all single faults and of misuse.
-///
-/// # Errors
-///
-/// An update hangs, claims what is not so, or loses TDs that could have been kept.
-pub fn tables() -> Result<String> {
-    Ok(format!("{}\n\n{}", sweep::run()?, misuse::run()?))
+/// The tables of all single faults and of misuse. Displays as Markdown.
+#[derive(Debug)]
+pub struct Tables {
+    singles: sweep::Table,
+    misuse: misuse::Table,
+}
+
+impl Tables {
+    /// Lets every single fault and every misuse happen.
+    ///
+    /// # Errors
+    ///
+    /// An update hangs, claims what is not so, or loses TDs that could have been kept.
+    pub fn compute() -> Result<Self> {
+        Ok(Self { singles: sweep::run()?, misuse: misuse::run()? })
+    }
+
+    /// Returns what became of the single faults: the number of LPs, and the counts.
+    #[must_use]
+    pub fn singles(&self) -> &[(u32, Counts)] {
+        &self.singles.0
+    }
+}
+
+impl fmt::Display for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\n{}", self.singles, self.misuse)
+    }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use anyhow::{ensure, Result};
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::preflight::Policy;
+use tdx_seamldr_core::update::{NextStep, TdFate};
 use tdx_seamldr_core::Trap;
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
@@ -17,11 +18,11 @@ use crate::world::{
 
 /// In how many scenarios the TDs come to harm with one policy.
 #[derive(Clone, Copy, Debug, Default)]
-struct Harm {
+pub struct Harm {
     /// They do not run when the update ends: they are paused or lost.
-    not_running: u32,
+    pub not_running: u32,
     /// They do not run after everything that can be done in this boot.
-    lost: u32,
+    pub lost: u32,
 }
 
 impl Harm {
@@ -34,18 +35,49 @@ impl Harm {
     }
 }
 
+/// How an update of this library ends, and what the next step then leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Preflight refuses: no update begins.
+    Refused,
+    /// The update ends.
+    Ended {
+        /// The fate of the TDs.
+        tds: TdFate,
+        /// What its outcome names.
+        next: NextStep,
+        /// Whether the TDs run once that is done.
+        alive: bool,
+    },
+}
+
 /// How many scenarios there are, and in how many of them the TDs come to harm.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    scenarios: u32,
-    linux: Harm,
-    ours: Harm,
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Scenarios.
+    pub scenarios: u32,
+    /// With the policy of Linux 7.2.
+    pub linux: Harm,
+    /// With this library.
+    pub ours: Harm,
     /// P-SEAMLDR itself destroys the handoff data.
-    destroyed: u32,
+    pub destroyed: u32,
+    /// How often each end of this library comes.
+    pub ends: Vec<(End, u32)>,
+}
+
+impl Counts {
+    fn count_end(&mut self, end: End) {
+        match self.ends.iter_mut().find(|(known, _)| *known == end) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => self.ends.push((end, 1)),
+        }
+    }
 }
 
 /// The counts, for each number of LPs.
-pub(super) struct Table(Vec<(u32, Counts)>);
+#[derive(Clone, Debug)]
+pub(super) struct Table(pub(super) Vec<(u32, Counts)>);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +92,7 @@ impl fmt::Display for Table {
              library "
         )?;
         write!(f, "| destroyed by P-SEAMLDR itself (RDX 1) |\n|---|---|---|---|---|---|---|")?;
-        for (lps, Counts { scenarios, linux, ours, destroyed }) in &self.0 {
+        for (lps, Counts { scenarios, linux, ours, destroyed, .. }) in &self.0 {
             write!(f, "\n| {lps} | {scenarios} | {} | {} ", linux.not_running, ours.not_running)?;
             write!(f, "| {} | {} | {destroyed} |", linux.lost, ours.lost)?;
         }
@@ -264,26 +296,29 @@ fn by_ours(
     platform: &SimPlatform,
     trouble: &Trouble,
     [old, new]: [&PageBuf; 2],
-    harm: &mut Harm,
+    counts: &mut Counts,
 ) -> Result<Vec<String>> {
     let absent = if let Trouble::Stays(absent) = trouble { Some(*absent) } else { None };
     let outcome = match update(platform, new, old, Policy::default(), absent)? {
         Ours::Hang => return Ok(vec!["it hangs".to_owned()]),
         Ours::Refused(_) if trouble.may_be_refused() && all_alive(platform) => {
-            return Ok(Vec::new())
+            counts.count_end(End::Refused);
+            return Ok(Vec::new());
         }
         Ours::Refused(reason) => return Ok(vec![format!("refused: {reason}")]),
         Ours::Ran(outcome) => outcome,
     };
     let claim = wrong_claim(platform, &outcome).or_else(|| wrong_image(platform, &outcome));
-    harm.count_not_running(platform);
+    counts.ours.count_not_running(platform);
     // With all LPs there, the update itself overcomes a call that fails once.
     let stands_still =
         !all_alive(platform) && !trouble.is_the_end() && matches!(trouble, Trouble::Call(_));
     let stands_still = stands_still.then(|| format!("the TDs stand still: {outcome}"));
     platform.clear_faults();
     let end = go_on(platform, &outcome, new)?;
-    harm.count_lost(platform);
+    counts.ours.count_lost(platform);
+    let (tds, next, alive) = (outcome.tds, outcome.next, all_alive(platform));
+    counts.count_end(End::Ended { tds, next, alive });
     let afterwards = wrong_claim(platform, &end).map(|claim| format!("going on: {claim}"));
     let is_lost = !all_alive(platform) && !trouble.is_the_end();
     let lost = is_lost.then(|| format!("the TDs are lost: {outcome}; then {end}"));
@@ -306,7 +341,7 @@ pub(super) fn run() -> Result<Table> {
                 Ok(platform)
             };
             by_linux(&world()?, &trouble, &v2, &mut counts.linux);
-            let found = by_ours(&world()?, &trouble, [&old, &new], &mut counts.ours)?;
+            let found = by_ours(&world()?, &trouble, [&old, &new], &mut counts)?;
             wrong.extend(found.into_iter().map(|what| format!("{lps} LPs, {trouble:?}: {what}")));
             counts.scenarios = counts.scenarios.saturating_add(1);
             counts.destroyed = counts.destroyed.saturating_add(trouble.is_the_end().into());
