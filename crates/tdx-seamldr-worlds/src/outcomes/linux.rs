@@ -71,7 +71,7 @@ pub(super) fn update_on(
         lead.phys_addr(byte).map_or(0, |address| address.0)
     };
     let mut params = PageBuf::zeroed(1);
-    let fields: &mut SeamldrParams = params.as_params();
+    let fields = &mut params.as_params().0;
     fields.scenario = U32::new(Scenario::Update.value());
     let first = if sigstruct_pages == 0 { 0 } else { address(PAGE_SIZE) };
     fields.sigstruct_pa = U64::new(first);
