@@ -37,7 +37,7 @@ pub enum Trap {
     VmFailInvalid = TdxStatus::SEAMCALL_VMFAILINVALID.0,
     /// #GP: TDX is not enabled on this CPU.
     GeneralProtection = TdxStatus::SEAMCALL_GP.0,
-    /// #UD: this CPU is not in VMX operation, or does not have SEAMCALL.
+    /// #UD: this CPU is not in VMX operation, or has no SEAMCALL.
     UndefinedOpcode = TdxStatus::SEAMCALL_UD.0,
 }
 
@@ -126,7 +126,7 @@ mod tests {
     static_assertions::assert_obj_safe!(SeamcallBackend);
 
     #[test]
-    fn traps_and_linux_words_are_the_same_thing() {
+    fn each_trap_is_found_by_its_status_word() {
         for trap in Trap::ALL {
             assert_eq!(Trap::from_status(trap.status()), Some(trap));
         }

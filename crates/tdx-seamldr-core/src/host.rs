@@ -46,9 +46,9 @@ pub unsafe trait Host: SeamcallBackend {
     /// update ends before it changes anything.
     fn num_lps(&self) -> u32;
 
-    /// The LP calls this repeatedly while it waits for other LPs. An implementation executes a
-    /// pause instruction, touches watchdogs and checks a deadline. It may always return
-    /// [`Patience::Wait`] if all LPs are certain to come.
+    /// Waits for a short time. The LP calls this repeatedly while it waits for other LPs. An
+    /// implementation executes a pause instruction, touches watchdogs and checks a deadline. It may
+    /// always return [`Patience::Wait`] if all LPs are certain to come.
     fn relax(&self) -> Patience;
 
     /// Returns the physical address of a byte, `None` if it has none. The library asks only for

@@ -323,7 +323,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. The status
-    /// KEY_CONFIGURED says that the package has its key already.
+    /// KEY_CONFIGURED means that the package has its key already.
     ///
     /// # Errors
     ///
@@ -379,7 +379,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         found
     }
 
-    // No known module answers this call with such a word.
+    // No known module answers this call with success, or with a status that is neither success nor
+    // error.
     #[inline(never)] // one copy for all looks
     fn readiness_by_one_call(self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1) {
@@ -433,7 +434,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Safety
     ///
-    /// `tdmr` must be a TDMR that was given to TDH.SYS.CONFIG, and that has no other use any more.
+    /// `tdmr` must be a TDMR that the caller gave to TDH.SYS.CONFIG. No other software uses its
+    /// memory.
     pub unsafe fn sys_tdmr_init(&self, tdmr: PhysAddr) -> Result<PhysAddr, TdxError> {
         let mut regs =
             SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.rax(0), rcx: tdmr.0, ..Default::default() };
@@ -472,13 +474,13 @@ mod tests {
     }
 
     #[test]
-    fn how_far_a_module_has_come_is_told_by_its_refusal() {
+    fn readiness_follows_from_the_answer_to_tdmr_init() {
         let after = |answer: Result<TdxStatus, Trap>| {
             let call = move |regs: &mut SeamcallRegs| {
                 assert_eq!(
                     (regs.rax, regs.rcx),
                     (36, 1),
-                    "TDH.SYS.TDMR.INIT of an address that is none"
+                    "TDH.SYS.TDMR.INIT with an invalid address"
                 );
                 regs.rax = answer?.0;
                 Ok(())
@@ -518,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_whole() {
+    fn version_and_features_are_read_without_loss() {
         let answer = |regs: &mut SeamcallRegs| {
             regs.rax = 0;
             regs.r8 = match FieldId(regs.rdx) {

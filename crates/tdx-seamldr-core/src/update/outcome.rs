@@ -29,7 +29,8 @@ pub enum TdFate {
 /// Which module can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunningModule {
-    /// The old module, which this update has not changed. Some updates end before an LP asks it.
+    /// The old module, which this update has not changed. An update may end before an LP asks the
+    /// module.
     Old,
     /// The old module, which is shut down for good.
     OldShutDown,
@@ -60,11 +61,11 @@ pub enum NextStep {
     /// Call [`Update::resume`](super::Update::resume) on every LP of the platform. Some LPs have
     /// not called SEAMLDR.INSTALL in the open session.
     CompleteSession,
-    /// Call [`Update::finish`](super::Update::finish): the module is in place, and its failure may
+    /// Call [`Update::finish`](super::Update::finish). The module is in place, and its failure may
     /// have been temporary.
     Finish,
-    /// Call [`Update::load`](super::Update::load): TDX works again, without the TDs. A P-SEAMLDR
-    /// with SEAMLDR.CLEANUP may refuse the load until every LP has called that leaf.
+    /// Call [`Update::load`](super::Update::load). TDX then works again, without the TDs. A
+    /// P-SEAMLDR with SEAMLDR.CLEANUP may refuse the load until every LP has called that leaf.
     Load,
     /// Configure the module as at boot, from TDH.SYS.CONFIG on: it was loaded without TDs.
     Configure,

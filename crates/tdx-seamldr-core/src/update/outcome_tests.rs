@@ -1,4 +1,4 @@
-//! Tests of what each end of an update means.
+//! Tests of the outcome of each end of an update.
 
 use super::*;
 use crate::abi::SeamldrStatus;
@@ -45,7 +45,7 @@ fn of(kind: Kind, stage: Stage, cause: FailureCause, known: Known) -> Meaning {
     meaning(&Ending { kind, known, stage, cause: Some(cause) })
 }
 
-/// Returns what the end of an update means.
+/// Returns the fate of the TDs, the module that runs and the next step.
 fn after(stage: Stage, cause: FailureCause, known: Known) -> Meaning {
     of(Kind::Update, stage, cause, known)
 }
@@ -129,7 +129,7 @@ fn session_is_open_once_an_lp_has_joined() {
         assert_eq!(after(Stage::CpuInstall, cause, open), SESSION_OPEN, "{cause}");
         assert_eq!(after(Stage::CpuInstall, cause, shut_down()), HELD_BY_OLD, "{cause}");
     }
-    // P-SEAMLDR does not answer any more, although an LP has joined.
+    // P-SEAMLDR does not answer, although an LP is in the session.
     assert_eq!(after(Stage::CpuInstall, SILENCE, open), NOBODY_TOLD);
 }
 
@@ -223,10 +223,15 @@ fn module_that_answers_no_lp_at_the_start_is_not_called_running() {
         assert_eq!(
             after(Stage::Start, not_in_vmx, nothing),
             UNTOUCHED,
-            "it says nothing of the module"
+            "the failure does not tell the module's state"
         );
     }
-    assert_eq!(after(Stage::Start, not_there, running()), UNTOUCHED, "it answered another LP");
+    assert_eq!(
+        after(Stage::Start, not_there, running()),
+        UNTOUCHED,
+        "the module answered another \
+                                                                      LP"
+    );
 }
 
 #[test]
@@ -298,7 +303,7 @@ fn finish_that_finds_no_module_asks_to_install() {
 
 #[test]
 fn resume_leaves_a_module_that_is_ready_running() {
-    // The first failure may be of any LP.
+    // Any LP may have the first failure.
     let ready = [Event::Found(Readiness::Ready), Event::Found(Readiness::ShutDown)];
     for cause in [FailureCause::StillReady, FailureCause::GaveUp] {
         for kind in [Kind::Resume, Kind::Finish, Kind::Load] {
@@ -356,10 +361,10 @@ fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
         assert_eq!(
             after(stage, SILENCE, installed()),
             unknown(NextStep::Finish),
-            "it may be this LP"
+            "only this LP may be cut off"
         );
         let looked = |known| of(Kind::Finish, stage, SILENCE, known);
-        assert_eq!(looked(known(&[])), unknown(NextStep::Reboot), "all have looked");
+        assert_eq!(looked(known(&[])), unknown(NextStep::Reboot), "all LPs have asked");
         for answer in [Event::SeamldrAnswered, Event::Found(Readiness::NotReady)] {
             assert_eq!(looked(known(&[answer])), unknown(NextStep::Finish));
         }
@@ -411,7 +416,7 @@ fn remembered_handoff_data_counts_until_the_module_is_asked() {
     assert_eq!(
         begun(Kind::Finish, known_with_handoff(&[])),
         held(NextStep::Finish),
-        "nothing to install"
+        "the module in place needs no installation"
     );
     assert_eq!(
         begun(Kind::Update, known_with_handoff(&[Event::Found(Readiness::Ready)])),

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_follows_its_place_does_not_matter() {
+    fn huge_sizes_of_a_section_with_one_relocation_are_accepted() {
         let alone = |image: &mut Image| {
             (image.section.sh_size, image.section.sh_entsize) =
                 (U64::new(u64::MAX), U64::new(u64::MAX));

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{ElfHeader, IDENT, R_X86_64_RELATIVE};
+use crate::count::Count;
 use crate::preflight::finding::write_hex;
 
 /// Why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their section.
@@ -29,7 +30,7 @@ pub enum ElfRefusal {
         /// The highest offset that it could have.
         limit: u64,
     },
-    /// This section has relocations of size 0.
+    /// The header of this section announces relocations of 0 bytes.
     EntrySize(u16),
     /// A relocation does not lie in the image.
     RelocationOutside {
@@ -103,7 +104,8 @@ impl fmt::Display for ElfRefusal {
         match self {
             Self::TooShort { found } => write!(
                 f,
-                "the image has {found} bytes, but an ELF header has {}",
+                "the image has {}, but an ELF header has {}",
+                Count(*found, "byte"),
                 size_of::<ElfHeader>()
             ),
             Self::Ident { found } => {
@@ -118,10 +120,7 @@ impl fmt::Display for ElfRefusal {
                  {limit:#x} at most"
             ),
             Self::EntrySize(section) => {
-                write!(
-                    f,
-                    "section {section} has relocations of size 0, but should have them of 24 bytes"
-                )
+                write!(f, "the relocations of section {section} have 0 bytes, but should have 24")
             }
             Self::RelocationOutside { section, index, found, limit } => write!(
                 f,
@@ -152,8 +151,8 @@ impl fmt::Display for ElfRefusal {
             Self::TooManyRelocations { limit } => {
                 write!(
                     f,
-                    "checking its relocations takes more than {limit} steps, the limit of 8 for \
-                     each byte of the image; its relocations overlap or it has too many sections"
+                    "the check of the relocations takes more than {limit} steps, 8 for each byte \
+                     of the image: relocations overlap, or the image has too many sections"
                 )
             }
         }
