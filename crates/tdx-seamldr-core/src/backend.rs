@@ -28,8 +28,8 @@ pub struct SeamcallRegs {
 
 debug_fields! { SeamcallRegs, rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 
-/// Why the SEAMCALL instruction itself failed. The registers then hold no result. The value is the
-/// status word that Linux uses for the trap.
+/// The reason why the SEAMCALL instruction itself failed. The registers then hold no result. The
+/// value is the status word that Linux uses for the trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum Trap {

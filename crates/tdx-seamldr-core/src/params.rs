@@ -38,7 +38,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// Why SEAMLDR.INSTALL cannot take an image from this memory.
+/// The reason why SEAMLDR.INSTALL cannot take an image from this memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildError {
     /// The SIGSTRUCT area has this many pages; SEAMLDR_PARAMS version 0 takes one.

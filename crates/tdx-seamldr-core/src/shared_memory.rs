@@ -2,7 +2,7 @@
 
 use crate::addr::PhysAddr;
 
-/// Why P-SEAMLDR refuses to read memory at an address.
+/// The reason why P-SEAMLDR refuses to read memory at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotShared {
     /// The address is above the highest physical address of the processor.
@@ -65,7 +65,7 @@ mod tests {
     };
 
     #[test]
-    fn shared_memory_rejects_private_keyids_the_seam_range_and_addresses_above_the_maximum() {
+    fn check_rejects_private_keyids_the_seam_range_and_too_high_addresses() {
         let check = |address| MEMORY.check(PhysAddr(address));
         assert_eq!((check(0), check(0xffff_f000)), (Ok(()), Ok(())));
         assert_eq!(check(0x1_0000_0000), Err(NotShared::InSeamRange));

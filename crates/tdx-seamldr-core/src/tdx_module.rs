@@ -7,13 +7,14 @@ use crate::addr::PhysAddr;
 use crate::backend::{SeamcallBackend, SeamcallRegs, Trap};
 use crate::module_state::{ModuleState, SysInit};
 
-/// How many calls in a row must fail before the library takes a module or P-SEAMLDR as absent.
+/// The number of calls that must fail in a row before the library regards a module or P-SEAMLDR as
+/// absent.
 pub(crate) const LOOKS: u32 = 4;
 
-/// How many times a call is made while the module answers RND_NO_ENTROPY.
+/// The number of times that the library makes a call while the module answers RND_NO_ENTROPY.
 const ENTROPY_TRIES: u32 = 10;
 
-/// Why a call to the TDX module failed.
+/// The error of a call to the TDX module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TdxError {
     /// The instruction failed.
@@ -87,7 +88,7 @@ pub(crate) enum Readiness {
     Unclear(TdxError),
 }
 
-/// What a leaf returns.
+/// The registers that a leaf returns.
 #[derive(Default)]
 struct Read {
     rax: u64,
@@ -295,7 +296,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Errors
     ///
-    /// The instruction failed, or the module refused and goes on as before.
+    /// The instruction failed, or the module refused and still runs.
     pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<TdxStatus, TdxError> {
         self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx())
     }
@@ -425,8 +426,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         unsafe { self.tdx_call(&mut regs) }.map(drop)
     }
 
-    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address behind the part
-    /// that is done.
+    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address after the
+    /// initialised part.
     ///
     /// # Errors
     ///

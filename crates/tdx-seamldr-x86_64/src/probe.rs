@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_is_unknown_where_one_number_is_not_said() {
+    fn shared_memory_is_none_if_one_value_is_unknown() {
         let changes: [fn(&mut Paper); 6] = [
             |cpu| cpu.cpuid[8].2.ecx = 0,
             |cpu| cpu.cpuid[5].2.eax = 0,

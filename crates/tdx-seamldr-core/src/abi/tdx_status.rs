@@ -59,7 +59,7 @@ impl OperandId {
     }
 }
 
-/// Why a module refused the shutdown: the compatibility-sensitive operation that it found.
+/// The compatibility-sensitive operation for which a module refused the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SensitiveReason {
     /// TDs are between TDH.MNG.INIT and TDH.MR.FINALIZE.

@@ -28,7 +28,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Why these parts cannot be written as a file.
+/// The reason why these parts cannot be written as a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteError {

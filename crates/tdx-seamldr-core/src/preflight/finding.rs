@@ -202,7 +202,7 @@ pub enum Refusal {
     SensitiveOperations(u32),
 }
 
-/// What preflight reports: a refusal or an unknown.
+/// A finding of preflight: a refusal or an unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// A reason for a refusal by P-SEAMLDR or a module, or TDs that the update would damage.

@@ -9,8 +9,8 @@
 //! [`Update::new`](crate::update::Update::new). All other updates take the [`PassedImage`] of
 //! [`preflight_image`].
 //!
-//! - [`facts`]: what is known of the machine. Firmware, the processor, a catalogue or the operator
-//!   fills it in.
+//! - [`facts`]: the known facts about the machine, from firmware, the processor, a catalogue or the
+//!   operator.
 //! - [`finding`]: a refusal, or an unknown.
 //! - The rules, by subject: `image`, `platform`, `handoff`, [`space`], [`elf`].
 
@@ -67,9 +67,9 @@ impl core::error::Error for NotPassed {}
 /// An image that passed [`preflight`] for an update of this machine.
 /// [`Update::new`](crate::update::Update::new) takes it.
 ///
-/// The update repeats some checks immediately before the shutdown: the number of LPs, MRSEAM and
-/// SVN of the running module, and the number of remaining updates. The update does not compare a
-/// value that preflight did not know.
+/// The update repeats some checks before the shutdown: the number of LPs, the running module's
+/// MRSEAM and SVN, and the number of remaining updates. The update does not compare a value that
+/// preflight did not know.
 #[derive(Clone, Copy)]
 pub struct PassedUpdate<'a> {
     image: TdxImage<'a>,
@@ -265,9 +265,9 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
     })
 }
 
-/// Checks this machine by the rules that do not depend on the image: the running module can hand
-/// its TDs over, every LP takes part, and an update remains. Reports every finding to `report`.
-/// [`preflight`] checks the same rules, and those of its image.
+/// Checks this machine by the rules that do not depend on the image. The running module must be
+/// able to hand its TDs over, every LP must take part, and an update must remain. Reports every
+/// finding to `report`. [`preflight`] checks these rules too.
 ///
 /// # Errors
 ///

@@ -62,8 +62,9 @@ impl Layout {
     /// Returns the layout of a module with this SIGSTRUCT, an image of `image_size` bytes and these
     /// random bits.
     ///
-    /// `lps` is the number of LPs that P-SEAMLDR makes room for: the LPs that can share a socket's
-    /// last-level cache (CPUID leaf 4), rounded up to a power of two, times the number of sockets.
+    /// `lps` is the number of LPs that P-SEAMLDR reserves space for. For each socket this is the
+    /// number of LPs that can share its last-level cache (CPUID leaf 4), rounded up to a power of
+    /// two.
     #[must_use]
     pub fn new(sigstruct: &SeamSigstruct, image_size: u64, lps: u32, random: u64) -> Self {
         let random = (random & 0x7ffc) << 32;

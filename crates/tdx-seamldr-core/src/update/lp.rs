@@ -128,9 +128,10 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Progress::Worked
     }
 
-    /// Gives up waiting: ends the update for all LPs. Does nothing if the last [`step`](Self::step)
-    /// was not [`Progress::Waiting`], if an LP has made progress since, or if an LP makes a call
-    /// that cannot be undone. This is for embedders that call `step` themselves.
+    /// Gives up waiting: ends the update for all LPs. Does nothing unless the last
+    /// [`step`](Self::step) returned [`Progress::Waiting`]. Does nothing if an LP has made progress
+    /// since, or makes a call that cannot be undone. This is for embedders that call `step`
+    /// themselves.
     pub fn abandon(&self) {
         if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen))
         {

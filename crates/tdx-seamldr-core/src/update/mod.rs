@@ -28,8 +28,8 @@
 //! | INSTALL with RDX 1: P-SEAMLDR destroyed the module and the handoff data | no next round |
 //!
 //! [`Update::outcome`] returns the fate of the TDs, the module that runs, and the next step. The
-//! next step may be [`Update::resume`] with another image, [`Update::finish`] if the new module is
-//! in place, or [`Update::load`], which brings TDX back without the TDs.
+//! next step may be [`Update::resume`] with another image, or [`Update::finish`] if the new module
+//! is in place. [`Update::load`] brings TDX back without the TDs.
 
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU32, Ordering};
@@ -75,7 +75,7 @@ pub const MAX_LPS: u32 = 1024;
 /// The highest number of fallback images in one update.
 pub const MAX_FALLBACKS: usize = 7;
 
-/// Why an update cannot begin.
+/// The reason why an update cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateError {
     /// The number of LPs is 0 or above [`MAX_LPS`].

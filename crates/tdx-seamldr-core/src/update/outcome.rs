@@ -22,7 +22,7 @@ pub enum TdFate {
     Held,
     /// The TDs are lost.
     Lost,
-    /// The fate is unknown: the firmware gave no answer, or its answer does not tell.
+    /// The fate is unknown: the firmware gave no answer, or an unclear answer.
     Unknown,
 }
 
@@ -48,7 +48,7 @@ pub enum RunningModule {
 /// What the caller can do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NextStep {
-    /// Nothing: the update is complete.
+    /// No step is needed: the update is complete.
     Done,
     /// Remove the reason and repeat the update, with preflight. The update has changed nothing.
     Retry,
@@ -209,7 +209,7 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         Module::Ready => (TdFate::Preserved, RunningModule::New, NextStep::Done),
         Module::Destroyed => (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load),
         Module::Running => of_a_running_module(cause),
-        // Only a refusal for good tells that the module still runs.
+        // Only a final refusal shows that the module still runs.
         Module::MayBeShutDown => match cause {
             Some(cause @ FailureCause::Tdx(..)) if classify(stage, cause) == Class::Final => {
                 of_a_running_module(Some(cause))

@@ -63,7 +63,7 @@ fn rendezvous_has_room_for_1024_lps() {
 }
 
 #[test]
-fn update_that_is_over_stays_over() {
+fn rendezvous_that_is_over_stays_over() {
     let rendezvous = Rendezvous::new(2);
     let before = rendezvous.load();
     assert!(rendezvous.end_if_still(before));

@@ -255,9 +255,9 @@ pub(super) fn claim(stage: Stage, third: bool) {
     assert_eq!((first, made, after), (true, true, third));
 }
 
-/// Tests the orders with at most three preemptions in which two LPs claim the stage one after the
-/// other, as in SEAMLDR.INSTALL, while a third LP gives up. Each LP makes its call under its own
-/// claim, or not at all.
+/// Tests the orders with at most three preemptions. Two LPs claim the stage one after the other, as
+/// in SEAMLDR.INSTALL, while a third LP gives up. Each LP makes its call under its own claim, or
+/// not at all.
 pub(super) fn two_claims(stage: Stage) {
     let orders: [Counter; 3] = Default::default();
     let counted = orders.clone();
@@ -307,8 +307,8 @@ pub(super) fn two_claims(stage: Stage) {
     assert!(orders.iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }
 
-/// Tests all orders in which two LPs pass the start and the lead shuts the module down, while an
-/// additional LP arrives and is turned away. That LP ends the update before the claim, or not at
+/// Tests all orders in which two LPs pass the start and the lead shuts the module down. Meanwhile
+/// an additional LP arrives and is turned away. That LP ends the update before the claim, or not at
 /// all.
 pub(super) fn turn_away() {
     let (ended, too_late) = (Counter::default(), Counter::default());

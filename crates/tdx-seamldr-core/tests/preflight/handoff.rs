@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use crate::world::{after, refused, unknown};
 
 #[test]
-fn handoff_version_or_size_that_does_not_suit_is_refused() {
+fn handoff_version_or_size_that_the_image_cannot_take_is_refused() {
     let running = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
     let version = Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 };
     assert_eq!(after(|world| world.facts.handoff = Some(running)), refused(version));

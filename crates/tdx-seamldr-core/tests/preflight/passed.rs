@@ -92,7 +92,7 @@ unsafe impl SeamcallBackend for Offset {
     }
 }
 
-// SAFETY: nobody reads or writes these addresses.
+// SAFETY: no code reads or writes these addresses.
 unsafe impl Host for Offset {
     fn current_lp(&self) -> u32 {
         0

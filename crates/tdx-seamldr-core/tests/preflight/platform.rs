@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32};
 use crate::world::{after, refused, unknown, World};
 
 #[test]
-fn image_that_suits_the_machine_passes() {
+fn image_passes_on_a_machine_that_keeps_all_rules() {
     assert_eq!(after(|_| ()), []);
     // Values at their limits pass, too.
     let limits: [fn(&mut World); 8] = [

@@ -6,7 +6,8 @@ use super::{ElfHeader, IDENT, R_X86_64_RELATIVE};
 use crate::count::Count;
 use crate::preflight::finding::write_hex;
 
-/// Why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their section.
+/// The reason why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their
+/// section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ElfRefusal {
@@ -74,8 +75,8 @@ pub enum ElfRefusal {
         /// The highest offset possible.
         limit: u64,
     },
-    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place:
-    /// bytes of the ELF header, of a section header or of a relocation.
+    /// A relocation changes bytes of the ELF header, of a section header or of a relocation.
+    /// P-SEAMLDR reads these bytes while it relocates the image in place.
     TargetInUse {
         /// Its section.
         section: u16,
@@ -85,7 +86,7 @@ pub enum ElfRefusal {
         found: u64,
         /// The offset of the header or relocation that it changes.
         begin: u64,
-        /// The offset behind that header or relocation.
+        /// The offset after that header or relocation.
         end: u64,
     },
     /// The check would take more steps than the image's length allows. Each relocation takes one
