@@ -77,8 +77,8 @@ fn sha384(parts: &[&[u8]]) -> Sha384Digest {
     hash.finalize().into()
 }
 
-/// Returns EMSA-PKCS1-v1_5 of a SHA-384 digest for a key of 3,072 bits, big-endian: `00 01 FF .. FF
-/// 00`, DigestInfo, digest.
+/// Returns the EMSA-PKCS1-v1_5 encoding of a SHA-384 digest for a key of 3,072 bits, big-endian:
+/// `00 01 FF .. FF 00`, DigestInfo, digest.
 #[must_use]
 pub fn emsa_pkcs1_v15(digest: &Sha384Digest) -> [u8; 384] {
     let mut message = [0xff; 384];

@@ -105,8 +105,7 @@ impl fmt::Display for FailureCause {
                 f.write_str("no updates remain, although preflight saw some: repeat preflight")
             }
             Self::OtherMachine => f.write_str(
-                "the images were prepared for another machine: \
-                                               prepare them with this host",
+                "the images were prepared for another machine: prepare them with this host",
             ),
             Self::Trap(call, trap) => write!(f, "{call}: {trap}"),
             Self::Tdx(leaf, status) => write!(f, "{leaf:?}: {status}"),

@@ -139,10 +139,9 @@ impl fmt::Display for UpdateError {
                 "a fallback image passed preflight for handoff version {found}, but the update \
                  asks the running module for {wanted}"
             ),
-            Self::OtherMachine => f.write_str(
-                "an image is prepared for another machine: prepare \
-                                               it with this host",
-            ),
+            Self::OtherMachine => {
+                f.write_str("an image is prepared for another machine: prepare it with this host")
+            }
             Self::Busy => f.write_str("another update uses the module state: wait until it ends"),
             Self::Build(error) => error.fmt(f),
         }
@@ -207,8 +206,8 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// The number of LPs is 0, above [`MAX_LPS`], or not the one that preflight counted. P-SEAMLDR
-    /// cannot read the memory. Another update uses `state`.
+    /// The number of LPs is 0, above [`MAX_LPS`] or not the one that preflight counted, P-SEAMLDR
+    /// cannot read the memory, or another update uses `state`.
     pub fn new<H: Host + ?Sized>(
         passed: &'a PassedUpdate<'a>,
         params: &'a mut SeamldrParams,
@@ -237,8 +236,8 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// The number of LPs is 0 or above [`MAX_LPS`]. The image is not prepared to take handoff data,
-    /// or not for this machine. Another update uses `state`.
+    /// The number of LPs is 0 or above [`MAX_LPS`], the image is not prepared to take handoff data
+    /// or not for this machine, or another update uses `state`.
     pub fn resume<H: Host + ?Sized>(
         image: PreparedImage<'a>,
         host: &H,
@@ -253,7 +252,7 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// The number of LPs is 0 or above [`MAX_LPS`]. Another update uses `state`.
+    /// The number of LPs is 0 or above [`MAX_LPS`], or another update uses `state`.
     pub fn finish<H: Host + ?Sized>(host: &H, state: &'a ModuleState) -> Result<Self, UpdateError> {
         Self::of_kind(Kind::Finish, None, None, host, state)
     }
@@ -264,8 +263,8 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// The number of LPs is 0 or above [`MAX_LPS`]. The image is not prepared for a load, or not
-    /// for this machine. Another update uses `state`.
+    /// The number of LPs is 0 or above [`MAX_LPS`], the image is not prepared for a load or not for
+    /// this machine, or another update uses `state`.
     pub fn load<H: Host + ?Sized>(
         image: PreparedImage<'a>,
         host: &H,
@@ -284,8 +283,8 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// There are more than [`MAX_FALLBACKS`] images. One of them is prepared for another scenario,
-    /// another machine or another version of the handoff data.
+    /// There are more than [`MAX_FALLBACKS`] images, or one of them is prepared for another
+    /// scenario, another machine or another version of the handoff data.
     pub fn with_fallbacks(
         mut self,
         fallbacks: &'a [PreparedImage<'a>],

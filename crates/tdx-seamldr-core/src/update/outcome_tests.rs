@@ -229,8 +229,7 @@ fn module_that_answers_no_lp_at_the_start_is_not_called_running() {
     assert_eq!(
         after(Stage::Start, not_there, running()),
         UNTOUCHED,
-        "the module answered another \
-                                                                      LP"
+        "the module answered another LP"
     );
 }
 

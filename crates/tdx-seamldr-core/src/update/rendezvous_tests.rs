@@ -148,8 +148,7 @@ fn lp_that_arrives_after_the_start_does_not_end_the_update() {
     assert_eq!(rendezvous.acknowledge(false), None);
     assert!(
         rendezvous.end_at_start() && rendezvous.end_at_start(),
-        "a second call changes \
-                                                                     nothing"
+        "a second call changes nothing"
     );
     assert!(rendezvous.load().is_over());
 }

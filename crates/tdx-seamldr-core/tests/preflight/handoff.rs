@@ -108,8 +108,7 @@ fn highest_common_handoff_version_is_negotiated() {
     assert_eq!(
         range(7, 6, false).negotiate(&new),
         None,
-        "the running module writes no version of \
-                                                          the new module"
+        "the running module writes no version of the new module"
     );
     assert_eq!(range(7, 0, true).negotiate(&new), None, "the running module writes version 7 only");
     assert_eq!(range(5, 0, true).negotiate(&new), Some(5));

@@ -288,8 +288,8 @@ extern "C" fn handle(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_voi
         _ => false,
     };
     if !answered {
-        // The handler does not know this instruction. Restores the default action, so the repeated
-        // exception ends the process. SAFETY: this restores the default action.
+        // The handler does not know this instruction, so the repeated exception ends the process.
+        // SAFETY: this restores the default action.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }

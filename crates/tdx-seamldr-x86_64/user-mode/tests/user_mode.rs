@@ -99,8 +99,7 @@ fn seamcall_passes_and_returns_all_registers() {
             assert_eq!(
                 found,
                 from_array(handler::mirrored(input)),
-                "the registers that the \
-                                                                     handler stored"
+                "the registers that the handler stored"
             );
         }
     }
