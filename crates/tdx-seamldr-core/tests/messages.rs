@@ -4,13 +4,9 @@
 use std::fmt::Display;
 
 use tdx_seamldr_core::abi::{
-    FieldId, Scenario, SeamldrLeaf, SeamldrStatus, Svn, TdxFeatures0, TdxLeaf, TdxStatus,
+    FieldId, Scenario, SeamldrLeaf, SeamldrStatus, Svn, TdxLeaf, TdxStatus,
 };
 use tdx_seamldr_core::image::{ImageError, ImageFormat, Need, WriteError};
-use tdx_seamldr_core::preflight::elf::ElfRefusal;
-use tdx_seamldr_core::preflight::{
-    FieldMismatch, Finding, HandoffRange, NotPassed, Refusal, SeamldrVersion, Unknown,
-};
 use tdx_seamldr_core::update::linux::UploadError;
 use tdx_seamldr_core::update::{Call, Failure, FailureCause, NextStep, Outcome, RunningModule};
 use tdx_seamldr_core::update::{Stage, TdFate, UpdateError};
