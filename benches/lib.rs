@@ -1,4 +1,4 @@
-//! Parts of several benchmarks: a machine that does next to nothing, locks to compare, images.
+//! Parts that several benchmarks share: a host that does almost nothing, locks, images.
 
 pub mod locks;
 
@@ -7,11 +7,12 @@ use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_mock::PageBuf;
 
-/// One LP whose firmware succeeds at once, and whose addresses cost next to nothing.
+/// A host of one LP. Its firmware succeeds at once, and its address translation takes almost no
+/// time.
 #[derive(Clone, Copy, Debug)]
 pub struct DoesNothing;
 
-// SAFETY: memory is neither read nor written.
+// SAFETY: the firmware reads and writes no memory.
 unsafe impl SeamcallBackend for DoesNothing {
     #[inline(never)]
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
@@ -34,7 +35,8 @@ unsafe impl Host for DoesNothing {
         Patience::GiveUp
     }
 
-    // A call, as a kernel's translation is: its instructions are not counted as the library's.
+    // Not inlined, as in a kernel, so that callgrind does not count its instructions for the
+    // library.
     #[inline(never)]
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         u64::try_from(address.addr()).ok()?.checked_add(1 << 40).map(PhysAddr)
@@ -45,7 +47,7 @@ unsafe impl Host for DoesNothing {
 ///
 /// # Errors
 ///
-/// The file is no image.
+/// The file is not an image.
 pub fn converted(file: &[u8], format: ImageFormat) -> Result<PageBuf> {
     let parts = TdxImage::parse(file)?.parts();
     let len = parts.file_len()?;

@@ -1,4 +1,4 @@
-//! Times of the library: reading an image, verifying it, a call.
+//! Benchmarks of the library: parse an image, verify it, call firmware.
 #![allow(missing_docs)] // `criterion_group` makes a public function
 #![allow(clippy::unwrap_used)]
 
@@ -11,8 +11,8 @@ use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SpinLock, TdxImage};
 use tdx_seamldr_mock::{released_images, PageBuf};
 
-/// From the bytes of a file to parameters for SEAMLDR.INSTALL, and verification, of each of Intel's
-/// images.
+/// Parses each of Intel's images, builds the parameters for SEAMLDR.INSTALL, and verifies the
+/// image.
 fn images(c: &mut Criterion) {
     let mut params = PageBuf::zeroed(1);
     for image in released_images().unwrap().unwrap_or_default() {
@@ -37,7 +37,7 @@ fn images(c: &mut Criterion) {
     }
 }
 
-/// A call of firmware that does nothing.
+/// Calls firmware that does nothing.
 fn call(c: &mut Criterion) {
     let lock = SpinLock::new();
     let seamldr = Seamldr::new(&DoesNothing, &lock, CurrentVmcs::Preserved).unwrap();

@@ -1,4 +1,4 @@
-//! Other locks, to be compared with the library's.
+//! Locks to compare with the library's lock.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -42,7 +42,7 @@ impl Lock for ParkingLot {
 /// The C library's spin lock.
 pub struct PthreadSpin(Box<UnsafeCell<libc::pthread_spinlock_t>>);
 
-// SAFETY: it is made to be used by several threads.
+// SAFETY: the lock is made for several threads.
 unsafe impl Send for PthreadSpin {}
 // SAFETY: as above.
 unsafe impl Sync for PthreadSpin {}
@@ -56,19 +56,19 @@ impl fmt::Debug for PthreadSpin {
 impl Default for PthreadSpin {
     fn default() -> Self {
         let mut lock = MaybeUninit::uninit();
-        // SAFETY: the lock is not yet one.
+        // SAFETY: the memory is not initialised as a lock yet.
         let result =
             unsafe { libc::pthread_spin_init(lock.as_mut_ptr(), libc::PTHREAD_PROCESS_PRIVATE) };
         assert_eq!(result, 0, "pthread_spin_init");
-        // SAFETY: initialised just now; glibc's and musl's is an int, which may be moved until it
-        // is used.
+        // SAFETY: the lock is initialised. In glibc and musl it is an int, which may be moved
+        // before its first use.
         Self(Box::new(UnsafeCell::new(unsafe { lock.assume_init() })))
     }
 }
 
 impl Drop for PthreadSpin {
     fn drop(&mut self) {
-        // SAFETY: initialised, and nobody holds it: the borrows have ended.
+        // SAFETY: the lock is initialised and free, because all borrows have ended.
         unsafe { libc::pthread_spin_destroy(self.0.get()) };
     }
 }
@@ -77,12 +77,12 @@ impl Lock for PthreadSpin {
     type Held<'a> = ();
 
     fn acquire(&self) {
-        // SAFETY: initialised.
+        // SAFETY: the lock is initialised.
         unsafe { libc::pthread_spin_lock(self.0.get()) };
     }
 
     fn release(&self, (): ()) {
-        // SAFETY: initialised, and held by this thread.
+        // SAFETY: the lock is initialised, and this thread holds it.
         unsafe { libc::pthread_spin_unlock(self.0.get()) };
     }
 }

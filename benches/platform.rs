@@ -1,4 +1,5 @@
-//! Times of the simulated platform: single calls, and a whole update beside its cryptography.
+//! Benchmarks of the simulated platform: single calls, a whole update, and the cryptography of that
+//! update.
 #![allow(missing_docs)] // `criterion_group` makes a public function
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +34,7 @@ impl PhysMemory for Nothing {
 
 const LPS: u32 = 1024;
 
-/// A platform of 1,024 LPs, and its state.
+/// Returns a platform of 1,024 LPs.
 fn platform() -> (Platform<Box<SeamMemory>>, LoaderState) {
     let memory = zerocopy::FromZeros::new_box_zeroed().unwrap();
     let config = Config::new(LPS, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).unwrap();
@@ -48,8 +49,8 @@ fn platform() -> (Platform<Box<SeamMemory>>, LoaderState) {
     (platform, state)
 }
 
-/// SEAMCALLs that complete nothing: INSTALL on all LPs but one, INFO, and calls that the module
-/// turns down.
+/// Runs SEAMCALLs that do not complete an update: INSTALL on all LPs except one, INFO, and calls
+/// that the module refuses.
 fn calls(c: &mut Criterion) {
     let mut group = c.benchmark_group("calls");
     group.throughput(Throughput::Elements(u64::from(LPS) - 1));
@@ -95,8 +96,8 @@ fn calls(c: &mut Criterion) {
     group.finish();
 }
 
-/// An update of a small module by 8 LPs, and the cryptography of it alone: three hashes and a
-/// signature. The same update by 1,024 LPs.
+/// Runs an update of a small module by 8 LPs and by 1,024 LPs, and the cryptography of the update:
+/// three hashes and one signature.
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
     let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
@@ -104,7 +105,7 @@ fn update(c: &mut Criterion) {
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()).unwrap());
     let boot = |lps| SimPlatform::builder().lps(lps).seamdb_size(u32::MAX).boot(&old).unwrap();
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
-    // Every round installs the same module. The first update makes it the running one.
+    // Every round installs the same module. The first update makes this module the running one.
     let policy = Policy { allow_same_module: true, ..Policy::default() };
     let passed = |platform: &SimPlatform| {
         let facts = platform.facts().unwrap();

@@ -1,5 +1,5 @@
-//! One piece of the library's work, for callgrind to count in [`measured`]. `cargo xtask
-//! instructions` runs each.
+//! Runs one task of the library, whose instructions callgrind counts in [`measured`]. `cargo xtask
+//! instructions` runs each task.
 
 use anyhow::{bail, ensure, Context, Result};
 use tdx_seamldr_benches::{converted, DoesNothing};
@@ -14,7 +14,7 @@ use tdx_seamldr_core::{
 use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 
-/// Runs the work that is counted: callgrind counts this function up to its return.
+/// Runs the task. Callgrind counts the instructions of this function up to its return.
 #[inline(never)]
 fn measured<T>(work: impl FnOnce() -> T) -> T {
     work()
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// From the bytes of a file to parameters for SEAMLDR.INSTALL. Prints the number of bytes.
+/// Parses a file and builds the parameters for SEAMLDR.INSTALL. Prints the number of bytes.
 fn read(file: &PageBuf) -> Result<()> {
     let mut params = PageBuf::zeroed(1);
     let params = params.as_params();
@@ -51,7 +51,7 @@ fn read(file: &PageBuf) -> Result<()> {
     Ok(())
 }
 
-/// Calls of firmware that does nothing. Prints their number.
+/// Calls firmware that does nothing. Prints the number of calls.
 fn call(calls: u32) -> Result<()> {
     let lock = SpinLock::new();
     let seamldr = Seamldr::new(&DoesNothing, &lock, CurrentVmcs::Preserved)?;
@@ -67,7 +67,7 @@ fn call(calls: u32) -> Result<()> {
     result
 }
 
-/// One stage of an update by one LP. Prints the number of its SEAMCALLs.
+/// Runs one stage of an update by one LP. Prints the number of SEAMCALLs.
 fn one_stage(wanted: &str) -> Result<()> {
     let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
         .map(|image| image.build());
@@ -97,7 +97,8 @@ fn one_stage(wanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// An update by this many LPs, stepped in a fixed mixed order. Prints the number of SEAMCALLs.
+/// Runs an update by this many LPs, in a fixed mixed order of steps. Prints the number of
+/// SEAMCALLs.
 fn update(lps: u32) -> Result<()> {
     let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
         .map(|image| image.build());
@@ -113,8 +114,7 @@ fn update(lps: u32) -> Result<()> {
     for host in &hosts {
         cpus.push(Cpu::new(&update, Seamldr::new(host, &lock, CurrentVmcs::Preserved)?));
     }
-    // One order for all rounds, without chance: a stride that is prime to any number of LPs up to
-    // 7919.
+    // The order is the same in all rounds. The stride 7919 is prime to any smaller number of LPs.
     let order: Vec<usize> = (0..cpus.len())
         .scan(0usize, |at, _| {
             *at = at.wrapping_add(7919).checked_rem(hosts.len())?;
@@ -138,7 +138,7 @@ fn update(lps: u32) -> Result<()> {
     Ok(())
 }
 
-/// All checks of a good image.
+/// Runs preflight of a good image.
 fn check(file: &PageBuf) -> Result<()> {
     let image = TdxImage::parse(file.as_bytes())?;
     let platform =
@@ -151,13 +151,13 @@ fn check(file: &PageBuf) -> Result<()> {
     Ok(())
 }
 
-/// Preflight of an update, which is not measured.
+/// Passes an image for an update. This is not measured.
 fn passed<'a>(platform: &SimPlatform, image: &TdxImage<'a>) -> Result<PassedUpdate<'a>> {
     let report = &mut |finding| eprintln!("{finding}");
     Ok(preflight(image, &platform.facts()?, &RustCrypto, Policy::default(), report)?)
 }
 
-/// The cryptography of a check alone: one hash of the module, one signature.
+/// Runs the cryptography of a preflight: one hash of the module, one signature.
 fn crypto(file: &PageBuf) -> Result<()> {
     let image = TdxImage::parse(file.as_bytes())?;
     let sigstruct = image.sigstruct();

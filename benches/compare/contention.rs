@@ -1,4 +1,4 @@
-//! `seamldr_call` by several threads at once, with the library's lock and with others.
+//! Compares `seamldr_call` by several threads at once, with the library's lock and other locks.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tdx_seamldr_core::{CurrentVmcs, Lock, SeamcallRegs, Seamldr, SpinLock};
 
 const THREADS: [u32; 5] = [1, 2, 4, 8, 16];
 const ROUNDS: usize = 15;
-/// Calls in a round, by all threads together.
+/// The calls of all threads in a round.
 const CALLS: u32 = 800_000;
 
 pub(crate) fn run() {
@@ -35,8 +35,7 @@ pub(crate) fn run() {
     }
 }
 
-/// How long so many threads take for all calls: from when the first one begins to when the last one
-/// ends.
+/// Returns the time that the threads take for all calls, from the first start to the last end.
 fn calls<L: Lock + Sync>(lock: &L, threads: u32) -> Duration {
     let Ok(seamldr) = Seamldr::new(&DoesNothing, lock, CurrentVmcs::Preserved) else {
         return Duration::ZERO;

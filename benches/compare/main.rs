@@ -1,16 +1,16 @@
-//! Times side by side, in one run: the library's beside what others take for the same. `cargo xtask
+//! Compares the times of the library with those of other software for the same work. `cargo xtask
 //! bench-report` runs this.
 //!
-//! Everything that is compared takes its turn in every round, and the medians over the rounds are
-//! printed, one line each:
+//! Each round measures every candidate once. The program prints the medians over all rounds, one
+//! line each:
 //!
 //! ```text
 //! verify VERSION BYTES RATIO      (of our time to OpenSSL's, in thousandths)
 //! lock NAME THREADS TIME          (nanoseconds for each call)
 //! ```
 //!
-//! What it printed on another machine goes into a file in `elsewhere/`, below a line `machine
-//! WHICH`, and from there into the report.
+//! The report also contains results of other machines. Put the printed lines into a file in
+//! `elsewhere/`, below a line `machine WHICH`.
 
 mod contention;
 mod openssl;
@@ -22,7 +22,7 @@ use anyhow::{ensure, Result};
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::released_images;
 
-/// Rounds of which the median counts.
+/// The number of rounds.
 const ROUNDS: usize = 101;
 
 fn main() -> Result<()> {
@@ -31,8 +31,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// `verify` of each of Intel's images, beside OpenSSL's SHA-384 and RSA verification of the same
-/// bytes.
+/// Compares `verify` of each of Intel's images with OpenSSL's SHA-384 and RSA verification of the
+/// same bytes.
 fn verify() -> Result<()> {
     let openssl = openssl::OpenSsl::load()?;
     for image in released_images()?.unwrap_or_default() {
@@ -60,7 +60,7 @@ fn verify() -> Result<()> {
     Ok(())
 }
 
-/// The one in the middle.
+/// Returns the median.
 fn median<T: Ord + Copy + Default>(mut values: Vec<T>) -> T {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! OpenSSL's SHA-384 and RSA verification, from the shared library that the machine has. Nothing is
-//! needed to build this.
+//! OpenSSL's SHA-384 and RSA verification, from the machine's shared library. The build needs no
+//! OpenSSL.
 
 use std::ffi::{c_int, c_long, c_uint, c_void, CStr};
 use std::ptr;
@@ -7,7 +7,7 @@ use std::ptr;
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_core::TdxImage;
 
-/// From `evp.h`.
+/// Constants of `evp.h`.
 const EVP_PKEY_RSA: c_int = 6;
 
 type Pointer = *mut c_void;
@@ -32,14 +32,14 @@ pub(crate) struct Key<'a> {
 
 impl Drop for Key<'_> {
     fn drop(&mut self) {
-        // SAFETY: this is the key's only owner.
+        // SAFETY: this value is the only owner of the key.
         unsafe { (self.openssl.free_key)(self.key) };
     }
 }
 
 /// # Safety
 ///
-/// `F` is the type of this function.
+/// `F` must be the type of this function.
 unsafe fn function<F: Copy>(library: Pointer, name: &CStr) -> Result<F> {
     const { assert!(size_of::<F>() == size_of::<Pointer>()) };
     // SAFETY: the library is open.
@@ -52,7 +52,7 @@ unsafe fn function<F: Copy>(library: Pointer, name: &CStr) -> Result<F> {
 impl OpenSsl {
     pub(crate) fn load() -> Result<Self> {
         let open = |name: &CStr| {
-            // SAFETY: OpenSSL's initialisation changes nothing of this program's.
+            // SAFETY: OpenSSL's initialisation changes no state of this program.
             let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
             (!library.is_null()).then_some(library)
         };
@@ -74,7 +74,7 @@ impl OpenSsl {
         }
     }
 
-    /// The key with this modulus, little-endian, and the exponent 65537.
+    /// Returns the key with this modulus, little-endian, and the exponent 65537.
     pub(crate) fn key(&self, modulus: &[u8; 384]) -> Result<Key<'_>> {
         // RSAPublicKey of RFC 8017: a sequence of two integers, the first of 385 bytes because its
         // highest bit is set.
@@ -82,19 +82,19 @@ impl OpenSsl {
         der.extend(modulus.iter().rev());
         der.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
         let len = c_long::try_from(der.len())?;
-        // SAFETY: reads `len` bytes.
+        // SAFETY: the call reads `len` bytes.
         let key =
             unsafe { (self.public_key)(EVP_PKEY_RSA, ptr::null_mut(), &mut der.as_ptr(), len) };
         ensure!(!key.is_null(), "OpenSSL does not take the key");
         Ok(Key { key, openssl: self })
     }
 
-    /// Whether the SIGSTRUCT is signed by the key, and the module has the hash that is in it.
+    /// Whether the key signed the SIGSTRUCT, and the SIGSTRUCT has the module's hash.
     pub(crate) fn verify(&self, key: &Key<'_>, image: &TdxImage<'_>) -> Result<bool> {
         // SAFETY: takes nothing.
         let sha384 = unsafe { (self.sha384)() };
         let (module, mut digest) = (image.module(), [0; 48]);
-        // SAFETY: reads the module, and writes the 48 bytes of SHA-384.
+        // SAFETY: the call reads the module, and writes the 48 bytes of the digest.
         let hashed = unsafe {
             let length = ptr::null_mut();
             (self.digest)(
@@ -113,11 +113,11 @@ impl OpenSsl {
         // SAFETY: takes nothing.
         let context = unsafe { (self.new_context)() };
         ensure!(hashed == 1 && !context.is_null(), "OpenSSL fails");
-        // SAFETY: a new context; PKCS #1 v1.5 is the default.
+        // SAFETY: the context is new. PKCS #1 v1.5 is the default.
         let ready = unsafe {
             (self.verify_init)(context, ptr::null_mut(), sha384, ptr::null_mut(), key.key)
         };
-        // SAFETY: reads both slices.
+        // SAFETY: the call reads both slices.
         let valid = unsafe {
             (self.verify)(
                 context,
@@ -127,7 +127,7 @@ impl OpenSsl {
                 signed.len(),
             )
         };
-        // SAFETY: made above, and used no more.
+        // SAFETY: this function made the context and does not use it again.
         unsafe { (self.free_context)(context) };
         ensure!(ready == 1, "OpenSSL does not begin to verify");
         Ok(valid == 1 && digest == sigstruct.seamhash)

@@ -1,5 +1,5 @@
-//! Makes the images of TDX modules that the example is built with, and tells the linker that this
-//! is no Linux program.
+//! Makes the images of TDX modules for the example, and selects the linker script of a bare-metal
+//! program.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ fn main() {
         write(name, version(svn_minor).build().as_bytes());
     }
     write("signer", &TEST_SIGNER);
-    // One whose signature is not right, and one that is not what was signed.
+    // An image with a wrong signature, and an image with a wrong hash.
     let image = version(7);
     let mut module = image.module();
     let mut sigstruct = image.sigstruct(&module);

@@ -1,6 +1,6 @@
-//! All public functions of the core. Those with type parameters are listed here, for a kernel's
-//! types; `cargo xtask embed-check` makes the list of the others, sees that none is missing, and
-//! links this. The link fails if any of them can reach a panic.
+//! All public functions of core. This file lists those with type parameters, for a kernel's types.
+//! `cargo xtask embed-check` adds the others, checks that none is missing, and links the file. The
+//! link fails if a function can reach a panic.
 #![no_std]
 #![no_main]
 
@@ -31,7 +31,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe { a_panic_can_be_reached() }
 }
 
-#[allow(unused_imports, dead_code)] // after a failure, parts of the list are tried
+#[allow(unused_imports, dead_code)] // after a failure, `embed-check` links parts of the list
 mod public {
     use core::fmt::{Binary, Debug, Display, LowerHex, Octal, UpperHex};
     use core::hash::{Hash, Hasher};
@@ -42,7 +42,7 @@ mod public {
     use bitflags::Flags;
     use tdx_seamldr_core::{Crypto, Lock};
 
-    /// Takes everything and does nothing.
+    /// A hasher that ignores its input.
     struct NoHasher;
 
     impl Hasher for NoHasher {
@@ -60,7 +60,7 @@ macro_rules! functions {
     ($($function:expr),* $(,)?) => { [$($function as *const ()),*] };
 }
 
-/// Where those with type parameters are.
+/// Returns the addresses of the functions with type parameters.
 #[no_mangle]
 pub fn probe_all() -> [*const (); 60] {
     functions![

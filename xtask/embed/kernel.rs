@@ -1,30 +1,30 @@
-//! What a kernel brings. Its own functions are only declared, and each answer that the library can
-//! get depends on one of them: what the compiler knew never to come would not be linked, and a
-//! panic behind it would not be found.
+//! The traits as a kernel implements them. The kernel's functions are only declared, and each
+//! answer to the library depends on one of them. The compiler therefore cannot remove the code, or
+//! a panic, that follows an answer.
 
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Host, Lock, Patience, PhysAddr};
 use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Sha384Digest, Trap};
 
 extern "C" {
-    /// 0, or 1 for VMfailInvalid, 2 for #GP, 3 for #UD.
+    /// Returns 0, or 1 for VMfailInvalid, 2 for #GP, 3 for #UD.
     fn kernel_seamcall(regs: *mut SeamcallRegs) -> u32;
     fn kernel_spin_lock_irqsave() -> usize;
     fn kernel_spin_unlock_irqrestore(flags: usize);
     fn kernel_smp_processor_id() -> u32;
     fn kernel_num_online_cpus() -> u32;
-    /// Whether to go on waiting.
+    /// Returns whether the CPU goes on waiting.
     fn kernel_cpu_relax() -> bool;
-    /// 0 if there is none.
+    /// Returns the physical address, 0 if there is none.
     fn kernel_virt_to_phys(address: *const u8) -> u64;
-    /// 0, or an error.
+    /// Returns 0, or an error.
     fn kernel_sha384(data: *const u8, len: usize, digest: *mut u8) -> i32;
-    /// 0, or 1 if the signature is not valid, or an error.
+    /// Returns 0, or 1 if the signature is not valid, or an error.
     fn kernel_rsa_verify(modulus: *const u8, signature: *const u8, digest: *const u8) -> i32;
 }
 
 pub struct Kernel;
 
-// SAFETY: the kernel's own SEAMCALL does as the contract says.
+// SAFETY: the kernel's SEAMCALL keeps the contract.
 unsafe impl SeamcallBackend for Kernel {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller's.
@@ -41,12 +41,12 @@ impl Lock for Kernel {
     type Held<'a> = usize;
 
     fn acquire(&self) -> usize {
-        // SAFETY: takes the one lock that there is.
+        // SAFETY: the kernel has one such lock.
         unsafe { kernel_spin_lock_irqsave() }
     }
 
     fn release(&self, flags: usize) {
-        // SAFETY: `flags` come from `acquire`.
+        // SAFETY: `flags` comes from `acquire`.
         unsafe { kernel_spin_unlock_irqrestore(flags) }
     }
 }
@@ -72,7 +72,7 @@ unsafe impl Host for Kernel {
     }
 
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        // SAFETY: only looks the address up.
+        // SAFETY: the function only translates the address.
         match unsafe { kernel_virt_to_phys(address) } {
             0 => None,
             physical => Some(PhysAddr(physical)),

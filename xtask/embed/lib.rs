@@ -1,1 +1,1 @@
-//! Empty: the manifest beside this file only names versions.
+//! Empty. The manifest beside this file only names versions.

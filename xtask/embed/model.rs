@@ -1,8 +1,8 @@
-//! What a kernel or a bare-metal test does with the simulated platform: make one in memory of its
-//! own, and call it.
+//! The use of the simulated platform by a kernel or a bare-metal test: it makes a platform in its
+//! own memory, and calls it.
 //!
-//! `cargo xtask embed-check` links this without a standard library and without an allocator. Here a
-//! panic may be reached.
+//! `cargo xtask embed-check` links this without a standard library and an allocator. This code may
+//! reach a panic.
 #![no_std]
 #![no_main]
 
@@ -26,7 +26,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 impl PhysMemory for Kernel {
     fn read(&self, address: u64, out: &mut [u8]) {
-        // SAFETY: the probe is never run; a kernel would look the page up.
+        // SAFETY: the probe is never run. A kernel would translate the address.
         unsafe {
             core::ptr::copy_nonoverlapping(
                 kernel_phys_to_virt(address),
@@ -48,7 +48,7 @@ impl PhysMemory for Kernel {
     }
 }
 
-/// Something that only one CPU uses.
+/// A value that only one CPU uses.
 struct Alone<T>(UnsafeCell<T>);
 
 // SAFETY: the probe has one CPU.
@@ -58,14 +58,14 @@ static MEMORY: Alone<SeamMemory> = Alone(UnsafeCell::new(SeamMemory::ZEROED));
 static PLATFORM: Alone<MaybeUninit<Platform<&'static mut SeamMemory>>> =
     Alone(UnsafeCell::new(MaybeUninit::uninit()));
 
-/// Makes the platform. 0 is success.
+/// Makes the platform. Returns 0 on success.
 #[no_mangle]
 pub extern "C" fn probe_boot(num_lps: u32) -> i32 {
     let Ok(config) = Config::new(num_lps, 1, 0x806f8, [0; 48], LoaderProfile::V1_5_00) else {
         return -22;
     };
     let seamdb = SeamDb { size: 64, used: 0, insert_failures: 0 };
-    // SAFETY: called once, before anything else, on one CPU.
+    // SAFETY: one CPU calls this once, before all other functions.
     unsafe {
         let memory = &mut *MEMORY.0.get();
         (*PLATFORM.0.get()).write(Platform::new(config, seamdb, memory));
@@ -73,11 +73,11 @@ pub extern "C" fn probe_boot(num_lps: u32) -> i32 {
     0
 }
 
-/// One SEAMCALL.
+/// Executes one SEAMCALL.
 ///
 /// # Safety
 ///
-/// `probe_boot` was called, and `regs` leads to registers.
+/// The caller must have called `probe_boot`, and `regs` must be valid.
 #[no_mangle]
 pub unsafe extern "C" fn probe_seamcall(lp: u32, regs: *mut SeamcallRegs) -> u32 {
     // SAFETY: the caller's.

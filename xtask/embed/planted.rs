@@ -1,6 +1,6 @@
-//! Something that does not exist, behind each answer that the library can get of a kernel. `cargo
-//! xtask embed-check` sees that the link misses all of it: an answer that the compiler took for
-//! impossible would hide what is behind it, panics, too.
+//! Calls of undefined functions, one after each answer that a kernel can give the library. `cargo
+//! xtask embed-check` checks that the link fails for each of them. If the compiler took an answer
+//! for impossible, it would remove the code after it, and also a panic there.
 #![no_std]
 #![no_main]
 
@@ -27,7 +27,7 @@ extern "C" {
     fn behind_a_valid_signature() -> u32;
     fn behind_an_invalid_signature() -> u32;
     fn behind_no_verification() -> u32;
-    // By way of the library.
+    // These are called by the library.
     fn behind_not_mapped() -> u32;
     fn behind_misaligned() -> u32;
     fn behind_a_trap() -> u32;
@@ -40,7 +40,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 /// # Safety
 ///
-/// Never called, as all of these.
+/// No code calls this function or the others.
 #[no_mangle]
 unsafe extern "C" fn probe_host(address: *const u8) -> u32 {
     // SAFETY: the caller's.
@@ -59,7 +59,7 @@ unsafe extern "C" fn probe_host(address: *const u8) -> u32 {
 
 /// # Safety
 ///
-/// Never called.
+/// No code calls this function.
 #[no_mangle]
 unsafe extern "C" fn probe_backend(regs: &mut SeamcallRegs) -> u32 {
     // SAFETY: the caller's.
@@ -75,7 +75,7 @@ unsafe extern "C" fn probe_backend(regs: &mut SeamcallRegs) -> u32 {
 
 /// # Safety
 ///
-/// Never called.
+/// No code calls this function.
 #[no_mangle]
 unsafe extern "C" fn probe_crypto(
     key: &[u8; 384],
@@ -99,7 +99,7 @@ unsafe extern "C" fn probe_crypto(
 
 /// # Safety
 ///
-/// Never called.
+/// No code calls this function.
 #[no_mangle]
 unsafe fn probe_library(
     params: &'static mut SeamldrParamsBuffer,

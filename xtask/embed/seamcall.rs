@@ -1,7 +1,7 @@
-//! What a kernel does with the backend for real processors: SEAMCALL with Linux's exception table,
-//! the VMCS kept, a processor probed.
+//! The use of the backend for real processors by a kernel: SEAMCALL with Linux's exception table,
+//! `KeepVmcs`, and the probe.
 //!
-//! `cargo xtask embed-check` links this as it does `probe.rs`: no panic may be reached.
+//! `cargo xtask embed-check` links this as it links `probe.rs`: the code must not reach a panic.
 #![no_std]
 #![no_main]
 
@@ -12,7 +12,7 @@ use tdx_seamldr_x86_64::{Hardware, KeepVmcs, LinuxTable, Processor, Seamcall};
 
 extern "C" {
     static __start___ex_table: [i32; 3];
-    /// 0 if there is no such MSR.
+    /// Returns 0 if the MSR does not exist.
     fn kernel_rdmsr_safe(index: u32, value: *mut u64) -> u32;
     fn a_panic_can_be_reached() -> !;
 }
@@ -54,7 +54,7 @@ extern "C" fn probe_processor(out: &mut MaybeUninit<Processor>) -> bool {
     out.write(Processor::probe(&Hardware::new(rdmsr))).check().is_ok()
 }
 
-/// The exception table.
+/// Returns the exception table.
 #[no_mangle]
 extern "C" fn probe_table() -> *const [i32; 3] {
     &raw const __start___ex_table

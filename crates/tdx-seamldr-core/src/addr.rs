@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_address_is_a_multiple_of_4096() {
+    fn page_addr_rejects_an_address_that_is_not_a_multiple_of_4096() {
         assert!(PageAddr::new(PhysAddr(0x1234_5000)).is_some());
         assert!(PageAddr::new(PhysAddr(0x1234_5800)).is_none());
         assert!(PageAddr::new(PhysAddr(1)).is_none());
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_aligned_if_the_lower_bits_are_zero() {
+    fn address_is_aligned_if_its_lower_bits_are_zero() {
         assert!(PhysAddr(0x1800).is_aligned(2048) && PhysAddr(0).is_aligned(4096));
         assert!(!PhysAddr(0x1800).is_aligned(4096) && !PhysAddr(0x1801).is_aligned(2));
         assert_eq!(PageAddr::new(PhysAddr(0x7000)).map(PageAddr::get), Some(PhysAddr(0x7000)));

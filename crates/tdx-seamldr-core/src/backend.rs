@@ -28,8 +28,8 @@ pub struct SeamcallRegs {
 
 debug_fields! { SeamcallRegs, rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 }
 
-/// Why the SEAMCALL instruction itself failed. The registers then hold no result. The value is the
-/// status word that Linux uses for the trap.
+/// The reason why the SEAMCALL instruction itself failed. The registers then hold no result. The
+/// value is the status word that Linux uses for the trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum Trap {
@@ -37,7 +37,7 @@ pub enum Trap {
     VmFailInvalid = TdxStatus::SEAMCALL_VMFAILINVALID.0,
     /// #GP: TDX is not enabled on this CPU.
     GeneralProtection = TdxStatus::SEAMCALL_GP.0,
-    /// #UD: this CPU is not in VMX operation, or does not have SEAMCALL.
+    /// #UD: this CPU is not in VMX operation, or has no SEAMCALL.
     UndefinedOpcode = TdxStatus::SEAMCALL_UD.0,
 }
 
@@ -126,7 +126,7 @@ mod tests {
     static_assertions::assert_obj_safe!(SeamcallBackend);
 
     #[test]
-    fn traps_and_linux_words_are_the_same_thing() {
+    fn each_trap_is_found_by_its_status_word() {
         for trap in Trap::ALL {
             assert_eq!(Trap::from_status(trap.status()), Some(trap));
         }

@@ -56,7 +56,7 @@ pub trait Crypto {
 
 /// A provider that computes nothing.
 ///
-/// To preflight, the hash of an image, its signature and its signer are then
+/// With it, preflight reports the hash of an image, its signature and its signer as
 /// [unknown](crate::preflight::Unknown).
 #[derive(Clone, Copy, Debug)]
 pub struct NoCrypto;

@@ -1,9 +1,9 @@
-//! `Debug` without a panic. What is derived for structs of more than five fields, and for strings,
-//! asserts something in libcore.
+//! `Debug` without a panic. libcore's code for derived `Debug` of more than five fields, and for
+//! strings, contains assertions.
 
 use core::fmt;
 
-/// A string as it is, without quotes.
+/// A string that `Debug` prints without quotes.
 pub(crate) struct Text(pub(crate) &'static str);
 
 impl fmt::Debug for Text {
@@ -12,8 +12,8 @@ impl fmt::Debug for Text {
     }
 }
 
-/// Implements `Debug` as the derive does; all fields have to be named. Those that are strings come
-/// in a list of their own.
+/// Implements `Debug` as the derive does. The caller names all fields; strings come in a second
+/// list.
 macro_rules! debug_fields {
     ($type:ident $(<$life:lifetime>)?, $($field:ident),+ $(; $($text:ident),+)?) => {
         impl $(<$life>)? core::fmt::Debug for $type $(<$life>)? {
@@ -41,7 +41,7 @@ mod tests {
     debug_fields! { Example<'a>, number; name }
 
     #[test]
-    fn all_fields_are_shown_and_strings_have_no_quotes() {
+    fn debug_prints_all_fields_and_strings_without_quotes() {
         let example = Example { number: &7, name: "seven" };
         assert_eq!(format!("{example:?}"), "Example { number: 7, name: seven }");
     }

@@ -33,8 +33,8 @@ impl MachineId {
 ///   moved or shared copy-on-write;
 /// - two hosts have the same [`machine`](Self::machine) only if they call the same firmware, and so
 ///   agree on all addresses;
-/// - [`current_lp`](Self::current_lp) returns a number that no other LP of the machine has, and the
-///   same number from the start of an update to its end.
+/// - [`current_lp`](Self::current_lp) returns a number that no other LP of the machine has. The
+///   number does not change during an update.
 pub unsafe trait Host: SeamcallBackend {
     /// Returns the number of the calling LP, from 0 and below the number of LPs that can come
     /// online. Preemption must be off during an update.
@@ -46,9 +46,9 @@ pub unsafe trait Host: SeamcallBackend {
     /// update ends before it changes anything.
     fn num_lps(&self) -> u32;
 
-    /// The LP calls this repeatedly while it waits for other LPs. An implementation executes a
-    /// pause instruction, touches watchdogs and checks a deadline. It may always return
-    /// [`Patience::Wait`] if all LPs are certain to come.
+    /// Waits for a short time. The LP calls this repeatedly while it waits for other LPs. An
+    /// implementation executes a pause instruction, touches watchdogs and checks a deadline. It may
+    /// always return [`Patience::Wait`] if all LPs are certain to come.
     fn relax(&self) -> Patience;
 
     /// Returns the physical address of a byte, `None` if it has none. The library asks only for

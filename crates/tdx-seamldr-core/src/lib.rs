@@ -142,6 +142,7 @@ extern crate std;
 pub mod abi;
 mod addr;
 mod backend;
+mod count;
 mod crypto;
 mod debug;
 mod error;

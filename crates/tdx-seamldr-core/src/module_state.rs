@@ -19,7 +19,7 @@ const SYS_INIT_RUNNING: u32 = 1;
 const SYS_INIT_DONE: u32 = 2;
 const READY: u32 = 3;
 
-/// A bit that is kept of each LP. The number is its word in [`LpBits`].
+/// A bit of each LP. The number is the index of its word in [`LpBits`].
 #[derive(Clone, Copy)]
 enum Bit {
     /// TDH.SYS.LP.INIT is done.
@@ -180,7 +180,7 @@ impl ModuleState {
         self.handoff_pending.load(Ordering::Acquire)
     }
 
-    /// Reserves the state for an update. `false`: another update has it.
+    /// Reserves the state for an update. `false`: another update has reserved the state.
     pub(crate) fn begin_update(&self) -> bool {
         !self.updating.swap(true, Ordering::Acquire)
     }
@@ -254,12 +254,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_all_lps_does_sys_init() {
+    fn only_one_lp_claims_sys_init() {
         let state: &ModuleState = &ModuleState::<[LpBits; 1]>::new();
         assert_eq!(state.begin_sys_init(), SysInit::Claimed);
         assert_eq!(state.begin_sys_init(), SysInit::Running);
         state.finish_sys_init(false);
-        assert_eq!(state.begin_sys_init(), SysInit::Claimed, "a failed one is repeated");
+        assert_eq!(state.begin_sys_init(), SysInit::Claimed, "after a failure");
         state.finish_sys_init(true);
         assert_eq!(state.begin_sys_init(), SysInit::Done);
     }
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_lp_takes_part_once_in_one_update() {
+    fn take_part_returns_true_once_for_each_lp_of_an_update() {
         let state: &ModuleState = &ModuleState::<[LpBits; 1]>::new();
         assert!(state.begin_update() && !state.begin_update());
         assert!(state.take_part(3) && !state.take_part(3) && state.take_part(4));

@@ -9,11 +9,12 @@ use zerocopy::FromZeros;
 
 use crate::abi::{Scenario, SeamldrParamsBuffer, PAGE_SIZE};
 use crate::addr::{PageAddr, PhysAddr};
+use crate::count::Count;
 use crate::host::{Host, MachineId};
 use crate::image::TdxImage;
 use crate::shared_memory::{NotShared, SharedMemory};
 
-/// The content of memory that P-SEAMLDR reads or writes.
+/// A piece of memory that P-SEAMLDR reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// SEAMLDR_PARAMS itself.
@@ -37,7 +38,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// Why SEAMLDR.INSTALL cannot take an image from this memory.
+/// The reason why SEAMLDR.INSTALL cannot take an image from this memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildError {
     /// The SIGSTRUCT area has this many pages; SEAMLDR_PARAMS version 0 takes one.
@@ -54,7 +55,11 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SigstructTooLong(pages) => {
-                write!(f, "the image's SIGSTRUCT area has {pages} pages, but P-SEAMLDR takes 1")
+                write!(
+                    f,
+                    "the image's SIGSTRUCT area has {}, but P-SEAMLDR takes 1",
+                    Count(*pages, "page")
+                )
             }
             Self::NotMapped(part) => write!(f, "{part} has no physical address"),
             Self::Misaligned(part, address) => {

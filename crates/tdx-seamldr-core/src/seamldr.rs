@@ -15,13 +15,13 @@ use crate::params::InstallRequest;
 use crate::shared_info::SharedInfo;
 use crate::tdx_module::LOOKS;
 
-/// What a return from P-SEAMLDR does to the current-VMCS pointer of the LP.
+/// The effect of a return from P-SEAMLDR on the LP's current-VMCS pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CurrentVmcs {
     /// The pointer stays. A backend that saves and restores the pointer may claim this too.
     Preserved,
-    /// The pointer is gone: the erratum of CPUs whose IA32_VMX_BASIC has bit 60 clear. A
-    /// hypervisor that does not reload the pointer loses its virtual machines.
+    /// The processor loses the pointer. This is the erratum of CPUs whose IA32_VMX_BASIC has bit 60
+    /// clear. A hypervisor that does not reload the pointer loses its virtual machines.
     Invalidated,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for VmcsErratum {
 
 impl core::error::Error for VmcsErratum {}
 
-/// Why SEAMLDR.INFO, SEAMLDR.SEAMINFO or SEAMLDR.SHUTDOWN failed.
+/// The error of SEAMLDR.INFO, SEAMLDR.SEAMINFO or SEAMLDR.SHUTDOWN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeamldrError {
     /// The buffer has no physical address.
@@ -75,7 +75,7 @@ impl fmt::Display for SeamldrError {
 
 impl core::error::Error for SeamldrError {}
 
-/// Why SEAMLDR.INSTALL failed.
+/// The error of SEAMLDR.INSTALL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallError {
     /// The request was built for another machine; P-SEAMLDR was not called.
@@ -126,8 +126,8 @@ impl fmt::Display for InstallError {
 
 impl core::error::Error for InstallError {}
 
-/// P-SEAMLDR as one LP calls it, behind a lock that all LPs share. Only one LP can be inside
-/// P-SEAMLDR; a second one gets VMfailInvalid.
+/// The calls of P-SEAMLDR by one LP, under a lock that all LPs share. Only one LP can be inside
+/// P-SEAMLDR. A second LP gets VMfailInvalid.
 pub struct Seamldr<'a, H: ?Sized, L: ?Sized> {
     host: &'a H,
     lock: &'a L,

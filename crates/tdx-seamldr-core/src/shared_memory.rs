@@ -2,7 +2,7 @@
 
 use crate::addr::PhysAddr;
 
-/// Why P-SEAMLDR does not read memory at an address that it is given.
+/// The reason why P-SEAMLDR refuses to read memory at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotShared {
     /// The address is above the highest physical address of the processor.
@@ -13,7 +13,7 @@ pub enum NotShared {
     PrivateKeyId,
 }
 
-/// The processor's numbers by which P-SEAMLDR tells the memory that it reads for the caller.
+/// The processor's settings by which P-SEAMLDR decides whether it reads memory for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedMemory {
     /// Bits of a physical address: CPUID leaf 0x80000008, EAX bits 7:0.
@@ -65,7 +65,7 @@ mod tests {
     };
 
     #[test]
-    fn shared_memory_rejects_private_keyids_the_seam_range_and_addresses_above_the_maximum() {
+    fn check_rejects_private_keyids_the_seam_range_and_too_high_addresses() {
         let check = |address| MEMORY.check(PhysAddr(address));
         assert_eq!((check(0), check(0xffff_f000)), (Ok(()), Ok(())));
         assert_eq!(check(0x1_0000_0000), Err(NotShared::InSeamRange));

@@ -7,13 +7,14 @@ use crate::addr::PhysAddr;
 use crate::backend::{SeamcallBackend, SeamcallRegs, Trap};
 use crate::module_state::{ModuleState, SysInit};
 
-/// How many calls in a row must fail before the library takes a module or P-SEAMLDR as absent.
+/// The number of calls that must fail in a row before the library regards a module or P-SEAMLDR as
+/// absent.
 pub(crate) const LOOKS: u32 = 4;
 
-/// How many times a call is made while the module answers RND_NO_ENTROPY.
+/// The number of times that the library makes a call while the module answers RND_NO_ENTROPY.
 const ENTROPY_TRIES: u32 = 10;
 
-/// Why a call to the TDX module failed.
+/// The error of a call to the TDX module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TdxError {
     /// The instruction failed.
@@ -87,7 +88,7 @@ pub(crate) enum Readiness {
     Unclear(TdxError),
 }
 
-/// What a leaf returns.
+/// The registers that a leaf returns.
 #[derive(Default)]
 struct Read {
     rax: u64,
@@ -295,7 +296,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Errors
     ///
-    /// The instruction failed, or the module refused and goes on as before.
+    /// The instruction failed, or the module refused and still runs.
     pub fn sys_shutdown(&self, request: ShutdownRequest) -> Result<TdxStatus, TdxError> {
         self.call(TdxLeaf::SYS_SHUTDOWN.rax(0), request.rcx())
     }
@@ -323,7 +324,7 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     }
 
     /// TDH.SYS.KEY.CONFIG: sets up the global key on the caller's package. The status
-    /// KEY_CONFIGURED says that the package has its key already.
+    /// KEY_CONFIGURED means that the package has its key already.
     ///
     /// # Errors
     ///
@@ -379,7 +380,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         found
     }
 
-    // No known module answers this call with such a word.
+    // No known module answers this call with success, or with a status that is neither success nor
+    // error.
     #[inline(never)] // one copy for all looks
     fn readiness_by_one_call(self) -> Readiness {
         match self.call(TdxLeaf::SYS_TDMR_INIT.rax(0), 1) {
@@ -424,8 +426,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
         unsafe { self.tdx_call(&mut regs) }.map(drop)
     }
 
-    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address behind the part
-    /// that is done.
+    /// TDH.SYS.TDMR.INIT: initialises the next part of a TDMR. Returns the address after the
+    /// initialised part.
     ///
     /// # Errors
     ///
@@ -433,7 +435,8 @@ impl<'a, B: SeamcallBackend + ?Sized> TdxModule<'a, B> {
     ///
     /// # Safety
     ///
-    /// `tdmr` must be a TDMR that was given to TDH.SYS.CONFIG, and that has no other use any more.
+    /// `tdmr` must be a TDMR that the caller gave to TDH.SYS.CONFIG. No other software uses its
+    /// memory.
     pub unsafe fn sys_tdmr_init(&self, tdmr: PhysAddr) -> Result<PhysAddr, TdxError> {
         let mut regs =
             SeamcallRegs { rax: TdxLeaf::SYS_TDMR_INIT.rax(0), rcx: tdmr.0, ..Default::default() };
@@ -472,13 +475,13 @@ mod tests {
     }
 
     #[test]
-    fn how_far_a_module_has_come_is_told_by_its_refusal() {
+    fn readiness_follows_from_the_answer_to_tdmr_init() {
         let after = |answer: Result<TdxStatus, Trap>| {
             let call = move |regs: &mut SeamcallRegs| {
                 assert_eq!(
                     (regs.rax, regs.rcx),
                     (36, 1),
-                    "TDH.SYS.TDMR.INIT of an address that is none"
+                    "TDH.SYS.TDMR.INIT with an invalid address"
                 );
                 regs.rax = answer?.0;
                 Ok(())
@@ -518,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_whole() {
+    fn version_and_features_are_read_without_loss() {
         let answer = |regs: &mut SeamcallRegs| {
             regs.rax = 0;
             regs.r8 = match FieldId(regs.rdx) {

@@ -1,5 +1,4 @@
-//! Which registers each typed call sends, and what it makes of the answer: on a backend that only
-//! plays back a script.
+//! Tests of the registers of each typed call, and of its result. The backend plays back a script.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -30,14 +29,14 @@ use zerocopy::{FromZeros, IntoBytes};
 
 type Answer = fn(&mut SeamcallRegs) -> Result<(), Trap>;
 
-/// Plays back answers, remembers the calls, and whether the lock was held then.
+/// A backend that plays back answers. It records each call, and whether the lock was held.
 #[derive(Default)]
 struct Script {
     answers: RefCell<VecDeque<Answer>>,
     calls: RefCell<Vec<(SeamcallRegs, bool)>>,
     locked: Cell<bool>,
     machine: u64,
-    /// From this address on the host answers differently: no page, or another one.
+    /// The first address for which the host has another answer: no page, or another page.
     strange: Option<(*const u8, Option<PhysAddr>)>,
 }
 
@@ -47,7 +46,7 @@ impl Script {
     }
 
     fn calls(&self) -> Vec<SeamcallRegs> {
-        assert!(self.answers.borrow().is_empty(), "fewer calls than answers");
+        assert!(self.answers.borrow().is_empty(), "the script has answers left");
         self.calls.borrow().iter().map(|(regs, _)| *regs).collect()
     }
 }
@@ -65,15 +64,15 @@ impl Lock for Script {
     type Held<'a> = ();
 
     fn acquire(&self) {
-        assert!(!self.locked.replace(true), "taken twice");
+        assert!(!self.locked.replace(true), "the lock is held already");
     }
 
     fn release(&self, (): ()) {
-        assert!(self.locked.replace(false), "released without being held");
+        assert!(self.locked.replace(false), "the lock is not held");
     }
 }
 
-// SAFETY: nobody reads or writes these addresses.
+// SAFETY: no code reads or writes these addresses.
 unsafe impl Host for Script {
     fn current_lp(&self) -> u32 {
         0
@@ -117,7 +116,7 @@ fn regs(rax: u64, rcx: u64, rdx: u64) -> SeamcallRegs {
 }
 
 #[test]
-fn a_cpu_with_the_vmcs_erratum_is_refused() {
+fn new_rejects_a_cpu_with_the_vmcs_erratum() {
     let script = Script::default();
     assert_eq!(CurrentVmcs::from_vmx_basic(1 << 60 | 0x1234), CurrentVmcs::Preserved);
     assert_eq!(CurrentVmcs::from_vmx_basic(!(1 << 60)), CurrentVmcs::Invalidated);
@@ -126,7 +125,7 @@ fn a_cpu_with_the_vmcs_erratum_is_refused() {
 }
 
 #[test]
-fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
+fn seamldr_calls_hold_the_lock_and_pass_the_address_of_the_buffer() {
     let script = Script::of(&[OK, OK, OK]);
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), Box::new(PSysInfoBuffer::zeroed()));
     let info_address = physical((&raw const info).cast()).0;
@@ -145,7 +144,7 @@ fn p_seamldr_is_called_with_the_lock_held_and_the_address_of_the_buffer() {
 }
 
 #[test]
-fn a_refusal_of_p_seamldr_comes_back_whole() {
+fn refusal_of_p_seamldr_is_returned_with_its_status() {
     let script = Script::of(&[
         |regs| {
             regs.rax = 0x8000_0123_4567_89ab;
@@ -159,12 +158,12 @@ fn a_refusal_of_p_seamldr_comes_back_whole() {
     assert_eq!(call(), SeamldrError::Trap(Trap::GeneralProtection));
 }
 
-/// A page-aligned place for a small image.
+/// Page-aligned memory for a small image.
 #[repr(C, align(4096))]
 struct Pages([u8; 4 * PAGE_SIZE]);
 
 #[test]
-fn install_passes_the_parameters_page_and_keeps_rdx() {
+fn install_passes_the_parameters_page_and_returns_rdx() {
     let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
     let sigstruct = SeamSigstruct::new_zeroed();
     let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
@@ -204,7 +203,7 @@ fn install_passes_the_parameters_page_and_keeps_rdx() {
 }
 
 #[test]
-fn install_refuses_a_request_that_another_machines_host_built() {
+fn install_rejects_a_request_of_another_machine() {
     let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
     let sigstruct = SeamSigstruct::new_zeroed();
     let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
@@ -227,7 +226,7 @@ fn install_refuses_a_request_that_another_machines_host_built() {
 }
 
 #[test]
-fn calls_of_the_module_carry_their_operands_and_no_lock() {
+fn module_calls_pass_their_operands_without_the_lock() {
     let script = Script::of(&[OK; 11]);
     let module = TdxModule::new(&script);
     module.sys_init(0).unwrap();
@@ -261,9 +260,9 @@ fn calls_of_the_module_carry_their_operands_and_no_lock() {
 }
 
 #[test]
-fn missing_entropy_is_tried_ten_times_with_the_same_registers() {
+fn call_without_entropy_is_repeated_ten_times_with_the_same_registers() {
     const NO_ENTROPY: Answer = |regs| {
-        // The module may leave anything in the registers.
+        // The module may change every register.
         *regs = SeamcallRegs {
             rax: TdxStatus::RND_NO_ENTROPY.0,
             rcx: 7,
@@ -287,7 +286,7 @@ fn missing_entropy_is_tried_ten_times_with_the_same_registers() {
 }
 
 #[test]
-fn information_is_no_error_and_every_failure_bit_is() {
+fn status_is_an_error_only_if_one_of_bits_63_to_61_is_set() {
     let script = Script::of(&[
         |regs| {
             (regs.rax, regs.rdx) =
@@ -313,7 +312,7 @@ fn information_is_no_error_and_every_failure_bit_is() {
 }
 
 #[test]
-fn attributes_and_the_dynamic_pamt_are_passed_as_they_are_asked_for() {
+fn sys_init_and_sys_config_pass_attributes_and_the_dynamic_pamt() {
     const UP_TO: Answer = |regs| {
         (regs.rax, regs.rdx) = (0, 0x4020_0000);
         Ok(())
@@ -338,7 +337,7 @@ fn attributes_and_the_dynamic_pamt_are_passed_as_they_are_asked_for() {
 }
 
 #[test]
-fn a_field_is_read_with_the_one_that_follows_it() {
+fn sys_rd_returns_status_value_and_next_field() {
     const FIELD: Answer = |regs| {
         (regs.rax, regs.rdx, regs.r8) = (0, FieldId::MIN_UPDATE_HV.0, 0x8000_0000_0000_0003);
         Ok(())
@@ -362,7 +361,7 @@ fn a_field_is_read_with_the_one_that_follows_it() {
 }
 
 #[test]
-fn whoever_disables_the_module_is_told_to_call_again() {
+fn sys_disable_returns_the_status_that_asks_for_another_call() {
     let script = Script::of(&[
         |regs| {
             regs.rax = TdxStatus::INTERRUPTED_RESUMABLE.0;
@@ -382,7 +381,7 @@ fn whoever_disables_the_module_is_told_to_call_again() {
 }
 
 #[test]
-fn what_is_initialised_already_is_as_good() {
+fn enable_lp_accepts_a_module_and_an_lp_that_are_initialised() {
     let state: &ModuleState = &ModuleState::<[_; 1]>::new();
     let script = Script::of(&[
         |regs| {
@@ -396,12 +395,12 @@ fn what_is_initialised_already_is_as_good() {
     ]);
     let module = TdxModule::new(&script);
     assert_eq!(module.enable_lp(state, 5), Ok(true));
-    assert_eq!(module.enable_lp(state, 5), Ok(true), "nobody is asked again");
+    assert_eq!(module.enable_lp(state, 5), Ok(true), "the second call makes no SEAMCALL");
     assert_eq!(script.calls(), [regs(33, 0, 0), regs(35, 0, 0)]);
 }
 
 #[test]
-fn an_lp_is_enabled_once_and_the_module_before_it() {
+fn enable_lp_initialises_the_module_first_and_each_lp_once() {
     let state: &ModuleState = &ModuleState::<[_; 1]>::new();
     let script = Script::of(&[OK; 3]);
     let module = TdxModule::new(&script);
@@ -412,7 +411,7 @@ fn an_lp_is_enabled_once_and_the_module_before_it() {
 }
 
 #[test]
-fn facts_are_what_p_seamldr_and_the_module_say() {
+fn gather_fills_in_the_answers_of_p_seamldr_and_the_module() {
     const FIELD: Answer = |regs| {
         regs.rax = 0;
         regs.r8 = match FieldId(regs.rdx) {
@@ -425,7 +424,7 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
         };
         Ok(())
     };
-    // A module of the same version, but with a handoff version of which nothing is known.
+    // The module has the same version, and a handoff version whose size is unknown.
     const LATER: Answer = |regs| {
         FIELD(regs)?;
         if FieldId(regs.rdx) == FieldId::MODULE_HV {
@@ -494,7 +493,7 @@ fn facts_are_what_p_seamldr_and_the_module_say() {
 }
 
 #[test]
-fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
+fn request_contains_every_page_and_its_error_names_the_unusable_page() {
     let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
     let sigstruct = SeamSigstruct::new_zeroed();
     let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
@@ -538,7 +537,7 @@ fn a_request_names_every_page_and_the_one_that_cannot_be_used() {
 }
 
 #[test]
-fn a_request_has_one_page_of_sigstruct_and_a_buffer_has_an_address() {
+fn build_rejects_two_pages_of_sigstruct_and_info_rejects_an_unmapped_buffer() {
     let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
     let parts = ImageParts { sigstruct: &[0; 2 * PAGE_SIZE], module: &[0; PAGE_SIZE] };
     parts.write(ImageFormat::BlobV1, &mut file.0).unwrap();

@@ -1,5 +1,5 @@
-//! Numbers and structures, written down a second time from the specification: what the library has
-//! must be the same.
+//! Numbers and structures, copied from the specification a second time. Those of the library must
+//! be the same.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,25 +16,25 @@ use tdx_seamldr_core::abi::{
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrParams, Svn, TdxFeatures0, TdxLeaf, TdxStatus};
 use zerocopy::FromBytes;
 
-/// So many bytes, each the lower half of its offset plus its upper half, so that no two words are
-/// the same.
+/// Returns `N` bytes in which no two words are the same: each byte is the sum of the two bytes of
+/// its offset.
 fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|offset| (offset % 256 + offset / 256 * 3) as u8).collect()
 }
 
-/// The number of so many bytes at this offset of [`bytes`].
+/// Returns the number at this offset of [`bytes`].
 fn at(offset: usize, size: usize) -> u64 {
     let bytes = bytes(offset + size);
     bytes[offset..].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The bytes of an array at this offset of [`bytes`].
+/// Returns the array at this offset of [`bytes`].
 fn array<const N: usize>(offset: usize) -> [u8; N] {
     bytes(offset + N)[offset..].try_into().unwrap()
 }
 
 #[test]
-fn leaves_have_the_numbers_of_the_specification() {
+fn leaf_numbers_match_the_specification() {
     let leaves = SeamldrLeaf::ALL.map(|leaf| (leaf.name(), leaf.rax()));
     let expected = [
         ("SEAMLDR.INFO", 0x8000000000000000),
@@ -63,7 +63,7 @@ fn leaves_have_the_numbers_of_the_specification() {
 }
 
 #[test]
-fn features_have_the_bits_of_the_specification() {
+fn feature_bits_match_the_specification() {
     type F = TdxFeatures0;
     let bits = [
         (0, F::TD_MIGRATION),
@@ -94,7 +94,7 @@ fn features_have_the_bits_of_the_specification() {
 }
 
 #[test]
-fn fields_have_the_ids_of_the_specification() {
+fn metadata_field_ids_match_the_specification() {
     let fields: Vec<_> = FieldId::TABLE.iter().map(|row| (row.name, row.id.0)).collect();
     let expected = [
         ("VENDOR_ID", 0x0800000200000000),
@@ -131,7 +131,7 @@ fn fields_have_the_ids_of_the_specification() {
 }
 
 #[test]
-fn words_of_the_module_are_the_specifications() {
+fn module_status_words_match_the_specification() {
     let words = [
         ("SUCCESS", 0),
         ("NON_RECOVERABLE_VCPU", 0x4000000100000000),
@@ -182,7 +182,7 @@ fn words_of_the_module_are_the_specifications() {
 }
 
 #[test]
-fn operands_have_the_ids_of_the_specification() {
+fn operand_ids_match_the_specification() {
     let operands: Vec<_> = OperandId::TABLE.iter().map(|(id, name)| (*name, id.0)).collect();
     let expected = [
         ("RAX", 0),
@@ -199,7 +199,7 @@ fn operands_have_the_ids_of_the_specification() {
 }
 
 #[test]
-fn what_info_writes_lies_as_the_specification_says() {
+fn layout_of_seamldr_info_matches_the_specification() {
     let info = SeamldrInfo::read_from_bytes(&bytes(256)).unwrap();
     let numbers = [
         (info.version.get(), 0),
@@ -235,7 +235,7 @@ fn what_info_writes_lies_as_the_specification_says() {
 }
 
 #[test]
-fn parameters_lie_as_the_specification_says() {
+fn layout_of_seamldr_params_matches_the_specification() {
     assert_eq!((Scenario::Load.value(), Scenario::Update.value()), (0, 1));
     let params = SeamldrParams::read_from_bytes(&bytes(4096)).unwrap();
     assert_eq!(
@@ -250,14 +250,14 @@ fn parameters_lie_as_the_specification_says() {
 }
 
 #[test]
-fn the_handoff_header_lies_as_the_specification_says() {
+fn layout_of_the_handoff_header_matches_the_specification() {
     let header = HandoffHeader::read_from_bytes(&bytes(8)).unwrap();
     assert_eq!((header.valid, header.reserved), (0, 1));
     assert_eq!((u64::from(header.hv.get()), u64::from(header.size.get())), (at(2, 2), at(4, 4)));
 }
 
 #[test]
-fn the_platform_table_lies_as_the_specification_says() {
+fn layout_of_p_sysinfo_matches_the_specification() {
     let table = PSysInfo::read_from_bytes(&bytes(2048)).unwrap();
     assert_eq!(table.version.get(), at(0, 8));
     let counts = [table.tot_num_lps, table.tot_num_sockets].map(|count| u64::from(count.get()));
@@ -267,7 +267,7 @@ fn the_platform_table_lies_as_the_specification_says() {
     assert_eq!((table.p_seamldr_base.get(), table.p_seamldr_size.get()), (at(48, 8), at(56, 8)));
     assert_eq!((table.smrr2_not_supported, table.tdx_without_integrity), (64, 65));
     assert_eq!(table.cmrs.len(), 32);
-    // The table of CMRs follows on a boundary of 128 bytes.
+    // The table of CMRs begins at a multiple of 128 bytes.
     for (number, cmr) in table.cmrs.iter().enumerate() {
         let offset = 128 + 16 * number;
         assert_eq!((cmr.base.get(), cmr.size.get()), (at(offset, 8), at(offset + 8, 8)));
@@ -275,7 +275,7 @@ fn the_platform_table_lies_as_the_specification_says() {
 }
 
 #[test]
-fn the_sigstruct_lies_as_the_specification_says() {
+fn layout_of_the_sigstruct_matches_the_specification() {
     let it = SeamSigstruct::read_from_bytes(&bytes(2048)).unwrap();
     let words = [
         (it.header_type, 0),

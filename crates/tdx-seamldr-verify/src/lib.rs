@@ -1,9 +1,9 @@
-//! Verifies an image of the Intel TDX module: its signature, its signer, its hash.
+//! Verifies signature, signer and hash of an Intel TDX module image.
 //!
-//! [`RustCrypto`] implements [`tdx_seamldr_core::Crypto`] over the crates `sha2` and
-//! `crypto-bigint`, without allocation. [`verify`] asks the three questions of one image,
-//! [`verify_sigstruct`] two of them of a SIGSTRUCT alone. A verification takes some 20 KiB of
-//! stack, most of it for numbers of 3,072 bits; it is not for code that runs on a kernel's stack.
+//! [`RustCrypto`] implements [`tdx_seamldr_core::Crypto`] by the crates `sha2` and `crypto-bigint`,
+//! without allocation. [`verify`] checks an image, [`verify_sigstruct`] checks signature and signer
+//! of a SIGSTRUCT without its module. A verification needs about 20 KiB of stack, which is too much
+//! for a kernel's stack.
 //!
 //! ```
 //! use tdx_seamldr_core::TdxImage;
@@ -27,17 +27,18 @@ use tdx_seamldr_core::{
     Crypto, CryptoUnavailable, Sha384Digest, TdxImage, INTEL_PRODUCTION_SIGNER,
 };
 
-/// The exponent of every key is 65537: so many squarings, and the number itself once more.
+/// The squarings for the exponent 65537 of every key: 2^16 + 1 takes 16 squarings and 1
+/// multiplication.
 const SQUARINGS: u32 = 16;
 
-/// What stands before the digest in a PKCS #1 v1.5 signature with SHA-384: the DER of a DigestInfo
+/// The bytes before the digest in a PKCS #1 v1.5 signature with SHA-384: the DER of a DigestInfo
 /// (RFC 8017, 9.2).
 const DIGEST_INFO: [u8; 19] = [
     0x30, 0x41, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05,
     0x00, 0x04, 0x30,
 ];
 
-/// SHA-384 and RSA-3072 by RustCrypto.
+/// SHA-384 and RSA-3072, implemented by the RustCrypto crates.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RustCrypto;
 
@@ -76,8 +77,8 @@ fn sha384(parts: &[&[u8]]) -> Sha384Digest {
     hash.finalize().into()
 }
 
-/// EMSA-PKCS1-v1_5 of a SHA-384 digest for a key of 3,072 bits, big-endian: `00 01 FF .. FF 00`,
-/// DigestInfo, digest.
+/// Returns the EMSA-PKCS1-v1_5 encoding of a SHA-384 digest for a key of 3,072 bits, big-endian:
+/// `00 01 FF .. FF 00`, DigestInfo, digest.
 #[must_use]
 pub fn emsa_pkcs1_v15(digest: &Sha384Digest) -> [u8; 384] {
     let mut message = [0xff; 384];
@@ -91,39 +92,38 @@ pub fn emsa_pkcs1_v15(digest: &Sha384Digest) -> [u8; 384] {
     message
 }
 
-/// Whose key it is.
+/// The owner of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signer {
     /// The key that signs Intel's released modules.
     IntelProduction,
-    /// Another one; this is SHA-384 of its modulus in little-endian order.
+    /// Another key. The value is the SHA-384 of its modulus in little-endian order.
     Unknown(Sha384Digest),
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the
-    /// SIGSTRUCT.
+    /// Whether the key in the SIGSTRUCT, with the exponent 65537, signed the SIGSTRUCT.
     pub signature_valid: bool,
-    /// Whose key that is.
+    /// The owner of that key.
     pub signer: Signer,
-    /// SHA-384 of the module's binary.
+    /// The SHA-384 of the module's binary.
     pub image_hash: Sha384Digest,
-    /// It is the hash that was signed.
+    /// Whether this hash is the one in the SIGSTRUCT.
     pub image_hash_matches: bool,
-    /// What follows the SIGSTRUCT in its area, and is not signed, is zero.
+    /// Whether the bytes after the SIGSTRUCT in its area, which are not signed, are zero.
     pub padding_zero: bool,
 }
 
 impl Verification {
-    /// Intel signed exactly this.
+    /// Whether Intel signed exactly this image.
     #[must_use]
     pub fn is_genuine(&self) -> bool {
         self.is_signed_by(&INTEL_PRODUCTION_SIGNER)
     }
 
-    /// The key whose modulus has this digest signed exactly this.
+    /// Whether the key whose modulus has this digest signed exactly this image.
     #[must_use]
     pub fn is_signed_by(&self, signer: &Sha384Digest) -> bool {
         self.signature_valid
@@ -134,7 +134,7 @@ impl Verification {
 }
 
 impl Signer {
-    /// SHA-384 of its modulus in little-endian order.
+    /// Returns the SHA-384 of the key's modulus in little-endian order.
     #[must_use]
     pub const fn digest(&self) -> &Sha384Digest {
         match self {
@@ -153,13 +153,12 @@ impl fmt::Display for Signer {
     }
 }
 
-/// What [`verify_sigstruct`] found.
+/// The result of [`verify_sigstruct`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SigstructVerification {
-    /// The signature is that of the key in the SIGSTRUCT, with the exponent 65537, over the
-    /// SIGSTRUCT.
+    /// Whether the key in the SIGSTRUCT, with the exponent 65537, signed the SIGSTRUCT.
     pub signature_valid: bool,
-    /// Whose key that is.
+    /// The owner of that key.
     pub signer: Signer,
 }
 
@@ -197,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_encoded_message_has_the_form_of_rfc_8017() {
+    fn emsa_pkcs1_v15_has_the_form_of_rfc_8017() {
         let message = emsa_pkcs1_v15(&[0x5a; 48]);
         assert_eq!(message[..2], [0, 1]);
         assert!(message[2..316].iter().all(|byte| *byte == 0xff));
@@ -207,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn sha384_is_the_published_function() {
+    fn sha384_returns_the_published_digest() {
         let digest = sha384(&[b"a", b"", b"bc"]);
         assert_eq!(digest[..4], [0xcb, 0x00, 0x75, 0x3f]);
         assert_eq!(digest[44..], [0x34, 0xc8, 0x25, 0xa7]);
     }
 
     #[test]
-    fn numbers_that_are_no_signature_are_refused() {
+    fn rsa3072_verify_rejects_numbers_that_are_no_signature() {
         let ones = [0xff; 384];
         let zero = [0; 384];
         let mut one = [0; 384];

@@ -1,11 +1,11 @@
-//! SEAMCALL on x86_64 processors, and what a processor says about SEAM.
+//! Executes SEAMCALL on x86_64 processors, and reads what a processor reports about SEAM.
 //!
-//! - [`Seamcall`] is the backend for `tdx-seamldr-core` that executes the instruction. It exists
-//!   three times, by the way in which #GP and #UD come back: [`NoTable`], [`SeamTable`],
+//! - [`Seamcall`] is the backend for `tdx-seamldr-core` that executes the instruction. Its type
+//!   parameter selects how the caller learns of #GP and #UD: [`NoTable`], [`SeamTable`] or
 //!   [`LinuxTable`].
-//! - [`KeepVmcs`] wraps a backend and keeps the current VMCS across P-SEAMLDR, on processors that
-//!   lose it there.
-//! - [`Processor`] is what CPUID and MSRs tell an update.
+//! - [`KeepVmcs`] wraps a backend. It keeps the current VMCS on processors that lose it in
+//!   P-SEAMLDR.
+//! - [`Processor`] holds what an update needs from CPUID and MSRs.
 //!
 //! ```no_run
 //! use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, Trap};
@@ -55,9 +55,8 @@
 //!
 //! # Source
 //!
-//! The instruction: "Intel Trust Domain CPU Architectural Extensions", SEAMCALL, and the TDX
-//! module's ABI specification for which registers carry operands. The VMCS erratum: the same
-//! document, and bit 60 of IA32_VMX_BASIC.
+//! "Intel Trust Domain CPU Architectural Extensions" describes SEAMCALL and the VMCS erratum (bit
+//! 60 of IA32_VMX_BASIC). The TDX module's ABI specification says which registers carry operands.
 #![cfg(target_arch = "x86_64")]
 #![no_std]
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! What CPUID and MSRs say that an update wants to know.
+//! Reads what an update needs from CPUID and MSRs.
 
 use core::fmt;
 
@@ -16,25 +16,25 @@ pub struct CpuidResult {
     pub edx: u32,
 }
 
-/// Where CPUID and MSRs come from: a processor, or a test.
+/// The source of CPUID and MSRs: a processor, or a test.
 pub trait Registers {
-    /// CPUID of a leaf and subleaf.
+    /// Returns CPUID of a leaf and subleaf.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult;
 
-    /// A model-specific register; `None` if there is no such one (#GP).
+    /// Returns a model-specific register. `None` if the processor does not have it (#GP).
     fn msr(&self, index: u32) -> Option<u64>;
 }
 
-/// The processor that runs this. MSRs are read by a function of the embedder's, who knows whether
-/// one that does not exist can be asked for.
+/// The calling processor. The embedder's function reads the MSRs, because only the embedder can
+/// handle the #GP of an absent MSR.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware<F> {
     rdmsr: F,
 }
 
 impl<F: Fn(u32) -> Option<u64>> Hardware<F> {
-    /// With this function to read MSRs: a kernel's own that survives #GP, or [`rdmsr`] where the
-    /// MSRs are known to be there.
+    /// Takes the function that reads MSRs: a kernel's function that survives #GP, or [`rdmsr`] if
+    /// the MSRs are known to exist.
     #[must_use]
     pub const fn new(rdmsr: F) -> Self {
         Self { rdmsr }
@@ -43,7 +43,7 @@ impl<F: Fn(u32) -> Option<u64>> Hardware<F> {
 
 impl<F: Fn(u32) -> Option<u64>> Registers for Hardware<F> {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
-        #[allow(unused_unsafe)] // newer compilers know it to be safe
+        #[allow(unused_unsafe)] // this function is safe in newer compilers
         // SAFETY: every x86_64 processor has CPUID.
         let result = unsafe { core::arch::x86_64::__cpuid_count(leaf, subleaf) };
         CpuidResult { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
@@ -54,15 +54,16 @@ impl<F: Fn(u32) -> Option<u64>> Registers for Hardware<F> {
     }
 }
 
-/// RDMSR.
+/// Executes RDMSR.
 ///
 /// # Safety
 ///
-/// This runs in ring 0, and the MSR exists; otherwise the instruction raises #GP.
+/// The caller must be in ring 0, and the MSR must exist. Otherwise the instruction raises #GP.
 #[must_use]
 pub unsafe fn rdmsr(index: u32) -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: it exists and may be read (caller); reading changes nothing but EAX and EDX.
+    // SAFETY: the caller guarantees that the MSR exists and may be read. Reading changes only EAX
+    // and EDX.
     unsafe {
         core::arch::asm!("rdmsr", in("ecx") index, out("eax") low, out("edx") high,
             options(nomem, nostack, preserves_flags));
@@ -70,31 +71,31 @@ pub unsafe fn rdmsr(index: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// How the KeyIDs are divided: IA32_MKTME_KEYID_PARTITIONING.
+/// The division of the KeyIDs. Source: IA32_MKTME_KEYID_PARTITIONING (MSR 0x87).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyIds {
-    /// KeyIDs for MKTME, which are shared, beside 0.
+    /// The number of KeyIDs for MKTME, which are shared, without KeyID 0.
     pub mktme: u32,
-    /// KeyIDs for TDX, which are private.
+    /// The number of KeyIDs for TDX, which are private.
     pub private: u32,
 }
 
 impl KeyIds {
-    /// The first private KeyID.
+    /// Returns the first private KeyID.
     #[must_use]
     pub const fn first_private(self) -> u32 {
         self.mktme.saturating_add(1)
     }
 }
 
-/// The SEAM range: IA32_SEAMRR_PHYS_BASE and IA32_SEAMRR_PHYS_MASK.
+/// The SEAM range. Source: IA32_SEAMRR_PHYS_BASE and IA32_SEAMRR_PHYS_MASK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeamRange {
-    /// Where it begins.
+    /// The first byte.
     pub base: u64,
-    /// Its bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// It is set up and locked: bits 11 and 10 of the mask.
+    /// Whether the range is enabled and locked: bits 11 and 10 of the mask.
     pub enabled: bool,
 }
 
@@ -114,7 +115,7 @@ impl SeamRange {
 }
 
 /// Returns how many LPs could share the level-3 cache, by EAX of CPUID leaf 4, subleaf 3: bits
-/// 25:14, plus 1. `None`: there is no such cache (bits 4:0 are 0).
+/// 25:14, plus 1. `None` if there is no such cache (bits 4:0 are 0).
 #[must_use]
 pub const fn addressable_lps(eax: u32) -> Option<u32> {
     if eax & 0x1f == 0 {
@@ -130,7 +131,7 @@ pub const fn debug_unlocked(debug_mode: u64) -> bool {
     debug_mode & 1 << 1 != 0
 }
 
-/// What one processor says. What it does not say is `None`.
+/// The properties of one processor. A property that the processor does not report is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processor {
     /// Family, model and stepping as CPUID.1:EAX has them.
@@ -139,21 +140,21 @@ pub struct Processor {
     pub vmx: bool,
     /// IA32_VMX_BASIC (MSR 0x480).
     pub vmx_basic: Option<u64>,
-    /// The SEAM range, where there may be one (CPUID.1:EDX bit 12 and IA32_MTRRCAP bit 15): MSRs
-    /// 0x1400 and 0x1401.
+    /// The SEAM range: MSRs 0x1400 and 0x1401. `None` unless CPUID.1:EDX bit 12 and IA32_MTRRCAP
+    /// bit 15 announce these MSRs.
     pub seam_range: Option<SeamRange>,
-    /// MSR 0x87.
+    /// The division of the KeyIDs: MSR 0x87.
     pub key_ids: Option<KeyIds>,
-    /// This LP's x2APIC id: EDX of CPUID.1F, or of CPUID.0B on processors without that.
+    /// This LP's x2APIC ID: EDX of CPUID.1F, or of CPUID.0B if the processor does not have leaf 1F.
     pub x2apic_id: Option<u32>,
     /// LPs that could share the level-3 cache: CPUID.4, subleaf 3, EAX bits 25:14, plus 1.
     pub addressable_lps_per_socket: Option<u32>,
     /// Bits of a physical address, with those of the KeyID: CPUID.80000008:EAX bits 7:0.
     pub max_physical_bits: Option<u32>,
-    /// How many of these bits are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32, where
-    /// CPUID.7:ECX bit 13 announces it.
+    /// How many of these bits are the KeyID: IA32_TME_ACTIVATE (MSR 0x982) bits 35:32. `None`
+    /// unless CPUID.7:ECX bit 13 announces this MSR.
     pub keyid_bits: Option<u32>,
-    /// The platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
+    /// Whether the platform is unlocked for debug modules: IA32_SGX_DEBUG_MODE (MSR 0x503) bit 1.
     pub debug_unlocked: Option<bool>,
 }
 
@@ -164,12 +165,12 @@ const IA32_SGX_DEBUG_MODE: u32 = 0x503;
 const IA32_SEAMRR_PHYS_BASE: u32 = 0x1400;
 const IA32_SEAMRR_PHYS_MASK: u32 = 0x1401;
 const IA32_TME_ACTIVATE: u32 = 0x982;
-/// Bits of the SEAM range's registers that carry address: 51:25.
+/// The address bits of the SEAM range's MSRs: 51:25.
 const SEAMRR_ADDRESS: u64 = (1 << 52) - (1 << 25);
 
 impl Processor {
-    /// Asks the processor. Only MSRs that CPUID or other MSRs announce are read, but for 0x87 and
-    /// 0x503, which [`Registers::msr`] has to survive where they do not exist.
+    /// Reads the processor's properties. Reads only MSRs that CPUID or other MSRs announce, and
+    /// MSRs 0x87 and 0x503. [`Registers::msr`] must return `None` if these two do not exist.
     pub fn probe<R: Registers + ?Sized>(registers: &R) -> Self {
         let max_leaf = registers.cpuid(0, 0).eax;
         let leaf = |number: u32, subleaf| {
@@ -203,11 +204,11 @@ impl Processor {
         }
     }
 
-    /// Whether SEAMCALL can be hoped for here at all; the first reason against it.
+    /// Checks that the processor can execute SEAMCALL.
     ///
     /// # Errors
     ///
-    /// What the processor lacks.
+    /// The first feature that the processor lacks.
     pub const fn check(&self) -> Result<(), ProcessorError> {
         if !self.vmx {
             return Err(ProcessorError::NoVmx);
@@ -223,8 +224,8 @@ impl Processor {
         }
     }
 
-    /// What a return from P-SEAMLDR does to the current VMCS. What is not known counts as the
-    /// erratum.
+    /// Returns what a return from P-SEAMLDR does to the current VMCS. If IA32_VMX_BASIC is unknown,
+    /// this assumes the erratum.
     #[must_use]
     pub const fn current_vmcs(&self) -> CurrentVmcs {
         match self.vmx_basic {
@@ -233,8 +234,8 @@ impl Processor {
         }
     }
 
-    /// The numbers by which P-SEAMLDR tells the memory that it reads; `None` if one of them is not
-    /// said.
+    /// Returns the settings by which P-SEAMLDR decides whether it reads memory. `None` if one of
+    /// them is unknown.
     #[must_use]
     pub fn shared_memory(&self) -> Option<SharedMemory> {
         let SeamRange { base, size, .. } = self.seam_range.filter(|range| range.enabled)?;
@@ -247,9 +248,9 @@ impl Processor {
         })
     }
 
-    /// Fills in the facts that this processor tells; facts that it does not tell stay as they are.
-    /// So does [`Facts::highest_x2apic_id`]: one processor knows its own ID, [`x2apic_id`](Self::x2apic_id), and the host takes the maximum
-    /// over all LPs.
+    /// Fills in the facts that this processor reports. Other facts keep their values, also
+    /// [`Facts::highest_x2apic_id`]. The host sets that fact to the maximum of
+    /// [`x2apic_id`](Self::x2apic_id) over all LPs.
     pub fn complete(&self, facts: &mut Facts) {
         let range = self.seam_range.filter(|range| range.enabled);
         facts.addressable_lps_per_socket =
@@ -277,13 +278,13 @@ const fn low(value: u64) -> u32 {
     value as u32
 }
 
-/// What a processor lacks.
+/// A feature that a processor lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProcessorError {
     /// VMX.
     NoVmx,
-    /// A SEAM range.
+    /// The SEAM range MSRs.
     NoSeam,
     /// The SEAM range is not set up and locked.
     SeamNotEnabled,
@@ -318,7 +319,7 @@ mod tests {
     use tdx_seamldr_core::NotShared;
     use tdx_seamldr_core::PhysAddr;
 
-    /// A processor on paper.
+    /// A processor with fixed CPUID leaves and MSRs.
     #[derive(Clone)]
     struct Paper {
         cpuid: [(u32, u32, CpuidResult); 9],
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_with_tdx_says_everything() {
+    fn probe_reads_all_properties_of_a_processor_with_tdx() {
         let processor = Processor::probe(&sapphire_rapids());
         let range = SeamRange { base: 0x20_0000_0000, size: 32 << 20, enabled: true };
         let expected = Processor {
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_is_unknown_where_one_number_is_not_said() {
+    fn shared_memory_is_none_if_one_value_is_unknown() {
         let changes: [fn(&mut Paper); 6] = [
             |cpu| cpu.cpuid[8].2.ecx = 0,
             |cpu| cpu.cpuid[5].2.eax = 0,
@@ -430,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_processor_lacks_is_named() {
+    fn check_names_the_feature_that_the_processor_lacks() {
         type Change = fn(&mut Paper);
         let rows: [(ProcessorError, Change); 7] = [
             (ProcessorError::NoVmx, |cpu| cpu.cpuid[1].2.ecx = 0),
@@ -449,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_stays_unknown() {
+    fn probe_returns_none_for_leaves_and_msrs_that_are_absent() {
         let mut cpu = sapphire_rapids();
         cpu.cpuid[0].2.eax = 3;
         let old = Processor::probe(&cpu);
@@ -461,7 +462,11 @@ mod tests {
         cpu.msrs[2].1 = 0x13;
         assert_eq!(Processor::probe(&cpu).current_vmcs(), CurrentVmcs::Invalidated);
         cpu.msrs[2].0 = 0;
-        assert_eq!(Processor::probe(&cpu).current_vmcs(), CurrentVmcs::Invalidated, "not known");
+        assert_eq!(
+            Processor::probe(&cpu).current_vmcs(),
+            CurrentVmcs::Invalidated,
+            "IA32_VMX_BASIC is unknown"
+        );
         cpu.msrs[3].1 = 2;
         assert_eq!(Processor::probe(&cpu).debug_unlocked, Some(true));
     }
@@ -475,7 +480,7 @@ mod tests {
         assert_eq!(
             range(0xf_ffff_f000_0c00),
             Some((256 << 20, true)),
-            "whatever the processor's address bits"
+            "the mask has more address bits"
         );
         assert_eq!(range(0x3fff_fe00_0800), Some((32 << 20, false)));
         assert_eq!((range(0xc00), range(0x1ff_fc00)), (None, None));
@@ -486,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn msrs_that_nothing_announces_are_not_read_but_for_two() {
+    fn probe_reads_no_unannounced_msr_except_0x87_and_0x503() {
         struct Old;
 
         impl Registers for Old {
@@ -504,9 +509,9 @@ mod tests {
     }
 
     #[test]
-    fn this_processor_answers() {
+    fn probe_reads_this_processor() {
         let here = Processor::probe(&Hardware::new(|_| None));
         assert_ne!((here.fms, here.max_physical_bits), (0, None));
-        assert!(here.check().is_err(), "no MSRs, no SEAM");
+        assert!(here.check().is_err(), "without MSRs there is no SEAM range");
     }
 }

@@ -7,19 +7,19 @@ use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 
 use crate::table::{outcome, Table};
 
-/// Executes SEAMCALL on the processor that runs this, with all fourteen registers. `T` says what
-/// becomes of #GP and #UD.
+/// Executes SEAMCALL on the calling processor, with all 14 registers. `T` selects the handling of
+/// #GP and #UD.
 ///
-/// RBP, the vector registers and the arithmetic flags may come back changed, as with any call;
-/// everything else as it was.
+/// The call may change RBP, the vector registers and the arithmetic flags. It changes no other
+/// state of the caller.
 pub struct Seamcall<T> {
     table: PhantomData<fn() -> T>,
 }
 
 impl<T: Table> Seamcall<T> {
-    /// The backend. With an exception table, the environment's handler of #GP and #UD has to look
-    /// there ([`fixup`](crate::fixup), or Linux's own); otherwise the exception is one like any
-    /// other in that environment.
+    /// Returns the backend. With an exception table, the handlers of #GP and #UD must search it: by
+    /// [`fixup`](crate::fixup), or as Linux does. Without a table, the handlers treat the exception
+    /// like any other.
     #[must_use]
     pub const fn new() -> Self {
         Self { table: PhantomData }
@@ -46,9 +46,9 @@ impl<T> fmt::Debug for Seamcall<T> {
     }
 }
 
-// SAFETY: the instruction is executed once, on the CPU that calls, with the registers given, and
-// all fourteen are stored when it returns with CF clear. With CF set, and after an exception that
-// was fixed up, it has not entered the firmware.
+// SAFETY: the instruction is executed once, on the calling CPU, with the registers given. If it
+// returns with CF clear, all 14 registers are stored. With CF set, and after a fixed-up exception,
+// the instruction has not entered the firmware.
 unsafe impl<T: Table> SeamcallBackend for Seamcall<T> {
     #[inline]
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {

@@ -1,9 +1,9 @@
-//! The instructions, once for each way in which their exceptions come back.
+//! The instructions, with one version for each kind of exception table.
 
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 
-/// What an instruction came to: 0 and 1 for CF clear and set, or the vector of the exception that
-/// it raised.
+/// Returns the result of an instruction. `word` is 0 for CF clear, 1 for CF set, or the vector of
+/// the exception.
 pub(crate) fn outcome(word: u64) -> Result<(), Trap> {
     match word {
         0 => Ok(()),
@@ -18,8 +18,8 @@ pub(crate) mod sealed {
 
     /// The instructions themselves.
     pub trait Instructions {
-        /// SEAMCALL with all of `regs` in and, if it returns 0, out. Otherwise see
-        /// [`super::outcome`].
+        /// SEAMCALL: loads all registers from `regs`. Stores them there if it returns 0; for other
+        /// values see [`super::outcome`].
         ///
         /// # Safety
         ///
@@ -33,31 +33,29 @@ pub(crate) mod sealed {
         /// `pointer` is valid for a write.
         unsafe fn vmptrst(pointer: *mut u64) -> u64;
 
-        /// VMPTRLD; 1 also stands for ZF.
+        /// VMPTRLD. 1 also stands for ZF set.
         ///
         /// # Safety
         ///
-        /// `pointer` is valid for a read, and what it holds is the address of a VMCS that may
-        /// become current.
+        /// `pointer` is valid for a read. It holds the address of a VMCS that may become current.
         unsafe fn vmptrld(pointer: *const u64) -> u64;
     }
 }
 
-/// How #GP and #UD come back to the caller of an instruction: what is put beside it for the
-/// exception handler to find.
+/// The exception table that tells the handler where to continue after #GP or #UD of an instruction.
 pub trait Table: sealed::Instructions {}
 
-/// Nothing: an exception goes to the handler like any other, and what happens is the handler's
-/// affair. It may emulate the instruction and go on behind it.
+/// No table: the handler treats the exception like any other. It may emulate the instruction and
+/// continue after it.
 #[derive(Clone, Copy, Debug)]
 pub enum NoTable {}
 
-/// An entry in the section `seam_extable`, for hypervisors: the handler asks [`fixup`].
+/// Entries in the section `seam_extable`, for hypervisors. The handler calls [`fixup`].
 #[derive(Clone, Copy, Debug)]
 pub enum SeamTable {}
 
-/// An entry in the section `__ex_table` of the kind EX_TYPE_FAULT, as Linux has them on x86 since
-/// 5.16: Linux's handlers find it.
+/// Entries of type EX_TYPE_FAULT in the section `__ex_table`, for Linux 5.16 or later on x86.
+/// Linux's handlers find them.
 #[derive(Clone, Copy, Debug)]
 pub enum LinuxTable {}
 
@@ -69,10 +67,11 @@ macro_rules! instructions {
             #[inline]
             unsafe fn seamcall(regs: *mut SeamcallRegs) -> u64 {
                 let outcome;
-                // SAFETY: `regs` may be read and written (caller). Fourteen registers are loaded from it and stored to it, of which
-                // the compiler knows by `out` and `clobber_abi`, but for RBX and RBP, which it keeps for itself and which are put
-                // back from the stack. At 4, where an exception leads, the stack is as it was at the instruction. What the
-                // firmware does to memory is the caller's to answer for.
+                // SAFETY: `regs` may be read and written (caller). The code loads 14 registers from
+                // `regs` and stores them there. `out` and `clobber_abi` tell the compiler, except
+                // for RBX and RBP, which the code restores from the stack. An exception continues
+                // at 4, with the stack as it was at the instruction. The caller guarantees what
+                // the firmware does to memory.
                 unsafe {
                     core::arch::asm!(
                         "push rbx",
@@ -92,7 +91,7 @@ macro_rules! instructions {
                         "mov r14, [rdi + 96]",
                         "mov r15, [rdi + 104]",
                         "mov rdi, [rdi + 40]",
-                        // SEAMCALL; from here to SETC nothing may change CF.
+                        // SEAMCALL. No instruction up to SETC may change CF.
                         "2:",
                         ".byte 0x66, 0x0f, 0x01, 0xcf",
                         "xchg rax, [rsp]",
@@ -114,7 +113,8 @@ macro_rules! instructions {
                         "setc al",
                         "movzx eax, al",
                         "jmp 5f",
-                        // An exception: RAX is its vector, and the address of the registers is still on the stack.
+                        // After an exception: RAX is the vector, and the address of the registers
+                        // is still on the stack.
                         "4:",
                         "pop rcx",
                         "5:",
@@ -136,7 +136,7 @@ macro_rules! instructions {
             #[inline]
             unsafe fn vmptrst(pointer: *mut u64) -> u64 {
                 let outcome;
-                // SAFETY: writes 8 bytes at `pointer`, which may be written (caller).
+                // SAFETY: the instruction writes 8 bytes at `pointer`, which the caller allows.
                 unsafe {
                     core::arch::asm!(
                         // VMPTRST [RAX]
@@ -154,7 +154,8 @@ macro_rules! instructions {
             #[inline]
             unsafe fn vmptrld(pointer: *const u64) -> u64 {
                 let outcome;
-                // SAFETY: reads 8 bytes at `pointer`, which may be read; they name a VMCS that may become current (caller).
+                // SAFETY: the instruction reads 8 bytes at `pointer`. The caller guarantees that
+                // they are the address of a VMCS that may become current.
                 unsafe {
                     core::arch::asm!(
                         // VMPTRLD [RAX]
@@ -191,8 +192,8 @@ instructions!(LinuxTable:
     ".popsection"
 );
 
-/// An entry of `seam_extable`: where an instruction is and where to go on, each relative to the
-/// field's own address.
+/// An entry of `seam_extable`: the address of an instruction, and the address to continue at. Each
+/// is relative to its field's own address.
 #[repr(C)]
 struct Entry {
     fault: i32,
@@ -206,22 +207,23 @@ impl Entry {
     }
 }
 
-/// Where to go on after #GP or #UD at this address, if it is an instruction of [`SeamTable`]'s. The
-/// handler puts the exception's vector (6 or 13) into RAX and this into RIP, and changes nothing
-/// else. It may be called with interrupts off and in an NMI.
-// Inline: a program that does not call it, such as a kernel module, which is linked in parts, has
-// no need of the two symbols.
+/// Returns the address at which to continue after #GP or #UD at `rip`. `None` if `rip` is not an
+/// instruction of [`SeamTable`]. The handler puts the exception's vector (6 or 13) into RAX and the
+/// address into RIP, and changes no other register. The handler may call this with interrupts off
+/// and in an NMI.
+// Inline, so that a program that does not call this function needs no definition of the two
+// symbols. A kernel module, which is linked in parts, is such a program.
 #[inline]
 #[must_use]
 pub fn fixup(rip: u64) -> Option<u64> {
     extern "C" {
-        // The linker makes these for a section with such a name; a linker script that places the
-        // section has to define them.
+        // The linker defines these symbols for a section with such a name. A linker script that
+        // places the section must define them itself.
         static __start_seam_extable: [Entry; 0];
         static __stop_seam_extable: [Entry; 0];
     }
-    // SAFETY: an entry that no exception can be about, so that there is a section in any case; no
-    // instruction is executed.
+    // SAFETY: the code executes no instruction. It adds an entry that matches no exception, so that
+    // the section exists.
     unsafe {
         core::arch::asm!(
             "2:",
@@ -236,8 +238,8 @@ pub fn fixup(rip: u64) -> Option<u64> {
     let (start, stop) = (&raw const __start_seam_extable, &raw const __stop_seam_extable);
     let bytes = stop.addr().wrapping_sub(start.addr());
     let count = bytes.checked_div(size_of::<Entry>()).unwrap_or(0);
-    // SAFETY: between the two symbols lies the section, which has such entries and nothing else,
-    // and is never written.
+    // SAFETY: the section lies between the two symbols. It consists of such entries, and no code
+    // writes it.
     let entries = unsafe { core::slice::from_raw_parts(start.cast::<Entry>(), count) };
     let entry = entries.iter().find(|entry| Entry::address_of(&entry.fault) == rip)?;
     let fixup = Entry::address_of(&entry.fixup);

@@ -1,4 +1,4 @@
-//! The current VMCS, for processors that lose it on the way back from P-SEAMLDR.
+//! Keeps the current VMCS on processors that lose it when P-SEAMLDR returns.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,17 +7,17 @@ use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 use crate::table::{outcome, Table};
 use crate::Seamcall;
 
-/// What VMPTRST stores while there is no current VMCS.
+/// The pointer that VMPTRST stores if the LP has no current VMCS.
 const NONE: u64 = u64::MAX;
 
-/// The pointer to the current VMCS of the LP that calls.
+/// Reads and sets the current-VMCS pointer of the calling LP.
 ///
 /// # Safety
 ///
-/// An implementor reads and sets the pointer of the very LP that [`SeamcallBackend::seamcall`] of
-/// the same value would make its call on.
+/// An implementor must read and set the pointer of the LP on which [`SeamcallBackend::seamcall`] of
+/// the same value executes its call.
 pub unsafe trait CurrentVmcsPointer {
-    /// VMPTRST: the address of the current VMCS, all ones if there is none.
+    /// VMPTRST: returns the address of the current VMCS, all ones if there is none.
     ///
     /// # Errors
     ///
@@ -28,37 +28,37 @@ pub unsafe trait CurrentVmcsPointer {
     ///
     /// # Errors
     ///
-    /// The processor did not take it. No other one has become current.
+    /// The processor refused the address. The current VMCS has not changed.
     ///
     /// # Safety
     ///
-    /// It is the address of a VMCS of this hypervisor's, which is not active on another LP.
+    /// `address` must be that of a VMCS of this hypervisor, which is not active on another LP.
     unsafe fn make_current(&self, address: u64) -> Result<(), Trap>;
 }
 
-// SAFETY: both instructions are about the LP that executes them, as SEAMCALL is.
+// SAFETY: both instructions act on the LP that executes them, as SEAMCALL does.
 unsafe impl<T: Table> CurrentVmcsPointer for Seamcall<T> {
     fn current(&self) -> Result<u64, Trap> {
         let mut pointer = NONE;
-        // SAFETY: `pointer` is ours to write.
+        // SAFETY: `pointer` is a local variable.
         outcome(unsafe { T::vmptrst(&mut pointer) })?;
         Ok(pointer)
     }
 
     unsafe fn make_current(&self, address: u64) -> Result<(), Trap> {
-        // SAFETY: the address is one that may become current (caller).
+        // SAFETY: the caller guarantees that the VMCS at the address may become current.
         outcome(unsafe { T::vmptrld(&address) })
     }
 }
 
-/// Keeps the current VMCS across calls of P-SEAMLDR, by VMPTRST before and VMPTRLD afterwards: on
-/// processors whose IA32_VMX_BASIC has bit 60 clear it is lost there. Calls of the TDX module go
-/// straight on. With this around its backend an embedder may say
+/// Keeps the current VMCS across calls of P-SEAMLDR, by VMPTRST before and VMPTRLD after the call.
+/// Processors whose IA32_VMX_BASIC has bit 60 clear lose it there. Calls of the TDX module are
+/// passed on unchanged. An embedder that wraps its backend in this type may pass
 /// [`CurrentVmcs::Preserved`](tdx_seamldr_core::CurrentVmcs::Preserved).
 ///
-/// Between the two instructions the LP may have no current VMCS. So that nobody notices, interrupts
-/// have to be off, and NMI handlers must not use VMREAD, VMWRITE, VMLAUNCH, VMRESUME or VMPTRLD
-/// while [`is_inside`](Self::is_inside) says so; each LP needs a value of its own for that.
+/// Between the two instructions the LP may have no current VMCS. Interrupts must be off. NMI
+/// handlers must not use VMREAD, VMWRITE, VMLAUNCH, VMRESUME or VMPTRLD while
+/// [`is_inside`](Self::is_inside) is true. Each LP needs its own value.
 #[derive(Debug)]
 pub struct KeepVmcs<B> {
     backend: B,
@@ -67,37 +67,37 @@ pub struct KeepVmcs<B> {
 }
 
 impl<B> KeepVmcs<B> {
-    /// Around this backend, for one LP.
+    /// Wraps this backend, for one LP.
     ///
     /// # Safety
     ///
-    /// While a P-SEAMLDR leaf is being called through this value, nothing else on that LP uses or
-    /// changes the current VMCS.
+    /// During a call of P-SEAMLDR through this value, no other code on that LP may use or change
+    /// the current VMCS.
     #[must_use]
     pub const unsafe fn new(backend: B) -> Self {
         Self { backend, inside: AtomicBool::new(false), lost: AtomicBool::new(false) }
     }
 
-    /// Whether this LP is between saving and restoring: what an NMI handler asks that wants to use
-    /// the current VMCS.
+    /// Whether this LP is between saving and restoring the pointer. An NMI handler asks this before
+    /// it uses the current VMCS.
     #[must_use]
     pub fn is_inside(&self) -> bool {
         self.inside.load(Ordering::Relaxed)
     }
 
-    /// Whether the processor once refused to take its VMCS back. The LP has no current VMCS then:
-    /// the hypervisor has to load one before it enters a virtual machine.
+    /// Whether the processor refused to restore a VMCS. The LP then has no current VMCS, and the
+    /// hypervisor must load one before it enters a virtual machine.
     #[must_use]
     pub fn has_lost_vmcs(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-// SAFETY: the call goes on to a backend that holds the contract, once and with the same registers;
-// if the VMCS cannot be asked for, no call is made.
+// SAFETY: the call is passed once, with the same registers, to a backend that keeps the contract.
+// If the VMCS pointer cannot be read, no call is made.
 unsafe impl<B: SeamcallBackend + CurrentVmcsPointer> SeamcallBackend for KeepVmcs<B> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-        // Leaves of P-SEAMLDR have bit 63 set, known ones and others.
+        // All leaves of P-SEAMLDR have bit 63 set.
         if regs.rax >> 63 == 0 {
             // SAFETY: the caller's.
             return unsafe { self.backend.seamcall(regs) };
@@ -107,8 +107,8 @@ unsafe impl<B: SeamcallBackend + CurrentVmcsPointer> SeamcallBackend for KeepVmc
         // SAFETY: the caller's.
         let result = unsafe { self.backend.seamcall(regs) };
         if before != NONE {
-            // SAFETY: it was current on this LP a moment ago, and nothing else has used it since
-            // (contract of `new`).
+            // SAFETY: this VMCS was current on this LP before the call, and no other code has used
+            // it since (contract of `new`).
             let restored = unsafe { self.backend.make_current(before) };
             if restored.is_err() {
                 self.lost.store(true, Ordering::Relaxed);

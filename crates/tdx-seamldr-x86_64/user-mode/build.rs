@@ -1,4 +1,4 @@
-//! Has the linker keep `__ex_table`, to which only symbols refer that the linker makes itself.
+//! Makes the linker keep `__ex_table`. Only symbols that the linker defines refer to this section.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

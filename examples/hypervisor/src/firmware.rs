@@ -1,5 +1,5 @@
-//! The firmware that QEMU does not have: the simulated platform answers SEAMCALL, which raises #UD
-//! here. On a machine with TDX this file has no counterpart.
+//! The firmware, which QEMU does not have. The simulated platform answers SEAMCALL after its #UD. A
+//! hypervisor for machines with TDX needs no such file.
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tdx_seamldr_core::{PhysAddr, SeamcallRegs, Sha384Digest, Trap};
@@ -41,14 +41,14 @@ pub fn switch_on(lps: u32) {
         Some(Firmware { platform: Platform::new(config, seamdb, memory), tds: [None; 3] });
 }
 
-/// The memory of the machine, as firmware sees it.
+/// The memory of the machine, which firmware reads and writes.
 struct Dram;
 
 impl PhysMemory for Dram {
     fn read(&self, address: u64, out: &mut [u8]) {
         if address < memory::END {
-            // SAFETY: all memory is mapped where it is. Who gave firmware the address keeps it as
-            // it is meanwhile.
+            // SAFETY: all memory is mapped at its physical address. The caller of SEAMCALL does not
+            // change this memory during the call.
             unsafe {
                 core::ptr::copy_nonoverlapping(address as *const u8, out.as_mut_ptr(), out.len())
             };
@@ -57,7 +57,7 @@ impl PhysMemory for Dram {
 
     fn write(&self, address: u64, bytes: &[u8]) {
         if address < memory::END {
-            // SAFETY: as in `read`, and the address was given for that.
+            // SAFETY: as in `read`. The caller of SEAMCALL passed the address for this purpose.
             unsafe {
                 core::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len())
             };
@@ -65,10 +65,10 @@ impl PhysMemory for Dram {
     }
 }
 
-/// If this #UD came from SEAMCALL, does what SEAMCALL does, which may be an exception, too.
+/// Executes SEAMCALL if this #UD is from SEAMCALL.
 pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
     const SEAMCALL: [u8; 4] = [0x66, 0x0f, 0x01, 0xcf];
-    // SAFETY: the CPU has just tried to execute what lies there.
+    // SAFETY: the CPU has just read an instruction at this address.
     if unsafe { *(frame.rip as *const [u8; 4]) } != SEAMCALL {
         return Err(Trap::UndefinedOpcode);
     }
@@ -88,7 +88,7 @@ pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
         r14: frame.r14,
         r15: frame.r15,
     };
-    // Others may come in between, as on a machine.
+    // Other CPUs may enter and leave in between, as on a real machine.
     let result =
         with(|firmware| firmware.platform.enter(cpus::current(), &regs)).and_then(|entered| {
             with(|firmware| firmware.platform.leave(entered, &mut regs, &Dram, &RustCrypto))
@@ -109,7 +109,7 @@ pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
     Ok(())
 }
 
-/// CPUID and MSRs of a processor with TDX.
+/// The CPUID and MSRs of a processor with TDX.
 pub struct TdxProcessor;
 
 impl Registers for TdxProcessor {
@@ -158,12 +158,12 @@ pub fn plan(fault: Fault) {
     with(|firmware| firmware.platform.faults_mut().add(fault)).expect("room for a fault");
 }
 
-/// Ends all that was planned.
+/// Removes all planned faults.
 pub fn repair() {
     with(|firmware| firmware.platform.faults_mut().clear());
 }
 
-/// A bit of memory flips: from now on firmware reads this byte with its lowest bit changed.
+/// Flips a bit of memory: firmware then reads this byte with its lowest bit changed.
 pub fn flip(byte: &u8) {
     let address = memory::physical(core::ptr::from_ref(byte).addr() as u64).expect("mapped");
     assert!(with(|firmware| firmware.platform.tamper(address.0, 1)), "room for a byte that flips");
@@ -178,7 +178,7 @@ pub fn start_tds() {
     });
 }
 
-/// The number of TDs that run and find their memory as they left it.
+/// Returns how many TDs run with unchanged memory.
 pub fn tds_alive() -> usize {
     with(|firmware| {
         let alive = |(td, secret): &(&Option<TdId>, [u8; 32])| {
@@ -188,7 +188,7 @@ pub fn tds_alive() -> usize {
     })
 }
 
-/// The minor SVN of the module that is ready.
+/// Returns the minor SVN of the running module. `None` if no module is ready.
 pub fn running_svn() -> Option<u8> {
     with(|firmware| {
         let platform = &firmware.platform;
@@ -197,7 +197,8 @@ pub fn running_svn() -> Option<u8> {
     })
 }
 
-/// A list of TDMRs for TDH.SYS.CONFIG: what a hypervisor makes of the machine's memory.
+/// Returns a list of TDMRs for TDH.SYS.CONFIG. A real hypervisor makes it from the machine's
+/// memory.
 pub fn tdmr_list() -> PhysAddr {
     let [list, info] = memory::pages(2) else { unreachable!("two pages") };
     let words = [

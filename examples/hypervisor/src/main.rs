@@ -1,11 +1,12 @@
 //! A hypervisor in miniature that replaces the TDX module under its running TDs.
 //!
-//! It boots in QEMU with as many CPUs as the command line says (`cpus=4`), loads a module, starts
-//! TDs, updates the module, and then does so once more, with something going wrong at a stage that
-//! the command line names (`fault=cpu-install`). SEAMCALL is the real instruction. Since QEMU has
-//! no SEAM it raises #UD, and [`firmware`] answers it; all else is as on a machine with TDX.
+//! The hypervisor boots in QEMU. The command line sets the number of CPUs (`cpus=4`). The program
+//! loads a module, starts TDs and updates the module. A second update fails at the stage that the
+//! command line names (`fault=cpu-install`). SEAMCALL is the real instruction. QEMU has no SEAM, so
+//! the instruction raises #UD, and [`firmware`] answers it. All other parts work as on a machine
+//! with TDX.
 //!
-//! [`update`] is the part for those who write the same for their hypervisor.
+//! [`update`] is the part that a hypervisor needs.
 #![no_std]
 #![no_main]
 
@@ -35,7 +36,7 @@ struct StartInfo {
 
 #[no_mangle]
 extern "C" fn main_of_first(start: &'static StartInfo) -> ! {
-    // SAFETY: the command line is text that ends in a zero; all memory is mapped.
+    // SAFETY: the command line is a string that ends in a zero byte, and all memory is mapped.
     let command_line =
         unsafe { CStr::from_ptr(start.command_line as *const _) }.to_str().unwrap_or_default();
     let option = |name: &str| {
@@ -52,7 +53,7 @@ extern "C" fn main_of_first(start: &'static StartInfo) -> ! {
     machine::exit(story(cpus, fault))
 }
 
-/// A copy of an image that `build.rs` made.
+/// Returns a copy of an image that `build.rs` made.
 macro_rules! image {
     ($name:literal) => {
         TdxImage::parse(memory::copy(include_bytes!(concat!(env!("OUT_DIR"), "/", $name))))
@@ -60,11 +61,11 @@ macro_rules! image {
     };
 }
 
-/// Loads a module, updates it, and updates it again with a failure. `true` if each step ends as it
-/// should.
+/// Loads a module, updates it, and updates it again with a failure. `true` if each step has the
+/// expected result.
 fn story(cpus: u32, fault: &str) -> bool {
     cpus::start(cpus);
-    print!("{} CPUs", cpus::count());
+    print!("CPUs: {}", cpus::count());
     firmware::switch_on(cpus);
 
     print!("load a module");
@@ -72,7 +73,7 @@ fn story(cpus: u32, fault: &str) -> bool {
     if !load(&old) {
         return false;
     }
-    print!("  {} TDs run", firmware::tds_alive());
+    print!("  running TDs: {}", firmware::tds_alive());
 
     print!("update to a newer one");
     let new = image!("new.blob");
@@ -96,8 +97,8 @@ fn load(image: &TdxImage<'static>) -> bool {
     true
 }
 
-/// An update that fails at the stage that the command line names. `true` if its outcome is the
-/// right one.
+/// Runs an update that fails at the stage that the command line names. `true` if the outcome is the
+/// expected one.
 fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
     let newest = image!("newest.blob");
     let Some(passed) = update::check(&newest) else { return false };
@@ -107,7 +108,7 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
         firmware::plan(Fault { after, ..Fault::first(leaf.rax(0), answer) });
     };
     match fault {
-        // The old module stays busy: nothing has happened.
+        // The old module stays busy, so the update changes nothing.
         "shutdown" => {
             let answer = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
             firmware::plan(Fault {
@@ -119,8 +120,8 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             is_true(&outcome, &[TdFate::NeverAtRisk], Some(6))
         }
         // Preflight refuses an image with a wrong signature. After preflight a bit of the right
-        // signature flips: P-SEAMLDR refuses the image, and the module that ran before
-        // takes the TDs back.
+        // signature flips. P-SEAMLDR refuses the image, and the fallback, the old module, takes the
+        // TDs back.
         "cpu-install" => {
             if update::check(&image!("forged.blob")).is_some() {
                 return false;
@@ -129,21 +130,21 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             let outcome = update();
             outcome.image == 1 && is_true(&outcome, &[TdFate::Preserved], Some(6))
         }
-        // The new module does not come up on one CPU. P-SEAMLDR does not take the module that ran
-        // before, which has a lower SVN. The library installs the new one once more, and
-        // the module comes up.
+        // The new module does not initialise on one CPU. P-SEAMLDR refuses the old module, which
+        // has a lower SVN. The library installs the new module again, and the module initialises.
         "cpu-init" => {
             once(TdxLeaf::SYS_LP_INIT, cpus - 1, TdxStatus::INCONSISTENT_MSR);
             let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
-        // The new module does not take the handoff data: the same.
+        // The new module refuses the handoff data. The library installs it again, and the module
+        // takes the data.
         "run-update" => {
             once(TdxLeaf::SYS_UPDATE, 0, TdxStatus::SYS_INVALID_HANDOFF);
             let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
-        // INSTALL raises an exception on one CPU, once: the library tries again.
+        // INSTALL raises an exception on one CPU once. The library tries again.
         "trap" => {
             let trap = Answer::Trap(tdx_seamldr_core::Trap::GeneralProtection);
             firmware::plan(Fault {
@@ -153,8 +154,9 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             let outcome = update();
             outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
         }
-        // Preflight refuses a damaged image. After preflight a bit of the good one flips: P-SEAMLDR
-        // finds it when the old module is gone. No TD can be kept, but TDX comes back.
+        // Preflight refuses a damaged image. After preflight a bit of the good image flips.
+        // P-SEAMLDR finds the damage after it destroyed the old module. No software can keep these
+        // TDs, but TDX comes back.
         "point-of-no-return" => {
             if update::check(&image!("damaged.blob")).is_some() {
                 return false;
@@ -165,7 +167,7 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
                 return false;
             }
             print!("load a module, as the outcome says");
-            // The image lies in other memory now.
+            // The image is copied to other memory, without the flipped bit.
             load(&image!("newest.blob"))
                 && firmware::running_svn() == Some(7)
                 && firmware::tds_alive() == 3
@@ -177,13 +179,13 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
     }
 }
 
-/// Whether an outcome is one of those wanted, and agrees with the machine.
+/// Whether the outcome is an expected one, and agrees with the machine.
 fn is_true(outcome: &Outcome, wanted: &[TdFate], running: Option<u8>) -> bool {
     let (alive, svn) = (firmware::tds_alive(), firmware::running_svn());
     let all_alive = alive == 3;
     match svn {
-        Some(minor) => print!("  {alive} TDs run; the module that runs has SVN 1.{minor}"),
-        None => print!("  {alive} TDs run; no module does"),
+        Some(minor) => print!("  running TDs: {alive}; the running module has SVN 1.{minor}"),
+        None => print!("  running TDs: {alive}; no module runs"),
     }
     wanted.contains(&outcome.tds)
         && all_alive == matches!(outcome.tds, TdFate::Preserved | TdFate::NeverAtRisk)

@@ -1,4 +1,5 @@
-//! A hypervisor's embedding of the library, whole. `docs/embedding-hypervisor.md` explains it.
+//! All code that a hypervisor needs to embed the library. `docs/embedding-hypervisor.md` explains
+//! the code.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -19,24 +20,25 @@ use zerocopy::{FromBytes, FromZeros};
 use crate::firmware::{self, TdxProcessor};
 use crate::machine::{cpus, memory};
 
-/// SEAMCALL on this CPU. If it raises #UD or #GP, the handler finds the way back by `fixup`.
+/// SEAMCALL on this CPU. If the instruction raises #UD or #GP, the handler continues at the address
+/// of `fixup`.
 static BACKEND: Seamcall<SeamTable> = Seamcall::new();
 
-/// P-SEAMLDR takes one CPU at a time. All CPUs that wait for it have interrupts off, so a plain
-/// spin lock does.
+/// P-SEAMLDR takes one CPU at a time. All CPUs that wait for the lock have interrupts off, so a
+/// plain spin lock is enough.
 static LOCK: SpinLock = SpinLock::new();
 
-/// The memory of the module's state, from boot on, for each CPU that could ever come online.
+/// The module's state since boot, with bits for each CPU that can come online.
 static STATE: &ModuleState = &BITS;
 static BITS: ModuleState<[LpBits; 1]> = ModuleState::new();
 
-/// P-SEAMLDR was asked to load a module since boot.
+/// Whether the hypervisor has loaded a module since boot.
 static LOADED: AtomicBool = AtomicBool::new(false);
 
-/// Where the lead CPU asks P-SEAMLDR while all CPUs stand still. One update runs at a time.
+/// The buffer in which the lead CPU asks P-SEAMLDR during an update. One update runs at a time.
 static INFO: SharedInfo = SharedInfo::new();
 
-/// One CPU's view of the hypervisor. It counts how often this CPU has waited.
+/// One CPU's view of the hypervisor, with a count of the CPU's waits.
 struct Hypervisor {
     looks: AtomicU32,
 }
@@ -47,7 +49,7 @@ impl Hypervisor {
     }
 }
 
-// SAFETY: hands the call to the instruction itself.
+// SAFETY: the backend keeps the contract.
 unsafe impl SeamcallBackend for Hypervisor {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller's.
@@ -55,8 +57,8 @@ unsafe impl SeamcallBackend for Hypervisor {
     }
 }
 
-// SAFETY: a CPU's number never changes, and CPUs neither come nor go; addresses are translated by
-// the page tables in use, which nobody changes, so memory stays where it is.
+// SAFETY: a CPU's number never changes, and no CPU goes online or offline. The page tables in use
+// translate the addresses. No code changes them, so memory does not move.
 unsafe impl Host for Hypervisor {
     fn current_lp(&self) -> u32 {
         cpus::current()
@@ -67,7 +69,7 @@ unsafe impl Host for Hypervisor {
     }
 
     fn relax(&self) -> Patience {
-        // The place to touch watchdogs. An end to patience turns a CPU that hangs into an outcome.
+        // Touch watchdogs here. With a limit, a CPU that hangs leads to an outcome.
         core::hint::spin_loop();
         if self.looks.fetch_add(1, Ordering::Relaxed) < 100_000_000 {
             Patience::Wait
@@ -94,12 +96,12 @@ fn params_page() -> &'static mut SeamldrParamsBuffer {
     SeamldrParamsBuffer::in_memory(&mut memory::pages(1)[0].0).expect("a page")
 }
 
-/// Stops all CPUs, and has each do its part. One of them shows how far they are.
+/// Runs the update on all CPUs, while each does no other work. CPU 0 shows the progress.
 fn run(update: &Update<'_>) -> Outcome {
     cpus::on_all(&|| {
         let host = Hypervisor::new();
         let mut cpu = Cpu::new(update, seamldr(&host));
-        // `cpu.run()` is all that is needed. Steps leave room for something in between.
+        // `cpu.run()` would be enough. Steps allow other work in between.
         let mut shown = None;
         loop {
             let now = (update.progress().0, update.round());
@@ -118,11 +120,11 @@ fn run(update: &Update<'_>) -> Outcome {
     update.outcome()
 }
 
-/// Puts a module in place afresh, at boot or after the TDs are lost. `None` if preflight does not
+/// Loads a module without TDs, at boot or after the TDs are lost. `None` if preflight does not
 /// pass.
 pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
     let host = Hypervisor::new();
-    // The first load after boot finds clean keys.
+    // The keys are clean only before the first load after boot.
     let facts = Facts { keys_are_clean: Some(!LOADED.load(Ordering::Relaxed)), ..facts()? };
     let passed =
         preflight_image(image, &facts, Purpose::Load, &RustCrypto, Policy::default(), &mut show);
@@ -136,20 +138,20 @@ pub fn load(image: &TdxImage<'static>) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// After a module was loaded: gives it memory and a key, as at boot.
+/// Configures a loaded module as at boot: gives it memory and a key.
 pub fn configure() {
     let module = TdxModule::new(&BACKEND);
-    // SAFETY: the list and what it leads to were made for this, and the hypervisor keeps out of the
-    // memory it names.
+    // SAFETY: `tdmr_list` returns a valid list, and the hypervisor does not use the memory that the
+    // list names.
     unsafe { module.sys_config(firmware::tdmr_list(), 1, 0x20, false) }
         .expect("memory for the module");
-    // Once for each package; this machine has one.
+    // Each package needs this call once. This machine has one package.
     module.sys_key_config().expect("a key");
     STATE.set_ready();
 }
 
-/// Facts for preflight: what the firmware, the processor and the hypervisor know. Prints why there
-/// are none.
+/// Returns the facts for preflight, from the firmware, the processor and the hypervisor. Prints the
+/// error if a call fails.
 fn facts() -> Option<Facts> {
     let host = Hypervisor::new();
     let (mut info, mut sysinfo) = (SeamldrInfoBuffer::zeroed(), PSysInfoBuffer::zeroed());
@@ -160,14 +162,14 @@ fn facts() -> Option<Facts> {
     }
     Processor::probe(&TdxProcessor).complete(&mut facts);
     facts.highest_x2apic_id = highest_x2apic_id();
-    // Images for this machine are signed with a test key. No TD is in build.
+    // A test key signed the images of this machine. No TD is in build.
     facts.signer = Some(firmware::SIGNER);
     facts.sensitive_operations = Some(0);
     Some(facts)
 }
 
-/// Each CPU knows its own x2APIC ID. `None` if one does not. An ID of all ones addresses every CPU,
-/// so no CPU has it.
+/// Returns the highest x2APIC ID of all CPUs. `None` if a CPU does not know its ID. No CPU has the
+/// ID of all ones, which addresses every CPU.
 fn highest_x2apic_id() -> Option<u32> {
     let highest = AtomicU32::new(0);
     cpus::on_all(&|| {
@@ -177,8 +179,7 @@ fn highest_x2apic_id() -> Option<u32> {
     Some(highest.into_inner()).filter(|id| *id != u32::MAX)
 }
 
-/// Asks, before anything is shut down, what P-SEAMLDR and the new module will ask. Prints each
-/// reason for a refusal.
+/// Checks the image before the running module is shut down. Prints each reason for a refusal.
 pub fn check(image: &TdxImage<'static>) -> Option<PassedUpdate<'static>> {
     shown(preflight(image, &facts()?, &RustCrypto, Policy::default(), &mut show))
 }
@@ -191,13 +192,13 @@ fn shown<T>(passed: Result<T, NotPassed>) -> Option<T> {
     passed.inspect_err(|not_passed| crate::print!("  {not_passed}")).ok()
 }
 
-/// Fills in a page of parameters for an image that is loaded, or fallen back on.
+/// Fills in a page of parameters for a fallback image or an image to load.
 fn prepare(passed: &PassedImage<'static>, host: &Hypervisor) -> PreparedImage<'static> {
     passed.prepare(params_page(), host).expect("an image in mapped memory")
 }
 
-/// Updates to the image that passed. `running` is the image of the module that runs: if it passes,
-/// too, the update falls back on it.
+/// Updates to the image that passed. `running` is the image of the running module. If it passes its
+/// own preflight, the update has it as a fallback.
 pub fn update(passed: &PassedUpdate<'static>, running: &TdxImage<'static>) -> Outcome {
     let host = Hypervisor::new();
     let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
@@ -218,7 +219,7 @@ pub fn update(passed: &PassedUpdate<'static>, running: &TdxImage<'static>) -> Ou
         .expect("the CPUs that preflight counted");
     let outcome = run(&update);
     crate::print!("  {outcome}");
-    // All CPUs go on: the version costs no time of theirs.
+    // All CPUs run again, so reading the version does not delay them.
     if let Ok(version) = TdxModule::new(&host).version() {
         crate::print!("  the module has version {version}");
     }

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn features_are_shown_by_their_names_and_the_rest_as_a_number() {
+    fn features_are_shown_by_name_and_unknown_bits_as_a_number() {
         let features = TdxFeatures0::TD_PRESERVING | TdxFeatures0::from_bits_retain(1 << 63);
         assert_eq!(format!("{features:?}"), "TdxFeatures0(TD_PRESERVING | 0x8000000000000000)");
         assert_eq!(format!("{:?}", SeamldrFeatures0::CLEANUP), "SeamldrFeatures0(CLEANUP)");

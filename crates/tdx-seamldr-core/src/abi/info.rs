@@ -114,7 +114,7 @@ mod tests {
     use crate::abi::SeamldrInfoBuffer;
 
     #[test]
-    fn version_and_features_are_read_off_their_fields() {
+    fn svn_and_features_are_read_from_their_fields() {
         let SeamldrInfoBuffer(mut info) = SeamldrInfoBuffer::zeroed();
         info.seamextend.tee_tcb_svn = [5, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         info.features0 = U64::new(2);

@@ -170,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_request_puts_the_flag_beside_the_version() {
+    fn shutdown_request_has_the_flag_in_bit_16_and_the_version_below() {
         assert_eq!(ShutdownRequest { hv: 0xffff, avoid_compat_sensitive: false }.rcx(), 0xffff);
         assert_eq!(ShutdownRequest { hv: 1, avoid_compat_sensitive: true }.rcx(), 0x1_0001);
     }
 
     #[test]
-    fn tdx_leaves_with_a_name_have_the_right_one() {
+    fn tdx_leaf_name_is_that_of_the_specification() {
         assert_eq!(TdxLeaf::SYS_UPDATE.name(), Some("TDH.SYS.UPDATE"));
         for (leaf, name) in TdxLeaf::TABLE {
             assert_eq!(leaf.name(), Some(*name));

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_come_apart_as_the_layout_says() {
+    fn field_id_is_split_as_its_layout_says() {
         let id = FieldId::MODULE_HV;
         assert_eq!((id.class(), id.field_code(), id.element_size()), (9, 0, 2));
         assert!(id.is_non_architectural());

@@ -8,7 +8,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Pages of a module that SEAMLDR_PARAMS has room for.
 pub const MAX_MODULE_PAGES: usize = 496;
 
-/// What SEAMLDR.INSTALL does to existing TDs.
+/// The effect of SEAMLDR.INSTALL on existing TDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Scenario {

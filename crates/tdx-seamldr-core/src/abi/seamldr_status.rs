@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_code_keeps_its_number() {
+    fn unknown_code_is_shown_as_its_number() {
         let status = SeamldrStatus(0x8000000000070001);
         assert_eq!(status.class(), SeamldrStatusClass::Unknown(7));
         assert_eq!(format!("{status:?}"), "SeamldrStatus(0x8000000000070001)");
@@ -168,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_number_can_be_shown(raw: u64) {
+        fn any_status_is_shown_with_its_number(raw: u64) {
             let status = SeamldrStatus(raw);
             let shown = format!("{status}");
             let number = format!("{:#018x}", raw);

@@ -156,13 +156,13 @@ mod tests {
     use zerocopy::FromZeros;
 
     #[test]
-    fn the_signature_covers_1276_bytes() {
+    fn signed_parts_have_1276_bytes() {
         let [head, tail] = SeamSigstruct::new_zeroed().signed_parts().map(<[u8]>::len);
         assert_eq!((head, tail), (128, 1148));
     }
 
     #[test]
-    fn the_stepping_does_not_count_and_a_huge_count_is_cut() {
+    fn lists_cpu_ignores_the_stepping_and_cpus_has_at_most_255_entries() {
         let mut sigstruct = SeamSigstruct::new_zeroed();
         sigstruct.cpuid_table_size = U32::new(1);
         sigstruct.cpuid_table = [U32::new(0x806f8); MAX_CPUID_ENTRIES];
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn version_and_kind_are_read_off_their_fields() {
+    fn svn_and_debug_flag_are_read_from_their_fields() {
         let mut sigstruct = SeamSigstruct::new_zeroed();
         (sigstruct.svn_major, sigstruct.svn_minor) = (1, 5);
         assert_eq!(sigstruct.svn(), Svn { major: 1, minor: 5 });

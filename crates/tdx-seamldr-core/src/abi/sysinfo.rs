@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_as_many_sockets_as_announced_and_eight_at_most() {
+    fn sockets_returns_the_announced_number_and_at_most_8() {
         let mut sysinfo: PSysInfo = zerocopy::FromZeros::new_zeroed();
         sysinfo.socket_cpuid = core::array::from_fn(|socket| U32::new(0x806f0 + socket as u32));
         let sockets = |announced: u32| {

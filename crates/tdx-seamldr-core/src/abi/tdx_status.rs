@@ -59,7 +59,7 @@ impl OperandId {
     }
 }
 
-/// Why a module refused the shutdown: the compatibility-sensitive operation that it found.
+/// The compatibility-sensitive operation for which a module refused the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SensitiveReason {
     /// TDs are between TDH.MNG.INIT and TDH.MR.FINALIZE.
@@ -271,7 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_are_found_with_and_without_details() {
+    fn status_name_is_found_with_and_without_details() {
         assert_eq!(TdxStatus(0x8000020200000000).name(), Some("SYS_BUSY"));
         assert_eq!(TdxStatus(0xC000010000000001).name(), Some("OPERAND_INVALID"));
         assert_eq!(TdxStatus(0xC000010000000001).operand(), Some(OperandId::RCX));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_shutdown_tells_reason_and_count() {
+    fn sensitive_returns_reason_and_count_of_a_refused_shutdown() {
         let seen_in_the_field = TdxStatus(0x8000051200010000);
         assert_eq!(seen_in_the_field.sensitive(), Some((SensitiveReason::TdBuild, 1)));
         let migrations = TdxStatus(0x8000051200030001);
@@ -309,7 +309,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_number_can_be_shown_and_is_kept_whole(raw: u64) {
+        fn any_status_word_is_shown_without_loss(raw: u64) {
             let status = TdxStatus(raw);
             let number = format!("{:#018x}", raw);
             let shown = format!("{status}");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_the_upper_three_bits_is_a_failure_and_only_the_first_an_error() {
+    fn bits_63_to_61_are_failures_and_only_bit_63_is_an_error() {
         let bits = [TdxStatus::ERROR, TdxStatus::NON_RECOVERABLE, TdxStatus::FATAL];
         assert_eq!(bits, [1 << 63, 1 << 62, 1 << 61]);
         for bit in bits {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_comes_apart_as_the_layout_says() {
+    fn status_word_is_split_as_its_layout_says() {
         let status = TdxStatus(0x8000_1234_5678_9abc);
         assert_eq!((status.class(), status.details()), (0x12, 0x5678_9abc));
         assert_eq!(status.code(), TdxStatus(0x8000_1234_0000_0000));

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::ImageFormat;
+use crate::count::Count;
 
 /// The bound that a number must keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,14 +77,14 @@ pub enum ImageError {
     SigstructPages {
         /// Its pages.
         found: u32,
-        /// How many it has to have.
+        /// The number of pages that the format allows.
         wanted: Need,
     },
     /// The module has too few pages, or too many.
     ModulePages {
         /// Its pages.
         found: u32,
-        /// How many it has to have.
+        /// The number of pages that the format allows.
         wanted: Need,
     },
     /// v1: the file's words do not add up to 0.
@@ -124,7 +125,7 @@ impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooShort { found, wanted } => {
-                write!(f, "the file has {found} bytes, but needs at least {wanted}")
+                write!(f, "the file has {}, but needs at least {wanted}", Count(*found, "byte"))
             }
             Self::Version { found, wanted } => {
                 write!(f, "the header's version is {found:#06x}, but should be ")?;
@@ -148,19 +149,31 @@ impl fmt::Display for ImageError {
                 )
             }
             Self::Length { found, wanted } => {
-                write!(f, "the header announces {found} bytes, but the file has {wanted}")
+                write!(
+                    f,
+                    "the header announces {}, but the file has {wanted}",
+                    Count(*found, "byte")
+                )
             }
             Self::ModuleOffset { found, wanted } => {
                 write!(f, "the header's offset of the module is {found:#x}, but should be {wanted}")
             }
             Self::ModuleLength { found } => {
-                write!(f, "the module has {found} bytes, but should have a multiple of 4096")
+                write!(
+                    f,
+                    "the module has {}, but should have a multiple of 4096",
+                    Count(*found, "byte")
+                )
             }
             Self::SigstructPages { found, wanted } => {
-                write!(f, "the SIGSTRUCT area has {found} pages, but should have {wanted}")
+                write!(
+                    f,
+                    "the SIGSTRUCT area has {}, but should have {wanted}",
+                    Count(*found, "page")
+                )
             }
             Self::ModulePages { found, wanted } => {
-                write!(f, "the module has {found} pages, but should have {wanted}")
+                write!(f, "the module has {}, but should have {wanted}", Count(*found, "page"))
             }
             Self::Checksum { found, wanted } => {
                 write!(f, "the header's checksum is {found:#06x}, but should be {wanted:#06x}")

@@ -9,7 +9,7 @@ use crate::abi::{assert_layout, PAGE_SIZE};
 /// The signature of an image file, in both formats.
 pub(super) const SIGNATURE: [u8; 8] = *b"TDX-BLOB";
 
-/// The header as both formats have it.
+/// The header of both formats.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Header {
@@ -58,7 +58,7 @@ pub(super) struct HeaderV1 {
 assert_layout!(HeaderV1, 16, { offset_of_module: 0, signature: 4, length: 12 });
 
 impl HeaderV1 {
-    /// Bytes of the SIGSTRUCT area in a file of `file_len` bytes.
+    /// Returns the bytes of the SIGSTRUCT area in a file of `file_len` bytes.
     pub(super) fn sigstruct_len(&self, file_len: usize) -> Result<usize, ImageError> {
         let length = self.length.get();
         if usize::try_from(length) != Ok(file_len) {
@@ -96,7 +96,7 @@ pub(super) struct HeaderV2 {
 assert_layout!(HeaderV2, 16, { signature: 0, sigstruct_nr_pages: 8, module_nr_pages: 12 });
 
 impl HeaderV2 {
-    /// Bytes of the SIGSTRUCT area in a file of `file_len` bytes.
+    /// Returns the bytes of the SIGSTRUCT area in a file of `file_len` bytes.
     pub(super) fn sigstruct_len(&self, file_len: usize) -> Result<usize, ImageError> {
         const PAGE: u64 = 4096;
         let sigstruct = self.sigstruct_nr_pages.get();

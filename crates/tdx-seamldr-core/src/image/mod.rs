@@ -102,8 +102,8 @@ pub enum Checksum {
     },
 }
 
-/// An image file, as views into the caller's bytes. The functions that make it say which rules the
-/// file keeps.
+/// An image file, as views into the caller's bytes. Each function that makes an image says which
+/// rules it checks.
 #[derive(Clone, Copy)]
 pub struct TdxImage<'a> {
     format: ImageFormat,
@@ -276,7 +276,7 @@ impl<'a> TdxImage<'a> {
         pages(self.module.len())
     }
 
-    /// Adds up the file and compares with its checksum.
+    /// Returns the sum of the file, compared with its checksum.
     #[must_use]
     pub fn checksum(&self) -> Checksum {
         let found =
@@ -305,8 +305,8 @@ fn sum16(bytes: &[u8]) -> u16 {
     words.iter().fold(odd, |sum, word| sum.wrapping_add(word.get()))
 }
 
-/// Returns the number of whole 4 KiB pages in `len` bytes. The caller passes lengths whose number
-/// fits.
+/// Returns the number of whole 4 KiB pages in `len` bytes. For the lengths that the callers pass,
+/// the number fits.
 fn pages(len: usize) -> u32 {
     u32::try_from(len / PAGE_SIZE).unwrap_or(u32::MAX)
 }

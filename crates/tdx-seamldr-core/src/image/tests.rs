@@ -13,7 +13,7 @@ fn small(format: ImageFormat) -> Vec<u8> {
     file(format, &[0x5a; 2048], &[0xc3; 2 * PAGE_SIZE])
 }
 
-/// Changes `bytes`, puts the v1 checksum right again, and parses.
+/// Changes a small file, corrects the v1 checksum, and parses.
 fn parse_changed(
     format: ImageFormat,
     change: impl FnOnce(&mut Vec<u8>),
@@ -29,7 +29,7 @@ fn parse_changed(
 }
 
 #[test]
-fn both_formats_give_the_same_parts_back() {
+fn image_of_either_format_has_the_parts_that_were_written() {
     for format in ImageFormat::ALL {
         let bytes = small(format);
         let image = TdxImage::parse(&bytes).unwrap();
@@ -95,16 +95,16 @@ fn each_rule_of_v2_has_its_own_error() {
     assert_eq!(v2(too_many), E::ModulePages { found: 497, wanted: Need::AtMost(496) });
 }
 
-/// The kernel multiplies page counts in 32 bits, so that 0x100001 pages look like one.
+/// Linux multiplies page counts in 32 bits, so it takes 0x100001 pages for 1.
 #[test]
-fn page_counts_are_not_cut_to_32_bits() {
+fn parse_rejects_page_counts_that_overflow_32_bits() {
     let change = |b: &mut Vec<u8>| b[12..16].copy_from_slice(&0x0010_0001u32.to_le_bytes());
     let error = parse_changed(ImageFormat::ImageV2, change).unwrap_err();
     assert_eq!(error, ImageError::Length { found: (0x0010_0001 + 2 + 1) * 4096, wanted: 16384 });
 }
 
 #[test]
-fn a_wrong_checksum_is_an_error_in_v1_and_reported_in_v2() {
+fn wrong_checksum_is_an_error_in_v1_and_reported_in_v2() {
     let mut v1 = small(ImageFormat::BlobV1);
     let wanted = u16::from_le_bytes([v1[2], v1[3]]);
     v1[2] ^= 1;
@@ -124,7 +124,7 @@ fn a_wrong_checksum_is_an_error_in_v1_and_reported_in_v2() {
 }
 
 #[test]
-fn a_sigstruct_area_has_up_to_four_pages_in_v1_and_one_in_v2() {
+fn sigstruct_area_has_up_to_4_pages_in_v1_and_1_in_v2() {
     let bytes = file(ImageFormat::BlobV1, &[1; 4 * PAGE_SIZE], &[2; PAGE_SIZE]);
     assert_eq!(TdxImage::parse(&bytes).unwrap().sigstruct_pages(), 4);
 
@@ -139,7 +139,7 @@ fn a_sigstruct_area_has_up_to_four_pages_in_v1_and_one_in_v2() {
             Err(WriteError::SigstructPages { found, wanted })
         );
 
-        // A file that has them all the same.
+        // A file that announces as many pages.
         let mut bytes = file(format, &[1; PAGE_SIZE], &vec![2; pages * PAGE_SIZE]);
         match format {
             ImageFormat::BlobV1 => {
@@ -155,13 +155,13 @@ fn a_sigstruct_area_has_up_to_four_pages_in_v1_and_one_in_v2() {
 }
 
 #[test]
-fn an_odd_last_byte_counts_as_a_low_byte() {
+fn sum16_counts_an_odd_last_byte_as_a_low_byte() {
     assert_eq!(sum16(&[1, 2, 3]), 0x0204);
     assert_eq!(sum16(&[]), 0);
 }
 
 #[test]
-fn parts_that_make_no_file_are_refused() {
+fn write_rejects_parts_that_do_not_form_a_file() {
     let len =
         |sigstruct: &[u8], module: &[u8]| ImageParts { sigstruct, module }.file_len().unwrap_err();
     assert_eq!(len(&[0; 2047], &[0; 4096]), WriteError::SigstructLength { found: 2047 });
@@ -185,7 +185,7 @@ fn parts_that_make_no_file_are_refused() {
 }
 
 #[test]
-fn a_module_has_up_to_496_pages() {
+fn parse_accepts_496_pages_of_module() {
     for format in ImageFormat::ALL {
         let bytes = file(format, &[1; 2048], &vec![2; MAX_MODULE_PAGES * PAGE_SIZE]);
         assert_eq!(TdxImage::parse(&bytes).map(|image| image.module_pages()), Ok(496));
@@ -200,7 +200,7 @@ fn parse_rejects_two_equal_reserved_words() {
 }
 
 #[test]
-fn parse_only_takes_one_format() {
+fn parse_only_rejects_the_other_format() {
     for (format, other) in
         [(ImageFormat::BlobV1, ImageFormat::ImageV2), (ImageFormat::ImageV2, ImageFormat::BlobV1)]
     {
@@ -217,7 +217,7 @@ fn parse_only_takes_one_format() {
 }
 
 #[test]
-fn an_image_is_shown_by_its_sizes() {
+fn debug_shows_the_sizes_of_an_image() {
     let bytes = small(ImageFormat::BlobV1);
     let shown = std::format!("{:?}", TdxImage::parse(&bytes).unwrap());
     assert_eq!(
@@ -244,7 +244,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_back_and_written_the_same(
+    fn written_file_is_read_back_and_written_the_same(
         sigstruct in prop::collection::vec(any::<u8>(), 2048..9000), pages in 1usize..4, fill: u8,
     ) {
         let module = vec![fill; pages * PAGE_SIZE];

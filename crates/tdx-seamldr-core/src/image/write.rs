@@ -8,18 +8,19 @@ use zerocopy::FromBytes;
 use super::header::{Header, HeaderV1, HeaderV2, SIGNATURE};
 use super::{pages, pages_limit, sum16, ImageFormat, Need};
 use crate::abi::{MAX_MODULE_PAGES, PAGE_SIZE};
+use crate::count::Count;
 
 /// The parts of an image file.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageParts<'a> {
-    /// The SIGSTRUCT. The writer fills it up with zeros to whole 4 KiB pages.
+    /// The SIGSTRUCT. The writer pads it with zeros to whole 4 KiB pages.
     pub sigstruct: &'a [u8],
     /// The module's binary, 1 to 496 pages of 4 KiB.
     pub module: &'a [u8],
 }
 
-/// Copies bytes to a place of the same length. Unlike `copy_from_slice` this has no panic, which
-/// the compiler does not remove for every caller.
+/// Copies bytes to a slice of the same length. `copy_from_slice` contains a panic that the compiler
+/// does not remove for every caller.
 fn copy(to: &mut [u8], from: &[u8]) {
     debug_assert_eq!(to.len(), from.len());
     if to.len() == from.len() {
@@ -27,7 +28,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Why these parts cannot be written as a file.
+/// The reason why these parts cannot be written as a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -40,11 +41,11 @@ pub enum WriteError {
     SigstructPages {
         /// Its pages.
         found: u32,
-        /// How many pages the format allows.
+        /// The pages that the format allows.
         wanted: Need,
     },
-    /// The length of the module is not a multiple of 4096. The writer does not fill it up, because
-    /// that would change the module's hash.
+    /// The length of the module is not a multiple of 4096. The writer does not pad the module,
+    /// because that would change its hash.
     ModuleLength {
         /// Its bytes.
         found: usize,
@@ -53,7 +54,7 @@ pub enum WriteError {
     ModulePages {
         /// Its pages.
         found: u32,
-        /// How many it has to have.
+        /// The pages that the format allows.
         wanted: Need,
     },
     /// The file would have 4 GiB or more.
@@ -71,23 +72,32 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SigstructLength { found } => {
-                write!(f, "the SIGSTRUCT has {found} bytes, but should have at least 2048")
+                write!(
+                    f,
+                    "the SIGSTRUCT has {}, but should have at least 2048",
+                    Count(*found, "byte")
+                )
             }
             Self::SigstructPages { found, wanted } => {
                 write!(
                     f,
-                    "the SIGSTRUCT has {found} pages, but should have {wanted} in this format"
+                    "the SIGSTRUCT has {}, but should have {wanted} in this format",
+                    Count(*found, "page")
                 )
             }
             Self::ModuleLength { found } => {
-                write!(f, "the module has {found} bytes, but should have a multiple of 4096")
+                write!(
+                    f,
+                    "the module has {}, but should have a multiple of 4096",
+                    Count(*found, "byte")
+                )
             }
             Self::ModulePages { found, wanted } => {
-                write!(f, "the module has {found} pages, but should have {wanted}")
+                write!(f, "the module has {}, but should have {wanted}", Count(*found, "page"))
             }
             Self::TooLong => f.write_str("the file would have 4 GiB or more, but should have less"),
             Self::Buffer { found, wanted } => {
-                write!(f, "the buffer has {found} bytes, but the file needs exactly {wanted}")
+                write!(f, "the buffer has {}, but the file needs {wanted}", Count(*found, "byte"))
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::seamldr::{Seamldr, SeamldrError};
 use crate::shared_memory::SharedMemory;
 use crate::tdx_module::{TdxError, TdxModule, TdxVersion};
 
-/// The handoff versions that a module was built to write and take.
+/// The handoff versions that a module writes and takes.
 ///
 /// P-SEAMLDR may give the module narrower limits. The module then refuses a version outside them
 /// before it shuts down, so no TD is lost.
@@ -194,8 +194,8 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Returns facts of which only the signer is known: the one that every P-SEAMLDR of Intel
-    /// trusts.
+    /// Returns facts of which only the signer is known: Intel's production key, which every
+    /// P-SEAMLDR of Intel trusts.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -226,8 +226,9 @@ impl Facts {
         }
     }
 
-    /// Fills in the facts that P-SEAMLDR and the running module know. A fact that neither answers
-    /// stays as it was, so begin with new facts after an update. P-SEAMLDR writes to the buffers.
+    /// Fills in the facts that P-SEAMLDR and the running module know. A fact without an answer
+    /// keeps its old value, so begin with new facts after an update. P-SEAMLDR writes to the
+    /// buffers.
     ///
     /// # Errors
     ///
@@ -285,7 +286,7 @@ impl Facts {
         };
         self.features0 = module.features0().ok().or(self.features0);
         self.handoff = handoff().ok().or(self.handoff);
-        // The module may leave another size in later handoff versions.
+        // The table of sizes does not cover later handoff versions.
         let is_size_known = self.handoff.is_none_or(|running| running.module_hv <= 1);
         let version = if is_size_known { module.version().ok() } else { None };
         self.handoff_data = version.and_then(handoff_data_size).or(self.handoff_data);

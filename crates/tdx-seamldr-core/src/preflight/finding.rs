@@ -4,7 +4,9 @@ use core::fmt;
 
 use super::elf::ElfRefusal;
 use super::facts::{HandoffRange, SeamldrVersion};
+pub use super::unknown::{Unknown, Unknowns};
 use crate::abi::{Svn, TdxFeatures0, FMS_MASK};
+use crate::count::Count;
 use crate::crypto::Sha384Digest;
 use crate::debug::debug_fields;
 
@@ -116,7 +118,7 @@ pub enum Refusal {
         /// The socket's processor, by CPUID.1:EAX.
         cpuid: u32,
     },
-    /// A production module has no list of CPUs.
+    /// The image is a production module without a list of CPUs.
     NoCpuList,
     /// P-SEAMLDR refuses to load this SVN over the SVN of the module in place before every LP has
     /// called SEAMLDR.CLEANUP.
@@ -135,7 +137,8 @@ pub enum Refusal {
     NoRemainingUpdates,
     /// For an update: no module runs. To take TDs over: no module is in place.
     NoModule,
-    /// Other LPs take part than P-SEAMLDR waits for: it waits for each LP of the platform.
+    /// The number of LPs that take part is not the number of LPs of the platform, for which
+    /// P-SEAMLDR waits.
     LpsMissing {
         /// LPs that take part.
         found: u32,
@@ -178,8 +181,8 @@ pub enum Refusal {
         /// Bytes that the module needs.
         wanted: u64,
     },
-    /// P-SEAMLDR would find room for the module, and run out of memory for page tables after it
-    /// destroyed the old module. Its estimate of the page tables is too low.
+    /// P-SEAMLDR would accept the module, destroy the old module, and then run out of memory for
+    /// page tables. P-SEAMLDR's estimate of the page tables is too low.
     PageTables {
         /// Bytes that the SEAM range has for modules.
         found: u64,
@@ -199,92 +202,12 @@ pub enum Refusal {
     SensitiveOperations(u32),
 }
 
-/// A question that preflight cannot answer: a fact is absent, or the cryptography provider could
-/// not compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum Unknown {
-    /// Whether P-SEAMLDR trusts the signer.
-    Signer,
-    /// Whether the signature is valid.
-    Signature,
-    /// Whether the module's binary has the hash that was signed.
-    ImageHash,
-    /// Whether the platform is unlocked for debug modules. Reported for debug modules only.
-    DebugUnlocked,
-    /// The version of P-SEAMLDR. Reported for images of the 2.0 line only.
-    SeamldrVersion,
-    /// How many updates remain.
-    RemainingUpdates,
-    /// Whether a module runs.
-    RunningModule,
-    /// The SVN of the running module.
-    RunningSvn,
-    /// Whether the image is the running module.
-    SameModule,
-    /// The features of the running module (TDX_FEATURES0).
-    Features,
-    /// Which handoff versions the running module writes.
-    HandoffVersions,
-    /// Whether the handoff data of the running module fits into the new module's pages.
-    HandoffData,
-    /// How many LPs take part, or how many P-SEAMLDR waits for.
-    Lps,
-    /// Whether P-SEAMLDR takes the x2APIC ID of every LP.
-    LpIds,
-    /// Which processors the sockets have.
-    Sockets,
-    /// Whether the SEAM range has room for the module.
-    Memory,
-    /// Whether TDs are in build or migrations interrupted.
-    SensitiveOperations,
-    /// Whether P-SEAMLDR loads the image without a SEAMLDR.CLEANUP. Reported for
-    /// [`Purpose::Load`](super::Purpose::Load) only.
-    Cleanup,
-}
-
-/// A set of [`Unknown`]s that a [`Policy`](super::Policy) allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unknowns(u32);
-
-impl Unknowns {
-    /// The empty set.
-    pub const NONE: Self = Self(0);
-
-    /// Every unknown about the machine and the running module. [`Unknown::Signer`],
-    /// [`Unknown::Signature`] and [`Unknown::ImageHash`] are not in this set. A caller that allows
-    /// an unverified image adds them by [`with`](Self::with).
-    pub const OF_PLATFORM: Self = Self(u32::MAX)
-        .without(Unknown::Signer)
-        .without(Unknown::Signature)
-        .without(Unknown::ImageHash);
-
-    /// Returns the set with this unknown.
-    #[must_use]
-    pub const fn with(self, unknown: Unknown) -> Self {
-        Self(self.0 | unknown.bit())
-    }
-
-    /// Returns the set without this unknown.
-    #[must_use]
-    pub const fn without(self, unknown: Unknown) -> Self {
-        Self(self.0 & !unknown.bit())
-    }
-
-    /// Whether the unknown is in the set.
-    #[must_use]
-    pub const fn contains(self, unknown: Unknown) -> bool {
-        self.0 & unknown.bit() != 0
-    }
-}
-
-/// What preflight reports: a refusal or an unknown.
+/// A finding of preflight: a refusal or an unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// P-SEAMLDR or a module would refuse, or the update would damage TDs.
+    /// A reason for a refusal by P-SEAMLDR or a module, or TDs that the update would damage.
     Refusal(Refusal),
-    /// Preflight could not check this.
+    /// A question that preflight could not answer.
     Unknown(Unknown),
 }
 
@@ -335,7 +258,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SigstructPages(found) => {
-                write!(f, "the SIGSTRUCT area has {found} pages, but P-SEAMLDR takes 1")
+                write!(f, "the SIGSTRUCT area has {}, but P-SEAMLDR takes 1", Count(*found, "page"))
             }
             Self::SigstructField(FieldMismatch { name, found, wanted }) => {
                 write!(f, "the SIGSTRUCT's {name} is {found:#x}, but should be {wanted:#x}")
@@ -353,14 +276,14 @@ impl fmt::Display for Refusal {
             Self::CpuListLength(found) => {
                 write!(
                     f,
-                    "the SIGSTRUCT's list of CPUs has {found} entries, but at most 255 are \
-                     possible"
+                    "the SIGSTRUCT's list of CPUs has {found} entries, but should have \
+                     at most 255"
                 )
             }
             Self::HandoffVersionsReversed { min_update_hv, module_hv } => write!(
                 f,
-                "the SIGSTRUCT's lowest handoff version is {min_update_hv}, above its highest, \
-                 {module_hv}"
+                "the SIGSTRUCT's lowest handoff version is {min_update_hv}, but should be at most \
+                 its highest version, {module_hv}"
             ),
             Self::GdtOffsetMisaligned(found) => {
                 write!(
@@ -377,14 +300,14 @@ impl fmt::Display for Refusal {
             Self::GdtOutside { found, limit } => {
                 write!(
                     f,
-                    "the GDT is at offset {found:#x} of the image, but at most {limit:#x} is \
-                     possible"
+                    "the GDT is at offset {found:#x} of the image, but should be at {limit:#x} at \
+                     most"
                 )
             }
             Self::FaultWrapperOutside { found, limit } => write!(
                 f,
-                "the fault wrappers are at offset {found:#x} of the image, but at most {limit:#x} \
-                 is possible"
+                "the fault wrappers are at offset {found:#x} of the image, but should be at \
+                 {limit:#x} at most"
             ),
             Self::Signer { found, wanted } => {
                 f.write_str("another key signed the image: the SHA-384 of its modulus is ")?;
@@ -410,8 +333,8 @@ impl fmt::Display for Refusal {
             }
             Self::MajorSvn { found, running } => write!(
                 f,
-                "the image's SVN is {found} and the running module's is {running}: the major SVN \
-                 has to be the same"
+                "the image's SVN is {found}, but the running module's is {running}: the major SVN \
+                 must be the same"
             ),
             Self::MinorSvn { found, running } => {
                 write!(
@@ -422,17 +345,18 @@ impl fmt::Display for Refusal {
             }
             Self::Cpu { socket, cpuid } => write!(
                 f,
-                "the processor {:#010x} of socket {socket} is not in the image's list of CPUs",
+                "the processor {:#010x} of socket {socket} is not in the image's list of CPUs: use \
+                 an image for this processor",
                 cpuid & FMS_MASK
             ),
             Self::NoCpuList => {
-                f.write_str("the image has no list of CPUs, which a production module needs")
+                f.write_str("the image has no list of CPUs, but a production module needs one")
             }
             Self::CleanupRequired { found, running } => write!(
                 f,
-                "the image's SVN is {found} and that of the module in place is {running}: \
-                 P-SEAMLDR loads only the same major SVN and no lower minor SVN before every LP \
-                 has called SEAMLDR.CLEANUP, or before a reboot"
+                "the image's SVN is {found}, but the module in place has {running}: P-SEAMLDR \
+                 loads another major SVN or a lower minor SVN only after every LP has called \
+                 SEAMLDR.CLEANUP, or after a reboot"
             ),
             Self::SeamldrWithoutHandoff { found } => write!(
                 f,
@@ -443,8 +367,8 @@ impl fmt::Display for Refusal {
                 f.write_str("no updates remain (0 left, 1 needed): reboot first")
             }
             Self::NoModule => f.write_str(
-                "no module hands TDs over, because none is in place or runs: only a load or a \
-                 reboot brings TDX back",
+                "no module can hand TDs over, because none runs or is in place: load a module, or \
+                 reboot",
             ),
             Self::LpsMissing { found, wanted } => {
                 write!(f, "LPs that take part: {found}, but P-SEAMLDR waits for {wanted}: ")?;
@@ -455,8 +379,8 @@ impl fmt::Display for Refusal {
             }
             Self::NotTdPreserving(features) => write!(
                 f,
-                "the running module cannot hand its TDs over: TDX_FEATURES0 is {:#x}, without bit \
-                 1",
+                "the running module cannot hand its TDs over: TDX_FEATURES0 is {:#x}, but bit 1 \
+                 (TD_PRESERVING) should be set",
                 features.bits()
             ),
             Self::HandoffVersion { running, min_update_hv, module_hv } => write!(
@@ -471,25 +395,29 @@ impl fmt::Display for Refusal {
                 "the handoff data has version {found}, but the image takes {min_update_hv} to \
                  {module_hv}"
             ),
-            Self::SameModule => f.write_str("the image is the module that runs"),
+            Self::SameModule => f.write_str(
+                "the image is the running module: an update would only use up a remaining one",
+            ),
             Self::Memory { found, wanted } => {
                 write!(
                     f,
-                    "the module needs {wanted} bytes of the SEAM range, which has {found} for \
-                     modules"
+                    "the module needs {} in the SEAM range, but only {found} are available",
+                    Count(*wanted, "byte")
                 )
             }
             Self::PageTables { found, wanted } => write!(
                 f,
-                "the module and its page tables need {wanted} bytes of the SEAM range, which has \
-                 {found} for modules: P-SEAMLDR would fail after it destroyed the old module"
+                "the module and its page tables need {} in the SEAM range, but only {found} are \
+                 available: P-SEAMLDR would fail after it destroyed the old module",
+                Count(*wanted, "byte")
             ),
-            Self::Elf(refusal) => write!(f, "the module cannot be relocated: {refusal}"),
+            Self::Elf(refusal) => write!(f, "P-SEAMLDR cannot relocate the module: {refusal}"),
             Self::HandoffPages { found, wanted } => {
                 write!(
                     f,
-                    "the new module has {found} pages for handoff data, but the running module \
-                     leaves {wanted}"
+                    "the new module has {} for handoff data, but the running module leaves \
+                     {wanted}",
+                    Count(*found, "page")
                 )
             }
             Self::SensitiveOperations(count) => write!(
@@ -507,102 +435,6 @@ pub(super) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-impl Unknown {
-    /// All unknowns.
-    pub const ALL: [Self; 18] = [
-        Self::Signer,
-        Self::Signature,
-        Self::ImageHash,
-        Self::DebugUnlocked,
-        Self::SeamldrVersion,
-        Self::RemainingUpdates,
-        Self::RunningModule,
-        Self::RunningSvn,
-        Self::SameModule,
-        Self::Features,
-        Self::HandoffVersions,
-        Self::HandoffData,
-        Self::Lps,
-        Self::LpIds,
-        Self::Sockets,
-        Self::Memory,
-        Self::SensitiveOperations,
-        Self::Cleanup,
-    ];
-
-    #[allow(clippy::as_conversions)] // the discriminant of a repr(u8) enum, below 32
-    const fn bit(self) -> u32 {
-        1 << self as u8
-    }
-
-    /// Returns a name for the unknown. The name does not change between releases.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Signer => "unknown-signer",
-            Self::Signature => "unknown-signature",
-            Self::ImageHash => "unknown-image-hash",
-            Self::DebugUnlocked => "unknown-debug-unlocked",
-            Self::SeamldrVersion => "unknown-seamldr-version",
-            Self::RemainingUpdates => "unknown-remaining-updates",
-            Self::RunningModule => "unknown-running-module",
-            Self::RunningSvn => "unknown-running-svn",
-            Self::SameModule => "unknown-same-module",
-            Self::Features => "unknown-features",
-            Self::HandoffVersions => "unknown-handoff-versions",
-            Self::HandoffData => "unknown-handoff-data",
-            Self::Lps => "unknown-lps",
-            Self::LpIds => "unknown-lp-ids",
-            Self::Sockets => "unknown-sockets",
-            Self::Memory => "unknown-memory",
-            Self::SensitiveOperations => "unknown-sensitive-operations",
-            Self::Cleanup => "unknown-cleanup",
-        }
-    }
-}
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Signer => "the signer could not be checked",
-            Self::Signature => "the signature could not be checked",
-            Self::ImageHash => "the module's hash could not be checked",
-            Self::DebugUnlocked => "whether the platform is unlocked for debug modules is unknown",
-            Self::SeamldrVersion => "the version of P-SEAMLDR is unknown",
-            Self::RemainingUpdates => "the number of remaining updates is unknown",
-            Self::RunningModule => "whether a module runs is unknown",
-            Self::RunningSvn => "the SVN of the running module is unknown",
-            Self::SameModule => {
-                "the hash of the running module is unknown, so it may be this image"
-            }
-            Self::Features => "the features of the running module (TDX_FEATURES0) are unknown",
-            Self::HandoffVersions => "the handoff versions of the running module are unknown",
-            Self::HandoffData => {
-                "whether the handoff data fits into the new module's pages is unknown"
-            }
-            Self::Lps => {
-                "the number of LPs that take part, or that P-SEAMLDR waits for, is unknown"
-            }
-            Self::LpIds => {
-                "the highest x2APIC ID of the LPs is unknown, and P-SEAMLDR takes at most 1023"
-            }
-            Self::Sockets => "the processors of the sockets are unknown",
-            Self::Memory => {
-                "the room in the SEAM range is unknown: it depends on the range, P-SEAMLDR's base, \
-                 the sockets and their LPs"
-            }
-            Self::SensitiveOperations => {
-                "the number of TDs in build and interrupted migrations is unknown"
-            }
-            Self::Cleanup => {
-                "whether P-SEAMLDR loads this image before a SEAMLDR.CLEANUP is unknown"
-            }
-        })
-    }
-}
-
-impl core::error::Error for Unknown {}
-
 impl Finding {
     /// Returns a name for the finding. The name does not change between releases.
     #[must_use]
@@ -619,32 +451,6 @@ impl fmt::Display for Finding {
         match self {
             Self::Refusal(refusal) => refusal.fmt(f),
             Self::Unknown(unknown) => unknown.fmt(f),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_unknown_has_its_own_bit() {
-        for (number, unknown) in Unknown::ALL.into_iter().enumerate() {
-            let only = Unknowns::NONE.with(unknown);
-            assert_eq!(only.0.trailing_zeros() as usize, number);
-            for other in Unknown::ALL {
-                assert_eq!(only.contains(other), other == unknown);
-            }
-            assert_eq!(only.with(unknown), only);
-            assert_eq!(only.without(unknown), Unknowns::NONE);
-        }
-    }
-
-    #[test]
-    fn the_platform_set_does_not_allow_an_unverified_image() {
-        let unverified = [Unknown::Signer, Unknown::Signature, Unknown::ImageHash];
-        for unknown in Unknown::ALL {
-            assert_eq!(Unknowns::OF_PLATFORM.contains(unknown), !unverified.contains(&unknown));
         }
     }
 }

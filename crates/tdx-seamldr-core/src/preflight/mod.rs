@@ -9,8 +9,8 @@
 //! [`Update::new`](crate::update::Update::new). All other updates take the [`PassedImage`] of
 //! [`preflight_image`].
 //!
-//! - [`facts`]: what is known of the machine. Firmware, the processor, a catalogue or the operator
-//!   fills it in.
+//! - [`facts`]: the known facts about the machine, from firmware, the processor, a catalogue or the
+//!   operator.
 //! - [`finding`]: a refusal, or an unknown.
 //! - The rules, by subject: `image`, `platform`, `handoff`, [`space`], [`elf`].
 
@@ -21,6 +21,7 @@ mod handoff;
 mod image;
 mod platform;
 pub mod space;
+mod unknown;
 
 pub use facts::{handoff_data_size, Facts, HandoffRange, SeamldrVersion, Sockets};
 pub use finding::{FieldMismatch, Finding, Refusal, Unknown, Unknowns};
@@ -49,9 +50,9 @@ pub struct Policy {
 /// The error of preflight. Each reason went to the caller's `report`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotPassed {
-    /// How many reasons for a refusal preflight found.
+    /// The number of reasons for a refusal.
     pub refusals: u32,
-    /// How many unknowns the [`Policy`] does not allow.
+    /// The number of unknowns that the [`Policy`] does not allow.
     pub unknowns: u32,
 }
 
@@ -66,9 +67,9 @@ impl core::error::Error for NotPassed {}
 /// An image that passed [`preflight`] for an update of this machine.
 /// [`Update::new`](crate::update::Update::new) takes it.
 ///
-/// The update repeats some checks while all LPs stand still: the number of LPs, MRSEAM and SVN of
-/// the running module, and that an update remains. It does not compare a value that preflight did
-/// not know.
+/// The update repeats some checks before the shutdown: the number of LPs, the running module's
+/// MRSEAM and SVN, and the number of remaining updates. The update does not compare a value that
+/// preflight did not know.
 #[derive(Clone, Copy)]
 pub struct PassedUpdate<'a> {
     image: TdxImage<'a>,
@@ -116,9 +117,9 @@ impl<'a> PassedUpdate<'a> {
         self.remaining_updates
     }
 
-    /// The highest handoff version that both modules support. The update asks for handoff data in
-    /// this version. `None` if preflight did not know the running module's versions. The update
-    /// then asks for the highest version that the running module writes.
+    /// The highest handoff version that both modules support. The update asks the running module
+    /// for handoff data in this version. `None` if preflight did not know the running module's
+    /// versions. The update then asks for the highest version that the running module writes.
     #[must_use]
     pub const fn handoff_version(&self) -> Option<u16> {
         self.handoff_version
@@ -193,7 +194,7 @@ impl<'a> PassedImage<'a> {
     ///
     /// # Errors
     ///
-    /// P-SEAMLDR cannot read the image or the parameters where they lie.
+    /// P-SEAMLDR cannot read the image or the parameters at their addresses.
     pub fn prepare<H: Host + ?Sized>(
         &self,
         params: &'a mut SeamldrParamsBuffer,
@@ -264,9 +265,9 @@ pub fn preflight<'a, C: Crypto + ?Sized>(
     })
 }
 
-/// Checks this machine by the rules that hold for an update to any image: a module runs that can
-/// hand its TDs over, every LP takes part, and an update remains. Reports every finding to
-/// `report`. [`preflight`] checks the same rules, and those of its image.
+/// Checks this machine by the rules that do not depend on the image. The running module must be
+/// able to hand its TDs over, every LP must take part, and an update must remain. Reports every
+/// finding to `report`. [`preflight`] checks these rules too.
 ///
 /// # Errors
 ///
@@ -292,8 +293,8 @@ pub fn check_host(
 /// data is no finding: after a shutdown no module can answer.
 ///
 /// P-SEAMLDR checks the module's hash (firmware rule 8.5.33) after it has destroyed the old module.
-/// A valid signature with another image's module would cost the TDs there. This function finds
-/// such an image before.
+/// An image with a valid signature and another module would therefore end all TDs. This function
+/// finds such an image first.
 ///
 /// # Errors
 ///
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn check_host_finds_what_speaks_against_every_image() {
+    fn check_host_reports_each_reason_against_any_image() {
         let found = |facts: &Facts| {
             let mut last = None;
             let result = check_host(facts, Policy::default(), &mut |finding| last = Some(finding));

@@ -40,8 +40,8 @@ pub(super) fn check_lps(findings: &mut Findings<'_>, facts: &Facts) {
     }
 }
 
-/// Checks that P-SEAMLDR can keep TDs, and that an update remains (firmware rule 8.5.30).
-/// An unknown version is no finding: a P-SEAMLDR that counts the updates keeps the handoff data.
+/// Checks that P-SEAMLDR can keep TDs, and that an update remains (firmware rule 8.5.30). An
+/// unknown version is no finding, because a P-SEAMLDR that counts updates keeps the handoff data.
 pub(super) fn check_remaining_updates(findings: &mut Findings<'_>, facts: &Facts) {
     if let Some(found) = facts.p_seamldr.filter(|found| *found < FIRST_WITH_HANDOFF) {
         return findings.refuse(Refusal::SeamldrWithoutHandoff { found });
@@ -112,7 +112,7 @@ pub(super) fn check_sockets(findings: &mut Findings<'_>, sigstruct: &SeamSigstru
 
 /// Checks that no TD is in build and no migration interrupted, because an update would damage them.
 /// A module with UPDATE_COMPATIBILITY counts them itself, except TDs that a module without the
-/// feature began. Only the hypervisor knows of these, so an absent number is no finding then.
+/// feature began. Only the hypervisor knows these, so an absent number is then no finding.
 pub(super) fn check_sensitive_operations(
     findings: &mut Findings<'_>,
     facts: &Facts,

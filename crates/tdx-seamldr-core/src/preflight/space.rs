@@ -47,14 +47,14 @@ pub struct Layout {
 
 debug_fields! { Layout, code, data, stack, keyhole, keyhole_edit, lps }
 
-/// Whether the memory for page tables runs out, although P-SEAMLDR's estimate found enough.
+/// The end of an installation whose page tables P-SEAMLDR estimated too low.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shortage {
-    /// The memory is enough.
+    /// The memory suffices.
     None,
     /// The memory runs out at a place where P-SEAMLDR returns an error.
     Reported,
-    /// The memory runs out for the keyhole windows, where P-SEAMLDR treats that as fatal.
+    /// The memory runs out for the keyhole windows. P-SEAMLDR treats that as fatal.
     Fatal,
 }
 
@@ -62,8 +62,9 @@ impl Layout {
     /// Returns the layout of a module with this SIGSTRUCT, an image of `image_size` bytes and these
     /// random bits.
     ///
-    /// `lps` is the number of LPs that P-SEAMLDR makes room for: the LPs that can share a socket's
-    /// last-level cache (CPUID leaf 4), rounded up to a power of two, times the number of sockets.
+    /// `lps` is the number of LPs that P-SEAMLDR reserves space for. For each socket this is the
+    /// number of LPs that can share its last-level cache (CPUID leaf 4), rounded up to a power of
+    /// two.
     #[must_use]
     pub fn new(sigstruct: &SeamSigstruct, image_size: u64, lps: u32, random: u64) -> Self {
         let random = (random & 0x7ffc) << 32;
@@ -125,15 +126,15 @@ impl Layout {
             .saturating_mul(PAGE)
     }
 
-    /// Returns the bytes that P-SEAMLDR wants in the SEAM range before it installs the module (step
-    /// 29).
+    /// Returns the bytes that P-SEAMLDR requires in the SEAM range before it installs the module
+    /// (firmware rule 8.5.29).
     #[must_use]
     pub fn need(&self) -> u64 {
         self.contents().saturating_add(self.estimated_tables())
     }
 
-    /// Returns the pages that the page tables take: of all parts but the keyhole windows, and of
-    /// these.
+    /// Returns the pages of the page tables: first those of all parts except the keyhole windows,
+    /// then those of the keyhole windows.
     fn tables(&self) -> [u64; 2] {
         // The page directories and page tables of one region.
         let local = |region: Region| {
@@ -151,7 +152,7 @@ impl Layout {
         [first, last]
     }
 
-    /// Returns the bytes that a module takes with page tables, as P-SEAMLDR makes them.
+    /// Returns the bytes that a module takes with the page tables that P-SEAMLDR makes.
     #[must_use]
     pub fn size(&self) -> u64 {
         let [first, last] = self.tables();
@@ -175,8 +176,8 @@ impl Layout {
 }
 
 /// Checks that the module and its page tables fit into the SEAM range (SEAMLDR.INSTALL, firmware
-/// rules 8.5.29 and 8.5.32). The end of the SEAM range in place of P-SEAMLDR's base tells only that
-/// a module is too large.
+/// rules 8.5.29 and 8.5.32). If P-SEAMLDR's base is unknown, the end of the SEAM range is an upper
+/// limit: it can only show that a module is too large.
 pub(super) fn check(findings: &mut Findings<'_>, image: &TdxImage<'_>, facts: &Facts) {
     let Facts {
         addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, sockets, ..
@@ -221,37 +222,41 @@ mod tests {
     }
 
     #[test]
-    fn regions_lie_at_random_places_and_have_the_sizes_of_the_sigstruct() {
+    fn layout_has_random_addresses_and_the_sizes_of_the_sigstruct() {
         let random = 0x7ffc << 32;
         let layout = layout(1);
         let region = |base: u64, size| Region { base: base | random, size };
         assert_eq!(layout.code, region(CODE_BASE, 5 * PAGE));
-        assert_eq!(layout.stack, region(STACK_BASE, 3 * 4 * PAGE), "a page of shadow stack each");
+        assert_eq!(
+            layout.stack,
+            region(STACK_BASE, 3 * 4 * PAGE),
+            "with 1 shadow page for each LP"
+        );
         assert_eq!(layout.data, region(DATA_BASE, (4 + 10 + 2) * PAGE));
         assert_eq!(layout.keyhole, region(KEYHOLE_BASE, 4 * 512 * PAGE));
         assert_eq!(layout.keyhole_edit, region(KEYHOLE_EDIT_BASE, 4 * PAGE));
     }
 
     #[test]
-    fn a_module_without_updates_has_no_handoff_data() {
+    fn layout_of_a_module_with_major_svn_0_has_no_handoff_data() {
         assert_eq!(layout(0).data.size, (4 + 10) * PAGE);
     }
 
     #[test]
     fn need_is_the_sum_of_contents_and_estimated_tables() {
-        // Information page, VMCSs, stacks and data; and tables: 5 for the keyholes, 1 for each of
-        // five other parts, and 1 more.
+        // Contents: information page, VMCSs, stacks and data. Tables: 5 for the keyholes, 1 for
+        // each of the five other parts, and 1 more.
         let pages = 1 + 4 + 12 + 16 + 5 + 5 + 1;
         assert_eq!(layout(1).need(), 2 * MIB + pages * PAGE);
     }
 
     #[test]
-    fn page_tables_run_out_at_two_places() {
+    fn shortage_is_fatal_only_for_the_keyhole_windows() {
         let layout = layout(1);
         let contents = 2 * MIB + (1 + 4 + 12 + 16) * PAGE;
         let with_tables = |pages: u64| layout.shortage(contents + pages * PAGE);
-        // Two for each of four parts and two above them; then five and two for keyholes and their
-        // tables, and one above.
+        // Tables without keyholes: 2 for each of four parts, and 2 above. Tables for the keyholes:
+        // 5 and 2, and 1 above.
         assert_eq!(with_tables(9), Shortage::Reported);
         assert_eq!(with_tables(10), Shortage::Fatal);
         assert_eq!(with_tables(17), Shortage::Fatal);

@@ -86,15 +86,17 @@ impl fmt::Display for FailureCause {
                  possible LPs",
             ),
             Self::GaveUp => f.write_str("the LP gave up waiting for another LP"),
-            Self::StillReady => f.write_str("a TDX module is ready and may have TDs: not touched"),
+            Self::StillReady => f.write_str(
+                "a TDX module is ready and may have TDs, so the update left it unchanged",
+            ),
             Self::LpsMissing => f.write_str(
                 "the session of SEAMLDR.INSTALL waits for more LPs: bring all LPs of the platform \
                  online",
             ),
             Self::LpsChanged { found, wanted } => write!(
                 f,
-                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and \
-                 going, and repeat preflight"
+                "LPs that take part: {found}, but preflight counted {wanted}: keep the number of \
+                 online LPs constant, and repeat preflight"
             ),
             Self::ModuleChanged => f.write_str(
                 "the running module is not the one that preflight saw: repeat preflight",
@@ -102,7 +104,9 @@ impl fmt::Display for FailureCause {
             Self::NoRemainingUpdates => {
                 f.write_str("no updates remain, although preflight saw some: repeat preflight")
             }
-            Self::OtherMachine => f.write_str("the images were prepared for another machine"),
+            Self::OtherMachine => f.write_str(
+                "the images were prepared for another machine: prepare them with this host",
+            ),
             Self::Trap(call, trap) => write!(f, "{call}: {trap}"),
             Self::Tdx(leaf, status) => write!(f, "{leaf:?}: {status}"),
             Self::Seamldr { leaf, status, rdx } => {
@@ -165,7 +169,7 @@ pub(super) struct RawFailure {
     rdx: u64,
 }
 
-/// Values of [`RawFailure::call`] that stand for a cause without a call.
+/// Values of [`RawFailure::call`] for causes without a call.
 const GAVE_UP: u64 = 0xffff_ffff_ffff_fff0;
 const UNKNOWN_LP: u64 = 0xffff_ffff_ffff_fff1;
 const STILL_READY: u64 = 0xffff_ffff_ffff_fff2;
@@ -300,8 +304,8 @@ impl Record {
         self.state.load(Ordering::Acquire) == WRITTEN
     }
 
-    /// Why it failed.
-    #[inline(always)] // who needs less than the whole cause decodes less
+    /// Returns the cause of the failure.
+    #[inline(always)] // the compiler drops the parts of the cause that a caller does not use
     pub(super) fn cause(&self) -> Option<FailureCause> {
         if !self.is_written() {
             return None;

@@ -1,15 +1,15 @@
-//! What is known of the platform while an update runs: the module, its handoff data, the session of
-//! SEAMLDR.INSTALL. Events change it, here and nowhere else.
+//! The state of the platform as an update knows it: the module, its handoff data, the session of
+//! SEAMLDR.INSTALL. Only the events in this file change this state.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::abi::Scenario;
 use crate::tdx_module::Readiness;
 
-/// What an update begins with, and where it ends.
+/// The kind of an update: its start and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// From a module that runs to another one.
+    /// From a running module to another one.
     Update,
     /// From handoff data that a module left to a module that takes it.
     Resume,
@@ -28,17 +28,17 @@ impl Kind {
     }
 }
 
-/// What is known of the module. Of two answers at the start of an update, the later one in this
-/// list counts.
+/// The known state of the module. If two LPs get different answers at the start, the later one in
+/// this list counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Module {
-    /// No LP has had an answer from a module.
+    /// No module has answered an LP.
     Unasked,
-    /// A module is in place and has not come up, or has not taken the handoff data.
+    /// A module is in place. It is not initialised, or has not taken the handoff data.
     NotReady,
     /// The module that ran is shut down.
     ShutDown,
-    /// TDH.SYS.SHUTDOWN was called, and neither its answer nor the module tells whether it
+    /// An LP called TDH.SYS.SHUTDOWN. Neither the answer nor the module tells whether the module
     /// stopped.
     MayBeShutDown,
     /// The module runs as it did before the update.
@@ -49,52 +49,53 @@ pub(super) enum Module {
     Ready,
 }
 
-/// What is known of the handoff data.
+/// The known state of the handoff data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handoff {
-    /// Nobody has seen a module leave any.
+    /// No event of this boot shows that handoff data exists.
     Unknown,
-    /// A module has left it, and no module has taken it.
+    /// A module left the data, and no module has taken it.
     Pending,
-    /// A module has taken it.
+    /// A module has taken the data.
     Taken,
-    /// P-SEAMLDR has destroyed it, or a module was put in place without TDs.
+    /// P-SEAMLDR destroyed the data, or a load installed a module without TDs.
     Lost,
 }
 
-/// What is known of the session of SEAMLDR.INSTALL.
+/// The known state of the session of SEAMLDR.INSTALL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Session {
-    /// None is open.
+    /// No session is open.
     Closed,
-    /// P-SEAMLDR may wait for more LPs.
+    /// A session is open: P-SEAMLDR may wait for more LPs.
     Open,
-    /// The session of this round has put a module in place.
+    /// The session of this round installed a module.
     Complete,
 }
 
-/// Something that happened.
+/// An event that changes what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// An LP asked the module how far it has come.
+    /// An LP asked the module for its state.
     Found(Readiness),
-    /// P-SEAMLDR answered an LP that no module answered.
+    /// P-SEAMLDR answered an LP that no module had answered.
     SeamldrAnswered,
     /// TDH.SYS.SHUTDOWN succeeded.
     ShutDown,
     /// TDH.SYS.SHUTDOWN may have succeeded.
     MayBeShutDown,
-    /// The module that was to be shut down said twice that it is.
+    /// The module answered SYS_SHUTDOWN twice before this update shut it down.
     WasShutDown,
-    /// A session is open: an LP has called SEAMLDR.INSTALL in it.
+    /// An LP called SEAMLDR.INSTALL, so a session is open.
     SessionOpen,
-    /// The session ended and left the module as it was.
+    /// P-SEAMLDR refused the image and closed the session. The module in place did not change.
     Refused,
     /// P-SEAMLDR destroyed the module and the handoff data (RDX 1).
     Destroyed,
     /// A module answered after all LPs had called SEAMLDR.INSTALL.
     Installed,
-    /// The same with scenario LOAD, which ends all TDs.
+    /// A module answered after all LPs had called SEAMLDR.INSTALL with scenario LOAD, which ends
+    /// all TDs.
     Loaded,
     /// Another round begins with SEAMLDR.INSTALL.
     AnotherImage,
@@ -102,20 +103,19 @@ pub(super) enum Event {
     TookOver,
 }
 
-/// What is known.
+/// What an update knows of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)] // as in the word
+#[repr(C)] // the order of the bytes in the word
 pub(super) struct Known {
     pub(super) module: Module,
     pub(super) handoff: Handoff,
     pub(super) session: Session,
-    /// P-SEAMLDR has answered an LP that no module answered, or SEAMLDR.INSTALL.
+    /// P-SEAMLDR has answered SEAMLDR.INSTALL, or an LP that no module answered.
     pub(super) seamldr_answered: bool,
 }
 
 impl Known {
-    /// At the start of an update, with what the embedder's memory says of handoff data and of an
-    /// open session.
+    /// Returns what is known at the start of an update. The arguments come from the module state.
     pub(super) const fn at_start(handoff_pending: bool, session_open: bool) -> Self {
         Self {
             module: Module::Unasked,
@@ -125,17 +125,17 @@ impl Known {
         }
     }
 
-    /// Whether there is a module that another one can replace.
+    /// Whether a module is in place that a session can replace.
     pub(super) const fn has_old_module(self) -> bool {
         matches!(self.module, Module::NotReady | Module::ShutDown)
     }
 
-    /// What is known after an event.
+    /// Returns what is known after an event.
     pub(super) fn after(self, event: Event) -> Self {
         use {Handoff as H, Module as M, Session as S};
         match event {
             Event::Found(Readiness::Ready) => self.answered_by(M::Running),
-            // It has left handoff data, and nothing was installed since.
+            // The module left handoff data, and no session has replaced the module.
             Event::Found(Readiness::ShutDown) => {
                 Self { handoff: H::Pending, ..self.answered_by(M::ShutDown) }
             }
@@ -162,12 +162,12 @@ impl Known {
         }
     }
 
-    /// A module answers only if no session is open.
+    /// Returns what is known after a module answered. A module answers only if no session is open.
     fn answered_by(self, module: Module) -> Self {
         Self { module: self.module.max(module), session: Session::Closed, ..self }
     }
 
-    /// One byte for each field.
+    /// Returns the fields as one word, a byte for each.
     #[allow(clippy::as_conversions)] // the discriminants of enums
     const fn word(self) -> u32 {
         let Self { module, handoff, session, seamldr_answered } = self;
@@ -203,7 +203,7 @@ impl Known {
     }
 }
 
-/// [`Known`], shared by all LPs.
+/// The [`Known`] that all LPs share.
 #[derive(Debug)]
 pub(super) struct SharedKnown(AtomicU32);
 
@@ -216,7 +216,7 @@ impl SharedKnown {
         Known::from_word(self.0.load(Ordering::Acquire))
     }
 
-    /// Makes an event known to all LPs.
+    /// Applies an event. All LPs see the result.
     pub(super) fn apply(&self, event: Event) {
         let after = |word| Some(Known::from_word(word).after(event).word());
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, after);
@@ -238,7 +238,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_known_fits_into_a_word() {
+    fn each_known_state_is_read_back_from_its_word() {
         for module in MODULES {
             for handoff in [Handoff::Unknown, Handoff::Pending, Handoff::Taken, Handoff::Lost] {
                 for session in [Session::Closed, Session::Open, Session::Complete] {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_goes_from_the_running_module_to_one_that_took_over() {
+    fn events_of_an_update_lead_from_running_to_ready() {
         let known = SharedKnown::new(Known::at_start(false, false));
         let steps = [
             (Event::Found(Readiness::Ready), Module::Running, Handoff::Unknown, Session::Closed),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_answered_one_lp_is_there_for_all() {
+    fn answer_to_one_lp_counts_for_all_lps() {
         let start = Known::at_start(false, false);
         let shut_down = start.after(Event::Found(Readiness::ShutDown));
         let was_shut_down = start.after(Event::Found(Readiness::Ready)).after(Event::WasShutDown);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn handoff_data_is_lost_with_the_module_and_by_a_load() {
+    fn handoff_data_is_lost_when_the_module_is_destroyed_or_loaded() {
         let shut_down = Known::at_start(false, false).after(Event::ShutDown);
         let destroyed = shut_down.after(Event::SessionOpen).after(Event::Destroyed);
         assert_eq!(

@@ -157,7 +157,7 @@ mod tests {
     use crate::update::{Call, Failure, NextStep, RunningModule, Stage, TdFate};
 
     #[test]
-    fn each_cause_has_the_number_and_the_string_that_linux_has_for_it() {
+    fn each_cause_has_the_errno_and_the_string_of_linux() {
         let in_build = TdxStatus(TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE.0 | 1 << 16);
         let install = |status| FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx: 0 };
         let trap = |trap| FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), trap);

@@ -1,4 +1,4 @@
-//! One LP's part in an update: what it does in each stage.
+//! The work of one LP in each stage of an update.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -15,46 +15,46 @@ use crate::lock::Lock;
 use crate::seamldr::Seamldr;
 use crate::tdx_module::{Readiness, TdxError, TdxModule};
 
-/// What a step came to.
+/// The result of [`Cpu::step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// This LP has done something; there may be more to do.
+    /// This LP did its work in a stage. Call again.
     Worked,
-    /// This LP waits for others.
+    /// This LP waits for other LPs.
     Waiting,
-    /// The update is over for this LP, one way or the other.
+    /// The update is over for this LP.
     Finished,
 }
 
-/// What the work of a stage came to.
+/// The result of an LP's work in a stage.
 pub(super) enum Work {
     /// The LP acknowledges the stage.
     Done,
     /// The LP acknowledges the stage without work: another LP has failed in it.
     Skipped,
-    /// Another LP has to finish something first.
+    /// Another LP must finish its call first.
     Waits,
     /// The LP has no part in the update.
     NotNeeded,
-    /// Another LP gave up before this one could claim its call.
+    /// The update ended before this LP could claim the stage.
     Over,
 }
 
-/// This LP has failed, and has made it known.
+/// This LP failed, and has recorded the failure.
 pub(super) struct Failed;
 
-/// One LP's part in an update. Make it on that LP; it stays there. An LP that makes two takes part
-/// once: the second one finishes at once.
+/// One LP's part in an update. Make the value on that LP and use it only there. If an LP makes a
+/// second value, that one finishes at once.
 pub struct Cpu<'a, H: ?Sized, L: ?Sized> {
     pub(super) update: &'a Update<'a>,
     pub(super) seamldr: Seamldr<'a, H, L>,
-    /// What this LP acknowledged last.
+    /// The stage and round that this LP acknowledged last.
     acknowledged: Option<Leg>,
-    /// What this LP saw when it last found nothing to do.
+    /// The rendezvous as this LP saw it in its last step, if it had to wait.
     waits_on: Option<Snapshot>,
     /// Arrival order of this LP, from 0. In round r the LP with order r mod n leads.
     arrival: u32,
-    /// This LP has claimed the step that it works on.
+    /// This LP has claimed the stage.
     pub(super) has_claimed: bool,
 }
 
@@ -69,14 +69,14 @@ impl<H: ?Sized, L: ?Sized> fmt::Debug for Cpu<'_, H, L> {
 }
 
 impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
-    /// The part of the LP that calls.
+    /// Returns the part of the calling LP.
     #[must_use]
     pub const fn new(update: &'a Update<'a>, seamldr: Seamldr<'a, H, L>) -> Self {
         Self { update, seamldr, acknowledged: None, waits_on: None, arrival: 0, has_claimed: false }
     }
 
-    /// Goes through the whole update, with [`Host::relax`] while there is nothing to do. Interrupts
-    /// have to be off.
+    /// Goes through the whole update. Calls [`Host::relax`] while the LP waits. Interrupts must be
+    /// off.
     pub fn run(&mut self) {
         loop {
             match self.step() {
@@ -91,14 +91,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
-    /// Does what is due for this LP now, at most one stage, and never waits for other LPs but at
-    /// the lock.
+    /// Does this LP's work in the current stage, if it is not done. Waits for other LPs only at the
+    /// lock.
     pub fn step(&mut self) -> Progress {
         let update = self.update;
         let seen = update.rendezvous.load();
         let leg = seen.leg();
         self.waits_on = None;
-        // An LP that was not there when the update began has no part in it.
+        // An LP that arrives after `Start` does not take part.
         if seen.is_over() || self.acknowledged.is_none() && leg.stage != Stage::Start {
             return Progress::Finished;
         }
@@ -106,7 +106,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
             self.waits_on = Some(seen);
             return Progress::Waiting;
         }
-        // Once an LP has failed, the others only meet it at the end of the stage.
+        // After a failure the other LPs acknowledge the stage without work.
         let skip = seen.failed() && self.acknowledged.is_some();
         match if skip { Ok(Work::Skipped) } else { self.work(leg) } {
             Ok(Work::Skipped) => {}
@@ -128,9 +128,9 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Progress::Worked
     }
 
-    /// Ends the update for all LPs because this LP has waited long enough, unless something has
-    /// happened since its last [`step`](Self::step), that step was not [`Progress::Waiting`],
-    /// or an LP is making a call that cannot be taken back. For embedders that call `step`
+    /// Gives up waiting: ends the update for all LPs. Does nothing unless the last
+    /// [`step`](Self::step) returned [`Progress::Waiting`]. Does nothing if an LP has made progress
+    /// since, or makes a call that cannot be undone. This is for embedders that call `step`
     /// themselves.
     pub fn abandon(&self) {
         if let Some(seen) = self.waits_on.filter(|seen| self.update.rendezvous.end_if_still(*seen))
@@ -143,7 +143,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         self.seamldr.host()
     }
 
-    /// All LPs have acknowledged; this one says where they go. The others do nothing meanwhile.
+    /// Moves all LPs on. The LP that acknowledged last calls this; the other LPs wait.
     #[inline(never)] // registers of its own, on a small stack
     fn settle(&self, all: Snapshot) {
         let update = self.update;
@@ -166,7 +166,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
 
     fn work(&mut self, leg: Leg) -> Result<Work, Failed> {
         let module = TdxModule::new(self.host());
-        // A broken LP does not keep the lead.
+        // The lead changes with the round, so that an LP that fails does not stay the lead.
         let leads = leg.round.checked_rem(self.update.rendezvous.lps()) == Some(self.arrival);
         match leg.stage {
             Stage::Start => self.arrive(module),
@@ -178,12 +178,13 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         }
     }
 
-    /// The first LP to arrive leads; one more than were announced has no part in the update.
+    /// Does the work of `Start`. The first LP to arrive leads. An LP beyond the announced number
+    /// does not take part.
     fn arrive(&mut self, module: TdxModule<'_, H>) -> Result<Work, Failed> {
         let (update, host) = (self.update, self.host());
         let (lp, wanted) = (host.current_lp(), update.rendezvous.lps());
-        // If this LP is one of those that were announced, nobody gets past this stage without it.
-        // One more may come later.
+        // If this LP is one of the announced LPs, no LP leaves this stage without it. Only an
+        // additional LP can come later.
         if host.machine() != update.machine {
             return self.turn_away(&RawFailure::OTHER_MACHINE);
         }
@@ -205,8 +206,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Done)
     }
 
-    /// Ends the update for all LPs at its start: some may never come. An LP that comes after the
-    /// start has no part in it.
+    /// Ends the update for all LPs at its start, because an announced LP may never come. An LP that
+    /// comes after the start does not take part.
     #[cold]
     #[inline(never)] // one copy for all reasons
     fn turn_away(&self, failure: &RawFailure) -> Result<Work, Failed> {
@@ -217,13 +218,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Over)
     }
 
-    /// Looks whether this LP reaches the module, and how far the module has come. An update needs a
-    /// module that runs; everything else needs that none does: its TDs must not be touched.
-    /// Every LP looks, because an LP can be cut off from a module that runs.
+    /// Asks the module for its state. An update needs a running module. A resumed update, a finish
+    /// and a load need that no module runs, because they would end its TDs. Every LP asks, because
+    /// one LP can be cut off from a running module.
     fn look(&self, module: TdxModule<'_, H>) -> Result<(), Failed> {
         let update = self.update;
         let mut found = module.readiness();
-        // That the module does not run is asked once more: it would mean that its TDs are paused.
+        // Asks again before the library believes that the module does not run and its TDs are
+        // paused.
         if update.kind == Kind::Update && matches!(found, Readiness::ShutDown | Readiness::NotReady)
         {
             found = module.readiness();
@@ -249,7 +251,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
                 }
                 Ok(())
             }
-            // A module that answers is behind no session.
+            // A module answers only if no session is open.
             Readiness::ShutDown | Readiness::NotReady => {
                 update.state.end_session();
                 Ok(())
@@ -286,7 +288,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Done)
     }
 
-    /// Looks, with all LPs standing still, whether the module is the one that preflight saw.
+    /// Checks that the module is still the one that preflight saw. All other LPs wait meanwhile.
     #[inline(never)] // its registers are not needed later
     fn look_again(&self, checked: Checked<'_>) -> Result<(), Failed> {
         let Checked { passed, info } = checked;
@@ -301,8 +303,8 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(())
     }
 
-    /// A refusal of the module that was to be shut down. If the module says that it is shut down
-    /// already, its TDs are paused: that is asked once more.
+    /// Records that the old module refused. If the module answered SYS_SHUTDOWN, its TDs are
+    /// paused; this asks the module again before it believes the answer.
     #[cold]
     fn refused(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> Failed {
         if error == TdxError::Status(TdxStatus::SYS_SHUTDOWN)
@@ -339,14 +341,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         } else {
             module.sys_update()
         };
-        // The module knows no version 1, or not this feature.
+        // The module does not know version 1, or not this feature.
         if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
             result = module.sys_update();
         }
         if let Some(mut error) = unsuccessful(result) {
             let mut leaf = TdxLeaf::SYS_UPDATE;
-            // A module that has taken over says SYS_STATE_INCORRECT as well. Nothing may be
-            // installed over a module that is ready.
+            // A module that has taken the data over answers SYS_STATE_INCORRECT too. The update
+            // must not install over a module that is ready.
             let refused =
                 is_refusal(error) && error.status().code() != TdxStatus::SYS_STATE_INCORRECT;
             let found = if refused { Readiness::NotReady } else { module.readiness() };
@@ -361,7 +363,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         Ok(Work::Done)
     }
 
-    /// A failure of the new module.
+    /// Records a failure of the new module.
     #[cold]
     fn failed(&self, module: TdxModule<'_, H>, leaf: TdxLeaf, error: TdxError) -> Failed {
         let failure = RawFailure::tdx(leaf, error);
@@ -374,14 +376,14 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         self.fail(if self.is_silent() {
             self.update.silenced(self.host().current_lp(), &failure)
         } else if leaf == TdxLeaf::SYS_INIT && self.update.known.load().session == Session::Open {
-            // No module answers behind SEAMLDR.INSTALL: the platform counts more LPs.
+            // No module answers after SEAMLDR.INSTALL on all LPs, so P-SEAMLDR waits for more LPs.
             &RawFailure::LPS_MISSING
         } else {
             &failure
         })
     }
 
-    /// Makes a failure of this LP known, before it acknowledges the stage: no other LP begins to
+    /// Records a failure of this LP before it acknowledges the stage. No other LP then begins to
     /// work on the stage.
     #[cold]
     #[inline(never)] // one copy for all failures
@@ -401,7 +403,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
     }
 }
 
-/// An answer other than success.
+/// Returns the answer if it is not success.
 fn unsuccessful(answer: Result<TdxStatus, TdxError>) -> Option<TdxError> {
     match answer {
         Ok(status) if status.is_success() => None,
@@ -410,14 +412,15 @@ fn unsuccessful(answer: Result<TdxStatus, TdxError>) -> Option<TdxError> {
     }
 }
 
-/// Whether the call has changed nothing: the module refused, or the instruction raised an
-/// exception. VMfailInvalid and a word that is neither success nor error do not tell.
+/// Whether the call certainly changed nothing: the module refused, or the instruction raised an
+/// exception. VMfailInvalid, and a status that is neither success nor error, leave this open.
 fn is_refusal(error: TdxError) -> bool {
     error.status().is_failure() && error != TdxError::Trap(Trap::VmFailInvalid)
 }
 
 impl Update<'_> {
-    /// P-SEAMLDR did not answer either, when it was asked because of this failure.
+    /// Records this failure, after which P-SEAMLDR did not answer either. Returns the silence of
+    /// P-SEAMLDR as the latest failure.
     pub(super) fn silenced(&self, lp: u32, failure: &RawFailure) -> &'static RawFailure {
         self.first.write(lp, self.rendezvous.load().stage(), failure);
         &RawFailure::SILENCE

@@ -2,34 +2,34 @@
 //!
 //! | stage | who works | calls |
 //! |---|---|---|
-//! | [`Stage::Start`] | every LP, in parallel | TDH.SYS.TDMR.INIT of an address that is none: the LP reaches the module, and the module runs |
-//! | [`Stage::Shutdown`] | the lead LP | SEAMLDR.INFO: the module is the one that preflight saw; then TDH.SYS.SHUTDOWN |
-//! | [`Stage::CpuInstall`] | every LP, one at a time | SEAMLDR.INSTALL; the last LP then TDH.SYS.INIT, which only a module that is in place answers |
+//! | [`Stage::Start`] | every LP, in parallel | TDH.SYS.TDMR.INIT with an invalid address: the module's answer shows that this LP reaches a module that runs |
+//! | [`Stage::Shutdown`] | the lead LP | SEAMLDR.INFO, to check that the module is the one that preflight saw; then TDH.SYS.SHUTDOWN |
+//! | [`Stage::CpuInstall`] | every LP, one at a time | SEAMLDR.INSTALL; then the last LP calls TDH.SYS.INIT, which only an installed module answers |
 //! | [`Stage::CpuInit`] | every LP, in parallel | TDH.SYS.LP.INIT |
 //! | [`Stage::RunUpdate`] | the lead LP | TDH.SYS.UPDATE |
-//! | [`Stage::Done`] | nobody | |
+//! | [`Stage::Done`] | no LP | |
 //!
 //! The last LP to acknowledge a stage moves all LPs on. A failure stops all LPs before the next
-//! stage. Up to TDH.SYS.SHUTDOWN a failure changes nothing. An LP that waits may give up, which
-//! ends the update for all, unless another LP has claimed a call that cannot be taken back:
-//! SHUTDOWN, INSTALL, UPDATE.
+//! stage. A failure before TDH.SYS.SHUTDOWN changes nothing. A waiting LP may give up, which ends
+//! the update for all LPs. No LP can give up while another LP makes a call that cannot be undone:
+//! SHUTDOWN, INSTALL or UPDATE.
 //!
 //! # After a failure
 //!
-//! All LPs go into another round together, at most 16 in all:
+//! All LPs begin another round together. An update has at most 16 rounds:
 //!
-//! | what failed | the next round begins with |
+//! | failure | start of the next round |
 //! |---|---|
-//! | what may pass by itself: no entropy, a busy lock, a trap after the shutdown | the same stage, with another LP in the lead |
-//! | anything in `Start`; SHUTDOWN, for another reason | none: nothing has happened |
-//! | INSTALL with RDX 0 | `CpuInstall`, with the next of the [fallbacks](Update::with_fallbacks) |
-//! | a call of the new module | `CpuInstall`, with the next of the fallbacks, then with the same image once more |
-//! | INSTALL with RDX 0, and no image is left, but a module is in place | `CpuInit`: what kept that module from coming up may have passed |
-//! | RDX 1: P-SEAMLDR has destroyed the module and the handoff data | none |
+//! | temporary: no entropy, a busy lock, a trap after the shutdown | the same stage, with another lead LP |
+//! | any failure in `Start`; another refusal of SHUTDOWN | no next round: the update has changed nothing |
+//! | INSTALL with RDX 0 | `CpuInstall`, with the next [fallback](Update::with_fallbacks) |
+//! | a call of the new module | `CpuInstall`, with the next fallback; after the last fallback, with the same image once more |
+//! | INSTALL with RDX 0, no image is left, a new module is in place | `CpuInit`: that module's failure may have been temporary |
+//! | INSTALL with RDX 1: P-SEAMLDR destroyed the module and the handoff data | no next round |
 //!
-//! In the end [`Update::outcome`] says what became of the TDs, which module runs, and what may be
-//! tried next: [`Update::resume`] with another image, [`Update::finish`] where the new module is in
-//! place, or [`Update::load`], which brings TDX back without the TDs.
+//! [`Update::outcome`] returns the fate of the TDs, the module that runs, and the next step. The
+//! next step may be [`Update::resume`] with another image, or [`Update::finish`] if the new module
+//! is in place. [`Update::load`] brings TDX back without the TDs.
 //!
 //! # Pictures
 //!
@@ -75,35 +75,35 @@ use outcome::{meaning, Ending};
 use recover::{classify, Candidates, Class, MAX_ROUNDS};
 use rendezvous::{Leg, Rendezvous, Snapshot};
 
-/// LPs that P-SEAMLDR can count: its table has 1,024 places.
+/// The highest number of LPs in an update. P-SEAMLDR's table has room for 1,024.
 pub const MAX_LPS: u32 = 1024;
 
-/// Images to fall back on that one update can have.
+/// The highest number of fallback images in one update.
 pub const MAX_FALLBACKS: usize = 7;
 
-/// Why there can be no such update.
+/// The reason why an update cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateError {
-    /// No LP takes part, or more than [`MAX_LPS`].
+    /// The number of LPs is 0 or above [`MAX_LPS`].
     Lps(u32),
-    /// Other LPs take part than when preflight passed.
+    /// The number of LPs has changed since preflight.
     LpsChanged {
-        /// LPs that the host counts.
+        /// LPs that the host counts now.
         found: u32,
         /// LPs that preflight counted.
         wanted: u32,
     },
-    /// An image is prepared for the other scenario: [`Scenario::Load`] ends all TDs,
+    /// An image is prepared for the wrong scenario. [`Scenario::Load`] ends all TDs,
     /// [`Scenario::Update`] keeps them.
     Scenario {
-        /// The image's.
+        /// The scenario of the image.
         found: Scenario,
-        /// The update's.
+        /// The scenario of the update.
         wanted: Scenario,
     },
-    /// There are more than [`MAX_FALLBACKS`] images to fall back on.
+    /// There are more than [`MAX_FALLBACKS`] fallback images.
     Fallbacks(usize),
-    /// An image to fall back on passed preflight for another version of the handoff data.
+    /// A fallback image passed preflight for another version of the handoff data.
     HandoffVersion {
         /// The version that the image passed for.
         found: u16,
@@ -112,9 +112,9 @@ pub enum UpdateError {
     },
     /// An image is prepared for another machine than the host's.
     OtherMachine,
-    /// Another update has the [`ModuleState`]: one update at a time.
+    /// Another update uses the [`ModuleState`]. Only one update can use it at a time.
     Busy,
-    /// P-SEAMLDR cannot read the image or its parameters where they lie.
+    /// P-SEAMLDR cannot read the image or its parameters at their addresses.
     Build(BuildError),
 }
 
@@ -122,33 +122,33 @@ impl fmt::Display for UpdateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lps(found) => {
-                write!(f, "{found} LPs take part in the update, but it takes 1 to {MAX_LPS}")
+                write!(f, "the number of LPs is {found}, but should be 1 to {MAX_LPS}")
             }
-            Self::LpsChanged { found, wanted } => write!(
-                f,
-                "{found} LPs take part, but preflight saw {wanted}: keep LPs from coming and \
-                 going, and repeat preflight"
-            ),
+            Self::LpsChanged { found, wanted } => {
+                FailureCause::LpsChanged { found: *found, wanted: *wanted }.fmt(f)
+            }
             Self::Scenario { found, wanted } => {
                 write!(
                     f,
-                    "an image is prepared for scenario {found:?}, but the update needs {wanted:?}"
+                    "an image is prepared for scenario {found:?}, but should be for {wanted:?}"
                 )
             }
             Self::Fallbacks(found) => {
                 write!(
                     f,
-                    "there are {found} images to fall back on, but at most {MAX_FALLBACKS} are \
-                     possible"
+                    "the number of fallback images is {found}, but should be at most \
+                     {MAX_FALLBACKS}"
                 )
             }
             Self::HandoffVersion { found, wanted } => write!(
                 f,
-                "an image passed preflight for handoff version {found}, but the update asks for \
-                 {wanted}"
+                "a fallback image passed preflight for handoff version {found}, but the update \
+                 asks the running module for {wanted}"
             ),
-            Self::OtherMachine => f.write_str("an image is prepared for another machine"),
-            Self::Busy => f.write_str("another update of this module is not over"),
+            Self::OtherMachine => {
+                f.write_str("an image is prepared for another machine: prepare it with this host")
+            }
+            Self::Busy => f.write_str("another update uses the module state: wait until it ends"),
             Self::Build(error) => error.fmt(f),
         }
     }
@@ -162,30 +162,30 @@ impl From<BuildError> for UpdateError {
     }
 }
 
-/// What an update checks while all LPs stand still, before it shuts the module down.
+/// The facts that the lead LP checks while all other LPs wait, before it shuts the module down.
 #[derive(Clone, Copy, Debug)]
 struct Checked<'a> {
     passed: &'a PassedUpdate<'a>,
-    /// Where the lead LP asks P-SEAMLDR.
+    /// The buffer in which the lead LP asks P-SEAMLDR.
     info: &'a SharedInfo,
 }
 
-/// One update, shared by all LPs that take part. It lends the [`ModuleState`] until it is dropped;
-/// one that is forgotten keeps it.
+/// One update, which all LPs that take part share. It reserves the [`ModuleState`] until it is
+/// dropped. After `mem::forget` the state stays reserved.
 pub struct Update<'a> {
     kind: Kind,
-    /// Of an update from a module that runs.
+    /// `None` unless the update begins from a running module.
     checked: Option<Checked<'a>>,
     request: Option<InstallRequest<'a>>,
     fallbacks: &'a [PreparedImage<'a>],
     state: &'a ModuleState,
     machine: MachineId,
     detect_damage: bool,
-    /// An LP was in an open session, as far as the embedder's memory says.
+    /// At the start, the module state had an LP in an open session.
     remembers_session: bool,
     rendezvous: Rendezvous,
     arrived: AtomicU32,
-    /// LPs that have done their work in the current stage.
+    /// How many LPs have done their work in the current stage.
     finished: AtomicU32,
     known: SharedKnown,
     /// [`Candidates`].
@@ -206,14 +206,14 @@ impl Drop for Update<'_> {
 }
 
 impl<'a> Update<'a> {
-    /// An update to the image that passed preflight, by the LPs that preflight counted. `params`
-    /// and `info` are memory for P-SEAMLDR. `state` is the embedder's memory of the module,
-    /// which lives longer than any update.
+    /// Returns an update to the image that passed preflight, by the LPs that preflight counted.
+    /// P-SEAMLDR reads `params` and writes `info`. `state` is the embedder's memory of the module,
+    /// which outlives each update.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], they are not as many as preflight counted, the
-    /// memory has no address that P-SEAMLDR reads, or another update has `state`.
+    /// The number of LPs is 0, above [`MAX_LPS`] or not the one that preflight counted, P-SEAMLDR
+    /// cannot read the memory, or another update uses `state`.
     pub fn new<H: Host + ?Sized>(
         passed: &'a PassedUpdate<'a>,
         params: &'a mut SeamldrParamsBuffer,
@@ -235,14 +235,15 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Update, Some(Checked { passed, info }), Some(request), host, state)
     }
 
-    /// What [`NextStep::InstallAgain`] and [`NextStep::CompleteSession`] ask for: an update that
-    /// ended early goes on in the same boot from the handoff data that the old module has left,
-    /// with the same image or another one. Refused if an LP finds a module ready.
+    /// Returns an update that continues an earlier one of the same boot, for
+    /// [`NextStep::InstallAgain`] and [`NextStep::CompleteSession`]. The module of `image` takes
+    /// the handoff data that the old module left. The update ends at its start if an LP finds a
+    /// module ready.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], the image is not prepared to take handoff data
-    /// over, or not for this machine, or another update has `state`.
+    /// The number of LPs is 0 or above [`MAX_LPS`], the image is not prepared to take handoff data
+    /// or not for this machine, or another update uses `state`.
     pub fn resume<H: Host + ?Sized>(
         image: PreparedImage<'a>,
         host: &H,
@@ -251,25 +252,25 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Resume, None, Some(*image.request()), host, state)
     }
 
-    /// What [`NextStep::Finish`] asks for: the module that is in place comes up and takes the
-    /// handoff data over. Nothing is installed, and none of the remaining updates is used up.
-    /// In its outcome image 0 is the module that is in place, whichever image it came from.
+    /// Returns an update that initialises the module in place and makes it take the handoff data,
+    /// for [`NextStep::Finish`]. The update installs nothing, so it uses up none of the remaining
+    /// updates. In its outcome, image 0 is the module in place.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], or another update has `state`.
+    /// The number of LPs is 0 or above [`MAX_LPS`], or another update uses `state`.
     pub fn finish<H: Host + ?Sized>(host: &H, state: &'a ModuleState) -> Result<Self, UpdateError> {
         Self::of_kind(Kind::Finish, None, None, host, state)
     }
 
-    /// What [`NextStep::Load`] asks for: a module is put in place afresh and initialised on all
-    /// LPs. All TDs are gone then, and the module waits to be configured as at boot. Refused if
-    /// an LP finds a module ready.
+    /// Returns an update that installs a module without TDs and initialises it on all LPs, for
+    /// [`NextStep::Load`]. All TDs are lost, and the caller must configure the module as at boot.
+    /// The update ends at its start if an LP finds a module ready.
     ///
     /// # Errors
     ///
-    /// There are no LPs or more than [`MAX_LPS`], the image is not prepared to be loaded, or not
-    /// for this machine, or another update has `state`.
+    /// The number of LPs is 0 or above [`MAX_LPS`], the image is not prepared for a load or not for
+    /// this machine, or another update uses `state`.
     pub fn load<H: Host + ?Sized>(
         image: PreparedImage<'a>,
         host: &H,
@@ -278,14 +279,15 @@ impl<'a> Update<'a> {
         Self::of_kind(Kind::Load, None, Some(*image.request()), host, state)
     }
 
-    /// Images that are tried in this order if P-SEAMLDR refuses the update's own after the old
-    /// module was shut down, or its module does not come up: usually the module that ran
-    /// before, prepared while it still did.
+    /// Adds fallback images. The update tries them in this order if P-SEAMLDR refuses the update's
+    /// own image after the shutdown, or if the new module fails. A usual fallback is the image of
+    /// the running module, prepared before the update.
     ///
     /// No software can read a module back from the SEAM range, so the caller needs the file of the
     /// running module. The BIOS has loaded that module from flash memory or from the EFI system
     /// partition. Intel publishes the same image with each release, and MRSEAM tells whether a file
-    /// is the image of the running module: compare [`Facts::running_mrseam`](crate::preflight::Facts::running_mrseam) with
+    /// is the image of the running module: compare
+    /// [`Facts::running_mrseam`](crate::preflight::Facts::running_mrseam) with
     /// [`SeamSigstruct::seamhash`](crate::abi::SeamSigstruct::seamhash).
     ///
     /// A caller with one fallback or none passes an [`Option`]:
@@ -302,14 +304,14 @@ impl<'a> Update<'a> {
     /// # }
     /// ```
     ///
-    /// P-SEAMLDR takes no image of a lower SVN than that of the module it has. Once it has taken
-    /// the update's own image, an older one helps no more; what is left then is the same image
-    /// again, and any other of its SVN or a higher one.
+    /// P-SEAMLDR refuses an image with a lower SVN than the module in place. After P-SEAMLDR has
+    /// taken the update's own image, a fallback with a lower SVN does not help. The update then
+    /// tries the same image again, and fallbacks with the same SVN or a higher one.
     ///
     /// # Errors
     ///
-    /// There are too many, or one is prepared for another scenario, another machine or another
-    /// version of the handoff data.
+    /// There are more than [`MAX_FALLBACKS`] images, or one of them is prepared for another
+    /// scenario, another machine or another version of the handoff data.
     pub fn with_fallbacks(
         mut self,
         fallbacks: &'a [PreparedImage<'a>],
@@ -336,9 +338,9 @@ impl<'a> Update<'a> {
         Ok(self)
     }
 
-    /// Asks the new module, if it has UPDATE_COMPATIBILITY, to detect the damage that the update
-    /// does to TDs in build and to interrupted migrations: calls on such TDs then fail instead
-    /// of giving wrong measurements.
+    /// Asks the new module to detect damage that the update does to TDs in build and to interrupted
+    /// migrations. A module with UPDATE_COMPATIBILITY then fails calls on such TDs. Without
+    /// detection these TDs get wrong measurements.
     #[must_use]
     pub fn detecting_damage(mut self) -> Self {
         self.detect_damage = true;
@@ -358,7 +360,7 @@ impl<'a> Update<'a> {
         }
         let candidates = match request {
             Some(_) => Candidates { count: 1, ..Candidates::default() },
-            // The module that is in place gets no second chance by being installed again.
+            // Without a request, this update cannot install the module in place again.
             None => Candidates::default(),
         };
         if !state.begin_update() {
@@ -399,26 +401,27 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// The stage that the LPs are in, and how many of them have finished it: for showing progress.
+    /// Returns the current stage, and how many LPs have finished it. This is for progress displays.
     #[must_use]
     pub fn progress(&self) -> (Stage, u32) {
         (self.rendezvous.load().stage(), self.finished.load(Ordering::Relaxed))
     }
 
-    /// Which round it is, from 1: one more after each failure that the update goes on from.
+    /// Returns the number of the current round, from 1. Each round after the first follows a
+    /// failure.
     #[must_use]
     pub fn round(&self) -> u32 {
         self.rendezvous.load().round().saturating_add(1)
     }
 
-    /// Whether a module has taken the TDs over: the short form of [`outcome`](Self::outcome).
+    /// Whether a module has taken the TDs over. [`outcome`](Self::outcome) tells more.
     #[must_use]
     pub fn is_updated(&self) -> bool {
         self.known.load().module == known::Module::Ready
     }
 
-    /// How the update ended. Call this after every LP has left; before that it is what is known so
-    /// far.
+    /// Returns the outcome. Call this after every LP has left; an earlier call returns what is
+    /// known so far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let seen = self.rendezvous.load();
@@ -449,7 +452,7 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// The request that this round installs.
+    /// Returns the request that this round installs.
     fn current_request(&self) -> Option<&InstallRequest<'a>> {
         match Candidates::from_word(self.candidates.load(Ordering::Relaxed)).current {
             0 => self.request.as_ref(),
@@ -460,7 +463,7 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Makes known what happened, and remembers for the embedder what outlives the update.
+    /// Shows an event to all LPs, and records in the module state what outlives the update.
     #[inline(never)] // one copy for all events
     fn happened(&self, event: Event) {
         self.known.apply(event);
@@ -484,26 +487,27 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// A module answers although all LPs have called SEAMLDR.INSTALL: the session has put it in
-    /// place.
+    /// Records that a module answered after all LPs called SEAMLDR.INSTALL, so the session
+    /// installed it.
     fn module_answered(&self) {
         if self.known.load().session == Session::Open {
             self.happened(if self.kind == Kind::Load { Event::Loaded } else { Event::Installed });
         }
     }
 
-    /// Writes down what failed. The first failure stays; the latest one decides what comes next.
+    /// Records a failure. The first failure stays for the outcome. The latest failure decides the
+    /// next round.
     fn record(&self, lp: u32, stage: Stage, failure: &RawFailure) {
         self.latest.write(lp, stage, failure);
         self.first.write(lp, stage, failure);
     }
 
-    /// Where all LPs go after a stage that none of them failed in.
+    /// Returns the next stage of all LPs after a stage without a failure.
     fn after_success(&self, all: Snapshot) -> Option<Leg> {
         let stage = match (all.stage(), self.kind) {
             (Stage::Start, Kind::Update) => {
-                // A module answered, so the session is over in which other software did what was
-                // left.
+                // A module answered, so the remembered session is over. Other software has
+                // completed it.
                 if self.remembers_session {
                     self.state.end_session();
                 }
@@ -520,27 +524,27 @@ impl<'a> Update<'a> {
         Some(Leg { stage, round: all.round() })
     }
 
-    /// What the latest failure is about, for a failure in `stage`.
-    #[inline(never)] // otherwise LLVM repeats what follows for each case
+    /// Returns the class of the latest failure, which was in `stage`.
+    #[inline(never)] // otherwise LLVM repeats the caller's code for each case
     fn class_of_latest_failure(&self, stage: Stage) -> Option<Class> {
         self.latest.cause().map(|cause| classify(stage, cause))
     }
 
-    /// Where all LPs go after a failure in `stage`.
+    /// Returns the next stage of all LPs after a failure in `stage`. `None` ends the update.
     fn after_failure(&self, all: Snapshot, stage: Stage) -> Option<Leg> {
         let round = all.round().saturating_add(1);
         let known = self.known.load();
-        // An LP arrives once, so the first stage cannot be repeated. Nothing is installed over a
-        // module that was found ready, and nothing takes TDs over once the handoff data is
-        // destroyed.
+        // An LP arrives once, so `Start` cannot be repeated. The update does not install over a
+        // module that is ready, and no module can take TDs over after P-SEAMLDR destroyed the
+        // handoff data.
         let is_final = stage > Stage::Shutdown && known.module >= known::Module::Running;
         if stage == Stage::Start || round >= MAX_ROUNDS || is_final {
             return None;
         }
         let is_open = known.session == Session::Open;
         let class = match self.class_of_latest_failure(stage)? {
-            // P-SEAMLDR still waits in the session, and says EBADCALL to one LP: the image is not
-            // at fault.
+            // P-SEAMLDR waits in the session and answered EBADCALL to one LP, so the image is not
+            // the cause.
             Class::CallRefused if is_open => Class::Transient,
             Class::CallRefused => Class::ImageRefused,
             class => class,
@@ -553,9 +557,9 @@ impl<'a> Update<'a> {
                 self.happened(Event::AnotherImage);
                 (next, Stage::CpuInstall)
             }
-            // No image is left, but a refusal leaves the module that is in place as it was, and
-            // what kept that module from coming up may have passed. Not if the handoff
-            // data is too long for it, which would end SEAM.
+            // No image is left. The refusal has not changed the module in place, and that module's
+            // failure may have been temporary. With handoff data that is too long for the module,
+            // another try would end SEAM.
             None if class == Class::ImageRefused => {
                 (candidates.back().filter(|_| !is_open)?, Stage::CpuInit)
             }
@@ -573,6 +577,6 @@ mod tests {
 
     static_assertions::assert_impl_all!(Update<'static>: Send, Sync);
     static_assertions::assert_impl_all!(ModuleState<[crate::LpBits; 1]>: Send, Sync);
-    // Kernels put it on a stack.
+    // Kernels put an update on the stack.
     static_assertions::const_assert!(size_of::<Update<'static>>() <= 256);
 }

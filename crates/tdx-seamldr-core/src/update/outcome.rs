@@ -22,14 +22,15 @@ pub enum TdFate {
     Held,
     /// The TDs are lost.
     Lost,
-    /// The fate is unknown: the firmware gave no answer, or its answer does not tell.
+    /// The fate is unknown: the firmware gave no answer, or an unclear answer.
     Unknown,
 }
 
 /// Which module can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunningModule {
-    /// The old module, which this update has not changed. Some updates end before an LP asks it.
+    /// The old module, which this update has not changed. An update may end before an LP asks the
+    /// module.
     Old,
     /// The old module, which is shut down for good.
     OldShutDown,
@@ -47,7 +48,7 @@ pub enum RunningModule {
 /// What the caller can do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NextStep {
-    /// Nothing: the update is complete.
+    /// No step is needed: the update is complete.
     Done,
     /// Remove the reason and repeat the update, with preflight. The update has changed nothing.
     Retry,
@@ -60,11 +61,11 @@ pub enum NextStep {
     /// Call [`Update::resume`](super::Update::resume) on every LP of the platform. Some LPs have
     /// not called SEAMLDR.INSTALL in the open session.
     CompleteSession,
-    /// Call [`Update::finish`](super::Update::finish): the module is in place, and its failure may
+    /// Call [`Update::finish`](super::Update::finish). The module is in place, and its failure may
     /// have been temporary.
     Finish,
-    /// Call [`Update::load`](super::Update::load): TDX works again, without the TDs. A P-SEAMLDR
-    /// with SEAMLDR.CLEANUP may refuse the load until every LP has called that leaf.
+    /// Call [`Update::load`](super::Update::load). TDX then works again, without the TDs. A
+    /// P-SEAMLDR with SEAMLDR.CLEANUP may refuse the load until every LP has called that leaf.
     Load,
     /// Configure the module as at boot, from TDH.SYS.CONFIG on: it was loaded without TDs.
     Configure,
@@ -222,7 +223,7 @@ pub(super) fn meaning(ending: &Ending) -> (TdFate, RunningModule, NextStep) {
         Module::Ready => (TdFate::Preserved, RunningModule::New, NextStep::Done),
         Module::Destroyed => (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load),
         Module::Running => of_a_running_module(cause),
-        // Only a refusal for good tells that the module still runs.
+        // Only a final refusal shows that the module still runs.
         Module::MayBeShutDown => match cause {
             Some(cause @ FailureCause::Tdx(..)) if classify(stage, cause) == Class::Final => {
                 of_a_running_module(Some(cause))

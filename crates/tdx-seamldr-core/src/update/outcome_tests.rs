@@ -1,4 +1,4 @@
-//! Tests of what each end of an update means.
+//! Tests of the outcome of each end of an update.
 
 use super::*;
 use crate::abi::SeamldrStatus;
@@ -11,7 +11,7 @@ const UNTOUCHED: Meaning = (TdFate::NeverAtRisk, RunningModule::Old, NextStep::R
 const HELD_BY_OLD: Meaning = (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain);
 const FINISH: Meaning = (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish);
 const SESSION_OPEN: Meaning = (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession);
-const NOBODY_TOLD: Meaning = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
+const NO_ANSWER: Meaning = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
 
 const SILENCE: FailureCause =
     FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid);
@@ -45,7 +45,7 @@ fn of(kind: Kind, stage: Stage, cause: FailureCause, known: Known) -> Meaning {
     meaning(&Ending { kind, known, stage, cause: Some(cause) })
 }
 
-/// Returns what the end of an update means.
+/// Returns the fate of the TDs, the module that runs and the next step.
 fn after(stage: Stage, cause: FailureCause, known: Known) -> Meaning {
     of(Kind::Update, stage, cause, known)
 }
@@ -94,7 +94,7 @@ fn difference_from_preflight_leaves_the_module_running() {
 }
 
 #[test]
-fn lp_that_gives_up_does_not_hide_what_the_lead_did() {
+fn outcome_after_giving_up_shows_the_state_of_the_platform() {
     let gave_up = |stage, known| after(stage, FailureCause::GaveUp, known);
     assert_eq!(gave_up(Stage::Shutdown, shut_down()), HELD_BY_OLD);
     let done = (TdFate::Preserved, RunningModule::New, NextStep::Done);
@@ -121,7 +121,7 @@ fn handoff_data_too_long_for_the_module_in_place_is_not_called_intact() {
 }
 
 #[test]
-fn session_is_open_once_an_lp_has_joined() {
+fn session_is_open_after_the_first_lp_called() {
     let open = shut_down().after(Event::SessionOpen);
     let general_protection =
         FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::GeneralProtection);
@@ -129,8 +129,8 @@ fn session_is_open_once_an_lp_has_joined() {
         assert_eq!(after(Stage::CpuInstall, cause, open), SESSION_OPEN, "{cause}");
         assert_eq!(after(Stage::CpuInstall, cause, shut_down()), HELD_BY_OLD, "{cause}");
     }
-    // P-SEAMLDR does not answer any more, although an LP has joined.
-    assert_eq!(after(Stage::CpuInstall, SILENCE, open), NOBODY_TOLD);
+    // P-SEAMLDR does not answer, although an LP is in the session.
+    assert_eq!(after(Stage::CpuInstall, SILENCE, open), NO_ANSWER);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn module_that_was_not_ready_at_the_start_is_not_called_the_old_one() {
 }
 
 #[test]
-fn module_is_believed_to_be_shut_down_when_it_says_so_twice() {
+fn tds_are_held_if_the_module_answers_sys_shutdown_twice() {
     let at_start = refused(TdxLeaf::SYS_TDMR_INIT, TdxStatus::SYS_SHUTDOWN);
     assert_eq!(
         after(Stage::Start, at_start, known(&[Event::Found(Readiness::ShutDown)])),
@@ -206,7 +206,7 @@ fn temporary_failure_asks_to_finish_and_other_failure_to_install_again() {
 }
 
 #[test]
-fn handoff_data_that_the_module_denies_is_not_called_intact() {
+fn handoff_data_that_the_new_module_refuses_is_not_called_intact() {
     let denied = refused(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_INVALID_HANDOFF);
     assert_eq!(after(Stage::RunUpdate, denied, installed()).0, TdFate::Unknown);
     let busy = refused(TdxLeaf::SYS_UPDATE, TdxStatus::SYS_BUSY);
@@ -217,16 +217,20 @@ fn handoff_data_that_the_module_denies_is_not_called_intact() {
 fn module_that_answers_no_lp_at_the_start_is_not_called_running() {
     let nothing = known(&[Event::Found(Readiness::Nothing)]);
     let not_there = trap(TdxLeaf::SYS_TDMR_INIT, Trap::VmFailInvalid);
-    assert_eq!(after(Stage::Start, not_there, nothing), NOBODY_TOLD);
+    assert_eq!(after(Stage::Start, not_there, nothing), NO_ANSWER);
     for trap in [Trap::UndefinedOpcode, Trap::GeneralProtection] {
         let not_in_vmx = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_TDMR_INIT), trap);
         assert_eq!(
             after(Stage::Start, not_in_vmx, nothing),
             UNTOUCHED,
-            "it says nothing of the module"
+            "the failure does not tell the module's state"
         );
     }
-    assert_eq!(after(Stage::Start, not_there, running()), UNTOUCHED, "it answered another LP");
+    assert_eq!(
+        after(Stage::Start, not_there, running()),
+        UNTOUCHED,
+        "the module answered another LP"
+    );
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn trap_at_shutdown_leaves_the_module_that_answered_at_the_start_running() {
 }
 
 #[test]
-fn finish_cannot_bring_up_a_module_that_was_shut_down() {
+fn finish_of_a_module_that_was_shut_down_asks_to_install() {
     let found_shut_down = known_with_handoff(&[Event::Found(Readiness::ShutDown)]);
     let refused = refused(TdxLeaf::SYS_INIT, TdxStatus::SYS_SHUTDOWN);
     for cause in [refused, FailureCause::GaveUp] {
@@ -278,7 +282,7 @@ fn shutdown_without_an_answer_leaves_the_tds_unknown_until_the_module_answers() 
         refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_BUSY),
     ];
     for cause in unsure {
-        assert_eq!(after(Stage::Shutdown, cause, unclear), NOBODY_TOLD, "{cause}");
+        assert_eq!(after(Stage::Shutdown, cause, unclear), NO_ANSWER, "{cause}");
     }
     let answer = refused(TdxLeaf::SYS_SHUTDOWN, TdxStatus::OPERAND_INVALID);
     assert_eq!(after(Stage::Shutdown, answer, unclear), UNTOUCHED);
@@ -293,12 +297,12 @@ fn shutdown_without_an_answer_leaves_the_tds_unknown_until_the_module_answers() 
 fn finish_that_finds_no_module_asks_to_install() {
     let missing = trap(TdxLeaf::SYS_INIT, Trap::VmFailInvalid);
     let nothing = known(&[Event::Found(Readiness::Nothing), Event::SeamldrAnswered]);
-    assert_eq!(of(Kind::Finish, Stage::CpuInit, missing, nothing), NOBODY_TOLD);
+    assert_eq!(of(Kind::Finish, Stage::CpuInit, missing, nothing), NO_ANSWER);
 }
 
 #[test]
 fn resume_leaves_a_module_that_is_ready_running() {
-    // The first failure may be of any LP.
+    // Any LP may have the first failure.
     let ready = [Event::Found(Readiness::Ready), Event::Found(Readiness::ShutDown)];
     for cause in [FailureCause::StillReady, FailureCause::GaveUp] {
         for kind in [Kind::Resume, Kind::Finish, Kind::Load] {
@@ -312,7 +316,7 @@ fn resume_leaves_a_module_that_is_ready_running() {
 }
 
 #[test]
-fn module_that_was_loaded_afresh_is_configured() {
+fn loaded_module_must_be_configured_next() {
     let load = |stage, known| of(Kind::Load, stage, FailureCause::GaveUp, known);
     let loaded = known(&[Event::SessionOpen, Event::Loaded]);
     let done = (TdFate::Lost, RunningModule::NewNotReady, NextStep::Configure);
@@ -348,7 +352,7 @@ fn resume_names_the_module_that_its_lps_found() {
 }
 
 #[test]
-fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
+fn reboot_is_the_next_step_only_if_no_lp_had_an_answer() {
     let never_came_back = trap(TdxLeaf::SYS_UPDATE, Trap::VmFailInvalid);
     assert_eq!(after(Stage::RunUpdate, never_came_back, installed()), FINISH);
     let unknown = |next| (TdFate::Unknown, RunningModule::NoneKnown, next);
@@ -356,10 +360,10 @@ fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
         assert_eq!(
             after(stage, SILENCE, installed()),
             unknown(NextStep::Finish),
-            "it may be this LP"
+            "only this LP may be cut off"
         );
         let looked = |known| of(Kind::Finish, stage, SILENCE, known);
-        assert_eq!(looked(known(&[])), unknown(NextStep::Reboot), "all have looked");
+        assert_eq!(looked(known(&[])), unknown(NextStep::Reboot), "all LPs have asked");
         for answer in [Event::SeamldrAnswered, Event::Found(Readiness::NotReady)] {
             assert_eq!(looked(known(&[answer])), unknown(NextStep::Finish));
         }
@@ -372,7 +376,7 @@ fn reboot_is_asked_for_only_when_no_lp_had_an_answer() {
 }
 
 #[test]
-fn complete_session_has_put_a_module_in_place() {
+fn complete_session_leaves_a_module_in_place() {
     for (kind, cause) in
         [(Kind::Update, FailureCause::GaveUp), (Kind::Resume, FailureCause::LpsMissing)]
     {
@@ -411,7 +415,7 @@ fn remembered_handoff_data_counts_until_the_module_is_asked() {
     assert_eq!(
         begun(Kind::Finish, known_with_handoff(&[])),
         held(NextStep::Finish),
-        "nothing to install"
+        "the module in place needs no installation"
     );
     assert_eq!(
         begun(Kind::Update, known_with_handoff(&[Event::Found(Readiness::Ready)])),

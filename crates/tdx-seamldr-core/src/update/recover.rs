@@ -1,4 +1,4 @@
-//! What is done about a failure: pure functions of what failed.
+//! The decision after a failure, as pure functions: repeat, take another image, or end the update.
 
 use super::failure::{Call, FailureCause};
 use super::stage::Stage;
@@ -9,26 +9,25 @@ use crate::backend::Trap;
 /// interrupts off.
 pub(super) const MAX_ROUNDS: u32 = 16;
 
-/// What a failure is about.
+/// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// It may go away by itself: the same again.
+    /// The failure may be temporary: the update repeats the stage.
     Transient,
-    /// P-SEAMLDR does not take this image, and still has the old module.
+    /// P-SEAMLDR refused this image and kept the old module.
     ImageRefused,
-    /// P-SEAMLDR does not take this call (EBADCALL): because of the image if it closed the
-    /// session, otherwise because of the LP.
+    /// P-SEAMLDR refused this call (EBADCALL). The cause is the image if P-SEAMLDR closed the
+    /// session, otherwise the LP.
     CallRefused,
-    /// P-SEAMLDR does not take the image because of the handoff data, which is too long for the
-    /// module that is in place.
+    /// P-SEAMLDR refused the image because the handoff data is too long for the module in place.
     HandoffRefused,
-    /// The module that was put in place does not come up, or does not take the handoff data.
+    /// The new module did not initialise, or did not take the handoff data.
     ModuleFailed,
-    /// Nothing helps.
+    /// No other try can help.
     Final,
 }
 
-/// Sorts a failure in a stage.
+/// Returns the class of a failure in this stage.
 pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
     match cause {
         FailureCause::GaveUp
@@ -50,9 +49,9 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             SeamldrStatus::EBADCALL => Class::CallRefused,
             _ => Class::ImageRefused,
         },
-        // An LP that is not in VMX operation stays so, and SEAMLDR.INSTALL needs every LP to reach
-        // P-SEAMLDR. Before the shutdown that ends the update. After it, other LPs may do
-        // without the call.
+        // An LP that is not in VMX operation stays so, and every LP must call SEAMLDR.INSTALL.
+        // Before the shutdown this ends the update. After the shutdown, other LPs may not need this
+        // LP's call.
         FailureCause::Trap(_, Trap::GeneralProtection | Trap::UndefinedOpcode)
         | FailureCause::Trap(Call::Seamldr(_), _)
             if stage <= Stage::Shutdown =>
@@ -60,13 +59,13 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
             Class::Final
         }
         FailureCause::Trap(..) => Class::Transient,
-        // It does not tell what has happened.
+        // The status does not tell whether the call succeeded.
         FailureCause::Tdx(_, status) if !status.is_failure() => Class::Transient,
         FailureCause::Tdx(_, status) => match status.code() {
             TdxStatus::RND_NO_ENTROPY | TdxStatus::SYS_BUSY | TdxStatus::OPERAND_BUSY => {
                 Class::Transient
             }
-            // Believed when it comes twice: the TDs would be paused already.
+            // The update asks again before it believes that the TDs are paused.
             TdxStatus::SYS_SHUTDOWN if stage <= Stage::Shutdown => Class::Transient,
             _ if stage <= Stage::Shutdown => Class::Final,
             _ => Class::ModuleFailed,
@@ -74,28 +73,28 @@ pub(super) fn classify(stage: Stage, cause: FailureCause) -> Class {
     }
 }
 
-/// In the second byte of [`Candidates::word`]: bits 6:4 are the image that is in place. There are 8
-/// images at most.
+/// A flag in the second byte of [`Candidates::word`]: bits 6:4 hold the image in place, one of at
+/// most 8.
 const IS_IN_PLACE: u8 = 1 << 7;
 
-/// The images that there are, and what became of them so far.
+/// The images of an update, and what the update knows of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Candidates {
-    /// How many there are: the update's own, and its fallbacks.
+    /// The number of images: the update's own and its fallbacks.
     pub(super) count: u8,
-    /// The one that is at it.
+    /// The image that this round installs.
     pub(super) current: u8,
-    /// A bit for each that P-SEAMLDR has refused, or whose module has failed twice.
+    /// A bit for each image that P-SEAMLDR refused, or whose module failed twice.
     pub(super) ruled_out: u8,
-    /// A bit for each whose module has failed.
+    /// A bit for each image whose module failed.
     pub(super) failed: u8,
-    /// The one whose module is in place.
+    /// The image whose module is in place.
     pub(super) in_place: Option<u8>,
 }
 
 impl Candidates {
-    /// The one to go on with after the current one's failure, with what is known then; `None` if
-    /// none is left.
+    /// Returns the candidates after a failure of the current image, with the next image as the
+    /// current one. `None` if no image is left.
     pub(super) fn after(mut self, class: Class) -> Option<Self> {
         let bit = 1u8.checked_shl(self.current.into()).unwrap_or(0);
         match class {
@@ -111,19 +110,20 @@ impl Candidates {
         }
         let all = u8::MAX.checked_shr(u8::BITS.saturating_sub(self.count.into())).unwrap_or(0);
         let left = all & !self.ruled_out;
-        // Those that have not been tried yet come first, then those that get a second chance.
+        // Images that the update has not tried come first. Then each failed module gets a second
+        // try.
         let untried = left & !self.failed;
         let next = if untried != 0 { untried } else { left };
         self.current = u8::try_from(next.trailing_zeros()).ok().filter(|_| next != 0)?;
         Some(self)
     }
 
-    /// P-SEAMLDR has put the module of the current one in place.
+    /// Returns the candidates after P-SEAMLDR installed the current image.
     pub(super) const fn installed(self) -> Self {
         Self { in_place: Some(self.current), ..self }
     }
 
-    /// The one to go back to when no other is left.
+    /// Returns the candidates with the image in place as the current and only one.
     pub(super) fn back(self) -> Option<Self> {
         self.in_place.map(|current| Self { current, ruled_out: u8::MAX, ..self })
     }
@@ -149,7 +149,7 @@ mod tests {
     use crate::abi::{SeamldrLeaf, TdxLeaf};
 
     #[test]
-    fn an_image_that_is_refused_makes_room_for_the_next() {
+    fn refused_image_is_followed_by_the_next_image() {
         let first = Candidates { count: 3, ..Candidates::default() };
         let second = first.after(Class::ImageRefused).unwrap();
         assert_eq!((second.current, second.ruled_out), (1, 1));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_changes_nothing() {
+    fn temporary_failure_repeats_the_same_image() {
         let only = Candidates { count: 1, ..Candidates::default() };
         assert_eq!(only.after(Class::Transient), Some(only));
         assert_eq!(only.after(Class::Final), None);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn rdx_decides_and_entropy_passes() {
+    fn install_failure_is_final_with_rdx_1_and_temporary_without_entropy() {
         let install =
             |status, rdx| FailureCause::Seamldr { leaf: SeamldrLeaf::Install, status, rdx };
         let class = |cause| classify(Stage::CpuInstall, cause);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_refusal_before_the_shutdown_passes_by_itself() {
+    fn refusal_of_seamldr_info_before_the_shutdown_is_final() {
         for status in [SeamldrStatus::ENOENTROPY, SeamldrStatus::EBADPARAM] {
             let info = FailureCause::Seamldr { leaf: SeamldrLeaf::Info, status, rdx: 0 };
             assert_eq!(classify(Stage::Shutdown, info), Class::Final);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn that_the_module_was_shut_down_already_is_asked_twice() {
+    fn sys_shutdown_before_the_shutdown_is_temporary_and_afterwards_a_module_failure() {
         let shut_down = FailureCause::Tdx(TdxLeaf::SYS_SHUTDOWN, TdxStatus::SYS_SHUTDOWN);
         assert_eq!(classify(Stage::Shutdown, shut_down), Class::Transient);
         assert_eq!(classify(Stage::CpuInit, shut_down), Class::ModuleFailed);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_image_is_tried_before_one_is_tried_again() {
+    fn every_image_is_tried_before_an_image_is_tried_again() {
         let mut candidates = Candidates { count: 3, ..Candidates::default() };
         for current in [1, 2, 0, 1, 2] {
             candidates = candidates.after(Class::ModuleFailed).unwrap();
@@ -232,7 +232,7 @@ mod tests {
         }
         assert_eq!((candidates.failed, candidates.ruled_out), (0b111, 0b011));
         assert_eq!(candidates.after(Class::ModuleFailed), None);
-        // One that was refused after it had failed is not tried again, and the other one is.
+        // An image that fails and is then refused is not tried again. The other image is.
         let second =
             Candidates { count: 2, ..Candidates::default() }.after(Class::ModuleFailed).unwrap();
         let first = second.after(Class::ModuleFailed).unwrap();
@@ -240,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn the_image_that_is_in_place_is_what_is_left_in_the_end() {
+    fn image_in_place_is_tried_after_all_other_images() {
         let first = Candidates { count: 2, ..Candidates::default() };
-        assert_eq!(first.back(), None, "nothing is in place");
+        assert_eq!(first.back(), None, "no module is in place");
         let second = first.installed().after(Class::ModuleFailed).unwrap();
         assert_eq!((second.current, second.in_place), (1, Some(0)));
         let first = second.after(Class::ImageRefused).unwrap();
@@ -251,12 +251,12 @@ mod tests {
         assert_eq!(back.current, 0);
         assert_eq!(back.after(Class::Transient), Some(back));
         assert_eq!(back.after(Class::ModuleFailed), None, "once");
-        assert_eq!(second.back().unwrap().current, 0, "whichever was refused");
+        assert_eq!(second.back().unwrap().current, 0, "the other image was refused");
         let refused_last = Candidates { ruled_out: 1, ..second };
         assert_eq!(
             refused_last.back().unwrap().after(Class::ModuleFailed),
             None,
-            "that one is not tried again"
+            "the refused image is not tried again"
         );
         for in_place in [None, Some(0), Some(7)] {
             let candidates =

@@ -16,8 +16,8 @@ use super::stage::Stage;
 /// | 31 | the update is over |
 ///
 /// An LP reads all values of one moment, because they are one word. LPs write the word with release
-/// ordering and read it with acquire ordering. So an LP that sees a stage also sees what the other
-/// LPs did before they acknowledged the stage before.
+/// ordering and read it with acquire ordering. So an LP that sees a stage also sees all writes of
+/// the other LPs in the previous stages.
 ///
 /// An LP claims the stage before it makes a call that cannot be undone. While a claim exists, no LP
 /// can give up. After an LP gave up, no LP can claim. Both operations change this word, and each

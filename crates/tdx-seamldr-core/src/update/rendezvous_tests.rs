@@ -9,7 +9,7 @@ fn leg(stage: Stage, round: u32) -> Leg {
 }
 
 #[test]
-fn the_last_to_acknowledge_moves_all_on() {
+fn last_lp_to_acknowledge_moves_all_lps_on() {
     let rendezvous = Rendezvous::new(3);
     assert_eq!(rendezvous.acknowledge(false), None);
     assert_eq!(rendezvous.acknowledge(false), None);
@@ -21,7 +21,7 @@ fn the_last_to_acknowledge_moves_all_on() {
 }
 
 #[test]
-fn a_failure_is_seen_at_once_and_does_not_outlive_the_stage() {
+fn failure_is_seen_at_once_and_ends_with_the_stage() {
     let rendezvous = Rendezvous::new(2);
     rendezvous.fail();
     assert!(rendezvous.load().failed());
@@ -43,11 +43,11 @@ fn last_acknowledgement_after_the_end_returns_no_snapshot() {
     let all = rendezvous.acknowledge(false).unwrap();
     rendezvous.move_on(all, None);
     assert!(rendezvous.load().is_over());
-    assert_eq!(rendezvous.load().stage(), Stage::Start, "where it ended stays to be seen");
+    assert_eq!(rendezvous.load().stage(), Stage::Start, "the stage of the end stays visible");
 }
 
 #[test]
-fn giving_up_loses_against_progress() {
+fn giving_up_fails_after_progress() {
     let rendezvous = Rendezvous::new(2);
     let seen = rendezvous.load();
     assert_eq!(rendezvous.acknowledge(false), None);
@@ -63,11 +63,11 @@ fn rendezvous_has_room_for_1024_lps() {
 }
 
 #[test]
-fn update_that_is_over_stays_over() {
+fn rendezvous_that_is_over_stays_over() {
     let rendezvous = Rendezvous::new(2);
     let before = rendezvous.load();
     assert!(rendezvous.end_if_still(before));
-    assert!(!rendezvous.end_if_still(before), "it has changed");
+    assert!(!rendezvous.end_if_still(before), "the word has changed");
     assert!(rendezvous.end_if_still(rendezvous.load()));
     assert!(rendezvous.load().is_over());
 }
@@ -146,12 +146,15 @@ fn lp_that_arrives_after_the_start_does_not_end_the_update() {
     assert_eq!((rendezvous.load().claims(), rendezvous.load().is_over()), (1, false));
     let rendezvous = Rendezvous::new(2);
     assert_eq!(rendezvous.acknowledge(false), None);
-    assert!(rendezvous.end_at_start() && rendezvous.end_at_start(), "once more changes nothing");
+    assert!(
+        rendezvous.end_at_start() && rendezvous.end_at_start(),
+        "a second call changes nothing"
+    );
     assert!(rendezvous.load().is_over());
 }
 
 #[test]
-fn an_lp_gives_up_again_after_the_claim_of_an_lp_that_acknowledged() {
+fn lp_can_give_up_after_the_claiming_lp_acknowledged() {
     let rendezvous = Rendezvous::new(3);
     assert!(rendezvous.claim() && rendezvous.claim());
     assert_eq!((rendezvous.acknowledge(true), rendezvous.load().claims()), (None, 1));

@@ -1,4 +1,4 @@
-//! One LP's part in the session of SEAMLDR.INSTALL, and what follows once every LP has called.
+//! The session of SEAMLDR.INSTALL: the call of each LP, and the check after the last call.
 
 use super::failure::RawFailure;
 use super::known::{Event, Kind, Session};
@@ -15,24 +15,24 @@ use crate::seamldr::InstallError;
 use crate::tdx_module::{TdxError, TdxModule};
 
 impl Update<'_> {
-    /// Whether LPs that did not call in this update may be in the session: after a shutdown of its
-    /// own, the session is the update's own in the first round.
+    /// Whether the session may contain LPs that called before this round. In the first round after
+    /// its own shutdown, an update begins a new session.
     fn may_have_found_a_session(&self, leg: Leg) -> bool {
         leg.round != 0 || self.kind != Kind::Update
     }
 }
 
 impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
-    /// Calls SEAMLDR.INSTALL, unless this LP is in the session or the session is complete.
+    /// Calls SEAMLDR.INSTALL, unless this LP is in the session already or the session is complete.
     pub(super) fn install(&mut self, leg: Leg) -> Result<Work, Failed> {
         let (update, seamldr) = (self.update, self.seamldr);
-        // Not reached without a request.
+        // An update without a request skips this stage.
         let Some(request) = update.current_request() else { return Ok(Work::Done) };
         seamldr.exclusively(|| self.install_with_lock_held(request, leg))
     }
 
-    /// While a session is open no module can be called. With the lock held nobody opens or
-    /// completes one meanwhile.
+    /// Does what [`install`](Self::install) does, with P-SEAMLDR's lock held. The lock keeps other
+    /// LPs from opening or completing a session. No module can be called while a session is open.
     fn install_with_lock_held(
         &mut self,
         request: &InstallRequest<'_>,
@@ -45,8 +45,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         if known.session == Session::Complete || update.state.is_in_session(lp) {
             return Ok(Work::Done);
         }
-        // An LP that failed has said so before it let the lock go: this LP opens no session for an
-        // image that was refused.
+        // An LP records its failure before it releases the lock. So this LP opens no session for a
+        // refused image.
         if update.rendezvous.load().failed() {
             return Ok(Work::Skipped);
         }
@@ -67,15 +67,15 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
         };
         let failure = RawFailure::install(error);
         match error {
-            // Somebody else opened the session with this LP in it, or the answer is not true: the
-            // last LP asks the module.
+            // Other software opened the session with this LP, or the answer is wrong. The last LP
+            // asks the module.
             InstallError::Refused { status: SeamldrStatus::EBADCALL, rdx: 0 } if is_open() => {
                 update.record(lp, Stage::CpuInstall, &failure);
                 update.happened(Event::SessionOpen);
                 return Ok(Work::Done);
             }
-            // The LP is not in the session. The session of the others waits on, if P-SEAMLDR is
-            // there at all.
+            // This LP is not in the session. The session of the other LPs stays open, if P-SEAMLDR
+            // works at all.
             InstallError::Trap(Trap::VmFailInvalid) if seamldr.is_silent_with_lock_held() => {
                 return Err(self.fail(update.silenced(lp, &failure)));
             }
@@ -87,24 +87,25 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             }
             InstallError::Refused { .. } => {}
         }
-        // The session is over. Without a module before, that is not sure, but then P-SEAMLDR tells
-        // the LPs in it when they call again.
+        // The session is over. Without an old module this is not certain. If the session is open,
+        // P-SEAMLDR answers EBADCALL to its LPs when they call again.
         if error.is_recoverable() {
             update.happened(Event::Refused);
             if !known.has_old_module() {
-                // Behind the session that was open there may be a module.
+                // After the open session a module may answer.
                 update.happened(Event::Found(module.readiness()));
             }
         } else {
             update.happened(Event::Destroyed);
         }
-        // An LP that heard EBADCALL was in the session. With the lock held no LP writes the record.
+        // An earlier EBADCALL only showed that its LP was in the session. With the lock held no LP
+        // writes the record.
         update.latest.clear();
         Err(self.fail(&failure))
     }
 
-    /// Every LP has called SEAMLDR.INSTALL: asks the new module, by the call that it needs first.
-    /// Returns the stage that has failed, if one has.
+    /// Calls TDH.SYS.INIT after every LP called SEAMLDR.INSTALL, to learn whether a new module is
+    /// in place. Returns the stage that failed. `None` if none failed.
     pub(super) fn after_install(&self) -> Option<Stage> {
         let (update, lp) = (self.update, self.seamldr.host().current_lp());
         let module = TdxModule::new(self.seamldr.host());
@@ -116,7 +117,7 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
             _ => None,
         };
         match (cut_off, result) {
-            // P-SEAMLDR answers and no module does: the session waits for more LPs, or for one
+            // P-SEAMLDR answers and no module does. The session waits for more LPs, or for an LP
             // whose call was refused.
             (Some(false), _) => {
                 if !update.latest.is_written() {
@@ -135,8 +136,8 @@ impl<H: Host + ?Sized, L: Lock + ?Sized> Cpu<'_, H, L> {
                 update.latest.clear();
                 None
             }
-            // This LP reaches nothing, or another one holds TDH.SYS.INIT up: nobody has asked. The
-            // LPs ask when they initialise.
+            // This LP reaches neither P-SEAMLDR nor a module, or another LP has claimed
+            // TDH.SYS.INIT. The next stage repeats the call.
             (Some(true), _) | (None, Ok(false)) => {
                 update.latest.clear();
                 None

@@ -1,8 +1,8 @@
-//! The rendezvous, with all orders in which LPs can meet: the very source of the library, over
+//! Tests of the rendezvous in all orders of the LPs' steps. They compile the library's source with
 //! loom's atomics.
 //!
-//! All that the LPs share at the beginning of a stage is one word that says which one it is, so
-//! what can happen in a stage and on the way to the next is looked at for each stage by itself.
+//! At the beginning of a stage the LPs share only one word, which names the stage. So one test for
+//! each stage covers an update.
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
 mod update;
@@ -32,7 +32,7 @@ fn one_of_two_lps_fails_at_each_stage_in_every_order() {
 
 #[test]
 fn one_of_three_lps_fails_at_each_stage_in_every_order() {
-    // What an LP that is not the first does is the same for all of them.
+    // All LPs except the first do the same, so one of them represents all.
     for stage in WORK {
         explore(3, stage, Some(Failure { lp: 1, another_round: false }));
     }
@@ -40,15 +40,15 @@ fn one_of_three_lps_fails_at_each_stage_in_every_order() {
 }
 
 #[test]
-fn an_lp_gives_up_against_another_in_every_order() {
+fn lp_gives_up_while_another_works_in_every_order() {
     WORK.into_iter().for_each(give_up);
 }
 
-/// The stages with a call that cannot be taken back.
+/// The stages with a call that cannot be undone.
 const CLAIMED: [Stage; 3] = [Stage::Shutdown, Stage::CpuInstall, Stage::RunUpdate];
 
 #[test]
-fn claimed_call_is_made_before_anybody_gives_up_or_never() {
+fn claimed_call_is_made_before_an_lp_gives_up_or_never() {
     for stage in CLAIMED {
         claim(stage, false);
         claim(stage, true);
@@ -56,7 +56,7 @@ fn claimed_call_is_made_before_anybody_gives_up_or_never() {
 }
 
 #[test]
-fn each_of_two_claimed_calls_is_made_before_anybody_gives_up_or_never() {
+fn each_of_two_claimed_calls_is_made_before_an_lp_gives_up_or_never() {
     two_claims(Stage::CpuInstall);
 }
 

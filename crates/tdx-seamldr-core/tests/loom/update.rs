@@ -1,4 +1,4 @@
-//! LPs that meet.
+//! The LPs of the loom tests.
 #![allow(clippy::undocumented_unsafe_blocks, clippy::indexing_slicing, clippy::unwrap_used)] // loom checks the accesses
 
 pub(super) mod atomic {
@@ -17,30 +17,30 @@ use loom::sync::Arc;
 use rendezvous::{Leg, Rendezvous};
 pub(super) use stage::Stage;
 
-/// An LP fails in the stage that is looked at.
+/// An LP that fails in the tested stage.
 #[derive(Clone, Copy)]
 pub(super) struct Failure {
     pub(super) lp: usize,
-    /// There is another round of the stage then, and not the end.
+    /// Whether another round follows the failure. `false`: the update ends.
     pub(super) another_round: bool,
 }
 
-/// Counts over all orders.
+/// A counter over all orders.
 type Counter = std::sync::Arc<StdAtomicU32>;
 
 struct Shared {
     rendezvous: Rendezvous,
     first: Stage,
     failure: Option<Failure>,
-    /// What each LP writes in the first stage without any atomics, and the others read in the
-    /// next.
+    /// A value of each LP. The LP writes it in the first leg without atomics, and the others read
+    /// it in the next.
     data: Vec<UnsafeCell<u32>>,
-    /// LPs that saw what follows.
+    /// LPs that saw the next leg.
     followed: Counter,
 }
 
 impl Shared {
-    /// LPs that have all come to this stage.
+    /// Returns LPs that have all reached this stage.
     fn at(stage: Stage, lps: u32, failure: Option<Failure>, followed: Counter) -> Self {
         let rendezvous = Rendezvous::new(lps);
         while rendezvous.load().stage() != stage {
@@ -51,7 +51,7 @@ impl Shared {
         Self { rendezvous, first: stage, failure, data, followed }
     }
 
-    /// Where the LPs go when all have acknowledged this leg.
+    /// Returns the leg that follows after all LPs have acknowledged this one.
     fn after(&self, leg: Leg, failed: bool) -> Option<Leg> {
         match self.failure {
             Some(Failure { another_round, .. }) if failed => {
@@ -66,27 +66,31 @@ impl Shared {
         Leg { stage: self.first, round: 0 }
     }
 
-    /// Where all find themselves after the first leg.
+    /// Returns the leg of all LPs after the first leg.
     fn end(&self) -> Leg {
         let failed = self.after(self.begin(), self.failure.is_some());
         failed.unwrap_or_else(|| self.begin())
     }
 
-    /// What an LP writes for the others in the first leg.
+    /// Writes the value of an LP in the first leg.
     fn write(&self, lp: usize) {
-        // loom finds it out if somebody can still read this.
+        // loom reports if another LP can read the value at the same time.
         self.data[lp].with_mut(|value| unsafe { *value = 1 });
     }
 
-    /// An LP works on the first leg and looks at what follows it. Two LPs acknowledge that, too;
-    /// says what this one acknowledged last.
+    /// Does an LP's work in the first leg and looks at the next leg once. With two LPs, each also
+    /// acknowledges the next leg. Returns the leg that this LP acknowledged last.
     ///
-    /// If it looks in vain it goes. To look and find everything as before changes nothing, so all
-    /// there is to find out happens without waiting, too: what an LP would have found later is
-    /// asked when all have gone.
+    /// If all LPs are still in the first leg, the LP leaves. Another look would change nothing, so
+    /// loom covers all orders without waiting. The test checks the final leg after all LPs have
+    /// left.
     fn lp(&self, number: usize) -> Leg {
         if self.data.len() == 2 {
-            assert_eq!(self.rendezvous.load().leg(), self.begin(), "it moved without this LP");
+            assert_eq!(
+                self.rendezvous.load().leg(),
+                self.begin(),
+                "the leg changed without this LP"
+            );
         }
         self.write(number);
         if self.failure.is_some_and(|failure| failure.lp == number) {
@@ -96,11 +100,11 @@ impl Shared {
         self.follow()
     }
 
-    /// An LP that has acknowledged the first leg looks, once.
+    /// Looks at the next leg once, for an LP that has acknowledged the first leg.
     fn follow(&self) -> Leg {
         let seen = self.rendezvous.load();
         if seen.leg() != self.begin() {
-            // Everything that the others wrote is there.
+            // The values of all LPs are visible.
             self.data.iter().for_each(|cell| cell.with(|value| assert_eq!(unsafe { *value }, 1)));
         } else if !seen.is_over() {
             return self.begin();
@@ -120,7 +124,7 @@ impl Shared {
     }
 }
 
-/// All orders in which so many LPs pass a stage and come to what follows it.
+/// Tests all orders in which `lps` LPs pass a stage and reach the next leg.
 pub(super) fn explore(lps: u32, stage: Stage, failure: Option<Failure>) {
     let followed = Counter::default();
     let counted = followed.clone();
@@ -139,11 +143,11 @@ pub(super) fn explore(lps: u32, stage: Stage, failure: Option<Failure>) {
         let all = acknowledged.iter().all(|leg| *leg == there.leg());
         assert_eq!(there.is_over(), all || there.stage() == Stage::Done, "{acknowledged:?}");
     });
-    assert_ne!(followed.load(StdOrdering::Relaxed), 0, "nobody saw what follows");
+    assert_ne!(followed.load(StdOrdering::Relaxed), 0, "no LP saw the next leg");
 }
 
-/// All orders in which one LP passes a stage and another one gives up waiting for it: it either
-/// ends the update where it saw it, or the update goes on as if nothing had happened.
+/// Tests all orders in which one LP passes a stage and another LP gives up waiting. Giving up
+/// either ends the update in the leg that the LP saw, or changes nothing.
 pub(super) fn give_up(stage: Stage) {
     let (won, lost) = (Counter::default(), Counter::default());
     let counted = (won.clone(), lost.clone());
@@ -170,27 +174,27 @@ pub(super) fn give_up(stage: Stage) {
     assert!([won, lost].iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }
 
-/// An LP that claims the stage, makes a call that cannot be taken back, and acknowledges, unless
+/// An LP that claims the stage, makes a call that cannot be undone, and acknowledges. It stops if
 /// the update is over.
 struct Lead {
     shared: Arc<Shared>,
-    /// What firmware has done. Only the lead writes it, without any atomics.
+    /// Whether firmware has executed the call. Only the lead writes this, without atomics.
     done: Arc<UnsafeCell<bool>>,
-    /// The lead holds its claim: from before the call to before the acknowledgement.
+    /// Whether the lead holds its claim: from before the call to before the acknowledgement.
     holds: Arc<AtomicU32>,
 }
 
 impl Lead {
-    /// Whether the call was made.
+    /// Does the work of the lead. Returns whether it made the call.
     fn work(&self) -> bool {
         let rendezvous = &self.shared.rendezvous;
         if !rendezvous.claim() {
             return false;
         }
         self.holds.store(1, Ordering::Release);
-        assert!(!rendezvous.load().is_over(), "over, and the call is not made yet");
+        assert!(!rendezvous.load().is_over(), "the update is over before the call");
         self.done.with_mut(|done| unsafe { *done = true });
-        assert!(!rendezvous.load().is_over(), "over while the claim is held");
+        assert!(!rendezvous.load().is_over(), "the update is over while the claim is held");
         self.holds.store(0, Ordering::Release);
         if let Some(all) = rendezvous.acknowledge(true) {
             rendezvous.move_on(all, self.shared.after(all.leg(), all.failed()));
@@ -199,7 +203,7 @@ impl Lead {
     }
 }
 
-/// How many orders ended in which way.
+/// Counts of the orders by their end.
 #[derive(Clone, Default)]
 pub(super) struct Ends {
     gave_up_first: Counter,
@@ -207,9 +211,8 @@ pub(super) struct Ends {
     gave_up_after_the_call: Counter,
 }
 
-/// All orders in which an LP claims the stage and makes its call, while another one gives up.
-/// `third`: an LP that has not come, so that nobody moves on and giving up is possible after the
-/// call, too.
+/// Tests all orders in which an LP claims the stage and makes its call while another LP gives up.
+/// With `third`, a third LP never arrives, so an LP can also give up after the call.
 pub(super) fn claim(stage: Stage, third: bool) {
     let ends = Ends::default();
     let counted = ends.clone();
@@ -221,12 +224,11 @@ pub(super) fn claim(stage: Stage, third: bool) {
         let lead = loom::thread::spawn(move || lead.work());
         shared.acknowledge();
         let seen = shared.rendezvous.load();
-        // An LP gives up only what it has acknowledged.
+        // An LP gives up only after it has acknowledged the stage.
         let gave_up = seen.leg() == shared.begin() && shared.rendezvous.end_if_still(seen);
         if gave_up {
-            assert_eq!(holds.load(Ordering::Acquire), 0, "it gave up against a claim");
-            // Firmware does nothing any more, so this LP may look at what it has done. loom finds
-            // it out if a call can still follow.
+            assert_eq!(holds.load(Ordering::Acquire), 0, "the LP gave up in spite of a claim");
+            // No call can follow, so this LP may read the value. loom reports if a call can follow.
             let made = done.with(|done| unsafe { *done });
             let made_in_the_end = lead.join().unwrap();
             assert_eq!(made, made_in_the_end, "a call after giving up");
@@ -236,7 +238,7 @@ pub(super) fn claim(stage: Stage, third: bool) {
             let count = if made { &counted.gave_up_after_the_call } else { &counted.gave_up_first };
             count.fetch_add(1, StdOrdering::Relaxed);
         } else {
-            assert!(lead.join().unwrap(), "nobody gave up, and the call was not made");
+            assert!(lead.join().unwrap(), "no LP gave up, and the lead did not make the call");
             assert!(done.with(|done| unsafe { *done }));
             let there = shared.rendezvous.load();
             assert_eq!(
@@ -249,13 +251,13 @@ pub(super) fn claim(stage: Stage, third: bool) {
     let [first, made, after] =
         [ends.gave_up_first, ends.call_was_made, ends.gave_up_after_the_call]
             .map(|count| count.load(StdOrdering::Relaxed) != 0);
-    // Of two LPs the last to acknowledge moves on, so nobody can give up after the call.
+    // With two LPs, the last acknowledgement moves both on, so no LP can give up after the call.
     assert_eq!((first, made, after), (true, true, third));
 }
 
-/// The orders in which two LPs claim the stage one after the other at the lock, as at
-/// SEAMLDR.INSTALL, while a third one gives up: a call is made under a claim of its own, or not at
-/// all. Those with at most three preemptions, to end in seconds.
+/// Tests the orders with at most three preemptions. Two LPs claim the stage one after the other, as
+/// in SEAMLDR.INSTALL, while a third LP gives up. Each LP makes its call under its own claim, or
+/// not at all.
 pub(super) fn two_claims(stage: Stage) {
     let orders: [Counter; 3] = Default::default();
     let counted = orders.clone();
@@ -273,7 +275,10 @@ pub(super) fn two_claims(stage: Stage) {
                         return false;
                     }
                     *calls = (*calls).saturating_add(1);
-                    assert!(!shared.rendezvous.load().is_over(), "over while a claim is held");
+                    assert!(
+                        !shared.rendezvous.load().is_over(),
+                        "the update is over while a claim is held"
+                    );
                     drop(calls);
                     if let Some(all) = shared.rendezvous.acknowledge(true) {
                         shared.rendezvous.move_on(all, shared.after(all.leg(), all.failed()));
@@ -302,8 +307,9 @@ pub(super) fn two_claims(stage: Stage) {
     assert!(orders.iter().all(|count| count.load(StdOrdering::Relaxed) != 0));
 }
 
-/// All orders in which two LPs pass the start and the lead shuts the module down, while one LP more
-/// than announced arrives and is turned away: it ends the update before the claim, or not at all.
+/// Tests all orders in which two LPs pass the start and the lead shuts the module down. Meanwhile
+/// an additional LP arrives and is turned away. That LP ends the update before the claim, or not at
+/// all.
 pub(super) fn turn_away() {
     let (ended, too_late) = (Counter::default(), Counter::default());
     let counted = (ended.clone(), too_late.clone());
@@ -320,13 +326,19 @@ pub(super) fn turn_away() {
                     return false;
                 }
                 done.with_mut(|done| unsafe { *done = true });
-                assert!(!shared.rendezvous.load().is_over(), "over while the claim is held");
+                assert!(
+                    !shared.rendezvous.load().is_over(),
+                    "the update is over while the claim is held"
+                );
                 true
             })
         };
         let gave_up = shared.rendezvous.end_at_start();
         let made = lead.join().unwrap();
-        assert_eq!(made, !gave_up, "a call after the end, or none before it");
+        assert_eq!(
+            made, !gave_up,
+            "the lead makes the call if and only if no LP gave up before it"
+        );
         assert_eq!(
             (done.with(|done| unsafe { *done }), shared.rendezvous.load().is_over()),
             (made, gave_up)

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 use crate::world::{after, refused, unknown};
 
 #[test]
-fn handoff_version_or_size_that_does_not_suit_is_refused() {
+fn handoff_version_or_size_that_the_image_cannot_take_is_refused() {
     let running = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
     let version = Refusal::HandoffVersion { running, min_update_hv: 1, module_hv: 3 };
     assert_eq!(after(|world| world.facts.handoff = Some(running)), refused(version));
@@ -19,7 +19,7 @@ fn handoff_version_or_size_that_does_not_suit_is_refused() {
 }
 
 #[test]
-fn pages_of_the_running_module_decide_where_the_size_of_its_handoff_data_is_unknown() {
+fn handoff_data_of_unknown_size_needs_as_many_pages_as_the_running_module_has() {
     let with = |handoff_data, handoff_pages| {
         after(|world| {
             (world.facts.handoff_data, world.facts.handoff_pages) = (handoff_data, handoff_pages)
@@ -28,13 +28,13 @@ fn pages_of_the_running_module_decide_where_the_size_of_its_handoff_data_is_unkn
     assert_eq!(with(None, Some(2)), []);
     assert_eq!(with(None, Some(3)), unknown(Unknown::HandoffData));
     assert_eq!(with(None, None), unknown(Unknown::HandoffData));
-    assert_eq!(with(Some(8184), Some(3)), [], "the size decides where it is known");
+    assert_eq!(with(Some(8184), Some(3)), [], "a known size decides");
     let pages = Refusal::HandoffPages { found: 2, wanted: 3 };
     assert_eq!(with(Some(8185), Some(2)), refused(pages));
 }
 
 #[test]
-fn room_for_any_version_that_the_image_takes_decides_where_the_version_is_unknown() {
+fn handoff_data_of_unknown_version_needs_room_in_each_version_that_the_image_takes() {
     let with = |min_update_hv, handoff_data, handoff_pages| {
         let findings = after(|world| {
             world.sigstruct.min_update_hv = U16::new(min_update_hv);
@@ -48,7 +48,7 @@ fn room_for_any_version_that_the_image_takes_decides_where_the_version_is_unknow
     let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
     assert_eq!(with(1, Some(2 * 4096 - 8), None), []);
     assert_eq!(with(1, Some(2 * 4096 - 7), None), pages(2, 3));
-    // Of version 0 it takes 25.
+    // The image takes 25 pages of version 0.
     assert_eq!(with(0, Some(2 * 4096 - 8), None), []);
     assert_eq!(with(0, Some(2 * 4096 - 7), None), unknown(Unknown::HandoffData));
     assert_eq!(with(0, Some(25 * 4096 - 8), None), unknown(Unknown::HandoffData));
@@ -58,7 +58,7 @@ fn room_for_any_version_that_the_image_takes_decides_where_the_version_is_unknow
 }
 
 #[test]
-fn module_with_a_later_version_takes_25_pages_of_version_0() {
+fn module_with_a_later_version_takes_25_pages_of_handoff_version_0() {
     let with = |handoff_data, running_hv, module_hv| {
         after(|world| {
             world.facts.handoff =
@@ -72,8 +72,8 @@ fn module_with_a_later_version_takes_25_pages_of_version_0() {
     let pages = |found, wanted| refused(Refusal::HandoffPages { found, wanted });
     assert_eq!(with(25 * 4096 - 8, 0, 1), []);
     assert_eq!(with(25 * 4096 - 7, 0, 1), pages(25, 26));
-    assert_eq!(with(25 * 4096 - 8, 0, 0), pages(14, 25), "it has no later one");
-    assert_eq!(with(25 * 4096 - 8, 1, 1), pages(14, 25), "the later one is handed over");
+    assert_eq!(with(25 * 4096 - 8, 0, 0), pages(14, 25), "the module has no later version");
+    assert_eq!(with(25 * 4096 - 8, 1, 1), pages(14, 25), "the handoff data has the later version");
     let own_pages = |module_hv| {
         after(|world| {
             world.facts.handoff =
@@ -85,7 +85,7 @@ fn module_with_a_later_version_takes_25_pages_of_version_0() {
         })
     };
     assert_eq!(own_pages(0), []);
-    assert_eq!(own_pages(1), pages(25, 26), "its own pages do not count then");
+    assert_eq!(own_pages(1), pages(25, 26), "the module's own pages do not count");
 }
 
 #[test]
@@ -103,15 +103,19 @@ fn highest_common_handoff_version_is_negotiated() {
     assert_eq!(
         range(1, 0, false).negotiate(&new),
         None,
-        "the new module takes none of its versions"
+        "the new module takes no version of the running module"
     );
-    assert_eq!(range(7, 6, false).negotiate(&new), None, "it writes none of the new module's");
-    assert_eq!(range(7, 0, true).negotiate(&new), None, "it writes 7 only");
+    assert_eq!(
+        range(7, 6, false).negotiate(&new),
+        None,
+        "the running module writes no version of the new module"
+    );
+    assert_eq!(range(7, 0, true).negotiate(&new), None, "the running module writes version 7 only");
     assert_eq!(range(5, 0, true).negotiate(&new), Some(5));
 }
 
 #[test]
-fn size_of_handoff_data_is_known_of_some_versions() {
+fn handoff_data_size_is_known_for_published_modules_only() {
     let size = |major, minor, update| handoff_data_size(TdxVersion { major, minor, update });
     let sizes = [0, 25, 26, 28, 34, 35].map(|update| size(1, 5, update));
     assert_eq!(sizes, [Some(53_391), Some(53_391), None, Some(57_336), Some(57_336), None]);
@@ -122,7 +126,7 @@ fn size_of_handoff_data_is_known_of_some_versions() {
 }
 
 #[test]
-fn pages_of_a_handoff_version_with_unknown_rules_are_unknown_and_not_refused() {
+fn handoff_version_after_2_makes_the_pages_unknown() {
     let with = |hv| {
         after(|world| {
             world.facts.handoff =

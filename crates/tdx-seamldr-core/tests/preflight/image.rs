@@ -115,7 +115,7 @@ fn module_that_does_not_fit_into_the_seam_range_is_refused() {
     let mut world = World::good();
     world.sign();
     let size = u64::try_from(MODULE).unwrap();
-    // 3 LPs are counted as 4, on each of 2 sockets.
+    // P-SEAMLDR rounds 3 LPs up to 4, on each of 2 sockets.
     let layout = Layout::new(&world.sigstruct, size, 8, 0);
     let room = |bytes: u64| after(|world| world.facts.p_seamldr_base = Some(BASE + bytes));
     let need = layout.need();
@@ -131,7 +131,7 @@ fn module_that_does_not_fit_into_the_seam_range_is_refused() {
 }
 
 #[test]
-fn end_of_the_seam_range_refuses_larger_modules_and_leaves_smaller_ones_unknown() {
+fn without_p_seamldrs_base_only_a_module_larger_than_the_seam_range_is_refused() {
     let need = Layout::new(&World::good().sigstruct, u64::try_from(MODULE).unwrap(), 8, 0).need();
     let range = |bytes: u64| {
         after(|world| {
@@ -158,7 +158,7 @@ fn image_of_the_2_0_line_is_refused_by_p_seamldr_1_5() {
         assert_eq!(on(2, 0, version), []);
     }
     assert_eq!(on(1, 5, 1), refused(Refusal::SigstructReserved { offset: 1003, found: 1 }));
-    assert_eq!(on(1, 0xffff, 2).len(), 1, "2.0 is the first");
+    assert_eq!(on(1, 0xffff, 2).len(), 1, "2.0 is the first version that takes such an image");
     let both = after(|world| {
         world.facts.p_seamldr = Some(SeamldrVersion { major: 1, minor: 5 });
         (world.sigstruct.reserved3[0], world.sigstruct.reserved3[3]) = (7, 2);
@@ -166,6 +166,6 @@ fn image_of_the_2_0_line_is_refused_by_p_seamldr_1_5() {
     assert_eq!(
         both.iter().map(Finding::code).collect::<Vec<_>>(),
         ["seamldr-too-old"],
-        "said once"
+        "reported once"
     );
 }

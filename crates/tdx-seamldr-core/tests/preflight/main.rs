@@ -1,4 +1,5 @@
-//! Each finding of preflight, by one change of an image and a machine that suit each other.
+//! Tests of each finding of preflight. Each test changes one property of an image or a machine that
+//! pass together.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,6 +14,7 @@
 
 mod handoff;
 mod image;
+mod messages;
 mod passed;
 mod platform;
 mod purpose;

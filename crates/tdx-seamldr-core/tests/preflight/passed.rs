@@ -1,4 +1,5 @@
-//! What a passed preflight carries to the update, and where it builds parameters.
+//! Tests of the values that a passed preflight gives to the update, and of the parameters that it
+//! builds.
 
 use tdx_seamldr_core::abi::{SeamldrParamsBuffer, Svn, TdxFeatures0};
 use tdx_seamldr_core::preflight::{preflight_image, PassedUpdate, Purpose, Unknown, Unknowns};
@@ -11,7 +12,7 @@ use zerocopy::little_endian::U16;
 
 use crate::world::{World, MODULE};
 
-/// What the update sees of the passed value.
+/// The values that the update reads from the passed value.
 fn passed<R>(
     change: impl FnOnce(&mut World),
     look: impl FnOnce(&World, &PassedUpdate<'_>) -> R,
@@ -74,11 +75,11 @@ fn passed_update_avoids_sensitive_operations_unless_the_policy_allows_damage() {
     };
     let counts = Some(TdxFeatures0::TD_PRESERVING | TdxFeatures0::UPDATE_COMPATIBILITY);
     assert!(avoids(false, counts) && !avoids(true, counts));
-    assert!(!avoids(false, Some(TdxFeatures0::TD_PRESERVING)), "the module knows nothing of it");
-    assert!(!avoids(false, None), "nobody knows whether it can");
+    assert!(!avoids(false, Some(TdxFeatures0::TD_PRESERVING)), "the module does not know the flag");
+    assert!(!avoids(false, None), "the features are unknown");
 }
 
-/// A host of 8 LPs that sees each page at its address plus an offset.
+/// A host of 8 LPs. The physical address of each byte is its virtual address plus an offset.
 struct Offset {
     by: u64,
     lps: u32,
@@ -91,7 +92,7 @@ unsafe impl SeamcallBackend for Offset {
     }
 }
 
-// SAFETY: nobody reads or writes these addresses.
+// SAFETY: no code reads or writes these addresses.
 unsafe impl Host for Offset {
     fn current_lp(&self) -> u32 {
         0
@@ -118,8 +119,8 @@ fn with_params<R>(work: impl FnOnce(&mut SeamldrParamsBuffer) -> R) -> R {
     work(&mut SeamldrParamsBuffer::zeroed())
 }
 
-/// A machine on which P-SEAMLDR reads addresses below 1 TiB, without the first 16 GiB, which are
-/// the SEAM range.
+/// A machine on which P-SEAMLDR reads addresses below 1 TiB, except the SEAM range in the first 16
+/// GiB.
 const MEMORY: SharedMemory = SharedMemory {
     address_bits: 46,
     keyid_bits: 6,
@@ -128,7 +129,7 @@ const MEMORY: SharedMemory = SharedMemory {
     seam_range_size: 16 << 30,
 };
 
-/// Bytes of physical address that no rule is against, and each rule.
+/// Returns one physical address that P-SEAMLDR reads, and one for each rule that refuses it.
 const PLACES: [(u64, Option<NotShared>); 4] = [
     (16 << 30, None),
     (0, Some(NotShared::InSeamRange)),
@@ -185,7 +186,7 @@ fn prepared_image_rejects_parameters_that_p_seamldr_does_not_read() {
 }
 
 #[test]
-fn memory_of_which_nothing_is_known_is_not_checked() {
+fn addresses_are_not_checked_if_the_shared_memory_is_unknown() {
     let made = passed(
         |_| (),
         |_, passed| {

@@ -1,4 +1,4 @@
-//! Findings about the machine and the module that runs on it.
+//! Findings about the machine and its running module.
 
 use tdx_seamldr_core::abi::{Svn, TdxFeatures0};
 use tdx_seamldr_core::preflight::{Finding, Refusal, SeamldrVersion, Sockets, Unknown};
@@ -7,9 +7,9 @@ use zerocopy::little_endian::{U16, U32};
 use crate::world::{after, refused, unknown, World};
 
 #[test]
-fn image_that_suits_the_machine_passes() {
+fn image_passes_on_a_machine_that_keeps_all_rules() {
     assert_eq!(after(|_| ()), []);
-    // The limits themselves.
+    // Values at their limits pass, too.
     let limits: [fn(&mut World); 8] = [
         |world| world.facts.running_svn = Some(Svn { major: 1, minor: 4 }),
         |world| world.sigstruct.min_update_hv = U16::new(2),
@@ -50,7 +50,7 @@ fn debug_module_passes_on_an_unlocked_platform_without_a_list_of_cpus() {
 }
 
 #[test]
-fn security_version_of_another_line_or_a_lower_one_is_refused() {
+fn lower_svn_or_another_major_svn_is_refused() {
     let after = |major, minor| {
         let findings = after(|world| {
             (world.sigstruct.svn_major, world.sigstruct.svn_minor) = (major, minor);
@@ -64,7 +64,7 @@ fn security_version_of_another_line_or_a_lower_one_is_refused() {
 }
 
 #[test]
-fn platform_that_cannot_update_is_refused() {
+fn platform_that_cannot_update_is_refused_with_its_reason() {
     assert_eq!(after(|world| world.facts.module_runs = Some(false)), refused(Refusal::NoModule));
     assert_eq!(
         after(|world| world.facts.module_in_place = Some(false)),
@@ -119,7 +119,7 @@ fn sensitive_operations_are_refused_unless_the_policy_allows_damage() {
     assert_eq!(
         counted,
         refused(Refusal::SensitiveOperations(2)),
-        "the module may not know of them"
+        "the module may not count all of them"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Findings about images that are installed for another purpose than an update.
+//! Findings about fallback images, and images to resume with or to load.
 
 use tdx_seamldr_core::abi::{SeamldrFeatures0, SeamldrInfo, Svn};
 use tdx_seamldr_core::preflight::{
@@ -11,7 +11,7 @@ use crate::world::{no_elf, refused, unknown, World, SIGNED};
 
 const TAKE_OVER: Purpose = Purpose::TakeOver { handoff_version: None };
 
-/// After a shutdown nobody answers for the module that ran.
+/// Removes the facts that no module answers after a shutdown.
 fn shut_down(change: impl FnOnce(&mut World)) -> World {
     World::after(|world| {
         let silent = Facts {
@@ -27,7 +27,7 @@ fn shut_down(change: impl FnOnce(&mut World)) -> World {
 }
 
 #[test]
-fn image_to_take_over_needs_no_running_module() {
+fn takeover_image_needs_no_running_module() {
     let with = |change: fn(&mut World)| shut_down(change).check_image(TAKE_OVER);
     assert_eq!(with(|_| ()), []);
     assert_eq!(with(|world| world.sigstruct.svn_minor = 4).len(), 1);
@@ -44,7 +44,7 @@ fn image_to_take_over_needs_no_running_module() {
 }
 
 #[test]
-fn image_to_take_over_needs_a_module_in_place() {
+fn takeover_image_needs_a_module_in_place() {
     let world = shut_down(|world| {
         let mut info = SeamldrInfo::new_zeroed();
         (info.major, info.minor, info.num_remaining_updates) =
@@ -58,7 +58,7 @@ fn image_to_take_over_needs_a_module_in_place() {
 }
 
 #[test]
-fn image_to_load_needs_a_cleanup_where_p_seamldr_has_one() {
+fn load_image_needs_a_cleanup_if_p_seamldr_has_the_leaf() {
     let with = |major, minor, change: fn(&mut World)| {
         let world = shut_down(|world| {
             world.facts.seamldr_features = Some(SeamldrFeatures0::CLEANUP);
@@ -91,8 +91,8 @@ fn image_to_load_needs_a_cleanup_where_p_seamldr_has_one() {
         running: Svn { major: 0, minor: 0 },
     };
     assert_eq!(with(1, 5, destroyed), refused(refusal));
-    // The keys are dirty after a failed update, and clean after a CLEANUP or a boot. The host has
-    // to say which it was.
+    // The keys are dirty after a failed update, and clean after a CLEANUP or a boot. Only the host
+    // knows this.
     let absent: [fn(&mut World); 3] = [
         |world| world.facts.module_in_place = Some(false),
         |world| world.facts.running_svn = None,
@@ -104,7 +104,7 @@ fn image_to_load_needs_a_cleanup_where_p_seamldr_has_one() {
 }
 
 #[test]
-fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
+fn load_image_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
     let with = |change: fn(&mut World)| shut_down(change).check_image(Purpose::Load);
     let changes: [fn(&mut World); 8] = [
         |_| (),
@@ -144,7 +144,7 @@ fn image_to_load_needs_neither_svn_nor_remaining_updates_nor_handoff_data() {
 }
 
 #[test]
-fn image_to_fall_back_on_takes_the_version_that_the_update_leaves() {
+fn fallback_image_must_take_the_handoff_version_of_the_update() {
     let takes =
         |handoff_version| World::after(|_| ()).check_image(Purpose::TakeOver { handoff_version });
     for version in [0, 4] {
@@ -156,12 +156,12 @@ fn image_to_fall_back_on_takes_the_version_that_the_update_leaves() {
         assert_eq!(takes(Some(version)), []);
     }
     let unknown_version = World::after(|world| world.sigstruct.min_update_hv = U16::new(3));
-    assert_eq!(unknown_version.check_image(TAKE_OVER), [], "it may be any");
+    assert_eq!(unknown_version.check_image(TAKE_OVER), [], "the version may be any");
 }
 
 #[test]
-fn image_to_fall_back_on_has_room_for_the_handoff_data() {
-    // As many bytes of data, from a module of versions 0 to 2 to one of 0 to 3 with 2 pages.
+fn fallback_image_must_have_room_for_the_handoff_data() {
+    // The running module writes versions 0 to 2. The image takes versions 0 to 3 and has 2 pages.
     let with = |handoff_version, handoff_data, handoff_pages| {
         let world = World::after(|world| {
             world.sigstruct.min_update_hv = U16::new(0);
@@ -173,8 +173,8 @@ fn image_to_fall_back_on_has_room_for_the_handoff_data() {
     let (fits, too_long) = (Some(2 * 4096 - 8), Some(2 * 4096 - 7));
     assert_eq!(with(Some(2), fits, None), []);
     assert_eq!(with(Some(2), too_long, None), pages(2, 3));
-    assert_eq!(with(None, too_long, None), pages(2, 3), "2 is what both have");
-    assert_eq!(with(Some(0), too_long, None), [], "version 0 has room for 25");
+    assert_eq!(with(None, too_long, None), pages(2, 3), "2 is the highest common version");
+    assert_eq!(with(Some(0), too_long, None), [], "version 0 has room for 25 pages");
     assert_eq!(with(Some(0), Some(25 * 4096 - 7), None), pages(25, 26));
     // An unknown size is no finding.
     assert_eq!(with(Some(2), None, Some(3)), []);

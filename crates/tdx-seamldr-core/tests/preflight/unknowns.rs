@@ -1,4 +1,4 @@
-//! Questions that no fact answers, and the policy that allows them.
+//! Unknowns: one for each absent fact, and the policy that allows them.
 
 use tdx_seamldr_core::preflight::{Facts, Finding, Policy, SeamldrVersion, Unknown, Unknowns};
 use zerocopy::little_endian::U32;
@@ -6,7 +6,7 @@ use zerocopy::little_endian::U32;
 use crate::world::{after, unknown, World, MODULE, MODULUS, SIGNED};
 
 #[test]
-fn absent_fact_is_an_unknown_of_its_own() {
+fn absent_fact_is_reported_as_its_own_unknown() {
     type Change = fn(&mut Facts);
     let rows: [(&[Unknown], Change); 17] = [
         (&[Unknown::Signer], |facts| facts.signer = None),
@@ -26,7 +26,7 @@ fn absent_fact_is_an_unknown_of_its_own() {
         (&[Unknown::Memory], |facts| facts.addressable_lps_per_socket = None),
         (&[Unknown::Memory], |facts| facts.seamrr_base = None),
         (&[Unknown::Memory], |facts| facts.p_seamldr_base = None),
-        // These are asked only where a rule needs them.
+        // Preflight needs these facts for some images only.
         (&[], |facts| (facts.p_seamldr, facts.seamldr_features) = (None, None)),
         (&[], |facts| {
             (facts.debug_unlocked, facts.shared_memory, facts.module_in_place) = (None, None, None)
@@ -39,7 +39,7 @@ fn absent_fact_is_an_unknown_of_its_own() {
 }
 
 #[test]
-fn version_of_p_seamldr_is_asked_for_images_of_the_2_0_line_only() {
+fn unknown_version_of_p_seamldr_is_reported_for_images_of_the_2_0_line_only() {
     let without = |version| {
         after(|world| {
             world.facts.p_seamldr = None;
@@ -50,7 +50,7 @@ fn version_of_p_seamldr_is_asked_for_images_of_the_2_0_line_only() {
 }
 
 #[test]
-fn hash_of_the_running_module_is_not_asked_where_the_policy_allows_the_same_module() {
+fn unknown_running_module_is_not_reported_if_the_policy_allows_the_same_module() {
     let findings = after(|world| {
         world.facts.running_mrseam = None;
         world.policy.allow_same_module = true;
@@ -59,7 +59,7 @@ fn hash_of_the_running_module_is_not_asked_where_the_policy_allows_the_same_modu
 }
 
 #[test]
-fn nothing_known_reports_each_unknown_once() {
+fn machine_without_facts_reports_each_unknown_once() {
     let findings = after(|world| {
         world.facts = Facts { signer: world.facts.signer, ..Facts::new() };
         world.sigstruct.module_type = U32::new(1 << 31);
@@ -107,7 +107,7 @@ fn allowed_unknown_does_not_hide_a_refusal() {
 }
 
 #[test]
-fn platform_set_does_not_pass_an_image_that_nobody_verified() {
+fn platform_set_does_not_allow_an_unverified_image() {
     let rows =
         [(MODULUS, Unknown::Signer), (SIGNED, Unknown::Signature), (MODULE, Unknown::ImageHash)];
     for (length, unknown) in rows {
@@ -120,7 +120,7 @@ fn platform_set_does_not_pass_an_image_that_nobody_verified() {
         assert!(!passes(Unknowns::OF_PLATFORM), "{unknown}");
         assert!(
             passes(Unknowns::OF_PLATFORM.with(unknown)) && passes(Unknowns::NONE.with(unknown)),
-            "by name"
+            "the policy names the unknown"
         );
     }
     let without_signer = passes(|world| {
@@ -131,7 +131,7 @@ fn platform_set_does_not_pass_an_image_that_nobody_verified() {
 }
 
 #[test]
-fn platform_set_passes_an_image_on_a_machine_of_which_nothing_is_known() {
+fn platform_set_passes_an_image_on_a_machine_without_facts() {
     let nothing_known = passes(|world| {
         world.policy.allow_unknowns = Unknowns::OF_PLATFORM;
         world.facts = Facts { signer: world.facts.signer, ..Facts::new() };
@@ -142,5 +142,5 @@ fn platform_set_passes_an_image_on_a_machine_of_which_nothing_is_known() {
         world.facts.p_seamldr = Some(SeamldrVersion { major: 1, minor: 5 });
         world.sigstruct.reserved3[3] = 2;
     });
-    assert!(!too_old, "a known reason");
+    assert!(!too_old, "the reason is known");
 }

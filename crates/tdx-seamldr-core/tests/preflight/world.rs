@@ -1,4 +1,4 @@
-//! An image and a machine that suit each other, and one change of them.
+//! An image and a machine that pass preflight together, for tests that change one property.
 
 use tdx_seamldr_core::abi::{PSysInfo, SeamSigstruct, SeamldrInfo, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
@@ -11,9 +11,9 @@ use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// A sum in place of a digest, and a signature that is the sum itself.
+/// A provider whose digest is a sum, and whose signature is that sum.
 pub(crate) struct Sums {
-    /// Bytes of this length cannot be hashed.
+    /// The provider fails for data of this length.
     pub(crate) out_of_order: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) const SIGNED: usize = 1276;
 pub(crate) const MODULE: usize = 4 * PAGE_SIZE;
 pub(crate) const BASE: u64 = 0x1_0000_0000;
 
-/// Everything that preflight looks at.
+/// The inputs of preflight.
 pub(crate) struct World {
     pub(crate) sigstruct: SeamSigstruct,
     /// Pages of the SIGSTRUCT area beyond the first.
@@ -54,11 +54,11 @@ pub(crate) struct World {
     pub(crate) facts: Facts,
     pub(crate) policy: Policy,
     pub(crate) crypto: Sums,
-    /// The change comes before image and SIGSTRUCT are hashed and signed.
+    /// Whether image and SIGSTRUCT are hashed and signed again after the change.
     pub(crate) is_signed_again: bool,
 }
 
-/// Bytes at a 4 KiB boundary, as the pages of a file in memory.
+/// Bytes that begin at a 4 KiB boundary.
 pub(crate) struct File {
     bytes: Vec<u8>,
     start: usize,
@@ -75,7 +75,7 @@ impl File {
 }
 
 impl World {
-    /// An image that suits the platform.
+    /// Returns an image and a machine that pass.
     pub(crate) fn good() -> Self {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident[..IDENT.len()].copy_from_slice(&IDENT);
@@ -130,7 +130,7 @@ impl World {
         }
     }
 
-    /// After this change.
+    /// Returns the image and the machine after this change.
     pub(crate) fn after(change: impl FnOnce(&mut Self)) -> Self {
         let mut world = Self::good();
         world.sign();
@@ -159,7 +159,7 @@ impl World {
         File { bytes, start }
     }
 
-    /// Preflight of an update.
+    /// Runs preflight for an update.
     pub(crate) fn check<'a>(
         &self,
         file: &'a File,
@@ -171,7 +171,7 @@ impl World {
         (passed, findings)
     }
 
-    /// Preflight of an image for another purpose.
+    /// Runs preflight of the image for another purpose.
     pub(crate) fn check_image(&self, purpose: Purpose) -> Vec<Finding> {
         let (file, mut findings) = (self.file(), Vec::new());
         let report = &mut |finding| findings.push(finding);
@@ -181,7 +181,7 @@ impl World {
         findings
     }
 
-    /// A refusal, or an unknown that the policy does not allow, is counted and does not pass.
+    /// Asserts that the error counts each refusal, and each unknown that the policy does not allow.
     fn assert_counted(&self, not_passed: Option<&NotPassed>, findings: &[Finding]) {
         let count = |counts: &dyn Fn(&Finding) -> bool| {
             findings.iter().filter(|it| counts(it)).count() as u32
@@ -196,7 +196,7 @@ impl World {
     }
 }
 
-/// What preflight finds after this change.
+/// Returns the findings of preflight after this change.
 pub(crate) fn after(change: impl FnOnce(&mut World)) -> Vec<Finding> {
     let world = World::after(change);
     let file = world.file();
@@ -211,7 +211,7 @@ pub(crate) fn unknown(unknown: Unknown) -> Vec<Finding> {
     vec![Finding::Unknown(unknown)]
 }
 
-/// The image does not begin as an ELF file does.
+/// Returns the refusal of an image without ELF magic.
 pub(crate) fn no_elf() -> Vec<Finding> {
     let mut found = [0; 16];
     found[..IDENT.len()].copy_from_slice(&IDENT);

@@ -5,9 +5,7 @@
 //! down, the second one fails in TDH.SYS.RD or TDH.SYS.SHUTDOWN, so it never reaches
 //! SEAMLDR.INSTALL.
 
-use tdx_seamldr_core::abi::{
-    FieldId, Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, TdxStatus, PAGE_SIZE,
-};
+use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, TdxLeaf, TdxStatus, PAGE_SIZE};
 use tdx_seamldr_core::{Host, SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::{PageBuf, SimLp, SimPlatform};
 use zerocopy::little_endian::{U32, U64};

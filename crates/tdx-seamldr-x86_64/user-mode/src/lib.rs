@@ -1,5 +1,5 @@
-//! The processor under SEAMCALL, VMPTRST and VMPTRLD in user mode, where they raise exceptions that
-//! arrive as signals: a handler that emulates them.
+//! A signal handler that emulates SEAMCALL, VMPTRST and VMPTRLD. In user mode these instructions
+//! raise exceptions, which arrive as signals.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(
     clippy::panic,
@@ -16,16 +16,16 @@ use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::SimPlatform;
 use tdx_seamldr_x86_64::fixup;
 
-/// Who answers the instructions of a thread.
+/// The source of the results of a thread's instructions.
 #[derive(Clone, Copy, Debug)]
 pub enum Answerer<'a> {
-    /// Each register comes back as another value of its own, see [`mirrored`].
+    /// The handler changes each register by [`mirrored`].
     Mirror,
-    /// CF is set.
+    /// The handler sets CF.
     Carry,
-    /// The exception with this vector, for which the handler looks into our own table.
+    /// The exception with this vector. The handler searches `seam_extable`.
     SeamTable(u64),
-    /// The same with Linux's.
+    /// The exception with this vector. The handler searches Linux's `__ex_table`.
     LinuxTable(u64),
     /// An LP of a simulated platform.
     Platform(&'a SimPlatform, u32),
@@ -39,17 +39,17 @@ thread_local! {
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// SEAMCALLs that were answered so far, on all threads.
+/// Returns how many SEAMCALLs the handler has answered on all threads.
 pub fn calls() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
-/// What was in the registers at the last SEAMCALL of this thread.
+/// Returns the registers at the last SEAMCALL of this thread.
 pub fn last_seen() -> [u64; 14] {
     LAST_SEEN.get()
 }
 
-/// What [`Answerer::Mirror`] leaves in the registers.
+/// Returns the registers that [`Answerer::Mirror`] stores.
 pub fn mirrored(regs: [u64; 14]) -> [u64; 14] {
     let mut number = 0;
     regs.map(|value| {
@@ -58,12 +58,12 @@ pub fn mirrored(regs: [u64; 14]) -> [u64; 14] {
     })
 }
 
-/// From now on VMPTRLD fails on this thread, or it no longer does.
+/// Sets whether VMPTRLD fails on this thread.
 pub fn refuse_vmptrld(refuse: bool) {
     REFUSE_VMPTRLD.set(refuse);
 }
 
-/// Runs something with this answerer for the instructions of this thread.
+/// Runs `work` with this answerer for the instructions of this thread.
 pub fn answered_by<T>(answerer: Answerer<'_>, work: impl FnOnce() -> T) -> T {
     struct Reset;
     impl Drop for Reset {
@@ -71,33 +71,33 @@ pub fn answered_by<T>(answerer: Answerer<'_>, work: impl FnOnce() -> T) -> T {
             ANSWERER.set(None);
         }
     }
-    // SAFETY: it is taken away again before this function returns, even by a panic, so it is not
-    // used after its lifetime.
+    // SAFETY: `Reset` removes the answerer before this function returns, also after a panic. So no
+    // code uses it after its lifetime.
     let answerer = unsafe { std::mem::transmute::<Answerer<'_>, Answerer<'static>>(answerer) };
     ANSWERER.set(Some(answerer));
     let _reset = Reset;
     work()
 }
 
-/// Puts the handler in its place.
+/// Installs the handler.
 pub fn install() {
     for signal in [libc::SIGILL, libc::SIGSEGV] {
-        // SAFETY: an all-zero sigaction is one.
+        // SAFETY: an all-zero sigaction is valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction =
             handle as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-        // SAFETY: the action is complete, and the handler deals with both signals.
+        // SAFETY: the action is complete, and the handler handles both signals.
         let result = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
         assert_eq!(result, 0);
     }
 }
 
-/// Whether SEAMCALL raises an exception here.
+/// Whether SEAMCALL raises an exception on this machine.
 pub fn instruction_traps() -> bool {
     let backend = tdx_seamldr_x86_64::Seamcall::<tdx_seamldr_x86_64::NoTable>::new();
     let mut regs = SeamcallRegs::default();
-    // SAFETY: outside of ring 0 the instruction reaches no firmware.
+    // SAFETY: outside ring 0 the instruction reaches no firmware.
     let _ = answered_by(Answerer::Mirror, || unsafe { backend.seamcall(&mut regs) });
     calls() == 1
 }
@@ -141,7 +141,7 @@ impl Frame<'_> {
         *self.register(which) = value as i64;
     }
 
-    /// Leaves CF so, and the other arithmetic flags anyhow.
+    /// Sets CF to `carry`, and the other arithmetic flags to changing values.
     fn set_carry(&mut self, carry: bool) {
         const ARITHMETIC: u64 = 0x8d5;
         let flags = self.get(libc::REG_EFL);
@@ -149,11 +149,12 @@ impl Frame<'_> {
         self.set(libc::REG_EFL, flags & !ARITHMETIC | others | u64::from(carry));
     }
 
-    /// Spoils what a call may spoil beside its operands: RBP and the vector registers.
+    /// Overwrites the state that a call may change besides its operands: RBP and the vector
+    /// registers.
     fn spoil(&mut self) {
         self.set(libc::REG_RBP, 0x5b01_1ed0_5b01_1ed0);
         let state = self.context.uc_mcontext.fpregs;
-        // SAFETY: the kernel puts the state there, for the handler to change.
+        // SAFETY: the kernel stores the state there, and the handler may change it.
         if let Some(state) = unsafe { state.as_mut() } {
             for register in &mut state._xmm {
                 register.element = [0x5b01_1ed0; 4];
@@ -161,7 +162,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Goes on where this exception's table says; with `false` there is no entry.
+    /// Continues at the address in this exception's table. `false`: the table has no entry.
     fn fix_up(&mut self, vector: u64, entry: impl Fn(u64) -> Option<u64>) -> bool {
         let Some(fixup) = entry(self.get(libc::REG_RIP)) else { return false };
         self.set(libc::REG_RAX, vector);
@@ -179,7 +180,7 @@ impl Frame<'_> {
             Answerer::Carry => (input, true),
             Answerer::Platform(platform, lp) => {
                 let mut regs = from_array(input);
-                // SAFETY: the caller of the instruction answers for the addresses.
+                // SAFETY: the caller of the instruction guarantees the addresses.
                 match unsafe { platform.lp(lp).seamcall(&mut regs) } {
                     Ok(()) => (array(&regs), false),
                     Err(Trap::VmFailInvalid) => (input, true),
@@ -201,7 +202,7 @@ impl Frame<'_> {
             Answerer::Platform(platform, lp) => {
                 let pointer = self.get(libc::REG_RAX) as *mut u64;
                 let value = platform.with_model(|model| model.current_vmcs(lp));
-                // SAFETY: the instruction's operand, which its executor may write.
+                // SAFETY: this is the instruction's operand, which it may write.
                 unsafe { pointer.write_unaligned(value) };
                 true
             }
@@ -213,7 +214,7 @@ impl Frame<'_> {
     fn vmptrld(&mut self, answerer: Answerer<'_>) -> bool {
         let Answerer::Platform(platform, lp) = answerer else { return false };
         let pointer = self.get(libc::REG_RAX) as *const u64;
-        // SAFETY: the instruction's operand, which its executor may read.
+        // SAFETY: this is the instruction's operand, which it may read.
         let value = unsafe { pointer.read_unaligned() };
         let refused = REFUSE_VMPTRLD.get();
         if !refused {
@@ -228,7 +229,7 @@ impl Frame<'_> {
     }
 }
 
-/// The registers in the order of [`SeamcallRegs`].
+/// Returns the registers, which are in the order of [`SeamcallRegs`].
 #[must_use]
 pub const fn from_array(regs: [u64; 14]) -> SeamcallRegs {
     let [rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = regs;
@@ -240,7 +241,7 @@ fn array(regs: &SeamcallRegs) -> [u64; 14] {
     [rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15]
 }
 
-/// What Linux's handlers do: look for an entry of `__ex_table` with this address.
+/// Searches `__ex_table` for an entry with this address, as Linux's handlers do.
 fn linux_fixup(rip: u64) -> Option<u64> {
     #[repr(C)]
     struct Entry {
@@ -254,7 +255,7 @@ fn linux_fixup(rip: u64) -> Option<u64> {
     }
     let (start, stop) = (&raw const __start___ex_table, &raw const __stop___ex_table);
     let count = (stop.addr() - start.addr()) / size_of::<Entry>();
-    // SAFETY: between the symbols lies the section, which has such entries.
+    // SAFETY: the section lies between the symbols, and consists of such entries.
     let entries = unsafe { std::slice::from_raw_parts(start.cast::<Entry>(), count) };
     let address = |field: &i32| {
         (std::ptr::from_ref(field).addr() as u64).wrapping_add_signed((*field).into())
@@ -265,12 +266,12 @@ fn linux_fixup(rip: u64) -> Option<u64> {
 }
 
 extern "C" fn handle(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes the context of the thread, which is the handler's while it runs.
+    // SAFETY: the kernel passes the context of the thread. The handler may change it while it runs.
     let Some(context) = (unsafe { context.cast::<libc::ucontext_t>().as_mut() }) else { return };
     let mut frame = Frame { context };
     let rip = frame.get(libc::REG_RIP);
-    // SAFETY: the processor has just tried to execute what lies there. It may be shorter than 4
-    // bytes only at the end of a mapping, where none of our instructions lies.
+    // SAFETY: the processor has just read an instruction at this address. Fewer than 4 bytes are
+    // readable only at the end of a mapping, where none of our instructions lies.
     let code = unsafe { std::slice::from_raw_parts(rip as *const u8, 4) };
     type Emulate<'a> = fn(&mut Frame<'a>, Answerer<'_>) -> bool;
     let instructions: [(&[u8], Emulate<'_>); 3] =
@@ -287,8 +288,8 @@ extern "C" fn handle(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_voi
         _ => false,
     };
     if !answered {
-        // Not ours: the next time it is fatal, as it should be.
-        // SAFETY: puts back what was there before.
+        // The handler does not know this instruction, so the repeated exception ends the process.
+        // SAFETY: this restores the default action.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }

@@ -1,10 +1,9 @@
-//! The real backend and the real instruction, in user mode: SEAMCALL raises an exception there,
-//! which arrives as a signal. Its handler hands the registers to the simulated platform, spoils
-//! every register that the call may spoil, and goes on behind the instruction, as the firmware
-//! would.
+//! Tests of the real backend with the real instruction in user mode. SEAMCALL raises an exception,
+//! which arrives as a signal. The handler passes the registers to the simulated platform,
+//! overwrites every register that the call may change, and continues after the instruction.
 //!
-//! Has a `main` of its own, so that tests can be reported as ignored where the instruction raises
-//! no exception.
+//! The tests have their own `main`, which reports them as ignored if the instruction raises no
+//! exception on this machine.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(
     clippy::unwrap_used,
@@ -38,16 +37,28 @@ fn main() -> ExitCode {
         eprintln!("skipped: SEAMCALL raises no exception here that arrives as SIGILL or SIGSEGV");
     }
     let tests: [(&str, fn()); 10] = [
-        ("every_register_goes_in_and_comes_back", every_register_goes_in_and_comes_back),
-        ("nothing_of_the_callers_is_lost", nothing_of_the_callers_is_lost),
-        ("the_carry_flag_is_vmfailinvalid", the_carry_flag_is_vmfailinvalid),
-        ("exceptions_come_back_by_the_own_table", exceptions_come_back_by_the_own_table),
-        ("exceptions_come_back_by_linuxs_table", exceptions_come_back_by_linuxs_table),
-        ("a_whole_update_on_eight_threads", a_whole_update_on_eight_threads),
-        ("an_update_with_the_vmcs_erratum", an_update_with_the_vmcs_erratum),
-        ("a_vmcs_that_cannot_be_saved_stops_the_call", a_vmcs_that_cannot_be_saved_stops_the_call),
-        ("a_vmcs_that_is_lost_is_told", a_vmcs_that_is_lost_is_told),
-        ("calls_from_many_threads_do_not_mix", calls_from_many_threads_do_not_mix),
+        ("seamcall_passes_and_returns_all_registers", seamcall_passes_and_returns_all_registers),
+        ("seamcall_keeps_the_callers_values", seamcall_keeps_the_callers_values),
+        ("carry_flag_becomes_vmfailinvalid", carry_flag_becomes_vmfailinvalid),
+        ("exception_with_seam_table_becomes_a_trap", exception_with_seam_table_becomes_a_trap),
+        ("exception_with_linux_table_becomes_a_trap", exception_with_linux_table_becomes_a_trap),
+        ("update_on_eight_threads_keeps_the_tds", update_on_eight_threads_keeps_the_tds),
+        (
+            "update_with_the_vmcs_erratum_keeps_the_current_vmcs",
+            update_with_the_vmcs_erratum_keeps_the_current_vmcs,
+        ),
+        (
+            "vmcs_that_cannot_be_saved_prevents_the_call",
+            vmcs_that_cannot_be_saved_prevents_the_call,
+        ),
+        (
+            "vmcs_that_cannot_be_restored_is_reported_as_lost",
+            vmcs_that_cannot_be_restored_is_reported_as_lost,
+        ),
+        (
+            "calls_of_many_threads_return_their_own_registers",
+            calls_of_many_threads_return_their_own_registers,
+        ),
     ];
     let count = tests.len();
     let trials = tests.map(|(name, test)| {
@@ -69,12 +80,11 @@ fn main() -> ExitCode {
 }
 
 fn call(backend: &impl SeamcallBackend, regs: &mut SeamcallRegs) -> Result<(), Trap> {
-    // SAFETY: the handler answers; it reads and writes what the platform's own buffers lie at, if
-    // anything.
+    // SAFETY: the handler executes the call. It reads and writes only buffers of the platform.
     unsafe { backend.seamcall(regs) }
 }
 
-fn every_register_goes_in_and_comes_back() {
+fn seamcall_passes_and_returns_all_registers() {
     fn with<T: Table>() {
         for seed in 1u64..50 {
             let input = std::array::from_fn(|index| {
@@ -85,8 +95,12 @@ fn every_register_goes_in_and_comes_back() {
                 assert_eq!(call(&Seamcall::<T>::new(), &mut regs), Ok(()));
                 (handler::last_seen(), regs)
             });
-            assert_eq!(seen, input, "what the firmware finds");
-            assert_eq!(found, from_array(handler::mirrored(input)), "what it leaves");
+            assert_eq!(seen, input, "the registers that the handler saw");
+            assert_eq!(
+                found,
+                from_array(handler::mirrored(input)),
+                "the registers that the handler stored"
+            );
         }
     }
     with::<NoTable>();
@@ -94,7 +108,7 @@ fn every_register_goes_in_and_comes_back() {
     with::<LinuxTable>();
 }
 
-/// Keeps so many values in use that there is one in each register that the compiler may use.
+/// Keeps enough values in use to fill every register that the compiler may use.
 #[inline(never)]
 fn with_full_registers(backend: &impl SeamcallBackend, seed: u64) -> (u64, f64) {
     let ints: [u64; 15] = std::array::from_fn(|index| black_box(seed ^ (index as u64) << 32));
@@ -130,7 +144,7 @@ fn with_full_registers(backend: &impl SeamcallBackend, seed: u64) -> (u64, f64) 
     (sum, float + z * 11.0 + aa * 12.0 + bb * 13.0 + cc * 14.0 + dd * 15.0)
 }
 
-fn nothing_of_the_callers_is_lost() {
+fn seamcall_keeps_the_callers_values() {
     for seed in 1u64..200 {
         let expected =
             (0..15).fold(0u64, |sum, index| sum ^ (seed ^ index << 32).rotate_left(index as u32));
@@ -152,12 +166,12 @@ fn nothing_of_the_callers_is_lost() {
     }
 }
 
-fn the_carry_flag_is_vmfailinvalid() {
+fn carry_flag_becomes_vmfailinvalid() {
     let result = answered_by(Answerer::Carry, || {
         call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14]))
     });
     assert_eq!(result, Err(Trap::VmFailInvalid));
-    // The flag that was there before says nothing.
+    // The old value of the flag does not matter.
     let result = answered_by(Answerer::Mirror, || {
         call(&Seamcall::<NoTable>::new(), &mut from_array([7; 14]))
     });
@@ -166,12 +180,12 @@ fn the_carry_flag_is_vmfailinvalid() {
 
 const EXCEPTIONS: [(u64, Trap); 2] = [(6, Trap::UndefinedOpcode), (13, Trap::GeneralProtection)];
 
-fn exceptions_come_back_by_the_own_table() {
+fn exception_with_seam_table_becomes_a_trap() {
     for (vector, trap) in EXCEPTIONS {
         for seed in 0..50 {
             let (result, after) = answered_by(Answerer::SeamTable(vector), || {
                 let mut regs = from_array([seed; 14]);
-                // What is on the stack lies where it lay.
+                // The stack is unchanged.
                 let after = black_box([seed; 8]);
                 (call(&Seamcall::<SeamTable>::new(), &mut regs), black_box(after))
             });
@@ -182,7 +196,7 @@ fn exceptions_come_back_by_the_own_table() {
     assert_eq!((fixup(0), fixup(u64::MAX)), (None, None));
 }
 
-fn exceptions_come_back_by_linuxs_table() {
+fn exception_with_linux_table_becomes_a_trap() {
     for (vector, trap) in EXCEPTIONS {
         let result = answered_by(Answerer::LinuxTable(vector), || {
             call(&Seamcall::<LinuxTable>::new(), &mut from_array([1; 14]))
@@ -191,7 +205,7 @@ fn exceptions_come_back_by_linuxs_table() {
     }
 }
 
-/// A platform with three TDs, and what preflight asks of it.
+/// A platform with three TDs, and its facts for preflight.
 fn boot(builder: Builder) -> (SimPlatform, Facts) {
     let old = TestImage::default().build();
     let platform = builder.boot(&TdxImage::parse(old.as_bytes()).unwrap()).unwrap();
@@ -203,7 +217,7 @@ fn boot(builder: Builder) -> (SimPlatform, Facts) {
     (platform, facts)
 }
 
-/// An LP whose SEAMCALLs are made by this backend.
+/// An LP that makes its SEAMCALLs by this backend.
 struct ByInstruction<'p, B> {
     lp: SimLp<'p>,
     backend: B,
@@ -217,8 +231,8 @@ unsafe impl<B: SeamcallBackend> SeamcallBackend for ByInstruction<'_, B> {
     }
 }
 
-// SAFETY: the handler hands what the backend calls with to the LP's platform, whose addresses these
-// are.
+// SAFETY: the handler passes the backend's registers to the LP's platform, to which the addresses
+// belong.
 unsafe impl<B: SeamcallBackend> Host for ByInstruction<'_, B> {
     fn current_lp(&self) -> u32 {
         self.lp.current_lp()
@@ -241,7 +255,7 @@ unsafe impl<B: SeamcallBackend> Host for ByInstruction<'_, B> {
     }
 }
 
-/// An update with a thread for each LP, all of whose SEAMCALLs are made by backends of this kind.
+/// Runs an update with a thread for each LP. Backends of this kind make all SEAMCALLs.
 fn update<B: SeamcallBackend>(
     (platform, facts): &(SimPlatform, Facts),
     lps: u32,
@@ -270,8 +284,8 @@ fn update<B: SeamcallBackend>(
     update.outcome()
 }
 
-fn a_whole_update_on_eight_threads() {
-    // 2 N + 3 calls for the update, and N + 1 that look at the machine once more before the
+fn update_on_eight_threads_keeps_the_tds() {
+    // N LPs make 2 N + 3 calls for the update, and N + 1 calls that check the machine before the
     // shutdown.
     const CALLS: u64 = 3 * 8 + 4;
     let before = calls();
@@ -283,15 +297,15 @@ fn a_whole_update_on_eight_threads() {
         let made = u64::try_from(booted.0.trace().len()).unwrap();
         assert_eq!((truth.tds_alive, truth.svn.minor, made), (3, 6, CALLS));
     }
-    assert!(calls() - before >= 5 * CALLS, "all of them by the instruction");
+    assert!(calls() - before >= 5 * CALLS, "the instruction makes all of the calls");
 }
 
-/// Where each LP's VMCS lies.
+/// Returns the address of each LP's VMCS.
 fn vmcs_of(lp: u32) -> u64 {
     0x10_0000 + u64::from(lp) * 4096
 }
 
-/// A platform with the erratum, whose LPs all have a current VMCS.
+/// Returns a platform with the erratum. Each LP has a current VMCS.
 fn with_erratum(lps: u32) -> (SimPlatform, Facts) {
     let (platform, facts) = boot(SimPlatform::builder().lps(lps));
     platform.with_model(|model| {
@@ -301,7 +315,7 @@ fn with_erratum(lps: u32) -> (SimPlatform, Facts) {
     (platform, facts)
 }
 
-fn an_update_with_the_vmcs_erratum() {
+fn update_with_the_vmcs_erratum_keeps_the_current_vmcs() {
     const LPS: u32 = 4;
     let kept = |platform: &SimPlatform| {
         platform.with_model(|model| {
@@ -310,52 +324,52 @@ fn an_update_with_the_vmcs_erratum() {
     };
     let booted = with_erratum(LPS);
     assert!(update(&booted, LPS, Seamcall::<NoTable>::new).is_updated());
-    assert_eq!(kept(&booted.0), 0, "this is the erratum");
+    assert_eq!(kept(&booted.0), 0, "without KeepVmcs every LP loses its VMCS");
 
     let booted = with_erratum(LPS);
-    // SAFETY: nothing else uses a VMCS here.
+    // SAFETY: no other code uses a VMCS.
     let keeping = || unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
     let outcome = update(&booted, LPS, keeping);
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((kept(&booted.0), booted.0.truth().tds_alive), (4, 3));
 }
 
-fn a_vmcs_that_cannot_be_saved_stops_the_call() {
+fn vmcs_that_cannot_be_saved_prevents_the_call() {
     for (vector, trap) in EXCEPTIONS {
-        // SAFETY: nothing else uses a VMCS here.
+        // SAFETY: no other code uses a VMCS.
         let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
         answered_by(Answerer::SeamTable(vector), || {
             let before = calls();
             assert_eq!(call(&backend, &mut from_array([1 << 63; 14])), Err(trap));
-            assert_eq!(calls(), before, "not even tried");
+            assert_eq!(calls(), before, "the backend makes no call");
             assert!(!backend.is_inside() && !backend.has_lost_vmcs());
         });
     }
 }
 
-fn a_vmcs_that_is_lost_is_told() {
+fn vmcs_that_cannot_be_restored_is_reported_as_lost() {
     let (platform, _) = with_erratum(1);
-    // SAFETY: nothing else uses a VMCS here.
+    // SAFETY: no other code uses a VMCS.
     let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
     answered_by(Answerer::Platform(&platform, 0), || {
         handler::refuse_vmptrld(true);
-        // A leaf of P-SEAMLDR that there is not comes back from there, too.
+        // An unknown leaf of P-SEAMLDR also returns from P-SEAMLDR.
         assert_eq!(call(&backend, &mut from_array([1 << 63 | 77; 14])), Ok(()));
         handler::refuse_vmptrld(false);
         assert!(backend.has_lost_vmcs());
         let pointer = Seamcall::<SeamTable>::new();
         assert_eq!(pointer.current(), Ok(u64::MAX));
-        // SAFETY: it is this LP's VMCS.
+        // SAFETY: this is this LP's VMCS.
         assert_eq!(unsafe { pointer.make_current(vmcs_of(0)) }, Ok(()));
         assert_eq!(pointer.current(), Ok(vmcs_of(0)));
-        // The module's leaves go straight on.
+        // Leaves of the module are passed on unchanged.
         let mut regs = from_array([33; 14]);
         assert_eq!(call(&backend, &mut regs), Ok(()));
         assert_eq!(pointer.current(), Ok(vmcs_of(0)));
     });
 }
 
-fn calls_from_many_threads_do_not_mix() {
+fn calls_of_many_threads_return_their_own_registers() {
     std::thread::scope(|threads| {
         for thread in 0..4u64 {
             threads.spawn(move || {

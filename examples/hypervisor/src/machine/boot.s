@@ -1,4 +1,4 @@
-/* From PVH's 32-bit entry, and from the real mode in which other CPUs start, to Rust. */
+/* Entry code: from the 32-bit entry of PVH, or the real mode of other CPUs, to Rust. */
 
     .section .note.pvh, "a", @note
     .balign 4
@@ -11,7 +11,7 @@
     .global boot_start
 boot_start:
     cli
-    /* The first 4 GiB twice, in pages of 1 GiB: where they are, and at 0xffff800000000000. */
+    /* Maps the first 4 GiB at their physical addresses and at 0xffff800000000000: 1 GiB pages. */
     movl $boot_pdpt + 3, boot_pml4
     movl $boot_pdpt + 3, boot_pml4 + 256 * 8
     movl $0x00000083, boot_pdpt
@@ -43,7 +43,7 @@ boot_start64:
     call main_of_first
     ud2
 
-/* Copied to 0x8000, where a startup IPI with vector 8 leads. */
+/* Copied to 0x8000, where a startup IPI with vector 8 begins. */
     .global boot_trampoline
     .global boot_trampoline_end
     .code16
@@ -75,7 +75,7 @@ boot_other64:
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %ss
-    /* Each takes a number, and the stack that has this number. */
+    /* Each CPU takes a number, and the stack with this number. */
     movl $1, %edi
     lock xaddl %edi, next_cpu(%rip)
     movl %edi, %eax
@@ -107,12 +107,12 @@ boot_pdpt:
     .skip 4096
     .skip 0x10000
 first_stack_end:
-/* That of CPU n ends at other_stacks + n * 64 KiB. */
+/* The stack of CPU n ends at other_stacks + n * 64 KiB. */
 other_stacks:
     .skip 63 * 0x10000
 
     .text
-/* Exceptions and interrupts: all registers on the stack, for Rust to read and to change. */
+/* Exceptions and interrupts: push all registers, which the Rust handler reads and changes. */
     .macro entry name, handler, error_code=0
     .global \name
 \name:

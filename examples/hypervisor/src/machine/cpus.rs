@@ -1,5 +1,4 @@
-//! All CPUs: starting them, and stopping them for something that has to be done on all of them with
-//! nothing else going on.
+//! Starts all CPUs, and runs a job on all of them at the same time.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,20 +9,20 @@ use x86_64::VirtAddr;
 
 use super::exceptions;
 
-/// CPUs that there are stacks for.
+/// The number of CPUs that have stacks.
 pub const MAX_CPUS: usize = 64;
 /// The interrupt that stops a CPU.
 pub const STOP_VECTOR: u8 = 0x40;
 
-/// CPUs that are there.
+/// The number of CPUs that have started.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// The number of the CPU that runs this.
+/// Returns the number of the calling CPU.
 pub fn current() -> u32 {
     GsBase::read().as_u64() as u32
 }
 
-/// How many CPUs there are.
+/// Returns how many CPUs have started.
 pub fn count() -> u32 {
     COUNT.load(Ordering::Relaxed)
 }
@@ -36,8 +35,7 @@ mod apic {
     const COMMAND: u64 = 0x300;
 
     pub fn write(register: u64, value: u32) {
-        // SAFETY: the APIC is there on every CPU and mapped; none of its registers used here
-        // touches memory.
+        // SAFETY: the APIC of every CPU is mapped, and the registers used here change no memory.
         unsafe { ((BASE + register) as *mut u32).write_volatile(value) };
     }
 
@@ -45,7 +43,7 @@ mod apic {
         write(SPURIOUS, 0x1ff);
     }
 
-    /// To all CPUs but this one.
+    /// Sends an interrupt to all CPUs except this one.
     pub fn send_to_others(what: u32) {
         write(COMMAND, 0xc_4000 | what);
     }
@@ -53,7 +51,7 @@ mod apic {
 
 fn wait_a_little() {
     for _ in 0..2000 {
-        // SAFETY: nothing is at this port; reading takes some time.
+        // SAFETY: no device has this port. Reading it takes some time.
         let _: u8 = unsafe { Port::new(0x80).read() };
     }
 }
@@ -65,7 +63,7 @@ fn arrive(cpu: u32) {
     COUNT.fetch_add(1, Ordering::Release);
 }
 
-/// Starts all others; there are `wanted` CPUs in all.
+/// Starts all other CPUs, so that `wanted` CPUs run.
 pub fn start(wanted: u32) {
     extern "C" {
         static boot_trampoline: [u8; 0];
@@ -73,7 +71,7 @@ pub fn start(wanted: u32) {
     }
     arrive(0);
     let (from, end) = (&raw const boot_trampoline, &raw const boot_trampoline_end);
-    // SAFETY: the page at 0x8000 is memory that nobody uses, and the trampoline is shorter than it.
+    // SAFETY: no other code uses the page at 0x8000, and the trampoline is shorter than the page.
     unsafe {
         core::ptr::copy_nonoverlapping(
             from.cast::<u8>(),
@@ -102,14 +100,14 @@ extern "C" fn main_of_others(cpu: u32) -> ! {
     }
 }
 
-/// What all CPUs are to do, and how many have done it.
+/// The job of all CPUs, and the number of CPUs that have done it.
 static JOB: SpinMutex<Option<&'static (dyn Fn() + Sync)>> = SpinMutex::new(None);
 static DONE: AtomicU32 = AtomicU32::new(0);
 
-/// Stops all CPUs and has each do this, with interrupts off; returns when all have. What a
-/// hypervisor does by an NMI, or by taking all CPUs out of their guests.
+/// Interrupts all CPUs and runs `job` on each, with interrupts off. Returns after all CPUs have
+/// done it. A real hypervisor does this by an NMI, or by exits of all guests.
 pub fn on_all(job: &(dyn Fn() + Sync)) {
-    // SAFETY: no CPU uses it any more when this function returns.
+    // SAFETY: no CPU uses the job after this function returns.
     let job: &'static (dyn Fn() + Sync) = unsafe { core::mem::transmute(job) };
     interrupts::without_interrupts(|| {
         DONE.store(0, Ordering::Relaxed);
@@ -123,7 +121,7 @@ pub fn on_all(job: &(dyn Fn() + Sync)) {
     });
 }
 
-/// This CPU has stopped.
+/// Does the job on this CPU after the interrupt.
 pub fn stopped() {
     let job = *JOB.lock();
     if let Some(job) = job {

@@ -1,4 +1,4 @@
-//! Descriptor tables, and what comes through them.
+//! Descriptor tables and the handlers of exceptions and interrupts.
 
 use core::cell::UnsafeCell;
 
@@ -40,8 +40,8 @@ pub struct Frame {
     pub ss: u64,
 }
 
-/// The stacks of one CPU: for #UD, for the request to stop, for everything else. SEAMCALL may be
-/// executed while stopped, so they are not the same.
+/// The stacks of one CPU: for #UD, for the request to stop, and for all others. A stopped CPU may
+/// execute SEAMCALL, so #UD has a separate stack.
 #[repr(C, align(16))]
 struct Stacks([[u8; 0x10000]; 3]);
 
@@ -52,10 +52,10 @@ struct Tables {
     stacks: Stacks,
 }
 
-/// One for each CPU.
+/// The tables of each CPU.
 struct PerCpu(UnsafeCell<[Tables; MAX_CPUS]>);
 
-// SAFETY: each CPU uses the one with its own number.
+// SAFETY: each CPU uses the tables with its own number.
 unsafe impl Sync for PerCpu {}
 
 static TABLES: PerCpu = PerCpu(UnsafeCell::new(
@@ -76,9 +76,9 @@ extern "C" {
     fn other_exception();
 }
 
-/// Gives this CPU its tables.
+/// Loads the tables of this CPU.
 pub fn set_up(cpu: u32) {
-    // SAFETY: this CPU's own, made once.
+    // SAFETY: each CPU calls this once and uses its own tables.
     let tables: &'static mut Tables = unsafe { &mut (*TABLES.0.get())[cpu as usize] };
     let mut stacks = tables.tss.interrupt_stack_table;
     for (slot, stack) in stacks.iter_mut().zip(&tables.stacks.0) {
@@ -87,10 +87,10 @@ pub fn set_up(cpu: u32) {
     tables.tss.interrupt_stack_table = stacks;
     let code = tables.gdt.append(Descriptor::kernel_code_segment());
     let data = tables.gdt.append(Descriptor::kernel_data_segment());
-    // SAFETY: the segment lives for ever.
+    // SAFETY: the segment is static.
     let tss = tables.gdt.append(unsafe { Descriptor::tss_segment_unchecked(&tables.tss) });
     tables.gdt.load();
-    // SAFETY: these are what has just been put there.
+    // SAFETY: the code above has added these selectors.
     unsafe {
         CS::set_reg(code);
         DS::set_reg(data);
@@ -100,7 +100,7 @@ pub fn set_up(cpu: u32) {
     }
     let handler = |entry: unsafe extern "C" fn()| VirtAddr::new(entry as *const () as u64);
     let idt = &mut tables.idt;
-    // SAFETY: the entries are made for that, and each has a stack of its own.
+    // SAFETY: `boot.s` defines these entry points. Each has a separate stack.
     unsafe {
         idt.double_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
         idt.general_protection_fault
@@ -113,21 +113,22 @@ pub fn set_up(cpu: u32) {
     idt.load();
 }
 
-/// #UD. On a machine without SEAM this is where SEAMCALL leads. One with SEAM has only the second line.
+/// Handles #UD, which SEAMCALL raises on a machine without SEAM. On a machine with SEAM only the
+/// second line is needed.
 #[no_mangle]
 extern "C" fn on_undefined_opcode(frame: &mut Frame) {
     let Err(trap) = firmware::answer(frame) else { return };
     go_on_after(trap, frame);
 }
 
-/// #GP, which SEAMCALL raises on a machine whose SEAM has not been set up.
+/// Handles #GP, which SEAMCALL raises if TDX is not enabled.
 #[no_mangle]
 extern "C" fn on_general_protection(frame: &mut Frame) {
     go_on_after(Trap::GeneralProtection, frame);
 }
 
-/// The backend wants to be told of an exception of its SEAMCALL: the vector in RAX, and on where
-/// its table says.
+/// Continues after an exception of the backend's SEAMCALL, at the address in its table, with the
+/// vector in RAX.
 fn go_on_after(trap: Trap, frame: &mut Frame) {
     let Some(fixup) = fixup(frame.rip) else {
         crate::print!("{trap} at {:#x}", frame.rip);
@@ -137,13 +138,14 @@ fn go_on_after(trap: Trap, frame: &mut Frame) {
     frame.rip = fixup;
 }
 
-/// Another CPU wants this one to stop.
+/// Handles another CPU's request to stop.
 #[no_mangle]
 extern "C" fn on_stop_request(_: &mut Frame) {
     super::cpus::stopped();
 }
 
-/// There should be no other. With an error code, which some have, all fields lie one further on.
+/// Handles all other exceptions, which are errors. With an error code all fields are one word
+/// further on.
 #[no_mangle]
 extern "C" fn on_other_exception(frame: &mut Frame) {
     crate::print!("an exception: {frame:#x?}");

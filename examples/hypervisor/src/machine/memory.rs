@@ -1,5 +1,4 @@
-//! Memory: a window onto physical memory far from where that is, and the page tables that lead
-//! there.
+//! Memory: a mapping of all physical memory at other virtual addresses, and the page tables.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,11 +6,11 @@ use tdx_seamldr_core::PhysAddr;
 use x86_64::registers::control::Cr3;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Where the window begins.
+/// The first virtual address of the mapping.
 const WINDOW: u64 = 0xffff_8000_0000_0000;
-/// From here on memory is free; QEMU is given more.
+/// The first free physical address.
 static NEXT: AtomicU64 = AtomicU64::new(64 << 20);
-/// How much memory there is.
+/// The size of the physical memory.
 pub const END: u64 = 256 << 20;
 
 /// A page of memory.
@@ -19,19 +18,20 @@ pub const END: u64 = 256 << 20;
 #[repr(C, align(4096))]
 pub struct Page(pub [u8; 4096]);
 
-/// So many pages, zeroed, for as long as the hypervisor runs.
+/// Allocates zeroed pages, which are never freed.
 pub fn pages(count: usize) -> &'static mut [Page] {
     let start = NEXT.fetch_add(count as u64 * 4096, Ordering::Relaxed);
     assert!(start + count as u64 * 4096 <= END, "out of memory");
     let start = (WINDOW + start) as *mut Page;
-    // SAFETY: the window covers the memory, nobody else gets these pages, and all zeros is a page.
+    // SAFETY: the mapping covers the memory. No other caller gets these pages, and a page may be
+    // all zeros.
     unsafe {
         start.write_bytes(0, count);
         core::slice::from_raw_parts_mut(start, count)
     }
 }
 
-/// A copy of these bytes, on a page boundary.
+/// Returns a copy of these bytes at a page boundary.
 pub fn copy(bytes: &[u8]) -> &'static [u8] {
     let pages = pages(bytes.len().div_ceil(4096));
     for (page, bytes) in pages.iter_mut().zip(bytes.chunks(4096)) {
@@ -40,12 +40,13 @@ pub fn copy(bytes: &[u8]) -> &'static [u8] {
     &pages.as_bytes()[..bytes.len()]
 }
 
-/// Where a virtual address leads, by the page tables; `None` if nowhere.
+/// Returns the physical address of a virtual address, by the page tables. `None` if it is not
+/// mapped.
 pub fn physical(address: u64) -> Option<PhysAddr> {
     let mut table = Cr3::read().0.start_address().as_u64();
     for shift in [39, 30, 21, 12] {
         let slot = table + (address >> shift & 0x1ff) * 8;
-        // SAFETY: page tables lie where they are, too; an entry has 8 bytes.
+        // SAFETY: page tables are also mapped at their physical addresses. An entry has 8 bytes.
         let entry = unsafe { *(slot as *const u64) };
         if entry & 1 == 0 {
             return None;

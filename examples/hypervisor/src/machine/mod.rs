@@ -1,6 +1,6 @@
 //! The machine under the hypervisor: CPUs, exceptions, interrupts between CPUs, memory, the serial
-//! line. A hypervisor has all of this already; only [`on_undefined_opcode`](exceptions) is there
-//! for the sake of SEAMCALL.
+//! line. A real hypervisor has all of this already. Only [`on_undefined_opcode`](exceptions) is
+//! specific to SEAMCALL.
 
 pub mod cpus;
 pub mod exceptions;
@@ -14,9 +14,9 @@ use x86_64::instructions::port::Port;
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
-/// Ends the run: QEMU's exit status tells how.
+/// Ends the run. QEMU's exit status tells the result.
 pub fn exit(success: bool) -> ! {
-    // SAFETY: QEMU's device for this has that port, and nothing else has.
+    // SAFETY: only QEMU's exit device has this port.
     unsafe { Port::<u32>::new(0xf4).write(if success { 0x10 } else { 0x11 }) };
     loop {
         x86_64::instructions::hlt();
@@ -29,18 +29,18 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     exit(false)
 }
 
-/// Named by the unwind tables of the toolchain's libcore.
+/// The unwind tables of the toolchain's libcore refer to this function.
 #[no_mangle]
 extern "C" fn rust_eh_personality() {}
 
-/// What the compiler calls by name. Made of single instructions, so that they do not become calls
-/// of themselves.
+/// Functions that the compiler calls by name. They consist of single instructions, so that the
+/// compiler does not turn them into calls of themselves.
 mod calls_of_the_compiler {
     use core::arch::asm;
 
     #[no_mangle]
     unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-        // SAFETY: as in C: both have so many bytes.
+        // SAFETY: as in C, both have `len` bytes.
         unsafe {
             asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
                 options(nostack, preserves_flags));
@@ -51,10 +51,10 @@ mod calls_of_the_compiler {
     #[no_mangle]
     unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
         if to.addr().wrapping_sub(from.addr()) >= len {
-            // SAFETY: as in C, and nothing is overwritten before it is read.
+            // SAFETY: as in C. The copy reads each byte before it overwrites it.
             return unsafe { memcpy(to, from, len) };
         }
-        // SAFETY: as in C; from the last byte to the first one.
+        // SAFETY: as in C. The copy begins with the last byte.
         unsafe {
             asm!("std", "rep movsb", "cld", inout("rcx") len => _, inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,
                 inout("rsi") from.wrapping_add(len).wrapping_sub(1) => _, options(nostack));
@@ -64,7 +64,7 @@ mod calls_of_the_compiler {
 
     #[no_mangle]
     unsafe extern "C" fn memset(to: *mut u8, value: i32, len: usize) -> *mut u8 {
-        // SAFETY: as in C: there are so many bytes.
+        // SAFETY: as in C, `to` has `len` bytes.
         unsafe {
             asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("eax") value,
                 options(nostack, preserves_flags));
@@ -75,8 +75,8 @@ mod calls_of_the_compiler {
     #[no_mangle]
     unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, len: usize) -> i32 {
         for at in 0..len {
-            // SAFETY: as in C: both have so many bytes. Volatile, so that it does not become a call
-            // of this function.
+            // SAFETY: as in C, both have `len` bytes. The reads are volatile, so that the compiler
+            // does not make a call of this function.
             let (one, other) =
                 unsafe { (one.add(at).read_volatile(), other.add(at).read_volatile()) };
             if one != other {
@@ -95,8 +95,8 @@ mod calls_of_the_compiler {
     #[no_mangle]
     unsafe extern "C" fn strlen(text: *const u8) -> usize {
         let mut len = 0;
-        // SAFETY: as in C: there are bytes up to a zero. Volatile, so that it does not become a
-        // call of this function.
+        // SAFETY: as in C, the bytes end in a zero. The reads are volatile, so that the compiler
+        // does not make a call of this function.
         while unsafe { text.add(len).read_volatile() } != 0 {
             len += 1;
         }

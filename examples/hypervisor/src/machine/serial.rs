@@ -10,7 +10,7 @@ struct Serial;
 impl fmt::Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
-            // SAFETY: QEMU's first serial port; it takes bytes as fast as they come.
+            // SAFETY: this is QEMU's first serial port, which is always ready.
             unsafe { Port::new(0x3f8).write(byte) };
         }
         Ok(())

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn check_finds_the_relocation_behind_a_gap_that_is_smaller_than_the_word() {
+    fn check_finds_the_relocation_after_a_gap_smaller_than_the_word() {
         let (first, second) = (Some((300, 324)), Some((328, 352)));
         for (target, expected) in
             [(320, first), (321, second), (324, second), (351, second), (352, None)]
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_follows_its_place_does_not_matter() {
+    fn huge_sizes_of_a_section_with_one_relocation_are_accepted() {
         let alone = |image: &mut Image| {
             (image.section.sh_size, image.section.sh_entsize) =
                 (U64::new(u64::MAX), U64::new(u64::MAX));
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn check_bounds_the_relocations_that_it_checks() {
+    fn check_limits_the_steps_over_relocations() {
         // Each section has 247 relocations. The limit is 8 steps for each byte.
         assert_eq!(check(&many_relocations(132, 4096)), Ok(()));
         let too_many = |limit| Err(ElfRefusal::TooManyRelocations { limit });
@@ -528,12 +528,12 @@ mod tests {
     }
 
     #[test]
-    fn check_accepts_191_sections_whatever_the_relocations_change() {
+    fn check_accepts_191_sections_with_any_relocation_targets() {
         assert_eq!(check(&data_between_tables(191, 50_000)), Ok(()));
     }
 
     #[test]
-    fn check_bounds_the_section_headers_that_it_looks_at() {
+    fn check_limits_the_steps_over_section_headers() {
         // Each of 10,001 relocations takes one step, and one more for each section.
         assert_eq!(check(&data_between_tables(201, 10_000)), Ok(()));
         let image = data_between_tables(202, 10_000);

@@ -75,7 +75,7 @@ pub const SHT_RELA: u32 = 4;
 /// The only relocation type that P-SEAMLDR takes: base plus addend, without a symbol.
 pub const R_X86_64_RELATIVE: u64 = 8;
 
-/// Reads a structure at an offset of the image. `None` if it does not lie in the image.
+/// Reads a structure at an offset of the image. `None` if the structure does not lie in the image.
 #[must_use]
 pub fn read<T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
     image: &[u8],
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_structure_is_read_where_it_lies() {
+    fn read_returns_a_structure_that_lies_in_the_image() {
         let bytes = [0, 0, 0x34, 0x12, 0];
         assert_eq!(read::<U16>(&bytes, 2).map(U16::get), Some(0x1234));
         assert_eq!(read::<U16>(&bytes, 4), None);

@@ -3,9 +3,11 @@
 use core::fmt;
 
 use super::{ElfHeader, IDENT, R_X86_64_RELATIVE};
+use crate::count::Count;
 use crate::preflight::finding::write_hex;
 
-/// Why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their section.
+/// The reason why P-SEAMLDR cannot relocate an image. Relocations are numbered from 0 in their
+/// section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ElfRefusal {
@@ -29,7 +31,7 @@ pub enum ElfRefusal {
         /// The highest offset that it could have.
         limit: u64,
     },
-    /// This section has relocations of size 0.
+    /// The header of this section announces relocations of 0 bytes.
     EntrySize(u16),
     /// A relocation does not lie in the image.
     RelocationOutside {
@@ -73,8 +75,8 @@ pub enum ElfRefusal {
         /// The highest offset possible.
         limit: u64,
     },
-    /// A relocation changes bytes that P-SEAMLDR reads while it relocates the image in place:
-    /// bytes of the ELF header, of a section header or of a relocation.
+    /// A relocation changes bytes of the ELF header, of a section header or of a relocation.
+    /// P-SEAMLDR reads these bytes while it relocates the image in place.
     TargetInUse {
         /// Its section.
         section: u16,
@@ -84,7 +86,7 @@ pub enum ElfRefusal {
         found: u64,
         /// The offset of the header or relocation that it changes.
         begin: u64,
-        /// The offset behind that header or relocation.
+        /// The offset after that header or relocation.
         end: u64,
     },
     /// The check would take more steps than the image's length allows. Each relocation takes one
@@ -103,7 +105,8 @@ impl fmt::Display for ElfRefusal {
         match self {
             Self::TooShort { found } => write!(
                 f,
-                "the image has {found} bytes, but an ELF header has {}",
+                "the image has {}, but an ELF header has {}",
+                Count(*found, "byte"),
                 size_of::<ElfHeader>()
             ),
             Self::Ident { found } => {
@@ -118,10 +121,7 @@ impl fmt::Display for ElfRefusal {
                  {limit:#x} at most"
             ),
             Self::EntrySize(section) => {
-                write!(
-                    f,
-                    "section {section} has relocations of size 0, but should have them of 24 bytes"
-                )
+                write!(f, "the relocations of section {section} have 0 bytes, but should have 24")
             }
             Self::RelocationOutside { section, index, found, limit } => write!(
                 f,
@@ -152,8 +152,8 @@ impl fmt::Display for ElfRefusal {
             Self::TooManyRelocations { limit } => {
                 write!(
                     f,
-                    "checking its relocations takes more than {limit} steps, the limit of 8 for \
-                     each byte of the image; its relocations overlap or it has too many sections"
+                    "the check of the relocations takes more than {limit} steps, 8 for each byte \
+                     of the image: relocations overlap, or the image has too many sections"
                 )
             }
         }
