@@ -1,4 +1,4 @@
-//! The rules by which P-SEAMLDR and the TDX module answer, one row each.
+//! The rules of P-SEAMLDR and of the TDX module, one row for each.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -24,15 +24,15 @@ use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// One call on one LP: RAX and RDX.
+/// Makes one call on one LP; returns RAX and RDX.
 fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
     let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
-    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
     unsafe { lp.seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
 }
 
-/// INSTALL on all LPs but the last with the address 1, which nobody looks at, and on the last with
-/// these parameters.
+/// Calls INSTALL on all LPs: on the last LP with these parameters, on the others with address 1,
+/// which P-SEAMLDR ignores.
 fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
     let lps: Vec<_> = platform.online().collect();
     let (last, others) = lps.split_last().unwrap();
@@ -40,14 +40,14 @@ fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
         assert_eq!(call(&platform.lp(*lp), INSTALL, 1, 7), Ok((0, 0)));
         assert!(
             !platform.with_model(|model| model.module_is_callable()),
-            "gone from the first call on"
+            "the first call makes the module unreachable"
         );
     }
     let (rax, rdx) = call(&platform.lp(*last), INSTALL, params, 7).unwrap();
     (SeamldrStatus(rax), rdx)
 }
 
-/// Shuts the running module down and makes a session with this file; `change` may spoil the
+/// Shuts the running module down and makes a session with this file. `change` may spoil the
 /// parameters.
 fn session(
     platform: &SimPlatform,
@@ -68,7 +68,7 @@ fn shut_down(platform: &SimPlatform) {
     assert_eq!(call(&platform.lp(0), SHUTDOWN, 0, 0).unwrap().0, 0);
 }
 
-/// Runs a session that is refused with RDX 0, and sees that the old module is back as it was.
+/// Makes a session that fails with RDX 0, and checks that the old module is unchanged.
 fn assert_recoverable(
     what: &str,
     status: SeamldrStatus,
@@ -88,9 +88,9 @@ fn assert_recoverable(
     });
 }
 
-/// Firmware rules 8.5.5-11.
+/// Firmware rules 8.5.5 to 8.5.11.
 #[test]
-fn parameters_that_break_a_rule_are_ebadparam() {
+fn install_rejects_parameters_that_break_a_rule_with_ebadparam() {
     type Change = fn(&mut SeamldrParams);
     let rows: &[(&str, Change)] = &[
         ("version", |p| p.version = U32::new(1)),
@@ -122,9 +122,9 @@ fn parameters_that_break_a_rule_are_ebadparam() {
     }
 }
 
-/// Firmware rules 8.5.13-27.
+/// Firmware rules 8.5.13 to 8.5.27.
 #[test]
-fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
+fn install_rejects_a_signed_sigstruct_that_breaks_a_rule() {
     use SeamldrStatus as S;
     type Change = fn(&mut SeamSigstruct);
     let rows: &[(&str, SeamldrStatus, Change)] = &[
@@ -170,7 +170,10 @@ fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
         sign(&mut sigstruct);
         let platform = boot(SimPlatform::builder().lps(2));
         let file = image.file(&sigstruct, &module);
-        assert!(!findings(&platform, &file, Policy::default()).is_empty(), "{what}: not foretold");
+        assert!(
+            !findings(&platform, &file, Policy::default()).is_empty(),
+            "{what}: preflight has no finding"
+        );
         assert_recoverable(what, *status, &platform, &file, |_| {});
     }
 
@@ -186,9 +189,9 @@ fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
     }
 }
 
-/// The last values that are still good.
+/// The last values that are still valid.
 #[test]
-fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
+fn install_accepts_a_sigstruct_at_the_limit_of_each_rule() {
     type Change = fn(&mut SeamSigstruct);
     let rows: &[(&str, Change)] = &[
         ("same SVN", |s| s.svn_minor = 5),
@@ -196,7 +199,7 @@ fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
         ("wrappers at the very end", |s| s.fault_wrapper_offset = U32::new(0x8000 - 512)),
         ("neither", |s| (s.gdt_idt_offset, s.fault_wrapper_offset) = (U32::new(0), U32::new(0))),
         ("another stepping", |s| s.cpuid_table = [U32::new(0x806f0); 255]),
-        ("what nobody checks", |s| {
+        ("fields without a check", |s| {
             (s.date, s.rip_offset, s.max_tdmrs) = (U32::new(9), U32::new(!0), U16::new(9))
         }),
     ];
@@ -216,15 +219,15 @@ fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
     }
 }
 
-/// Two things wrong at once.
+/// Two rules are broken at once.
 #[test]
-fn the_first_rule_in_order_decides() {
+fn of_two_broken_rules_the_first_one_decides() {
     use SeamldrStatus as S;
     let image = newer();
     let module = image.module();
     let spoiled = |change: fn(&mut SeamSigstruct)| {
         let mut sigstruct = image.sigstruct(&module);
-        change(&mut sigstruct); // and so not signed
+        change(&mut sigstruct); // which makes the signature invalid
         image.file(&sigstruct, &module)
     };
     let rows = [
@@ -243,7 +246,7 @@ fn the_first_rule_in_order_decides() {
 }
 
 #[test]
-fn sessions_take_every_lp_once() {
+fn a_session_accepts_each_lp_once() {
     let platform = boot(SimPlatform::builder().lps(3));
     shut_down(&platform);
     let lps = [0, 1, 2].map(|lp| platform.lp(lp));
@@ -252,18 +255,22 @@ fn sessions_take_every_lp_once() {
         assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)), "repeated");
     }
     assert_eq!(platform.truth().lps_in_session, 1);
-    assert_eq!(call(&lps[1], SYS_INIT, 0, 0), Err(Trap::VmFailInvalid), "no module in a session");
+    assert_eq!(
+        call(&lps[1], SYS_INIT, 0, 0),
+        Err(Trap::VmFailInvalid),
+        "the module is unreachable during a session"
+    );
     assert_eq!(call(&lps[0], INSTALL, 0, 9), Ok((0, 0)));
     assert_eq!(
         call(&lps[2], INSTALL, 1, 9),
         Ok((SeamldrStatus::EBADPARAM.0, 0)),
-        "the last one's parameters count"
+        "the parameters of the last LP count"
     );
     assert_eq!(platform.truth().lps_in_session, 0);
 }
 
 #[test]
-fn remaining_updates_are_refreshed_by_info_only_while_zero() {
+fn info_refreshes_remaining_updates_only_while_they_are_zero() {
     let platform = boot(SimPlatform::builder().lps(1).seamdb_size(2));
     let file = newer().build();
     shut_down(&platform);
@@ -280,7 +287,7 @@ fn remaining_updates_are_refreshed_by_info_only_while_zero() {
     assert_eq!(
         session(&platform, &file, Scenario::Update, |_| {}),
         (SeamldrStatus::EBADCALL, 0),
-        "it remembers 0"
+        "P-SEAMLDR remembers 0"
     );
     let (lp, lock) = (platform.lp(0), SpinLock::new());
     let mut buffer = SeamldrInfoBuffer::zeroed();
@@ -291,7 +298,7 @@ fn remaining_updates_are_refreshed_by_info_only_while_zero() {
 }
 
 #[test]
-fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
+fn missing_entropy_costs_the_module_only_after_the_point_of_no_return() {
     let file = newer().build();
     let platform = boot(SimPlatform::builder().lps(2));
     platform.with_model(|model| model.config_mut().rdrand_ok = false);
@@ -301,7 +308,7 @@ fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
     assert_eq!(
         session(&platform, &file, Scenario::Update, |_| {}),
         (SeamldrStatus::SUCCESS, 0),
-        "the fifth try"
+        "the fifth attempt succeeds"
     );
 
     let platform = boot(SimPlatform::builder().lps(2));
@@ -313,7 +320,7 @@ fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
 }
 
 #[test]
-fn load_ends_all_tds_and_brings_tdx_back() {
+fn load_ends_all_tds_and_makes_tdx_usable_again() {
     let platform = boot(SimPlatform::builder().lps(2));
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
     assert_eq!(
@@ -330,7 +337,7 @@ fn load_ends_all_tds_and_brings_tdx_back() {
 }
 
 #[test]
-fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
+fn info_and_seaminfo_write_only_to_valid_addresses() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2).fms(0xc06f2));
     let (lp, lock) = (platform.lp(3), SpinLock::new());
     let mut buffer = PSysInfoBuffer::new_zeroed();
@@ -353,17 +360,17 @@ fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
 }
 
 #[test]
-fn a_shutdown_of_p_seamldr_is_for_good() {
+fn a_shutdown_of_p_seamldr_is_final() {
     const SEAMLDR_SHUTDOWN: u64 = 0x8000000000000002;
     let platform = boot(SimPlatform::builder().lps(2));
     let lps = [platform.lp(0), platform.lp(1)];
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
-    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "not counted twice");
+    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "one LP does not count twice");
     assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)));
     assert_eq!(
         call(&lps[1], SEAMLDR_SHUTDOWN, 0, 0),
         Ok((SeamldrStatus::EBADCALL.0, 0)),
-        "not the ACM's LP"
+        "the last LP is not the ACM's LP"
     );
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Err(Trap::VmFailInvalid));
@@ -371,7 +378,7 @@ fn a_shutdown_of_p_seamldr_is_for_good() {
 }
 
 #[test]
-fn traps_on_one_lp_are_that_lps_alone() {
+fn a_trap_on_one_lp_does_not_affect_other_lps() {
     let platform = boot(SimPlatform::builder().lps(2));
     for trap in [Trap::GeneralProtection, Trap::UndefinedOpcode] {
         platform.with_model(|model| model.set_trap(1, Some(trap)));
@@ -382,7 +389,8 @@ fn traps_on_one_lp_are_that_lps_alone() {
     assert!(call(&platform.lp(1), SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
 }
 
-/// A platform of two LPs whose module was brought to this state, with LP.INIT on one LP or on both.
+/// Returns a platform of 2 LPs whose module is in this state. TDH.SYS.LP.INIT ran on one LP or on
+/// both.
 fn in_state(state: State, all_lps: bool) -> SimPlatform {
     let platform = boot(SimPlatform::builder().lps(2));
     if state == State::Ready {
@@ -413,7 +421,7 @@ fn in_state(state: State, all_lps: bool) -> SimPlatform {
 }
 
 #[test]
-fn each_leaf_of_the_module_answers_by_state() {
+fn each_leaf_of_the_module_returns_the_status_for_the_state() {
     use TdxStatus as S;
     const OK: TdxStatus = TdxStatus::SUCCESS;
     const BAD_R8: TdxStatus = TdxStatus(S::OPERAND_INVALID.0 | OperandId::R8.0 as u64);
@@ -525,7 +533,7 @@ fn each_leaf_of_the_module_answers_by_state() {
             let platform = in_state(state, all_lps);
             let (rax_out, _) = call(&platform.lp(0), rax, 0, rdx).unwrap();
             assert_eq!(TdxStatus(rax_out), status, "leaf {rax} in {state:?}, all LPs: {all_lps}");
-            // Reserved bits and versions come before anything else.
+            // Reserved bits and versions are checked first.
             for reserved in [1 << 24, 1 << 62, 1 << 16] {
                 let (rax_out, _) = call(&platform.lp(0), rax | reserved, 0, rdx).unwrap();
                 assert_eq!(
@@ -539,7 +547,7 @@ fn each_leaf_of_the_module_answers_by_state() {
 }
 
 #[test]
-fn shutdown_takes_the_versions_that_the_module_can_write() {
+fn shutdown_accepts_the_handoff_versions_that_the_module_can_write() {
     let rows: [(bool, &[u64], &[u64]); 2] =
         [(false, &[1, 2, 3], &[0, 4, 1 << 16, 1 << 16 | 2, 1 << 63]), (true, &[3], &[0, 1, 2, 4])];
     for (no_downgrade, good, bad) in rows {
@@ -567,7 +575,7 @@ fn shutdown_takes_the_versions_that_the_module_can_write() {
 }
 
 #[test]
-fn update_takes_handoff_data_of_its_versions_and_of_a_sane_size() {
+fn update_accepts_handoff_data_of_its_versions_and_of_valid_size() {
     let header = |valid, hv, size| HandoffHeader {
         valid,
         reserved: 0,
@@ -583,11 +591,15 @@ fn update_takes_handoff_data_of_its_versions_and_of_a_sane_size() {
     for bad in [header(0, 0, 53386), header(1, 1, 53386), header(0, 0, 0), header(1, 1, 0)] {
         let (result, platform) = update(bad);
         assert_eq!(result, Ok(TdxStatus::SYS_INVALID_HANDOFF), "{bad:?}");
-        assert_eq!(platform.with_model(|model| model.handoff_header()), bad, "nothing has changed");
+        assert_eq!(
+            platform.with_model(|model| model.handoff_header()),
+            bad,
+            "the handoff header is unchanged"
+        );
     }
     for fatal in [0, 53385, 14 * 4096 - 7] {
         let (result, platform) = update(header(1, 0, fatal));
-        assert_eq!(result, Err(Trap::VmFailInvalid), "{fatal} bytes end SEAM mode");
+        assert_eq!(result, Err(Trap::VmFailInvalid), "a size of {fatal} bytes ends SEAM mode");
         assert_eq!(call(&platform.lp(0), INSTALL, 0, 0), Err(Trap::VmFailInvalid));
     }
     for good in [53386, 14 * 4096 - 8] {
@@ -599,7 +611,7 @@ fn update_takes_handoff_data_of_its_versions_and_of_a_sane_size() {
 }
 
 #[test]
-fn tds_live_through_the_bytes_of_the_handoff_data() {
+fn tds_survive_only_if_the_bytes_of_the_handoff_data_do() {
     let platform = in_state(State::SysInitDone, true);
     // The entry of the first TD's KeyID in the key ownership table.
     platform.with_model(|model| model.handoff()[8 + 8 * 0x21..][..8].fill(0));
@@ -609,7 +621,7 @@ fn tds_live_through_the_bytes_of_the_handoff_data() {
 }
 
 #[test]
-fn metadata_is_read_field_by_field_to_the_end() {
+fn sys_rd_reads_all_fields_one_after_the_other() {
     let platform = boot(SimPlatform::builder().lps(1));
     let lp = platform.lp(0);
     let module = TdxModule::new(&lp);
@@ -629,7 +641,7 @@ fn metadata_is_read_field_by_field_to_the_end() {
 }
 
 #[test]
-fn a_module_that_is_told_other_handoff_versions_than_its_own_does_not_start() {
+fn sys_init_fails_if_p_seamldr_tells_the_module_wrong_handoff_versions() {
     let platform = in_state(State::SysInitPending, false);
     assert_eq!(
         call(&platform.lp(0), SYS_INIT, 1, 0).unwrap().0,
@@ -650,6 +662,6 @@ fn a_module_that_is_told_other_handoff_versions_than_its_own_does_not_start() {
     assert_eq!(
         platform.truth().module.unwrap().state,
         State::SysInitPending,
-        "it may be replaced still"
+        "the module can still be replaced"
     );
 }
