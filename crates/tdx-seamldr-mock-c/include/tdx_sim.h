@@ -3,26 +3,29 @@
 // Generated from the Rust sources by `cargo xtask c-header`; do not edit.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Platforms: tdx_sim_create() creates a platform from a structure, tdx_sim_create_from_json() from a
-// description. A platform has LPs with the numbers 0, 1, 2 and so on, a P-SEAMLDR, and no module.
-// tdx_sim_boot() or SEAMLDR.INSTALL installs a module. Code under test calls tdx_sim_seamcall() instead
-// of executing SEAMCALL. tdx_sim_get_truth() returns the real state, whatever that code believes.
+// Platforms: tdx_sim_create() creates a platform from a structure, tdx_sim_create_from_json()
+// from a description. A platform has LPs with the numbers 0, 1, 2 and so on, a P-SEAMLDR, and no
+// module. tdx_sim_boot() or SEAMLDR.INSTALL installs a module. Code under test calls
+// tdx_sim_seamcall() instead of executing SEAMCALL. tdx_sim_get_truth() returns the real state,
+// whatever that code believes.
 //
-// Threads: every function may be called from any thread. Calls for one platform are executed one after
-// the other. Inside a callback, functions that take a platform return TDX_SIM_STATUS_REENTRANT.
+// Threads: every function may be called from any thread. Calls for one platform are executed one
+// after the other. Inside a callback, functions that take a platform return
+// TDX_SIM_STATUS_REENTRANT.
 //
-// Handles: a handle is not an address. A wrong handle, or the handle of a freed platform, is refused.
-// No function keeps a pointer after it returns. Exceptions: tdx_sim_map() keeps the mapped memory, and
-// callbacks are kept with their context.
+// Handles: a handle is not an address. A wrong handle, or the handle of a freed platform, is
+// refused. No function keeps a pointer after it returns. Exceptions: tdx_sim_map() keeps the
+// mapped memory, and callbacks are kept with their context.
 //
-// Errors: functions return a tdx_sim_status. After an error the function has done and written nothing,
-// unless its description says otherwise. tdx_sim_last_error() says what was found and what was
-// expected. "Errors: NULL" in a description stands for TDX_SIM_STATUS_NULL.
+// Errors: functions return a tdx_sim_status. After an error the function has done and written
+// nothing, unless its description says otherwise. tdx_sim_last_error() says what was found and
+// what was expected. "Errors: NULL" in a description stands for TDX_SIM_STATUS_NULL.
 //
-// Structures that begin with `size` may grow in later versions. Set `size` to sizeof of the structure
-// before each call, also before functions that fill in defaults. A program compiled with an older
-// header keeps working: fields that it does not know are read as 0 and not written. If the library is
-// older than the header, fields that the library does not know have to be 0.
+// Structures that begin with `size` may grow in later versions. Set `size` to sizeof of the
+// structure before each call, also before functions that fill in defaults. A program compiled
+// with an older header keeps working: fields that it does not know are read as 0 and not
+// written. If the library is older than the header, fields that the library does not know have
+// to be 0.
 //
 // Enumerations have 32 bits. A number that is not a value of the enumeration is refused with
 // TDX_SIM_STATUS_BAD_ARGUMENT.
