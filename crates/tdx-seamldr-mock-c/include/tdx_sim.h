@@ -822,13 +822,19 @@ typedef struct tdx_sim_platform {
  * Reads `len` bytes of host memory at `physical_address`, including the KeyID, into `buffer`. The
  * bytes lie in one page. Returns 0 on success. Missing memory reads as 0 and is not an error.
  */
-typedef int (*tdx_sim_read_callback)(void *context, uint64_t physical_address, void *buffer, size_t len);
+typedef int (*tdx_sim_read_callback)(void *context,
+                                     uint64_t physical_address,
+                                     void *buffer,
+                                     size_t len);
 
 /**
  * Writes `len` bytes to host memory at `physical_address`, including the KeyID. The bytes lie in
  * one page. Returns 0 on success. Writes to missing memory have no effect and are not an error.
  */
-typedef int (*tdx_sim_write_callback)(void *context, uint64_t physical_address, const void *bytes, size_t len);
+typedef int (*tdx_sim_write_callback)(void *context,
+                                      uint64_t physical_address,
+                                      const void *bytes,
+                                      size_t len);
 
 /**
  * Callbacks that read and write the host's memory.
@@ -1800,7 +1806,10 @@ enum tdx_sim_status tdx_sim_free(struct tdx_sim *sim);
  * bytes: SEAMLDR_PARAMS, the SIGSTRUCT and the module's pages that it names, or the result buffer.
  * Other threads may use all other mapped bytes meanwhile.
  */
-enum tdx_sim_status tdx_sim_map(struct tdx_sim *sim, uint64_t physical_address, void *memory, size_t len);
+enum tdx_sim_status tdx_sim_map(struct tdx_sim *sim,
+                                uint64_t physical_address,
+                                void *memory,
+                                size_t len);
 
 /**
  * Unmaps the memory that tdx_sim_map() mapped at `physical_address`. The library no longer uses
@@ -1838,7 +1847,9 @@ enum tdx_sim_status tdx_sim_set_memory_callbacks(struct tdx_sim *sim,
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; NO_ROOM.
  */
-enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim, uint64_t physical_address, uint8_t mask);
+enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim,
+                                        uint64_t physical_address,
+                                        uint8_t mask);
 
 /**
  * Executes SEAMCALL on an LP with these registers. `*trap` says whether the instruction itself
@@ -1917,7 +1928,9 @@ enum tdx_sim_status tdx_sim_next_call(struct tdx_sim *sim, struct tdx_sim_call *
  *
  * `call` points to a readable tdx_sim_call, `text` to `text_size` writable characters.
  */
-enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call, char *text, size_t text_size);
+enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call,
+                                      char *text,
+                                      size_t text_size);
 
 /**
  * Writes the name of the status that a SEAMCALL returned, e.g. "EBADSIG" or "SYS_BUSY". A status
@@ -1930,7 +1943,10 @@ enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call, char *tex
  *
  * `text` points to `text_size` writable characters.
  */
-enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf, uint64_t answer, char *text, size_t text_size);
+enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf,
+                                        uint64_t answer,
+                                        char *text,
+                                        size_t text_size);
 
 /**
  * Returns the real state of a platform.
@@ -1961,7 +1977,10 @@ enum tdx_sim_status tdx_sim_get_lp(struct tdx_sim *sim, uint32_t lp, struct tdx_
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `ok` is neither true nor false.
  */
-enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim, bool ok, uint64_t value, uint32_t failures);
+enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim,
+                                       bool ok,
+                                       uint64_t value,
+                                       uint32_t failures);
 
 /**
  * Sets the SEAM database, in which the processor counts the modules that were installed since
@@ -1971,7 +1990,10 @@ enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim, bool ok, uint64_t va
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is above `size`.
  */
-enum tdx_sim_status tdx_sim_set_seamdb(struct tdx_sim *sim, uint32_t size, uint32_t used, uint32_t failures);
+enum tdx_sim_status tdx_sim_set_seamdb(struct tdx_sim *sim,
+                                       uint32_t size,
+                                       uint32_t used,
+                                       uint32_t failures);
 
 /**
  * Sets the number of remaining updates that P-SEAMLDR remembers. If it is 0, SEAMLDR.INFO counts
@@ -2055,7 +2077,10 @@ enum tdx_sim_status tdx_sim_set_lp_in_module(struct tdx_sim *sim, uint32_t lp, b
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are already changed.
  */
-enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim, uint32_t lp, uint32_t msr, uint64_t bits);
+enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim,
+                                        uint32_t lp,
+                                        uint32_t msr,
+                                        uint64_t bits);
 
 /**
  * Flips bits of one register that CPUID writes on one LP, or with TDX_SIM_ANY_LP on all LPs.
@@ -2076,7 +2101,9 @@ enum tdx_sim_status tdx_sim_flip_lp_cpuid(struct tdx_sim *sim,
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  */
-enum tdx_sim_status tdx_sim_set_lp_capabilities(struct tdx_sim *sim, uint32_t lp, uint64_t capabilities);
+enum tdx_sim_status tdx_sim_set_lp_capabilities(struct tdx_sim *sim,
+                                                uint32_t lp,
+                                                uint64_t capabilities);
 
 /**
  * Undoes tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() on one
@@ -2103,7 +2130,8 @@ enum tdx_sim_status tdx_sim_load_vmcs(struct tdx_sim *sim, uint32_t lp, uint64_t
  *
  * `seamextend` points to a writable tdx_sim_seamextend.
  */
-enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim, struct tdx_sim_seamextend *seamextend);
+enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim,
+                                           struct tdx_sim_seamextend *seamextend);
 
 /**
  * Writes the register SEAMEXTEND, which no host could do. An open session stays open.
@@ -2115,7 +2143,8 @@ enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim, struct tdx_sim_s
  *
  * `seamextend` points to a readable tdx_sim_seamextend.
  */
-enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim, const struct tdx_sim_seamextend *seamextend);
+enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim,
+                                           const struct tdx_sim_seamextend *seamextend);
 
 /**
  * Reads `len` bytes of the handoff area from `offset`. The area begins with a header of 8 bytes
@@ -2128,7 +2157,10 @@ enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim, const struct tdx
  *
  * `bytes` points to `len` writable bytes.
  */
-enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim, size_t offset, void *bytes, size_t len);
+enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim,
+                                         size_t offset,
+                                         void *bytes,
+                                         size_t len);
 
 /**
  * Writes `len` bytes to the handoff area from `offset`. See tdx_sim_read_handoff().
@@ -2139,7 +2171,10 @@ enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim, size_t offset, voi
  *
  * `bytes` points to `len` readable bytes.
  */
-enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim, size_t offset, const void *bytes, size_t len);
+enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim,
+                                          size_t offset,
+                                          const void *bytes,
+                                          size_t len);
 
 /**
  * Makes a TD in this phase. `*td` is its number on this platform, from 0; `td` may be NULL.
@@ -2151,7 +2186,9 @@ enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim, size_t offset, co
  *
  * `td` points to a writable number, or is NULL.
  */
-enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim, enum tdx_sim_td_phase phase, uint32_t *td);
+enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim,
+                                      enum tdx_sim_td_phase phase,
+                                      uint32_t *td);
 
 /**
  * Returns the state of a TD.
@@ -2175,7 +2212,10 @@ enum tdx_sim_status tdx_sim_get_td(struct tdx_sim *sim, uint32_t td, struct tdx_
  *
  * `bytes` points to `len` readable bytes.
  */
-enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim, uint32_t td, const void *bytes, size_t len);
+enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim,
+                                      uint32_t td,
+                                      const void *bytes,
+                                      size_t len);
 
 /**
  * Completes the build of a TD, or its interrupted migration; the TD then runs. `*right` says
@@ -2202,7 +2242,9 @@ enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim, uint32_t td, bool *ri
  * `fault` points to a readable tdx_sim_fault whose `size` is set. `id` points to a writable
  * number, or is NULL.
  */
-enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim, const struct tdx_sim_fault *fault, uint64_t *id);
+enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim,
+                                      const struct tdx_sim_fault *fault,
+                                      uint64_t *id);
 
 /**
  * Ends a fault: it affects no further call. Has no effect on a fault that is over, and on calls
@@ -2253,7 +2295,8 @@ enum tdx_sim_status tdx_sim_image_defaults(struct tdx_sim_image *image);
  * `image` points to a readable tdx_sim_image, and `build` to a writable tdx_sim_build, both with
  * `size` set.
  */
-enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image, struct tdx_sim_build *build);
+enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image,
+                                           struct tdx_sim_build *build);
 
 /**
  * Fills in the build of a public release, e.g. 1, 5 and 16 for 1.5.16. Values that no public
@@ -2302,7 +2345,9 @@ enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
  * `sigstruct` points to a readable and writable tdx_sim_sigstruct. `module` points to
  * `module_size` readable bytes, or is NULL.
  */
-enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct, const void *module, size_t module_size);
+enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct,
+                                 const void *module,
+                                 size_t module_size);
 
 /**
  * Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` is always set
@@ -2351,7 +2396,9 @@ enum tdx_sim_status tdx_sim_image_file(const struct tdx_sim_image *image,
 #endif  /* TDX_SIM_H */
 
 #if !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-_Static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4, "do not compile with short enums");
+_Static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4,
+    "do not compile with short enums");
 #elif defined(__cplusplus) && __cplusplus >= 201103L
-static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4, "do not compile with short enums");
+static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4,
+    "do not compile with short enums");
 #endif
