@@ -11,10 +11,10 @@
 mod support;
 
 use support::*;
+use tdx_seamldr_core::abi::PAGE_SIZE;
 use tdx_seamldr_core::abi::{
     Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0,
 };
-use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::elf::{
     self, ElfRefusal, Rela, SectionHeader, R_X86_64_RELATIVE, SHT_RELA,
@@ -31,7 +31,7 @@ use tdx_seamldr_core::{
 use tdx_seamldr_core::{TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{
-    released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage,
+    released_images, run_stepped, sign, Fault, PageBuf, SimPlatform, TestImage,
 };
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -156,17 +156,14 @@ fn preflight_refuses_damage_in_every_part_of_a_signed_image() {
     let image = newer();
     let module = image.module();
     let good = image.sigstruct(&module);
-
     let mut date = good;
     date.date = U32::new(1);
     assert_eq!(refusals(&platform, &image.file(&date, &module)), [Refusal::Signature]);
-
     let mut key = good;
     key.modulus[0] ^= 2;
     let codes: Vec<_> =
         refusals(&platform, &image.file(&key, &module)).iter().map(Refusal::code).collect();
     assert_eq!(codes, ["signer", "signature"]);
-
     let mut other = module.clone();
     other[6000] ^= 1;
     let found = refusals(&platform, &image.file(&good, &other));
@@ -174,7 +171,6 @@ fn preflight_refuses_damage_in_every_part_of_a_signed_image() {
         matches!(found[..], [Refusal::ImageHash { found: hash, wanted }] if hash != good.seamhash && wanted == good.seamhash),
         "{found:?}"
     );
-
     let parts = ImageParts { sigstruct: &[good.as_bytes(), &[0; 2049]].concat(), module: &module };
     let mut long = PageBuf::zeroed(parts.file_len().unwrap() / PAGE_SIZE);
     parts.write(ImageFormat::BlobV1, long.as_mut_bytes()).unwrap();
@@ -413,14 +409,7 @@ fn a_module_with_handoff_data_of_unknown_size_is_updated_if_all_its_pages_fit() 
 fn facts_of_a_module_that_was_shut_down_are_unknown() {
     let platform = boot(SimPlatform::builder().lps(1));
     let status = tdx_seamldr_core::abi::TdxStatus::SYS_SHUTDOWN.0;
-    let rax = Some(u64::from(TdxLeaf::SYS_RD.0));
-    platform.inject(Fault {
-        lp: None,
-        rax,
-        after: 0,
-        times: u32::MAX,
-        answer: Answer::Return { rax: status, rdx: 0 },
-    });
+    platform.inject(Fault { times: u32::MAX, ..Fault::first(SYS_RD, returns(status)) });
     let open = findings(&platform, &newer().build(), Policy::default());
     let questions = [Unknown::Features, Unknown::HandoffVersions, Unknown::HandoffData];
     assert_eq!(open, questions.map(Finding::Unknown));
@@ -589,9 +578,7 @@ fn prepare_names_a_page_without_an_address_or_with_a_misaligned_one() {
         assert_eq!(build(Some(PhysAddr(0x1200))), BuildError::Misaligned(part, PhysAddr(0x1200)));
     }
     let crooked = BuildError::Misaligned(Part::Module(7), PhysAddr(0x1200));
-    let message =
-        "page 7 of the module lies at physical address 0x1200, which is not a multiple of 4096";
-    assert_eq!(crooked.to_string(), message);
+    assert!(crooked.to_string().ends_with("0x1200, which is not a multiple of 4096"));
 }
 
 #[test]

@@ -261,6 +261,36 @@ fn no_lp_gives_up_while_the_lead_is_inside_shutdown_or_update() {
 }
 
 #[test]
+fn no_lp_gives_up_while_another_is_inside_install() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let (first, lock) = (platform.lp(0), SpinLock::new());
+    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+        let cpu = RefCell::new(Cpu::new(update, seamldr(&first, &lock)));
+        // P-SEAMLDR is so slow that the other LP tries to give up meanwhile.
+        let slow = Intercepted::new(platform.lp(1), |lp, regs| {
+            let rax = regs.rax;
+            // SAFETY: as promised by the caller.
+            let result = unsafe { lp.seamcall(regs) };
+            if rax == INSTALL {
+                assert_eq!(cpu.borrow_mut().step(), Progress::Waiting);
+                cpu.borrow().abandon();
+            }
+            result
+        });
+        let mut other = Cpu::new(update, slow.seamldr(&lock));
+        // The first LP is always ahead, so it waits when the second LP completes the session.
+        loop {
+            while cpu.borrow_mut().step() == Progress::Worked {}
+            if other.step() == Progress::Finished {
+                break update.outcome();
+            }
+        }
+    });
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
 fn two_parts_of_one_lp_count_as_one_lp() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
     let passed = passed(&platform, &file);

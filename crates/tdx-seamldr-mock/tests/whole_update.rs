@@ -11,8 +11,6 @@
 
 mod support;
 
-use std::cell::RefCell;
-
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::{
@@ -20,7 +18,7 @@ use tdx_seamldr_core::update::{
 };
 use tdx_seamldr_core::update::{Outcome, Update, UpdateError, MAX_LPS};
 use tdx_seamldr_core::SharedInfo;
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
+use tdx_seamldr_core::{SpinLock, TdxImage, TdxModule, Trap};
 use tdx_seamldr_mock::model::ModuleState;
 use tdx_seamldr_mock::{
     run_on_threads, run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage,
@@ -578,56 +576,4 @@ fn random_faults_on_threads_never_hang() {
         });
         assert_eq!(outcome.is_updated(), outcome.tds == TdFate::Preserved);
     }
-}
-
-#[test]
-fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
-    let platform = boot(SimPlatform::builder().lps(2));
-    let call = |lp: u32| {
-        // An unknown leaf, which accesses no memory.
-        let mut regs = SeamcallRegs { rax: 1 << 63 | 0xff, ..SeamcallRegs::default() };
-        // SAFETY: the leaf takes no address.
-        unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| SeamldrStatus(regs.rax))
-    };
-    // LP 0 stays inside P-SEAMLDR until another LP calls.
-    platform.inject(Fault { lp: Some(0), ..Fault::nth(0, Answer::Delay(1)) });
-    std::thread::scope(|threads| {
-        let first = threads.spawn(|| call(0));
-        while !platform.seamldr_is_entered() {
-            std::thread::yield_now();
-        }
-        assert_eq!(call(1), Err(Trap::VmFailInvalid));
-        assert_eq!(first.join().unwrap(), Ok(SeamldrStatus::EBADPARAM));
-    });
-    assert_eq!(call(1), Ok(SeamldrStatus::EBADPARAM));
-}
-
-#[test]
-fn no_lp_gives_up_while_another_is_inside_install() {
-    let platform = boot(SimPlatform::builder().lps(2));
-    let (first, lock) = (platform.lp(0), SpinLock::new());
-    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
-        let cpu = RefCell::new(Cpu::new(update, seamldr(&first, &lock)));
-        // P-SEAMLDR is so slow that the other LP tries to give up meanwhile.
-        let slow = Intercepted::new(platform.lp(1), |lp, regs| {
-            let rax = regs.rax;
-            // SAFETY: as promised by the caller.
-            let result = unsafe { lp.seamcall(regs) };
-            if rax == INSTALL {
-                assert_eq!(cpu.borrow_mut().step(), Progress::Waiting);
-                cpu.borrow().abandon();
-            }
-            result
-        });
-        let mut other = Cpu::new(update, slow.seamldr(&lock));
-        // The first LP is always ahead, so it waits when the second LP completes the session.
-        loop {
-            while cpu.borrow_mut().step() == Progress::Worked {}
-            if other.step() == Progress::Finished {
-                break update.outcome();
-            }
-        }
-    });
-    assert!(outcome.is_updated(), "{outcome}");
-    assert_eq!(platform.truth().tds_alive, 3);
 }

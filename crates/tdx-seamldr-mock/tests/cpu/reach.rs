@@ -1,7 +1,7 @@
 //! Which firmware SEAMCALL reaches, and from which LP.
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus as S, TdxStatus};
-use tdx_seamldr_core::{SeamcallRegs, Trap};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{ModuleState as State, NO_VMCS};
 use tdx_seamldr_mock::{Answer, Fault, FaultId, SimPlatform};
 use tdx_seamldr_verify::RustCrypto;
@@ -238,4 +238,26 @@ fn a_copy_of_the_model_is_independent() {
     assert_eq!(copy.module().unwrap().state(), State::Shutdown);
     assert_eq!(platform.truth().module.unwrap().state, State::Ready);
     assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let call = |lp: u32| {
+        // An unknown leaf, which accesses no memory.
+        let mut regs = SeamcallRegs { rax: 1 << 63 | 0xff, ..SeamcallRegs::default() };
+        // SAFETY: the leaf takes no address.
+        unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| S(regs.rax))
+    };
+    // LP 0 stays inside P-SEAMLDR until another LP calls.
+    platform.inject(Fault { lp: Some(0), ..Fault::nth(0, Answer::Delay(1)) });
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| call(0));
+        while !platform.seamldr_is_entered() {
+            std::thread::yield_now();
+        }
+        assert_eq!(call(1), Err(Trap::VmFailInvalid));
+        assert_eq!(first.join().unwrap(), Ok(S::EBADPARAM));
+    });
+    assert_eq!(call(1), Ok(S::EBADPARAM));
 }
