@@ -1,4 +1,4 @@
-/* Updates the module of a simulated platform of four LPs, by the SEAMCALLs that a host makes, while a TD runs. */
+/* Updates the module of a simulated platform of 4 LPs with a host's SEAMCALLs, while a TD runs. */
 #include "tdx_sim.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 enum { LPS = 4, PAGES = 8 };
 static const uint64_t HOST = 0x100000000;
 
-/* What the host gives to P-SEAMLDR: SEAMLDR_PARAMS, SIGSTRUCT and the pages of the image, each on a page of its own. */
+/* The host's memory for P-SEAMLDR: SEAMLDR_PARAMS, SIGSTRUCT, and the pages of the image. */
 static struct {
     tdx_sim_seamldr_params params;
     union {
@@ -26,7 +26,7 @@ static void check(tdx_sim_status status, const char *what)
     exit(1);
 }
 
-/* A platform of LPS LPs that runs the default module, 1.5.05. */
+/* Creates a platform of LPS LPs that runs the default module, 1.5.05. */
 static tdx_sim *boot(void)
 {
     static uint8_t file[(2 + PAGES) * TDX_SIM_PAGE_SIZE];
@@ -46,7 +46,7 @@ static tdx_sim *boot(void)
     return sim;
 }
 
-/* The host's memory, with the image of 1.5.06. */
+/* Returns the host's memory, with the image of 1.5.06. */
 static void load(void)
 {
     tdx_sim_image image;

@@ -1,27 +1,34 @@
 // A simulated Intel TDX platform, for tests of module updates.
 //
-// Made from the Rust sources by `cargo xtask c-header`; do not edit.
+// Generated from the Rust sources by `cargo xtask c-header`; do not edit.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Platforms: tdx_sim_create() makes one from a structure with defaults, tdx_sim_create_from_json() from a description. It has LPs
-// with the numbers 0, 1, 2 and so on, a P-SEAMLDR, and no module until tdx_sim_boot() or SEAMLDR.INSTALL brings one. Code under test
-// calls tdx_sim_seamcall() where it would execute SEAMCALL. tdx_sim_get_truth() says how things stand, whatever that code believes.
+// Platforms: tdx_sim_create() creates a platform from a structure, tdx_sim_create_from_json()
+// from a description. A platform has LPs with the numbers 0, 1, 2 and so on, a P-SEAMLDR, and no
+// module. tdx_sim_boot() or SEAMLDR.INSTALL installs a module. Code under test calls
+// tdx_sim_seamcall() instead of executing SEAMCALL. tdx_sim_get_truth() returns the real state,
+// whatever that code believes.
 //
-// Threads: every function may be called from any thread. Calls for the same platform are made one after the other. From a callback,
-// functions that take a platform return TDX_SIM_STATUS_REENTRANT.
+// Threads: every function may be called from any thread. Calls for one platform are executed one
+// after the other. Inside a callback, functions that take a platform return
+// TDX_SIM_STATUS_REENTRANT.
 //
-// Handles: a handle is not the address of anything. A wrong one, or one that was freed, is refused. No function keeps a pointer that it
-// was given; but tdx_sim_map() keeps the memory that is mapped, and callbacks are kept with their context.
+// Handles: a handle is not an address. A wrong handle, or the handle of a freed platform, is
+// refused. No function keeps a pointer after it returns. Exceptions: tdx_sim_map() keeps the
+// mapped memory, and callbacks are kept with their context.
 //
-// Errors: functions return a tdx_sim_status. After an error nothing was done and nothing was written, unless the function says
-// otherwise. tdx_sim_last_error() says what was found and what was expected. "Errors: NULL" in the description of a function stands
-// for TDX_SIM_STATUS_NULL.
+// Errors: functions return a tdx_sim_status. After an error the function has done and written
+// nothing, unless its description says otherwise. tdx_sim_last_error() says what was found and
+// what was expected. "Errors: NULL" in a description stands for TDX_SIM_STATUS_NULL.
 //
-// Structures that begin with `size` may grow in later versions. Set `size` to sizeof of the structure before each call, also before
-// the functions that fill in defaults. A program that was compiled with an older header goes on to work: what it does not know is taken
-// as 0, and is not written. With a library that is older than the header, fields that the library does not know have to be 0.
+// Structures that begin with `size` may grow in later versions. Set `size` to sizeof of the
+// structure before each call, also before functions that fill in defaults. A program compiled
+// with an older header keeps working: fields that it does not know are read as 0 and not
+// written. If the library is older than the header, fields that the library does not know have
+// to be 0.
 //
-// Enumerations have 32 bits. A number that is none of them is refused with TDX_SIM_STATUS_BAD_ARGUMENT.
+// Enumerations have 32 bits. A number that is not a value of the enumeration is refused with
+// TDX_SIM_STATUS_BAD_ARGUMENT.
 
 #ifndef TDX_SIM_H
 #define TDX_SIM_H
@@ -31,8 +38,7 @@
 #include <stdint.h>
 
 /**
- * Version of this header: major << 16 | minor << 8 | patch. It is a version in the sense of
- * semver.org.
+ * Version of this header: major << 16 | minor << 8 | patch, as in semver.org.
  */
 #define TDX_SIM_VERSION 256
 
@@ -43,14 +49,13 @@
 #define TDX_SIM_SEAMLDR_INFO UINT64_C(0x8000000000000000)
 
 /**
- * SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a
- * tdx_sim_seamldr_params, aligned to 4096 bytes. RDX becomes 0, or 1 for a failure that destroys
- * the module.
+ * SEAMLDR.INSTALL: install a module. Each LP calls once. RCX: a tdx_sim_seamldr_params, aligned to
+ * 4096 bytes. RDX becomes 0, or 1 for a failure that destroys the module.
  */
 #define TDX_SIM_SEAMLDR_INSTALL UINT64_C(0x8000000000000001)
 
 /**
- * SEAMLDR.SHUTDOWN: take part in ending P-SEAMLDR.
+ * SEAMLDR.SHUTDOWN: shut P-SEAMLDR down. Each LP calls once.
  */
 #define TDX_SIM_SEAMLDR_SHUTDOWN UINT64_C(0x8000000000000002)
 
@@ -60,7 +65,8 @@
 #define TDX_SIM_SEAMLDR_SEAMINFO UINT64_C(0x8000000000000003)
 
 /**
- * SEAMLDR.CLEANUP: take part in wiping keys and caches. Only the generation after 1.5.00 has it.
+ * SEAMLDR.CLEANUP: wipe keys and caches. Each LP calls once. Only the generation after 1.5.00 has
+ * it.
  */
 #define TDX_SIM_SEAMLDR_CLEANUP UINT64_C(0x8000000000000004)
 
@@ -80,7 +86,7 @@
 #define TDX_SIM_TDH_SYS_INIT 33
 
 /**
- * TDH.SYS.RD: read one metadata field. RDX: the field's id; the value comes in R8.
+ * TDH.SYS.RD: read one metadata field. RDX: id of the field. R8 returns the value.
  */
 #define TDX_SIM_TDH_SYS_RD 34
 
@@ -110,13 +116,12 @@
 #define TDX_SIM_TDH_SYS_CONFIG 45
 
 /**
- * TDH.SYS.SHUTDOWN: stop the module for good and write handoff data. RCX: the version of the
- * handoff data.
+ * TDH.SYS.SHUTDOWN: shut the module down and write handoff data. RCX: version of the handoff data.
  */
 #define TDX_SIM_TDH_SYS_SHUTDOWN 52
 
 /**
- * TDH.SYS.UPDATE: take over the handoff data of the module that ran before.
+ * TDH.SYS.UPDATE: restore the handoff data of the previous module.
  */
 #define TDX_SIM_TDH_SYS_UPDATE 53
 
@@ -136,23 +141,23 @@
 #define TDX_SIM_SEAMLDR_EBADPARAM UINT64_C(0x8000000000000000)
 
 /**
- * P-SEAMLDR: the call comes at the wrong time, no updates are left, or the major SVN differs.
+ * P-SEAMLDR: the call comes at the wrong time, no update remains, or the major SVN differs.
  */
 #define TDX_SIM_SEAMLDR_EBADCALL UINT64_C(0x8000000000000003)
 
 /**
  * P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not
- * take.
+ * accept.
  */
 #define TDX_SIM_SEAMLDR_EBADHANDOFF UINT64_C(0x8000000000000004)
 
 /**
- * P-SEAMLDR: keys or caches are dirty, SEAMLDR.CLEANUP has to come first.
+ * P-SEAMLDR: keys or caches are dirty; call SEAMLDR.CLEANUP first.
  */
 #define TDX_SIM_SEAMLDR_ECLEANUPREQ UINT64_C(0x8000000000000005)
 
 /**
- * P-SEAMLDR: the major SVN of the image is 0, or not that of the module that runs.
+ * P-SEAMLDR: the major SVN of the image is 0, or differs from the running module's.
  */
 #define TDX_SIM_SEAMLDR_EUNSUPPORTED UINT64_C(0x8000000000000006)
 
@@ -162,7 +167,7 @@
 #define TDX_SIM_SEAMLDR_ENOMEM UINT64_C(0x8000000000010002)
 
 /**
- * P-SEAMLDR: the x2APIC id is out of range, or there was no random number to start with.
+ * P-SEAMLDR: the x2APIC id is out of range, or RDRAND failed at the first entry.
  */
 #define TDX_SIM_SEAMLDR_EUNSPECERR UINT64_C(0x8000000000010003)
 
@@ -172,27 +177,27 @@
 #define TDX_SIM_SEAMLDR_EUNSUPCPU UINT64_C(0x8000000000010004)
 
 /**
- * P-SEAMLDR: a field of the SIGSTRUCT, the signer, the SVN or the signature is not acceptable.
+ * P-SEAMLDR: a field of the SIGSTRUCT, the signer, the SVN or the signature is invalid.
  */
 #define TDX_SIM_SEAMLDR_EBADSIG UINT64_C(0x8000000000020000)
 
 /**
- * P-SEAMLDR: the image has not the hash that was signed.
+ * P-SEAMLDR: the hash of the module is not the signed one.
  */
 #define TDX_SIM_SEAMLDR_EBADHASH UINT64_C(0x8000000000020001)
 
 /**
- * P-SEAMLDR: an interrupt is pending, call again.
+ * P-SEAMLDR: an interrupt is pending; call again.
  */
 #define TDX_SIM_SEAMLDR_EINTERRUPT UINT64_C(0x8000000000030000)
 
 /**
- * P-SEAMLDR: there was no random number.
+ * P-SEAMLDR: RDRAND failed.
  */
 #define TDX_SIM_SEAMLDR_ENOENTROPY UINT64_C(0x8000000000030001)
 
 /**
- * Module: an operand is not acceptable. The low 32 bits name it.
+ * Module: an operand is invalid. The low 32 bits name the operand.
  */
 #define TDX_SIM_TDX_OPERAND_INVALID UINT64_C(0xc000010000000000)
 
@@ -202,12 +207,12 @@
 #define TDX_SIM_TDX_SYS_BUSY UINT64_C(0x8000020200000000)
 
 /**
- * Module: there was no random number.
+ * Module: RDRAND failed.
  */
 #define TDX_SIM_TDX_RND_NO_ENTROPY UINT64_C(0x8000020300000000)
 
 /**
- * Module: the module is initialised already.
+ * Module: the module is already initialised.
  */
 #define TDX_SIM_TDX_SYS_INIT_NOT_PENDING UINT64_C(0xc000050000000000)
 
@@ -217,7 +222,7 @@
 #define TDX_SIM_TDX_SYS_LP_INIT_NOT_DONE UINT64_C(0xc000050200000000)
 
 /**
- * Module: this LP is initialised already.
+ * Module: this LP is already initialised.
  */
 #define TDX_SIM_TDX_SYS_LP_INIT_DONE UINT64_C(0xc000050300000000)
 
@@ -237,13 +242,12 @@
 #define TDX_SIM_TDX_SYS_STATE_INCORRECT UINT64_C(0xc000050800000000)
 
 /**
- * Module: there is no handoff data, or not of a version that the module takes.
+ * Module: there is no handoff data, or the module does not accept its version.
  */
 #define TDX_SIM_TDX_SYS_INVALID_HANDOFF UINT64_C(0xc000050900000000)
 
 /**
- * Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built
- * for.
+ * Module: the handoff versions or pages in the SIGSTRUCT differ from the module's own.
  */
 #define TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT UINT64_C(0xc000050a00000000)
 
@@ -253,12 +257,12 @@
 #define TDX_SIM_TDX_SYS_LP_INIT_NOT_PENDING UINT64_C(0xc000050b00000000)
 
 /**
- * Module: SEAMOPS capabilities are not enough, or differ between LPs.
+ * Module: SEAMOPS capabilities are missing, or differ between LPs.
  */
 #define TDX_SIM_TDX_INCOMPATIBLE_SEAM_CAPABILITIES UINT64_C(0xc000050d00000000)
 
 /**
- * Module: TDs are in build, or a migration is interrupted. Bits 15:0: why; bits 31:16: how many.
+ * Module: TDs are in build, or a migration is interrupted. Bits 15:0: reason; bits 31:16: number.
  */
 #define TDX_SIM_TDX_UPDATE_COMPATIBILITY_SENSITIVE UINT64_C(0x8000051200000000)
 
@@ -268,7 +272,7 @@
 #define TDX_SIM_TDX_INCONSISTENT_MSR UINT64_C(0xc000092000000000)
 
 /**
- * SEAMLDR.INSTALL: start without TDs.
+ * SEAMLDR.INSTALL: discard all TDs.
  */
 #define TDX_SIM_SCENARIO_LOAD 0
 
@@ -288,27 +292,27 @@
 #define TDX_SIM_MAX_CPUS 255
 
 /**
- * Bytes of the area for handoff data, with its header.
+ * Size of the area for handoff data in bytes, including its header.
  */
 #define TDX_SIM_HANDOFF_SIZE 131072
 
 /**
- * Bytes of a page.
+ * Size of a page in bytes.
  */
 #define TDX_SIM_PAGE_SIZE 4096
 
 /**
- * The most calls that a platform keeps.
+ * The most calls that a platform stores.
  */
 #define TDX_SIM_TRACE_LIMIT 1000000
 
 /**
- * A fault is for every LP; no LP.
+ * Any LP, or no LP.
  */
 #define TDX_SIM_ANY_LP UINT32_C(0xffffffff)
 
 /**
- * A fault that strikes as good as always: 4,294,967,295 times.
+ * The number of times of a permanent fault: 4,294,967,295.
  */
 #define TDX_SIM_ALWAYS UINT32_C(0xffffffff)
 
@@ -318,18 +322,18 @@
 #define TDX_SIM_MAX_FAULTS 32
 
 /**
- * The longest that a delayed call waits for others, in milliseconds.
+ * The longest time that a delayed call waits for other calls, in milliseconds.
  */
 #define TDX_SIM_DELAY_LIMIT_MS 1000
 
 /**
- * What came of a call of this library: 0, or a negative number. After an error nothing was done
- * and nothing was written, unless the function says otherwise. tdx_sim_last_error() has the
+ * Result of a function of this library: 0, or a negative number. After an error the function has
+ * done and written nothing, unless its description says otherwise. tdx_sim_last_error() gives the
  * details.
  */
 typedef enum tdx_sim_status {
   /**
-   * Done.
+   * Success.
    */
   TDX_SIM_STATUS_OK = 0,
   /**
@@ -337,16 +341,15 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_NULL = -1,
   /**
-   * A pointer or a physical address is not a multiple of what it has to be.
+   * A pointer or a physical address is misaligned.
    */
   TDX_SIM_STATUS_UNALIGNED = -2,
   /**
-   * The field `size` of a structure is not what the library knows. Set it to `sizeof` of the
-   * structure.
+   * The field `size` of a structure is wrong. Set it to `sizeof` of the structure.
    */
   TDX_SIM_STATUS_BAD_SIZE = -3,
   /**
-   * An argument or a field has a value that it cannot have.
+   * An argument or a field has an invalid value.
    */
   TDX_SIM_STATUS_BAD_ARGUMENT = -4,
   /**
@@ -366,7 +369,7 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_BAD_DESCRIPTION = -8,
   /**
-   * The arguments are possible one by one, but not together: there is no such platform.
+   * The arguments contradict each other.
    */
   TDX_SIM_STATUS_CONTRADICTION = -9,
   /**
@@ -374,7 +377,7 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_UNKNOWN_LP = -10,
   /**
-   * Another thread makes a SEAMCALL on this LP, which has not ended.
+   * Another thread's SEAMCALL on this LP has not ended.
    */
   TDX_SIM_STATUS_LP_BUSY = -11,
   /**
@@ -386,19 +389,19 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_UNKNOWN_FAULT = -13,
   /**
-   * A length is 0, not a multiple of 4096, or goes beyond the end of addresses.
+   * A length is 0, not a multiple of 4096, or exceeds the address space.
    */
   TDX_SIM_STATUS_BAD_LENGTH = -14,
   /**
-   * Something else is mapped there.
+   * Some of the physical addresses are already mapped.
    */
   TDX_SIM_STATUS_OVERLAP = -15,
   /**
-   * Nothing is mapped that begins there.
+   * No mapped memory begins at this address.
    */
   TDX_SIM_STATUS_NOT_MAPPED = -16,
   /**
-   * There is no room for another one.
+   * There is no room for another object.
    */
   TDX_SIM_STATUS_NO_ROOM = -17,
   /**
@@ -414,16 +417,16 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_NOT_READY = -20,
   /**
-   * The TD is not in the phase that this is for.
+   * The TD is in another phase.
    */
   TDX_SIM_STATUS_BAD_PHASE = -21,
   /**
-   * No module is ready that knows the TD: it is lost, or the module is not ready yet.
+   * No ready module knows the TD: the TD is lost, or the module is not ready yet.
    */
   TDX_SIM_STATUS_TD_GONE = -22,
   /**
-   * The module found that an update left the TD a measurement or a MAC that it cannot go on
-   * with.
+   * The module found that an update left a measurement or a MAC of this TD that it cannot
+   * continue.
    */
   TDX_SIM_STATUS_TD_INCOMPATIBLE = -23,
   /**
@@ -431,7 +434,7 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_REFUSED = -24,
   /**
-   * A file is no image of a TDX module.
+   * The file is not an image of a TDX module.
    */
   TDX_SIM_STATUS_BAD_IMAGE = -25,
   /**
@@ -443,8 +446,8 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_NO_CALL = -27,
   /**
-   * The library failed inside, now or in an earlier call for the same platform. The platform
-   * can only be freed.
+   * The library failed internally, in this call or in an earlier call for the same platform. The
+   * platform can only be freed.
    */
   TDX_SIM_STATUS_INTERNAL = -28,
 } tdx_sim_status;
@@ -454,12 +457,12 @@ typedef enum tdx_sim_status {
  */
 typedef enum tdx_sim_trap {
   /**
-   * It did not: firmware was entered and came back.
+   * Firmware was entered and returned.
    */
   TDX_SIM_TRAP_NONE = 0,
   /**
-   * The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also
-   * if firmware hits a fatal error.
+   * VMfailInvalid, the carry flag: no firmware can be called, another LP is inside P-SEAMLDR, or
+   * firmware hit a fatal error.
    */
   TDX_SIM_TRAP_VMFAIL_INVALID = 1,
   /**
@@ -473,7 +476,7 @@ typedef enum tdx_sim_trap {
 } tdx_sim_trap;
 
 /**
- * Which register CPUID writes.
+ * A register that CPUID writes.
  */
 typedef enum tdx_sim_cpuid_output {
   TDX_SIM_CPUID_OUTPUT_EAX = 0,
@@ -483,83 +486,81 @@ typedef enum tdx_sim_cpuid_output {
 } tdx_sim_cpuid_output;
 
 /**
- * From which public release on a module behaves as it does, where they differ. 2.0 modules behave
- * as the 1.5 module of the same time.
+ * The oldest public release with a given behaviour. A 2.0 module behaves as the 1.5 module of the
+ * same time.
  */
 typedef enum tdx_sim_module_generation {
   /**
-   * 1.5.01, whose behaviour was recorded.
+   * 1.5.01, which was recorded.
    */
   TDX_SIM_MODULE_GENERATION_V1501 = 0,
   /**
-   * 1.5.05 and 2.0.02: TDH.SYS.RD knows the field that Linux 7.2 needs, too.
+   * 1.5.05 and 2.0.02: TDH.SYS.RD also has the field that Linux 7.2 reads.
    */
   TDX_SIM_MODULE_GENERATION_V1505 = 1,
   /**
-   * 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
+   * 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not check the size of the handoff data.
    */
   TDX_SIM_MODULE_GENERATION_V1528 = 2,
   /**
-   * 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a
-   * version 1.
+   * 1.5.34 and 2.0.18: TDH.SYS.UPDATE checks its operands first, and TDH.SYS.INIT has a version
+   * 1.
    */
   TDX_SIM_MODULE_GENERATION_V1534 = 3,
 } tdx_sim_module_generation;
 
 /**
- * What a call gets.
+ * What a fault does to a call.
  */
 typedef enum tdx_sim_fault_kind {
   /**
-   * A status in RAX, and RDX. Firmware is not asked and does nothing. One exception:
-   * SEAMLDR.INSTALL with an RDX that is not 0 says that the module is destroyed, so the
-   * module is destroyed, and all TDs with it.
+   * Sets RAX and RDX. Firmware does nothing. Exception: SEAMLDR.INSTALL with RDX not 0 destroys
+   * the module and all TDs, because RDX says so.
    */
   TDX_SIM_FAULT_KIND_RETURN = 1,
   /**
-   * The instruction fails. Firmware is not entered.
+   * Makes the instruction fail. Firmware is not entered.
    */
   TDX_SIM_FAULT_KIND_TRAP = 2,
   /**
-   * Firmware is entered, and answers only after `delay` other calls were made, by other
-   * threads; but after TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP
-   * inside firmware.
+   * Enters firmware, and returns only after `delay` calls of other threads, or after
+   * TDX_SIM_DELAY_LIMIT_MS. The other calls find the LP inside firmware.
    */
   TDX_SIM_FAULT_KIND_DELAY = 3,
 } tdx_sim_fault_kind;
 
 /**
- * How a module writes its handoff data.
+ * The form in which a module writes its handoff data.
  */
 typedef enum tdx_sim_handoff_form {
   /**
-   * As 1.5.01 does, whatever the version.
+   * As 1.5.01, in every version.
    */
   TDX_SIM_HANDOFF_FORM_PLAIN = 0,
   /**
-   * As the 2.0 modules do: with data of TDX Connect in version 0.
+   * As the 2.0 modules: version 0 has data of TDX Connect.
    */
   TDX_SIM_HANDOFF_FORM_CONNECT = 1,
   /**
-   * Version 1 has what is counted for UPDATE_COMPATIBILITY.
+   * Version 1 has the counts for UPDATE_COMPATIBILITY.
    */
   TDX_SIM_HANDOFF_FORM_COUNTING = 2,
   /**
-   * As the newest modules do: the size is that of whole pages.
+   * As the newest modules: the size is rounded up to pages.
    */
   TDX_SIM_HANDOFF_FORM_ROUNDED = 3,
 } tdx_sim_handoff_form;
 
 /**
- * The form of a file with an image.
+ * Format of an image file.
  */
 typedef enum tdx_sim_image_format {
   /**
-   * The form of Intel's releases (version 0x100).
+   * The format of Intel's releases (version 0x100).
    */
   TDX_SIM_IMAGE_FORMAT_V1 = 1,
   /**
-   * The form that Linux 7.2 takes (version 0x200).
+   * The format of Linux 7.2 (version 0x200).
    */
   TDX_SIM_IMAGE_FORMAT_V2 = 2,
 } tdx_sim_image_format;
@@ -573,17 +574,17 @@ typedef enum tdx_sim_lock {
    */
   TDX_SIM_LOCK_FREE = 0,
   /**
-   * Held together with others.
+   * Held shared.
    */
   TDX_SIM_LOCK_SHARED = 1,
   /**
-   * Held alone.
+   * Held exclusively.
    */
   TDX_SIM_LOCK_EXCLUSIVE = 2,
 } tdx_sim_lock;
 
 /**
- * How far a module has come.
+ * State of a module.
  */
 typedef enum tdx_sim_module_state {
   /**
@@ -591,7 +592,7 @@ typedef enum tdx_sim_module_state {
    */
   TDX_SIM_MODULE_STATE_NONE = 0,
   /**
-   * Just installed.
+   * Installed.
    */
   TDX_SIM_MODULE_STATE_SYS_INIT_PENDING = 1,
   /**
@@ -607,7 +608,7 @@ typedef enum tdx_sim_module_state {
    */
   TDX_SIM_MODULE_STATE_READY = 4,
   /**
-   * After TDH.SYS.SHUTDOWN, for good.
+   * After TDH.SYS.SHUTDOWN. No call leaves this state.
    */
   TDX_SIM_MODULE_STATE_SHUTDOWN = 5,
 } tdx_sim_module_state;
@@ -621,7 +622,7 @@ typedef enum tdx_sim_generation {
    */
   TDX_SIM_GENERATION_V15 = 0,
   /**
-   * 1.0, which cannot keep TDs.
+   * 1.0, which cannot preserve TDs.
    */
   TDX_SIM_GENERATION_V10 = 1,
   /**
@@ -635,25 +636,25 @@ typedef enum tdx_sim_generation {
 } tdx_sim_generation;
 
 /**
- * How far a TD has come.
+ * Phase of a TD.
  */
 typedef enum tdx_sim_td_phase {
   /**
-   * It runs.
+   * Running.
    */
   TDX_SIM_TD_PHASE_RUNNING = 0,
   /**
-   * Its measurement is under way: between TDH.MNG.INIT and TDH.MR.FINALIZE.
+   * In build, between TDH.MNG.INIT and TDH.MR.FINALIZE; the measurement is not complete.
    */
   TDX_SIM_TD_PHASE_IN_BUILD = 1,
   /**
-   * A step of its migration was interrupted.
+   * A step of the TD's migration was interrupted.
    */
   TDX_SIM_TD_PHASE_INTERRUPTED_MIGRATION = 2,
 } tdx_sim_td_phase;
 
 /**
- * A simulated platform, as C knows it. The pointer to it leads nowhere.
+ * A simulated platform. C sees only a handle, not a valid pointer.
  */
 typedef struct tdx_sim tdx_sim;
 
@@ -666,13 +667,13 @@ typedef struct tdx_sim_cmr {
    */
   uint64_t base;
   /**
-   * Bytes.
+   * Size in bytes.
    */
   uint64_t bytes;
 } tdx_sim_cmr;
 
 /**
- * What a platform is made of. tdx_sim_platform_defaults() fills it in.
+ * The configuration of a platform. tdx_sim_platform_defaults() fills it in.
  */
 typedef struct tdx_sim_platform {
   /**
@@ -680,135 +681,135 @@ typedef struct tdx_sim_platform {
    */
   uint32_t size;
   /**
-   * LPs that firmware counts: P-SEAMLDR and the module wait for all of them. 1 to 1024; by
-   * default 4. The LPs have the numbers 0 to `num_lps` - 1.
+   * Number of LPs that firmware counts. P-SEAMLDR and the module wait for all of them. 1 to
+   * 1024; default 4. LPs have the numbers 0 to `num_lps` - 1.
    */
   uint32_t num_lps;
   /**
-   * Sockets, 1 to 8; by default 1.
+   * Number of sockets, 1 to 8; default 1.
    */
   uint32_t num_sockets;
   /**
-   * The generation of P-SEAMLDR; by default 1.5.00.
+   * Generation of P-SEAMLDR; default 1.5.00.
    */
   enum tdx_sim_generation generation;
   /**
-   * CPUID.1:EAX of each socket; by default 0x806f8.
+   * CPUID.1:EAX of each socket; default 0x806f8.
    */
   uint32_t socket_fms[8];
   /**
-   * The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is
-   * made.
+   * x2APIC id of each LP. NULL: spread evenly over the sockets. Read only while the platform is
+   * created.
    */
   const uint32_t *x2apic_ids;
   /**
-   * How many x2APIC ids there are; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform
-   * has LPs that firmware does not count.
+   * Number of x2APIC ids; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform has LPs
+   * that firmware does not count.
    */
   uint32_t num_x2apic_ids;
   /**
-   * The x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end; by default that of LP 0, if
-   * this is 0xffffffff.
+   * x2APIC id of the LP that has to call SEAMLDR.SHUTDOWN last; default 0xffffffff: that of LP
+   * 0.
    */
   uint32_t acm_x2apicid;
   /**
-   * Bits of physical addresses, KeyID bits included; at most 52, by default 46.
+   * Width of physical addresses in bits, including the KeyID bits; at most 52, default 46.
    */
   uint32_t max_pa;
   /**
-   * KeyID bits, at the top of physical addresses; by default 6.
+   * Number of KeyID bits, at the top of physical addresses; default 6.
    */
   uint32_t keyid_bits;
   /**
-   * The first KeyID that only TDs may use; by default 0x20.
+   * The first private KeyID: KeyIDs from here on belong to TDs; default 0x20.
    */
   uint64_t private_hkid_min;
   /**
-   * Where the SEAM range begins: a multiple of its size.
+   * Base address of the SEAM range, a multiple of its size.
    */
   uint64_t seamrr_base;
   /**
-   * Bytes of the SEAM range: a power of two; by default 256 MiB.
+   * Size of the SEAM range in bytes, a power of two; default 256 MiB.
    */
   uint64_t seamrr_size;
   /**
-   * Bytes of P-SEAMLDR's own range, at the end of it; by default 4 MiB.
+   * Size in bytes of P-SEAMLDR's own range, at the end of the SEAM range; default 4 MiB.
    */
   uint64_t p_seamldr_size;
   /**
-   * LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are
-   * slots for LPs. How much memory a module needs depends on it.
+   * Number of LPs that could share a socket's last-level cache, from CPUID leaf 4; 0: the number
+   * of LP slots. The memory that a module needs depends on it.
    */
   uint32_t addressable_lps_per_socket;
   /**
-   * Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave
-   * `num_sockets` packages.
+   * Number of low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as
+   * leave `num_sockets` packages.
    */
   uint32_t package_shift;
   /**
-   * SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key,
-   * which tdx_sim_sign() uses.
+   * SHA-384 of the modulus of the key that P-SEAMLDR trusts; default: the test key of
+   * tdx_sim_sign().
    */
   uint8_t signer[48];
   /**
-   * What RDRAND gives.
+   * The number that RDRAND returns.
    */
   uint64_t rdrand_value;
   /**
-   * SEAMOPS capabilities of each LP; by default 0x7f.
+   * SEAMOPS capabilities of each LP; default 0x7f.
    */
   uint64_t seamops_capabilities;
   /**
-   * Entries that the SEAM database has room for; by default 64.
+   * Number of entries of the SEAM database; default 64.
    */
   uint32_t seamdb_size;
   /**
-   * Entries in use; by default 0.
+   * Number of used entries; default 0.
    */
   uint32_t seamdb_used;
   /**
-   * Regions of convertible memory, at most 32, or NULL: from 1 MiB to 2 GiB, and from 4 GiB on
-   * without the SEAM range. Only read while the platform is made.
+   * Regions of convertible memory, at most 32. NULL: from 1 MiB to 2 GiB, and from 4 GiB on
+   * without the SEAM range. Read only while the platform is created.
    */
   const struct tdx_sim_cmr *cmrs;
   /**
-   * How many regions there are; 0 if `cmrs` is NULL.
+   * Number of regions; 0 if `cmrs` is NULL.
    */
   uint32_t num_cmrs;
   /**
-   * RDRAND gives numbers; by default true.
+   * Whether RDRAND succeeds; default true.
    */
   bool rdrand_ok;
   /**
-   * Debug modules may be installed (bit 1 of MSR 0x503); by default false.
+   * Whether debug modules may be installed (bit 1 of MSR 0x503); default false.
    */
   bool debug_unlocked;
   /**
-   * The processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the LP has
-   * no current VMCS; by default false.
+   * Whether the processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the
+   * LP has no current VMCS; default false.
    */
   bool seamret_clears_vmcs;
   /**
-   * A full SEAM database answers with an error that P-SEAMLDR is not prepared for, so that
-   * SEAMLDR.INSTALL is fatal. The specifications leave it open; by default false: the
-   * answer is want of entropy.
+   * Whether a full SEAM database returns an error that is fatal to P-SEAMLDR, so that
+   * SEAMLDR.INSTALL is fatal; default false: it looks like a lack of entropy. The specifications
+   * leave this open.
    */
   bool full_seamdb_is_fatal;
   /**
-   * A signature that is not below the modulus is reduced first, as one crypto library does; by
-   * default false: it is bad.
+   * Whether P-SEAMLDR reduces a signature that is not below the modulus, as one crypto library
+   * does; default false: P-SEAMLDR rejects it.
    */
   bool accepts_large_signatures;
   /**
-   * The platform does not support SMRR2; by default false.
+   * Whether the platform does not support SMRR2; default false.
    */
   bool smrr2_not_supported;
   /**
-   * TDX works without integrity; by default false.
+   * Whether TDX works without integrity; default false.
    */
   bool tdx_without_integrity;
   /**
-   * P-SEAMLDR reports itself as a debug build; by default false.
+   * Whether P-SEAMLDR reports a debug build; default false.
    */
   bool seamldr_debug;
   /**
@@ -818,21 +819,25 @@ typedef struct tdx_sim_platform {
 } tdx_sim_platform;
 
 /**
- * Reads `len` bytes of the host's memory at `physical_address`, KeyID included, into `buffer`. The
- * bytes lie in one page. 0: done; anything else: they cannot be read. Memory that is not there
- * reads as 0, and is no error.
+ * Reads `len` bytes of host memory at `physical_address`, including the KeyID, into `buffer`. The
+ * bytes lie in one page. Returns 0 on success. Missing memory reads as 0 and is not an error.
  */
-typedef int (*tdx_sim_read_callback)(void *context, uint64_t physical_address, void *buffer, size_t len);
+typedef int (*tdx_sim_read_callback)(void *context,
+                                     uint64_t physical_address,
+                                     void *buffer,
+                                     size_t len);
 
 /**
- * Writes `len` bytes to the host's memory at `physical_address`, KeyID included. The bytes lie in
- * one page. 0: done; anything else: they cannot be written. Writes to memory that is not there are
- * dropped, and are no error.
+ * Writes `len` bytes to host memory at `physical_address`, including the KeyID. The bytes lie in
+ * one page. Returns 0 on success. Writes to missing memory have no effect and are not an error.
  */
-typedef int (*tdx_sim_write_callback)(void *context, uint64_t physical_address, const void *bytes, size_t len);
+typedef int (*tdx_sim_write_callback)(void *context,
+                                      uint64_t physical_address,
+                                      const void *bytes,
+                                      size_t len);
 
 /**
- * The host's memory, as functions of the caller.
+ * Callbacks that read and write the host's memory.
  */
 typedef struct tdx_sim_memory_callbacks {
   /**
@@ -844,21 +849,21 @@ typedef struct tdx_sim_memory_callbacks {
    */
   uint32_t reserved;
   /**
-   * What the functions get as `context`. It may be NULL.
+   * Passed to the functions as `context`. May be NULL.
    */
   void *context;
   /**
-   * Reads. Not NULL.
+   * Read function. Not NULL.
    */
   tdx_sim_read_callback read;
   /**
-   * Writes. Not NULL.
+   * Write function. Not NULL.
    */
   tdx_sim_write_callback write;
 } tdx_sim_memory_callbacks;
 
 /**
- * The registers of SEAMCALL, in and out.
+ * The registers of SEAMCALL, before and after the call.
  */
 typedef struct tdx_sim_regs {
   uint64_t rax;
@@ -886,16 +891,16 @@ typedef struct tdx_sim_call {
    */
   uint32_t size;
   /**
-   * On which LP.
+   * The LP.
    */
   uint32_t lp;
   /**
-   * The number of the call on this platform, in the order in which calls ended, from 1. A gap
-   * shows calls that were not kept.
+   * Number of the call on this platform, from 1, in the order in which calls ended. A gap shows
+   * calls that were not stored.
    */
   uint64_t number;
   /**
-   * Whether the instruction itself failed. If so, `output` is as `input`.
+   * Whether the instruction itself failed. If so, `output` equals `input`.
    */
   enum tdx_sim_trap trap;
   /**
@@ -913,13 +918,13 @@ typedef struct tdx_sim_call {
 } tdx_sim_call;
 
 /**
- * Called for each SEAMCALL when it has ended. `call` is there until the function returns;
- * `call->size` is the size that the library knows.
+ * Called after each SEAMCALL. `call` is valid until the function returns; `call->size` is the
+ * library's size.
  */
 typedef void (*tdx_sim_trace_callback)(void *context, const struct tdx_sim_call *call);
 
 /**
- * How things stand on a platform.
+ * The real state of a platform.
  */
 typedef struct tdx_sim_truth {
   /**
@@ -927,39 +932,39 @@ typedef struct tdx_sim_truth {
    */
   uint32_t size;
   /**
-   * How far the module has come.
+   * State of the module.
    */
   enum tdx_sim_module_state module_state;
   /**
-   * There is a module in the SEAM range.
+   * Whether there is a module in the SEAM range.
    */
   bool module_present;
   /**
-   * SEAMCALL reaches it.
+   * Whether SEAMCALL reaches the module.
    */
   bool module_callable;
   /**
-   * SEAM_READY in SEAMEXTEND is 1.
+   * Whether SEAM_READY in SEAMEXTEND is 1.
    */
   bool seam_ready;
   /**
-   * P_SEAMLDR_READY in SEAMEXTEND is 1: P-SEAMLDR can be called.
+   * Whether P_SEAMLDR_READY in SEAMEXTEND is 1: P-SEAMLDR can be called.
    */
   bool p_seamldr_ready;
   /**
-   * The handoff data is there for a module to take.
+   * Whether the handoff data is valid.
    */
   bool handoff_valid;
   /**
-   * Firmware has hit a fatal error: nothing can be called until the next boot.
+   * Whether firmware hit a fatal error. No SEAMCALL succeeds until the next boot.
    */
   bool dead;
   /**
-   * Debug modules may be installed.
+   * Whether debug modules may be installed.
    */
   bool debug_unlocked;
   /**
-   * P-SEAMLDR was entered since boot.
+   * Whether P-SEAMLDR was entered since boot.
    */
   bool p_seamldr_entered;
   /**
@@ -975,7 +980,7 @@ typedef struct tdx_sim_truth {
    */
   uint16_t handoff_hv;
   /**
-   * Bytes of the handoff data, after its header.
+   * Size of the handoff data in bytes, without its header.
    */
   uint32_t handoff_size;
   /**
@@ -995,15 +1000,15 @@ typedef struct tdx_sim_truth {
    */
   uint16_t version_internal;
   /**
-   * Highest handoff version that the module was told, or 0.
+   * Highest handoff version that P-SEAMLDR told the module, or 0.
    */
   uint16_t module_hv;
   /**
-   * Lowest handoff version that the module was told, or 0.
+   * Lowest handoff version that P-SEAMLDR told the module, or 0.
    */
   uint16_t min_update_hv;
   /**
-   * Pages for handoff data that the module was told, minus one, or 0.
+   * Number of handoff pages that P-SEAMLDR told the module, minus one, or 0.
    */
   uint16_t num_handoff_pages;
   /**
@@ -1011,7 +1016,7 @@ typedef struct tdx_sim_truth {
    */
   uint16_t module_hkid;
   /**
-   * LPs that the module has initialised. tdx_sim_get_lp() says which.
+   * Number of LPs that the module has initialised. tdx_sim_get_lp() says which.
    */
   uint32_t lps_initialized;
   /**
@@ -1019,7 +1024,7 @@ typedef struct tdx_sim_truth {
    */
   uint32_t packages_configured;
   /**
-   * TDMRs of the module.
+   * Number of TDMRs of the module.
    */
   uint32_t tdmrs;
   /**
@@ -1027,15 +1032,15 @@ typedef struct tdx_sim_truth {
    */
   enum tdx_sim_lock global_lock;
   /**
-   * Updates that remain, as P-SEAMLDR remembers.
+   * Number of remaining updates that P-SEAMLDR remembers.
    */
   uint32_t remaining_updates;
   /**
-   * LPs in an INSTALL session that has not ended; 0 if none is open.
+   * Number of LPs in the open INSTALL session; 0 if no session is open.
    */
   uint32_t lps_in_session;
   /**
-   * LPs that have called SEAMLDR.SHUTDOWN.
+   * Number of LPs that have called SEAMLDR.SHUTDOWN.
    */
   uint32_t lps_in_shutdown;
   /**
@@ -1043,11 +1048,11 @@ typedef struct tdx_sim_truth {
    */
   uint32_t lp_in_p_seamldr;
   /**
-   * Entries that the SEAM database has room for.
+   * Number of entries of the SEAM database.
    */
   uint32_t seamdb_size;
   /**
-   * Entries in use.
+   * Number of used entries.
    */
   uint32_t seamdb_used;
   /**
@@ -1055,15 +1060,15 @@ typedef struct tdx_sim_truth {
    */
   uint32_t seamdb_failures;
   /**
-   * LPs that firmware counts.
+   * Number of LPs that firmware counts.
    */
   uint32_t num_lps;
   /**
-   * TDs that were made.
+   * Number of TDs that were made.
    */
   uint32_t tds;
   /**
-   * TDs that can run and find their memory as it was.
+   * Number of TDs that can run and whose memory is intact.
    */
   uint32_t tds_alive;
   /**
@@ -1071,7 +1076,7 @@ typedef struct tdx_sim_truth {
    */
   uint64_t features0;
   /**
-   * SEAMCALLs that were begun.
+   * Number of SEAMCALLs that were begun.
    */
   uint64_t calls;
   /**
@@ -1081,7 +1086,7 @@ typedef struct tdx_sim_truth {
 } tdx_sim_truth;
 
 /**
- * How things stand on an LP.
+ * The real state of an LP.
  */
 typedef struct tdx_sim_lp {
   /**
@@ -1089,43 +1094,43 @@ typedef struct tdx_sim_lp {
    */
   uint32_t size;
   /**
-   * Its x2APIC id.
+   * x2APIC id.
    */
   uint32_t x2apic_id;
   /**
-   * Its package.
+   * Package.
    */
   uint32_t package;
   /**
-   * What each SEAMCALL gets by tdx_sim_set_lp_trap().
+   * The trap that tdx_sim_set_lp_trap() has set.
    */
   enum tdx_sim_trap trap;
   /**
-   * Its current VMCS, a physical address, or 0xffffffffffffffff: none.
+   * Physical address of the current VMCS; 0xffffffffffffffff: none.
    */
   uint64_t current_vmcs;
   /**
-   * Its SEAMOPS capabilities.
+   * SEAMOPS capabilities.
    */
   uint64_t capabilities;
   /**
-   * The module has initialised it.
+   * Whether the module has initialised the LP.
    */
   bool initialized;
   /**
-   * It is inside the module.
+   * Whether the LP is inside the module.
    */
   bool in_module;
   /**
-   * It is in a SEAMCALL that has not ended.
+   * Whether the LP is inside a SEAMCALL.
    */
   bool in_call;
   /**
-   * It takes part in the INSTALL session that is open.
+   * Whether the LP takes part in the open INSTALL session.
    */
   bool in_session;
   /**
-   * Firmware counts it.
+   * Whether firmware counts the LP.
    */
   bool counted;
   /**
@@ -1135,11 +1140,11 @@ typedef struct tdx_sim_lp {
 } tdx_sim_lp;
 
 /**
- * SEAMEXTEND: the module that P-SEAMLDR installed, as the processor attests it. 136 bytes.
+ * SEAMEXTEND: the installed module, as the processor attests it. 136 bytes.
  */
 typedef struct tdx_sim_seamextend {
   /**
-   * 0x1ff after a module was installed, 0 without one.
+   * 0x1ff if a module was installed, 0 without a module.
    */
   uint64_t valid;
   /**
@@ -1177,7 +1182,7 @@ typedef struct tdx_sim_seamextend {
 } tdx_sim_seamextend;
 
 /**
- * How things stand with a TD.
+ * State of a TD.
  */
 typedef struct tdx_sim_td {
   /**
@@ -1185,16 +1190,15 @@ typedef struct tdx_sim_td {
    */
   uint32_t size;
   /**
-   * How far it has come.
+   * Phase.
    */
   enum tdx_sim_td_phase phase;
   /**
-   * A module is ready that knows its KeyID, and it finds its memory as it was.
+   * Whether a ready module knows the TD's KeyID, and the TD's memory is intact.
    */
   bool alive;
   /**
-   * Its measurement (MRTD), or the MAC of its migration, is what it has to be, as far as it has
-   * come.
+   * Whether the measurement (MRTD) so far, or the MAC of the migration so far, is correct.
    */
   bool measurement_right;
   /**
@@ -1202,13 +1206,13 @@ typedef struct tdx_sim_td {
    */
   uint8_t reserved[6];
   /**
-   * The measurement, or the MAC, as far as it has come. Not a real hash.
+   * The measurement or MAC so far. Not a real hash.
    */
   uint8_t measurement[32];
 } tdx_sim_td;
 
 /**
- * Calls that go wrong.
+ * A fault and the calls that it affects.
  */
 typedef struct tdx_sim_fault {
   /**
@@ -1216,15 +1220,15 @@ typedef struct tdx_sim_fault {
    */
   uint32_t size;
   /**
-   * On which LP, or TDX_SIM_ANY_LP.
+   * The LP, or TDX_SIM_ANY_LP.
    */
   uint32_t lp;
   /**
-   * RAX at the call, all 64 bits. It does not count if `any_rax` is true.
+   * RAX before the call, all 64 bits. Ignored if `any_rax` is true.
    */
   uint64_t rax;
   /**
-   * True: whatever RAX is.
+   * Whether RAX may have any value.
    */
   bool any_rax;
   /**
@@ -1232,38 +1236,39 @@ typedef struct tdx_sim_fault {
    */
   uint8_t reserved[3];
   /**
-   * How many such calls pass before.
+   * Number of matching calls that pass before the fault.
    */
   uint32_t after;
   /**
-   * How many such calls go wrong then; not 0. TDX_SIM_ALWAYS: as good as all.
+   * Number of matching calls that the fault then affects; not 0. TDX_SIM_ALWAYS: practically
+   * all.
    */
   uint32_t times;
   /**
-   * What they get.
+   * What the fault does.
    */
   enum tdx_sim_fault_kind kind;
   /**
-   * With TDX_SIM_FAULT_KIND_TRAP: which, other than TDX_SIM_TRAP_NONE.
+   * TDX_SIM_FAULT_KIND_TRAP: the trap, other than TDX_SIM_TRAP_NONE.
    */
   enum tdx_sim_trap trap;
   /**
-   * With TDX_SIM_FAULT_KIND_DELAY: how many calls; not 0.
+   * TDX_SIM_FAULT_KIND_DELAY: number of calls; not 0.
    */
   uint32_t delay;
   /**
-   * With TDX_SIM_FAULT_KIND_RETURN: RAX.
+   * TDX_SIM_FAULT_KIND_RETURN: RAX after the call.
    */
   uint64_t answer_rax;
   /**
-   * With TDX_SIM_FAULT_KIND_RETURN: RDX.
+   * TDX_SIM_FAULT_KIND_RETURN: RDX after the call.
    */
   uint64_t answer_rdx;
 } tdx_sim_fault;
 
 /**
- * What is fixed when a module is built, apart from what its SIGSTRUCT says.
- * tdx_sim_build_defaults() or tdx_sim_release_build() fills it in.
+ * Build-time properties of a module that its SIGSTRUCT does not contain. tdx_sim_build_defaults()
+ * or tdx_sim_release_build() fills it in.
  */
 typedef struct tdx_sim_build {
   /**
@@ -1287,7 +1292,7 @@ typedef struct tdx_sim_build {
    */
   uint16_t version_internal;
   /**
-   * YYYYMMDD, a decimal number.
+   * Build date, YYYYMMDD, a decimal number.
    */
   uint32_t build_date;
   /**
@@ -1295,30 +1300,28 @@ typedef struct tdx_sim_build {
    */
   uint16_t build_num;
   /**
-   * The handoff version that it was built for. TDH.SYS.INIT refuses another one in the
-   * SIGSTRUCT.
+   * Highest handoff version. TDH.SYS.INIT fails if the SIGSTRUCT has another one.
    */
   uint16_t module_hv;
   /**
-   * The lowest handoff version that it was built for.
+   * Lowest handoff version.
    */
   uint16_t min_update_hv;
   /**
-   * It was built to write its own handoff version only.
+   * Whether the module writes its highest handoff version only.
    */
   bool no_downgrade;
   /**
-   * The version of the contexts of hashes and MACs that are under way in TDs; 0: the module
-   * does not say. A module cannot go on with those of another version, nor of one that does
-   * not say.
+   * Version of the contexts of hashes and MACs in progress; 0: not reported. A module cannot
+   * continue contexts of another version, or of a module that reports none.
    */
   uint8_t crypto_context;
   /**
-   * How it writes its handoff data.
+   * Form of the handoff data.
    */
   enum tdx_sim_handoff_form handoff_form;
   /**
-   * How its leaves behave.
+   * Behaviour of the leaves.
    */
   enum tdx_sim_module_generation generation;
   /**
@@ -1328,9 +1331,8 @@ typedef struct tdx_sim_build {
 } tdx_sim_build;
 
 /**
- * A module's image that is to be made. tdx_sim_image_defaults() fills it in. For what has no field
- * here, take the SIGSTRUCT that tdx_sim_make_image() makes, change it, and sign it again with
- * tdx_sim_sign().
+ * A description of an image. tdx_sim_image_defaults() fills it in. For properties without a field
+ * here, change the SIGSTRUCT from tdx_sim_make_image() and sign it again with tdx_sim_sign().
  */
 typedef struct tdx_sim_image {
   /**
@@ -1338,12 +1340,12 @@ typedef struct tdx_sim_image {
    */
   uint32_t size;
   /**
-   * 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With less than 3, the default of
-   * `gdt_idt_offset` and `fault_wrapper_offset` lies outside.
+   * Number of 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With fewer than 3, the
+   * default `gdt_idt_offset` and `fault_wrapper_offset` lie outside the module.
    */
   uint32_t pages;
   /**
-   * YYYYMMDD, one hexadecimal digit each.
+   * Build date, YYYYMMDD, one hexadecimal digit each.
    */
   uint32_t date;
   /**
@@ -1355,11 +1357,11 @@ typedef struct tdx_sim_image {
    */
   uint8_t svn_minor;
   /**
-   * Writes the highest handoff version only.
+   * Whether the module writes its highest handoff version only.
    */
   bool no_downgrade;
   /**
-   * A debug module.
+   * Whether this is a debug module.
    */
   bool debug;
   /**
@@ -1399,15 +1401,15 @@ typedef struct tdx_sim_image {
    */
   uint32_t fault_wrapper_offset;
   /**
-   * The byte that the rest of the module is filled with.
+   * Fill byte of the unused part of the module.
    */
   uint8_t fill;
   /**
-   * The hash that is signed is `seamhash`, not that of the module.
+   * Whether the SIGSTRUCT contains `seamhash` instead of the hash of the module.
    */
   bool seamhash_given;
   /**
-   * With `seamhash_given`: SHA-384.
+   * SHA-384, used if `seamhash_given` is true.
    */
   uint8_t seamhash[48];
   /**
@@ -1415,7 +1417,7 @@ typedef struct tdx_sim_image {
    */
   uint8_t reserved[2];
   /**
-   * How many CPUs there are in the list, at most TDX_SIM_MAX_CPUS.
+   * Number of CPUs in the list, at most TDX_SIM_MAX_CPUS.
    */
   uint32_t num_cpus;
   /**
@@ -1423,15 +1425,14 @@ typedef struct tdx_sim_image {
    */
   uint32_t cpus[TDX_SIM_MAX_CPUS];
   /**
-   * What the module is built as, or NULL: what follows from the SIGSTRUCT. Then its SVN decides
-   * about the version, as with released modules: 1.5 is version 1.5.05. Only read while the
-   * image is made.
+   * Build of the module. NULL: derived from the SIGSTRUCT. As with released modules, the SVN
+   * then determines the version: SVN 1.5 is version 1.5.05. Read only while the image is made.
    */
   const struct tdx_sim_build *build;
 } tdx_sim_image;
 
 /**
- * SIGSTRUCT: what is signed about a module. 2048 bytes. Numbers that are not aligned are arrays of
+ * SIGSTRUCT: the signed properties of a module. 2048 bytes. Misaligned numbers are arrays of
  * bytes, little-endian.
  */
 typedef struct tdx_sim_sigstruct {
@@ -1594,7 +1595,7 @@ typedef struct tdx_sim_sigstruct {
 } tdx_sim_sigstruct;
 
 /**
- * SEAMLDR_INFO, which SEAMLDR.INFO writes. It has to lie at a multiple of 256.
+ * SEAMLDR_INFO, the result of SEAMLDR.INFO. The address has to be a multiple of 256.
  */
 typedef struct tdx_sim_seamldr_info {
   /**
@@ -1602,7 +1603,7 @@ typedef struct tdx_sim_seamldr_info {
    */
   uint32_t version;
   /**
-   * Bit 31: a debug build of P-SEAMLDR.
+   * Bit 31: P-SEAMLDR is a debug build.
    */
   uint32_t attributes;
   /**
@@ -1610,7 +1611,7 @@ typedef struct tdx_sim_seamldr_info {
    */
   uint32_t vendor;
   /**
-   * YYYYMMDD, a decimal number.
+   * Build date, YYYYMMDD, a decimal number.
    */
   uint32_t build_date;
   /**
@@ -1652,7 +1653,7 @@ typedef struct tdx_sim_seamldr_info {
 } tdx_sim_seamldr_info;
 
 /**
- * SEAMLDR_PARAMS, what SEAMLDR.INSTALL reads. It has to lie at a multiple of 4096.
+ * SEAMLDR_PARAMS, the parameters of SEAMLDR.INSTALL. The address has to be a multiple of 4096.
  */
 typedef struct tdx_sim_seamldr_params {
   /**
@@ -1672,7 +1673,7 @@ typedef struct tdx_sim_seamldr_params {
    */
   uint8_t reserved[104];
   /**
-   * Pages of the module.
+   * Number of pages of the module.
    */
   uint64_t num_module_pages;
   /**
@@ -1686,89 +1687,91 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library that the program runs with, in the form of TDX_SIM_VERSION. If it is
- * the same, header and library fit; as they do if the first number that is not 0 is the same, and
- * the rest is not lower than that of the header.
+ * Returns the version of the library at run time, in the form of TDX_SIM_VERSION. Header and
+ * library match if the versions are equal. They also match if the first number that is not 0 is
+ * equal, and the rest is not lower than the header's.
  */
 uint32_t tdx_sim_version(void);
 
 /**
- * The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never
- * NULL: other numbers have the name "unknown status".
+ * Returns the name of a status, e.g. "TDX_SIM_STATUS_NULL". The text is static and never NULL; the
+ * name of an unknown number is "unknown status".
  */
 const char *tdx_sim_status_name(enum tdx_sim_status status);
 
 /**
- * What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was
- * found, and what was expected. Empty if there was none. The text stays there until the next call
- * of this library in this thread. Never NULL.
+ * Returns a description of the last call of this thread that did not return TDX_SIM_STATUS_OK:
+ * what was found, and what was expected. The text is empty if no call has failed, and never NULL.
+ * It is valid until the next call of this library in this thread.
  */
 const char *tdx_sim_last_error(void);
 
 /**
- * Fills in a platform of 4 LPs on one socket, with P-SEAMLDR 1.5.00, that trusts the test key.
+ * Fills in a platform of 4 LPs on 1 socket, with P-SEAMLDR 1.5.00 that trusts the test key.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE.
  *
  * The caller guarantees:
  *
- * `platform` leads to a tdx_sim_platform with its `size` set that may be written.
+ * `platform` points to a writable tdx_sim_platform whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_platform_defaults(struct tdx_sim_platform *platform);
 
 /**
- * Makes a platform as its boot firmware leaves it: with P-SEAMLDR, and without a module, which
- * tdx_sim_boot() installs. On success `*sim` is the platform's handle, to be given to
- * tdx_sim_free() in the end; otherwise it becomes NULL.
+ * Creates a platform as boot firmware leaves it: with P-SEAMLDR, without a module. tdx_sim_boot()
+ * installs a module. On success `*sim` is the handle of the platform; free it with tdx_sim_free().
+ * On failure `*sim` is NULL.
  *
- * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; BAD_SIZE; BAD_ARGUMENT: a field
- * has a value that it cannot have; CONTRADICTION: there is no such platform, e.g. two LPs have the
- * same x2APIC id; NO_ROOM: there is no memory, or handles have come to an end.
+ * Errors: NULL, UNALIGNED: `*sim` is not set if `sim` itself is wrong; BAD_SIZE; BAD_ARGUMENT: a
+ * field has an invalid value; CONTRADICTION: fields contradict each other, e.g. two LPs have the
+ * same x2APIC id; NO_ROOM: no memory or no handle is left.
  *
  * The caller guarantees:
  *
- * `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as
- * many values as it says, and `sim` to a pointer that may be written.
+ * `platform` points to a readable tdx_sim_platform whose `size` is set, and the pointers in it to
+ * the given number of readable values. `sim` points to a writable pointer.
  */
 enum tdx_sim_status tdx_sim_create(const struct tdx_sim_platform *platform, struct tdx_sim **sim);
 
 /**
- * Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that
- * the project's recordings have. The files README.md in the folders of
- * crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
- * have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`,
- * `full_seamdb_is_fatal` and `accepts_large_signatures`, and `initial.module` may have
- * `features0`. The platform can begin in any state. On success `*sim` is the platform's handle, to
- * be given to tdx_sim_free() in the end; otherwise it becomes NULL.
+ * Creates a platform from a description: a JSON object with `platform` and `initial`, in the form
+ * of the project's recordings. The files README.md in the folders of
+ * crates/tdx-seamldr-mock/vectors describe the form. The platform can begin in any state.
  *
- * Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is
- * not JSON, a field is missing, there is no field with a name, or there is no such platform, as
- * tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have come to an end.
+ * `platform` may also have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"),
+ * `seamret_clears_vmcs`, `full_seamdb_is_fatal` and `accepts_large_signatures`. `initial.module`
+ * may also have `features0`.
+ *
+ * On success `*sim` is the handle of the platform; free it with tdx_sim_free(). On failure `*sim`
+ * is NULL.
+ *
+ * Errors: NULL, UNALIGNED: `*sim` is not set if `sim` itself is wrong; NOT_UTF8; BAD_DESCRIPTION:
+ * the text is not JSON, a field is missing or unknown, or fields contradict each other;
+ * tdx_sim_last_error() says which; NO_ROOM: no memory or no handle is left.
  *
  * The caller guarantees:
  *
- * `description` leads to text with a NUL at its end, and `sim` to a pointer that may be written.
+ * `description` points to text that ends with NUL. `sim` points to a writable pointer.
  */
 enum tdx_sim_status tdx_sim_create_from_json(const char *description, struct tdx_sim **sim);
 
 /**
- * Boots a platform that has no module yet. Firmware loads the module of an image, by all of
- * P-SEAMLDR's checks; then a kernel initialises it on all LPs that firmware counts, until it is in
- * the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
- * TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has still to begin. `file` is a file with an
- * image, of either format, as tdx_sim_image_file() makes it, or one of Intel's. It is only read in
- * this call.
+ * Boots a platform that has no module. Firmware loads the module of an image with all checks of
+ * P-SEAMLDR. Then a kernel initialises the module on all LPs that firmware counts, until the
+ * module reaches the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
+ * TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has not begun.
  *
- * Faults that are planned do not strike these calls, they are not in the trace, and RDRAND gives
- * numbers meanwhile.
+ * `file` is an image file of either format, from tdx_sim_image_file() or from Intel. It is read
+ * only during this call. Planned faults do not affect the boot, its calls are not in the trace,
+ * and RDRAND succeeds.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is no state that a module can be in;
- * BAD_IMAGE; CONTRADICTION: there is a module already, or an LP is in a call; REFUSED: firmware
- * refused a call, as tdx_sim_last_error() says. What was done before stays so then.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is not a state of a module;
+ * BAD_IMAGE; CONTRADICTION: there is already a module, or an LP is inside a call; REFUSED:
+ * firmware refused a call, see tdx_sim_last_error(). The effects of earlier calls remain.
  *
  * The caller guarantees:
  *
- * `file` leads to `file_size` bytes that may be read.
+ * `file` points to `file_size` readable bytes.
  */
 enum tdx_sim_status tdx_sim_boot(struct tdx_sim *sim,
                                  const void *file,
@@ -1776,96 +1779,101 @@ enum tdx_sim_status tdx_sim_boot(struct tdx_sim *sim,
                                  enum tdx_sim_module_state until);
 
 /**
- * Frees a platform. If it is inside a SEAMCALL, that one is waited for; one that is delayed ends
- * with BAD_HANDLE. Then all memory that was mapped belongs to the caller alone again, and no
- * callback is called any more.
+ * Frees a platform. Waits for a SEAMCALL that is in progress; a delayed one ends with BAD_HANDLE.
+ * After this call the library uses neither mapped memory nor callbacks.
  *
- * Errors: NULL; BAD_HANDLE: also if it was freed before; REENTRANT.
+ * Errors: NULL; BAD_HANDLE: also if the platform was freed before; REENTRANT.
  */
 enum tdx_sim_status tdx_sim_free(struct tdx_sim *sim);
 
 /**
- * Makes `len` bytes at `memory` the host's memory at `physical_address`, KeyID included: what
- * firmware reads and writes there, until tdx_sim_unmap() or tdx_sim_free(). What is not mapped is
- * read and written by the callbacks of tdx_sim_set_memory_callbacks(); without them it reads as 0
- * and takes no writes. The same memory may be mapped at several physical addresses.
+ * Maps `len` bytes at `memory` as host memory at `physical_address`, including the KeyID, until
+ * tdx_sim_unmap() or tdx_sim_free(). Firmware reads and writes these bytes.
+ *
+ * The callbacks of tdx_sim_set_memory_callbacks() handle all other memory. Without callbacks it
+ * reads as 0, and writes have no effect. The same memory may be mapped at several physical
+ * addresses.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNALIGNED: `physical_address` is not a multiple of 4096
- * (`memory` may have any alignment); BAD_LENGTH: `len` is 0, not a multiple of 4096, or too much;
- * OVERLAP: some of the physical addresses are mapped already.
+ * (`memory` may have any alignment); BAD_LENGTH: `len` is 0, not a multiple of 4096, or too large;
+ * OVERLAP: some of the physical addresses are already mapped.
  *
  * The caller guarantees:
  *
- * Until it is unmapped or the platform is freed, `memory` leads to `len` bytes that may be read
- * and written. While a tdx_sim_seamcall() runs, no other thread writes the bytes that this call
- * reads, nor reads or writes the bytes that it writes. Which these are follows from the leaf and
- * its operands: SEAMLDR_PARAMS, the SIGSTRUCT and the pages of the module that it names, or
- * the buffer that it fills in. All else that is mapped may be used by other threads meanwhile.
+ * Until the memory is unmapped or the platform is freed, `memory` points to `len` readable and
+ * writable bytes. While a tdx_sim_seamcall() runs, no other thread writes the bytes that this call
+ * reads, nor reads or writes the bytes that it writes. The leaf and its operands determine these
+ * bytes: SEAMLDR_PARAMS, the SIGSTRUCT and the module's pages that it names, or the result buffer.
+ * Other threads may use all other mapped bytes meanwhile.
  */
-enum tdx_sim_status tdx_sim_map(struct tdx_sim *sim, uint64_t physical_address, void *memory, size_t len);
+enum tdx_sim_status tdx_sim_map(struct tdx_sim *sim,
+                                uint64_t physical_address,
+                                void *memory,
+                                size_t len);
 
 /**
- * Takes back what was mapped at `physical_address` by tdx_sim_map(), all of it. The memory then
- * belongs to the caller alone.
+ * Unmaps the memory that tdx_sim_map() mapped at `physical_address`. The library no longer uses
+ * this memory.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; NOT_MAPPED: nothing is mapped that begins there.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; NOT_MAPPED: no mapped memory begins there.
  */
 enum tdx_sim_status tdx_sim_unmap(struct tdx_sim *sim, uint64_t physical_address);
 
 /**
- * From now on firmware reads and writes the host's memory by these functions, where nothing is
- * mapped by tdx_sim_map(). `callbacks` may be NULL: no more. This is how an emulator gives all of
- * its memory.
+ * Sets the functions with which firmware reads and writes host memory that tdx_sim_map() has not
+ * mapped. NULL removes the functions. An emulator uses this to provide all of its memory.
  *
- * The functions are called in the thread that makes the SEAMCALL. They must return, and must not
- * wait for another thread that uses the same platform. Functions that take a platform return
- * REENTRANT there. If one returns something other than 0, the SEAMCALL goes on, with zeros for
- * what could not be read, and tdx_sim_seamcall() returns CALLBACK_FAILED.
+ * The thread that makes the SEAMCALL calls the functions. They have to return, and must not wait
+ * for another thread that uses the same platform. Functions that take a platform return REENTRANT
+ * inside them. If a callback returns a value other than 0, the SEAMCALL continues with zeros
+ * instead of the bytes, and tdx_sim_seamcall() returns CALLBACK_FAILED.
  *
  * Errors: NULL: also if `read` or `write` is NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `reserved`
  * is not 0; BAD_HANDLE; REENTRANT.
  *
  * The caller guarantees:
  *
- * `callbacks` leads to a tdx_sim_memory_callbacks with its `size` set that may be read, or
- * nowhere. Until they are replaced or the platform is freed, its functions may be called with
- * `context` from each thread that makes SEAMCALLs on this platform. `read` writes `len` bytes of
- * `buffer` at most, and `write` reads `len` bytes at most.
+ * `callbacks` points to a readable tdx_sim_memory_callbacks whose `size` is set, or is NULL. Until
+ * the callbacks are replaced or the platform is freed, each thread that makes SEAMCALLs on this
+ * platform may call them with `context`. `read` writes at most `len` bytes of `buffer`, and
+ * `write` reads at most `len` bytes.
  */
 enum tdx_sim_status tdx_sim_set_memory_callbacks(struct tdx_sim *sim,
                                                  const struct tdx_sim_memory_callbacks *callbacks);
 
 /**
- * From now on firmware reads the byte of the host's memory at `physical_address` with the bits of
- * `mask` flipped, whatever is there. A mask of 0 puts it right. At most 8 bytes can be so at the
- * same time.
+ * Makes firmware read the byte of host memory at `physical_address` with the bits of `mask`
+ * flipped. A mask of 0 restores the byte. At most 8 bytes can be flipped at the same time.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; NO_ROOM.
  */
-enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim, uint64_t physical_address, uint8_t mask);
+enum tdx_sim_status tdx_sim_flip_memory(struct tdx_sim *sim,
+                                        uint64_t physical_address,
+                                        uint8_t mask);
 
 /**
- * An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself
- * failed. If it did not, `*regs` are what firmware returned; otherwise they stay as they are. What
- * firmware answers is in `regs->rax`, and is no error of this function. Signatures are checked
- * with RSA-3072 and SHA-384.
+ * Executes SEAMCALL on an LP with these registers. `*trap` says whether the instruction itself
+ * failed. If not, `*regs` are the registers that firmware returned; otherwise they do not change.
+ * The status is in `regs->rax` and is not an error of this function. Signatures are checked with
+ * RSA-3072 and SHA-384.
  *
- * `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its
- * x2APIC id. An LP that is offline is one that firmware counts and for which nobody calls this
- * function. One that is not in VMX operation is made by tdx_sim_set_lp_trap().
+ * `lp` is the number of the LP: its place in the platform's list, counted from 0, not its x2APIC
+ * id. An LP that firmware counts but that never calls this function is offline.
+ * tdx_sim_set_lp_trap() takes an LP out of VMX operation.
  *
- * Calls for different LPs may be made by different threads at the same time. They are executed one
- * after the other, unless a fault delays one of them: others then find its LP inside firmware.
+ * Different threads may call for different LPs at the same time. The calls are executed one after
+ * the other, unless a fault delays one of them. Other LPs then find the delayed LP inside
+ * firmware.
  *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread
- * for the same LP is delayed, a real LP could not execute another one; CALLBACK_FAILED: a callback
- * for memory failed. The call was made all the same then, with zeros for what could not be read,
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: another thread's call for
+ * the same LP is delayed, and a real LP could not execute a second call; CALLBACK_FAILED: a
+ * callback for memory failed. The call was made nevertheless, with zeros instead of missing bytes,
  * and `*regs` and `*trap` are set.
  *
  * The caller guarantees:
  *
- * `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory
- * that is mapped see tdx_sim_map().
+ * `regs` points to writable registers, and `trap` to a writable tdx_sim_trap. For mapped memory
+ * see tdx_sim_map().
  */
 enum tdx_sim_status tdx_sim_seamcall(struct tdx_sim *sim,
                                      uint32_t lp,
@@ -1873,143 +1881,153 @@ enum tdx_sim_status tdx_sim_seamcall(struct tdx_sim *sim,
                                      enum tdx_sim_trap *trap);
 
 /**
- * From now on `callback` is called with `context` for each SEAMCALL of this platform, in the
- * thread that makes it, when it has ended. NULL: no more.
+ * Sets a callback that is called with `context` after each SEAMCALL of this platform, in the
+ * thread that makes the call. NULL removes the callback.
  *
- * The callback must return, and must not wait for another thread that uses the same platform.
- * Functions that take a platform return REENTRANT there.
+ * The callback has to return, and must not wait for another thread that uses the same platform.
+ * Functions that take a platform return REENTRANT inside it.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  *
  * The caller guarantees:
  *
- * Until it is replaced, or the platform is freed, `callback` may be called with `context` from
- * each thread that makes SEAMCALLs on this platform.
+ * Until the callback is replaced or the platform is freed, each thread that makes SEAMCALLs on
+ * this platform may call it with `context`.
  */
 enum tdx_sim_status tdx_sim_set_trace_callback(struct tdx_sim *sim,
                                                tdx_sim_trace_callback callback,
                                                void *context);
 
 /**
- * From now on the platform keeps its last calls, `limit` of them, for tdx_sim_next_call(). 0:
- * none. Those that it has kept are forgotten.
+ * Stores the last `limit` calls for tdx_sim_next_call(). 0: none. Discards the calls that are
+ * stored.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `limit` is more than TDX_SIM_TRACE_LIMIT.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `limit` is above TDX_SIM_TRACE_LIMIT.
  */
 enum tdx_sim_status tdx_sim_keep_calls(struct tdx_sim *sim, uint32_t limit);
 
 /**
- * Takes the oldest call out of those that the platform has kept since tdx_sim_keep_calls().
+ * Removes the oldest stored call and returns it. See tdx_sim_keep_calls().
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; NO_CALL: there is none.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; NO_CALL: no call is stored.
  *
  * The caller guarantees:
  *
- * `call` leads to a tdx_sim_call with its `size` set that may be written.
+ * `call` points to a writable tdx_sim_call whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_next_call(struct tdx_sim *sim, struct tdx_sim_call *call);
 
 /**
- * Writes a call as one line of text: LP, leaf, RCX and RDX, what was answered. The text ends with
- * a NUL, and is cut off if `text_size` is too small.
+ * Writes a call as one line of text: LP, leaf, RCX and RDX, result. The text ends with a NUL, and
+ * is cut if `text_size` is too small.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap;
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is not a tdx_sim_trap;
  * BUFFER_TOO_SMALL: `text_size` is 0.
  *
  * The caller guarantees:
  *
- * `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be
- * written.
+ * `call` points to a readable tdx_sim_call, `text` to `text_size` writable characters.
  */
-enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call, char *text, size_t text_size);
+enum tdx_sim_status tdx_sim_call_text(const struct tdx_sim_call *call,
+                                      char *text,
+                                      size_t text_size);
 
 /**
- * Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without
- * a name is written as a number. `leaf` is RAX at the call, `answer` is RAX after it. The text
- * ends with a NUL, and is cut off if `text_size` is too small.
+ * Writes the name of the status that a SEAMCALL returned, e.g. "EBADSIG" or "SYS_BUSY". A status
+ * without a name is written as a number. `leaf` is RAX before the call, `answer` is RAX after it.
+ * The text ends with a NUL, and is cut if `text_size` is too small.
  *
  * Errors: NULL; BUFFER_TOO_SMALL: `text_size` is 0.
  *
  * The caller guarantees:
  *
- * `text` leads to `text_size` characters that may be written.
+ * `text` points to `text_size` writable characters.
  */
-enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf, uint64_t answer, char *text, size_t text_size);
+enum tdx_sim_status tdx_sim_answer_text(uint64_t leaf,
+                                        uint64_t answer,
+                                        char *text,
+                                        size_t text_size);
 
 /**
- * Says how things stand.
+ * Returns the real state of a platform.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT.
  *
  * The caller guarantees:
  *
- * `truth` leads to a tdx_sim_truth with its `size` set that may be written.
+ * `truth` points to a writable tdx_sim_truth whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_get_truth(struct tdx_sim *sim, struct tdx_sim_truth *truth);
 
 /**
- * Says how things stand on one LP.
+ * Returns the real state of one LP.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  *
  * The caller guarantees:
  *
- * `state` leads to a tdx_sim_lp with its `size` set that may be written.
+ * `state` points to a writable tdx_sim_lp whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_get_lp(struct tdx_sim *sim, uint32_t lp, struct tdx_sim_lp *state);
 
 /**
- * What RDRAND does from now on: `ok`: it gives `value`; but before that it fails `failures` times.
- * Not `ok`: it always fails. P-SEAMLDR needs a number at its first entry, and for each module that
- * it installs; the module at TDH.SYS.INIT and TDH.SYS.LP.INIT.
+ * Sets the result of RDRAND. `ok` true: RDRAND fails `failures` times, then returns `value`. `ok`
+ * false: RDRAND always fails. P-SEAMLDR needs a number at its first entry and for each installed
+ * module. The module needs one in TDH.SYS.INIT and in TDH.SYS.LP.INIT.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `ok` is neither true nor false.
  */
-enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim, bool ok, uint64_t value, uint32_t failures);
+enum tdx_sim_status tdx_sim_set_rdrand(struct tdx_sim *sim,
+                                       bool ok,
+                                       uint64_t value,
+                                       uint32_t failures);
 
 /**
- * Changes the SEAM database, in which the processor counts modules that were installed since boot:
- * it has room for `size` entries, of which `used` are in use, and the next `failures` insertions
- * fail for want of entropy (0xffffffff: as good as all). What P-SEAMLDR remembers of it stays: see
- * tdx_sim_set_remaining_updates().
+ * Sets the SEAM database, in which the processor counts the modules that were installed since
+ * boot. The database has `size` entries, of which `used` are used. The next `failures` insertions
+ * fail for lack of entropy (0xffffffff: practically all). The number that P-SEAMLDR remembers does
+ * not change: see tdx_sim_set_remaining_updates().
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is more than `size`.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is above `size`.
  */
-enum tdx_sim_status tdx_sim_set_seamdb(struct tdx_sim *sim, uint32_t size, uint32_t used, uint32_t failures);
+enum tdx_sim_status tdx_sim_set_seamdb(struct tdx_sim *sim,
+                                       uint32_t size,
+                                       uint32_t used,
+                                       uint32_t failures);
 
 /**
- * Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts the SEAM
- * database again if it is 0.
+ * Sets the number of remaining updates that P-SEAMLDR remembers. If it is 0, SEAMLDR.INFO counts
+ * the SEAM database again.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  */
 enum tdx_sim_status tdx_sim_set_remaining_updates(struct tdx_sim *sim, uint32_t count);
 
 /**
- * Says whether P-SEAMLDR was entered since boot. Its first entry needs a random number.
+ * Sets whether P-SEAMLDR was entered since boot. The first entry needs a random number.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `entered` is neither true nor false.
  */
 enum tdx_sim_status tdx_sim_set_p_seamldr_entered(struct tdx_sim *sim, bool entered);
 
 /**
- * Says whether debug modules may be installed: bit 1 of MSR 0x503.
+ * Sets whether debug modules may be installed: bit 1 of MSR 0x503.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `unlocked` is neither true nor false.
  */
 enum tdx_sim_status tdx_sim_set_debug_unlocked(struct tdx_sim *sim, bool unlocked);
 
 /**
- * Of the next steps of SEAMLDR.CLEANUP, `count` find an interrupt pending.
+ * Makes the next `count` steps of SEAMLDR.CLEANUP find a pending interrupt.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  */
 enum tdx_sim_status tdx_sim_set_pending_interrupts(struct tdx_sim *sim, uint32_t count);
 
 /**
- * Says what SEAMOPS(SEAMDB_GETREF) and PCONFIG tell the module; 0 is success. TDH.SYS.INIT takes
- * an error of the first as fatal. TDH.SYS.KEY.CONFIG has answers for the errors 2 (no entropy) and
- * 5 (busy) of the second, and takes others as fatal.
+ * Sets the results of the module's SEAMOPS(SEAMDB_GETREF) and PCONFIG; 0 is success. An error of
+ * the first is fatal to TDH.SYS.INIT. TDH.SYS.KEY.CONFIG has statuses for the PCONFIG errors 2 (no
+ * entropy) and 5 (busy); other errors are fatal.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  */
@@ -2018,55 +2036,58 @@ enum tdx_sim_status tdx_sim_set_instruction_errors(struct tdx_sim *sim,
                                                    uint32_t pconfig);
 
 /**
- * Says how another LP holds the module's global lock. Calls that need it return
+ * Sets how another LP holds the module's global lock. Calls that need the lock return
  * TDX_SIM_TDX_SYS_BUSY.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `lock` is no tdx_sim_lock; NO_MODULE.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `lock` is not a tdx_sim_lock; NO_MODULE.
  */
 enum tdx_sim_status tdx_sim_set_global_lock(struct tdx_sim *sim, enum tdx_sim_lock lock);
 
 /**
- * Says whether another LP is initialising a TDMR, by its place in the list of TDH.SYS.CONFIG: 0 to
- * 63.
+ * Sets whether another LP is initialising a TDMR, given by its place in the list of
+ * TDH.SYS.CONFIG: 0 to 63.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is more than 63, or `held` is neither
- * true nor false; NO_MODULE.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is above 63, or `held` is neither true
+ * nor false; NO_MODULE.
  */
 enum tdx_sim_status tdx_sim_set_tdmr_lock(struct tdx_sim *sim, uint32_t tdmr, bool held);
 
 /**
- * Makes each SEAMCALL of one LP fail from now on: #UD: the LP is not in VMX operation; #GP: TDX is
- * not enabled. NONE: no more. It is not possible for TDX_SIM_TRAP_VMFAIL_INVALID;
- * tdx_sim_add_fault() can make calls fail so.
+ * Makes each SEAMCALL of one LP fail from now on. #UD: the LP is not in VMX operation. #GP: TDX is
+ * not enabled. NONE ends this. TDX_SIM_TRAP_VMFAIL_INVALID is not possible here; use
+ * tdx_sim_add_fault() for it.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `trap` is not one of the three.
  */
 enum tdx_sim_status tdx_sim_set_lp_trap(struct tdx_sim *sim, uint32_t lp, enum tdx_sim_trap trap);
 
 /**
- * Says whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then
- * returns TDX_SIM_TDX_SYS_BUSY, and its own calls to the module VMfailInvalid.
+ * Sets whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then
+ * returns TDX_SIM_TDX_SYS_BUSY, and calls of this LP to the module fail with VMfailInvalid.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: it is in a SEAMCALL; BAD_ARGUMENT:
- * `inside` is neither true nor false.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: the LP is inside a SEAMCALL;
+ * BAD_ARGUMENT: `inside` is neither true nor false.
  */
 enum tdx_sim_status tdx_sim_set_lp_in_module(struct tdx_sim *sim, uint32_t lp, bool inside);
 
 /**
- * Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with
- * TDX_SIM_ANY_LP on all of them. The same bits twice cancel. TDH.SYS.INIT looks at the values of
- * MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called TDH.SYS.INIT.
+ * Flips bits of an MSR on one LP, so that this LP differs from the others, or with TDX_SIM_ANY_LP
+ * on all LPs. Flipping the same bits twice cancels. TDH.SYS.INIT checks MSRs. TDH.SYS.LP.INIT
+ * compares them with those of the LP that called TDH.SYS.INIT.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are changed already.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are already changed.
  */
-enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim, uint32_t lp, uint32_t msr, uint64_t bits);
+enum tdx_sim_status tdx_sim_flip_lp_msr(struct tdx_sim *sim,
+                                        uint32_t lp,
+                                        uint32_t msr,
+                                        uint64_t bits);
 
 /**
- * Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of
- * them. The same bits twice cancel. `subleaf` is 0xffffffff for leaves that have none.
+ * Flips bits of one register that CPUID writes on one LP, or with TDX_SIM_ANY_LP on all LPs.
+ * Flipping the same bits twice cancels. `subleaf` is 0xffffffff for leaves that have no subleaves.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no
- * tdx_sim_cpuid_output; NO_ROOM: 2048 registers are changed already.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is not a
+ * tdx_sim_cpuid_output; NO_ROOM: 2048 registers are already changed.
  */
 enum tdx_sim_status tdx_sim_flip_lp_cpuid(struct tdx_sim *sim,
                                           uint32_t lp,
@@ -2076,22 +2097,25 @@ enum tdx_sim_status tdx_sim_flip_lp_cpuid(struct tdx_sim *sim,
                                           uint32_t bits);
 
 /**
- * Changes the SEAMOPS capabilities of one LP.
+ * Sets the SEAMOPS capabilities of one LP.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  */
-enum tdx_sim_status tdx_sim_set_lp_capabilities(struct tdx_sim *sim, uint32_t lp, uint64_t capabilities);
+enum tdx_sim_status tdx_sim_set_lp_capabilities(struct tdx_sim *sim,
+                                                uint32_t lp,
+                                                uint64_t capabilities);
 
 /**
- * Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities()
- * have changed on one LP, or with TDX_SIM_ANY_LP everywhere.
+ * Undoes tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() on one
+ * LP, or with TDX_SIM_ANY_LP on all LPs.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  */
 enum tdx_sim_status tdx_sim_restore_lp(struct tdx_sim *sim, uint32_t lp);
 
 /**
- * One LP executes VMPTRLD: `address` becomes its current VMCS. 0xffffffffffffffff: it has none.
+ * Executes VMPTRLD on one LP: `address` becomes its current VMCS. 0xffffffffffffffff: no current
+ * VMCS.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
  */
@@ -2104,33 +2128,39 @@ enum tdx_sim_status tdx_sim_load_vmcs(struct tdx_sim *sim, uint32_t lp, uint64_t
  *
  * The caller guarantees:
  *
- * `seamextend` leads to a tdx_sim_seamextend that may be written.
+ * `seamextend` points to a writable tdx_sim_seamextend.
  */
-enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim, struct tdx_sim_seamextend *seamextend);
+enum tdx_sim_status tdx_sim_get_seamextend(struct tdx_sim *sim,
+                                           struct tdx_sim_seamextend *seamextend);
 
 /**
- * Writes the register SEAMEXTEND, as no host could. A session that is open stays open.
+ * Writes the register SEAMEXTEND, which no host could do. An open session stays open.
  *
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready`
  * is neither 0 nor 1; CONTRADICTION: `seam_ready` is 1, but there is no module.
  *
  * The caller guarantees:
  *
- * `seamextend` leads to a tdx_sim_seamextend that may be read.
+ * `seamextend` points to a readable tdx_sim_seamextend.
  */
-enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim, const struct tdx_sim_seamextend *seamextend);
+enum tdx_sim_status tdx_sim_set_seamextend(struct tdx_sim *sim,
+                                           const struct tdx_sim_seamextend *seamextend);
 
 /**
- * Reads `len` bytes of the handoff area from `offset`: first the header of 8 bytes (valid u8,
- * reserved u8, version u16, size u32), then the data. The area has TDX_SIM_HANDOFF_SIZE bytes.
+ * Reads `len` bytes of the handoff area from `offset`. The area begins with a header of 8 bytes
+ * (valid u8, reserved u8, version u16, size u32), then the data. It has TDX_SIM_HANDOFF_SIZE
+ * bytes.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; BAD_LENGTH: the bytes are not within the area.
  *
  * The caller guarantees:
  *
- * `bytes` leads to `len` bytes that may be written.
+ * `bytes` points to `len` writable bytes.
  */
-enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim, size_t offset, void *bytes, size_t len);
+enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim,
+                                         size_t offset,
+                                         void *bytes,
+                                         size_t len);
 
 /**
  * Writes `len` bytes to the handoff area from `offset`. See tdx_sim_read_handoff().
@@ -2139,30 +2169,35 @@ enum tdx_sim_status tdx_sim_read_handoff(struct tdx_sim *sim, size_t offset, voi
  *
  * The caller guarantees:
  *
- * `bytes` leads to `len` bytes that may be read.
+ * `bytes` points to `len` readable bytes.
  */
-enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim, size_t offset, const void *bytes, size_t len);
+enum tdx_sim_status tdx_sim_write_handoff(struct tdx_sim *sim,
+                                          size_t offset,
+                                          const void *bytes,
+                                          size_t len);
 
 /**
- * Makes a TD that has come so far. `*td` is its number on this platform, from 0; `td` may be NULL.
+ * Makes a TD in this phase. `*td` is its number on this platform, from 0; `td` may be NULL.
  *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase;
- * NOT_READY: no module is ready; NO_ROOM: there is no room, or no KeyID, for another TD.
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is not a tdx_sim_td_phase;
+ * NOT_READY: no module is ready; NO_ROOM: no room or no KeyID is left.
  *
  * The caller guarantees:
  *
- * `td` leads to a number that may be written, or nowhere.
+ * `td` points to a writable number, or is NULL.
  */
-enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim, enum tdx_sim_td_phase phase, uint32_t *td);
+enum tdx_sim_status tdx_sim_create_td(struct tdx_sim *sim,
+                                      enum tdx_sim_td_phase phase,
+                                      uint32_t *td);
 
 /**
- * Says how things stand with a TD.
+ * Returns the state of a TD.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_TD.
  *
  * The caller guarantees:
  *
- * `state` leads to a tdx_sim_td with its `size` set that may be written.
+ * `state` points to a writable tdx_sim_td whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_get_td(struct tdx_sim *sim, uint32_t td, struct tdx_sim_td *state);
 
@@ -2170,47 +2205,50 @@ enum tdx_sim_status tdx_sim_get_td(struct tdx_sim *sim, uint32_t td, struct tdx_
  * Adds a page with these bytes to a TD in build, and to its measurement, as TDH.MEM.PAGE.ADD and
  * TDH.MR.EXTEND do.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE:
- * it is not in build; TD_GONE; TD_INCOMPATIBLE.
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is above 4096; BAD_PHASE: the
+ * TD is not in build; TD_GONE; TD_INCOMPATIBLE.
  *
  * The caller guarantees:
  *
- * `bytes` leads to `len` bytes that may be read.
+ * `bytes` points to `len` readable bytes.
  */
-enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim, uint32_t td, const void *bytes, size_t len);
+enum tdx_sim_status tdx_sim_extend_td(struct tdx_sim *sim,
+                                      uint32_t td,
+                                      const void *bytes,
+                                      size_t len);
 
 /**
- * The build of a TD, or its migration that was interrupted, comes to its end, and the TD runs.
- * `*right` says whether its measurement, or the MAC, has become what it has to be; `right` may be
- * NULL.
+ * Completes the build of a TD, or its interrupted migration; the TD then runs. `*right` says
+ * whether the measurement or the MAC is correct; `right` may be NULL.
  *
- * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE;
+ * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: the TD already runs; TD_GONE;
  * TD_INCOMPATIBLE.
  *
  * The caller guarantees:
  *
- * `right` leads to a bool that may be written, or nowhere.
+ * `right` points to a writable bool, or is NULL.
  */
 enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim, uint32_t td, bool *right);
 
 /**
- * Plans a fault, in addition to those there are. The first that strikes a call decides about it.
- * `*id` is the number of the fault on this platform, never 0 and never used again. `id` may be
- * NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
+ * Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
+ * this platform: never 0, and never used again. `id` may be NULL.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that
- * it cannot have; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
+ * value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.
  *
  * The caller guarantees:
  *
- * `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that
- * may be written, or nowhere.
+ * `fault` points to a readable tdx_sim_fault whose `size` is set. `id` points to a writable
+ * number, or is NULL.
  */
-enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim, const struct tdx_sim_fault *fault, uint64_t *id);
+enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim,
+                                      const struct tdx_sim_fault *fault,
+                                      uint64_t *id);
 
 /**
- * Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it
- * has delayed stay delayed.
+ * Ends a fault: it affects no further call. Has no effect on a fault that is over, and on calls
+ * that are already delayed.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this
  * number.
@@ -2218,72 +2256,59 @@ enum tdx_sim_status tdx_sim_add_fault(struct tdx_sim *sim, const struct tdx_sim_
 enum tdx_sim_status tdx_sim_end_fault(struct tdx_sim *sim, uint64_t id);
 
 /**
- * Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as
- * often as it should, or was ended.
+ * Returns how many more calls a fault affects. `*times` is 0 if the fault is over or was ended.
  *
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault
  * with this number.
  *
  * The caller guarantees:
  *
- * `times` leads to a number that may be written.
+ * `times` points to a writable number.
  */
 enum tdx_sim_status tdx_sim_get_fault(struct tdx_sim *sim, uint64_t id, uint32_t *times);
 
 /**
- * Counts the faults that have struck no call yet and that nobody has ended. `*first` is the
- * lowest of their numbers, or 0. `first` may be NULL. Ask at the end of a test: a test whose
- * fault never strikes tests something else than it says.
- *
- * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT.
- *
- * The caller guarantees:
- *
- * `count` leads to a number that may be written, and `first` to one or nowhere.
- */
-enum tdx_sim_status tdx_sim_count_unfired_faults(struct tdx_sim *sim, uint32_t *count, uint64_t *first);
-
-/**
- * Ends all faults. Calls that are delayed already stay so.
+ * Ends all faults. Calls that are already delayed stay delayed.
  *
  * Errors: NULL; BAD_HANDLE; REENTRANT.
  */
 enum tdx_sim_status tdx_sim_clear_faults(struct tdx_sim *sim);
 
 /**
- * Fills in an image of 8 pages, much like the released module 1.5.05 (SVN 1.5).
+ * Fills in an image of 8 pages, similar to the released module 1.5.05 (SVN 1.5).
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image with its `size` set that may be written.
+ * `image` points to a writable tdx_sim_image whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_image_defaults(struct tdx_sim_image *image);
 
 /**
- * Fills in what a module with this image is built as if `image->build` is NULL.
+ * Fills in the build that a module of this image has if `image->build` is NULL.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
- * have.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has an invalid value.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be
- * written, both with their `size` set.
+ * `image` points to a readable tdx_sim_image, and `build` to a writable tdx_sim_build, both with
+ * `size` set.
  */
-enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image, struct tdx_sim_build *build);
+enum tdx_sim_status tdx_sim_build_defaults(const struct tdx_sim_image *image,
+                                           struct tdx_sim_build *build);
 
 /**
- * Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source
- * tells is 0: handoff versions and the date of some. An image with this build needs the same
- * `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT refuses it.
+ * Fills in the build of a public release, e.g. 1, 5 and 16 for 1.5.16. Values that no public
+ * source gives are 0: handoff versions and the date of some releases. An image with this build
+ * needs the same `module_hv`, and `no_downgrade` if the build has it; otherwise TDH.SYS.INIT
+ * fails.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
  *
  * The caller guarantees:
  *
- * `build` leads to a tdx_sim_build with its `size` set that may be written.
+ * `build` points to a writable tdx_sim_build whose `size` is set.
  */
 enum tdx_sim_status tdx_sim_release_build(uint16_t major,
                                           uint16_t minor,
@@ -2291,17 +2316,17 @@ enum tdx_sim_status tdx_sim_release_build(uint16_t major,
                                           struct tdx_sim_build *build);
 
 /**
- * Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the
- * test key, and `image->pages` pages of the module.
+ * Makes an image in the parts that SEAMLDR.INSTALL reads: a SIGSTRUCT, signed with the test key,
+ * and `image->pages` pages of the module.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
- * have; BUFFER_TOO_SMALL: `module_size` is less than 4096 for each page.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has an invalid value;
+ * BUFFER_TOO_SMALL: `module_size` is less than 4096 for each page.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
- * tdx_sim_build or nowhere, `sigstruct` to a tdx_sim_sigstruct and `module` to `module_size` bytes
- * that may be written.
+ * `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
+ * tdx_sim_build, or is NULL. `sigstruct` points to a writable tdx_sim_sigstruct, `module` to
+ * `module_size` writable bytes.
  */
 enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
                                        struct tdx_sim_sigstruct *sigstruct,
@@ -2310,30 +2335,32 @@ enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
 
 /**
  * Signs a SIGSTRUCT with the test key, after any change: writes the modulus and the signature. If
- * `module` is not NULL, `seamhash` becomes the SHA-384 of its `module_size` bytes first. Nothing
- * else is changed and nothing is checked.
+ * `module` is not NULL, first sets `seamhash` to the SHA-384 of its `module_size` bytes. Makes no
+ * other change and no check.
  *
  * Errors: NULL: `sigstruct`; UNALIGNED; BAD_LENGTH.
  *
  * The caller guarantees:
  *
- * `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size`
- * bytes that may be read, or nowhere.
+ * `sigstruct` points to a readable and writable tdx_sim_sigstruct. `module` points to
+ * `module_size` readable bytes, or is NULL.
  */
-enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct, const void *module, size_t module_size);
+enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct,
+                                 const void *module,
+                                 size_t module_size);
 
 /**
- * Makes a file of a SIGSTRUCT and a module, which need not fit together. `*needed` is how many
- * bytes the file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
+ * Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` is always set
+ * to the size of the file. So `file` may be NULL if `file_size` is 0.
  *
- * Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH:
+ * Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is not a tdx_sim_image_format; BAD_LENGTH:
  * `module_size` is not 1 to TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is
- * set then.
+ * set.
  *
  * The caller guarantees:
  *
- * `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read;
- * `file` to `file_size` bytes, and `needed` to a number, that may be written.
+ * `sigstruct` points to a readable tdx_sim_sigstruct, `module` to `module_size` readable bytes,
+ * `file` to `file_size` writable bytes, and `needed` to a writable number.
  */
 enum tdx_sim_status tdx_sim_pack(enum tdx_sim_image_format format,
                                  const struct tdx_sim_sigstruct *sigstruct,
@@ -2344,17 +2371,17 @@ enum tdx_sim_status tdx_sim_pack(enum tdx_sim_image_format format,
                                  size_t *needed);
 
 /**
- * Makes a file with an image, as tdx_sim_make_image() makes it. `*needed` is how many bytes the
- * file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
+ * Makes the image file of an image. `*needed` is always set to the size of the file. So `file` may
+ * be NULL if `file_size` is 0.
  *
- * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field
- * of `image` has a value that it cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
+ * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is not a tdx_sim_image_format, or a
+ * field of `image` has an invalid value; BUFFER_TOO_SMALL: `*needed` is set.
  *
  * The caller guarantees:
  *
- * `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
- * tdx_sim_build or nowhere; `file` to `file_size` bytes, and `needed` to a number, that may be
- * written.
+ * `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
+ * tdx_sim_build, or is NULL. `file` points to `file_size` writable bytes, and `needed` to a
+ * writable number.
  */
 enum tdx_sim_status tdx_sim_image_file(const struct tdx_sim_image *image,
                                        enum tdx_sim_image_format format,
@@ -2369,7 +2396,9 @@ enum tdx_sim_status tdx_sim_image_file(const struct tdx_sim_image *image,
 #endif  /* TDX_SIM_H */
 
 #if !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-_Static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4, "do not compile with short enums");
+_Static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4,
+    "do not compile with short enums");
 #elif defined(__cplusplus) && __cplusplus >= 201103L
-static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4, "do not compile with short enums");
+static_assert(sizeof(enum tdx_sim_status) == 4 && sizeof(enum tdx_sim_trap) == 4,
+    "do not compile with short enums");
 #endif

@@ -1,19 +1,19 @@
-//! What Intel defines: leaves, statuses and structures, for C.
+//! Intel's definitions for C: leaves, statuses and structures.
 
 use tdx_seamldr_core::abi::SeamExtend;
 
 /// SEAMLDR.INFO: describe P-SEAMLDR and the module. RCX: a tdx_sim_seamldr_info, aligned to 256
 /// bytes.
 pub const TDX_SIM_SEAMLDR_INFO: u64 = 0x8000_0000_0000_0000;
-/// SEAMLDR.INSTALL: take part in installing a module; each LP calls once. RCX: a
-/// tdx_sim_seamldr_params, aligned to 4096 bytes. RDX becomes 0, or 1 for a failure that destroys
-/// the module.
+/// SEAMLDR.INSTALL: install a module. Each LP calls once. RCX: a tdx_sim_seamldr_params, aligned to
+/// 4096 bytes. RDX becomes 0, or 1 for a failure that destroys the module.
 pub const TDX_SIM_SEAMLDR_INSTALL: u64 = 0x8000_0000_0000_0001;
-/// SEAMLDR.SHUTDOWN: take part in ending P-SEAMLDR.
+/// SEAMLDR.SHUTDOWN: shut P-SEAMLDR down. Each LP calls once.
 pub const TDX_SIM_SEAMLDR_SHUTDOWN: u64 = 0x8000_0000_0000_0002;
 /// SEAMLDR.SEAMINFO: copy the platform's table of 2048 bytes to the address in RCX.
 pub const TDX_SIM_SEAMLDR_SEAMINFO: u64 = 0x8000_0000_0000_0003;
-/// SEAMLDR.CLEANUP: take part in wiping keys and caches. Only the generation after 1.5.00 has it.
+/// SEAMLDR.CLEANUP: wipe keys and caches. Each LP calls once. Only the generation after 1.5.00 has
+/// it.
 pub const TDX_SIM_SEAMLDR_CLEANUP: u64 = 0x8000_0000_0000_0004;
 
 /// TDH.SYS.KEY.CONFIG: set up the module's key on one package.
@@ -22,7 +22,7 @@ pub const TDX_SIM_TDH_SYS_KEY_CONFIG: u64 = 31;
 pub const TDX_SIM_TDH_SYS_INFO: u64 = 32;
 /// TDH.SYS.INIT: initialise the module, once.
 pub const TDX_SIM_TDH_SYS_INIT: u64 = 33;
-/// TDH.SYS.RD: read one metadata field. RDX: the field's id; the value comes in R8.
+/// TDH.SYS.RD: read one metadata field. RDX: id of the field. R8 returns the value.
 pub const TDX_SIM_TDH_SYS_RD: u64 = 34;
 /// TDH.SYS.LP.INIT: initialise the module on the calling LP.
 pub const TDX_SIM_TDH_SYS_LP_INIT: u64 = 35;
@@ -34,10 +34,9 @@ pub const TDX_SIM_TDH_SYS_RDALL: u64 = 37;
 pub const TDX_SIM_TDH_SYS_LP_SHUTDOWN: u64 = 44;
 /// TDH.SYS.CONFIG: configure the module with TDMRs and a KeyID.
 pub const TDX_SIM_TDH_SYS_CONFIG: u64 = 45;
-/// TDH.SYS.SHUTDOWN: stop the module for good and write handoff data. RCX: the version of the
-/// handoff data.
+/// TDH.SYS.SHUTDOWN: shut the module down and write handoff data. RCX: version of the handoff data.
 pub const TDX_SIM_TDH_SYS_SHUTDOWN: u64 = 52;
-/// TDH.SYS.UPDATE: take over the handoff data of the module that ran before.
+/// TDH.SYS.UPDATE: restore the handoff data of the previous module.
 pub const TDX_SIM_TDH_SYS_UPDATE: u64 = 53;
 
 /// Field id of the highest handoff version of a module, for TDH.SYS.RD.
@@ -47,41 +46,41 @@ pub const TDX_SIM_FIELD_TDX_FEATURES0: u64 = 0x0a00_0003_0000_0008;
 
 /// P-SEAMLDR: a parameter is wrong, the leaf is unknown, or the image cannot be relocated.
 pub const TDX_SIM_SEAMLDR_EBADPARAM: u64 = 0x8000_0000_0000_0000;
-/// P-SEAMLDR: the call comes at the wrong time, no updates are left, or the major SVN differs.
+/// P-SEAMLDR: the call comes at the wrong time, no update remains, or the major SVN differs.
 pub const TDX_SIM_SEAMLDR_EBADCALL: u64 = 0x8000_0000_0000_0003;
 /// P-SEAMLDR: the handoff data is missing, too large, or of a version that the new module does not
-/// take.
+/// accept.
 pub const TDX_SIM_SEAMLDR_EBADHANDOFF: u64 = 0x8000_0000_0000_0004;
-/// P-SEAMLDR: keys or caches are dirty, SEAMLDR.CLEANUP has to come first.
+/// P-SEAMLDR: keys or caches are dirty; call SEAMLDR.CLEANUP first.
 pub const TDX_SIM_SEAMLDR_ECLEANUPREQ: u64 = 0x8000_0000_0000_0005;
-/// P-SEAMLDR: the major SVN of the image is 0, or not that of the module that runs.
+/// P-SEAMLDR: the major SVN of the image is 0, or differs from the running module's.
 pub const TDX_SIM_SEAMLDR_EUNSUPPORTED: u64 = 0x8000_0000_0000_0006;
 /// P-SEAMLDR: the module does not fit into the SEAM range.
 pub const TDX_SIM_SEAMLDR_ENOMEM: u64 = 0x8000_0000_0001_0002;
-/// P-SEAMLDR: the x2APIC id is out of range, or there was no random number to start with.
+/// P-SEAMLDR: the x2APIC id is out of range, or RDRAND failed at the first entry.
 pub const TDX_SIM_SEAMLDR_EUNSPECERR: u64 = 0x8000_0000_0001_0003;
 /// P-SEAMLDR: a processor is not in the image's list of CPUs.
 pub const TDX_SIM_SEAMLDR_EUNSUPCPU: u64 = 0x8000_0000_0001_0004;
-/// P-SEAMLDR: a field of the SIGSTRUCT, the signer, the SVN or the signature is not acceptable.
+/// P-SEAMLDR: a field of the SIGSTRUCT, the signer, the SVN or the signature is invalid.
 pub const TDX_SIM_SEAMLDR_EBADSIG: u64 = 0x8000_0000_0002_0000;
-/// P-SEAMLDR: the image has not the hash that was signed.
+/// P-SEAMLDR: the hash of the module is not the signed one.
 pub const TDX_SIM_SEAMLDR_EBADHASH: u64 = 0x8000_0000_0002_0001;
-/// P-SEAMLDR: an interrupt is pending, call again.
+/// P-SEAMLDR: an interrupt is pending; call again.
 pub const TDX_SIM_SEAMLDR_EINTERRUPT: u64 = 0x8000_0000_0003_0000;
-/// P-SEAMLDR: there was no random number.
+/// P-SEAMLDR: RDRAND failed.
 pub const TDX_SIM_SEAMLDR_ENOENTROPY: u64 = 0x8000_0000_0003_0001;
 
-/// Module: an operand is not acceptable. The low 32 bits name it.
+/// Module: an operand is invalid. The low 32 bits name the operand.
 pub const TDX_SIM_TDX_OPERAND_INVALID: u64 = 0xc000_0100_0000_0000;
 /// Module: another LP is inside the module, or holds its global lock.
 pub const TDX_SIM_TDX_SYS_BUSY: u64 = 0x8000_0202_0000_0000;
-/// Module: there was no random number.
+/// Module: RDRAND failed.
 pub const TDX_SIM_TDX_RND_NO_ENTROPY: u64 = 0x8000_0203_0000_0000;
-/// Module: the module is initialised already.
+/// Module: the module is already initialised.
 pub const TDX_SIM_TDX_SYS_INIT_NOT_PENDING: u64 = 0xc000_0500_0000_0000;
 /// Module: this LP is not initialised.
 pub const TDX_SIM_TDX_SYS_LP_INIT_NOT_DONE: u64 = 0xc000_0502_0000_0000;
-/// Module: this LP is initialised already.
+/// Module: this LP is already initialised.
 pub const TDX_SIM_TDX_SYS_LP_INIT_DONE: u64 = 0xc000_0503_0000_0000;
 /// Module: the module is not ready for this call.
 pub const TDX_SIM_TDX_SYS_NOT_READY: u64 = 0xc000_0505_0000_0000;
@@ -89,21 +88,20 @@ pub const TDX_SIM_TDX_SYS_NOT_READY: u64 = 0xc000_0505_0000_0000;
 pub const TDX_SIM_TDX_SYS_SHUTDOWN: u64 = 0xc000_0506_0000_0000;
 /// Module: the module is in another state, or an LP is not initialised.
 pub const TDX_SIM_TDX_SYS_STATE_INCORRECT: u64 = 0xc000_0508_0000_0000;
-/// Module: there is no handoff data, or not of a version that the module takes.
+/// Module: there is no handoff data, or the module does not accept its version.
 pub const TDX_SIM_TDX_SYS_INVALID_HANDOFF: u64 = 0xc000_0509_0000_0000;
-/// Module: the handoff versions or pages in the SIGSTRUCT are not those that the module was built
-/// for.
+/// Module: the handoff versions or pages in the SIGSTRUCT differ from the module's own.
 pub const TDX_SIM_TDX_SYS_INCOMPATIBLE_SIGSTRUCT: u64 = 0xc000_050a_0000_0000;
 /// Module: the module does not wait for LPs.
 pub const TDX_SIM_TDX_SYS_LP_INIT_NOT_PENDING: u64 = 0xc000_050b_0000_0000;
-/// Module: SEAMOPS capabilities are not enough, or differ between LPs.
+/// Module: SEAMOPS capabilities are missing, or differ between LPs.
 pub const TDX_SIM_TDX_INCOMPATIBLE_SEAM_CAPABILITIES: u64 = 0xc000_050d_0000_0000;
-/// Module: TDs are in build, or a migration is interrupted. Bits 15:0: why; bits 31:16: how many.
+/// Module: TDs are in build, or a migration is interrupted. Bits 15:0: reason; bits 31:16: number.
 pub const TDX_SIM_TDX_UPDATE_COMPATIBILITY_SENSITIVE: u64 = 0x8000_0512_0000_0000;
 /// Module: an MSR differs between LPs. The low 32 bits are its number.
 pub const TDX_SIM_TDX_INCONSISTENT_MSR: u64 = 0xc000_0920_0000_0000;
 
-/// SEAMLDR.INSTALL: start without TDs.
+/// SEAMLDR.INSTALL: discard all TDs.
 pub const TDX_SIM_SCENARIO_LOAD: u32 = 0;
 /// SEAMLDR.INSTALL: keep the handoff data of the module that was shut down.
 pub const TDX_SIM_SCENARIO_UPDATE: u32 = 1;
@@ -114,10 +112,10 @@ pub const TDX_SIM_MAX_MODULE_PAGES: usize = 496;
 /// The most CPUs in the list of a SIGSTRUCT.
 pub const TDX_SIM_MAX_CPUS: usize = 255;
 
-/// Bytes of the area for handoff data, with its header.
+/// Size of the area for handoff data in bytes, including its header.
 pub const TDX_SIM_HANDOFF_SIZE: usize = 131_072;
 
-/// SEAMLDR_PARAMS, what SEAMLDR.INSTALL reads. It has to lie at a multiple of 4096.
+/// SEAMLDR_PARAMS, the parameters of SEAMLDR.INSTALL. The address has to be a multiple of 4096.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TdxSimSeamldrParams {
@@ -129,17 +127,17 @@ pub struct TdxSimSeamldrParams {
     pub sigstruct_pa: u64,
     /// 0.
     pub reserved: [u8; 104],
-    /// Pages of the module.
+    /// Number of pages of the module.
     pub num_module_pages: u64,
     /// Physical address of each page of the module, a multiple of 4096.
     pub module_page_pa: [u64; TDX_SIM_MAX_MODULE_PAGES],
 }
 
-/// SEAMEXTEND: the module that P-SEAMLDR installed, as the processor attests it. 136 bytes.
+/// SEAMEXTEND: the installed module, as the processor attests it. 136 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimSeamextend {
-    /// 0x1ff after a module was installed, 0 without one.
+    /// 0x1ff if a module was installed, 0 without a module.
     pub valid: u64,
     /// Byte 0: minor SVN; byte 1: major SVN.
     pub tee_tcb_svn: [u8; 16],
@@ -202,17 +200,17 @@ impl From<TdxSimSeamextend> for SeamExtend {
     }
 }
 
-/// SEAMLDR_INFO, which SEAMLDR.INFO writes. It has to lie at a multiple of 256.
+/// SEAMLDR_INFO, the result of SEAMLDR.INFO. The address has to be a multiple of 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimSeamldrInfo {
     /// 0.
     pub version: u32,
-    /// Bit 31: a debug build of P-SEAMLDR.
+    /// Bit 31: P-SEAMLDR is a debug build.
     pub attributes: u32,
     /// 0x8086.
     pub vendor: u32,
-    /// YYYYMMDD, a decimal number.
+    /// Build date, YYYYMMDD, a decimal number.
     pub build_date: u32,
     /// Build number.
     pub build_num: u16,
@@ -234,7 +232,7 @@ pub struct TdxSimSeamldrInfo {
     pub reserved: [u8; 80],
 }
 
-/// SIGSTRUCT: what is signed about a module. 2048 bytes. Numbers that are not aligned are arrays of
+/// SIGSTRUCT: the signed properties of a module. 2048 bytes. Misaligned numbers are arrays of
 /// bytes, little-endian.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -332,7 +330,7 @@ mod tests {
     use tdx_seamldr_mock::model::HANDOFF_STORAGE;
 
     #[test]
-    fn the_numbers_are_those_of_the_library() {
+    fn constants_equal_those_of_the_library() {
         let seamldr_leaves = [
             TDX_SIM_SEAMLDR_INFO,
             TDX_SIM_SEAMLDR_INSTALL,
@@ -399,7 +397,7 @@ mod tests {
         assert_eq!(TDX_SIM_HANDOFF_SIZE, HANDOFF_STORAGE);
     }
 
-    /// The same size, and the same places of these fields.
+    /// Asserts equal sizes, and equal offsets of these fields.
     macro_rules! same_layout {
         ($ours:ty, $theirs:ty, $($field:ident = $their_field:ident),* $(,)?) => {
             assert_eq!(size_of::<$ours>(), size_of::<$theirs>());
@@ -408,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn the_structures_have_the_layout_of_the_library() {
+    fn structures_have_the_layout_of_the_library() {
         same_layout!(
             TdxSimSeamldrParams,
             SeamldrParams,

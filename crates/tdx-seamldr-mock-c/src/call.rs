@@ -1,4 +1,4 @@
-//! SEAMCALL.
+//! Executes SEAMCALL.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::registry::{find, Place};
 use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSim, TdxSimStatus, TDX_SIM_DELAY_LIMIT_MS};
 
-/// The registers of SEAMCALL, in and out.
+/// The registers of SEAMCALL, before and after the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 #[allow(missing_docs)] // the registers' own names
@@ -52,10 +52,10 @@ impl From<SeamcallRegs> for TdxSimRegs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimTrap {
-    /// It did not: firmware was entered and came back.
+    /// Firmware was entered and returned.
     None = 0,
-    /// The carry flag was set: no firmware can be called, or another LP is inside P-SEAMLDR. Also
-    /// if firmware hits a fatal error.
+    /// VMfailInvalid, the carry flag: no firmware can be called, another LP is inside P-SEAMLDR, or
+    /// firmware hit a fatal error.
     VmfailInvalid = 1,
     /// #GP: TDX is not enabled on this LP.
     Gp = 2,
@@ -65,11 +65,11 @@ pub enum TdxSimTrap {
 
 enumeration!(TdxSimTrap, "tdx_sim_trap", [None, VmfailInvalid, Gp, Ud]);
 
-/// A tdx_sim_trap as C gives it: any number.
+/// A tdx_sim_trap from C: any number.
 pub type TdxSimTrapNumber = u32;
 
 impl TdxSimTrap {
-    /// What the simulation calls it.
+    /// Returns the trap of the simulation.
     pub(crate) const fn trap(self) -> Option<Trap> {
         match self {
             Self::None => None,
@@ -92,8 +92,7 @@ impl From<Option<Trap>> for TdxSimTrap {
 }
 
 impl Place {
-    /// One SEAMCALL, from its beginning to its end. Says whether the instruction failed, and
-    /// whether a callback did.
+    /// Executes one whole SEAMCALL. Returns the trap, and whether a callback failed.
     fn seamcall(&self, lp: u32, regs: &mut SeamcallRegs) -> Result<(Option<Trap>, bool), Failure> {
         let mut guard = self.lock()?;
         let sim = guard.as_mut().ok_or(TdxSimStatus::BadHandle)?;
@@ -101,7 +100,7 @@ impl Place {
             return Err(Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")));
         }
         if sim.platform.is_in_call(lp) {
-            let text = format!("LP {lp} is in a SEAMCALL of another thread, which has not ended");
+            let text = format!("LP {lp} is inside a SEAMCALL of another thread");
             return Err(Failure::new(TdxSimStatus::LpBusy, text));
         }
         let input = *regs;
@@ -115,8 +114,8 @@ impl Place {
             }
         };
         if entered.delay != 0 {
-            // Others may come meanwhile, and find this LP inside. In a program of one thread nobody
-            // comes.
+            // Other LPs may call meanwhile, and find this LP inside firmware. In a program of one
+            // thread no other LP calls.
             let until = sim.calls.saturating_add(entered.delay.into());
             let limit = Duration::from_millis(TDX_SIM_DELAY_LIMIT_MS.into());
             let waits = |sim: &mut Option<Sim>| sim.as_ref().is_some_and(|sim| sim.calls < until);
@@ -132,27 +131,28 @@ impl Place {
     }
 }
 
-/// An LP executes SEAMCALL with these registers. `*trap` says whether the instruction itself
-/// failed. If it did not, `*regs` are what firmware returned; otherwise they stay as they are. What
-/// firmware answers is in `regs->rax`, and is no error of this function. Signatures are checked
-/// with RSA-3072 and SHA-384.
+/// Executes SEAMCALL on an LP with these registers. `*trap` says whether the instruction itself
+/// failed. If not, `*regs` are the registers that firmware returned; otherwise they do not change.
+/// The status is in `regs->rax` and is not an error of this function. Signatures are checked with
+/// RSA-3072 and SHA-384.
 ///
-/// `lp` is the number of an LP: its place in the platform's list, counted from 0. It is not its
-/// x2APIC id. An LP that is offline is one that firmware counts and for which nobody calls this
-/// function. One that is not in VMX operation is made by tdx_sim_set_lp_trap().
+/// `lp` is the number of the LP: its place in the platform's list, counted from 0, not its x2APIC
+/// id. An LP that firmware counts but that never calls this function is offline.
+/// tdx_sim_set_lp_trap() takes an LP out of VMX operation.
 ///
-/// Calls for different LPs may be made by different threads at the same time. They are executed one
-/// after the other, unless a fault delays one of them: others then find its LP inside firmware.
+/// Different threads may call for different LPs at the same time. The calls are executed one after
+/// the other, unless a fault delays one of them. Other LPs then find the delayed LP inside
+/// firmware.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: a call of another thread
-/// for the same LP is delayed, a real LP could not execute another one; CALLBACK_FAILED: a callback
-/// for memory failed. The call was made all the same then, with zeros for what could not be read,
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: another thread's call for
+/// the same LP is delayed, and a real LP could not execute a second call; CALLBACK_FAILED: a
+/// callback for memory failed. The call was made nevertheless, with zeros instead of missing bytes,
 /// and `*regs` and `*trap` are set.
 ///
 /// # Safety
 ///
-/// `regs` leads to registers, and `trap` to a tdx_sim_trap, that may be written. For the memory
-/// that is mapped see tdx_sim_map().
+/// `regs` points to writable registers, and `trap` to a writable tdx_sim_trap. For mapped memory
+/// see tdx_sim_map().
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_seamcall(
     sim: *mut TdxSim,
@@ -184,19 +184,19 @@ mod tests {
     use crate::number::Enumeration;
 
     #[test]
-    fn registers_keep_their_places() {
+    fn registers_convert_without_changing_places() {
         let [rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] =
             core::array::from_fn(|i| i as u64);
         let regs =
             TdxSimRegs { rax, rcx, rdx, rbx, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
-        // SAFETY: a `repr(C)` structure of fourteen u64.
+        // SAFETY: a `repr(C)` structure of 14 `u64`.
         let words: [u64; 14] = unsafe { core::mem::transmute(regs) };
         assert_eq!(words, core::array::from_fn(|i| i as u64));
         assert_eq!(TdxSimRegs::from(SeamcallRegs::from(regs)), regs);
     }
 
     #[test]
-    fn traps_have_numbers_and_no_trap_is_none_of_them() {
+    fn traps_and_no_trap_have_different_numbers() {
         for trap in Trap::ALL {
             let number = TdxSimTrap::from(Some(trap)).number();
             assert_eq!(TdxSimTrap::of_number(number).unwrap().trap(), Some(trap));

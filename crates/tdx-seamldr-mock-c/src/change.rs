@@ -1,4 +1,4 @@
-//! What the world outside of firmware does while a platform lives.
+//! Events outside of firmware while a platform exists.
 
 use std::ffi::c_void;
 
@@ -30,9 +30,9 @@ fn change_lp(
     })
 }
 
-/// What RDRAND does from now on: `ok`: it gives `value`; but before that it fails `failures` times.
-/// Not `ok`: it always fails. P-SEAMLDR needs a number at its first entry, and for each module that
-/// it installs; the module at TDH.SYS.INIT and TDH.SYS.LP.INIT.
+/// Sets the result of RDRAND. `ok` true: RDRAND fails `failures` times, then returns `value`. `ok`
+/// false: RDRAND always fails. P-SEAMLDR needs a number at its first entry and for each installed
+/// module. The module needs one in TDH.SYS.INIT and in TDH.SYS.LP.INIT.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `ok` is neither true nor false.
 #[no_mangle]
@@ -50,12 +50,12 @@ pub extern "C" fn tdx_sim_set_rdrand(
     })
 }
 
-/// Changes the SEAM database, in which the processor counts modules that were installed since boot:
-/// it has room for `size` entries, of which `used` are in use, and the next `failures` insertions
-/// fail for want of entropy (0xffffffff: as good as all). What P-SEAMLDR remembers of it stays: see
-/// tdx_sim_set_remaining_updates().
+/// Sets the SEAM database, in which the processor counts the modules that were installed since
+/// boot. The database has `size` entries, of which `used` are used. The next `failures` insertions
+/// fail for lack of entropy (0xffffffff: practically all). The number that P-SEAMLDR remembers does
+/// not change: see tdx_sim_set_remaining_updates().
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is more than `size`.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; CONTRADICTION: `used` is above `size`.
 #[no_mangle]
 pub extern "C" fn tdx_sim_set_seamdb(
     sim: *mut TdxSim,
@@ -73,8 +73,8 @@ pub extern "C" fn tdx_sim_set_seamdb(
     })
 }
 
-/// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts the SEAM
-/// database again if it is 0.
+/// Sets the number of remaining updates that P-SEAMLDR remembers. If it is 0, SEAMLDR.INFO counts
+/// the SEAM database again.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
@@ -85,7 +85,7 @@ pub extern "C" fn tdx_sim_set_remaining_updates(sim: *mut TdxSim, count: u32) ->
     })
 }
 
-/// Says whether P-SEAMLDR was entered since boot. Its first entry needs a random number.
+/// Sets whether P-SEAMLDR was entered since boot. The first entry needs a random number.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `entered` is neither true nor false.
 #[no_mangle]
@@ -99,7 +99,7 @@ pub extern "C" fn tdx_sim_set_p_seamldr_entered(
     })
 }
 
-/// Says whether debug modules may be installed: bit 1 of MSR 0x503.
+/// Sets whether debug modules may be installed: bit 1 of MSR 0x503.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `unlocked` is neither true nor false.
 #[no_mangle]
@@ -113,7 +113,7 @@ pub extern "C" fn tdx_sim_set_debug_unlocked(
     })
 }
 
-/// Of the next steps of SEAMLDR.CLEANUP, `count` find an interrupt pending.
+/// Makes the next `count` steps of SEAMLDR.CLEANUP find a pending interrupt.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
@@ -124,9 +124,9 @@ pub extern "C" fn tdx_sim_set_pending_interrupts(sim: *mut TdxSim, count: u32) -
     })
 }
 
-/// Says what SEAMOPS(SEAMDB_GETREF) and PCONFIG tell the module; 0 is success. TDH.SYS.INIT takes
-/// an error of the first as fatal. TDH.SYS.KEY.CONFIG has answers for the errors 2 (no entropy) and
-/// 5 (busy) of the second, and takes others as fatal.
+/// Sets the results of the module's SEAMOPS(SEAMDB_GETREF) and PCONFIG; 0 is success. An error of
+/// the first is fatal to TDH.SYS.INIT. TDH.SYS.KEY.CONFIG has statuses for the PCONFIG errors 2 (no
+/// entropy) and 5 (busy); other errors are fatal.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
@@ -142,10 +142,10 @@ pub extern "C" fn tdx_sim_set_instruction_errors(
     })
 }
 
-/// Says how another LP holds the module's global lock. Calls that need it return
+/// Sets how another LP holds the module's global lock. Calls that need the lock return
 /// TDX_SIM_TDX_SYS_BUSY.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `lock` is no tdx_sim_lock; NO_MODULE.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `lock` is not a tdx_sim_lock; NO_MODULE.
 #[no_mangle]
 pub extern "C" fn tdx_sim_set_global_lock(
     sim: *mut TdxSim,
@@ -158,11 +158,11 @@ pub extern "C" fn tdx_sim_set_global_lock(
     })
 }
 
-/// Says whether another LP is initialising a TDMR, by its place in the list of TDH.SYS.CONFIG: 0 to
-/// 63.
+/// Sets whether another LP is initialising a TDMR, given by its place in the list of
+/// TDH.SYS.CONFIG: 0 to 63.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is more than 63, or `held` is neither
-/// true nor false; NO_MODULE.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `tdmr` is above 63, or `held` is neither true
+/// nor false; NO_MODULE.
 #[no_mangle]
 pub extern "C" fn tdx_sim_set_tdmr_lock(
     sim: *mut TdxSim,
@@ -179,9 +179,9 @@ pub extern "C" fn tdx_sim_set_tdmr_lock(
     })
 }
 
-/// Makes each SEAMCALL of one LP fail from now on: #UD: the LP is not in VMX operation; #GP: TDX is
-/// not enabled. NONE: no more. It is not possible for TDX_SIM_TRAP_VMFAIL_INVALID;
-/// tdx_sim_add_fault() can make calls fail so.
+/// Makes each SEAMCALL of one LP fail from now on. #UD: the LP is not in VMX operation. #GP: TDX is
+/// not enabled. NONE ends this. TDX_SIM_TRAP_VMFAIL_INVALID is not possible here; use
+/// tdx_sim_add_fault() for it.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `trap` is not one of the three.
 #[no_mangle]
@@ -194,7 +194,7 @@ pub extern "C" fn tdx_sim_set_lp_trap(
         let trap = TdxSimTrap::of_number(trap)?;
         if trap == TdxSimTrap::VmfailInvalid {
             return Err(Failure::argument(
-                "trap is TDX_SIM_TRAP_VMFAIL_INVALID, which an LP alone cannot have",
+                "trap is TDX_SIM_TRAP_VMFAIL_INVALID; use tdx_sim_add_fault() for it",
             ));
         }
         sim.platform.set_trap(lp, trap.trap());
@@ -202,11 +202,11 @@ pub extern "C" fn tdx_sim_set_lp_trap(
     })
 }
 
-/// Says whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then
-/// returns TDX_SIM_TDX_SYS_BUSY, and its own calls to the module VMfailInvalid.
+/// Sets whether one LP is inside the module, e.g. runs a TD. TDH.SYS.SHUTDOWN on other LPs then
+/// returns TDX_SIM_TDX_SYS_BUSY, and calls of this LP to the module fail with VMfailInvalid.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: it is in a SEAMCALL; BAD_ARGUMENT:
-/// `inside` is neither true nor false.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; LP_BUSY: the LP is inside a SEAMCALL;
+/// BAD_ARGUMENT: `inside` is neither true nor false.
 #[no_mangle]
 pub extern "C" fn tdx_sim_set_lp_in_module(
     sim: *mut TdxSim,
@@ -223,7 +223,7 @@ pub extern "C" fn tdx_sim_set_lp_in_module(
     })
 }
 
-/// Which register CPUID writes.
+/// A register that CPUID writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 #[allow(missing_docs)] // the registers' own names
@@ -236,10 +236,10 @@ pub enum TdxSimCpuidOutput {
 
 enumeration!(TdxSimCpuidOutput, "tdx_sim_cpuid_output", [Eax, Ebx, Ecx, Edx]);
 
-/// A tdx_sim_cpuid_output as C gives it: any number.
+/// A tdx_sim_cpuid_output from C: any number.
 pub type TdxSimCpuidOutputNumber = u32;
 
-/// Flips bits of what an LP, or all of them, read.
+/// Flips bits of a register on one LP, or on all LPs.
 fn flip(sim: &mut Sim, lp: u32, register: CpuRegister, bits: u64) -> Result<(), Failure> {
     let lp = (lp != TDX_SIM_ANY_LP).then_some(lp);
     if let Some(lp) = lp {
@@ -249,11 +249,11 @@ fn flip(sim: &mut Sim, lp: u32, register: CpuRegister, bits: u64) -> Result<(), 
     done.then_some(()).ok_or_else(|| TdxSimStatus::NoRoom.into())
 }
 
-/// Flips bits of an MSR on one LP, so that it differs from that of other LPs, or with
-/// TDX_SIM_ANY_LP on all of them. The same bits twice cancel. TDH.SYS.INIT looks at the values of
-/// MSRs, and TDH.SYS.LP.INIT compares them with those of the LP that called TDH.SYS.INIT.
+/// Flips bits of an MSR on one LP, so that this LP differs from the others, or with TDX_SIM_ANY_LP
+/// on all LPs. Flipping the same bits twice cancels. TDH.SYS.INIT checks MSRs. TDH.SYS.LP.INIT
+/// compares them with those of the LP that called TDH.SYS.INIT.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are changed already.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; NO_ROOM: 2048 registers are already changed.
 #[no_mangle]
 pub extern "C" fn tdx_sim_flip_lp_msr(
     sim: *mut TdxSim,
@@ -264,11 +264,11 @@ pub extern "C" fn tdx_sim_flip_lp_msr(
     change(sim, |sim| flip(sim, lp, CpuRegister::Msr(msr), bits))
 }
 
-/// Flips bits of what CPUID writes to one register on one LP, or with TDX_SIM_ANY_LP on all of
-/// them. The same bits twice cancel. `subleaf` is 0xffffffff for leaves that have none.
+/// Flips bits of one register that CPUID writes on one LP, or with TDX_SIM_ANY_LP on all LPs.
+/// Flipping the same bits twice cancels. `subleaf` is 0xffffffff for leaves that have no subleaves.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is no
-/// tdx_sim_cpuid_output; NO_ROOM: 2048 registers are changed already.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP; BAD_ARGUMENT: `output` is not a
+/// tdx_sim_cpuid_output; NO_ROOM: 2048 registers are already changed.
 #[no_mangle]
 pub extern "C" fn tdx_sim_flip_lp_cpuid(
     sim: *mut TdxSim,
@@ -289,7 +289,7 @@ pub extern "C" fn tdx_sim_flip_lp_cpuid(
     })
 }
 
-/// Changes the SEAMOPS capabilities of one LP.
+/// Sets the SEAMOPS capabilities of one LP.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 #[no_mangle]
@@ -304,8 +304,8 @@ pub extern "C" fn tdx_sim_set_lp_capabilities(
     })
 }
 
-/// Takes back what tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities()
-/// have changed on one LP, or with TDX_SIM_ANY_LP everywhere.
+/// Undoes tdx_sim_flip_lp_msr(), tdx_sim_flip_lp_cpuid() and tdx_sim_set_lp_capabilities() on one
+/// LP, or with TDX_SIM_ANY_LP on all LPs.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 #[no_mangle]
@@ -321,7 +321,8 @@ pub extern "C" fn tdx_sim_restore_lp(sim: *mut TdxSim, lp: u32) -> TdxSimStatus 
     })
 }
 
-/// One LP executes VMPTRLD: `address` becomes its current VMCS. 0xffffffffffffffff: it has none.
+/// Executes VMPTRLD on one LP: `address` becomes its current VMCS. 0xffffffffffffffff: no current
+/// VMCS.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 #[no_mangle]
@@ -338,7 +339,7 @@ pub extern "C" fn tdx_sim_load_vmcs(sim: *mut TdxSim, lp: u32, address: u64) -> 
 ///
 /// # Safety
 ///
-/// `seamextend` leads to a tdx_sim_seamextend that may be written.
+/// `seamextend` points to a writable tdx_sim_seamextend.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_get_seamextend(
     sim: *mut TdxSim,
@@ -353,14 +354,14 @@ pub unsafe extern "C" fn tdx_sim_get_seamextend(
     })
 }
 
-/// Writes the register SEAMEXTEND, as no host could. A session that is open stays open.
+/// Writes the register SEAMEXTEND, which no host could do. An open session stays open.
 ///
 /// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `seam_ready` or `p_seamldr_ready`
 /// is neither 0 nor 1; CONTRADICTION: `seam_ready` is 1, but there is no module.
 ///
 /// # Safety
 ///
-/// `seamextend` leads to a tdx_sim_seamextend that may be read.
+/// `seamextend` points to a readable tdx_sim_seamextend.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_set_seamextend(
     sim: *mut TdxSim,
@@ -384,7 +385,7 @@ pub unsafe extern "C" fn tdx_sim_set_seamextend(
     })
 }
 
-/// The part of the handoff area that `offset` and `len` name.
+/// Returns the range of the handoff area that `offset` and `len` give.
 fn handoff_part(offset: usize, len: usize) -> Result<std::ops::Range<usize>, Failure> {
     let end = offset.checked_add(len).filter(|end| *end <= TDX_SIM_HANDOFF_SIZE);
     end.map(|end| offset..end).ok_or_else(|| {
@@ -396,14 +397,15 @@ fn handoff_part(offset: usize, len: usize) -> Result<std::ops::Range<usize>, Fai
     })
 }
 
-/// Reads `len` bytes of the handoff area from `offset`: first the header of 8 bytes (valid u8,
-/// reserved u8, version u16, size u32), then the data. The area has TDX_SIM_HANDOFF_SIZE bytes.
+/// Reads `len` bytes of the handoff area from `offset`. The area begins with a header of 8 bytes
+/// (valid u8, reserved u8, version u16, size u32), then the data. It has TDX_SIM_HANDOFF_SIZE
+/// bytes.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_LENGTH: the bytes are not within the area.
 ///
 /// # Safety
 ///
-/// `bytes` leads to `len` bytes that may be written.
+/// `bytes` points to `len` writable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_read_handoff(
     sim: *mut TdxSim,
@@ -419,7 +421,7 @@ pub unsafe extern "C" fn tdx_sim_read_handoff(
         let found = with(sim, |sim| {
             Ok(sim.platform.handoff_area().get(part).unwrap_or_default().to_vec())
         })?;
-        // SAFETY: this function's contract: these are `len` bytes.
+        // SAFETY: this function's contract; there are `len` bytes.
         unsafe { pointer::copy_out(&found, bytes.cast()) };
         Ok(())
     })
@@ -431,7 +433,7 @@ pub unsafe extern "C" fn tdx_sim_read_handoff(
 ///
 /// # Safety
 ///
-/// `bytes` leads to `len` bytes that may be read.
+/// `bytes` points to `len` readable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_write_handoff(
     sim: *mut TdxSim,

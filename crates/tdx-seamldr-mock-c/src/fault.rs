@@ -1,4 +1,4 @@
-//! Faults that are planned: calls that end otherwise than they should.
+//! Planned faults: calls that return a wrong answer, fail or take long.
 
 use tdx_seamldr_mock::model::{Answer, Fault, FaultId};
 
@@ -8,66 +8,65 @@ use crate::registry::with;
 use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSim, TdxSimStatus, TdxSimTrap, TdxSimTrapNumber};
 
-/// A fault is for every LP; no LP.
+/// Any LP, or no LP.
 pub const TDX_SIM_ANY_LP: u32 = 0xffff_ffff;
 
-/// A fault that strikes as good as always: 4,294,967,295 times.
+/// The number of times of a permanent fault: 4,294,967,295.
 pub const TDX_SIM_ALWAYS: u32 = 0xffff_ffff;
 
 /// The most faults that can be planned at the same time.
 pub const TDX_SIM_MAX_FAULTS: u32 = 32;
 
-/// The longest that a delayed call waits for others, in milliseconds.
+/// The longest time that a delayed call waits for other calls, in milliseconds.
 pub const TDX_SIM_DELAY_LIMIT_MS: u32 = 1000;
 
-/// What a call gets.
+/// What a fault does to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimFaultKind {
-    /// A status in RAX, and RDX. Firmware is not asked and does nothing. One exception:
-    /// SEAMLDR.INSTALL with an RDX that is not 0 says that the module is destroyed, so the
-    /// module is destroyed, and all TDs with it.
+    /// Sets RAX and RDX. Firmware does nothing. Exception: SEAMLDR.INSTALL with RDX not 0 destroys
+    /// the module and all TDs, because RDX says so.
     Return = 1,
-    /// The instruction fails. Firmware is not entered.
+    /// Makes the instruction fail. Firmware is not entered.
     Trap = 2,
-    /// Firmware is entered, and answers only after `delay` other calls were made, by other
-    /// threads; but after TDX_SIM_DELAY_LIMIT_MS at the latest. The other calls find the LP
-    /// inside firmware.
+    /// Enters firmware, and returns only after `delay` calls of other threads, or after
+    /// TDX_SIM_DELAY_LIMIT_MS. The other calls find the LP inside firmware.
     Delay = 3,
 }
 
 enumeration!(TdxSimFaultKind, "tdx_sim_fault_kind", [Return, Trap, Delay]);
 
-/// A tdx_sim_fault_kind as C gives it: any number.
+/// A tdx_sim_fault_kind from C: any number.
 pub type TdxSimFaultKindNumber = u32;
 
-/// Calls that go wrong.
+/// A fault and the calls that it affects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimFault {
     /// sizeof(tdx_sim_fault), set by the caller.
     pub size: u32,
-    /// On which LP, or TDX_SIM_ANY_LP.
+    /// The LP, or TDX_SIM_ANY_LP.
     pub lp: u32,
-    /// RAX at the call, all 64 bits. It does not count if `any_rax` is true.
+    /// RAX before the call, all 64 bits. Ignored if `any_rax` is true.
     pub rax: u64,
-    /// True: whatever RAX is.
+    /// Whether RAX may have any value.
     pub any_rax: TdxSimBool,
     /// 0.
     pub reserved: [u8; 3],
-    /// How many such calls pass before.
+    /// Number of matching calls that pass before the fault.
     pub after: u32,
-    /// How many such calls go wrong then; not 0. TDX_SIM_ALWAYS: as good as all.
+    /// Number of matching calls that the fault then affects; not 0. TDX_SIM_ALWAYS: practically
+    /// all.
     pub times: u32,
-    /// What they get.
+    /// What the fault does.
     pub kind: TdxSimFaultKindNumber,
-    /// With TDX_SIM_FAULT_KIND_TRAP: which, other than TDX_SIM_TRAP_NONE.
+    /// TDX_SIM_FAULT_KIND_TRAP: the trap, other than TDX_SIM_TRAP_NONE.
     pub trap: TdxSimTrapNumber,
-    /// With TDX_SIM_FAULT_KIND_DELAY: how many calls; not 0.
+    /// TDX_SIM_FAULT_KIND_DELAY: number of calls; not 0.
     pub delay: u32,
-    /// With TDX_SIM_FAULT_KIND_RETURN: RAX.
+    /// TDX_SIM_FAULT_KIND_RETURN: RAX after the call.
     pub answer_rax: u64,
-    /// With TDX_SIM_FAULT_KIND_RETURN: RDX.
+    /// TDX_SIM_FAULT_KIND_RETURN: RDX after the call.
     pub answer_rdx: u64,
 }
 
@@ -85,7 +84,9 @@ impl TdxSimFault {
             }
             TdxSimFaultKind::Trap => {
                 let trap = TdxSimTrap::of_number(self.trap)?.trap();
-                trap.map(Answer::Trap).ok_or_else(|| Failure::argument("trap is TDX_SIM_TRAP_NONE"))
+                trap.map(Answer::Trap).ok_or_else(|| {
+                    Failure::argument("trap is TDX_SIM_TRAP_NONE, but should be a trap")
+                })
             }
             TdxSimFaultKind::Delay if self.delay == 0 => {
                 Err(Failure::argument("delay is 0, but should be a number of calls"))
@@ -100,7 +101,7 @@ impl TdxSimFault {
             return Err(Failure::argument("times is 0, but should be a number of calls"));
         }
         if self.reserved != [0; 3] {
-            return Err(Failure::argument("reserved is not 0"));
+            return Err(Failure::argument("reserved is not 0; set it to 0"));
         }
         Ok(Fault {
             lp: (self.lp != TDX_SIM_ANY_LP).then_some(self.lp),
@@ -112,17 +113,16 @@ impl TdxSimFault {
     }
 }
 
-/// Plans a fault, in addition to those there are. The first that strikes a call decides about it.
-/// `*id` is the number of the fault on this platform, never 0 and never used again. `id` may be
-/// NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
+/// Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
+/// this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has a value that
-/// it cannot have; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS are planned that are not over.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
+/// value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.
 ///
 /// # Safety
 ///
-/// `fault` leads to a tdx_sim_fault with its `size` set that may be read, and `id` to a number that
-/// may be written, or nowhere.
+/// `fault` points to a readable tdx_sim_fault whose `size` is set. `id` points to a writable
+/// number, or is NULL.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_add_fault(
     sim: *mut TdxSim,
@@ -147,8 +147,8 @@ pub unsafe extern "C" fn tdx_sim_add_fault(
     })
 }
 
-/// Ends a fault: it strikes no further call. A fault that is over already stays so. Calls that it
-/// has delayed stay delayed.
+/// Ends a fault: it affects no further call. Has no effect on a fault that is over, and on calls
+/// that are already delayed.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault with this
 /// number.
@@ -162,15 +162,14 @@ pub extern "C" fn tdx_sim_end_fault(sim: *mut TdxSim, id: u64) -> TdxSimStatus {
     })
 }
 
-/// Says how many more calls a fault strikes. `*times` is 0 if the fault is over: it has struck as
-/// often as it should, or was ended.
+/// Returns how many more calls a fault affects. `*times` is 0 if the fault is over or was ended.
 ///
 /// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; UNKNOWN_FAULT: this platform never had a fault
 /// with this number.
 ///
 /// # Safety
 ///
-/// `times` leads to a number that may be written.
+/// `times` points to a writable number.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_get_fault(
     sim: *mut TdxSim,
@@ -221,7 +220,7 @@ pub unsafe extern "C" fn tdx_sim_count_unfired_faults(
     })
 }
 
-/// Ends all faults. Calls that are delayed already stay so.
+/// Ends all faults. Calls that are already delayed stay delayed.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 #[no_mangle]
@@ -240,7 +239,7 @@ mod tests {
     use tdx_seamldr_mock::model::MAX_FAULTS;
 
     #[test]
-    fn the_number_of_faults_is_that_of_the_simulation() {
+    fn the_number_of_faults_equals_that_of_the_simulation() {
         assert_eq!(usize::try_from(TDX_SIM_MAX_FAULTS), Ok(MAX_FAULTS));
     }
 }

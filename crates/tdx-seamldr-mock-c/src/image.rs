@@ -16,19 +16,19 @@ use crate::pointer::Growing;
 use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSimSigstruct, TdxSimStatus, TDX_SIM_MAX_CPUS, TDX_SIM_MAX_MODULE_PAGES};
 
-/// The form of a file with an image.
+/// Format of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimImageFormat {
-    /// The form of Intel's releases (version 0x100).
+    /// The format of Intel's releases (version 0x100).
     V1 = 1,
-    /// The form that Linux 7.2 takes (version 0x200).
+    /// The format of Linux 7.2 (version 0x200).
     V2 = 2,
 }
 
 enumeration!(TdxSimImageFormat, "tdx_sim_image_format", [V1, V2]);
 
-/// A tdx_sim_image_format as C gives it: any number.
+/// A tdx_sim_image_format from C: any number.
 pub type TdxSimImageFormatNumber = u32;
 
 impl TdxSimImageFormat {
@@ -40,23 +40,23 @@ impl TdxSimImageFormat {
     }
 }
 
-/// How a module writes its handoff data.
+/// The form in which a module writes its handoff data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimHandoffForm {
-    /// As 1.5.01 does, whatever the version.
+    /// As 1.5.01, in every version.
     Plain = 0,
-    /// As the 2.0 modules do: with data of TDX Connect in version 0.
+    /// As the 2.0 modules: version 0 has data of TDX Connect.
     Connect = 1,
-    /// Version 1 has what is counted for UPDATE_COMPATIBILITY.
+    /// Version 1 has the counts for UPDATE_COMPATIBILITY.
     Counting = 2,
-    /// As the newest modules do: the size is that of whole pages.
+    /// As the newest modules: the size is rounded up to pages.
     Rounded = 3,
 }
 
 enumeration!(TdxSimHandoffForm, "tdx_sim_handoff_form", [Plain, Connect, Counting, Rounded]);
 
-/// A tdx_sim_handoff_form as C gives it: any number.
+/// A tdx_sim_handoff_form from C: any number.
 pub type TdxSimHandoffFormNumber = u32;
 
 impl TdxSimHandoffForm {
@@ -81,25 +81,25 @@ impl From<HandoffForm> for TdxSimHandoffForm {
     }
 }
 
-/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave
-/// as the 1.5 module of the same time.
+/// The oldest public release with a given behaviour. A 2.0 module behaves as the 1.5 module of the
+/// same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimModuleGeneration {
-    /// 1.5.01, whose behaviour was recorded.
+    /// 1.5.01, which was recorded.
     V1501 = 0,
-    /// 1.5.05 and 2.0.02: TDH.SYS.RD knows the field that Linux 7.2 needs, too.
+    /// 1.5.05 and 2.0.02: TDH.SYS.RD also has the field that Linux 7.2 reads.
     V1505 = 1,
-    /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
+    /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not check the size of the handoff data.
     V1528 = 2,
-    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a
-    /// version 1.
+    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE checks its operands first, and TDH.SYS.INIT has a version
+    /// 1.
     V1534 = 3,
 }
 
 enumeration!(TdxSimModuleGeneration, "tdx_sim_module_generation", [V1501, V1505, V1528, V1534]);
 
-/// A tdx_sim_module_generation as C gives it: any number.
+/// A tdx_sim_module_generation from C: any number.
 pub type TdxSimModuleGenerationNumber = u32;
 
 impl TdxSimModuleGeneration {
@@ -124,8 +124,8 @@ impl From<ModuleGeneration> for TdxSimModuleGeneration {
     }
 }
 
-/// What is fixed when a module is built, apart from what its SIGSTRUCT says.
-/// tdx_sim_build_defaults() or tdx_sim_release_build() fills it in.
+/// Build-time properties of a module that its SIGSTRUCT does not contain. tdx_sim_build_defaults()
+/// or tdx_sim_release_build() fills it in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimBuild {
@@ -139,24 +139,22 @@ pub struct TdxSimBuild {
     pub version_update: u16,
     /// Internal version.
     pub version_internal: u16,
-    /// YYYYMMDD, a decimal number.
+    /// Build date, YYYYMMDD, a decimal number.
     pub build_date: u32,
     /// Build number.
     pub build_num: u16,
-    /// The handoff version that it was built for. TDH.SYS.INIT refuses another one in the
-    /// SIGSTRUCT.
+    /// Highest handoff version. TDH.SYS.INIT fails if the SIGSTRUCT has another one.
     pub module_hv: u16,
-    /// The lowest handoff version that it was built for.
+    /// Lowest handoff version.
     pub min_update_hv: u16,
-    /// It was built to write its own handoff version only.
+    /// Whether the module writes its highest handoff version only.
     pub no_downgrade: TdxSimBool,
-    /// The version of the contexts of hashes and MACs that are under way in TDs; 0: the module
-    /// does not say. A module cannot go on with those of another version, nor of one that does
-    /// not say.
+    /// Version of the contexts of hashes and MACs in progress; 0: not reported. A module cannot
+    /// continue contexts of another version, or of a module that reports none.
     pub crypto_context: u8,
-    /// How it writes its handoff data.
+    /// Form of the handoff data.
     pub handoff_form: TdxSimHandoffFormNumber,
-    /// How its leaves behave.
+    /// Behaviour of the leaves.
     pub generation: TdxSimModuleGenerationNumber,
     /// TDX_FEATURES0.
     pub features0: u64,
@@ -211,26 +209,25 @@ impl From<ModuleBuild> for TdxSimBuild {
     }
 }
 
-/// A module's image that is to be made. tdx_sim_image_defaults() fills it in. For what has no field
-/// here, take the SIGSTRUCT that tdx_sim_make_image() makes, change it, and sign it again with
-/// tdx_sim_sign().
+/// A description of an image. tdx_sim_image_defaults() fills it in. For properties without a field
+/// here, change the SIGSTRUCT from tdx_sim_make_image() and sign it again with tdx_sim_sign().
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TdxSimImage {
     /// sizeof(tdx_sim_image), set by the caller.
     pub size: u32,
-    /// 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With less than 3, the default of
-    /// `gdt_idt_offset` and `fault_wrapper_offset` lies outside.
+    /// Number of 4 KiB pages of the module, 1 to TDX_SIM_MAX_MODULE_PAGES. With fewer than 3, the
+    /// default `gdt_idt_offset` and `fault_wrapper_offset` lie outside the module.
     pub pages: u32,
-    /// YYYYMMDD, one hexadecimal digit each.
+    /// Build date, YYYYMMDD, one hexadecimal digit each.
     pub date: u32,
     /// Major SVN.
     pub svn_major: u8,
     /// Minor SVN.
     pub svn_minor: u8,
-    /// Writes the highest handoff version only.
+    /// Whether the module writes its highest handoff version only.
     pub no_downgrade: TdxSimBool,
-    /// A debug module.
+    /// Whether this is a debug module.
     pub debug: TdxSimBool,
     /// Highest handoff version.
     pub module_hv: u16,
@@ -250,21 +247,20 @@ pub struct TdxSimImage {
     pub gdt_idt_offset: u32,
     /// Offset of the fault wrappers in the module.
     pub fault_wrapper_offset: u32,
-    /// The byte that the rest of the module is filled with.
+    /// Fill byte of the unused part of the module.
     pub fill: u8,
-    /// The hash that is signed is `seamhash`, not that of the module.
+    /// Whether the SIGSTRUCT contains `seamhash` instead of the hash of the module.
     pub seamhash_given: TdxSimBool,
-    /// With `seamhash_given`: SHA-384.
+    /// SHA-384, used if `seamhash_given` is true.
     pub seamhash: [u8; 48],
     /// 0.
     pub reserved: [u8; 2],
-    /// How many CPUs there are in the list, at most TDX_SIM_MAX_CPUS.
+    /// Number of CPUs in the list, at most TDX_SIM_MAX_CPUS.
     pub num_cpus: u32,
     /// CPUs that the module runs on: CPUID.1:EAX without the stepping.
     pub cpus: [u32; TDX_SIM_MAX_CPUS],
-    /// What the module is built as, or NULL: what follows from the SIGSTRUCT. Then its SVN decides
-    /// about the version, as with released modules: 1.5 is version 1.5.05. Only read while the
-    /// image is made.
+    /// Build of the module. NULL: derived from the SIGSTRUCT. As with released modules, the SVN
+    /// then determines the version: SVN 1.5 is version 1.5.05. Read only while the image is made.
     pub build: *const TdxSimBuild,
 }
 
@@ -318,7 +314,7 @@ impl TdxSimImage {
             ))
         })?;
         if self.reserved != [0; 2] {
-            return Err(Failure::argument("reserved is not 0"));
+            return Err(Failure::argument("reserved is not 0; set it to 0"));
         }
         Ok(TestImage {
             format: ImageFormat::BlobV1,
@@ -345,12 +341,12 @@ impl TdxSimImage {
     }
 }
 
-/// What an image is to be made of.
+/// Returns the image description.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its size set that may be read, and so does its `build`, or
-/// nowhere.
+/// `image` points to a readable tdx_sim_image whose size is set, and so does its `build`, or is
+/// NULL.
 unsafe fn test_image(image: *const TdxSimImage) -> Result<TestImage, Failure> {
     // SAFETY: this function's contract.
     let image = unsafe { pointer::read_sized(image) }?;
@@ -363,13 +359,13 @@ unsafe fn test_image(image: *const TdxSimImage) -> Result<TestImage, Failure> {
     image.test_image(build)
 }
 
-/// Fills in an image of 8 pages, much like the released module 1.5.05 (SVN 1.5).
+/// Fills in an image of 8 pages, similar to the released module 1.5.05 (SVN 1.5).
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its `size` set that may be written.
+/// `image` points to a writable tdx_sim_image whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_image_defaults(image: *mut TdxSimImage) -> TdxSimStatus {
     guarded(|| {
@@ -378,15 +374,14 @@ pub unsafe extern "C" fn tdx_sim_image_defaults(image: *mut TdxSimImage) -> TdxS
     })
 }
 
-/// Fills in what a module with this image is built as if `image->build` is NULL.
+/// Fills in the build that a module of this image has if `image->build` is NULL.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
-/// have.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has an invalid value.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image that may be read, and `build` to a tdx_sim_build that may be
-/// written, both with their `size` set.
+/// `image` points to a readable tdx_sim_image, and `build` to a writable tdx_sim_build, both with
+/// `size` set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_build_defaults(
     image: *const TdxSimImage,
@@ -402,15 +397,16 @@ pub unsafe extern "C" fn tdx_sim_build_defaults(
     })
 }
 
-/// Fills in what a public release is built as, e.g. 1, 5 and 16 for 1.5.16. What no public source
-/// tells is 0: handoff versions and the date of some. An image with this build needs the same
-/// `module_hv`, and `no_downgrade` if the build has it: otherwise TDH.SYS.INIT refuses it.
+/// Fills in the build of a public release, e.g. 1, 5 and 16 for 1.5.16. Values that no public
+/// source gives are 0: handoff versions and the date of some releases. An image with this build
+/// needs the same `module_hv`, and `no_downgrade` if the build has it; otherwise TDH.SYS.INIT
+/// fails.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: there is no such release.
 ///
 /// # Safety
 ///
-/// `build` leads to a tdx_sim_build with its `size` set that may be written.
+/// `build` points to a writable tdx_sim_build whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_release_build(
     major: u16,
@@ -427,17 +423,17 @@ pub unsafe extern "C" fn tdx_sim_release_build(
     })
 }
 
-/// Makes a module's image, in the parts that SEAMLDR.INSTALL reads: the SIGSTRUCT, signed with the
-/// test key, and `image->pages` pages of the module.
+/// Makes an image in the parts that SEAMLDR.INSTALL reads: a SIGSTRUCT, signed with the test key,
+/// and `image->pages` pages of the module.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has a value that it cannot
-/// have; BUFFER_TOO_SMALL: `module_size` is less than 4096 for each page.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: a field of `image` has an invalid value;
+/// BUFFER_TOO_SMALL: `module_size` is less than 4096 for each page.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
-/// tdx_sim_build or nowhere, `sigstruct` to a tdx_sim_sigstruct and `module` to `module_size` bytes
-/// that may be written.
+/// `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
+/// tdx_sim_build, or is NULL. `sigstruct` points to a writable tdx_sim_sigstruct, `module` to
+/// `module_size` writable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_make_image(
     image: *const TdxSimImage,
@@ -458,24 +454,24 @@ pub unsafe extern "C" fn tdx_sim_make_image(
                 format!("module_size is {module_size}, but the module has {} bytes", bytes.len());
             return Err(Failure::new(TdxSimStatus::BufferTooSmall, text));
         }
-        // SAFETY: this function's contract; a SIGSTRUCT has as many bytes in C.
+        // SAFETY: this function's contract; a SIGSTRUCT has the same size in C.
         unsafe { pointer::copy_out(image.sigstruct(&bytes).as_bytes(), sigstruct.cast()) };
-        // SAFETY: this function's contract; there is room for the module.
+        // SAFETY: this function's contract; the buffer has room for the module.
         unsafe { pointer::copy_out(&bytes, module.cast()) };
         Ok(())
     })
 }
 
 /// Signs a SIGSTRUCT with the test key, after any change: writes the modulus and the signature. If
-/// `module` is not NULL, `seamhash` becomes the SHA-384 of its `module_size` bytes first. Nothing
-/// else is changed and nothing is checked.
+/// `module` is not NULL, first sets `seamhash` to the SHA-384 of its `module_size` bytes. Makes no
+/// other change and no check.
 ///
 /// Errors: NULL: `sigstruct`; UNALIGNED; BAD_LENGTH.
 ///
 /// # Safety
 ///
-/// `sigstruct` leads to a tdx_sim_sigstruct that may be read and written, `module` to `module_size`
-/// bytes that may be read, or nowhere.
+/// `sigstruct` points to a readable and writable tdx_sim_sigstruct. `module` points to
+/// `module_size` readable bytes, or is NULL.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_sign(
     sigstruct: *mut TdxSimSigstruct,
@@ -484,7 +480,7 @@ pub unsafe extern "C" fn tdx_sim_sign(
 ) -> TdxSimStatus {
     guarded(|| {
         pointer::checked(sigstruct)?;
-        // SAFETY: this function's contract; a SIGSTRUCT has as many bytes in C.
+        // SAFETY: this function's contract; a SIGSTRUCT has the same size in C.
         let bytes = unsafe { pointer::read(sigstruct.cast::<[u8; SeamSigstruct::SIZE]>()) }?;
         let mut signed =
             SeamSigstruct::read_from_bytes(&bytes).map_err(|_| TdxSimStatus::BadLength)?;
@@ -500,17 +496,17 @@ pub unsafe extern "C" fn tdx_sim_sign(
     })
 }
 
-/// Makes a file of a SIGSTRUCT and a module, which need not fit together. `*needed` is how many
-/// bytes the file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
+/// Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` is always set
+/// to the size of the file. So `file` may be NULL if `file_size` is 0.
 ///
-/// Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is no tdx_sim_image_format; BAD_LENGTH:
+/// Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is not a tdx_sim_image_format; BAD_LENGTH:
 /// `module_size` is not 1 to TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is
-/// set then.
+/// set.
 ///
 /// # Safety
 ///
-/// `sigstruct` leads to a tdx_sim_sigstruct, and `module` to `module_size` bytes, that may be read;
-/// `file` to `file_size` bytes, and `needed` to a number, that may be written.
+/// `sigstruct` points to a readable tdx_sim_sigstruct, `module` to `module_size` readable bytes,
+/// `file` to `file_size` writable bytes, and `needed` to a writable number.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_pack(
     format: TdxSimImageFormatNumber,
@@ -527,7 +523,7 @@ pub unsafe extern "C" fn tdx_sim_pack(
         if module.is_null() {
             return Err(TdxSimStatus::Null.into());
         }
-        // SAFETY: this function's contract; a SIGSTRUCT has as many bytes in C.
+        // SAFETY: this function's contract; a SIGSTRUCT has the same size in C.
         let sigstruct = unsafe { pointer::read(sigstruct.cast::<[u8; SeamSigstruct::SIZE]>()) }?;
         // SAFETY: this function's contract.
         let module = unsafe { pointer::copy_in(module.cast::<u8>(), module_size) }?;
@@ -537,17 +533,17 @@ pub unsafe extern "C" fn tdx_sim_pack(
     })
 }
 
-/// Makes a file with an image, as tdx_sim_make_image() makes it. `*needed` is how many bytes the
-/// file has, also if `file_size` is less, so that `file` may be NULL if `file_size` is 0.
+/// Makes the image file of an image. `*needed` is always set to the size of the file. So `file` may
+/// be NULL if `file_size` is 0.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is no tdx_sim_image_format, or a field
-/// of `image` has a value that it cannot have; BUFFER_TOO_SMALL: `*needed` is set then.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is not a tdx_sim_image_format, or a
+/// field of `image` has an invalid value; BUFFER_TOO_SMALL: `*needed` is set.
 ///
 /// # Safety
 ///
-/// `image` leads to a tdx_sim_image with its `size` set that may be read, its `build` to a
-/// tdx_sim_build or nowhere; `file` to `file_size` bytes, and `needed` to a number, that may be
-/// written.
+/// `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
+/// tdx_sim_build, or is NULL. `file` points to `file_size` writable bytes, and `needed` to a
+/// writable number.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_image_file(
     image: *const TdxSimImage,
@@ -568,11 +564,11 @@ pub unsafe extern "C" fn tdx_sim_image_file(
     })
 }
 
-/// Writes a file, if there is room.
+/// Writes a file if the buffer is large enough.
 ///
 /// # Safety
 ///
-/// `file` leads to `file_size` bytes, and `needed` to a number, that may be written.
+/// `file` points to `file_size` writable bytes, and `needed` to a writable number.
 unsafe fn write_file(
     parts: &ImageParts<'_>,
     format: ImageFormat,
@@ -596,7 +592,7 @@ unsafe fn write_file(
     }
     let mut bytes = vec![0; len];
     parts.write(format, &mut bytes).map_err(bad)?;
-    // SAFETY: this function's contract; there is room.
+    // SAFETY: this function's contract; the buffer has room for the file.
     unsafe { pointer::copy_out(&bytes, file.cast()) };
     Ok(())
 }

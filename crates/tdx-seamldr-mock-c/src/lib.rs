@@ -1,27 +1,25 @@
 //! The simulated TDX platform, for programs in C and C++.
 //!
-//! The header is `include/tdx_sim.h`, which `cargo xtask c-header` makes of this crate. The library
-//! is `libtdx_sim`, static or shared. `examples/c` has a program that updates a module with it.
+//! The header is `include/tdx_sim.h`; `cargo xtask c-header` generates it from this crate. The
+//! library is `libtdx_sim`, static or shared. `examples/c` has a program that updates a module with
+//! it.
 //!
-//! The functions can be called from Rust, too, which is how their tests do it. Rust programs have
-//! more of [`tdx_seamldr_mock`].
+//! Rust programs can call these functions, too; their tests do so. Rust programs get more from
+//! [`tdx_seamldr_mock`].
 //!
 //! # Misuse
 //!
-//! A platform is known by a number that was never given out before, and never will be again; it
-//! only has the type of a pointer. So a handle that is wrong, or was freed, is an error like others
-//! ([`TdxSimStatus::BadHandle`]). NULL, and a pointer that has not the alignment of what it should
-//! lead to, are errors as well. What is left to the caller is said with each function: that other
-//! pointers lead to what they should, and that mapped memory stays there.
+//! A handle has the type of a pointer, but is a number. No number is used twice. So a wrong handle,
+//! or the handle of a freed platform, is an error ([`TdxSimStatus::BadHandle`]). NULL and
+//! misaligned pointers are errors as well. Each function documents what the library cannot check:
+//! that other pointers are valid, and that mapped memory stays valid.
 //!
-//! Numbers of C that stand for an enumeration or a `bool` are looked up, never believed. A
-//! structure that may grow begins with its size, which is looked at before anything else. A
-//! callback that calls a function that takes a platform gets an error. [`tdx_sim_last_error`] says
-//! what was wrong.
+//! A number that stands for an enumeration or a `bool` is checked. A structure that may grow begins
+//! with its size, which the library checks first. A callback gets an error if it calls a function
+//! that takes a platform. [`tdx_sim_last_error`] describes the last error.
 //!
-//! A panic of the library does not get out of it ([`TdxSimStatus::Internal`]), if it is built so
-//! that panics unwind, which is the default. Like every Rust program, it aborts the process if
-//! there is no memory.
+//! A panic inside the library becomes an error ([`TdxSimStatus::Internal`]) if the library is built
+//! with unwinding panics, the default. Out of memory aborts the process, as in every Rust program.
 //!
 //! ```
 //! use tdx_sim::{tdx_sim_free, TdxSimStatus};

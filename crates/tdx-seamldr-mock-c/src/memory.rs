@@ -1,4 +1,4 @@
-//! The host's memory: pieces of the caller's, and callbacks for the rest.
+//! The host's memory: pieces of the caller's memory, and callbacks for the rest.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,37 +12,36 @@ use crate::registry::{in_callback, with};
 use crate::status::{guarded, Failure};
 use crate::{TdxSim, TdxSimStatus};
 
-/// Bytes of a page.
+/// Size of a page in bytes.
 pub const TDX_SIM_PAGE_SIZE: usize = 4096;
 
 const PAGE: u64 = 4096;
 
-/// Memory of the caller, by physical address. Pieces are of whole pages, and do not overlap. What
-/// lies in no piece is for the callbacks.
+/// The caller's memory, by physical address. Pieces consist of whole pages and do not overlap.
+/// Callbacks read and write all memory outside the pieces.
 ///
-/// Each piece is there, and may be read and written, until it is unmapped: the one who maps it
-/// guarantees that.
+/// Each piece is valid for reads and writes until it is unmapped, as `map`'s caller guarantees.
 #[derive(Debug, Default)]
 pub(crate) struct HostMemory {
     pieces: BTreeMap<u64, Piece>,
     callbacks: Option<Callbacks>,
-    /// A callback has failed.
+    /// Whether a callback has failed.
     failed: Cell<bool>,
 }
 
-/// Callbacks that may be called with their context until they are replaced: the one who sets them
-/// guarantees that.
+/// Callbacks with their context. Their owner guarantees that they can be called until they are
+/// replaced.
 #[derive(Clone, Copy, Debug)]
 struct Callbacks {
     read: unsafe extern "C" fn(*mut c_void, u64, *mut c_void, usize) -> c_int,
     write: unsafe extern "C" fn(*mut c_void, u64, *const c_void, usize) -> c_int,
-    /// The pointer that they get, whose provenance was exposed.
+    /// The context pointer, with exposed provenance.
     context: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Piece {
-    /// Its address in this process. The provenance of the pointer was exposed.
+    /// Address in this process, with exposed provenance.
     start: usize,
     len: usize,
 }
@@ -52,9 +51,9 @@ impl HostMemory {
     ///
     /// # Safety
     ///
-    /// Until it is unmapped, or `self` is no more, `memory` leads to `len` bytes that may be read
-    /// and written whenever `self` is used as [`PhysMemory`], and nobody holds a reference to
-    /// them then that this would invalidate.
+    /// Until the piece is unmapped or `self` is dropped, `memory` points to `len` bytes that are
+    /// valid for reads and writes whenever `self` is used as [`PhysMemory`]. No reference exists
+    /// then that this would invalidate.
     pub(crate) unsafe fn map(
         &mut self,
         address: u64,
@@ -78,8 +77,8 @@ impl HostMemory {
                 format!("len is {len}, but should be a multiple of 4096 within addresses"),
             ));
         };
-        // The last piece that begins before the end of the new one: if that one ends before its
-        // start, so do all others.
+        // The last piece that begins before the end of the new piece. If it ends before the start
+        // of the new piece, all earlier pieces do, too.
         if self
             .pieces
             .range(..=last)
@@ -92,18 +91,18 @@ impl HostMemory {
         Ok(())
     }
 
-    /// Removes the piece that begins here.
+    /// Removes the piece that begins at this address.
     pub(crate) fn unmap(&mut self, address: u64) -> Result<(), Failure> {
         self.pieces.remove(&address).map(|_| ()).ok_or_else(|| TdxSimStatus::NotMapped.into())
     }
 
-    /// Whether a callback has failed since this was last asked.
+    /// Returns whether a callback has failed since the last call of this function.
     pub(crate) fn take_failure(&self) -> bool {
         self.callbacks.is_some() && self.failed.replace(false)
     }
 
-    /// The address in this process of `len` bytes at a physical address, if all of them lie in one
-    /// piece.
+    /// Returns the address in this process of `len` bytes at a physical address, if all of them lie
+    /// in one piece.
     fn locate(&self, address: u64, len: usize) -> Option<usize> {
         let (start, piece) = self.pieces.range(..=address).next_back()?;
         let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
@@ -112,7 +111,7 @@ impl HostMemory {
 }
 
 impl Piece {
-    /// Whether the piece, which begins at `start`, has bytes at `address` or after it.
+    /// Returns whether the piece that begins at `start` has bytes at or after `address`.
     fn reaches(&self, start: u64, address: u64) -> bool {
         let last =
             u64::try_from(self.len).ok().and_then(|len| start.checked_add(len.checked_sub(1)?));
@@ -123,9 +122,9 @@ impl Piece {
 impl PhysMemory for HostMemory {
     fn read(&self, address: u64, out: &mut [u8]) {
         match self.locate(address, out.len()) {
-            // SAFETY: the bytes lie in a piece, of which `map`'s caller guarantees that it is there
-            // now and may be read; its provenance was exposed. They are the caller's
-            // memory, so they do not overlap with `out`, which is the library's.
+            // SAFETY: the bytes lie in a piece. `map`'s caller guarantees that the piece is
+            // readable now; its provenance was exposed. The bytes belong to the caller, so they do
+            // not overlap with `out`, which belongs to the library.
             Some(source) => unsafe {
                 ptr::copy_nonoverlapping(
                     ptr::with_exposed_provenance::<u8>(source),
@@ -139,7 +138,7 @@ impl PhysMemory for HostMemory {
 
     fn write(&self, address: u64, bytes: &[u8]) {
         if let Some(target) = self.locate(address, bytes.len()) {
-            // SAFETY: as in `read`; `map`'s caller guarantees that the piece may be written, too.
+            // SAFETY: as in `read`. `map`'s caller also guarantees that the piece is writable.
             unsafe {
                 ptr::copy_nonoverlapping(
                     bytes.as_ptr(),
@@ -155,13 +154,13 @@ impl PhysMemory for HostMemory {
 
 impl HostMemory {
     fn read_by_callback(&self, address: u64, out: &mut [u8]) {
-        // Nothing of it is left as it was, whatever a callback does.
+        // No old byte remains, whatever the callback does.
         out.fill(0);
         let Some(Callbacks { read, context, .. }) = self.callbacks else { return };
         let (context, buffer) =
             (ptr::with_exposed_provenance_mut(context), out.as_mut_ptr().cast());
-        // SAFETY: whoever set the callback guarantees that it may be called with this context. The
-        // buffer has the length that is given.
+        // SAFETY: the owner of the callback guarantees that it can be called with this context. The
+        // buffer has the given length.
         let result = in_callback(|| unsafe { read(context, address, buffer, out.len()) });
         if result != 0 {
             out.fill(0);
@@ -172,7 +171,7 @@ impl HostMemory {
     fn write_by_callback(&self, address: u64, bytes: &[u8]) {
         let Some(Callbacks { write, context, .. }) = self.callbacks else { return };
         let (context, start) = (ptr::with_exposed_provenance_mut(context), bytes.as_ptr().cast());
-        // SAFETY: as for reading; the bytes have the length that is given.
+        // SAFETY: as for reads. The bytes have the given length.
         let result = in_callback(|| unsafe { write(context, address, start, bytes.len()) });
         if result != 0 {
             self.failed.set(true);
@@ -180,22 +179,24 @@ impl HostMemory {
     }
 }
 
-/// Makes `len` bytes at `memory` the host's memory at `physical_address`, KeyID included: what
-/// firmware reads and writes there, until tdx_sim_unmap() or tdx_sim_free(). What is not mapped is
-/// read and written by the callbacks of tdx_sim_set_memory_callbacks(); without them it reads as 0
-/// and takes no writes. The same memory may be mapped at several physical addresses.
+/// Maps `len` bytes at `memory` as host memory at `physical_address`, including the KeyID, until
+/// tdx_sim_unmap() or tdx_sim_free(). Firmware reads and writes these bytes.
+///
+/// The callbacks of tdx_sim_set_memory_callbacks() handle all other memory. Without callbacks it
+/// reads as 0, and writes have no effect. The same memory may be mapped at several physical
+/// addresses.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; UNALIGNED: `physical_address` is not a multiple of 4096
-/// (`memory` may have any alignment); BAD_LENGTH: `len` is 0, not a multiple of 4096, or too much;
-/// OVERLAP: some of the physical addresses are mapped already.
+/// (`memory` may have any alignment); BAD_LENGTH: `len` is 0, not a multiple of 4096, or too large;
+/// OVERLAP: some of the physical addresses are already mapped.
 ///
 /// # Safety
 ///
-/// Until it is unmapped or the platform is freed, `memory` leads to `len` bytes that may be read
-/// and written. While a tdx_sim_seamcall() runs, no other thread writes the bytes that this call
-/// reads, nor reads or writes the bytes that it writes. Which these are follows from the leaf and
-/// its operands: SEAMLDR_PARAMS, the SIGSTRUCT and the pages of the module that it names, or
-/// the buffer that it fills in. All else that is mapped may be used by other threads meanwhile.
+/// Until the memory is unmapped or the platform is freed, `memory` points to `len` readable and
+/// writable bytes. While a tdx_sim_seamcall() runs, no other thread writes the bytes that this call
+/// reads, nor reads or writes the bytes that it writes. The leaf and its operands determine these
+/// bytes: SEAMLDR_PARAMS, the SIGSTRUCT and the module's pages that it names, or the result buffer.
+/// Other threads may use all other mapped bytes meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_map(
     sim: *mut TdxSim,
@@ -211,18 +212,17 @@ pub unsafe extern "C" fn tdx_sim_map(
     })
 }
 
-/// Takes back what was mapped at `physical_address` by tdx_sim_map(), all of it. The memory then
-/// belongs to the caller alone.
+/// Unmaps the memory that tdx_sim_map() mapped at `physical_address`. The library no longer uses
+/// this memory.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; NOT_MAPPED: nothing is mapped that begins there.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; NOT_MAPPED: no mapped memory begins there.
 #[no_mangle]
 pub extern "C" fn tdx_sim_unmap(sim: *mut TdxSim, physical_address: u64) -> TdxSimStatus {
     guarded(|| with(sim, |sim| sim.memory.unmap(physical_address)))
 }
 
-/// Reads `len` bytes of the host's memory at `physical_address`, KeyID included, into `buffer`. The
-/// bytes lie in one page. 0: done; anything else: they cannot be read. Memory that is not there
-/// reads as 0, and is no error.
+/// Reads `len` bytes of host memory at `physical_address`, including the KeyID, into `buffer`. The
+/// bytes lie in one page. Returns 0 on success. Missing memory reads as 0 and is not an error.
 pub type TdxSimReadCallback = Option<
     unsafe extern "C" fn(
         context: *mut c_void,
@@ -232,9 +232,8 @@ pub type TdxSimReadCallback = Option<
     ) -> c_int,
 >;
 
-/// Writes `len` bytes to the host's memory at `physical_address`, KeyID included. The bytes lie in
-/// one page. 0: done; anything else: they cannot be written. Writes to memory that is not there are
-/// dropped, and are no error.
+/// Writes `len` bytes to host memory at `physical_address`, including the KeyID. The bytes lie in
+/// one page. Returns 0 on success. Writes to missing memory have no effect and are not an error.
 pub type TdxSimWriteCallback = Option<
     unsafe extern "C" fn(
         context: *mut c_void,
@@ -244,7 +243,7 @@ pub type TdxSimWriteCallback = Option<
     ) -> c_int,
 >;
 
-/// The host's memory, as functions of the caller.
+/// Callbacks that read and write the host's memory.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TdxSimMemoryCallbacks {
@@ -252,39 +251,38 @@ pub struct TdxSimMemoryCallbacks {
     pub size: u32,
     /// 0.
     pub reserved: u32,
-    /// What the functions get as `context`. It may be NULL.
+    /// Passed to the functions as `context`. May be NULL.
     pub context: *mut c_void,
-    /// Reads. Not NULL.
+    /// Read function. Not NULL.
     pub read: TdxSimReadCallback,
-    /// Writes. Not NULL.
+    /// Write function. Not NULL.
     pub write: TdxSimWriteCallback,
 }
 
-// SAFETY: `repr(C)`; integers, pointers, and pointers to functions of which NULL is a value; it
-// begins with its size.
+// SAFETY: `repr(C)`; integers, pointers, and function pointers that may be NULL; it begins with its
+// size.
 unsafe impl Growing for TdxSimMemoryCallbacks {
     const NAME: &'static str = "tdx_sim_memory_callbacks";
     const FIRST_SIZE: usize = size_of::<Self>();
 }
 
-/// From now on firmware reads and writes the host's memory by these functions, where nothing is
-/// mapped by tdx_sim_map(). `callbacks` may be NULL: no more. This is how an emulator gives all of
-/// its memory.
+/// Sets the functions with which firmware reads and writes host memory that tdx_sim_map() has not
+/// mapped. NULL removes the functions. An emulator uses this to provide all of its memory.
 ///
-/// The functions are called in the thread that makes the SEAMCALL. They must return, and must not
-/// wait for another thread that uses the same platform. Functions that take a platform return
-/// REENTRANT there. If one returns something other than 0, the SEAMCALL goes on, with zeros for
-/// what could not be read, and tdx_sim_seamcall() returns CALLBACK_FAILED.
+/// The thread that makes the SEAMCALL calls the functions. They have to return, and must not wait
+/// for another thread that uses the same platform. Functions that take a platform return REENTRANT
+/// inside them. If a callback returns a value other than 0, the SEAMCALL continues with zeros
+/// instead of the bytes, and tdx_sim_seamcall() returns CALLBACK_FAILED.
 ///
 /// Errors: NULL: also if `read` or `write` is NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `reserved`
 /// is not 0; BAD_HANDLE; REENTRANT.
 ///
 /// # Safety
 ///
-/// `callbacks` leads to a tdx_sim_memory_callbacks with its `size` set that may be read, or
-/// nowhere. Until they are replaced or the platform is freed, its functions may be called with
-/// `context` from each thread that makes SEAMCALLs on this platform. `read` writes `len` bytes of
-/// `buffer` at most, and `write` reads `len` bytes at most.
+/// `callbacks` points to a readable tdx_sim_memory_callbacks whose `size` is set, or is NULL. Until
+/// the callbacks are replaced or the platform is freed, each thread that makes SEAMCALLs on this
+/// platform may call them with `context`. `read` writes at most `len` bytes of `buffer`, and
+/// `write` reads at most `len` bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_set_memory_callbacks(
     sim: *mut TdxSim,
@@ -300,7 +298,7 @@ pub unsafe extern "C" fn tdx_sim_set_memory_callbacks(
                 return Err(Failure::new(TdxSimStatus::Null, "read or write is NULL"));
             };
             if given.reserved != 0 {
-                return Err(Failure::argument("reserved is not 0"));
+                return Err(Failure::argument("reserved is not 0; set it to 0"));
             }
             Some(Callbacks { read, write, context: given.context.expose_provenance() })
         };
@@ -311,9 +309,8 @@ pub unsafe extern "C" fn tdx_sim_set_memory_callbacks(
     })
 }
 
-/// From now on firmware reads the byte of the host's memory at `physical_address` with the bits of
-/// `mask` flipped, whatever is there. A mask of 0 puts it right. At most 8 bytes can be so at the
-/// same time.
+/// Makes firmware read the byte of host memory at `physical_address` with the bits of `mask`
+/// flipped. A mask of 0 restores the byte. At most 8 bytes can be flipped at the same time.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT; NO_ROOM.
 #[no_mangle]
@@ -337,17 +334,17 @@ mod tests {
     const BASE: u64 = 0x10_0000;
 
     fn map(memory: &mut HostMemory, address: u64, bytes: &mut [u8]) -> Result<(), TdxSimStatus> {
-        // SAFETY: the tests keep the bytes until they are done with the memory, and look at them in
-        // between only.
+        // SAFETY: the tests keep the bytes as long as the memory, and access them only between
+        // calls.
         unsafe { memory.map(address, bytes.as_mut_ptr(), bytes.len()) }
             .map_err(|failure| failure.status)
     }
 
     #[test]
-    fn what_is_mapped_is_read_and_written_in_place_and_the_rest_is_a_hole() {
+    fn mapped_memory_is_accessed_in_place_and_other_memory_reads_as_0() {
         let mut bytes = vec![7u8; 8192 + 1];
         let mut memory = HostMemory::default();
-        // The caller's own alignment does not matter.
+        // The memory of the caller may be misaligned.
         map(&mut memory, BASE, &mut bytes[1..]).unwrap();
         memory.write(BASE + 4096, &[1, 2, 3]);
         memory.write(BASE + 8192, &[9]);
@@ -366,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_may_touch_but_not_overlap() {
+    fn pieces_may_be_adjacent_but_not_overlap() {
         let mut memory = HostMemory::default();
         let (mut two, mut four) = (vec![0u8; 8192], vec![0u8; 16384]);
         map(&mut memory, BASE, &mut two).unwrap();
@@ -383,7 +380,7 @@ mod tests {
                 memory.unmap(address).unwrap();
             }
         }
-        // One that has another inside.
+        // The new piece contains another piece.
         assert_eq!(map(&mut memory, BASE - 4096, &mut four), Err(TdxSimStatus::Overlap));
         map(&mut memory, u64::MAX - 8191, &mut four[..8192]).unwrap();
         assert_eq!(

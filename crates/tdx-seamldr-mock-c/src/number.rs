@@ -1,24 +1,24 @@
-//! Numbers of C that stand for something: looked up, never believed.
+//! Numbers from C that stand for an enumeration or a `bool`, with their checks.
 
 use crate::status::Failure;
 
-/// An `enum` of C, as a parameter or a field: any number can be in it.
+/// An `enum` of C as a parameter or a field. C can pass any number.
 pub(crate) trait Enumeration: Copy + Sized + 'static {
-    /// Its name in C.
+    /// Name in C.
     const NAME: &'static str;
-    /// All of its values.
+    /// All values.
     const ALL: &'static [Self];
 
-    /// The number that C sees.
+    /// Returns the number in C.
     fn number_of(self) -> u32;
 
-    /// The value with a number.
+    /// Returns the value of a number.
     fn of_number(number: u32) -> Result<Self, Failure> {
         Self::ALL.iter().copied().find(|value| value.number_of() == number).ok_or_else(|| {
             let known: Vec<_> =
                 Self::ALL.iter().map(|value| value.number_of().to_string()).collect();
             Failure::argument(format!(
-                "{number} is no {}; there are {}",
+                "{number} is not a {}; the values are {}",
                 Self::NAME,
                 known.join(", ")
             ))
@@ -26,11 +26,11 @@ pub(crate) trait Enumeration: Copy + Sized + 'static {
     }
 }
 
-/// Says what an `enum` of C has, and gives its numbers to callers in Rust.
+/// Declares the values of an `enum` of C, and gives their numbers to callers in Rust.
 macro_rules! enumeration {
     ($type:ident, $name:literal, [$($variant:ident),* $(,)?]) => {
         impl $type {
-            /// The number that C sees.
+            /// Returns the number in C.
             #[must_use]
             #[allow(clippy::as_conversions)] // the discriminant of an enum of C
             pub const fn number(self) -> u32 {
@@ -50,10 +50,10 @@ macro_rules! enumeration {
 }
 pub(crate) use enumeration;
 
-/// A `bool` of C, which may be any byte.
+/// A `bool` from C, which may be any byte.
 pub type TdxSimBool = u8;
 
-/// What a `bool` of C says.
+/// Returns the value of a `bool`.
 pub(crate) fn flag(value: TdxSimBool, name: &str) -> Result<bool, Failure> {
     match value {
         0 => Ok(false),

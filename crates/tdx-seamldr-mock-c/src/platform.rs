@@ -1,4 +1,4 @@
-//! A platform's life: described, made, booted, freed.
+//! Platforms: describe, create, boot, free.
 
 use std::collections::BTreeSet;
 use std::ffi::{c_char, c_void, CStr};
@@ -20,14 +20,14 @@ use crate::status::{guarded, Failure};
 use crate::trace::Trace;
 use crate::{pointer, TdxSim, TdxSimModuleState, TdxSimModuleStateNumber, TdxSimStatus};
 
-/// A platform, and what belongs to it.
+/// A platform and its state in this library.
 #[derive(Debug)]
 pub(crate) struct Sim {
     pub(crate) platform: Platform<Box<SeamMemory>>,
     pub(crate) memory: HostMemory,
     pub(crate) tds: Tds,
     pub(crate) trace: Trace,
-    /// SEAMCALLs that were begun.
+    /// Number of SEAMCALLs that were begun.
     pub(crate) calls: u64,
 }
 
@@ -37,7 +37,7 @@ impl Sim {
         Self { platform, memory, tds, trace, calls: 0 }
     }
 
-    /// An error if the platform has no such LP.
+    /// Returns an error if the platform has no such LP.
     pub(crate) fn known_lp(&self, lp: u32) -> Result<(), Failure> {
         let known = self.platform.x2apic_id(lp).is_some();
         known
@@ -52,7 +52,7 @@ impl Sim {
 pub enum TdxSimGeneration {
     /// 1.5.00, for processors that run 1.5 modules.
     V15 = 0,
-    /// 1.0, which cannot keep TDs.
+    /// 1.0, which cannot preserve TDs.
     V10 = 1,
     /// The generation after 1.5.00, with SEAMLDR.CLEANUP.
     Newer = 2,
@@ -62,7 +62,7 @@ pub enum TdxSimGeneration {
 
 enumeration!(TdxSimGeneration, "tdx_sim_generation", [V15, V10, Newer, V20]);
 
-/// A tdx_sim_generation as C gives it: any number.
+/// A tdx_sim_generation from C: any number.
 pub type TdxSimGenerationNumber = u32;
 
 impl TdxSimGeneration {
@@ -82,87 +82,87 @@ impl TdxSimGeneration {
 pub struct TdxSimCmr {
     /// Physical address.
     pub base: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
-/// What a platform is made of. tdx_sim_platform_defaults() fills it in.
+/// The configuration of a platform. tdx_sim_platform_defaults() fills it in.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TdxSimPlatform {
     /// sizeof(tdx_sim_platform), set by the caller.
     pub size: u32,
-    /// LPs that firmware counts: P-SEAMLDR and the module wait for all of them. 1 to 1024; by
-    /// default 4. The LPs have the numbers 0 to `num_lps` - 1.
+    /// Number of LPs that firmware counts. P-SEAMLDR and the module wait for all of them. 1 to
+    /// 1024; default 4. LPs have the numbers 0 to `num_lps` - 1.
     pub num_lps: u32,
-    /// Sockets, 1 to 8; by default 1.
+    /// Number of sockets, 1 to 8; default 1.
     pub num_sockets: u32,
-    /// The generation of P-SEAMLDR; by default 1.5.00.
+    /// Generation of P-SEAMLDR; default 1.5.00.
     pub generation: TdxSimGenerationNumber,
-    /// CPUID.1:EAX of each socket; by default 0x806f8.
+    /// CPUID.1:EAX of each socket; default 0x806f8.
     pub socket_fms: [u32; 8],
-    /// The x2APIC id of each LP, or NULL: evenly over the sockets. Only read while the platform is
-    /// made.
+    /// x2APIC id of each LP. NULL: spread evenly over the sockets. Read only while the platform is
+    /// created.
     pub x2apic_ids: *const u32,
-    /// How many x2APIC ids there are; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform
-    /// has LPs that firmware does not count.
+    /// Number of x2APIC ids; 0 if `x2apic_ids` is NULL. More than `num_lps`: the platform has LPs
+    /// that firmware does not count.
     pub num_x2apic_ids: u32,
-    /// The x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end; by default that of LP 0, if
-    /// this is 0xffffffff.
+    /// x2APIC id of the LP that has to call SEAMLDR.SHUTDOWN last; default 0xffffffff: that of LP
+    /// 0.
     pub acm_x2apicid: u32,
-    /// Bits of physical addresses, KeyID bits included; at most 52, by default 46.
+    /// Width of physical addresses in bits, including the KeyID bits; at most 52, default 46.
     pub max_pa: u32,
-    /// KeyID bits, at the top of physical addresses; by default 6.
+    /// Number of KeyID bits, at the top of physical addresses; default 6.
     pub keyid_bits: u32,
-    /// The first KeyID that only TDs may use; by default 0x20.
+    /// The first private KeyID: KeyIDs from here on belong to TDs; default 0x20.
     pub private_hkid_min: u64,
-    /// Where the SEAM range begins: a multiple of its size.
+    /// Base address of the SEAM range, a multiple of its size.
     pub seamrr_base: u64,
-    /// Bytes of the SEAM range: a power of two; by default 256 MiB.
+    /// Size of the SEAM range in bytes, a power of two; default 256 MiB.
     pub seamrr_size: u64,
-    /// Bytes of P-SEAMLDR's own range, at the end of it; by default 4 MiB.
+    /// Size in bytes of P-SEAMLDR's own range, at the end of the SEAM range; default 4 MiB.
     pub p_seamldr_size: u64,
-    /// LPs that can share a socket's last-level cache, by CPUID leaf 4; 0: as many as there are
-    /// slots for LPs. How much memory a module needs depends on it.
+    /// Number of LPs that could share a socket's last-level cache, from CPUID leaf 4; 0: the number
+    /// of LP slots. The memory that a module needs depends on it.
     pub addressable_lps_per_socket: u32,
-    /// Low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as leave
-    /// `num_sockets` packages.
+    /// Number of low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as
+    /// leave `num_sockets` packages.
     pub package_shift: u32,
-    /// SHA-384 of the modulus of the key that P-SEAMLDR trusts; by default that of the test key,
-    /// which tdx_sim_sign() uses.
+    /// SHA-384 of the modulus of the key that P-SEAMLDR trusts; default: the test key of
+    /// tdx_sim_sign().
     pub signer: [u8; 48],
-    /// What RDRAND gives.
+    /// The number that RDRAND returns.
     pub rdrand_value: u64,
-    /// SEAMOPS capabilities of each LP; by default 0x7f.
+    /// SEAMOPS capabilities of each LP; default 0x7f.
     pub seamops_capabilities: u64,
-    /// Entries that the SEAM database has room for; by default 64.
+    /// Number of entries of the SEAM database; default 64.
     pub seamdb_size: u32,
-    /// Entries in use; by default 0.
+    /// Number of used entries; default 0.
     pub seamdb_used: u32,
-    /// Regions of convertible memory, at most 32, or NULL: from 1 MiB to 2 GiB, and from 4 GiB on
-    /// without the SEAM range. Only read while the platform is made.
+    /// Regions of convertible memory, at most 32. NULL: from 1 MiB to 2 GiB, and from 4 GiB on
+    /// without the SEAM range. Read only while the platform is created.
     pub cmrs: *const TdxSimCmr,
-    /// How many regions there are; 0 if `cmrs` is NULL.
+    /// Number of regions; 0 if `cmrs` is NULL.
     pub num_cmrs: u32,
-    /// RDRAND gives numbers; by default true.
+    /// Whether RDRAND succeeds; default true.
     pub rdrand_ok: TdxSimBool,
-    /// Debug modules may be installed (bit 1 of MSR 0x503); by default false.
+    /// Whether debug modules may be installed (bit 1 of MSR 0x503); default false.
     pub debug_unlocked: TdxSimBool,
-    /// The processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the LP has
-    /// no current VMCS; by default false.
+    /// Whether the processor has the erratum of IA32_VMX_BASIC bit 60: when P-SEAMLDR returns, the
+    /// LP has no current VMCS; default false.
     pub seamret_clears_vmcs: TdxSimBool,
-    /// A full SEAM database answers with an error that P-SEAMLDR is not prepared for, so that
-    /// SEAMLDR.INSTALL is fatal. The specifications leave it open; by default false: the
-    /// answer is want of entropy.
+    /// Whether a full SEAM database returns an error that is fatal to P-SEAMLDR, so that
+    /// SEAMLDR.INSTALL is fatal; default false: it looks like a lack of entropy. The specifications
+    /// leave this open.
     pub full_seamdb_is_fatal: TdxSimBool,
-    /// A signature that is not below the modulus is reduced first, as one crypto library does; by
-    /// default false: it is bad.
+    /// Whether P-SEAMLDR reduces a signature that is not below the modulus, as one crypto library
+    /// does; default false: P-SEAMLDR rejects it.
     pub accepts_large_signatures: TdxSimBool,
-    /// The platform does not support SMRR2; by default false.
+    /// Whether the platform does not support SMRR2; default false.
     pub smrr2_not_supported: TdxSimBool,
-    /// TDX works without integrity; by default false.
+    /// Whether TDX works without integrity; default false.
     pub tdx_without_integrity: TdxSimBool,
-    /// P-SEAMLDR reports itself as a debug build; by default false.
+    /// Whether P-SEAMLDR reports a debug build; default false.
     pub seamldr_debug: TdxSimBool,
     /// 0.
     pub reserved: u32,
@@ -174,11 +174,11 @@ unsafe impl Growing for TdxSimPlatform {
     const FIRST_SIZE: usize = size_of::<Self>();
 }
 
-/// Stands for what follows from the rest.
+/// Stands for a value that is derived from other fields.
 const AUTOMATIC: u32 = u32::MAX;
 
 impl TdxSimPlatform {
-    /// The platform that is made if nothing is changed.
+    /// Returns the default configuration.
     fn defaults() -> Result<Self, Failure> {
         let config = Config::new(4, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00)
             .map_err(contradiction)?;
@@ -218,8 +218,8 @@ impl TdxSimPlatform {
         })
     }
 
-    /// What it is made of, with these x2APIC ids; or with those that follow from the rest, which
-    /// are then put there.
+    /// Returns the simulation's configuration. If `ids` is empty, puts the default x2APIC ids
+    /// there.
     fn config(&self, ids: &mut Vec<u32>) -> Result<Config, Failure> {
         let [first, ..] = self.socket_fms;
         let mut profile = TdxSimGeneration::of_number(self.generation)?.profile();
@@ -266,18 +266,17 @@ impl TdxSimPlatform {
         Ok(config)
     }
 
-    /// The fewest low bits of x2APIC ids that leave as many packages as there are sockets, or
-    /// fewer.
+    /// Returns the smallest shift that leaves at most `num_sockets` packages.
     fn shift_for(&self, ids: &[u32]) -> u32 {
         let sockets = usize::try_from(self.num_sockets).unwrap_or(usize::MAX);
         let packages = |shift: u32| ids.iter().map(|id| id >> shift).collect::<BTreeSet<_>>().len();
         (0..u32::BITS).find(|shift| packages(*shift) <= sockets).unwrap_or(0)
     }
 
-    /// Makes it.
+    /// Creates the platform.
     fn make(&self, mut ids: Vec<u32>, cmrs: &[TdxSimCmr]) -> Result<Sim, Failure> {
         if self.reserved != 0 {
-            return Err(Failure::argument("reserved is not 0"));
+            return Err(Failure::argument("reserved is not 0; set it to 0"));
         }
         let config = self.config(&mut ids)?;
         let seamdb = SeamDb { size: self.seamdb_size, used: self.seamdb_used, insert_failures: 0 };
@@ -309,13 +308,13 @@ fn contradiction(error: impl std::fmt::Display) -> Failure {
     Failure::new(TdxSimStatus::Contradiction, error.to_string())
 }
 
-/// Fills in a platform of 4 LPs on one socket, with P-SEAMLDR 1.5.00, that trusts the test key.
+/// Fills in a platform of 4 LPs on 1 socket, with P-SEAMLDR 1.5.00 that trusts the test key.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE.
 ///
 /// # Safety
 ///
-/// `platform` leads to a tdx_sim_platform with its `size` set that may be written.
+/// `platform` points to a writable tdx_sim_platform whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_platform_defaults(platform: *mut TdxSimPlatform) -> TdxSimStatus {
     guarded(|| {
@@ -325,18 +324,18 @@ pub unsafe extern "C" fn tdx_sim_platform_defaults(platform: *mut TdxSimPlatform
     })
 }
 
-/// Makes a platform as its boot firmware leaves it: with P-SEAMLDR, and without a module, which
-/// tdx_sim_boot() installs. On success `*sim` is the platform's handle, to be given to
-/// tdx_sim_free() in the end; otherwise it becomes NULL.
+/// Creates a platform as boot firmware leaves it: with P-SEAMLDR, without a module. tdx_sim_boot()
+/// installs a module. On success `*sim` is the handle of the platform; free it with tdx_sim_free().
+/// On failure `*sim` is NULL.
 ///
-/// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; BAD_SIZE; BAD_ARGUMENT: a field
-/// has a value that it cannot have; CONTRADICTION: there is no such platform, e.g. two LPs have the
-/// same x2APIC id; NO_ROOM: there is no memory, or handles have come to an end.
+/// Errors: NULL, UNALIGNED: `*sim` is not set if `sim` itself is wrong; BAD_SIZE; BAD_ARGUMENT: a
+/// field has an invalid value; CONTRADICTION: fields contradict each other, e.g. two LPs have the
+/// same x2APIC id; NO_ROOM: no memory or no handle is left.
 ///
 /// # Safety
 ///
-/// `platform` leads to a tdx_sim_platform with its `size` set that may be read, its pointers to as
-/// many values as it says, and `sim` to a pointer that may be written.
+/// `platform` points to a readable tdx_sim_platform whose `size` is set, and the pointers in it to
+/// the given number of readable values. `sim` points to a writable pointer.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_create(
     platform: *const TdxSimPlatform,
@@ -358,21 +357,24 @@ pub unsafe extern "C" fn tdx_sim_create(
     })
 }
 
-/// Makes a platform of a description: a JSON object with `platform` and `initial`, in the form that
-/// the project's recordings have. The files README.md in the folders of
-/// crates/tdx-seamldr-mock/vectors describe it. Beside what recordings have, `platform` may
-/// have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"), `seamret_clears_vmcs`,
-/// `full_seamdb_is_fatal` and `accepts_large_signatures`, and `initial.module` may have
-/// `features0`. The platform can begin in any state. On success `*sim` is the platform's handle, to
-/// be given to tdx_sim_free() in the end; otherwise it becomes NULL.
+/// Creates a platform from a description: a JSON object with `platform` and `initial`, in the form
+/// of the project's recordings. The files README.md in the folders of
+/// crates/tdx-seamldr-mock/vectors describe the form. The platform can begin in any state.
 ///
-/// Errors: NULL, UNALIGNED: if that is about `sim`, it is not set; NOT_UTF8; BAD_DESCRIPTION: it is
-/// not JSON, a field is missing, there is no field with a name, or there is no such platform, as
-/// tdx_sim_last_error() says; NO_ROOM: there is no memory, or handles have come to an end.
+/// `platform` may also have `loader_generation` ("1.0", "1.5.00", "newer" or "2.0.00"),
+/// `seamret_clears_vmcs`, `full_seamdb_is_fatal` and `accepts_large_signatures`. `initial.module`
+/// may also have `features0`.
+///
+/// On success `*sim` is the handle of the platform; free it with tdx_sim_free(). On failure `*sim`
+/// is NULL.
+///
+/// Errors: NULL, UNALIGNED: `*sim` is not set if `sim` itself is wrong; NOT_UTF8; BAD_DESCRIPTION:
+/// the text is not JSON, a field is missing or unknown, or fields contradict each other;
+/// tdx_sim_last_error() says which; NO_ROOM: no memory or no handle is left.
 ///
 /// # Safety
 ///
-/// `description` leads to text with a NUL at its end, and `sim` to a pointer that may be written.
+/// `description` points to text that ends with NUL. `sim` points to a writable pointer.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_create_from_json(
     description: *const c_char,
@@ -382,9 +384,9 @@ pub unsafe extern "C" fn tdx_sim_create_from_json(
         // SAFETY: this function's contract.
         unsafe { pointer::write(sim, ptr::null_mut()) }?;
         pointer::checked(description)?;
-        // SAFETY: this function's contract, and it is not NULL.
+        // SAFETY: this function's contract; `description` is not NULL.
         let text = unsafe { CStr::from_ptr(description) }.to_str().map_err(|error| {
-            Failure::new(TdxSimStatus::NotUtf8, format!("the description is no text: {error}"))
+            Failure::new(TdxSimStatus::NotUtf8, format!("the description is not UTF-8: {error}"))
         })?;
         let platform = platform_of_json(text)
             .map_err(|error| Failure::new(TdxSimStatus::BadDescription, error.to_string()))?;
@@ -394,23 +396,22 @@ pub unsafe extern "C" fn tdx_sim_create_from_json(
     })
 }
 
-/// Boots a platform that has no module yet. Firmware loads the module of an image, by all of
-/// P-SEAMLDR's checks; then a kernel initialises it on all LPs that firmware counts, until it is in
-/// the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
-/// TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has still to begin. `file` is a file with an
-/// image, of either format, as tdx_sim_image_file() makes it, or one of Intel's. It is only read in
-/// this call.
+/// Boots a platform that has no module. Firmware loads the module of an image with all checks of
+/// P-SEAMLDR. Then a kernel initialises the module on all LPs that firmware counts, until the
+/// module reaches the state `until`. TDX_SIM_MODULE_STATE_READY: TDs can run.
+/// TDX_SIM_MODULE_STATE_SYS_INIT_PENDING: the kernel has not begun.
 ///
-/// Faults that are planned do not strike these calls, they are not in the trace, and RDRAND gives
-/// numbers meanwhile.
+/// `file` is an image file of either format, from tdx_sim_image_file() or from Intel. It is read
+/// only during this call. Planned faults do not affect the boot, its calls are not in the trace,
+/// and RDRAND succeeds.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is no state that a module can be in;
-/// BAD_IMAGE; CONTRADICTION: there is a module already, or an LP is in a call; REFUSED: firmware
-/// refused a call, as tdx_sim_last_error() says. What was done before stays so then.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `until` is not a state of a module;
+/// BAD_IMAGE; CONTRADICTION: there is already a module, or an LP is inside a call; REFUSED:
+/// firmware refused a call, see tdx_sim_last_error(). The effects of earlier calls remain.
 ///
 /// # Safety
 ///
-/// `file` leads to `file_size` bytes that may be read.
+/// `file` points to `file_size` readable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_boot(
     sim: *mut TdxSim,
@@ -420,7 +421,11 @@ pub unsafe extern "C" fn tdx_sim_boot(
 ) -> TdxSimStatus {
     guarded(|| {
         let state = TdxSimModuleState::of_number(until)?.state();
-        let state = state.ok_or_else(|| Failure::argument("until is TDX_SIM_MODULE_STATE_NONE"))?;
+        let state = state.ok_or_else(|| {
+            Failure::argument(
+                "until is TDX_SIM_MODULE_STATE_NONE, but should be a state of a module",
+            )
+        })?;
         if file.is_null() {
             return Err(TdxSimStatus::Null.into());
         }
@@ -441,11 +446,10 @@ pub unsafe extern "C" fn tdx_sim_boot(
     })
 }
 
-/// Frees a platform. If it is inside a SEAMCALL, that one is waited for; one that is delayed ends
-/// with BAD_HANDLE. Then all memory that was mapped belongs to the caller alone again, and no
-/// callback is called any more.
+/// Frees a platform. Waits for a SEAMCALL that is in progress; a delayed one ends with BAD_HANDLE.
+/// After this call the library uses neither mapped memory nor callbacks.
 ///
-/// Errors: NULL; BAD_HANDLE: also if it was freed before; REENTRANT.
+/// Errors: NULL; BAD_HANDLE: also if the platform was freed before; REENTRANT.
 #[no_mangle]
 pub extern "C" fn tdx_sim_free(sim: *mut TdxSim) -> TdxSimStatus {
     guarded(|| remove(sim))
@@ -455,14 +459,14 @@ pub extern "C" fn tdx_sim_free(sim: *mut TdxSim) -> TdxSimStatus {
 pub(crate) mod tests {
     use super::*;
 
-    /// A platform of two LPs without a module.
+    /// Returns a platform of 2 LPs without a module.
     pub(crate) fn sim() -> Sim {
         let platform = TdxSimPlatform { num_lps: 2, ..TdxSimPlatform::defaults().unwrap() };
         platform.make(Vec::new(), &[]).unwrap()
     }
 
     #[test]
-    fn the_generations_are_those_of_the_simulation() {
+    fn generations_equal_those_of_the_simulation() {
         let profiles = TdxSimGeneration::ALL.iter().map(|generation| generation.profile());
         let all = LoaderProfile::ALL.map(|(_, profile)| profile);
         assert_eq!(profiles.clone().count(), all.len());

@@ -1,4 +1,4 @@
-//! Pointers of the caller: what can be checked is, before they are used.
+//! Checks of the caller's pointers before the library uses them.
 
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
@@ -7,27 +7,27 @@ use std::ptr;
 use crate::status::Failure;
 use crate::TdxSimStatus;
 
-/// The largest structure that is believed, far above all that this library has.
+/// The largest size of a structure that is accepted, far above every structure of this library.
 const MAX_SIZE: usize = 1 << 16;
 
-/// A structure that begins with its size, a `u32`, so that it can grow.
+/// A structure that begins with its size, a `u32`, so that later versions can add fields.
 ///
-/// Whoever calls has the size of the header that it was compiled with. If that is less than the
-/// library's, the fields that the caller does not know are taken as 0, which has to mean what was
-/// so before there was the field; and they are not written. If it is more, what the library does
-/// not know has to be 0; and it is written as 0.
+/// The caller has the size from the header that it was compiled with. If this size is smaller than
+/// the library's, the library reads the missing fields as 0 and does not write them. So 0 has to
+/// mean the behaviour before the field existed. If the size is larger, the bytes that the library
+/// does not know have to be 0, and are written as 0.
 ///
 /// # Safety
 ///
-/// It is `repr(C)`, begins with a `u32`, and any bytes are a value of it.
+/// The structure is `repr(C)`, begins with a `u32`, and any bytes are a value of it.
 pub(crate) unsafe trait Growing: Copy {
-    /// Its name in C.
+    /// Name in C.
     const NAME: &'static str;
-    /// The size that it had in the first version that was published: nobody has less.
+    /// Size in the first published version, the smallest valid size.
     const FIRST_SIZE: usize;
 }
 
-/// A pointer that is neither NULL nor unaligned.
+/// Checks that a pointer is neither NULL nor misaligned.
 pub(crate) fn checked<T>(pointer: *const T) -> Result<(), Failure> {
     if pointer.is_null() {
         Err(TdxSimStatus::Null.into())
@@ -38,32 +38,32 @@ pub(crate) fn checked<T>(pointer: *const T) -> Result<(), Failure> {
     }
 }
 
-/// What the pointer leads to.
+/// Reads the value that the pointer points to.
 ///
 /// # Safety
 ///
-/// If it is neither NULL nor unaligned, it leads to a `T` that may be read.
+/// If the pointer is neither NULL nor misaligned, it points to a readable `T`.
 pub(crate) unsafe fn read<T: Copy>(pointer: *const T) -> Result<T, Failure> {
     checked(pointer)?;
-    // SAFETY: it is aligned and not NULL, so by this function's contract there is a `T` that may be
-    // read.
+    // SAFETY: the pointer is aligned and not NULL, so by this function's contract it points to a
+    // readable `T`.
     Ok(unsafe { pointer.read() })
 }
 
-/// Puts a value where the pointer leads to. What was there is not dropped.
+/// Writes a value where the pointer points to. The old value is not dropped.
 ///
 /// # Safety
 ///
-/// If it is neither NULL nor unaligned, it leads to room for a `T` that may be written.
+/// If the pointer is neither NULL nor misaligned, it points to writable room for a `T`.
 pub(crate) unsafe fn write<T: Copy>(pointer: *mut T, value: T) -> Result<(), Failure> {
     checked(pointer)?;
-    // SAFETY: it is aligned and not NULL, so by this function's contract there is room for a `T`
-    // that may be written.
+    // SAFETY: the pointer is aligned and not NULL, so by this function's contract it points to
+    // writable room for a `T`.
     unsafe { pointer.write(value) };
     Ok(())
 }
 
-/// Puts a value where the pointer leads to, unless it is NULL.
+/// Writes a value where the pointer points to, unless the pointer is NULL.
 ///
 /// # Safety
 ///
@@ -76,14 +76,14 @@ pub(crate) unsafe fn write_if_wanted<T: Copy>(pointer: *mut T, value: T) -> Resu
     unsafe { write(pointer, value) }
 }
 
-/// The size in the first field of a structure, if it is one that can be.
+/// Returns the size in the first field of a structure, if the size is valid.
 ///
 /// # Safety
 ///
-/// If the pointer is neither NULL nor unaligned, a `u32` may be read there.
+/// If the pointer is neither NULL nor misaligned, it points to a readable `u32`.
 pub(crate) unsafe fn sized<T: Growing>(pointer: *const T) -> Result<usize, Failure> {
     checked(pointer)?;
-    // SAFETY: it is aligned for a `T`, which begins with a `u32`, and not NULL.
+    // SAFETY: the pointer is not NULL and aligned for a `T`, which begins with a `u32`.
     let size = unsafe { pointer.cast::<u32>().read() };
     usize::try_from(size)
         .ok()
@@ -97,25 +97,25 @@ pub(crate) unsafe fn sized<T: Growing>(pointer: *const T) -> Result<usize, Failu
         })
 }
 
-/// What is in a structure with a size.
+/// Reads a structure with a size.
 ///
 /// # Safety
 ///
-/// If the pointer is neither NULL nor unaligned, it leads to as many bytes that may be read as its
-/// first field says, which is a `u32`.
+/// If the pointer is neither NULL nor misaligned, its first field is a `u32`, and it points to as
+/// many readable bytes as this field says.
 pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Failure> {
     // SAFETY: this function's contract.
     let size = unsafe { sized(pointer) }?;
     let known = size_of::<T>();
     let mut value = MaybeUninit::<T>::zeroed();
     let count = size.min(known);
-    // SAFETY: `count` bytes may be read by this function's contract and written to `value`, which
-    // is the library's own.
+    // SAFETY: `count` bytes are readable by this function's contract, and writable in `value`,
+    // which belongs to the library.
     unsafe { ptr::copy_nonoverlapping(pointer.cast::<u8>(), value.as_mut_ptr().cast(), count) };
     for offset in known..size {
         // SAFETY: the offset is below the size, so it is within the caller's structure.
         let unknown = unsafe { pointer.cast::<u8>().add(offset) };
-        // SAFETY: as above; the byte may be read by this function's contract.
+        // SAFETY: as above; the byte is readable by this function's contract.
         if unsafe { unknown.read() } != 0 {
             let (name, text) = (T::NAME, "it is older than the header");
             let text = format!(
@@ -129,12 +129,12 @@ pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Fail
     Ok(unsafe { value.assume_init() })
 }
 
-/// Fills a structure in, but for its size.
+/// Fills in a structure, except its size.
 ///
 /// # Safety
 ///
-/// If the pointer is neither NULL nor unaligned, it leads to as many bytes that may be read and
-/// written as its first field says, which is a `u32`.
+/// If the pointer is neither NULL nor misaligned, its first field is a `u32`, and it points to as
+/// many readable and writable bytes as this field says.
 pub(crate) unsafe fn write_sized<T: Growing>(pointer: *mut T, value: &T) -> Result<(), Failure> {
     const OFFSET: usize = size_of::<u32>();
     // SAFETY: this function's contract.
@@ -143,37 +143,36 @@ pub(crate) unsafe fn write_sized<T: Growing>(pointer: *mut T, value: &T) -> Resu
     let target = pointer.cast::<u8>();
     let count = size.min(known).saturating_sub(OFFSET);
     let source = ptr::from_ref(value).cast::<u8>().wrapping_add(OFFSET);
-    // SAFETY: `size` is not less than that of the first version, so the offset is within the
-    // structure.
+    // SAFETY: `size` is at least that of the first version, so the offset is within the structure.
     let fields = unsafe { target.add(OFFSET) };
-    // SAFETY: `count` bytes after the size are within both; the library's own value does not
+    // SAFETY: `count` bytes after the size are within both structures. The library's value does not
     // overlap with the caller's.
     unsafe { ptr::copy_nonoverlapping(source, fields, count) };
     if let Some(rest) = size.checked_sub(known) {
-        // SAFETY: the structure has `size` bytes that may be written, and `known` is not more.
+        // SAFETY: the structure has `size` writable bytes, and `known` is at most `size`.
         let unknown = unsafe { target.add(known) };
-        // SAFETY: as above: the last `rest` bytes of them.
+        // SAFETY: as above: these are the last `rest` bytes.
         unsafe { ptr::write_bytes(unknown, 0, rest) };
     }
     Ok(())
 }
 
-/// Puts bytes where the pointer leads to.
+/// Writes bytes where the pointer points to.
 ///
 /// # Safety
 ///
-/// It leads to as many bytes that may be written, and that are no memory of this library.
+/// The pointer points to as many writable bytes, which are not memory of this library.
 pub(crate) unsafe fn copy_out(bytes: &[u8], target: *mut u8) {
-    // SAFETY: the contract says that the target has room for all of them, and that it does not
-    // overlap with the slice, which is the library's own.
+    // SAFETY: by the contract, the target has room for all bytes, and does not overlap with the
+    // slice, which belongs to the library.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
 }
 
-/// A copy of what lies at a pointer. No bytes need no pointer.
+/// Returns a copy of `len` values at a pointer. With `len` 0 the pointer is not used.
 ///
 /// # Safety
 ///
-/// If it is neither NULL nor unaligned, it leads to `len` values that may be read.
+/// If the pointer is neither NULL nor misaligned, it points to `len` readable values.
 pub(crate) unsafe fn copy_in<T: Copy>(pointer: *const T, len: usize) -> Result<Vec<T>, Failure> {
     if len == 0 {
         return Ok(Vec::new());
@@ -182,27 +181,26 @@ pub(crate) unsafe fn copy_in<T: Copy>(pointer: *const T, len: usize) -> Result<V
     if len.checked_mul(size_of::<T>()).is_none_or(|bytes| isize::try_from(bytes).is_err()) {
         return Err(TdxSimStatus::BadLength.into());
     }
-    // SAFETY: it is aligned and not NULL, the length is possible, and the contract says that so
-    // many may be read. Nobody writes them while the function runs: the caller gives them to
-    // it.
+    // SAFETY: the pointer is aligned and not NULL, the length is possible, and by the contract
+    // `len` values are readable. No thread writes them while the function runs, because the caller
+    // lends them to it.
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) }.to_vec())
 }
 
-/// Puts text into a buffer of characters, with a NUL at its end. If there is not enough room, the
-/// text is cut off between two characters.
+/// Writes text into a buffer of characters, with a NUL at its end. If the buffer is too small, the
+/// text is cut between two characters.
 ///
 /// # Safety
 ///
-/// `buffer` leads to `size` bytes that may be written, or is NULL.
+/// `buffer` points to `size` writable bytes, or is NULL.
 pub(crate) unsafe fn write_text(text: &str, buffer: *mut c_char, size: usize) {
     let Some(room) = size.checked_sub(1).filter(|_| !buffer.is_null()) else { return };
-    // A NUL in the middle would end it.
+    // A NUL inside the text would end it.
     let text = text.split('\0').next().unwrap_or_default();
     let end = (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let mut bytes = text.as_bytes().get(..end).unwrap_or_default().to_vec();
     bytes.push(0);
-    // SAFETY: these are at most `room` + 1 = `size` bytes, and the contract says that so many may
-    // be written.
+    // SAFETY: these are at most `room` + 1 = `size` bytes, which are writable by the contract.
     unsafe { copy_out(&bytes, buffer.cast()) };
 }
 
@@ -229,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn null_and_unaligned_pointers_are_never_followed() {
+    fn null_and_misaligned_pointers_are_refused() {
         let words = [0u64; 2];
         let unaligned = ptr::from_ref(&words).cast::<u8>().wrapping_add(1).cast::<u64>();
         let status = |result: Result<(), Failure>| result.unwrap_err().status;
-        // SAFETY: neither of them is followed.
+        // SAFETY: the function follows neither pointer.
         assert_eq!(status(unsafe { read::<u64>(ptr::null()) }.map(drop)), TdxSimStatus::Null);
         // SAFETY: as above.
         assert_eq!(status(unsafe { read(unaligned) }.map(drop)), TdxSimStatus::Unaligned);
@@ -248,7 +246,7 @@ mod tests {
         assert_eq!(unsafe { copy_in::<u64>(ptr::null(), 0) }, Ok(Vec::new()));
     }
 
-    /// A structure as the library knows it: the third field is new.
+    /// A structure as the library knows it. The third field is new.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(C)]
     struct Known {
@@ -264,12 +262,13 @@ mod tests {
     }
 
     fn read_words(words: &[u32]) -> Result<Known, TdxSimStatus> {
-        // SAFETY: there are as many words as the first one says, or it is refused.
+        // SAFETY: there are as many words as the first word says, or the function refuses the
+        // structure.
         unsafe { read_sized(words.as_ptr().cast::<Known>()) }.map_err(|failure| failure.status)
     }
 
     #[test]
-    fn an_older_caller_has_0_in_the_new_field_and_a_newer_one_must_have_0_where_nothing_is_known() {
+    fn new_fields_read_as_0_from_an_older_caller_and_unknown_fields_have_to_be_0() {
         assert_eq!(read_words(&[8, 7, 99]), Ok(Known { size: 8, first: 7, new: 0 }));
         assert_eq!(read_words(&[12, 7, 9]), Ok(Known { size: 12, first: 7, new: 9 }));
         assert_eq!(read_words(&[16, 7, 9, 0]), Ok(Known { size: 16, first: 7, new: 9 }));
@@ -280,20 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_caller_has_no_room_for_is_not_written_and_what_a_newer_one_has_more_becomes_0()
-    {
+    fn new_fields_are_not_written_for_an_older_caller_and_unknown_fields_become_0() {
         for (size, expected) in
             [(8, [8, 7, 0xee, 0xee]), (12, [12, 7, 9, 0xee]), (16, [16, 7, 9, 0])]
         {
             let mut words = [size, 0xee, 0xee, 0xee];
-            // SAFETY: there are as many words as the first one says.
+            // SAFETY: there are as many words as the first word says.
             let written = unsafe {
                 write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 })
             };
             assert_eq!((written, words), (Ok(()), expected));
         }
         let mut words = [4, 0xee];
-        // SAFETY: it is refused.
+        // SAFETY: the function refuses the structure.
         let refused =
             unsafe { write_sized(words.as_mut_ptr().cast(), &Known { size: 1, first: 7, new: 9 }) };
         assert_eq!((refused.unwrap_err().status, words), (TdxSimStatus::BadSize, [4, 0xee]));

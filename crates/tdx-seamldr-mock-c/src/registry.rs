@@ -1,4 +1,4 @@
-//! Which platforms there are. A handle is a number that is looked up here, never an address.
+//! All platforms by handle. A handle is a number that is looked up here, never an address.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,17 +9,17 @@ use crate::platform::Sim;
 use crate::status::Failure;
 use crate::TdxSimStatus;
 
-/// A simulated platform, as C knows it. The pointer to it leads nowhere.
+/// A simulated platform. C sees only a handle, not a valid pointer.
 #[derive(Debug)]
 pub struct TdxSim {
     _nothing: (),
 }
 
-/// A platform's place. It outlives the platform if somebody still waits here while it is freed.
+/// The slot of a platform. It outlives the platform if a thread still waits for it.
 #[derive(Debug)]
 pub(crate) struct Place {
     sim: Mutex<Option<Sim>>,
-    /// Somebody has made a SEAMCALL, or the platform is gone.
+    /// Notified when a SEAMCALL was made, or the platform was freed.
     changed: Condvar,
 }
 
@@ -29,19 +29,18 @@ struct Registry {
     places: BTreeMap<usize, Arc<Place>>,
 }
 
-/// The first number. On x86-64 it is no address that a program can have, so that following it is
-/// noticed.
+/// The first number. On x86-64 it is not a valid address, so an access through a handle faults.
 const FIRST: usize = usize::MAX / 4 * 3;
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry { next: FIRST, places: BTreeMap::new() });
 
 thread_local! {
-    /// This thread is inside a callback, while a platform is locked.
+    /// Whether this thread is inside a callback, while a platform is locked.
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a callback of the caller's. Functions that take a platform are refused in this thread
-/// meanwhile: whatever platform it is, two threads could wait for each other.
+/// Runs a callback. Meanwhile, functions that take a platform are refused in this thread. Otherwise
+/// two threads could wait for each other, whatever platform they use.
 pub(crate) fn in_callback<R>(run: impl FnOnce() -> R) -> R {
     struct Reset(bool);
     impl Drop for Reset {
@@ -49,13 +48,13 @@ pub(crate) fn in_callback<R>(run: impl FnOnce() -> R) -> R {
             let _ = IN_CALLBACK.try_with(|inside| inside.set(self.0));
         }
     }
-    // A thread that is about to end cannot be told apart; its callbacks run all the same.
+    // A thread that is about to end has no flag; its callbacks run nevertheless.
     let _reset = Reset(IN_CALLBACK.try_with(|inside| inside.replace(true)).unwrap_or(false));
     run()
 }
 
 fn registry() -> MutexGuard<'static, Registry> {
-    // Nothing is left half done here.
+    // A panic leaves no inconsistent state here.
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -64,41 +63,41 @@ pub(crate) fn add(sim: Sim) -> Result<*mut TdxSim, Failure> {
     let place = Arc::new(Place { sim: Mutex::new(Some(sim)), changed: Condvar::new() });
     let mut registry = registry();
     let number = registry.next;
-    // Numbers are never used twice, even if they come to an end.
+    // Numbers are never used twice; after the last one, no platform can be created.
     registry.next = number.checked_add(1).ok_or(TdxSimStatus::NoRoom)?;
     registry.places.insert(number, place);
     Ok(ptr::without_provenance_mut(number))
 }
 
-/// Removes a platform. When this returns, nobody is inside it, and nobody will be.
+/// Removes a platform. After this call no thread is inside the platform, and none can enter it.
 pub(crate) fn remove(handle: *const TdxSim) -> Result<(), Failure> {
     let number = number(handle)?;
     let place = take(number)?;
-    // A platform in which somebody panicked can be freed, too.
+    // A platform in which a thread panicked can be freed as well.
     let sim = place.sim.lock().unwrap_or_else(PoisonError::into_inner).take();
     place.changed.notify_all();
     drop(sim);
     Ok(())
 }
 
-/// Takes a platform's place out of the registry.
+/// Removes a platform's slot from the registry.
 fn take(number: usize) -> Result<Arc<Place>, Failure> {
     let mut registry = registry();
     let place = registry.places.remove(&number).ok_or(TdxSimStatus::BadHandle)?;
     if registry.places.is_empty() {
-        // An empty map keeps memory, which tools for leaks show at the end of the program.
+        // An empty map keeps memory, which leak checkers report at the end of the program.
         registry.places = BTreeMap::new();
     }
     Ok(place)
 }
 
-/// The place of a platform.
+/// Returns the slot of a platform.
 pub(crate) fn find(handle: *const TdxSim) -> Result<Arc<Place>, Failure> {
     let number = number(handle)?;
     Ok(registry().places.get(&number).cloned().ok_or(TdxSimStatus::BadHandle)?)
 }
 
-/// Does something with a platform, when no other call is inside it.
+/// Runs a function on a platform. Waits until no other call is inside the platform.
 pub(crate) fn with<R>(
     handle: *const TdxSim,
     run: impl FnOnce(&mut Sim) -> Result<R, Failure>,
@@ -119,7 +118,7 @@ fn number(handle: *const TdxSim) -> Result<usize, Failure> {
 }
 
 impl Place {
-    /// The platform, unless it was freed meanwhile.
+    /// Returns the platform, unless it was freed meanwhile.
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Option<Sim>>, Failure> {
         self.sim.lock().map_err(|_| TdxSimStatus::Internal.into())
     }
@@ -137,7 +136,7 @@ mod tests {
     use crate::{tdx_sim_clear_faults, tdx_sim_free, tdx_sim_set_debug_unlocked};
 
     #[test]
-    fn a_platform_in_which_the_library_panicked_can_only_be_freed() {
+    fn a_platform_in_which_a_call_panicked_can_only_be_freed() {
         let (handle, other) = (add(sim()).unwrap(), add(sim()).unwrap());
         assert_eq!(guarded(|| with(handle, |_| panic!("of the test"))), TdxSimStatus::Internal);
         assert_eq!(tdx_sim_clear_faults(handle), TdxSimStatus::Internal);
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_not_used_again() {
+    fn handles_are_not_used_again() {
         let first = add(sim()).unwrap();
         remove(first).unwrap();
         let second = add(sim()).unwrap();
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_callback_no_platform_can_be_used_and_after_it_they_all_can() {
+    fn platforms_are_refused_inside_a_callback_and_usable_after_it() {
         let (handle, other) = (add(sim()).unwrap(), add(sim()).unwrap());
         in_callback(|| {
             for sim in [handle, other] {
@@ -170,7 +169,7 @@ mod tests {
             assert_eq!(
                 tdx_sim_clear_faults(handle),
                 TdxSimStatus::Reentrant,
-                "still inside the outer one"
+                "the thread is still inside the outer callback"
             );
             let elsewhere = std::thread::spawn({
                 let number = handle.addr();

@@ -1,25 +1,24 @@
-//! What the functions return, and what they say about it.
+//! Statuses of the functions, and their descriptions.
 
 use std::cell::RefCell;
 use std::ffi::{c_char, CStr, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// What came of a call of this library: 0, or a negative number. After an error nothing was done
-/// and nothing was written, unless the function says otherwise. tdx_sim_last_error() has the
+/// Result of a function of this library: 0, or a negative number. After an error the function has
+/// done and written nothing, unless its description says otherwise. tdx_sim_last_error() gives the
 /// details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimStatus {
-    /// Done.
+    /// Success.
     Ok = 0,
     /// A pointer is NULL.
     Null = -1,
-    /// A pointer or a physical address is not a multiple of what it has to be.
+    /// A pointer or a physical address is misaligned.
     Unaligned = -2,
-    /// The field `size` of a structure is not what the library knows. Set it to `sizeof` of the
-    /// structure.
+    /// The field `size` of a structure is wrong. Set it to `sizeof` of the structure.
     BadSize = -3,
-    /// An argument or a field has a value that it cannot have.
+    /// An argument or a field has an invalid value.
     BadArgument = -4,
     /// The handle was never given out, or was freed.
     BadHandle = -5,
@@ -29,23 +28,23 @@ pub enum TdxSimStatus {
     NotUtf8 = -7,
     /// The description is not JSON of the right form.
     BadDescription = -8,
-    /// The arguments are possible one by one, but not together: there is no such platform.
+    /// The arguments contradict each other.
     Contradiction = -9,
     /// The platform has no such LP.
     UnknownLp = -10,
-    /// Another thread makes a SEAMCALL on this LP, which has not ended.
+    /// Another thread's SEAMCALL on this LP has not ended.
     LpBusy = -11,
     /// No such TD was made.
     UnknownTd = -12,
     /// No such fault was planned.
     UnknownFault = -13,
-    /// A length is 0, not a multiple of 4096, or goes beyond the end of addresses.
+    /// A length is 0, not a multiple of 4096, or exceeds the address space.
     BadLength = -14,
-    /// Something else is mapped there.
+    /// Some of the physical addresses are already mapped.
     Overlap = -15,
-    /// Nothing is mapped that begins there.
+    /// No mapped memory begins at this address.
     NotMapped = -16,
-    /// There is no room for another one.
+    /// There is no room for another object.
     NoRoom = -17,
     /// A buffer is too small.
     BufferTooSmall = -18,
@@ -53,42 +52,38 @@ pub enum TdxSimStatus {
     NoModule = -19,
     /// No module is ready.
     NotReady = -20,
-    /// The TD is not in the phase that this is for.
+    /// The TD is in another phase.
     BadPhase = -21,
-    /// No module is ready that knows the TD: it is lost, or the module is not ready yet.
+    /// No ready module knows the TD: the TD is lost, or the module is not ready yet.
     TdGone = -22,
-    /// The module found that an update left the TD a measurement or a MAC that it cannot go on
-    /// with.
+    /// The module found that an update left a measurement or a MAC of this TD that it cannot
+    /// continue.
     TdIncompatible = -23,
     /// Firmware refused a call that the library made.
     Refused = -24,
-    /// A file is no image of a TDX module.
+    /// The file is not an image of a TDX module.
     BadImage = -25,
     /// A callback returned something other than 0.
     CallbackFailed = -26,
     /// No call is left in the trace.
     NoCall = -27,
-    /// The library failed inside, now or in an earlier call for the same platform. The platform
-    /// can only be freed.
+    /// The library failed internally, in this call or in an earlier call for the same platform. The
+    /// platform can only be freed.
     Internal = -28,
 }
 
 impl TdxSimStatus {
-    /// All of them, with their names in C, and what is said if nothing more is known.
+    /// All statuses, with their names in C and their default descriptions.
     const ALL: [(Self, &'static CStr, &'static str); 29] = [
         (Self::Ok, c"TDX_SIM_STATUS_OK", "done"),
         (Self::Null, c"TDX_SIM_STATUS_NULL", "a pointer is NULL"),
         (
             Self::Unaligned,
             c"TDX_SIM_STATUS_UNALIGNED",
-            "a pointer or a physical address is not aligned",
+            "a pointer or a physical address is misaligned",
         ),
         (Self::BadSize, c"TDX_SIM_STATUS_BAD_SIZE", "the field size of a structure is wrong"),
-        (
-            Self::BadArgument,
-            c"TDX_SIM_STATUS_BAD_ARGUMENT",
-            "an argument has a value that it cannot have",
-        ),
+        (Self::BadArgument, c"TDX_SIM_STATUS_BAD_ARGUMENT", "an argument has an invalid value"),
         (
             Self::BadHandle,
             c"TDX_SIM_STATUS_BAD_HANDLE",
@@ -103,9 +98,13 @@ impl TdxSimStatus {
         (
             Self::BadDescription,
             c"TDX_SIM_STATUS_BAD_DESCRIPTION",
-            "the description has not the right form",
+            "the description is not JSON of the right form",
         ),
-        (Self::Contradiction, c"TDX_SIM_STATUS_CONTRADICTION", "there is no such platform"),
+        (
+            Self::Contradiction,
+            c"TDX_SIM_STATUS_CONTRADICTION",
+            "the arguments contradict each other",
+        ),
         (Self::UnknownLp, c"TDX_SIM_STATUS_UNKNOWN_LP", "the platform has no such LP"),
         (
             Self::LpBusy,
@@ -117,31 +116,27 @@ impl TdxSimStatus {
         (
             Self::BadLength,
             c"TDX_SIM_STATUS_BAD_LENGTH",
-            "a length is 0, no multiple of 4096, or goes beyond the end of addresses",
+            "a length is 0, not a multiple of 4096, or exceeds the address space",
         ),
         (
             Self::Overlap,
             c"TDX_SIM_STATUS_OVERLAP",
-            "some of the physical addresses are mapped already",
+            "some of the physical addresses are already mapped",
         ),
-        (Self::NotMapped, c"TDX_SIM_STATUS_NOT_MAPPED", "nothing is mapped that begins there"),
-        (Self::NoRoom, c"TDX_SIM_STATUS_NO_ROOM", "there is no room for another one"),
+        (Self::NotMapped, c"TDX_SIM_STATUS_NOT_MAPPED", "no mapped memory begins at this address"),
+        (Self::NoRoom, c"TDX_SIM_STATUS_NO_ROOM", "there is no room for another object"),
         (Self::BufferTooSmall, c"TDX_SIM_STATUS_BUFFER_TOO_SMALL", "a buffer is too small"),
         (Self::NoModule, c"TDX_SIM_STATUS_NO_MODULE", "there is no module"),
         (Self::NotReady, c"TDX_SIM_STATUS_NOT_READY", "no module is ready"),
-        (
-            Self::BadPhase,
-            c"TDX_SIM_STATUS_BAD_PHASE",
-            "the TD is not in the phase that this is for",
-        ),
-        (Self::TdGone, c"TDX_SIM_STATUS_TD_GONE", "no module is ready that knows the TD"),
+        (Self::BadPhase, c"TDX_SIM_STATUS_BAD_PHASE", "the TD is in another phase"),
+        (Self::TdGone, c"TDX_SIM_STATUS_TD_GONE", "no ready module knows the TD"),
         (
             Self::TdIncompatible,
             c"TDX_SIM_STATUS_TD_INCOMPATIBLE",
-            "an update left the TD a measurement or a MAC that the module cannot go on with",
+            "an update left a measurement or a MAC that the module cannot continue",
         ),
         (Self::Refused, c"TDX_SIM_STATUS_REFUSED", "firmware refused a call that the library made"),
-        (Self::BadImage, c"TDX_SIM_STATUS_BAD_IMAGE", "the file is no image of a TDX module"),
+        (Self::BadImage, c"TDX_SIM_STATUS_BAD_IMAGE", "the file is not an image of a TDX module"),
         (
             Self::CallbackFailed,
             c"TDX_SIM_STATUS_CALLBACK_FAILED",
@@ -151,11 +146,11 @@ impl TdxSimStatus {
         (
             Self::Internal,
             c"TDX_SIM_STATUS_INTERNAL",
-            "the library failed inside; the platform can only be freed",
+            "the library failed internally; the platform can only be freed",
         ),
     ];
 
-    /// The number that C sees.
+    /// Returns the number in C.
     #[must_use]
     #[allow(clippy::as_conversions)] // the discriminant of an enum of C
     pub const fn number(self) -> i32 {
@@ -167,18 +162,18 @@ impl TdxSimStatus {
     }
 }
 
-/// A tdx_sim_status as C gives it: any number.
+/// A tdx_sim_status from C: any number.
 pub type TdxSimStatusNumber = i32;
 
-/// The name of a status, for messages, e.g. "TDX_SIM_STATUS_NULL". It stays where it is. Never
-/// NULL: other numbers have the name "unknown status".
+/// Returns the name of a status, e.g. "TDX_SIM_STATUS_NULL". The text is static and never NULL; the
+/// name of an unknown number is "unknown status".
 #[no_mangle]
 pub extern "C" fn tdx_sim_status_name(status: TdxSimStatusNumber) -> *const c_char {
     let known = TdxSimStatus::ALL.iter().find(|(known, ..)| known.number() == status);
     known.map_or(c"unknown status", |(_, name, _)| name).as_ptr()
 }
 
-/// Why a function did not do what it should.
+/// Why a function failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) status: TdxSimStatus,
@@ -202,36 +197,36 @@ impl From<TdxSimStatus> for Failure {
 }
 
 thread_local! {
-    /// What the last function that failed in this thread has to say.
+    /// Description of the last failure in this thread.
     static LAST: RefCell<CString> = RefCell::default();
 }
 
-/// What went wrong in the last call of this thread that did not return TDX_SIM_STATUS_OK: what was
-/// found, and what was expected. Empty if there was none. The text stays there until the next call
-/// of this library in this thread. Never NULL.
+/// Returns a description of the last call of this thread that did not return TDX_SIM_STATUS_OK:
+/// what was found, and what was expected. The text is empty if no call has failed, and never NULL.
+/// It is valid until the next call of this library in this thread.
 #[no_mangle]
 pub extern "C" fn tdx_sim_last_error() -> *const c_char {
-    // The text does not move until it is replaced by this thread.
+    // The text does not move until this thread replaces it.
     LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 fn remember(failure: Failure) -> TdxSimStatus {
     let text = failure.text.unwrap_or_else(|| failure.status.meaning().to_owned());
     let text = CString::new(text.replace('\0', "")).unwrap_or_default();
-    // A thread that is about to end does not remember.
+    // A thread that is about to end stores no failure.
     let _ = LAST.try_with(|last| *last.borrow_mut() = text);
     failure.status
 }
 
-/// Runs what one function of the interface does. No panic gets out.
+/// Runs the body of an interface function, and turns a panic into a status.
 pub(crate) fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> TdxSimStatus {
-    // What a panic may leave half done is a platform, which refuses further calls by its poisoned
-    // lock.
+    // A panic can only leave a platform inconsistent. The platform's poisoned lock then refuses
+    // further calls.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => TdxSimStatus::Ok,
         Ok(Err(failure)) => remember(failure),
         Err(payload) => {
-            // Dropping what somebody panicked with might panic again.
+            // Dropping the payload of a panic might panic again.
             std::mem::forget(payload);
             remember(TdxSimStatus::Internal.into())
         }
@@ -243,17 +238,17 @@ mod tests {
     use super::*;
 
     fn name(status: i32) -> String {
-        // SAFETY: the function returns a C string that stays where it is.
+        // SAFETY: the function returns a static C string.
         unsafe { CStr::from_ptr(tdx_sim_status_name(status)) }.to_str().unwrap().to_owned()
     }
 
     fn last_error() -> String {
-        // SAFETY: the function returns a C string that stays where it is until the next call.
+        // SAFETY: the function returns a C string that is valid until the next call.
         unsafe { CStr::from_ptr(tdx_sim_last_error()) }.to_str().unwrap().to_owned()
     }
 
     #[test]
-    fn numbers_go_down_from_0_and_have_the_names_of_the_header() {
+    fn statuses_have_descending_numbers_from_0_and_the_names_of_the_header() {
         let header = include_str!("../include/tdx_sim.h");
         for (index, (status, ..)) in (0..).zip(TdxSimStatus::ALL) {
             assert_eq!(status.number(), -index);
@@ -266,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_becomes_a_status_whatever_it_was_raised_with() {
+    fn a_panic_with_any_payload_becomes_a_status() {
         struct Nasty;
         impl Drop for Nasty {
             fn drop(&mut self) {
@@ -279,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_error_is_that_of_this_thread_and_outlives_calls_that_succeed() {
+    fn the_last_error_belongs_to_this_thread_and_survives_successful_calls() {
         assert_eq!(
             guarded(|| Err(Failure::argument("pages is 0\0, but"))),
             TdxSimStatus::BadArgument

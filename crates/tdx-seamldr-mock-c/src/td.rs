@@ -1,4 +1,4 @@
-//! TDs: what an update has to keep alive.
+//! TDs, which an update has to preserve.
 
 use std::ffi::c_void;
 
@@ -11,21 +11,21 @@ use crate::registry::with;
 use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSim, TdxSimStatus};
 
-/// How far a TD has come.
+/// Phase of a TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimTdPhase {
-    /// It runs.
+    /// Running.
     Running = 0,
-    /// Its measurement is under way: between TDH.MNG.INIT and TDH.MR.FINALIZE.
+    /// In build, between TDH.MNG.INIT and TDH.MR.FINALIZE; the measurement is not complete.
     InBuild = 1,
-    /// A step of its migration was interrupted.
+    /// A step of the TD's migration was interrupted.
     InterruptedMigration = 2,
 }
 
 enumeration!(TdxSimTdPhase, "tdx_sim_td_phase", [Running, InBuild, InterruptedMigration]);
 
-/// A tdx_sim_td_phase as C gives it: any number.
+/// A tdx_sim_td_phase from C: any number.
 pub type TdxSimTdPhaseNumber = u32;
 
 impl TdxSimTdPhase {
@@ -48,22 +48,21 @@ impl From<TdPhase> for TdxSimTdPhase {
     }
 }
 
-/// How things stand with a TD.
+/// State of a TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimTd {
     /// sizeof(tdx_sim_td), set by the caller.
     pub size: u32,
-    /// How far it has come.
+    /// Phase.
     pub phase: TdxSimTdPhaseNumber,
-    /// A module is ready that knows its KeyID, and it finds its memory as it was.
+    /// Whether a ready module knows the TD's KeyID, and the TD's memory is intact.
     pub alive: TdxSimBool,
-    /// Its measurement (MRTD), or the MAC of its migration, is what it has to be, as far as it has
-    /// come.
+    /// Whether the measurement (MRTD) so far, or the MAC of the migration so far, is correct.
     pub measurement_right: TdxSimBool,
     /// 0.
     pub reserved: [u8; 6],
-    /// The measurement, or the MAC, as far as it has come. Not a real hash.
+    /// The measurement or MAC so far. Not a real hash.
     pub measurement: [u8; 32],
 }
 
@@ -96,7 +95,7 @@ impl Sim {
     fn known_td(&self, td: u32) -> Result<TdId, Failure> {
         let known = self.tds.with_number(td);
         known.ok_or_else(|| {
-            Failure::new(TdxSimStatus::UnknownTd, format!("no TD has the number {td}"))
+            Failure::new(TdxSimStatus::UnknownTd, format!("the platform has no TD {td}"))
         })
     }
 
@@ -114,14 +113,14 @@ impl Sim {
     }
 }
 
-/// Makes a TD that has come so far. `*td` is its number on this platform, from 0; `td` may be NULL.
+/// Makes a TD in this phase. `*td` is its number on this platform, from 0; `td` may be NULL.
 ///
-/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is no tdx_sim_td_phase;
-/// NOT_READY: no module is ready; NO_ROOM: there is no room, or no KeyID, for another TD.
+/// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `phase` is not a tdx_sim_td_phase;
+/// NOT_READY: no module is ready; NO_ROOM: no room or no KeyID is left.
 ///
 /// # Safety
 ///
-/// `td` leads to a number that may be written, or nowhere.
+/// `td` points to a writable number, or is NULL.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_create_td(
     sim: *mut TdxSim,
@@ -138,13 +137,13 @@ pub unsafe extern "C" fn tdx_sim_create_td(
     })
 }
 
-/// Says how things stand with a TD.
+/// Returns the state of a TD.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_TD.
 ///
 /// # Safety
 ///
-/// `state` leads to a tdx_sim_td with its `size` set that may be written.
+/// `state` points to a writable tdx_sim_td whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_get_td(
     sim: *mut TdxSim,
@@ -163,12 +162,12 @@ pub unsafe extern "C" fn tdx_sim_get_td(
 /// Adds a page with these bytes to a TD in build, and to its measurement, as TDH.MEM.PAGE.ADD and
 /// TDH.MR.EXTEND do.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is more than 4096; BAD_PHASE:
-/// it is not in build; TD_GONE; TD_INCOMPATIBLE.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_LENGTH: `len` is above 4096; BAD_PHASE: the
+/// TD is not in build; TD_GONE; TD_INCOMPATIBLE.
 ///
 /// # Safety
 ///
-/// `bytes` leads to `len` bytes that may be read.
+/// `bytes` points to `len` readable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_extend_td(
     sim: *mut TdxSim,
@@ -193,16 +192,15 @@ pub unsafe extern "C" fn tdx_sim_extend_td(
     })
 }
 
-/// The build of a TD, or its migration that was interrupted, comes to its end, and the TD runs.
-/// `*right` says whether its measurement, or the MAC, has become what it has to be; `right` may be
-/// NULL.
+/// Completes the build of a TD, or its interrupted migration; the TD then runs. `*right` says
+/// whether the measurement or the MAC is correct; `right` may be NULL.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: it runs already; TD_GONE;
+/// Errors: NULL; BAD_HANDLE; REENTRANT; UNKNOWN_TD; BAD_PHASE: the TD already runs; TD_GONE;
 /// TD_INCOMPATIBLE.
 ///
 /// # Safety
 ///
-/// `right` leads to a bool that may be written, or nowhere.
+/// `right` points to a writable bool, or is NULL.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_finish_td(
     sim: *mut TdxSim,
@@ -225,7 +223,7 @@ mod tests {
     use crate::platform::tests::sim;
 
     #[test]
-    fn a_platform_without_a_module_gets_no_td() {
+    fn creating_a_td_without_a_module_fails() {
         assert_eq!(sim().create_td(TdPhase::Running), Err(TdxSimStatus::NotReady.into()));
     }
 }

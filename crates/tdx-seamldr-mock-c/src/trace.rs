@@ -1,4 +1,4 @@
-//! The trace of SEAMCALLs: told to a callback, or kept for later.
+//! The trace of SEAMCALLs: passed to a callback, or stored.
 
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
@@ -14,7 +14,7 @@ use crate::registry::{in_callback, with};
 use crate::status::{guarded, Failure};
 use crate::{pointer, TdxSim, TdxSimRegs, TdxSimStatus, TdxSimTrap, TdxSimTrapNumber};
 
-/// The most calls that a platform keeps.
+/// The most calls that a platform stores.
 pub const TDX_SIM_TRACE_LIMIT: u32 = 1_000_000;
 
 /// A SEAMCALL that has ended.
@@ -23,12 +23,12 @@ pub const TDX_SIM_TRACE_LIMIT: u32 = 1_000_000;
 pub struct TdxSimCall {
     /// sizeof(tdx_sim_call), set by the caller.
     pub size: u32,
-    /// On which LP.
+    /// The LP.
     pub lp: u32,
-    /// The number of the call on this platform, in the order in which calls ended, from 1. A gap
-    /// shows calls that were not kept.
+    /// Number of the call on this platform, from 1, in the order in which calls ended. A gap shows
+    /// calls that were not stored.
     pub number: u64,
-    /// Whether the instruction itself failed. If so, `output` is as `input`.
+    /// Whether the instruction itself failed. If so, `output` equals `input`.
     pub trap: TdxSimTrapNumber,
     /// 0.
     pub reserved: u32,
@@ -54,27 +54,27 @@ impl TdxSimCall {
     }
 }
 
-/// Called for each SEAMCALL when it has ended. `call` is there until the function returns;
-/// `call->size` is the size that the library knows.
+/// Called after each SEAMCALL. `call` is valid until the function returns; `call->size` is the
+/// library's size.
 #[allow(improper_ctypes_definitions)] // the platform behind it is not C's business
 pub type TdxSimTraceCallback =
     Option<unsafe extern "C" fn(context: *mut c_void, call: *const TdxSimCall)>;
 
-/// Who is told about calls, and which calls are kept.
+/// The callback, and the stored calls.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     callback: TdxSimTraceCallback,
-    /// The pointer that the callback gets, whose provenance was exposed.
+    /// The context pointer of the callback, with exposed provenance.
     context: usize,
-    /// So many calls are kept.
+    /// The most calls to store.
     limit: usize,
     kept: VecDeque<TdxSimCall>,
-    /// Calls that have ended.
+    /// Number of calls that have ended.
     ended: u64,
 }
 
 impl Sim {
-    /// A call has ended.
+    /// Records a call that has ended.
     pub(crate) fn record(
         &mut self,
         lp: u32,
@@ -103,25 +103,25 @@ impl Sim {
         }
         if let Some(callback) = trace.callback {
             let context = std::ptr::with_exposed_provenance_mut(trace.context);
-            // SAFETY: whoever set the callback guarantees that it may be called with this context
+            // SAFETY: the owner of the callback guarantees that it can be called with this context
             // until it is replaced.
             in_callback(|| unsafe { callback(context, &call) });
         }
     }
 }
 
-/// From now on `callback` is called with `context` for each SEAMCALL of this platform, in the
-/// thread that makes it, when it has ended. NULL: no more.
+/// Sets a callback that is called with `context` after each SEAMCALL of this platform, in the
+/// thread that makes the call. NULL removes the callback.
 ///
-/// The callback must return, and must not wait for another thread that uses the same platform.
-/// Functions that take a platform return REENTRANT there.
+/// The callback has to return, and must not wait for another thread that uses the same platform.
+/// Functions that take a platform return REENTRANT inside it.
 ///
 /// Errors: NULL; BAD_HANDLE; REENTRANT.
 ///
 /// # Safety
 ///
-/// Until it is replaced, or the platform is freed, `callback` may be called with `context` from
-/// each thread that makes SEAMCALLs on this platform.
+/// Until the callback is replaced or the platform is freed, each thread that makes SEAMCALLs on
+/// this platform may call it with `context`.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_set_trace_callback(
     sim: *mut TdxSim,
@@ -136,10 +136,10 @@ pub unsafe extern "C" fn tdx_sim_set_trace_callback(
     })
 }
 
-/// From now on the platform keeps its last calls, `limit` of them, for tdx_sim_next_call(). 0:
-/// none. Those that it has kept are forgotten.
+/// Stores the last `limit` calls for tdx_sim_next_call(). 0: none. Discards the calls that are
+/// stored.
 ///
-/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `limit` is more than TDX_SIM_TRACE_LIMIT.
+/// Errors: NULL; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: `limit` is above TDX_SIM_TRACE_LIMIT.
 #[no_mangle]
 pub extern "C" fn tdx_sim_keep_calls(sim: *mut TdxSim, limit: u32) -> TdxSimStatus {
     guarded(|| {
@@ -155,13 +155,13 @@ pub extern "C" fn tdx_sim_keep_calls(sim: *mut TdxSim, limit: u32) -> TdxSimStat
     })
 }
 
-/// Takes the oldest call out of those that the platform has kept since tdx_sim_keep_calls().
+/// Removes the oldest stored call and returns it. See tdx_sim_keep_calls().
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; NO_CALL: there is none.
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; NO_CALL: no call is stored.
 ///
 /// # Safety
 ///
-/// `call` leads to a tdx_sim_call with its `size` set that may be written.
+/// `call` points to a writable tdx_sim_call whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_next_call(
     sim: *mut TdxSim,
@@ -177,16 +177,15 @@ pub unsafe extern "C" fn tdx_sim_next_call(
     })
 }
 
-/// Writes a call as one line of text: LP, leaf, RCX and RDX, what was answered. The text ends with
-/// a NUL, and is cut off if `text_size` is too small.
+/// Writes a call as one line of text: LP, leaf, RCX and RDX, result. The text ends with a NUL, and
+/// is cut if `text_size` is too small.
 ///
-/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is no tdx_sim_trap;
+/// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `call->trap` is not a tdx_sim_trap;
 /// BUFFER_TOO_SMALL: `text_size` is 0.
 ///
 /// # Safety
 ///
-/// `call` leads to a tdx_sim_call that may be read, `text` to `text_size` characters that may be
-/// written.
+/// `call` points to a readable tdx_sim_call, `text` to `text_size` writable characters.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_call_text(
     call: *const TdxSimCall,
@@ -201,15 +200,15 @@ pub unsafe extern "C" fn tdx_sim_call_text(
     })
 }
 
-/// Writes the name of what a SEAMCALL has answered, e.g. "EBADSIG" or "SYS_BUSY". An answer without
-/// a name is written as a number. `leaf` is RAX at the call, `answer` is RAX after it. The text
-/// ends with a NUL, and is cut off if `text_size` is too small.
+/// Writes the name of the status that a SEAMCALL returned, e.g. "EBADSIG" or "SYS_BUSY". A status
+/// without a name is written as a number. `leaf` is RAX before the call, `answer` is RAX after it.
+/// The text ends with a NUL, and is cut if `text_size` is too small.
 ///
 /// Errors: NULL; BUFFER_TOO_SMALL: `text_size` is 0.
 ///
 /// # Safety
 ///
-/// `text` leads to `text_size` characters that may be written.
+/// `text` points to `text_size` writable characters.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_answer_text(
     leaf: u64,
@@ -224,11 +223,11 @@ pub unsafe extern "C" fn tdx_sim_answer_text(
     })
 }
 
-/// Writes a text, if there is room for one.
+/// Writes a text, unless the size is 0.
 ///
 /// # Safety
 ///
-/// `text` leads to `text_size` characters that may be written.
+/// `text` points to `text_size` writable characters.
 unsafe fn give_text(line: &str, text: *mut c_char, text_size: usize) -> Result<(), Failure> {
     pointer::checked(text)?;
     if text_size == 0 {

@@ -1,4 +1,4 @@
-//! How things stand on a platform, whatever its software believes.
+//! The real state of a platform, which may differ from what its software believes.
 
 use tdx_seamldr_mock::model::{GlobalLock, ModuleState};
 
@@ -9,13 +9,13 @@ use crate::registry::with;
 use crate::status::guarded;
 use crate::{pointer, TdxSim, TdxSimStatus, TdxSimTrap, TdxSimTrapNumber, TDX_SIM_ANY_LP};
 
-/// How far a module has come.
+/// State of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub enum TdxSimModuleState {
     /// There is no module.
     None = 0,
-    /// Just installed.
+    /// Installed.
     SysInitPending = 1,
     /// After TDH.SYS.INIT.
     SysInitDone = 2,
@@ -23,7 +23,7 @@ pub enum TdxSimModuleState {
     SysConfigDone = 3,
     /// TDs can run.
     Ready = 4,
-    /// After TDH.SYS.SHUTDOWN, for good.
+    /// After TDH.SYS.SHUTDOWN. No call leaves this state.
     Shutdown = 5,
 }
 
@@ -33,11 +33,11 @@ enumeration!(
     [None, SysInitPending, SysInitDone, SysConfigDone, Ready, Shutdown]
 );
 
-/// A tdx_sim_module_state as C gives it: any number.
+/// A tdx_sim_module_state from C: any number.
 pub type TdxSimModuleStateNumber = u32;
 
 impl TdxSimModuleState {
-    /// What the simulation calls it.
+    /// Returns the state of the simulation.
     pub(crate) const fn state(self) -> Option<ModuleState> {
         match self {
             Self::None => None,
@@ -69,19 +69,19 @@ impl From<Option<ModuleState>> for TdxSimModuleState {
 pub enum TdxSimLock {
     /// No LP holds it.
     Free = 0,
-    /// Held together with others.
+    /// Held shared.
     Shared = 1,
-    /// Held alone.
+    /// Held exclusively.
     Exclusive = 2,
 }
 
 enumeration!(TdxSimLock, "tdx_sim_lock", [Free, Shared, Exclusive]);
 
-/// A tdx_sim_lock as C gives it: any number.
+/// A tdx_sim_lock from C: any number.
 pub type TdxSimLockNumber = u32;
 
 impl TdxSimLock {
-    /// What the simulation calls it.
+    /// Returns the lock of the simulation.
     pub(crate) const fn lock(self) -> GlobalLock {
         match self {
             Self::Free => GlobalLock::Free,
@@ -101,29 +101,29 @@ impl From<GlobalLock> for TdxSimLock {
     }
 }
 
-/// How things stand on a platform.
+/// The real state of a platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimTruth {
     /// sizeof(tdx_sim_truth), set by the caller.
     pub size: u32,
-    /// How far the module has come.
+    /// State of the module.
     pub module_state: TdxSimModuleStateNumber,
-    /// There is a module in the SEAM range.
+    /// Whether there is a module in the SEAM range.
     pub module_present: TdxSimBool,
-    /// SEAMCALL reaches it.
+    /// Whether SEAMCALL reaches the module.
     pub module_callable: TdxSimBool,
-    /// SEAM_READY in SEAMEXTEND is 1.
+    /// Whether SEAM_READY in SEAMEXTEND is 1.
     pub seam_ready: TdxSimBool,
-    /// P_SEAMLDR_READY in SEAMEXTEND is 1: P-SEAMLDR can be called.
+    /// Whether P_SEAMLDR_READY in SEAMEXTEND is 1: P-SEAMLDR can be called.
     pub p_seamldr_ready: TdxSimBool,
-    /// The handoff data is there for a module to take.
+    /// Whether the handoff data is valid.
     pub handoff_valid: TdxSimBool,
-    /// Firmware has hit a fatal error: nothing can be called until the next boot.
+    /// Whether firmware hit a fatal error. No SEAMCALL succeeds until the next boot.
     pub dead: TdxSimBool,
-    /// Debug modules may be installed.
+    /// Whether debug modules may be installed.
     pub debug_unlocked: TdxSimBool,
-    /// P-SEAMLDR was entered since boot.
+    /// Whether P-SEAMLDR was entered since boot.
     pub p_seamldr_entered: TdxSimBool,
     /// Major SVN in SEAMEXTEND.
     pub svn_major: u8,
@@ -131,7 +131,7 @@ pub struct TdxSimTruth {
     pub svn_minor: u8,
     /// Version of the handoff data.
     pub handoff_hv: u16,
-    /// Bytes of the handoff data, after its header.
+    /// Size of the handoff data in bytes, without its header.
     pub handoff_size: u32,
     /// Major version of the module, or 0.
     pub version_major: u16,
@@ -141,45 +141,45 @@ pub struct TdxSimTruth {
     pub version_update: u16,
     /// Internal version of the module, or 0.
     pub version_internal: u16,
-    /// Highest handoff version that the module was told, or 0.
+    /// Highest handoff version that P-SEAMLDR told the module, or 0.
     pub module_hv: u16,
-    /// Lowest handoff version that the module was told, or 0.
+    /// Lowest handoff version that P-SEAMLDR told the module, or 0.
     pub min_update_hv: u16,
-    /// Pages for handoff data that the module was told, minus one, or 0.
+    /// Number of handoff pages that P-SEAMLDR told the module, minus one, or 0.
     pub num_handoff_pages: u16,
     /// The module's own KeyID, or 0.
     pub module_hkid: u16,
-    /// LPs that the module has initialised. tdx_sim_get_lp() says which.
+    /// Number of LPs that the module has initialised. tdx_sim_get_lp() says which.
     pub lps_initialized: u32,
     /// Packages that have the module's key, a bit each.
     pub packages_configured: u32,
-    /// TDMRs of the module.
+    /// Number of TDMRs of the module.
     pub tdmrs: u32,
     /// The module's global lock.
     pub global_lock: TdxSimLockNumber,
-    /// Updates that remain, as P-SEAMLDR remembers.
+    /// Number of remaining updates that P-SEAMLDR remembers.
     pub remaining_updates: u32,
-    /// LPs in an INSTALL session that has not ended; 0 if none is open.
+    /// Number of LPs in the open INSTALL session; 0 if no session is open.
     pub lps_in_session: u32,
-    /// LPs that have called SEAMLDR.SHUTDOWN.
+    /// Number of LPs that have called SEAMLDR.SHUTDOWN.
     pub lps_in_shutdown: u32,
     /// The LP that is inside P-SEAMLDR, or TDX_SIM_ANY_LP.
     pub lp_in_p_seamldr: u32,
-    /// Entries that the SEAM database has room for.
+    /// Number of entries of the SEAM database.
     pub seamdb_size: u32,
-    /// Entries in use.
+    /// Number of used entries.
     pub seamdb_used: u32,
     /// How many of the next insertions fail.
     pub seamdb_failures: u32,
-    /// LPs that firmware counts.
+    /// Number of LPs that firmware counts.
     pub num_lps: u32,
-    /// TDs that were made.
+    /// Number of TDs that were made.
     pub tds: u32,
-    /// TDs that can run and find their memory as it was.
+    /// Number of TDs that can run and whose memory is intact.
     pub tds_alive: u32,
     /// TDX_FEATURES0 of the module's build, or 0.
     pub features0: u64,
-    /// SEAMCALLs that were begun.
+    /// Number of SEAMCALLs that were begun.
     pub calls: u64,
     /// The VMCS that the last call evicted, or 0xffffffffffffffff.
     pub evicted_vmcs: u64,
@@ -248,13 +248,13 @@ impl Sim {
     }
 }
 
-/// Says how things stand.
+/// Returns the real state of a platform.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT.
 ///
 /// # Safety
 ///
-/// `truth` leads to a tdx_sim_truth with its `size` set that may be written.
+/// `truth` points to a writable tdx_sim_truth whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_get_truth(
     sim: *mut TdxSim,
@@ -269,31 +269,31 @@ pub unsafe extern "C" fn tdx_sim_get_truth(
     })
 }
 
-/// How things stand on an LP.
+/// The real state of an LP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TdxSimLp {
     /// sizeof(tdx_sim_lp), set by the caller.
     pub size: u32,
-    /// Its x2APIC id.
+    /// x2APIC id.
     pub x2apic_id: u32,
-    /// Its package.
+    /// Package.
     pub package: u32,
-    /// What each SEAMCALL gets by tdx_sim_set_lp_trap().
+    /// The trap that tdx_sim_set_lp_trap() has set.
     pub trap: TdxSimTrapNumber,
-    /// Its current VMCS, a physical address, or 0xffffffffffffffff: none.
+    /// Physical address of the current VMCS; 0xffffffffffffffff: none.
     pub current_vmcs: u64,
-    /// Its SEAMOPS capabilities.
+    /// SEAMOPS capabilities.
     pub capabilities: u64,
-    /// The module has initialised it.
+    /// Whether the module has initialised the LP.
     pub initialized: TdxSimBool,
-    /// It is inside the module.
+    /// Whether the LP is inside the module.
     pub in_module: TdxSimBool,
-    /// It is in a SEAMCALL that has not ended.
+    /// Whether the LP is inside a SEAMCALL.
     pub in_call: TdxSimBool,
-    /// It takes part in the INSTALL session that is open.
+    /// Whether the LP takes part in the open INSTALL session.
     pub in_session: TdxSimBool,
-    /// Firmware counts it.
+    /// Whether firmware counts the LP.
     pub counted: TdxSimBool,
     /// 0.
     pub reserved: [u8; 3],
@@ -327,13 +327,13 @@ impl Sim {
     }
 }
 
-/// Says how things stand on one LP.
+/// Returns the real state of one LP.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; UNKNOWN_LP.
 ///
 /// # Safety
 ///
-/// `state` leads to a tdx_sim_lp with its `size` set that may be written.
+/// `state` points to a writable tdx_sim_lp whose `size` is set.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_get_lp(
     sim: *mut TdxSim,

@@ -1,5 +1,5 @@
-//! The programs in C, and what only C can do wrong, compiled by the system's compilers and linked
-//! with the libraries.
+//! Compiles the C programs with the system's compilers, links them with both libraries, and runs
+//! them.
 #![cfg(unix)]
 #![allow(
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 const C: [&str; 2] = ["cc", "-std=c11"];
 const CPP: [&str; 2] = ["g++", "-std=c++11"];
 
-/// What the example prints.
+/// Output of the example.
 const PRINTED: &str = "\
 TDH.SYS.SHUTDOWN on LP 0
 SEAMLDR.INSTALL on LP 0
@@ -32,7 +32,7 @@ TDH.SYS.UPDATE on LP 0
 module 1.5.06, 1 of 1 TDs alive
 ";
 
-/// The output of a command that has to succeed.
+/// Runs a command that has to succeed; returns its output.
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -40,19 +40,19 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Whether there is such a compiler. If not, that is said.
+/// Returns whether a compiler is installed. Prints a line if not.
 fn is_there(compiler: &str) -> bool {
     let there = Command::new(compiler)
         .arg("--version")
         .output()
         .is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!("skipped: there is no compiler {compiler}");
+        eprintln!("skipped: no compiler {compiler} found");
     }
     there
 }
 
-/// The static and the shared library, as Cargo builds them for everybody.
+/// Returns the static and the shared library, as Cargo builds them.
 fn libraries() -> [PathBuf; 2] {
     let mut build = Command::new(env!("CARGO"));
     build.args([
@@ -84,7 +84,7 @@ fn libraries() -> [PathBuf; 2] {
     })
 }
 
-/// A program, and how what it prints ends.
+/// A program, and the end of its output.
 struct Program<'a> {
     name: &'a str,
     sources: &'a [&'a str],
@@ -110,7 +110,7 @@ const LINUX: Program<'_> = Program {
     ends: "64 scenarios in 323 runs: 64 end as recorded, 0 differ\n",
 };
 
-/// Compiles a program, links it, runs it, and looks at what it prints.
+/// Compiles, links and runs a program, and checks its output.
 fn compile_and_run(
     program: &Program<'_>,
     [compiler, standard]: [&str; 2],
@@ -146,7 +146,7 @@ fn compile_and_run(
 }
 
 #[test]
-fn the_programs_run_with_the_static_and_with_the_shared_library() {
+fn programs_run_with_the_static_and_the_shared_library() {
     if is_there(C[0]) {
         let [archive, shared] = libraries();
         for program in [UPDATE, INTERFACE] {
@@ -170,14 +170,14 @@ fn program_in_the_readme_of_the_crate_runs() {
 }
 
 #[test]
-fn each_recorded_run_of_linux_ends_as_recorded_through_the_c_interface() {
+fn each_recorded_run_of_linux_ends_as_recorded() {
     if is_there(C[0]) {
         compile_and_run(&LINUX, C, &libraries()[0], "static");
     }
 }
 
 #[test]
-fn the_programs_and_the_header_are_cpp_too() {
+fn programs_and_header_are_valid_cpp() {
     if is_there(CPP[0]) {
         let [archive, shared] = libraries();
         for program in [UPDATE, INTERFACE] {
@@ -188,10 +188,10 @@ fn the_programs_and_the_header_are_cpp_too() {
 }
 
 #[test]
-fn the_header_has_all_that_the_libraries_export() {
+fn the_header_declares_every_exported_symbol() {
     let nm = Command::new("nm").args(["--dynamic", "--defined-only"]).arg(&libraries()[1]).output();
     let Some(output) = nm.ok().filter(|output| output.status.success()) else {
-        eprintln!("skipped: there is no nm that shows what a library exports");
+        eprintln!("skipped: no nm found that lists the symbols of a library");
         return;
     };
     let header = include_str!("../include/tdx_sim.h");

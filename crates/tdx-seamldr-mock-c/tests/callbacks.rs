@@ -1,4 +1,4 @@
-//! Callbacks: memory of the caller's that is read and written by functions, and the trace of calls.
+//! Callbacks: functions that read and write host memory, and the trace of calls.
 #![allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::as_conversions
 )]
-#![allow(clippy::multiple_unsafe_ops_per_block)] // what C gives is taken apart, and tables of calls
+#![allow(clippy::multiple_unsafe_ops_per_block)] // values from C are taken apart; tables of calls
 
 mod support;
 
@@ -21,17 +21,16 @@ use support::{
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// The host's memory from [`HOST`] on, and what becomes of calls of the library from inside a
-/// callback.
+/// Host memory from [`HOST`] on, and the results of library calls from inside a callback.
 struct Host {
     bytes: Mutex<Vec<u8>>,
     /// The platform that the callbacks try to use.
     sim: Mutex<Option<usize>>,
-    /// What they were told.
+    /// The statuses that they got.
     told: Mutex<Vec<TdxSimStatus>>,
-    /// Reads and writes at addresses from here on fail.
+    /// Reads and writes from this address on fail.
     fails_from: u64,
-    /// Each access: whether it is a write, where, how many bytes.
+    /// Each access: whether it is a write, its address, its length.
     accesses: Mutex<Vec<(bool, u64, usize)>>,
 }
 
@@ -73,7 +72,7 @@ impl Host {
             write: Some(write),
         };
         // SAFETY: the tests keep the host as long as the platform makes calls, and its functions
-        // keep to the lengths.
+        // respect the lengths.
         unsafe { tdx_sim_set_memory_callbacks(sim.0, &callbacks) }
     }
 }
@@ -84,7 +83,7 @@ unsafe extern "C" fn read(
     buffer: *mut c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: it is the host of the test, and the buffer has so many bytes.
+    // SAFETY: the context is the test's host, and the buffer has `len` bytes.
     let (host, out) =
         unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts_mut(buffer.cast(), len)) };
     host.access(false, address, len, |part| out.copy_from_slice(part))
@@ -96,14 +95,14 @@ unsafe extern "C" fn write(
     bytes: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: it is the host of the test, and there are so many bytes.
+    // SAFETY: the context is the test's host, and the source has `len` bytes.
     let (host, source) =
         unsafe { (&*context.cast::<Host>(), std::slice::from_raw_parts(bytes.cast(), len)) };
     host.access(true, address, len, |part| part.copy_from_slice(source))
 }
 
 #[test]
-fn an_update_reads_all_of_the_hosts_memory_by_callbacks_a_page_at_most_at_a_time() {
+fn an_update_reads_host_memory_by_callbacks_at_most_a_page_at_a_time() {
     let host = Host::new(update_memory(&TdxSimImage { svn_minor: 6, ..image() }));
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(host.set_on(&sim), Ok);
@@ -121,7 +120,7 @@ fn an_update_reads_all_of_the_hosts_memory_by_callbacks_a_page_at_most_at_a_time
 }
 
 #[test]
-fn what_is_mapped_goes_before_callbacks_and_without_either_there_is_a_hole() {
+fn mapped_memory_has_priority_over_callbacks_and_other_memory_reads_as_0() {
     let host = Host::new(vec![0x55; 0x2000]);
     let mut memory = vec![0x77; 0x1000];
     let sim = Sim::booted(&platform(), &image());
@@ -133,14 +132,14 @@ fn what_is_mapped_goes_before_callbacks_and_without_either_there_is_a_hole() {
     assert_eq!(tdx_sim_unmap(sim.0, HOST), Ok);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(host.accesses.lock().unwrap().len(), 1);
-    // SAFETY: NULL takes the callbacks away.
+    // SAFETY: NULL removes the callbacks.
     assert_eq!(unsafe { tdx_sim_set_memory_callbacks(sim.0, ptr::null()) }, Ok);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(host.accesses.lock().unwrap().len(), 1);
 }
 
 #[test]
-fn a_callback_that_fails_is_told_and_firmware_reads_zeros_or_loses_its_write() {
+fn a_failed_callback_is_reported_and_firmware_reads_zeros_or_loses_its_write() {
     let host = Host { fails_from: HOST + 0x1000, ..Host::new(update_memory(&image())) };
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(host.set_on(&sim), Ok);
@@ -149,11 +148,11 @@ fn a_callback_that_fails_is_told_and_firmware_reads_zeros_or_loses_its_write() {
     assert_eq!(
         (status, trap, regs.rax),
         (CallbackFailed, TdxSimTrap::None, 0),
-        "the registers are set"
+        "the registers are set nevertheless"
     );
-    assert_eq!(sim.try_call(0, info(HOST + 0x800)).0, Ok, "the next call is fine");
+    assert_eq!(sim.try_call(0, info(HOST + 0x800)).0, Ok, "the next call succeeds");
     drop(sim);
-    // Now the SIGSTRUCT cannot be read.
+    // Now reads of the SIGSTRUCT fail.
     let host = Host { fails_from: HOST + 0x1000, ..Host::new(update_memory(&image())) };
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(host.set_on(&sim), Ok);
@@ -165,7 +164,7 @@ fn a_callback_that_fails_is_told_and_firmware_reads_zeros_or_loses_its_write() {
 }
 
 #[test]
-fn from_a_callback_for_memory_the_platform_and_others_are_refused_and_the_call_goes_on() {
+fn inside_a_memory_callback_all_platforms_are_refused_and_the_call_continues() {
     let host = Host::new(vec![0; 0x1000]);
     let (sim, other) = (Sim::booted(&platform(), &image()), Sim::ready());
     assert_eq!(host.set_on(&sim), Ok);
@@ -178,7 +177,7 @@ fn from_a_callback_for_memory_the_platform_and_others_are_refused_and_the_call_g
 }
 
 #[test]
-fn callbacks_that_cannot_be_are_refused_and_the_old_ones_stay() {
+fn invalid_callbacks_are_refused_and_the_old_ones_stay() {
     let host = Host::new(vec![0; 0x1000]);
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(host.set_on(&sim), Ok);
@@ -197,14 +196,14 @@ fn callbacks_that_cannot_be_are_refused_and_the_old_ones_stay() {
         (TdxSimMemoryCallbacks { size: size - 8, ..good }, BadSize),
         (TdxSimMemoryCallbacks { reserved: 1, ..good }, BadArgument),
     ] {
-        // SAFETY: they are refused.
+        // SAFETY: the function refuses the callbacks.
         assert_eq!(unsafe { tdx_sim_set_memory_callbacks(sim.0, &wrong) }, status);
     }
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(host.accesses.lock().unwrap().len(), 1);
 }
 
-/// The calls that a callback was told about, and a platform that it tries to use.
+/// The calls that a callback got, and a platform that it tries to use.
 #[derive(Default)]
 struct Told {
     calls: Mutex<Vec<TdxSimCall>>,
@@ -213,12 +212,12 @@ struct Told {
 }
 
 unsafe extern "C" fn tell(context: *mut c_void, call: *const TdxSimCall) {
-    // SAFETY: it is what the test gave, and a call.
+    // SAFETY: the context is the test's, and the call is valid.
     let (told, call) = unsafe { (&*context.cast::<Told>(), *call) };
     told.calls.lock().unwrap().push(call);
     if let Some(number) = *told.sim.lock().unwrap() {
         let (mut regs, mut trap) = (TdxSimRegs::default(), TdxSimTrap::None);
-        // SAFETY: both may be written.
+        // SAFETY: both are writable.
         let status = unsafe {
             tdx_sim_seamcall(ptr::without_provenance_mut(number), 0, &mut regs, &mut trap)
         };
@@ -227,7 +226,7 @@ unsafe extern "C" fn tell(context: *mut c_void, call: *const TdxSimCall) {
 }
 
 fn next(sim: &Sim) -> Result<TdxSimCall, TdxSimStatus> {
-    // SAFETY: it may be written, and its size is set.
+    // SAFETY: the structure is writable, and its size is set.
     match filled(|call| unsafe { tdx_sim_next_call(sim.0, call) }) {
         (Ok, call) => Result::Ok(call),
         (status, _) => Err(status),
@@ -236,14 +235,14 @@ fn next(sim: &Sim) -> Result<TdxSimCall, TdxSimStatus> {
 
 fn text(call: &TdxSimCall) -> String {
     let mut line = [1; 200];
-    // SAFETY: so many characters may be written.
+    // SAFETY: the buffer has this number of writable characters.
     assert_eq!(unsafe { tdx_sim_call_text(call, line.as_mut_ptr(), line.len()) }, Ok);
-    // SAFETY: the function has put a NUL there.
+    // SAFETY: the function has written a NUL.
     unsafe { CStr::from_ptr(line.as_ptr()) }.to_str().unwrap().to_owned()
 }
 
 #[test]
-fn the_trace_tells_a_callback_each_call_with_what_went_in_and_came_out() {
+fn the_trace_callback_gets_the_registers_before_and_after_each_call() {
     let told = Told::default();
     let sim = Sim::booted(&platform(), &image());
     let context = ptr::from_ref(&told).cast_mut().cast();
@@ -254,7 +253,7 @@ fn the_trace_tells_a_callback_each_call_with_what_went_in_and_came_out() {
     let read = TdxSimRegs { rax: SYS_RD, rdx: 7, ..TdxSimRegs::default() };
     assert_eq!(sim.call(3, read).0, TdxSimTrap::Gp);
     assert_eq!(sim.try_call(99, read).0, UnknownLp);
-    // SAFETY: NULL takes the callback away.
+    // SAFETY: NULL removes the callback.
     assert_eq!(unsafe { tdx_sim_set_trace_callback(sim.0, None, ptr::null_mut()) }, Ok);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     let calls = told.calls.lock().unwrap();
@@ -274,7 +273,7 @@ fn the_trace_tells_a_callback_each_call_with_what_went_in_and_came_out() {
 }
 
 #[test]
-fn from_the_callback_of_the_trace_no_call_can_be_made() {
+fn inside_the_trace_callback_calls_are_refused() {
     let told = Told::default();
     let sim = Sim::booted(&platform(), &image());
     *told.sim.lock().unwrap() = Some(sim.0.addr());
@@ -289,10 +288,10 @@ fn from_the_callback_of_the_trace_no_call_can_be_made() {
 }
 
 #[test]
-fn the_last_calls_are_kept_and_taken_out_from_the_oldest_on() {
+fn the_platform_stores_the_last_calls_and_returns_the_oldest_first() {
     let sim = Sim::booted(&platform(), &image());
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
-    assert_eq!(next(&sim), Err(NoCall), "nothing is kept unless it is asked for");
+    assert_eq!(next(&sim), Err(NoCall), "no call is stored by default");
     assert_eq!(tdx_sim_keep_calls(sim.0, 2), Ok);
     for lp in 0..LPS {
         sim.succeed(lp, TDX_SIM_SEAMLDR_INFO, HOST);
@@ -301,7 +300,7 @@ fn the_last_calls_are_kept_and_taken_out_from_the_oldest_on() {
     assert_eq!(
         kept,
         [Result::Ok((4, 2)), Result::Ok((5, 3)), Err(NoCall)],
-        "the gap shows that two are lost"
+        "the gap shows that 2 calls were not stored"
     );
     sim.succeed(1, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(tdx_sim_keep_calls(sim.0, 0), Ok);
@@ -309,12 +308,12 @@ fn the_last_calls_are_kept_and_taken_out_from_the_oldest_on() {
     assert_eq!(next(&sim), Err(NoCall));
     assert_eq!(tdx_sim_keep_calls(sim.0, TDX_SIM_TRACE_LIMIT + 1), BadArgument);
     let mut call = TdxSimCall::default();
-    // SAFETY: it is refused.
+    // SAFETY: the function refuses the structure.
     assert_eq!(unsafe { tdx_sim_next_call(sim.0, &mut call) }, BadSize);
     call.size = size_of::<TdxSimCall>() as u32;
     call.trap = 4;
     let mut line = [0; 8];
-    // SAFETY: so many characters may be written.
+    // SAFETY: the buffers have these numbers of writable characters.
     let statuses = unsafe {
         [
             tdx_sim_call_text(&call, line.as_mut_ptr(), 8),
@@ -326,17 +325,17 @@ fn the_last_calls_are_kept_and_taken_out_from_the_oldest_on() {
 }
 
 #[test]
-fn an_answer_has_the_name_that_it_has_for_the_firmware_that_gave_it() {
+fn answer_text_names_a_status_by_the_firmware_that_returned_it() {
     let name = |leaf, answer| {
         let mut text = [1; 64];
-        // SAFETY: so many characters may be written.
+        // SAFETY: the buffer has this number of writable characters.
         assert_eq!(unsafe { tdx_sim_answer_text(leaf, answer, text.as_mut_ptr(), text.len()) }, Ok);
-        // SAFETY: the function has put a NUL there.
+        // SAFETY: the function has written a NUL.
         unsafe { CStr::from_ptr(text.as_ptr()) }.to_str().unwrap().to_owned()
     };
     assert_eq!(name(INSTALL, TDX_SIM_SEAMLDR_EBADSIG), "EBADSIG");
     assert_eq!(name(SYS_SHUTDOWN, TDX_SIM_TDX_SYS_BUSY), "SYS_BUSY");
     assert_eq!(name(INSTALL, 0x8000000000070001), "0x8000000000070001");
-    // SAFETY: nothing is written.
+    // SAFETY: the function writes nothing.
     assert_eq!(unsafe { tdx_sim_answer_text(0, 0, ptr::null_mut(), 1) }, Null);
 }

@@ -1,4 +1,4 @@
-//! What the world outside of firmware does while a platform lives, and what firmware makes of it.
+//! Events outside of firmware while a platform exists, and how firmware reacts.
 #![allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::as_conversions
 )]
-#![allow(clippy::multiple_unsafe_ops_per_block)] // what C gives is taken apart, and tables of calls
+#![allow(clippy::multiple_unsafe_ops_per_block)] // values from C are taken apart; tables of calls
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{SYS_INIT, SYS_LP_INIT, SYS_RD, SYS_SHUTDOWN, SYS_UPDATE};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// A platform that was shut down and has an image for an update in its memory.
+/// Returns a platform whose module was shut down, with an image for an update in its memory.
 fn shut_down(memory: &mut [u8]) -> Sim {
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(sim.map(HOST, memory), Ok);
@@ -24,13 +24,13 @@ fn shut_down(memory: &mut [u8]) -> Sim {
     sim
 }
 
-/// What SEAMLDR.INSTALL says on each LP.
+/// Calls SEAMLDR.INSTALL on each LP; returns the statuses.
 fn install(sim: &Sim) -> Vec<u64> {
     (0..LPS).map(|lp| sim.answer(lp, INSTALL, HOST)).collect()
 }
 
 #[test]
-fn rdrand_that_fails_a_few_times_or_always_stops_what_needs_it_until_it_gives_numbers_again() {
+fn calls_that_need_rdrand_fail_while_rdrand_fails() {
     let mut memory = update_memory(&image());
     let sim = shut_down(&mut memory);
     assert_eq!(tdx_sim_set_rdrand(sim.0, 0, 1, 0), Ok);
@@ -55,15 +55,19 @@ fn p_seamldr_needs_a_random_number_at_its_first_entry() {
 }
 
 #[test]
-fn the_seam_database_and_what_p_seamldr_remembers_of_it_are_changed_apart() {
+fn the_seam_database_and_the_remembered_number_of_updates_are_set_separately() {
     let mut memory = update_memory(&image());
     let sim = shut_down(&mut memory);
     assert_eq!(tdx_sim_set_seamdb(sim.0, 64, 3, 0), Ok);
     assert_eq!(tdx_sim_set_remaining_updates(sim.0, 0), Ok);
-    assert_eq!(install(&sim), [0, 0, 0, TDX_SIM_SEAMLDR_EBADCALL], "none remain, as it remembers");
+    assert_eq!(
+        install(&sim),
+        [0, 0, 0, TDX_SIM_SEAMLDR_EBADCALL],
+        "P-SEAMLDR remembers that no update remains"
+    );
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
-    assert_eq!(sim.truth().remaining_updates, 61, "INFO counts again");
-    // INFO has written where SEAMLDR_PARAMS were.
+    assert_eq!(sim.truth().remaining_updates, 61, "INFO has counted again");
+    // INFO has overwritten SEAMLDR_PARAMS.
     drop(sim);
     let mut memory = update_memory(&image());
     let sim = shut_down(&mut memory);
@@ -77,7 +81,7 @@ fn the_seam_database_and_what_p_seamldr_remembers_of_it_are_changed_apart() {
 }
 
 #[test]
-fn a_full_database_is_want_of_entropy_or_the_end_as_the_platform_is_made() {
+fn a_full_database_is_a_lack_of_entropy_or_fatal_depending_on_the_platform() {
     for fatal in [0, 1] {
         let mut memory = update_memory(&image());
         let sim =
@@ -101,7 +105,7 @@ fn a_full_database_is_want_of_entropy_or_the_end_as_the_platform_is_made() {
 }
 
 #[test]
-fn debug_modules_are_installed_on_platforms_that_are_unlocked_only() {
+fn debug_modules_are_installed_only_on_unlocked_platforms() {
     let debug = TdxSimImage { debug: 1, ..image() };
     for (unlocked, answer) in [(0, TDX_SIM_SEAMLDR_EBADSIG), (1, 0)] {
         let mut memory = update_memory(&debug);
@@ -113,7 +117,7 @@ fn debug_modules_are_installed_on_platforms_that_are_unlocked_only() {
 }
 
 #[test]
-fn an_msr_or_capabilities_of_one_lp_that_differ_stop_it_until_they_are_put_right() {
+fn lp_init_fails_while_an_msr_or_the_capabilities_of_the_lp_differ() {
     const MSR: u32 = 0xfe;
     let mut memory = update_memory(&image());
     let sim = shut_down(&mut memory);
@@ -121,7 +125,7 @@ fn an_msr_or_capabilities_of_one_lp_that_differ_stop_it_until_they_are_put_right
     sim.succeed(0, SYS_INIT, 0);
     assert_eq!(tdx_sim_flip_lp_msr(sim.0, 1, MSR, 1), Ok);
     assert_eq!(sim.answer(1, SYS_LP_INIT, 0), TDX_SIM_TDX_INCONSISTENT_MSR | u64::from(MSR));
-    assert_eq!(tdx_sim_flip_lp_msr(sim.0, 1, MSR, 1), Ok, "twice cancels");
+    assert_eq!(tdx_sim_flip_lp_msr(sim.0, 1, MSR, 1), Ok, "the same bits twice cancel");
     sim.succeed(1, SYS_LP_INIT, 0);
     assert_eq!(tdx_sim_set_lp_capabilities(sim.0, 2, 0x3f), Ok);
     assert_eq!(sim.lp(2).capabilities, 0x3f);
@@ -139,8 +143,7 @@ fn an_msr_or_capabilities_of_one_lp_that_differ_stop_it_until_they_are_put_right
 }
 
 #[test]
-fn cpuid_that_the_module_does_not_support_stops_it_and_one_lp_alone_that_differs_its_own_initialisation(
-) {
+fn unsupported_cpuid_fails_sys_init_and_deviating_cpuid_fails_lp_init() {
     const INCORRECT_CPUID_VALUE: u64 = 0xc000_0900_0000_0000;
     const INCONSISTENT_CPUID_FIELD: u64 = 0xc000_0902_0000_0000;
     const NO_SUBLEAF: u32 = u32::MAX;
@@ -165,7 +168,7 @@ fn cpuid_that_the_module_does_not_support_stops_it_and_one_lp_alone_that_differs
 }
 
 #[test]
-fn a_lock_or_an_lp_inside_the_module_makes_it_busy_until_that_is_over() {
+fn the_module_is_busy_while_its_lock_is_held_or_an_lp_is_inside() {
     let sim = Sim::booted(&platform(), &image());
     for lock in [TdxSimLock::Shared, TdxSimLock::Exclusive] {
         assert_eq!(tdx_sim_set_global_lock(sim.0, lock.number()), Ok);
@@ -178,7 +181,7 @@ fn a_lock_or_an_lp_inside_the_module_makes_it_busy_until_that_is_over() {
     let read = TdxSimRegs { rax: SYS_RD, ..TdxSimRegs::default() };
     assert_eq!(sim.call(3, read).0, TdxSimTrap::VmfailInvalid);
     assert_eq!(tdx_sim_set_lp_in_module(sim.0, 3, 0), Ok);
-    // The TDMR of the boot, of which another LP initialises a part.
+    // The TDMR of the boot; another LP initialises a part of it.
     const TDMR: u64 = 0x1_0000_0000;
     assert_eq!(tdx_sim_set_tdmr_lock(sim.0, 0, 1), Ok);
     assert_eq!(sim.answer(0, TDX_SIM_TDH_SYS_TDMR_INIT, TDMR), 0x8000020000000001);
@@ -188,18 +191,18 @@ fn a_lock_or_an_lp_inside_the_module_makes_it_busy_until_that_is_over() {
 }
 
 #[test]
-fn an_lp_traps_each_call_until_that_is_taken_back() {
+fn each_call_of_an_lp_traps_until_the_trap_is_removed() {
     let sim = Sim::booted(&platform(), &image());
     let call = TdxSimRegs { rax: SYS_RD, ..TdxSimRegs::default() };
     for trap in [TdxSimTrap::Ud, TdxSimTrap::Gp, TdxSimTrap::None] {
         assert_eq!(tdx_sim_set_lp_trap(sim.0, 2, trap.number()), Ok);
         assert_eq!((sim.lp(2).trap, sim.call(2, call).0), (trap.number(), trap));
-        assert_eq!(sim.call(1, call).0, TdxSimTrap::None, "others do not");
+        assert_eq!(sim.call(1, call).0, TdxSimTrap::None, "other LPs do not trap");
     }
 }
 
 #[test]
-fn an_lp_that_makes_no_call_is_offline_and_completes_the_session_when_it_comes() {
+fn a_session_stays_open_until_the_offline_lp_calls() {
     let mut memory = update_memory(&image());
     let sim = shut_down(&mut memory);
     for lp in 0..LPS - 1 {
@@ -210,14 +213,14 @@ fn an_lp_that_makes_no_call_is_offline_and_completes_the_session_when_it_comes()
     assert_eq!(
         sim.answer(0, INSTALL, HOST),
         TDX_SIM_SEAMLDR_EBADCALL,
-        "it has called in this session"
+        "LP 2 has called in this session"
     );
     sim.succeed(LPS - 1, INSTALL, HOST);
     assert_eq!((sim.truth().lps_in_session, sim.truth().module_callable), (0, 1));
 }
 
 #[test]
-fn p_seamldr_takes_the_current_vmcs_away_on_processors_with_the_erratum() {
+fn p_seamldr_clears_the_current_vmcs_on_processors_with_the_erratum() {
     for (erratum, after) in [(0, 0x5000), (1, u64::MAX)] {
         let sim =
             Sim::booted(&TdxSimPlatform { seamret_clears_vmcs: erratum, ..platform() }, &image());
@@ -229,11 +232,11 @@ fn p_seamldr_takes_the_current_vmcs_away_on_processors_with_the_erratum() {
 }
 
 #[test]
-fn seamextend_is_read_and_written_whole() {
+fn get_and_set_seamextend_copy_the_whole_register() {
     let sim = Sim::booted(&platform(), &image());
     let get = |sim: &Sim| {
         let mut register = std::mem::MaybeUninit::uninit();
-        // SAFETY: it may be written.
+        // SAFETY: the register is writable.
         assert_eq!(unsafe { tdx_sim_get_seamextend(sim.0, register.as_mut_ptr()) }, Ok);
         // SAFETY: the function has filled it in.
         unsafe { register.assume_init() }
@@ -242,7 +245,7 @@ fn seamextend_is_read_and_written_whole() {
     assert_eq!((before.valid, before.tee_tcb_svn[..2].to_vec()), (0x1ff, vec![5, 1]));
     assert_eq!((before.seam_ready, before.p_seamldr_ready), (1, 1));
     let changed = TdxSimSeamextend { mrsigner: [7; 48], attributes: 9, seam_ready: 0, ..before };
-    // SAFETY: it may be read.
+    // SAFETY: the register is readable.
     let set = |register: &TdxSimSeamextend| unsafe { tdx_sim_set_seamextend(sim.0, register) };
     assert_eq!(set(&changed), Ok);
     assert_eq!((get(&sim), sim.truth().module_callable), (changed, 0));
@@ -254,21 +257,21 @@ fn seamextend_is_read_and_written_whole() {
         assert_eq!(set(&TdxSimSeamextend { p_seamldr_ready: wrong, ..before }), BadArgument);
     }
     let empty = Sim::of(&platform()).unwrap();
-    // SAFETY: it may be read.
+    // SAFETY: the register is readable.
     assert_eq!(unsafe { tdx_sim_set_seamextend(empty.0, &before) }, Contradiction);
 }
 
 #[test]
-fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
+fn handoff_data_can_be_read_and_written_and_a_wrong_header_loses_it() {
     let mut memory = update_memory(&image());
     let sim = shut_down(&mut memory);
     let truth = sim.truth();
     assert_eq!((truth.handoff_valid, truth.handoff_hv, truth.handoff_size), (1, 0, 53386));
     let mut header = [0u8; 8];
-    // SAFETY: so many bytes may be written.
+    // SAFETY: the buffer has 8 writable bytes.
     let read = unsafe { tdx_sim_read_handoff(sim.0, 0, header.as_mut_ptr().cast(), 8) };
     assert_eq!((read, header), (Ok, [1, 0, 0, 0, 0x8a, 0xd0, 0, 0]));
-    // SAFETY: so many bytes may be read.
+    // SAFETY: the slice is readable.
     let write = |offset, bytes: &[u8]| unsafe {
         tdx_sim_write_handoff(sim.0, offset, bytes.as_ptr().cast(), bytes.len())
     };
@@ -276,13 +279,13 @@ fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
     assert_eq!((sim.truth().handoff_valid, install(&sim)[3]), (0, TDX_SIM_SEAMLDR_EBADHANDOFF));
     assert_eq!(write(0, &[1]), Ok);
     assert_eq!(install(&sim), [0; 4]);
-    assert_eq!(write(TDX_SIM_HANDOFF_SIZE, &[]), Ok, "no bytes at its end");
+    assert_eq!(write(TDX_SIM_HANDOFF_SIZE, &[]), Ok, "zero bytes at the end of the area");
     for (offset, bytes) in
         [(TDX_SIM_HANDOFF_SIZE, &[0][..]), (TDX_SIM_HANDOFF_SIZE - 1, &[0, 0]), (usize::MAX, &[0])]
     {
         assert_eq!(write(offset, bytes), BadLength);
         let mut copy = bytes.to_vec();
-        // SAFETY: so many bytes may be written.
+        // SAFETY: the buffer has this number of writable bytes.
         let read =
             unsafe { tdx_sim_read_handoff(sim.0, offset, copy.as_mut_ptr().cast(), copy.len()) };
         assert_eq!(read, BadLength);
@@ -290,7 +293,7 @@ fn the_handoff_data_is_read_written_and_lost_if_its_header_is_wrong() {
 }
 
 #[test]
-fn cleanup_is_interrupted_as_often_as_interrupts_are_pending() {
+fn cleanup_returns_einterrupt_once_per_pending_interrupt() {
     let newer = TdxSimPlatform { generation: TdxSimGeneration::Newer.number(), ..platform() };
     let sim = Sim::booted(&newer, &image());
     assert_eq!(tdx_sim_set_pending_interrupts(sim.0, 1), Ok);
@@ -303,7 +306,7 @@ fn cleanup_is_interrupted_as_often_as_interrupts_are_pending() {
 }
 
 #[test]
-fn instructions_that_fail_in_the_module_are_answered_as_it_does() {
+fn failing_instructions_in_the_module_give_its_statuses() {
     let sim = Sim::of(&platform()).unwrap();
     assert_eq!(tdx_sim_set_instruction_errors(sim.0, 0, 5), Ok);
     let status = sim.boot(&file(&image(), TdxSimImageFormat::V1), TdxSimModuleState::Ready);
@@ -320,7 +323,7 @@ fn instructions_that_fail_in_the_module_are_answered_as_it_does() {
 }
 
 #[test]
-fn changes_of_a_module_need_one_and_changes_of_an_lp_that_there_is() {
+fn changes_fail_without_a_module_or_for_an_unknown_lp() {
     let sim = Sim::of(&platform()).unwrap();
     assert_eq!(tdx_sim_set_global_lock(sim.0, 0), NoModule);
     assert_eq!(tdx_sim_set_tdmr_lock(sim.0, 0, 1), NoModule);
@@ -339,7 +342,7 @@ fn changes_of_a_module_need_one_and_changes_of_an_lp_that_there_is() {
 }
 
 #[test]
-fn numbers_that_are_no_value_of_an_enumeration_and_bools_above_1_are_refused() {
+fn invalid_enumeration_numbers_and_bools_above_1_are_refused() {
     let sim = Sim::booted(&platform(), &image());
     for number in [3, 255, 0x8000_0000, u32::MAX] {
         assert_eq!(tdx_sim_set_global_lock(sim.0, number), BadArgument);
@@ -359,7 +362,7 @@ fn numbers_that_are_no_value_of_an_enumeration_and_bools_above_1_are_refused() {
     }
     assert_eq!(tdx_sim_set_tdmr_lock(sim.0, 64, 1), BadArgument);
     assert_eq!(tdx_sim_set_seamdb(sim.0, 3, 4, 0), Contradiction);
-    assert_eq!(sim.truth().seamdb_size, 64, "nothing was done");
+    assert_eq!(sim.truth().seamdb_size, 64, "the platform is unchanged");
     let update = TdxSimRegs { rax: SYS_UPDATE, ..TdxSimRegs::default() };
     assert_ne!(sim.call(0, update).1.rax, 0);
 }

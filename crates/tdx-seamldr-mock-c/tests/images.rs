@@ -1,4 +1,4 @@
-//! Images: made, signed, packed, and what P-SEAMLDR and the module say to each field.
+//! Images: make, sign and pack them, and check how firmware reacts to each field.
 #![allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::as_conversions
 )]
-#![allow(clippy::multiple_unsafe_ops_per_block)] // what C gives is taken apart, and tables of calls
+#![allow(clippy::multiple_unsafe_ops_per_block)] // values from C are taken apart; tables of calls
 
 mod support;
 
@@ -20,8 +20,8 @@ use support::{SYS_INIT, SYS_SHUTDOWN};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// What an update by this memory comes to: RAX and RDX of the last INSTALL, and RAX of TDH.SYS.INIT
-/// if that was 0.
+/// Makes an update with this memory. Returns RAX and RDX of the last INSTALL, and RAX of
+/// TDH.SYS.INIT if INSTALL succeeded.
 fn update(mut memory: Vec<u8>) -> (u64, u64, Option<u64>) {
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(sim.map(HOST, &mut memory), Ok);
@@ -40,7 +40,7 @@ fn cpus(list: &[u32]) -> TdxSimImage {
 }
 
 #[test]
-fn each_field_of_an_image_reaches_the_firmware_that_looks_at_it() {
+fn each_field_of_an_image_changes_the_answer_of_firmware() {
     let old = build(&image());
     let built_for_0 = TdxSimBuild { size: size_of::<TdxSimBuild>() as u32, ..old };
     for (image, expected) in [
@@ -85,7 +85,7 @@ fn each_field_of_an_image_reaches_the_firmware_that_looks_at_it() {
 }
 
 #[test]
-fn a_module_is_what_its_build_says_and_without_one_what_its_svn_stands_for() {
+fn the_build_determines_the_module_and_without_one_the_svn_does() {
     let by_svn = Sim::booted(&platform(), &TdxSimImage { svn_minor: 0xb, ..image() });
     assert_eq!(by_svn.truth().version_update, 16, "1.5.16 has SVN 1.11");
     let default = build(&image());
@@ -106,7 +106,7 @@ fn a_module_is_what_its_build_says_and_without_one_what_its_svn_stands_for() {
 #[test]
 fn a_module_can_be_built_as_any_public_release() {
     let release = |major, minor, update| {
-        // SAFETY: it may be written, and its size is set.
+        // SAFETY: the structure is writable, and its size is set.
         support::filled(|build| unsafe { tdx_sim_release_build(major, minor, update, build) })
     };
     let (status, newest) = release(1, 5, 34);
@@ -122,9 +122,9 @@ fn a_module_can_be_built_as_any_public_release() {
 }
 
 #[test]
-fn a_sigstruct_of_the_callers_is_signed_and_its_hash_put_right_on_request() {
+fn sign_signs_a_changed_sigstruct_and_updates_its_hash_on_request() {
     let (mut sigstruct, mut module) = parts(&image());
-    // SAFETY: both may be read, and the SIGSTRUCT written.
+    // SAFETY: both are readable, and the SIGSTRUCT is writable.
     let sign = |sigstruct: &mut TdxSimSigstruct, module: *const u8, len| unsafe {
         tdx_sim_sign(sigstruct, module.cast(), len)
     };
@@ -132,7 +132,7 @@ fn a_sigstruct_of_the_callers_is_signed_and_its_hash_put_right_on_request() {
     assert_eq!(
         update(memory_of(&sigstruct, &module)).0,
         TDX_SIM_SEAMLDR_EBADSIG,
-        "it was changed after it was signed"
+        "the SIGSTRUCT changed after it was signed"
     );
     assert_eq!(sign(&mut sigstruct, ptr::null(), 0), Ok);
     assert_eq!(update(memory_of(&sigstruct, &module)), (0, 0, Some(0)));
@@ -145,14 +145,14 @@ fn a_sigstruct_of_the_callers_is_signed_and_its_hash_put_right_on_request() {
     assert_eq!(
         update(memory_of(&sigstruct, &module)),
         (TDX_SIM_SEAMLDR_EBADPARAM, 1, None),
-        "no ELF file"
+        "the module is not an ELF file"
     );
-    assert_eq!(sign(&mut sigstruct, module.as_ptr(), 0), Ok, "the hash of nothing");
+    assert_eq!(sign(&mut sigstruct, module.as_ptr(), 0), Ok, "the hash of zero bytes");
     assert_eq!(sigstruct.seamhash[..4], [0x38, 0xb0, 0x60, 0xa7]);
 }
 
 #[test]
-fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
+fn files_of_both_formats_boot_and_differ_only_in_their_headers() {
     let [v1, v2] =
         [TdxSimImageFormat::V1, TdxSimImageFormat::V2].map(|format| file(&image(), format));
     assert_eq!((v1.len(), v2.len()), (10 * 4096, 10 * 4096));
@@ -163,7 +163,7 @@ fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
         let (mut packed, mut needed) = (vec![7; wanted.len() + 1], 0);
         let (target, len) = (packed.as_mut_ptr().cast(), packed.len());
         let (source, number) = (module.as_ptr().cast(), format.number());
-        // SAFETY: all pointers lead to as many bytes as is said.
+        // SAFETY: all pointers point to the given number of bytes.
         let status = unsafe {
             tdx_sim_pack(number, &sigstruct, source, module.len(), target, len, &mut needed)
         };
@@ -174,7 +174,7 @@ fn files_of_both_formats_are_booted_and_differ_in_their_headers_only() {
 }
 
 #[test]
-fn an_image_that_cannot_be_says_which_field_is_wrong() {
+fn an_invalid_image_gives_an_error_that_names_the_field() {
     let wrong_build = TdxSimBuild { handoff_form: 4, ..build(&image()) };
     let sized = |build: TdxSimBuild| TdxSimBuild { size: size_of::<TdxSimBuild>() as u32, ..build };
     let (form, flag) =
@@ -190,23 +190,23 @@ fn an_image_that_cannot_be_says_which_field_is_wrong() {
         (TdxSimImage { seamhash_given: 3, ..image() }, BadArgument, "seamhash_given is 3"),
         (TdxSimImage { reserved: [0, 1], ..image() }, BadArgument, "reserved"),
         (TdxSimImage { size: 0, ..image() }, BadSize, "tdx_sim_image.size is 0"),
-        (TdxSimImage { build: &form, ..image() }, BadArgument, "4 is no tdx_sim_handoff_form"),
+        (TdxSimImage { build: &form, ..image() }, BadArgument, "4 is not a tdx_sim_handoff_form"),
         (TdxSimImage { build: &flag, ..image() }, BadArgument, "no_downgrade is 2"),
         (
             TdxSimImage { build: &generation, ..image() },
             BadArgument,
-            "4 is no tdx_sim_module_generation",
+            "4 is not a tdx_sim_module_generation",
         ),
         (TdxSimImage { build: &unsized_, ..image() }, BadSize, "tdx_sim_build.size is 0"),
     ] {
         let mut needed = 77;
-        // SAFETY: nothing is written but the number.
+        // SAFETY: the function writes only the number.
         let found = unsafe { tdx_sim_image_file(&image, 1, ptr::null_mut(), 0, &mut needed) };
         assert_eq!((found, needed), (status, 77), "{says}");
         assert!(support::last_error().contains(says), "{}", support::last_error());
     }
     for format in [0, 3, 0x100, u32::MAX] {
-        // SAFETY: nothing is written.
+        // SAFETY: the function writes nothing.
         let status =
             unsafe { tdx_sim_image_file(&image(), format, ptr::null_mut(), 0, ptr::null_mut()) };
         assert_eq!(status, BadArgument);
@@ -214,12 +214,12 @@ fn an_image_that_cannot_be_says_which_field_is_wrong() {
 }
 
 #[test]
-fn buffers_that_are_too_small_are_left_alone() {
+fn buffers_that_are_too_small_are_not_written() {
     let (sigstruct, module) = parts(&image());
     let mut small = vec![0x77u8; 8 * 4096 - 1];
     let (start, len) = (small.as_mut_ptr(), small.len());
     let (mut needed, mut copy) = (0, sigstruct);
-    // SAFETY: so many bytes may be written.
+    // SAFETY: the buffers have these numbers of writable bytes.
     let statuses = unsafe {
         [
             tdx_sim_make_image(&image(), &mut copy, start.cast(), len),
@@ -240,7 +240,7 @@ fn buffers_that_are_too_small_are_left_alone() {
     for len in [0, 1, 4095, 497 * 4096] {
         let module = vec![0u8; len];
         let source = module.as_ptr().cast();
-        // SAFETY: so many bytes may be read.
+        // SAFETY: the slice is readable.
         let status =
             unsafe { tdx_sim_pack(1, &sigstruct, source, len, ptr::null_mut(), 0, &mut needed) };
         assert_eq!(status, BadLength, "{len}");
@@ -248,7 +248,7 @@ fn buffers_that_are_too_small_are_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_image_or_that_firmware_refuses_does_not_boot() {
+fn boot_fails_for_a_file_that_is_not_an_image_or_that_firmware_refuses() {
     let good = file(&image(), TdxSimImageFormat::V1);
     let sim = Sim::of(&platform()).unwrap();
     for bad in [&good[..0], &good[..100], &good[..good.len() - 1]] {
@@ -258,7 +258,7 @@ fn a_file_that_is_no_image_or_that_firmware_refuses_does_not_boot() {
     assert_eq!(untrusted.boot(&good, TdxSimModuleState::Ready), Refused);
     assert_eq!(support::last_error(), "SEAMLDR.INSTALL on LP 3 gives EBADSIG");
     assert_eq!(sim.boot(&good, TdxSimModuleState::None), BadArgument);
-    // SAFETY: so many bytes may be read.
+    // SAFETY: the file is readable.
     let boot = |until| unsafe { tdx_sim_boot(sim.0, good.as_ptr().cast(), good.len(), until) };
     assert_eq!([6, u32::MAX].map(boot), [BadArgument; 2]);
     assert_eq!(

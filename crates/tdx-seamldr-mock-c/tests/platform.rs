@@ -1,4 +1,4 @@
-//! A platform by the functions that C programs have.
+//! A platform, used through the functions for C programs.
 #![allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -19,7 +19,7 @@ use support::{
 use tdx_sim::*;
 
 #[test]
-fn a_tds_life_over_an_update_and_the_truth_at_each_stage() {
+fn a_td_survives_an_update_and_the_truth_is_correct_at_each_step() {
     let mut memory = update_memory(&TdxSimImage { svn_minor: 6, ..image() });
     let sim = Sim::ready();
     assert_eq!(sim.create_td(TdxSimTdPhase::Running), Ok(0));
@@ -62,7 +62,7 @@ fn a_tds_life_over_an_update_and_the_truth_at_each_stage() {
 }
 
 #[test]
-fn an_image_that_was_changed_is_refused_by_its_signature() {
+fn a_changed_image_fails_the_signature_check() {
     let mut memory = update_memory(&image());
     memory[4096 + 900] ^= 1;
     let sim = Sim::ready();
@@ -77,20 +77,20 @@ fn an_image_that_was_changed_is_refused_by_its_signature() {
 }
 
 #[test]
-fn what_is_not_mapped_reads_as_0_and_takes_no_writes() {
+fn memory_that_is_not_mapped_reads_as_0_and_ignores_writes() {
     let mut memory = vec![0x77; 4096];
     let sim = Sim::ready();
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST + 0x1000);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert_eq!(tdx_sim_unmap(sim.0, HOST), TdxSimStatus::Ok);
-    // Intel's number at offset 8, and 256 bytes.
+    // The vendor at offset 8 is Intel; the structure has 256 bytes.
     assert_eq!(memory[8..12], 0x8086u32.to_le_bytes());
     assert!(memory[256..].iter().all(|byte| *byte == 0x77));
     memory.fill(0x77);
     sim.succeed(0, TDX_SIM_SEAMLDR_INFO, HOST);
     assert!(memory.iter().all(|byte| *byte == 0x77));
-    // SEAMLDR_PARAMS of zeros, and the SIGSTRUCT of zeros that it leads to: EBADSIG.
+    // SEAMLDR_PARAMS and SIGSTRUCT of zeros: EBADSIG.
     sim.succeed(0, SYS_SHUTDOWN, 0);
     let install = TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() };
     let answers: Vec<_> = (0..LPS).map(|lp| sim.call(lp, install).1.rax).collect();
@@ -98,7 +98,7 @@ fn what_is_not_mapped_reads_as_0_and_takes_no_writes() {
 }
 
 #[test]
-fn a_trap_leaves_the_registers_as_they_are() {
+fn a_trap_does_not_change_the_registers() {
     let sim = Sim::new(None);
     let regs = TdxSimRegs { rax: SYS_RD, rcx: 1, r15: 2, ..TdxSimRegs::default() };
     assert_eq!(sim.call(0, regs), (TdxSimTrap::VmfailInvalid, regs));
@@ -123,7 +123,7 @@ fn a_plan_has_room_for_32_faults_and_a_fault_that_is_over_makes_room() {
 }
 
 #[test]
-fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
+fn faults_affect_the_calls_that_they_name_until_they_end() {
     let sim = Sim::ready();
     let call = TdxSimRegs { rax: SYS_RD, rdx: 7, ..TdxSimRegs::default() };
     let returned = TdxSimFault {
@@ -142,7 +142,7 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
     };
     assert!(!busy(sim.call(1, call)));
     assert_eq!([(); 3].map(|()| busy(sim.call(2, call))), [false, true, false]);
-    assert_eq!(sim.times_left(id), Ok(0), "it is over");
+    assert_eq!(sim.times_left(id), Ok(0), "the fault is over");
     assert_eq!(sim.unfired(), (0, 0));
 
     for (trap, number) in [(TdxSimTrap::VmfailInvalid, 1), (TdxSimTrap::Gp, 2), (TdxSimTrap::Ud, 3)]
@@ -159,7 +159,7 @@ fn faults_strike_the_calls_that_they_are_for_and_are_taken_back() {
     }
 }
 
-/// The next call of LP 0 waits for so many others.
+/// Makes the next call of LP 0 wait for this number of other calls.
 fn delay(sim: &Sim, delay: u32) {
     let kind = TdxSimFaultKind::Delay.number();
     sim.add_fault(TdxSimFault { lp: 0, kind, delay, ..fault() });
@@ -182,19 +182,19 @@ const INFO: TdxSimRegs = TdxSimRegs {
     r15: 0,
 };
 
-/// Waits until an LP is inside P-SEAMLDR: others then get VMfailInvalid.
+/// Waits until an LP is inside P-SEAMLDR, so that other LPs get VMfailInvalid.
 fn wait_until_inside(sim: &Sim) {
     let start = Instant::now();
     while sim.call(1, INFO).0 == TdxSimTrap::None {
-        assert!(start.elapsed() < Duration::from_secs(30), "LP 0 is not inside");
+        assert!(start.elapsed() < Duration::from_secs(30), "LP 0 did not enter P-SEAMLDR in 30 s");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn others_find_an_lp_inside_whose_call_is_delayed() {
+fn other_lps_find_an_lp_with_a_delayed_call_inside_firmware() {
     let sim = &Sim::ready();
-    // More calls than come within the limit, so that it is the limit that ends the call.
+    // More calls than are made within the limit, so the limit ends the call.
     delay(sim, u32::MAX);
     std::thread::scope(|threads| {
         let delayed = threads.spawn(move || sim.call(0, INFO));
@@ -205,7 +205,7 @@ fn others_find_an_lp_inside_whose_call_is_delayed() {
 }
 
 #[test]
-fn a_delayed_call_goes_on_after_so_many_others() {
+fn a_delayed_call_returns_after_the_given_number_of_other_calls() {
     let sim = &Sim::ready();
     delay(sim, 3);
     std::thread::scope(|threads| {
@@ -228,7 +228,7 @@ fn in_a_single_thread_a_delayed_call_ends_at_the_limit() {
 }
 
 #[test]
-fn freeing_a_platform_ends_the_call_that_waits_in_it() {
+fn freeing_a_platform_ends_a_delayed_call() {
     let sim = &Sim::ready();
     delay(sim, u32::MAX);
     std::thread::scope(|threads| {
@@ -240,7 +240,7 @@ fn freeing_a_platform_ends_the_call_that_waits_in_it() {
 }
 
 #[test]
-fn platforms_know_nothing_of_each_other_and_may_be_used_by_many_threads() {
+fn platforms_are_independent_and_can_be_used_by_many_threads() {
     std::thread::scope(|threads| {
         for _ in 0..4 {
             threads.spawn(|| {
@@ -263,8 +263,7 @@ fn platforms_know_nothing_of_each_other_and_may_be_used_by_many_threads() {
 }
 
 #[test]
-fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answered_by_its_own_firmware(
-) {
+fn a_second_call_on_an_lp_inside_firmware_is_refused_and_does_not_affect_the_first() {
     let mut memory = vec![0; 4096];
     let sim = &Sim::ready();
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
@@ -289,16 +288,16 @@ fn a_second_call_on_an_lp_that_is_inside_is_refused_and_the_first_one_is_answere
             let expected = if first == read { first.rdx + 1 } else { first.rdx };
             assert_eq!(
                 regs.rdx, expected,
-                "TDH.SYS.RD has the next field's id, SEAMLDR.INFO leaves RDX alone"
+                "TDH.SYS.RD returns the next field's id in RDX, SEAMLDR.INFO does not change RDX"
             );
         });
         assert_eq!((sim.lp(1).in_call, sim.lp(1).in_module), (0, 0));
-        assert_eq!(sim.call(1, second).1.rax, 0, "afterwards it can");
+        assert_eq!(sim.call(1, second).1.rax, 0, "the LP can call afterwards");
     }
 }
 
 #[test]
-fn a_platform_of_a_structure_has_no_module_until_it_is_booted_to_the_state_that_is_wanted() {
+fn a_created_platform_has_no_module_until_boot_brings_it_to_the_given_state() {
     for (until, expected) in [
         (TdxSimModuleState::SysInitPending, 0),
         (TdxSimModuleState::SysInitDone, 6),
@@ -326,7 +325,7 @@ fn a_platform_of_a_structure_has_no_module_until_it_is_booted_to_the_state_that_
 }
 
 #[test]
-fn lps_can_have_any_x2apic_ids_and_more_than_firmware_counts() {
+fn a_platform_can_have_any_x2apic_ids_and_lps_that_firmware_does_not_count() {
     let ids = [7, 1023, 5, 9];
     let listed =
         TdxSimPlatform { num_lps: 3, x2apic_ids: ids.as_ptr(), num_x2apic_ids: 4, ..platform() };
@@ -337,7 +336,7 @@ fn lps_can_have_any_x2apic_ids_and_more_than_firmware_counts() {
 }
 
 #[test]
-fn the_tds_of_a_platform_are_known_by_numbers_and_an_update_spoils_what_is_under_way() {
+fn tds_have_numbers_and_an_update_spoils_measurements_in_progress() {
     let mut memory = update_memory(&TdxSimImage { svn_minor: 6, ..image() });
     let sim = Sim::booted(&platform(), &image());
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
@@ -352,7 +351,7 @@ fn the_tds_of_a_platform_are_known_by_numbers_and_an_update_spoils_what_is_under
     }
     assert_eq!(sim.extend_td(running, b"a page"), TdxSimStatus::BadPhase);
     assert_eq!(sim.finish_td(built), Ok(true));
-    assert_eq!(sim.finish_td(built), Err(TdxSimStatus::BadPhase), "it runs");
+    assert_eq!(sim.finish_td(built), Err(TdxSimStatus::BadPhase), "the TD already runs");
     assert_ne!(sim.td(built).measurement, sim.td(building).measurement);
 
     sim.succeed(0, SYS_SHUTDOWN, 0);
@@ -372,7 +371,7 @@ fn the_tds_of_a_platform_are_known_by_numbers_and_an_update_spoils_what_is_under
 }
 
 #[test]
-fn install_with_rdx_1_by_a_fault_destroys_the_module_and_with_rdx_0_does_not() {
+fn a_fault_on_install_destroys_the_module_only_with_rdx_1() {
     for (rdx, present) in [(0, 1), (1, 0)] {
         let sim = Sim::ready();
         let td = sim.create_td(TdxSimTdPhase::Running).unwrap();

@@ -1,17 +1,18 @@
-//! A simulated Intel TDX platform, for trying out module updates without the hardware.
+//! A simulated Intel TDX platform, for trying module updates without TDX hardware.
 //!
 //! [`model`] is the platform itself: logical processors, the SEAM range, P-SEAMLDR, a TDX module
-//! and TDs, as a plain value that answers SEAMCALLs. It needs neither an allocator nor the standard
-//! library; memory, storage and cryptography come in through traits, so that it also runs inside a
-//! kernel or on bare metal.
+//! and TDs. It is a plain value that answers SEAMCALLs. It needs neither an allocator nor the
+//! standard library: traits provide memory and cryptography. So it also runs inside a kernel or on
+//! bare metal.
 //!
-//! With the feature `std` (on by default) there is [`SimPlatform`]: the model behind a lock, for as
-//! many threads as there are LPs, over the memory of the process seen through a map that is not the
-//! identity. [`TestImage`] makes small images that are signed with a test key.
+//! With the feature `std` (on by default) there is [`SimPlatform`]: the model behind a lock, for
+//! one thread per LP, over the memory of the process. Physical and virtual addresses differ.
+//! [`TestImage`] makes small images that are signed with a test key.
 //!
-//! The platform checks what the real one is known to check: the signature with RSA, the hash of the
-//! image, the session of all LPs, SVN, CPUs, handoff data. TDs are alive only while a module runs
-//! that holds their keys, which travel through the bytes of the handoff data.
+//! The platform makes the checks that the real one is known to make: the RSA signature, the hash
+//! of the image, the session of all LPs, SVN, CPUs, handoff data. A TD is alive only while a
+//! module runs that knows the TD's KeyID. A module learns KeyIDs from the bytes of the handoff
+//! data.
 //!
 //! ```
 //! use tdx_seamldr_core::preflight::{preflight, Policy};
@@ -20,13 +21,13 @@
 //! use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 //! use tdx_seamldr_verify::RustCrypto;
 //!
-//! // A platform of four LPs that runs one module, and an image of the next.
+//! // A platform of 4 LPs that runs one module, and an image of the next module.
 //! let old = TestImage::default().build();
 //! let new = TestImage { svn_minor: 6, ..TestImage::default() }.build();
 //! let platform = SimPlatform::builder().lps(4).boot(&TdxImage::parse(old.as_bytes())?)?;
 //! let td = platform.create_td()?;
 //!
-//! // Everything that P-SEAMLDR and the new module will ask, before anything is shut down.
+//! // Check everything that P-SEAMLDR and the new module will check, before anything is shut down.
 //! let new = TdxImage::parse(new.as_bytes())?;
 //! let facts = platform.facts()?;
 //! let passed = preflight(&new, &facts, &RustCrypto, Policy::default(), &mut |finding| eprintln!("{finding}"))?;

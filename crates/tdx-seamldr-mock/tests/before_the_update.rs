@@ -1,5 +1,4 @@
-//! What happens before anything is shut down: preflight's reasons, and the parameters for
-//! P-SEAMLDR.
+//! Preflight's refusals, and the parameters for P-SEAMLDR: all before the shutdown.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,10 +11,10 @@
 mod support;
 
 use support::*;
+use tdx_seamldr_core::abi::PAGE_SIZE;
 use tdx_seamldr_core::abi::{
     Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0,
 };
-use tdx_seamldr_core::abi::{TdxLeaf, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::elf::{
     self, ElfRefusal, Rela, SectionHeader, R_X86_64_RELATIVE, SHT_RELA,
@@ -32,7 +31,7 @@ use tdx_seamldr_core::{
 use tdx_seamldr_core::{TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{
-    released_images, run_stepped, sign, Answer, Fault, PageBuf, SimPlatform, TestImage,
+    released_images, run_stepped, sign, Fault, PageBuf, SimPlatform, TestImage,
 };
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -65,10 +64,10 @@ fn a_good_image_passes_on_a_platform_that_it_fits() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn no_released_image_is_refused_on_a_platform_that_it_fits() {
+fn every_released_image_passes_on_a_platform_that_it_fits() {
     let images = released_images().unwrap().unwrap();
     for image in &images {
-        // The oldest of its line runs.
+        // The oldest module of its line runs.
         let running =
             images.iter().find(|other| other.version.get(..3) == image.version.get(..3)).unwrap();
         let running = TdxImage::parse(running.bytes.as_bytes()).unwrap();
@@ -80,7 +79,7 @@ fn no_released_image_is_refused_on_a_platform_that_it_fits() {
 }
 
 #[test]
-fn each_reason_names_what_was_found_and_what_was_wanted() {
+fn each_refusal_names_the_found_and_the_required_value() {
     let svn = |major, minor| Svn { major, minor };
     let range = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
     let field =
@@ -145,7 +144,7 @@ fn each_reason_names_what_was_found_and_what_was_wanted() {
 }
 
 #[test]
-fn all_reasons_are_reported_not_just_the_first() {
+fn preflight_reports_all_refusals_not_only_the_first() {
     let platform = boot(SimPlatform::builder().lps(3).offline(1).seamdb_size(1));
     let file = TestImage { svn_major: 3, cpus: vec![0xa06d0], ..newer() }.build();
     let codes: Vec<_> = refusals(&platform, &file).iter().map(Refusal::code).collect();
@@ -156,22 +155,19 @@ fn all_reasons_are_reported_not_just_the_first() {
 }
 
 #[test]
-fn damage_after_signing_is_found_in_every_part() {
+fn preflight_refuses_damage_in_every_part_of_a_signed_image() {
     let platform = boot(SimPlatform::builder().lps(1));
     let image = newer();
     let module = image.module();
     let good = image.sigstruct(&module);
-
     let mut date = good;
     date.date = U32::new(1);
     assert_eq!(refusals(&platform, &image.file(&date, &module)), [Refusal::Signature]);
-
     let mut key = good;
     key.modulus[0] ^= 2;
     let codes: Vec<_> =
         refusals(&platform, &image.file(&key, &module)).iter().map(Refusal::code).collect();
     assert_eq!(codes, ["signer", "signature"]);
-
     let mut other = module.clone();
     other[6000] ^= 1;
     let found = refusals(&platform, &image.file(&good, &other));
@@ -179,7 +175,6 @@ fn damage_after_signing_is_found_in_every_part() {
         matches!(found[..], [Refusal::ImageHash { found: hash, wanted }] if hash != good.seamhash && wanted == good.seamhash),
         "{found:?}"
     );
-
     let parts = ImageParts { sigstruct: &[good.as_bytes(), &[0; 2049]].concat(), module: &module };
     let mut long = PageBuf::zeroed(parts.file_len().unwrap() / PAGE_SIZE);
     parts.write(ImageFormat::BlobV1, long.as_mut_bytes()).unwrap();
@@ -187,7 +182,7 @@ fn damage_after_signing_is_found_in_every_part() {
 }
 
 #[test]
-fn what_does_not_fit_is_found() {
+fn preflight_refuses_a_module_that_needs_more_memory_than_there_is() {
     let platform = boot(SimPlatform::builder().lps(2));
     let module = newer().module();
     let with = |change: fn(&mut SeamSigstruct)| {
@@ -199,14 +194,15 @@ fn what_does_not_fit_is_found() {
     let [Refusal::Memory { found, wanted }] =
         with(|s| s.num_global_data_pages = U16::new(65535))[..]
     else {
-        panic!("there is room for 256 MiB of data");
+        panic!("256 MiB of data were not refused");
     };
     assert!(found == 252 << 20 && wanted > found, "{found} {wanted}");
     assert_eq!(
         with(|s| s.num_handoff_pages = U16::new(12)),
         [Refusal::HandoffPages { found: 13, wanted: 14 }]
     );
-    // The estimate is a few pages short: these fit by it, and do not.
+    // The estimate of page tables is a few pages short. These modules fit by the estimate, but not
+    // in fact.
     let mut sigstruct = newer().sigstruct(&module);
     let edge = (60000..65535u16).find(|pages| {
         sigstruct.num_global_data_pages = U16::new(*pages);
@@ -223,7 +219,7 @@ fn what_does_not_fit_is_found() {
 }
 
 #[test]
-fn an_image_that_cannot_be_relocated_is_found() {
+fn preflight_refuses_an_image_that_cannot_be_relocated() {
     let (section, index) = (1, 0);
     let rows: [(usize, u8, ElfRefusal); 8] = [
         (4, 1, ElfRefusal::Ident { found: *b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0" }),
@@ -249,7 +245,7 @@ fn an_image_that_cannot_be_relocated_is_found() {
             1,
             ElfRefusal::AddendOutside { section, index: 1, found: 0x10123, limit: 0x8000 - 1 },
         ),
-        // The first one changes r_info of the second.
+        // The first relocation changes r_info of the second.
         (
             0x100 + 1,
             1,
@@ -259,12 +255,12 @@ fn an_image_that_cannot_be_relocated_is_found() {
     for (offset, value, expected) in rows {
         let platform = boot(SimPlatform::builder().lps(1));
         let mut module = newer().module();
-        // Of the place that the first one changes, 0x220.
+        // The low byte of the first relocation's target, 0x220.
         module[0x100] = 0x20;
         module[offset] = value;
         let file = newer().file(&newer().sigstruct(&module), &module);
         assert_eq!(refusals(&platform, &file), [Refusal::Elf(expected)], "{offset:#x}");
-        // P-SEAMLDR finds it when the old module is gone.
+        // P-SEAMLDR refuses the image only after the old module is gone.
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
         let found = install_all(&platform, &file, Scenario::Update);
         assert_eq!(found, (SeamldrStatus::EBADPARAM, 1), "{offset:#x}");
@@ -277,8 +273,8 @@ fn data_between_two_relocation_tables_is_relocated() {
     let addends: [u64; 2] = [0x1000, 0x2000];
     let mut module = newer().module();
     let mut put = |at: usize, bytes: &[u8]| module[at..][..bytes.len()].copy_from_slice(bytes);
-    // The last relocation of the first table changes the first word, the second table the word
-    // behind.
+    // The last relocation of the first table changes the first word; the second table changes the
+    // next word.
     let relocation = |offset: usize, addend: u64| Rela {
         r_offset: U64::new(offset as u64),
         r_info: U64::new(R_X86_64_RELATIVE),
@@ -309,7 +305,7 @@ fn data_between_two_relocation_tables_is_relocated() {
 }
 
 #[test]
-fn tds_in_build_stop_an_update_unless_the_damage_is_wanted() {
+fn tds_in_build_stop_an_update_unless_the_policy_allows_the_damage() {
     let platform = boot(SimPlatform::builder().lps(1));
     platform.create_td_in(TdPhase::Build).unwrap();
     platform.create_td_in(TdPhase::InterruptedMigration).unwrap();
@@ -319,7 +315,7 @@ fn tds_in_build_stop_an_update_unless_the_damage_is_wanted() {
 }
 
 #[test]
-fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
+fn preflight_refuses_the_running_module_unless_the_policy_allows_it() {
     let platform = boot(SimPlatform::builder().lps(1));
     let same = TestImage::default().build();
     assert_eq!(refusals(&platform, &same), [Refusal::SameModule]);
@@ -329,8 +325,8 @@ fn the_module_that_runs_is_refused_unless_it_is_asked_for() {
     );
 }
 
-/// As of the 2.0 modules: 25 pages of handoff data of version 0, and room for as many pages as are
-/// given here.
+/// Returns an image like the 2.0 modules: 25 pages of handoff data in version 0, and room for
+/// `pages` pages.
 fn with_connect(svn_minor: u8, pages: u16) -> TestImage {
     let build = ModuleBuild {
         version: TdxVersion { major: 2, minor: 0, update: 8 },
@@ -346,9 +342,9 @@ fn with_connect(svn_minor: u8, pages: u16) -> TestImage {
 }
 
 #[test]
-fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
+fn a_fallback_image_needs_room_for_the_handoff_data() {
     let platform = boot_from(SimPlatform::builder().lps(1), &with_connect(5, 25));
-    // What it takes itself is another module's data.
+    // The image's own handoff data has another size than the running module's.
     let small = TestImage { num_handoff_pages: 13, ..newer() };
     let facts = platform.facts().unwrap();
     let found = |file: &PageBuf, handoff_version| {
@@ -376,8 +372,7 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
     let version = Refusal::HandoffDataVersion { found: 1, min_update_hv: 0, module_hv: 0 };
     assert_eq!(found(&files[0], Some(1)), [Finding::Refusal(version)]);
 
-    // The update's own image is refused, and what there is to fall back on decides what becomes of
-    // the TDs.
+    // The update's own image is refused, so the fallback decides whether the TDs survive.
     let unsigned = with_connect(6, 25);
     let mut sigstruct = unsigned.sigstruct(&unsigned.module());
     sigstruct.signature[0] ^= 1;
@@ -398,7 +393,7 @@ fn an_image_to_fall_back_on_has_room_for_the_handoff_data() {
     }
 }
 
-/// A module of a version whose handoff data nobody has measured.
+/// Returns a module of a handoff version whose size is unknown.
 fn unmeasured(svn_minor: u8, num_handoff_pages: u16) -> TestImage {
     let version = TdxVersion { major: 2, minor: 0, update: 99 };
     let counting = counting(svn_minor);
@@ -407,7 +402,7 @@ fn unmeasured(svn_minor: u8, num_handoff_pages: u16) -> TestImage {
 }
 
 #[test]
-fn a_module_that_nobody_has_measured_is_updated_if_all_its_pages_fit() {
+fn a_module_with_handoff_data_of_unknown_size_is_updated_if_all_its_pages_fit() {
     let platform = boot_from(SimPlatform::builder().lps(1), &unmeasured(5, 13));
     assert_eq!(findings(&platform, &unmeasured(6, 13).build(), Policy::default()), []);
     let unknown = Finding::Unknown(Unknown::HandoffData);
@@ -415,24 +410,17 @@ fn a_module_that_nobody_has_measured_is_updated_if_all_its_pages_fit() {
 }
 
 #[test]
-fn a_module_that_was_shut_down_leaves_questions_open() {
+fn facts_of_a_module_that_was_shut_down_are_unknown() {
     let platform = boot(SimPlatform::builder().lps(1));
     let status = tdx_seamldr_core::abi::TdxStatus::SYS_SHUTDOWN.0;
-    let rax = Some(u64::from(TdxLeaf::SYS_RD.0));
-    platform.inject(Fault {
-        lp: None,
-        rax,
-        after: 0,
-        times: u32::MAX,
-        answer: Answer::Return { rax: status, rdx: 0 },
-    });
+    platform.inject(Fault { times: u32::MAX, ..Fault::first(SYS_RD, returns(status)) });
     let open = findings(&platform, &newer().build(), Policy::default());
     let questions = [Unknown::Features, Unknown::HandoffVersions, Unknown::HandoffData];
     assert_eq!(open, questions.map(Finding::Unknown));
 }
 
 #[test]
-fn what_cannot_be_checked_is_never_passed_in_silence() {
+fn preflight_reports_everything_that_it_cannot_check() {
     let debug = TestImage { debug: true, ..newer() }.build();
     let image = TdxImage::parse(debug.as_bytes()).unwrap();
     let mut unknown = Vec::new();
@@ -441,7 +429,7 @@ fn what_cannot_be_checked_is_never_passed_in_silence() {
         Finding::Refusal(refusal) => panic!("{refusal}"),
     };
     let result = preflight(&image, &Facts::new(), &NoCrypto, Policy::default(), &mut report);
-    // Only images of the 2.0 line ask for the version of P-SEAMLDR, and only a load for a CLEANUP.
+    // Only images of the 2.0 line need the version of P-SEAMLDR. Only a load may need CLEANUP.
     let others = [Unknown::SeamldrVersion, Unknown::Cleanup];
     let mut expected: Vec<_> =
         Unknown::ALL.into_iter().filter(|unknown| !others.contains(unknown)).collect();
@@ -501,8 +489,8 @@ fn handoff_versions_are_negotiated_to_the_highest_common_one() {
 }
 
 #[test]
-fn parameters_hold_the_address_of_every_page_where_it_lies() {
-    // With pages of 64 KiB the image begins in the middle of one.
+fn parameters_contain_the_physical_address_of_every_page() {
+    // With pages of 64 KiB the image begins in the middle of a page.
     for host_page_size in [4096, 16384, 65536] {
         let platform = boot(SimPlatform::builder().lps(1).host_page_size(host_page_size));
         let file = newer().build();
@@ -527,27 +515,31 @@ fn parameters_hold_the_address_of_every_page_where_it_lies() {
         for chunk in image.module().chunks(PAGE_SIZE) {
             let physical = listed.next().unwrap();
             assert_eq!(lp.phys_addr(chunk.as_ptr()), Some(physical));
-            assert_ne!(physical.0, chunk.as_ptr().addr() as u64, "the map is not the identity");
+            assert_ne!(
+                physical.0,
+                chunk.as_ptr().addr() as u64,
+                "physical and virtual addresses differ"
+            );
         }
         assert!(listed.all(|address| address == PhysAddr(0)));
         assert!(update_to(&platform, &newer()).is_updated());
     }
 }
 
-/// A host that has no address for one part, or a crooked one.
+/// A host that returns no address, or a misaligned one, for one part.
 struct OddHost {
     odd: *const u8,
     answer: Option<PhysAddr>,
 }
 
-// SAFETY: makes no calls.
+// SAFETY: this backend makes no calls.
 unsafe impl SeamcallBackend for OddHost {
     unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
         Err(Trap::UndefinedOpcode)
     }
 }
 
-// SAFETY: no firmware sees these addresses.
+// SAFETY: firmware never sees these addresses.
 unsafe impl Host for OddHost {
     fn current_lp(&self) -> u32 {
         0
@@ -571,7 +563,7 @@ unsafe impl Host for OddHost {
 }
 
 #[test]
-fn a_page_without_an_address_or_off_its_boundary_is_named() {
+fn prepare_names_a_page_without_an_address_or_with_a_misaligned_one() {
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
@@ -590,13 +582,11 @@ fn a_page_without_an_address_or_off_its_boundary_is_named() {
         assert_eq!(build(Some(PhysAddr(0x1200))), BuildError::Misaligned(part, PhysAddr(0x1200)));
     }
     let crooked = BuildError::Misaligned(Part::Module(7), PhysAddr(0x1200));
-    let message =
-        "page 7 of the module lies at physical address 0x1200, which is not a multiple of 4096";
-    assert_eq!(crooked.to_string(), message);
+    assert!(crooked.to_string().ends_with("0x1200, which is not a multiple of 4096"));
 }
 
 #[test]
-fn an_image_with_a_long_sigstruct_is_read_but_not_installed() {
+fn an_image_with_a_long_sigstruct_can_be_parsed_but_not_installed() {
     let parts = ImageParts { sigstruct: &[0; 4 * PAGE_SIZE], module: &[0; PAGE_SIZE] };
     let mut file = PageBuf::zeroed(6);
     parts.write(ImageFormat::BlobV1, file.as_mut_bytes()).unwrap();

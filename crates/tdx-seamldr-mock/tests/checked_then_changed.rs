@@ -1,5 +1,5 @@
-//! What changes between preflight and the shutdown, and who calls: an update that could only fail
-//! touches nothing.
+//! The platform changes between preflight and shutdown. An update that can only fail changes
+//! nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -32,7 +32,7 @@ use tdx_seamldr_mock::model::{LoaderState, TdPhase};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 
-/// Passes an image on this platform, with every fact known and nothing allowed.
+/// Passes an image on this platform with all facts known and a policy that allows nothing.
 fn passed<'a>(platform: &SimPlatform, file: &'a PageBuf) -> PassedUpdate<'a> {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let facts = platform.facts().unwrap();
@@ -40,7 +40,7 @@ fn passed<'a>(platform: &SimPlatform, file: &'a PageBuf) -> PassedUpdate<'a> {
         .unwrap()
 }
 
-/// Runs `with` on the update of what has passed.
+/// Runs `with` on an update of the passed image.
 fn with_passed<R>(
     platform: &SimPlatform,
     passed: &PassedUpdate<'_>,
@@ -68,17 +68,17 @@ fn assert_untouched(platform: &SimPlatform, outcome: &Outcome, cause: FailureCau
 }
 
 #[test]
-fn an_update_is_not_made_for_fewer_lps_than_preflight_saw() {
+fn update_new_rejects_fewer_lps_than_preflight_saw() {
     let (file, online) = (newer().build(), boot(SimPlatform::builder().lps(3)));
     let passed = passed(&online, &file);
-    // The same machine with LP 2 offline.
+    // The same machine, with LP 2 offline.
     let platform = boot(SimPlatform::builder().lps(3).offline(2));
     let error = with_passed(&platform, &passed, |_| ()).unwrap_err();
     assert_eq!(error, UpdateError::LpsChanged { found: 2, wanted: 3 });
 }
 
 #[test]
-fn an_lp_that_goes_offline_before_the_stop_ends_the_update_at_its_start() {
+fn an_lp_that_goes_offline_before_the_start_ends_the_update_untouched() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
     let passed = passed(&platform, &file);
     let outcome = with_passed(&platform, &passed, |update| {
@@ -86,7 +86,7 @@ fn an_lp_that_goes_offline_before_the_stop_ends_the_update_at_its_start() {
         let mut cpus = hosts.each_ref().map(|host| Cpu::new(update, on_host(host, &lock)));
         assert!(
             cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished),
-            "nobody waits for LP 2"
+            "no LP waits for LP 2"
         );
         update.outcome()
     });
@@ -98,7 +98,7 @@ fn an_lp_that_goes_offline_before_the_stop_ends_the_update_at_its_start() {
 }
 
 #[test]
-fn a_module_that_somebody_else_has_replaced_is_not_shut_down() {
+fn a_module_that_other_software_replaced_is_not_shut_down() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
     let passed = passed(&platform, &file);
     assert!(update_to(&platform, &TestImage { svn_minor: 7, ..newer() }).is_updated());
@@ -124,7 +124,7 @@ fn a_module_with_another_hash_or_another_svn_is_not_shut_down() {
 }
 
 #[test]
-fn an_update_that_somebody_else_has_used_up_is_not_begun() {
+fn an_update_does_not_start_if_other_software_used_the_last_remaining_one() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
     let passed = passed(&platform, &file);
     platform.with_model(|model| {
@@ -136,7 +136,7 @@ fn an_update_that_somebody_else_has_used_up_is_not_begun() {
 }
 
 #[test]
-fn an_lp_without_vmx_operation_is_found_before_the_shutdown() {
+fn an_lp_outside_vmx_operation_is_detected_before_the_shutdown() {
     for trap in [Trap::UndefinedOpcode, Trap::GeneralProtection, Trap::VmFailInvalid] {
         for lp in 0..3 {
             let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
@@ -153,7 +153,7 @@ fn an_lp_without_vmx_operation_is_found_before_the_shutdown() {
 }
 
 #[test]
-fn a_trap_of_the_lead_before_the_shutdown_is_final() {
+fn a_trap_of_the_lead_before_the_shutdown_ends_the_update() {
     for trap in [Trap::UndefinedOpcode, Trap::GeneralProtection] {
         for call in [INFO, SHUTDOWN] {
             let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
@@ -172,7 +172,7 @@ fn a_trap_of_the_lead_before_the_shutdown_is_final() {
 }
 
 #[test]
-fn a_lead_that_does_not_reach_p_seamldr_ends_the_update_untouched() {
+fn a_lead_that_cannot_reach_p_seamldr_ends_the_update_untouched() {
     for trap in Trap::ALL {
         let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3)));
         let passed = passed(&platform, &file);
@@ -184,8 +184,8 @@ fn a_lead_that_does_not_reach_p_seamldr_ends_the_update_untouched() {
         let outcome = with_passed(&platform, &passed, |update| {
             let (lock, lps) = (SpinLock::new(), [0, 1, 2].map(|lp| platform.lp(lp)));
             let mut cpus = lps.each_ref().map(|lp| Cpu::new(update, seamldr(lp, &lock)));
-            // The first to step leads. Another lead would shut the module down, and LP 0 could not
-            // call SEAMLDR.INSTALL.
+            // The first LP that steps leads. Another lead would shut the module down, and LP 0
+            // could not call SEAMLDR.INSTALL.
             while cpus
                 .iter_mut()
                 .map(Cpu::step)
@@ -201,14 +201,14 @@ fn a_lead_that_does_not_reach_p_seamldr_ends_the_update_untouched() {
 }
 
 #[test]
-fn nobody_shuts_the_module_down_after_another_lp_gave_up() {
+fn no_lp_shuts_the_module_down_after_another_lp_gave_up() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
     let passed = passed(&platform, &file);
     with_passed(&platform, &passed, |update| {
         let (lock, lp1) = (SpinLock::new(), platform.lp(1));
         let other = RefCell::new(Cpu::new(update, seamldr(&lp1, &lock)));
         let told = Cell::new(None);
-        // The lead is held up in SEAMLDR.INFO. Meanwhile LP 1 waits in vain.
+        // The lead is held up in SEAMLDR.INFO. Meanwhile LP 1 gives up.
         let lead = Intercepted::new(platform.lp(0), |lp, regs| {
             if regs.rax == INFO && told.get().is_none() {
                 let mut other = other.borrow_mut();
@@ -217,21 +217,21 @@ fn nobody_shuts_the_module_down_after_another_lp_gave_up() {
                 assert_eq!(other.step(), Progress::Finished);
                 told.set(Some(update.outcome()));
             }
-            // SAFETY: the caller's.
+            // SAFETY: as promised by the caller.
             unsafe { lp.seamcall(regs) }
         });
         let mut cpu = Cpu::new(update, lead.seamldr(&lock));
         assert_eq!(cpu.step(), Progress::Worked);
         assert_eq!(other.borrow_mut().step(), Progress::Worked);
         while cpu.step() != Progress::Finished {}
-        assert_eq!(told.get(), Some(update.outcome()), "what LP 1 was told stays true");
+        assert_eq!(told.get(), Some(update.outcome()), "the outcome that LP 1 got stays true");
         assert_untouched(&platform, &update.outcome(), FailureCause::GaveUp);
     })
     .unwrap();
 }
 
 #[test]
-fn nobody_gives_up_while_the_lead_is_inside_of_a_call_that_cannot_be_taken_back() {
+fn no_lp_gives_up_while_the_lead_is_inside_shutdown_or_update() {
     for call in [SHUTDOWN, UPDATE] {
         let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
         let passed = passed(&platform, &file);
@@ -240,7 +240,7 @@ fn nobody_gives_up_while_the_lead_is_inside_of_a_call_that_cannot_be_taken_back(
             let other = RefCell::new(Cpu::new(update, seamldr(&lp1, &lock)));
             let lead = Intercepted::new(platform.lp(0), |lp, regs| {
                 let rax = regs.rax;
-                // SAFETY: the caller's.
+                // SAFETY: as promised by the caller.
                 let result = unsafe { lp.seamcall(regs) };
                 if rax == call {
                     let mut other = other.borrow_mut();
@@ -261,7 +261,37 @@ fn nobody_gives_up_while_the_lead_is_inside_of_a_call_that_cannot_be_taken_back(
 }
 
 #[test]
-fn an_lp_that_makes_two_parts_takes_part_once() {
+fn no_lp_gives_up_while_another_is_inside_install() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let (first, lock) = (platform.lp(0), SpinLock::new());
+    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
+        let cpu = RefCell::new(Cpu::new(update, seamldr(&first, &lock)));
+        // P-SEAMLDR is so slow that the other LP tries to give up meanwhile.
+        let slow = Intercepted::new(platform.lp(1), |lp, regs| {
+            let rax = regs.rax;
+            // SAFETY: as promised by the caller.
+            let result = unsafe { lp.seamcall(regs) };
+            if rax == INSTALL {
+                assert_eq!(cpu.borrow_mut().step(), Progress::Waiting);
+                cpu.borrow().abandon();
+            }
+            result
+        });
+        let mut other = Cpu::new(update, slow.seamldr(&lock));
+        // The first LP is always ahead, so it waits when the second LP completes the session.
+        loop {
+            while cpu.borrow_mut().step() == Progress::Worked {}
+            if other.step() == Progress::Finished {
+                break update.outcome();
+            }
+        }
+    });
+    assert!(outcome.is_updated(), "{outcome}");
+    assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn two_parts_of_one_lp_count_as_one_lp() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
     let passed = passed(&platform, &file);
     with_passed(&platform, &passed, |update| {
@@ -277,7 +307,7 @@ fn an_lp_that_makes_two_parts_takes_part_once() {
 }
 
 #[test]
-fn damage_that_the_policy_allows_is_allowed_to_the_module() {
+fn damage_that_the_policy_allows_is_not_refused_by_the_module() {
     let platform = boot_from(SimPlatform::builder().lps(2), &counting(5));
     platform.create_td_in(TdPhase::Build).unwrap();
     let file = counting(6).build();
@@ -285,7 +315,7 @@ fn damage_that_the_policy_allows_is_allowed_to_the_module() {
     let facts = platform.facts().unwrap();
     for (allow_damage, tds) in [(false, TdFate::NeverAtRisk), (true, TdFate::Preserved)] {
         let policy = Policy { allow_damage, ..Policy::default() };
-        // Without this fact the module itself counts.
+        // Without this fact, the module itself counts the TDs in build.
         let facts = Facts { sensitive_operations: None, ..facts };
         let passed = preflight(&image, &facts, &RustCrypto, policy, &mut |_| {}).unwrap();
         assert_eq!(passed.avoids_sensitive_operations(), !allow_damage);
@@ -294,7 +324,7 @@ fn damage_that_the_policy_allows_is_allowed_to_the_module() {
 }
 
 #[test]
-fn a_request_for_another_machine_reaches_no_firmware() {
+fn a_request_for_another_machine_makes_no_call() {
     let [a, b] = [0, 1].map(|_| boot(SimPlatform::builder().lps(1)));
     assert_ne!(a.lp(0).machine(), b.lp(0).machine());
     let file = newer().build();
@@ -306,7 +336,7 @@ fn a_request_for_another_machine_reaches_no_firmware() {
     assert_eq!(seamldr(&lp, &lock).install(&request), Err(InstallError::OtherMachine));
     assert_eq!(b.trace().len(), 0);
 
-    // An LP of one machine in an update of the other.
+    // An LP of one machine, in an update of the other machine.
     let passed = passed(&a, &file);
     with_passed(&a, &passed, |update| {
         assert_eq!(Cpu::new(update, seamldr(&lp, &lock)).step(), Progress::Finished);
@@ -322,8 +352,9 @@ fn a_request_for_another_machine_reaches_no_firmware() {
 }
 
 #[test]
-fn firmware_writes_where_the_host_that_calls_has_the_buffer() {
-    // The host that translates is the host that calls, so no other machine's memory can be named.
+fn firmware_writes_to_the_buffer_of_the_calling_host() {
+    // The host that translates addresses also makes the call, so addresses of another machine
+    // cannot reach firmware.
     let [a, b] = [0, 1].map(|_| boot(SimPlatform::builder().lps(1)));
     let frozen = PageBuf::copy_of(&[0x11; 4096]);
     b.lp(0).phys_addr(frozen.as_bytes().as_ptr()).unwrap();
@@ -334,7 +365,7 @@ fn firmware_writes_where_the_host_that_calls_has_the_buffer() {
 }
 
 #[test]
-fn allowing_unknowns_of_the_platform_lets_no_unverified_image_pass() {
+fn a_policy_that_allows_unknown_facts_passes_no_unverified_image() {
     let platform = boot(SimPlatform::builder().lps(2));
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
@@ -354,11 +385,11 @@ fn allowing_unknowns_of_the_platform_lets_no_unverified_image_pass() {
 }
 
 #[test]
-fn preflight_passes_an_image_to_be_loaded_where_no_module_is_left() {
+fn preflight_passes_an_image_for_load_if_no_module_is_left() {
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(2)));
     let passed = passed(&platform, &file);
     let lost = with_passed(&platform, &passed, |update| {
-        // Firmware reads another module than preflight did.
+        // Firmware reads a different module from the one that preflight checked.
         assert!(platform.tamper(&passed.image().module()[100], 1));
         run_stepped(&platform, update, 1)
     })
@@ -404,8 +435,8 @@ fn two_before_install(
 }
 
 #[test]
-fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
-    // Two of three LPs take part, which preflight was told not to mind.
+fn the_outcome_reports_an_open_session_after_an_lp_gave_up_in_install() {
+    // Two of 3 LPs take part. Preflight did not check the number of LPs.
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
     two_before_install(&platform, &file, |update, [first, second]| {
         assert_eq!((first.step(), first.step()), (Progress::Worked, Progress::Waiting));
@@ -415,16 +446,16 @@ fn an_lp_that_gives_up_after_install_does_not_hide_that_the_session_waits() {
         assert_eq!(state(&update.outcome()), open);
     });
     assert_eq!(platform.truth().lps_in_session, 1);
-    // All that are there call, and the module does not answer.
+    // All LPs that take part call, and the module does not answer.
     let outcome = resume(&platform, &file);
     assert_eq!(outcome.last_failure.unwrap().cause, FailureCause::LpsMissing);
     assert_eq!((outcome.running, platform.truth().lps_in_session), (RunningModule::SessionOpen, 2));
 }
 
 #[test]
-fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
-    // Two of three LPs take part, so the session waits. Somebody holds TDH.SYS.INIT up, so no LP
-    // asks.
+fn the_outcome_claims_no_module_in_place_if_no_lp_called_it() {
+    // Two of 3 LPs take part, so the session stays open. TDH.SYS.INIT is held up, so no LP calls
+    // the module.
     let (file, platform) = (newer().build(), boot(SimPlatform::builder().lps(3).offline(2)));
     two_before_install(&platform, &file, |update, [first, second]| {
         let _ = platform.module_state().begin_sys_init();
@@ -442,10 +473,10 @@ fn a_module_that_no_lp_asked_is_not_claimed_to_be_in_place() {
 }
 
 #[test]
-fn an_ebadcall_of_an_lp_that_has_not_called_is_not_taken_for_a_missing_lp() {
+fn ebadcall_on_an_lp_that_has_not_called_does_not_count_as_a_missing_lp() {
     let file = newer().build();
-    // LP 1 is refused although it has not called. Once: it calls again. For ever: that is what the
-    // outcome says.
+    // LP 1 gets EBADCALL although it has not called. If this happens once, LP 1 calls again. If it
+    // happens always, the outcome reports it.
     for (times, is_updated) in [(1, true), (u32::MAX, false)] {
         let fault = Fault {
             lp: Some(1),

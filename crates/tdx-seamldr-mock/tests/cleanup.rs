@@ -1,5 +1,5 @@
-//! SEAMLDR.CLEANUP of the newer P-SEAMLDR: who has to call it, who does the work, and what it makes
-//! possible again.
+//! SEAMLDR.CLEANUP of the newer P-SEAMLDR: which LPs have to call it, which LP does the work, and
+//! what becomes possible again.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -36,7 +36,7 @@ fn cleanup(platform: &SimPlatform, lp: u32) -> S {
     S(rax(platform, lp, CLEANUP, 0).unwrap())
 }
 
-/// All LPs, in order.
+/// Calls CLEANUP on all LPs, in order.
 fn clean(platform: &SimPlatform) {
     for lp in platform.online() {
         assert_eq!(cleanup(platform, lp), S::SUCCESS, "LP {lp}");
@@ -51,7 +51,7 @@ fn older() -> TestImage {
     TestImage { svn_minor: 1, ..TestImage::default() }
 }
 
-/// A platform of one LP before any module.
+/// Returns a platform of 1 LP before any module was installed.
 fn without_module() -> Platform<Box<SeamMemory>> {
     let config = Config::new(1, 1, 0x806f8, TEST_SIGNER, LoaderProfile::NEWER).unwrap();
     let seamdb = SeamDb { size: 4, used: 0, insert_failures: 0 };
@@ -65,23 +65,23 @@ fn model_call(model: &mut Platform<Box<SeamMemory>>, rax: u64, rcx: u64) -> S {
 }
 
 #[test]
-fn before_the_first_session_there_is_nothing_to_clean_up() {
+fn cleanup_before_the_first_session_returns_ebadcall() {
     let mut model = without_module();
     assert_eq!(model_call(&mut model, CLEANUP, 0), S::EBADCALL);
     assert_eq!(model_call(&mut model, INFO, 0), S::SUCCESS);
     assert_eq!(model_call(&mut model, CLEANUP, 0), S::EBADCALL);
-    assert_eq!(model_call(&mut model, END, 0), S::SUCCESS, "and nothing in the way of the end");
+    assert_eq!(model_call(&mut model, END, 0), S::SUCCESS, "SEAMLDR.SHUTDOWN is possible");
 }
 
 #[test]
-fn after_a_session_that_failed_cleanup_is_possible() {
+fn cleanup_succeeds_after_a_session_that_failed() {
     let mut model = without_module();
     assert_eq!(model_call(&mut model, INSTALL, 1), S::EBADPARAM);
     assert_eq!(model_call(&mut model, CLEANUP, 0), S::SUCCESS);
 }
 
 #[test]
-fn each_lp_calls_once_and_the_session_is_over_when_all_have() {
+fn cleanup_accepts_each_lp_once_and_ends_after_all_lps() {
     let platform = boot(newer_loader().lps(3));
     for round in 0..2 {
         for (lp, expected) in [
@@ -98,7 +98,7 @@ fn each_lp_calls_once_and_the_session_is_over_when_all_have() {
 }
 
 #[test]
-fn the_first_call_ends_the_module_and_the_last_one_empties_the_register() {
+fn the_first_cleanup_removes_the_module_and_the_last_one_clears_seamextend() {
     let platform = boot(newer_loader().lps(3).seamdb_size(5));
     let ready = seamextend(&platform);
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
@@ -107,11 +107,11 @@ fn the_first_call_ends_the_module_and_the_last_one_empties_the_register() {
         assert_eq!(cleanup(&platform, lp), S::SUCCESS);
         let mut expected = SeamExtend { seam_ready: 0, ..ready };
         expected.tee_tcb_svn = [0; 16];
-        assert_eq!(seamextend(&platform), expected, "the rest of it stays until the end");
+        assert_eq!(seamextend(&platform), expected, "the rest of SEAMEXTEND stays until the end");
         let found = platform.with_model(|model| model.handoff_header());
         assert_eq!((found.valid, found.hv, found.size), (0, header.hv, header.size));
         assert_eq!(rax(&platform, 0, SYS_RD, 0), Err(Trap::VmFailInvalid));
-        assert_eq!(platform.truth().remaining_updates, 4, "not freed yet");
+        assert_eq!(platform.truth().remaining_updates, 4, "the database is not cleared yet");
     }
     assert_eq!(cleanup(&platform, 2), S::SUCCESS);
     let bytes = seamextend(&platform);
@@ -123,7 +123,7 @@ fn the_first_call_ends_the_module_and_the_last_one_empties_the_register() {
 }
 
 #[test]
-fn while_it_is_under_way_one_can_ask_but_not_begin_anything_else() {
+fn during_cleanup_only_info_and_seaminfo_are_allowed() {
     let platform = boot(newer_loader().lps(3));
     assert_eq!(cleanup(&platform, 1), S::SUCCESS);
     for lp in 0..3 {
@@ -139,45 +139,49 @@ fn while_it_is_under_way_one_can_ask_but_not_begin_anything_else() {
 }
 
 #[test]
-fn no_session_of_another_kind_lets_it_in() {
+fn cleanup_is_refused_during_install_and_shutdown() {
     let platform = boot(newer_loader().lps(2));
     assert_eq!(install_on(&platform, 0, HOLE), OK);
     assert_eq!([0, 1].map(|lp| cleanup(&platform, lp)), [S::EBADCALL; 2]);
     assert_eq!(install_on(&platform, 1, 1), (S::EBADPARAM, 0), "a failure ends the session");
-    assert!(platform.truth().module.unwrap().callable, "none of it has touched the module");
+    assert!(platform.truth().module.unwrap().callable, "the module is unchanged");
     clean(&platform);
-    // The end of P-SEAMLDR has begun.
+    // SEAMLDR.SHUTDOWN has begun.
     assert_eq!(rax(&platform, 0, END, 0), Ok(0));
     assert_eq!([0, 1].map(|lp| cleanup(&platform, lp)), [S::EBADCALL; 2]);
     assert_eq!(install_on(&platform, 1, HOLE), (S::EBADCALL, 0));
 }
 
 #[test]
-fn the_last_lp_of_each_package_does_the_work_and_stops_for_interrupts() {
-    // Two packages of three LPs.
+fn the_last_lp_of_each_package_cleans_up_and_stops_for_interrupts() {
+    // Two packages of 3 LPs each.
     let platform = boot(newer_loader().lps(6).sockets(2));
     let pending = |count: u32| platform.with_model(|model| model.set_interrupts_pending(count));
     pending(u32::MAX);
     assert_eq!(
         [0, 3, 1, 4].map(|lp| cleanup(&platform, lp)),
         [S::SUCCESS; 4],
-        "nothing to do for them"
+        "these LPs have no work to do"
     );
     for _ in 0..3 {
-        assert_eq!([2, 5].map(|lp| cleanup(&platform, lp)), [S::EINTERRUPT; 2], "the last of each");
+        assert_eq!(
+            [2, 5].map(|lp| cleanup(&platform, lp)),
+            [S::EINTERRUPT; 2],
+            "the last LP of each package is interrupted"
+        );
         assert_eq!(cleanup(&platform, 0), S::EBADCALL);
-        assert_eq!(install_on(&platform, 5, HOLE), (S::EBADCALL, 0), "it is still under way");
+        assert_eq!(install_on(&platform, 5, HOLE), (S::EBADCALL, 0), "CLEANUP is in progress");
     }
     pending(0);
     assert_eq!(cleanup(&platform, 5), S::SUCCESS);
-    assert_eq!(cleanup(&platform, 5), S::EBADCALL, "this one is done now");
+    assert_eq!(cleanup(&platform, 5), S::EBADCALL, "this LP has finished");
     pending(1);
     assert_eq!([2, 2].map(|lp| cleanup(&platform, lp)), [S::EINTERRUPT, S::SUCCESS]);
-    assert_eq!(seamextend(&platform).valid.get(), 0, "it is over");
-    // Where nothing is dirty, nothing is interrupted.
+    assert_eq!(seamextend(&platform).valid.get(), 0, "CLEANUP has ended");
+    // If no package is dirty, there is no work to interrupt.
     pending(u32::MAX);
     clean(&platform);
-    // A module makes everything dirty again.
+    // A new module makes all packages dirty again.
     pending(0);
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Load), OK);
     pending(1);
@@ -187,7 +191,7 @@ fn the_last_lp_of_each_package_does_the_work_and_stops_for_interrupts() {
 }
 
 #[test]
-fn an_interrupted_first_call_has_ended_the_module_all_the_same() {
+fn an_interrupted_first_cleanup_removes_the_module_as_well() {
     let platform = boot(newer_loader().lps(1));
     platform.with_model(|model| model.set_interrupts_pending(1));
     assert_eq!(cleanup(&platform, 0), S::EINTERRUPT);
@@ -198,7 +202,7 @@ fn an_interrupted_first_call_has_ended_the_module_all_the_same() {
 }
 
 #[test]
-fn numbers_without_a_place_are_refused_before_anything_happens() {
+fn cleanup_rejects_lp_and_package_numbers_out_of_range() {
     let platform = boot(newer_loader().lps(1));
     let shift = platform.with_model(|model| model.config().package_shift);
     for (id, expected) in
@@ -208,7 +212,8 @@ fn numbers_without_a_place_are_refused_before_anything_happens() {
         assert_eq!(cleanup(&platform, 0), expected, "x2APIC id {id:#x}");
         assert!(platform.truth().module.unwrap().callable);
     }
-    // A number out of range comes before the order of calls, a package out of range after it.
+    // An LP number out of range is checked before the order of calls, a package number out of range
+    // after it.
     let two = boot(newer_loader().lps(2));
     assert_eq!(install_on(&two, 0, HOLE), OK);
     two.with_model(|model| model.set_lps([1024, 8 << model.config().package_shift]));
@@ -216,10 +221,10 @@ fn numbers_without_a_place_are_refused_before_anything_happens() {
 }
 
 #[test]
-fn what_would_be_a_downgrade_needs_clean_keys_and_nothing_else_does() {
+fn only_load_and_downgrade_need_clean_keys() {
     let with_svn =
         |svn_major, svn_minor| TestImage { svn_major, svn_minor, ..TestImage::default() };
-    // The running module has 1.5.
+    // The running module has SVN 1.5.
     let rows = [
         (Scenario::Load, with_svn(1, 4), S::ECLEANUPREQ),
         (Scenario::Load, with_svn(1, 5), S::SUCCESS),
@@ -240,13 +245,17 @@ fn what_would_be_a_downgrade_needs_clean_keys_and_nothing_else_does() {
         let (state, handoff) =
             (platform.truth().module.unwrap().state, platform.truth().handoff_valid);
         if expected != S::SUCCESS {
-            assert_eq!((state, handoff), (State::Shutdown, true), "{what}: nothing is lost");
+            assert_eq!(
+                (state, handoff),
+                (State::Shutdown, true),
+                "{what}: module and handoff data are unchanged"
+            );
         }
         clean(&platform);
         let expected = if image.svn_major == 0 { (S::EUNSUPPORTED, 0) } else { OK };
         assert_eq!(install_all(&platform, &file, Scenario::Load), expected, "{what}, afterwards");
     }
-    // Generations before know no such need.
+    // Older generations do not need clean keys.
     for profile in [LoaderProfile::V1_0, LoaderProfile::V1_5_00, LoaderProfile::V2_0_00] {
         let platform = boot(SimPlatform::builder().lps(2).profile(profile));
         for image in [with_svn(1, 1), with_svn(0, 9), with_svn(3, 0)] {
@@ -256,7 +265,7 @@ fn what_would_be_a_downgrade_needs_clean_keys_and_nothing_else_does() {
 }
 
 #[test]
-fn after_cleanup_an_update_has_nothing_to_update() {
+fn update_fails_after_cleanup() {
     let platform = boot(newer_loader().lps(2));
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
     clean(&platform);
@@ -267,9 +276,9 @@ fn after_cleanup_an_update_has_nothing_to_update() {
     assert_eq!(platform.truth().tds_alive, 1);
 }
 
-/// The register has lost the old SVN, so that every module would be one of another major SVN.
+/// SEAMEXTEND has lost the old SVN, so every module has another major SVN.
 #[test]
-fn after_an_unrecoverable_failure_not_even_a_load_works_without_cleanup() {
+fn load_fails_after_an_unrecoverable_failure_until_cleanup() {
     let mut other = newer().module();
     other[9000] ^= 1;
     let bad = newer().file(&newer().sigstruct(&newer().module()), &other);
@@ -282,7 +291,7 @@ fn after_an_unrecoverable_failure_not_even_a_load_works_without_cleanup() {
 }
 
 #[test]
-fn the_end_of_p_seamldr_needs_clean_keys_and_all_lps() {
+fn shutdown_of_p_seamldr_needs_clean_keys_and_all_lps() {
     let platform = boot(newer_loader().lps(3));
     assert_eq!([0, 1, 2].map(|lp| rax(&platform, lp, END, 0)), [Ok(S::ECLEANUPREQ.0); 3]);
     assert!(platform.truth().module.unwrap().callable);
@@ -295,7 +304,7 @@ fn the_end_of_p_seamldr_needs_clean_keys_and_all_lps() {
 }
 
 #[test]
-fn a_budget_of_updates_that_is_used_up_is_whole_again() {
+fn cleanup_restores_the_number_of_remaining_updates() {
     let platform = boot(newer_loader().lps(1).seamdb_size(2));
     let update = |svn_minor| {
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));

@@ -1,4 +1,4 @@
-//! Answers that do not tell what happened, and sessions that other software opened or completed.
+//! Statuses that do not tell what happened, and sessions that other software opened or completed.
 #![allow(
     clippy::unwrap_used,
     clippy::as_conversions,
@@ -17,16 +17,16 @@ use tdx_seamldr_core::update::{Cpu, FailureCause, NextStep, RunningModule, Stage
 use tdx_seamldr_core::{SeamcallBackend, SpinLock, TdxModule, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
-/// TDX status words that do not fail.
+/// A TDX status that is not an error.
 const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
 
-/// The cause of the failure that ended the update, by its code.
+/// Returns the cause of the failure that ended the update, as its code.
 fn cause(outcome: &tdx_seamldr_core::update::Outcome) -> &'static str {
     outcome.last_failure.unwrap().cause.code()
 }
 
 #[test]
-fn session_that_other_software_completed_is_forgotten_at_the_next_shutdown() {
+fn the_next_shutdown_clears_a_session_that_other_software_completed() {
     let platform = boot(SimPlatform::builder().lps(4));
     let image = newer().build();
     for lp in [2, 3] {
@@ -39,7 +39,7 @@ fn session_that_other_software_completed_is_forgotten_at_the_next_shutdown() {
         (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
     );
     platform.clear_faults();
-    // Other software completes the session and has the module take over.
+    // Other software completes the session, and the new module restores the TDs.
     with_params(&platform, &image, Scenario::Update, |params| {
         let answers = [2, 3].map(|lp| install_on(&platform, lp, params).0);
         assert_eq!(answers, [SeamldrStatus::SUCCESS; 2]);
@@ -55,8 +55,9 @@ fn session_that_other_software_completed_is_forgotten_at_the_next_shutdown() {
 }
 
 #[test]
-fn shutdown_without_an_answer_is_not_called_untouched() {
-    // The module does what it is asked; its answer is lost, and SEAM with it, or for a moment.
+fn the_outcome_after_shutdown_without_an_answer_is_not_untouched() {
+    // The module executes the call, but its answer is lost. SEAM mode is lost for ever, or for a
+    // moment.
     for (lost_calls, expected) in [
         (u32::MAX, (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain)),
         (6, (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain)),
@@ -66,13 +67,13 @@ fn shutdown_without_an_answer_is_not_called_untouched() {
         let lp = Intercepted::new(platform.lp(0), |lp, regs| {
             let rax = regs.rax;
             if let Some(left @ 1..) = lost.get() {
-                // SEAMLDR.INFO before the second try gets through.
+                // SEAMLDR.INFO before the second try succeeds.
                 if lost_calls == u32::MAX || rax != INFO {
                     lost.set(Some(left - 1));
                     return Err(Trap::VmFailInvalid);
                 }
             }
-            // SAFETY: the caller's.
+            // SAFETY: as promised by the caller.
             unsafe { lp.seamcall(regs) }?;
             if rax == SHUTDOWN && lost.get().is_none() {
                 lost.set(Some(lost_calls));
@@ -90,7 +91,7 @@ fn shutdown_without_an_answer_is_not_called_untouched() {
 }
 
 #[test]
-fn refusal_of_the_image_is_reported_although_an_lp_was_in_the_session_already() {
+fn the_outcome_reports_the_refusal_although_an_lp_was_already_in_the_session() {
     let damaged = || {
         let module = newer().module();
         let mut other = module.clone();
@@ -115,7 +116,7 @@ fn refusal_of_the_image_is_reported_although_an_lp_was_in_the_session_already() 
 }
 
 #[test]
-fn fallback_is_not_loaded_over_a_module_that_was_behind_a_session() {
+fn load_does_not_replace_a_module_behind_an_open_session() {
     for seed in 1..9 {
         let platform = boot(SimPlatform::builder().lps(2));
         with_params(&platform, &newer().build(), Scenario::Update, |params| {
@@ -140,12 +141,12 @@ fn fallback_is_not_loaded_over_a_module_that_was_behind_a_session() {
 }
 
 #[test]
-fn module_that_may_have_taken_over_is_not_installed_over() {
+fn a_module_that_may_have_restored_tds_is_not_replaced() {
     let platform = boot(SimPlatform::builder().lps(1));
     let busy = Cell::new(None);
     let lp = Intercepted::new(platform.lp(0), |lp, regs| {
         let rax = regs.rax;
-        // SAFETY: the caller's.
+        // SAFETY: as promised by the caller.
         unsafe { lp.seamcall(regs) }?;
         if rax == UPDATE && busy.get().is_none() {
             busy.set(Some(12));
@@ -165,7 +166,7 @@ fn module_that_may_have_taken_over_is_not_installed_over() {
 }
 
 #[test]
-fn finish_without_a_module_claims_no_open_session() {
+fn finish_without_a_module_reports_no_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
     let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
     platform.inject(Fault { after: 1, ..Fault::first(INSTALL, lost) });
@@ -179,7 +180,7 @@ fn finish_without_a_module_claims_no_open_session() {
 }
 
 #[test]
-fn module_that_other_software_shut_down_stays_held() {
+fn tds_of_a_module_that_other_software_shut_down_stay_paused() {
     let platform = boot(SimPlatform::builder().lps(2));
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
     let outcome = update_to(&platform, &newer());
@@ -197,15 +198,15 @@ fn module_that_other_software_shut_down_stays_held() {
 }
 
 #[test]
-fn module_that_other_software_shuts_down_meanwhile_is_held() {
+fn tds_of_a_module_that_other_software_shuts_down_meanwhile_are_paused() {
     let platform = boot(SimPlatform::builder().lps(1));
     let shut_down = Cell::new(false);
     let lp = Intercepted::new(platform.lp(0), |lp, regs| {
-        // Between the look at the module and its shutdown.
+        // After the check of the module and before its shutdown.
         if regs.rax == INFO && !shut_down.replace(true) {
             assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
         }
-        // SAFETY: the caller's.
+        // SAFETY: as promised by the caller.
         unsafe { lp.seamcall(regs) }
     });
     let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
@@ -217,7 +218,7 @@ fn module_that_other_software_shuts_down_meanwhile_is_held() {
 }
 
 #[test]
-fn update_of_a_module_behind_a_session_ends_at_its_start() {
+fn update_of_a_module_behind_an_open_session_ends_at_its_start() {
     let platform = boot(SimPlatform::builder().lps(2));
     let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
         with_params(&platform, &newer().build(), Scenario::Update, |params| {
@@ -230,7 +231,7 @@ fn update_of_a_module_behind_a_session_ends_at_its_start() {
 }
 
 #[test]
-fn lp_that_loses_vmx_operation_before_the_shutdown_has_touched_nothing() {
+fn an_lp_that_leaves_vmx_operation_before_the_shutdown_ends_the_update_untouched() {
     let platform = boot(SimPlatform::builder().lps(1));
     let lost = Cell::new(false);
     let lp = Intercepted::new(platform.lp(0), |lp, regs| {
@@ -238,7 +239,7 @@ fn lp_that_loses_vmx_operation_before_the_shutdown_has_touched_nothing() {
             return Err(Trap::UndefinedOpcode);
         }
         lost.set(regs.rax == INFO);
-        // SAFETY: the caller's.
+        // SAFETY: as promised by the caller.
         unsafe { lp.seamcall(regs) }
     });
     let options = Options { handoff_version: Some(0), ..Options::default() };
@@ -255,9 +256,9 @@ fn lp_that_loses_vmx_operation_before_the_shutdown_has_touched_nothing() {
 }
 
 #[test]
-fn lp_that_reaches_no_module_for_a_moment_is_not_taken_for_a_missing_lp() {
+fn an_lp_that_cannot_reach_the_module_for_a_moment_is_not_reported_missing() {
     let platform = boot(SimPlatform::builder().lps(1));
-    // TDH.SYS.LP.INIT fails, and then the calls that ask whether a module can be reached.
+    // TDH.SYS.LP.INIT fails, then the calls that check whether the LP can reach the module.
     let trap = Answer::Trap(Trap::VmFailInvalid);
     platform.inject(Fault::first(LP_INIT, trap));
     platform.inject(Fault { times: 4, ..Fault::first(SYS_RD, trap) });

@@ -1,4 +1,4 @@
-//! The rules by which P-SEAMLDR and the TDX module answer, one row each.
+//! The rules of P-SEAMLDR and of the TDX module, one row for each.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,31 +8,29 @@
     missing_docs
 )]
 
+#[path = "firmware_rules/module.rs"]
+mod module;
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{
-    FieldId, HandoffHeader, OperandId, PSysInfoBuffer, Scenario, SeamSigstruct,
-};
-use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfoBuffer, Scenario, SeamSigstruct};
+use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams, SeamldrStatus};
 use tdx_seamldr_core::preflight::Policy;
-use tdx_seamldr_core::{
-    InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap,
-};
+use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, Trap};
 use tdx_seamldr_mock::model::ModuleState as State;
 use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// One call on one LP: RAX and RDX.
+/// Makes one call on one LP; returns RAX and RDX.
 fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
     let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
-    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
     unsafe { lp.seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
 }
 
-/// INSTALL on all LPs but the last with the address 1, which nobody looks at, and on the last with
-/// these parameters.
+/// Calls INSTALL on all LPs: on the last LP with these parameters, on the others with address 1,
+/// which P-SEAMLDR ignores.
 fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
     let lps: Vec<_> = platform.online().collect();
     let (last, others) = lps.split_last().unwrap();
@@ -40,14 +38,14 @@ fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
         assert_eq!(call(&platform.lp(*lp), INSTALL, 1, 7), Ok((0, 0)));
         assert!(
             !platform.with_model(|model| model.module_is_callable()),
-            "gone from the first call on"
+            "the first call makes the module unreachable"
         );
     }
     let (rax, rdx) = call(&platform.lp(*last), INSTALL, params, 7).unwrap();
     (SeamldrStatus(rax), rdx)
 }
 
-/// Shuts the running module down and makes a session with this file; `change` may spoil the
+/// Shuts the running module down and makes a session with this file. `change` may spoil the
 /// parameters.
 fn session(
     platform: &SimPlatform,
@@ -68,7 +66,7 @@ fn shut_down(platform: &SimPlatform) {
     assert_eq!(call(&platform.lp(0), SHUTDOWN, 0, 0).unwrap().0, 0);
 }
 
-/// Runs a session that is refused with RDX 0, and sees that the old module is back as it was.
+/// Makes a session that fails with RDX 0, and checks that the old module is unchanged.
 fn assert_recoverable(
     what: &str,
     status: SeamldrStatus,
@@ -88,9 +86,9 @@ fn assert_recoverable(
     });
 }
 
-/// Firmware rules 8.5.5-11.
+/// Firmware rules 8.5.5 to 8.5.11.
 #[test]
-fn parameters_that_break_a_rule_are_ebadparam() {
+fn install_rejects_parameters_that_break_a_rule_with_ebadparam() {
     type Change = fn(&mut SeamldrParams);
     let rows: &[(&str, Change)] = &[
         ("version", |p| p.version = U32::new(1)),
@@ -122,9 +120,9 @@ fn parameters_that_break_a_rule_are_ebadparam() {
     }
 }
 
-/// Firmware rules 8.5.13-27.
+/// Firmware rules 8.5.13 to 8.5.27.
 #[test]
-fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
+fn install_rejects_a_signed_sigstruct_that_breaks_a_rule() {
     use SeamldrStatus as S;
     type Change = fn(&mut SeamSigstruct);
     let rows: &[(&str, SeamldrStatus, Change)] = &[
@@ -170,7 +168,10 @@ fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
         sign(&mut sigstruct);
         let platform = boot(SimPlatform::builder().lps(2));
         let file = image.file(&sigstruct, &module);
-        assert!(!findings(&platform, &file, Policy::default()).is_empty(), "{what}: not foretold");
+        assert!(
+            !findings(&platform, &file, Policy::default()).is_empty(),
+            "{what}: preflight has no finding"
+        );
         assert_recoverable(what, *status, &platform, &file, |_| {});
     }
 
@@ -186,9 +187,9 @@ fn a_sigstruct_that_breaks_a_rule_is_refused_although_it_is_signed() {
     }
 }
 
-/// The last values that are still good.
+/// The last values that are still valid.
 #[test]
-fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
+fn install_accepts_a_sigstruct_at_the_limit_of_each_rule() {
     type Change = fn(&mut SeamSigstruct);
     let rows: &[(&str, Change)] = &[
         ("same SVN", |s| s.svn_minor = 5),
@@ -196,7 +197,7 @@ fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
         ("wrappers at the very end", |s| s.fault_wrapper_offset = U32::new(0x8000 - 512)),
         ("neither", |s| (s.gdt_idt_offset, s.fault_wrapper_offset) = (U32::new(0), U32::new(0))),
         ("another stepping", |s| s.cpuid_table = [U32::new(0x806f0); 255]),
-        ("what nobody checks", |s| {
+        ("fields without a check", |s| {
             (s.date, s.rip_offset, s.max_tdmrs) = (U32::new(9), U32::new(!0), U16::new(9))
         }),
     ];
@@ -216,15 +217,15 @@ fn a_sigstruct_at_the_edge_of_the_rules_is_taken() {
     }
 }
 
-/// Two things wrong at once.
+/// Two rules are broken at once.
 #[test]
-fn the_first_rule_in_order_decides() {
+fn of_two_broken_rules_the_first_one_decides() {
     use SeamldrStatus as S;
     let image = newer();
     let module = image.module();
     let spoiled = |change: fn(&mut SeamSigstruct)| {
         let mut sigstruct = image.sigstruct(&module);
-        change(&mut sigstruct); // and so not signed
+        change(&mut sigstruct); // which makes the signature invalid
         image.file(&sigstruct, &module)
     };
     let rows = [
@@ -243,7 +244,7 @@ fn the_first_rule_in_order_decides() {
 }
 
 #[test]
-fn sessions_take_every_lp_once() {
+fn a_session_accepts_each_lp_once() {
     let platform = boot(SimPlatform::builder().lps(3));
     shut_down(&platform);
     let lps = [0, 1, 2].map(|lp| platform.lp(lp));
@@ -252,18 +253,22 @@ fn sessions_take_every_lp_once() {
         assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)), "repeated");
     }
     assert_eq!(platform.truth().lps_in_session, 1);
-    assert_eq!(call(&lps[1], SYS_INIT, 0, 0), Err(Trap::VmFailInvalid), "no module in a session");
+    assert_eq!(
+        call(&lps[1], SYS_INIT, 0, 0),
+        Err(Trap::VmFailInvalid),
+        "the module is unreachable during a session"
+    );
     assert_eq!(call(&lps[0], INSTALL, 0, 9), Ok((0, 0)));
     assert_eq!(
         call(&lps[2], INSTALL, 1, 9),
         Ok((SeamldrStatus::EBADPARAM.0, 0)),
-        "the last one's parameters count"
+        "the parameters of the last LP count"
     );
     assert_eq!(platform.truth().lps_in_session, 0);
 }
 
 #[test]
-fn remaining_updates_are_refreshed_by_info_only_while_zero() {
+fn info_refreshes_remaining_updates_only_while_they_are_zero() {
     let platform = boot(SimPlatform::builder().lps(1).seamdb_size(2));
     let file = newer().build();
     shut_down(&platform);
@@ -280,7 +285,7 @@ fn remaining_updates_are_refreshed_by_info_only_while_zero() {
     assert_eq!(
         session(&platform, &file, Scenario::Update, |_| {}),
         (SeamldrStatus::EBADCALL, 0),
-        "it remembers 0"
+        "P-SEAMLDR remembers 0"
     );
     let (lp, lock) = (platform.lp(0), SpinLock::new());
     let mut buffer = SeamldrInfoBuffer::zeroed();
@@ -291,7 +296,7 @@ fn remaining_updates_are_refreshed_by_info_only_while_zero() {
 }
 
 #[test]
-fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
+fn missing_entropy_costs_the_module_only_after_the_point_of_no_return() {
     let file = newer().build();
     let platform = boot(SimPlatform::builder().lps(2));
     platform.with_model(|model| model.config_mut().rdrand_ok = false);
@@ -301,7 +306,7 @@ fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
     assert_eq!(
         session(&platform, &file, Scenario::Update, |_| {}),
         (SeamldrStatus::SUCCESS, 0),
-        "the fifth try"
+        "the fifth attempt succeeds"
     );
 
     let platform = boot(SimPlatform::builder().lps(2));
@@ -313,7 +318,7 @@ fn entropy_that_is_missing_before_or_after_the_point_of_no_return() {
 }
 
 #[test]
-fn load_ends_all_tds_and_brings_tdx_back() {
+fn load_ends_all_tds_and_makes_tdx_usable_again() {
     let platform = boot(SimPlatform::builder().lps(2));
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
     assert_eq!(
@@ -330,7 +335,7 @@ fn load_ends_all_tds_and_brings_tdx_back() {
 }
 
 #[test]
-fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
+fn info_and_seaminfo_write_only_to_valid_addresses() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2).fms(0xc06f2));
     let (lp, lock) = (platform.lp(3), SpinLock::new());
     let mut buffer = PSysInfoBuffer::zeroed();
@@ -353,17 +358,17 @@ fn info_and_seaminfo_describe_the_platform_at_good_addresses_only() {
 }
 
 #[test]
-fn a_shutdown_of_p_seamldr_is_for_good() {
+fn a_shutdown_of_p_seamldr_is_final() {
     const SEAMLDR_SHUTDOWN: u64 = 0x8000000000000002;
     let platform = boot(SimPlatform::builder().lps(2));
     let lps = [platform.lp(0), platform.lp(1)];
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
-    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "not counted twice");
+    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "one LP does not count twice");
     assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)));
     assert_eq!(
         call(&lps[1], SEAMLDR_SHUTDOWN, 0, 0),
         Ok((SeamldrStatus::EBADCALL.0, 0)),
-        "not the ACM's LP"
+        "the last LP is not the ACM's LP"
     );
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
     assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Err(Trap::VmFailInvalid));
@@ -371,7 +376,7 @@ fn a_shutdown_of_p_seamldr_is_for_good() {
 }
 
 #[test]
-fn traps_on_one_lp_are_that_lps_alone() {
+fn a_trap_on_one_lp_does_not_affect_other_lps() {
     let platform = boot(SimPlatform::builder().lps(2));
     for trap in [Trap::GeneralProtection, Trap::UndefinedOpcode] {
         platform.with_model(|model| model.set_trap(1, Some(trap)));
@@ -380,276 +385,4 @@ fn traps_on_one_lp_are_that_lps_alone() {
     }
     platform.with_model(|model| model.set_trap(1, None));
     assert!(call(&platform.lp(1), SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
-}
-
-/// A platform of two LPs whose module was brought to this state, with LP.INIT on one LP or on both.
-fn in_state(state: State, all_lps: bool) -> SimPlatform {
-    let platform = boot(SimPlatform::builder().lps(2));
-    if state == State::Ready {
-        return platform;
-    }
-    shut_down(&platform);
-    if state == State::Shutdown {
-        return platform;
-    }
-    assert_eq!(
-        session(&platform, &newer().build(), Scenario::Update, |_| {}).0,
-        SeamldrStatus::SUCCESS
-    );
-    if state != State::SysInitPending {
-        assert_eq!(call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0, 0);
-        assert_eq!(call(&platform.lp(0), LP_INIT, 0, 0).unwrap().0, 0);
-        if all_lps {
-            assert_eq!(call(&platform.lp(1), LP_INIT, 0, 0).unwrap().0, 0);
-        }
-    }
-    if state == State::SysConfigDone {
-        let list = platform.tdmr_list().unwrap();
-        // SAFETY: the list is alive.
-        unsafe { TdxModule::new(&platform.lp(0)).sys_config(list.address(), 1, 0x20, false) }
-            .unwrap();
-    }
-    platform
-}
-
-#[test]
-fn each_leaf_of_the_module_answers_by_state() {
-    use TdxStatus as S;
-    const OK: TdxStatus = TdxStatus::SUCCESS;
-    const BAD_R8: TdxStatus = TdxStatus(S::OPERAND_INVALID.0 | OperandId::R8.0 as u64);
-    const BAD_RAX: TdxStatus = TdxStatus(S::OPERAND_INVALID.0 | OperandId::RAX.0 as u64);
-    let states = [
-        (State::SysInitPending, false),
-        (State::SysInitDone, false),
-        (State::SysInitDone, true),
-        (State::SysConfigDone, true),
-        (State::Ready, true),
-        (State::Shutdown, true),
-    ];
-    let module_hv = FieldId::MODULE_HV.0;
-    let leaf = |leaf: TdxLeaf| u64::from(leaf.0);
-    let rows: [(u64, u64, [TdxStatus; 6]); 9] = [
-        (
-            leaf(TdxLeaf::SYS_INIT),
-            0,
-            [
-                OK,
-                S::SYS_INIT_NOT_PENDING,
-                S::SYS_INIT_NOT_PENDING,
-                S::SYS_INIT_NOT_PENDING,
-                S::SYS_INIT_NOT_PENDING,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (
-            leaf(TdxLeaf::SYS_LP_INIT),
-            0,
-            [
-                S::SYS_LP_INIT_NOT_PENDING,
-                S::SYS_LP_INIT_DONE,
-                S::SYS_LP_INIT_DONE,
-                S::SYS_LP_INIT_NOT_PENDING,
-                S::SYS_LP_INIT_NOT_PENDING,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (
-            leaf(TdxLeaf::SYS_RD),
-            module_hv,
-            [S::SYS_LP_INIT_NOT_DONE, OK, OK, OK, OK, S::SYS_SHUTDOWN],
-        ),
-        (
-            leaf(TdxLeaf::SYS_CONFIG),
-            1,
-            [
-                S::SYS_CONFIG_NOT_PENDING,
-                S::SYS_CONFIG_NOT_PENDING,
-                BAD_R8,
-                S::SYS_CONFIG_NOT_PENDING,
-                S::SYS_CONFIG_NOT_PENDING,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (
-            leaf(TdxLeaf::SYS_KEY_CONFIG),
-            0,
-            [
-                S::SYS_KEY_CONFIG_NOT_PENDING,
-                S::SYS_KEY_CONFIG_NOT_PENDING,
-                S::SYS_KEY_CONFIG_NOT_PENDING,
-                OK,
-                S::SYS_KEY_CONFIG_NOT_PENDING,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (
-            leaf(TdxLeaf::SYS_UPDATE),
-            0,
-            [
-                S::SYS_STATE_INCORRECT,
-                S::SYS_STATE_INCORRECT,
-                OK,
-                S::SYS_STATE_INCORRECT,
-                S::SYS_STATE_INCORRECT,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (
-            leaf(TdxLeaf::SYS_SHUTDOWN),
-            0,
-            [
-                S::SYS_NOT_READY,
-                S::SYS_NOT_READY,
-                S::SYS_NOT_READY,
-                S::SYS_NOT_READY,
-                OK,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (
-            999,
-            0,
-            [
-                S::SYS_NOT_READY,
-                S::SYS_NOT_READY,
-                S::SYS_NOT_READY,
-                S::SYS_NOT_READY,
-                BAD_RAX,
-                S::SYS_SHUTDOWN,
-            ],
-        ),
-        (leaf(TdxLeaf::SYS_LP_SHUTDOWN), 0, [OK; 6]),
-    ];
-    for (rax, rdx, expected) in rows {
-        for ((state, all_lps), status) in states.into_iter().zip(expected) {
-            let platform = in_state(state, all_lps);
-            let (rax_out, _) = call(&platform.lp(0), rax, 0, rdx).unwrap();
-            assert_eq!(TdxStatus(rax_out), status, "leaf {rax} in {state:?}, all LPs: {all_lps}");
-            // Reserved bits and versions come before anything else.
-            for reserved in [1 << 24, 1 << 62, 1 << 16] {
-                let (rax_out, _) = call(&platform.lp(0), rax | reserved, 0, rdx).unwrap();
-                assert_eq!(
-                    TdxStatus(rax_out),
-                    BAD_RAX,
-                    "leaf {rax} in {state:?} with {reserved:#x}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn shutdown_takes_the_versions_that_the_module_can_write() {
-    let rows: [(bool, &[u64], &[u64]); 2] =
-        [(false, &[1, 2, 3], &[0, 4, 1 << 16, 1 << 16 | 2, 1 << 63]), (true, &[3], &[0, 1, 2, 4])];
-    for (no_downgrade, good, bad) in rows {
-        let image =
-            TestImage { module_hv: 3, min_update_hv: 1, no_downgrade, ..TestImage::default() };
-        for rcx in good {
-            let platform = boot_from(SimPlatform::builder().lps(2), &image);
-            assert_eq!(call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0, 0, "{rcx:#x}");
-            let header = platform.with_model(|model| model.handoff_header());
-            assert_eq!(
-                (header.valid, u64::from(header.hv.get()), header.size.get()),
-                (1, *rcx, 53386)
-            );
-        }
-        let platform = boot_from(SimPlatform::builder().lps(2), &image);
-        for rcx in bad {
-            assert_eq!(
-                call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0,
-                0xC000_0100_0000_0001,
-                "{rcx:#x}"
-            );
-        }
-        assert_eq!(platform.truth().tds_alive, 3);
-    }
-}
-
-#[test]
-fn update_takes_handoff_data_of_its_versions_and_of_a_sane_size() {
-    let header = |valid, hv, size| HandoffHeader {
-        valid,
-        reserved: 0,
-        hv: U16::new(hv),
-        size: U32::new(size),
-    };
-    let update = |header: HandoffHeader| {
-        let platform = in_state(State::SysInitDone, true);
-        platform.with_model(|model| model.handoff()[..8].copy_from_slice(header.as_bytes()));
-        let result = call(&platform.lp(1), UPDATE, 0, 0).map(|(rax, _)| TdxStatus(rax));
-        (result, platform)
-    };
-    for bad in [header(0, 0, 53386), header(1, 1, 53386), header(0, 0, 0), header(1, 1, 0)] {
-        let (result, platform) = update(bad);
-        assert_eq!(result, Ok(TdxStatus::SYS_INVALID_HANDOFF), "{bad:?}");
-        assert_eq!(platform.with_model(|model| model.handoff_header()), bad, "nothing has changed");
-    }
-    for fatal in [0, 53385, 14 * 4096 - 7] {
-        let (result, platform) = update(header(1, 0, fatal));
-        assert_eq!(result, Err(Trap::VmFailInvalid), "{fatal} bytes end SEAM mode");
-        assert_eq!(call(&platform.lp(0), INSTALL, 0, 0), Err(Trap::VmFailInvalid));
-    }
-    for good in [53386, 14 * 4096 - 8] {
-        let (result, platform) = update(header(1, 0, good));
-        assert_eq!((result, platform.truth().tds_alive), (Ok(TdxStatus::SUCCESS), 3));
-        let used = platform.with_model(|model| model.handoff_header());
-        assert_eq!((used.valid, used.size.get()), (0, 0));
-    }
-}
-
-#[test]
-fn tds_live_through_the_bytes_of_the_handoff_data() {
-    let platform = in_state(State::SysInitDone, true);
-    // The entry of the first TD's KeyID in the key ownership table.
-    platform.with_model(|model| model.handoff()[8 + 8 * 0x21..][..8].fill(0));
-    assert_eq!(call(&platform.lp(0), UPDATE, 0, 0).unwrap().0, 0);
-    let truth = platform.truth();
-    assert_eq!((truth.tds, truth.tds_alive), (3, 2));
-}
-
-#[test]
-fn metadata_is_read_field_by_field_to_the_end() {
-    let platform = boot(SimPlatform::builder().lps(1));
-    let lp = platform.lp(0);
-    let module = TdxModule::new(&lp);
-    let mut field = module.sys_rd(FieldId::NULL).unwrap().next;
-    let mut seen = Vec::new();
-    while field != FieldId::NULL {
-        seen.push(field);
-        field = module.sys_rd(field).unwrap().next;
-    }
-    assert!(seen.contains(&FieldId::TDX_FEATURES0) && seen.contains(&FieldId::HANDOFF_DATA_SIZE));
-    assert_eq!(module.version().unwrap().to_string(), "1.5.05");
-    assert_eq!(module.sys_rd(FieldId::BUILD_DATE).unwrap().value, 20240129);
-    assert_eq!(
-        call(&lp, SYS_RD, 0, 0x1234),
-        Ok((TdxStatus::METADATA_FIELD_ID_INCORRECT.0, u64::MAX))
-    );
-}
-
-#[test]
-fn a_module_that_is_told_other_handoff_versions_than_its_own_does_not_start() {
-    let platform = in_state(State::SysInitPending, false);
-    assert_eq!(
-        call(&platform.lp(0), SYS_INIT, 1, 0).unwrap().0,
-        0xC000_0100_0000_0001,
-        "attributes"
-    );
-    let few_pages = TestImage { num_handoff_pages: 12, ..newer() };
-    let platform = boot(SimPlatform::builder().lps(1));
-    shut_down(&platform);
-    assert_eq!(
-        session(&platform, &few_pages.build(), Scenario::Update, |_| {}).0,
-        SeamldrStatus::SUCCESS
-    );
-    assert_eq!(
-        call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0,
-        TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0
-    );
-    assert_eq!(
-        platform.truth().module.unwrap().state,
-        State::SysInitPending,
-        "it may be replaced still"
-    );
 }

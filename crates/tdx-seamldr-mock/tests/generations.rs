@@ -1,4 +1,4 @@
-//! What tells generations of P-SEAMLDR apart: 1.0, 1.5.00, the one with SEAMLDR.CLEANUP, and
+//! Differences between the generations of P-SEAMLDR: 1.0, 1.5.00, the one with SEAMLDR.CLEANUP, and
 //! 2.0.00.
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use zerocopy::little_endian::{U32, U64};
 
 fn call(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> (S, u64) {
     let mut regs = SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
-    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
     unsafe { platform.lp(lp).seamcall(&mut regs) }.unwrap();
     (S(regs.rax), regs.rdx)
 }
@@ -34,7 +34,7 @@ fn platform(profile: Profile, lps: u32) -> SimPlatform {
     boot(SimPlatform::builder().lps(lps).profile(profile))
 }
 
-/// A session of all LPs with this file; what the last of them hears.
+/// Makes a session of all LPs with this file. Returns the last LP's status and RDX.
 fn session(platform: &SimPlatform, file: &PageBuf, scenario: Scenario) -> (S, u64) {
     let image = TdxImage::parse(file.as_bytes()).unwrap();
     let mut page = PageBuf::zeroed(1);
@@ -57,7 +57,7 @@ fn seam_ready(platform: &SimPlatform) -> u8 {
 }
 
 #[test]
-fn only_newer_generations_know_cleanup_and_say_so() {
+fn only_newer_generations_have_cleanup_and_report_it() {
     for (name, profile) in Profile::ALL {
         let platform = platform(profile, 1);
         let (lp, lock) = (platform.lp(0), SpinLock::new());
@@ -74,27 +74,27 @@ fn only_newer_generations_know_cleanup_and_say_so() {
 }
 
 #[test]
-fn another_major_svn_is_refused_by_each_in_its_own_words() {
+fn each_generation_refuses_another_major_svn_with_its_own_status() {
     let other = TestImage { svn_major: 2, ..newer() };
     let zero = TestImage { svn_major: 0, ..newer() };
     let rows = [
         (Profile::V1_5_00, S::EBADCALL, S::EBADCALL),
         (Profile::NEWER, S::EUNSUPPORTED, S::EUNSUPPORTED),
         (Profile::V2_0_00, S::EBADCALL, S::EBADCALL),
-        // One number of 16 bits, which must not become lower.
+        // The SVN is one 16-bit number, which must not decrease.
         (Profile::V1_0, S::SUCCESS, S::EBADSIG),
     ];
     for (profile, higher, lower) in rows {
         assert_eq!(update(&platform(profile, 1), &other), (higher, 0), "{profile:?}");
         assert_eq!(update(&platform(profile, 1), &zero), (lower, 0), "{profile:?}");
     }
-    // Without a module that runs, newer ones do not load major SVN 0 either.
+    // Newer generations refuse to load major SVN 0 even if no module runs.
     let platform = platform(Profile::NEWER, 1);
     assert_eq!(session(&platform, &zero.build(), Scenario::Load), (S::EUNSUPPORTED, 0));
 }
 
 #[test]
-fn a_module_without_pages_is_refused_in_time_by_newer_generations_only() {
+fn only_newer_generations_refuse_a_module_without_pages_in_time() {
     for (profile, expected, ready) in
         [(Profile::V1_5_00, (S::EBADHASH, 1), 0), (Profile::NEWER, (S::EBADPARAM, 0), 1)]
     {
@@ -108,7 +108,7 @@ fn a_module_without_pages_is_refused_in_time_by_newer_generations_only() {
         let address = request.params().get().0;
         page.as_params().num_module_pages = U64::new(0);
         assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-        // Without code there can be no gates in it.
+        // A module without code has no interrupt gates.
         let result = call(&platform, 0, INSTALL, address);
         assert_eq!((result, seam_ready(&platform)), (expected, ready));
     }
@@ -122,7 +122,7 @@ fn the_first_generation_preserves_no_tds_and_needs_no_cpu_list() {
     platform.bring_up().unwrap();
     let truth = platform.truth();
     assert_eq!((truth.tds_alive, truth.handoff_valid, truth.remaining_updates), (0, false, 0));
-    // It moves nothing in the image, so that its gates stay as they are.
+    // This generation does not change the image, so the interrupt gates keep their values.
     let mut sigstruct = without_list.sigstruct(&without_list.module());
     sigstruct.gdt_idt_offset = U32::new(0xffff_f000);
     sign(&mut sigstruct);
@@ -133,7 +133,7 @@ fn the_first_generation_preserves_no_tds_and_needs_no_cpu_list() {
 }
 
 #[test]
-fn the_bytes_that_2_0_modules_use_are_reserved_before() {
+fn older_generations_reserve_the_bytes_that_2_0_modules_use() {
     let file = |change: fn(&mut SeamSigstruct)| {
         let module = newer().module();
         let mut sigstruct = newer().sigstruct(&module);
@@ -154,21 +154,21 @@ fn the_bytes_that_2_0_modules_use_are_reserved_before() {
 }
 
 #[test]
-fn cleanup_by_all_lps_frees_the_updates_and_costs_the_tds() {
+fn cleanup_by_all_lps_restores_the_updates_and_ends_the_tds() {
     let platform =
         boot(SimPlatform::builder().lps(4).sockets(2).profile(Profile::NEWER).seamdb_size(2));
     assert_eq!(update(&platform, &newer()), OK);
     assert_eq!(platform.truth().remaining_updates, 0);
     assert_eq!(call(&platform, 2, CLEANUP, 0), OK);
-    // From the first call on there is no module, and no way to something else.
+    // From the first call on there is no module, and no other flow can begin.
     let (svn, handoff_valid) = platform.with_model(|model| {
         (model.loader().seamextend().svn().to_string(), model.handoff_header().valid)
     });
     assert_eq!((seam_ready(&platform), svn.as_str(), handoff_valid), (0, "0.0", 0));
-    assert_eq!(call(&platform, 2, CLEANUP, 0).0, S::EBADCALL, "this LP is done");
+    assert_eq!(call(&platform, 2, CLEANUP, 0).0, S::EBADCALL, "this LP has finished");
     assert_eq!(call(&platform, 0, INSTALL, 0).0, S::EBADCALL);
     assert_eq!(call(&platform, 0, END, 0).0, S::EBADCALL);
-    // The last LP of a package has work to do, and stops for interrupts.
+    // The last LP of a package does the work, and stops for interrupts.
     platform.with_model(|model| model.set_interrupts_pending(2));
     assert_eq!(
         [0; 3].map(|_| call(&platform, 3, CLEANUP, 0).0),
@@ -177,14 +177,14 @@ fn cleanup_by_all_lps_frees_the_updates_and_costs_the_tds() {
     assert_eq!([0, 1].map(|lp| call(&platform, lp, CLEANUP, 0)), [OK, OK]);
     let truth = platform.truth();
     assert_eq!((truth.remaining_updates, truth.mrseam, truth.tds_alive), (2, [0; 48], 0));
-    // Downgrades are free now.
+    // Downgrades are allowed now.
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
     assert_eq!(session(&platform, &lower.build(), Scenario::Load), OK);
     platform.bring_up().unwrap();
 }
 
 #[test]
-fn what_needs_clean_keys_says_so() {
+fn flows_that_need_clean_keys_return_ecleanupreq() {
     let platform = platform(Profile::NEWER, 1);
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
     let other = TestImage { svn_major: 2, ..TestImage::default() };
@@ -192,14 +192,14 @@ fn what_needs_clean_keys_says_so() {
         assert_eq!(session(&platform, &image.build(), Scenario::Load), (S::ECLEANUPREQ, 0));
     }
     assert_eq!(call(&platform, 0, END, 0), (S::ECLEANUPREQ, 0));
-    assert_eq!(seam_ready(&platform), 1, "nothing has happened");
+    assert_eq!(seam_ready(&platform), 1, "the module is still ready");
     assert_eq!(call(&platform, 0, CLEANUP, 0), OK);
     assert_eq!(call(&platform, 0, END, 0), OK);
     assert_eq!(platform.with_model(|model| model.loader().seamextend().p_seamldr_ready), 0);
 }
 
 #[test]
-fn install_and_shutdown_do_not_mix_in_newer_generations() {
+fn install_and_shutdown_exclude_each_other_in_newer_generations() {
     let platform = platform(Profile::NEWER, 2);
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! A module is loaded afresh where no TD is left to keep, and something fails.
+//! Loads a module when no TD is left to preserve, with failures.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,7 +17,7 @@ use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, TdFate, Update};
 use tdx_seamldr_core::{TdxImage, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
-/// A platform whose module is gone, and its TDs with it.
+/// Returns a platform whose module and TDs are gone.
 fn without_module(lps: u32) -> SimPlatform {
     let platform = boot(SimPlatform::builder().lps(lps));
     let answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
@@ -29,7 +29,7 @@ fn without_module(lps: u32) -> SimPlatform {
     platform
 }
 
-/// Loads the first of these images, or else the second.
+/// Loads the first image, or else the fallback.
 fn load(platform: &SimPlatform, image: &PageBuf, fallback: Option<&PageBuf>) -> Outcome {
     let mut pages = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
     let [page, other] = &mut pages;
@@ -40,7 +40,7 @@ fn load(platform: &SimPlatform, image: &PageBuf, fallback: Option<&PageBuf>) -> 
     run_stepped(platform, &update, 7)
 }
 
-/// A file whose form is right, its checksum too.
+/// Returns a file with valid form and checksum, but a wrong signature.
 fn with_wrong_signature() -> PageBuf {
     let image = newer().build();
     let parts = TdxImage::parse(image.as_bytes()).unwrap().parts();
@@ -53,7 +53,7 @@ fn with_wrong_signature() -> PageBuf {
 }
 
 #[test]
-fn a_module_comes_up_where_there_is_none() {
+fn load_brings_up_a_module_if_there_is_none() {
     for lps in [1, 2, 3, 8] {
         let platform = without_module(lps);
         let outcome = load(&platform, &newer().build(), None);
@@ -62,7 +62,7 @@ fn a_module_comes_up_where_there_is_none() {
 }
 
 #[test]
-fn an_image_that_is_refused_makes_room_for_the_next_one() {
+fn load_installs_the_fallback_if_the_image_is_refused() {
     for lps in [1, 2, 3, 8] {
         let platform = without_module(lps);
         let outcome = load(&platform, &with_wrong_signature(), Some(&newer().build()));
@@ -71,7 +71,7 @@ fn an_image_that_is_refused_makes_room_for_the_next_one() {
 }
 
 #[test]
-fn after_an_image_that_is_refused_another_one_can_be_loaded() {
+fn another_image_can_be_loaded_after_a_refused_one() {
     for lps in [1, 2, 3, 8] {
         let platform = without_module(lps);
         let outcome = load(&platform, &with_wrong_signature(), None);
@@ -85,9 +85,9 @@ fn after_an_image_that_is_refused_another_one_can_be_loaded() {
     }
 }
 
-/// Whatever fails once, whoever does what the outcome says has a module in the end.
+/// Whatever call fails once, a caller that follows the outcome gets a module.
 #[test]
-fn no_single_failure_is_in_the_way_of_the_next_load() {
+fn a_next_load_succeeds_after_any_single_failure() {
     let statuses = SeamldrStatus::TABLE.iter().map(|known| known.status.0);
     let module = [TdxStatus::SYS_BUSY, TdxStatus::RND_NO_ENTROPY, TdxStatus::OPERAND_BUSY];
     let returned = statuses.chain(module.map(|status| status.0)).filter(|status| *status != 0);
@@ -123,16 +123,16 @@ fn no_single_failure_is_in_the_way_of_the_next_load() {
                     other => panic!("{what}: {other:?}"),
                 }
             }
-            assert_eq!(outcome.next, NextStep::Configure, "{what}, and then {outcome}");
+            assert_eq!(outcome.next, NextStep::Configure, "{what}, then {outcome}");
         }
     }
     assert!(failed > 0, "some failures end a load");
 }
 
-/// What is asked at the start, whether a module still runs, is asked again before an odd answer is
+/// The first question is whether a module still runs. It is repeated before an odd answer is
 /// believed.
 #[test]
-fn a_module_that_runs_is_not_overlooked() {
+fn load_finds_a_running_module_despite_odd_answers() {
     for answer in
         [Answer::Trap(Trap::VmFailInvalid), Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 }]
     {
@@ -149,16 +149,15 @@ fn a_module_that_runs_is_not_overlooked() {
     }
 }
 
-/// What kept the module that is in place from coming up may have passed once all images to fall
-/// back on were refused. It gets this one chance: that its own image cannot be installed again says
-/// nothing about it.
+/// After all fallback images were refused, the installed module gets one more chance, because its
+/// failure may have passed. The refusal of its own image says nothing about the installed module.
 #[test]
-fn finishing_with_an_image_that_is_refused_goes_back_to_the_module_in_place() {
+fn finish_falls_back_to_the_installed_module_if_the_image_is_refused() {
     let broken = Answer::Return { rax: 0xC000_0001_0000_0000, rdx: 0 };
     let old = TestImage::default().build();
     for (times, comes_up) in [(u32::MAX, false), (1, true)] {
         let platform = boot(SimPlatform::builder().lps(2));
-        // The new module is in place and does not come up.
+        // The new module is installed and does not come up.
         platform.inject(Fault { times: u32::MAX, ..Fault::first(SYS_INIT, broken) });
         let outcome = update_to(&platform, &newer());
         assert_eq!(outcome.tds, TdFate::Held, "{outcome}");

@@ -1,4 +1,4 @@
-//! Newer modules by their public rules: what tells one release from the next in an update.
+//! Differences between public releases of the module that matter to an update.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,12 +22,12 @@ fn release(major: u16, minor: u16, update: u16) -> ModuleBuild {
     ModuleBuild::of_release(TdxVersion { major, minor, update }).unwrap()
 }
 
-/// A platform of two LPs that runs an image.
+/// Returns a platform of 2 LPs that runs an image, without TDs.
 fn boot_bare(image: &TestImage) -> SimPlatform {
     boot_from(SimPlatform::builder().lps(2), image)
 }
 
-/// An image that behaves as a release, with an SVN and a list of CPUs of its own.
+/// Returns an image that behaves as a release, with its own SVN and CPU list.
 fn image(build: ModuleBuild, svn_minor: u8) -> TestImage {
     TestImage {
         svn_minor,
@@ -44,7 +44,7 @@ fn call(platform: &SimPlatform, rax: u64, regs: SeamcallRegs) -> u64 {
     call_regs(platform, 0, SeamcallRegs { rax, ..regs }).unwrap().rax
 }
 
-/// Shuts the running module down, and brings the one of an image up to where it waits for
+/// Shuts the running module down, and brings up the module of an image until it waits for
 /// TDH.SYS.UPDATE.
 fn to_update(platform: &SimPlatform, new: &TestImage, hv: u64) {
     assert_eq!(rax(platform, 0, SHUTDOWN, hv), Ok(0));
@@ -65,7 +65,7 @@ fn update(platform: &SimPlatform, new: &TestImage, hv: u64) {
 }
 
 #[test]
-fn the_field_that_linux_reads_is_there_from_1_5_05_on_and_the_list_of_fields_has_it_in_its_place() {
+fn the_field_that_linux_reads_exists_since_1_5_05_and_is_listed_in_order() {
     for (build, known) in [
         (release(1, 5, 1), false),
         (release(1, 5, 5), true),
@@ -82,7 +82,7 @@ fn the_field_that_linux_reads_is_there_from_1_5_05_on_and_the_list_of_fields_has
         let (status, _, value) = read(MAX_VCPUS_PER_TD);
         let expected = if known { (0, 576) } else { (S::METADATA_FIELD_ID_INCORRECT.0, 0) };
         assert_eq!((status, value), expected, "{}", build.version);
-        // From the first to the last.
+        // Read all fields, from the first to the last.
         let (mut id, mut seen) = (read(FieldId::NULL.0).1, 0);
         while id != FieldId::NULL.0 {
             let (status, next, _) = read(id);
@@ -109,7 +109,7 @@ fn features_are_those_of_the_release() {
 }
 
 #[test]
-fn handoff_data_fills_14_pages_from_1_5_28_on_and_in_any_version() {
+fn handoff_data_of_any_version_fills_14_pages_since_1_5_28() {
     for (build, hv, size) in [
         (release(1, 5, 20), 0, 53386),
         (release(1, 5, 28), 1, 57_336),
@@ -124,7 +124,7 @@ fn handoff_data_fills_14_pages_from_1_5_28_on_and_in_any_version() {
             assert_eq!(
                 refused,
                 Ok(S::OPERAND_INVALID.0 | 1),
-                "{} writes its own version only",
+                "{} writes its highest handoff version only",
                 build.version
             );
         }
@@ -140,7 +140,7 @@ fn handoff_data_fills_14_pages_from_1_5_28_on_and_in_any_version() {
 }
 
 #[test]
-fn tds_live_from_each_release_to_the_next_and_there_is_no_way_back_without_a_reboot() {
+fn tds_survive_an_update_to_the_next_release_but_not_to_the_previous_one() {
     let platform = boot_bare(&image(release(1, 5, 1), 4));
     let td = platform.create_td().unwrap();
     for (svn_minor, build, hv) in [
@@ -152,7 +152,7 @@ fn tds_live_from_each_release_to_the_next_and_there_is_no_way_back_without_a_reb
         update(&platform, &image(build, svn_minor), hv);
         assert!(platform.td_is_alive(td), "{}", build.version);
     }
-    // 1.5.34 writes version 2 only, which 1.5.28 does not take.
+    // 1.5.34 writes handoff version 2 only, which 1.5.28 does not accept.
     assert_eq!(rax(&platform, 0, SHUTDOWN, 2), Ok(0));
     let old = image(release(1, 5, 28), 8);
     with_params(&platform, &old.build(), Scenario::Update, |params| {
@@ -163,14 +163,14 @@ fn tds_live_from_each_release_to_the_next_and_there_is_no_way_back_without_a_reb
 }
 
 #[test]
-fn a_td_in_build_breaks_where_the_version_of_the_contexts_changes_and_only_there() {
+fn a_td_in_build_breaks_only_if_the_version_of_the_contexts_changes() {
     for phase in [TdPhase::Build, TdPhase::InterruptedMigration] {
         for (from, to, hv, whole) in [
             (release(1, 5, 28), release(1, 5, 28), 1, true),
             (release(1, 5, 28), release(1, 5, 34), 1, false),
             (release(1, 5, 34), release(1, 5, 34), 2, true),
             (release(2, 0, 16), release(2, 0, 18), 1, true),
-            // No public source tells which version these have.
+            // No public source gives the version of these contexts.
             (release(1, 5, 16), release(1, 5, 28), 0, false),
         ] {
             let platform = boot_bare(&image(from, 5));
@@ -183,7 +183,7 @@ fn a_td_in_build_breaks_where_the_version_of_the_contexts_changes_and_only_there
 }
 
 #[test]
-fn operands_of_update_are_looked_at_after_restoring_in_1_5_28_and_before_the_lock_in_1_5_34() {
+fn update_checks_operands_after_the_restore_in_1_5_28_and_before_the_lock_in_1_5_34() {
     for (build, hv, early) in [(release(1, 5, 28), 1, false), (release(1, 5, 34), 2, true)] {
         let platform = boot_bare(&image(build, 5));
         let new = image(build, 6);
@@ -196,7 +196,7 @@ fn operands_of_update_are_looked_at_after_restoring_in_1_5_28_and_before_the_loc
         for (version, r9, r10, operand) in bad {
             assert_eq!(with(version, r9, r10), S::OPERAND_INVALID.0 | operand, "{}", build.version);
         }
-        // Without handoff data the order shows.
+        // Without handoff data, the status shows which check comes first.
         let handoff = platform.with_model(|model| std::mem::take(&mut model.handoff()[0]));
         for (version, r9, r10, operand) in bad {
             let expected =
@@ -204,14 +204,14 @@ fn operands_of_update_are_looked_at_after_restoring_in_1_5_28_and_before_the_loc
             assert_eq!(with(version, r9, r10), expected, "{}", build.version);
         }
         platform.with_model(|model| model.handoff()[0] = handoff);
-        // Version 0, as Linux calls it, leaves the detection of damage off.
+        // Version 0, as Linux calls it, does not detect damage.
         assert_eq!(with(0, 0, 0), 0);
         assert!(!platform.with_model(|model| model.module().unwrap().update_compatibility()));
     }
 }
 
 #[test]
-fn a_size_that_makes_no_sense_is_fatal_up_to_1_5_25_and_nothing_after_it() {
+fn a_wrong_size_of_handoff_data_is_fatal_up_to_1_5_25_and_ignored_later() {
     for (build, hv, fatal) in [(release(1, 5, 25), 0, true), (release(1, 5, 28), 1, false)] {
         let platform = boot_bare(&image(build, 5));
         to_update(&platform, &image(build, 6), hv);
@@ -221,7 +221,7 @@ fn a_size_that_makes_no_sense_is_fatal_up_to_1_5_25_and_nothing_after_it() {
 }
 
 #[test]
-fn init_has_a_version_1_from_1_5_34_on() {
+fn sys_init_has_a_version_1_since_1_5_34() {
     const INIT_V1: u64 = SYS_INIT | 1 << 16;
     for (build, known) in
         [(release(1, 5, 28), false), (release(1, 5, 34), true), (release(2, 0, 18), true)]
@@ -240,23 +240,15 @@ fn init_has_a_version_1_from_1_5_34_on() {
             continue;
         }
         assert_eq!(with(SYS_INIT | 2 << 16, 0, 0), S::OPERAND_INVALID.0);
-        assert_eq!(with(INIT_V1, 1, u64::MAX), S::OPERAND_INVALID.0 | 1, "RCX comes first");
-        assert_eq!(
-            with(INIT_V1, 0, u64::MAX),
-            S::OPERAND_INVALID.0 | 8,
-            "an address that cannot be"
-        );
-        assert_eq!(with(INIT_V1, 0, 0), 0, "and the call may be made again");
-        assert_eq!(
-            with(SYS_INIT, 0, u64::MAX),
-            S::SYS_INIT_NOT_PENDING.0,
-            "version 0 does not look at R8"
-        );
+        assert_eq!(with(INIT_V1, 1, u64::MAX), S::OPERAND_INVALID.0 | 1, "RCX is checked first");
+        assert_eq!(with(INIT_V1, 0, u64::MAX), S::OPERAND_INVALID.0 | 8, "an invalid address");
+        assert_eq!(with(INIT_V1, 0, 0), 0, "the call can be repeated");
+        assert_eq!(with(SYS_INIT, 0, u64::MAX), S::SYS_INIT_NOT_PENDING.0, "version 0 ignores R8");
     }
 }
 
 #[test]
-fn a_module_that_counts_refuses_to_shut_down_and_hands_its_counts_over() {
+fn a_counting_module_refuses_shutdown_and_hands_its_counts_over() {
     let platform = boot_bare(&image(release(1, 5, 28), 5));
     for _ in 0..2 {
         platform.create_td_in(TdPhase::Build).unwrap();

@@ -1,5 +1,5 @@
-//! The TDX module where recordings have neighbours: each bit that a check looks at, each index that
-//! an error names, and starts that a host could not bring about.
+//! Variations of recordings of the TDX module: each bit that a check reads, each index that an
+//! error names, and start states that no host can reach.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +20,8 @@ use tdx_seamldr_verify::RustCrypto;
 const INCORRECT_MSR: u64 = 0xc0000921 << 32;
 const INCORRECT_CPUID: u64 = 0xc0000900 << 32;
 
-/// Memory of the host: one page of TDMR_INFO structures for each address, and the list of them.
+/// The host's memory: one page of TDMR_INFO structures per address, and the list of their
+/// addresses.
 struct Host {
     list: Vec<u64>,
     infos: Vec<[u64; 40]>,
@@ -45,7 +46,7 @@ impl PhysMemory for Host {
     fn write(&self, _: u64, _: &[u8]) {}
 }
 
-/// A platform of two LPs as most recordings have it, with the module in a state.
+/// Returns a platform of 2 LPs, as in most recordings, with the module in this state.
 fn description(state: &str) -> Value {
     let lps: &[u32] = if state == "SYSINIT_PENDING" { &[] } else { &[0, 1] };
     json!({
@@ -71,7 +72,7 @@ fn platform(state: &str) -> Platform<Box<SeamMemory>> {
     platform_of_json(&description(state).to_string()).unwrap()
 }
 
-/// Makes a call of the module; `None` if it is fatal.
+/// Calls the module. Returns `None` if the call is fatal.
 fn call(
     platform: &mut Platform<Box<SeamMemory>>,
     leaf: TdxLeaf,
@@ -82,7 +83,8 @@ fn call(
     platform.seamcall(0, &mut regs, host, &RustCrypto).ok().map(|()| regs)
 }
 
-/// What TDH.SYS.INIT says where a register has other bits on all LPs; `None` if that is fatal.
+/// Calls TDH.SYS.INIT with these bits of a register flipped on all LPs. Returns `None` if the call
+/// is fatal.
 fn init_with(register: CpuRegister, bits: u64) -> Option<SeamcallRegs> {
     let mut platform = platform("SYSINIT_PENDING");
     assert!(platform.deviate(None, register, bits));
@@ -91,30 +93,29 @@ fn init_with(register: CpuRegister, bits: u64) -> Option<SeamcallRegs> {
 }
 
 #[test]
-fn each_bit_of_an_msr_fails_init_if_the_module_looks_at_it() {
+fn init_fails_for_each_msr_bit_that_the_module_checks() {
     let all = u64::MAX;
-    // Bits that fail when they are the other way round, and the MSR that the error names.
+    // MSR, bits that fail when flipped, and the MSR that the error names.
     for (msr, failing, named) in [
         (0x10a, 0x20_fd6f, 0x10a),
         (0xbd, all, 0xbd),
         (0xbc, 1, 0xbc),
         (0x345, 1 << 13, 0x345),
-        // Not looked at, or two algorithms of which one is enough.
+        // Not checked, or two algorithms of which one is sufficient.
         (0xcf, 0, 0),
         (0x122, 0, 0),
         (0x3b, 0, 0),
         (0x981, 0, 0),
-        // The size of a VMCS is 1,024, of which 3,072 and 5,120 are too many; INS and OUTS; true
-        // controls.
+        // The size of a VMCS is 1,024; 3,072 and 5,120 are too large. INS and OUTS; true controls.
         (0x480, 3 << 43 | 3 << 54, 0x480),
-        // CR3 targets are 4.
+        // The number of CR3 targets is 4.
         (0x485, 1 << 5 | 1 << 6 | 1 << 7 | 1 << 14 | 1 << 18 | 1 << 29, 0x485),
         (0x48c, 0x101_0633_4041, 0x48c),
-        // Protection, paging, and what the module sets anyway may be fixed to 1.
+        // Protection, paging, and bits that the module always sets may be fixed to 1.
         (0x486, !0x8000_0021, 0x486),
         (0x488, !0x2040, 0x488),
         (0x489, 0x2040, 0x489),
-        // Both count the same blocks.
+        // Both MSRs count the same blocks.
         (0x98, all, 0x99),
         (0x99, all, 0x99),
     ] {
@@ -127,7 +128,7 @@ fn each_bit_of_an_msr_fails_init_if_the_module_looks_at_it() {
 }
 
 #[test]
-fn a_bit_of_cr0_that_cannot_be_1_is_told_by_the_msr_that_it_was_found_with() {
+fn the_error_for_a_cr0_bit_names_the_msr_of_the_check() {
     for bit in 0..64 {
         let expected = match bit {
             0 | 5 => INCORRECT_MSR | 0x487,
@@ -141,8 +142,8 @@ fn a_bit_of_cr0_that_cannot_be_1_is_told_by_the_msr_that_it_was_found_with() {
 }
 
 #[test]
-fn a_control_that_has_to_be_1_and_cannot_be_is_fatal() {
-    // The pin-based controls 1, 2 and 4 have to be 1; the processor says that they can.
+fn a_required_control_that_cannot_be_1_is_fatal() {
+    // The pin-based controls 1, 2 and 4 have to be 1; the processor reports that they can be.
     for (bit, is_fatal) in
         [(32 + 1, true), (32 + 2, true), (32 + 4, true), (32 + 3, false), (32 + 7, false)]
     {
@@ -152,40 +153,48 @@ fn a_control_that_has_to_be_1_and_cannot_be_is_fatal() {
 }
 
 #[test]
-fn mtrrs_and_key_ids_are_told_apart_by_their_errors() {
+fn mtrrs_and_key_ids_have_different_errors() {
     let status = |msr, bits| init_with(CpuRegister::Msr(msr), bits).map(|regs| regs.rax);
     let class_9 = |code: u64, details: u64| Some(0xc000_0900_0000_0000 | code << 32 | details);
     assert_eq!(status(0xfe, 1 << 11), class_9(0x14, 0));
     assert_eq!(status(0xfe, 1 << 14), class_9(0x13, 0));
-    // Without SMRR2 nothing is asked of it.
+    // Without SMRR2, its registers are not checked.
     assert_eq!(status(0xfe, 1 << 13), Some(0));
     for (index, (base, mask)) in [(0x1f2, 0x1f3), (0x1f6, 0x1f7)].into_iter().enumerate() {
         let index = u64::try_from(index).unwrap();
         assert_eq!(status(mask, 1 << 10), class_9(0x10, index), "not locked");
         assert_eq!(status(mask, 1 << 11), Some(0), "not valid");
-        assert_eq!(status(mask, 1 << 25), class_9(0x11, index), "a hole in the mask");
-        assert_eq!(status(mask, 0xff80_0000), class_9(0x11, index), "no mask");
-        assert_eq!(status(base, 1 << 12), class_9(0x11, index), "not on a multiple of its size");
+        assert_eq!(status(mask, 1 << 25), class_9(0x11, index), "the mask is not contiguous");
+        assert_eq!(status(mask, 0xff80_0000), class_9(0x11, index), "the mask is empty");
+        assert_eq!(
+            status(base, 1 << 12),
+            class_9(0x11, index),
+            "the base is not a multiple of the size"
+        );
         assert_eq!(status(base, 0xff), Some(0), "the memory type");
-        // At 1 MiB there is convertible memory: region 0. From 4 GiB on SMRRs do not reach.
+        // Region 0 of convertible memory begins at 1 MiB. SMRRs end below 4 GiB.
         let at_16_mib = (if index == 0 { 0x7f80_0000 } else { 0x7f00_0000 }) ^ 0x0100_0000;
         assert_eq!(status(base, at_16_mib), class_9(0x12, index), "overlaps");
     }
     assert_eq!(status(0x982, 1), Some(INCORRECT_MSR | 0x982), "not locked");
     assert_eq!(status(0x982, 0xa << 48), Some(INCORRECT_MSR | 0x982));
-    assert_eq!(status(0x982, 0x5 << 48), Some(0), "algorithms without integrity do not count here");
+    assert_eq!(
+        status(0x982, 0x5 << 48),
+        Some(0),
+        "algorithms without integrity are not checked here"
+    );
     assert_eq!(status(0x981, 0xa), Some(INCORRECT_MSR | 0x981));
-    // 31 KeyIDs of the host, and 2,016 of TDs, are the most.
+    // At most 31 KeyIDs of the host and 2,016 KeyIDs of TDs.
     let too_many = Some(0xc000_0825_0000_0800);
     assert_eq!(status(0x87, (0x20 ^ 2016) << 32), Some(0));
     assert_eq!(status(0x87, (0x20 ^ 2017) << 32), too_many);
 }
 
 #[test]
-fn each_bit_of_cpuid_fails_init_if_the_module_looks_at_it_and_the_error_says_which_it_looks_at() {
+fn init_fails_for_each_cpuid_bit_that_the_module_checks_and_returns_the_mask() {
     const NONE: u32 = u32::MAX;
     let all = 0xffff_ffff_u64;
-    // Masks of EAX, EBX, ECX and EDX, and the values under them.
+    // Masks of EAX, EBX, ECX and EDX, and the values under the masks.
     for (leaf, subleaf, mask, value) in [
         (1, NONE, [0, 0xff00, 0x47fa_a217, 0x1fa9_fbff], [0, 0x800, 0x47fa_a217, 0x1fa9_fbff]),
         (4, 0, [0, 0xfff, 0, 0], [0, 0x3f, 0, 0]),
@@ -198,7 +207,7 @@ fn each_bit_of_cpuid_fails_init_if_the_module_looks_at_it_and_the_error_says_whi
         (0x8000_0001, NONE, [0, 0, 0x121, 0x2c10_0800], [0, 0, 0x121, 0x2c10_0800]),
         (0x8000_0006, NONE, [0, 0, 0xff, 0], [0, 0, 0x40, 0]),
         (0x8000_0007, NONE, [0, 0, 0, 0x100], [0, 0, 0, 0x100]),
-        // Not looked at.
+        // Not checked.
         (3, NONE, [0; 4], [0; 4]),
         (5, NONE, [0; 4], [0; 4]),
         (0x12, NONE, [0; 4], [0; 4]),
@@ -231,7 +240,7 @@ fn pair(leaf: u32, subleaf: u32) -> u64 {
 }
 
 #[test]
-fn leaves_with_rules_of_their_own_follow_them() {
+fn cpuid_leaves_with_special_rules_follow_them() {
     const NONE: u32 = u32::MAX;
     let status = |leaf, subleaf, output, bits| {
         let answer = init_with(CpuRegister::Cpuid { leaf, subleaf, output }, bits);
@@ -239,41 +248,41 @@ fn leaves_with_rules_of_their_own_follow_them() {
     };
     let passed = Some((0, 0, 0, 0, 0));
     let missing = |leaf: u64| Some((0xc000_0908_0000_0000 | leaf, 0, 0, 0, 0));
-    // The last leaf is 0x20: 0x1F is enough, and 0x1E is not.
+    // The last leaf is 0x20. 0x1F is sufficient, 0x1E is not.
     assert_eq!(status(0, NONE, 0, 0x20 ^ 0x1f), passed);
     assert_eq!(status(0, NONE, 0, 0x20 ^ 0x1e), missing(0x1f));
     assert_eq!(status(0x8000_0000, NONE, 0, 8 ^ 9), passed);
     assert_eq!(status(0x8000_0000, NONE, 0, 8 ^ 7), missing(0x8000_0008));
-    // Performance monitoring: version 5 is the lowest, 7 counters are the most.
+    // Performance monitoring: the lowest version is 5, the most counters are 7.
     assert_eq!(status(0xa, NONE, 0, 5 ^ 6), passed);
     assert_eq!(status(0xa, NONE, 0, 5 ^ 4), Some((INCORRECT_CPUID, 0xf, 0, 5, 0)));
     assert_eq!(status(0xa, NONE, 3, 4 ^ 7), passed);
     assert_eq!(status(0xa, NONE, 3, 4 ^ 8), Some((INCORRECT_CPUID, 0, 0x1f << 32, 0, 7 << 32)));
-    // The TSC: no ratio is an error, no denominator and a low frequency are fatal.
+    // The TSC: a missing ratio is an error; a missing denominator and a low frequency are fatal.
     assert_eq!(status(0x15, NONE, 1, 0xa0), missing(0x15));
     assert_eq!(status(0x15, NONE, 0, 2), None);
     assert_eq!(status(0x15, NONE, 2, 0x17d_7840), None);
     // Last branch records without a depth.
     assert_eq!(status(0x1c, NONE, 0, 0xb), None);
-    // A state of the supervisor that says that it is the user's.
+    // A supervisor state that claims to be a user state.
     assert_eq!(status(0xd, 8, 2, 1), None);
     assert_eq!(status(0xd, 9, 2, 1), None);
     assert_eq!(status(0xd, 3, 2, 1), passed);
-    // Linear addresses have 57 bits, or 48 where paging has four levels.
+    // Linear addresses have 57 bits, or 48 with four-level paging.
     assert_eq!(status(0x8000_0008, NONE, 0, 1 << 8), Some((INCORRECT_CPUID, 0xff00, 0, 0x3900, 0)));
     assert_eq!(status(7, 0, 2, 1 << 16), Some((INCORRECT_CPUID, 0xff00, 0, 0x3000, 0)));
-    // Levels of the topology: in order, of known types, with cores among them.
+    // Topology levels have to be in order, of known types, and contain cores.
     let unrecognized = Some((0xc000_0904_0000_0000, 0, 0, 0, 0));
     assert_eq!(status(0x1f, 1, 2, (2 ^ 1) << 8), unrecognized, "a second level of threads");
     assert_eq!(status(0x1f, 2, 2, 6 << 8), unrecognized, "a type that does not exist");
-    assert_eq!(status(0x1f, 0, 2, 1 << 8), missing(0), "none at all");
+    assert_eq!(status(0x1f, 0, 2, 1 << 8), missing(0), "no levels");
     assert_eq!(status(0x1f, 1, 2, (2 ^ 3) << 8), missing(0), "no cores");
     let wrong_scope = Some((0xc000_0905_0000_0000, 0, 0, 0, 0));
     assert_eq!(status(0x1f, 1, 0, 2 ^ 3), wrong_scope, "a package larger than its cache");
     assert_eq!(status(0x1f, 1, 0, 2), None, "a package smaller than a core");
 }
 
-/// The default TDMR, moved by so many GiB, with PAMTs of its own.
+/// Returns the default TDMR, moved by `number` GiB, with its own PAMTs.
 fn tdmr(number: u64) -> [u64; 40] {
     let mut words = [0; 40];
     let pamts = 0x2_0000_0000 + number * 0x100_0000;
@@ -291,7 +300,7 @@ fn tdmr(number: u64) -> [u64; 40] {
     words
 }
 
-/// Three TDMRs, of which something is changed: what CONFIG says, and what it leaves.
+/// Calls CONFIG with 3 TDMRs after `change`. Returns the status and the module's tables.
 fn config(change: impl Fn(&mut Host)) -> (u64, (u32, u32, u16)) {
     let mut platform = platform("SYSINIT_DONE");
     let infos: Vec<_> = (0..3).map(tdmr).collect();
@@ -303,8 +312,8 @@ fn config(change: impl Fn(&mut Host)) -> (u64, (u32, u32, u16)) {
 }
 
 #[test]
-fn an_error_of_config_names_the_tdmr_and_what_of_it_and_the_key_id_stays() {
-    /// Places of the words of a TDMR_INFO structure.
+fn config_errors_name_the_tdmr_and_its_part_and_keep_the_key_id() {
+    /// Indexes of words in a TDMR_INFO structure.
     const PAMTS: [(u64, usize); 3] = [(2, 2), (1, 4), (0, 6)];
     const RESERVED: usize = 8;
     let failed = |status: u64, details: u64| (status << 32 | details, (0, 0, 0x21));
@@ -364,30 +373,30 @@ fn an_error_of_config_names_the_tdmr_and_what_of_it_and_the_key_id_stays() {
     }
     let unordered = config(|host| host.infos.swap(1, 2));
     assert_eq!(unordered, failed(0xc000_0a01, 2));
-    // A PAMT that overlaps: which TDMR and level, and with which TDMR.
+    // An overlapping PAMT: its TDMR and level, its word, and the other TDMR.
     for (which, level, word, other) in [(2, 1, 4, 0), (2, 2, 2, 1), (1, 0, 6, 0)] {
         let taken = config(|host| host.infos[which][word] = tdmr(other)[2]);
         let which = u64::try_from(which).unwrap();
         assert_eq!(taken, failed(0xc000_0a12, which | level << 8 | other << 16), "another PAMT");
     }
     let own = config(|host| host.infos[1][4] = tdmr(1)[2]);
-    assert_eq!(own, failed(0xc000_0a12, 1 | 1 << 8 | 1 << 16), "a PAMT of its own");
+    assert_eq!(own, failed(0xc000_0a12, 1 | 1 << 8 | 1 << 16), "a PAMT of the same TDMR");
     let used = config(|host| host.infos[2][4] = tdmr(1)[0]);
     assert_eq!(used, failed(0xc000_0a12, 2 | 1 << 8 | 1 << 16), "memory of an earlier TDMR");
     let used = config(|host| host.infos[0][4] = tdmr(2)[0]);
     assert_eq!(used, failed(0xc000_0a12, 1 << 8 | 2 << 16), "memory of a later TDMR");
-    // An address of the list that is not acceptable counts when its turn comes.
+    // CONFIG checks an address of the list only when it reaches this entry.
     let address = config(|host| host.list[1] += 8);
     assert_eq!(address, failed(0xc000_0100, 1));
     let both = config(|host| {
         host.list[1] += 8;
         host.infos[0][1] = 0;
     });
-    assert_eq!(both, failed(0xc000_0a00, 0), "what is wrong with TDMR 0 comes first");
+    assert_eq!(both, failed(0xc000_0a00, 0), "the error of TDMR 0 comes first");
 }
 
 #[test]
-fn convertible_memory_that_touches_is_one_region() {
+fn adjacent_convertible_regions_count_as_one() {
     let mut description = description("SYSINIT_DONE");
     description["platform"]["cmrs"] = json!([
         ["0x100000", "0x7ef00000"],
@@ -400,7 +409,7 @@ fn convertible_memory_that_touches_is_one_region() {
     assert_eq!(call(&mut platform, TdxLeaf::SYS_CONFIG, regs, &host).map(|regs| regs.rax), Some(0));
 }
 
-/// A recording of one call, as a line.
+/// Returns a recording of one call, as a line.
 fn recording(change: impl Fn(&mut Value), steps: Value, last: Value) -> String {
     let mut vector = description("SYSINIT_DONE");
     change(&mut vector);
@@ -416,7 +425,7 @@ fn replayed(line: &str) -> Replay {
 }
 
 #[test]
-fn a_field_about_a_processor_that_the_module_does_not_know_is_fatal() {
+fn a_field_about_an_unknown_processor_is_fatal() {
     for id in ["0x9900000100000800", "0x9900000300000810", "0x9900000300000811"] {
         let line = recording(
             |vector| vector["platform"]["socket_fms"] = json!(["0x606a6"]),
@@ -451,7 +460,7 @@ fn a_second_info_into_the_same_buffers_changes_nothing() {
 }
 
 #[test]
-fn handoff_data_of_its_own_is_there_for_a_module_that_was_told_something_else() {
+fn a_recording_can_have_own_handoff_data_although_sys_init_fails() {
     let refused = json!([
         {"lp": 0, "rax": "0x21", "expect": {"rax": "0xc000050a00000000"},
          "after": {"sys_state": "SYSINIT_PENDING", "num_init_lps": 0, "lp_is_init": [0, 0],
@@ -484,7 +493,7 @@ fn handoff_data_of_its_own_is_there_for_a_module_that_was_told_something_else() 
 }
 
 #[test]
-fn a_recording_whose_start_cannot_be_reached_fails_alone() {
+fn a_recording_with_an_unreachable_start_fails_without_ending_the_replay() {
     let folder = std::env::temp_dir().join(format!("tdx-unreachable-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let unreachable = recording(
@@ -509,7 +518,7 @@ fn a_recording_whose_start_cannot_be_reached_fails_alone() {
 }
 
 #[test]
-fn lp_init_compares_in_the_order_that_was_recorded() {
+fn lp_init_compares_in_the_recorded_order() {
     const NONE: u32 = u32::MAX;
     let msr =
         |number| (CpuRegister::Msr(number), 1 << 40, 0xc000_0920_0000_0000 | u64::from(number));
@@ -572,7 +581,7 @@ fn lp_init_compares_in_the_order_that_was_recorded() {
         if let CpuRegister::Cpuid { leaf, subleaf, .. } = register {
             assert_eq!(regs.rcx, pair(leaf, subleaf), "{register:x?}");
         }
-        // Put right, the next one shows.
+        // Restore this register, so that the next difference decides.
         assert!(platform.deviate(Some(0), register, bits));
     }
     let regs = call(&mut platform, TdxLeaf::SYS_LP_INIT, SeamcallRegs::default(), &host);

@@ -1,5 +1,5 @@
-//! Whatever an outcome says is next, it leads to where the TDs live on, if anything can: with late
-//! LPs, traps, and no update left.
+//! Follows the outcome's next step after late LPs, traps, and with no remaining update. The TDs
+//! survive whenever this is possible.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -24,14 +24,14 @@ use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestIma
 const TRAP: Answer = Answer::Trap(Trap::VmFailInvalid);
 const ODD: Answer = Answer::Return { rax: TdxStatus::INCONSISTENT_MSR.0 | 0xfe, rdx: 0 };
 
-/// So many LPs, and one update before the next reboot.
+/// Returns a platform with this number of LPs and one remaining update.
 fn boot_with_one_update(lps: u32) -> SimPlatform {
     let platform = boot(SimPlatform::builder().lps(lps).seamdb_size(2));
     assert_eq!(platform.truth().remaining_updates, 1);
     platform
 }
 
-/// Does what the outcome says until there is nothing more to do.
+/// Follows the outcome's next steps until there is nothing to do.
 fn follow(platform: &SimPlatform, mut outcome: Outcome, file: &PageBuf) -> Outcome {
     for _ in 0..4 {
         outcome = match outcome.next {
@@ -52,8 +52,8 @@ fn assert_kept(platform: &SimPlatform, outcome: Outcome, file: &PageBuf) {
     );
 }
 
-/// One LP is late in this stage of this round: the others wait for it until the first of them gives
-/// up. Then it comes.
+/// Makes one LP late in this stage of this round. The others wait until the first of them gives up.
+/// Then the late LP comes.
 fn with_a_late_lp(
     platform: &SimPlatform,
     update: &Update<'_>,
@@ -63,7 +63,7 @@ fn with_a_late_lp(
     let lock = SpinLock::new();
     let hosts: Vec<_> = platform.online().map(|lp| platform.lp(lp)).collect();
     let mut cpus: Vec<_> = hosts.iter().map(|lp| Cpu::new(update, seamldr(lp, &lock))).collect();
-    // A step for each stage of each round, and far from for ever.
+    // A step for each stage of each round is far below 1,000.
     for _ in 0..1000 {
         let (mut others, mut wait) = (0, 0);
         for (lp, cpu) in cpus.iter_mut().enumerate() {
@@ -80,7 +80,7 @@ fn with_a_late_lp(
             return update.outcome();
         }
     }
-    panic!("nobody waited in {when:?}: {}", update.outcome())
+    panic!("no LP waited in {when:?}: {}", update.outcome())
 }
 
 fn update_with_a_late_lp(
@@ -95,7 +95,7 @@ fn update_with_a_late_lp(
 }
 
 #[test]
-fn one_trap_and_a_late_lp_are_no_reason_to_reboot() {
+fn after_one_trap_and_a_late_lp_no_reboot_is_needed() {
     let platform = boot_with_one_update(3);
     platform.inject(Fault::first(UPDATE, TRAP));
     let file = newer().build();
@@ -105,7 +105,7 @@ fn one_trap_and_a_late_lp_are_no_reason_to_reboot() {
 }
 
 #[test]
-fn one_trap_at_lp_init_and_a_late_lp_leave_the_module_to_be_finished() {
+fn after_one_trap_at_lp_init_and_a_late_lp_the_next_step_is_finish() {
     let platform = boot_with_one_update(3);
     platform.inject(Fault::first(LP_INIT, TRAP));
     let file = newer().build();
@@ -114,7 +114,7 @@ fn one_trap_at_lp_init_and_a_late_lp_leave_the_module_to_be_finished() {
 }
 
 #[test]
-fn a_session_that_a_later_round_completes_has_put_a_module_in_place() {
+fn a_session_that_a_later_round_completes_installs_a_module() {
     let platform = boot_with_one_update(3);
     platform.inject(Fault { lp: Some(2), ..Fault::first(INSTALL, TRAP) });
     let file = newer().build();
@@ -124,7 +124,7 @@ fn a_session_that_a_later_round_completes_has_put_a_module_in_place() {
 }
 
 #[test]
-fn a_session_that_a_resumed_update_completes_has_put_a_module_in_place() {
+fn a_session_that_a_resumed_update_completes_installs_a_module() {
     let platform = boot_with_one_update(3);
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 0, (Stage::CpuInstall, 1));
@@ -140,7 +140,7 @@ fn a_session_that_a_resumed_update_completes_has_put_a_module_in_place() {
 }
 
 #[test]
-fn a_trap_of_install_does_not_hide_the_session_that_others_are_in() {
+fn the_outcome_reports_the_open_session_after_a_trap_of_install() {
     let platform = boot_with_one_update(4);
     platform.inject(Fault { lp: Some(2), ..Fault::first(INSTALL, TRAP) });
     let file = newer().build();
@@ -154,16 +154,16 @@ fn a_trap_of_install_does_not_hide_the_session_that_others_are_in() {
 }
 
 #[test]
-fn the_module_in_place_comes_up_after_all_when_no_update_is_left_to_install_it_again() {
+fn the_installed_module_comes_up_if_no_remaining_update_can_replace_it() {
     for call in [SYS_INIT, LP_INIT, UPDATE] {
         let platform = boot_with_one_update(2);
         platform.inject(Fault::first(call, ODD));
         let outcome = update_to(&platform, &newer());
         assert!(outcome.is_updated(), "{outcome}");
         assert_eq!((outcome.image, outcome.rounds, platform.truth().tds_alive), (0, 3, 3));
-        assert_eq!(count(&platform, INSTALL), 4, "installed, and refused once");
+        assert_eq!(count(&platform, INSTALL), 4, "installed once, and refused once");
     }
-    // It does so once. What never comes up is left to the caller.
+    // It is tried only once. A module that never comes up is left to the caller.
     let platform = boot_with_one_update(2);
     platform.inject(Fault { times: 100, ..Fault::first(LP_INIT, ODD) });
     let outcome = update_to(&platform, &newer());
@@ -172,7 +172,7 @@ fn the_module_in_place_comes_up_after_all_when_no_update_is_left_to_install_it_a
 }
 
 #[test]
-fn the_module_in_place_is_named_even_if_another_image_was_refused_after_it() {
+fn the_outcome_names_the_installed_module_although_another_image_was_refused_later() {
     let platform = boot_with_one_update(2);
     platform.inject(Fault::first(LP_INIT, ODD));
     let [file, other] = [newer(), TestImage { svn_minor: 7, ..newer() }].map(|image| image.build());
@@ -184,7 +184,7 @@ fn the_module_in_place_is_named_even_if_another_image_was_refused_after_it() {
 }
 
 #[test]
-fn a_module_is_not_given_handoff_data_that_is_too_long_for_it() {
+fn update_is_not_called_if_the_handoff_data_is_too_long_for_the_module() {
     let platform = boot(SimPlatform::builder().lps(2));
     let small = TestImage { num_handoff_pages: 1, ..newer() };
     let outcome = update_to(&platform, &small);
@@ -196,7 +196,7 @@ fn a_module_is_not_given_handoff_data_that_is_too_long_for_it() {
 }
 
 #[test]
-fn what_lies_behind_a_session_that_was_open_is_named_once_it_has_ended() {
+fn the_module_behind_an_open_session_is_named_after_the_session_ended() {
     let platform = boot(SimPlatform::builder().lps(3));
     let file = newer().build();
     update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInstall, 1));
@@ -206,7 +206,7 @@ fn what_lies_behind_a_session_that_was_open_is_named_once_it_has_ended() {
 }
 
 #[test]
-fn what_a_refused_resume_leaves_is_finished() {
+fn finish_succeeds_after_a_refused_resume() {
     let platform = boot_with_one_update(3);
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInit, 1));
@@ -217,7 +217,7 @@ fn what_a_refused_resume_leaves_is_finished() {
 }
 
 #[test]
-fn what_nobody_came_to_finish_is_to_be_finished_still() {
+fn the_next_step_stays_finish_if_no_lp_came_to_finish() {
     let platform = boot_with_one_update(3);
     let file = newer().build();
     update_with_a_late_lp(&platform, &file, 2, (Stage::CpuInit, 1));
@@ -229,7 +229,7 @@ fn what_nobody_came_to_finish_is_to_be_finished_still() {
 }
 
 #[test]
-fn an_update_that_nobody_comes_to_does_not_call_tds_safe_that_stand_still() {
+fn the_outcome_reports_paused_tds_if_no_lp_comes_to_the_update() {
     let platform = boot(SimPlatform::builder().lps(2));
     with_update(&platform, &unsuitable(), Options::default(), |update| {
         run_stepped(&platform, update, 1)
@@ -241,7 +241,7 @@ fn an_update_that_nobody_comes_to_does_not_call_tds_safe_that_stand_still() {
 }
 
 #[test]
-fn a_module_that_is_found_shut_down_is_not_forgotten_for_an_earlier_failure() {
+fn the_outcome_reports_a_module_that_was_found_shut_down_despite_an_earlier_failure() {
     let platform = boot(SimPlatform::builder().lps(2));
     with_update(&platform, &unsuitable(), Options::default(), |update| {
         run_stepped(&platform, update, 1)
@@ -253,7 +253,7 @@ fn a_module_that_is_found_shut_down_is_not_forgotten_for_an_earlier_failure() {
 }
 
 #[test]
-fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
+fn finish_with_a_fallback_reports_the_stage_of_the_fallback() {
     let rows = [
         (Stage::CpuInstall, RunningModule::SessionOpen, NextStep::CompleteSession),
         (Stage::CpuInit, RunningModule::NewNotReady, NextStep::Finish),
@@ -275,7 +275,7 @@ fn finishing_with_an_image_to_fall_back_on_tells_how_far_that_came() {
     }
 }
 
-/// It cannot be told what became of the TDs, and a reboot is the advice once every LP has looked.
+/// The fate of the TDs is unknown, and the next step is a reboot after every LP has called.
 fn assert_gone(platform: &SimPlatform, outcome: &Outcome) {
     assert_eq!(
         (outcome.tds, outcome.running),
@@ -287,11 +287,11 @@ fn assert_gone(platform: &SimPlatform, outcome: &Outcome) {
 }
 
 #[test]
-fn an_lp_that_reaches_neither_module_nor_p_seamldr_is_no_reason_to_reboot() {
+fn no_reboot_is_needed_if_one_lp_reaches_neither_module_nor_p_seamldr() {
     for trap in Trap::ALL {
         for call in [INSTALL, SYS_INIT, LP_INIT, UPDATE] {
             let platform = boot_with_one_update(2);
-            // From this call on, until somebody repairs it.
+            // From this call on, until the fault is cleared.
             let fault =
                 Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, Answer::Trap(trap)) };
             for rax in [call, SYS_RD, SeamldrLeaf::Info.rax()] {
@@ -309,7 +309,7 @@ fn an_lp_that_reaches_neither_module_nor_p_seamldr_is_no_reason_to_reboot() {
 }
 
 #[test]
-fn an_lp_that_is_cut_off_from_an_open_session_is_no_reason_to_reboot() {
+fn no_reboot_is_needed_if_one_lp_cannot_reach_an_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::CpuInstall, 1));
@@ -319,13 +319,13 @@ fn an_lp_that_is_cut_off_from_an_open_session_is_no_reason_to_reboot() {
     }
     let outcome = resume(&platform, &file);
     let again = (TdFate::Unknown, RunningModule::NoneKnown, NextStep::InstallAgain);
-    assert_eq!(state(&outcome), again, "P-SEAMLDR has answered the other LP: {outcome}");
+    assert_eq!(state(&outcome), again, "P-SEAMLDR answered the other LP: {outcome}");
     platform.clear_faults();
     assert_kept(&platform, outcome, &file);
 }
 
 #[test]
-fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
+fn seam_mode_that_is_off_is_not_reported_as_an_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.with_model(|model| model.config_mut().seamdb_getref_error = 1);
     let outcome = update_to(&platform, &newer());
@@ -338,9 +338,9 @@ fn seam_that_is_shut_down_is_not_taken_for_an_open_session() {
 }
 
 #[test]
-fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
+fn p_seamldr_that_never_returned_is_not_reported_as_an_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
-    // It remembers updates that its database has no room for.
+    // P-SEAMLDR remembers more updates than its database has room for.
     platform.with_model(|model| {
         model.seamdb_mut().used = 64;
         model.config_mut().full_seamdb_is_fatal = true;
@@ -352,8 +352,8 @@ fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
         [outcome.failure, outcome.last_failure].map(|failure| failure.unwrap().cause);
     assert_eq!(first, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Install), Trap::VmFailInvalid));
     assert_eq!(last, FailureCause::Trap(Call::Seamldr(SeamldrLeaf::Info), Trap::VmFailInvalid));
-    // The lead asked once before the shutdown. After it P-SEAMLDR is asked with an address that it
-    // would not write to.
+    // The lead asked once before the shutdown. After it, P-SEAMLDR gets an address to which it
+    // would not write.
     let asked: Vec<_> = platform
         .trace()
         .iter()
@@ -364,7 +364,7 @@ fn p_seamldr_that_never_came_back_is_not_taken_for_an_open_session() {
 }
 
 #[test]
-fn an_lp_that_loses_the_module_for_a_while_does_not_make_lps_missing() {
+fn no_lp_is_reported_missing_if_an_lp_loses_the_module_temporarily() {
     let options = Options { handoff_version: Some(0), ..Options::default() };
     for call in [LP_INIT, UPDATE] {
         let platform = boot_with_one_update(2);
@@ -380,7 +380,7 @@ fn an_lp_that_loses_the_module_for_a_while_does_not_make_lps_missing() {
 }
 
 #[test]
-fn an_lp_that_is_cut_off_from_the_module_keeps_no_tds_from_living_on() {
+fn tds_survive_although_one_lp_cannot_reach_the_module() {
     let platform = boot_with_one_update(3);
     platform.inject(Fault { lp: Some(0), times: 6, ..Fault::first(SYS_INIT, TRAP) });
     platform.inject(Fault { lp: Some(0), times: 6, after: 1, ..Fault::first(SYS_RD, TRAP) });
@@ -390,10 +390,10 @@ fn an_lp_that_is_cut_off_from_the_module_keeps_no_tds_from_living_on() {
 }
 
 #[test]
-fn an_answer_that_leaves_it_open_is_looked_into_until_it_is_clear() {
+fn an_update_succeeds_after_an_ambiguous_answer_and_a_trap() {
     for call in [SHUTDOWN, UPDATE] {
         let platform = boot(SimPlatform::builder().lps(1));
-        // The module does what it is asked, and answers a word of information; the next call traps.
+        // The module executes the call, but returns an informational status. The next call traps.
         let traps = Cell::new(None);
         let lying = Intercepted::new(platform.lp(0), |lp, regs| {
             let rax = regs.rax;
@@ -401,7 +401,7 @@ fn an_answer_that_leaves_it_open_is_looked_into_until_it_is_clear() {
                 traps.set(Some(false));
                 return Err(Trap::VmFailInvalid);
             }
-            // SAFETY: the caller's.
+            // SAFETY: as promised by the caller.
             unsafe { lp.seamcall(regs) }?;
             if rax == call && traps.get().is_none() {
                 regs.rax = TdxStatus::KEY_CONFIGURED.0;

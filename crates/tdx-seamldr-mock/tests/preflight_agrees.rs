@@ -1,6 +1,5 @@
-//! Preflight beside what P-SEAMLDR was recorded to say: of every recorded session that was to end
-//! in an update, preflight gets the image and the platform as they were before the first call of
-//! that session.
+//! Compares preflight with P-SEAMLDR. For every recorded session that should end in an update,
+//! preflight gets the image, and the platform before the session's first call.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -46,7 +45,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The host's memory of a recording, by pages; nothing that firmware writes is read again.
+/// A recording's host memory, by pages. Firmware does not read its own writes.
 struct Memory(HashMap<u64, Vec<u8>>);
 
 impl Memory {
@@ -88,7 +87,7 @@ impl PhysMemory for Memory {
     fn write(&self, _: u64, _: &[u8]) {}
 }
 
-/// Memory in which a call puts its answer.
+/// Memory to which a call writes its result.
 struct Answer(std::cell::RefCell<Vec<u8>>);
 
 impl PhysMemory for Answer {
@@ -101,7 +100,7 @@ impl PhysMemory for Answer {
     }
 }
 
-/// What a call writes, made on a copy of the platform.
+/// Makes a call on a copy of the platform; returns what the call wrote.
 fn ask(model: &Model, leaf: SeamldrLeaf) -> Vec<u8> {
     let answer = Answer(Vec::new().into());
     let mut regs = SeamcallRegs { rax: leaf.rax(), rcx: 0x1000, ..SeamcallRegs::default() };
@@ -110,7 +109,8 @@ fn ask(model: &Model, leaf: SeamldrLeaf) -> Vec<u8> {
     answer.0.into_inner()
 }
 
-/// What is wrong with parameters alone, whatever image they name: what this library's never have.
+/// Returns what is wrong with parameters, whatever image they name. This library never makes such
+/// parameters.
 fn wrong_parameters(at: u64, params: &SeamldrParams, config: &Config) -> Option<&'static str> {
     let good = |address: u64| {
         let bits = config.max_pa - config.keyid_bits;
@@ -135,7 +135,7 @@ fn wrong_parameters(at: u64, params: &SeamldrParams, config: &Config) -> Option<
     .find_map(|(what, wrong)| wrong.then_some(what))
 }
 
-/// Whether this is a reason for P-SEAMLDR to answer so: with this status and RDX, or not at all.
+/// Returns whether a refusal explains this status and RDX, or a fatal error.
 fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
     use Refusal as R;
     let Some((status, rdx)) = answer else { return matches!(refusal, R::PageTables { .. }) };
@@ -169,7 +169,7 @@ fn corresponds(refusal: &Refusal, answer: Option<(S, u64)>) -> bool {
     }
 }
 
-/// What the host knows when it is about to begin.
+/// What the host knows before an update.
 struct Before {
     info: Vec<u8>,
     sysinfo: Vec<u8>,
@@ -185,8 +185,8 @@ impl Before {
         }
     }
 
-    /// What preflight finds, with the handoff data that the running module leaves (`None`: it has
-    /// left none).
+    /// Returns preflight's refusals, given the handoff data of the running module (`None`: no
+    /// handoff data).
     fn refusals(&self, image: &TdxImage<'_>, handoff: Option<HandoffHeader>) -> Vec<Refusal> {
         let info = SeamldrInfo::ref_from_prefix(&self.info).unwrap().0;
         let sysinfo = PSysInfo::ref_from_prefix(&self.sysinfo).unwrap().0;
@@ -208,7 +208,7 @@ impl Before {
         facts.add_info(info);
         facts.add_sysinfo(sysinfo);
         let policy = Policy { allow_same_module: true, ..Policy::default() };
-        // How many pages a handoff version after 2 needs is not public. P-SEAMLDR does not look at
+        // The number of pages of handoff versions above 2 is not public. P-SEAMLDR does not check
         // it.
         let rule_is_public = |header: HandoffHeader| header.hv.get() <= 2;
         let mut found = Vec::new();
@@ -224,7 +224,7 @@ impl Before {
     }
 }
 
-/// Our own parameters for this image, on some platform.
+/// Checks our own parameters for this image, on some platform.
 fn our_parameters(image: &TdxImage<'_>) -> Option<&'static str> {
     let boot = TestImage::default().build();
     let platform = SimPlatform::builder().boot(&TdxImage::parse(boot.as_bytes()).unwrap()).unwrap();
@@ -235,8 +235,7 @@ fn our_parameters(image: &TdxImage<'_>) -> Option<&'static str> {
     platform.with_model(|model| wrong_parameters(at, page.as_params(), model.config()))
 }
 
-/// One session that has come to its end: what preflight says about it, in a word for the
-/// statistics.
+/// Compares preflight with one completed session. Returns a category for the statistics.
 fn judge(
     name: &str,
     memory: &Memory,
@@ -274,8 +273,8 @@ fn judge(
     let header = model.handoff_header();
     let refusals = before.refusals(&image, (header.valid != 0).then_some(header));
     if succeeds {
-        // What P-SEAMLDR does not mind, and costs the TDs afterwards: modules that preserve none,
-        // and such as have fewer pages for handoff data than the old module filled.
+        // P-SEAMLDR accepts two kinds of modules that lose the TDs later: those that preserve none,
+        // and those with fewer handoff pages than the old module filled.
         return Some(match refusals.as_slice() {
             [] => "it succeeds",
             zero if zero.contains(&Refusal::MajorSvnZero) => {
@@ -305,7 +304,7 @@ fn judge(
 }
 
 #[test]
-fn preflight_says_of_every_recorded_update_what_p_seamldr_said() {
+fn preflight_agrees_with_p_seamldr_on_every_recorded_update() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/p-seamldr");
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let mut files: Vec<_> =
@@ -365,7 +364,7 @@ fn preflight_says_of_every_recorded_update_what_p_seamldr_said() {
             };
             let is_install = rax == SeamldrLeaf::Install.rax();
             let in_session = model.loader().session().count();
-            // Asking is possible where calling is.
+            // Facts can be read whenever SEAMCALL is possible.
             let ready = model.loader().shutdown().count() == 0 && model.config().rdrand_ok;
             if is_install && in_session == 0 {
                 before = ready.then(|| Before::of(&model));
@@ -375,7 +374,7 @@ fn preflight_says_of_every_recorded_update_what_p_seamldr_said() {
             let result = model.seamcall(lp, &mut regs, &memory, &RustCrypto);
             let ends = is_install && model.loader().session().count() == 0;
             let Some(before) = before.as_ref().filter(|_| ends) else { continue };
-            // A fatal error, in which the platform goes down, has no status.
+            // A fatal error, which takes the platform down, has no status.
             let answer = result.ok().map(|()| (S(regs.rax), regs.rdx));
             match answer {
                 None => assert_eq!(step["expect"]["fatal"], true, "{name}"),

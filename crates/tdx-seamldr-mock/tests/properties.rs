@@ -1,4 +1,4 @@
-//! Random calls from random LPs: what holds whatever anybody does.
+//! Random calls from random LPs, and the rules that always hold.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -28,13 +28,13 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 const LPS: u32 = 3;
-/// Where images, parameters and buffers lie.
+/// Addresses of images, parameters and buffers.
 const IMAGES: u64 = 0x1_0000_0000;
 const PARAMS: u64 = 0x2_0000_0000;
 const BUFFER: u64 = 0x3_0000_0000;
 const TDMRS: u64 = 0x4_0000_0000;
 
-/// Hosts' memory by pages.
+/// Host memory by pages.
 #[derive(Clone, Default)]
 struct Memory(RefCell<BTreeMap<u64, Box<[u8; PAGE_SIZE]>>>);
 
@@ -65,11 +65,11 @@ impl PhysMemory for Memory {
     }
 }
 
-/// Bytes, by where they begin.
+/// Bytes by their start address.
 type Pieces = BTreeMap<u64, Vec<u8>>;
 
-/// Images to choose from: two that follow each other, an older one, one for another CPU, one that
-/// is damaged, one that needs other handoff data. And the hashes that were signed.
+/// The images: two successive ones, an older one, one for another CPU, a damaged one, and one that
+/// needs other handoff data. Also the hashes that were signed.
 static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
     let base = TestImage { pages: 3, ..TestImage::default() };
     let images = [
@@ -149,7 +149,7 @@ fn action() -> impl Strategy<Value = Action> {
         8 => install.prop_map(|(lp, rcx, rax)| Action::Call { lp, rax, rcx, rdx: 7, r8: 0 }),
         8 => (0..LPS, module).prop_map(|(lp, (rax, rcx, rdx, r8))| Action::Call { lp, rax, rcx, rdx, r8 }),
         1 => (0..LPS, prop_oneof![Just(BUFFER), any::<u64>()], 0u64..8)
-            .prop_filter("P-SEAMLDR's end ends the test", |(.., leaf)| *leaf != 2)
+            .prop_filter("SEAMLDR.SHUTDOWN ends the test", |(.., leaf)| *leaf != 2)
             .prop_map(|(lp, rcx, leaf)| Action::Call { lp, rax: 1 << 63 | leaf, rcx, rdx: 0, r8: 0 }),
         1 => (0u32..3).prop_map(Action::Rdrand),
         1 => (0u32..7).prop_map(Action::SeamDb),
@@ -164,7 +164,7 @@ struct World {
     secrets: Vec<(tdx_seamldr_mock::model::TdId, [u8; 32])>,
 }
 
-/// What a call may change.
+/// The state that a call may change.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     seamextend: SeamExtend,
@@ -183,7 +183,7 @@ impl World {
         WORLD.0.iter().for_each(|(address, bytes)| memory.put(*address, bytes));
         let platform = Platform::new(config, seamdb, SeamMemory::new_box_zeroed().unwrap());
         let mut world = Self { platform, memory, trace: Vec::new(), secrets: Vec::new() };
-        // A module of the first image is ready: otherwise most of what follows would find nothing.
+        // A module of the first image is ready; otherwise most calls would fail.
         let calls =
             |lp: u32, rax: u64, rcx: u64, rdx: u64, r8: u64| Action::Call { lp, rax, rcx, rdx, r8 };
         (0..LPS).for_each(|lp| world.act(&calls(lp, SeamldrLeaf::Install.rax(), PARAMS, 0, 0)));
@@ -229,7 +229,7 @@ impl World {
         }
     }
 
-    /// Makes a step and looks at everything.
+    /// Takes a step and checks the whole state.
     fn checked(&mut self, action: &Action) {
         let before = self.seen();
         self.act(action);
@@ -238,7 +238,7 @@ impl World {
         if after.seamextend.seam_ready == 1 {
             assert!(
                 WORLD.1.contains(&after.seamextend.mrseam),
-                "only what was signed becomes ready"
+                "only a signed module becomes ready"
             );
             assert!(after.module.is_some() && after.in_session == 0);
         }
@@ -260,7 +260,7 @@ impl World {
         match entry.output {
             Err(_) => assert_eq!(before, after, "{entry}"),
             Ok(regs) if is_install && regs.rax != 0 && regs.rdx == 0 => {
-                // The old module is as it was before the session.
+                // The old module is unchanged since before the session.
                 assert_eq!(
                     (before.handoff, before.module, before.seamdb.used),
                     (after.handoff, after.module, after.seamdb.used)
@@ -281,7 +281,7 @@ impl World {
             }
             Ok(_) => {}
         }
-        // What a call of the module cannot touch.
+        // State that a call to the module cannot change.
         if rax >> 63 == 0 && entry.output != Err(Trap::VmFailInvalid) {
             assert_eq!(
                 (before.seamextend, before.seamdb, before.in_session),
@@ -301,7 +301,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_lps_call_the_rules_hold_and_the_trace_is_the_same_each_time(
+    fn rules_hold_for_random_calls_and_the_trace_is_reproducible(
         profile in prop::sample::select(LoaderProfile::ALL.to_vec()),
         actions in prop::collection::vec(action(), 1..60),
     ) {
@@ -309,7 +309,7 @@ proptest! {
     }
 }
 
-/// Numbers without chance.
+/// Returns the next number of a deterministic sequence.
 fn next(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -318,7 +318,7 @@ fn next(state: &mut u64) -> u64 {
 }
 
 #[test]
-fn a_seed_has_its_trace_in_every_build() {
+fn a_seed_gives_the_same_trace_in_every_build() {
     let mut state = 0x1234_5678_9abc_def0;
     let leaves = [
         TdxLeaf::SYS_SHUTDOWN,
@@ -360,11 +360,11 @@ fn a_seed_has_its_trace_in_every_build() {
         .collect();
     assert_eq!(
         hash, "7c608d56c6cf8513",
-        "the same in debug and release; new if what is shown of a call has changed"
+        "the hash of a trace differs: debug and release have to agree; update it if the format of a trace changed"
     );
 }
 
-/// Any bytes are a value, and it has these bytes.
+/// Checks that any bytes are a value, and that the value has the same bytes.
 fn goes_round<T: FromBytes + IntoBytes + Immutable + zerocopy::KnownLayout>(bytes: &[u8]) {
     let (value, rest) = T::read_from_prefix(bytes).unwrap();
     assert_eq!(value.as_bytes(), &bytes[..bytes.len() - rest.len()]);
@@ -374,7 +374,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn structures_go_round(bytes in prop::collection::vec(any::<u8>(), 4096..=4096)) {
+    fn structures_convert_to_the_same_bytes(bytes in prop::collection::vec(any::<u8>(), 4096..=4096)) {
         goes_round::<SeamldrParams>(&bytes);
         goes_round::<SeamSigstruct>(&bytes);
         goes_round::<SeamExtend>(&bytes);

@@ -1,5 +1,5 @@
-//! Updates that do not go straight: images to fall back on, sessions that somebody has left,
-//! updates that go on where another one ended, and answers that nobody expects.
+//! Updates that do not succeed at once: fallback images, abandoned sessions, resumed updates, and
+//! unexpected statuses.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -20,14 +20,14 @@ use tdx_seamldr_core::update::{RunningModule, Stage, TdFate, Update, UpdateError
 use tdx_seamldr_core::{CurrentVmcs, Lock, Seamldr, SharedInfo, SpinLock, TdxImage, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
-/// TDH.SYS.UPDATE, version 1, and TDH.SYS.TDMR.INIT.
+/// RAX of TDH.SYS.UPDATE, version 1.
 const UPDATE_V1: u64 = 1 << 16 | UPDATE;
 const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
 
-/// Neither success nor an error.
+/// A status that is neither success nor error.
 const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
 
-/// An update to the first of these files, with the others to fall back on.
+/// Updates to the first of these files, with the others as fallbacks.
 fn update_with_fallbacks(platform: &SimPlatform, files: &[PageBuf]) -> Outcome {
     with_fallbacks(platform, &files[0], &files[1..], Options::default(), |update| {
         run_stepped(platform, update, 1)
@@ -50,7 +50,7 @@ fn cause(outcome: &Outcome) -> FailureCause {
 }
 
 #[test]
-fn the_first_image_that_is_taken_keeps_the_tds() {
+fn the_first_accepted_fallback_keeps_the_tds() {
     let good = TestImage { svn_minor: 7, ..newer() }.build();
     for refused in 0..3 {
         let platform = boot(SimPlatform::builder().lps(2));
@@ -68,26 +68,26 @@ fn the_first_image_that_is_taken_keeps_the_tds() {
             (3, "1.7")
         );
         assert_eq!(outcome.failure.is_some(), refused != 0);
-        assert_eq!(outcome.last_failure, None, "it was overcome");
+        assert_eq!(outcome.last_failure, None, "the failure was overcome");
     }
 }
 
 #[test]
-fn an_image_whose_module_does_not_come_up_gets_a_second_chance_last() {
+fn an_image_whose_module_does_not_come_up_is_tried_again_last() {
     let platform = boot(SimPlatform::builder().lps(2));
     let failed = returns(TdxStatus::INCONSISTENT_MSR.0);
     platform.inject(Fault { times: 2, ..Fault::first(SYS_INIT, failed) });
     let files = [newer().build(), TestImage { svn_minor: 7, ..newer() }.build()];
     let outcome = update_with_fallbacks(&platform, &files);
     assert!(outcome.tds_live_on(), "{outcome}");
-    // Of the two images both have failed once. The first is older than the second, and so refused
-    // now.
+    // Both images have failed once. The first one is now refused, because it is older than the
+    // second.
     assert_eq!((outcome.image, platform.truth().svn.minor), (1, 7));
     assert_eq!((platform.truth().tds_alive, outcome.last_failure), (3, None));
 }
 
 #[test]
-fn an_update_takes_seven_fallbacks_of_its_own_scenario() {
+fn with_fallbacks_accepts_seven_images_of_the_same_scenario() {
     let platform = boot(SimPlatform::builder());
     let (file, state, host) = (newer().build(), platform.module_state(), platform.lp(0));
     let mut pages = [PageBuf::zeroed(1), PageBuf::zeroed(1)];
@@ -119,7 +119,7 @@ fn a_module_state_serves_one_update_at_a_time() {
 }
 
 #[test]
-fn what_was_lost_is_loaded_afresh() {
+fn load_succeeds_after_the_module_was_lost() {
     let platform = boot(SimPlatform::builder().lps(3));
     let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
     platform.inject(Fault { after: 2, ..Fault::first(INSTALL, lost) });
@@ -143,7 +143,7 @@ fn what_was_lost_is_loaded_afresh() {
 }
 
 #[test]
-fn loading_gives_up_what_was_held() {
+fn load_ends_tds_that_were_paused() {
     let platform = boot(SimPlatform::builder().lps(2));
     let held = with_update(&platform, &unsuitable(), Options::default(), |update| {
         run_stepped(&platform, update, 1)
@@ -155,7 +155,7 @@ fn loading_gives_up_what_was_held() {
 }
 
 #[test]
-fn nothing_is_resumed_finished_or_loaded_while_a_module_is_ready() {
+fn resume_finish_and_load_do_nothing_while_a_module_is_ready() {
     let platform = boot(SimPlatform::builder().lps(2));
     let image = newer().build();
     for outcome in [load(&platform, &image), resume(&platform, &image), finish(&platform)] {
@@ -165,9 +165,9 @@ fn nothing_is_resumed_finished_or_loaded_while_a_module_is_ready() {
     assert_eq!((platform.truth().tds_alive, count(&platform, INSTALL)), (3, 0));
 }
 
-/// Found by fuzzing: the first LP cannot reach the module, which serves TDs on the others.
+/// Found by fuzzing: the first LP cannot reach the module, which serves TDs on the other LPs.
 #[test]
-fn one_lp_that_is_cut_off_from_a_module_does_not_make_it_disappear() {
+fn a_module_that_one_lp_cannot_reach_is_still_found() {
     let platform = boot(SimPlatform::builder().lps(3));
     let image = newer().build();
     platform.with_model(|model| model.set_in_module(0, true));
@@ -178,7 +178,7 @@ fn one_lp_that_is_cut_off_from_a_module_does_not_make_it_disappear() {
             assert_eq!((state(&outcome), outcome.stage), (ready, Stage::Start), "{outcome}");
         }
     }
-    // Where nobody reaches it and one cannot even ask, nothing is done, either.
+    // If no LP can reach the module or P-SEAMLDR, the update changes nothing.
     platform.with_model(|model| model.set_in_module(2, true));
     let unclear = resume(&platform, &image);
     let undefined = FailureCause::Trap(Call::Tdx(TdxLeaf::SYS_TDMR_INIT), Trap::UndefinedOpcode);
@@ -190,7 +190,7 @@ fn one_lp_that_is_cut_off_from_a_module_does_not_make_it_disappear() {
 }
 
 #[test]
-fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
+fn a_busy_module_is_asked_again() {
     let platform = boot(SimPlatform::builder().lps(3));
     let image = newer().build();
     platform
@@ -209,16 +209,20 @@ fn a_module_that_is_busy_when_it_is_looked_at_is_looked_at_again() {
     let outcome = resume(&platform, &image);
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((outcome.rounds, platform.truth().tds_alive), (1, 3));
-    assert_eq!(count(&platform, TDMR_INIT), 3 + 2, "by the other two LPs as well");
+    assert_eq!(count(&platform, TDMR_INIT), 3 + 2, "the other two LPs call as well");
 }
 
 #[test]
-fn a_module_that_could_not_come_up_is_finished() {
+fn finish_brings_up_a_module_that_did_not_come_up() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.inject(Fault { times: 1000, ..Fault::first(UPDATE, returns(TdxStatus::SYS_BUSY.0)) });
     let outcome = update_to(&platform, &newer());
     assert_eq!(state(&outcome), (TdFate::Held, RunningModule::NewNotReady, NextStep::Finish));
-    assert_eq!((outcome.rounds, outcome.stage), (16, Stage::RunUpdate), "there is an end to it");
+    assert_eq!(
+        (outcome.rounds, outcome.stage),
+        (16, Stage::RunUpdate),
+        "the number of rounds is limited"
+    );
     platform.clear_faults();
     platform.clear_trace();
     let finished = finish(&platform);
@@ -229,9 +233,9 @@ fn a_module_that_could_not_come_up_is_finished() {
     );
 }
 
-/// The first LP finds that a session is open and cannot know which LPs are in it.
+/// The first LP finds an open session, and cannot know which LPs are in it.
 #[test]
-fn a_session_that_waits_for_an_lp_is_completed_by_all() {
+fn resume_on_all_lps_completes_an_open_session() {
     let platform = boot(SimPlatform::builder().lps(3).offline(2));
     let image = newer().build();
     assert_eq!(cause(&update_to(&platform, &newer())), FailureCause::LpsMissing);
@@ -245,7 +249,7 @@ fn a_session_that_waits_for_an_lp_is_completed_by_all() {
 }
 
 #[test]
-fn an_lp_that_stays_away_leaves_a_session_that_waits() {
+fn the_session_stays_open_if_an_lp_stays_away() {
     let platform = boot(SimPlatform::builder().lps(2));
     with_update(&platform, &newer().build(), Options::default(), |update| {
         let lock = SpinLock::new();
@@ -266,9 +270,9 @@ fn an_lp_that_stays_away_leaves_a_session_that_waits() {
     assert_eq!(platform.truth().lps_in_session, 1);
 }
 
-/// All LPs but one are refused before they are in the session.
+/// All LPs but one are refused before they join the session.
 #[test]
-fn a_session_of_which_others_are_told_no_waits_on() {
+fn a_session_stays_open_if_all_other_lps_are_refused() {
     let refused = |status: SeamldrStatus| Fault {
         after: 1,
         times: 1000,
@@ -285,8 +289,8 @@ fn a_session_of_which_others_are_told_no_waits_on() {
             (TdFate::Held, RunningModule::SessionOpen, NextStep::CompleteSession)
         );
     }
-    // Where no module is, silence says nothing of a session. EUNSPECERR comes before one is looked
-    // at.
+    // If there is no module, a missing answer does not indicate a session. EUNSPECERR is returned
+    // before the session is checked.
     for (status, expected) in [
         (SeamldrStatus::EUNSPECERR, waits),
         (SeamldrStatus::EBADPARAM, (RunningModule::NoneKnown, 1)),
@@ -307,10 +311,9 @@ fn a_session_of_which_others_are_told_no_waits_on() {
     }
 }
 
-/// So they do where there is a module that an earlier update has left, or this one has put in
-/// place.
+/// Also if an earlier update or this one has installed a module.
 #[test]
-fn a_session_waits_on_over_whatever_module_there_is() {
+fn a_session_stays_open_whichever_module_is_installed() {
     let refused = |after| Fault {
         after,
         times: 1000,
@@ -333,7 +336,7 @@ fn a_session_waits_on_over_whatever_module_there_is() {
     let outcome = resume(&platform, &image);
     assert_eq!((outcome.running, platform.truth().lps_in_session), waits, "{outcome}");
 
-    // The first session ends well, but its module does not come up; the second one is refused.
+    // The first session succeeds, but its module does not come up. The second session is refused.
     let platform = boot(SimPlatform::builder().lps(2));
     platform
         .inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
@@ -346,7 +349,7 @@ fn a_session_waits_on_over_whatever_module_there_is() {
 }
 
 #[test]
-fn lps_that_leave_a_stage_out_have_not_finished_it() {
+fn lps_that_skip_a_stage_have_not_finished_it() {
     let platform = boot(SimPlatform::builder().lps(3));
     let answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
     platform.inject(Fault::first(INSTALL, answer));
@@ -356,7 +359,7 @@ fn lps_that_leave_a_stage_out_have_not_finished_it() {
 }
 
 #[test]
-fn an_open_session_is_completed_by_those_that_are_not_in_it() {
+fn the_lps_outside_an_open_session_complete_it() {
     for lps in 1..4 {
         for left in 0..=lps {
             let platform = boot(SimPlatform::builder().lps(lps));
@@ -376,7 +379,7 @@ fn an_open_session_is_completed_by_those_that_are_not_in_it() {
 }
 
 #[test]
-fn a_module_that_somebody_else_has_shut_down_is_told_from_one_that_only_says_so() {
+fn a_module_that_other_software_shut_down_is_distinguished_from_a_false_status() {
     for handoff_version in [None, Some(0)] {
         let options = Options { handoff_version, ..Options::default() };
         let platform = boot(SimPlatform::builder().lps(2));
@@ -398,7 +401,7 @@ fn a_module_that_somebody_else_has_shut_down_is_told_from_one_that_only_says_so(
 }
 
 #[test]
-fn a_word_that_is_neither_success_nor_error_is_not_believed() {
+fn an_informational_status_does_not_count_as_success() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.inject(Fault::first(SHUTDOWN, returns(INFORMATION.0)));
     let outcome = update_to(&platform, &newer());
@@ -417,9 +420,9 @@ fn a_word_that_is_neither_success_nor_error_is_not_believed() {
 }
 
 #[test]
-fn damage_is_looked_for_by_modules_that_can() {
+fn modules_with_the_feature_are_told_to_detect_damage() {
     let options = Options { detect_compat_damage: true, ..Options::default() };
-    // Those that cannot are asked twice.
+    // A module without the feature is called twice.
     let platform = boot(SimPlatform::builder().lps(2));
     let outcome = update_with(&platform, options);
     assert!(outcome.is_updated(), "{outcome}");
@@ -432,13 +435,13 @@ fn damage_is_looked_for_by_modules_that_can() {
     assert!(outcome.is_updated(), "{outcome}");
     assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (1, 1, 0));
 
-    // Another error is no reason to ask in another way.
+    // Another error does not lead to a call in version 0.
     let platform = boot(SimPlatform::builder().lps(2));
     platform.inject(Fault::first(UPDATE_V1, returns(TdxStatus::SYS_BUSY.0)));
     let outcome = update_with(&platform, options);
     assert_eq!((outcome.rounds, count(&platform, UPDATE_V1), count(&platform, UPDATE)), (2, 2, 1));
 
-    // Nor is the same error if damage is not looked for.
+    // The same error does not either, if version 1 was not used.
     let platform = boot(SimPlatform::builder().lps(2));
     platform.inject(Fault::first(UPDATE, returns(TdxStatus::OPERAND_INVALID.0)));
     let outcome = update_to(&platform, &newer());
@@ -447,7 +450,7 @@ fn damage_is_looked_for_by_modules_that_can() {
 }
 
 #[test]
-fn a_trap_that_does_not_pass_ends_after_16_rounds() {
+fn a_permanent_trap_ends_the_update_after_16_rounds() {
     for trap in Trap::ALL {
         let platform = boot(SimPlatform::builder().lps(2));
         platform.inject(Fault {
@@ -511,7 +514,7 @@ fn another_lp_leads_after_a_failure() {
     assert_eq!(platform.truth().tds_alive, 3);
 }
 
-/// A lock before which something happens, once.
+/// A lock that runs a function before it is taken, once.
 struct Late<F> {
     before: F,
 }
@@ -530,7 +533,7 @@ impl<F: Fn()> Lock for Late<F> {
 }
 
 #[test]
-fn an_lp_that_waits_at_the_lock_opens_no_session_after_another_one_failed() {
+fn an_lp_that_waits_for_the_lock_opens_no_session_after_another_lp_failed() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform
         .inject(Fault { lp: Some(0), ..Fault::first(INSTALL, returns(SeamldrStatus::EBADSIG.0)) });
@@ -538,7 +541,7 @@ fn an_lp_that_waits_at_the_lock_opens_no_session_after_another_one_failed() {
     with_fallbacks(&platform, &newer().build(), &fallbacks, Options::default(), |update| {
         let (lock, lps) = (SpinLock::new(), [0, 1].map(|lp| platform.lp(lp)));
         let first = RefCell::new(Cpu::new(update, seamldr(&lps[0], &lock)));
-        // LP 1 comes to the lock when LP 0 is about to call SEAMLDR.INSTALL.
+        // LP 1 reaches the lock when LP 0 is about to call SEAMLDR.INSTALL.
         let late = Late {
             before: || {
                 if update.progress().0 == Stage::CpuInstall && update.round() == 1 {
@@ -563,7 +566,7 @@ fn an_lp_that_waits_at_the_lock_opens_no_session_after_another_one_failed() {
 }
 
 #[test]
-fn a_fallback_passed_for_the_handoff_version_of_the_update() {
+fn with_fallbacks_rejects_an_image_for_another_handoff_version() {
     let platform = boot(SimPlatform::builder());
     let (file, host) = (newer().build(), platform.lp(0));
     let image = TdxImage::parse(file.as_bytes()).unwrap();
@@ -573,7 +576,7 @@ fn a_fallback_passed_for_the_handoff_version_of_the_update() {
     let with = |handoff_version| {
         let (mut page, mut params, info) =
             (PageBuf::zeroed(1), PageBuf::zeroed(1), SharedInfo::new());
-        // Which version the image takes is not the question here.
+        // The image itself accepts all these versions.
         let other = TestImage { module_hv: 3, min_update_hv: 0, ..newer() }.build();
         let fallbacks =
             [prepare(&platform, &mut page, &other, Purpose::TakeOver { handoff_version })];

@@ -1,5 +1,4 @@
-//! What becomes of TDs: those that run, are built or are migrated while the module under them is
-//! replaced.
+//! TDs that run, are in build or are in migration while an update replaces the module.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -24,20 +23,20 @@ use zerocopy::IntoBytes;
 
 const OK: (S, u64) = (S::SUCCESS, 0);
 const PHASES: [TdPhase; 3] = [TdPhase::Running, TdPhase::Build, TdPhase::InterruptedMigration];
-/// RCX of TDH.SYS.SHUTDOWN: refuse while something compatibility-sensitive is under way.
+/// RCX of TDH.SYS.SHUTDOWN: refuse while a compatibility-sensitive operation is in progress.
 const AVOID: u64 = 1 << 16;
 const SENSITIVE: u64 = 0x8000_0512_0000_0000;
 const BIT_47: u64 = 1 << 47;
 
-/// A module that writes version 0 as the 2.0 modules do.
+/// Returns a module that writes handoff version 0 as the 2.0 modules do.
 fn connect(svn_minor: u8) -> TestImage {
     let build = ModuleBuild { handoff_form: HandoffForm::Connect, ..ModuleBuild::V1_5_01 };
     let image = TestImage { svn_minor, module_build: Some(build), ..TestImage::default() };
     TestImage { num_handoff_pages: 24, ..image }
 }
 
-/// Makes the calls of an update one by one, and shows the platform to `between` after each. `r9`:
-/// TDH.SYS.UPDATE in version 1 with this.
+/// Makes the calls of an update one by one, and calls `between` after each. With `r9`, calls
+/// TDH.SYS.UPDATE in version 1.
 fn update_with(
     platform: &SimPlatform,
     image: &TestImage,
@@ -80,7 +79,7 @@ fn secret(platform: &SimPlatform, id: TdId) -> Option<[u8; 32]> {
     platform.with_model(|model| model.td_secret(id))
 }
 
-/// A platform of one LP without the TDs that others have.
+/// Returns a platform of 1 LP without TDs.
 fn boot_bare(image: &TestImage) -> SimPlatform {
     let file = image.build();
     let image = tdx_seamldr_core::TdxImage::parse(file.as_bytes()).unwrap();
@@ -88,7 +87,7 @@ fn boot_bare(image: &TestImage) -> SimPlatform {
 }
 
 #[test]
-fn tds_of_every_phase_survive_a_good_update_bit_for_bit() {
+fn tds_of_every_phase_keep_their_memory_in_an_update() {
     let platform = boot(SimPlatform::builder().lps(2));
     let tds: Vec<TdId> =
         (0..28).map(|index| platform.create_td_in(PHASES[index % 3]).unwrap()).collect();
@@ -96,20 +95,19 @@ fn tds_of_every_phase_survive_a_good_update_bit_for_bit() {
         tds.iter().map(|id| (secret(&platform, *id), td(&platform, *id))).collect();
     let secrets: std::collections::BTreeSet<_> =
         before.iter().map(|(secret, _)| secret.unwrap()).collect();
-    assert_eq!(secrets.len(), 28, "no two have the same");
+    assert_eq!(secrets.len(), 28, "all secrets differ");
     update(&platform, &newer(), 0);
     for (id, (secret_before, td_before)) in tds.iter().zip(before) {
         let after = td(&platform, *id);
         assert_eq!((secret(&platform, *id), after.phase()), (secret_before, td_before.phase()));
-        // What runs is untouched to the last bit; what is under way is what this test file is
-        // about.
+        // Running TDs are unchanged. TDs with a measurement in progress are tested below.
         assert_eq!(after == td_before, after.phase() == TdPhase::Running, "{id:?}");
     }
     assert_eq!(platform.truth().tds_alive, 31);
 }
 
 #[test]
-fn between_shutdown_and_update_no_td_lives_and_none_can_be_made_or_finished() {
+fn between_shutdown_and_update_no_td_is_alive_and_none_can_be_made_or_finished() {
     let platform = boot(SimPlatform::builder().lps(3));
     let building = platform.create_td_in(TdPhase::Build).unwrap();
     let mut steps = 0;
@@ -126,14 +124,14 @@ fn between_shutdown_and_update_no_td_lives_and_none_can_be_made_or_finished() {
 }
 
 #[test]
-fn a_td_that_was_never_updated_finishes_as_it_should() {
+fn a_td_without_an_update_finishes_with_the_correct_measurement() {
     for phase in [TdPhase::Build, TdPhase::InterruptedMigration] {
         for image in [TestImage::default(), counting(5)] {
             let platform = boot_bare(&image);
             let td = platform.create_td_in(phase).unwrap();
             assert_eq!(platform.finish_td(td), Ok(true));
             assert_eq!(platform.finish_td(td), Err(TdError::Phase), "once");
-            // Others' updates before it was made do it no harm.
+            // Updates before the TD was made do not affect it.
             update(&platform, &TestImage { svn_minor: 9, ..image }, 0);
             let late = platform.create_td_in(phase).unwrap();
             assert_eq!((platform.finish_td(late), platform.td_is_alive(td)), (Ok(true), true));
@@ -142,13 +140,13 @@ fn a_td_that_was_never_updated_finishes_as_it_should() {
 }
 
 #[test]
-fn without_protection_a_td_under_way_ends_with_a_wrong_measurement_and_nobody_notices() {
+fn without_protection_a_td_in_build_gets_a_wrong_measurement_without_an_error() {
     let modules: [(TestImage, TestImage, u64, Option<u64>); 6] = [
         (TestImage::default(), newer(), 0, None),
         (TestImage::default(), counting(6), 0, None),
         (counting(5), counting(6), 1, None),
         (counting(5), counting(6), 0, None),
-        // Version 1 of the leaf without asking for it, and asking for something else.
+        // Version 1 of the leaf without the flag, and with another flag.
         (counting(5), counting(6), 1, Some(0)),
         (counting(5), counting(6), 1, Some(1 << 1)),
     ];
@@ -158,14 +156,14 @@ fn without_protection_a_td_under_way_ends_with_a_wrong_measurement_and_nobody_no
         update_with(&platform, &new, hv, r9, |_| {});
         assert!(!platform.with_model(|model| model.module().unwrap().update_compatibility()));
         assert_eq!(platform.truth().tds_alive, 3);
-        assert_eq!(platform.finish_td(tds[1]), Ok(false), "its MRTD is wrong: {hv} {r9:?}");
-        assert_eq!(platform.finish_td(tds[2]), Ok(false), "its MAC is wrong: {hv} {r9:?}");
-        assert_eq!(platform.truth().tds_alive, 3, "their memory is not");
+        assert_eq!(platform.finish_td(tds[1]), Ok(false), "wrong MRTD: {hv} {r9:?}");
+        assert_eq!(platform.finish_td(tds[2]), Ok(false), "wrong MAC: {hv} {r9:?}");
+        assert_eq!(platform.truth().tds_alive, 3, "their memory is intact");
     }
 }
 
 #[test]
-fn with_the_flag_of_version_1_the_damage_is_found_in_time() {
+fn with_the_flag_of_version_1_the_module_detects_the_damage() {
     for (old, hv) in [(counting(5), 1), (counting(5), 0), (TestImage::default(), 0)] {
         let platform = boot_bare(&old);
         let tds = PHASES.map(|phase| platform.create_td_in(phase).unwrap());
@@ -176,18 +174,18 @@ fn with_the_flag_of_version_1_the_damage_is_found_in_time() {
             assert_eq!(
                 platform.finish_td(*td),
                 Err(TdError::IncompatibleContext),
-                "as often as one likes"
+                "repeated calls give the same result"
             );
         }
         assert_eq!(platform.truth().tds_alive, 3);
-        // What begins afterwards is not concerned.
+        // A TD that begins after the update is not affected.
         let late = platform.create_td_in(TdPhase::Build).unwrap();
         assert_eq!(platform.finish_td(late), Ok(true));
     }
 }
 
 #[test]
-fn pages_added_before_and_after_an_update_make_the_measurement_that_both_modules_do() {
+fn an_update_between_two_pages_changes_the_measurement_of_a_td() {
     let expected = Td::measurement_of(&[&[7; 32], b"first", b"second"]);
     for updates in [false, true] {
         let platform = boot_bare(&counting(5));
@@ -204,7 +202,7 @@ fn pages_added_before_and_after_an_update_make_the_measurement_that_both_modules
         assert_eq!(measurement != expected, updates);
         platform.with_model(|model| assert_eq!(model.extend_td(id, b"third"), Err(TdError::Phase)));
     }
-    // With the flag not even a page can be added.
+    // With the flag, no page can be added.
     let platform = boot_bare(&counting(5));
     let id = platform.create_td_in(TdPhase::Build).unwrap();
     update_with(&platform, &counting(6), 1, Some(BIT_47), |_| {});
@@ -213,11 +211,11 @@ fn pages_added_before_and_after_an_update_make_the_measurement_that_both_modules
 }
 
 #[test]
-fn a_refused_shutdown_names_the_reason_and_the_count_and_costs_nothing() {
+fn a_refused_shutdown_returns_reason_and_count_and_changes_nothing() {
     let platform = boot_from(SimPlatform::builder().lps(2), &counting(5));
     let before: Vec<u8> = platform.with_model(|model| model.handoff().to_vec());
     let mut tds = Vec::new();
-    // Builds come before migrations, whichever began first.
+    // Builds are reported before migrations, whichever began first.
     let steps = [
         (TdPhase::InterruptedMigration, SENSITIVE | 1 << 16 | 1),
         (TdPhase::InterruptedMigration, SENSITIVE | 2 << 16 | 1),
@@ -237,14 +235,17 @@ fn a_refused_shutdown_names_the_reason_and_the_count_and_costs_nothing() {
                 );
             }
         }
-        // What is wrong with RCX comes first.
+        // Bad bits of RCX are checked first.
         assert_eq!(rax(&platform, 0, SHUTDOWN, AVOID | 2), Ok(TdxStatus::OPERAND_INVALID.0 | 1));
         assert_eq!(rax(&platform, 0, SHUTDOWN, AVOID << 1), Ok(TdxStatus::OPERAND_INVALID.0 | 1));
         let truth = platform.truth();
         assert_eq!((truth.module.unwrap().state, truth.tds_alive), (State::Ready, truth.tds));
     }
-    assert!(platform.with_model(|model| model.handoff() == before), "no byte was written");
-    // One after the other comes to its end.
+    assert!(
+        platform.with_model(|model| model.handoff() == before),
+        "the handoff area is unchanged"
+    );
+    // The operations end one after the other.
     let expected = [
         SENSITIVE | 2 << 16,
         SENSITIVE | 1 << 16,
@@ -263,18 +264,18 @@ fn a_refused_shutdown_names_the_reason_and_the_count_and_costs_nothing() {
 }
 
 #[test]
-fn without_the_feature_bit_16_is_an_operand_like_any_other_bad_one() {
+fn without_the_feature_shutdown_rejects_bit_16() {
     let platform = boot(SimPlatform::builder().lps(1));
     platform.create_td_in(TdPhase::Build).unwrap();
     for bits in [AVOID, AVOID | 1, AVOID << 1, 1 << 63] {
         assert_eq!(rax(&platform, 0, SHUTDOWN, bits), Ok(0xc000_0100_0000_0001));
     }
     assert_eq!(platform.truth().tds_alive, 4);
-    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0), "nobody counts");
+    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0), "the module does not count");
 }
 
 #[test]
-fn counts_travel_in_version_1_and_are_lost_in_version_0() {
+fn version_1_hands_counts_over_and_version_0_loses_them() {
     for (hv, size, expected) in [(1, 53391, SENSITIVE | 2 << 16), (0, 53386, 0)] {
         let platform = boot_bare(&counting(5));
         platform.create_td_in(TdPhase::Build).unwrap();
@@ -291,7 +292,7 @@ fn counts_travel_in_version_1_and_are_lost_in_version_0() {
 }
 
 #[test]
-fn counts_travel_over_several_updates_and_are_forgotten_where_one_cannot_carry_them() {
+fn counts_survive_several_updates_until_one_cannot_hand_them_over() {
     let platform = boot_bare(&counting(5));
     platform.create_td_in(TdPhase::InterruptedMigration).unwrap();
     for svn_minor in [6, 7] {
@@ -309,14 +310,22 @@ fn a_td_that_began_under_a_module_that_does_not_count_is_not_protected() {
     let old = platform.create_td_in(TdPhase::Build).unwrap();
     update(&platform, &counting(6), 0);
     let counted = platform.create_td_in(TdPhase::Build).unwrap();
-    assert_eq!(rax(&platform, 0, SHUTDOWN, AVOID), Ok(SENSITIVE | 1 << 16), "the second alone");
+    assert_eq!(
+        rax(&platform, 0, SHUTDOWN, AVOID),
+        Ok(SENSITIVE | 1 << 16),
+        "only the second TD counts"
+    );
     assert_eq!(platform.finish_td(counted), Ok(true));
-    assert_eq!(rax(&platform, 0, SHUTDOWN, AVOID), Ok(0), "and the first does not keep anybody");
+    assert_eq!(
+        rax(&platform, 0, SHUTDOWN, AVOID),
+        Ok(0),
+        "the first TD does not prevent the shutdown"
+    );
     assert!(!platform.td_is_alive(old));
 }
 
 #[test]
-fn the_end_of_a_td_that_was_not_counted_leaves_the_count_alone() {
+fn finishing_a_td_that_was_not_counted_does_not_change_the_count() {
     for phase in [TdPhase::Build, TdPhase::InterruptedMigration] {
         let platform = boot_bare(&TestImage::default());
         let not_counted = platform.create_td_in(phase).unwrap();
@@ -329,7 +338,7 @@ fn the_end_of_a_td_that_was_not_counted_leaves_the_count_alone() {
 }
 
 #[test]
-fn two_updates_do_not_heal_each_others_damage() {
+fn a_second_update_does_not_repair_the_damage_of_the_first() {
     for phase in [TdPhase::Build, TdPhase::InterruptedMigration] {
         let platform = boot_bare(&counting(5));
         let td = platform.create_td_in(phase).unwrap();
@@ -340,20 +349,20 @@ fn two_updates_do_not_heal_each_others_damage() {
 }
 
 #[test]
-fn no_td_is_made_while_the_module_cannot_be_called() {
+fn creating_a_td_fails_while_the_module_cannot_be_called() {
     let platform = boot(SimPlatform::builder().lps(2));
     assert_eq!(install_on(&platform, 0, 0), OK);
     let module = platform.truth().module.unwrap();
     assert_eq!(
         (module.state, module.callable),
         (State::Ready, false),
-        "the first call of a session"
+        "after the first call of a session"
     );
     assert!(platform.create_td().is_err());
 }
 
 #[test]
-fn update_in_version_1_can_be_made_again_after_a_refusal() {
+fn update_version_1_can_be_repeated_after_a_refusal() {
     let platform = boot_bare(&counting(5));
     let td = platform.create_td_in(TdPhase::Running).unwrap();
     let mut refused = 0;
@@ -371,18 +380,18 @@ fn update_in_version_1_can_be_made_again_after_a_refusal() {
                 TdxStatus::OPERAND_INVALID.0 | 10
             );
             let truth = platform.truth();
-            assert_eq!((truth.handoff_valid, truth.tds_alive), (true, 0), "not yet");
+            assert_eq!((truth.handoff_valid, truth.tds_alive), (true, 0), "before the restore");
         }
     });
     assert!(refused == 3 && platform.td_is_alive(td));
-    // A module without the feature knows no version 1.
+    // A module without the feature has no version 1.
     let platform = boot_bare(&TestImage::default());
     let regs = SeamcallRegs { rax: UPDATE | 1 << 16, ..SeamcallRegs::default() };
     assert_eq!(call_regs(&platform, 0, regs).unwrap().rax, TdxStatus::OPERAND_INVALID.0);
 }
 
 #[test]
-fn handoff_data_of_each_form_is_taken_by_each_module_that_knows_its_version() {
+fn each_module_accepts_handoff_data_of_each_form_in_a_version_that_it_knows() {
     let rows: [(&str, TestImage, TestImage, u64, u32); 6] = [
         ("plain to plain", TestImage::default(), newer(), 0, 53386),
         ("plain to counting", TestImage::default(), counting(6), 0, 53386),
@@ -404,7 +413,7 @@ fn handoff_data_of_each_form_is_taken_by_each_module_that_knows_its_version() {
         update_with(&platform, &new, hv, None, |_| {
             let header = platform.with_model(|model| model.handoff_header());
             let first = *seen.get_or_insert(header);
-            assert_eq!(header, first, "{what}: nobody writes to it in between");
+            assert_eq!(header, first, "{what}: the header is unchanged until the update");
         });
         let expected =
             HandoffHeader { valid: 1, reserved: 0, hv: U16::new(hv as u16), size: U32::new(size) };
@@ -416,13 +425,13 @@ fn handoff_data_of_each_form_is_taken_by_each_module_that_knows_its_version() {
 }
 
 #[test]
-fn version_0_may_fill_25_pages_for_the_newest_modules_and_no_more() {
-    // 25 pages from a 2.0 module to one that has 14.
+fn the_newest_modules_accept_up_to_25_pages_of_version_0() {
+    // 25 pages from a 2.0 module to a module with 14 pages.
     let platform = boot_bare(&connect(5));
     let td = platform.create_td().unwrap();
     update(&platform, &counting(6), 0);
     assert!(platform.td_is_alive(td));
-    // And up to 25 to one that has 32.
+    // Up to 25 pages to a module with 32 pages.
     let roomy = |svn_minor| TestImage { num_handoff_pages: 31, ..counting(svn_minor) };
     let platform = boot_bare(&roomy(5));
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
@@ -439,14 +448,14 @@ fn version_0_may_fill_25_pages_for_the_newest_modules_and_no_more() {
 }
 
 #[test]
-fn a_td_whose_key_id_is_another_ones_sees_noise() {
+fn a_td_with_the_key_id_of_another_td_reads_noise() {
     let platform = boot_bare(&TestImage::default());
     let tds = [0; 2].map(|_| platform.create_td().unwrap());
     let before = tds.map(|td| secret(&platform, td).unwrap());
     update_with(&platform, &newer(), 0, None, |what| {
         if what == "LP.INIT" {
-            // Entries of the key ownership table, 8 bytes each: the first TD's KeyID is the one
-            // after the module's own.
+            // Entries of the key ownership table have 8 bytes. The first TD's KeyID follows the
+            // module's own.
             platform.with_model(|model| model.handoff()[8 + 8 * 0x21..][..16].rotate_left(8));
         }
     });
@@ -458,7 +467,7 @@ fn a_td_whose_key_id_is_another_ones_sees_noise() {
 }
 
 #[test]
-fn tds_that_a_load_has_ended_do_not_come_back_with_later_ones() {
+fn tds_that_a_load_ended_do_not_return_with_later_tds() {
     let platform = boot(SimPlatform::builder().lps(1));
     let old: Vec<_> = (0..3).map(|_| platform.create_td().unwrap()).collect();
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Load), OK);
@@ -472,7 +481,7 @@ fn tds_that_a_load_has_ended_do_not_come_back_with_later_ones() {
 }
 
 #[test]
-fn what_a_failed_installation_means_for_tds_is_what_rdx_says() {
+fn rdx_of_a_failed_install_says_whether_the_tds_survive() {
     let bad_hash = {
         let mut other = newer().module();
         other[9000] ^= 1;
@@ -503,7 +512,7 @@ fn what_a_failed_installation_means_for_tds_is_what_rdx_says() {
 }
 
 #[test]
-fn many_updates_in_a_row_leave_running_tds_as_they_were() {
+fn many_updates_in_a_row_do_not_change_running_tds() {
     let platform = boot_bare(&counting(5));
     let tds: Vec<_> = (0..4).map(|_| platform.create_td().unwrap()).collect();
     let before: Vec<_> = tds.iter().map(|id| td(&platform, *id)).collect();
@@ -522,7 +531,7 @@ fn fill(platform: &SimPlatform) -> usize {
 }
 
 #[test]
-fn there_is_room_for_a_number_of_tds_and_all_of_them_survive() {
+fn the_platform_fills_up_with_tds_and_all_survive_an_update() {
     let platform = boot_bare(&TestImage::default());
     let full = fill(&platform);
     assert!((31..=MAX_TDS).contains(&full), "{full}");
@@ -532,12 +541,12 @@ fn there_is_room_for_a_number_of_tds_and_all_of_them_survive() {
 }
 
 #[test]
-fn no_td_has_a_key_id_that_the_platform_does_not_have() {
+fn the_last_td_gets_the_last_key_id_of_the_platform() {
     let platform = boot_bare(&TestImage::default());
     fill(&platform);
     let keyids = platform.with_model(|model| 1usize << model.config().keyid_bits);
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
-    // The key ownership table: 8 bytes for each KeyID, zeros for who has no owner.
+    // The key ownership table: 8 bytes for each KeyID, zeros for a KeyID without an owner.
     let owned = platform.with_model(|model| {
         let table = model.handoff()[8..][..2048 * 8].chunks(8).map(|entry| entry != [0; 8]);
         table.collect::<Vec<_>>()

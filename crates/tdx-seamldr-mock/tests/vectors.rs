@@ -1,4 +1,4 @@
-//! The model next to the recordings of real firmware that the project has.
+//! Replays the recordings of real firmware on the model.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,7 @@ fn recordings(of: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(of)
 }
 
-/// How many passed, and how many were skipped; the others are printed, and fail the test.
+/// Returns how many recordings passed and how many were skipped. Prints the others and fails.
 fn replay_all(of: &str) -> (usize, usize) {
     let (mut passed, mut skipped, mut failed) = (0, 0, String::new());
     replay_folder(&recordings(of), None, |replayed| match replayed.replay {
@@ -32,16 +32,16 @@ fn replay_all(of: &str) -> (usize, usize) {
 }
 
 #[test]
-fn p_seamldr_answers_as_recorded() {
+fn the_model_of_p_seamldr_matches_every_recording() {
     assert_eq!(replay_all("p-seamldr"), (363, 0));
 }
 
 #[test]
-fn the_tdx_module_answers_as_recorded() {
+fn the_model_of_the_module_matches_every_recording() {
     assert_eq!(replay_all("tdx-module"), (388, 0));
 }
 
-/// All values in a JSON value that are not lists or objects, by their paths.
+/// Collects the paths of all values in a JSON value, except lists and objects.
 fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -59,7 +59,7 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Something else of the same kind.
+/// Returns a different value of the same kind.
 fn changed(value: &Value) -> Value {
     match value {
         Value::Bool(flag) => Value::Bool(!flag),
@@ -81,8 +81,8 @@ fn changed(value: &Value) -> Value {
     }
 }
 
-/// Recordings, one of every so many, with each of the results in them changed: none of them passes
-/// any more. That is, the replay compares everything.
+/// Changes each recorded result, in one of every `one_of` recordings. No changed recording passes,
+/// so the replay compares everything.
 fn no_changed_result_passes(of: &str, one_of: usize) {
     let mut changes = 0;
     let mut files: Vec<_> =
@@ -107,7 +107,7 @@ fn no_changed_result_passes(of: &str, one_of: usize) {
             }
         }
         leaves(&vector["final"], "/final", &mut paths);
-        // What is there twice is compared once.
+        // Fields that a recording contains twice are compared once.
         paths.retain(|path| !path.starts_with("/final/fields/"));
         for path in paths.iter().step_by(7) {
             let mut other = vector.clone();
@@ -116,7 +116,7 @@ fn no_changed_result_passes(of: &str, one_of: usize) {
             let replay = replay_line(&other.to_string(), &recordings(of));
             assert!(
                 !matches!(replay, Ok(Replay::Passed)),
-                "{}: {path} is not compared",
+                "{}: {path} was changed, but the replay still passes",
                 vector["name"]
             );
             changes += 1;
@@ -135,7 +135,7 @@ fn every_recorded_result_of_the_module_is_compared() {
     no_changed_result_passes("tdx-module", 9);
 }
 
-/// A folder of its own with one file of recordings.
+/// A temporary folder with one file of recordings.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -158,11 +158,11 @@ impl Drop for Folder {
 }
 
 #[test]
-fn bad_files_are_told_with_file_and_line() {
+fn errors_in_recordings_name_file_and_line() {
     let text = std::fs::read_to_string(recordings("p-seamldr").join("info.jsonl")).unwrap();
     let mut lines = text.lines();
     let (good, other) = (lines.next().unwrap(), lines.next().unwrap());
-    // A recording whose memory is beside it does not do in another folder.
+    // A recording that refers to a memory file works only in its own folder.
     let without_files = |line: &str| {
         let mut vector: Map<String, Value> = serde_json::from_str(line).unwrap();
         vector["memory"].as_array_mut().unwrap().retain(|piece| piece.get("file").is_none());
@@ -214,13 +214,13 @@ fn bad_files_are_told_with_file_and_line() {
     }
     let folder = Folder::with("none", "");
     assert!(matches!(replay_folder(&folder.0, None, |_| {}), Err(VectorError::Empty { .. })));
-    assert!(folder.error().contains("no *.jsonl files"));
+    assert!(folder.error().contains("no *.jsonl file"));
     let nowhere = folder.0.join("nowhere");
     assert!(matches!(replay_folder(&nowhere, None, |_| {}), Err(VectorError::Io { .. })));
 }
 
 #[test]
-fn one_group_can_be_replayed() {
+fn replay_folder_replays_one_group() {
     let mut names = Vec::new();
     replay_folder(&recordings("p-seamldr"), Some("enomem"), |replayed| names.push(replayed.name))
         .unwrap();
@@ -231,7 +231,7 @@ fn one_group_can_be_replayed() {
 }
 
 #[test]
-fn a_write_that_is_longer_than_a_page_is_no_recording() {
+fn a_recording_with_a_write_longer_than_a_page_is_rejected() {
     let folder = recordings("p-seamldr");
     let text = std::fs::read_to_string(folder.join("info.jsonl")).unwrap();
     let mut tried = 0;

@@ -1,5 +1,5 @@
-//! Whole updates on the simulated platform: good ones, and ones in which something fails. What the
-//! outcome claims is compared with what the platform knows.
+//! Whole updates on the simulated platform, with and without failures. Each test compares the
+//! outcome with the platform's real state.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,8 +11,6 @@
 
 mod support;
 
-use std::cell::RefCell;
-
 use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::{
@@ -20,7 +18,7 @@ use tdx_seamldr_core::update::{
 };
 use tdx_seamldr_core::update::{Outcome, Update, UpdateError, MAX_LPS};
 use tdx_seamldr_core::SharedInfo;
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, TdxModule, Trap};
+use tdx_seamldr_core::{SpinLock, TdxImage, TdxModule, Trap};
 use tdx_seamldr_mock::model::ModuleState;
 use tdx_seamldr_mock::{
     run_on_threads, run_stepped, Answer, Fault, PageBuf, SimLp, SimPlatform, TestImage,
@@ -42,7 +40,7 @@ fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
     {
         assert_eq!(count(platform, rax), calls, "{rax:#x}");
     }
-    // Each LP looks for the module, and the lead at SEAMLDR_INFO and the handoff version, which
+    // Each LP checks the module. The lead also reads SEAMLDR_INFO and the handoff version, which
     // preflight did not know.
     for (rax, calls) in [(TDMR_INIT, lps), (INFO, 1), (SYS_RD, 1)] {
         assert_eq!(count(platform, rax), calls, "{rax:#x}");
@@ -51,7 +49,7 @@ fn assert_good(platform: &SimPlatform, outcome: &Outcome, lps: usize) {
 }
 
 #[test]
-fn a_good_update_keeps_all_tds_on_threads() {
+fn an_update_on_threads_keeps_all_tds() {
     for lps in [1, 2, 3, 8, 64, 1024] {
         let platform = boot(SimPlatform::builder().lps(lps));
         let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
@@ -62,7 +60,7 @@ fn a_good_update_keeps_all_tds_on_threads() {
 }
 
 #[test]
-fn a_good_update_keeps_all_tds_in_any_order_of_steps() {
+fn an_update_in_any_order_of_steps_keeps_all_tds() {
     for lps in [1, 2, 3, 8, 1024] {
         for seed in 0..4 {
             let platform = boot(SimPlatform::builder().lps(lps).sockets(1 + lps / 4 % 3));
@@ -86,11 +84,11 @@ fn the_same_seed_gives_the_same_trace() {
         platform.trace().iter().map(|entry| (entry.lp, entry.input.rax)).collect::<Vec<_>>()
     };
     assert_eq!(trace(5), trace(5));
-    assert_ne!(trace(5), trace(6), "seeds make a difference");
+    assert_ne!(trace(5), trace(6), "different seeds give different traces");
 }
 
 #[test]
-fn an_update_follows_another_until_none_remains() {
+fn updates_succeed_until_no_remaining_update_is_left() {
     let platform = boot(SimPlatform::builder().lps(2).seamdb_size(4));
     for (svn_minor, remaining) in [(6, 2), (7, 1), (8, 0)] {
         assert!(update_to(&platform, &TestImage { svn_minor, ..newer() }).is_updated());
@@ -102,7 +100,7 @@ fn an_update_follows_another_until_none_remains() {
 }
 
 #[test]
-fn the_handoff_version_is_rcx_of_shutdown() {
+fn update_passes_the_handoff_version_in_rcx_of_shutdown() {
     let old = TestImage { module_hv: 3, min_update_hv: 1, ..TestImage::default() };
     let new = TestImage { module_hv: 4, min_update_hv: 2, ..newer() }.build();
     for (handoff_version, rcx) in [(None, 3), (Some(2), 2)] {
@@ -137,7 +135,7 @@ fn a_refused_shutdown_changes_nothing() {
 }
 
 #[test]
-fn a_module_that_does_not_know_the_flag_refuses_it() {
+fn a_module_without_the_feature_rejects_the_flag_of_shutdown() {
     let platform = boot(SimPlatform::builder());
     let options = Options { avoid_compat_sensitive: true, ..Options::default() };
     let outcome = with_update(&platform, &newer().build(), options, |update| {
@@ -147,9 +145,9 @@ fn a_module_that_does_not_know_the_flag_refuses_it() {
     assert_eq!((outcome.tds, outcome.failure.unwrap().cause), (TdFate::NeverAtRisk, refused));
 }
 
-/// Firmware rule T2: a recoverable refusal, then a session of all LPs with a good image.
+/// Firmware rule T2: a recoverable refusal, then a session of all LPs with a valid image.
 #[test]
-fn tds_that_are_held_live_on_with_another_session() {
+fn paused_tds_survive_if_a_second_session_succeeds() {
     let platform = boot(SimPlatform::builder().lps(3));
     let outcome = update_to(&platform, &TestImage { cpus: vec![0xa06d0], ..newer() });
     let cause = FailureCause::Seamldr {
@@ -166,7 +164,7 @@ fn tds_that_are_held_live_on_with_another_session() {
     let truth = platform.truth();
     assert!(truth.handoff_valid && truth.tds_alive == 0 && truth.lps_in_session == 0);
 
-    // Trying to update as if nothing had happened harms nobody and says what is the matter.
+    // A plain retry of the update does no harm and reports the problem.
     let again = update_to(&platform, &newer());
     assert_eq!((again.tds, again.running), (TdFate::Held, RunningModule::OldShutDown));
 
@@ -182,7 +180,7 @@ fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
     let module = image.module();
     let mut other = module.clone();
     other[5000] ^= 1;
-    // An image that is no ELF file does not pass, whatever is unknown.
+    // Preflight refuses an image that is not an ELF file, whatever facts are unknown.
     let not_elf = vec![0x90; module.len()];
     let file = image.file(&image.sigstruct(&not_elf), &not_elf);
     let platform = boot(SimPlatform::builder());
@@ -206,7 +204,7 @@ fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
 }
 
 #[test]
-fn a_trap_that_comes_by_itself_is_not_taken_for_an_open_session() {
+fn a_trap_that_passes_is_not_reported_as_an_open_session() {
     for (times, trap) in
         [(1, Trap::VmFailInvalid), (3, Trap::VmFailInvalid), (3, Trap::UndefinedOpcode)]
     {
@@ -214,7 +212,8 @@ fn a_trap_that_comes_by_itself_is_not_taken_for_an_open_session() {
             let platform = boot(SimPlatform::builder().lps(lps));
             let answer = Answer::Return { rax: TdxStatus::SYS_LP_INIT_NOT_DONE.0, rdx: 0 };
             platform.inject(Fault::first(SYS_INIT, answer));
-            // The first SYS.RD asks for the handoff version, the second one is about the session.
+            // The first SYS.RD reads the handoff version. The second one checks for an open
+            // session.
             let trap = Fault { after: 1, times, ..Fault::first(SYS_RD, Answer::Trap(trap)) };
             platform.inject(trap);
             let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
@@ -236,7 +235,10 @@ fn an_offline_lp_leaves_the_session_open_until_it_calls() {
     assert_eq!(outcome.failure.unwrap().cause, FailureCause::LpsMissing);
     assert_eq!((outcome.tds, outcome.running), (TdFate::Held, RunningModule::SessionOpen));
     assert_eq!(platform.truth().lps_in_session, 3);
-    assert!(!platform.module_state().is_lp_initialized(2), "LPs that are offline forget, too");
+    assert!(
+        !platform.module_state().is_lp_initialized(2),
+        "an offline LP is not initialised either"
+    );
 
     let (lp, lock) = (platform.lp(2), SpinLock::new());
     with_request(&platform, &image, Scenario::Update, |request| {
@@ -276,7 +278,7 @@ fn an_lp_that_never_comes_ends_the_update_before_anything_is_shut_down() {
         );
         assert_eq!((outcome.tds, outcome.finished(Stage::Start)), (TdFate::NeverAtRisk, 2));
 
-        // The latecomer finds it over.
+        // The late LP finds the update ended.
         let late = platform.lp(2);
         assert_eq!(Cpu::new(update, seamldr(&late, &lock)).step(), Progress::Finished);
     });
@@ -287,7 +289,7 @@ fn an_lp_that_never_comes_ends_the_update_before_anything_is_shut_down() {
 }
 
 #[test]
-fn an_lp_that_the_state_has_no_place_for_ends_the_update_before_it_begins() {
+fn an_lp_beyond_the_module_state_ends_the_update_before_it_starts() {
     let platform = boot(SimPlatform::builder().lps(65));
     let file = newer().build();
     let image = TdxImage::parse(file.as_bytes()).unwrap();
@@ -304,7 +306,7 @@ fn an_lp_that_the_state_has_no_place_for_ends_the_update_before_it_begins() {
     assert_eq!(platform.truth().tds_alive, 3);
 }
 
-/// Lets these LPs step in turn until all have finished.
+/// Steps these LPs in turn until all have finished.
 fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock>]) {
     for _ in 0..100 {
         let working = cpus
@@ -315,12 +317,12 @@ fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock>]) {
             return;
         }
     }
-    panic!("they do not finish");
+    panic!("the LPs did not finish");
 }
 
 #[test]
-fn an_lp_beyond_the_number_announced_has_no_part_in_the_update() {
-    // Two of three take part; the third comes at the start, or in the middle.
+fn an_lp_beyond_the_announced_number_is_rejected() {
+    // Two of 3 LPs take part. The third comes at the start, or in the middle.
     for late in [false, true] {
         let platform = boot(SimPlatform::builder().lps(2));
         with_update(&platform, &newer().build(), Options::default(), |update| {
@@ -342,7 +344,7 @@ fn an_lp_beyond_the_number_announced_has_no_part_in_the_update() {
 }
 
 #[test]
-fn giving_up_loses_against_progress_that_was_not_seen_yet() {
+fn an_lp_does_not_give_up_if_the_others_made_progress() {
     let platform = boot(SimPlatform::builder().lps(2));
     with_update(&platform, &newer().build(), Options::default(), |update| {
         let lock = SpinLock::new();
@@ -360,7 +362,7 @@ fn giving_up_loses_against_progress_that_was_not_seen_yet() {
 }
 
 #[test]
-fn an_update_after_one_that_ended_early_does_not_call_the_tds_safe() {
+fn an_update_after_one_that_ended_early_does_not_report_the_tds_as_alive() {
     let platform = boot(SimPlatform::builder().lps(2));
     let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
     platform.inject(Fault { times: u32::MAX, ..Fault::first(UPDATE, busy) });
@@ -382,9 +384,9 @@ fn an_update_after_one_that_ended_early_does_not_call_the_tds_safe() {
 }
 
 #[test]
-fn threads_that_wait_in_vain_give_up() {
+fn threads_give_up_if_one_lp_stops() {
     let platform = boot(SimPlatform::builder().lps(3).patience(100));
-    // One LP does nothing after its first call.
+    // One LP stops after its first call.
     let (lock, file) = (SpinLock::new(), newer().build());
     let outcome = with_update(&platform, &file, Options::default(), |update| {
         std::thread::scope(|threads| {
@@ -403,7 +405,7 @@ fn threads_that_wait_in_vain_give_up() {
 }
 
 #[test]
-fn an_lp_waits_for_one_that_comes_later() {
+fn an_lp_waits_for_a_late_lp() {
     let platform = boot(SimPlatform::builder().lps(2));
     let (lock, file) = (SpinLock::new(), newer().build());
     let outcome = with_update(&platform, &file, Options::default(), |update| {
@@ -423,7 +425,7 @@ fn an_lp_waits_for_one_that_comes_later() {
 }
 
 #[test]
-fn an_update_needs_1_to_1024_lps() {
+fn update_new_accepts_1_to_1024_lps() {
     let platform = boot(SimPlatform::builder().lps(1));
     for found in [0, 1, MAX_LPS, MAX_LPS + 1] {
         let host = counting_lps(platform.lp(0), found);
@@ -433,7 +435,7 @@ fn an_update_needs_1_to_1024_lps() {
     }
 }
 
-/// Compares a claim with the platform.
+/// Compares an outcome with the platform's real state.
 fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
     let truth = platform.truth();
     let alive = truth.tds_alive == truth.tds;
@@ -445,7 +447,7 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
             assert!(truth.handoff_valid && truth.tds_alive == 0, "{what}: {outcome}, but {truth:?}")
         }
         TdFate::Lost => assert!(!alive && !truth.handoff_valid, "{what}: {outcome}, but {truth:?}"),
-        // No claim.
+        // The outcome makes no claim.
         TdFate::Unknown => return,
     }
     let state = truth.module.map(|module| (module.callable, module.state));
@@ -461,10 +463,10 @@ fn assert_true(outcome: &Outcome, platform: &SimPlatform, what: &str) {
     assert!(expected, "{what}: {outcome:?}, but {truth:?}");
 }
 
-/// Every call of an update fails, once or from then on, in each way that leaves the firmware as if
-/// the call had not been made.
+/// Makes each call of an update fail, once or from then on, in each way that leaves the firmware
+/// unchanged.
 #[test]
-fn wherever_a_call_fails_the_outcome_tells_the_truth() {
+fn the_outcome_is_true_whichever_call_fails() {
     let image = newer().build();
     for lps in [1, 2, 3] {
         for call in 0..(3 * lps + 5) {
@@ -477,14 +479,14 @@ fn wherever_a_call_fails_the_outcome_tells_the_truth() {
                     let outcome = with_update(&platform, &image, Options::default(), |update| {
                         run_stepped(&platform, update, 1)
                     });
-                    // Here no such call was made; a real module that has been put in place does not
-                    // say VMfailInvalid for ever.
+                    // Firmware made no such call here. A real module that was installed does not
+                    // return VMfailInvalid for ever.
                     let no_answer = outcome.stage == Stage::CpuInit && trap == Trap::VmFailInvalid;
                     if !no_answer || times == 1 {
                         assert_true(&outcome, &platform, &what);
                     }
-                    // What happens once is overcome, but for an LP without VMX operation or TDX, or
-                    // without P-SEAMLDR, before the shutdown.
+                    // The update overcomes a single failure. Exceptions before the shutdown: an LP
+                    // without VMX operation or TDX, or without P-SEAMLDR.
                     let (is_before, is_info) = ((lps..lps + 3).contains(&call), call == lps);
                     let overcome =
                         times == 1 && !(is_info || is_before && trap != Trap::VmFailInvalid);
@@ -500,7 +502,8 @@ fn wherever_a_call_fails_the_outcome_tells_the_truth() {
     }
 }
 
-/// Whether the TDs live on if one does what the outcome says, now that the fault is gone.
+/// Returns whether the TDs survive if the caller follows the outcome's next step, now without the
+/// fault.
 fn is_saved(platform: &SimPlatform, outcome: &Outcome, image: &PageBuf) -> bool {
     let next = match outcome.next {
         NextStep::Retry | NextStep::RetryLater => {
@@ -516,7 +519,7 @@ fn is_saved(platform: &SimPlatform, outcome: &Outcome, image: &PageBuf) -> bool 
 }
 
 #[test]
-fn every_status_of_the_module_comes_through_whole() {
+fn the_outcome_contains_every_status_of_the_module_unchanged() {
     for (rax, stage) in [
         (SYS_RD, Stage::Shutdown),
         (SYS_INIT, Stage::CpuInit),
@@ -542,7 +545,7 @@ fn every_status_of_the_module_comes_through_whole() {
 }
 
 #[test]
-fn missing_entropy_in_the_module_is_overcome() {
+fn an_update_overcomes_missing_entropy_in_the_module() {
     let platform = boot(SimPlatform::builder().lps(2));
     let answer = Answer::Return { rax: TdxStatus::RND_NO_ENTROPY.0, rdx: 0 };
     platform.inject(Fault { lp: None, rax: Some(LP_INIT), after: 0, times: 9, answer });
@@ -573,56 +576,4 @@ fn random_faults_on_threads_never_hang() {
         });
         assert_eq!(outcome.is_updated(), outcome.tds == TdFate::Preserved);
     }
-}
-
-#[test]
-fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
-    let platform = boot(SimPlatform::builder().lps(2));
-    let call = |lp: u32| {
-        // An unknown leaf, which touches no memory.
-        let mut regs = SeamcallRegs { rax: 1 << 63 | 0xff, ..SeamcallRegs::default() };
-        // SAFETY: the leaf takes no address.
-        unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| SeamldrStatus(regs.rax))
-    };
-    // LP 0 stays inside until another call was made.
-    platform.inject(Fault { lp: Some(0), ..Fault::nth(0, Answer::Delay(1)) });
-    std::thread::scope(|threads| {
-        let first = threads.spawn(|| call(0));
-        while !platform.seamldr_is_entered() {
-            std::thread::yield_now();
-        }
-        assert_eq!(call(1), Err(Trap::VmFailInvalid));
-        assert_eq!(first.join().unwrap(), Ok(SeamldrStatus::EBADPARAM));
-    });
-    assert_eq!(call(1), Ok(SeamldrStatus::EBADPARAM));
-}
-
-#[test]
-fn nobody_gives_up_while_an_lp_is_inside_of_install() {
-    let platform = boot(SimPlatform::builder().lps(2));
-    let (first, lock) = (platform.lp(0), SpinLock::new());
-    let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
-        let cpu = RefCell::new(Cpu::new(update, seamldr(&first, &lock)));
-        // P-SEAMLDR is so slow that the other LP wants to give up meanwhile.
-        let slow = Intercepted::new(platform.lp(1), |lp, regs| {
-            let rax = regs.rax;
-            // SAFETY: the caller's.
-            let result = unsafe { lp.seamcall(regs) };
-            if rax == INSTALL {
-                assert_eq!(cpu.borrow_mut().step(), Progress::Waiting);
-                cpu.borrow().abandon();
-            }
-            result
-        });
-        let mut other = Cpu::new(update, slow.seamldr(&lock));
-        // The first LP is always ahead, so that it waits when the second one completes the session.
-        loop {
-            while cpu.borrow_mut().step() == Progress::Worked {}
-            if other.step() == Progress::Finished {
-                break update.outcome();
-            }
-        }
-    });
-    assert!(outcome.is_updated(), "{outcome}");
-    assert_eq!(platform.truth().tds_alive, 3);
 }

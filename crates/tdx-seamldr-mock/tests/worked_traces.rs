@@ -1,4 +1,4 @@
-//! The worked traces, call for call (firmware rules T0-T12), and what else there is to the CPU.
+//! The worked traces (firmware rules T0 to T12), call by call, and other properties of the CPU.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -23,7 +23,7 @@ use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform, TestImage};
 const OK: Result<(u64, u64), Trap> = Ok((0, 0));
 const INFO: u64 = SeamldrLeaf::Info.rax();
 
-/// One call with RCX; RAX and RDX.
+/// Makes one call with RCX; returns RAX and RDX.
 fn call(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> Result<(u64, u64), Trap> {
     call_rdx(platform, lp, rax, rcx, 0)
 }
@@ -36,11 +36,11 @@ fn call_rdx(
     rdx: u64,
 ) -> Result<(u64, u64), Trap> {
     let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
-    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
     unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
 }
 
-/// Gives `run` the address of SEAMLDR_PARAMS for this image.
+/// Calls `run` with the address of SEAMLDR_PARAMS for this image.
 fn with_image<R>(
     platform: &SimPlatform,
     image: &TestImage,
@@ -63,7 +63,7 @@ fn with_file<R>(
     run(request.params().get().0)
 }
 
-/// What the traces speak about: SEAM_READY, the module's state, whether handoff data is valid,
+/// Returns what the traces show: SEAM_READY, the module's state, whether handoff data is valid,
 /// remaining updates.
 fn state(platform: &SimPlatform) -> (u8, Option<State>, bool, u32) {
     let ready = platform.with_model(|model| model.loader().seamextend().seam_ready);
@@ -75,7 +75,7 @@ fn alive(platform: &SimPlatform) -> usize {
     platform.truth().tds_alive
 }
 
-/// TDH.SYS.INIT, TDH.SYS.LP.INIT on all LPs, TDH.SYS.UPDATE.
+/// Calls TDH.SYS.INIT, TDH.SYS.LP.INIT on all LPs, and TDH.SYS.UPDATE.
 fn bring_up(platform: &SimPlatform, lps: u32) {
     assert_eq!(call(platform, 0, SYS_INIT, 0), OK);
     assert_eq!(state(platform).1, Some(State::SysInitDone));
@@ -90,7 +90,7 @@ fn refusal(status: SeamldrStatus, rdx: u64) -> Result<(u64, u64), Trap> {
 }
 
 #[test]
-fn t0_a_good_update_with_all_lps_online() {
+fn t0_an_update_with_all_lps_online_succeeds() {
     let platform = boot(SimPlatform::builder().lps(3));
     assert_eq!(state(&platform), (1, Some(State::Ready), false, 63));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
@@ -109,7 +109,7 @@ fn t0_a_good_update_with_all_lps_online() {
 }
 
 #[test]
-fn t1_an_lp_inside_the_old_module_keeps_it_from_shutting_down() {
+fn t1_shutdown_is_busy_while_an_lp_is_inside_the_old_module() {
     let platform = boot(SimPlatform::builder().lps(2));
     platform.with_model(|model| model.set_in_module(1, true));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), Ok((TdxStatus::SYS_BUSY.0, 0)));
@@ -119,7 +119,7 @@ fn t1_an_lp_inside_the_old_module_keeps_it_from_shutting_down() {
 }
 
 #[test]
-fn t2_a_bad_signature_leaves_room_for_a_second_round() {
+fn t2_after_a_bad_signature_a_second_session_is_possible() {
     let platform = boot(SimPlatform::builder().lps(3));
     let mut sigstruct = newer().sigstruct(&newer().module());
     sigstruct.signature[9] ^= 1;
@@ -143,7 +143,7 @@ fn t2_a_bad_signature_leaves_room_for_a_second_round() {
 }
 
 #[test]
-fn t3_a_bad_hash_costs_the_module_and_only_load_works_then() {
+fn t3_a_bad_hash_removes_the_module_and_only_load_works_afterwards() {
     let platform = boot(SimPlatform::builder().lps(2));
     let mut other = newer().module();
     other[5000] ^= 1;
@@ -154,7 +154,7 @@ fn t3_a_bad_hash_costs_the_module_and_only_load_works_then() {
         assert_eq!(call(&platform, 1, INSTALL, params), refusal(SeamldrStatus::EBADHASH, 1));
     });
     let valid = platform.with_model(|model| model.loader().seamextend().valid.get());
-    // The header's bytes are there still, and of no use.
+    // The header is still there, but no module can use it.
     assert_eq!((state(&platform), valid), ((0, None, true, 63), 0));
     assert_eq!(call(&platform, 0, SYS_INIT, 0), Err(Trap::VmFailInvalid));
     let round = |scenario| {
@@ -184,7 +184,7 @@ fn t4_an_lp_that_was_offline_completes_the_session_later() {
 }
 
 #[test]
-fn t5_a_second_call_of_an_lp_does_not_touch_the_session() {
+fn t5_a_second_call_of_an_lp_does_not_change_the_session() {
     let platform = boot(SimPlatform::builder().lps(2));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     with_image(&platform, &newer(), Scenario::Update, |params| {
@@ -197,7 +197,7 @@ fn t5_a_second_call_of_an_lp_does_not_touch_the_session() {
 }
 
 #[test]
-fn t6_without_remaining_updates_the_last_install_is_refused() {
+fn t6_the_last_install_fails_without_remaining_updates() {
     let platform = boot(SimPlatform::builder().lps(2).seamdb_size(1));
     assert_eq!(state(&platform).3, 0);
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
@@ -209,7 +209,7 @@ fn t6_without_remaining_updates_the_last_install_is_refused() {
 }
 
 #[test]
-fn t7_a_module_of_lower_handoff_versions_cannot_take_what_was_written() {
+fn t7_a_module_rejects_handoff_data_of_a_higher_version() {
     let old = TestImage { module_hv: 1, ..TestImage::default() };
     let platform = boot_from(SimPlatform::builder().lps(1), &old);
     assert_eq!(call(&platform, 0, SHUTDOWN, 1), OK);
@@ -220,7 +220,7 @@ fn t7_a_module_of_lower_handoff_versions_cannot_take_what_was_written() {
     assert_eq!(
         call(&platform, 0, SHUTDOWN, 0),
         Ok((TdxStatus::SYS_SHUTDOWN.0, 0)),
-        "too late to ask for another"
+        "another handoff version can no longer be chosen"
     );
     assert_eq!(round(&TestImage { module_hv: 1, ..newer() }), OK);
     bring_up(&platform, 1);
@@ -244,7 +244,7 @@ fn t8_a_module_that_does_not_fit_its_sigstruct_can_be_replaced_again() {
 }
 
 #[test]
-fn t9_an_lp_that_differs_keeps_the_module_from_taking_over() {
+fn t9_update_fails_if_one_lp_differs_from_the_others() {
     let platform = boot(SimPlatform::builder().lps(2));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     with_image(&platform, &newer(), Scenario::Update, |params| {
@@ -260,12 +260,12 @@ fn t9_an_lp_that_differs_keeps_the_module_from_taking_over() {
 }
 
 #[test]
-fn t10_a_td_in_build_keeps_a_module_that_is_asked_to_from_shutting_down() {
+fn t10_shutdown_with_the_flag_fails_while_a_td_is_in_build() {
     let platform = boot_from(SimPlatform::builder().lps(1), &counting(5));
     platform.create_td_in(TdPhase::Build).unwrap();
     assert_eq!(call(&platform, 0, SHUTDOWN, 1 << 16), Ok((0x8000_0512_0001_0000, 0)));
     assert_eq!((state(&platform), alive(&platform)), ((1, Some(State::Ready), false, 63), 4));
-    // Reserved bits of RCX, and a module without the feature.
+    // Reserved bits of RCX, on a module without the feature.
     assert_eq!(call(&platform, 0, SHUTDOWN, 1 << 17), Ok((0xc000_0100_0000_0001, 0)));
     let platform = boot(SimPlatform::builder().lps(1));
     platform.create_td_in(TdPhase::Build).unwrap();
@@ -274,7 +274,7 @@ fn t10_a_td_in_build_keeps_a_module_that_is_asked_to_from_shutting_down() {
 }
 
 #[test]
-fn t11_load_is_allowed_while_nothing_is_ready_and_clears_everything() {
+fn t11_load_succeeds_while_no_module_is_ready_and_clears_everything() {
     let platform = boot(SimPlatform::builder().lps(1));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     with_image(&platform, &newer(), Scenario::Update, |params| {
@@ -295,13 +295,13 @@ fn t11_load_is_allowed_while_nothing_is_ready_and_clears_everything() {
     assert_eq!(platform.with_model(|model| model.loader().seamdb().used), 1);
     assert_eq!([SYS_INIT, LP_INIT].map(|rax| call(&platform, 0, rax, 0)), [OK, OK]);
     assert_eq!(call(&platform, 0, UPDATE, 0), Ok((TdxStatus::SYS_INVALID_HANDOFF.0, 0)));
-    // It is there for new TDs; the old ones are gone.
+    // The module is ready for new TDs. The old TDs are lost.
     platform.bring_up().unwrap();
     assert_eq!(alive(&platform), 0);
 }
 
 #[test]
-fn t12_a_remembered_zero_is_refreshed_by_info_and_by_load_only() {
+fn t12_only_info_and_load_refresh_a_remembered_zero() {
     let zero = |platform: &SimPlatform| {
         platform.with_model(|model| {
             let state = LoaderState { num_remaining_updates: 0, ..model.loader().state() };
@@ -317,7 +317,7 @@ fn t12_a_remembered_zero_is_refreshed_by_info_and_by_load_only() {
         })
     };
     assert_eq!(round(), refusal(SeamldrStatus::EBADCALL, 0));
-    // An address that is nobody's takes no writes, and is good enough for asking.
+    // INFO accepts an address of missing memory and ignores its own writes.
     assert_eq!(call(&platform, 0, INFO, 0x7fff_f000), OK);
     assert_eq!(state(&platform).3, 63);
     assert_eq!(round(), OK);
@@ -329,7 +329,7 @@ fn t12_a_remembered_zero_is_refreshed_by_info_and_by_load_only() {
 }
 
 #[test]
-fn the_vmcs_erratum_costs_an_lp_its_own_pointer_at_each_return_from_p_seamldr() {
+fn with_the_vmcs_erratum_each_return_from_p_seamldr_clears_the_lps_own_vmcs() {
     let platform = boot(SimPlatform::builder().lps(2));
     let pointers = || [0, 1].map(|lp| platform.with_model(|model| model.current_vmcs(lp)));
     platform.with_model(|model| (0..2).for_each(|lp| model.load_vmcs(lp, 0x5000 + u64::from(lp))));
@@ -343,7 +343,7 @@ fn the_vmcs_erratum_costs_an_lp_its_own_pointer_at_each_return_from_p_seamldr() 
 }
 
 #[test]
-fn lps_overlap_in_the_model_without_threads() {
+fn two_lps_can_be_inside_firmware_without_threads() {
     use tdx_seamldr_mock::model::PhysMemory;
     struct Nothing;
     impl PhysMemory for Nothing {
@@ -367,7 +367,7 @@ fn lps_overlap_in_the_model_without_threads() {
             "LP 0 is inside P-SEAMLDR"
         );
         let second = model.enter(1, &read).unwrap();
-        // The module does not care for P-SEAMLDR, but for LPs that are inside itself.
+        // The module ignores LPs inside P-SEAMLDR. It is busy only for LPs inside itself.
         model.seamcall(2, &mut shutdown, &Nothing, crypto).unwrap();
         assert_eq!(shutdown.rax, TdxStatus::SYS_BUSY.0);
         model.leave(second, &mut read, &Nothing, crypto).unwrap();
@@ -380,7 +380,7 @@ fn lps_overlap_in_the_model_without_threads() {
 }
 
 #[test]
-fn image_bytes_that_change_after_parsing_are_found_by_the_hash() {
+fn install_detects_image_bytes_that_change_after_parsing() {
     let platform = boot(SimPlatform::builder().lps(1));
     let file = newer().build();
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
@@ -389,15 +389,15 @@ fn image_bytes_that_change_after_parsing_are_found_by_the_hash() {
         assert_eq!(call(&platform, 0, INSTALL, params), refusal(SeamldrStatus::EBADHASH, 1));
     });
     let unknown = 7u8;
-    assert!(!platform.tamper(&unknown, 1), "firmware was never told of this byte's page");
+    assert!(!platform.tamper(&unknown, 1), "firmware does not know the page of this byte");
 }
 
 #[test]
-fn faults_strike_the_call_that_they_are_for_and_then_no_more() {
+fn a_fault_affects_only_the_calls_that_it_names() {
     let platform = boot(SimPlatform::builder().lps(3));
     let read = |lp| call_rdx(&platform, lp, SYS_RD, 0, FieldId::NO_DOWNGRADE.0).map(|(rax, _)| rax);
     let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 9 };
-    // The third of all calls; the second on LP 1, twice; the first of a leaf.
+    // The third call of all; the second call on LP 1, twice; the first call of a leaf.
     platform.inject(Fault::nth(2, busy));
     platform.inject(Fault {
         lp: Some(1),
@@ -419,7 +419,7 @@ fn faults_strike_the_call_that_they_are_for_and_then_no_more() {
 }
 
 #[test]
-fn random_numbers_and_the_database_fail_as_often_as_they_are_told_to() {
+fn rdrand_and_seamdb_fail_as_often_as_planned() {
     let platform = boot(SimPlatform::builder().lps(1));
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     let round = || {
@@ -438,14 +438,14 @@ fn random_numbers_and_the_database_fail_as_often_as_they_are_told_to() {
 }
 
 #[test]
-fn key_ids_make_other_memory_and_the_seam_range_is_nobodys() {
+fn shared_key_ids_select_other_memory_and_the_seam_range_is_rejected() {
     let platform = boot(SimPlatform::builder().lps(1));
     let file = newer().build();
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     with_file(&platform, &file, Scenario::Update, |params| {
         let at = |keyid: u64| params | keyid << 40;
-        // A shared KeyID is good, but there lies nothing: all zeros are an UPDATE of no pages from
-        // address 0.
+        // A shared KeyID is valid, but selects missing memory. Zeros are parameters of an UPDATE of
+        // no pages.
         let status = |address| SeamldrStatus(call(&platform, 0, INSTALL, address).unwrap().0);
         assert_eq!(status(at(0x1f)), SeamldrStatus::EBADSIG);
         assert_eq!(status(at(0x20)), SeamldrStatus::EBADPARAM);
@@ -457,7 +457,7 @@ fn key_ids_make_other_memory_and_the_seam_range_is_nobodys() {
 }
 
 #[test]
-fn one_socket_that_the_image_does_not_know_is_enough() {
+fn install_fails_if_the_image_does_not_list_one_socket() {
     let platform = boot(SimPlatform::builder().lps(2).sockets(2));
     platform.with_model(|model| model.config_mut().socket_fms[1] = 0xc06d1);
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
@@ -472,8 +472,8 @@ fn one_socket_that_the_image_does_not_know_is_enough() {
 }
 
 #[test]
-fn tds_in_build_are_damaged_unless_somebody_sees_to_it() {
-    // From a module that counts to one that does: protected by refusing, or by detecting.
+fn tds_in_build_are_damaged_unless_the_module_refuses_or_detects() {
+    // Both modules count. Protection is either by refusal or by detection.
     let update = |platform: &SimPlatform, image: &TestImage, hv: u64, detect: bool| {
         assert_eq!(call(platform, 0, SHUTDOWN, hv), OK);
         with_image(platform, image, Scenario::Update, |params| {
@@ -493,24 +493,24 @@ fn tds_in_build_are_damaged_unless_somebody_sees_to_it() {
         let phases = [TdPhase::Build, TdPhase::InterruptedMigration, TdPhase::Running];
         let tds = phases.map(|phase| platform.create_td_in(phase).unwrap());
         update(&platform, &counting(6), 1, detect);
-        assert!(tds.iter().all(|td| platform.td_is_alive(*td)), "their memory is as it was");
+        assert!(tds.iter().all(|td| platform.td_is_alive(*td)), "their memory is intact");
         assert_eq!([tds[0], tds[1]].map(|td| platform.finish_td(td)), [expected, expected]);
-        assert_eq!(platform.finish_td(tds[2]), Err(TdError::Phase), "it runs already");
+        assert_eq!(platform.finish_td(tds[2]), Err(TdError::Phase), "the TD already runs");
     }
-    // Without an update in between, all is well.
+    // Without an update in between, the measurements are correct.
     let platform = boot(SimPlatform::builder().lps(1));
     let td = platform.create_td_in(TdPhase::Build).unwrap();
     assert_eq!(platform.finish_td(td), Ok(true));
 }
 
 #[test]
-fn counts_of_sensitive_operations_travel_in_version_1_only() {
+fn only_version_1_hands_over_counts_of_sensitive_operations() {
     for (hv, remembered) in [(1, true), (0, false)] {
         let platform = boot_from(SimPlatform::builder().lps(1), &counting(5));
         platform.create_td_in(TdPhase::InterruptedMigration).unwrap();
         platform.create_td_in(TdPhase::InterruptedMigration).unwrap();
         assert_eq!(call(&platform, 0, SHUTDOWN, 1 << 16 | hv), Ok((0x8000_0512_0002_0001, 0)));
-        assert_eq!(call(&platform, 0, SHUTDOWN, hv), OK, "it is not asked to avoid them");
+        assert_eq!(call(&platform, 0, SHUTDOWN, hv), OK, "the flag is not set");
         with_image(&platform, &counting(6), Scenario::Update, |params| {
             assert_eq!(call(&platform, 0, INSTALL, params), OK);
         });
@@ -521,7 +521,7 @@ fn counts_of_sensitive_operations_travel_in_version_1_only() {
 }
 
 #[test]
-fn update_version_1_looks_at_its_operands_after_restoring() {
+fn update_version_1_checks_its_operands_after_the_restore() {
     let operands: [(u64, u64, u64, u64); 4] = [
         (1, 1 << 48, 0, 0xc000_0100_0000_0009),
         (1, 1 << 47, 1, 0xc000_0100_0000_000a),

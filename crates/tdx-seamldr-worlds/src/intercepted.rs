@@ -3,21 +3,21 @@
 use tdx_seamldr_core::{Host, MachineId, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::SimLp;
 
-/// When something happens at a call.
+/// The moment of an event during a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// Right before firmware is entered.
     Before,
-    /// After firmware has done what it was asked, and before the caller hears of it.
+    /// After firmware has executed the call, before the caller gets the result.
     Inside,
-    /// After the caller has finished the step that the call was part of.
+    /// After the caller has finished the step with this call.
     After,
 }
 
-/// A simulated LP that says when it calls firmware, and may count other LPs than there are.
+/// A simulated LP that reports each SEAMCALL, and may report a wrong number of LPs.
 pub(crate) struct Intercepted<'a, F> {
     lp: SimLp<'a>,
-    /// Called at each SEAMCALL with its moment: [`Moment::Before`] and [`Moment::Inside`].
+    /// Called at each SEAMCALL with [`Moment::Before`] and [`Moment::Inside`].
     hook: F,
     lps: u32,
 }
@@ -28,24 +28,24 @@ impl<'a, F: Fn(Moment)> Intercepted<'a, F> {
         Self { lp, hook, lps }
     }
 
-    /// The same on a host that counts this number of LPs.
+    /// Returns the same LP on a host that reports this number of LPs.
     pub(crate) fn counting(self, lps: u32) -> Self {
         Self { lps, ..self }
     }
 }
 
-// SAFETY: each call is passed on to the simulated LP, once, with the registers given.
+// SAFETY: each call is passed to the simulated LP once, with the given registers.
 unsafe impl<F: Fn(Moment)> SeamcallBackend for Intercepted<'_, F> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         (self.hook)(Moment::Before);
-        // SAFETY: the caller's guarantees.
+        // SAFETY: as promised by the caller.
         let result = unsafe { self.lp.seamcall(regs) };
         (self.hook)(Moment::Inside);
         result
     }
 }
 
-// SAFETY: the simulated LP's own answers. The number of LPs is no part of the contract.
+// SAFETY: the simulated LP itself answers. The contract does not cover the number of LPs.
 unsafe impl<F: Fn(Moment)> Host for Intercepted<'_, F> {
     fn current_lp(&self) -> u32 {
         self.lp.current_lp()

@@ -1,11 +1,11 @@
-//! A kit of simulated worlds: a platform with TDs, an update of it, and what the update claims
-//! beside what is true.
+//! Simulated worlds: a platform with TDs, an update of it, and a comparison of the update's claims
+//! with the platform's real state.
 //!
 //! - [`world`]: a platform, an update by this library, and the claims of its outcome.
-//! - [`outcomes`]: sweeps over everything that can go wrong, beside Linux 7.2's policy, for `cargo
-//!   xtask outcomes`.
-//! - [`window`]: the SEAMCALLs while all CPUs stand still, counted for `cargo xtask window`.
-//! - [`fuzz`]: the fuzz targets, which are no more than an entry into this module.
+//! - [`outcomes`]: sweeps over all failures, compared with Linux 7.2's policy, for `cargo xtask
+//!   outcomes`.
+//! - [`window`]: the number of SEAMCALLs while all CPUs are stopped, for `cargo xtask window`.
+//! - [`fuzz`]: the code of the fuzz targets.
 
 pub mod fuzz;
 mod intercepted;

@@ -1,4 +1,4 @@
-//! Cryptography that remembers: the same few images are hashed and verified thousands of times each
+//! Cryptography with a cache: the same few images are hashed and verified thousands of times per
 //! second.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,14 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest};
 use tdx_seamldr_verify::RustCrypto;
 
-/// One for the whole process.
+/// The cache of this process.
 pub(crate) static CRYPTO: Memo = Memo::new();
 
-/// What is remembered of each kind, at most.
+/// The most results of each kind in the cache.
 const ROOM: usize = 64;
 
-/// [`RustCrypto`], which does nothing twice: what it has answered, it looks up by the whole of what
-/// was asked.
+/// [`RustCrypto`] with a cache of results. The key of an entry is the whole input.
 #[derive(Debug)]
 pub(crate) struct Memo(Mutex<Remembered>);
 
@@ -32,7 +31,7 @@ struct Verified {
 }
 
 impl Memo {
-    /// Nothing is remembered yet.
+    /// Returns an empty cache.
     pub(crate) const fn new() -> Self {
         Self(Mutex::new(Remembered { digests: Vec::new(), verified: Vec::new() }))
     }
@@ -42,14 +41,14 @@ impl Memo {
     }
 }
 
-/// Whether the parts, one after the other, are these bytes.
+/// Returns whether the concatenated parts equal these bytes.
 fn are_the_same(parts: &[&[u8]], bytes: &[u8]) -> bool {
     let mut rest = bytes;
     let is_next = |part: &&[u8]| rest.strip_prefix(*part).map(|after| rest = after).is_some();
     parts.iter().all(is_next) && rest.is_empty()
 }
 
-/// Puts something in the place of what is oldest.
+/// Adds an entry, and replaces the oldest one if the cache is full.
 fn remember<T>(all: &mut Vec<T>, one: T) {
     if all.len() >= ROOM {
         all.remove(0);
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remembered_is_what_was_asked_for() {
+    fn a_cached_result_belongs_to_the_same_input() {
         let memo = Memo::new();
         let parts: [&[&[u8]]; 4] = [&[b"ab", b"c"], &[b"abc"], &[b"ab"], &[b"abc", b"d"]];
         for _ in 0..2 {
@@ -107,7 +106,7 @@ mod tests {
         assert_eq!(
             memo.remembered().digests.len(),
             3,
-            "the same bytes in other parts are the same"
+            "the same bytes in other parts are the same input"
         );
         for number in 0..=u8::try_from(ROOM).unwrap() {
             memo.sha384(&[&[number]]).unwrap();

@@ -1,5 +1,4 @@
-//! The SEAMCALLs of an update while all CPUs stand still, counted in the trace of simulated
-//! updates.
+//! Counts the SEAMCALLs while all CPUs are stopped, in the trace of simulated updates.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,15 +14,15 @@ use tdx_seamldr_mock::{SimPlatform, TestImage};
 use crate::outcomes::linux;
 use crate::world::{boot, drive, new_image, old_image, update_by, Ours};
 
-/// Numbers of LPs that are counted.
+/// Numbers of LPs for which calls are counted.
 const LPS: [u32; 4] = [1, 2, 8, 64];
 
-/// The number of calls in an update by N LPs.
+/// Number of calls in an update by N LPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Formula {
-    /// Calls for each LP.
+    /// Number of calls for each LP.
     per_lp: u32,
-    /// Calls beside these.
+    /// Number of further calls.
     once: u32,
 }
 
@@ -54,21 +53,21 @@ impl Formula {
     }
 }
 
-/// A call in the window.
+/// A call while all CPUs are stopped.
 struct Row {
-    /// Which.
+    /// The call.
     call: Call,
-    /// How often the call is made. A call of each LP is made once by each.
+    /// How often the call is made. Each LP makes a per-LP call once.
     times: Formula,
-    /// Who makes the call, and whether others make it at the same time.
+    /// Which LP makes the call, and whether LPs make it at the same time.
     order: &'static str,
-    /// What the call is needed for.
+    /// Purpose of the call.
     why: &'static str,
-    /// Part of every update. The other calls are looks at what preflight saw.
+    /// Whether the call is part of every update. Other calls check what preflight saw.
     is_the_update: bool,
 }
 
-/// The calls in their order.
+/// All calls, in order.
 const ROWS: [Row; 7] = [
     Row {
         call: Call::Tdx(TdxLeaf::SYS_TDMR_INIT),
@@ -123,7 +122,7 @@ const ROWS: [Row; 7] = [
     },
 ];
 
-/// The calls that Linux 7.2 makes. It also reads the handoff version before the shutdown, and three
+/// The calls of Linux 7.2. Linux also reads the handoff version before the shutdown, and three
 /// parts of the version at the end.
 const LINUX: Formula = Formula { per_lp: 2, once: 7 };
 
@@ -137,8 +136,7 @@ fn total(is_counted: impl Fn(&Row) -> bool) -> Formula {
     rows.fold(Formula { per_lp: 0, once: 0 }, |sum, row| sum.plus(row.times))
 }
 
-/// Fails unless the trace has the calls of [`ROWS`], in their order, each as often as its formula
-/// says.
+/// Checks that the trace has the calls of [`ROWS`], in order, each as often as its formula says.
 fn check(lps: u32, trace: &[TraceEntry]) -> Result<()> {
     let mut rest = trace;
     for Row { call: this, times, .. } in &ROWS {
@@ -148,19 +146,22 @@ fn check(lps: u32, trace: &[TraceEntry]) -> Result<()> {
         let wanted = times.count(lps);
         ensure!(
             these.len() == wanted,
-            "{lps} LPs make {} calls of {this}, not {wanted}",
+            "calls of {this} with N = {lps}: found {}, expected {wanted}",
             these.len()
         );
         let callers: BTreeSet<u32> = these.iter().map(|entry| entry.lp).collect();
-        ensure!(callers.len() == wanted, "{lps} LPs: one LP calls {this} more than once");
+        ensure!(
+            callers.len() == wanted,
+            "calls of {this} with N = {lps}: one LP calls more than once"
+        );
     }
     match rest.first() {
-        Some(entry) => bail!("{lps} LPs also call {}", call(entry)),
+        Some(entry) => bail!("unexpected call with N = {lps}: {}", call(entry)),
         None => Ok(()),
     }
 }
 
-/// The calls of a simulated update by this library, from the moment at which the LPs enter it.
+/// Returns the calls of a simulated update by this library, from the first stage on.
 fn ours(lps: u32) -> Result<Vec<TraceEntry>> {
     let (old, new) = (old_image().build(), new_image().build());
     let platform = boot(SimPlatform::builder().lps(lps), &old)?;
@@ -168,20 +169,23 @@ fn ours(lps: u32) -> Result<Vec<TraceEntry>> {
         platform.clear_trace();
         drive(&platform, update, None)
     })?;
-    ensure!(matches!(end, Ours::Ran(outcome) if outcome.is_updated()), "{lps} LPs: {end:?}");
+    ensure!(
+        matches!(end, Ours::Ran(outcome) if outcome.is_updated()),
+        "the update with N = {lps} does not succeed: {end:?}"
+    );
     Ok(platform.trace())
 }
 
-/// The calls of a simulated update by Linux 7.2's policy.
+/// Returns the calls of a simulated update by Linux 7.2's policy.
 fn of_linux(lps: u32) -> Result<Vec<TraceEntry>> {
     let platform = boot(SimPlatform::builder().lps(lps), &old_image().build())?;
     let new = TestImage { format: ImageFormat::ImageV2, ..new_image() }.build();
     let end = linux::update(&platform, &new, false);
-    ensure!(end.is_ok(), "{lps} LPs: Linux's policy fails: {end:?}");
+    ensure!(end.is_ok(), "Linux's policy with N = {lps} fails: {end:?}");
     Ok(platform.trace())
 }
 
-/// Counts the calls and returns the tables of them.
+/// Counts the calls and returns the tables.
 ///
 /// # Errors
 ///
@@ -206,7 +210,7 @@ pub fn tables() -> Result<String> {
         let wanted = LINUX.count(lps);
         ensure!(
             linux.len() == wanted,
-            "{lps} LPs: Linux's policy makes {} calls, not {wanted}",
+            "calls of Linux's policy with N = {lps}: found {}, expected {wanted}",
             linux.len()
         );
         let is_of_update = |entry: &&TraceEntry| {
@@ -229,14 +233,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_makes_3n_and_4_calls_of_which_2n_and_3_are_the_update() {
+    fn an_update_makes_3n_plus_4_calls_of_which_2n_plus_3_are_part_of_every_update() {
         assert_eq!(total(|_| true).text(), "3N+4");
         assert_eq!(total(|row| row.is_the_update).text(), "2N+3");
         assert_eq!(total(|row| !row.is_the_update).text(), "N+1");
     }
 
     #[test]
-    fn a_call_too_many_too_few_or_by_the_wrong_lp_is_named() {
+    fn errors_name_an_extra_a_missing_and_a_repeated_call() {
         let good = ours(2).unwrap();
         check(2, &good).unwrap();
         let error = |change: &dyn Fn(&mut Vec<TraceEntry>)| {
@@ -247,16 +251,22 @@ mod tests {
         let last = *good.last().unwrap();
         assert_eq!(
             error(&|trace| _ = trace.remove(0)),
-            "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2"
+            "calls of TDH.SYS.TDMR.INIT with N = 2: found 1, expected 2"
         );
-        assert_eq!(error(&|trace| trace.push(last)), "2 LPs make 2 calls of TDH.SYS.UPDATE, not 1");
+        assert_eq!(
+            error(&|trace| trace.push(last)),
+            "calls of TDH.SYS.UPDATE with N = 2: found 2, expected 1"
+        );
         let first = *good.first().unwrap();
-        assert_eq!(error(&|trace| trace.push(first)), "2 LPs also call TDH.SYS.TDMR.INIT");
+        assert_eq!(
+            error(&|trace| trace.push(first)),
+            "unexpected call with N = 2: TDH.SYS.TDMR.INIT"
+        );
         let twice = error(&|trace| trace.iter_mut().for_each(|entry| entry.lp = 0));
-        assert_eq!(twice, "2 LPs: one LP calls TDH.SYS.TDMR.INIT more than once");
+        assert_eq!(twice, "calls of TDH.SYS.TDMR.INIT with N = 2: one LP calls more than once");
         assert_eq!(
             error(&|trace| trace.swap(1, 2)),
-            "2 LPs make 1 calls of TDH.SYS.TDMR.INIT, not 2"
+            "calls of TDH.SYS.TDMR.INIT with N = 2: found 1, expected 2"
         );
     }
 }

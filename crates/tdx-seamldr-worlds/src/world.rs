@@ -1,5 +1,4 @@
-//! A platform with TDs, and an update of it by this library, up to what its outcome says should
-//! come next.
+//! A platform with TDs, an update of it by this library, and the next step of its outcome.
 
 use anyhow::{Context, Result};
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
@@ -19,10 +18,10 @@ use tdx_seamldr_mock::{Builder, PageBuf, SimLp, SimPlatform, TestImage};
 
 use crate::memo::CRYPTO;
 
-/// TDs on a platform.
+/// Number of TDs on a platform.
 pub const TDS: usize = 3;
 
-/// The module that runs before: 1.5.01, with room for 16 pages of handoff data.
+/// Returns the module that runs before the update: 1.5.01, with 16 pages for handoff data.
 #[must_use]
 pub fn old_image() -> TestImage {
     TestImage {
@@ -32,17 +31,17 @@ pub fn old_image() -> TestImage {
     }
 }
 
-/// The module that is to run.
+/// Returns the new module.
 #[must_use]
 pub fn new_image() -> TestImage {
     TestImage { svn_minor: 6, ..old_image() }
 }
 
-/// Boots with this image and starts the TDs.
+/// Boots this image and starts the TDs.
 ///
 /// # Errors
 ///
-/// It is no image, or the platform does not come up.
+/// The file is not an image, or the platform does not come up.
 pub fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
     let platform =
         builder.patience(1000).crypto(&CRYPTO).boot(&TdxImage::parse(image.as_bytes())?)?;
@@ -53,34 +52,34 @@ pub fn boot(builder: Builder, image: &PageBuf) -> Result<SimPlatform> {
     Ok(platform)
 }
 
-/// Whether every TD finds its memory as it was, and its measurement.
+/// Returns whether the memory and the measurement of every TD are intact.
 #[must_use]
 pub fn all_alive(platform: &SimPlatform) -> bool {
     let truth = platform.truth();
     truth.tds_alive == truth.tds
 }
 
-/// An LP that makes no more calls after so many.
+/// An LP that stops calling after some calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Absent {
-    /// Which.
+    /// The LP.
     pub lp: u32,
-    /// Calls that it makes before.
+    /// Number of calls that the LP makes before it stops.
     pub after: usize,
 }
 
-/// In what order LPs step.
+/// The order in which LPs step.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Schedule<'a> {
-    /// A step for each byte, by the LP of that number modulo their count. With bit 7 set the LP
-    /// gives up after that step if it waits for others. After that all LPs step in turn; if
+    /// One step per byte. The byte modulo the number of LPs selects the LP. With bit 7 set, the LP
+    /// gives up after this step if it waits for others. After these steps, all LPs step in turn; if
     /// none can go on, one gives up.
     pub order: &'a [u8],
-    /// LPs that stay away.
+    /// LPs that stop calling.
     pub absent: &'a [Absent],
 }
 
-/// The most steps in which one LP does something: 16 rounds of 5 stages.
+/// The most steps in which one LP works: 16 rounds of 5 stages.
 const MAX_WORK: u32 = 16 * 5;
 
 /// One LP that steps.
@@ -105,7 +104,7 @@ impl<H: Host> Stepping<'_, H> {
     }
 }
 
-/// Lets all LPs step in turn; if none can go on, one gives up. `None`: they never come to an end.
+/// Steps all LPs in turn; if none can go on, one gives up. Returns `None` if they never finish.
 #[must_use]
 pub fn drive(
     platform: &SimPlatform,
@@ -115,7 +114,7 @@ pub fn drive(
     drive_in_order(platform, update, &Schedule { order: &[], absent: absent.as_slice() })
 }
 
-/// Lets LPs step in this order. `None`: they never come to an end.
+/// Steps the LPs in this order. Returns `None` if they never finish.
 #[must_use]
 pub fn drive_in_order(
     platform: &SimPlatform,
@@ -126,7 +125,7 @@ pub fn drive_in_order(
     drive_hosts(platform, &hosts, update, schedule)
 }
 
-/// Lets these LPs step in this order. `None`: they never come to an end.
+/// Steps these LPs in this order. Returns `None` if they never finish.
 #[must_use]
 pub fn drive_hosts<H: Host>(
     platform: &SimPlatform,
@@ -180,7 +179,7 @@ pub fn drive_hosts<H: Host>(
     None
 }
 
-/// Whether the TDs live on under another module than the outcome says.
+/// Returns a description if the TDs run under another module than the outcome says.
 #[must_use]
 pub fn wrong_image(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let named = if outcome.image == 0 { new_image() } else { old_image() }.svn_minor;
@@ -189,23 +188,22 @@ pub fn wrong_image(platform: &SimPlatform, outcome: &Outcome) -> Option<String> 
         .then(|| format!("{outcome}: its image has SVN {named}, but {found} is there"))
 }
 
-/// What an update of this library came to.
+/// Result of an update by this library.
 #[derive(Clone, Debug)]
 pub enum Ours {
-    /// Refused before anything was shut down.
+    /// Preflight refused the update before the shutdown.
     Refused(String),
-    /// It ran.
+    /// The update ran.
     Ran(Outcome),
-    /// It did not end.
+    /// The update did not end.
     Hang,
 }
 
-/// What the embedder does with an image file: checks, and an update with the module that runs as
-/// the one to fall back on.
+/// Checks an image file and updates, as an embedder does. The running module is the fallback.
 ///
 /// # Errors
 ///
-/// An image that passed the checks, or the one to fall back on, cannot be installed at all.
+/// An image that passed preflight, or the fallback, cannot be installed at all.
 pub fn update(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -216,7 +214,8 @@ pub fn update(
     update_by(platform, file, old, policy, |update| drive(platform, update, absent))
 }
 
-/// The same, with LPs that `drive` takes through the update; it says how that ended, if it did.
+/// Updates as [`update`] does. `drive` takes the LPs through the update and returns the outcome if
+/// the update ended.
 ///
 /// # Errors
 ///
@@ -232,8 +231,8 @@ pub fn update_by(
     update_after(platform, file, policy, old, || Ok(host), drive)
 }
 
-/// The same, with something that happens between preflight and the update. `meanwhile` returns the
-/// host that makes the update.
+/// Updates as [`update_by`] does. `meanwhile` runs between preflight and the update, and returns
+/// the host that makes the update.
 ///
 /// # Errors
 ///
@@ -270,11 +269,11 @@ pub fn update_after<H: Host>(
     Ok(drive(&update).map_or(Ours::Hang, Ours::Ran))
 }
 
-/// What the embedder asks before an update: what is known, and the image that has passed.
+/// Runs preflight with all facts that the host knows; returns the image that has passed.
 ///
 /// # Errors
 ///
-/// All reasons against it.
+/// All refusals and unknown facts.
 pub fn examine<'a>(
     platform: &SimPlatform,
     image: &TdxImage<'a>,
@@ -299,15 +298,15 @@ pub fn examine<'a>(
     }
 }
 
-/// A policy that goes on whatever is unknown.
+/// Returns a policy that allows all unknown facts.
 #[must_use]
 pub fn reckless() -> Policy {
     let allow_unknowns = Unknown::ALL.into_iter().fold(Unknowns::NONE, Unknowns::with);
     Policy { allow_same_module: true, allow_damage: true, allow_unknowns }
 }
 
-/// Prepares an image for a purpose although nothing is known of it; `None` if preflight refuses
-/// what it sees of the image alone.
+/// Prepares an image for a purpose without any fact. Returns `None` if preflight refuses the image
+/// by itself.
 #[must_use]
 pub fn prepare<'a>(
     page: &'a mut PageBuf,
@@ -319,12 +318,12 @@ pub fn prepare<'a>(
     passed.ok()?.prepare(page.as_params(), lp).ok()
 }
 
-/// Does what the outcome says, now that whatever was wrong is over, with an image that is good.
-/// Says how that ended.
+/// Follows the outcome's next step after all faults have ended, with a valid image. Returns the new
+/// outcome.
 ///
 /// # Errors
 ///
-/// It is no image, or the update that goes on does not end.
+/// The file is not an image, or the next update does not end.
 pub fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -> Result<Outcome> {
     let mut outcome = *outcome;
     for _ in 0..3 {
@@ -332,7 +331,7 @@ pub fn go_on(platform: &SimPlatform, outcome: &Outcome, good: &PageBuf) -> Resul
             NextStep::InstallAgain | NextStep::CompleteSession => resume(platform, good)?,
             NextStep::Finish => {
                 let update = Update::finish(&platform.lp(0), platform.module_state())?;
-                drive(platform, &update, None).context("an update that finishes does not end")?
+                drive(platform, &update, None).context("a finishing update does not end")?
             }
             _ => return Ok(outcome),
         };
@@ -349,17 +348,17 @@ fn resume(platform: &SimPlatform, good: &PageBuf) -> Result<Outcome> {
     let purpose = Purpose::TakeOver { handoff_version: None };
     let image = prepare(&mut page, &image, purpose, &host).context("the image is refused")?;
     let update = Update::resume(image, &host, platform.module_state())?;
-    drive(platform, &update, None).context("an update that goes on does not end")
+    drive(platform, &update, None).context("a resumed update does not end")
 }
 
-/// In what the outcome contradicts the platform, if it does.
+/// Returns a description if the outcome contradicts the platform's real state.
 #[must_use]
 pub fn wrong_claim(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     wrong_claim_of(platform, outcome, platform.truth().tds)
 }
 
-/// The same, of an update that began with this number of TDs: somebody else may have ended others
-/// before.
+/// Checks as [`wrong_claim`] does, for an update that began with this number of TDs. Other software
+/// may have ended further TDs before.
 #[must_use]
 pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> Option<String> {
     let truth = platform.truth();
@@ -371,7 +370,7 @@ pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> 
         TdFate::Preserved => alive && outcome.running == RunningModule::New,
         TdFate::Held => truth.handoff_valid && !alive,
         TdFate::Lost => !alive,
-        // What nothing is known about is no claim.
+        // An unknown fate is not a claim.
         TdFate::Unknown => return None,
     };
     let running = match outcome.running {
@@ -381,7 +380,7 @@ pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> 
             matches!(state, Some((true, ModuleState::SysInitPending | ModuleState::SysInitDone)))
         }
         RunningModule::SessionOpen => truth.lps_in_session > 0,
-        // At the start no LP may have asked.
+        // At the start, possibly no LP has called the module.
         RunningModule::NoneKnown => {
             !is_callable
                 || outcome.stage == Stage::Start
@@ -392,7 +391,7 @@ pub fn wrong_claim_of(platform: &SimPlatform, outcome: &Outcome, tds: usize) -> 
     (!(fate && running)).then(|| format!("{outcome} ({:?}), but {truth:?}", outcome.running))
 }
 
-/// Whether what a module answered when it was last asked how it stands says nothing of it.
+/// Returns whether the module's last answer about its state was ambiguous.
 fn is_unclear(platform: &SimPlatform) -> bool {
     let trace = platform.trace();
     let asked = trace
@@ -408,7 +407,7 @@ fn is_unclear(platform: &SimPlatform) -> bool {
     })
 }
 
-/// Whether no LP had an answer from a module since the last call of SEAMLDR.INSTALL.
+/// Returns whether no LP got an answer from the module since the last SEAMLDR.INSTALL.
 fn is_unasked(platform: &SimPlatform) -> bool {
     let trace = platform.trace();
     let mut since =
@@ -416,12 +415,11 @@ fn is_unasked(platform: &SimPlatform) -> bool {
     since.all(|entry| entry.output.is_err() || SeamldrLeaf::from_rax(entry.input.rax).is_some())
 }
 
-/// Whether the failure that the outcome names is of a call that nobody has made, or that has ended
-/// otherwise.
+/// Returns a description if the trace does not contain the failure that the outcome names.
 #[must_use]
 pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let trace = platform.trace();
-    // A trap is kept as the word that Linux has for it.
+    // Linux's status for a trap replaces the trap.
     let word = |entry: &TraceEntry| match entry.output {
         Ok(regs) => regs.rax,
         Err(trap) => trap.status().0,
@@ -445,11 +443,11 @@ pub fn wrong_failure(platform: &SimPlatform, outcome: &Outcome) -> Option<String
     named
         .into_iter()
         .find(|failure| !is_there(failure))
-        .map(|failure| format!("there was no such failure: {failure}"))
+        .map(|failure| format!("the trace has no such failure: {failure}"))
 }
 
-/// Whether a status claims something about the module or the session. Firmware that answers so has
-/// to tell the truth.
+/// Returns whether a status makes a claim about the module or the session. Firmware that returns
+/// such a status has to tell the truth.
 #[must_use]
 pub fn says_something(call: u64, status: u64) -> bool {
     if call >> 63 == 1 {
@@ -463,7 +461,7 @@ pub fn says_something(call: u64, status: u64) -> bool {
         TdxStatus::SYS_LP_INIT_NOT_DONE,
         TdxStatus::SYS_INVALID_HANDOFF,
     ];
-    // What only a module that is ready says to the call that asks whether it is.
+    // Statuses that only a ready module returns to the call that checks for readiness.
     let ready =
         call == u64::from(TdxLeaf::SYS_TDMR_INIT.0) && status.code() == TdxStatus::OPERAND_INVALID;
     !status.is_failure()

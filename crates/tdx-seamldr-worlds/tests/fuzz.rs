@@ -1,5 +1,4 @@
-//! The fuzz targets over what fuzzing begins with, and over every input that it has found something
-//! with.
+//! Runs the fuzz targets on all seeds and on all earlier findings.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -19,32 +18,36 @@ fn run<'a>(target: &str, inputs: impl IntoIterator<Item = &'a Seed>) {
     assert!(failed.is_empty(), "{target}: {failed:?}");
 }
 
-/// All first inputs that need nobody else's files.
+/// All seeds that need no external files.
 static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(|| {
     let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tdx-seamldr-mock/vectors");
     seeds(&recordings, &[]).unwrap()
 });
 
-/// Those of a target.
+/// Runs the seeds of a target.
 fn run_seeds(target: &str) {
     let own: Vec<_> = SEEDS.iter().filter(|seed| seed.target == target).collect();
-    assert!(own.len() > 3, "{target} has no inputs of its own");
+    assert!(own.len() > 3, "{target} has only the common seeds");
     run(target, own);
 }
 
 #[test]
-fn no_seed_has_the_name_of_another() {
+fn names_of_seeds_are_unique() {
     let names: BTreeSet<_> = SEEDS.iter().map(|seed| (seed.target, &seed.name)).collect();
-    assert_eq!(names.len(), SEEDS.len(), "it would take its place in the corpus");
+    assert_eq!(
+        names.len(),
+        SEEDS.len(),
+        "two seeds with one name would share a file in the corpus"
+    );
 }
 
 #[test]
-fn images_are_parsed_written_and_asked_about() {
+fn image_files_parse_and_write_back_unchanged() {
     run_seeds("image");
 }
 
 #[test]
-fn parameters_name_every_page_or_the_first_that_cannot_be_named() {
+fn parameters_contain_every_page_or_the_error_names_the_first_bad_one() {
     run_seeds("params_roundtrip");
 }
 
@@ -54,22 +57,22 @@ fn preflight_and_p_seamldr_agree_about_sigstructs() {
 }
 
 #[test]
-fn files_of_a_host_are_read_or_refused_in_words() {
+fn files_of_a_host_are_read_or_refused_with_a_description() {
     run_seeds("host_tree");
 }
 
 #[test]
-fn status_words_come_through_every_decoder() {
+fn statuses_pass_through_every_decoder_unchanged() {
     run_seeds("status");
 }
 
 #[test]
-fn sessions_on_the_model_have_the_same_answers_twice() {
+fn scripts_on_the_model_give_the_same_answers_twice() {
     run_seeds("vector");
 }
 
 #[test]
-fn updates_end_as_their_outcomes_say() {
+fn updates_end_and_their_outcomes_are_true() {
     run_seeds("update_ops");
 }
 
@@ -79,30 +82,30 @@ fn the_command_prints_json_about_any_file() {
 }
 
 #[test]
-fn any_log_and_any_word_has_an_explanation() {
+fn every_log_and_every_status_has_an_explanation() {
     run_seeds("explain_log");
 }
 
 #[test]
-fn files_of_an_operator_are_read_or_refused_in_words() {
+fn files_of_an_operator_are_read_or_refused_with_a_description() {
     run_seeds("operator_files");
 }
 
 #[test]
-fn any_code_behind_seamcall_is_followed() {
+fn any_code_behind_seamcall_can_be_followed() {
     run_seeds("decode_instruction");
 }
 
 #[test]
-fn options_of_the_plugin_are_read_or_refused_in_words() {
+fn options_of_the_plugin_are_read_or_refused_with_a_description() {
     run_seeds("plugin_options");
 }
 
-/// How many inputs were findings, at least: none is lost.
+/// The least number of findings, so that none is lost.
 const FINDINGS: usize = 11;
 
 #[test]
-fn what_was_found_once_is_not_found_again() {
+fn earlier_findings_no_longer_panic() {
     let found = findings(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/findings")).unwrap();
     assert!(found.len() >= FINDINGS, "{} findings", found.len());
     for target in TARGETS {

@@ -1,5 +1,5 @@
 /*
- * What each host needs to update a module.
+ * The functions that each host needs to update a module.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */

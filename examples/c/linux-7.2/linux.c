@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Where the kernel's memory lies for firmware. */
+/* Physical addresses of the kernel's memory. */
 static const uint64_t PARAMS_PA = 0x100000000, FILE_PA = 0x100100000;
 
 enum { NO_ENTROPY_TRIES = 10, IMAGE_V2 = 0x200 };
@@ -46,7 +46,7 @@ static int errno_of(uint64_t status)
     }
 }
 
-/* A SEAMCALL. Where the module lacks entropy it is made again. Returns 0, or a negative errno. */
+/* Makes a SEAMCALL, and retries while the module lacks entropy. Returns 0, or a negative errno. */
 static int call(struct linux_host *host, uint32_t cpu, tdx_sim_regs *regs)
 {
     tdx_sim_regs in = *regs;
@@ -75,7 +75,7 @@ static int read_field(struct linux_host *host, uint64_t field, uint64_t *value)
     return result;
 }
 
-/* The checks of the file, in the kernel's order. Each product is cut to 32 bits. */
+/* Checks the file in the kernel's order. Each product has 32 bits. */
 static bool file_is_good(const struct file *file)
 {
     struct image_header header;
@@ -98,7 +98,7 @@ static bool file_is_good(const struct file *file)
     return true;
 }
 
-/* The module writes its handoff data, of the highest version that it can, and stops. Everything known of it is forgotten. */
+/* Shuts the module down with its highest handoff version. The kernel forgets all its facts. */
 static int shut_down(struct linux_host *host)
 {
     tdx_sim_regs regs = {.rax = TDX_SIM_TDH_SYS_SHUTDOWN};
@@ -122,7 +122,7 @@ static int install(struct linux_host *host, uint32_t cpu)
     return host->erratum ? -EINVAL : call(host, cpu, &regs);
 }
 
-/* The first CPU initialises the module; all keep what came of that. */
+/* The first CPU initialises the module; all CPUs use the result. */
 static int initialise(struct linux_host *host, uint32_t cpu)
 {
     tdx_sim_regs regs = {.rax = TDX_SIM_TDH_SYS_INIT};
@@ -149,7 +149,7 @@ static int take_over(struct linux_host *host)
 
     if (result != 0)
         return result;
-    /* A version that cannot be read is only worth a warning. */
+    /* A version that cannot be read only gives a warning. */
     (void)(read_field(host, FIELD_MINOR_VERSION, &version) || read_field(host, FIELD_MAJOR_VERSION, &version) ||
            read_field(host, FIELD_UPDATE_VERSION, &version));
     host->module_ready = true;
@@ -176,8 +176,9 @@ static int step(struct linux_host *host, uint32_t cpu, enum stage stage)
 }
 
 /*
- * All CPUs stand still and go through the stages together: none begins a stage before all have ended the one before without a
- * failure. Here they take turns; a CPU that has seen a stage begin does its step also if another one fails in it.
+ * All CPUs are stopped and go through the stages together. No CPU begins a stage before all CPUs
+ * have finished the previous one without a failure. Here the CPUs take turns. A CPU that has seen a
+ * stage begin makes its step even if another CPU fails in this stage.
  */
 static int stop_machine(struct linux_host *host)
 {

@@ -1,5 +1,5 @@
 /*
- * Repeats the recorded runs of Linux 7.2 on simulated platforms, and sees that each ends as the recording says.
+ * Repeats the recorded runs of Linux 7.2 on simulated platforms, and compares how each run ends.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
@@ -42,15 +42,15 @@ static struct ending look(tdx_sim *sim, const struct recorded *run)
     return ending;
 }
 
-/* Ten failures of TDH.SYS.LP.INIT cost the TDs only if all strike the same CPU: chance, with more than one. */
+/* Ten failures of TDH.SYS.LP.INIT lose the TDs only if all hit one CPU, which depends on timing. */
 static bool is_by_chance(const struct recorded *run)
 {
     return strcmp(run->scenario, "lpinit-entropy-10") == 0 && run->cpus > 1;
 }
 
 /*
- * How many LPs are in the session that a failure left open depends on timing: on how many saw the stage begin before one failed.
- * On a platform that is dead no session means anything.
+ * The number of LPs in a session that a failure left open depends on timing: on how many CPUs saw
+ * the stage begin before one failed. On a dead platform the session is meaningless.
  */
 static bool same_ending(const struct ending *a, const struct ending *b)
 {
@@ -61,7 +61,7 @@ static bool same_ending(const struct ending *a, const struct ending *b)
            (a->fate == PLATFORM_DEAD || (a->lps_in_session != 0) == (b->lps_in_session != 0));
 }
 
-/* The highest handoff versions that a module has which runs before. */
+/* The highest handoff versions of modules that run before the update. */
 enum { OLD_VERSIONS = 2 };
 
 /* The files of a scenario's runs. */
@@ -69,7 +69,7 @@ struct files {
     struct file usual, scenario, old[OLD_VERSIONS], good;
 };
 
-/* Makes the run. What came of it is in `found`, whose first fields are those of the recording. */
+/* Makes the run. Stores the result in `found`, whose first fields are copied from the recording. */
 static void make(const struct recorded *run, const struct files *files, struct recorded *found)
 {
     tdx_sim *sim = set_up(run, &files->old[run->initial.module_hv]);
@@ -125,7 +125,10 @@ static void print_run(const char *what, const struct recorded *run)
     print_ending("in the end", &run->end);
 }
 
-/* Makes all runs of the scenario of the run `first`. Returns how many; adds to `differ` if one ends otherwise. */
+/*
+ * Makes all runs of the scenario of the run `first`. Returns their number, and adds 1 to `differ`
+ * if a run ends differently.
+ */
 static size_t scenario(size_t first, struct files *files, size_t *differ)
 {
     const struct recorded *run = &RECORDED[first];

@@ -9,21 +9,29 @@
 #include "linux.h"
 
 /*
- * What is done. ONCE: an upload; if the TDs are lost, a server makes more rounds, with the fault gone. TWICE: after the upload the
- * fault goes away and a good image is uploaded, then as ONCE. ONLINE: the same, and the CPU that was offline takes part in the
- * second upload. STAY: as ONCE, but the fault stays. RESUME: as ONCE, but the server installs nothing. SERVER_HV0: no Linux; the
- * server shuts the module down with handoff version 0 and installs the scenario's image.
+ * The steps of a run.
+ *
+ * ONCE: one upload. If the TDs are lost, the fault is repaired and a server makes more rounds.
+ * TWICE: one upload, the fault is repaired, a valid image is uploaded; then as ONCE.
+ * ONLINE: as TWICE, but the offline CPU takes part in the second upload.
+ * STAY: as ONCE, but the fault stays.
+ * RESUME: as ONCE, but the server installs no module.
+ * SERVER_HV0: no upload; the server shuts the module down with handoff version 0 and installs the
+ * scenario's image.
  */
 enum mode { ONCE, TWICE, ONLINE, STAY, RESUME, SERVER_HV0 };
 
-/* NEVER_AT_RISK: the old module is ready. UPDATED: a module is ready that has taken the handoff data. LOST: neither. */
+/*
+ * NEVER_AT_RISK: the old module is ready. UPDATED: a module that has restored the handoff data is
+ * ready. LOST: neither.
+ */
 enum fate { NEVER_AT_RISK, UPDATED, LOST, PLATFORM_DEAD };
 
-/* What more rounds come to. MODULE_ONLY: SEAMLDR.INSTALL with LOAD brings a module, without the TDs. */
+/* Result of more rounds. MODULE_ONLY: SEAMLDR.INSTALL with LOAD gives a module without the TDs. */
 enum recovery { NOT_TRIED, SAVED, MODULE_ONLY, NOTHING };
 
 struct initial {
-    uint16_t module_hv; /* the highest handoff version of the module that runs; its lowest is 0 */
+    uint16_t module_hv; /* the running module's highest handoff version; its lowest is 0 */
     uint32_t remaining_updates, seamdb_used;
 };
 
@@ -53,27 +61,28 @@ struct recorded {
 };
 
 /*
- * The files of a run, to be freed: a scenario's, which is the usual one with something changed; that of the module that runs before,
- * which writes handoff data of versions 0 to `hv`; one that nothing is wrong with.
+ * The files of a run, which the caller frees: the scenario's file, which is the usual one with a
+ * change; the file of the module that runs before the update, which writes handoff versions 0 to
+ * `hv`; and a valid file.
  */
 struct file usual_file(void);
 struct file scenario_file(const char *scenario, const struct file *usual_file);
 struct file old_file(uint16_t hv);
 struct file good_file(void);
 
-/* A platform as the run finds it: with the module of the file `old`, TDs, and what is wrong. */
+/* Returns the platform before the run: with the module of the file `old`, TDs, and the fault. */
 tdx_sim *set_up(const struct recorded *run, const struct file *old);
 
-/* What was wrong with the platform is over. */
+/* Repairs the platform. */
 void end_faults(tdx_sim *sim);
 
-/* The server's rounds on LP 0 to `lps` - 1, with the file `good`. */
+/* Makes the server's rounds on LP 0 to `lps` - 1, with the file `good`. */
 enum recovery recover(tdx_sim *sim, uint32_t lps, const struct file *good);
 
-/* The server goes on with the module that is there. */
+/* The server continues with the installed module. */
 enum recovery resume(tdx_sim *sim, uint32_t lps);
 
-/* The server's own update, with handoff data of version 0. */
+/* Makes the server's own update, with handoff version 0. */
 void server_hv0(tdx_sim *sim, uint32_t lps, const struct file *file);
 
 #endif

@@ -1,11 +1,12 @@
 /*
- * What can be done once Linux has given up: rounds of SEAMLDR.INSTALL, TDH.SYS.INIT, TDH.SYS.LP.INIT and TDH.SYS.UPDATE.
+ * The rounds that can preserve the TDs after Linux has given up: SEAMLDR.INSTALL, TDH.SYS.INIT,
+ * TDH.SYS.LP.INIT and TDH.SYS.UPDATE.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 #include "run.h"
 
-/* Where the server's memory lies for firmware. */
+/* Physical addresses of the server's memory. */
 static const uint64_t PARAMS_PA = 0x800000000, INFO_PA = 0x800001000, FILE_PA = 0x800100000;
 
 static uint64_t call(tdx_sim *sim, uint32_t lp, uint64_t rax, uint64_t rcx)
@@ -15,7 +16,7 @@ static uint64_t call(tdx_sim *sim, uint32_t lp, uint64_t rax, uint64_t rcx)
     return seamcall(sim, lp, &regs);
 }
 
-/* One LP after the other calls SEAMLDR.INSTALL, until one completes the session. Returns whether a module was installed. */
+/* Calls SEAMLDR.INSTALL on all LPs until one completes the session; returns whether one did. */
 static bool install(tdx_sim *sim, uint32_t lps, const struct file *file, uint32_t scenario)
 {
     static tdx_sim_seamldr_params params;
@@ -31,7 +32,7 @@ static bool install(tdx_sim *sim, uint32_t lps, const struct file *file, uint32_
     return installed;
 }
 
-/* Initialises the module that was installed, as far as that is not done. */
+/* Initialises the installed module, unless this was done before. */
 static bool initialise(tdx_sim *sim, uint32_t lps)
 {
     if (truth_of(sim).module_state == TDX_SIM_MODULE_STATE_SYS_INIT_PENDING && call(sim, 0, TDX_SIM_TDH_SYS_INIT, 0) != 0)
@@ -45,7 +46,7 @@ static bool initialise(tdx_sim *sim, uint32_t lps)
     return true;
 }
 
-/* Has the module take the handoff data over. */
+/* Makes the module restore the handoff data. */
 static uint64_t take_over(tdx_sim *sim)
 {
     return call(sim, 0, TDX_SIM_TDH_SYS_UPDATE, 0);

@@ -1,5 +1,5 @@
 /*
- * The scenarios: what is wrong with a platform, or with the file that it is updated with.
+ * The scenarios: faults of a platform or of the file of the update.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
@@ -15,23 +15,23 @@ enum {
     NO_PAGES = -1,
     SIGSTRUCT_AT = PAGE,
     MODULE_AT = 2 * PAGE,
-    /* IA32_ARCH_CAPABILITIES has to be the same on all LPs. Either value of this bit will do. */
+    /* IA32_ARCH_CAPABILITIES has to be equal on all LPs. The module accepts both values of this bit. */
     MSR = 0x10a,
     SSB_NO = 1 << 4,
 };
 
-/* What makes a scenario. What is 0 is as usual. */
+/* A scenario. Fields that are 0 have the usual value. */
 struct scenario {
     const char *name;
 
-    /* The image, and what its module is built as. */
+    /* The image, and the build of its module. */
     void (*image)(tdx_sim_image *image, tdx_sim_build *build);
 
-    /* The SIGSTRUCT before it is signed, and a byte that is all there is of the module. */
+    /* The SIGSTRUCT before signing, and a byte that replaces the whole module. */
     void (*sigstruct)(tdx_sim_sigstruct *sigstruct);
     uint8_t module_is_only;
 
-    /* The file: its format, pages that its header counts and that are there, a byte with flipped bits, its length. */
+    /* The file: format, pages counted and present, a byte with flipped bits, length. */
     uint32_t format;
     int sigstruct_pages, module_pages;
     struct {
@@ -41,7 +41,7 @@ struct scenario {
     long longer;
     size_t length;
 
-    /* The platform, and calls that the module answers with `status`. */
+    /* The platform, and calls for which the module returns `status`. */
     void (*platform)(tdx_sim *sim);
     struct {
         uint64_t leaf, status;
@@ -209,7 +209,7 @@ static void msr_of_lp_1(tdx_sim *sim)
     check(tdx_sim_flip_lp_msr(sim, 1, MSR, SSB_NO), "the MSR of LP 1");
 }
 
-/* CPU 0 is the first to initialise the module. */
+/* CPU 0 initialises the module first. */
 static void msr_of_lp_0(tdx_sim *sim)
 {
     check(tdx_sim_flip_lp_msr(sim, 0, MSR, SSB_NO), "the MSR of LP 0");
@@ -225,7 +225,7 @@ static void lock_is_held(tdx_sim *sim)
     check(tdx_sim_set_global_lock(sim, TDX_SIM_LOCK_EXCLUSIVE), "the lock");
 }
 
-/* What is only in the run's initial state has no more than its name here. */
+/* A scenario that differs only in the run's initial state has only a name here. */
 static const struct scenario SCENARIOS[] = {
     {.name = "good"},
     {.name = "erratum"},
@@ -301,11 +301,11 @@ static const struct scenario *find(const char *name)
     for (size_t i = 0; i < sizeof SCENARIOS / sizeof SCENARIOS[0]; i++)
         if (strcmp(SCENARIOS[i].name, name) == 0)
             return &SCENARIOS[i];
-    fprintf(stderr, "the scenario %s cannot be made\n", name);
+    fprintf(stderr, "there is no scenario %s\n", name);
     exit(EXIT_FAILURE);
 }
 
-/* An image as all runs have it: SVN 1.5, a module like 1.5.01 with another number, 16 pages for handoff data. */
+/* The usual image: SVN 1.5, a module like 1.5.01 with another version, 16 handoff pages. */
 static void usual(tdx_sim_image *image, tdx_sim_build *build, uint16_t update)
 {
     image->size = sizeof *image;
@@ -343,7 +343,7 @@ static struct file image_file(const tdx_sim_image *image, uint32_t format)
     return file;
 }
 
-/* Signs the SIGSTRUCT again, after its change, and that of the module. */
+/* Signs the SIGSTRUCT again, after changes of itself and of the module. */
 static void sign_again(const struct scenario *scenario, const struct file *file)
 {
     tdx_sim_sigstruct *sigstruct = allocate(sizeof *sigstruct);
@@ -360,7 +360,7 @@ static void sign_again(const struct scenario *scenario, const struct file *file)
     free(sigstruct);
 }
 
-/* Changes how many pages the header counts, and as many pages are there. */
+/* Changes the number of pages in the header and in the file. */
 static void count_pages(const struct scenario *scenario, struct file *file)
 {
     struct image_header header;
@@ -384,7 +384,7 @@ static void count_pages(const struct scenario *scenario, struct file *file)
     free(from.bytes);
 }
 
-/* Changes the length. What is added is 0. */
+/* Changes the length. Added bytes are 0. */
 static void cut(struct file *file, size_t length)
 {
     uint8_t *bytes = allocate(length);
@@ -404,7 +404,7 @@ struct file usual_file(void)
     return image_file(&image, TDX_SIM_IMAGE_FORMAT_V2);
 }
 
-/* The file before anything in it is changed. Signing takes time, so the usual one is made once. */
+/* Returns the unchanged file. Signing takes time, so the usual file is made once. */
 static struct file unchanged_file(const struct scenario *scenario, const struct file *usual_file)
 {
     tdx_sim_image image;
@@ -473,7 +473,7 @@ tdx_sim *set_up(const struct recorded *run, const struct file *old)
     platform.num_lps = run->lps;
     platform.num_sockets = run->lps > 3 ? 2 : 1;
     platform.seamret_clears_vmcs = run->erratum;
-    /* The run that has a full SEAM database and updates left is about this. */
+    /* The run with a full SEAM database and remaining updates is for this. */
     platform.full_seamdb_is_fatal = true;
     check(tdx_sim_create(&platform, &sim), "the platform");
     check(tdx_sim_boot(sim, old->bytes, old->length, TDX_SIM_MODULE_STATE_READY), "boot");

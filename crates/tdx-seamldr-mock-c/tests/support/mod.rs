@@ -1,4 +1,4 @@
-//! A platform of four LPs with a module that is ready, and what a host does with it.
+//! A platform of 4 LPs with a ready module, and the calls of a host.
 #![allow(dead_code)] // not every test file uses all of it
 
 use std::ffi::{CStr, CString};
@@ -15,12 +15,12 @@ pub(crate) const SYS_UPDATE: u64 = TDX_SIM_TDH_SYS_UPDATE;
 
 pub(crate) const LPS: u32 = 4;
 
-/// Where the host's memory is mapped.
+/// Start of the mapped host memory.
 pub(crate) const HOST: u64 = 0x1_0000_0000;
 
-/// A description, with a module in this state; or with none.
+/// Returns a description with a module in this state, or without a module.
 pub(crate) fn description(state: Option<&str>) -> String {
-    // SEAMEXTEND with SVN 1.4 while there is a module.
+    // SEAMEXTEND has SVN 1.4 if there is a module.
     let svn = if state.is_some() { "ff010000000000000401" } else { "00000000000000000000" };
     let ready = if state.is_some() { "01" } else { "00" };
     let seamextend = format!("{svn}{}{ready}0001", "00".repeat(118));
@@ -41,78 +41,78 @@ pub(crate) fn description(state: Option<&str>) -> String {
     )
 }
 
-/// What went wrong in the last call of this thread that failed.
+/// Returns the description of this thread's last failure.
 pub(crate) fn last_error() -> String {
-    // SAFETY: the function returns a C string that stays there until the next call.
+    // SAFETY: the function returns a C string that is valid until the next call.
     unsafe { CStr::from_ptr(tdx_sim_last_error()) }.to_str().unwrap().to_owned()
 }
 
-/// What tdx_sim_create_from_json() says to a description, and the handle.
+/// Calls tdx_sim_create_from_json(); returns the status and the handle.
 pub(crate) fn create(description: impl Into<Vec<u8>>) -> (TdxSimStatus, *mut TdxSim) {
     let description = CString::new(description).unwrap();
     let mut sim = ptr::dangling_mut();
-    // SAFETY: the description ends with a NUL, and the handle may be written.
+    // SAFETY: the description ends with a NUL, and the handle is writable.
     let status = unsafe { tdx_sim_create_from_json(description.as_ptr(), &mut sim) };
     (status, sim)
 }
 
-/// A structure of the interface that the library fills in, with its size set and all else set to
-/// bytes that say nothing.
+/// Returns a structure that the library fills in. Its size is set before, and all other bytes are
+/// set to arbitrary values.
 pub(crate) fn filled<T: Copy>(fill: impl FnOnce(*mut T) -> TdxSimStatus) -> (TdxSimStatus, T) {
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let start = value.as_mut_ptr();
     // SAFETY: each structure begins with its size, a `u32`.
     unsafe { start.cast::<u32>().write(u32::try_from(size_of::<T>()).unwrap()) };
     let status = fill(start);
-    // SAFETY: the structures are integers and pointers, so that zeros are a value of them.
+    // SAFETY: the structures consist of integers and pointers, so all bytes are valid.
     (status, unsafe { value.assume_init() })
 }
 
-/// The platform of the defaults.
+/// Returns the default platform.
 pub(crate) fn platform() -> TdxSimPlatform {
-    // SAFETY: it may be written, and its size is set.
+    // SAFETY: the structure is writable, and its size is set.
     let (status, platform) = filled(|platform| unsafe { tdx_sim_platform_defaults(platform) });
     assert_eq!(status, TdxSimStatus::Ok);
     platform
 }
 
-/// An image of 8 pages, SVN 1.5.
+/// Returns an image of 8 pages, SVN 1.5.
 pub(crate) fn image() -> TdxSimImage {
-    // SAFETY: it may be written, and its size is set.
+    // SAFETY: the structure is writable, and its size is set.
     let (status, image) = filled(|image| unsafe { tdx_sim_image_defaults(image) });
     assert_eq!(status, TdxSimStatus::Ok);
     image
 }
 
-/// What a module of this image is built as by default.
+/// Returns the default build of a module of this image.
 pub(crate) fn build(image: &TdxSimImage) -> TdxSimBuild {
-    // SAFETY: it may be written, and its size is set.
+    // SAFETY: the structure is writable, and its size is set.
     let (status, build) = filled(|build| unsafe { tdx_sim_build_defaults(image, build) });
     assert_eq!(status, TdxSimStatus::Ok);
     build
 }
 
-/// The file of an image.
+/// Returns the file of an image.
 pub(crate) fn file(image: &TdxSimImage, format: TdxSimImageFormat) -> Vec<u8> {
     let mut needed = 0;
-    // SAFETY: no byte is written.
+    // SAFETY: the function writes only the size.
     let status =
         unsafe { tdx_sim_image_file(image, format.number(), ptr::null_mut(), 0, &mut needed) };
     assert_eq!(status, TdxSimStatus::BufferTooSmall);
     let mut file = vec![0; needed];
     let start = file.as_mut_ptr().cast();
-    // SAFETY: so many bytes may be written.
+    // SAFETY: the buffer has this number of writable bytes.
     let status =
         unsafe { tdx_sim_image_file(image, format.number(), start, file.len(), &mut needed) };
     assert_eq!(status, TdxSimStatus::Ok);
     file
 }
 
-/// A platform that is freed in the end.
+/// A platform that is freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Sim(pub(crate) *mut TdxSim);
 
-// SAFETY: the handle leads nowhere, and the functions may be called from any thread.
+// SAFETY: the handle is not an address, and the functions may be called from any thread.
 unsafe impl Sync for Sim {}
 
 impl Drop for Sim {
@@ -132,10 +132,10 @@ impl Sim {
         Self::new(Some("SYS_READY"))
     }
 
-    /// A platform made of a structure.
+    /// Creates a platform from a structure.
     pub(crate) fn of(platform: &TdxSimPlatform) -> Result<Self, TdxSimStatus> {
         let mut sim = ptr::dangling_mut();
-        // SAFETY: it is a platform, and the handle may be written.
+        // SAFETY: the platform is readable, and the handle is writable.
         let status = unsafe { tdx_sim_create(platform, &mut sim) };
         if status == TdxSimStatus::Ok {
             return Ok(Self(sim));
@@ -144,7 +144,7 @@ impl Sim {
         Err(status)
     }
 
-    /// A platform that was booted from an image.
+    /// Creates a platform and boots an image.
     pub(crate) fn booted(platform: &TdxSimPlatform, image: &TdxSimImage) -> Self {
         let sim = Self::of(platform).unwrap();
         let file = file(image, TdxSimImageFormat::V1);
@@ -153,11 +153,11 @@ impl Sim {
     }
 
     pub(crate) fn boot(&self, file: &[u8], until: TdxSimModuleState) -> TdxSimStatus {
-        // SAFETY: so many bytes may be read.
+        // SAFETY: the file is readable.
         unsafe { tdx_sim_boot(self.0, file.as_ptr().cast(), file.len(), until.number()) }
     }
 
-    /// A SEAMCALL that the library takes: whether it trapped, and the registers after it.
+    /// Makes a SEAMCALL that the library accepts; returns the trap and the registers.
     pub(crate) fn call(&self, lp: u32, regs: TdxSimRegs) -> (TdxSimTrap, TdxSimRegs) {
         let (status, trap, regs) = self.try_call(lp, regs);
         assert_eq!(status, TdxSimStatus::Ok);
@@ -170,26 +170,26 @@ impl Sim {
         mut regs: TdxSimRegs,
     ) -> (TdxSimStatus, TdxSimTrap, TdxSimRegs) {
         let mut trap = TdxSimTrap::Ud;
-        // SAFETY: both may be written; the tests touch what is mapped in the thread that makes the
-        // calls only.
+        // SAFETY: both are writable. The tests access mapped memory only in the thread that makes
+        // the calls.
         let status = unsafe { tdx_sim_seamcall(self.0, lp, &mut regs, &mut trap) };
         (status, trap, regs)
     }
 
-    /// RAX after a call that is entered.
+    /// Makes a call that enters firmware; returns RAX.
     pub(crate) fn answer(&self, lp: u32, rax: u64, rcx: u64) -> u64 {
         let (trap, regs) = self.call(lp, TdxSimRegs { rax, rcx, ..TdxSimRegs::default() });
         assert_eq!(trap, TdxSimTrap::None, "{rax:#x} on LP {lp}");
         regs.rax
     }
 
-    /// A call that succeeds.
+    /// Makes a call that succeeds.
     pub(crate) fn succeed(&self, lp: u32, rax: u64, rcx: u64) {
         assert_eq!(self.answer(lp, rax, rcx), 0, "{rax:#x} on LP {lp}");
     }
 
     pub(crate) fn truth(&self) -> TdxSimTruth {
-        // SAFETY: it may be written, and its size is set.
+        // SAFETY: the structure is writable, and its size is set.
         let (status, truth) = filled(|truth| unsafe { tdx_sim_get_truth(self.0, truth) });
         assert_eq!(status, TdxSimStatus::Ok);
         truth
@@ -200,7 +200,7 @@ impl Sim {
     }
 
     pub(crate) fn lp(&self, lp: u32) -> TdxSimLp {
-        // SAFETY: it may be written, and its size is set.
+        // SAFETY: the structure is writable, and its size is set.
         let (status, state) = filled(|state| unsafe { tdx_sim_get_lp(self.0, lp, state) });
         assert_eq!(status, TdxSimStatus::Ok);
         state
@@ -208,7 +208,7 @@ impl Sim {
 
     pub(crate) fn create_td(&self, phase: TdxSimTdPhase) -> Result<u32, TdxSimStatus> {
         let mut td = u32::MAX;
-        // SAFETY: the number may be written.
+        // SAFETY: the number is writable.
         match unsafe { tdx_sim_create_td(self.0, phase.number(), &mut td) } {
             TdxSimStatus::Ok => Ok(td),
             status => Err(status),
@@ -216,21 +216,21 @@ impl Sim {
     }
 
     pub(crate) fn td(&self, td: u32) -> TdxSimTd {
-        // SAFETY: it may be written, and its size is set.
+        // SAFETY: the structure is writable, and its size is set.
         let (status, state) = filled(|state| unsafe { tdx_sim_get_td(self.0, td, state) });
         assert_eq!(status, TdxSimStatus::Ok);
         state
     }
 
     pub(crate) fn extend_td(&self, td: u32, bytes: &[u8]) -> TdxSimStatus {
-        // SAFETY: so many bytes may be read.
+        // SAFETY: the slice is readable.
         unsafe { tdx_sim_extend_td(self.0, td, bytes.as_ptr().cast(), bytes.len()) }
     }
 
-    /// Whether its measurement is right in the end.
+    /// Returns whether the final measurement is correct.
     pub(crate) fn finish_td(&self, td: u32) -> Result<bool, TdxSimStatus> {
         let mut right = 7;
-        // SAFETY: it may be written.
+        // SAFETY: the value is writable.
         match unsafe { tdx_sim_finish_td(self.0, td, &mut right) } {
             TdxSimStatus::Ok => Ok([false, true][usize::from(right)]),
             status => Err(status),
@@ -239,7 +239,7 @@ impl Sim {
 
     pub(crate) fn try_add_fault(&self, fault: TdxSimFault) -> Result<u64, TdxSimStatus> {
         let mut id = 0;
-        // SAFETY: it is a fault, and the number may be written.
+        // SAFETY: the fault is readable, and the number is writable.
         match unsafe { tdx_sim_add_fault(self.0, &fault, &mut id) } {
             TdxSimStatus::Ok => Ok(id),
             status => Err(status),
@@ -250,10 +250,10 @@ impl Sim {
         self.try_add_fault(fault).unwrap()
     }
 
-    /// How many more calls a fault strikes.
+    /// Returns how many more calls a fault affects.
     pub(crate) fn times_left(&self, id: u64) -> Result<u32, TdxSimStatus> {
         let mut times = u32::MAX;
-        // SAFETY: the number may be written.
+        // SAFETY: the number is writable.
         match unsafe { tdx_sim_get_fault(self.0, id, &mut times) } {
             TdxSimStatus::Ok => Ok(times),
             status => Err(status),
@@ -271,13 +271,12 @@ impl Sim {
 
     /// Maps memory, which has to outlive the platform.
     pub(crate) fn map(&self, address: u64, memory: &mut [u8]) -> TdxSimStatus {
-        // SAFETY: the tests keep the memory until the platform is gone or does not make calls any
-        // more.
+        // SAFETY: the tests keep the memory as long as the platform makes calls.
         unsafe { tdx_sim_map(self.0, address, memory.as_mut_ptr().cast(), memory.len()) }
     }
 }
 
-/// A fault that is right: the next call, whatever it is, returns 0.
+/// Returns a valid fault: the next call of any kind returns 0.
 pub(crate) fn fault() -> TdxSimFault {
     TdxSimFault {
         size: u32::try_from(size_of::<TdxSimFault>()).unwrap(),
@@ -289,19 +288,20 @@ pub(crate) fn fault() -> TdxSimFault {
     }
 }
 
-/// The SIGSTRUCT and the pages of an image.
+/// Returns the SIGSTRUCT and the pages of an image.
 pub(crate) fn parts(image: &TdxSimImage) -> (TdxSimSigstruct, Vec<u8>) {
     let mut module = vec![0; image.pages as usize * TDX_SIM_PAGE_SIZE];
     let mut sigstruct = std::mem::MaybeUninit::<TdxSimSigstruct>::zeroed();
     let start = module.as_mut_ptr().cast();
-    // SAFETY: the buffers have the lengths that are said.
+    // SAFETY: the buffers have the given lengths.
     let status = unsafe { tdx_sim_make_image(image, sigstruct.as_mut_ptr(), start, module.len()) };
     assert_eq!(status, TdxSimStatus::Ok, "{}", last_error());
-    // SAFETY: it is all integers, and zeros at least.
+    // SAFETY: the structure consists of integers, and is at least zeroed.
     (unsafe { sigstruct.assume_init() }, module)
 }
 
-/// SEAMLDR_PARAMS, the SIGSTRUCT and the pages of a module, one after the other, for an update.
+/// Returns SEAMLDR_PARAMS, the SIGSTRUCT and the pages of a module, one after the other, for an
+/// update.
 pub(crate) fn memory_of(sigstruct: &TdxSimSigstruct, module: &[u8]) -> Vec<u8> {
     let pages = (module.len() / TDX_SIM_PAGE_SIZE) as u64;
     let mut memory = vec![0; 2 * TDX_SIM_PAGE_SIZE + module.len()];
@@ -320,7 +320,7 @@ pub(crate) fn memory_of(sigstruct: &TdxSimSigstruct, module: &[u8]) -> Vec<u8> {
     memory
 }
 
-/// The same for an image.
+/// Returns the same for an image.
 pub(crate) fn update_memory(image: &TdxSimImage) -> Vec<u8> {
     let (sigstruct, module) = parts(image);
     memory_of(&sigstruct, &module)

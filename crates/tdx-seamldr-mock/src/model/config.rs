@@ -1,5 +1,5 @@
-//! What a platform is made of: LPs, sockets, address widths, the SEAM range, and what is special
-//! about it.
+//! Configuration of a platform: LPs, sockets, address widths, the SEAM range, and special
+//! behaviour.
 
 use core::fmt;
 
@@ -11,126 +11,126 @@ use zerocopy::FromZeros;
 use super::lp::MAX_LPS;
 use super::LoaderProfile;
 
-/// What a platform is made of.
+/// Configuration of a platform.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// LPs that firmware counts. P-SEAMLDR and the module wait for so many.
+    /// Number of LPs that firmware counts. P-SEAMLDR and the module wait for this number of LPs.
     pub num_lps: u32,
-    /// The x2APIC ids of the LPs of a package are multiples of this, apart from the package's own
-    /// bits.
+    /// Distance between the x2APIC ids of a package's LPs.
     pub x2apic_stride: u32,
-    /// An x2APIC id without its lowest bits, so many, is the number of the package.
+    /// Number of low bits of an x2APIC id that do not belong to the package number.
     pub package_shift: u32,
-    /// Sockets.
+    /// Number of sockets.
     pub num_sockets: u32,
     /// CPUID.1:EAX of each socket.
     pub socket_fms: [u32; 8],
-    /// LPs that could share a socket's last-level cache, by CPUID leaf 4.
+    /// Number of LPs that could share a socket's last-level cache, from CPUID leaf 4.
     pub addressable_lps_per_socket: u32,
-    /// The LP on which SEAMLDR.SHUTDOWN has to end.
+    /// x2APIC id of the LP that has to call SEAMLDR.SHUTDOWN last.
     pub acm_x2apicid: u32,
-    /// Width of physical addresses, KeyID bits included.
+    /// Width of physical addresses in bits, including the KeyID bits.
     pub max_pa: u32,
-    /// KeyID bits, at the top of physical addresses.
+    /// Number of KeyID bits, at the top of physical addresses.
     pub keyid_bits: u32,
-    /// The first KeyID that only TDs may use.
+    /// The first private KeyID: KeyIDs from here on belong to TDs.
     pub private_hkid_min: u64,
-    /// Where the SEAM range begins.
+    /// Base address of the SEAM range.
     pub seamrr_base: u64,
-    /// Its size, a power of two.
+    /// Size of the SEAM range in bytes, a power of two.
     pub seamrr_size: u64,
-    /// P-SEAMLDR's own part, at the end of it.
+    /// Size in bytes of P-SEAMLDR's own range, at the end of the SEAM range.
     pub p_seamldr_size: u64,
     /// SHA-384 of the modulus of the key that P-SEAMLDR trusts.
     pub signer: Sha384Digest,
-    /// Debug modules may be installed.
+    /// Whether debug modules may be installed.
     pub debug_unlocked: bool,
-    /// RDRAND gives numbers.
+    /// Whether RDRAND succeeds.
     pub rdrand_ok: bool,
-    /// The number that it gives.
+    /// The number that RDRAND returns.
     pub rdrand_value: u64,
-    /// It fails so many times before.
+    /// How often RDRAND fails before it succeeds.
     pub rdrand_failures: u32,
-    /// SEAMOPS capabilities of LPs when the platform is made.
+    /// SEAMOPS capabilities of each LP when the platform is made.
     pub seamops_capabilities: u64,
-    /// What SEAMOPS(SEAMDB_GETREF) tells the module; 0 is success.
+    /// Result of SEAMOPS(SEAMDB_GETREF); 0 is success.
     pub seamdb_getref_error: u32,
-    /// What PCONFIG tells the module; 0 is success.
+    /// Result of the module's PCONFIG; 0 is success.
     pub pconfig_error: u32,
-    /// The processor has the erratum: when P-SEAMLDR returns, the LP has no current VMCS any more.
+    /// Whether the processor has the VMCS erratum: when P-SEAMLDR returns, the LP has no current
+    /// VMCS.
     pub seamret_clears_vmcs: bool,
-    /// A full SEAMDB answers with an error that P-SEAMLDR is not prepared for. The specifications
-    /// leave it open; otherwise the answer is want of entropy.
+    /// Whether a full SEAMDB returns an error that is fatal to P-SEAMLDR. Otherwise a full SEAMDB
+    /// looks like a lack of entropy. The specifications leave this open.
     pub full_seamdb_is_fatal: bool,
-    /// A signature that is not below the modulus is reduced first, as one crypto library does.
-    /// Otherwise it is bad.
+    /// Whether P-SEAMLDR reduces a signature that is not below the modulus, as one crypto library
+    /// does. Otherwise P-SEAMLDR rejects such a signature.
     pub accepts_large_signatures: bool,
     /// The generation of P-SEAMLDR.
     pub profile: LoaderProfile,
 }
 
-/// A platform that cannot be.
+/// Why no platform can have a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
-    /// The number of LPs is not 1 to 1,024.
+    /// The number of LPs is not within 1 to 1,024.
     Lps(u32),
-    /// The number of sockets is not 1 to 8, or more than there are LPs.
+    /// The number of sockets is not within 1 to 8, or is above the number of LPs.
     Sockets(u32),
-    /// With so many sockets and LPs, x2APIC ids would go beyond 1,023, which P-SEAMLDR does not
-    /// take.
+    /// With these sockets and LPs, x2APIC ids would exceed 1,023, the highest id that P-SEAMLDR
+    /// accepts.
     X2apicIds {
-        /// The number of LPs.
+        /// Number of LPs.
         lps: u32,
-        /// The number of sockets.
+        /// Number of sockets.
         sockets: u32,
     },
-    /// The number of LPs that there are is not 1 to 1,024, or less than the number of LPs that
-    /// firmware counts.
+    /// The number of existing LPs is not within 1 to 1,024, or is below the number that firmware
+    /// counts.
     ListedLps {
-        /// LPs that there are.
+        /// Number of existing LPs.
         listed: usize,
-        /// LPs that firmware counts.
+        /// Number of LPs that firmware counts.
         counted: u32,
     },
     /// Two LPs have the same x2APIC id.
     X2apicIdTwice {
-        /// The id.
+        /// The x2APIC id.
         id: u32,
-        /// Their places in the list.
+        /// Places of both LPs in the list.
         lps: [usize; 2],
     },
-    /// No LP has the x2APIC id of the LP on which SEAMLDR.SHUTDOWN has to end.
+    /// No LP has the x2APIC id of the LP that has to call SEAMLDR.SHUTDOWN last.
     AcmLp(u32),
-    /// Physical addresses have more than 52 bits, or no bits beside those of the KeyID.
+    /// Physical addresses have more than 52 bits, or KeyIDs take all bits.
     AddressBits {
-        /// Bits of physical addresses, KeyID bits included.
+        /// Width of physical addresses in bits, including the KeyID bits.
         max_pa: u32,
-        /// KeyID bits.
+        /// Number of KeyID bits.
         keyid_bits: u32,
     },
-    /// The size of the SEAM range is not a power of two with room for P-SEAMLDR's own part and a
-    /// module's code.
+    /// The size of the SEAM range is not a power of two, or leaves no room for P-SEAMLDR's own
+    /// range and a module's code.
     SeamRangeSize {
-        /// Its size.
+        /// Size of the SEAM range in bytes.
         size: u64,
-        /// The size of P-SEAMLDR's own part.
+        /// Size of P-SEAMLDR's own range in bytes.
         p_seamldr_size: u64,
     },
-    /// The SEAM range does not begin at a multiple of its size, or lies beyond the end of physical
+    /// The base of the SEAM range is not a multiple of its size, or the range exceeds physical
     /// addresses.
     SeamRangeBase {
-        /// Where it begins.
+        /// Base address of the SEAM range.
         base: u64,
-        /// Its size.
+        /// Size of the SEAM range in bytes.
         size: u64,
     },
-    /// A socket has not 1 to 1,024 addressable LPs.
+    /// The number of addressable LPs of a socket is not within 1 to 1,024.
     AddressableLps(u32),
-    /// More entries of the SEAM database are in use than there is room for.
+    /// The SEAM database has more used entries than entries.
     SeamDb {
-        /// Entries that it has room for.
+        /// Number of entries.
         size: u32,
-        /// Entries in use.
+        /// Number of used entries.
         used: u32,
     },
 }
@@ -201,12 +201,12 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
-    /// A platform of so many LPs, evenly over its sockets, all with the same processor. x2APIC ids
-    /// have gaps where there is room for gaps.
+    /// Returns a platform with LPs spread evenly over its sockets, all with the same processor.
+    /// x2APIC ids have gaps if there is room for gaps.
     ///
     /// # Errors
     ///
-    /// There is no such platform.
+    /// No platform can have these numbers of LPs and sockets.
     pub fn new(
         num_lps: u32,
         num_sockets: u32,
@@ -220,7 +220,7 @@ impl Config {
         if !(1..=8).contains(&num_sockets) || num_sockets > num_lps {
             return Err(ConfigError::Sockets(num_sockets));
         }
-        // Every other id is left out if P-SEAMLDR's table of 1,024 has room for that.
+        // Skip every other id if P-SEAMLDR's table of 1,024 has room for the gaps.
         let slots = num_lps.div_ceil(num_sockets).next_power_of_two();
         let gap = if slots.saturating_mul(2).saturating_mul(num_sockets) <= 1024 { 1 } else { 0 };
         let slots = slots << gap;
@@ -256,11 +256,11 @@ impl Config {
         })
     }
 
-    /// Checks that there can be such a platform, with LPs that have these x2APIC ids.
+    /// Checks that LPs with these x2APIC ids fit to the configuration.
     ///
     /// # Errors
     ///
-    /// See [`ConfigError`]: the first contradiction.
+    /// Returns the first contradiction; see [`ConfigError`].
     pub fn check(&self, x2apic_ids: &[u32]) -> Result<(), ConfigError> {
         let (listed, counted) = (x2apic_ids.len(), self.num_lps);
         let enough = usize::try_from(counted).is_ok_and(|counted| (1..=listed).contains(&counted));
@@ -301,15 +301,15 @@ impl Config {
         Ok(())
     }
 
-    /// CPUID.1:EAX of each socket there is.
+    /// Returns CPUID.1:EAX of each existing socket.
     #[must_use]
     pub fn sockets(&self) -> &[u32] {
         let count = usize::try_from(self.num_sockets).unwrap_or(self.socket_fms.len());
         self.socket_fms.get(..count).unwrap_or(&self.socket_fms)
     }
 
-    /// The x2APIC ids of the LPs that firmware counts: those of each socket from 0 up, with its
-    /// number above.
+    /// Iterates over the x2APIC ids of the LPs that firmware counts. The socket number is in the
+    /// high bits; within a socket ids start at 0.
     pub fn x2apic_ids(&self) -> impl Iterator<Item = u32> + '_ {
         let lps = self.num_lps;
         let socket_of = move |lp: u32| {
@@ -330,15 +330,16 @@ impl Config {
         })
     }
 
-    /// Where P-SEAMLDR's own part begins.
+    /// Returns the base address of P-SEAMLDR's own range.
     #[must_use]
     pub const fn p_seamldr_base(&self) -> u64 {
         self.seamrr_base.wrapping_add(self.seamrr_size).wrapping_sub(self.p_seamldr_size)
     }
 
-    /// What firmware tells P-SEAMLDR and the module about the platform. Convertible memory is what
-    /// lies from 1 MiB to 2 GiB without the 16 MiB at its end that SMRRs cover, and from 4 GiB
-    /// on without the SEAM range.
+    /// Returns what firmware tells P-SEAMLDR and the module about the platform.
+    ///
+    /// Two regions are convertible: from 1 MiB to 2 GiB, without the 16 MiB at the end that SMRRs
+    /// cover; and from 4 GiB on, without the SEAM range.
     #[must_use]
     pub fn platform_table(&self) -> PSysInfo {
         let mut table = PSysInfo::new_zeroed();
@@ -361,22 +362,23 @@ impl Config {
         table
     }
 
-    /// LP slots that a module's memory is laid out for.
+    /// Returns the number of LP slots that the layout of a module's memory reserves.
     pub(super) fn addressable_lps(&self) -> u32 {
         self.addressable_lps_per_socket.next_power_of_two().saturating_mul(self.num_sockets)
     }
 
-    /// Bytes for the module.
+    /// Returns how many bytes of the SEAM range the module can use.
     pub(super) const fn memory_available(&self) -> u64 {
         self.p_seamldr_base().wrapping_sub(self.seamrr_base)
     }
 
-    /// Where physical memory ends, without KeyIDs.
+    /// Returns the end of physical memory, without KeyID bits.
     pub(super) fn address_limit(&self) -> u64 {
         1u64.checked_shl(self.max_pa.saturating_sub(self.keyid_bits)).unwrap_or(0)
     }
 
-    /// Whether the host may give this address to firmware for an object of that alignment.
+    /// Returns whether the host may pass this address to firmware, for an object with this
+    /// alignment.
     pub(super) fn is_shared(&self, address: u64, alignment: u64) -> bool {
         let address_bits = self.max_pa.saturating_sub(self.keyid_bits);
         let keyid = address.checked_shr(address_bits).unwrap_or(0);
@@ -387,7 +389,7 @@ impl Config {
             && plain.wrapping_sub(self.seamrr_base) >= self.seamrr_size
     }
 
-    /// RDRAND is executed: whether it gives a number.
+    /// Executes RDRAND. Returns whether it succeeds.
     pub(super) fn rdrand(&mut self) -> bool {
         let fails = self.rdrand_failures != 0;
         self.rdrand_failures = self.rdrand_failures.saturating_sub(1);
@@ -400,7 +402,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_platform_within_the_ranges_fills_its_sockets_or_is_refused() {
+    fn every_platform_within_the_ranges_fills_its_sockets_or_new_rejects_it() {
         for sockets in 1..=8 {
             for lps in 1..=1024 {
                 match Config::new(lps, sockets, 0x806f8, [0; 48], LoaderProfile::V1_5_00) {
@@ -428,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused_and_the_fields_are_named() {
+    fn check_rejects_contradictions_and_names_the_fields() {
         let good = || Config::new(4, 2, 0x806f8, [0; 48], LoaderProfile::V1_5_00).unwrap();
         let ids: Vec<u32> = good().x2apic_ids().collect();
         assert_eq!(good().check(&ids), Ok(()));

@@ -1,14 +1,13 @@
-//! What LPs read with RDMSR and CPUID: one processor's values, and where single LPs differ from
-//! them.
+//! MSRs and CPUID: the processor's values, and deviations of single LPs.
 
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Config;
 
-/// The subleaf of CPUID leaves that have none.
+/// The subleaf of CPUID leaves that have no subleaves.
 pub(super) const NO_SUBLEAF: u32 = u32::MAX;
 
-/// What software on an LP reads.
+/// A register that software on an LP reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CpuRegister {
     /// An MSR, by its number.
@@ -19,17 +18,17 @@ pub enum CpuRegister {
         leaf: u32,
         /// The subleaf; `u32::MAX` for leaves that have none.
         subleaf: u32,
-        /// Which of EAX, EBX, ECX and EDX, counted from 0.
+        /// EAX, EBX, ECX or EDX, counted from 0.
         output: u8,
     },
 }
 
-/// Where one LP, or all of them, read other bits than the processor's.
+/// A register whose bits differ from the processor's, on one LP or on all LPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(super) struct Deviation {
     lp: u32,
-    /// 0: an MSR. 1 to 4: EAX to EDX of CPUID.
+    /// 0: MSR. 1 to 4: EAX to EDX of CPUID.
     kind: u32,
     number: u32,
     subleaf: u32,
@@ -37,7 +36,7 @@ pub(super) struct Deviation {
 }
 
 impl Deviation {
-    /// An LP number that stands for all LPs.
+    /// The LP number that means all LPs.
     const ALL_LPS: u32 = u32::MAX;
 
     fn new(lp: Option<u32>, register: CpuRegister, bits: u64) -> Self {
@@ -50,16 +49,16 @@ impl Deviation {
         }
     }
 
-    /// Whether it is about the same register.
+    /// Returns whether both are about the same register.
     fn is_about(&self, other: &Self) -> bool {
         (self.kind, self.number, self.subleaf) == (other.kind, other.number, other.subleaf)
     }
 }
 
-/// The most deviations at the same time, over all LPs.
+/// The most deviations, over all LPs.
 const MAX_DEVIATIONS: usize = 2048;
 
-/// All deviations. Each is there once; the first `used` entries are.
+/// All deviations. Each register occurs once per LP; the first `used` entries are valid.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(super) struct Deviations {
@@ -76,7 +75,7 @@ impl Deviations {
         self.entries.get(..self.used()).unwrap_or_default()
     }
 
-    /// The bits in which an LP's register differs.
+    /// Returns the bits in which an LP's register differs.
     #[inline(never)]
     fn bits(&self, lp: u32, register: CpuRegister) -> u64 {
         let wanted = Deviation::new(Some(lp), register, 0);
@@ -85,8 +84,8 @@ impl Deviations {
         about.fold(0, |bits, entry| bits ^ entry.bits)
     }
 
-    /// Changes bits of a register on one LP, or on all of them. The same bits twice cancel.
-    /// `false`: no entry is free.
+    /// Flips bits of a register on one LP, or on all LPs. Flipping the same bits twice cancels.
+    /// Returns `false` if no entry is free.
     pub(super) fn add(&mut self, lp: Option<u32>, register: CpuRegister, bits: u64) -> bool {
         self.put(Deviation::new(lp, register, bits))
     }
@@ -118,10 +117,11 @@ impl Deviations {
         self.used = u64::try_from(kept).unwrap_or(0);
     }
 
-    /// One LP reads the processor's values again.
+    /// Removes the deviations of one LP.
     pub(super) fn restore(&mut self, lp: u32) {
         self.retain(|entry| entry.lp != lp);
-        // What all LPs have stays with the others: this LP has it twice.
+        // Deviations of all LPs remain for the others: this LP gets the same bits a second time,
+        // which cancels them.
         for index in 0..self.used() {
             let of_all =
                 self.entries.get(index).copied().filter(|entry| entry.lp == Deviation::ALL_LPS);
@@ -132,14 +132,14 @@ impl Deviations {
         }
     }
 
-    /// All LPs read the processor's values again.
+    /// Removes all deviations.
     pub(super) fn restore_all(&mut self) {
         self.used = 0;
     }
 }
 
-/// MSRs that are not 0, of a processor that module 1.5.01 accepts. What depends on the platform is
-/// put in by [`Cpu::msr`].
+/// Non-zero MSRs of a processor that module 1.5.01 accepts. [`Cpu::msr`] adds what depends on the
+/// platform.
 const MSRS: [(u32, u64); 30] = [
     (0x98, 0x10),
     (0x99, 0x10),
@@ -177,9 +177,9 @@ const fn leaf(leaf: u32, subleaf: u32, values: [u32; 4]) -> ((u32, u32), [u32; 4
     ((leaf, subleaf), values)
 }
 
-/// CPUID leaves that are not 0, of the same processor, in ascending order: EAX, EBX, ECX and EDX.
-/// It has 52 address bits, whatever [`Config::max_pa`] says, as the module takes no other, and is a
-/// Sapphire Rapids, whatever the sockets are.
+/// Non-zero CPUID leaves of the same processor, in ascending order: EAX, EBX, ECX and EDX. The
+/// processor is a Sapphire Rapids, whatever the sockets are. It has 52 address bits, whatever
+/// [`Config::max_pa`] is, because the module accepts no other width.
 const CPUID: [((u32, u32), [u32; 4]); 41] = [
     leaf(0x0, NO_SUBLEAF, [0x20, 0x756e6547, 0x6c65746e, 0x49656e69]),
     leaf(0x1, NO_SUBLEAF, [0x806f8, 0x800, 0x47faa2b7, 0x1fa9fbff]),
@@ -224,7 +224,7 @@ const CPUID: [((u32, u32), [u32; 4]); 41] = [
     leaf(0x80000008, NO_SUBLEAF, [0x3934, 0x200, 0, 0]),
 ];
 
-/// One LP, as software on it sees it.
+/// The registers of one LP.
 pub(super) struct Cpu<'a> {
     pub(super) lp: u32,
     pub(super) x2apic_id: u32,
@@ -233,14 +233,14 @@ pub(super) struct Cpu<'a> {
 }
 
 impl Cpu<'_> {
-    /// What RDMSR gives.
+    /// Executes RDMSR.
     #[inline(never)]
     pub(super) fn msr(&self, number: u32) -> u64 {
         let config = self.config;
         let known = MSRS.binary_search_by_key(&number, |(number, _)| *number).ok();
         let native = known.and_then(|index| MSRS.get(index)).map_or(0, |(_, value)| *value);
         let of_platform = match number {
-            // KeyIDs for the host, and after them those for TDs.
+            // The host's KeyIDs come first, the TDs' KeyIDs follow.
             0x87 => {
                 let key_ids = 1u64.checked_shl(config.keyid_bits).unwrap_or(0);
                 let host = config.private_hkid_min.saturating_sub(1);
@@ -253,7 +253,7 @@ impl Cpu<'_> {
         (native | of_platform) ^ self.deviations.bits(self.lp, CpuRegister::Msr(number))
     }
 
-    /// What CPUID gives: EAX, EBX, ECX and EDX.
+    /// Executes CPUID; returns EAX, EBX, ECX and EDX.
     #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let known = CPUID.binary_search_by_key(&(leaf, subleaf), |(key, _)| *key).ok();
@@ -282,7 +282,7 @@ impl Cpu<'_> {
         values
     }
 
-    /// The bits in which an MSR differs from the processor's.
+    /// Returns the bits in which an MSR differs from the processor's.
     pub(super) fn deviation(&self, msr: u32) -> u64 {
         self.deviations.bits(self.lp, CpuRegister::Msr(msr))
     }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn deviations_add_up_and_the_same_one_twice_cancels() {
+    fn deviations_of_a_register_combine_and_the_same_bits_twice_cancel() {
         let mut deviations = Deviations::new_zeroed();
         for (lp, bits) in [(0, 1), (1, 2), (0, 4)] {
             assert!(deviations.add(Some(lp), MSR, bits));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deviation_of_all_lps_reaches_each_and_one_lp_can_be_restored() {
+    fn a_deviation_of_all_lps_affects_each_lp_and_one_lp_can_be_restored() {
         let mut deviations = Deviations::new_zeroed();
         assert!(deviations.add(None, MSR, 6) && deviations.add(Some(3), MSR, 1));
         assert_eq!((deviations.bits(0, MSR), deviations.bits(3, MSR)), (6, 7));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_free_entry_is_used_and_no_more() {
+    fn add_uses_the_last_free_entry_and_then_returns_false() {
         let mut deviations = Deviations::new_zeroed();
         for lp in 0..2048 {
             assert!(deviations.add(Some(lp), MSR, 1));

@@ -1,11 +1,11 @@
-//! Relocation of a module's image in place, as P-SEAMLDR does it.
+//! Relocates a module's image in place, as P-SEAMLDR does.
 
 use tdx_seamldr_core::preflight::elf::{
     read, ElfHeader, Rela, SectionHeader, IDENT, R_X86_64_RELATIVE, SHT_RELA,
 };
 
-/// Relocates the image to a linear base; `None` if it breaks a rule. It may then be relocated in
-/// part.
+/// Relocates the image to a linear base. Returns `None` if the image breaks a rule; the image may
+/// then be partly relocated.
 pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
     let header: ElfHeader = read(image, 0)?;
     if !header.e_ident.starts_with(&IDENT) {
@@ -22,14 +22,16 @@ pub(super) fn relocate(image: &mut [u8], base: u64) -> Option<()> {
     Some(())
 }
 
-/// Vectors that the module has interrupt gates for.
+/// Number of vectors that the module has interrupt gates for.
 const GATES: u64 = 32;
-/// Bytes of an interrupt gate, and of the code that it leads to.
+/// Size in bytes of an interrupt gate, and of the code that it points to.
 const GATE_SIZE: u64 = 16;
 
-/// Makes the interrupt gates at an offset lead to the wrappers at a linear address. A gate has bits
-/// 15:0 of the address in its bytes 0 and 1, bits 31:16 in 6 and 7, the rest in 8 to 15 (of which
-/// 12 to 15 are reserved and stay). What lies beyond the image stays as it is.
+/// Makes the interrupt gates at an offset point to the wrappers at a linear address. Ignores gates
+/// beyond the image.
+///
+/// Bytes 0 and 1 of a gate hold bits 15:0 of the address, bytes 6 and 7 bits 31:16, bytes 8 to 11
+/// bits 63:32. Bytes 12 to 15 are reserved and do not change.
 pub(super) fn point_gates(image: &mut [u8], offset: u32, wrappers: u64) {
     for vector in 0..GATES {
         let distance = vector.wrapping_mul(GATE_SIZE);
@@ -68,8 +70,7 @@ mod tests {
     use zerocopy::little_endian::{U16, U32, U64};
     use zerocopy::{FromZeros, IntoBytes};
 
-    /// An image with one section of relocations, at offset 256; the first of them is at that
-    /// offset.
+    /// Returns an image with one section of relocations, at offset 256, where the first one is.
     fn image(size: u64, entry_size: u64, offset: u64) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
@@ -91,13 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn relocating_says_of_tables_what_the_check_before_it_says() {
+    fn relocate_accepts_the_same_tables_as_the_check_of_an_image() {
         let rows = [
             (48, 24, 408, true),
-            // One relocation, after which none follows.
+            // One relocation; no other follows.
             (u64::MAX, u64::MAX, 408, true),
             (u64::MAX, u64::MAX / 2, 408, false),
-            // The first changes r_info of the second.
+            // The first relocation changes r_info of the second.
             (48, 24, 288, false),
         ];
         for (size, entry_size, offset, good) in rows {
@@ -113,12 +114,12 @@ mod tests {
 
     const SIZE: usize = 1024;
 
-    /// A relocation table: where it lies, how many relocations it has, their distance, and the
-    /// words that they change.
+    /// A relocation table: its offset, its relocations, their distance, and the words that they
+    /// change.
     type Table = (usize, Vec<usize>, usize);
 
-    /// An image with these relocation tables, and section headers at this offset and distance.
-    /// Later parts overwrite earlier ones.
+    /// Returns an image with these relocation tables, and section headers at this offset and
+    /// distance. Later parts overwrite earlier ones.
     fn image_of(tables: &[Table], headers: usize, distance: usize) -> Vec<u8> {
         let mut image = vec![0; SIZE];
         let mut put = |at: usize, bytes: &[u8]| image[at..][..bytes.len()].copy_from_slice(bytes);
@@ -147,7 +148,7 @@ mod tests {
         image
     }
 
-    /// Whether a relocation changes a byte that relocating reads.
+    /// Returns whether a relocation changes a byte that relocating reads.
     fn changes_what_it_reads(tables: &[Table], headers: usize, distance: usize) -> bool {
         let mut read = [false; SIZE];
         read[..64].fill(true);
@@ -163,8 +164,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_check_refuses_tables_that_change_what_relocating_reads_and_no_others(
-            // Parts of their own, so that none overwrites another.
+        fn the_check_refuses_exactly_the_tables_that_change_what_relocating_reads(
+            // Separate parts, so that no table overwrites another.
             tables in (300..320usize, 530..540usize, 770..780usize, proptest::collection::vec(
                 (proptest::collection::vec(0..SIZE - 8, 0..4), prop_oneof![Just(24), 25..48usize]), 1..=3)
             ).prop_map(|(first, second, third, tables)| {

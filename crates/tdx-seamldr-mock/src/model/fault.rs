@@ -1,56 +1,56 @@
-//! Faults that are planned: calls that end otherwise than they should.
+//! Planned faults: calls that return a wrong answer, fail or take long.
 
 use core::fmt;
 
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 
-/// What a call gets.
+/// What a fault does to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// A status in RAX, and RDX. Firmware does nothing else; but if RDX of SEAMLDR.INSTALL is not
-    /// 0, the old module is gone, as that says.
+    /// Sets RAX and RDX. Firmware does nothing else. Exception: SEAMLDR.INSTALL with RDX not 0
+    /// removes the old module, because RDX says so.
     Return {
-        /// RAX.
+        /// RAX after the call.
         rax: u64,
-        /// RDX.
+        /// RDX after the call.
         rdx: u64,
     },
-    /// The instruction fails. Firmware is not entered.
+    /// Makes the instruction fail. Firmware is not entered.
     Trap(Trap),
-    /// Firmware is entered, and answers only after so many other calls were made.
+    /// Enters firmware, and returns only after this number of other calls.
     Delay(u32),
 }
 
-/// Calls that go wrong. Each `None` means any.
+/// Calls that a fault affects. `None` means any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
-    /// On which LP.
+    /// The LP.
     pub lp: Option<u32>,
-    /// With which RAX.
+    /// RAX before the call.
     pub rax: Option<u64>,
-    /// How many such calls pass before.
+    /// Number of matching calls that pass before the fault.
     pub after: u32,
-    /// How many such calls go wrong then.
+    /// Number of matching calls that the fault then affects.
     pub times: u32,
-    /// What they get.
+    /// What the fault does.
     pub answer: Answer,
 }
 
 impl Fault {
-    /// The first call with this RAX, on any LP, gets this answer.
+    /// Returns a fault that affects the first call with this RAX, on any LP.
     #[must_use]
     pub const fn first(rax: u64, answer: Answer) -> Self {
         Self { lp: None, rax: Some(rax), after: 0, times: 1, answer }
     }
 
-    /// The `number`th call of all, counted from 0, gets this answer.
+    /// Returns a fault that affects the `number`th call of all, counted from 0.
     #[must_use]
     pub const fn nth(number: u32, answer: Answer) -> Self {
         Self { lp: None, rax: None, after: number, times: 1, answer }
     }
 
-    /// Whether this call is one that it strikes, if no other fault does. It counts the calls that
-    /// it could strike.
+    /// Counts this call if it matches, and returns whether the fault affects it. Another fault may
+    /// still come first.
     fn strikes(&mut self, lp: u32, regs: &SeamcallRegs) -> bool {
         let matches = self.lp.is_none_or(|wanted| wanted == lp)
             && self.rax.is_none_or(|wanted| wanted == regs.rax);
@@ -63,10 +63,10 @@ impl Fault {
     }
 }
 
-/// The most faults that can be planned at the same time.
+/// The most faults that a plan can hold.
 pub const MAX_FAULTS: usize = 32;
 
-/// A plan cannot hold another fault.
+/// The plan has no room for another fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanIsFull;
 
@@ -78,7 +78,7 @@ impl fmt::Display for PlanIsFull {
 
 impl core::error::Error for PlanIsFull {}
 
-/// Which fault of a plan. No two faults of one plan ever have the same number, which counts from 1.
+/// Identifies a fault of a plan. A plan uses each number once and starts at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FaultId(pub u64);
 
@@ -92,23 +92,23 @@ struct Planned {
     has_struck: bool,
 }
 
-/// The faults that are planned. The first that strikes a call decides about it.
+/// The planned faults. The first fault that matches a call decides.
 ///
 /// A fault that no call meets says nothing: ask for [`unfired`](Self::unfired) at the end of a
 /// test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
     faults: [Option<Planned>; MAX_FAULTS],
-    /// Faults that were ever added.
+    /// Number of faults that were ever added.
     added: u64,
 }
 
 impl FaultPlan {
-    /// Adds a fault.
+    /// Adds a fault. Faults that are over take no room.
     ///
     /// # Errors
     ///
-    /// There is no room. Faults that have done all that they were to do take none.
+    /// There is no room for another fault.
     pub fn add(&mut self, fault: Fault) -> Result<FaultId, PlanIsFull> {
         let spent =
             |slot: &&mut Option<Planned>| slot.is_none_or(|planned| planned.fault.times == 0);
@@ -119,12 +119,13 @@ impl FaultPlan {
         Ok(id)
     }
 
-    /// Takes back all faults.
+    /// Ends all faults.
     pub fn clear(&mut self) {
         self.faults = [None; MAX_FAULTS];
     }
 
-    /// Takes back one fault: it strikes no further call. `false`: this plan never had it.
+    /// Ends one fault: it affects no further call. Returns `false` if this plan never had the
+    /// fault.
     pub fn end(&mut self, id: FaultId) -> bool {
         for slot in &mut self.faults {
             slot.take_if(|planned| planned.id == id);
@@ -132,8 +133,8 @@ impl FaultPlan {
         self.was_added(id)
     }
 
-    /// How many more calls a fault strikes; 0 if it is over or was taken back. `None`: this plan
-    /// never had it.
+    /// Returns how many more calls a fault affects, or 0 if the fault is over. Returns `None` if
+    /// this plan never had the fault.
     #[must_use]
     pub fn times_left(&self, id: FaultId) -> Option<u32> {
         let found = self.faults.iter().flatten().find(|planned| planned.id == id);
@@ -154,7 +155,7 @@ impl FaultPlan {
         (1..=self.added).contains(&number)
     }
 
-    /// What a call gets, if it is struck.
+    /// Counts a call and returns what the first matching fault does to it, if any.
     pub(super) fn strike(&mut self, lp: u32, regs: &SeamcallRegs) -> Option<Answer> {
         let mut struck = None;
         for Planned { fault, has_struck, .. } in self.faults.iter_mut().flatten() {
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_lets_calls_pass_strikes_and_is_done() {
+    fn a_fault_lets_calls_pass_then_affects_calls_then_is_over() {
         let answer = Answer::Return { rax: 9, rdx: 1 };
         let call = SeamcallRegs::default();
         let mut plan = FaultPlan::default();
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_is_taken_back_strikes_no_more_and_its_number_is_not_used_again() {
+    fn an_ended_fault_affects_no_call_and_its_number_is_not_used_again() {
         let call = SeamcallRegs::default();
         let (first, second) = (Answer::Delay(1), Answer::Delay(2));
         let mut plan = FaultPlan::default();
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_plan_says_so_and_a_spent_fault_makes_room() {
+    fn a_full_plan_returns_an_error_and_a_fault_that_is_over_makes_room() {
         let mut plan = FaultPlan::default();
         for _ in 0..MAX_FAULTS {
             plan.add(Fault::first(0, Answer::Delay(1))).unwrap();

@@ -1,8 +1,8 @@
 //! The handoff data: what one module leaves for the next.
 //!
-//! The first 8 bytes are [`HandoffHeader`]. Version 0 goes on with the key ownership table (2,048
-//! entries of 8 bytes), the WBINVD table, the TDMR table, the number of TDMRs, the module's own
-//! KeyID and the packages that are configured. Version 1 adds what the module counts about
+//! The first 8 bytes are a [`HandoffHeader`]. Version 0 continues with the key ownership table
+//! (2,048 entries of 8 bytes), the WBINVD table, the TDMR table, the number of TDMRs, the module's
+//! own KeyID, and the configured packages. Version 1 adds the module's counts of
 //! compatibility-sensitive operations.
 
 use tdx_seamldr_core::abi::HandoffHeader;
@@ -10,19 +10,19 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Bytes of the header.
+/// Size of the header in bytes.
 pub(super) const HEADER_SIZE: usize = 8;
 /// Entries of the key ownership table.
 const KOT_ENTRIES: usize = 2048;
-/// TDMRs that a module has room for.
+/// The most TDMRs that a module stores.
 pub(super) const MAX_TDMRS: usize = 64;
 
-/// Who owns a KeyID.
+/// Owner of a KeyID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyOwner {
     /// The module itself.
     Module,
-    /// This TD.
+    /// A TD, by its number.
     Td(u16),
 }
 
@@ -43,19 +43,18 @@ impl KotEntry {
     }
 }
 
-/// A region of memory that the module has metadata for. Only the size of the entry is the real
-/// module's.
+/// A TDMR. Only the size of this entry matches the real module's.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct TdmrEntry {
     pub(super) base: U64,
     pub(super) size: U64,
-    /// Steps of TDH.SYS.TDMR.INIT that were made.
+    /// Number of TDH.SYS.TDMR.INIT steps that were made.
     pub(super) steps: U64,
     reserved: [u8; 296],
 }
 
-/// What a module knows and hands over, in the form in which it hands it over.
+/// The tables that a module hands over, in the form of the handoff data.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Tables {
@@ -70,35 +69,35 @@ pub(super) struct Tables {
     pub(super) migrations_interrupted: U16,
 }
 
-/// Bytes of version 1.
+/// Size of version 1 in bytes.
 const SIZE_V1: usize = size_of::<Tables>();
-/// Bytes of version 0: everything up to the packages.
+/// Size of version 0 in bytes: everything up to the packages.
 pub(super) const SIZE_V0: usize = SIZE_V1 - 5;
-/// Bytes of version 0 as 2.0 modules write it, with data of TDX Connect at its end: the
-/// configuration of 128 IOMMUs and two roots.
+/// Size of version 0 as 2.0 modules write it, in bytes. It ends with data of TDX Connect: the
+/// configuration of 128 IOMMUs and 2 roots.
 const SIZE_V0_CONNECT: usize = SIZE_V0 + 128 * 378 + 32 + 8;
-/// Bytes that fill 14 pages, with the header.
+/// Size in bytes that fills 14 pages together with the header.
 const SIZE_ROUNDED: usize = 14 * 4096 - HEADER_SIZE;
 
 const _: () = assert!(
     SIZE_V0 == 53386 && SIZE_V1 == 53391 && SIZE_V0_CONNECT == 101_810 && SIZE_ROUNDED == 57_336
 );
 
-/// How a module writes its handoff data.
+/// The form in which a module writes its handoff data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HandoffForm {
-    /// As 1.5.01 does, whatever the version.
+    /// As 1.5.01, in every version.
     Plain,
-    /// As the 2.0 modules do, with data of TDX Connect in version 0.
+    /// As the 2.0 modules: version 0 has data of TDX Connect.
     Connect,
-    /// Version 1 has what is counted for UPDATE_COMPATIBILITY; version 0 is plain.
+    /// Version 1 has the counts for UPDATE_COMPATIBILITY; version 0 is as in 1.5.01.
     Counting,
     /// One structure for all versions, rounded up to pages.
     Rounded,
 }
 
 impl HandoffForm {
-    /// Bytes after the header in a version.
+    /// Returns the bytes after the header in this version.
     pub(super) const fn size(self, hv: u16) -> usize {
         match (self, hv) {
             (Self::Plain, _) | (Self::Counting, 0) => SIZE_V0,
@@ -108,7 +107,7 @@ impl HandoffForm {
         }
     }
 
-    /// Bytes after the header for which there have to be pages.
+    /// Returns the bytes after the header that the module's pages must have room for.
     pub(super) const fn least_area(self) -> usize {
         match self {
             Self::Plain | Self::Counting => SIZE_V0,
@@ -117,7 +116,8 @@ impl HandoffForm {
         }
     }
 
-    /// Bytes after the header that are read in a version; there may be more.
+    /// Returns the bytes after the header that the module reads in this version. The data may be
+    /// longer.
     pub(super) const fn least_read(self, hv: u16) -> usize {
         match (self, hv) {
             (Self::Counting, 1..) | (Self::Rounded, _) => SIZE_V1,
@@ -131,13 +131,13 @@ impl Tables {
         self.zero();
     }
 
-    /// The KeyID of this TD, if it has one.
+    /// Returns the KeyID of this TD, if it has one.
     pub(super) fn hkid_of(&self, td: u16) -> Option<u16> {
         let is_its = |entry: &KotEntry| entry.owner() == Some(KeyOwner::Td(td));
         (0..).zip(&self.kot).find(|(_, entry)| is_its(entry)).map(|(hkid, _)| hkid)
     }
 
-    /// Gives a KeyID away; `None` if there is no such KeyID.
+    /// Sets the owner of a KeyID. Returns `None` if there is no such KeyID.
     pub(super) fn own(&mut self, hkid: u16, owner: KeyOwner) -> Option<()> {
         let (state, owner) = match owner {
             KeyOwner::Module => (1, 0),
@@ -161,7 +161,7 @@ impl Tables {
         data.iter_mut().zip(self.as_bytes()).take(known).for_each(|(slot, byte)| *slot = *byte);
     }
 
-    /// Reads the data after the header. Nothing in it is checked, as in the real module.
+    /// Reads the data after the header without any check, as the real module does.
     pub(super) fn read(&mut self, form: HandoffForm, hv: u16, area: &[u8]) {
         self.zero();
         let data = area.get(HEADER_SIZE..).unwrap_or_default();
@@ -170,13 +170,13 @@ impl Tables {
     }
 }
 
-/// The header in a handoff area.
+/// Returns the header of a handoff area.
 pub(super) fn header(area: &[u8]) -> HandoffHeader {
     HandoffHeader::read_from_prefix(area)
         .map_or_else(|_| HandoffHeader::default(), |(header, _)| header)
 }
 
-/// Puts a header into a handoff area.
+/// Writes the header of a handoff area.
 pub(super) fn set_header(area: &mut [u8], header: &HandoffHeader) {
     if let Some(bytes) = area.get_mut(..HEADER_SIZE) {
         bytes.copy_from_slice(header.as_bytes());
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_fill_the_data_exactly_and_come_back() {
+    fn tables_written_and_read_in_any_form_are_equal_and_fill_the_data_exactly() {
         for (form, hv, size) in [
             (HandoffForm::Plain, 0, SIZE_V0),
             (HandoffForm::Plain, 7, SIZE_V0),

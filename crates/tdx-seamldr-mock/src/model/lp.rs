@@ -1,4 +1,4 @@
-//! Logical processors: what differs from one to the next.
+//! Logical processors: the state that each LP has of its own.
 
 use tdx_seamldr_core::Trap;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -6,13 +6,13 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The most LPs of a platform.
 pub const MAX_LPS: usize = 1024;
 
-/// The current-VMCS pointer of an LP that has none.
+/// The current-VMCS pointer of an LP without a current VMCS.
 pub const NO_VMCS: u64 = u64::MAX;
 
 /// A set of LPs, or of x2APIC ids.
 pub(super) type LpSet = [u64; 16];
 
-/// Adds a number to a set; `false` if it was there already or is out of range.
+/// Adds a number to a set. Returns `false` if the set has it already, or if it is out of range.
 pub(super) fn insert(set: &mut LpSet, number: u32) -> bool {
     let word = usize::try_from(number >> 6).ok().and_then(|index| set.get_mut(index));
     word.is_some_and(|word| {
@@ -23,13 +23,13 @@ pub(super) fn insert(set: &mut LpSet, number: u32) -> bool {
     })
 }
 
-/// Whether a number is in a set.
+/// Returns whether a set contains a number.
 pub(super) fn contains(set: &LpSet, number: u32) -> bool {
     let word = usize::try_from(number >> 6).ok().and_then(|index| set.get(index));
     word.is_some_and(|word| word >> (number & 63) & 1 == 1)
 }
 
-/// The numbers in a set.
+/// Iterates over the numbers in a set.
 pub(super) fn members(set: &LpSet) -> impl Iterator<Item = u32> + '_ {
     (0..1024).filter(|number| contains(set, *number))
 }
@@ -42,7 +42,7 @@ pub(super) struct Lp {
     flags: u32,
     pub(super) seamops_capabilities: u64,
     pub(super) current_vmcs: u64,
-    /// The package that TDH.SYS.LP.INIT found it to be in.
+    /// The package of this LP, as TDH.SYS.LP.INIT found it.
     pub(super) package: u32,
     spare: u32,
 }
@@ -85,7 +85,7 @@ impl Lp {
         self.set_flag(Self::IN_MODULE, inside);
     }
 
-    /// Whether a SEAMCALL of this LP has not ended.
+    /// Returns whether this LP is inside a SEAMCALL.
     pub(super) const fn is_in_call(&self) -> bool {
         self.flags & Self::IN_CALL != 0
     }

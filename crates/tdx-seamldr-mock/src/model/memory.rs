@@ -1,5 +1,4 @@
-//! What the model needs of its surroundings: memory that the host owns, and room for what lies out
-//! of the host's reach.
+//! Memory traits and storage: the host's memory, and the platform's own.
 
 use core::fmt;
 
@@ -15,60 +14,60 @@ use super::module::{Sampled, TdmrInfo};
 use super::td::{Td, MAX_TDS};
 use super::MAX_LPS;
 
-/// Bytes of the code region: 2 MiB below P-SEAMLDR.
+/// Size in bytes of the code region: 2 MiB below P-SEAMLDR.
 pub const CODE_SIZE: usize = 2 << 20;
 
-/// Bytes kept of the handoff area: 32 pages, more than any module is known to use.
+/// Bytes of the handoff area that the model stores: 32 pages, more than any known module uses.
 pub const HANDOFF_STORAGE: usize = 32 * 4096;
 
-/// The host's memory, by physical address with its KeyID. An address with another KeyID is other
+/// The host's memory, by physical address with KeyID. An address with another KeyID is other
 /// memory.
 pub trait PhysMemory {
-    /// Reads bytes that lie in one page. What is not there reads as 0.
+    /// Reads bytes that lie in one page. Missing memory reads as 0.
     fn read(&self, address: u64, out: &mut [u8]);
 
-    /// Writes bytes that lie in one page. What is not there stays so.
+    /// Writes bytes that lie in one page. Writes to missing memory have no effect.
     fn write(&self, address: u64, bytes: &[u8]);
 }
 
-/// Room for everything of a platform that is more than a few words: the parts of the SEAM range
-/// whose bytes matter, LPs, TDs, tables. It is about 2.3 MiB, far more than a stack, so it is made
-/// where it stays: as a static with the value [`SeamMemory::ZEROED`], on the heap by `zerocopy`'s
-/// `new_box_zeroed`, or out of bytes that are zero by
-/// [`FromBytes::mut_from_bytes`](zerocopy::FromBytes::mut_from_bytes).
+/// Storage of a platform: the parts of the SEAM range whose bytes matter, LPs, TDs, tables.
+///
+/// The size is about 2.3 MiB, far more than a stack has. So make it in its final place: as a static
+/// with the value [`SeamMemory::ZEROED`], on the heap with `zerocopy`'s `new_box_zeroed`, or from
+/// zeroed bytes with [`FromBytes::mut_from_bytes`](zerocopy::FromBytes::mut_from_bytes).
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct SeamMemory {
     pub(super) lps: [Lp; MAX_LPS],
-    /// Where LPs read other MSRs and CPUID leaves than the processor's.
+    /// Deviations of LPs from the processor's MSRs and CPUID.
     pub(super) deviations: Deviations,
-    /// What TDH.SYS.INIT read of them.
+    /// The MSRs and CPUID leaves that TDH.SYS.INIT read.
     pub(super) sampled: Sampled,
     pub(super) tds: [Td; MAX_TDS],
-    /// What SEAMLDR.SEAMINFO copies out, and modules are told.
+    /// The table that SEAMLDR.SEAMINFO returns and that P-SEAMLDR gives to modules.
     pub(super) mcheck_table: PSysInfo,
     pub(super) params: SeamldrParams,
     pub(super) sigstruct: SeamSigstruct,
-    /// A page that a module puts together for the host.
+    /// A page that a module prepares for the host.
     pub(super) page: [u8; 4096],
-    /// What TDH.SYS.CONFIG copies of the host's memory.
+    /// TDH.SYS.CONFIG's copy of the host's TDMR_INFOs.
     pub(super) tdmr_infos: [TdmrInfo; MAX_TDMRS],
-    /// What the module knows.
+    /// The module's tables.
     pub(super) tables: Tables,
-    /// The tables have an odd size.
+    /// Padding: the tables have an odd size.
     spare: u8,
-    /// Header and data that one module hands to the next.
+    /// Handoff header and data.
     pub(super) handoff: [u8; HANDOFF_STORAGE],
-    /// Bytes at the start of the code region that are not zero.
+    /// Length of the code region's start that may contain bytes other than zero.
     code_used: U64,
     pub(super) code: [u8; CODE_SIZE],
 }
 
 impl SeamMemory {
-    /// Nothing but zeros.
+    /// All zeros.
     pub const ZEROED: Self = zerocopy::transmute!([0u8; size_of::<Self>()]);
 
-    /// Makes everything zero again, without touching what is zero anyway.
+    /// Sets all bytes to zero. Skips memory that is known to be zero.
     pub(super) fn clear(&mut self) {
         self.lps.zero();
         self.deviations.restore_all();
@@ -86,7 +85,7 @@ impl SeamMemory {
         self.code_used = U64::new(0);
     }
 
-    /// From now on so many bytes of the code region may not be zero.
+    /// Declares that this number of bytes of the code region may be other than zero.
     pub(super) fn new_code(&mut self, size: usize) {
         self.clear_code();
         self.code_used = U64::new(u64::try_from(size).unwrap_or(u64::MAX));

@@ -1,4 +1,4 @@
-//! The platform: what happens when an LP executes SEAMCALL.
+//! The platform as a value that answers SEAMCALLs.
 
 mod config;
 mod cpu;
@@ -34,12 +34,12 @@ pub mod rules {}
 
 use tdx_seamldr_core::abi::{OperandId, TdxStatus};
 
-/// A SEAMCALL came to an end that is no return: firmware hit a fatal error, and takes SEAM mode
-/// with it.
+/// Firmware hit a fatal error. The SEAMCALL does not return, and SEAM mode is off until the next
+/// boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fatal;
 
-/// OPERAND_INVALID or its like, about this operand.
+/// Returns `status` with the id of the operand that it is about.
 fn about(status: TdxStatus, operand: OperandId) -> TdxStatus {
     TdxStatus(status.0 | u64::from(operand.0))
 }

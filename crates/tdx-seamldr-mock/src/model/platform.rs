@@ -1,25 +1,23 @@
-//! The processor's side of it: which firmware a SEAMCALL reaches, on which LP.
+//! The processor's part of a SEAMCALL: which firmware the call reaches, on which LP.
+
+mod tds;
 
 use core::ops::DerefMut;
 
 use tdx_seamldr_core::abi::{HandoffHeader, PSysInfo, SeamExtend, SeamldrLeaf};
 use tdx_seamldr_core::{Crypto, SeamcallRegs, Trap};
-use zerocopy::little_endian::U16;
 use zerocopy::FromZeros;
 
-use super::handoff::KeyOwner;
 use super::loader::{Installed, LoaderContext};
 use super::lp::{Lp, NO_VMCS};
 use super::module::CallContext;
-use super::{
-    Answer, Config, CpuRegister, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild, ModuleState,
-};
-use super::{PhysMemory, SeamDb, SeamMemory, SysInfo, Td, TdError, TdId, TdPhase, TdxModule};
+use super::{Answer, Config, CpuRegister, Fatal, FaultPlan, Loader, LoaderState, ModuleBuild};
+use super::{PhysMemory, SeamDb, SeamMemory, SysInfo, TdxModule};
 
-/// Bytes of the host's memory that read otherwise than they were written, at the same time.
+/// The most bytes of host memory that can be tampered with at the same time.
 const MAX_FLIPS: usize = 8;
 
-/// The host's memory, but for bytes that changed behind everybody's back.
+/// Host memory in which some bytes read differently from what was written.
 struct Tampered<'a> {
     memory: &'a dyn PhysMemory,
     flips: &'a [(u64, u8); MAX_FLIPS],
@@ -41,23 +39,24 @@ impl PhysMemory for Tampered<'_> {
     }
 }
 
-/// An LP is inside firmware. It comes out by [`Platform::leave`].
+/// An LP inside firmware. [`Platform::leave`] ends the call.
 #[must_use]
 #[derive(Debug)]
 pub struct Entered {
     lp: u32,
-    /// P-SEAMLDR was entered, not the module.
+    /// Whether the LP is inside P-SEAMLDR, not inside the module.
     in_seamldr: bool,
     answer: Option<(u64, u64)>,
-    /// So many calls of others have to be made first, if somebody has planned that.
+    /// Number of calls that other LPs have to make before this call ends; 0 without a planned
+    /// delay.
     pub delay: u32,
 }
 
-/// A platform, as a value. Whoever owns it makes the calls, one after the other
-/// ([`seamcall`](Self::seamcall)) or with LPs inside firmware at the same time
-/// ([`enter`](Self::enter) and [`leave`](Self::leave)).
+/// A platform as a value. The owner makes calls one after the other ([`seamcall`](Self::seamcall)),
+/// or with several LPs inside firmware at the same time ([`enter`](Self::enter) and
+/// [`leave`](Self::leave)).
 ///
-/// `M` leads to its memory: a box, or a reference.
+/// `M` points to the platform's memory: a box, or a reference.
 #[derive(Clone, Debug)]
 pub struct Platform<M> {
     config: Config,
@@ -66,15 +65,15 @@ pub struct Platform<M> {
     memory: M,
     faults: FaultPlan,
     flips: [(u64, u8); MAX_FLIPS],
-    /// The LP that is inside P-SEAMLDR.
+    /// The LP that is inside P-SEAMLDR, if any.
     in_seamldr: Option<u32>,
-    /// Firmware has hit a fatal error: SEAM mode is gone until the next boot.
+    /// Whether firmware hit a fatal error. SEAM mode is then off until the next boot.
     dead: bool,
 }
 
 impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
-    /// A platform as firmware leaves it: P-SEAMLDR is there, and no module. What `memory` held
-    /// before is forgotten.
+    /// Returns a platform as firmware leaves it: with P-SEAMLDR, without a module. The content of
+    /// `memory` is discarded.
     pub fn new(config: Config, seamdb: SeamDb, memory: M) -> Self {
         let mut platform = Self {
             config,
@@ -92,8 +91,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         platform
     }
 
-    /// Replaces the LPs by LPs with these x2APIC ids, as many as there is room for. Firmware goes
-    /// on waiting for [`Config::num_lps`].
+    /// Replaces the LPs by LPs with these x2APIC ids, at most [`MAX_LPS`]. Firmware still waits for
+    /// [`Config::num_lps`] LPs.
     pub fn set_lps(&mut self, x2apic_ids: impl IntoIterator<Item = u32>) {
         self.memory.lps.zero();
         for (slot, id) in self.memory.lps.iter_mut().zip(x2apic_ids) {
@@ -101,69 +100,71 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// What it is made of.
+    /// Returns the configuration.
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What it is made of, to be changed as no real platform could: sockets, RDRAND, keys.
+    /// Returns the configuration, for changes that a real platform could not make: sockets, RDRAND,
+    /// keys.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
     }
 
-    /// What firmware tells P-SEAMLDR and the module about the platform.
+    /// Returns what firmware tells P-SEAMLDR and the module about the platform.
     pub fn platform_table_mut(&mut self) -> &mut PSysInfo {
         &mut self.memory.mcheck_table
     }
 
-    /// P-SEAMLDR.
+    /// Returns P-SEAMLDR.
     pub const fn loader(&self) -> &Loader {
         &self.loader
     }
 
-    /// Puts P-SEAMLDR into a state, in which no session is open.
+    /// Sets the state of P-SEAMLDR, and closes an open session.
     pub fn restore_loader(&mut self, state: &LoaderState) {
         self.loader.restore(state);
     }
 
-    /// Changes the number of remaining updates that P-SEAMLDR remembers. SEAMLDR.INFO counts again
-    /// if it is 0.
+    /// Sets the number of remaining updates that P-SEAMLDR remembers. With 0, SEAMLDR.INFO counts
+    /// again.
     pub fn set_num_remaining_updates(&mut self, count: u32) {
         self.loader.num_remaining_updates = count;
     }
 
-    /// Says whether P-SEAMLDR was entered since boot. Its first entry needs a random number.
+    /// Sets whether P-SEAMLDR was entered since boot. The first entry needs a random number.
     pub fn set_seamldr_entered(&mut self, entered: bool) {
         self.loader.entered = entered;
     }
 
-    /// The SEAMEXTEND register, to be changed as no host could. An open session stays open.
+    /// Returns the SEAMEXTEND register, for changes that a host could not make. An open session
+    /// stays open.
     pub fn seamextend_mut(&mut self) -> &mut SeamExtend {
         &mut self.loader.seamextend
     }
 
-    /// Of the next steps of SEAMLDR.CLEANUP, so many find an interrupt pending.
+    /// Makes the next `count` steps of SEAMLDR.CLEANUP find a pending interrupt.
     pub fn set_interrupts_pending(&mut self, count: u32) {
         self.loader.interrupts_pending = count;
     }
 
-    /// The database of installed modules.
+    /// Returns the database of installed modules.
     pub fn seamdb_mut(&mut self) -> &mut SeamDb {
         &mut self.loader.seamdb
     }
 
-    /// The module, whether it can be called or not.
+    /// Returns the module, whether SEAMCALL reaches it or not.
     pub const fn module(&self) -> Option<&TdxModule> {
         self.module.as_ref()
     }
 
-    /// The module, to be changed as other LPs do that are inside it.
+    /// Returns the module, for changes that other LPs make inside it.
     pub fn module_mut(&mut self) -> Option<&mut TdxModule> {
         self.module.as_mut()
     }
 
-    /// Puts a module in place without asking P-SEAMLDR. Of the handoff data remains what both
-    /// modules have pages for, or nothing.
+    /// Puts a module in place without P-SEAMLDR. If `keep_handoff` is set, the handoff pages that
+    /// both modules have keep their content; all others become zero.
     pub fn put_module(&mut self, build: ModuleBuild, sysinfo: SysInfo, keep_handoff: bool) {
         let pages = |sysinfo: &SysInfo| usize::from(sysinfo.num_handoff_pages).saturating_add(1);
         let before = self.module.as_ref().map_or(usize::MAX, |module| pages(module.sysinfo()));
@@ -182,57 +183,57 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// Whether a module is there and the processor lets SEAMCALL reach it.
+    /// Returns whether there is a module that SEAMCALL reaches.
     pub fn module_is_callable(&self) -> bool {
         !self.dead && self.module.is_some() && self.loader.seamextend.seam_ready == 1
     }
 
-    /// Whether firmware has hit a fatal error: nothing can be called until the next boot.
+    /// Returns whether firmware hit a fatal error. No SEAMCALL succeeds until the next boot.
     pub const fn is_dead(&self) -> bool {
         self.dead
     }
 
-    /// The code region: the image of the module, as it runs, and zeros after it.
+    /// Returns the code region: the image of the running module, then zeros.
     pub fn code(&self) -> &[u8] {
         &self.memory.code
     }
 
-    /// The LP that is inside P-SEAMLDR.
+    /// Returns the LP that is inside P-SEAMLDR, if any.
     pub const fn lp_in_seamldr(&self) -> Option<u32> {
         self.in_seamldr
     }
 
-    /// Header and data of the handoff, to be changed.
+    /// Returns header and data of the handoff, for changes.
     pub fn handoff(&mut self) -> &mut [u8] {
         &mut self.memory.handoff
     }
 
-    /// Header and data of the handoff.
+    /// Returns header and data of the handoff.
     pub fn handoff_area(&self) -> &[u8] {
         &self.memory.handoff
     }
 
-    /// The header of the handoff.
+    /// Returns the header of the handoff.
     pub fn handoff_header(&self) -> HandoffHeader {
         super::handoff::header(&self.memory.handoff)
     }
 
-    /// What the module keeps in tables that it hands over: packages that have its key (a bit each),
-    /// TDMRs, its own KeyID.
+    /// Returns what the module hands over in tables: a bit for each package that has its key, the
+    /// number of TDMRs, and its own KeyID.
     pub fn tables(&self) -> (u32, u32, u16) {
         let tables = &self.memory.tables;
         (tables.packages_configured.get(), tables.num_tdmrs.get(), tables.module_hkid.get())
     }
 
-    /// Calls that go wrong.
+    /// Returns the planned faults.
     pub fn faults_mut(&mut self) -> &mut FaultPlan {
         &mut self.faults
     }
 
-    /// From now on firmware reads the byte at an address with these bits changed. A mask of 0 puts
-    /// it right.
+    /// Makes firmware read the byte at an address with these bits flipped. A mask of 0 restores the
+    /// byte.
     ///
-    /// `false`: there is no room for another byte.
+    /// Returns `false` if there is no room for another byte.
     #[must_use]
     pub fn tamper(&mut self, address: u64, mask: u8) -> bool {
         let free = |(at, used): &&mut (u64, u8)| *used == 0 || *at == address;
@@ -250,52 +251,51 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.memory.lps.get_mut(usize::try_from(lp).ok()?).filter(|lp| lp.is_present())
     }
 
-    /// The x2APIC id of an LP, if it exists.
+    /// Returns the x2APIC id of an LP, if the LP exists.
     pub fn x2apic_id(&self, lp: u32) -> Option<u32> {
         self.lp(lp).map(|lp| lp.x2apic_id)
     }
 
-    /// Whether a SEAMCALL of an LP has begun and not ended. The LP cannot execute another one then.
+    /// Returns whether an LP is inside a SEAMCALL. It cannot execute another one then.
     pub fn is_in_call(&self, lp: u32) -> bool {
         self.lp(lp).is_some_and(Lp::is_in_call)
     }
 
-    /// Whether an LP is inside the module.
+    /// Returns whether an LP is inside the module.
     pub fn is_in_module(&self, lp: u32) -> bool {
         self.lp(lp).is_some_and(Lp::is_in_module)
     }
 
-    /// The trap that each SEAMCALL of an LP gets, if [`set_trap`](Self::set_trap) has set one.
+    /// Returns the trap that each SEAMCALL of an LP gets; see [`set_trap`](Self::set_trap).
     pub fn trap(&self, lp: u32) -> Option<Trap> {
         self.lp(lp).and_then(Lp::trap)
     }
 
-    /// SEAMOPS capabilities of an LP.
+    /// Returns the SEAMOPS capabilities of an LP.
     pub fn capabilities(&self, lp: u32) -> u64 {
         self.lp(lp).map_or(0, |lp| lp.seamops_capabilities)
     }
 
-    /// Makes SEAMCALL trap on one LP from now on: #GP, #UD, or nothing of the kind.
+    /// Makes each SEAMCALL of an LP trap (#GP or #UD) from now on; `None` ends this.
     pub fn set_trap(&mut self, lp: u32, trap: Option<Trap>) {
         if let Some(lp) = self.lp_mut(lp) {
             lp.set_trap(trap);
         }
     }
 
-    /// The VMCS that an LP has loaded, or [`NO_VMCS`].
+    /// Returns the current VMCS of an LP, or [`NO_VMCS`].
     pub fn current_vmcs(&self, lp: u32) -> u64 {
         self.lp(lp).map_or(NO_VMCS, |lp| lp.current_vmcs)
     }
 
-    /// An LP executes VMPTRLD.
+    /// Executes VMPTRLD on an LP.
     pub fn load_vmcs(&mut self, lp: u32, address: u64) {
         if let Some(lp) = self.lp_mut(lp) {
             lp.current_vmcs = address;
         }
     }
 
-    /// Says that an LP is inside the module, in the middle of something, or that it is not any
-    /// more.
+    /// Sets whether an LP is inside the module.
     pub fn set_in_module(&mut self, lp: u32, inside: bool) {
         if let Some(lp) = self.lp_mut(lp) {
             lp.set_in_module(inside);
@@ -308,30 +308,30 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// SEAMOPS capabilities of one LP.
+    /// Sets the SEAMOPS capabilities of an LP.
     pub fn set_capabilities(&mut self, lp: u32, capabilities: u64) {
         if let Some(lp) = self.lp_mut(lp) {
             lp.seamops_capabilities = capabilities;
         }
     }
 
-    /// Changes bits of an MSR on one LP, so that it differs from other LPs; the same bits twice
-    /// cancel. `false`: there is no such LP, or LPs differ in as many registers as there is
-    /// room for already.
+    /// Flips bits of an MSR on one LP, so that this LP differs from the others. Flipping the same
+    /// bits twice cancels. Returns `false` if there is no such LP, or no room for another
+    /// deviation.
     #[must_use]
     pub fn deviate_msr(&mut self, lp: u32, msr: u32, bits: u64) -> bool {
         self.deviate(Some(lp), CpuRegister::Msr(msr), bits)
     }
 
-    /// Changes bits of what software reads on one LP, or on all of them (`None`); the same bits
-    /// twice cancel. `false`: there is no such LP, or LPs differ in as many registers as there
-    /// is room for already.
+    /// Flips bits of a register that software reads on one LP, or on all LPs (`None`). Flipping the
+    /// same bits twice cancels. Returns `false` if there is no such LP, or no room for another
+    /// deviation.
     #[must_use]
     pub fn deviate(&mut self, lp: Option<u32>, register: CpuRegister, bits: u64) -> bool {
         lp.is_none_or(|lp| self.lp(lp).is_some()) && self.memory.deviations.add(lp, register, bits)
     }
 
-    /// Takes back what is special about an LP's capabilities, MSRs and CPUID.
+    /// Restores the capabilities, MSRs and CPUID of an LP.
     pub fn restore_lp(&mut self, lp: u32) {
         let capabilities = self.config.seamops_capabilities;
         if let Some(slot) = self.lp_mut(lp) {
@@ -340,14 +340,14 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         }
     }
 
-    /// Takes back what is special about any LP's capabilities, MSRs and CPUID.
+    /// Restores the capabilities, MSRs and CPUID of all LPs.
     pub fn restore_lps(&mut self) {
         let capabilities = self.config.seamops_capabilities;
         self.memory.lps.iter_mut().for_each(|lp| lp.seamops_capabilities = capabilities);
         self.memory.deviations.restore_all();
     }
 
-    /// One SEAMCALL on one LP, from its beginning to its end.
+    /// Executes a whole SEAMCALL on one LP.
     ///
     /// # Errors
     ///
@@ -363,12 +363,11 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         self.leave(entered, regs, memory, crypto)
     }
 
-    /// An LP executes SEAMCALL and gets into firmware, where it stays until [`leave`](Self::leave).
-    /// Meanwhile others find it there: SEAMCALL fails if it is in P-SEAMLDR, and the module
-    /// says that it is busy.
+    /// Enters firmware on an LP, which stays inside until [`leave`](Self::leave). Meanwhile
+    /// SEAMCALLs of other LPs to P-SEAMLDR fail if this LP is inside P-SEAMLDR; the module returns
+    /// a busy status if this LP is inside the module.
     ///
-    /// A real LP executes one instruction after the other. A second call of an LP that is [in a
-    /// call](Self::is_in_call) reaches no firmware: VMfailInvalid.
+    /// An LP that is [in a call](Self::is_in_call) cannot enter firmware again: VMfailInvalid.
     ///
     /// # Errors
     ///
@@ -403,12 +402,13 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         Ok(Entered { lp, in_seamldr, answer, delay })
     }
 
-    /// What an LP does inside firmware happens, and it comes back. `regs` are those that it went in
-    /// with.
+    /// Does what the call does inside firmware, and returns to the host. `regs` are the registers
+    /// that were passed to [`enter`](Self::enter).
     ///
     /// # Errors
     ///
-    /// Firmware does not come back: it hit a fatal error, or it is gone meanwhile.
+    /// Firmware does not return: it hits a fatal error, or another LP's fatal error has switched
+    /// SEAM mode off.
     pub fn leave(
         &mut self,
         entered: Entered,
@@ -463,12 +463,12 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         Ok(())
     }
 
-    /// P-SEAMLDR's own code runs on an LP with these registers, whatever the processor would say to
-    /// the call: RAX need not have bit 63.
+    /// Runs P-SEAMLDR's code on an LP with these registers, without the processor's checks. RAX
+    /// need not have bit 63.
     ///
     /// # Errors
     ///
-    /// It hits a fatal error.
+    /// P-SEAMLDR hits a fatal error.
     pub fn run_seamldr(
         &mut self,
         lp: u32,
@@ -490,122 +490,5 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         let (config, memory) = (&mut self.config, &mut *self.memory);
         let module = self.module.as_mut().ok_or(Fatal)?;
         module.call(regs, CallContext { lp, config, host, memory })
-    }
-
-    /// Makes a TD with a KeyID of its own; `None` if no module is ready or there is no room for one
-    /// more.
-    pub fn create_td(&mut self, phase: TdPhase, secret: [u8; 32]) -> Option<TdId> {
-        let module = self.ready_module()?;
-        let (counts, context_version) =
-            (module.has_update_compatibility(), module.build().crypto_context);
-        let key_ids = 1u16.checked_shl(self.config.keyid_bits).unwrap_or(u16::MAX);
-        let memory = &mut *self.memory;
-        let (number, slot) = (0u16..).zip(&mut memory.tds).find(|(_, slot)| !slot.is_present())?;
-        // KeyIDs after the module's own.
-        let hkid = memory
-            .tables
-            .module_hkid
-            .get()
-            .checked_add(1)?
-            .checked_add(number)
-            .filter(|hkid| *hkid < key_ids)?;
-        memory.tables.own(hkid, KeyOwner::Td(number))?;
-        *slot = Td::new(phase, hkid, secret, context_version);
-        slot.set_counted(counts);
-        if counts {
-            self.count(phase, 1);
-        }
-        Some(TdId(number))
-    }
-
-    /// The module counts operations of a kind that an update must not come in between of.
-    fn count(&mut self, phase: TdPhase, change: i16) {
-        let tables = &mut self.memory.tables;
-        let counter: &mut U16 = match phase {
-            TdPhase::Build => &mut tables.tds_in_build,
-            TdPhase::InterruptedMigration => &mut tables.migrations_interrupted,
-            TdPhase::Running => return,
-        };
-        *counter = U16::new(counter.get().saturating_add_signed(change));
-    }
-
-    /// A TD, alive or not.
-    pub fn td(&self, id: TdId) -> Option<&Td> {
-        self.memory.tds.get(usize::from(id.0)).filter(|td| td.is_present())
-    }
-
-    /// All TDs, alive or not.
-    pub fn tds(&self) -> impl Iterator<Item = (TdId, &Td)> {
-        let tds = (0u16..).zip(&self.memory.tds).filter(|(_, td)| td.is_present());
-        tds.map(|(number, td)| (TdId(number), td))
-    }
-
-    /// The module, if it is ready and can be called.
-    fn ready_module(&self) -> Option<&TdxModule> {
-        self.module
-            .as_ref()
-            .filter(|module| module.state() == ModuleState::Ready && self.module_is_callable())
-    }
-
-    /// The KeyID of a TD, if a module is ready, can be called, and knows it.
-    fn hkid_of(&self, id: TdId) -> Option<u16> {
-        self.ready_module()?;
-        self.memory.tables.hkid_of(id.0)
-    }
-
-    /// What the private memory of a TD holds, as the TD itself sees it: if a module is ready, can
-    /// be called, and knows the TD's KeyID. If that is not the one that the memory was
-    /// encrypted with, the TD sees noise.
-    pub fn td_secret(&self, id: TdId) -> Option<[u8; 32]> {
-        let hkid = self.hkid_of(id)?;
-        self.td(id).map(|td| td.read(hkid))
-    }
-
-    /// The TD, if it can go on with what is under way in this phase.
-    fn td_under_way(&mut self, id: TdId, phase: TdPhase) -> Result<&mut Td, TdError> {
-        self.hkid_of(id).ok_or(TdError::Gone)?;
-        let protected = self.module.as_ref().is_some_and(TdxModule::update_compatibility);
-        let td = self
-            .memory
-            .tds
-            .get_mut(usize::from(id.0))
-            .filter(|td| td.is_present())
-            .ok_or(TdError::Gone)?;
-        if td.phase() != phase || phase == TdPhase::Running {
-            return Err(TdError::Phase);
-        }
-        if protected && td.has_stale_context() {
-            return Err(TdError::IncompatibleContext);
-        }
-        Ok(td)
-    }
-
-    /// Adds a page with this content to a TD in build, and to its MRTD.
-    ///
-    /// # Errors
-    ///
-    /// The TD does not go on.
-    pub fn extend_td(&mut self, id: TdId, data: &[u8]) -> Result<(), TdError> {
-        self.td_under_way(id, TdPhase::Build)?.measure(data);
-        Ok(())
-    }
-
-    /// A TD's build, or the migration of it that was interrupted, comes to its end, and it runs.
-    /// Says what its MRTD, or the migration's MAC, has become.
-    ///
-    /// # Errors
-    ///
-    /// The TD does not go on.
-    pub fn finish_td(&mut self, id: TdId, phase: TdPhase) -> Result<[u8; 32], TdError> {
-        let td = self.td_under_way(id, phase)?;
-        td.finish_measurement();
-        let measurement = td.measurement();
-        td.set_phase(TdPhase::Running);
-        let counted = td.is_counted();
-        td.set_counted(false);
-        if counted && self.module.as_ref().is_some_and(TdxModule::has_update_compatibility) {
-            self.count(phase, -1);
-        }
-        Ok(measurement)
     }
 }

@@ -1,50 +1,52 @@
-//! What tells one generation of P-SEAMLDR from another.
+//! Generations of P-SEAMLDR, and their differences.
 
 use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus};
 
-/// What an update has to look like beside what runs.
+/// How P-SEAMLDR compares the SVN of an update with that of the running module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SvnRule {
-    /// The SVN is one number of 16 bits that must not become lower.
+    /// The SVN is one 16-bit number, which must not decrease.
     OneNumber,
-    /// The major SVN has to be the same, or this is the answer; the minor SVN must not become
-    /// lower.
+    /// The major SVN has to be the same, or P-SEAMLDR returns this status. The minor SVN must not
+    /// decrease.
     SameMajor(SeamldrStatus),
 }
 
-/// A generation of P-SEAMLDR, as data.
+/// The properties of a generation of P-SEAMLDR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderProfile {
-    /// Major version that SEAMLDR.INFO reports.
+    /// Major version, as SEAMLDR.INFO reports it.
     pub major: u16,
-    /// Minor version.
+    /// Minor version, as SEAMLDR.INFO reports it.
     pub minor: u16,
-    /// YYYYMMDD, a decimal number.
+    /// Build date, YYYYMMDD, a decimal number.
     pub build_date: u32,
     /// Build number.
     pub build_num: u16,
-    /// It reports itself as a debug build.
+    /// Whether SEAMLDR.INFO reports a debug build.
     pub debug: bool,
-    /// The fewest pages that a module may have.
+    /// The fewest pages of a module that P-SEAMLDR accepts.
     pub min_module_pages: u64,
-    /// What an update has to look like beside what runs.
+    /// How P-SEAMLDR compares the SVN of an update with that of the running module.
     pub svn_rule: SvnRule,
-    /// Modules with major SVN 0 are refused: EUNSUPPORTED.
+    /// Whether modules with major SVN 0 are refused with EUNSUPPORTED.
     pub refuses_major_0: bool,
-    /// An update leaves the handoff data alone, and the processor's database counts it.
+    /// Whether an update keeps the handoff data and inserts the module into the processor's
+    /// database.
     pub preserves_tds: bool,
-    /// The image's relocations and interrupt gates are put right, and their places are checked.
+    /// Whether P-SEAMLDR applies relocations and sets interrupt gates, and checks their places.
     pub relocates: bool,
-    /// Production modules have to name the CPUs they run on.
+    /// Whether production modules have to list the CPUs that they run on.
     pub needs_cpu_list: bool,
-    /// Bytes 1000 to 1023 of a SIGSTRUCT have to be zero.
+    /// Whether bytes 1000 to 1023 of a SIGSTRUCT have to be zero.
     pub reserved3_is_zero: bool,
-    /// There is SEAMLDR.CLEANUP, and with it the order of one thing after the other that it needs.
+    /// Whether there is SEAMLDR.CLEANUP. Flows (INSTALL, SHUTDOWN, CLEANUP) then exclude each
+    /// other.
     pub has_cleanup: bool,
 }
 
 impl LoaderProfile {
-    /// 1.0, which cannot preserve TDs.
+    /// Generation 1.0, which cannot preserve TDs.
     pub const V1_0: Self = Self {
         major: 1,
         minor: 0,
@@ -61,7 +63,7 @@ impl LoaderProfile {
         has_cleanup: false,
     };
 
-    /// 1.5.00, for processors that run 1.5 modules.
+    /// Generation 1.5.00, for processors that run 1.5 modules.
     pub const V1_5_00: Self = Self {
         minor: 5,
         build_date: 20250131,
@@ -73,7 +75,7 @@ impl LoaderProfile {
         ..Self::V1_0
     };
 
-    /// The generation after it, with SEAMLDR.CLEANUP.
+    /// The generation after 1.5.00, with SEAMLDR.CLEANUP.
     pub const NEWER: Self = Self {
         build_num: 102,
         min_module_pages: 1,
@@ -83,8 +85,8 @@ impl LoaderProfile {
         ..Self::V1_5_00
     };
 
-    /// 2.0.00, for processors that run 2.0 modules. Its sources are not published; it is 1.5.00 as
-    /// far as is known, and takes the SIGSTRUCTs of the 2.0 modules.
+    /// Generation 2.0.00, for processors that run 2.0 modules. Its sources are not published. Here
+    /// it behaves as 1.5.00, and accepts the SIGSTRUCTs of 2.0 modules.
     pub const V2_0_00: Self = Self {
         major: 2,
         minor: 0,
@@ -94,7 +96,7 @@ impl LoaderProfile {
         ..Self::V1_5_00
     };
 
-    /// All of them, with a name for each.
+    /// All generations, with their names.
     pub const ALL: [(&'static str, Self); 4] = [
         ("1.0", Self::V1_0),
         ("1.5.00", Self::V1_5_00),
@@ -102,8 +104,8 @@ impl LoaderProfile {
         ("2.0.00", Self::V2_0_00),
     ];
 
-    /// The generation of the image's line: 2.0.00 for a SIGSTRUCT that uses what older generations
-    /// reserve, else 1.5.00.
+    /// Returns the generation that fits an image: 2.0.00 if the SIGSTRUCT uses bytes that older
+    /// generations reserve, else 1.5.00.
     #[must_use]
     pub fn fitting(sigstruct: &SeamSigstruct) -> Self {
         let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);

@@ -1,52 +1,51 @@
-//! TDs: what an update has to keep alive.
+//! TDs, which an update has to preserve.
 
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The most TDs of a platform.
 pub const MAX_TDS: usize = 64;
 
-/// Which TD.
+/// Identifies a TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TdId(pub(crate) u16);
 
 impl TdId {
-    /// Its number, counted from 0.
+    /// Returns the number of the TD, counted from 0.
     #[must_use]
     pub const fn number(self) -> u16 {
         self.0
     }
 }
 
-/// How far a TD has come.
+/// Phase of a TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TdPhase {
-    /// Between TDH.MNG.INIT and TDH.MR.FINALIZE: its measurement is under way.
+    /// Between TDH.MNG.INIT and TDH.MR.FINALIZE; the measurement is not complete.
     Build,
-    /// Finalized; it runs.
+    /// Finalized and running.
     Running,
-    /// A step of its migration was interrupted and waits to be resumed.
+    /// A step of the TD's migration was interrupted and is to be resumed.
     InterruptedMigration,
 }
 
-/// Why a TD does not go on as it should.
+/// Why a TD cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TdError {
-    /// No module is ready that knows the TD's KeyID.
+    /// No ready module knows the TD's KeyID.
     Gone,
-    /// It is not in the phase that this is for.
+    /// The TD is in another phase.
     Phase,
-    /// The module has noticed that an update left it a context which it cannot use. (The real
-    /// module has its own status for that: INCOMPATIBLE_MRTD_CONTEXT and
-    /// INCOMPATIBLE_MBMD_MAC_CONTEXT.)
+    /// The module found that an update left a context that it cannot use. The real module returns
+    /// INCOMPATIBLE_MRTD_CONTEXT or INCOMPATIBLE_MBMD_MAC_CONTEXT.
     IncompatibleContext,
 }
 
-/// A measurement that is under way, MRTD or the MAC of a migration: a toy hash.
+/// A measurement in progress: MRTD, or the MAC of a migration. It is a toy hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measurement([u8; 32]);
 
 impl Measurement {
-    /// Goes on with this data.
+    /// Adds data to the measurement.
     pub fn extend(&mut self, data: &[u8]) {
         let mut state = 0xcbf2_9ce4_8422_2325u64;
         for byte in self.0.iter().chain(data) {
@@ -58,42 +57,42 @@ impl Measurement {
         }
     }
 
-    /// Comes to its end.
+    /// Completes the measurement.
     pub fn finish(&mut self) {
         self.extend(Td::END);
     }
 
-    /// As far as it has come.
+    /// Returns the measurement so far.
     #[must_use]
     pub const fn value(&self) -> [u8; 32] {
         self.0
     }
 }
 
-/// A TD: memory that is encrypted with the key of its KeyID, and the context of a hash or a MAC
-/// while there is one under way. Only a module that knows which KeyID that is can run it.
+/// A TD: memory that the key of its KeyID encrypts, and the context of a hash or MAC in progress.
+/// Only a module that knows the KeyID can run the TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Td {
     phase: u8,
-    /// An update has put another library's code to work on its context.
+    /// Whether an update gave the context to a library of another version.
     stale_context: u8,
-    /// The module counts it among those that an update must not come in between of.
+    /// Whether the module counts this TD among the operations that an update must not interrupt.
     counted: u8,
-    /// The version of its context, or 0: the module does not say.
+    /// Version of the context, or 0 if the module does not report one.
     context_version: u8,
-    /// Its private memory, as it lies in DRAM.
+    /// The private memory, encrypted, as in DRAM.
     sealed: [u8; 32],
-    /// MRTD, or the MAC of a migration: as far as it has come.
+    /// MRTD so far, or the MAC of a migration so far.
     context: [u8; 32],
 }
 
 impl Td {
     const ABSENT: u8 = 0;
-    /// What ends a measurement.
+    /// The data that completes a measurement.
     const END: &'static [u8] = b"end";
 
-    /// Nothing of a TD yet.
+    /// An empty slot.
     const NONE: Self = Self {
         phase: 0,
         stale_context: 0,
@@ -103,7 +102,7 @@ impl Td {
         context: [0; 32],
     };
 
-    /// A TD whose context a module with this version of it keeps.
+    /// Returns a TD whose context has the module's version.
     pub(super) fn new(
         phase: TdPhase,
         hkid: u16,
@@ -121,7 +120,7 @@ impl Td {
         self.phase != Self::ABSENT
     }
 
-    /// How far it has come.
+    /// Returns the phase.
     #[must_use]
     pub const fn phase(&self) -> TdPhase {
         match self.phase {
@@ -131,14 +130,13 @@ impl Td {
         }
     }
 
-    /// Its MRTD, or the MAC of its migration, as far as it has come.
+    /// Returns the MRTD so far, or the MAC of the migration so far.
     #[must_use]
     pub const fn measurement(&self) -> [u8; 32] {
         self.context
     }
 
-    /// What the measurement of a TD is in the end that holds this data, if nothing has come in
-    /// between.
+    /// Returns the final measurement of a TD with this data, if nothing disturbs it.
     #[must_use]
     pub fn measurement_of(data: &[&[u8]]) -> [u8; 32] {
         let mut measurement = Measurement::default();
@@ -155,26 +153,26 @@ impl Td {
         };
     }
 
-    /// What its private memory holds, seen through the key of this KeyID.
+    /// Returns the private memory, decrypted with the key of this KeyID.
     pub(super) fn read(&self, hkid: u16) -> [u8; 32] {
         crypt(hkid, self.sealed)
     }
 
-    /// The measurement comes to its end.
+    /// Completes the measurement.
     pub(super) fn finish_measurement(&mut self) {
         self.measure(Self::END);
     }
 
-    /// Goes on with the measurement.
+    /// Adds data to the measurement.
     pub(super) fn measure(&mut self, data: &[u8]) {
         let mut measurement = Measurement(self.context);
         measurement.extend(data);
         self.context = measurement.value();
     }
 
-    /// Another module has taken over, with contexts of this version. A hash or a MAC that is under
-    /// way lies in memory as the old module's library left it, and one of another version, or
-    /// one that does not say, reads it as something else.
+    /// Hands the TD to a module whose contexts have this version. A hash or MAC in progress stays
+    /// in memory as the old module's library left it. A library of another version, or of a module
+    /// that does not report one, misreads it.
     pub(super) fn change_library(&mut self, context_version: Option<u8>) {
         if !self.is_present() || self.phase() == TdPhase::Running {
             return;
@@ -187,7 +185,7 @@ impl Td {
         self.context_version = context_version;
     }
 
-    /// Whether the module counts it.
+    /// Returns whether the module counts this TD.
     pub(super) const fn is_counted(&self) -> bool {
         self.counted != 0
     }
@@ -196,14 +194,14 @@ impl Td {
         self.counted = u8::from(counted);
     }
 
-    /// Whether the context is another library's.
+    /// Returns whether the context belongs to another library.
     pub(super) const fn has_stale_context(&self) -> bool {
         self.stale_context != 0
     }
 }
 
-/// Encrypts and decrypts with the key of a KeyID. A toy, but with another KeyID everything comes
-/// out otherwise.
+/// Encrypts or decrypts with the key of a KeyID. It is a toy cipher, but each KeyID gives another
+/// result.
 fn crypt(hkid: u16, mut data: [u8; 32]) -> [u8; 32] {
     let mut key = u64::from(hkid).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for byte in &mut data {
@@ -221,14 +219,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_td_is_readable_with_its_own_key_id_only() {
+    fn only_the_tds_own_key_id_decrypts_its_memory() {
         let td = Td::new(TdPhase::Running, 0x21, [7; 32], None);
         assert_eq!(td.read(0x21), [7; 32]);
         assert_ne!(td.read(0x22), [7; 32]);
     }
 
     #[test]
-    fn another_library_spoils_what_is_under_way_and_nothing_else() {
+    fn another_library_spoils_a_measurement_in_progress_and_nothing_else() {
         for (phase, spoilt) in [
             (TdPhase::Build, true),
             (TdPhase::InterruptedMigration, true),

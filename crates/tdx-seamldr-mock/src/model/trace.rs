@@ -1,4 +1,4 @@
-//! What calls were made, and what became of them.
+//! The trace of calls, and names of leaves and statuses.
 
 use core::fmt;
 
@@ -8,16 +8,15 @@ use tdx_seamldr_core::{SeamcallRegs, Trap};
 /// One SEAMCALL. Displays as one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceEntry {
-    /// On which LP.
+    /// The LP, by its place in the platform's list.
     pub lp: u32,
-    /// The registers that went in.
+    /// Registers before the call.
     pub input: SeamcallRegs,
-    /// The registers that came out.
+    /// Registers after the call, or why the instruction failed.
     pub output: Result<SeamcallRegs, Trap>,
 }
 
-/// The leaf in RAX, by its name in the specification; as a number if it has none. Displays with a
-/// width.
+/// The leaf in RAX. Displays as its name in the specification, or as a number; honours a width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeafName(pub u64);
 
@@ -42,13 +41,13 @@ impl fmt::Display for LeafName {
     }
 }
 
-/// What a leaf has answered in RAX, by its name. P-SEAMLDR and the module have different names for
-/// the same number.
+/// The status that a leaf returned in RAX. Displays as its name. P-SEAMLDR and the module give the
+/// same number different names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerName {
-    /// RAX at the call.
+    /// RAX before the call.
     pub leaf: LeafName,
-    /// RAX after it.
+    /// RAX after the call.
     pub rax: u64,
 }
 

@@ -1,5 +1,4 @@
-//! A platform's way from the firmware's end to a module that is ready, by the calls that firmware
-//! and kernel make.
+//! Boots a platform with the calls that firmware and kernel make, until the module is ready.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,14 +14,14 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::sparse_memory::SparseMemory;
 use crate::model::{AnswerName, LeafName, ModuleState, Platform, SeamMemory};
 
-/// A call that had to succeed and did not.
+/// A call that did not succeed although it had to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct CallFailed {
-    /// On which LP, by its place in the platform's list.
+    /// The LP, by its place in the platform's list.
     pub lp: u32,
-    /// RAX at the call.
+    /// RAX before the call.
     pub rax: u64,
-    /// RAX after it, or why the instruction failed.
+    /// RAX after the call, or why the instruction failed.
     pub answer: Result<u64, Trap>,
 }
 
@@ -44,7 +43,7 @@ pub enum NotBooted {
     /// A module is in place: the platform was booted before.
     #[error("a module is in place: a platform is booted once")]
     ModuleIsThere,
-    /// Firmware hit a fatal error before, or an LP is in the middle of a call.
+    /// Firmware hit a fatal error before, or an LP is inside a call.
     #[error("firmware hit a fatal error before, or an LP is in the middle of a SEAMCALL")]
     Busy,
     /// The image has more pages than SEAMLDR_PARAMS has room for, or its length is not a whole
@@ -58,13 +57,13 @@ pub enum NotBooted {
 
 type Owned = Platform<Box<SeamMemory>>;
 
-/// Boots a platform: firmware loads the module of `image`, by all of P-SEAMLDR's checks, and a
-/// kernel initialises the module on every LP until it is in this state. Faults that are planned do
-/// not strike these calls. RDRAND gives numbers meanwhile.
+/// Boots a platform. Firmware loads the module of `image` with all checks of P-SEAMLDR. Then a
+/// kernel initialises the module on every LP until the module reaches `state`. Planned faults do
+/// not affect these calls, and RDRAND always succeeds.
 ///
 /// # Errors
 ///
-/// See [`NotBooted`]. What the calls before have done stays.
+/// See [`NotBooted`]. The effects of earlier calls remain.
 pub fn boot(
     platform: &mut Owned,
     image: &TdxImage<'_>,
@@ -83,12 +82,12 @@ pub fn boot(
     })
 }
 
-/// Does something while no fault strikes and RDRAND gives numbers.
+/// Runs `run` without faults and with an RDRAND that succeeds.
 fn undisturbed<R>(platform: &mut Owned, run: impl FnOnce(&mut Owned) -> R) -> R {
     let faults = std::mem::take(platform.faults_mut());
     let config = platform.config_mut();
     let rdrand = (config.rdrand_ok, config.rdrand_value, config.rdrand_failures);
-    // Of the number the module takes 32 bits, which must not all be 0.
+    // The module takes 32 bits of the number, and refuses a seed of 0.
     let value = if config.rdrand_value & 0xffff_ffff == 0 { 1 } else { config.rdrand_value };
     (config.rdrand_ok, config.rdrand_value, config.rdrand_failures) = (true, value, 0);
     let result = run(platform);
@@ -98,7 +97,7 @@ fn undisturbed<R>(platform: &mut Owned, run: impl FnOnce(&mut Owned) -> R) -> R 
     result
 }
 
-/// What firmware does: SEAMLDR.INSTALL on all LPs.
+/// Installs the image with SEAMLDR.INSTALL on all LPs, as firmware does.
 fn load(platform: &mut Owned, image: &TdxImage<'_>) -> Result<(), NotBooted> {
     const PARAMS: u64 = 0x20_0000;
     const SIGSTRUCT: u64 = 0x20_1000;
@@ -128,7 +127,7 @@ fn load(platform: &mut Owned, image: &TdxImage<'_>) -> Result<(), NotBooted> {
     Ok(())
 }
 
-/// One call, which has to succeed.
+/// Makes one call that has to succeed.
 fn call(
     platform: &mut Owned,
     memory: &SparseMemory,
@@ -142,8 +141,8 @@ fn call(
     }
 }
 
-/// Brings a module up with the calls that a kernel makes: TDMR of 1 GiB at 4 GiB, global KeyID
-/// 0x20. Only these LPs are initialised.
+/// Brings a module up with a kernel's calls: 1 TDMR of 1 GiB at 4 GiB, global KeyID 0x20. Only the
+/// LPs in `lps` are initialised.
 pub(crate) fn bring_up(
     platform: &mut Owned,
     lps: &[u32],

@@ -1,4 +1,4 @@
-//! How a platform comes to be: what it is to be like, and why it did not come up.
+//! Builds a platform, and says why a platform did not come up.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,33 +22,33 @@ use crate::TEST_SIGNER;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootError {
-    /// There is no such platform.
+    /// No platform can have this configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The copy of the image that firmware reads is no image.
+    /// The copy of the image that firmware reads is not an image.
     #[error("the boot image cannot be read: {0}")]
     Image(#[from] ImageError),
-    /// The image cannot be handed to P-SEAMLDR.
+    /// The image does not fit into SEAMLDR_PARAMS.
     #[error("the boot image cannot be installed: {0}")]
     Build(#[from] BuildError),
-    /// There is no memory for the platform.
+    /// There is no memory for another platform.
     #[error(transparent)]
     Memory(#[from] NoMemory),
     /// P-SEAMLDR refused the image.
     #[error("the boot image was not installed: {0}")]
     Install(#[from] InstallError),
-    /// P-SEAMLDR could not be asked.
+    /// P-SEAMLDR did not answer after the module was installed.
     #[error("P-SEAMLDR could not be asked after booting: {0}")]
     Seamldr(#[from] SeamldrError),
     /// The module did not come up.
     #[error("the boot module did not come up: {0}")]
     Module(#[from] TdxError),
-    /// The module waits for a package that has no LP.
+    /// A package has no LP, and the module waits for this package.
     #[error("the boot module is not ready after every LP has called TDH.SYS.KEY.CONFIG")]
     NotReady,
 }
 
-/// What a platform is to be like.
+/// The configuration of a platform that is to be booted.
 #[derive(Clone, Debug)]
 pub struct Builder {
     lps: u32,
@@ -64,7 +64,7 @@ pub struct Builder {
     offline: BTreeSet<u32>,
 }
 
-/// Whoever hashes and verifies for the firmware.
+/// The hash and signature implementation that the firmware uses.
 #[derive(Clone, Copy)]
 pub(super) struct Provider(pub(super) &'static (dyn Crypto + Sync));
 
@@ -92,29 +92,29 @@ impl Builder {
         }
     }
 
-    /// So many LPs; otherwise 4.
+    /// Sets the number of LPs. Default: 4.
     #[must_use]
     pub const fn lps(mut self, lps: u32) -> Self {
         self.lps = lps;
         self
     }
 
-    /// So many sockets; otherwise 1.
+    /// Sets the number of sockets. Default: 1.
     #[must_use]
     pub const fn sockets(mut self, sockets: u32) -> Self {
         self.sockets = sockets;
         self
     }
 
-    /// Processors of this kind (CPUID.1:EAX); otherwise 0x806F8.
+    /// Sets the kind of processor (CPUID.1:EAX). Default: 0x806F8.
     #[must_use]
     pub const fn fms(mut self, fms: u32) -> Self {
         self.fms = fms;
         self
     }
 
-    /// Processors of the first kind in the image's list, and a P-SEAMLDR of the image's line. Whom
-    /// it trusts remains as it is.
+    /// Sets the processor to the first one in the image's CPU list, and P-SEAMLDR to the generation
+    /// of the image. The trusted signer does not change.
     #[must_use]
     pub fn fitting(self, image: &TdxImage<'_>) -> Self {
         let sigstruct = image.sigstruct();
@@ -122,68 +122,70 @@ impl Builder {
         self.fms(fms).profile(LoaderProfile::fitting(sigstruct))
     }
 
-    /// P-SEAMLDR trusts this signer; otherwise [`TEST_SIGNER`].
+    /// Sets the signer that P-SEAMLDR trusts. Default: [`TEST_SIGNER`].
     #[must_use]
     pub const fn signer(mut self, signer: Sha384Digest) -> Self {
         self.signer = signer;
         self
     }
 
-    /// This generation of P-SEAMLDR; otherwise 1.5.00.
+    /// Sets the generation of P-SEAMLDR. Default: 1.5.00.
     #[must_use]
     pub const fn profile(mut self, profile: LoaderProfile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// So many modules can be installed, the one at boot included; otherwise 64.
+    /// Sets how many modules can be installed, including the one at boot. Default: 64.
     #[must_use]
     pub const fn seamdb_size(mut self, size: u32) -> Self {
         self.seamdb.size = size;
         self
     }
 
-    /// The host's own pages have this size, 4096 to 65536; otherwise 4096.
+    /// Sets the host's page size in bytes, 4096 to 65536. Default: 4096.
     #[must_use]
     pub const fn host_page_size(mut self, size: usize) -> Self {
         self.host_page_size = size;
         self
     }
 
-    /// An LP that waits gives up after so many looks at the others; otherwise after 100 million.
+    /// Sets how often a waiting LP looks at the other LPs before it gives up. Default: 100 million.
     #[must_use]
     pub const fn patience(mut self, looks: u32) -> Self {
         self.patience = looks;
         self
     }
 
-    /// What an LP calls where others may come before it: on the way into firmware and inside of it,
-    /// and while it waits. Otherwise [`std::thread::yield_now`]; [`boot`](Self::boot),
-    /// [`run_on_threads`](crate::run_on_threads) and [`run_stepped`](crate::run_stepped) then
-    /// call it only while an LP waits. The place for a scheduler that tries orders out.
+    /// Sets the function that an LP calls wherever another LP may overtake it: when it enters
+    /// firmware, inside firmware, and while it waits. A test can use it as a scheduler.
+    ///
+    /// Default: [`std::thread::yield_now`]. By default, [`boot`](Self::boot),
+    /// [`run_on_threads`](crate::run_on_threads) and [`run_stepped`](crate::run_stepped) call it
+    /// only while an LP waits.
     #[must_use]
     pub const fn yielding(mut self, yielding: fn()) -> Self {
         self.yielding = Some(yielding);
         self
     }
 
-    /// Firmware hashes and verifies with this; otherwise with [`RustCrypto`]. For tests that do the
-    /// same many times, and remember.
+    /// Sets the hash and signature implementation of the firmware. Default: [`RustCrypto`]. Tests
+    /// that repeat the same update can use one that caches its results.
     #[must_use]
     pub const fn crypto(mut self, crypto: &'static (dyn Crypto + Sync)) -> Self {
         self.crypto = Provider(crypto);
         self
     }
 
-    /// This LP is there when firmware counts, and takes part in booting, but goes offline then.
+    /// Takes an LP offline after boot. Firmware counts this LP, and the LP takes part in booting.
     #[must_use]
     pub fn offline(mut self, lp: u32) -> Self {
         self.offline.insert(lp);
         self
     }
 
-    /// Boots: firmware loads `image`, which passes all of P-SEAMLDR's checks, and the module comes
-    /// up on every LP.
+    /// Boots the platform. Firmware loads `image`, which has to pass all checks of P-SEAMLDR, and
+    /// every LP initialises the module.
     ///
     /// # Errors
     ///
@@ -213,19 +215,19 @@ impl Builder {
     }
 }
 
-/// A number that no other platform of this process has. Nothing that a platform answers depends on
-/// it.
+/// Returns a number that no other platform of this process has. No answer of a platform depends on
+/// this number.
 fn next_machine() -> MachineId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     MachineId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Memory for a platform, from the heap.
+/// Allocates the memory of a platform.
 pub(super) fn seam_memory() -> Result<Box<SeamMemory>, NoMemory> {
     SeamMemory::new_box_zeroed().map_err(|_| NoMemory)
 }
 
-/// There is no memory for a platform.
+/// There is no memory for another platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no memory for another platform; each takes 2.3 MiB")]
 pub struct NoMemory;

@@ -1,23 +1,23 @@
-//! Runs an update on a platform: on threads that share the LPs, or all LPs by hand in one thread.
+//! Runs an update on a platform: on threads that share the LPs, or step by step in one thread.
 
 use tdx_seamldr_core::update::{Cpu, Outcome, Progress, Update};
 use tdx_seamldr_core::{CurrentVmcs, Patience, Seamldr, SpinLock};
 
 use crate::{SimLp, SimPlatform};
 
-/// Runs `update` on all LPs that are online, and returns its outcome.
+/// Runs `update` on all online LPs, and returns the outcome.
 ///
-/// The LPs share as many threads as this machine has CPUs. A thread steps its LPs by turns. When
-/// all of them wait, each of them looks once more, and gives up at the end of its
-/// [patience](crate::Builder::patience). An LP that [`Answer::Delay`](crate::Answer::Delay) keeps
-/// inside firmware holds up the other LPs of its thread.
+/// The LPs share one thread per CPU of this machine. Each thread steps its LPs in turn. If all of
+/// them wait, each looks once more, until its [patience](crate::Builder::patience) ends. An LP that
+/// [`Answer::Delay`](crate::Answer::Delay) keeps inside firmware holds up the other LPs of its
+/// thread.
 #[must_use]
 pub fn run_on_threads(platform: &SimPlatform, update: &Update<'_>) -> Outcome {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     run_on(cpus, platform, update, &platform.online().collect::<Vec<_>>())
 }
 
-/// Runs `update` on these LPs and this number of threads, or on one for each LP if there are fewer
+/// Runs `update` on these LPs and this number of threads. Uses fewer threads if there are fewer
 /// LPs.
 fn run_on(threads: usize, platform: &SimPlatform, update: &Update<'_>, online: &[u32]) -> Outcome {
     let lock = &SpinLock::new();
@@ -34,7 +34,7 @@ fn run_on(threads: usize, platform: &SimPlatform, update: &Update<'_>, online: &
     update.outcome()
 }
 
-/// Runs the parts of some LPs to their ends, in this thread.
+/// Runs the parts of some LPs until all have ended, in this thread.
 fn run_share(platform: &SimPlatform, mut parts: Vec<Part<'_>>) {
     while !parts.is_empty() {
         if step_each(&mut parts) {
@@ -49,8 +49,8 @@ fn run_share(platform: &SimPlatform, mut parts: Vec<Part<'_>>) {
     }
 }
 
-/// Runs `update` in this thread: LPs make single steps in an order that depends on `seed` alone. If
-/// none of them can go on, one gives up. Says how it ended.
+/// Runs `update` in this thread and returns the outcome. LPs make single steps in an order that
+/// depends only on `seed`. If no LP can go on, one LP gives up.
 #[must_use]
 pub fn run_stepped(platform: &SimPlatform, update: &Update<'_>, seed: u64) -> Outcome {
     let lock = SpinLock::new();
@@ -58,7 +58,7 @@ pub fn run_stepped(platform: &SimPlatform, update: &Update<'_>, seed: u64) -> Ou
     let mut parts = parts(&lps, update, &lock);
     let mut random = seed | 1;
     while !parts.is_empty() {
-        // A round: every LP makes one step, in an order of its own.
+        // One round: every LP makes one step, in a random order.
         for last in (1..parts.len()).rev() {
             random ^= random << 13;
             random ^= random >> 7;
@@ -81,7 +81,7 @@ struct Part<'a> {
     cpu: Cpu<'a, SimLp<'a>, SpinLock>,
 }
 
-/// The parts of these LPs in `update`.
+/// Returns the parts of these LPs in `update`.
 fn parts<'a>(lps: &'a [SimLp<'a>], update: &'a Update<'a>, lock: &'a SpinLock) -> Vec<Part<'a>> {
     let part = |lp| {
         let seamldr = Seamldr::new(lp, lock, CurrentVmcs::Preserved).ok()?;
@@ -90,7 +90,8 @@ fn parts<'a>(lps: &'a [SimLp<'a>], update: &'a Update<'a>, lock: &'a SpinLock) -
     lps.iter().filter_map(part).collect()
 }
 
-/// Makes one step on each LP and drops those that have finished. `false`: all that are left wait.
+/// Makes one step on each LP and drops the LPs that have finished. Returns `false` if all remaining
+/// LPs wait.
 fn step_each(parts: &mut Vec<Part<'_>>) -> bool {
     let mut goes_on = false;
     parts.retain_mut(|part| {
@@ -111,8 +112,8 @@ mod tests {
 
     use crate::{Builder, PageBuf, TestImage};
 
-    /// The outcome of an update by this many LPs, all but `late` of which come, and the number of
-    /// SEAMCALLs in it.
+    /// Returns the outcome of an update by `lps` LPs of which `late` never come, and the number of
+    /// SEAMCALLs.
     fn update(builder: Builder, lps: u32, late: u32, threads: usize) -> (Outcome, usize) {
         let [old, new] =
             [5, 6].map(|svn_minor| TestImage { svn_minor, ..TestImage::default() }.build());
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_threads_updates_with_the_same_calls() {
+    fn an_update_makes_the_same_calls_on_any_number_of_threads() {
         for threads in [1, 2, 3, 8, 9] {
             let (outcome, calls) = update(SimPlatform::builder(), 8, 0, threads);
             assert!(outcome.is_updated(), "{threads} threads: {outcome}");
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn lps_that_wait_in_vain_give_up_on_any_number_of_threads() {
+    fn lps_give_up_on_any_number_of_threads_if_one_lp_never_comes() {
         for threads in [1, 2, 3] {
             let (outcome, calls) = update(SimPlatform::builder().patience(100), 4, 1, threads);
             assert_eq!(outcome.failure.unwrap().cause, FailureCause::GaveUp, "{threads} threads");
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_call_what_the_builder_wants_called_inside_calls() {
+    fn threads_call_the_builders_function_inside_calls() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static YIELDS: AtomicUsize = AtomicUsize::new(0);
         let builder = SimPlatform::builder().yielding(|| {

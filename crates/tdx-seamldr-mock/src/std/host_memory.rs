@@ -1,5 +1,4 @@
-//! The process's own memory, as the host memory of the platform: through a map that is not the
-//! identity.
+//! The memory of this process as the platform's host memory. Physical and virtual addresses differ.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -9,16 +8,16 @@ use tdx_seamldr_core::PhysAddr;
 
 use crate::model::PhysMemory;
 
-/// Physical memory begins here.
+/// Start of physical memory.
 const BASE: u64 = 0x1_0000_0000;
-/// There are so many frames, a prime number, and between each two of them a hole of the same size.
+/// Number of frames, a prime. A hole of one frame's size follows each frame.
 const FRAMES: u64 = 65_521;
-/// Frames are given out in steps of so many, which is not a divisor of their number: no two
-/// neighbours stay neighbours.
+/// Distance between two frames that are given out in turn. It does not divide the number of frames,
+/// so adjacent pages get frames that are not adjacent.
 const STRIDE: u64 = 40_503;
 
-/// Gives each page of the process that it is asked about a frame of physical memory, in an order
-/// that is always the same.
+/// Gives each page of the process that firmware is told about a frame of physical memory. The order
+/// is always the same.
 #[derive(Debug)]
 pub(super) struct HostMemory {
     page_size: usize,
@@ -32,8 +31,8 @@ struct Pages {
 }
 
 impl HostMemory {
-    /// Memory of a host whose own pages have this size: a power of two from 4096 to 65536, so
-    /// that all frames lie below the SEAM range.
+    /// Returns the memory of a host with this page size: a power of two from 4096 to 65536. All
+    /// frames then lie below the SEAM range.
     #[must_use]
     pub(super) fn new(page_size: usize) -> Self {
         Self {
@@ -42,8 +41,8 @@ impl HostMemory {
         }
     }
 
-    /// The physical address of a byte of this process. Its provenance has to have been exposed.
-    /// `None` if all frames are taken.
+    /// Returns the physical address of a byte of this process. The caller exposes the pointer's
+    /// provenance. Returns `None` if all frames are taken.
     #[must_use]
     pub(super) fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         let offset = address.addr() & self.page_size.wrapping_sub(1);
@@ -65,7 +64,7 @@ impl HostMemory {
         frame.checked_add(u64::try_from(offset).ok()?).map(PhysAddr)
     }
 
-    /// The physical address of a byte of this process, if its page has one.
+    /// Returns the physical address of a byte of this process, if its page has a frame.
     #[must_use]
     pub(super) fn known_address(&self, address: *const u8) -> Option<PhysAddr> {
         let offset = address.addr() & self.page_size.wrapping_sub(1);
@@ -75,7 +74,7 @@ impl HostMemory {
         frame.checked_add(u64::try_from(offset).ok()?).map(PhysAddr)
     }
 
-    /// Takes all frames back: what they led to may be gone.
+    /// Takes all frames back, because the pages behind them may be freed.
     pub(super) fn forget(&self) {
         *self.pages.lock().unwrap_or_else(PoisonError::into_inner) = Pages::default();
     }
@@ -84,8 +83,8 @@ impl HostMemory {
         u64::try_from(self.page_size).unwrap_or(4096)
     }
 
-    /// The address in this process of `len` bytes at a physical address, if they lie in one frame
-    /// that was given out.
+    /// Returns the address in this process of `len` bytes at a physical address, if they lie in one
+    /// frame that was given out.
     fn locate(&self, address: u64, len: usize) -> Option<usize> {
         let offset = address & self.frame_size().wrapping_sub(1);
         let frame = address.checked_sub(offset)?;
@@ -101,10 +100,10 @@ impl HostMemory {
 impl PhysMemory for HostMemory {
     fn read(&self, address: u64, out: &mut [u8]) {
         match self.locate(address, out.len()) {
-            // SAFETY: a frame is only known if `phys_addr` was asked about an address in its page.
-            // The contract of `SeamcallBackend::seamcall` makes the caller of the
-            // SEAMCALL that leads here vouch for every address it passes: it is the
-            // address of memory that is there, whose provenance was exposed, and that may be read.
+            // SAFETY: a frame is known only if `phys_addr` was called with an address in its page.
+            // By the contract of `SeamcallBackend::seamcall`, the caller of this SEAMCALL vouches
+            // for every address that it passes: the memory exists, may be read, and its provenance
+            // was exposed.
             Some(source) => unsafe {
                 ptr::copy_nonoverlapping(
                     ptr::with_exposed_provenance::<u8>(source),
@@ -118,7 +117,7 @@ impl PhysMemory for HostMemory {
 
     fn write(&self, address: u64, bytes: &[u8]) {
         if let Some(target) = self.locate(address, bytes.len()) {
-            // SAFETY: as in `read`; the caller of the SEAMCALL also vouches that the leaf may write
+            // SAFETY: as in `read`. The caller of the SEAMCALL also vouches that the leaf may write
             // there.
             unsafe {
                 ptr::copy_nonoverlapping(
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_no_neighbours_and_addresses_are_not_the_process_own() {
+    fn adjacent_pages_get_separate_frames_and_physical_addresses_differ_from_virtual_ones() {
         let memory = HostMemory::new(4096);
         let bytes = crate::PageBuf::zeroed(3);
         let at = |offset: usize| address_of(&memory, &bytes.as_bytes()[offset]);
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_at_the_physical_address_is_what_lies_there() {
+    fn a_read_at_the_physical_address_returns_the_bytes_of_the_process() {
         let memory = HostMemory::new(65536);
         let bytes = crate::PageBuf::copy_of(&[1, 2, 3, 4]);
         let address = address_of(&memory, &bytes.as_bytes()[0]);

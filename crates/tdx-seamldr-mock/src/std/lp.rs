@@ -1,4 +1,4 @@
-//! One LP: SEAMCALL on it, and the host for code that runs on it.
+//! One LP: executes SEAMCALL, and is the host for code that runs on it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::MutexGuard;
@@ -8,18 +8,18 @@ use tdx_seamldr_core::{Host, MachineId, Patience, PhysAddr, SeamcallBackend, Sea
 use super::platform::{Inner, SimPlatform};
 use crate::TraceEntry;
 
-/// One LP of a [`SimPlatform`], as code that runs on it sees it.
+/// One LP of a [`SimPlatform`].
 #[derive(Debug)]
 pub struct SimLp<'p> {
     pub(super) platform: &'p SimPlatform,
     pub(super) lp: u32,
-    /// Called on the way into firmware and inside of it.
+    /// Called when the LP enters firmware, inside firmware, and while the LP waits.
     pub(super) yielding: fn(),
     pub(super) looks: AtomicU32,
 }
 
-// SAFETY: the model makes the call once, with the registers given; `Err` means that it was not
-// entered; it reads and writes only what the leaf's operands name, through `HostMemory`.
+// SAFETY: the model makes the call once, with the given registers. `Err` means that firmware was
+// not entered. The model reads and writes only what the leaf's operands name, through `HostMemory`.
 unsafe impl SeamcallBackend for SimLp<'_> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let platform = self.platform;
@@ -31,7 +31,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
             Err(trap) => Err(trap),
             Ok(entered) => {
                 if input.rax >> 63 == 1 || entered.delay != 0 {
-                    // Others may come meanwhile, and find this LP inside.
+                    // Other LPs may call meanwhile, and find this LP inside firmware.
                     let until = inner.calls.wrapping_add(entered.delay.into());
                     drop(inner);
                     (self.yielding)();
@@ -46,7 +46,7 @@ unsafe impl SeamcallBackend for SimLp<'_> {
 }
 
 impl SimLp<'_> {
-    /// Counts a look at the others, and says whether there is patience for one more.
+    /// Counts one look at the other LPs, and returns whether this LP may look once more.
     pub(super) fn look_once_more(&self) -> Patience {
         if self.looks.fetch_add(1, Ordering::Relaxed) >= self.platform.patience {
             Patience::GiveUp
@@ -55,7 +55,7 @@ impl SimLp<'_> {
         }
     }
 
-    /// Waits until so many calls were made at all, or for as long as this LP is patient.
+    /// Waits until the platform has seen `until` calls, or until this LP's patience ends.
     fn wait_for_calls(&self, until: u64) -> MutexGuard<'_, Inner> {
         for _ in 0..self.platform.patience {
             let inner = self.platform.inner();
@@ -69,9 +69,9 @@ impl SimLp<'_> {
     }
 }
 
-// SAFETY: `HostMemory` translates each page to one frame and back; the process's memory stays where
-// it is while borrowed. Each platform has a machine number of its own. A `SimLp` always speaks for
-// the same LP; who makes two of them calls in turn, by the platform's lock.
+// SAFETY: `HostMemory` translates each page to one frame and back, and borrowed memory does not
+// move. Each platform has its own machine number. A `SimLp` always stands for the same LP; two
+// `SimLp`s of one LP call one after the other, because the platform has a lock.
 unsafe impl Host for SimLp<'_> {
     fn current_lp(&self) -> u32 {
         self.lp
@@ -86,7 +86,8 @@ unsafe impl Host for SimLp<'_> {
         self.look_once_more()
     }
 
-    // A call, as a kernel's translation is: its instructions are not counted as the library's.
+    // Not inlined, like a kernel's address translation: its instructions do not count as the
+    // library's.
     #[inline(never)]
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         self.platform.memory.phys_addr(address)

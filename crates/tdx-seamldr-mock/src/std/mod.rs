@@ -1,5 +1,4 @@
-//! The platform for programs with the standard library: threads, the process's own memory, test
-//! images.
+//! The platform for programs with the standard library: threads, process memory, test images.
 
 mod boot;
 mod builder;

@@ -1,4 +1,4 @@
-//! Bytes on a 4 KiB boundary.
+//! Page-aligned bytes.
 
 use tdx_seamldr_core::abi::{SeamldrParamsBuffer, PAGE_SIZE};
 use zerocopy::{FromZeros as _, IntoBytes as _};
@@ -8,7 +8,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(C, align(4096))]
 struct Page([u8; PAGE_SIZE]);
 
-/// Pages of 4 KiB, for what the firmware reads in place.
+/// 4 KiB pages that firmware reads in place.
 #[derive(Clone)]
 pub struct PageBuf {
     pages: Vec<Page>,
@@ -22,7 +22,7 @@ impl core::fmt::Debug for PageBuf {
 }
 
 impl PageBuf {
-    /// So many pages of zeros.
+    /// Returns this number of pages, filled with zeros.
     ///
     /// # Panics
     ///
@@ -35,7 +35,7 @@ impl PageBuf {
         Self { pages: zeroed, len: pages.saturating_mul(PAGE_SIZE) }
     }
 
-    /// A copy of these bytes that begins on a page.
+    /// Returns a page-aligned copy of these bytes.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
         let mut copy = Self::zeroed(bytes.len().div_ceil(PAGE_SIZE));
@@ -44,19 +44,19 @@ impl PageBuf {
         copy
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.pages.as_bytes().get(..self.len).unwrap_or_default()
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
         self.pages.as_mut_bytes().get_mut(..self.len).unwrap_or_default()
     }
 
-    /// The first page, for SEAMLDR_PARAMS.
+    /// Returns the first page as SEAMLDR_PARAMS.
     ///
     /// # Panics
     ///

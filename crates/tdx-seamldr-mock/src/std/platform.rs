@@ -1,4 +1,4 @@
-//! The platform behind a lock, for as many threads as there are LPs.
+//! The platform behind a lock: one thread per LP can call at the same time.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
@@ -21,14 +21,13 @@ use crate::{Fault, PageBuf, TraceEntry};
 
 pub(super) struct Inner {
     pub(super) model: model::Platform<Box<SeamMemory>>,
-    /// Calls that were made, at all.
+    /// Number of SEAMCALLs since the platform was made.
     pub(super) calls: u64,
     pub(super) trace: Vec<TraceEntry>,
     pub(super) tds: Tds,
 }
 
-/// A simulated platform. Share it between threads, one for each LP, and let each of them call
-/// through its own [`SimLp`].
+/// A simulated platform that threads share. Each thread calls through its own [`SimLp`].
 pub struct SimPlatform {
     pub(super) num_lps: u32,
     pub(super) patience: u32,
@@ -50,40 +49,40 @@ impl core::fmt::Debug for SimPlatform {
     }
 }
 
-/// The module as the platform knows it, whatever anybody claims.
+/// The real state of the module, which may differ from what the host believes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModuleTruth {
-    /// Its version.
+    /// Version of the module.
     pub version: TdxVersion,
-    /// How far it has come.
+    /// State of the module.
     pub state: model::ModuleState,
-    /// Whether SEAMCALL reaches it.
+    /// Whether SEAMCALL reaches the module.
     pub callable: bool,
 }
 
-/// How things stand on the platform, whatever anybody claims.
+/// The real state of the platform, which may differ from what the host believes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truth {
-    /// The module in the SEAM range.
+    /// The module in the SEAM range, if there is one.
     pub module: Option<ModuleTruth>,
     /// SVN in SEAMEXTEND.
     pub svn: Svn,
     /// Hash of the module in SEAMEXTEND.
     pub mrseam: Sha384Digest,
-    /// TDs that were made.
+    /// Number of TDs that were made.
     pub tds: usize,
-    /// TDs that can run and find their memory as it was.
+    /// Number of TDs that can run and whose memory is intact.
     pub tds_alive: usize,
-    /// The handoff data is there for a module to take.
+    /// Whether the handoff data is valid.
     pub handoff_valid: bool,
-    /// LPs in an INSTALL session that has not ended; 0 if none is open.
+    /// Number of LPs in the open INSTALL session; 0 if no session is open.
     pub lps_in_session: u32,
-    /// Updates that remain, as P-SEAMLDR remembers.
+    /// Number of remaining updates that P-SEAMLDR remembers.
     pub remaining_updates: u32,
 }
 
 impl Truth {
-    /// How things stand on a platform with these TDs.
+    /// Returns the real state of a platform that has these TDs.
     #[must_use]
     pub fn of(platform: &model::Platform<Box<SeamMemory>>, tds: &Tds) -> Self {
         let seamextend = platform.loader().seamextend();
@@ -105,21 +104,21 @@ impl Truth {
 }
 
 impl SimPlatform {
-    /// A platform of 4 LPs on one socket of Sapphire Rapids, with P-SEAMLDR 1.5.00 that trusts the
+    /// Returns a builder: 4 LPs, 1 socket of Sapphire Rapids, and P-SEAMLDR 1.5.00 that trusts the
     /// test key.
     #[must_use]
     pub const fn builder() -> Builder {
         Builder::new()
     }
 
-    /// One LP: the backend and the host for code that runs on it.
+    /// Returns one LP: the SEAMCALL backend and the host for code that runs on this LP.
     #[must_use]
     pub fn lp(&self, lp: u32) -> SimLp<'_> {
         self.lp_that_yields(lp, std::thread::yield_now)
     }
 
-    /// One LP whose thread keeps its CPU during a call, unless the builder sets what to call. A
-    /// thread that gives its CPU away at each call waits for the rest of the machine as often.
+    /// Returns one LP whose thread keeps its CPU during a call, unless the builder sets a callback.
+    /// A thread that yields at each call waits for other processes at each call.
     pub(super) fn lp_that_keeps_its_cpu(&self, lp: u32) -> SimLp<'_> {
         self.lp_that_yields(lp, || {})
     }
@@ -129,30 +128,30 @@ impl SimPlatform {
         SimLp { platform: self, lp, yielding, looks: AtomicU32::new(0) }
     }
 
-    /// Lets other threads come while an LP waits for them.
+    /// Lets other threads run while an LP waits for them.
     pub(super) fn let_others_come(&self) {
         self.yielding.unwrap_or(std::thread::yield_now)();
     }
 
-    /// The number of LPs that are online.
+    /// Returns the number of online LPs.
     pub(super) fn num_online(&self) -> usize {
         let lps = usize::try_from(self.num_lps).unwrap_or(usize::MAX);
         lps.saturating_sub(self.offline.range(..self.num_lps).count())
     }
 
-    /// The LPs that are online.
+    /// Iterates over the online LPs.
     pub fn online(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.num_lps).filter(|lp| !self.offline.contains(lp))
     }
 
-    /// What the host's software remembers about the module.
+    /// Returns what the host's software remembers about the module.
     #[must_use]
     pub const fn module_state(&self) -> &ModuleState {
         &self.module_state
     }
 
-    /// All facts that preflight asks for: what the firmware tells the first LP that is online, and
-    /// what [`complete`](Self::complete) adds.
+    /// Returns all facts that preflight asks for. The first online LP reads the firmware's facts;
+    /// [`complete`](Self::complete) adds the others.
     ///
     /// # Errors
     ///
@@ -200,12 +199,14 @@ impl SimPlatform {
         self.inner().model.faults_mut().add(fault).expect("room for a fault")
     }
 
-    /// Takes back one fault: it strikes no further call. `false`: this platform never had it.
+    /// Ends one fault: it affects no further call. Returns `false` if this platform never had the
+    /// fault.
     pub fn end_fault(&self, fault: FaultId) -> bool {
         self.inner().model.faults_mut().end(fault)
     }
 
-    /// How many more calls a fault strikes; 0 if it is over. `None`: this platform never had it.
+    /// Returns how many more calls a fault affects, or 0 if the fault is over. Returns `None` if
+    /// this platform never had the fault.
     #[must_use]
     pub fn fault_times_left(&self, fault: FaultId) -> Option<u32> {
         self.inner().model.faults_mut().times_left(fault)
@@ -220,20 +221,21 @@ impl SimPlatform {
         unfired
     }
 
-    /// Takes back all faults.
+    /// Ends all faults.
     pub fn clear_faults(&self) {
         self.inner().model.faults_mut().clear();
     }
 
-    /// From now on firmware reads this byte with these bits changed; with a mask of 0, as it is.
-    /// `false`: there is no room for another byte, or firmware was never told of the page.
+    /// Makes firmware read this byte with the bits of `mask` flipped, from now on. A mask of 0
+    /// restores the byte. Returns `false` if there is no room for another byte, or if firmware was
+    /// never given the address of this page.
     #[must_use]
     pub fn tamper(&self, byte: &u8, mask: u8) -> bool {
         let address = self.memory.known_address(byte);
         address.is_some_and(|address| self.inner().model.tamper(address.0, mask))
     }
 
-    /// Changes the model itself: what is not possible by a call.
+    /// Gives access to the model itself, for changes that no call can make.
     pub fn with_model<R>(
         &self,
         change: impl FnOnce(&mut model::Platform<Box<SeamMemory>>) -> R,
@@ -241,25 +243,25 @@ impl SimPlatform {
         change(&mut self.inner().model)
     }
 
-    /// Whether an LP is inside P-SEAMLDR at this moment, so that others get VMfailInvalid.
+    /// Returns whether an LP is inside P-SEAMLDR now. Other LPs then get VMfailInvalid.
     #[must_use]
     pub fn seamldr_is_entered(&self) -> bool {
         self.inner().model.lp_in_seamldr().is_some()
     }
 
-    /// The calls since the platform has come up, in the order in which they came to their ends.
+    /// Returns the calls since the platform came up, in the order in which they ended.
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.inner().trace.clone()
     }
 
-    /// How many calls there were since then.
+    /// Returns the number of calls in [`trace`](Self::trace).
     #[must_use]
     pub fn num_calls(&self) -> usize {
         self.inner().trace.len()
     }
 
-    /// Forgets the calls so far.
+    /// Clears the trace.
     pub fn clear_trace(&self) {
         self.inner().trace.clear();
     }
@@ -268,16 +270,16 @@ impl SimPlatform {
     ///
     /// # Errors
     ///
-    /// There is no module that is ready, or no room.
+    /// No module is ready, or there is no room for another TD.
     pub fn create_td(&self) -> Result<TdId, NoRoomForTd> {
         self.create_td_in(TdPhase::Running)
     }
 
-    /// Makes a TD that has come so far.
+    /// Makes a TD in this phase.
     ///
     /// # Errors
     ///
-    /// There is no module that is ready, or no room.
+    /// No module is ready, or there is no room for another TD.
     pub fn create_td_in(&self, phase: TdPhase) -> Result<TdId, NoRoomForTd> {
         let Inner { model, tds, .. } = &mut *self.inner();
         tds.create(model, phase)
@@ -293,8 +295,7 @@ impl SimPlatform {
         tds.extend(model, td, data)
     }
 
-    /// A TD's build, or its migration, comes to its end. `Ok(true)`: with the measurement or MAC
-    /// that it has to have.
+    /// Completes a TD's build or its migration. Returns whether the measurement or MAC is correct.
     ///
     /// # Errors
     ///
@@ -304,22 +305,22 @@ impl SimPlatform {
         tds.finish(model, td)
     }
 
-    /// Whether a TD can run and finds its memory as it was.
+    /// Returns whether a TD can run and its memory is intact.
     #[must_use]
     pub fn td_is_alive(&self, td: TdId) -> bool {
         let inner = self.inner();
         inner.tds.is_alive(&inner.model, td)
     }
 
-    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it
-    /// has come. `None`: this platform never made it.
+    /// Returns whether a TD's measurement so far, or the MAC of its migration so far, is correct.
+    /// Returns `None` if this platform never made the TD.
     #[must_use]
     pub fn td_measurement_is_right(&self, td: TdId) -> Option<bool> {
         let inner = self.inner();
         inner.tds.measurement_is_right(&inner.model, td)
     }
 
-    /// How things stand.
+    /// Returns the real state of the platform.
     #[must_use]
     pub fn truth(&self) -> Truth {
         let inner = self.inner();
@@ -330,7 +331,7 @@ impl SimPlatform {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What firmware and kernel do at boot.
+    /// Boots: does what firmware and kernel do.
     pub(super) fn load(&self, image: &TdxImage<'_>) -> Result<(), BootError> {
         let image = PageBuf::copy_of(image.as_bytes());
         let image = TdxImage::parse_without_checksum(image.as_bytes())?;
@@ -350,8 +351,8 @@ impl SimPlatform {
         Ok(())
     }
 
-    /// What a kernel does at boot: initialises the module that was put in place, on all LPs that
-    /// there are, and gives it memory and a key. The module then has no TDs.
+    /// Initialises the installed module on all LPs and gives it memory and a key, as a kernel does
+    /// at boot. The module then has no TDs.
     ///
     /// # Errors
     ///
@@ -365,8 +366,8 @@ impl SimPlatform {
                 .map_err(|(_, error)| error)?;
         }
         let list = self.tdmr_list().ok_or(NoMemory)?;
-        // SAFETY: the list and what it leads to are alive. The simulated module does not touch
-        // TDMRs and PAMTs.
+        // SAFETY: the list and the page that it points to are alive. The simulated module does not
+        // touch TDMRs and PAMTs.
         unsafe {
             TdxModule::new(&self.lp_that_keeps_its_cpu(0)).sys_config(
                 list.address(),
@@ -387,8 +388,8 @@ impl SimPlatform {
         Ok(())
     }
 
-    /// Memory for TDs, to be given to TDH.SYS.CONFIG: a gigabyte that nothing else here is in, with
-    /// its PAMTs behind it. `None` if the host's memory is full.
+    /// Returns memory for TDs, as an argument of TDH.SYS.CONFIG: 1 GiB that nothing else uses,
+    /// followed by its PAMTs. Returns `None` if the host's memory is full.
     #[must_use]
     pub fn tdmr_list(&self) -> Option<TdmrList> {
         const TDMR: u64 = 32 << 30;
@@ -405,7 +406,7 @@ impl SimPlatform {
         Some(TdmrList { list, _info: info })
     }
 
-    /// A page of the host's memory with these words in it.
+    /// Returns a page of the host's memory that contains these words.
     fn host_page(&self, words: impl IntoIterator<Item = u64>) -> Option<HostPage> {
         let mut page = PageBuf::zeroed(1);
         for (slot, word) in page.as_mut_bytes().chunks_exact_mut(8).zip(words) {
@@ -422,32 +423,32 @@ impl SimPlatform {
     }
 }
 
-/// P-SEAMLDR on an LP of the simulation, which has no VMCS to lose.
+/// Returns P-SEAMLDR on an LP of the simulation, which has no VMCS to lose.
 #[allow(clippy::expect_used)] // `CurrentVmcs::Preserved` is never refused
 fn seamldr<'a>(lp: &'a SimLp<'a>, lock: &'a SpinLock) -> Seamldr<'a, SimLp<'a>, SpinLock> {
     Seamldr::new(lp, lock, CurrentVmcs::Preserved).expect("no erratum")
 }
 
-/// The KeyID that the module gets at boot.
+/// The global KeyID that the module gets at boot.
 const GLOBAL_HKID: u64 = 0x20;
 
 /// A list of one TDMR in the host's memory.
 #[derive(Debug)]
 pub struct TdmrList {
     list: HostPage,
-    /// What the list leads to.
+    /// The page that the list points to.
     _info: HostPage,
 }
 
 impl TdmrList {
-    /// Where it lies.
+    /// Returns the physical address of the list.
     #[must_use]
     pub const fn address(&self) -> PhysAddr {
         self.list.address
     }
 }
 
-/// A page of the host's memory that firmware can be told about.
+/// A page of the host's memory that firmware can read.
 #[derive(Debug)]
 struct HostPage {
     address: PhysAddr,

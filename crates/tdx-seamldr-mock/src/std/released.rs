@@ -1,21 +1,21 @@
-//! Intel's released images, where a machine has them.
+//! Reads Intel's released images, if this machine has them.
 
 use std::path::{Path, PathBuf};
 
 use crate::PageBuf;
 
-/// The environment variable that names the folder with Intel's released images (their repository
+/// The environment variable that names the folder with Intel's released images (Intel's repository
 /// `tdx-module-binaries`).
 pub const RELEASED_IMAGES: &str = "TDX_MODULE_BINARIES";
 
-/// One of Intel's released images. They are not part of this project.
+/// One of Intel's released images. This project does not contain them.
 #[derive(Clone, Debug)]
 pub struct ReleasedImage {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// The version in its name, e.g. `1.5.16`.
+    /// The version in the file name, e.g. `1.5.16`.
     pub version: String,
-    /// What is in it.
+    /// Content of the file.
     pub bytes: PageBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Memory of a host that is made as it is written.
+//! Host memory whose pages are allocated at the first write.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,40 +7,40 @@ use crate::model::PhysMemory;
 
 const PAGE: u64 = 4096;
 
-/// Memory of a host, by pages. An address with another KeyID is another page.
+/// Host memory by pages. An address with another KeyID is another page.
 #[derive(Debug, Default)]
 pub(crate) struct SparseMemory {
     pages: RefCell<HashMap<u64, Box<[u8; 4096]>>>,
-    /// What firmware wrote since it was last asked for.
+    /// Writes of firmware since `take_changes`.
     changes: RefCell<Vec<HostChange>>,
 }
 
-/// What firmware did to a piece of memory, in one write or several.
+/// Bytes that firmware wrote to one place, in one write or several.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "vectors"), allow(dead_code))] // only the recordings' replay compares it
+#[cfg_attr(not(feature = "vectors"), allow(dead_code))] // only the replay of recordings reads it
 pub(crate) struct HostChange {
     pub(crate) address: u64,
-    /// Only recordings compare it.
+    /// Only the replay of recordings reads it.
     #[cfg_attr(not(feature = "vectors"), allow(dead_code))]
     pub(crate) before: Vec<u8>,
     pub(crate) after: Vec<u8>,
 }
 
 impl SparseMemory {
-    /// What firmware wrote, in the order in which it first wrote there.
+    /// Returns what firmware wrote, in the order of the first write to each place.
     #[cfg(feature = "vectors")]
     pub(crate) fn take_changes(&self) -> Vec<HostChange> {
         self.changes.take()
     }
 
-    /// What lies at an address, up to the end of its page.
+    /// Returns the bytes at an address, up to the end of the page.
     pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.read(address, &mut bytes);
         bytes
     }
 
-    /// The host puts bytes somewhere.
+    /// Writes bytes as the host.
     pub(crate) fn put(&self, address: u64, bytes: &[u8]) {
         let mut at = address;
         let mut rest = bytes;

@@ -1,43 +1,42 @@
-//! TDs, with what each of them has to be: which data its memory holds, and what its measurement has
-//! to become.
+//! TDs, with the expected content of their memory and their expected measurement.
 
 use std::ops::DerefMut;
 
 use crate::model::{Measurement, Platform, SeamMemory, TdError, TdId, TdPhase};
 
-/// The platform has no room for another TD, or no module that could run it.
+/// No module is ready, or there is no room for another TD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the platform has no module that is ready, or no room for another TD")]
+#[error("no TD was made: the platform has no ready module, or no room for another TD")]
 pub struct NoRoomForTd;
 
-/// The TDs of one platform, and what each of them has to be.
+/// The TDs of one platform, with their expected memory and measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Tds {
     made: Vec<Expected>,
 }
 
-/// What a TD has to be.
+/// The expected memory and measurement of a TD.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
     id: TdId,
-    /// What its private memory holds.
+    /// Content of the private memory.
     secret: [u8; 32],
-    /// As far as it has come.
+    /// Measurement so far.
     measurement: Measurement,
 }
 
 impl Tds {
-    /// No TDs.
+    /// Returns an empty list.
     #[must_use]
     pub const fn new() -> Self {
         Self { made: Vec::new() }
     }
 
-    /// Makes a TD that has come so far.
+    /// Makes a TD in this phase.
     ///
     /// # Errors
     ///
-    /// There is no module that is ready, or no room.
+    /// No module is ready, or there is no room for another TD.
     pub fn create<M: DerefMut<Target = SeamMemory>>(
         &mut self,
         platform: &mut Platform<M>,
@@ -70,8 +69,8 @@ impl Tds {
         Ok(())
     }
 
-    /// A TD's build, or its migration, comes to its end, and the TD runs. `Ok(true)`: with the
-    /// measurement or MAC that it has to have.
+    /// Completes a TD's build or its migration; the TD then runs. Returns whether the measurement
+    /// or MAC is correct.
     ///
     /// # Errors
     ///
@@ -88,7 +87,7 @@ impl Tds {
         Ok(found == expected.measurement.value())
     }
 
-    /// Whether a TD can run and finds its memory as it was.
+    /// Returns whether a TD can run and its memory is intact.
     #[must_use]
     pub fn is_alive<M: DerefMut<Target = SeamMemory>>(
         &self,
@@ -98,8 +97,8 @@ impl Tds {
         self.made.iter().any(|made| made.id == td && made.is_alive(platform))
     }
 
-    /// Whether a TD's measurement, or the MAC of its migration, is what it has to be, as far as it
-    /// has come. `None`: there is no such TD.
+    /// Returns whether a TD's measurement so far, or the MAC of its migration so far, is correct.
+    /// Returns `None` if there is no such TD.
     #[must_use]
     pub fn measurement_is_right<M: DerefMut<Target = SeamMemory>>(
         &self,
@@ -110,19 +109,19 @@ impl Tds {
         Some(platform.td(td)?.measurement() == expected.measurement.value())
     }
 
-    /// The TD with this number, if one was made.
+    /// Returns the TD with this number, if it was made.
     #[must_use]
     pub fn with_number(&self, number: u32) -> Option<TdId> {
         self.made.iter().map(|made| made.id).find(|id| u32::from(id.number()) == number)
     }
 
-    /// How many TDs were made.
+    /// Returns the number of TDs that were made.
     #[must_use]
     pub fn count(&self) -> usize {
         self.made.len()
     }
 
-    /// How many of them can run and find their memory as it was.
+    /// Returns the number of TDs that can run and whose memory is intact.
     #[must_use]
     pub fn count_alive<M: DerefMut<Target = SeamMemory>>(&self, platform: &Platform<M>) -> usize {
         self.made.iter().filter(|made| made.is_alive(platform)).count()
@@ -143,7 +142,7 @@ mod tests {
     use tdx_seamldr_core::TdxImage;
 
     #[test]
-    fn a_measurement_is_right_as_long_as_each_page_is_added_by_the_call_for_it() {
+    fn a_measurement_is_correct_until_a_page_is_added_behind_the_list() {
         let file = TestImage::default().build();
         let platform =
             SimPlatform::builder().boot(&TdxImage::parse(file.as_bytes()).unwrap()).unwrap();
@@ -153,7 +152,7 @@ mod tests {
             platform.extend_td(td, b"second").unwrap();
             assert_eq!(platform.td_measurement_is_right(td), Some(true));
         }
-        // Behind the back of what is expected.
+        // Adds a page without telling the list of expectations.
         platform.with_model(|model| model.extend_td(tds[1], b"another").unwrap());
         assert_eq!(tds.map(|td| platform.td_measurement_is_right(td)), [Some(true), Some(false)]);
         assert_eq!(tds.map(|td| platform.finish_td(td)), [Ok(true), Ok(false)]);

@@ -15,14 +15,15 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use crate::model::{Description, ModuleBuild};
 use crate::PageBuf;
 
-/// The test key, little-endian. It protects nothing: both halves are published here.
+/// Modulus of the test key, little-endian. The key protects nothing: both halves are published
+/// here.
 static MODULUS: [u8; 384] = *include_bytes!("test_key/modulus.bin");
 static PRIVATE_EXPONENT: [u8; 384] = *include_bytes!("test_key/private_exponent.bin");
-/// The modulus is their product. The first one is larger.
+/// Prime factors of the modulus, the larger one first.
 static PRIMES: [[u8; 192]; 2] =
     [*include_bytes!("test_key/prime_1.bin"), *include_bytes!("test_key/prime_2.bin")];
 
-/// SHA-384 of the test key's modulus: the signer that a platform for [`TestImage`]s trusts.
+/// SHA-384 of the test key's modulus. A platform for [`TestImage`]s trusts this signer.
 pub const TEST_SIGNER: Sha384Digest = [
     0x75, 0x6d, 0x6a, 0xeb, 0xd4, 0xfa, 0xc3, 0x36, 0x4f, 0x24, 0xcc, 0x44, 0xca, 0x31, 0x15,
     0x86, //
@@ -32,7 +33,7 @@ pub const TEST_SIGNER: Sha384Digest = [
     0xce, //
 ];
 
-/// Puts the test key and its signature into a SIGSTRUCT.
+/// Writes the test key and its signature into a SIGSTRUCT.
 pub fn sign(sigstruct: &mut SeamSigstruct) {
     sigstruct.modulus = MODULUS;
     let Ok(digest) = RustCrypto.sha384(&sigstruct.signed_parts()) else { return };
@@ -41,8 +42,8 @@ pub fn sign(sigstruct: &mut SeamSigstruct) {
     sigstruct.signature.copy_from_slice(signature.to_le_bytes().as_ref());
 }
 
-/// Raises a number to the power of the private exponent, modulo each prime: that takes a quarter of
-/// the time that the modulus itself takes (RFC 8017, 5.1.2).
+/// Raises a number to the power of the private exponent, modulo each prime. This takes a quarter of
+/// the time of a computation modulo the whole modulus (RFC 8017, 5.1.2).
 fn private_power(message: &U3072) -> Option<U3072> {
     let exponent = U3072::from_le_slice(&PRIVATE_EXPONENT);
     let modulo = |prime: &Odd<U1536>| {
@@ -60,32 +61,31 @@ fn private_power(message: &U3072) -> Option<U3072> {
     Some(quotient.concatenating_mul(&*second).wrapping_add(&rest.resize()))
 }
 
-/// A module image to be made: an ELF file with a few relocations, of as many pages as are asked
-/// for.
+/// A description of a module image to be made: an ELF file with a few relocations.
 #[derive(Clone, Debug)]
 pub struct TestImage {
-    /// Form of the file.
+    /// Format of the file.
     pub format: ImageFormat,
-    /// 4 KiB pages of the module, at least 1. With less than 3, `gdt_idt_offset` and
-    /// `fault_wrapper_offset` of the default lie outside.
+    /// Number of 4 KiB pages of the module, at least 1. With fewer than 3, the default
+    /// `gdt_idt_offset` and `fault_wrapper_offset` lie outside the module.
     pub pages: usize,
     /// Major SVN.
     pub svn_major: u8,
     /// Minor SVN.
     pub svn_minor: u8,
-    /// YYYYMMDD, one hexadecimal digit each.
+    /// Build date, YYYYMMDD, one hexadecimal digit each.
     pub date: u32,
-    /// A debug module.
+    /// Whether this is a debug module.
     pub debug: bool,
     /// Highest handoff version.
     pub module_hv: u16,
-    /// Lowest handoff version.
+    /// Lowest handoff version that the module accepts at an update.
     pub min_update_hv: u16,
-    /// Writes the highest handoff version only.
+    /// Whether the module writes its highest handoff version only.
     pub no_downgrade: bool,
     /// Pages for handoff data, minus one.
     pub num_handoff_pages: u16,
-    /// CPUs that it runs on, at most 255.
+    /// CPUs that the module runs on (CPUID.1:EAX), at most 255.
     pub cpus: Vec<u32>,
     /// Stack pages of each LP, minus one.
     pub num_stack_pages: u8,
@@ -99,16 +99,16 @@ pub struct TestImage {
     pub gdt_idt_offset: u32,
     /// Offset of the fault wrappers in the module.
     pub fault_wrapper_offset: u32,
-    /// The hash that is signed, if not that of the module.
+    /// The hash in the SIGSTRUCT, if it is not the hash of the module.
     pub seamhash: Option<Sha384Digest>,
-    /// What the rest of the image is filled with.
+    /// Fill byte of the unused part of the image.
     pub fill: u8,
-    /// What the module is. Without it, it is what the SIGSTRUCT lets one believe.
+    /// Build of the module. Without it, the SIGSTRUCT determines the build.
     pub module_build: Option<ModuleBuild>,
 }
 
 impl Default for TestImage {
-    /// A module much like the released 1.5.05.
+    /// A module similar to the released 1.5.05.
     fn default() -> Self {
         Self {
             format: ImageFormat::BlobV1,
@@ -136,7 +136,7 @@ impl Default for TestImage {
 }
 
 impl TestImage {
-    /// The SIGSTRUCT for a module with this hash, signed.
+    /// Returns a signed SIGSTRUCT for a module with this content.
     #[must_use]
     pub fn sigstruct(&self, module: &[u8]) -> SeamSigstruct {
         let mut sigstruct = self.unsigned_sigstruct(module);
@@ -177,7 +177,7 @@ impl TestImage {
         s
     }
 
-    /// The module's binary.
+    /// Returns the module's binary.
     #[must_use]
     pub fn module(&self) -> Vec<u8> {
         const SECTIONS: usize = 0x40;
@@ -200,7 +200,7 @@ impl TestImage {
         section.sh_entsize = u64_of(24);
         section.sh_size = u64_of(2 * 24);
         put(&mut module, SECTIONS + 64, &section);
-        // Modules of other versions are other modules.
+        // Modules of different versions differ in content.
         put(&mut module, VERSION, &U32::new(self.date));
         put(&mut module, VERSION + 4, &[self.svn_major, self.svn_minor]);
         if let Some(build) = &self.module_build {
@@ -218,21 +218,22 @@ impl TestImage {
         module
     }
 
-    /// The file.
+    /// Returns the image file.
     #[must_use]
     pub fn build(&self) -> PageBuf {
         let module = self.module();
         self.file(&self.sigstruct(&module), &module)
     }
 
-    /// The file, with a SIGSTRUCT that was changed after or before it was signed.
+    /// Returns the image file with this SIGSTRUCT, which a test may have changed before or after
+    /// signing.
     #[must_use]
     pub fn file(&self, sigstruct: &SeamSigstruct, module: &[u8]) -> PageBuf {
         let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module };
         let len = parts.file_len().unwrap_or(0);
         let mut file = PageBuf::zeroed(len.div_ceil(PAGE_SIZE));
-        // Cannot fail for the parts of a `TestImage`; for other modules the file is all zeros, and
-        // no image.
+        // Writing cannot fail for the parts of a `TestImage`. For other modules the file is all
+        // zeros, and not an image.
         let _ = parts.write(self.format, file.as_mut_bytes());
         file
     }
@@ -242,10 +243,10 @@ fn u64_of(number: usize) -> U64 {
     U64::new(u64::try_from(number).unwrap_or(u64::MAX))
 }
 
-/// Overwrites bytes of the module.
+/// Overwrites bytes of the module at an offset.
 fn put<T: IntoBytes + zerocopy::Immutable + FromBytes>(module: &mut [u8], at: usize, value: &T) {
     if let Some(rest) = module.get_mut(at..) {
-        // Too short a module stays as it is.
+        // A module that is too short stays unchanged.
         let _ = value.write_to_prefix(rest);
     }
 }
@@ -256,7 +257,7 @@ mod tests {
     use tdx_seamldr_core::TdxImage;
 
     #[test]
-    fn a_test_image_verifies_but_is_not_intels() {
+    fn a_test_image_verifies_but_is_not_signed_by_intel() {
         for format in ImageFormat::ALL {
             let file = TestImage { format, ..TestImage::default() }.build();
             let verification =
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn any_change_of_what_is_signed_is_found() {
+    fn verification_rejects_any_change_of_signed_bytes() {
         let image = TestImage::default();
         let module = image.module();
         let good = image.sigstruct(&module);

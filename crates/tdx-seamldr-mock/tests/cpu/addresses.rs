@@ -1,4 +1,4 @@
-//! Which memory an address means, and which addresses firmware refuses.
+//! Which memory an address selects, and which addresses firmware refuses.
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, PAGE_SIZE};
 use tdx_seamldr_core::TdxImage;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[test]
-fn shared_key_ids_are_accepted_and_lead_to_other_memory_private_ones_are_not() {
+fn shared_key_ids_select_other_memory_and_private_ones_are_refused() {
     let file = newer().build();
     for keyid in 1u64..64 {
         let bits = keyid << ADDRESS_BITS;
@@ -31,7 +31,7 @@ fn shared_key_ids_are_accepted_and_lead_to_other_memory_private_ones_are_not() {
         .unwrap();
         let params = request.params().get().0;
         let refused = |status| if is_shared { status } else { (S::EBADPARAM, 0) };
-        // Zeros instead of parameters, of a SIGSTRUCT, of the last page of the image.
+        // Zeros instead of parameters, of a SIGSTRUCT, and of the last page of the image.
         assert_eq!(
             install_on(&platform, 0, params | bits),
             refused((S::EBADSIG, 0)),
@@ -48,7 +48,7 @@ fn shared_key_ids_are_accepted_and_lead_to_other_memory_private_ones_are_not() {
 }
 
 #[test]
-fn the_seam_range_is_refused_to_its_last_byte_with_every_key_id() {
+fn every_address_in_the_seam_range_is_refused_with_every_key_id() {
     let mut model = without_module(1);
     let top = 1 << ADDRESS_BITS;
     let rows = [
@@ -69,8 +69,8 @@ fn the_seam_range_is_refused_to_its_last_byte_with_every_key_id() {
     }
     for (leaf, alignment) in [(INFO, 256), (SEAMINFO, 2048)] {
         for bit in 0..64 {
-            // The last KeyID bit and all above are out of reach; single bits below are the
-            // alignment's business.
+            // The highest KeyID bit and all bits above are out of range. Low single bits break the
+            // alignment.
             let good = 1u64 << bit >= alignment && bit < ADDRESS_BITS + 5 && 1 << bit != SEAMRR;
             let expected = if good { 0 } else { S::EBADPARAM.0 };
             assert_eq!(
@@ -83,19 +83,19 @@ fn the_seam_range_is_refused_to_its_last_byte_with_every_key_id() {
 }
 
 #[test]
-fn holes_read_as_zeros_and_take_no_writes() {
+fn missing_memory_reads_as_zeros_and_ignores_writes() {
     let file = newer().build();
     let platform = boot(SimPlatform::builder().lps(1));
     let newer_platform = boot(SimPlatform::builder().lps(1).profile(LoaderProfile::NEWER));
-    // Zeros are the parameters of a LOAD of no pages with a SIGSTRUCT of zeros.
+    // Zeros are parameters of a LOAD of no pages, with a SIGSTRUCT of zeros.
     assert_eq!(install_on(&platform, 0, HOLE), (S::EBADSIG, 0));
     assert_eq!(install_on(&newer_platform, 0, HOLE), (S::EBADPARAM, 0));
     assert_eq!([INFO, SEAMINFO].map(|leaf| rax(&platform, 0, leaf, HOLE & !0x7ff)), [Ok(0); 2]);
-    assert_eq!(platform.truth().tds_alive, 3, "none of it harms");
+    assert_eq!(platform.truth().tds_alive, 3, "no call has an effect");
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
     with_params(&platform, &file, Scenario::Update, |params| {
         assert_eq!(install_on(&platform, 0, params), OK);
         let code = platform.with_model(|model| model.code()[..8 * PAGE_SIZE].to_vec());
-        assert_ne!(code[7 * PAGE_SIZE..], [0; PAGE_SIZE], "the image is there");
+        assert_ne!(code[7 * PAGE_SIZE..], [0; PAGE_SIZE], "the image is installed");
     });
 }

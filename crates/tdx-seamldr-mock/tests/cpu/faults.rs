@@ -1,4 +1,4 @@
-//! Faults that a test plans: answers, delays, changed bytes, missing entropy.
+//! Planned faults: answers, delays, changed bytes, missing entropy.
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_core::{SeamcallRegs, TdxImage, Trap};
@@ -7,7 +7,7 @@ use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
 use crate::support::*;
 use crate::{model_call, read, without_module, END, HOLE, INFO, OK};
 
-/// The calls of a good update by two LPs.
+/// Makes the calls of a successful update by 2 LPs.
 fn good_update(platform: &SimPlatform) -> Vec<Result<u64, Trap>> {
     let mut results = vec![rax(platform, 0, SHUTDOWN, 0)];
     with_params(platform, &newer().build(), Scenario::Update, |params| {
@@ -19,7 +19,7 @@ fn good_update(platform: &SimPlatform) -> Vec<Result<u64, Trap>> {
 }
 
 #[test]
-fn any_one_call_of_an_update_can_be_made_to_answer_anything() {
+fn a_fault_can_set_the_answer_of_any_call_of_an_update() {
     let answers = [
         (
             Answer::Return { rax: 0x1234_5678_9abc_def0, rdx: 0xfeed },
@@ -53,18 +53,18 @@ fn any_one_call_of_an_update_can_be_made_to_answer_anything() {
 }
 
 #[test]
-fn a_call_that_only_seems_to_be_made_changes_nothing() {
+fn a_call_whose_answer_a_fault_returns_changes_nothing() {
     let platform = boot(SimPlatform::builder().lps(2));
     let before = platform.truth();
     for leaf in [SHUTDOWN, INSTALL, INFO, END] {
         platform.inject(Fault::first(leaf, Answer::Return { rax: 0, rdx: 0 }));
-        assert_eq!(rax(&platform, 1, leaf, 0), Ok(0), "success, it says");
+        assert_eq!(rax(&platform, 1, leaf, 0), Ok(0), "the fault reports success");
         assert_eq!(platform.truth(), before, "{leaf:#x}");
     }
 }
 
 #[test]
-fn faults_go_by_lp_by_leaf_and_by_number_and_can_last() {
+fn a_fault_selects_calls_by_lp_leaf_and_number_and_can_repeat() {
     let struck = Answer::Return { rax: 0xbad, rdx: 0 };
     let rows = [
         ("first of a leaf, on any LP", Fault::first(SYS_RD, struck), vec![1]),
@@ -81,7 +81,7 @@ fn faults_go_by_lp_by_leaf_and_by_number_and_can_last() {
             Fault { after: 1, times: u32::MAX, ..Fault::first(SYS_RD, struck) },
             vec![3, 4, 6],
         ),
-        ("a leaf that nobody calls", Fault::first(SYS_INIT, struck), vec![]),
+        ("a leaf that no LP calls", Fault::first(SYS_INIT, struck), vec![]),
         ("no times", Fault { times: 0, ..Fault::nth(0, struck) }, vec![]),
     ];
     let calls =
@@ -117,7 +117,7 @@ fn the_number_of_a_call_does_not_depend_on_other_faults() {
 }
 
 #[test]
-fn a_delay_ends_when_nobody_else_comes() {
+fn a_delay_ends_if_no_other_lp_calls() {
     let platform = boot(SimPlatform::builder().lps(1).patience(3));
     for leaf in [INFO, SYS_RD] {
         platform.inject(Fault::first(leaf, Answer::Delay(1000)));
@@ -127,12 +127,12 @@ fn a_delay_ends_when_nobody_else_comes() {
 }
 
 #[test]
-fn bytes_that_change_after_parsing_are_seen_by_whoever_reads_them() {
+fn firmware_reads_bytes_that_change_after_parsing() {
     let file = newer().build();
     let bytes = file.as_bytes();
     // The file's header, the SIGSTRUCT, the first and the last byte of the image.
     let rows = [
-        ("of the header, which firmware never sees", 20, None),
+        ("header, which firmware never reads", 20, None),
         ("SIGSTRUCT: type", 4096, Some((S::EBADSIG, 0))),
         ("SIGSTRUCT: signature", 4096 + 516, Some((S::EBADSIG, 0))),
         ("SIGSTRUCT: this CPU", 4096 + 1030, Some((S::EUNSUPCPU, 0))),
@@ -158,7 +158,7 @@ fn bytes_that_change_after_parsing_are_seen_by_whoever_reads_them() {
 }
 
 #[test]
-fn up_to_eight_bytes_can_be_tampered_with_and_put_right() {
+fn tamper_changes_up_to_eight_bytes_and_restores_them() {
     let platform = boot(SimPlatform::builder().lps(1));
     let file = newer().build();
     let bytes = file.as_bytes();
@@ -168,24 +168,24 @@ fn up_to_eight_bytes_can_be_tampered_with_and_put_right() {
             assert!(platform.tamper(&bytes[8192 + index], 1));
         }
         assert!(!platform.tamper(&bytes[9000], 1), "no room");
-        assert!(platform.tamper(&bytes[8192], 2), "the same byte otherwise");
+        assert!(platform.tamper(&bytes[8192], 2), "the same byte with another mask");
         assert_eq!(install_on(&platform, 0, params), (S::EBADHASH, 1));
         for index in 0..8 {
             assert!(platform.tamper(&bytes[8192 + index], 0));
         }
     });
-    assert_eq!(install_all(&platform, &file, Scenario::Load), OK, "the file itself is as it was");
+    assert_eq!(install_all(&platform, &file, Scenario::Load), OK, "the file itself is unchanged");
 }
 
 #[test]
-fn random_numbers_fail_as_often_as_they_are_told_to_wherever_they_are_needed() {
+fn rdrand_fails_as_often_as_planned_in_every_call_that_needs_it() {
     let fail = |platform: &SimPlatform, times: u32| {
         platform.with_model(|model| model.config_mut().rdrand_failures = times);
     };
     let platform = boot(SimPlatform::builder().lps(2));
     fail(&platform, 1);
-    assert_eq!(rax(&platform, 0, INFO, HOLE), Ok(0), "it needs none");
-    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0), "nor this");
+    assert_eq!(rax(&platform, 0, INFO, HOLE), Ok(0), "INFO needs no random number");
+    assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0), "SHUTDOWN needs no random number");
     let file = newer().build();
     for (failures, expected) in [(1, (S::ENOENTROPY, 0)), (0, OK)] {
         fail(&platform, failures);
@@ -200,7 +200,7 @@ fn random_numbers_fail_as_often_as_they_are_told_to_wherever_they_are_needed() {
     fail(&platform, 9);
     assert_eq!((rax(&platform, 0, UPDATE, 0), platform.truth().tds_alive), (Ok(0), 3));
 
-    // The very first entry of P-SEAMLDR needs one that is not 0.
+    // The first entry of P-SEAMLDR needs a random number other than 0.
     let mut model = without_module(1);
     model.config_mut().rdrand_failures = 1;
     assert_eq!(model_call(&mut model, 0, INSTALL, 0), Ok(S::EUNSPECERR.0));
@@ -209,11 +209,11 @@ fn random_numbers_fail_as_often_as_they_are_told_to_wherever_they_are_needed() {
     model.config_mut().rdrand_value = 9;
     assert_eq!(model_call(&mut model, 0, INFO, 0), Ok(0));
     model.config_mut().rdrand_value = 0;
-    assert_eq!(model_call(&mut model, 0, INFO, 0), Ok(0), "and later ones do not");
+    assert_eq!(model_call(&mut model, 0, INFO, 0), Ok(0), "later entries need no random number");
 }
 
 #[test]
-fn the_database_is_tried_five_times() {
+fn install_tries_to_insert_into_seamdb_five_times() {
     let file = newer().build();
     for failures in 0..=7 {
         let platform = boot(SimPlatform::builder().lps(2));
@@ -224,7 +224,7 @@ fn the_database_is_tried_five_times() {
             (model.loader().effects().seamdb_inserts, model.loader().seamdb().used)
         });
         let mrseam = TdxImage::parse(file.as_bytes()).unwrap().sigstruct().seamhash;
-        assert_eq!(platform.truth().mrseam, mrseam, "the register has the new values anyhow");
+        assert_eq!(platform.truth().mrseam, mrseam, "SEAMEXTEND has the new values");
         if failures < 5 {
             assert_eq!((result, tries, used), (OK, failures + 1, 2), "{failures} failures");
             assert!(platform.truth().module.unwrap().callable);
@@ -234,13 +234,17 @@ fn the_database_is_tried_five_times() {
         assert_eq!((platform.truth().module, platform.truth().remaining_updates), (None, 63));
         assert_eq!(rax(&platform, 0, SYS_INIT, 0), Err(Trap::VmFailInvalid));
         platform.with_model(|model| model.seamdb_mut().insert_failures = 0);
-        assert_eq!(install_all(&platform, &file, Scenario::Update), (S::EBADPARAM, 0), "not ready");
+        assert_eq!(
+            install_all(&platform, &file, Scenario::Update),
+            (S::EBADPARAM, 0),
+            "no module is ready"
+        );
         assert_eq!(install_all(&platform, &file, Scenario::Load), OK);
     }
 }
 
 #[test]
-fn equal_runs_have_equal_traces_and_each_call_is_a_line_of_it() {
+fn equal_runs_have_equal_traces_of_one_line_per_call() {
     let run = |fault: Option<Fault>| {
         let platform = boot(SimPlatform::builder().lps(2));
         if let Some(fault) = fault {

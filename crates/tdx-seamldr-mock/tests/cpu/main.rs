@@ -1,5 +1,5 @@
-//! The processor under the firmware: whom SEAMCALL reaches from where, which memory an address
-//! means, and what can be planned to go wrong.
+//! The processor under the firmware: which firmware SEAMCALL reaches, which memory an address
+//! selects, and planned faults.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -28,20 +28,20 @@ pub(crate) const INFO: u64 = SeamldrLeaf::Info.rax();
 pub(crate) const SEAMINFO: u64 = SeamldrLeaf::SeamInfo.rax();
 pub(crate) const END: u64 = SeamldrLeaf::Shutdown.rax();
 pub(crate) const OK: (S, u64) = (S::SUCCESS, 0);
-/// An address in a hole of the host's memory: good, and nobody's.
+/// A valid address of missing memory.
 pub(crate) const HOLE: u64 = 0x7fff_f000;
 /// The first and the last address of the SEAM range, and the width of an address without its KeyID.
 pub(crate) const SEAMRR: u64 = 0x20_0000_0000;
 pub(crate) const SEAMRR_END: u64 = SEAMRR + (256 << 20);
 pub(crate) const ADDRESS_BITS: u32 = 40;
 
-/// A field that every module has, read on this LP: RAX.
+/// Reads a field that every module has, on this LP; returns RAX.
 pub(crate) fn read(platform: &SimPlatform, lp: u32) -> Result<u64, Trap> {
     let regs = SeamcallRegs { rax: SYS_RD, rdx: FieldId::VENDOR_ID.0, ..SeamcallRegs::default() };
     call_regs(platform, lp, regs).map(|regs| regs.rax)
 }
 
-/// A platform as firmware leaves it, before any module.
+/// Returns a platform as firmware leaves it, without a module.
 pub(crate) fn without_module(lps: u32) -> Platform<Box<SeamMemory>> {
     let config = Config::new(lps, 1, 0x806f8, TEST_SIGNER, LoaderProfile::V1_5_00).unwrap();
     let seamdb = SeamDb { size: 4, used: 0, insert_failures: 0 };

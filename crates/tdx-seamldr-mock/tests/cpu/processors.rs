@@ -1,5 +1,4 @@
-//! Which LPs and which processors firmware takes: x2APIC ids, sockets, LPs that are offline, debug
-//! modules.
+//! Which LPs and processors firmware accepts: x2APIC ids, sockets, offline LPs, debug modules.
 
 use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_mock::{SimPlatform, TestImage};
@@ -8,7 +7,7 @@ use crate::support::*;
 use crate::{END, HOLE, INFO, OK, SEAMRR};
 
 #[test]
-fn sessions_go_by_x2apic_ids_which_have_gaps() {
+fn a_session_identifies_lps_by_x2apic_id_and_allows_gaps() {
     let platform = boot(SimPlatform::builder().lps(6).sockets(2));
     let ids: Vec<u32> =
         (0..6).map(|lp| platform.with_model(|model| model.x2apic_id(lp)).unwrap()).collect();
@@ -25,20 +24,21 @@ fn sessions_go_by_x2apic_ids_which_have_gaps() {
             session.len() as u32 == count && session.contains(&ids[lp as usize]),
             "{session:?}"
         );
-        // Its VMCS lies behind the first page of the SEAM range, at the place of its id.
+        // The VMCS of an LP is behind the first page of the SEAM range, at an index equal to the
+        // LP's x2APIC id.
         let vmcs = platform.with_model(|model| model.loader().effects().vmclear);
         assert_eq!(vmcs, Some(SEAMRR + 4096 * (1 + u64::from(ids[lp as usize]))));
     }
 }
 
 #[test]
-fn an_x2apic_id_of_1024_has_no_place_in_any_session() {
+fn an_lp_with_x2apic_id_1024_cannot_join_a_session() {
     let platform = boot(SimPlatform::builder().lps(3));
     platform.with_model(|model| model.set_lps([1023, 1024, u32::MAX]));
     for lp in [1, 2] {
         assert_eq!(install_on(&platform, lp, 0), (S::EUNSPECERR, 0));
         assert_eq!(rax(&platform, lp, END, 0), Ok(S::EUNSPECERR.0));
-        assert_eq!(rax(&platform, lp, INFO, HOLE), Ok(0), "INFO does not ask");
+        assert_eq!(rax(&platform, lp, INFO, HOLE), Ok(0), "INFO does not check the id");
     }
     assert!(platform.truth().module.unwrap().callable, "no session has begun");
     assert_eq!(install_on(&platform, 0, 0), OK);
@@ -46,12 +46,12 @@ fn an_x2apic_id_of_1024_has_no_place_in_any_session() {
 }
 
 #[test]
-fn an_lp_that_stays_offline_keeps_the_new_module_from_taking_over() {
+fn update_fails_while_an_lp_stays_offline() {
     let platform = boot(SimPlatform::builder().lps(3).offline(1));
     assert_eq!(platform.online().collect::<Vec<_>>(), [0, 2]);
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Update), OK);
-    assert_eq!(platform.truth().lps_in_session, 2, "which is not the end of it");
+    assert_eq!(platform.truth().lps_in_session, 2, "the session is still open");
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Update), (S::EBADCALL, 0));
     with_params(&platform, &newer().build(), Scenario::Update, |params| {
         assert_eq!(install_on(&platform, 1, params), OK);
@@ -67,7 +67,7 @@ fn an_lp_that_stays_offline_keeps_the_new_module_from_taking_over() {
 }
 
 #[test]
-fn every_socket_has_to_be_in_the_list_whatever_its_stepping() {
+fn install_needs_every_socket_in_the_cpu_list_and_ignores_steppings() {
     let file = newer().build();
     for socket in 0..8 {
         for (fms, expected) in [
@@ -83,7 +83,7 @@ fn every_socket_has_to_be_in_the_list_whatever_its_stepping() {
             assert_eq!(result, (expected, 0), "socket {socket}: {fms:#x}");
         }
     }
-    // A socket that the platform does not have does not count.
+    // Sockets that the platform does not have are ignored.
     let platform = boot(SimPlatform::builder().lps(8).sockets(7));
     platform.with_model(|model| model.config_mut().socket_fms[7] = 0);
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
@@ -91,7 +91,7 @@ fn every_socket_has_to_be_in_the_list_whatever_its_stepping() {
 }
 
 #[test]
-fn a_debug_module_without_a_cpu_list_runs_where_debugging_is_unlocked() {
+fn a_debug_module_without_a_cpu_list_runs_if_debugging_is_unlocked() {
     let debug = TestImage { debug: true, cpus: Vec::new(), ..newer() }.build();
     let production = TestImage { cpus: Vec::new(), ..newer() }.build();
     for (unlocked, of_debug) in [(false, S::EBADSIG), (true, S::SUCCESS)] {

@@ -1,7 +1,7 @@
 //! Which firmware SEAMCALL reaches, and from which LP.
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus as S, TdxStatus};
-use tdx_seamldr_core::{SeamcallRegs, Trap};
+use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{ModuleState as State, NO_VMCS};
 use tdx_seamldr_mock::{Answer, Fault, FaultId, SimPlatform};
 use tdx_seamldr_verify::RustCrypto;
@@ -10,7 +10,7 @@ use crate::support::*;
 use crate::{model_call, read, set_seam_ready, without_module, END, HOLE, INFO, OK, SEAMINFO};
 
 #[test]
-fn where_no_module_was_ever_loaded_only_p_seamldr_answers() {
+fn only_p_seamldr_answers_before_the_first_load() {
     let mut model = without_module(2);
     for lp in 0..2 {
         for leaf in [SYS_RD, SYS_INIT, LP_INIT, UPDATE, SHUTDOWN, 44, 999] {
@@ -22,34 +22,30 @@ fn where_no_module_was_ever_loaded_only_p_seamldr_answers() {
         }
         assert_eq!(model_call(&mut model, lp, INFO, 0), Ok(0));
     }
-    // An UPDATE has nothing that it could be an update of.
+    // An UPDATE needs a running module.
     assert_eq!(model.loader().lps_in_session(), 0);
     assert!(model.module().is_none());
 }
 
 #[test]
-fn seam_ready_decides_whether_the_module_that_lies_there_can_be_reached() {
+fn seam_ready_decides_whether_seamcall_reaches_the_module() {
     let platform = boot(SimPlatform::builder().lps(2));
     set_seam_ready(&platform, 0);
     assert_eq!([0, 1].map(|lp| read(&platform, lp)), [Err(Trap::VmFailInvalid); 2]);
-    assert_eq!(rax(&platform, 0, INFO, HOLE), Ok(0), "P-SEAMLDR can be");
+    assert_eq!(rax(&platform, 0, INFO, HOLE), Ok(0), "P-SEAMLDR is reachable");
     let truth = platform.truth();
-    assert_eq!(
-        (truth.module.unwrap().callable, truth.tds_alive),
-        (false, 0),
-        "and TDs need a module"
-    );
+    assert_eq!((truth.module.unwrap().callable, truth.tds_alive), (false, 0), "TDs need a module");
     set_seam_ready(&platform, 1);
     assert_eq!((read(&platform, 1), platform.truth().tds_alive), (Ok(0), 3));
 }
 
 #[test]
-fn a_second_lp_is_refused_whatever_either_of_them_wants_of_p_seamldr() {
+fn every_call_to_p_seamldr_fails_while_another_lp_is_inside() {
     let platform = boot(SimPlatform::builder().lps(3));
     let leaves = [INFO, INSTALL, SEAMINFO, END | 0xf0, SeamldrLeaf::Cleanup.rax(), END];
     let regs = |rax| SeamcallRegs { rax, rcx: HOLE, ..SeamcallRegs::default() };
     platform.with_model(|model| {
-        // The last one of the table would be for good.
+        // The last leaf of the table is final.
         for first in &leaves[..5] {
             let entered = model.enter(0, &regs(*first)).unwrap();
             assert_eq!(model.lp_in_seamldr(), Some(0));
@@ -59,18 +55,18 @@ fn a_second_lp_is_refused_whatever_either_of_them_wants_of_p_seamldr() {
                 assert_eq!(refused, Trap::VmFailInvalid, "{first:#x} inside, {second:#x} comes");
             }
             let after = (*model.loader().seamextend(), model.loader().lps_in_session());
-            assert_eq!(before, after, "who is refused has done nothing");
+            assert_eq!(before, after, "a refused call changes nothing");
             assert_eq!(model.loader().lps_in_shutdown(), 0);
             model.leave(entered, &mut regs(*first), &Nothing, &RustCrypto).unwrap();
             assert_eq!(model.lp_in_seamldr(), None);
             assert_eq!(model_call(model, 1, INFO, HOLE), Ok(0), "free again after {first:#x}");
         }
     });
-    // Only the INSTALL that got in has counted.
+    // Only the INSTALL that entered P-SEAMLDR counts.
     assert_eq!(platform.truth().lps_in_session, 1);
 }
 
-/// Until this fault has struck so often as it was to.
+/// Waits until this fault has affected all its calls.
 fn wait_for(platform: &SimPlatform, fault: FaultId) {
     while platform.fault_times_left(fault) != Some(0) {
         std::thread::yield_now();
@@ -78,8 +74,7 @@ fn wait_for(platform: &SimPlatform, fault: FaultId) {
 }
 
 #[test]
-fn a_second_call_of_an_lp_that_is_inside_reaches_no_firmware_and_the_first_is_answered_by_its_own()
-{
+fn a_second_call_of_an_lp_inside_firmware_fails_and_does_not_affect_the_first() {
     let read = SeamcallRegs { rax: SYS_RD, rdx: FieldId::MODULE_HV.0, ..SeamcallRegs::default() };
     let info = SeamcallRegs { rax: INFO, rcx: HOLE, ..SeamcallRegs::default() };
     let platform = boot(SimPlatform::builder().lps(2));
@@ -90,12 +85,12 @@ fn a_second_call_of_an_lp_that_is_inside_reaches_no_firmware_and_the_first_is_an
             assert_eq!(model.enter(1, &second).unwrap_err(), Trap::VmFailInvalid);
             let mut out = first;
             model.leave(entered, &mut out, &Nothing, &RustCrypto).unwrap();
-            // TDH.SYS.RD gives the next field's id, SEAMLDR.INFO leaves RDX alone.
+            // TDH.SYS.RD returns the next field's id in RDX; SEAMLDR.INFO does not change RDX.
             let expected = if first == read { read.rdx + 1 } else { info.rdx };
             assert_eq!((out.rax, out.rdx, model.is_in_call(1)), (0, expected, false));
         }
     });
-    // The same by two threads that speak for one LP.
+    // The same by two threads that both stand for one LP.
     let fault = platform.inject(Fault { lp: Some(1), ..Fault::first(INFO, Answer::Delay(1)) });
     std::thread::scope(|threads| {
         let inside = threads.spawn(|| rax(&platform, 1, INFO, HOLE));
@@ -106,12 +101,12 @@ fn a_second_call_of_an_lp_that_is_inside_reaches_no_firmware_and_the_first_is_an
 }
 
 #[test]
-fn lps_that_install_without_a_lock_meet_each_other_and_get_through_in_the_end() {
+fn lps_that_install_without_a_lock_collide_and_succeed_after_retries() {
     const LPS: u32 = 6;
     let platform = boot(SimPlatform::builder().lps(LPS));
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
     platform.clear_trace();
-    // Whoever comes first stays until somebody else was there.
+    // The first LP stays inside until another LP has called.
     platform.inject(Fault::first(INSTALL, Answer::Delay(1)));
     with_params(&platform, &newer().build(), Scenario::Update, |params| {
         std::thread::scope(|threads| {
@@ -129,7 +124,7 @@ fn lps_that_install_without_a_lock_meet_each_other_and_get_through_in_the_end() 
     let trace = platform.trace();
     let refused = trace.iter().filter(|entry| entry.output == Err(Trap::VmFailInvalid)).count();
     assert!(refused >= 1);
-    assert_eq!(trace.len() - refused, LPS as usize, "each got in once");
+    assert_eq!(trace.len() - refused, LPS as usize, "each LP entered once");
     let truth = platform.truth();
     assert_eq!((truth.module.unwrap().state, truth.lps_in_session), (State::SysInitPending, 0));
 }
@@ -154,7 +149,7 @@ fn the_module_is_busy_while_a_thread_of_another_lp_is_inside() {
 }
 
 #[test]
-fn calls_of_the_module_and_of_p_seamldr_do_not_mind_each_other() {
+fn calls_to_the_module_and_to_p_seamldr_do_not_block_each_other() {
     let platform = boot(SimPlatform::builder().lps(2));
     let fault = Fault { lp: Some(1), ..Fault::first(INFO, Answer::Delay(1)) };
     let fault = platform.inject(fault);
@@ -162,13 +157,13 @@ fn calls_of_the_module_and_of_p_seamldr_do_not_mind_each_other() {
         let inside = threads.spawn(|| rax(&platform, 1, INFO, HOLE));
         wait_for(&platform, fault);
         assert_eq!(platform.with_model(|model| model.lp_in_seamldr()), Some(1));
-        assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0), "nobody is inside the module");
+        assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0), "no LP is inside the module");
         assert_eq!(inside.join().unwrap(), Ok(0));
     });
 }
 
 #[test]
-fn an_lp_outside_vmx_operation_traps_in_every_call_and_takes_no_part() {
+fn every_call_traps_on_an_lp_outside_vmx_operation() {
     for trap in [Trap::GeneralProtection, Trap::UndefinedOpcode] {
         let platform = boot(SimPlatform::builder().lps(3));
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
@@ -184,13 +179,13 @@ fn an_lp_outside_vmx_operation_traps_in_every_call_and_takes_no_part() {
         });
         assert_eq!(platform.truth().module.unwrap().state, State::SysInitPending);
     }
-    // A processor that is not there executes nothing.
+    // An LP that does not exist cannot execute a call.
     let platform = boot(SimPlatform::builder().lps(3));
     assert_eq!(read(&platform, 3), Err(Trap::UndefinedOpcode));
 }
 
 #[test]
-fn with_the_erratum_every_return_from_p_seamldr_clears_the_callers_vmcs_and_nothing_else_does() {
+fn with_the_erratum_only_a_return_from_p_seamldr_clears_the_callers_vmcs() {
     let platform = boot(SimPlatform::builder().lps(2));
     let result = |lp: u32, rax: u64, rcx: u64| {
         platform
@@ -216,10 +211,14 @@ fn with_the_erratum_every_return_from_p_seamldr_clears_the_callers_vmcs_and_noth
                 "{leaf:#x}, erratum {erratum}"
             );
         }
-        assert_eq!(result(1, SYS_RD, 0), (Ok(0), kept), "the module's return is another one");
+        assert_eq!(
+            result(1, SYS_RD, 0),
+            (Ok(0), kept),
+            "a return from the module does not clear it"
+        );
         assert_eq!(result(1, SHUTDOWN, 9), (Ok(TdxStatus::OPERAND_INVALID.0 | 1), kept));
     }
-    // Firmware that is not entered does not return.
+    // If firmware is not entered, there is no return that clears the VMCS.
     platform.with_model(|model| model.set_trap(1, Some(Trap::GeneralProtection)));
     assert_eq!(result(1, INFO, HOLE), (Err(Trap::GeneralProtection), kept));
     platform.with_model(|model| model.set_trap(1, None));
@@ -232,11 +231,33 @@ fn with_the_erratum_every_return_from_p_seamldr_clears_the_callers_vmcs_and_noth
 }
 
 #[test]
-fn the_model_is_a_value_that_can_be_copied_and_goes_its_own_way() {
+fn a_copy_of_the_model_is_independent() {
     let platform = boot(SimPlatform::builder().lps(1));
     let mut copy = platform.with_model(|model| model.clone());
     assert_eq!(model_call(&mut copy, 0, SHUTDOWN, 0), Ok(0));
     assert_eq!(copy.module().unwrap().state(), State::Shutdown);
     assert_eq!(platform.truth().module.unwrap().state, State::Ready);
     assert_eq!(platform.truth().tds_alive, 3);
+}
+
+#[test]
+fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
+    let platform = boot(SimPlatform::builder().lps(2));
+    let call = |lp: u32| {
+        // An unknown leaf, which accesses no memory.
+        let mut regs = SeamcallRegs { rax: 1 << 63 | 0xff, ..SeamcallRegs::default() };
+        // SAFETY: the leaf takes no address.
+        unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| S(regs.rax))
+    };
+    // LP 0 stays inside P-SEAMLDR until another LP calls.
+    platform.inject(Fault { lp: Some(0), ..Fault::nth(0, Answer::Delay(1)) });
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| call(0));
+        while !platform.seamldr_is_entered() {
+            std::thread::yield_now();
+        }
+        assert_eq!(call(1), Err(Trap::VmFailInvalid));
+        assert_eq!(first.join().unwrap(), Ok(S::EBADPARAM));
+    });
+    assert_eq!(call(1), Ok(S::EBADPARAM));
 }

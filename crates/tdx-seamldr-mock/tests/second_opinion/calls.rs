@@ -1,4 +1,4 @@
-//! Random calls, and what happens between them.
+//! Random calls, and events between them.
 
 use proptest::prelude::*;
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf};
@@ -7,7 +7,7 @@ use tdx_seamldr_mock::model::{GlobalLock, TdPhase};
 
 use crate::world::{params_of, ALL_IMAGES, BAD_ADDRESSES, BUFFER, HOLE, LPS, TDMRS};
 
-/// What happens next. Some of it is several calls.
+/// An action. Some actions make several calls.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     Call(u32, SeamcallRegs),
@@ -84,7 +84,7 @@ fn module_call() -> impl Strategy<Value = SeamcallRegs> {
         2 => config.prop_map(move |(rcx, rdx, r8)| SeamcallRegs { rdx, r8, ..call(45, rcx) }),
         3 => Just(call(31, 0)),
         2 => Just(SeamcallRegs { rdx: FieldId::MODULE_HV.0, r8: 9, ..call(34, 0) }),
-        // With operands that are never good.
+        // With operands that are never valid.
         2 => prop::sample::select(vec![32u64, 36, 37, 44, 999, 0, 3]).prop_map(move |leaf| {
             SeamcallRegs { rdx: 1, ..call(leaf, 1) }
         }),

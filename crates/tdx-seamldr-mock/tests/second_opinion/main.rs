@@ -1,4 +1,4 @@
-//! Random calls, and a second model that says what each of them has to answer.
+//! Random calls, compared with a second model that predicts each answer.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -26,10 +26,10 @@ use calls::{action, Action};
 use pair::Pair;
 use world::params_of;
 
-/// Runs these on both, from a platform on which one image is ready.
+/// Runs these actions on both models. One image is ready at the start.
 fn run(profile: LoaderProfile, first: usize, actions: &[Action]) -> Pair {
     let mut pair = Pair::new(profile);
-    // The first entry of all needs a random number; here it has one.
+    // The first entry needs a random number; RDRAND succeeds here.
     pair.act(&Action::Install(vec![0, 1, 2], params_of(first, Scenario::Load)));
     pair.act(&Action::BringUp { updates: false });
     assert!(pair.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready));
@@ -41,7 +41,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_models_answer_every_call_alike(
+    fn both_models_give_the_same_answer_to_every_call(
         profile in prop::sample::select(LoaderProfile::ALL.to_vec()),
         first in prop::sample::select(vec![0, 13]),
         actions in prop::collection::vec(action(), 1..80),
@@ -52,8 +52,8 @@ proptest! {
 
 #[test]
 fn both_models_agree_on_the_size_of_handoff_data_of_version_0() {
-    // The image that counts and the one that does not, with as much data as they have pages for and
-    // as the newest modules take.
+    // Images with and without counts, with as much data as their pages hold and as the newest
+    // modules accept.
     for (image, pages) in [(1, 14), (1, 25), (13, 14), (13, 25)] {
         for size in [pages * 4096 - 8, pages * 4096 - 7] {
             let actions = [
@@ -70,9 +70,9 @@ fn both_models_agree_on_the_size_of_handoff_data_of_version_0() {
     }
 }
 
-/// Otherwise the agreement of the models would not mean much.
+/// Without this coverage, the agreement of the models would mean little.
 #[test]
-fn random_calls_meet_every_answer_that_there_is() {
+fn random_calls_reach_every_possible_answer() {
     let mut runner = TestRunner::deterministic();
     let mut seen = HashSet::new();
     for number in 0..300 {

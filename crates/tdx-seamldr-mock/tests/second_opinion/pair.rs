@@ -1,5 +1,4 @@
-//! Both models side by side: each call is made on both, and what they answer and have become is
-//! compared.
+//! Both models side by side: makes each call on both, and compares answers and states.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
@@ -29,13 +28,13 @@ struct Td {
     id: TdId,
 }
 
-/// Both models, side by side.
+/// Both models.
 pub(crate) struct Pair {
     platform: Platform<Box<SeamMemory>>,
     memory: Memory,
     pub(crate) opinion: Opinion,
     tds: Vec<Td>,
-    /// Answers that were seen: by whom, and without details.
+    /// Answers that were seen: whether from P-SEAMLDR, and without details.
     pub(crate) seen: HashSet<(bool, Answer)>,
 }
 
@@ -155,7 +154,7 @@ impl Pair {
     }
 
     fn create(&mut self, phase: TdPhase) {
-        // A TD while no module can be called is another test's subject.
+        // Another test covers TDs made while no module can be called.
         if self.tds.len() == 20 || !self.opinion.callable() {
             return;
         }
@@ -193,7 +192,7 @@ impl Pair {
             let counted =
                 module.knows.building.remove(&number) | module.knows.migrating.remove(&number);
             if module.image.counting && !counted {
-                // The end of a TD that was not counted is another test's subject.
+                // Another test covers the end of a TD that was not counted.
                 return;
             }
         }
@@ -202,7 +201,7 @@ impl Pair {
         assert_eq!(found.map(|_| ()), expected);
         if let Ok(measurement) = found {
             let good = tdx_seamldr_mock::model::Td::measurement_of(&[&td.secret]);
-            assert!(td.stale || measurement == good, "nothing has come in between");
+            assert!(td.stale || measurement == good, "no update has disturbed the measurement");
             td.phase = TdPhase::Running;
         }
     }
@@ -226,7 +225,7 @@ impl Pair {
         if refused && (!for_seamldr || regs.rdx == 0) && regs.rax != S::EINTERRUPT.0 {
             assert!(
                 self.platform.handoff()[..15 * PAGE_SIZE] == before,
-                "a refusal leaves the handoff data alone"
+                "a refusal does not change the handoff data"
             );
         }
         if found == Ok(0) && input.rax == SeamldrLeaf::Info.rax() && input.rcx == BUFFER {
@@ -246,7 +245,7 @@ impl Pair {
                 _ => assert_eq!(regs, SeamcallRegs { rax: regs.rax, ..*input }),
             }
         }
-        // Who took the handoff data over uses another library.
+        // A module that restored the handoff data uses another library.
         let is_ready =
             self.opinion.module.as_ref().is_some_and(|module| module.state == State::Ready);
         if !was_ready && is_ready && input.rax & 0xffff == u64::from(TdxLeaf::SYS_UPDATE.0) {
@@ -255,7 +254,7 @@ impl Pair {
         self.compare();
     }
 
-    /// The state of the platform is what the second model thinks that it is.
+    /// Compares the platform's state with the second model's.
     fn compare(&mut self) {
         let (opinion, loader) = (&self.opinion, self.platform.loader());
         let found = loader.seamextend();

@@ -1,4 +1,4 @@
-//! The world of both models: the platform's numbers, the images, and the host's memory with them.
+//! The world of both models: the platform's numbers, the images, and the host's memory.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ const IMAGES: u64 = 0x1_0000_0000;
 pub(crate) const PARAMS: u64 = 0x2_0000_0000;
 pub(crate) const BUFFER: u64 = 0x3_0000_0000;
 pub(crate) const TDMRS: u64 = 0x4_0000_0000;
-/// Nothing lies there.
+/// An address of missing memory.
 pub(crate) const HOLE: u64 = 0x5_0000_0000;
 /// Misaligned, in the SEAM range, with a private KeyID.
 pub(crate) const BAD_ADDRESSES: [u64; 3] = [PARAMS + 0x80, 0x20_0000_1000, 0x20 << 40];
 /// An MSR that has to be the same on all LPs.
 pub(crate) const MSR: u32 = 0x3b;
 
-/// What is wrong with an image, in the order in which P-SEAMLDR finds it.
+/// What is wrong with an image, in the order of P-SEAMLDR's checks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Defect {
     None,
@@ -38,17 +38,17 @@ pub(crate) enum Defect {
     Elf,
 }
 
-/// What there is to know about an image.
+/// The properties of an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Image {
     pub(crate) svn: (u8, u8),
     pub(crate) defect: Defect,
-    /// Lowest and highest handoff version, as signed.
+    /// Lowest and highest handoff version in the SIGSTRUCT.
     pub(crate) hv: (u16, u16),
     pub(crate) no_downgrade: bool,
-    /// Pages for handoff data, minus one.
+    /// Number of pages for handoff data, minus one.
     pub(crate) pages: u16,
-    /// The highest version that the code was made for.
+    /// Highest handoff version that the code was built for.
     pub(crate) built_hv: u16,
     pub(crate) counting: bool,
 }
@@ -79,7 +79,7 @@ pub(crate) const ALL_IMAGES: [Image; 17] = [
     Image { svn: (1, 6), hv: (2, 3), built_hv: 3, ..BASE },
     Image { svn: (1, 6), hv: (0, 1), built_hv: 1, counting: true, ..BASE },
     Image { svn: (1, 6), hv: (1, 1), built_hv: 1, no_downgrade: true, counting: true, ..BASE },
-    // These two are not what their code was made for.
+    // In the next two images, SIGSTRUCT and code do not match.
     Image { svn: (1, 6), hv: (0, 1), ..BASE },
     Image { svn: (1, 6), pages: 12, ..BASE },
 ];
@@ -91,7 +91,7 @@ impl Image {
         ModuleBuild::V1_5_01.features0 | counting
     }
 
-    /// Bytes of its handoff data in this version.
+    /// Returns the size of its handoff data in this version, in bytes.
     pub(crate) fn handoff_size(&self, hv: u16) -> u32 {
         if self.counting && hv == 1 {
             53391
@@ -100,7 +100,7 @@ impl Image {
         }
     }
 
-    /// The SIGSTRUCT, and the bytes of the module.
+    /// Returns the SIGSTRUCT and the module.
     fn make(&self, number: usize) -> (Vec<u8>, Vec<u8>) {
         let handoff_form = if self.counting { HandoffForm::Counting } else { HandoffForm::Plain };
         let built = ModuleBuild {
@@ -143,10 +143,10 @@ impl Image {
     }
 }
 
-/// What lies in memory, by where it begins.
+/// Content of memory by start address.
 pub(crate) type Pieces = BTreeMap<u64, Vec<u8>>;
 
-/// The memory at the beginning, and the hash of each image.
+/// The initial memory, and the hash of each image.
 pub(crate) static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
     let (mut pieces, mut hashes) = (BTreeMap::new(), Vec::new());
     for (number, image) in ALL_IMAGES.iter().enumerate() {

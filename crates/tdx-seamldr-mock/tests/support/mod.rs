@@ -1,4 +1,4 @@
-//! A platform, an image for it, and an update between them.
+//! A platform, an image for it, and an update to this image.
 #![allow(dead_code, clippy::as_conversions)] // not every test file uses all of it
 
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, PhysMemory};
 use tdx_seamldr_mock::{run_stepped, Answer, Builder, PageBuf, SimLp, SimPlatform, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 
-/// RAX of each call of an update, by its leaf.
+/// RAX of each call of an update.
 pub(crate) const INSTALL: u64 = SeamldrLeaf::Install.rax();
 pub(crate) const INFO: u64 = SeamldrLeaf::Info.rax();
 pub(crate) const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
@@ -28,12 +28,12 @@ pub(crate) const SYS_INIT: u64 = TdxLeaf::SYS_INIT.0 as u64;
 pub(crate) const LP_INIT: u64 = TdxLeaf::SYS_LP_INIT.0 as u64;
 pub(crate) const UPDATE: u64 = TdxLeaf::SYS_UPDATE.0 as u64;
 
-/// The module after the one that platforms boot with.
+/// Returns the module after the one that platforms boot with.
 pub(crate) fn newer() -> TestImage {
     TestImage { svn_minor: 6, ..TestImage::default() }
 }
 
-/// A module that counts what an update must not come in between of, for handoff versions 0 and 1.
+/// Returns a module that counts compatibility-sensitive operations, for handoff versions 0 and 1.
 pub(crate) fn counting(svn_minor: u8) -> TestImage {
     let build = ModuleBuild {
         features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
@@ -44,13 +44,13 @@ pub(crate) fn counting(svn_minor: u8) -> TestImage {
     TestImage { svn_minor, module_hv: 1, module_build: Some(build), ..TestImage::default() }
 }
 
-/// Boots with the default image, and starts three TDs.
+/// Boots the default image, and starts 3 TDs.
 pub(crate) fn boot(builder: Builder) -> SimPlatform {
     static IMAGE: LazyLock<PageBuf> = LazyLock::new(|| TestImage::default().build());
     boot_file(builder, &IMAGE)
 }
 
-/// Boots with this image, and starts three TDs.
+/// Boots this image, and starts 3 TDs.
 pub(crate) fn boot_from(builder: Builder, image: &TestImage) -> SimPlatform {
     boot_file(builder, &image.build())
 }
@@ -75,22 +75,22 @@ pub(crate) fn with_request<R>(
     with(InstallRequest::build(params.as_params(), &image, scenario, &platform.lp(0)).unwrap())
 }
 
-/// Goes on whatever is unknown: for updates that P-SEAMLDR or a module is to refuse.
+/// A policy that allows unknown facts, for updates that firmware is to refuse.
 pub(crate) fn reckless() -> Policy {
     let allow_unknowns = Unknown::ALL.into_iter().fold(Unknowns::NONE, Unknowns::with);
     Policy { allow_unknowns, ..Policy::default() }
 }
 
-/// What a test wants of an update of which preflight knows nothing else.
+/// Options of an update about which preflight knows nothing else.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Options {
-    /// Of the handoff data; otherwise the update asks the module for its highest.
+    /// Handoff version. `None`: the update reads the module's highest version.
     pub(crate) handoff_version: Option<u16>,
     pub(crate) avoid_compat_sensitive: bool,
     pub(crate) detect_compat_damage: bool,
 }
 
-/// Passes an image on a platform of which nothing is known but how many LPs take part.
+/// Passes an image on a platform of which only the number of LPs is known.
 pub(crate) fn pass<'a>(
     platform: &SimPlatform,
     image: &TdxImage<'a>,
@@ -107,8 +107,7 @@ pub(crate) fn pass<'a>(
     preflight(image, &facts, &NoCrypto, reckless(), &mut |_| {})
 }
 
-/// Runs `with` on an update to this image, of which nothing was checked, by all LPs that are
-/// online.
+/// Runs `with` on an unchecked update to this image, by all online LPs.
 pub(crate) fn with_update<R>(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -118,7 +117,7 @@ pub(crate) fn with_update<R>(
     with_fallbacks(platform, file, &[], options, with)
 }
 
-/// The same, with images to fall back on.
+/// Runs `with` on an unchecked update to this image with fallbacks, by all online LPs.
 pub(crate) fn with_fallbacks<R>(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -145,7 +144,7 @@ pub(crate) fn with_fallbacks<R>(
     with(&update)
 }
 
-/// Prepares an image of which nothing was checked.
+/// Prepares an image without checks.
 pub(crate) fn prepare<'a>(
     platform: &SimPlatform,
     page: &'a mut PageBuf,
@@ -159,24 +158,24 @@ pub(crate) fn prepare<'a>(
     passed.prepare(page.as_params(), &platform.lp(0)).unwrap()
 }
 
-/// Updates to this image, all LPs by hand in one thread.
+/// Updates to this image, with all LPs in one thread.
 pub(crate) fn update_to(platform: &SimPlatform, image: &TestImage) -> Outcome {
     with_update(platform, &image.build(), Options::default(), |update| {
         run_stepped(platform, update, 1)
     })
 }
 
-/// An image for other processors.
+/// Returns an image for other processors.
 pub(crate) fn unsuitable() -> PageBuf {
     TestImage { cpus: vec![0xa06d0], ..newer() }.build()
 }
 
-/// Goes on with this image where an update has ended.
+/// Resumes an ended update with this image.
 pub(crate) fn resume(platform: &SimPlatform, file: &PageBuf) -> Outcome {
     with_resumed(platform, file, |update| run_stepped(platform, update, 1))
 }
 
-/// Runs `with` on an update that goes on with this image, by all LPs that are online.
+/// Runs `with` on a resumed update with this image, by all online LPs.
 pub(crate) fn with_resumed<R>(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -188,12 +187,12 @@ pub(crate) fn with_resumed<R>(
     with(&update)
 }
 
-/// An update that lets the module that is in place come up.
+/// Returns an update that brings up the installed module.
 pub(crate) fn finishing(platform: &SimPlatform) -> Result<Update<'_>, UpdateError> {
     Update::finish(&platform.lp(0), platform.module_state())
 }
 
-/// Lets the module that is in place come up.
+/// Brings up the installed module.
 pub(crate) fn finish(platform: &SimPlatform) -> Outcome {
     run_stepped(platform, &finishing(platform).unwrap(), 1)
 }
@@ -202,27 +201,27 @@ pub(crate) fn state(outcome: &Outcome) -> (TdFate, RunningModule, NextStep) {
     (outcome.tds, outcome.running, outcome.next)
 }
 
-/// A status in RAX.
+/// Returns an answer with this status in RAX.
 pub(crate) fn returns(status: u64) -> Answer {
     Answer::Return { rax: status, rdx: 0 }
 }
 
-/// An LP of a host that counts this many LPs.
+/// Returns an LP of a host that reports this number of LPs.
 pub(crate) fn counting_lps(lp: SimLp<'_>, lps: u32) -> impl Host + '_ {
     let mut host = Intercepted::new(lp, |lp: &SimLp<'_>, regs: &mut SeamcallRegs| {
-        // SAFETY: the caller's.
+        // SAFETY: as promised by the caller.
         unsafe { lp.seamcall(regs) }
     });
     host.lps = Some(lps);
     host
 }
 
-/// P-SEAMLDR as this host reaches it.
+/// Returns P-SEAMLDR on this host.
 pub(crate) fn on_host<'a, H: Host>(host: &'a H, lock: &'a SpinLock) -> Seamldr<'a, H, SpinLock> {
     Seamldr::new(host, lock, CurrentVmcs::Preserved).unwrap()
 }
 
-/// P-SEAMLDR as one LP reaches it.
+/// Returns P-SEAMLDR on one LP.
 pub(crate) fn seamldr<'a>(
     lp: &'a SimLp<'a>,
     lock: &'a SpinLock,
@@ -234,7 +233,7 @@ pub(crate) fn seamldr<'a>(
 pub(crate) struct Intercepted<'a, F> {
     lp: SimLp<'a>,
     call: F,
-    /// What the host says of the number of LPs, if not the truth.
+    /// Number of LPs that the host reports, if not the real one.
     lps: Option<u32>,
 }
 
@@ -243,13 +242,13 @@ impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Intercepted<'
         Self { lp, call, lps: None }
     }
 
-    /// P-SEAMLDR as this LP reaches it.
+    /// Returns P-SEAMLDR on this LP.
     pub(crate) fn seamldr<'s>(&'s self, lock: &'s SpinLock) -> Seamldr<'s, Self, SpinLock> {
         Seamldr::new(self, lock, CurrentVmcs::Preserved).unwrap()
     }
 }
 
-// SAFETY: the functions of the tests pass each call on to the simulated LP, once at most.
+// SAFETY: the functions of the tests pass each call to the simulated LP at most once.
 unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> SeamcallBackend
     for Intercepted<'a, F>
 {
@@ -258,7 +257,7 @@ unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Seamca
     }
 }
 
-// SAFETY: the simulated LP's own answers.
+// SAFETY: the simulated LP itself answers.
 unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Host
     for Intercepted<'a, F>
 {
@@ -283,12 +282,12 @@ unsafe impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Host
     }
 }
 
-/// How many calls with this RAX were made.
+/// Returns the number of calls with this RAX.
 pub(crate) fn count(platform: &SimPlatform, rax: u64) -> usize {
     platform.trace().iter().filter(|entry| entry.input.rax == rax).count()
 }
 
-/// What preflight has to say about an update of this platform to this image.
+/// Returns preflight's findings about an update of this platform to this image.
 pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) -> Vec<Finding> {
     let image = TdxImage::parse(image.as_bytes()).unwrap();
     let facts = platform.facts().unwrap();
@@ -304,30 +303,30 @@ pub(crate) fn findings(platform: &SimPlatform, image: &PageBuf, policy: Policy) 
     findings
 }
 
-/// One call on one LP, with all registers.
+/// Makes one call on one LP; takes and returns all registers.
 pub(crate) fn call_regs(
     platform: &SimPlatform,
     lp: u32,
     mut regs: SeamcallRegs,
 ) -> Result<SeamcallRegs, Trap> {
-    // SAFETY: the addresses that tests pass are those of their own buffers, or of nothing.
+    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
     unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| regs)
 }
 
-/// One call on one LP with RCX: RAX.
+/// Makes one call with RCX on one LP; returns RAX.
 pub(crate) fn rax(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> Result<u64, Trap> {
     call_regs(platform, lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() })
         .map(|regs| regs.rax)
 }
 
-/// One call of INSTALL with the parameters at this address: status and RDX.
+/// Calls INSTALL on one LP with parameters at this address; returns status and RDX.
 pub(crate) fn install_on(platform: &SimPlatform, lp: u32, params: u64) -> (SeamldrStatus, u64) {
     let regs = SeamcallRegs { rax: INSTALL, rcx: params, rdx: 7, ..SeamcallRegs::default() };
     let regs = call_regs(platform, lp, regs).unwrap();
     (SeamldrStatus(regs.rax), regs.rdx)
 }
 
-/// Gives `run` the address of SEAMLDR_PARAMS for this file.
+/// Calls `run` with the address of SEAMLDR_PARAMS for this file.
 pub(crate) fn with_params<R>(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -341,7 +340,7 @@ pub(crate) fn with_params<R>(
     run(request.params().get().0)
 }
 
-/// INSTALL by all LPs that are online, with this file: what the last of them hears.
+/// Calls INSTALL on all online LPs with this file; returns the last LP's status and RDX.
 pub(crate) fn install_all(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -352,7 +351,7 @@ pub(crate) fn install_all(
     })
 }
 
-/// Memory in which there is nothing.
+/// Memory that reads as zeros.
 pub(crate) struct Nothing;
 
 impl PhysMemory for Nothing {

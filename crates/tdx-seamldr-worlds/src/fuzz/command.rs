@@ -1,5 +1,5 @@
-//! The command on files with any content: what it prints with `--json` is JSON, and says what the
-//! library says.
+//! Runs the command on files with any content. Its output with `--json` is JSON that agrees with
+//! the library.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,11 +17,11 @@ use tempfile::TempDir;
 
 use super::images::NEW;
 
-/// Where the files are.
+/// The folder for files.
 static FOLDER: LazyLock<TempDir> =
     LazyLock::new(|| tempfile::tempdir().expect("a folder for files"));
 
-/// Runs the command; says whether it succeeded, and what it printed.
+/// Runs the command; returns whether it succeeded, and its output.
 fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> (bool, Value) {
     let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
     let all = [OsStr::new("tdx-seamldr").to_owned()]
@@ -47,19 +47,19 @@ fn file(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// The formats, as the command calls them.
+/// The formats, with their names in the command.
 const FORMATS: [(&str, ImageFormat); 2] =
     [("v1", ImageFormat::BlobV1), ("v2", ImageFormat::ImageV2)];
 
-/// What the library makes of these parts, if it does.
+/// Returns the file that the library makes from these parts, if it can.
 fn file_of(parts: ImageParts<'_>, format: ImageFormat) -> Option<Vec<u8>> {
     let mut bytes = vec![0; parts.file_len().ok()?];
     parts.write(format, &mut bytes).ok()?;
     Some(bytes)
 }
 
-/// Runs a command that writes a file: it writes this one, or fails and says why. Without leave it
-/// only writes an image that verifies.
+/// Runs a command that writes a file. The command has to write exactly this file, or fail with a
+/// reason. Without `--allow-invalid` it writes only an image that verifies.
 fn writes<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, expected: Option<&[u8]>) {
     let to = FOLDER.path().join("written");
     let arguments: Vec<_> =
@@ -72,7 +72,7 @@ fn writes<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, expected: Opt
     for (leave, expected) in
         [(None, expected.filter(verifies)), (Some("--allow-invalid".into()), expected)]
     {
-        // What was there before is no success.
+        // The old content does not count as success.
         fs::write(&to, "before").expect("a file is written");
         let output = ["-o".into(), to.clone().into()];
         let (done, report) = run(arguments.iter().cloned().chain(output).chain(leave));
@@ -89,13 +89,13 @@ fn writes<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, expected: Opt
     }
 }
 
-/// The report of `inspect` or `verify` on its only file.
+/// Returns the report of `inspect` or `verify` on its only file.
 fn of_one_file((done, mut report): (bool, Value)) -> (bool, Value) {
     (done, report["files"][0].take())
 }
 
-/// An input is a file for `inspect`, `verify`, `convert` and `simulate`; if its first byte is odd,
-/// it is cut in two, as SIGSTRUCT and module for `pack`.
+/// Takes a file for `inspect`, `verify`, `convert` and `simulate`. If the first byte is odd, the
+/// input is cut into SIGSTRUCT and module for `pack`.
 pub fn cli_json(input: &[u8]) {
     if input.first().is_some_and(|byte| byte & 1 == 1) {
         return pack(input);
@@ -122,7 +122,7 @@ pub fn cli_json(input: &[u8]) {
     let (verified, report) = of_one_file(run([OsStr::new("verify"), path.as_ref()]));
     assert_eq!((verified, &report["verified"]), (genuine, &genuine.into()), "{report}");
     for (name, format) in FORMATS {
-        // A wrong checksum does not matter: the new file has its own.
+        // A wrong checksum does not matter, because the new file has its own.
         let fits =
             image.ok().filter(|image| image.sigstruct_pages() <= format.max_sigstruct_pages());
         let expected = fits.map(|image| file_of(image.parts(), format).expect("parts of an image"));
@@ -142,20 +142,20 @@ pub fn cli_json(input: &[u8]) {
     }
 }
 
-/// Whether signature and hash hold, for another key than Intel's.
+/// Returns whether signature and hash are valid, for another key than Intel's.
 fn signed_by_another(verification: Option<Verification>) -> bool {
     verification
         .is_some_and(|found| !found.is_genuine() && found.is_signed_by(found.signer.digest()))
 }
 
-/// Bytes of the largest file for `simulate`, which takes longer than the rest.
+/// Size in bytes of the largest file for `simulate`, which takes longer than the other commands.
 const SIMULATED: usize = 40 << 10;
 
-/// The first of the images of `update_ops` that are good whatever runs.
+/// Index of the first image of `update_ops` that is valid whatever module runs.
 const GOOD: usize = 2;
 
-/// An update from this image to itself: it does not begin with what P-SEAMLDR would not load, and
-/// no TD is lost.
+/// Simulates an update from this image to itself. The update does not start if P-SEAMLDR would
+/// refuse the image, and no TD is lost.
 fn simulate(path: &Path, found: &Verification, is_good: bool) {
     let arguments = ["simulate", "--lps", "1", "--tds", "1", "--allow-same-module"].map(OsStr::new);
     let files = [OsStr::new("--from"), path.as_ref(), OsStr::new("--to"), path.as_ref()];
@@ -175,7 +175,7 @@ fn simulate(path: &Path, found: &Verification, is_good: bool) {
     }
 }
 
-/// The module with zeros up to whole pages.
+/// Returns the module, padded with zeros to whole pages.
 fn filled_up(module: &[u8]) -> Vec<u8> {
     let mut module = module.to_vec();
     module.resize(module.len().next_multiple_of(PAGE_SIZE), 0);

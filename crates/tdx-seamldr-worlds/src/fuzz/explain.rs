@@ -1,22 +1,19 @@
-//! Any bytes as a kernel log, and each number in them as a status word: everything has an
-//! explanation.
+//! Explains any bytes as a kernel log, and each number in them as a status.
 
 use tdx_seamldr_host::explain::{explain, is_tdx_line, Leaf, Log, Word, LONGEST_LINE};
 
-/// An input is a log. Its first 8 bytes are a status word too, and the next 8 the leaf that
-/// returned it.
+/// Takes a log. Its first 8 bytes are also a status, and the next 8 the leaf that returned it.
 pub fn explain_log(input: &[u8]) {
     let report = Log::read(input).expect("bytes can be read");
     assert!(!report.cut && !report.summary.is_empty());
     assert_eq!(report.lines, report.tdx_lines + report.ignored);
-    // What is neither counted nor unknown are lines of registers.
+    // The remaining lines show registers.
     let counted: u64 = report.entries.iter().map(|entry| entry.count).sum();
     assert!(counted + report.unknown + report.not_shown <= report.tdx_lines);
     assert!(report.unknown == 0 || !report.unknown_samples.is_empty());
     serde_json::to_string(&report).expect("a report is JSON");
 
-    // The same lines one by one: as many are TDX's, but for lines of a record, and the report is
-    // the same.
+    // The same lines one by one give the same report.
     let mut log = Log::default();
     let mut tdx_lines = 0;
     for line in input.split_inclusive(|byte| *byte == b'\n') {

@@ -1,5 +1,5 @@
-//! Any bytes as a list of LPs, as `/proc/cpuinfo` and as an ACPI MADT: each is refused in words, or
-//! what was read holds together.
+//! Reads any bytes as a list of LPs, as `/proc/cpuinfo` and as an ACPI MADT. Each parser returns an
+//! error with a description, or consistent data.
 
 use std::fmt::Display;
 
@@ -9,11 +9,10 @@ use tdx_seamldr_host::host::PlatformLps;
 use tdx_seamldr_host::madt::parse_madt;
 use tdx_seamldr_host::testing::seal;
 
-/// The bytes of a MADT before its entries.
+/// Size in bytes of a MADT before its entries.
 const MADT_HEADER: usize = 44;
 
-/// An input is a file: each parser gets all of it. The MADT's parser gets it with the right length
-/// and checksum, too.
+/// Takes a file for each parser. The MADT's parser also gets it with a correct length and checksum.
 pub fn host_tree(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         cpu_list(text);
@@ -24,7 +23,7 @@ pub fn host_tree(input: &[u8]) {
     if table.starts_with(b"APIC") && table.len() >= MADT_HEADER {
         seal(&mut table);
         let once = madt(&table);
-        // The same LPs once more are no more LPs.
+        // Listing the same LPs again adds no LPs.
         if once.is_some() {
             table.extend_from_within(MADT_HEADER..);
             seal(&mut table);
@@ -56,7 +55,7 @@ fn cpuinfo(text: &str) {
     let lines = text.lines().filter(|line| line.starts_with("processor")).count();
     let lps: u32 = cpuinfo.sockets.iter().map(|socket| socket.online_lps).sum();
     assert!(cpuinfo.sockets.iter().all(|socket| socket.online_lps > 0));
-    assert!(lps > 0 && lps as usize <= lines, "{lps} LPs in {lines} lines");
+    assert!(lps > 0 && lps as usize <= lines, "LPs: {lps}, lines: {lines}");
     assert!(cpuinfo.sockets.is_sorted_by(|before, after| before.id < after.id));
 }
 

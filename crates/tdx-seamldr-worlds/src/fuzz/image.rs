@@ -1,4 +1,4 @@
-//! Bytes as an image file: parsed, written again, compared, and asked by preflight.
+//! Parses bytes as an image file, writes the image again, compares, and runs preflight.
 
 use tdx_seamldr_core::abi::{PSysInfo, SeamldrInfo, TdxFeatures0, PAGE_SIZE};
 use tdx_seamldr_core::image::{Checksum, ImageError, ImageFormat};
@@ -10,7 +10,7 @@ use tdx_seamldr_mock::TEST_SIGNER;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::FromZeros;
 
-/// What P-SEAMLDR says about itself on the fixed platform: 1.5, SVN 1.5 runs, updates remain.
+/// Returns SEAMLDR_INFO of the fixed platform: version 1.5, SVN 1.5 runs, updates remain.
 pub(super) fn fixed_info() -> SeamldrInfo {
     let mut info = SeamldrInfo::new_zeroed();
     (info.major, info.minor) = (U16::new(1), U16::new(5));
@@ -20,7 +20,7 @@ pub(super) fn fixed_info() -> SeamldrInfo {
     info
 }
 
-/// The fixed platform: 2 LPs on one socket of Sapphire Rapids, 252 MiB for the module.
+/// Returns the fixed platform: 2 LPs on 1 socket of Sapphire Rapids, 252 MiB for the module.
 pub(super) fn fixed_platform() -> PSysInfo {
     let mut platform = PSysInfo::new_zeroed();
     (platform.tot_num_lps, platform.tot_num_sockets) = (U32::new(2), U32::new(1));
@@ -31,7 +31,7 @@ pub(super) fn fixed_platform() -> PSysInfo {
 
 const SEAMRR_BASE: u64 = 0x20_0000_0000;
 
-/// Everything that is known about the fixed platform.
+/// Returns all facts of the fixed platform.
 pub(super) fn fixed_facts() -> Facts {
     let mut facts = Facts {
         num_lps: Some(2),
@@ -52,9 +52,8 @@ pub(super) fn fixed_facts() -> Facts {
     facts
 }
 
-/// Cryptography that finds everything in order, or nothing, or cannot do it: so preflight's other
-/// questions are asked at full speed. That signatures are verified rightly is another target's
-/// concern.
+/// Cryptography that accepts everything, accepts nothing, or is unavailable. So preflight's other
+/// checks run at full speed. Another target covers the verification of signatures.
 struct Says<'a> {
     yes: Result<bool, CryptoUnavailable>,
     image: &'a TdxImage<'a>,
@@ -82,8 +81,8 @@ impl Crypto for Says<'_> {
     }
 }
 
-/// Asks preflight, and checks that it counts its findings and each of them can be shown; and that
-/// it finds all that is found when the image is only to be fallen back on.
+/// Runs preflight and checks three things: the number of findings is correct, each finding can be
+/// displayed, and an image that is only a fallback gets all of its findings.
 pub(super) fn asked(
     image: &TdxImage<'_>,
     facts: &Facts,
@@ -109,7 +108,7 @@ pub(super) fn asked(
     (found, findings)
 }
 
-/// The file of these parts in a format, if the format has room for them.
+/// Returns the file of these parts in a format, if the format has room for them.
 fn written(image: &TdxImage<'_>, format: ImageFormat) -> Option<Vec<u8>> {
     let parts = image.parts();
     let mut file = vec![0xcc; parts.file_len().expect("an image that was parsed has a length")];
@@ -118,16 +117,15 @@ fn written(image: &TdxImage<'_>, format: ImageFormat) -> Option<Vec<u8>> {
     fits.then_some(file)
 }
 
-/// Without its checksum.
+/// Splits a file around its checksum.
 fn without_checksum(file: &[u8]) -> (&[u8], &[u8]) {
     let (version, rest) = file.split_at(2);
     (version, &rest[2..])
 }
 
-/// What is no image is refused with an error that can be shown. What is one comes back from the
-/// parts it is made of, byte for byte but for a checksum that is not the one that is written, in
-/// the other format with the same parts. Preflight is asked about it three times, with cryptography
-/// that says yes, no, and nothing.
+/// Parses an input. An error can be displayed. An image is written again from its parts: in the
+/// same format byte for byte except for a wrong checksum, in the other format with the same parts.
+/// Preflight runs three times, with cryptography that accepts, refuses, and is unavailable.
 pub fn image(input: &[u8]) {
     let parsed = TdxImage::parse(input);
     let found = TdxImage::parse_without_checksum(input);
@@ -144,7 +142,7 @@ pub fn image(input: &[u8]) {
                 (image.format(), image.checksum()),
                 (ImageFormat::BlobV1, Checksum::Bad { found: *found, wanted: *wanted })
             );
-            // With the right one it is an image.
+            // With the correct checksum the file is an image.
             let mut file = input.to_vec();
             file[2..4].copy_from_slice(&wanted.to_le_bytes());
             TdxImage::parse(&file).expect("the checksum that is wanted");
@@ -183,5 +181,5 @@ pub fn image(input: &[u8]) {
     let (yes, no, nothing) =
         (refused_with(Ok(true)), refused_with(Ok(false)), refused_with(Err(CryptoUnavailable)));
     assert!(no > 0, "nothing was signed");
-    assert!(nothing <= yes, "what is not known is no reason");
+    assert!(nothing <= yes, "an unknown fact is not a refusal");
 }

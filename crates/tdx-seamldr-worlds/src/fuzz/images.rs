@@ -1,4 +1,4 @@
-//! The images that scripts of `update_ops` boot from, update to, and save TDs with.
+//! The images of `update_ops` scripts: to boot from, to update to, and to save TDs with.
 
 use std::sync::LazyLock;
 
@@ -14,11 +14,11 @@ use crate::world::{new_image, old_image};
 /// An image file.
 pub(super) struct File {
     pub(super) bytes: PageBuf,
-    /// The SVN that its module has, if P-SEAMLDR takes it.
+    /// SVN of the module, if P-SEAMLDR accepts the image.
     pub(super) svn_minor: u8,
-    /// Its module was built as its SIGSTRUCT says. Only the module itself knows.
+    /// Whether the module was built as its SIGSTRUCT says. Only the module itself can check it.
     pub(super) fits: bool,
-    /// What P-SEAMLDR remembers of it.
+    /// MRSEAM that P-SEAMLDR stores for the image.
     pub(super) mrseam: [u8; 48],
 }
 
@@ -30,7 +30,7 @@ impl File {
     }
 }
 
-/// A module that knows about TDs in build, and counts them.
+/// Returns a module that counts TDs in build.
 fn counting(image: TestImage) -> TestImage {
     let build = ModuleBuild {
         features0: ModuleBuild::V1_5_01.features0 | TdxFeatures0::UPDATE_COMPATIBILITY,
@@ -58,8 +58,7 @@ pub(super) static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
     .collect()
 });
 
-/// The images to update to: good ones first, then those that are refused, each for a reason of its
-/// own.
+/// The images to update to: valid ones first, then those that are refused, each for its own reason.
 pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
     let newer = || TestImage { format: ImageFormat::ImageV2, ..new_image() };
     let good = [
@@ -106,10 +105,10 @@ pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
     .collect()
 });
 
-/// So many of the first of them may follow any of [`OLD`], wherever nothing is wrong.
+/// The first images of [`NEW`], this number, may follow any image of [`OLD`] if there is no fault.
 pub(super) const PLAIN: usize = 3;
 
-/// An image that can take over from every other one here.
+/// An image that can restore the TDs of every other image here.
 pub(super) static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
     let build = ModuleBuild { module_hv: 1, min_update_hv: 0, ..ModuleBuild::V1_5_01 };
     TestImage {
@@ -122,5 +121,5 @@ pub(super) static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
     .build()
 });
 
-/// Of the bad images, the one that says other handoff versions than its module was built for.
+/// Index, among the invalid images, of the one whose SIGSTRUCT has wrong handoff versions.
 const OTHER_VERSIONS: usize = 2;

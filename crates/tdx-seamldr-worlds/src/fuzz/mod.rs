@@ -1,8 +1,7 @@
-//! What the fuzz targets do, as functions from bytes: a target calls one of them, and a panic is a
-//! finding.
+//! The code of the fuzz targets, as functions of bytes. A panic is a finding.
 //!
-//! They are part of a library so that the ordinary tests run them, too: over all seeds, and over
-//! every input that was a finding once.
+//! They are part of a library so that the ordinary tests run them on all seeds and on all earlier
+//! findings.
 #![allow(
     clippy::panic,
     clippy::unwrap_used,
@@ -10,7 +9,7 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
-    clippy::missing_panics_doc, // a panic is what they are for
+    clippy::missing_panics_doc, // a panic is the result of a finding
 )]
 
 mod command;
@@ -40,16 +39,16 @@ pub use status::status;
 pub use update_ops::update_ops;
 pub use vector::vector;
 
-/// One target.
+/// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, which is that of its program and of the folder with its corpus.
+    /// Name of the target, of its program, and of the folder with its corpus.
     pub name: &'static str,
-    /// What it does with an input.
+    /// Runs an input.
     pub run: fn(&[u8]),
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 12] = [
     Target { name: "image", run: image },
     Target { name: "params_roundtrip", run: params_roundtrip },

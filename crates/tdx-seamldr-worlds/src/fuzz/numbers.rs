@@ -1,4 +1,4 @@
-//! Numbers out of an input. What is missing at its end is 0, so that every input means something.
+//! Reads numbers from an input. Missing bytes are 0, so every input is valid.
 
 /// The rest of an input.
 #[derive(Clone, Copy, Debug)]
@@ -9,7 +9,7 @@ impl<'a> Numbers<'a> {
         self.0.is_empty()
     }
 
-    /// The next bytes, as many as there are.
+    /// Returns the next bytes, at most `len`.
     pub(super) fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (bytes, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
@@ -34,7 +34,7 @@ impl<'a> Numbers<'a> {
         u64::from_le_bytes(self.array())
     }
 
-    /// One of these, by one byte.
+    /// Returns one of these choices, selected by one byte.
     pub(super) fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
         let index = usize::from(self.u8()).checked_rem(choices.len());
         *index.and_then(|index| choices.get(index)).expect("something to choose from")

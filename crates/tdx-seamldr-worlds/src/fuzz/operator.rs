@@ -1,6 +1,6 @@
-//! Any bytes as each file that an operator gives: Intel's `mapping_file.json`, a table of releases,
-//! a configuration, the record of updates, and a file of which nobody knows what it is. Each is
-//! refused in words, or what was read holds together.
+//! Reads any bytes as each file that an operator provides: Intel's `mapping_file.json`, a table of
+//! releases, a configuration, the record of updates, and an unknown file. Each reader returns an
+//! error with a description, or consistent data.
 
 use tdx_seamldr_host::config::Config;
 use tdx_seamldr_host::examine::{examine, Verdict};
@@ -8,12 +8,12 @@ use tdx_seamldr_host::mapping::parse_mapping;
 use tdx_seamldr_host::record::History;
 use tdx_seamldr_host::{parse_version, Releases};
 
-/// An input is a file: each reader gets all of it.
+/// Takes a file for each reader.
 pub fn operator_files(input: &[u8]) {
     let history = History::parse(input);
     assert!(history.attempts().len() <= history.records.len());
     let found = examine(input, &Releases::built_in());
-    // An input has no key of Intel's, and the seeds hold no image of Intel's.
+    // Inputs are not signed with Intel's key, and the seeds contain no image of Intel's.
     assert_ne!(found.verdict, Verdict::Genuine);
     assert!(!found.to_string().is_empty());
     let Ok(text) = std::str::from_utf8(input) else { return };

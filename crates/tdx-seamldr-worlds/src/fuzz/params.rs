@@ -11,17 +11,17 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::numbers::Numbers;
 
-/// A host whose memory lies where it lies in the process.
+/// A host whose physical addresses equal its virtual ones.
 pub(super) struct PlainHost;
 
-// SAFETY: makes no call.
+// SAFETY: this backend makes no call.
 unsafe impl SeamcallBackend for PlainHost {
     unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
         Err(Trap::UndefinedOpcode)
     }
 }
 
-// SAFETY: no firmware is ever given these addresses.
+// SAFETY: firmware never gets these addresses.
 unsafe impl Host for PlainHost {
     fn current_lp(&self) -> u32 {
         0
@@ -40,8 +40,8 @@ unsafe impl Host for PlainHost {
     }
 }
 
-/// The host's memory: a page of the image lies at `base` plus its number times `stride`, but for a
-/// hole and for one that is moved.
+/// Host memory. Each page of the image lies at `base` plus its number times `stride`, except one
+/// page that is missing and one that is moved.
 struct Scattered {
     image: usize,
     len: usize,
@@ -53,7 +53,7 @@ struct Scattered {
 }
 
 impl Scattered {
-    /// The address of a page of the file, counted from its header.
+    /// Returns the address of a page of the file, counted from the file's header.
     fn page(&self, page: usize) -> Option<u64> {
         let number = u64::try_from(page).unwrap();
         let place = self.base.wrapping_add(number.wrapping_mul(self.stride));
@@ -62,14 +62,14 @@ impl Scattered {
     }
 }
 
-// SAFETY: makes no call.
+// SAFETY: this backend makes no call.
 unsafe impl SeamcallBackend for Scattered {
     unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
         Err(Trap::UndefinedOpcode)
     }
 }
 
-// SAFETY: no firmware is ever given these addresses.
+// SAFETY: firmware never gets these addresses.
 unsafe impl Host for Scattered {
     fn current_lp(&self) -> u32 {
         0
@@ -106,15 +106,16 @@ static IMAGES: LazyLock<Vec<PageBuf>> = LazyLock::new(|| {
     SIZES.into_iter().map(image).collect()
 });
 
-/// A request that is good, for as long as `work` takes.
+/// Runs `work` with a valid request.
 pub(super) fn prepared<R>(work: impl FnOnce(&InstallRequest<'_>) -> R) -> R {
     let mut params = PageBuf::zeroed(1);
     let image = TdxImage::parse(IMAGES.first().unwrap().as_bytes()).unwrap();
     work(&InstallRequest::build(params.as_params(), &image, Scenario::Update, &PlainHost).unwrap())
 }
 
-/// Bytes are SEAMLDR_PARAMS and back; and an image on a host with these addresses becomes
-/// SEAMLDR_PARAMS that name them all, or is refused for the first page that cannot be named.
+/// Converts bytes to SEAMLDR_PARAMS and back. Also prepares an image on a host with these
+/// addresses: SEAMLDR_PARAMS contain all addresses, or the error names the first page without a
+/// valid address.
 pub fn params_roundtrip(input: &[u8]) {
     let mut page = PageBuf::zeroed(1);
     page.as_mut_bytes().iter_mut().zip(input).for_each(|(slot, byte)| *slot = *byte);
@@ -133,7 +134,7 @@ pub fn params_roundtrip(input: &[u8]) {
     let host = Scattered {
         image: file.as_bytes().as_ptr().addr(),
         len: file.as_bytes().len(),
-        // Half of the inputs lie on pages; of others, most are refused at once.
+        // Half of the inputs are page-aligned; most others are refused at once.
         base: if flags & 2 == 0 { base << 12 } else { base },
         stride: if flags & 4 == 0 { stride << 12 } else { stride },
         params: (flags & 8 == 0).then_some(if flags & 16 == 0 { params << 12 } else { params }),

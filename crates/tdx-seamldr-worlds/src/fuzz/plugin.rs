@@ -1,4 +1,4 @@
-//! Any bytes as code of a guest and as options of the plugin for QEMU.
+//! Decodes any bytes as code of a guest, and parses them as options of the plugin for QEMU.
 
 use tdx_seamldr_qemu::carry::{followers, Machine};
 use tdx_seamldr_qemu::decode::{decode, Decoded};
@@ -6,7 +6,7 @@ use tdx_seamldr_qemu::encoding::{Segment, MAX_LENGTH};
 use tdx_seamldr_qemu::flags::Flags;
 use tdx_seamldr_qemu::options::Options;
 
-/// A CPU that takes everything.
+/// A CPU that accepts all accesses.
 struct Cpu([u64; 16]);
 
 impl Machine for Cpu {
@@ -27,7 +27,7 @@ impl Machine for Cpu {
     }
 }
 
-/// An input is code. It is decoded at each of its bytes, and followed as the code behind SEAMCALL.
+/// Takes code. Decodes an instruction at each byte, and follows the code behind SEAMCALL.
 pub fn decode_instruction(code: &[u8]) {
     for start in 0..code.len() {
         if let Ok(Some(Decoded { length, .. })) = decode(&code[start..]) {
@@ -53,7 +53,7 @@ pub fn decode_instruction(code: &[u8]) {
     }
 }
 
-/// An input is the options of the plugin, one a line.
+/// Takes the options of the plugin, one per line.
 pub fn plugin_options(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Err(error) = Options::parse(text.lines()) {

@@ -1,5 +1,5 @@
-//! What fuzzing begins with: small valid inputs of every kind, pieces of the recordings, and input
-//! that is empty or cut off.
+//! The seeds of fuzzing: small valid inputs of every kind, pieces of the recordings, empty and
+//! truncated inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,28 +19,28 @@ use super::images::NEW;
 use super::update_ops::{CALLS, HEAD, TROUBLE};
 use crate::world::new_image;
 
-/// A first input.
+/// A seed.
 #[derive(Clone, Debug)]
 pub struct Seed {
-    /// Of which target.
+    /// Name of the target.
     pub target: &'static str,
-    /// Its file's name.
+    /// Name of the file.
     pub name: String,
     /// The input.
     pub bytes: Vec<u8>,
 }
 
-/// Bytes of a recording's line that is not too long to be changed usefully. Longer ones lose their
-/// last steps.
+/// The longest line of a recording, in bytes, that fuzzing can usefully change. Longer lines lose
+/// their last steps.
 const LONGEST_LINE: usize = 24 << 10;
 
-/// Bytes up to which a line gets the content of the files that it names, the short ones first. The
-/// long ones are pages of modules, which are hashed before anything else is done with them: to
-/// change them is of no use.
+/// The longest line in bytes, including the content of the files that it names; short files come
+/// first. Long files are pages of modules. Changing these is useless, because firmware hashes them
+/// first.
 const WITH_CONTENT: usize = 12 << 10;
 
-/// All first inputs: of this project's own, of the recordings below this folder, and of released
-/// images.
+/// Returns all seeds: this project's own, those of the recordings below this folder, and those of
+/// released images.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub fn seeds(recordings: &Path, released: &[ReleasedImage]) -> Result<Vec<Seed>>
     Ok(seeds.0)
 }
 
-/// A name, and what is changed of a good SIGSTRUCT.
+/// A name, and a change of a valid SIGSTRUCT.
 type Change = (&'static str, fn(&mut SeamSigstruct));
 
 const CHANGES: [Change; 16] = [
@@ -84,7 +84,7 @@ const CHANGES: [Change; 16] = [
     ("cpu", |s| s.cpuid_table[0] = U32::new(0x806d8)),
     ("no-cpus", |s| s.cpuid_table_size = U32::new(0)),
     ("memory", |s| s.num_global_data_pages = U16::new(65535)),
-    // As much as there seems to be memory for.
+    // The most memory that the estimate allows.
     ("page-tables", |s| {
         let fits = |pages: &u16| {
             s.num_global_data_pages = U16::new(*pages);
@@ -98,22 +98,23 @@ const CHANGES: [Change; 16] = [
     ("handoff-pages", |s| s.num_handoff_pages = U16::new(12)),
 ];
 
-/// Bytes up to the last one that may be changed, the first entry of the list of CPUs.
+/// Number of bytes up to the last one that may be changed: the first entry of the CPU list.
 const CHANGED: usize = 1032;
 
-/// Every input that was a finding once: the files in a folder that has one for each target.
+/// Returns all earlier findings: the files in a folder that has a subfolder for each target.
 ///
 /// # Errors
 ///
-/// A file cannot be read, or there is something that belongs to no target.
+/// A file cannot be read, or a folder belongs to no target.
 pub fn findings(folder: &Path) -> Result<Vec<Seed>> {
     let mut findings = Seeds(Vec::new());
     for path in entries(folder)? {
         let target = super::TARGETS
             .into_iter()
             .find(|target| path.file_name() == Some(target.name.as_ref()));
-        let target =
-            target.with_context(|| format!("{}: there is no such target", path.display()))?;
+        let target = target.with_context(|| {
+            format!("{}: this folder is not named after a target", path.display())
+        })?;
         for path in entries(&path)? {
             let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -123,10 +124,10 @@ pub fn findings(folder: &Path) -> Result<Vec<Seed>> {
     Ok(findings.0)
 }
 
-/// TDH.SYS.SHUTDOWN among the leaves that a script of `vector` can name.
+/// Index of TDH.SYS.SHUTDOWN among the leaves of `vector` scripts.
 const SHUTDOWN: u8 = 14;
 
-/// Lines of kernel logs, with what different programs print before them.
+/// Lines of kernel logs, with the prefixes of different programs.
 const LOG_LINES: &[&str] = &[
     "[   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, \
      minor_version 0",
@@ -182,7 +183,7 @@ impl Seeds {
         self.0.push(Seed { target, name: name.into(), bytes: bytes.to_vec() });
     }
 
-    /// A file, and beginnings of it.
+    /// Adds a file, and truncated copies of it.
     fn image(&mut self, name: &str, file: &[u8]) {
         for target in ["image", "cli_json"] {
             self.add(target, name, file);
@@ -208,7 +209,7 @@ impl Seeds {
                     self.image(&format!("{format}-{sigstruct_pages}-{module_pages}"), &file);
                 }
             }
-            // Cut in two, for `pack`: the first byte is odd.
+            // Cut in two for `pack`: the first byte is odd.
             let parts = TdxImage::parse(file).unwrap().parts();
             let mut both = [&parts.sigstruct[..2048], parts.module].concat();
             (both[0], both[1]) = (7, 32);
@@ -224,8 +225,7 @@ impl Seeds {
         for len in [2048, 2047, 1028, 1024, 950, 128, 44] {
             self.add("sigstruct", format!("good-{len}"), &good.as_bytes()[..len]);
         }
-        // Whatever an image is refused for, and any two of it. What is signed is no matter for the
-        // target.
+        // Each reason to refuse an image, and each pair of reasons. The target ignores signatures.
         let changed = |changes: &[Change]| {
             let mut sigstruct = good;
             changes.iter().for_each(|(_, change)| change(&mut sigstruct));
@@ -244,7 +244,7 @@ impl Seeds {
                 format!("released-{}", image.version),
                 parsed.sigstruct().as_bytes(),
             );
-            // The whole would be too long: its first pages.
+            // The whole module would be too long; take its first pages.
             let module = &parsed.module()[..3 * 4096];
             let parts = ImageParts { sigstruct: parsed.sigstruct_area(), module };
             let mut file = vec![0; parts.file_len().unwrap()];
@@ -256,7 +256,7 @@ impl Seeds {
         }
     }
 
-    /// Files of hosts that tell of LPs.
+    /// Adds files of hosts that list LPs.
     fn host(&mut self) {
         for (name, list) in
             [("one", "0"), ("range", "0-127"), ("gaps", "0-3,8,10-11,64-127"), ("reversed", "3-0")]
@@ -282,7 +282,7 @@ impl Seeds {
         }
     }
 
-    /// Files that an operator gives, in the forms that are published or written by the library.
+    /// Adds files that an operator provides, in published forms and in the library's forms.
     fn operator(&mut self) {
         let mapping = r#"{"tdx_module_releases": [{"version": "1.5.05", "min_module_version_for_td_preserving": "1.5.01",
             "min_seamldr_versions": ["1.5.00", "2.0.00"], "tdx_feature0": "0x61F0FBF"}]}"#;
@@ -320,7 +320,7 @@ impl Seeds {
         }
     }
 
-    /// Lines of kernel logs in every wording, one by one and as a whole.
+    /// Adds lines of kernel logs in every wording, one by one and together.
     fn logs(&mut self) {
         for (index, line) in LOG_LINES.iter().enumerate() {
             self.add("explain_log", format!("line-{index:02}"), line.as_bytes());
@@ -345,7 +345,7 @@ impl Seeds {
         }
     }
 
-    /// Sessions and single calls on the model: see `vector`.
+    /// Adds sessions and single calls on the model: see `vector`.
     fn scripts(&mut self) {
         // Operation, LP, leaf, and the choices of four operands.
         let call = |lp: u8, leaf: u8, rcx: u8| [0, lp, leaf, rcx, 0, 0, 0];
@@ -354,7 +354,7 @@ impl Seeds {
             for profile in 0..4u8 {
                 for state in 0..5u8 {
                     let mut script = vec![first, profile, state];
-                    // Every leaf on both LPs, with addresses and without.
+                    // Every leaf on both LPs, with and without addresses.
                     for leaf in 0..17 {
                         for operand in [0, 2, 5] {
                             script.extend_from_slice(&call(leaf % 2, leaf, operand));
@@ -382,7 +382,7 @@ impl Seeds {
         }
     }
 
-    /// Updates in which one thing goes wrong, or nothing: see `update_ops`.
+    /// Adds updates with one fault, or without a fault: see `update_ops`.
     fn updates(&mut self) {
         let head = |flags: u8, new: usize, after: u8, troubles: u8| {
             let new = u8::try_from(new).unwrap();
@@ -422,14 +422,14 @@ impl Seeds {
         }
     }
 
-    /// Recordings as they are, with their files in them, and the files for themselves.
+    /// Adds recordings with the content of their files, and the files themselves.
     fn recorded(&mut self, folder: &Path) -> Result<()> {
         let mut blobs = files(&folder.join("blobs"), "bin").unwrap_or_default();
         blobs.sort();
         for path in blobs {
             let (name, bytes) = (file_name(&path), fs::read(&path)?);
-            // Up to the last CPU in its list; its header may be wrong. Parameters are shorter, and
-            // pages of modules shorter or longer.
+            // A SIGSTRUCT may end after the last CPU of its list, and its header may be wrong.
+            // Parameters are shorter, and pages of modules are shorter or longer.
             let is_sigstruct = (1025..=SeamSigstruct::SIZE).contains(&bytes.len());
             let target = if is_sigstruct { "sigstruct" } else { "params_roundtrip" };
             self.add(target, format!("recorded-{name}"), &bytes);
@@ -449,8 +449,7 @@ impl Seeds {
     }
 }
 
-/// A line of a recording that is not too long, with the content of files that it names as far as
-/// there is room.
+/// Returns a shortened line of a recording, with the content of its files as far as there is room.
 fn cut_down(line: &str, folder: &Path) -> Result<String> {
     let mut recording: Value = serde_json::from_str(line)?;
     let mut len = recording.to_string().len();
@@ -505,7 +504,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_recording_is_a_seed_and_passes_if_it_is_whole() {
+    fn every_recording_is_a_seed_and_passes_unless_it_was_shortened() {
         let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tdx-seamldr-mock/vectors");
         let mut cut = Vec::new();
         for group in ["p-seamldr", "tdx-module"] {
@@ -531,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_without_a_target_is_no_finding() {
+    fn a_finding_in_a_folder_without_a_target_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(findings(folder.path()).unwrap().is_empty());
         let put = |name: &str| {
@@ -549,6 +548,6 @@ mod tests {
         assert!(findings(folder.path())
             .unwrap_err()
             .to_string()
-            .contains("images: there is no such target"));
+            .contains("images: this folder is not named after a target"));
     }
 }

@@ -1,5 +1,5 @@
-//! Bytes as a SIGSTRUCT: its numbers, its signature, and preflight beside what P-SEAMLDR says to
-//! it.
+//! Reads bytes as a SIGSTRUCT: checks its numbers and its signature, and compares preflight with
+//! P-SEAMLDR.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -23,10 +23,10 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::image::{asked, fixed_facts};
 use crate::world::new_image;
 
-/// The module that goes with every SIGSTRUCT.
+/// The module of every SIGSTRUCT.
 static MODULE: LazyLock<Vec<u8>> = LazyLock::new(|| new_image().module());
 
-/// Cryptography for which this SIGSTRUCT is signed as it has to be.
+/// Cryptography that accepts this SIGSTRUCT.
 struct Signed<'a>(&'a SeamSigstruct);
 
 impl Crypto for Signed<'_> {
@@ -93,7 +93,7 @@ thread_local! {
     static SEAM_MEMORY: RefCell<Box<SeamMemory>> = RefCell::new(SeamMemory::new_box_zeroed().expect("memory"));
 }
 
-/// What P-SEAMLDR answers if both LPs of the fixed platform install this.
+/// Installs this SIGSTRUCT on both LPs of the fixed platform; returns P-SEAMLDR's answer.
 fn installed(sigstruct: &SeamSigstruct) -> Loaders {
     SEAM_MEMORY.with_borrow_mut(|memory| {
         let config =
@@ -125,7 +125,7 @@ fn installed(sigstruct: &SeamSigstruct) -> Loaders {
             num_packages: 1,
         };
         platform.put_module(ModuleBuild::V1_5_01, told, false);
-        // What the module leaves behind, in the version that both have.
+        // The old module's handoff data, in the version that both modules support.
         let hv =
             if sigstruct.min_update_hv.get() <= 1 { sigstruct.module_hv.get().min(1) } else { 1 };
         let header = tdx_seamldr_core::abi::HandoffHeader {
@@ -151,8 +151,8 @@ fn installed(sigstruct: &SeamSigstruct) -> Loaders {
     })
 }
 
-/// Why preflight refuses the image, whose SIGSTRUCT is taken for signed. Everything is known, but
-/// for the pages that handoff versions after 2 need.
+/// Returns preflight's refusals of the image, whose SIGSTRUCT counts as signed. All facts are
+/// known, except the pages that handoff versions above 2 need.
 fn refused(image: &TdxImage<'_>, facts: &Facts) -> Vec<Refusal> {
     let policy = Policy { allow_same_module: true, ..Policy::default() };
     let (_, findings) = asked(image, facts, &Signed(image.sigstruct()), policy);
@@ -172,8 +172,8 @@ const SUCCESS: Loaders = (SeamldrStatus::SUCCESS, 0);
 /// A fatal error.
 const TRAP: Loaders = (SeamldrStatus(u64::MAX), 1);
 
-/// For what P-SEAMLDR refuses an image, too: the step in which it does, and what it may answer.
-/// `None` for what it leaves to the new module.
+/// Returns P-SEAMLDR's step that makes the same check, and its possible answers. Returns `None` if
+/// only the new module checks it.
 fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
     const BAD_SIG: &[Loaders] = &[(SeamldrStatus::EBADSIG, 0)];
     Some(match refusal {
@@ -194,11 +194,11 @@ fn of_loader(refusal: &Refusal) -> Option<(u32, &'static [Loaders])> {
         Refusal::HandoffVersion { .. } => (31, &[(SeamldrStatus::EBADHANDOFF, 0)]),
         Refusal::PageTables { .. } => (32, &[(SeamldrStatus::ENOMEM, 1), TRAP]),
         Refusal::MajorSvnZero | Refusal::HandoffPages { .. } => return None,
-        other => panic!("{other:?}, but nothing is wrong with that"),
+        other => panic!("{other:?} is a refusal that this input cannot cause"),
     })
 }
 
-/// What only the new module would refuse is a refusal exactly if it is so.
+/// Checks that preflight refuses what only the new module refuses.
 fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts, refusals: &[Refusal]) {
     assert_eq!(
         refusals.contains(&Refusal::MajorSvnZero),
@@ -206,7 +206,8 @@ fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts, refusals: &[Refusal])
         "{refusals:x?}"
     );
     let (lowest, highest) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
-    // Of version 0 a module with later ones takes 25 pages, whatever its SIGSTRUCT says.
+    // Modules with later handoff versions accept 25 pages of version 0, whatever their SIGSTRUCT
+    // says.
     let running = facts.handoff.expect("it is known").module_hv;
     let pages = if (running, lowest) == (0, 0) && highest != 0 {
         25
@@ -219,8 +220,8 @@ fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts, refusals: &[Refusal])
         Refusal::HandoffPages { found, .. } => Some(*found),
         _ => None,
     });
-    // Without a common version, the data might come in any that the module takes. What versions
-    // after 2 need is not public.
+    // Without a common version, the data might have any version that the module accepts. The pages
+    // of versions above 2 are not public.
     let common = running.min(highest);
     let version = if common < lowest { highest } else { common };
     assert_eq!(found, (room < data && version <= 2).then_some(pages), "{refusals:x?}");
@@ -229,10 +230,9 @@ fn of_new_module(sigstruct: &SeamSigstruct, facts: &Facts, refusals: &[Refusal])
     assert_eq!(is_refused, common < lowest, "{refusals:x?}");
 }
 
-/// The numbers of a SIGSTRUCT are within their ranges, whatever it says; verifying its signature
-/// ends; and if it is signed, preflight refuses it exactly if P-SEAMLDR does, for what P-SEAMLDR
-/// asks first, or if the new module would. An input is a SIGSTRUCT from its beginning; what is
-/// missing is as in a good one.
+/// Takes the beginning of a SIGSTRUCT; a valid one provides the rest. Its numbers are within their
+/// ranges, and its verification ends. If the SIGSTRUCT is signed, preflight refuses it exactly if
+/// P-SEAMLDR or the new module does.
 pub fn sigstruct(input: &[u8]) {
     static GOOD: LazyLock<SeamSigstruct> = LazyLock::new(|| new_image().sigstruct(&MODULE));
     let mut bytes = *GOOD.as_bytes().first_chunk::<{ SeamSigstruct::SIZE }>().unwrap();
@@ -249,8 +249,8 @@ pub fn sigstruct(input: &[u8]) {
     assert_eq!((head, tail), (&bytes[..128], &bytes[900..]));
     assert!(!sigstruct.svn().to_string().is_empty());
 
-    // The signature itself costs more than all the rest, and is looked at if it or the key is
-    // another one.
+    // The signature takes longer than all other checks, so verify it only if the signature or the
+    // key has changed.
     if (sigstruct.modulus, sigstruct.signature) != (GOOD.modulus, GOOD.signature) {
         let digest = RustCrypto.sha384(&sigstruct.signed_parts()).unwrap();
         let verified = RustCrypto.rsa3072_verify(&sigstruct.modulus, &sigstruct.signature, &digest);
@@ -266,7 +266,7 @@ pub fn sigstruct(input: &[u8]) {
     let facts = fixed_facts();
     let refusals = refused(&image, &facts);
     let answer = installed(&sigstruct);
-    // What P-SEAMLDR asks first is what it answers to.
+    // P-SEAMLDR answers to its first failed check.
     let first = refusals.iter().filter_map(of_loader).min_by_key(|(step, _)| *step);
     let expected = first.map_or(&[SUCCESS][..], |(_, answers)| answers);
     assert!(
@@ -274,7 +274,7 @@ pub fn sigstruct(input: &[u8]) {
         "P-SEAMLDR answers {answer:x?}, but preflight finds {refusals:x?}"
     );
     of_new_module(&sigstruct, &facts, &refusals);
-    // The older handoff version, with as much data as any new module takes in it.
+    // The older handoff version, with as much data as any new module accepts in it.
     let older = HandoffRange { module_hv: 0, min_update_hv: 0, no_downgrade: false };
     let facts = Facts { handoff: Some(older), handoff_data: Some(25 * 4096 - 8), ..facts };
     of_new_module(&sigstruct, &facts, &refused(&image, &facts));

@@ -1,4 +1,4 @@
-//! Any status word through every decoder and back: nothing panics, nothing is lost on the way up.
+//! Passes any status through every decoder and back. No decoder panics or loses information.
 
 use std::cell::Cell;
 
@@ -19,13 +19,13 @@ use zerocopy::FromZeros;
 use super::numbers::Numbers;
 use super::params::{prepared, PlainHost};
 
-/// Firmware that gives one answer to everything.
+/// Firmware that gives the same answer to every call.
 struct Answers {
     answer: Result<SeamcallRegs, Trap>,
     calls: Cell<u32>,
 }
 
-// SAFETY: it makes no call, and touches no memory.
+// SAFETY: this backend makes no call and accesses no memory.
 unsafe impl SeamcallBackend for Answers {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         self.calls.set(self.calls.get().saturating_add(1));
@@ -33,7 +33,7 @@ unsafe impl SeamcallBackend for Answers {
     }
 }
 
-// SAFETY: its firmware touches no memory.
+// SAFETY: the firmware accesses no memory.
 unsafe impl Host for Answers {
     fn current_lp(&self) -> u32 {
         PlainHost.current_lp()
@@ -52,7 +52,7 @@ unsafe impl Host for Answers {
     }
 }
 
-/// An input is RAX, RDX and R8 of an answer, 8 bytes each; an 25th byte makes it a trap.
+/// Takes RAX, RDX and R8 of an answer, 8 bytes each. A 25th byte makes the answer a trap.
 pub fn status(input: &[u8]) {
     let mut numbers = Numbers(input);
     let (rax, rdx, r8) = (numbers.u64(), numbers.u64(), numbers.u64());
@@ -64,7 +64,7 @@ pub fn status(input: &[u8]) {
     calls(&Answers { answer: trap.map_or(Ok(regs), |trap| Err(*trap)), calls: Cell::new(0) });
 }
 
-/// Each number as whatever a number can be.
+/// Decodes a number as everything that a number can be.
 fn decode(word: u64) {
     let status = SeamldrStatus(word);
     let number = format!("{word:#018x}");
@@ -142,7 +142,7 @@ fn decode(word: u64) {
     assert_eq!(CurrentVmcs::from_vmx_basic(word) == CurrentVmcs::Preserved, word >> 60 & 1 == 1);
 }
 
-/// The same answer to every typed call: it reaches the caller whole.
+/// Gives the same answer to every typed call. The caller gets it unchanged.
 fn calls(firmware: &Answers) {
     let lock = SpinLock::new();
     let seamldr = Seamldr::new(firmware, &lock, CurrentVmcs::Preserved).expect("no erratum");
@@ -201,7 +201,7 @@ fn calls(firmware: &Answers) {
     }
 }
 
-/// A failure can be shown, and is something for Linux.
+/// Displays a failure, and converts it to Linux's status.
 fn shown(cause: FailureCause) {
     assert!(!cause.to_string().is_empty() && !cause.code().is_empty());
     for dialect in [Dialect::V6, Dialect::Mainline] {

@@ -1,178 +1,51 @@
-//! A script of faults, LP order and images on the update machine: it ends, and what its outcome
-//! says is so.
+//! Runs scripts of faults, LP order and images on an update. The update ends, and its outcome is
+//! true.
+
+mod script;
 
 use std::collections::BTreeSet;
 
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::preflight::{
-    preflight, Facts, HandoffRange, PassedUpdate, Policy, Purpose, Unknowns,
-};
+use tdx_seamldr_core::preflight::{preflight, Facts, HandoffRange, PassedUpdate, Purpose};
 use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, Stage, TdFate, Update};
 use tdx_seamldr_core::{NoCrypto, SeamcallBackend, SeamcallRegs, SharedInfo, TdxImage, Trap};
 use tdx_seamldr_mock::model::{GlobalLock, TdPhase};
 use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform};
 
-use super::images::{File, NEW, OLD, PLAIN, RESCUE};
+use super::images::{File, NEW, PLAIN, RESCUE};
 use super::numbers::Numbers;
 use crate::memo::CRYPTO;
 use crate::world::{
     all_alive, boot, drive_in_order, examine, prepare, reckless, says_something, wrong_claim,
     wrong_failure, Absent, Schedule,
 };
+use script::{After, Script, Version};
+pub(super) use script::{CALLS, HEAD, TROUBLE};
 
-/// The calls of an update and of the checks before it.
-pub(super) const CALLS: [u64; 12] = [
-    SeamldrLeaf::Install as u64,
-    SeamldrLeaf::Info as u64,
-    SeamldrLeaf::SeamInfo as u64,
-    TdxLeaf::SYS_SHUTDOWN.0 as u64,
-    TdxLeaf::SYS_INIT.0 as u64,
-    TdxLeaf::SYS_LP_INIT.0 as u64,
-    TdxLeaf::SYS_UPDATE.0 as u64,
-    TdxLeaf::SYS_UPDATE.0 as u64 | 1 << 16,
-    TdxLeaf::SYS_RD.0 as u64,
-    TdxLeaf::SYS_TDMR_INIT.0 as u64,
-    TdxLeaf::SYS_CONFIG.0 as u64,
-    u64::MAX,
-];
-
-/// Bytes of one trouble in an input.
-pub(super) const TROUBLE: usize = 16;
-/// Troubles of one input, at most.
-const MAX_TROUBLES: usize = 12;
-/// Bytes before the troubles.
-pub(super) const HEAD: usize = 16;
-
-/// What an input says.
-struct Script<'a> {
-    lps: u32,
-    sockets: u32,
-    asks_first: bool,
-    policy: Policy,
-    detect_compat_damage: bool,
-    /// P-SEAMLDR puts one more module in place before a reboot.
-    one_update_left: bool,
-    old: &'static File,
-    new: &'static File,
-    fallbacks: Vec<&'static File>,
-    version: Version,
-    after: Vec<(After, &'static File)>,
-    troubles: Vec<Numbers<'a>>,
-    order: &'a [u8],
-}
-
-/// In which version the handoff data is to be written.
-#[derive(Clone, Copy)]
-enum Version {
-    Negotiated,
-    Highest,
-    Given(u16),
-}
-
-/// What is done after an update.
-#[derive(Clone, Copy, Debug)]
-enum After {
-    /// What its outcome says, now that all faults are over.
-    Follow,
-    /// What its outcome says, with the same troubles as before.
-    FollowInTrouble,
-    Resume,
-    Finish,
-    Load,
-    Update,
-}
-
-impl<'a> Script<'a> {
-    fn read(input: &'a [u8]) -> Self {
-        let mut numbers = Numbers(input);
-        let flags = numbers.u8();
-        let lps = u32::from(flags & 7) + 1;
-        let mut script = Self {
-            lps,
-            sockets: if flags & 8 != 0 && lps > 1 { 2 } else { 1 },
-            asks_first: flags & 16 == 0,
-            policy: Policy {
-                allow_same_module: flags & 32 != 0,
-                allow_unknowns: if flags & 64 != 0 {
-                    Unknowns::OF_PLATFORM
-                } else {
-                    Unknowns::NONE
-                },
-                allow_damage: flags & 64 != 0,
-            },
-            detect_compat_damage: flags & 128 != 0,
-            one_update_left: false,
-            old: &OLD[usize::from(numbers.u8()) % OLD.len()],
-            new: &NEW[usize::from(numbers.u8()) % NEW.len()],
-            fallbacks: Vec::new(),
-            version: Version::Negotiated,
-            after: Vec::new(),
-            troubles: Vec::new(),
-            order: &[],
-        };
-        let count = numbers.u8() % 4;
-        for number in 0..3 {
-            let index = usize::from(numbers.u8()) % (NEW.len() + 1);
-            // The module that ran before is the usual one.
-            let fallback = index.checked_sub(1).map_or(script.old, |index| &NEW[index]);
-            if number < count {
-                script.fallbacks.push(fallback);
-            }
-        }
-        let (choice, given) = (numbers.u8(), numbers.u8());
-        script.version = match choice % 4 {
-            0 | 1 => Version::Negotiated,
-            2 => Version::Highest,
-            _ => Version::Given(given.into()),
-        };
-        let count = numbers.u8() % 5;
-        for number in 0..4 {
-            let byte = numbers.u8();
-            let after = [
-                After::Follow,
-                After::FollowInTrouble,
-                After::Resume,
-                After::Finish,
-                After::Load,
-                After::Update,
-            ][usize::from(byte % 6)];
-            let file = &NEW[usize::from(byte / 6) % NEW.len()];
-            if number < count {
-                script.after.push((after, file));
-            }
-        }
-        script.one_update_left = numbers.u8() & 3 == 3;
-        let count = usize::from(numbers.u8()).min(MAX_TROUBLES);
-        script.troubles.extend((0..count).map(|_| Numbers(numbers.bytes(TROUBLE))));
-        script.order = numbers.bytes(256);
-        script
-    }
-}
-
-/// Traps in a row that are not taken for an open session. More of them look exactly like one.
+/// The most traps in a row that are not taken for an open session. More of them look exactly like
+/// one.
 const BELIEVED: u32 = 3;
 
-/// What the troubles of an input are, once they have been brought about.
+/// The combined properties of the troubles that were made.
 #[derive(Default)]
 struct Troubles {
     absent: Vec<Absent>,
     told: Vec<String>,
-    /// There is something that is not as the firmware says: what an outcome says by that need not
-    /// be so.
+    /// Whether a status contradicts the firmware's state. The outcome may repeat it.
     lies: bool,
-    /// Traps that come by themselves.
+    /// Number of single traps.
     traps: u32,
     /// LPs that do not reach the module.
     cut_off: BTreeSet<u32>,
-    /// Something was answered in place of the firmware, or some LP did not reach it: what the
-    /// library knows need not be enough.
+    /// Whether a fault replaced a status, or an LP did not reach firmware. The library may then
+    /// know too little.
     confusing: bool,
-    /// The only trouble is this, and the image to fall back on is the one that ran before.
+    /// The fault, if it is the only trouble and the fallback is the module that ran before.
     only: Option<Fault>,
 }
 
 impl Troubles {
-    /// Brings one about.
+    /// Makes one trouble.
     fn add(&mut self, platform: &SimPlatform, new: &mut PageBuf, mut numbers: Numbers<'_>) {
         let kind = numbers.u8() % 16;
         let (lp, call, after, times) = (numbers.u8(), numbers.u8(), numbers.u8(), numbers.u8());
@@ -232,7 +105,8 @@ impl Troubles {
             9 => self.absent.push(Absent { lp: some_lp, after: usize::from(after % 12) }),
             10 => {
                 let at = value as usize % new.as_bytes().len();
-                // After preflight has seen it; `tamper` is for pages that firmware was told of.
+                // Preflight has already read the file; `tamper` works only on pages that firmware
+                // knows.
                 new.as_mut_bytes()[at] ^= small;
             }
             _ => {}
@@ -256,7 +130,7 @@ impl Troubles {
         if kind == 15 {
             let phase =
                 if choice & 1 == 0 { TdPhase::Build } else { TdPhase::InterruptedMigration };
-            // There may be no room.
+            // There may be no room for another TD.
             let _ = platform.create_td_in(phase);
         }
         if kind == 14 && choice % 4 < 2 {
@@ -271,7 +145,7 @@ impl Troubles {
     }
 }
 
-/// Everything that was wrong is over.
+/// Repairs everything.
 fn repair(platform: &SimPlatform) {
     platform.clear_faults();
     platform.with_model(|model| {
@@ -287,13 +161,13 @@ fn repair(platform: &SimPlatform) {
     });
 }
 
-/// Whether an update with the module that ran before to fall back on keeps the TDs in spite of this
-/// one fault.
+/// Returns whether an update with the old module as fallback preserves the TDs in spite of this one
+/// fault.
 fn is_overcome(fault: Fault) -> bool {
     fault.times == 1 && !matches!(fault.answer, Answer::Return { rdx: 1.., .. })
 }
 
-/// What has to be so of every outcome by itself.
+/// Checks what holds for every outcome.
 fn consistent(outcome: &Outcome, lps: u32) {
     let is_loaded = outcome.next == NextStep::Configure;
     assert_eq!(outcome.errno().is_none(), outcome.is_updated() || is_loaded, "{outcome:?}");
@@ -308,7 +182,7 @@ fn consistent(outcome: &Outcome, lps: u32) {
     assert!(!outcome.to_string().is_empty() && !outcome.code().is_empty());
 }
 
-/// Whether the TDs live on under another module than the outcome says.
+/// Returns a description if the TDs run under another module than the outcome says.
 fn wrong_image(
     platform: &SimPlatform,
     outcome: &Outcome,
@@ -318,14 +192,18 @@ fn wrong_image(
     let truth = platform.truth();
     let found = (truth.svn.minor, truth.mrseam);
     (outcome.tds_live_on() && named != Some(found)).then(|| {
-        format!("{outcome}: image {} is {named:x?}, but {found:x?} is there", outcome.image)
+        format!(
+            "{outcome}: image {} has MRSEAM {named:x?}, but the running module has {found:x?}",
+            outcome.image
+        )
     })
 }
 
-/// Whether it is left open what became of TDs although nothing can have confused anybody.
+/// Returns a description if the outcome leaves the fate of the TDs open although no trouble was
+/// confusing.
 fn wrong_doubt(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let truth = platform.truth();
-    // Handoff data that does not fit the module that is in place is there, and of no use.
+    // There is handoff data, but the installed module cannot use it.
     let is_of_no_use = match outcome.last_failure.map(|failure| failure.cause) {
         Some(FailureCause::Seamldr { status, .. }) => status == SeamldrStatus::EBADHANDOFF,
         Some(FailureCause::Tdx(_, status)) => status.code() == TdxStatus::SYS_INVALID_HANDOFF,
@@ -336,7 +214,7 @@ fn wrong_doubt(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
         .then(|| format!("{outcome}, but {truth:?}"))
 }
 
-/// An update, from the checks to whatever the script does after it.
+/// An update, from the checks to the script's last step.
 struct Trial<'a> {
     script: &'a Script<'a>,
     platform: SimPlatform,
@@ -357,7 +235,7 @@ impl Trial<'_> {
     fn drive(&self, update: &Update<'_>, order: &[u8], what: &str) -> Outcome {
         let schedule = Schedule { order, absent: &self.troubles.absent };
         let Some(outcome) = drive_in_order(&self.platform, update, &schedule) else {
-            self.wrong(&format!("{what} hangs"))
+            self.wrong(&format!("{what} does not end"))
         };
         consistent(&outcome, self.lps());
         if let Some(claim) = wrong_failure(&self.platform, &outcome) {
@@ -371,7 +249,7 @@ impl Trial<'_> {
         outcome
     }
 
-    /// Where it was known before, it has to be known afterwards.
+    /// Checks that the outcome does not forget what an earlier outcome knew.
     fn doubts(&self, outcome: &Outcome) {
         if self.troubles.confusing {
             return;
@@ -381,8 +259,8 @@ impl Trial<'_> {
         }
     }
 
-    /// The update with the handoff data in the script's version, whatever the modules have in
-    /// common. `None`: the image does not take that version.
+    /// Returns the update with handoff data in the script's version, whatever the modules have in
+    /// common. Returns `None` if the image does not accept the version.
     fn in_version<'i>(
         &self,
         image: &TdxImage<'i>,
@@ -399,7 +277,7 @@ impl Trial<'_> {
         preflight(image, &Facts { handoff, ..facts }, &CRYPTO, reckless(), &mut |_| {}).ok()
     }
 
-    /// The update itself. `None`: refused before anything was shut down.
+    /// Updates. Returns `None` if preflight refused before the shutdown.
     fn update(&self, file: &'static File, damaged: &PageBuf, is_first: bool) -> Option<Outcome> {
         let script = self.script;
         let Ok(image) = TdxImage::parse_without_checksum(damaged.as_bytes()) else { return None };
@@ -410,7 +288,7 @@ impl Trial<'_> {
                 Err(reasons) => {
                     let may_follow = NEW.iter().take(PLAIN).any(|plain| std::ptr::eq(plain, file));
                     if may_follow && is_first && self.troubles.told.is_empty() {
-                        self.wrong(&format!("nothing was wrong, but {reasons}"));
+                        self.wrong(&format!("there was no fault, but {reasons}"));
                     }
                     let after = self.platform.truth();
                     assert!(
@@ -450,27 +328,27 @@ impl Trial<'_> {
         if is_first {
             self.doubts(&outcome);
         }
-        let nobody_gives_up = script.order.iter().all(|byte| byte >> 7 == 0);
-        let usual = is_first && script.asks_first && nobody_gives_up;
+        let no_lp_gives_up = script.order.iter().all(|byte| byte >> 7 == 0);
+        let usual = is_first && script.asks_first && no_lp_gives_up;
         if usual && matches!(script.version, Version::Negotiated) {
             if self.troubles.told.is_empty() {
                 assert!(
                     !file.fits || outcome.is_updated() || outcome.sensitive().is_some(),
-                    "nothing was wrong, but {outcome}"
+                    "there was no fault, but {outcome}"
                 );
             }
-            // Nobody has asked about the images to fall back on.
+            // The fallbacks were not checked.
             let falls_back = !script.fallbacks.is_empty()
                 && script.fallbacks.iter().all(|file| std::ptr::eq(*file, script.old));
             let one_fault = self.troubles.only.is_some_and(is_overcome) && !self.troubles.lies;
             if one_fault && falls_back && file.fits && !all_alive(&self.platform) {
-                self.wrong(&format!("one failure, and {outcome}"));
+                self.wrong(&format!("one fault was not overcome: {outcome}"));
             }
         }
         Some(outcome)
     }
 
-    /// What comes after it.
+    /// Makes the script's next step.
     fn go_on(&self, after: After, file: &'static File, outcome: &Outcome) -> Option<Outcome> {
         let next = match after {
             After::Follow | After::FollowInTrouble => outcome.next,
@@ -495,7 +373,7 @@ impl Trial<'_> {
             NextStep::Done | NextStep::Configure | NextStep::Reboot => return None,
         };
         let update = update.unwrap();
-        // A module that serves TDs, but none of those who go on, looks as if it were not there.
+        // If no LP of the next update reaches a running module, the module seems to be missing.
         let is_reached = self.platform.online().any(|lp| !self.troubles.cut_off.contains(&lp));
         let before = is_reached && all_alive(&self.platform);
         let outcome = self.drive(&update, &[], &format!("{after:?} ({next:?}) after {outcome}"));
@@ -504,9 +382,7 @@ impl Trial<'_> {
             && !self.troubles.lies
             && outcome.tds != TdFate::Lost
         {
-            self.wrong(&format!(
-                "{after:?} ({next:?}) has taken TDs away that were alive: {outcome}"
-            ));
+            self.wrong(&format!("{after:?} ({next:?}) lost TDs that were alive: {outcome}"));
         }
         if was_held && next != NextStep::Load {
             self.doubts(&outcome);
@@ -519,8 +395,8 @@ impl Trial<'_> {
         Some(outcome)
     }
 
-    /// Once nothing is wrong any more, whoever does what outcomes say has the TDs back, if anybody
-    /// can have them back.
+    /// Repairs everything and follows the outcomes. Then the TDs run again, if any software can
+    /// make them run again.
     fn save(&self, mut outcome: Outcome) {
         let image = TdxImage::parse(RESCUE.as_bytes()).unwrap();
         let (state, host) = (self.platform.module_state(), self.platform.lp(0));
@@ -549,17 +425,17 @@ impl Trial<'_> {
         if !all_alive(&self.platform)
             && by_hand(&self.platform, prepared.request().params().get().0)
         {
-            self.wrong(&format!("by hand it can be done, but {outcome}"));
+            self.wrong(&format!("single calls preserve the TDs, but {outcome}"));
         }
     }
 }
 
-/// Calls everything that might bring the TDs back, without any of the library. Whether it does.
+/// Makes all calls that might preserve the TDs, without the library. Returns whether they do.
 fn by_hand(platform: &SimPlatform, params: u64) -> bool {
     let lps: Vec<u32> = platform.online().collect();
     let call = |lp: u32, rax: u64, rcx: u64| {
         let mut regs = SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
-        // SAFETY: the parameters are those of a request that is alive; the other calls take no
+        // SAFETY: the parameters belong to a request that is alive. The other calls take no
         // address.
         unsafe { platform.lp(lp).seamcall(&mut regs) }.is_ok_and(|()| regs.rax == 0)
     };
@@ -576,8 +452,8 @@ fn by_hand(platform: &SimPlatform, params: u64) -> bool {
     false
 }
 
-/// An input is 16 bytes for platform, images and what comes after the update, then up to 12
-/// troubles of 16 bytes, then the order of the LPs: see `Script::read`.
+/// Takes 16 bytes for platform, images and the steps after the update, then up to 12 troubles of 16
+/// bytes, then the order of the LPs: see `Script::read`.
 pub fn update_ops(input: &[u8]) {
     let script = Script::read(input);
     let size = if script.one_update_left { 2 } else { 64 };
@@ -607,8 +483,7 @@ pub fn update_ops(input: &[u8]) {
             None => break,
         }
     }
-    // An LP that is cut off reaches nothing. If no LP reaches anything, SEAM looks as if it were
-    // gone for good.
+    // A cut-off LP reaches nothing. If no LP reaches anything, SEAM mode looks permanently off.
     let looks_gone =
         outcome.next == NextStep::Reboot && trial.troubles.cut_off.len() == trial.lps() as usize;
     repair(&trial.platform);

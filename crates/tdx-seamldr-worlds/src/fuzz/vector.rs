@@ -1,4 +1,4 @@
-//! A session script on the model of the platform: any calls, memory and events. The model never
+//! Runs a script of calls, memory accesses and events on the model of the platform. The model never
 //! panics, and the same script gives the same answers twice.
 
 use std::cell::RefCell;
@@ -23,11 +23,11 @@ use super::numbers::Numbers;
 use crate::memo::CRYPTO;
 use crate::world::{new_image, old_image};
 
-/// Where the host's memory begins, and how many pages there are.
+/// Start of the host's memory, and its number of pages.
 const BASE: u64 = 0x10_0000;
 const PAGES: usize = 32;
 
-/// The pages that hold something at the start of every script.
+/// Pages with content at the start of every script.
 mod page {
     pub(super) const LOAD: u8 = 0;
     pub(super) const UPDATE: u8 = 1;
@@ -43,7 +43,7 @@ fn address(page: u8) -> u64 {
 
 type Page = [u8; PAGE_SIZE];
 
-/// What the pages hold at the start: parameters for both scenarios, two images, and a TDMR for the
+/// Initial content of the pages: parameters for both scenarios, two images, and a TDMR for the
 /// module.
 static FIRST: LazyLock<Vec<Page>> = LazyLock::new(|| {
     let mut pages = vec![[0; PAGE_SIZE]; PAGES];
@@ -74,8 +74,8 @@ static FIRST: LazyLock<Vec<Page>> = LazyLock::new(|| {
     pages
 });
 
-/// Parameters of an image whose SIGSTRUCT lies in this page and whose module follows it; and what
-/// lies there.
+/// Returns parameters of an image whose SIGSTRUCT is in page `first`, followed by the module; and
+/// the content of these pages.
 fn parameters(first: u8, scenario: Scenario, image: &TestImage) -> (SeamldrParams, Vec<u8>) {
     let module = image.module();
     let mut parts = image.sigstruct(&module).as_bytes().to_vec();
@@ -94,7 +94,7 @@ fn parameters(first: u8, scenario: Scenario, image: &TestImage) -> (SeamldrParam
     (params, parts)
 }
 
-/// The host's memory: pages are copied when they are written.
+/// The host's memory. Pages are copied at the first write.
 struct Memory(RefCell<Vec<Option<Box<Page>>>>);
 
 impl Memory {
@@ -102,7 +102,7 @@ impl Memory {
         Self(RefCell::new(vec![None; PAGES]))
     }
 
-    /// Page and offset of an address, if there is memory.
+    /// Returns page and offset of an address, if the memory exists.
     fn place(address: u64, len: usize) -> Option<(usize, usize)> {
         let (page, offset) = (address.checked_sub(BASE)? / 4096, (address % 4096) as usize);
         assert!(offset + len <= PAGE_SIZE, "{len} bytes at {address:#x} do not lie in one page");
@@ -126,7 +126,7 @@ impl PhysMemory for Memory {
     }
 }
 
-/// Numbers that operands are, but for those of the input itself.
+/// Fixed choices of operands; an input can also contain its own.
 const OPERANDS: [u64; 12] = [
     0,
     1,
@@ -177,7 +177,7 @@ impl Player<'_> {
         Ok(out)
     }
 
-    /// What every state has to keep.
+    /// Checks what holds in every state.
     fn check(&self) {
         let loader = self.platform.loader();
         let lps = self.platform.config().num_lps;
@@ -192,7 +192,7 @@ impl Player<'_> {
         }
     }
 
-    /// What a host does at boot. A script's own calls come after it.
+    /// Makes a host's calls at boot. The script's own calls come later.
     fn bring_up(&mut self, state: u8) {
         let leaf = |leaf: TdxLeaf| SeamcallRegs { rax: leaf.rax(0), ..SeamcallRegs::default() };
         let lps = self.platform.config().num_lps;
@@ -242,7 +242,7 @@ impl Player<'_> {
         }
     }
 
-    /// The next thing that happens.
+    /// Makes the next step.
     fn step(&mut self, numbers: &mut Numbers<'_>) {
         let operation = numbers.u8();
         let lp = u32::from(numbers.u8() % 5);
@@ -281,7 +281,7 @@ impl Player<'_> {
                     2 => Answer::Trap(numbers.choose(&Trap::ALL)),
                     _ => Answer::Delay(numbers.u8().into()),
                 };
-                // A full plan stays as it is.
+                // A full plan does not change.
                 let _ =
                     self.platform.faults_mut().add(Fault { lp: Some(lp), ..Fault::nth(0, answer) });
             }
@@ -290,7 +290,7 @@ impl Player<'_> {
         self.check();
     }
 
-    /// Something that the world outside of firmware does.
+    /// Makes an event outside of firmware.
     fn event(&mut self, lp: u32, numbers: &mut Numbers<'_>) {
         let platform = &mut self.platform;
         let (event, value) = (numbers.u8() % 16, numbers.u64());
@@ -341,7 +341,7 @@ impl Player<'_> {
     }
 }
 
-/// The registers of a call: a leaf and operands, each of a short list or any number.
+/// Returns the registers of a call: a leaf and operands, each from a short list or any number.
 fn registers(numbers: &mut Numbers<'_>) -> SeamcallRegs {
     let mut regs = SeamcallRegs {
         rbx: 0xb,
@@ -380,7 +380,7 @@ thread_local! {
     static SEAM_MEMORY: RefCell<Box<SeamMemory>> = RefCell::new(SeamMemory::new_box_zeroed().expect("memory"));
 }
 
-/// Plays a script from its beginning, on memory that something else was in before.
+/// Plays a script from its beginning, on memory with old content.
 fn play(script: &[u8], seam_memory: &mut SeamMemory) -> Played {
     let mut numbers = Numbers(script);
     let first = numbers.u8();
@@ -424,12 +424,12 @@ fn play(script: &[u8], seam_memory: &mut SeamMemory) -> Played {
     }
 }
 
-/// Where the recordings are whose files a line may name.
+/// The folder of the recordings whose files a line may name.
 const RECORDINGS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../tdx-seamldr-mock/vectors/p-seamldr");
 
-/// Whether a piece of memory is given by its content, or by the name of a file that belongs to the
-/// recordings. No input reads others.
+/// Returns whether a piece of memory has its content in the line, or in a file of the recordings.
+/// No input reads other files.
 fn reads_no_others(piece: &Value) -> bool {
     let name = |file: &Value| {
         file.as_str()?.strip_prefix("blobs/")?.strip_suffix(".bin").map(str::to_owned)
@@ -438,7 +438,7 @@ fn reads_no_others(piece: &Value) -> bool {
     piece.is_object() && piece.get("file").is_none_or(|file| name(file).is_some_and(is_plain))
 }
 
-/// A line of a recording. It is replayed or refused, twice in the same way.
+/// Replays a line of a recording twice. The result is the same.
 fn recorded(line: &str) {
     let folder = Path::new(RECORDINGS);
     let Ok(value) = serde_json::from_str::<Value>(line) else {
@@ -453,8 +453,8 @@ fn recorded(line: &str) {
     assert_eq!(replayed(), replayed());
 }
 
-/// An input is a line of a recording if it begins with a brace, or else a script: three bytes for
-/// the platform, then what happens.
+/// Takes a line of a recording if the input begins with a brace. Otherwise takes a script: three
+/// bytes for the platform, then the steps.
 pub fn vector(input: &[u8]) {
     if input.first() == Some(&b'{') {
         if let Ok(line) = std::str::from_utf8(input) {

@@ -1,5 +1,4 @@
-//! Scenarios: a platform, the file that an update is tried with, and what is wrong with one of
-//! them.
+//! Scenarios: a platform, the file of an update, and a defect in one of them.
 
 use anyhow::{bail, Result};
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxLeaf, TdxStatus, PAGE_SIZE};
@@ -14,20 +13,20 @@ use zerocopy::little_endian::{U16, U32};
 
 use crate::world::{boot, old_image};
 
-/// A scenario on a platform of so many LPs.
+/// A scenario.
 #[derive(Debug)]
 pub struct Case {
-    /// LPs that firmware counts.
+    /// Number of LPs that firmware counts.
     pub lps: u32,
-    /// The one that is offline.
+    /// The LP that is offline, if any.
     pub offline: Option<u32>,
     /// The module that runs.
     pub old: TestImage,
-    /// The file of the update.
+    /// File of the update.
     pub file: PageBuf,
-    /// What is wrong with the platform.
+    /// Defects of the platform.
     pub changes: Vec<Change>,
-    /// A return from P-SEAMLDR clears the current VMCS.
+    /// Whether a return from P-SEAMLDR clears the current VMCS.
     pub erratum: bool,
 }
 
@@ -35,24 +34,25 @@ fn v2(image: TestImage) -> TestImage {
     TestImage { format: ImageFormat::ImageV2, ..image }
 }
 
-/// A newer module as a file for Linux.
+/// Returns a newer module as a file for Linux.
 pub(super) fn newer() -> TestImage {
     v2(crate::world::new_image())
 }
 
-/// A newer module that takes handoff data of every version that occurs here, as a file for Linux.
+/// Returns a newer module that accepts handoff data of every version used here, as a file for
+/// Linux.
 pub fn rescue() -> PageBuf {
     with_versions(newer(), 0, 2).build()
 }
 
-/// The file of the newer module, with bytes changed.
+/// Returns the file of the newer module with changed bytes.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> PageBuf {
     let mut bytes = newer().build().as_bytes().to_vec();
     change(&mut bytes);
     PageBuf::copy_of(&bytes)
 }
 
-/// The file of the newer module, with a SIGSTRUCT that was changed before it was signed.
+/// Returns the file of the newer module with a SIGSTRUCT that was changed before signing.
 fn signed(change: impl FnOnce(&mut SeamSigstruct)) -> PageBuf {
     let module = newer().module();
     let mut sigstruct = newer().sigstruct(&module);
@@ -65,7 +65,7 @@ fn xor(bytes: &mut [u8], offset: usize, mask: u8) {
     bytes.iter_mut().skip(offset).take(1).for_each(|byte| *byte ^= mask);
 }
 
-/// Where the module begins in the file.
+/// Offset of the module in the file.
 const MODULE: usize = 2 * PAGE_SIZE;
 /// An MSR that has to be the same on all LPs.
 const MSR: u32 = 0xfe;
@@ -84,12 +84,12 @@ fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestIm
     TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
 }
 
-/// The scenario with this name, as it was recorded with this many CPUs on a platform of this many
-/// LPs.
+/// Returns the scenario with this name, as recorded with this number of CPUs on a platform with
+/// this number of LPs.
 ///
 /// # Errors
 ///
-/// There is none.
+/// There is no such scenario.
 pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
     let good = || newer().build();
     let nothing = Vec::new;
@@ -214,14 +214,14 @@ pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
         "init-entropy-always" => (old, good(), always(init, u32::MAX, no_entropy)),
         "lp-busy" => (old, good(), vec![Change::InModule { lp: 1, inside: true }]),
         "lock-held" => (old, good(), vec![Change::ModuleLocked(true)]),
-        _ => bail!("the scenario {name} is not known"),
+        _ => bail!("there is no scenario {name}"),
     };
     let offline = (platform_lps > cpus).then_some(cpus);
     Ok(Case { lps: platform_lps, offline, old, file, changes, erratum: name == "erratum" })
 }
 
 impl Case {
-    /// The platform as it is before the update.
+    /// Returns the platform before the update.
     pub(super) fn world(&self, old: &PageBuf) -> Result<SimPlatform> {
         let mut builder =
             SimPlatform::builder().lps(self.lps).sockets(if self.lps > 3 { 2 } else { 1 });
@@ -240,8 +240,8 @@ impl Case {
     }
 }
 
-/// What was wrong is over.
+/// Repairs all defects.
 pub(super) fn repair(platform: &SimPlatform) {
-    // Cannot fail.
+    // A repair cannot fail.
     let _ = platform.with_model(|model| Change::Repair.apply(model));
 }

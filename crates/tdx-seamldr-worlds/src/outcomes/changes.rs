@@ -1,5 +1,5 @@
-//! What changes between preflight and the update, and LPs that give up: no update begins that can
-//! only fail, and no outcome claims what is not so.
+//! Changes between preflight and the update, and LPs that give up. No update starts if it can only
+//! fail, and no outcome makes a false claim.
 
 mod giving_up;
 mod somebody;
@@ -29,7 +29,7 @@ enum Leaves {
 impl Leaves {
     const ALL: [Self; 3] = [Self::All, Self::OfModule, Self::OfSeamldr];
 
-    /// RAX of each.
+    /// Returns RAX of each call.
     fn rax(self) -> Vec<Option<u64>> {
         let module = [
             TdxLeaf::SYS_TDMR_INIT,
@@ -48,20 +48,20 @@ impl Leaves {
     }
 }
 
-/// Something that makes the platform another one than preflight saw.
+/// A change of the platform after preflight.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     /// SEAMCALL fails on this LP from now on.
     Trap { lp: u32, trap: Trap, leaves: Leaves },
-    /// This LP goes offline. The first LPs to arrive, this many, still count it.
+    /// This LP goes offline. The first `late` LPs that arrive still count it.
     Offline { lp: u32, late: usize },
-    /// This LP is counted and never arrives.
+    /// This LP is counted but never arrives.
     Missing(u32),
-    /// Somebody else calls firmware.
+    /// Other software calls firmware.
     Somebody(Somebody),
 }
 
-/// When it happens.
+/// The time of the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     /// Before preflight.
@@ -72,20 +72,20 @@ enum When {
     After,
 }
 
-/// How updates end.
+/// How many updates ended in each way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     changes: u32,
-    /// Nothing was shut down.
+    /// The module was not shut down.
     untouched: u32,
     updated: u32,
-    /// The module was shut down, and the update failed by what had changed before.
+    /// The module was shut down, and the update failed because of the change.
     in_vain: u32,
-    /// The same where only P-SEAMLDR does not answer one LP that does not lead.
+    /// The same, if P-SEAMLDR only fails to answer one LP other than the lead.
     in_vain_behind_seamldr: u32,
 }
 
-/// The images, and what is found.
+/// The images, and the errors found.
 struct Sweep {
     old: PageBuf,
     new: PageBuf,
@@ -97,7 +97,7 @@ fn add(count: &mut u32, one: bool) {
     *count = count.saturating_add(one.into());
 }
 
-/// Whether TDH.SYS.SHUTDOWN has succeeded.
+/// Returns whether TDH.SYS.SHUTDOWN has succeeded.
 fn has_begun(platform: &SimPlatform) -> bool {
     let shutdown = TdxLeaf::SYS_SHUTDOWN;
     platform.trace().iter().any(|entry| {
@@ -106,7 +106,7 @@ fn has_begun(platform: &SimPlatform) -> bool {
     })
 }
 
-/// What an outcome says that is not so.
+/// Returns a description of a false claim of the outcome.
 fn wrong(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     wrong_claim_of(platform, outcome, TDS)
         .or_else(|| wrong_image(platform, outcome))
@@ -119,23 +119,23 @@ impl Sweep {
         Self { old, new, counts: Counts::default(), wrong: Vec::new() }
     }
 
-    /// Does what an outcome says is next, now that nothing is wrong any more. Adds what is wrong
-    /// then.
+    /// Follows the outcome's next step after all faults have ended. Adds errors that this shows.
     fn go_on(&mut self, what: &str, platform: &SimPlatform, outcome: &Outcome) -> Result<()> {
         platform.clear_faults();
         let end = go_on(platform, outcome, &self.new).with_context(|| what.to_owned())?;
         self.wrong.extend(
-            wrong_claim_of(platform, &end, TDS).map(|claim| format!("{what}, going on: {claim}")),
+            wrong_claim_of(platform, &end, TDS)
+                .map(|claim| format!("{what}, after the next step: {claim}")),
         );
         if platform.truth().tds_alive != TDS {
-            self.wrong.push(format!("{what}: the TDs do not come back: {outcome}; then {end}"));
+            self.wrong.push(format!("{what}: the TDs do not run again: {outcome}; then {end}"));
         }
         Ok(())
     }
 
-    /// Lets something change at some time.
+    /// Makes one change at one time, and checks the update.
     fn change(&mut self, lps: u32, change: Change, when: When) -> Result<()> {
-        let what = format!("{lps} LPs, {change:?}, {when:?}");
+        let what = format!("N = {lps}, {change:?}, {when:?}");
         let platform = boot(SimPlatform::builder().lps(lps), &self.old)?;
         if let Change::Somebody(somebody) = change {
             somebody.prepare(&platform);
@@ -143,7 +143,7 @@ impl Sweep {
         let happens = |now: When| -> Result<()> {
             if now == when {
                 change.happens(&platform)?;
-                // What somebody else has called is no part of this update.
+                // Calls of other software are not part of this update.
                 platform.clear_trace();
             }
             Ok(())
@@ -151,7 +151,7 @@ impl Sweep {
         happens(When::Before)?;
         let meanwhile = || {
             happens(When::Between)?;
-            // The LP that makes the update is one that stays.
+            // An LP that stays online makes the update.
             let (maker, counted) = match change {
                 Change::Offline { lp, .. } if when == When::Between => {
                     (u32::from(lp == 0), lps.saturating_sub(1))
@@ -173,10 +173,12 @@ impl Sweep {
         add(&mut self.counts.changes, true);
         add(&mut self.counts.untouched, !has_begun);
         match end {
-            Ours::Hang => self.wrong.push(format!("{what}: it hangs")),
+            Ours::Hang => self.wrong.push(format!("{what}: the update does not end")),
             Ours::Refused(_) => {
                 if has_begun {
-                    self.wrong.push(format!("{what}: refused, and the module is shut down"));
+                    self.wrong.push(format!(
+                        "{what}: the update was refused, but the module is shut down"
+                    ));
                 }
             }
             Ours::Ran(outcome) => {
@@ -188,8 +190,9 @@ impl Sweep {
                         add(&mut self.counts.in_vain_behind_seamldr, true);
                     } else {
                         add(&mut self.counts.in_vain, true);
-                        self.wrong
-                            .push(format!("{what}: it could only fail, and began: {outcome}"));
+                        self.wrong.push(format!(
+                            "{what}: the update could only fail, but started: {outcome}"
+                        ));
                     }
                 }
                 if change.leaves_tds() {
@@ -202,7 +205,7 @@ impl Sweep {
 }
 
 impl Change {
-    /// All by this many LPs, and when they happen.
+    /// Returns all changes of a platform with this number of LPs, with their times.
     fn all(lps: u32) -> Vec<(Self, When)> {
         let mut all = Vec::new();
         let with = |change: Self, times: &[When]| {
@@ -217,12 +220,12 @@ impl Change {
             }
             all.extend(with(Self::Missing(lp), &[When::After]));
             all.extend(with(Self::Offline { lp, late: 0 }, &[When::Between]));
-            // At least one LP counts the new number.
+            // At least one LP sees the new number of LPs.
             let latest = usize::try_from(lps).unwrap_or(0).saturating_sub(1);
             let changes = (0..latest).map(|late| Self::Offline { lp, late });
             all.extend(changes.flat_map(|change| with(change, &[When::After])));
         }
-        // The session of a platform of one LP is complete with its first call.
+        // With 1 LP, the first call completes the session.
         let possible = |somebody: &Somebody| lps > 1 || *somebody != Somebody::OpensSession;
         let changes = Somebody::ALL.into_iter().filter(possible).map(Self::Somebody);
         all.extend(changes.flat_map(|change| with(change, &[When::Between, When::After])));
@@ -261,26 +264,26 @@ impl Change {
         }
     }
 
-    /// Whether an LP that does not lead reaches the module and not P-SEAMLDR. No architectural
-    /// state makes an LP so: whether SEAMCALL traps does not depend on the leaf, and P-SEAMLDR
-    /// is ready for all LPs or for none.
+    /// Returns whether an LP other than the lead reaches the module but not P-SEAMLDR. No
+    /// architectural state does this: a SEAMCALL traps whatever its leaf is, and P-SEAMLDR is ready
+    /// for all LPs or for none.
     fn is_behind_seamldr(&self) -> bool {
         matches!(self, Self::Trap { lp: 1.., leaves: Leaves::OfSeamldr, .. })
     }
 
-    /// Whether the TDs can run in the end.
+    /// Returns whether the TDs can run at the end.
     fn leaves_tds(&self) -> bool {
         !matches!(self, Self::Somebody(Somebody::OpensSession))
     }
 }
 
-/// Changes what preflight saw in every way that is known, lets LPs give up at every point, and lets
-/// one LP fail for good from every point on. Prints what comes of it.
+/// Makes every known change after preflight, lets LPs give up at every point, and lets one LP fail
+/// permanently from every point on. Prints the results.
 ///
 /// # Errors
 ///
-/// An update begins that can only fail, hangs, claims what is not so, or leaves TDs behind that can
-/// be brought back.
+/// An update starts that can only fail, does not end, makes a false claim, or leaves TDs paused
+/// that can run again.
 pub fn run() -> Result<()> {
     let mut sweep = Sweep::new();
     let (mut gave_up, mut traps) = (giving_up::Counts::default(), 0u32);
@@ -311,8 +314,8 @@ pub fn run() -> Result<()> {
 }
 
 impl Sweep {
-    /// SEAMCALL fails on one LP from some call on, on one leaf or on all. When the LP is repaired,
-    /// the TDs come back.
+    /// Makes SEAMCALL fail on one LP from some call on, for one leaf or for all. After the LP is
+    /// repaired, the TDs run again.
     fn traps_from_a_call_on(&mut self, lps: u32, count: &mut u32) -> Result<()> {
         let leaves = [Leaves::All, Leaves::OfModule, Leaves::OfSeamldr];
         let leaves: Vec<Option<u64>> = leaves.into_iter().flat_map(Leaves::rax).collect();
@@ -321,7 +324,7 @@ impl Sweep {
             .flat_map(|(lp, trap)| leaves.iter().map(move |rax| (lp, trap, *rax)))
         {
             for after in 0..16 {
-                let what = format!("{lps} LPs, LP {lp}: {trap:?} of {rax:x?} after {after} calls");
+                let what = format!("N = {lps}, LP {lp}: {trap:?} of {rax:x?} after {after} calls");
                 let platform = boot(SimPlatform::builder().lps(lps), &self.old)?;
                 let answer = Answer::Trap(trap);
                 platform.inject(Fault { lp: Some(lp), rax, after, times: u32::MAX, answer });
@@ -330,15 +333,15 @@ impl Sweep {
                 let host = || Ok(platform.lp(0));
                 match update_after(&platform, &self.new, Policy::default(), &self.old, host, drive)?
                 {
-                    Ours::Hang => self.wrong.push(format!("{what}: it hangs")),
+                    Ours::Hang => self.wrong.push(format!("{what}: the update does not end")),
                     Ours::Refused(_) => {}
                     Ours::Ran(outcome) => {
                         self.wrong.extend(
                             wrong(&platform, &outcome).map(|claim| format!("{what}: {claim}")),
                         );
                         self.go_on(&what, &platform, &outcome)?;
-                        // An LP that is cut off reaches nothing. If there is no other, SEAM looks
-                        // as if it were gone for good.
+                        // A cut-off LP reaches nothing. If it is the only LP, SEAM mode looks
+                        // permanently off.
                         ensure!(outcome.next != NextStep::Reboot || lps == 1, "{what}: {outcome}");
                     }
                 }

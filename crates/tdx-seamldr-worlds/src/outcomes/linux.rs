@@ -1,8 +1,8 @@
-//! Linux 7.2's policy, imitated: it looks at the framing of the file, shuts the module down with
-//! the highest handoff version that it can write, and gives up at the first failure.
+//! An imitation of Linux 7.2's policy. It checks the framing of the file, shuts the module down
+//! with the highest handoff version that the module can write, and gives up at the first failure.
 //!
-//! A second upload is the same again, on whatever module is there. If the first one shut the module
-//! down, the second one fails in TDH.SYS.RD or TDH.SYS.SHUTDOWN, so it never reaches
+//! A second upload does the same with the module that is then installed. If the first upload shut
+//! the module down, the second one fails in TDH.SYS.RD or TDH.SYS.SHUTDOWN, so it never reaches
 //! SEAMLDR.INSTALL.
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, TdxLeaf, TdxStatus, PAGE_SIZE};
@@ -10,27 +10,27 @@ use tdx_seamldr_core::{Host, SeamcallBackend, SeamcallRegs, Trap};
 use tdx_seamldr_mock::{PageBuf, SimLp, SimPlatform};
 use zerocopy::little_endian::{U32, U64};
 
-/// Tries of a call that the module answers with RND_NO_ENTROPY.
+/// How often a call is tried that returns RND_NO_ENTROPY.
 const TRIES: u32 = 10;
 
-/// The fields that are read again after an update.
+/// The fields that Linux reads again after an update.
 const VERSION: [FieldId; 3] =
     [FieldId::MAJOR_VERSION, FieldId::MINOR_VERSION, FieldId::UPDATE_VERSION];
 
-/// What the driver returned, and the call that failed first: its leaf, and RAX.
+/// The driver's return value, and the first failed call: its leaf and RAX.
 pub(crate) type Failed = (i32, Option<(u64, Result<u64, Trap>)>);
 
 const EINVAL: i32 = -22;
 const EIO: i32 = -5;
 const ENODEV: i32 = -19;
 
-/// The checks of the file, in their order: header, sizes, version, page counts, magic, reserved
-/// bytes. Numbers of pages of SIGSTRUCT and module.
+/// Checks the file in the driver's order: header, sizes, version, page counts, magic, reserved
+/// bytes. Returns the numbers of pages of SIGSTRUCT and module.
 fn parse(file: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| file.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
     let header = file.get(..PAGE_SIZE)?;
     let (sigstruct, module) = (word(12)?, word(16)?);
-    // Each product in 32 bits, the sum in 64.
+    // Each product has 32 bits, the sum has 64.
     let [first, second] = [sigstruct, module].map(|pages| u64::from(pages.wrapping_mul(4096)));
     let length = 4096u64.wrapping_add(first).wrapping_add(second);
     let good = u64::try_from(file.len()) == Ok(length)
@@ -42,7 +42,7 @@ fn parse(file: &[u8]) -> Option<(u32, u32)> {
     good.then_some((sigstruct, module))
 }
 
-/// Installs the file as the driver does, on the LPs that are online. `Ok` is success.
+/// Installs the file as the driver does, on the online LPs.
 pub(crate) fn update(
     platform: &SimPlatform,
     file: &PageBuf,
@@ -51,7 +51,7 @@ pub(crate) fn update(
     update_on(platform, platform.online(), file, has_erratum)
 }
 
-/// The same on these LPs.
+/// Installs the file on these LPs.
 pub(super) fn update_on(
     platform: &SimPlatform,
     lps: impl Iterator<Item = u32>,
@@ -88,7 +88,7 @@ pub(super) fn update_on(
     let _ = page.expose_provenance();
     let params_address = lead.phys_addr(page).map_or(0, |address| address.0);
 
-    // SHUTDOWN, by the first CPU.
+    // The first CPU calls SHUTDOWN.
     let hv = call(lead, TdxLeaf::SYS_RD.rax(0), 0, FieldId::MODULE_HV.0)?.r8;
     call(lead, TdxLeaf::SYS_SHUTDOWN.rax(0), hv, 0)?;
     platform.module_state().reset();
@@ -103,7 +103,7 @@ pub(super) fn update_on(
         call(lp, TdxLeaf::SYS_LP_INIT.rax(0), 0, 0)?;
     }
     call(lead, TdxLeaf::SYS_UPDATE.rax(0), 0, 0)?;
-    // A version that cannot be read is a warning only.
+    // A version that cannot be read only gives a warning.
     let _ = VERSION
         .iter()
         .try_for_each(|field| call(lead, TdxLeaf::SYS_RD.rax(0), 0, field.0).map(drop));
@@ -111,13 +111,13 @@ pub(super) fn update_on(
     Ok(())
 }
 
-/// One call; the module's RND_NO_ENTROPY is tried again.
+/// Makes one call, and retries after the module's RND_NO_ENTROPY.
 fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<SeamcallRegs, Failed> {
     let mut tries = TRIES;
     loop {
         let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
         // SAFETY: the addresses are those of the file and of the parameters, which are borrowed
-        // meanwhile, or of nothing.
+        // meanwhile, or of missing memory.
         let result = unsafe { lp.seamcall(&mut regs) };
         tries = tries.saturating_sub(1);
         match result {

@@ -1,5 +1,5 @@
-//! What a careful embedder would not do, and Linux 7.2's policy leaves to it: updates that cannot
-//! end well and that could be known not to.
+//! Updates that must fail and whose failure can be predicted. Linux 7.2's policy leaves the check
+//! to the administrator.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::case::{newer, scenario, Case};
 use super::linux;
 use crate::world::{all_alive, old_image, update, wrong_claim, Ours};
 
-/// What is done, the scenario that it is, and the LPs that take part and that the platform has.
+/// Description, scenario, number of LPs that take part, and number of LPs of the platform.
 const SCENARIOS: [(&str, &str, u32, u32); 13] = [
     ("an LP is offline", "cpu-offline-2", 2, 3),
     ("no update remains", "remaining-0-full", 2, 2),
@@ -30,7 +30,7 @@ const SCENARIOS: [(&str, &str, u32, u32); 13] = [
     ("the CPU loses its VMCS pointer", "erratum", 2, 2),
 ];
 
-/// What was done, what became of the TDs with Linux 7.2's policy, and what with this library.
+/// Description, fate of the TDs with Linux 7.2's policy, and with this library.
 #[derive(Debug)]
 pub(super) struct Table(Vec<(&'static str, &'static str, String)>);
 
@@ -43,7 +43,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// An update while a TD is in build, by a module that knows about such TDs or by one that does not.
+/// Returns an update while a TD is in build, by a module that counts such TDs or by one that does
+/// not.
 fn td_in_build(knows: bool) -> Case {
     let features0 = if knows { TdxFeatures0::UPDATE_COMPATIBILITY } else { TdxFeatures0::empty() };
     let build = ModuleBuild {
@@ -62,7 +63,7 @@ fn td_in_build(knows: bool) -> Case {
     }
 }
 
-/// What has become of the TDs. Those in build end their build first.
+/// Returns the fate of the TDs. TDs in build are completed first.
 fn fate(platform: &SimPlatform) -> &'static str {
     let in_build = platform.with_model(|model| {
         let in_build = model.tds().filter(|(_, td)| td.phase() == TdPhase::Build);
@@ -77,7 +78,7 @@ fn fate(platform: &SimPlatform) -> &'static str {
     }
 }
 
-/// The first reason, with the beginnings of digests.
+/// Returns the first reason, with shortened digests.
 fn shortened(reasons: &str) -> String {
     let first = reasons.split("; ").next().unwrap_or_default();
     let shortened = |word: &str| match word.split_at_checked(96) {
@@ -103,13 +104,13 @@ fn row(
         anyhow::Ok(platform)
     };
     let platform = world()?;
-    // What it returns is not the question here.
+    // The return value is irrelevant here.
     let _ = linux::update(&platform, &case.file, case.erratum);
     let by_linux = fate(&platform);
 
     let platform = world()?;
     let said = match update(&platform, &case.file, &old, Policy::default(), None)? {
-        Ours::Hang => bail!("{what}: it hangs"),
+        Ours::Hang => bail!("{what}: the update does not end"),
         Ours::Refused(reason) => format!("refused: {}", shortened(&reason)),
         Ours::Ran(outcome) => {
             if let Some(claim) = wrong_claim(&platform, &outcome) {

@@ -1,4 +1,5 @@
-//! What becomes of the TDs wherever an update fails, with this library and with Linux 7.2's policy.
+//! The fate of the TDs for every failure of an update, with this library and with Linux 7.2's
+//! policy.
 
 pub mod case;
 mod changes;
@@ -29,7 +30,7 @@ impl Tables {
     ///
     /// # Errors
     ///
-    /// An update hangs, claims what is not so, or loses TDs that could have been kept.
+    /// An update does not end, makes a false claim, or loses TDs needlessly.
     pub fn compute() -> Result<Self> {
         Ok(Self { singles: sweep::run()?, misuse: misuse::run()? })
     }

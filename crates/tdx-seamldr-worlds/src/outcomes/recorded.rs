@@ -1,5 +1,5 @@
-//! The scenarios that were recorded of Linux 7.2's own code on real firmware code, rebuilt: the
-//! imitation of its policy has to end as the recording says, and this library to keep the TDs.
+//! Rebuilds the scenarios that were recorded of Linux 7.2's code on real firmware code. The
+//! imitation of Linux has to end as recorded, and this library has to preserve the TDs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::case::{newer, repair, rescue, scenario, Case};
 use super::linux;
 use crate::world::{all_alive, go_on, update, wrong_claim, Ours};
 
-/// The fate of the TDs, in the words of the recordings.
+/// Returns the fate of the TDs, in the words of the recordings.
 fn fate(platform: &SimPlatform) -> &'static str {
     let truth = platform.truth();
     if platform.with_model(|model| model.is_dead()) {
@@ -32,7 +32,7 @@ fn fate(platform: &SimPlatform) -> &'static str {
     }
 }
 
-/// A failure of the imitation, in the words of the recordings.
+/// Returns a failure of the imitation, in the words of the recordings.
 fn failure_name(failed: Option<(u64, Result<u64, Trap>)>) -> Option<(String, String)> {
     let (rax, result) = failed?;
     let leaf = match SeamldrLeaf::from_rax(rax) {
@@ -50,7 +50,7 @@ fn failure_name(failed: Option<(u64, Result<u64, Trap>)>) -> Option<(String, Str
     Some((leaf, result))
 }
 
-/// One run that was recorded.
+/// One recorded run.
 struct Run<'a> {
     fields: &'a Value,
     scenario: &'a str,
@@ -75,12 +75,12 @@ impl<'a> Run<'a> {
         Ok(Self { fields, scenario: word("scenario")?, mode: word("mode")?, cpus, lps })
     }
 
-    /// Ten failures in a row on one CPU: which CPU they fall on depends on timing.
+    /// Returns whether the run depends on timing: ten failures in a row may hit any CPU.
     fn is_by_chance(&self) -> bool {
         self.scenario == "lpinit-entropy-10" && self.cpus > 1
     }
 
-    /// What the driver returned from this upload.
+    /// Returns the driver's return value of this upload.
     fn returned(&self, upload: usize) -> i64 {
         let pointer = format!("/uploads/{upload}/ret");
         self.fields.pointer(&pointer).and_then(Value::as_i64).unwrap_or_default()
@@ -94,17 +94,16 @@ impl fmt::Display for Run<'_> {
     }
 }
 
-/// What became of the TDs.
+/// The fate of the TDs.
 struct Fates {
     /// When the update ends.
     first: &'static str,
-    /// After everything that can be done in this boot.
+    /// After all further steps without a reboot.
     last: &'static str,
 }
 
-/// The imitation of Linux's policy: an upload, and if the TDs do not run then, one of a good image
-/// once nothing is wrong any more. Adds to `problems` where a recording of the same ended
-/// otherwise.
+/// Runs the imitation of Linux's policy: one upload. If the TDs do not run, repairs the platform
+/// and uploads a valid image. Adds to `problems` if the recording ended differently.
 fn by_linux(
     run: &Run<'_>,
     case: &Case,
@@ -118,7 +117,7 @@ fn by_linux(
     let first = fate(&platform);
     if run.mode != "once" || is_harm(first) {
         repair(&platform);
-        // The recordings with mode `online` have the LP come back that was offline.
+        // In recordings with mode `online`, the offline LP comes back.
         let lps = if run.mode == "twice" { run.cpus } else { run.lps };
         let again = linux::update_on(&platform, 0..lps, &rescue(), case.erratum);
         if run.mode != "once" {
@@ -127,24 +126,24 @@ fn by_linux(
     }
     let last = fate(&platform);
     let found = if run.mode == "once" { first } else { last };
-    // Firmware that is dead answers nothing, so what the driver returns means nothing.
+    // If the platform is dead, the driver's return value is meaningless.
     if run.is_by_chance() || found == "platform dead" && Some(found) == recorded_fate(run) {
         return Ok(Fates { first, last });
     }
     if Some(found) != recorded_fate(run) {
         let recorded = recorded_fate(run);
         problems.push(format!(
-            "{run}: the imitation of Linux ends {found}, but {recorded:?} was recorded"
+            "{run}: the imitation of Linux ends with {found:?}, but the recording with {recorded:?}"
         ));
     }
     for (upload, errno) in returned.into_iter().enumerate() {
         let recorded = run.returned(upload);
-        // What a second upload hears depends on timing: when one CPU's SEAMLDR.INSTALL failed,
-        // others may have opened a session.
+        // The return value of a second upload depends on timing: after one CPU's SEAMLDR.INSTALL
+        // failed, other CPUs may have opened a session.
         let is_same = if upload == 0 { errno == recorded } else { (errno == 0) == (recorded == 0) };
         if !is_same {
             problems.push(format!(
-                "{run}: upload {upload} returns {errno}, but {recorded} was recorded"
+                "{run}: upload {upload} returns {errno}, but {recorded} in the recording"
             ));
         }
     }
@@ -156,7 +155,7 @@ fn by_linux(
             Some((word("leaf")?, word("result")?))
         });
     if named != recorded {
-        problems.push(format!("{run}: {named:?} fails, but {recorded:?} was recorded"));
+        problems.push(format!("{run}: {named:?} fails, but {recorded:?} in the recording"));
     }
     Ok(Fates { first, last })
 }
@@ -169,8 +168,8 @@ fn is_harm(fate: &str) -> bool {
     ["lost", "platform dead"].contains(&fate)
 }
 
-/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it
-/// says, too.
+/// Runs this library, repairs the platform, and follows the outcome's next step. Returns the
+/// outcome's words, too.
 fn by_ours(
     run: &Run<'_>,
     case: &Case,
@@ -194,13 +193,13 @@ fn by_ours(
     let said = match (fates.first, fates.last) {
         ("kept", "kept") if outcome.is_updated() => "updated".to_owned(),
         ("kept", "kept") => format!("kept: {}", outcome.code()),
-        (_, "kept") => format!("held; once nothing is wrong any more: {}", end.code()),
+        (_, "kept") => format!("paused; after the repair: {}", end.code()),
         _ => format!("lost: {end}"),
     };
     Ok((fates, said))
 }
 
-/// The scenarios in which the TDs come to harm with one policy.
+/// The scenarios in which one policy harms the TDs.
 #[derive(Default)]
 struct Harm {
     not_running: BTreeSet<String>,
@@ -218,10 +217,10 @@ impl Harm {
     }
 }
 
-/// P-SEAMLDR destroys the handoff data (RDX 1) or ends with a fatal error: no software can keep the
+/// P-SEAMLDR destroyed the handoff data (RDX 1) or hit a fatal error: no software can preserve the
 /// TDs.
 const LOST: [&str; 3] = ["full-but-remembered", "seamdb-5", "seamdb-always"];
-/// This library holds the TDs until nothing is wrong any more.
+/// This library keeps the TDs paused until the platform is repaired.
 const HELD: [&str; 6] = [
     "init-entropy-always",
     "lpinit-entropy-always",
@@ -235,8 +234,8 @@ const HELD: [&str; 6] = [
 ///
 /// # Errors
 ///
-/// A recording cannot be read, or ends otherwise than recorded, or this library keeps fewer TDs
-/// than it did.
+/// A recording cannot be read, the imitation ends differently from the recording, or this library
+/// preserves fewer TDs than before.
 pub fn run(folder: &Path) -> Result<()> {
     let path = folder.join("scenarios.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -277,13 +276,13 @@ pub fn run(folder: &Path) -> Result<()> {
     let is_known = |name: &String| LOST.contains(&name.as_str());
     ensure!(
         ours.lost.iter().all(is_known),
-        "TDs were lost that could have been kept: {:?}",
+        "TDs were lost needlessly in these scenarios: {:?}",
         ours.lost
     );
     let is_known = |name: &String| is_known(name) || HELD.contains(&name.as_str());
     ensure!(
         ours.not_running.iter().all(is_known),
-        "TDs stand still that could run: {:?}",
+        "TDs are paused needlessly in these scenarios: {:?}",
         ours.not_running
     );
     Ok(())

@@ -1,5 +1,5 @@
-//! Whole updates on threads that shuttle puts in random orders: before each SEAMCALL, inside of it,
-//! at the lock and while waiting.
+//! Whole updates on threads that shuttle runs in random orders: it switches threads before each
+//! SEAMCALL, inside it, at the lock and while waiting.
 #![allow(clippy::unwrap_used)]
 
 use shuttle::rand::{thread_rng, Rng as _};
@@ -15,7 +15,7 @@ use crate::world::{
     all_alive, boot, go_on, new_image, old_image, update_by, wrong_claim, wrong_image, Ours,
 };
 
-/// A lock whose holder shuttle may take the processor from.
+/// A lock whose holder shuttle can interrupt.
 #[derive(Default)]
 struct ShuttleLock(Mutex<()>);
 
@@ -31,7 +31,7 @@ impl Lock for ShuttleLock {
     }
 }
 
-/// A thread for each LP but the one that never comes, from the first to the last stage.
+/// Runs a thread for each LP except the absent one, from the first to the last stage.
 fn on_threads(platform: &SimPlatform, update: &Update<'_>, absent: Option<u32>) -> Option<Outcome> {
     let lock = &ShuttleLock::default();
     thread::scope(|threads| {
@@ -45,8 +45,8 @@ fn on_threads(platform: &SimPlatform, update: &Update<'_>, absent: Option<u32>) 
     Some(update.outcome())
 }
 
-/// In so many orders: an update by this many LPs, with so many random faults, is what its outcome
-/// says it is.
+/// Runs `count` random orders of an update by `lps` LPs with `faults` random faults, and checks
+/// each outcome.
 fn in_orders(count: usize, lps: u32, faults: usize) {
     let (old, new) = (old_image().build(), new_image().build());
     let troubles = troubles(lps).unwrap();
@@ -79,30 +79,34 @@ fn in_orders(count: usize, lps: u32, faults: usize) {
         );
         platform.clear_faults();
         let end = go_on(&platform, &outcome, &new).unwrap();
-        assert_eq!(wrong_claim(&platform, &end), None, "{what:?}, going on after {outcome}");
+        assert_eq!(
+            wrong_claim(&platform, &end),
+            None,
+            "{what:?}, after the next step of {outcome}"
+        );
         if !what.iter().any(|trouble| trouble.is_the_end()) {
             assert!(all_alive(&platform), "{what:?}: {outcome}; then {end}");
         }
     };
-    // The simulated firmware takes more of an LP's stack than shuttle gives a thread by itself.
+    // The simulated firmware needs more stack than shuttle gives a thread by default.
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
     shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(count), config).run(one);
 }
 
 #[test]
-fn an_update_ends_well_in_every_order() {
+fn an_update_succeeds_in_every_order() {
     in_orders(500, 2, 0);
     in_orders(500, 5, 0);
 }
 
 #[test]
-fn a_fault_costs_nothing_that_could_be_kept_in_any_order() {
+fn one_fault_loses_no_td_needlessly_in_any_order() {
     in_orders(3000, 2, 1);
     in_orders(3000, 4, 1);
 }
 
 #[test]
-fn nothing_wrong_is_claimed_in_any_order_after_two_faults() {
+fn the_outcome_is_true_in_any_order_after_two_faults() {
     in_orders(3000, 3, 2);
 }

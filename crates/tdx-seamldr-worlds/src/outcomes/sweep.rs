@@ -1,5 +1,5 @@
-//! Every call of an update fails once, in every way that is known; and every LP stays away once,
-//! from every point on.
+//! Makes each call of an update fail once, in every known way; and takes each LP away once, from
+//! every point on.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ use crate::world::{
     wrong_claim, wrong_image, Absent, Ours,
 };
 
-/// In how many scenarios the TDs come to harm with one policy.
+/// Number of scenarios in which one policy harms the TDs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Harm {
-    /// They do not run when the update ends: they are paused or lost.
+    /// The TDs do not run when the update ends: they are paused or lost.
     pub not_running: u32,
-    /// They do not run after everything that can be done in this boot.
+    /// The TDs do not run after all further steps without a reboot.
     pub lost: u32,
 }
 
@@ -51,7 +51,7 @@ pub enum End {
     },
 }
 
-/// How many scenarios there are, and in how many of them the TDs come to harm.
+/// Number of scenarios, and of those in which the TDs are harmed.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// Scenarios.
@@ -75,7 +75,7 @@ impl Counts {
     }
 }
 
-/// The counts, for each number of LPs.
+/// The counts for each number of LPs.
 #[derive(Clone, Debug)]
 pub(super) struct Table(pub(super) Vec<(u32, Counts)>);
 
@@ -100,7 +100,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// What goes wrong.
+/// A fault or an absent LP.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Trouble {
     Call(Fault),
@@ -108,13 +108,13 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// Whether the TDs are gone by what happens, whatever anybody does about it.
+    /// Returns whether the TDs are lost whatever any software does.
     pub(super) fn is_the_end(&self) -> bool {
         matches!(self, Self::Call(Fault { answer: Answer::Return { rdx: 1.., .. }, .. }))
     }
 
-    /// Whether the call that asks how far the module has come gets an answer that claims something
-    /// else than the truth. Two of these answers in a row are believed.
+    /// Returns whether the fault makes the module's state look different from the real one. Two
+    /// such answers in a row are believed.
     fn is_a_lie(&self) -> bool {
         let Self::Call(Fault {
             rax: Some(rax), answer: Answer::Return { rax: status, .. }, ..
@@ -125,7 +125,7 @@ impl Trouble {
         TdxLeaf::from_rax(*rax) == TdxLeaf::SYS_TDMR_INIT && says_something(*rax, *status)
     }
 
-    /// Whether it can come at a call that is made before the update begins.
+    /// Returns whether the fault can affect a call before the update starts.
     fn may_be_refused(&self) -> bool {
         let asks = |rax| {
             let of_loader = [SeamldrLeaf::Info, SeamldrLeaf::SeamInfo];
@@ -140,7 +140,7 @@ impl Trouble {
 struct Calls {
     /// RAX of each call, and how often it is made from preflight on.
     by_rax: Vec<(u64, u32)>,
-    /// Each LP, and how many calls it makes from the first stage on.
+    /// Each LP, and its number of calls from the first stage on.
     by_lp: Vec<(u32, usize)>,
 }
 
@@ -154,7 +154,7 @@ fn calls(lps: u32) -> Result<Calls> {
     })?;
     ensure!(
         matches!(end, Ours::Ran(outcome) if outcome.is_updated()),
-        "{lps} LPs: {end:?} without a fault"
+        "the update with N = {lps} and no fault ends with {end:?}"
     );
     let trace = platform.trace();
     let mut by_rax: Vec<(u64, u32)> = Vec::new();
@@ -168,7 +168,7 @@ fn calls(lps: u32) -> Result<Calls> {
     Ok(Calls { by_rax, by_lp: (0..lps).map(|lp| (lp, calls_of(lp))).collect() })
 }
 
-/// Everything that can happen to an update by so many LPs.
+/// Returns all faults of an update by this number of LPs.
 pub(super) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
     let calls = calls(lps)?;
@@ -201,19 +201,19 @@ pub(super) fn troubles(lps: u32) -> Result<Vec<Trouble>> {
         }
     }
     for (lp, calls) in calls.by_lp {
-        // After its last call the lead, LP 0, has no part in the update any more. The others have
-        // to see that it is over.
+        // After its last call, the lead (LP 0) has no further part in the update. The other LPs
+        // still have to see its end.
         let points = if lp == 0 { calls } else { calls.saturating_add(1) };
         troubles.extend((0..points).map(|after| Trouble::Stays(Absent { lp, after })));
     }
     Ok(troubles)
 }
 
-/// Numbers without chance.
+/// A deterministic sequence of numbers.
 struct Numbers(u64);
 
 impl Numbers {
-    /// A number below this one.
+    /// Returns a number below `limit`.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -223,11 +223,11 @@ impl Numbers {
     }
 }
 
-/// Two faults at once, at random places: no update hangs, and none claims what is not so.
+/// Makes pairs of faults at random places. Every update ends, and no outcome makes a false claim.
 ///
 /// # Errors
 ///
-/// An update hangs or claims what is not so.
+/// An update does not end or makes a false claim.
 pub fn pairs(count: u64) -> Result<()> {
     let (old, new) = (old_image().build(), new_image().build());
     let mut all = (1..=4).map(troubles).collect::<Result<Vec<_>>>()?;
@@ -257,12 +257,14 @@ pub fn pairs(count: u64) -> Result<()> {
             }
         }
         match update(&platform, &new, &old, Policy::default(), absent)? {
-            Ours::Hang => wrong.push(format!("seed {seed}, {lps} LPs, {what:?}: it hangs")),
+            Ours::Hang => {
+                wrong.push(format!("seed {seed}, N = {lps}, {what:?}: the update does not end"))
+            }
             Ours::Refused(_) => {}
             Ours::Ran(outcome) => wrong.extend(
                 wrong_claim(&platform, &outcome)
                     .or_else(|| wrong_image(&platform, &outcome))
-                    .map(|claim| format!("seed {seed}, {lps} LPs, {what:?}: {claim}")),
+                    .map(|claim| format!("seed {seed}, N = {lps}, {what:?}: {claim}")),
             ),
         }
     }
@@ -272,26 +274,26 @@ pub fn pairs(count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Linux 7.2's policy, and the same upload again once nothing is wrong any more.
+/// Runs Linux 7.2's policy, repairs the platform, and uploads the same file again.
 fn by_linux(platform: &SimPlatform, trouble: &Trouble, file: &PageBuf, harm: &mut Harm) {
     let failed = linux::update(platform, file, false).is_err();
     if matches!(trouble, Trouble::Stays(_)) {
-        // In stop_machine all other LPs wait for the one that stays away. No LP gives up, so no TD
-        // runs. When the LP comes back, all go on as if it had never been away.
+        // In stop_machine all other LPs wait for the absent LP. No LP gives up, so no TD runs. When
+        // the LP comes back, the update continues as usual.
         harm.not_running = harm.not_running.saturating_add(1);
     } else {
         harm.count_not_running(platform);
         platform.clear_faults();
         if failed {
-            // What it returns is not the question here.
+            // The return value is irrelevant here.
             let _ = linux::update(platform, file, false);
         }
     }
     harm.count_lost(platform);
 }
 
-/// This library, and what its outcome says is next once nothing is wrong any more. Returns what it
-/// does wrong.
+/// Runs this library, repairs the platform, and follows the outcome's next step. Returns the
+/// errors.
 fn by_ours(
     platform: &SimPlatform,
     trouble: &Trouble,
@@ -300,7 +302,7 @@ fn by_ours(
 ) -> Result<Vec<String>> {
     let absent = if let Trouble::Stays(absent) = trouble { Some(*absent) } else { None };
     let outcome = match update(platform, new, old, Policy::default(), absent)? {
-        Ours::Hang => return Ok(vec!["it hangs".to_owned()]),
+        Ours::Hang => return Ok(vec!["the update does not end".to_owned()]),
         Ours::Refused(_) if trouble.may_be_refused() && all_alive(platform) => {
             counts.count_end(End::Refused);
             return Ok(Vec::new());
@@ -310,19 +312,20 @@ fn by_ours(
     };
     let claim = wrong_claim(platform, &outcome).or_else(|| wrong_image(platform, &outcome));
     counts.ours.count_not_running(platform);
-    // With all LPs there, the update itself overcomes a call that fails once.
-    let stands_still =
+    // With all LPs present, the update itself overcomes a call that fails once.
+    let is_paused =
         !all_alive(platform) && !trouble.is_the_end() && matches!(trouble, Trouble::Call(_));
-    let stands_still = stands_still.then(|| format!("the TDs stand still: {outcome}"));
+    let is_paused = is_paused.then(|| format!("the TDs are paused needlessly: {outcome}"));
     platform.clear_faults();
     let end = go_on(platform, &outcome, new)?;
     counts.ours.count_lost(platform);
     let (tds, next, alive) = (outcome.tds, outcome.next, all_alive(platform));
     counts.count_end(End::Ended { tds, next, alive });
-    let afterwards = wrong_claim(platform, &end).map(|claim| format!("going on: {claim}"));
+    let afterwards =
+        wrong_claim(platform, &end).map(|claim| format!("after the next step: {claim}"));
     let is_lost = !all_alive(platform) && !trouble.is_the_end();
     let lost = is_lost.then(|| format!("the TDs are lost: {outcome}; then {end}"));
-    Ok(claim.into_iter().chain(stands_still).chain(afterwards).chain(lost).collect())
+    Ok(claim.into_iter().chain(is_paused).chain(afterwards).chain(lost).collect())
 }
 
 pub(super) fn run() -> Result<Table> {
@@ -342,7 +345,7 @@ pub(super) fn run() -> Result<Table> {
             };
             by_linux(&world()?, &trouble, &v2, &mut counts.linux);
             let found = by_ours(&world()?, &trouble, [&old, &new], &mut counts)?;
-            wrong.extend(found.into_iter().map(|what| format!("{lps} LPs, {trouble:?}: {what}")));
+            wrong.extend(found.into_iter().map(|what| format!("N = {lps}, {trouble:?}: {what}")));
             counts.scenarios = counts.scenarios.saturating_add(1);
             counts.destroyed = counts.destroyed.saturating_add(trouble.is_the_end().into());
         }

@@ -1,5 +1,5 @@
-//! SEAMLDR.CLEANUP, of generations that have it: keys and caches wiped, and the database emptied,
-//! at the cost of all TDs.
+//! SEAMLDR.CLEANUP, in generations that have it. It wipes keys and caches and empties the SEAM
+//! database. All TDs are lost.
 
 use tdx_seamldr_core::abi::SeamldrStatus;
 use zerocopy::little_endian::U64;
@@ -9,13 +9,13 @@ use super::{
 };
 
 impl Loader {
-    /// The package of the calling LP, if there is a place for it.
+    /// Returns the package of the calling LP, if P-SEAMLDR has a slot for it.
     fn package_slot(context: &LoaderContext<'_>) -> Option<usize> {
         let package = context.x2apic_id.checked_shr(context.config.package_shift)?;
         usize::try_from(package).ok().filter(|package| *package < MAX_PACKAGES)
     }
 
-    /// In the first session that there ever was, remembers how many LPs each package has.
+    /// Counts the LPs of each package, during the first session since boot.
     pub(super) fn count_package(&mut self, context: &LoaderContext<'_>) {
         if self.lps_ever >= context.config.num_lps {
             return;
@@ -28,19 +28,19 @@ impl Loader {
         }
     }
 
-    /// A module may have used the keys and caches of every package there is.
+    /// Marks the keys and caches of every package as possibly used by a module.
     pub(super) fn mark_dirty(&mut self) {
         for (dirty, lps) in self.dirty.iter_mut().zip(&self.lps_of_package) {
             *dirty |= *lps != 0;
         }
     }
 
-    /// Whether SEAMLDR.CLEANUP has something to do.
+    /// Returns whether a package needs SEAMLDR.CLEANUP.
     pub(super) fn is_dirty(&self) -> bool {
         self.dirty.contains(&true)
     }
 
-    /// One LP takes part.
+    /// Executes SEAMLDR.CLEANUP on one LP.
     pub(super) fn clean_up(
         &mut self,
         context: &mut LoaderContext<'_>,

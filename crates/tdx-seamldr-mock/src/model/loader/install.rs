@@ -1,5 +1,5 @@
-//! The call of SEAMLDR.INSTALL that completes a session: all checks, and the work. The numbers are
-//! those of the specification's steps.
+//! The call of SEAMLDR.INSTALL that completes a session: all checks, then the installation. Numbers
+//! in comments are the specification's steps.
 
 use tdx_seamldr_core::abi::{Scenario, SeamExtend, SeamSigstruct, SeamldrParams, SeamldrStatus};
 use tdx_seamldr_core::abi::{INTEL_VENDOR_ID, MAX_CPUID_ENTRIES, MAX_MODULE_PAGES, PAGE_SIZE};
@@ -13,13 +13,13 @@ use super::{
 use super::{Refusal, PAGE};
 use crate::model::{elf, Config, SeamMemory, SvnRule};
 
-/// Tries of an insertion into SEAMDB.
+/// The most attempts to insert an entry into SEAMDB.
 const INSERT_TRIES: u32 = 5;
-/// Bytes of the code at the fault wrapper offset: 16 for each of 32 vectors.
+/// Size in bytes of the code at the fault wrapper offset: 16 bytes for each of 32 vectors.
 const FAULT_WRAPPERS: u64 = 512;
 
 impl Loader {
-    /// Firmware rules 8.5.5-35, each by its last number.
+    /// Executes firmware rules 8.5.5 to 8.5.35. A comment gives the last number of each rule.
     pub(super) fn complete(
         &mut self,
         params: u64,
@@ -64,7 +64,7 @@ impl Loader {
             }
             context.memory.handoff.fill(0);
         }
-        // From here on the old module is gone.
+        // The old module is gone from here on.
         self.module_range_initialized = true;
         self.sysinfo = None;
         context.memory.clear_code();
@@ -138,7 +138,7 @@ impl Loader {
         Err(unrecoverable(SeamldrStatus::ENOENTROPY))
     }
 
-    /// Firmware rules 8.5.13-27.
+    /// Executes firmware rules 8.5.13 to 8.5.27.
     fn check_sigstruct(
         &self,
         scenario: Scenario,
@@ -199,7 +199,7 @@ impl Loader {
             }
             _ => {}
         }
-        // 24. A size of 0 wraps around, as in the real one.
+        // 24. A size of 0 wraps around, as in the real P-SEAMLDR.
         if profile.relocates
             && (u64::from(gdt) > image_size.wrapping_sub(PAGE)
                 || u64::from(fault) > image_size.wrapping_sub(FAULT_WRAPPERS))
@@ -227,7 +227,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Firmware rule 8.5.31. Says how many bytes of the handoff area are to be kept.
+    /// Executes firmware rule 8.5.31. Returns how many bytes of the handoff area to keep.
     fn check_handoff(
         &self,
         sigstruct: &SeamSigstruct,
@@ -244,7 +244,7 @@ impl Loader {
     }
 }
 
-/// Firmware rules 8.5.5-11: reads SEAMLDR_PARAMS.
+/// Executes firmware rules 8.5.5 to 8.5.11: reads SEAMLDR_PARAMS.
 fn read_params(address: u64, context: &mut LoaderContext<'_>) -> Result<Scenario, Refusal> {
     let bad = recoverable(SeamldrStatus::EBADPARAM);
     let (config, params): (&Config, &mut SeamldrParams) =
@@ -273,8 +273,8 @@ fn read_params(address: u64, context: &mut LoaderContext<'_>) -> Result<Scenario
     }
 }
 
-/// A little-endian number modulo another one, if it is less than twice as large; otherwise
-/// something else.
+/// Reduces a little-endian number once by the modulus. The result is the remainder only if the
+/// number is below twice the modulus.
 fn reduced(number: &[u8; 384], modulus: &[u8; 384]) -> [u8; 384] {
     if number.iter().rev().lt(modulus.iter().rev()) {
         return *number;
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_reduced_once() {
+    fn reduced_subtracts_the_modulus_once() {
         let (mut number, mut modulus) = ([0; 384], [0; 384]);
         modulus[..3].copy_from_slice(&[7, 0, 1]);
         number[..3].copy_from_slice(&[6, 0, 1]);

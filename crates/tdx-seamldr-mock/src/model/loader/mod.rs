@@ -1,4 +1,4 @@
-//! P-SEAMLDR: entry, sessions, and the leaves that are about the loader itself.
+//! P-SEAMLDR: entry, sessions, and the leaves about P-SEAMLDR itself.
 
 mod cleanup;
 mod install;
@@ -16,29 +16,29 @@ use super::lp::{contains, insert, members, LpSet};
 use super::module::SysInfo;
 use super::{handoff, Config, ConfigError, Fatal, ModuleBuild, PhysMemory, SeamMemory};
 
-/// x2APIC ids that P-SEAMLDR has places for.
+/// Number of x2APIC ids that P-SEAMLDR supports.
 const MAX_LP_ID: u32 = 1024;
-/// Packages that P-SEAMLDR has places for.
+/// Number of packages that P-SEAMLDR supports.
 const MAX_PACKAGES: usize = 8;
 const PAGE: u64 = 4096;
 
-/// The processor's database of modules that were installed since boot.
+/// The processor's database of modules that were installed since boot (SEAMDB).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeamDb {
-    /// Entries that it has room for.
+    /// Number of entries.
     pub size: u32,
-    /// Entries in use.
+    /// Number of used entries.
     pub used: u32,
-    /// How many of the next insertions fail for want of entropy.
+    /// How many of the next insertions fail for lack of entropy.
     pub insert_failures: u32,
 }
 
 impl SeamDb {
-    /// Checks that there can be such a database.
+    /// Checks the database for contradictions.
     ///
     /// # Errors
     ///
-    /// More entries are in use than there is room for.
+    /// There are more used entries than entries.
     pub const fn check(&self) -> Result<(), ConfigError> {
         if self.used > self.size {
             return Err(ConfigError::SeamDb { size: self.size, used: self.used });
@@ -47,41 +47,41 @@ impl SeamDb {
     }
 }
 
-/// What P-SEAMLDR wrote into the information page of the module that it put in place.
+/// What P-SEAMLDR wrote into the information page of the installed module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModuleSysInfo {
-    /// Where the module finds its parts.
+    /// Layout of the module's memory.
     pub layout: Layout,
-    /// Pages of a stack, minus one.
+    /// Number of pages of an LP's stack, minus one.
     pub num_stack_pages: u64,
-    /// Pages of the memory of one LP, minus one.
+    /// Number of pages of an LP's local memory, minus one.
     pub num_tls_pages: u64,
-    /// Highest handoff version; this and what follows is written when everything else has
-    /// succeeded.
+    /// Highest handoff version. P-SEAMLDR writes this field and those below only if the
+    /// installation succeeds.
     pub module_hv: u16,
     /// Lowest handoff version.
     pub min_update_hv: u16,
-    /// The module may write its highest handoff version only.
+    /// 1 if the module may write its highest handoff version only.
     pub no_downgrade: u8,
-    /// Pages for handoff data, minus one.
+    /// Number of pages for handoff data, minus one.
     pub num_handoff_pages: u16,
-    /// The platform's table was copied in front of it.
+    /// Whether P-SEAMLDR copied the platform's table into the page.
     pub has_platform_table: bool,
 }
 
-/// What one call did to the processor and its database.
+/// Effects of one call on the processor and the SEAM database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// The VMCS that was evicted.
+    /// Address of the VMCS that was evicted.
     pub vmclear: Option<u64>,
     /// How often the database was cleared.
     pub seamdb_clears: u32,
-    /// How often an insertion was tried.
+    /// How often an insertion was attempted.
     pub seamdb_inserts: u32,
 }
 
-/// What a generation with SEAMLDR.CLEANUP is in the middle of. Others can be in the middle of
-/// several things.
+/// The flow that is in progress, in a generation with SEAMLDR.CLEANUP. Other generations allow
+/// several flows at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     Ready,
@@ -90,38 +90,38 @@ enum Flow {
     Cleanup,
 }
 
-/// P-SEAMLDR and what it keeps.
+/// P-SEAMLDR and its state.
 #[derive(Clone, Debug)]
 pub struct Loader {
     pub(super) seamextend: SeamExtend,
     pub(super) seamdb: SeamDb,
-    /// It has its random value since the first entry.
+    /// Whether P-SEAMLDR was entered. The first entry draws a random number.
     pub(super) entered: bool,
     pub(super) num_remaining_updates: u32,
     session: LpSet,
     lps_in_session: u32,
-    /// SEAMEXTEND as it was when the session began.
+    /// SEAMEXTEND at the beginning of the session.
     snapshot: SeamExtend,
     shutdown: LpSet,
     lps_in_shutdown: u32,
-    /// It has written to the module's range, and set up a VMCS for each LP there.
+    /// Whether P-SEAMLDR has written to the module's range, and made a VMCS for each LP there.
     module_range_initialized: bool,
     sysinfo: Option<ModuleSysInfo>,
     effects: Effects,
     flow: Flow,
     cleanup: LpSet,
     lps_in_cleanup: u32,
-    /// LPs of each package, counted in the first session that there was.
+    /// Number of LPs of each package, counted in the first session since boot.
     lps_of_package: [u32; MAX_PACKAGES],
     lps_cleaned: [u32; MAX_PACKAGES],
     lps_ever: u32,
-    /// Packages whose keys and caches a module has used.
+    /// Packages whose keys and caches a module may have used.
     dirty: [bool; MAX_PACKAGES],
-    /// So many times a step of SEAMLDR.CLEANUP finds an interrupt pending.
+    /// How often the next steps of SEAMLDR.CLEANUP find a pending interrupt.
     pub(super) interrupts_pending: u32,
 }
 
-/// What the loader can see and touch.
+/// What P-SEAMLDR can read and write during a call.
 pub(super) struct LoaderContext<'a> {
     pub(super) config: &'a mut Config,
     pub(super) x2apic_id: u32,
@@ -130,7 +130,7 @@ pub(super) struct LoaderContext<'a> {
     pub(super) memory: &'a mut SeamMemory,
 }
 
-/// Why an installation failed: RAX and RDX, or for good.
+/// Why an installation failed: with a status and RDX, or with a fatal error.
 #[derive(Clone, Copy, Debug)]
 enum Refusal {
     Status { status: SeamldrStatus, unrecoverable: bool },
@@ -145,29 +145,30 @@ const fn unrecoverable(status: SeamldrStatus) -> Refusal {
     Refusal::Status { status, unrecoverable: true }
 }
 
-/// What a call left behind, beside the registers.
+/// What a call did to the module.
 #[derive(Debug)]
 pub(super) enum Installed {
-    /// The module is as before.
+    /// The module is unchanged.
     Nothing,
-    /// The module is gone.
+    /// The module was removed.
     ModuleGone,
-    /// There is a new one.
+    /// A new module was installed.
     Module(SysInfo, ModuleBuild),
 }
 
-/// The loader's state as it may be found, for setting up a platform in the middle of its life.
+/// State of P-SEAMLDR between two sessions. A test uses it to set up a platform that has run
+/// before.
 #[derive(Clone, Copy, Debug)]
 pub struct LoaderState {
     /// The SEAMEXTEND register.
     pub seamextend: SeamExtend,
-    /// The loader was entered since boot.
+    /// Whether P-SEAMLDR was entered since boot.
     pub entered: bool,
-    /// Updates that remain, as it remembers.
+    /// Number of remaining updates that P-SEAMLDR remembers.
     pub num_remaining_updates: u32,
-    /// It has written to the module's range before.
+    /// Whether P-SEAMLDR has written to the module's range since boot.
     pub module_range_initialized: bool,
-    /// What it told the module that runs.
+    /// What P-SEAMLDR told the installed module.
     pub sysinfo: Option<ModuleSysInfo>,
 }
 
@@ -199,71 +200,72 @@ impl Loader {
         }
     }
 
-    /// The SEAMEXTEND register.
+    /// Returns the SEAMEXTEND register.
     #[must_use]
     pub const fn seamextend(&self) -> &SeamExtend {
         &self.seamextend
     }
 
-    /// The processor's database.
+    /// Returns the processor's SEAM database.
     #[must_use]
     pub const fn seamdb(&self) -> &SeamDb {
         &self.seamdb
     }
 
-    /// The number of remaining updates that it remembers.
+    /// Returns the number of remaining updates that P-SEAMLDR remembers.
     #[must_use]
     pub const fn num_remaining_updates(&self) -> u32 {
         self.num_remaining_updates
     }
 
-    /// LPs that take part in the session that is open; 0 if none is.
+    /// Returns the number of LPs in the open session; 0 if no session is open.
     #[must_use]
     pub const fn lps_in_session(&self) -> u32 {
         self.lps_in_session
     }
 
-    /// Their x2APIC ids.
+    /// Iterates over the x2APIC ids of the LPs in the open session.
     pub fn session(&self) -> impl Iterator<Item = u32> + '_ {
         members(&self.session)
     }
 
-    /// LPs that have called SEAMLDR.SHUTDOWN.
+    /// Returns the number of LPs that have called SEAMLDR.SHUTDOWN.
     #[must_use]
     pub const fn lps_in_shutdown(&self) -> u32 {
         self.lps_in_shutdown
     }
 
-    /// Their x2APIC ids.
+    /// Iterates over the x2APIC ids of the LPs that have called SEAMLDR.SHUTDOWN.
     pub fn shutdown(&self) -> impl Iterator<Item = u32> + '_ {
         members(&self.shutdown)
     }
 
-    /// Whether it has written to the module's range since boot.
+    /// Returns whether P-SEAMLDR has written to the module's range since boot.
     #[must_use]
     pub const fn module_range_initialized(&self) -> bool {
         self.module_range_initialized
     }
 
-    /// Whether it was entered since boot.
+    /// Returns whether P-SEAMLDR was entered since boot.
     #[must_use]
     pub const fn entered(&self) -> bool {
         self.entered
     }
 
-    /// What it told the module in the SEAM range; `None` if that page is empty.
+    /// Returns what P-SEAMLDR told the module in the SEAM range. Returns `None` if the module's
+    /// information page is empty.
     #[must_use]
     pub const fn module_sysinfo(&self) -> Option<&ModuleSysInfo> {
         self.sysinfo.as_ref()
     }
 
-    /// What the last call did to the processor and its database.
+    /// Returns the effects of the last call on the processor and the SEAM database.
     #[must_use]
     pub const fn effects(&self) -> &Effects {
         &self.effects
     }
 
-    /// The state as it is, without a session that is open.
+    /// Returns the state, without the open session.
     #[must_use]
     pub const fn state(&self) -> LoaderState {
         LoaderState {
@@ -275,7 +277,7 @@ impl Loader {
         }
     }
 
-    /// Puts the loader into a state, in which no session is open.
+    /// Sets the state, and closes an open session.
     pub(super) fn restore(&mut self, state: &LoaderState) {
         *self = Self {
             seamextend: state.seamextend,
@@ -287,7 +289,7 @@ impl Loader {
         };
     }
 
-    /// One SEAMCALL.
+    /// Executes one SEAMCALL.
     pub(super) fn call(
         &mut self,
         regs: &mut SeamcallRegs,
@@ -387,7 +389,7 @@ impl Loader {
         SeamldrStatus::SUCCESS
     }
 
-    /// Firmware rules 8.5.1-4, and the end of a session.
+    /// Executes firmware rules 8.5.1 to 8.5.4, and the end of a session.
     fn install(
         &mut self,
         params: u64,
@@ -433,7 +435,8 @@ impl Loader {
             Err(Refusal::Status { unrecoverable: false, .. }) => self.seamextend = self.snapshot,
             Err(Refusal::Status { status, .. }) => {
                 *installed = Installed::ModuleGone;
-                // Without entropy for SEAMDB the new module's values stay, though it is not ready.
+                // Without entropy for SEAMDB, SEAMEXTEND keeps the new module's values, although
+                // the module is not ready.
                 if status != SeamldrStatus::ENOENTROPY {
                     self.forget_module();
                 }
@@ -450,14 +453,14 @@ impl Loader {
         self.flow = Flow::Ready;
     }
 
-    /// There is no module any more, says SEAMEXTEND.
+    /// Removes the module from SEAMEXTEND.
     fn forget_module(&mut self) {
         let (debug, ready) = (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready);
         self.seamextend.zero();
         (self.seamextend.system_under_debug, self.seamextend.p_seamldr_ready) = (debug, ready);
     }
 
-    /// A session ends with an unrecoverable failure.
+    /// Ends a session with an unrecoverable failure.
     pub(super) fn lose_module(&mut self) {
         self.end_session();
         self.forget_module();
@@ -473,7 +476,7 @@ fn seam_info(address: u64, context: &LoaderContext<'_>) -> SeamldrStatus {
     SeamldrStatus::SUCCESS
 }
 
-/// The pages for handoff data that a SIGSTRUCT asks for, minus one, and how many bytes that are.
+/// Returns the size in bytes of the handoff area, from the SIGSTRUCT's number of pages minus one.
 fn handoff_area(num_handoff_pages: u16) -> u64 {
     u64::from(num_handoff_pages).saturating_add(1).saturating_mul(PAGE)
 }

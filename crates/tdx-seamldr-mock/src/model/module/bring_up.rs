@@ -1,4 +1,4 @@
-//! The leaves that bring a module up without handoff data: TDH.SYS.CONFIG, TDH.SYS.KEY.CONFIG and
+//! The leaves that bring up a module without handoff data: TDH.SYS.CONFIG, TDH.SYS.KEY.CONFIG and
 //! TDH.SYS.TDMR.INIT.
 
 use tdx_seamldr_core::abi::{OperandId, TdxFeatures0, TdxStatus};
@@ -9,7 +9,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::tdmr::{self, TdmrInfo, TDMR_UNIT};
 use super::{about, CallContext, Fatal, KeyOwner, ModuleState, SeamMemory, TdxModule, MAX_TDMRS};
 
-/// Bytes of memory whose metadata one call of TDH.SYS.TDMR.INIT sets up.
+/// Bytes of memory whose metadata one call of TDH.SYS.TDMR.INIT initialises.
 const TDMR_INIT_STEP: u64 = 4 << 20;
 
 impl TdxModule {
@@ -18,7 +18,7 @@ impl TdxModule {
         regs: &SeamcallRegs,
         context: &mut CallContext<'_>,
     ) -> Result<(), TdxStatus> {
-        /// TDMR_INFO structures, and the list of them, are aligned to this.
+        /// Alignment of TDMR_INFO structures and of their list.
         const ALIGNMENT: u64 = 512;
         let invalid = |operand| Err(about(TdxStatus::OPERAND_INVALID, operand));
         if self.is_locked() {
@@ -41,7 +41,7 @@ impl TdxModule {
         let Some(hkid) = hkid.filter(|hkid| self.enumerated.is_private(*hkid)) else {
             return invalid(OperandId::R8);
         };
-        // The KeyID is the module's from here on, even if its regions are not accepted.
+        // The KeyID is set from here on, even if the TDMRs are not accepted.
         context.memory.tables.module_hkid = U16::new(hkid);
         context
             .memory
@@ -63,8 +63,8 @@ impl TdxModule {
             };
             *slot = info;
             tdmr::check(slot, before, &mcheck_table.cmrs, self.enumerated.address_limit())?;
-            // Regions that were accepted before one that is not stay in the table, which nothing
-            // counts yet.
+            // TDMRs that were accepted before a bad one stay in the table. The number of TDMRs does
+            // not count them.
             if let Some(entry) = tables.tdmrs.get_mut(index) {
                 (entry.base, entry.size, entry.steps) = (info.base, info.size, U64::new(0));
             }
@@ -79,7 +79,7 @@ impl TdxModule {
         &mut self,
         context: &mut CallContext<'_>,
     ) -> Result<TdxStatus, Fatal> {
-        /// PCONFIG's results, and the operand that stands for the key table.
+        /// Results of PCONFIG, and the operand id of the key table.
         const NO_ENTROPY: u32 = 2;
         const BUSY: u32 = 5;
         const KEY_TABLE: OperandId = OperandId(0xbb);
@@ -89,7 +89,7 @@ impl TdxModule {
         if self.state != ModuleState::SysConfigDone {
             return Ok(TdxStatus::SYS_KEY_CONFIG_NOT_PENDING);
         }
-        // An LP that was never initialised is taken to be in package 0.
+        // An LP that was never initialised counts as an LP of package 0.
         let package = context.this_lp().map_or(0, |lp| lp.package);
         let bit = 1u32.checked_shl(package).unwrap_or(0);
         let configured = &mut context.memory.tables.packages_configured;

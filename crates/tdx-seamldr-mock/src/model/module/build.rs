@@ -1,4 +1,4 @@
-//! What is fixed when a module is built, and what P-SEAMLDR tells it.
+//! Build-time properties of a module, and what P-SEAMLDR tells a module.
 
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxFeatures0};
 use tdx_seamldr_core::TdxVersion;
@@ -9,57 +9,57 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::releases;
 use crate::model::HandoffForm;
 
-/// What is fixed when a module is built.
+/// Build-time properties of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModuleBuild {
-    /// Its version.
+    /// Version.
     pub version: TdxVersion,
-    /// Its internal version.
+    /// Internal version.
     pub internal_version: u16,
-    /// YYYYMMDD, a decimal number.
+    /// Build date, YYYYMMDD, a decimal number.
     pub build_date: u32,
-    /// The build's number.
+    /// Build number.
     pub build_num: u16,
-    /// What it can do.
+    /// Features that the module supports (TDX_FEATURES0).
     pub features0: TdxFeatures0,
-    /// The handoff version that it was built for.
+    /// Highest handoff version.
     pub module_hv: u16,
-    /// The lowest one.
+    /// Lowest handoff version.
     pub min_update_hv: u16,
-    /// It was built to write its own version only.
+    /// Whether the module writes its highest handoff version only.
     pub no_downgrade: bool,
-    /// How it writes its handoff data.
+    /// Form of the handoff data.
     pub handoff_form: HandoffForm,
-    /// How its leaves behave.
+    /// Behaviour of the module's leaves.
     pub generation: ModuleGeneration,
-    /// The version of the contexts of hashes and MACs that are under way in TDs. A module cannot
-    /// go on with those of another version; nor, for all that is known, with those of a module
-    /// that does not say.
+    /// Version of the contexts of hashes and MACs in progress. A module cannot continue contexts of
+    /// another version. It is assumed that it cannot continue those of a module that reports none
+    /// (`None`) either.
     pub crypto_context: Option<u8>,
 }
 
-/// From which public release on a module behaves as it does, where they differ. 2.0 modules behave
-/// as the 1.5 module of the same time.
+/// The oldest public release with a given behaviour. A 2.0 module behaves as the 1.5 module of the
+/// same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ModuleGeneration {
-    /// 1.5.01, whose behaviour was recorded.
+    /// 1.5.01, which was recorded.
     V1_5_01,
-    /// 1.5.05 and 2.0.02: TDH.SYS.RD knows the field that Linux 7.2 needs, too.
+    /// 1.5.05 and 2.0.02: TDH.SYS.RD also has the field that Linux 7.2 reads.
     V1_5_05,
-    /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not look at the size of the handoff data.
+    /// 1.5.28 and 2.0.16: TDH.SYS.UPDATE does not check the size of the handoff data.
     V1_5_28,
-    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE looks at its operands first, and TDH.SYS.INIT has a
-    /// version 1.
+    /// 1.5.34 and 2.0.18: TDH.SYS.UPDATE checks its operands first, and TDH.SYS.INIT has a version
+    /// 1.
     V1_5_34,
 }
 
 impl ModuleGeneration {
-    /// In the order of their numbers in an image.
+    /// All generations, in the order of their numbers in an image.
     const ALL: [Self; 4] = [Self::V1_5_01, Self::V1_5_05, Self::V1_5_28, Self::V1_5_34];
 }
 
-/// What a module says about itself in its image, if it was made for this simulation: what a real
-/// one has in its code.
+/// Build-time properties that an image made for this simulation contains. A real module has them in
+/// its code.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct Description {
@@ -73,13 +73,13 @@ pub(crate) struct Description {
     handoff_form: u8,
     features0: U64,
     generation: u8,
-    /// 0: not said.
+    /// 0: not reported.
     crypto_context: u8,
     reserved: [u8; 2],
 }
 
 impl Description {
-    /// Where it lies in the image.
+    /// Offset in the image.
     pub(crate) const OFFSET: usize = 0x180;
     const MAGIC: [u8; 8] = *b"TDXMODEL";
 
@@ -136,7 +136,7 @@ impl Description {
 }
 
 impl ModuleBuild {
-    /// 1.5.01, whose behaviour was recorded.
+    /// 1.5.01, which was recorded.
     pub const V1_5_01: Self = Self {
         version: TdxVersion { major: 1, minor: 5, update: 1 },
         internal_version: 0,
@@ -151,18 +151,20 @@ impl ModuleBuild {
         crypto_context: None,
     };
 
-    /// The build of a public release; `None` if there is no such release. Handoff versions and the
-    /// date are 0 where no public source tells them, and features are those of the release
-    /// before it.
+    /// Returns the build of a public release, or `None` if there is no such release.
+    ///
+    /// Handoff versions and the date are 0 if no public source gives them. Features that no public
+    /// source gives are those of the release before.
     #[must_use]
     pub fn of_release(version: TdxVersion) -> Option<Self> {
         releases::by_version(version)
     }
 
-    /// The build behind an image. A module that was made for this simulation says it itself. A
-    /// released one is known by its hash, or else by its SVN. Of others there is only what the
-    /// SIGSTRUCT says; the rest is made up: a version 1.5 with the minor SVN, and that they can
-    /// preserve TDs.
+    /// Returns the build of an image.
+    ///
+    /// An image made for this simulation contains its build. A released image is known by its hash,
+    /// or else by its SVN. For other images the SIGSTRUCT is the only source; the rest is assumed:
+    /// version 1.5 with the minor SVN, and support for preserving TDs.
     #[must_use]
     pub fn of_image(sigstruct: &SeamSigstruct, image: &[u8]) -> Self {
         let described = image
@@ -205,23 +207,23 @@ pub struct SysInfo {
     pub module_hv: u16,
     /// Lowest handoff version.
     pub min_update_hv: u16,
-    /// The module may write its highest handoff version only.
+    /// Whether the module may write its highest handoff version only.
     pub no_downgrade: bool,
-    /// Pages for handoff data, minus one.
+    /// Number of pages for handoff data, minus one.
     pub num_handoff_pages: u16,
-    /// LPs that have to be initialised.
+    /// Number of LPs that have to be initialised.
     pub tot_num_lps: u32,
-    /// Packages that have to get the module's key.
+    /// Number of packages that have to get the module's key.
     pub num_packages: u32,
 }
 
 impl SysInfo {
-    /// Bytes that the handoff data may have.
+    /// Returns the largest size of the handoff data in bytes.
     pub(super) fn handoff_limit(&self) -> usize {
         Self::room_in(usize::from(self.num_handoff_pages).saturating_add(1))
     }
 
-    /// Bytes after the header that so many pages have room for.
+    /// Returns how many bytes after the header fit into this number of pages.
     pub(super) const fn room_in(pages: usize) -> usize {
         pages.saturating_mul(4096).saturating_sub(8)
     }
@@ -233,7 +235,7 @@ mod tests {
     use zerocopy::{FromZeros, IntoBytes};
 
     #[test]
-    fn dates_are_decimal_numbers_in_the_module_and_hexadecimal_digits_in_the_sigstruct() {
+    fn a_date_is_decimal_in_the_module_and_hexadecimal_digits_in_the_sigstruct() {
         assert_eq!(bcd_to_decimal(0x20250219), 20250219);
     }
 

@@ -1,25 +1,24 @@
-//! CPUID leaves that module 1.5.01 looks at: what they have to be, what has to be the same on all
-//! LPs, and what of them a TD can be configured to have.
+//! CPUID leaves that module 1.5.01 reads: required values, values that all LPs have to share, and
+//! bits that a TD can configure.
 
 use super::super::cpu::NO_SUBLEAF;
 
-/// The subleaf of leaves that have none.
+/// The subleaf of leaves that have no subleaves.
 pub(super) const NONE: u32 = NO_SUBLEAF;
 const ZERO: [u32; 4] = [0; 4];
 const ALL: [u32; 4] = [u32::MAX; 4];
 
-/// Extended states of a user, and of a supervisor, that the module knows.
+/// Extended states of user and supervisor that the module supports.
 pub(super) const USER_STATES: u32 = 0x602ff;
 pub(super) const SUPERVISOR_STATES: u32 = 0x1fd00;
 /// Extended states that a TD may have.
 const TD_STATES: u32 = 0x6dbe7;
 
-/// What the module asks of a leaf, or of several subleaves of it. Masks are of EAX, EBX, ECX and
-/// EDX.
+/// The module's rules for a leaf, or for several subleaves. Masks are for EAX, EBX, ECX and EDX.
 pub(super) struct CpuidRule {
     pub(super) leaf: u32,
     subleaves: (u32, u32),
-    /// Bits that TDH.SYS.INIT checks, and what they have to be.
+    /// Bits that TDH.SYS.INIT checks, and their required values.
     pub(super) mask: [u32; 4],
     pub(super) expected: [u32; 4],
     /// Bits that TDH.SYS.LP.INIT compares.
@@ -36,7 +35,7 @@ const fn rule(
     CpuidRule { leaf, subleaves: (subleaf, subleaf), mask, expected, same }
 }
 
-/// A leaf that is compared only.
+/// Returns the rule of a leaf that is only compared.
 const fn compared(leaf: u32, subleaf: u32, same: [u32; 4]) -> CpuidRule {
     rule(leaf, subleaf, ZERO, ZERO, same)
 }
@@ -45,20 +44,20 @@ const fn compared_each(leaf: u32, first: u32, last: u32, same: [u32; 4]) -> Cpui
     CpuidRule { leaf, subleaves: (first, last), mask: ZERO, expected: ZERO, same }
 }
 
-/// A leaf that is sampled only.
+/// Returns the rule of a leaf that is only sampled.
 const fn sampled(leaf: u32, subleaf: u32) -> CpuidRule {
     rule(leaf, subleaf, ZERO, ZERO, ZERO)
 }
 
-/// Leaves and subleaves together.
+/// Number of leaves and subleaves.
 pub(super) const CPUID_ENTRIES: usize = 64;
 
 const LINE: [u32; 4] = [0, 0xfff, 0, 0];
 const LINE_OF_64: [u32; 4] = [0, 0x3f, 0, 0];
-/// CPUID.1FH.EDX is the x2APIC id.
+/// All bits of EAX, EBX and ECX. CPUID.1FH.EDX is the x2APIC id.
 const TOPOLOGY: [u32; 4] = [u32::MAX, u32::MAX, u32::MAX, 0];
 
-/// In the order in which the module goes through them.
+/// All rules, in the order in which the module checks them.
 const RULES: [CpuidRule; 40] = [
     rule(
         0x1,
@@ -120,7 +119,7 @@ const RULES: [CpuidRule; 40] = [
     compared(0x5, NONE, ALL),
 ];
 
-/// Every leaf and subleaf, with its rule.
+/// Iterates over all leaves and subleaves, with their rules.
 pub(super) fn entries() -> impl Iterator<Item = (&'static CpuidRule, u32)> {
     RULES.iter().flat_map(|rule| {
         let (first, last) = rule.subleaves;
@@ -128,14 +127,14 @@ pub(super) fn entries() -> impl Iterator<Item = (&'static CpuidRule, u32)> {
     })
 }
 
-/// EAX and EBX, and ECX and EDX, as the module keeps them: two words of 64 bits.
+/// Returns EAX and EBX, and ECX and EDX, as 64-bit words. The module stores them so.
 pub(super) fn halves([eax, ebx, ecx, edx]: [u32; 4]) -> [u64; 2] {
     let half = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
     [half(eax, ebx), half(ecx, edx)]
 }
 
-/// A leaf of which bits can be configured: those that the host chooses freely, and those that it
-/// chooses if the processor has them.
+/// A leaf with configurable bits: those that the host chooses freely, and those that it chooses if
+/// the processor has them.
 pub(super) struct CpuidConfig {
     pub(super) leaf: u32,
     pub(super) subleaf: u32,
@@ -165,7 +164,7 @@ pub(super) const CPUID_CONFIGS: [CpuidConfig; 12] = [
 ];
 
 impl CpuidConfig {
-    /// The bits that can be configured where CPUID has these values.
+    /// Returns the configurable bits, given the processor's values.
     pub(super) fn bits(&self, native: [u32; 4]) -> [u32; 4] {
         let mut bits = self.direct;
         for ((slot, allowed), native) in bits.iter_mut().zip(self.allowed).zip(native) {
@@ -175,7 +174,7 @@ impl CpuidConfig {
     }
 }
 
-/// Extended states that a TD may have, where CPUID.0DH has these values in subleaves 0 and 1.
+/// Returns the extended states that a TD may have, given subleaves 0 and 1 of CPUID.0DH.
 pub(super) fn td_states([user, ..]: [u32; 4], [_, _, supervisor, _]: [u32; 4]) -> u64 {
     u64::from(TD_STATES & (user & USER_STATES | supervisor & SUPERVISOR_STATES))
 }
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_leaf_is_there_twice_and_there_are_64() {
+    fn there_are_64_leaves_and_subleaves_and_no_duplicates() {
         let mut keys: Vec<_> = entries().map(|(rule, subleaf)| (rule.leaf, subleaf)).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rule_expects_bits_that_it_does_not_check() {
+    fn no_rule_expects_a_bit_that_it_does_not_check() {
         for (rule, subleaf) in entries() {
             let beyond =
                 rule.expected.iter().zip(rule.mask).any(|(expected, mask)| expected & !mask != 0);

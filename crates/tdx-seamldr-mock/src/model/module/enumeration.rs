@@ -1,7 +1,7 @@
-//! TDH.SYS.INIT's look at the processor, and TDH.SYS.LP.INIT's comparison with it.
+//! TDH.SYS.INIT's checks of the processor, and TDH.SYS.LP.INIT's comparison of each LP.
 //!
-//! The order of the checks, and what each error has in its details, is as recorded; the masks are
-//! those of the published module 1.5.01.
+//! Recordings give the order of the checks and the details of each error. The masks are those of
+//! the published module 1.5.01.
 
 use tdx_seamldr_core::abi::{Cmr, PSysInfo, TdxStatus};
 use tdx_seamldr_core::SeamcallRegs;
@@ -12,17 +12,17 @@ use super::cpuid_rules::{self, CpuidRule, CPUID_ENTRIES};
 use super::vmx_rules;
 use super::Fatal;
 
-/// Packages that the module has room for.
+/// Number of packages that the module supports.
 const MAX_PACKAGES: u32 = 8;
-/// KeyIDs that the module has room for.
+/// Number of KeyIDs that the module supports.
 const MAX_HKIDS: u64 = 2048;
 
 /// IA32_ARCH_CAPABILITIES.
 const ARCH_CAPABILITIES: u32 = 0x10a;
-/// IA32_MISC_ENABLE, with the bit that limits CPUID.
+/// IA32_MISC_ENABLE, which has the bit that limits CPUID.
 const MISC_ENABLE: u32 = 0x1a0;
 const BOOT_NT4: u64 = 1 << 22;
-/// IA32_MTRRCAP: SMRR, SMRR2, and the lock of both.
+/// IA32_MTRRCAP: bits for SMRR, SMRR2, and the lock of both.
 const MTRR_CAP: u32 = 0xfe;
 const SMRR_SUPPORTED: u64 = 1 << 11;
 const SMRR2_SUPPORTED: u64 = 1 << 13;
@@ -36,7 +36,7 @@ const TME_ACTIVATE: u32 = 0x982;
 const KEYID_PARTITIONING: u32 = 0x87;
 const WBINVDP: u32 = 0x98;
 const WBNOINVDP: u32 = 0x99;
-/// IA32_SEAMRR_BASE and IA32_SEAMRR_MASK, and their bits that are address bits.
+/// IA32_SEAMRR_BASE and IA32_SEAMRR_MASK, and their address bits.
 const SEAMRR_BASE: u32 = 0x1400;
 const SEAMRR_MASK: u32 = 0x1401;
 const SEAMRR_BITS: u64 = 0xf_ffff_fe00_0000;
@@ -45,7 +45,7 @@ const SEAMRR_BITS: u64 = 0xf_ffff_fe00_0000;
 const COMPARED_FIRST: [u32; 4] = [0xcf, ARCH_CAPABILITIES, 0xbc, 0xbd];
 /// IA32_TSC_ADJUST, compared after CPUID.
 const TSC_ADJUST: u32 = 0x3b;
-/// MSRs that TDH.SYS.LP.INIT compares at the end.
+/// MSRs that TDH.SYS.LP.INIT compares last.
 const COMPARED_LAST: [u32; 19] = [
     0x480,
     0x48d,
@@ -68,7 +68,7 @@ const COMPARED_LAST: [u32; 19] = [
     WBNOINVDP,
 ];
 
-/// MSRs that are compared at all.
+/// Number of MSRs that TDH.SYS.LP.INIT compares.
 const COMPARED: usize = 4 + 1 + 1 + 4 + 19;
 
 fn compared() -> impl Iterator<Item = u32> {
@@ -77,29 +77,30 @@ fn compared() -> impl Iterator<Item = u32> {
     COMPARED_FIRST.into_iter().chain(middle).chain(COMPARED_LAST)
 }
 
-/// What TDH.SYS.INIT read, kept to compare.
+/// The values that TDH.SYS.INIT read and keeps for comparison.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(in super::super) struct Sampled {
-    /// In the order in which they are compared.
+    /// In the order of the comparison.
     msrs: [u64; COMPARED],
     cpuid: [[u32; 4]; CPUID_ENTRIES],
 }
 
-/// What follows from the processor's values.
+/// Values that TDH.SYS.INIT derives from the processor's.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Enumerated {
-    /// An x2APIC id without its lowest bits, so many, is the number of the package.
+    /// Number of low bits of an x2APIC id that do not belong to the package number.
     package_shift: u32,
-    /// Where KeyIDs begin in a physical address.
+    /// First KeyID bit of a physical address.
     hkid_start: u32,
-    /// KeyIDs that only TDs may use.
+    /// First and last private KeyID.
     private_hkids: (u64, u64),
     seamrr: (u64, u64),
 }
 
 impl Enumerated {
-    /// Whether the host may give this address to the module for an object of that alignment.
+    /// Returns whether the host may pass this address to the module, for an object with this
+    /// alignment.
     pub(super) fn is_shared(&self, address: u64, alignment: u64, max_pa: u32) -> bool {
         let hkid = address.checked_shr(self.hkid_start).unwrap_or(0);
         let (first_private, last_private) = self.private_hkids;
@@ -111,20 +112,20 @@ impl Enumerated {
             && plain.wrapping_sub(base) >= size
     }
 
-    /// Whether a KeyID is one for TDs.
+    /// Returns whether a KeyID is private.
     pub(super) fn is_private(&self, hkid: u16) -> bool {
         let (first, last) = self.private_hkids;
         (first..=last).contains(&u64::from(hkid))
     }
 
-    /// Where physical memory ends, without KeyIDs.
+    /// Returns the end of physical memory, without KeyID bits.
     pub(super) fn address_limit(&self) -> u64 {
         1u64.checked_shl(self.hkid_start).unwrap_or(0)
     }
 }
 
 impl Sampled {
-    /// A CPUID leaf, as it was sampled.
+    /// Returns a sampled CPUID leaf.
     #[inline(never)]
     pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let mut entries = cpuid_rules::entries().zip(self.cpuid);
@@ -134,7 +135,7 @@ impl Sampled {
     }
 }
 
-/// An error with details in its low half.
+/// Returns a status with details in its low half.
 fn detailed(status: TdxStatus, details: u64) -> TdxStatus {
     TdxStatus(status.0 | details)
 }
@@ -143,7 +144,7 @@ fn pair(low: u32, high: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Why a check ends: an error, or a fatal error.
+/// Why a check ends: with a status, or with a fatal error.
 pub(super) enum Stop {
     Error(TdxStatus),
     Fatal,
@@ -165,8 +166,8 @@ fn incorrect(msr: u32) -> Stop {
     Stop::Error(detailed(TdxStatus::INCORRECT_MSR_VALUE, msr.into()))
 }
 
-/// Looks at the processor. An error about CPUID says in RCX to R10 which leaf, which bits, and what
-/// they should be.
+/// Checks the processor. An error about CPUID returns the leaf, the mask and the required bits in
+/// RCX to R10.
 pub(super) fn check(
     cpu: &Cpu<'_>,
     table: &PSysInfo,
@@ -187,14 +188,14 @@ pub(super) fn check(
 }
 
 fn check_msrs(cpu: &Cpu<'_>) -> Result<(), Stop> {
-    /// Bits of IA32_ARCH_CAPABILITIES that have to be 1, and the one that has to be 0.
+    /// Bits of IA32_ARCH_CAPABILITIES that have to be 1, and the bit that has to be 0.
     const NEEDED: u64 = 0x20_fd6b;
     const RSBA: u64 = 1 << 2;
-    /// IA32_XAPIC_DISABLE_STATUS: the legacy xAPIC is disabled, and nothing else.
+    /// IA32_XAPIC_DISABLE_STATUS: legacy xAPIC disabled; all other bits 0.
     const XAPIC_DISABLED: u64 = 1;
     /// IA32_MISC_PACKAGE_CTLS: energy filtering.
     const ENERGY_FILTERING: u64 = 1;
-    /// IA32_PERF_CAPABILITIES: counters can be written in full width.
+    /// IA32_PERF_CAPABILITIES: full-width writes to counters.
     const FULL_WRITE: u64 = 1 << 13;
     if cpu.msr(ARCH_CAPABILITIES) & (NEEDED | RSBA) != NEEDED {
         return Err(incorrect(ARCH_CAPABILITIES));
@@ -214,14 +215,14 @@ fn check_msrs(cpu: &Cpu<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Samples and checks CPUID; says how far to shift an x2APIC id for the package's number.
+/// Samples and checks CPUID. Returns how far to shift an x2APIC id to get the package number.
 fn check_cpuid(
     cpu: &Cpu<'_>,
     table: &PSysInfo,
     sampled: &mut [[u32; 4]; CPUID_ENTRIES],
     regs: &mut SeamcallRegs,
 ) -> Result<u32, Stop> {
-    /// The lowest last leaves that will do.
+    /// The lowest values of CPUID's last leaf that are sufficient.
     const LAST_BASE_LEAF: u32 = 0x1f;
     const FIRST_EXTENDED_LEAF: u32 = 0x80000000;
     const LAST_EXTENDED_LEAF: u32 = 0x80000008;
@@ -264,13 +265,13 @@ fn check_cpuid(
             (0x1, _) => values = [lowest_fms(table), ebx, ecx, edx],
             (0x4, 3) => topology.lps_sharing_cache = eax >> 14 & 0xfff,
             (0x7, 0) => has_la57 = ecx >> 16 & 1 == 1,
-            // Performance monitoring: version 5 at least, and no more fixed counters than the
+            // Performance monitoring needs version 5, and at most the fixed counters that the
             // module knows.
             (0xa, _) if eax & 0xff < 5 => return Err(expect([0xf, 0, 0, 0], [5, 0, 0, 0])),
             (0xa, _) if edx & 0x1f > 7 => return Err(expect([0, 0, 0, 0x1f], [0, 0, 0, 7])),
             (0xd, _) => states.take(subleaf, values)?,
             (0x15, _) => check_tsc(values)?,
-            // The last branch records have no depth.
+            // Fatal if the last branch records have no depth.
             (0x1c, _) if eax & 0xff == 0 => return Err(Stop::Fatal),
             (0x1f, _) => topology.take(subleaf, values)?,
             (0x80000008, _) => {
@@ -286,7 +287,7 @@ fn check_cpuid(
     Ok(topology.package_shift)
 }
 
-/// Family and model of the first package, with the lowest stepping of all.
+/// Returns family and model of the first package, with the lowest stepping of all packages.
 fn lowest_fms(table: &PSysInfo) -> u32 {
     let sockets = table.sockets();
     let first = sockets.first().map_or(0, |fms| fms.get());
@@ -294,15 +295,15 @@ fn lowest_fms(table: &PSysInfo) -> u32 {
     first & !0xf | stepping
 }
 
-/// CPUID.15H: the frequency of the TSC.
+/// Checks CPUID.15H, the frequency of the TSC.
 fn check_tsc([eax, ebx, ecx, _]: [u32; 4]) -> Result<(), Stop> {
-    /// Below this frequency the module could not calculate with it.
+    /// The lowest frequency with which the module can calculate.
     const LOWEST_FREQUENCY: u64 = 0x2540c;
     if ebx == 0 {
         return Err(Stop::Error(detailed(TdxStatus::CPUID_LEAF_NOT_SUPPORTED, 0x15)));
     }
     let product = u64::from(ecx).saturating_mul(ebx.into());
-    // A division by 0 is fatal, too.
+    // A division by 0 is fatal as well.
     let frequency = product.checked_div(eax.into()).ok_or(Stop::Fatal)?;
     if frequency < LOWEST_FREQUENCY {
         return Err(Stop::Fatal);
@@ -310,7 +311,7 @@ fn check_tsc([eax, ebx, ecx, _]: [u32; 4]) -> Result<(), Stop> {
     Ok(())
 }
 
-/// XCR0 and IA32_XSS, as far as module and processor know them.
+/// XCR0 and IA32_XSS, as far as module and processor support them.
 #[derive(Default)]
 struct ExtendedStates {
     user: u32,
@@ -323,7 +324,7 @@ impl ExtendedStates {
             0 => self.user = eax & cpuid_rules::USER_STATES,
             1 => self.supervisor = ecx & cpuid_rules::SUPERVISOR_STATES,
             _ => {
-                // A state is the kind of state that its own subleaf says.
+                // The subleaf of a state says whether this is a user or a supervisor state.
                 let others = if ecx & 1 == 1 { self.user } else { self.supervisor };
                 if others.checked_shr(subleaf).unwrap_or(0) & 1 == 1 {
                     return Err(Stop::Fatal);
@@ -334,7 +335,7 @@ impl ExtendedStates {
     }
 }
 
-/// Levels of CPUID.1FH, one after the other.
+/// Levels of CPUID.1FH, in order.
 #[derive(Default)]
 struct Topology {
     lps_sharing_cache: u32,
@@ -349,7 +350,7 @@ impl Topology {
     fn take(&mut self, subleaf: u32, [eax, _, ecx, _]: [u32; 4]) -> Result<(), Stop> {
         const SMT: u32 = 1;
         const CORE: u32 = 2;
-        /// The first type of level that does not exist.
+        /// The first type that is not a valid level.
         const END: u32 = 6;
         let level = ecx >> 8 & 0xff;
         if level != 0 {
@@ -365,13 +366,13 @@ impl Topology {
         } else if subleaf == 0 || !self.has_cores {
             return Err(TdxStatus::CPUID_LEAF_NOT_SUPPORTED.into());
         } else if self.level != 0 {
-            // The first level that is none: what came before leads to the package.
+            // The first invalid level: the shift of the level before leads to the package.
             self.package_shift = self.shift;
             if self.shift.wrapping_sub(self.smt_shift) >= 32 {
                 return Err(Stop::Fatal);
             }
-            // The last-level cache is that of the package. (No real package has room for a single
-            // LP.)
+            // The last-level cache belongs to the package. (No real package has room for a single
+            // LP only.)
             let is_shared = |shift| self.lps_sharing_cache.checked_shr(shift) == Some(1);
             if self.shift.checked_sub(1).is_some_and(|shift| !is_shared(shift)) {
                 return Err(TdxStatus::INVALID_WBINVD_SCOPE.into());
@@ -382,10 +383,10 @@ impl Topology {
     }
 }
 
-/// Memory encryption, and who may use which KeyIDs.
+/// Checks memory encryption and the partition of KeyIDs.
 fn check_keys(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<Enumerated, Stop> {
-    /// AES-XTS of 128 and of 256 bits, without integrity and with it: bits of IA32_TME_CAPABILITY,
-    /// and 48 bits higher of IA32_TME_ACTIVATE.
+    /// AES-XTS of 128 and of 256 bits, without and with integrity. The bits are those of
+    /// IA32_TME_CAPABILITY; IA32_TME_ACTIVATE has them 48 bits higher.
     const PLAIN: u64 = 1 << 0 | 1 << 2;
     const INTEGRITY: u64 = 1 << 1 | 1 << 3;
     let algorithms = if table.tdx_without_integrity != 0 { PLAIN } else { INTEGRITY };
@@ -410,7 +411,7 @@ fn check_keys(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<Enumerated, Stop> {
         return Err(incorrect(WBNOINVDP));
     }
     let config = cpu.config;
-    // A mask that is as the platform was made says no more than its configuration.
+    // A mask without deviations follows from the platform's configuration.
     let mask = cpu.msr(SEAMRR_MASK) & SEAMRR_BITS;
     let size = match cpu.deviation(SEAMRR_MASK) & SEAMRR_BITS {
         0 => config.seamrr_size,
@@ -424,7 +425,8 @@ fn check_keys(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<Enumerated, Stop> {
     })
 }
 
-/// Convertible memory: pages, in ascending order, without KeyIDs. Empty entries may be anywhere.
+/// Checks convertible memory: whole pages, in ascending order, without KeyIDs. Empty entries may be
+/// anywhere.
 fn check_cmrs(cmrs: &[Cmr], hkid_start: u32) -> Result<(), Stop> {
     let mut lowest = 0;
     for cmr in cmrs.iter().filter(|cmr| cmr.size.get() != 0) {
@@ -484,8 +486,8 @@ fn check_smrrs(cpu: &Cpu<'_>, table: &PSysInfo) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Compares an LP with the one on which TDH.SYS.INIT ran; says in which package it is. An error
-/// about CPUID says in RCX to R8 which leaf and which bits.
+/// Compares an LP with the LP on which TDH.SYS.INIT ran. Returns the package of this LP. An error
+/// about CPUID returns the leaf and the bits in RCX to R8.
 pub(super) fn compare(
     cpu: &Cpu<'_>,
     table: &PSysInfo,
@@ -523,7 +525,7 @@ pub(super) fn compare(
             }
         }
     }
-    // SMRR2 counts only where there is one.
+    // SMRR2 is compared only if the processor has it.
     let [_, (base, mask)] = SMRRS;
     let has_smrr2 = has_smrr2(cpu.msr(MTRR_CAP), table);
     msrs.filter(|(msr, _)| has_smrr2 || ![base, mask].contains(msr)).try_for_each(same)?;

@@ -1,8 +1,8 @@
-//! TDH.SYS.RD: the metadata fields of module 1.5.01, in their order, and the one more of later
-//! modules that Linux 7.2 reads.
+//! TDH.SYS.RD: the metadata fields of module 1.5.01, in order, and one field of later modules that
+//! Linux 7.2 reads.
 //!
-//! Fields that say what the processor and the module are capable of have the values that were
-//! recorded; those about this platform and this module are read from them.
+//! Fields about capabilities of processor and module have recorded values. Fields about this
+//! platform and this module are read from them.
 
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfo, TdxFeatures0};
 
@@ -10,12 +10,12 @@ use super::cpuid_rules::{self, CpuidConfig, CPUID_CONFIGS};
 use super::enumeration::Sampled;
 use super::{Fatal, ModuleBuild, ModuleGeneration, SysInfo};
 
-/// What fields are read from.
+/// The sources of field values.
 pub(super) struct View<'a> {
     pub(super) build: &'a ModuleBuild,
     pub(super) told: &'a SysInfo,
     pub(super) platform: &'a PSysInfo,
-    /// The processor, as TDH.SYS.INIT saw it.
+    /// The processor's registers, as TDH.SYS.INIT read them.
     pub(super) sampled: &'a Sampled,
     pub(super) header: HandoffHeader,
     pub(super) features0: TdxFeatures0,
@@ -23,24 +23,24 @@ pub(super) struct View<'a> {
 
 /// A field: one element, or several with ascending codes.
 struct Field {
-    /// The first element.
+    /// Id of the first element.
     id: u64,
     elements: usize,
-    /// The elements that make one field, minus one.
+    /// Number of elements of one field, minus one.
     last_element: u64,
     value: Value,
 }
 
 enum Value {
-    /// The same for every element.
+    /// The same value for every element.
     Always(u64),
-    /// These, and this for the elements after them.
+    /// These values, then this value for all further elements.
     Listed(&'static [u64], u64),
-    /// Read from here.
+    /// Read from the platform.
     Read(fn(&View<'_>, usize) -> u64),
-    /// How many processors the module knows that it can present to a TD on this platform.
+    /// Number of processors that the module can present to a TD on this platform.
     NumAllowedFms,
-    /// These processors.
+    /// The processors that the module can present to a TD on this platform.
     AllowedFms,
 }
 
@@ -60,34 +60,34 @@ const fn read_each(id: u64, elements: usize, value: fn(&View<'_>, usize) -> u64)
     Field { id, elements, last_element: 0, value: Value::Read(value) }
 }
 
-/// Attributes that a TD may have, and extended features that it has to have.
+/// Attributes that a TD may have, and extended features that a TD has to have.
 pub(super) const ATTRIBUTES_FIXED0: u64 = 0x8000000070000001;
 pub(super) const XFAM_FIXED1: u64 = 3;
 
-/// A leaf and a subleaf, in one word.
+/// Returns leaf and subleaf in one word.
 fn config_id(config: &CpuidConfig) -> u64 {
     u64::from(config.subleaf) << 32 | u64::from(config.leaf)
 }
 
 impl View<'_> {
-    /// The fields that this module has.
+    /// Iterates over the fields that this module has.
     fn fields(&self) -> impl Iterator<Item = &'static Field> {
         let newer = self.build.generation >= ModuleGeneration::V1_5_05;
         FIELDS.iter().filter(move |field| newer || field.id != MAX_VCPUS_PER_TD)
     }
 
-    /// Extended features that a TD may have.
+    /// Returns the extended features that a TD may have.
     pub(super) fn xfam_fixed0(&self) -> u64 {
         cpuid_rules::td_states(self.sampled.cpuid(0xd, 0), self.sampled.cpuid(0xd, 1))
     }
 
-    /// The bits of a CPUID leaf that can be configured.
+    /// Returns the configurable bits of a CPUID leaf.
     pub(super) fn config_bits(&self, config: &CpuidConfig) -> [u32; 4] {
         config.bits(self.sampled.cpuid(config.leaf, config.subleaf))
     }
 }
 
-/// Virtual CPUs of a TD, at most. 1.5.01 does not have this field.
+/// The most virtual CPUs of a TD. 1.5.01 does not have this field.
 const MAX_VCPUS_PER_TD: u64 = 0x9900000100000008;
 
 const FIELDS: &[Field] = &[
@@ -102,7 +102,7 @@ const FIELDS: &[Field] = &[
     read(FieldId::MAJOR_VERSION, |view, _| view.build.version.major.into()),
     read(FieldId::UPDATE_VERSION, |view, _| view.build.version.update.into()),
     read(FieldId::INTERNAL_VERSION, |view, _| view.build.internal_version.into()),
-    // These three are what the module was built with, whatever it was told.
+    // The next three fields are build-time values, whatever P-SEAMLDR told the module.
     read(FieldId::MODULE_HV, |view, _| view.build.module_hv.into()),
     read(FieldId::MIN_UPDATE_HV, |view, _| view.build.min_update_hv.into()),
     read(FieldId::NO_DOWNGRADE, |view, _| view.build.no_downgrade.into()),
@@ -114,7 +114,7 @@ const FIELDS: &[Field] = &[
     always(FieldId::SYS_ATTRIBUTES.0, 0),
     always(FieldId::NUM_TDX_FEATURES.0, 1),
     read(FieldId::TDX_FEATURES0, |view, _| view.features0.bits()),
-    // Convertible memory: entries, where each begins, and its size.
+    // Convertible memory: number of entries, then base and size of each.
     always(0x9000000100000000, 32),
     read_each(0x9000000300000080, 32, |view, index| {
         view.platform.cmrs.get(index).map_or(0, |cmr| cmr.base.get())
@@ -127,13 +127,13 @@ const FIELDS: &[Field] = &[
     always(FieldId::PAMT_4K_ENTRY_SIZE.0, 16),
     always(FieldId::PAMT_2M_ENTRY_SIZE.0, 16),
     always(FieldId::PAMT_1G_ENTRY_SIZE.0, 16),
-    // Sizes of what describes a TD and its virtual CPUs.
+    // Sizes of the structures that describe a TD and its virtual CPUs.
     always(FieldId::TDR_BASE_SIZE.0, 0x1000),
     always(FieldId::TDCS_BASE_SIZE.0, 0x6000),
     always(0x9800000100000101, 0x1000),
     always(FieldId::TDVPS_BASE_SIZE.0, 0x6000),
     always(0x9800000100000201, 0x3000),
-    // What a TD can be configured to be.
+    // What a TD can configure.
     read_each(0x1900000300000000, 4, |view, index| match index {
         0 => ATTRIBUTES_FIXED0,
         2 => view.xfam_fixed0(),
@@ -144,7 +144,7 @@ const FIELDS: &[Field] = &[
     always(0x9900000300000006, 7),
     always(0x9900000300000007, 0),
     always(MAX_VCPUS_PER_TD, 576),
-    // CPUID leaves, and which of their bits can be configured.
+    // CPUID leaves, and their configurable bits.
     read_each(0x9900000300000400, 32, |_, index| {
         CPUID_CONFIGS.get(index).map_or(u64::MAX, config_id)
     }),
@@ -152,7 +152,7 @@ const FIELDS: &[Field] = &[
         id: 0x9900000300000500,
         elements: 64,
         last_element: 1,
-        // Unlike TDH.SYS.INFO, without what depends on the processor.
+        // Unlike TDH.SYS.INFO, without bits that depend on the processor.
         value: Value::Read(|_, index| {
             let direct = CPUID_CONFIGS.get(index >> 1).map_or([0; 4], |config| config.direct);
             cpuid_rules::halves(direct).get(index & 1).copied().unwrap_or(0)
@@ -178,12 +178,13 @@ const FIELDS: &[Field] = &[
     listed(0xa200000300000001, 6, &[1, 0, 3, 0, 7, 0], 0),
 ];
 
-/// Processors (family and model of CPUID.1:EAX) that 1.5.01 knows, oldest first, with the highest
-/// stepping that it presents to a TD on a newer one. That of the second and third is inferred.
+/// Processors (family and model of CPUID.1:EAX) that 1.5.01 knows, oldest first. The stepping is
+/// the highest that the module presents to a TD on a newer processor. The steppings of the second
+/// and third are inferred.
 const KNOWN_PROCESSORS: [u64; 4] = [0x806f8, 0xc06f2, 0xa06f0, 0xa06d1];
 
-/// The processors that a TD can be shown, the platform's own first; empty if the module does not
-/// know it.
+/// Returns the processors that the module can present to a TD, the platform's own first. Returns
+/// none if the module does not know the platform's processor.
 fn allowed_fms(view: &View<'_>) -> (u64, &'static [u64]) {
     let [own, ..] = view.sampled.cpuid(0x1, cpuid_rules::NONE);
     let own = u64::from(own);
@@ -208,14 +209,13 @@ impl Field {
     }
 }
 
-/// Class and code: what tells elements apart, whatever else an id says.
+/// Returns class and code of an element id. They identify the element; other bits do not matter.
 fn key(id: u64) -> (u8, u64) {
     let id = FieldId(id);
     (id.class(), id.field_code().into())
 }
 
-/// Whether an element is packed behind another one in a list: with the next code, and of the same
-/// size.
+/// Returns whether a list packs an element behind another: it has the next code and the same size.
 pub(super) fn follows(before: u64, id: u64) -> bool {
     let ((class_before, code_before), (class, code)) = (key(before), key(id));
     let size = |id: u64| FieldId(id).element_size();
@@ -224,20 +224,20 @@ pub(super) fn follows(before: u64, id: u64) -> bool {
 
 /// Bits of an id that have to be 0.
 const RESERVED: u64 = 1 << 62 | 1 << 55 | 7 << 47 | 0x1fff << 34 | 0xff << 24;
-/// Bits of an id that do not matter when it is the null id: the context.
+/// The context bits of an id. The null id may have any context.
 const CONTEXT: u64 = 7 << 52;
 
-/// What TDH.SYS.RD says.
+/// Result of TDH.SYS.RD.
 pub(super) enum Reading {
-    /// The id was the null id; the first id follows.
+    /// The id was the null id. Contains the first id.
     First(u64),
     /// There is no such field.
     None,
-    /// The element's value, the id of the next one, and what the field is.
+    /// An element, the id of the next element, and a description of the field.
     Element {
         value: u64,
         next: u64,
-        /// The elements that make one field, minus one.
+        /// Number of elements of one field, minus one.
         last_element: u64,
     },
 }
@@ -259,7 +259,7 @@ pub(super) fn element(view: &View<'_>, id: u64) -> Result<Reading, Fatal> {
     });
     let Some((field, index)) = found else { return Ok(Reading::None) };
     let value = field.read(view, index)?;
-    // Within a field the next id keeps whatever was odd about this one.
+    // Within a field, the next id keeps the irrelevant bits of this id.
     let next = if index.saturating_add(1) < field.elements {
         id.wrapping_add(1)
     } else {
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_355_elements_and_no_two_with_the_same_class_and_code() {
+    fn there_are_355_elements_with_unique_class_and_code() {
         let mut keys: Vec<_> = FIELDS
             .iter()
             .flat_map(|field| (0..field.elements as u64).map(move |index| key(field.id + index)))

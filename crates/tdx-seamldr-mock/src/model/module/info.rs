@@ -1,4 +1,4 @@
-//! TDH.SYS.INFO and TDH.SYS.RDALL: what the module says about itself, in bulk.
+//! TDH.SYS.INFO and TDH.SYS.RDALL: all information about the module at once.
 
 use tdx_seamldr_core::abi::{FieldId, OperandId, TdxStatus};
 use tdx_seamldr_core::SeamcallRegs;
@@ -10,7 +10,7 @@ use super::cpuid_rules::CPUID_CONFIGS;
 use super::fields::{self, Reading, ATTRIBUTES_FIXED0, XFAM_FIXED1};
 use super::{about, CallContext, Fatal, SeamMemory, TdxModule};
 
-/// Bytes of one CPUID leaf that can be configured: which, and the bits of EAX, EBX, ECX and EDX.
+/// A configurable CPUID leaf: leaf, subleaf, and the bits of EAX, EBX, ECX and EDX.
 type CpuidConfig = [U32; 6];
 
 /// TDSYSINFO_STRUCT.
@@ -46,7 +46,7 @@ struct TdSysInfo {
 
 const INFO_SIZE: usize = size_of::<TdSysInfo>();
 const _: () = assert!(INFO_SIZE == 1024);
-/// Entries of the list of convertible memory.
+/// Number of entries of the list of convertible memory.
 const NUM_CMRS: u64 = 32;
 
 impl TdxModule {
@@ -70,7 +70,7 @@ impl TdxModule {
         if size < info_size {
             return invalid(OperandId::RDX);
         }
-        // The first buffer is zeroed before the second one is looked at.
+        // The module zeroes the first buffer before it checks the second one.
         let mut info = TdSysInfo::new_zeroed();
         context.host.write(regs.rcx, info.as_bytes());
         if !self.is_shared(context, regs.r8, CMRS_ALIGNMENT) {
@@ -125,9 +125,9 @@ impl TdxModule {
             Reading::First(first) => first,
             Reading::Element { .. } => from,
         };
-        // The fields are packed into sequences: a header that has the first one's id, the elements
-        // of a field and the fields (each minus one), and a word for each element. The list
-        // has a header of its own: its size, and the number of sequences.
+        // The list starts with its size and the number of sequences. A sequence starts with the id
+        // of its first element, the elements of a field minus one, and the fields minus one. A word
+        // for each element follows.
         page.fill(0);
         let mut list = List { page, at: 8 };
         let (mut sequences, mut header_at, mut elements, mut begin, mut before) =
@@ -155,7 +155,7 @@ impl TdxModule {
     }
 }
 
-/// A list of metadata under way.
+/// A list of metadata under construction.
 struct List<'a> {
     page: &'a mut [u8; 4096],
     at: usize,

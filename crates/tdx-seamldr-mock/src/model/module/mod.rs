@@ -28,10 +28,10 @@ use super::handoff::{self, HandoffForm, KeyOwner, MAX_TDMRS};
 use super::lp::{contains, insert, LpSet};
 use super::{about, Config, Fatal, PhysMemory, SeamMemory};
 
-/// How far a module has come.
+/// State of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModuleState {
-    /// Just installed.
+    /// Installed.
     SysInitPending,
     /// After TDH.SYS.INIT.
     SysInitDone,
@@ -39,12 +39,12 @@ pub enum ModuleState {
     SysConfigDone,
     /// TDs can run.
     Ready,
-    /// After TDH.SYS.SHUTDOWN, for good.
+    /// After TDH.SYS.SHUTDOWN. No call leaves this state.
     Shutdown,
 }
 
 impl ModuleState {
-    /// All of them, with the names of the specification.
+    /// All states, with their names in the specification.
     pub const ALL: [(Self, &'static str); 5] = [
         (Self::SysInitPending, "SYSINIT_PENDING"),
         (Self::SysInitDone, "SYSINIT_DONE"),
@@ -57,12 +57,12 @@ impl ModuleState {
 /// The module's global lock, as another LP holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GlobalLock {
-    /// Nobody holds it.
+    /// Not held.
     #[default]
     Free,
-    /// Held together with others.
+    /// Held shared.
     Shared,
-    /// Held alone.
+    /// Held exclusively.
     Exclusive,
 }
 
@@ -75,19 +75,19 @@ pub struct TdxModule {
     lps_initialized: LpSet,
     num_lps_initialized: u32,
     num_packages_configured: u32,
-    /// SEAMOPS capabilities where TDH.SYS.INIT ran.
+    /// SEAMOPS capabilities of the LP on which TDH.SYS.INIT ran.
     capabilities: u64,
-    /// What TDH.SYS.INIT found out about the processor.
+    /// What TDH.SYS.INIT read from the processor.
     enumerated: Enumerated,
     lock: GlobalLock,
-    /// TDMRs that another LP is initialising.
+    /// TDMRs that another LP is initialising, a bit each.
     tdmrs_locked: u64,
     update_compatibility: bool,
 }
 
-/// Who calls, and what the module can see of the platform.
+/// The calling LP, and what the module can access during a call.
 pub(super) struct CallContext<'a> {
-    /// The calling LP's place in the platform's list.
+    /// The calling LP, by its place in the platform's list.
     pub(super) lp: u32,
     pub(super) config: &'a mut Config,
     pub(super) host: &'a dyn PhysMemory,
@@ -99,7 +99,8 @@ impl CallContext<'_> {
         self.this_lp().map_or(0, |lp| lp.seamops_capabilities)
     }
 
-    /// Whether another LP is inside the module, counted or not.
+    /// Returns whether another LP is inside the module. LPs that the firmware did not count are
+    /// included.
     fn others_are_inside(&self) -> bool {
         let others = (0u32..).zip(&self.memory.lps).filter(|(lp, _)| *lp != self.lp);
         others.map(|(_, lp)| lp).any(super::lp::Lp::is_in_module)
@@ -118,9 +119,9 @@ impl CallContext<'_> {
     }
 }
 
-/// SEAMOPS capabilities that the module cannot do without: GETREF and the report of the database.
+/// SEAMOPS capabilities that the module needs: GETREF and the report of the database.
 const NEEDED_CAPABILITIES: u64 = 1 << 4 | 1 << 5;
-/// The SEAMOPS capability behind local attestation: SEAMVERIFYREPORT.
+/// The SEAMOPS capability for local attestation: SEAMVERIFYREPORT.
 const SEAMVERIFYREPORT: u64 = 1 << 6;
 
 impl TdxModule {
@@ -140,66 +141,66 @@ impl TdxModule {
         }
     }
 
-    /// How far it has come.
+    /// Returns the state.
     #[must_use]
     pub const fn state(&self) -> ModuleState {
         self.state
     }
 
-    /// What is fixed about it.
+    /// Returns the build-time properties.
     #[must_use]
     pub const fn build(&self) -> &ModuleBuild {
         &self.build
     }
 
-    /// What P-SEAMLDR told it.
+    /// Returns what P-SEAMLDR told the module.
     #[must_use]
     pub const fn sysinfo(&self) -> &SysInfo {
         &self.told
     }
 
-    /// Whether it was told, by TDH.SYS.UPDATE version 1, to find damage that an update did.
+    /// Returns whether TDH.SYS.UPDATE version 1 told the module to detect incompatible contexts.
     #[must_use]
     pub const fn update_compatibility(&self) -> bool {
         self.update_compatibility
     }
 
-    /// How many LPs it has initialised.
+    /// Returns the number of initialised LPs.
     #[must_use]
     pub const fn num_lps_initialized(&self) -> u32 {
         self.num_lps_initialized
     }
 
-    /// Whether it has initialised the LP with this place in the platform's list.
+    /// Returns whether an LP, by its place in the platform's list, is initialised.
     #[must_use]
     pub fn is_lp_initialized(&self, lp: u32) -> bool {
         contains(&self.lps_initialized, lp)
     }
 
-    /// How many packages it gave its key to, itself.
+    /// Returns the number of packages to which this module itself gave its key.
     #[must_use]
     pub const fn num_packages_configured(&self) -> u32 {
         self.num_packages_configured
     }
 
-    /// Whether it counts compatibility-sensitive operations.
+    /// Returns whether the module counts compatibility-sensitive operations.
     #[must_use]
     pub const fn has_update_compatibility(&self) -> bool {
         self.build.features0.contains(TdxFeatures0::UPDATE_COMPATIBILITY)
     }
 
-    /// The global lock, as another LP holds it.
+    /// Returns the global lock, as another LP holds it.
     #[must_use]
     pub const fn lock(&self) -> GlobalLock {
         self.lock
     }
 
-    /// Another LP takes or releases the global lock.
+    /// Takes or releases the global lock, as another LP.
     pub fn set_lock(&mut self, lock: GlobalLock) {
         self.lock = lock;
     }
 
-    /// Another LP begins or ends to initialise a TDMR.
+    /// Begins or ends the initialisation of a TDMR, as another LP.
     pub fn set_tdmr_lock(&mut self, index: u32, held: bool) {
         let bit = 1u64.checked_shl(index).unwrap_or(0);
         self.tdmrs_locked = self.tdmrs_locked & !bit | if held { bit } else { 0 };
@@ -209,16 +210,16 @@ impl TdxModule {
         self.num_lps_initialized >= self.told.tot_num_lps
     }
 
-    /// One SEAMCALL.
+    /// Executes one SEAMCALL.
     pub(super) fn call(
         &mut self,
         regs: &mut SeamcallRegs,
         context: CallContext<'_>,
     ) -> Result<(), Fatal> {
         const RESERVED: u64 = !0x00ff_ffff;
-        /// Leaves that take versions: MEM.SEPT.ADD, MNG.RD, PROMOTE, VP.RD and SEPT.REMOVE.
+        /// Leaves that have versions: MEM.SEPT.ADD, MNG.RD, PROMOTE, VP.RD and SEPT.REMOVE.
         const VERSIONED: [u16; 5] = [3, 11, 23, 26, 30];
-        /// Leaves for which the module need not be ready.
+        /// Leaves that do not need a ready module.
         const ANY_STATE: [TdxLeaf; 9] = [
             TdxLeaf::SYS_INFO,
             TdxLeaf::SYS_RD,
@@ -284,8 +285,8 @@ impl TdxModule {
         context: &mut CallContext<'_>,
     ) -> Result<TdxStatus, Fatal> {
         let attributes = regs.rcx;
-        // Version 1: a page for what led to a fatal error, and an interrupt for it. Only the page
-        // is looked at here.
+        // Version 1 takes a page for information about fatal errors, and an interrupt vector. Only
+        // the page is checked here.
         let fatal_error_page = if regs.rax >> 16 & 0xff == 1 { regs.r8 & !0xfff } else { 0 };
         (regs.rcx, regs.rdx, regs.r8, regs.r9, regs.r10) = (0, 0, 0, 0, 0);
         if self.is_locked() {
@@ -356,7 +357,7 @@ impl TdxModule {
         if contains(&self.lps_initialized, context.lp) {
             return Err(TdxStatus::SYS_LP_INIT_DONE);
         }
-        // A seed of 32 bits that must not be 0.
+        // A 32-bit seed, which must not be 0.
         if !context.config.rdrand() || context.config.rdrand_value & 0xffff_ffff == 0 {
             return Err(TdxStatus::RND_NO_ENTROPY);
         }
@@ -399,7 +400,7 @@ impl TdxModule {
         })
     }
 
-    /// What metadata fields are read from.
+    /// Returns the sources of metadata fields.
     fn view<'a>(&'a self, memory: &'a SeamMemory) -> View<'a> {
         self.view_of(&memory.mcheck_table, &memory.sampled, &memory.handoff)
     }
@@ -418,7 +419,7 @@ impl TdxModule {
         View { build: &self.build, told: &self.told, platform, sampled, header, features0 }
     }
 
-    /// Whether the host may give this address to the module.
+    /// Returns whether the host may pass this address to the module.
     fn is_shared(&self, context: &CallContext<'_>, address: u64, alignment: u64) -> bool {
         self.enumerated.is_shared(address, alignment, context.config.max_pa)
     }
@@ -490,8 +491,8 @@ impl TdxModule {
         let form = self.build.handoff_form;
         let size = usize::try_from(header.size.get()).unwrap_or(usize::MAX);
         let limit = match (form, hv) {
-            // Modules with a later version know of 2.0 ones that leave more than they themselves
-            // have pages for.
+            // Modules with later handoff versions accept 2.0 data that is larger than their own
+            // pages.
             (HandoffForm::Counting, 0) => SysInfo::room_in(25),
             _ => self.told.handoff_limit(),
         };
@@ -500,8 +501,7 @@ impl TdxModule {
         }
         context.memory.tables.read(form, hv, &context.memory.handoff);
         match operands {
-            // Too late to leave no trace, but the header is still valid: the call may be made
-            // again.
+            // The data was restored, but the header is still valid: the host may call again.
             Err(status) => return Ok(status),
             Ok(detects) => self.update_compatibility = detects,
         }
@@ -514,7 +514,8 @@ impl TdxModule {
         Ok(TdxStatus::SUCCESS)
     }
 
-    /// Operands of TDH.SYS.UPDATE that version 1 has: whether damage to contexts is to be found.
+    /// Checks the operands of TDH.SYS.UPDATE version 1. Returns whether the module is to detect
+    /// incompatible contexts.
     fn check_update_operands(&self, regs: &SeamcallRegs) -> Result<bool, TdxStatus> {
         let invalid = |operand| Err(about(TdxStatus::OPERAND_INVALID, operand));
         match regs.rax >> 16 & 0xff {

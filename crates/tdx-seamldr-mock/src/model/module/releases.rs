@@ -1,7 +1,7 @@
-//! Public releases of the module, as far as the simulation tells them apart.
+//! Public releases of the module, as far as the simulation distinguishes them.
 //!
-//! The facts have one home, the table of the crate `tdx-seamldr-host`: `data/releases.csv` here is
-//! a link to it. This file adds how releases behave, which the table does not say.
+//! The facts are in one table, in the crate `tdx-seamldr-host`; `data/releases.csv` here is a link
+//! to it. This file adds the behaviour of releases, which the table does not contain.
 
 use tdx_seamldr_core::abi::{SeamSigstruct, TdxFeatures0};
 use tdx_seamldr_core::TdxVersion;
@@ -11,10 +11,10 @@ use crate::model::HandoffForm;
 
 const TABLE: &str = include_str!("../../../data/releases.csv");
 
-/// A line of the table. What no public source tells is `None`.
+/// A line of the table. `None` means that no public source gives the value.
 struct Release {
     version: TdxVersion,
-    /// Highest and lowest handoff version, and whether it writes the highest only.
+    /// Highest and lowest handoff version, and whether the module writes the highest only.
     hv: Option<(u16, u16, bool)>,
     crypto_context: Option<u8>,
     build_date: Option<u32>,
@@ -58,8 +58,9 @@ impl Release {
         })
     }
 
-    /// Features that the table does not tell are those of the release before it on its line, and,
-    /// from the ones on whose release notes tell of it, UPDATE_COMPATIBILITY.
+    /// Returns the features. If the table does not give them, they are those of the previous
+    /// release on the same line. UPDATE_COMPATIBILITY is added from the release on whose notes
+    /// mention it.
     fn features0(&self) -> TdxFeatures0 {
         let bits = self.features0.or_else(|| {
             let TdxVersion { major, minor, update } = self.version;
@@ -73,8 +74,8 @@ impl Release {
         features0
     }
 
-    /// Whether it counts what an update must not come in between of: 1.5.24, 2.0.14, and those
-    /// after them.
+    /// Returns whether the module counts compatibility-sensitive operations: 1.5.24, 2.0.14 and
+    /// later.
     const fn counts(&self) -> bool {
         matches!(
             self.version,
@@ -122,18 +123,19 @@ impl Release {
 }
 
 fn releases() -> impl Iterator<Item = Release> {
-    // Notes and the names of the columns are no releases.
+    // Comments and the line of column names are not releases.
     TABLE.lines().filter_map(Release::parse)
 }
 
-/// The build of a release, by its version. What no public source tells of it is 0.
+/// Returns the build of a release, by its version. Values that no public source gives are 0.
 pub(super) fn by_version(version: TdxVersion) -> Option<ModuleBuild> {
     releases().find(|release| release.version == version).map(|release| release.build())
 }
 
-/// The release that an image is by its hash; if there is none, the first with its SVN. The
-/// SIGSTRUCT says the handoff versions. Only the line that is found is parsed: P-SEAMLDR asks at
-/// every update.
+/// Returns the release with the hash of this image, or else the first release with its SVN. The
+/// handoff versions come from the SIGSTRUCT.
+///
+/// Only the matching line is parsed, because P-SEAMLDR calls this at every update.
 pub(super) fn by_image(sigstruct: &SeamSigstruct) -> Option<ModuleBuild> {
     let mrseam = sigstruct.seamhash.map(digits);
     let svn = u64::from(u16::from_be_bytes([sigstruct.svn_major, sigstruct.svn_minor]));
@@ -143,7 +145,7 @@ pub(super) fn by_image(sigstruct: &SeamSigstruct) -> Option<ModuleBuild> {
     line.and_then(Release::parse).map(|release| release.build())
 }
 
-/// The two hexadecimal digits of a byte, as the table writes them.
+/// Returns the two hexadecimal digits of a byte, as in the table.
 fn digits(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 0xf]
         .map(|digit| digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 }))
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_the_columns_that_are_read() {
+    fn the_table_has_every_column_that_the_code_reads() {
         let names = TABLE.lines().find(|line| line.starts_with("version,"));
         let expected =
             "version,svn,image,cpus,hv,ctx,build_date,min_module,min_seamldr,features0,mrseam";
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_forms_and_contexts_follow_the_public_rules() {
+    fn releases_have_the_generations_forms_and_contexts_that_are_published() {
         use HandoffForm::{Connect, Counting, Plain, Rounded};
         use ModuleGeneration::{V1_5_01, V1_5_05, V1_5_28, V1_5_34};
         for ((major, minor, update), generation, form, context, hv, bits) in [

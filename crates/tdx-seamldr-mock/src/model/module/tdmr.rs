@@ -1,5 +1,4 @@
-//! TDH.SYS.CONFIG's look at the memory that is to be TDs' (TDMRs) and at the memory that describes
-//! it (PAMTs).
+//! TDH.SYS.CONFIG's checks of memory for TDs (TDMRs) and of its metadata (PAMTs).
 
 use core::ops::Range;
 
@@ -7,28 +6,28 @@ use tdx_seamldr_core::abi::{Cmr, TdxStatus};
 use zerocopy::little_endian::U64;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Alignment of TDMRs, and what their sizes are multiples of.
+/// Alignment of TDMRs, and unit of their sizes, in bytes.
 pub(super) const TDMR_UNIT: u64 = 1 << 30;
 
-/// TDMR_INFO: a region of memory, where its PAMTs go, and what of it is not to be used.
+/// TDMR_INFO: a region of memory, its PAMTs, and its reserved areas.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(in super::super) struct TdmrInfo {
     pub(super) base: U64,
     pub(super) size: U64,
-    /// For pages of 1 GiB, 2 MiB and 4 KiB: base and size.
+    /// Base and size, for pages of 1 GiB, 2 MiB and 4 KiB.
     pamts: [[U64; 2]; 3],
     /// Offset and size.
     reserved: [[U64; 2]; 16],
 }
 
-/// Bytes of a PAMT entry.
+/// Size of a PAMT entry in bytes.
 const PAMT_ENTRY: u64 = 16;
 
-/// A PAMT: its level as errors name it (0: 4 KiB, 1: 2 MiB, 2: 1 GiB), and where it is.
+/// A PAMT: its level as in error details (0: 4 KiB, 1: 2 MiB, 2: 1 GiB), and its range.
 type Pamt = (u8, Range<u64>);
 
-/// An error whose details name up to four things, a byte each: the TDMR, and what of it.
+/// Returns a status with up to four details of one byte each: the TDMR, and what is wrong with it.
 fn detailed(status: TdxStatus, details: [u8; 4]) -> TdxStatus {
     TdxStatus(status.0 | u64::from(u32::from_le_bytes(details)))
 }
@@ -50,15 +49,15 @@ impl TdmrInfo {
         range(self.base.get(), self.size.get())
     }
 
-    /// The PAMTs, from 4 KiB to 1 GiB. Those whose end would overflow are empty; a check comes
-    /// before.
+    /// Returns the PAMTs, from 4 KiB to 1 GiB. A PAMT whose end overflows is empty; an earlier
+    /// check refuses it.
     fn pamts(&self) -> [Pamt; 3] {
         let [one_gib, two_mib, four_kib] =
             self.pamts.map(|[base, size]| range(base.get(), size.get()).unwrap_or(0..0));
         [(0, four_kib), (1, two_mib), (2, one_gib)]
     }
 
-    /// The reserved areas, up to the first that is empty.
+    /// Iterates over the reserved areas, up to the first empty one.
     fn reserved(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let areas = self.reserved.iter().take_while(|[_, size]| size.get() != 0);
         areas.filter_map(|[offset, size]| {
@@ -66,7 +65,7 @@ impl TdmrInfo {
         })
     }
 
-    /// What of the region is to be used: the gaps between reserved areas.
+    /// Iterates over the usable parts of the region: the gaps between reserved areas.
     fn used(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut start = self.base.get();
         let end = self.region().map_or(start, |region| region.end);
@@ -78,13 +77,13 @@ impl TdmrInfo {
         gaps.filter(|gap| !gap.is_empty())
     }
 
-    /// Errors name the TDMR and the area.
+    /// Checks the reserved areas. Errors name the TDMR and the area.
     fn check_reserved(&self, tdmr: u8) -> Result<(), TdxStatus> {
         for (index, [offset, size]) in self.reserved.iter().enumerate() {
             let (offset, size) = (offset.get(), size.get());
             let error = |status| Err(detailed(status, [tdmr, byte(index), 0, 0]));
             if size == 0 {
-                // After an area that is none there are no more: the error names the empty one.
+                // No area may follow an empty one. The error names the empty one.
                 let next = index.checked_add(1).and_then(|next| self.reserved.get(next));
                 if next.is_some_and(|[_, size]| size.get() != 0) {
                     return error(TdxStatus::NON_ORDERED_RESERVED_IN_TDMR);
@@ -106,7 +105,7 @@ impl TdmrInfo {
         Ok(())
     }
 
-    /// Errors name the TDMR and the PAMT's level.
+    /// Checks the PAMTs. Errors name the TDMR and the PAMT's level.
     fn check_pamts(&self, tdmr: u8, address_limit: u64) -> Result<(), TdxStatus> {
         for ([base, size], (level, unit)) in self.pamts.iter().zip([(2, 30), (1, 21), (0, 12)]) {
             let (base, size) = (base.get(), size.get());
@@ -120,7 +119,7 @@ impl TdmrInfo {
     }
 }
 
-/// Whether a range lies in convertible memory: in one region, or in several that touch.
+/// Returns whether a range lies in convertible memory: in one region, or in several adjacent ones.
 fn is_convertible(wanted: &Range<u64>, cmrs: &[Cmr]) -> bool {
     let mut before = 0..0;
     cmrs.iter().filter(|cmr| cmr.size.get() != 0).any(|cmr| {
@@ -131,8 +130,8 @@ fn is_convertible(wanted: &Range<u64>, cmrs: &[Cmr]) -> bool {
     })
 }
 
-/// Checks a TDMR beside those before it, which have passed. Errors name the TDMR in their lowest
-/// byte, and in the bytes above it what of it, and which other TDMR.
+/// Checks a TDMR against the TDMRs before it, which were accepted. The lowest byte of the error
+/// names the TDMR; the bytes above name the part and the other TDMR.
 pub(super) fn check(
     tdmr: &TdmrInfo,
     before: &[TdmrInfo],
@@ -164,8 +163,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// PAMTs overlap neither each other nor memory that is to be used. Errors name the TDMR and the
-/// level of the PAMT, and the TDMR that it overlaps with.
+/// Checks that PAMTs overlap neither each other nor usable memory. Errors name the TDMR, the level
+/// of the PAMT, and the other TDMR.
 fn check_overlaps(tdmr: &TdmrInfo, before: &[TdmrInfo], own: u8) -> Result<(), TdxStatus> {
     let error =
         |of: u8, level: u8, with: u8| Err(detailed(TdxStatus::PAMT_OVERLAP, [of, level, with, 0]));

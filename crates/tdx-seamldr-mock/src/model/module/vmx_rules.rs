@@ -1,5 +1,5 @@
-//! IA32_VMX_* MSRs that TDH.SYS.INIT checks: what the module needs for TDs (L1), and for virtual
-//! machines inside them (L2).
+//! TDH.SYS.INIT's checks of IA32_VMX_* MSRs: what the module needs for TDs (L1), and for virtual
+//! machines inside TDs (L2).
 
 use tdx_seamldr_core::abi::TdxStatus;
 
@@ -20,14 +20,14 @@ const EXIT: u32 = 0x48f;
 const ENTRY: u32 = 0x490;
 const PROCBASED3: u32 = 0x492;
 
-/// How the module sets controls.
+/// How the module sets the controls of one MSR.
 struct Controls {
     msr: u32,
-    /// Those that are 1.
+    /// Controls that are 1.
     ones: u64,
-    /// Those that are 0 for some TDs and 1 for others.
+    /// Controls that are 0 for some TDs and 1 for others.
     variable: u64,
-    /// Those that are as the processor wants.
+    /// Controls that are set as the processor requires.
     unknown: u64,
 }
 
@@ -35,7 +35,7 @@ const fn controls(msr: u32, ones: u64, variable: u64, unknown: u64) -> Controls 
     Controls { msr, ones, variable, unknown }
 }
 
-/// Of TDs, in the order in which they are checked.
+/// Controls of TDs, in the order of the checks.
 const L1: [Controls; 6] = [
     controls(PINBASED, 0x00000029, 0x00000080, 0xffffff16),
     controls(PROCBASED, 0x91220088, 0x20400c00, 0x04046173),
@@ -44,7 +44,7 @@ const L1: [Controls; 6] = [
     controls(EXIT, 0x1f3c8204, 0x40001000, 0x00036dfb),
     controls(ENTRY, 0x003ec004, 0x00402200, 0xff8011fb),
 ];
-/// Of virtual machines inside TDs.
+/// Controls of virtual machines inside TDs.
 const L2: [Controls; 6] = [
     controls(PINBASED, 0x00000029, 0, 0xffffff16),
     controls(PROCBASED, 0x91220088, 0x68f81e04, 0x04046173),
@@ -53,21 +53,21 @@ const L2: [Controls; 6] = [
     controls(EXIT, 0x1f3c8204, 0x40001000, 0x00036dfb),
     controls(ENTRY, 0x003ec004, 0x00402200, 0xff8011fb),
 ];
-/// Secondary controls that depend on the processor: TPAUSE and its like, and ENCLV exiting.
+/// Secondary controls that depend on the processor: user-level wait (TPAUSE), and ENCLV exiting.
 const USER_WAIT: u64 = 1 << 26;
 const ENCLV_EXITING: u64 = 1 << 28;
-/// CR0 of TDs: bits that are 1, and bits that they may choose.
+/// CR0 of TDs: bits that are 1, and bits that a TD may choose.
 const CR0_ONES: u64 = 0x21;
 const CR0_VARIABLE: u64 = 0x8005001f;
 /// CR4 of TDs: bits that are 1.
 const CR4_ONES: u64 = 0x2040;
-/// Protection and paging, which unrestricted guests may switch off.
+/// Protection and paging, which unrestricted guests may disable.
 const PE_PG: u64 = 1 << 31 | 1;
 
 impl Controls {
-    /// Whether a processor that reports this lets the module set its controls so. MSRs have the
-    /// controls that have to be 1 in their low half, and those that may be 1 in the high one;
-    /// that of the tertiary controls has the latter only.
+    /// Returns whether the processor lets the module set its controls. The low half of an MSR has
+    /// the controls that have to be 1, the high half those that may be 1. The MSR of the tertiary
+    /// controls has only the latter.
     fn fit(&self, value: u64, has_user_wait: bool) -> Result<bool, Fatal> {
         let (must, may) = match self.msr {
             PROCBASED3 => (0, value),
@@ -87,9 +87,9 @@ impl Controls {
     }
 }
 
-/// Checks them; `features` is CPUID.07H.0.
+/// Checks all MSRs. `features` is CPUID.07H.0.
 pub(super) fn check(msr: impl Fn(u32) -> u64, features: [u32; 4]) -> Result<(), Stop> {
-    /// The module's VMCS has so many bytes.
+    /// Size of the module's VMCS in bytes.
     const VMCS_SIZE: u64 = 2048;
     /// IA32_VMX_BASIC: information about INS and OUTS, and the "true" MSRs.
     const BASIC_BITS: u64 = 1 << 54 | 1 << 55;
@@ -127,7 +127,7 @@ pub(super) fn check(msr: impl Fn(u32) -> u64, features: [u32; 4]) -> Result<(), 
     require(!msr(CR4_FIXED1) & CR4_ONES == 0, CR4_FIXED1)?;
 
     all(&L2)?;
-    // CR0 once more, with the bits that may be chosen; CR4 has none that are chosen here.
+    // Check CR0 again, with the bits that a TD may choose. CR4 has no such bits here.
     if cr0_must & !cr0_may != 0 {
         return Err(Stop::Fatal);
     }

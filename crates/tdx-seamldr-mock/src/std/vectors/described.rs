@@ -1,4 +1,4 @@
-//! A platform as a recording describes it.
+//! Makes a platform from a recording's description.
 
 use core::mem::offset_of;
 
@@ -14,7 +14,7 @@ use crate::std::boot::{bring_up, CallFailed};
 use crate::std::builder::seam_memory;
 use crate::TEST_SIGNER;
 
-/// A description that no platform can be made of.
+/// No platform matches this description.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DescriptionError(pub(crate) String);
@@ -146,7 +146,7 @@ impl ModuleDescription {
     }
 }
 
-/// A handoff header for the platform's memory.
+/// Returns a handoff header for the platform's memory.
 pub(crate) fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionError> {
     let size = u32::try_from(handoff.size.0);
     Ok(HandoffHeader {
@@ -158,7 +158,7 @@ pub(crate) fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionErro
     })
 }
 
-/// Puts a handoff header, and what lies behind it, into the platform's memory.
+/// Writes a handoff header and its data into the platform's memory.
 pub(crate) fn put_handoff(
     platform: &mut Described,
     handoff: &Handoff,
@@ -181,7 +181,7 @@ pub(crate) fn put_handoff(
     Ok(())
 }
 
-/// What the platform's module leaves if it is shut down after having been brought up afresh.
+/// Returns the handoff data that the platform's module leaves if it is brought up and shut down.
 fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     let Some(module) = platform.module() else {
         return Err(wrong("a handoff with the payload \"own\", but no module"));
@@ -189,8 +189,8 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     let build = *module.build();
     let mut other = platform.clone();
     let all: Vec<u32> = (0..platform.config().num_lps).collect();
-    // A platform that the module accepts, and what it was built for, whatever this one is and says;
-    // the data depends on none of it.
+    // The data depends neither on the platform nor on what the module was built for. So use a
+    // platform that the module accepts, and no deviations of LPs.
     other.restore_lps();
     let config = other.config_mut();
     (config.rdrand_ok, config.rdrand_value) = (true, 1);
@@ -212,12 +212,12 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     Ok(other.handoff().to_vec())
 }
 
-/// The x2APIC ids of all LPs.
+/// Returns the x2APIC ids of all LPs.
 fn x2apic_ids(platform: &Described) -> Vec<u32> {
     (0..).map_while(|lp| platform.x2apic_id(lp)).collect()
 }
 
-/// The state with a name.
+/// Returns the state with this name.
 pub(crate) fn state_named(name: &str) -> Result<ModuleState, DescriptionError> {
     let known = ModuleState::ALL.into_iter().find(|(_, known)| *known == name);
     known.map(|(state, _)| state).ok_or_else(|| {
@@ -271,7 +271,7 @@ fn consistent(initial: &Initial) -> Result<(), DescriptionError> {
     Ok(())
 }
 
-/// Makes the platform, in the state that is described.
+/// Makes the platform in the described state.
 pub(crate) fn platform(
     description: &PlatformDescription,
     initial: &Initial,

@@ -1,4 +1,4 @@
-//! The recordings, as they are written: one JSON object per line.
+//! The file format of the recordings: one JSON object per line.
 
 use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 use serde::Deserialize;
@@ -38,12 +38,12 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Bytes in hexadecimal digits, without the zeros at their end.
+/// Bytes in hexadecimal digits, without trailing zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl Bytes {
-    /// The bytes with their zeros; `None` if there are more than that.
+    /// Returns the bytes with zeros appended up to `len`, or `None` if there are more than `len`.
     pub(crate) fn padded(&self, len: usize) -> Option<Vec<u8>> {
         let mut bytes = self.0.clone();
         (bytes.len() <= len).then(|| {
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// One string, or several.
+/// One string, or a list of strings.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Words {
@@ -94,7 +94,7 @@ impl Words {
     }
 }
 
-/// What RDRAND does.
+/// Behaviour of RDRAND.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rdrand {
@@ -102,7 +102,7 @@ pub(crate) struct Rdrand {
     pub(crate) value: Number,
 }
 
-/// The processor's database.
+/// The processor's SEAM database.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SeamDbState {
@@ -112,7 +112,7 @@ pub(crate) struct SeamDbState {
     pub(crate) insert_failures: u32,
 }
 
-/// What P-SEAMLDR says about itself.
+/// What P-SEAMLDR reports about itself.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoaderIdentity {
@@ -127,7 +127,7 @@ pub(crate) struct LoaderIdentity {
     pub(crate) debug: bool,
 }
 
-/// A platform. What one kind of recording does not say is optional.
+/// A platform. Fields that only one kind of recording has are optional.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlatformDescription {
@@ -151,15 +151,15 @@ pub(crate) struct PlatformDescription {
     pub(crate) seamdb: Option<SeamDbState>,
     pub(crate) mcheck_table_hex: Option<Bytes>,
     pub(crate) loader_identity: Option<LoaderIdentity>,
-    /// A generation of P-SEAMLDR by its name; not in recordings.
+    /// Name of a generation of P-SEAMLDR; not in recordings.
     pub(crate) loader_generation: Option<String>,
-    /// The VMCS erratum; not in recordings.
+    /// Whether the processor has the VMCS erratum; not in recordings.
     #[serde(default)]
     pub(crate) seamret_clears_vmcs: bool,
-    /// What a full SEAM database is to P-SEAMLDR; not in recordings.
+    /// How P-SEAMLDR treats a full SEAM database; not in recordings.
     #[serde(default)]
     pub(crate) full_seamdb_is_fatal: bool,
-    /// What becomes of a signature that is not below the modulus; not in recordings.
+    /// How P-SEAMLDR treats a signature that is not below the modulus; not in recordings.
     #[serde(default)]
     pub(crate) accepts_large_signatures: bool,
     pub(crate) pkg_id_shift: Option<u32>,
@@ -169,15 +169,16 @@ pub(crate) struct PlatformDescription {
     pub(crate) tdx_without_integrity: bool,
     pub(crate) cmrs: Option<Vec<[Number; 2]>>,
     pub(crate) seamops_capabilities: Option<Number>,
-    /// LP slots that P-SEAMLDR reserved, of which the module makes no use here.
+    /// LP slots that P-SEAMLDR reserves. The module does not use this number here.
     #[serde(rename = "addressable_lps")]
     pub(crate) _addressable_lps: Option<u32>,
-    /// What CPUID and MSRs say.
+    /// Values of CPUID and MSRs.
     #[serde(rename = "cpu")]
     pub(crate) _cpu: Option<Value>,
 }
 
-/// A module's system information page, as far as P-SEAMLDR fills it in at the end.
+/// The part of a module's system information page that P-SEAMLDR writes at the end of an
+/// installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ToldVersions {
@@ -204,11 +205,11 @@ pub(crate) struct ModuleDescription {
     pub(crate) built_min_update_hv: u16,
     pub(crate) built_no_downgrade: Number,
     pub(crate) sysinfo: ToldVersions,
-    /// TDX_FEATURES0, if it is not that of 1.5.01; not in recordings.
+    /// TDX_FEATURES0, if it differs from that of 1.5.01; not in recordings.
     pub(crate) features0: Option<Number>,
 }
 
-/// What lies behind a handoff header.
+/// The handoff data after the header.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Payload {
@@ -217,7 +218,7 @@ pub(crate) enum Payload {
     Ones,
 }
 
-/// A handoff header, and what lies behind it.
+/// A handoff header and its data.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Handoff {
@@ -227,7 +228,7 @@ pub(crate) struct Handoff {
     pub(crate) payload: Option<Payload>,
 }
 
-/// The state before the first call: that of P-SEAMLDR, that of a module, or both.
+/// The state before the first call: of P-SEAMLDR, of a module, or of both.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Initial {
@@ -245,7 +246,7 @@ pub(crate) struct Initial {
     #[serde(default)]
     pub(crate) lps_initialized: Vec<u32>,
     pub(crate) after: Option<ModuleAfter>,
-    /// `seamextend`, taken apart.
+    /// The fields of `seamextend`.
     #[serde(rename = "seamextend_fields")]
     pub(crate) _seamextend_fields: Option<Value>,
 }
@@ -254,7 +255,7 @@ const fn yes() -> bool {
     true
 }
 
-/// Some of the host's memory.
+/// A piece of the host's memory.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Piece {
     pub(crate) pa: Number,
@@ -263,8 +264,8 @@ pub(crate) struct Piece {
     pub(crate) file: Option<String>,
 }
 
-/// What is the same in both kinds of recordings. `A` is what is known after a call, `F` after all
-/// of them.
+/// The parts that both kinds of recordings share. `A` is the observation after one call, `F` the
+/// observation after all calls.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "A: serde::de::DeserializeOwned, F: serde::de::DeserializeOwned")]
 pub(crate) struct Vector<A, F> {
@@ -279,7 +280,7 @@ pub(crate) struct Vector<A, F> {
     pub(crate) last: F,
 }
 
-/// A call, or something that the world outside of firmware does.
+/// A call, or an event outside of firmware.
 #[derive(Clone, Debug)]
 pub(crate) enum Step<A> {
     Call(Call<A>),
@@ -317,7 +318,7 @@ pub(crate) struct Call<A> {
     pub(crate) after: Option<A>,
 }
 
-/// What came of it. A register that is not mentioned comes back as it went in.
+/// Result of a call. A register that is not listed keeps its value.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expect {
@@ -343,7 +344,7 @@ pub(crate) struct Write {
     pub(crate) hex: Bytes,
 }
 
-/// The length of a write, which firmware makes page by page.
+/// Reads the length of a write. Firmware writes at most one page at a time.
 fn in_a_page<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let len = u64::deserialize(deserializer)?;
     let in_a_page = usize::try_from(len).ok().filter(|len| *len <= 4096);
@@ -352,7 +353,7 @@ fn in_a_page<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Err
     })
 }
 
-/// What the world outside of firmware does.
+/// An event outside of firmware.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Event {
@@ -362,7 +363,7 @@ pub(crate) enum Event {
     Set(Box<Set>),
 }
 
-/// LPs that something is changed for.
+/// The LPs that a change affects.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Lps {
@@ -370,7 +371,7 @@ pub(crate) enum Lps {
     Named(String),
 }
 
-/// What is changed.
+/// The change.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Set {
@@ -395,7 +396,7 @@ pub(crate) struct Set {
     pub(crate) restore: Option<bool>,
 }
 
-/// What one call did to the database.
+/// Effects of one call on the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SeamDbEffects {
@@ -404,8 +405,7 @@ pub(crate) struct SeamDbEffects {
     pub(crate) used: u32,
 }
 
-/// What is known of P-SEAMLDR after a call. The optional ones are there if the call did something
-/// of the kind.
+/// Observations of P-SEAMLDR after a call. Optional fields are present if the call had this effect.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoaderAfter {
@@ -417,7 +417,7 @@ pub(crate) struct LoaderAfter {
     pub(crate) seamdb: Option<SeamDbEffects>,
 }
 
-/// A handoff header, as a module sees it.
+/// A handoff header, as a module reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HandoffAfter {
@@ -426,7 +426,7 @@ pub(crate) struct HandoffAfter {
     pub(crate) size: u32,
 }
 
-/// What is known of a module after a call.
+/// Observations of a module after a call.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModuleAfter {
@@ -467,14 +467,14 @@ pub(crate) struct SysInfoAfter {
     pub(crate) mcheck_copy: bool,
 }
 
-/// What is known of P-SEAMLDR after the last call. After a fatal error it is that alone.
+/// Observations of P-SEAMLDR after the last call. After a fatal error they are the only ones.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoaderFinal {
     #[serde(default)]
     pub(crate) fatal: bool,
     pub(crate) seamextend: Option<Bytes>,
-    /// The same, taken apart.
+    /// The fields of `seamextend`.
     #[serde(rename = "fields")]
     pub(crate) _fields: Option<Value>,
     pub(crate) seam_ready: Option<u8>,
@@ -491,7 +491,7 @@ pub(crate) struct LoaderFinal {
     pub(crate) code_region_sha384: Option<Bytes>,
 }
 
-/// What is known of a module after the last call. After a fatal error it is that alone.
+/// Observations of a module after the last call. After a fatal error they are the only ones.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModuleFinal {

@@ -1,8 +1,8 @@
-//! Recordings of real firmware, and the model next to them.
+//! Replays recordings of real firmware on the model, and compares.
 //!
-//! A recording (a "vector") is one line of a `*.jsonl` file: a platform, a state, the host's
-//! memory, a list of SEAMCALLs, and what was observed after each of them. The formats are described
-//! beside the recordings, in this crate's folder `vectors`.
+//! A recording (a "vector") is one line of a `*.jsonl` file. It contains a platform, a state, the
+//! host's memory, a list of SEAMCALLs, and the observations after each call. The folder `vectors`
+//! of this crate describes the formats.
 
 pub(crate) mod described;
 mod format;
@@ -20,7 +20,7 @@ use self::described::Described;
 use self::format::{Initial, Piece, PlatformDescription, Vector, Words};
 use super::sparse_memory::SparseMemory;
 
-/// What recordings ask for beyond the flow of an update, and the model has.
+/// Values of `needs` that the model supports, beyond the flow of an update.
 const MODELLED: [&str; 5] = ["tdmr", "field-table", "info", "cpu-values", "msr-compare"];
 
 /// A file with recordings that cannot be used.
@@ -29,27 +29,27 @@ pub enum VectorError {
     /// A file or a folder cannot be read.
     #[error("{}: {source}", .path.display())]
     Io {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: std::io::Error,
     },
-    /// A line is no recording.
+    /// A line is not a valid recording.
     #[error("{}:{line}: {message}", .path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         message: String,
     },
     /// There are no recordings.
-    #[error("{}: there are no *.jsonl files here with recordings{}", .path.display(), .group.as_ref().map_or_else(String::new, |group| format!(" of the group {group}")))]
+    #[error("{}: no *.jsonl file with recordings{} found", .path.display(), .group.as_ref().map_or_else(String::new, |group| format!(" of the group {group}")))]
     Empty {
-        /// Where.
+        /// The folder that was searched.
         path: PathBuf,
-        /// Those that were asked for, if not all of them.
+        /// The group that was asked for; `None` for all groups.
         group: Option<String>,
     },
 }
@@ -57,35 +57,39 @@ pub enum VectorError {
 /// A field in which the model differs from the recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Which.
+    /// Name of the field.
     pub field: String,
-    /// What the model has.
+    /// Value in the model.
     pub found: String,
-    /// What was recorded.
+    /// Value in the recording.
     pub expected: String,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}, but was recorded as {}", self.field, self.found, self.expected)
+        write!(
+            f,
+            "{} is {} in the model, but {} in the recording",
+            self.field, self.found, self.expected
+        )
     }
 }
 
-/// What became of a recording.
+/// Result of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replay {
-    /// The model did the same.
+    /// The model did the same as the firmware.
     Passed,
-    /// It did not: at a step, counted from 0, or at the end.
+    /// The model differed at a step, or at the end.
     Failed {
-        /// The step.
+        /// The step, counted from 0; `None` for the end.
         step: Option<usize>,
-        /// How it differs.
+        /// The differences.
         differences: Vec<Difference>,
     },
-    /// It asks for something that is not part of the model.
+    /// The recording needs something that the model does not have.
     Skipped {
-        /// What.
+        /// What the recording needs.
         needs: String,
     },
 }
@@ -93,13 +97,13 @@ pub enum Replay {
 /// A recording that was replayed.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// Its name, unique: group and short name.
+    /// Unique name: group and short name.
     pub name: String,
-    /// The file that it is in.
+    /// Path of its file.
     pub path: PathBuf,
-    /// The line, counted from 1.
+    /// Line in the file, counted from 1.
     pub line: usize,
-    /// What became of it.
+    /// Result of the replay.
     pub replay: Replay,
 }
 
@@ -123,7 +127,7 @@ impl fmt::Display for Replayed {
     }
 }
 
-/// What is read of a line to find out what it is.
+/// The part of a line that says what kind of recording it is.
 #[derive(Deserialize)]
 struct Head {
     name: String,
@@ -133,12 +137,12 @@ struct Head {
     initial: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Replays all recordings in the `*.jsonl` files below a folder, or those of one group, and tells
-/// `each` about them in order of files and lines.
+/// Replays all recordings in the `*.jsonl` files below a folder, or only those of one group. Calls
+/// `each` with every result, in the order of files and lines.
 ///
 /// # Errors
 ///
-/// A file cannot be read, or a line is no recording. What comes after it is not replayed.
+/// A file cannot be read, or a line is not a valid recording. The replay ends there.
 pub fn replay_folder(
     folder: &Path,
     group: Option<&str>,
@@ -188,11 +192,11 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-/// Replays one recording: a line of a file. Paths in it are relative to `folder`.
+/// Replays one recording, given as a line of a file. Paths in it are relative to `folder`.
 ///
 /// # Errors
 ///
-/// The line is no recording, or a file that it names cannot be read.
+/// The line is not a valid recording, or a file that it names cannot be read.
 pub fn replay_line(text: &str, folder: &Path) -> Result<Replay, DescriptionError> {
     let replay = parse(text).and_then(|head| replay_with_head(text, &head, folder));
     replay.map_err(DescriptionError)
@@ -216,8 +220,7 @@ fn replay_with_head(text: &str, head: &Head, folder: &Path) -> Result<Replay, St
                     module)"
             .to_owned());
     };
-    // A platform that cannot be made, or not brought into its state, is this recording's failure
-    // alone.
+    // If the platform cannot be made or brought into its state, only this recording fails.
     let step = failed.unwrap_or_else(|DescriptionError(message)| {
         let expected = "a platform in the state that was recorded".to_owned();
         differences.push(Difference { field: "the platform".to_owned(), found: message, expected });
@@ -253,8 +256,8 @@ fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> 
     Ok(memory)
 }
 
-/// A platform in the form of the recordings: their `platform` and `initial`. What else a recording
-/// has is not looked at.
+/// A platform in the form of the recordings: their `platform` and `initial`. Other fields are
+/// ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
@@ -280,15 +283,16 @@ struct Description {
     _final: Option<IgnoredAny>,
 }
 
-/// Makes a platform of a JSON object with `platform` and `initial`, in the form that recordings
-/// have them, or of a recording. Beside what recordings have, `platform` may name the generation of
-/// P-SEAMLDR (`loader_generation`, e.g. `"newer"`), the VMCS erratum (`seamret_clears_vmcs`), and
-/// what the specifications leave open (`full_seamdb_is_fatal`, `accepts_large_signatures`); and
-/// `initial.module` may have `features0`.
+/// Makes a platform from a JSON object with `platform` and `initial`, or from a whole recording.
+///
+/// `platform` may have fields that recordings do not have: the generation of P-SEAMLDR
+/// (`loader_generation`, e.g. `"newer"`), the VMCS erratum (`seamret_clears_vmcs`), and what the
+/// specifications leave open (`full_seamdb_is_fatal`, `accepts_large_signatures`). `initial.module`
+/// may have `features0`.
 ///
 /// # Errors
 ///
-/// It is not such an object, a field does not exist, or the platform or its state contradicts
+/// The text is not such an object, a field is unknown, or the platform or its state contradicts
 /// itself.
 pub fn platform_of_json(text: &str) -> Result<Described, DescriptionError> {
     let Description { platform, initial, .. } = parse(text).map_err(DescriptionError)?;

@@ -1,4 +1,4 @@
-//! Plays a recording on the model, and compares.
+//! Replays a recording on the model, and compares each step.
 
 use core::fmt::Debug;
 
@@ -16,9 +16,9 @@ use super::Difference;
 use crate::model::{CpuRegister, GlobalLock, ModuleState};
 use crate::std::sparse_memory::SparseMemory;
 
-/// Which firmware a recording is of.
+/// The firmware that a recording is about.
 pub(super) trait Firmware {
-    /// Runs one call.
+    /// Makes one call.
     fn call(
         platform: &mut Described,
         lp: u32,
@@ -27,7 +27,7 @@ pub(super) trait Firmware {
     ) -> bool;
 }
 
-/// A difference if there is one.
+/// Collects the differences between model and recording.
 struct Comparison<'a> {
     differences: &'a mut Vec<Difference>,
 }
@@ -61,7 +61,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Plays the steps; says at which one the model differed (`None`: after all of them), and how.
+/// Replays the steps. Returns the differences, and the step at which the first one was found
+/// (`None`: after all steps).
 fn play<F: Firmware, A>(
     vector: &Vector<A, impl Sized>,
     platform: &mut Described,
@@ -101,7 +102,7 @@ fn one_call<F: Firmware, A>(
     memory: &SparseMemory,
     comparison: &mut Comparison<'_>,
 ) {
-    // What no recording names has to come back as it went in.
+    // Registers that the recording does not name have to keep their values.
     let input = SeamcallRegs {
         rax: call.rax.0,
         rcx: call.rcx.0,
@@ -158,8 +159,8 @@ fn one_call<F: Firmware, A>(
     for ((name, found), (_, expected)) in registers(&output).into_iter().zip(registers(&expected)) {
         comparison.same(name, found, expected);
     }
-    // Only what the call changed in the end counts: a buffer that is cleared, and filled as it was,
-    // may be left out.
+    // Only the final content of memory counts. If a call clears a buffer and writes the old content
+    // again, the recording may omit the write.
     let mut found = memory.take_changes();
     for Write { pa, len, hex } in writes {
         let known = found.iter().position(|change| change.address == pa.0);
@@ -180,7 +181,7 @@ fn one_call<F: Firmware, A>(
     }
 }
 
-/// Something that the world outside of firmware does.
+/// Applies an event outside of firmware.
 fn happen(event: &Event, platform: &mut Described) -> Result<(), DescriptionError> {
     match event {
         Event::ModuleHandoff(handoff) | Event::Handoff(handoff) => {
@@ -252,7 +253,7 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
     }
     if let Some(register) = register(set)? {
         let bits = set.xor.unwrap_or_default().0;
-        // One entry for all LPs, or one for this LP.
+        // One entry covers all LPs, or only this LP.
         if !platform.deviate(one_lp, register, bits) {
             return wrong("LPs differ in more registers than the model has room for");
         }
@@ -265,7 +266,7 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
     Ok(())
 }
 
-/// The register that a step changes on an LP.
+/// Returns the register that a step changes on an LP.
 fn register(set: &Set) -> Result<Option<CpuRegister>, DescriptionError> {
     let number = |field: &str, number: Number| {
         u32::try_from(number.0)
@@ -285,13 +286,13 @@ fn register(set: &Set) -> Result<Option<CpuRegister>, DescriptionError> {
             let subleaf = set.subleaf.map_or(Ok(u32::MAX), |subleaf| number("subleaf", subleaf))?;
             Ok(Some(CpuRegister::Cpuid { leaf: number("cpuid", leaf)?, subleaf, output }))
         }
-        (Some(_), Some(_)) => {
-            Err(DescriptionError("`msr` and `cpuid` stand in one step".to_owned()))
-        }
+        (Some(_), Some(_)) => Err(DescriptionError(
+            "a step has both `msr` and `cpuid`, but should have one of them".to_owned(),
+        )),
     }
 }
 
-/// What [`LoaderAfter`] has no field for unless it changed: SEAMEXTEND, the VMCS, the database.
+/// P-SEAMLDR, called without the processor's checks.
 pub(super) struct Seamldr;
 
 impl Firmware for Seamldr {
@@ -319,7 +320,7 @@ impl Firmware for Module {
     }
 }
 
-/// Plays a recording of P-SEAMLDR.
+/// Replays a recording of P-SEAMLDR.
 pub(super) fn seamldr(
     vector: &Vector<LoaderAfter, LoaderFinal>,
     memory: &SparseMemory,
@@ -346,7 +347,8 @@ pub(super) fn seamldr(
                     .as_ref()
                     .and_then(|bytes| bytes.padded(136))
                     .unwrap_or(unchanged);
-                // The flag of readiness is a field of its own, and changes more often.
+                // SEAM_READY has a field of its own, and changes more often than the rest of
+                // SEAMEXTEND.
                 let mut expected_register = expected;
                 expected_register
                     .iter_mut()
@@ -483,7 +485,7 @@ fn module_after(platform: &Described, expected: &ModuleAfter, c: &mut Comparison
     c.same("handoff", handoff(platform), expected.handoff);
 }
 
-/// Plays a recording of a TDX module.
+/// Replays a recording of a TDX module.
 pub(super) fn module(
     vector: &Vector<ModuleAfter, ModuleFinal>,
     memory: &SparseMemory,
@@ -494,7 +496,7 @@ pub(super) fn module(
         module_after(&platform, after, &mut Comparison { differences: &mut *differences });
         if !differences.is_empty() {
             let stage = DescriptionError(format!(
-                "the initial state is not reached: {}",
+                "the model does not reach the initial state: {}",
                 differences.remove(0)
             ));
             return Err(stage);

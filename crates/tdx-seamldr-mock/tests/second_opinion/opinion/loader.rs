@@ -1,4 +1,4 @@
-//! What P-SEAMLDR answers to SHUTDOWN, CLEANUP and INSTALL.
+//! P-SEAMLDR's answers to SHUTDOWN, CLEANUP and INSTALL.
 
 use std::collections::BTreeSet;
 
@@ -86,7 +86,7 @@ impl Opinion {
         }
     }
 
-    /// The numbers are those of firmware rule 8.5: 27 is step 8.5.27.
+    /// Numbers are those of firmware rule 8.5: 27 is step 8.5.27.
     fn complete(&mut self, params: u64) -> Result<(), (S, u64)> {
         let newer = self.cleanup;
         if BAD_ADDRESSES.contains(&params) {
@@ -159,7 +159,7 @@ impl Opinion {
         }
         self.extend = Extend { ready: false, valid: true, svn: image.svn, image: Some(number) };
         if self.profile.preserves_tds {
-            // Each try has to find the database neither without entropy nor full.
+            // An attempt succeeds only if there is entropy and the database has room.
             let failures = self.insert_failures.min(5);
             self.insert_failures -= failures;
             if failures == 5 || self.used == SEAMDB {

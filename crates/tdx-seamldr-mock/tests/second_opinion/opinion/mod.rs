@@ -1,5 +1,5 @@
-//! The second model: a small one, written from the specification and not from the first. It knows
-//! no bytes, only what decides about answers.
+//! The second model. It is small, and written from the specification, not from the first model. It
+//! has no memory contents, only the state that decides about answers.
 
 mod loader;
 mod module;
@@ -44,12 +44,12 @@ pub(crate) struct Module {
     pub(crate) image: Image,
     pub(crate) state: State,
     pub(crate) lps: BTreeSet<u32>,
-    /// Packages that got the key from this module, in this life.
+    /// Packages that got the key from this module since its installation.
     pub(crate) own_packages: u32,
     pub(crate) knows: Counted,
     pub(crate) detects: bool,
     pub(crate) lock: GlobalLock,
-    /// Whether the LP of SYS.INIT deviated.
+    /// Whether the LP on which SYS.INIT ran deviated.
     pub(crate) deviates: bool,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Opinion {
     pub(crate) session: BTreeSet<u32>,
     pub(crate) ending: BTreeSet<u32>,
     pub(crate) cleaning: Option<BTreeSet<u32>>,
-    /// P-SEAMLDR is gone, or all of SEAM mode.
+    /// Whether P-SEAMLDR was shut down, or SEAM mode is off.
     pub(crate) ended: bool,
     pub(crate) dead: bool,
     pub(crate) remaining: u32,
@@ -70,7 +70,7 @@ pub(crate) struct Opinion {
     pub(crate) dirty: [bool; 2],
     pub(crate) written: bool,
     pub(crate) handoff: Handoff,
-    /// The running module's, as P-SEAMLDR told it.
+    /// Handoff pages of the running module, as P-SEAMLDR told it.
     pub(crate) old_pages: u16,
     pub(crate) module: Option<Module>,
     pub(crate) rdrand_failures: u32,
@@ -103,7 +103,7 @@ impl Opinion {
         self.callable() && module.is_some_and(|module| module.knows.tds.contains(&td))
     }
 
-    /// RAX of a call; for INSTALL also RDX.
+    /// Returns RAX of a call; for INSTALL also RDX.
     pub(crate) fn call(&mut self, lp: u32, regs: &SeamcallRegs) -> (Answer, Option<u64>) {
         if let Some(trap) = self.traps[lp as usize] {
             return (Err(trap), None);

@@ -1,4 +1,4 @@
-//! What the module answers.
+//! The module's answers.
 
 use tdx_seamldr_core::abi::TdxStatus as T;
 use tdx_seamldr_core::{SeamcallRegs, Trap};
@@ -116,7 +116,7 @@ impl Opinion {
             }
             53 => self.update(module, regs, version, complete),
             52 => self.shut_down(module, regs.rcx, exclusive_fails || others_inside),
-            // Of the leaves that are called here, these two want an operand that they never get.
+            // Two of these leaves need an operand, which the calls here never pass.
             36 => about(T::OPERAND_INVALID, 1),
             _ => about(T::OPERAND_INVALID, 0),
         }
@@ -136,7 +136,7 @@ impl Opinion {
         if !handoff.valid || !(image.hv.0..=image.hv.1).contains(&handoff.hv) {
             return Ok(T::SYS_INVALID_HANDOFF.0);
         }
-        // The newest modules take up to 25 pages of version 0.
+        // The newest modules accept up to 25 pages of version 0.
         let pages = if image.counting && handoff.hv == 0 { 25 } else { u32::from(image.pages) + 1 };
         let room = pages * 4096 - 8;
         if handoff.size < image.handoff_size(handoff.hv) || handoff.size > room {

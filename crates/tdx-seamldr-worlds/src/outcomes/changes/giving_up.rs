@@ -1,5 +1,5 @@
-//! One LP gives up while another one calls firmware: right before each call, inside of it, and
-//! after it.
+//! One LP gives up while another LP calls firmware: right before each call, inside it, and after
+//! it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,37 +14,37 @@ use super::{add, has_begun, wrong, Sweep};
 use crate::intercepted::{Intercepted, Moment};
 use crate::world::{boot, update_by, Ours};
 
-/// Which LPs step before the one that calls.
+/// The LPs that step before the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// All others.
+    /// All other LPs.
     CallerLast,
-    /// The one that waits; all others come later.
+    /// The waiting LP; all others step later.
     WaiterFirst,
-    /// None.
+    /// No LP.
     CallerFirst,
 }
 
-/// Who gives up, and when.
+/// The LP that gives up, and the moment.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     caller: u32,
     waiter: u32,
     order: Order,
-    /// The caller's call, from 0.
+    /// Index of the caller's call, from 0.
     call: usize,
     moment: Moment,
 }
 
-/// How updates end in which an LP gives up.
+/// How many updates ended in each way after an LP gave up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     tries: u32,
-    /// Nothing was shut down.
+    /// The module was not shut down.
     untouched: u32,
     /// The update ended after the shutdown.
     held: u32,
-    /// The update went on.
+    /// The update continued.
     updated: u32,
 }
 
@@ -60,12 +60,12 @@ impl fmt::Display for Counts {
     }
 }
 
-/// What the LP that gives up is told, and what is wrong with it.
+/// The outcome that the LP gets when it gives up, and a false claim in it.
 type Told = (Outcome, Option<String>);
 
 struct Waiter<'a> {
     cpu: RefCell<Cpu<'a, SimLp<'a>, SpinLock>>,
-    /// Where it was when it last found nothing to do.
+    /// Stage and round in which the LP last waited.
     waits_in: Cell<Option<(Stage, u32)>>,
     told: Cell<Option<Told>>,
 }
@@ -78,7 +78,7 @@ impl Waiter<'_> {
         progress
     }
 
-    /// Gives up, if this LP can: one that stands at the lock does not.
+    /// Gives up, unless the LP waits for the lock.
     fn gives_up(&self, platform: &SimPlatform, update: &Update<'_>) {
         let place = (update.progress().0, update.round());
         if place.0 == Stage::CpuInstall && self.waits_in.get() != Some(place) {
@@ -87,22 +87,22 @@ impl Waiter<'_> {
         while self.step(update) == Progress::Worked {}
         self.cpu.borrow().abandon();
         let outcome = update.outcome();
-        // Only an update that is over says what it came to.
+        // Only an update that has ended has an outcome.
         if self.step(update) == Progress::Finished {
             self.told.set(Some((outcome, wrong(platform, &outcome))));
         }
     }
 }
 
-/// What an update came to.
+/// Result of an update.
 struct End {
     outcome: Outcome,
     told: Option<Told>,
-    /// The caller has made this many calls.
+    /// Number of calls that the caller made.
     calls: usize,
 }
 
-/// In each round the caller steps once, and each other LP, in the plan's order.
+/// In each round the caller and each other LP step once, in the plan's order.
 fn turns(plan: &Plan, lps: &[u32]) -> Vec<u32> {
     let Plan { caller, waiter, order, .. } = *plan;
     let others = lps.iter().copied().filter(|lp| *lp != caller);
@@ -115,7 +115,7 @@ fn turns(plan: &Plan, lps: &[u32]) -> Vec<u32> {
     }
 }
 
-/// Takes all LPs through an update. `None`: it does not end.
+/// Takes all LPs through an update. Returns `None` if it does not end.
 fn drive(platform: &SimPlatform, update: &Update<'_>, plan: &Plan) -> Option<End> {
     let lock = SpinLock::new();
     let lps: Vec<u32> = platform.online().collect();
@@ -163,7 +163,7 @@ fn drive(platform: &SimPlatform, update: &Update<'_>, plan: &Plan) -> Option<End
     None
 }
 
-/// Every LP gives up at every call of every other one.
+/// Makes every LP give up at every call of every other LP.
 pub(super) fn all(sweep: &mut Sweep, counts: &mut Counts, lps: u32) -> Result<()> {
     for (caller, waiter) in (0..lps).flat_map(|caller| (0..lps).map(move |waiter| (caller, waiter)))
     {
@@ -183,9 +183,9 @@ pub(super) fn all(sweep: &mut Sweep, counts: &mut Counts, lps: u32) -> Result<()
     Ok(())
 }
 
-/// `false`: the caller makes no such call.
+/// Tests one plan. Returns `false` if the caller makes no such call.
 fn one(sweep: &mut Sweep, counts: &mut Counts, lps: u32, plan: &Plan) -> Result<bool> {
-    let what = format!("{lps} LPs, {plan:?}");
+    let what = format!("N = {lps}, {plan:?}");
     let platform = boot(SimPlatform::builder().lps(lps), &sweep.old)?;
     let mut end = None;
     let ours = update_by(&platform, &sweep.new, &sweep.old, Policy::default(), |update| {
@@ -193,7 +193,7 @@ fn one(sweep: &mut Sweep, counts: &mut Counts, lps: u32, plan: &Plan) -> Result<
         end.as_ref().map(|end| end.outcome)
     })?;
     let (Ours::Ran(outcome), Some(End { told, calls, .. })) = (ours, end) else {
-        sweep.wrong.push(format!("{what}: it hangs"));
+        sweep.wrong.push(format!("{what}: the update does not end"));
         return Ok(true);
     };
     if calls <= plan.call {
@@ -208,7 +208,9 @@ fn one(sweep: &mut Sweep, counts: &mut Counts, lps: u32, plan: &Plan) -> Result<
         sweep.wrong.extend(claim.map(|claim| format!("{what}, when it gives up: {claim}")));
         let meaning = |outcome: &Outcome| (outcome.tds, outcome.running, outcome.next);
         if meaning(&told) != meaning(&outcome) {
-            sweep.wrong.push(format!("{what}: the LP is told {told}; in the end {outcome}"));
+            sweep.wrong.push(format!(
+                "{what}: the LP got the outcome {told}; the final outcome is {outcome}"
+            ));
         }
     }
     sweep.go_on(&what, &platform, &outcome)?;

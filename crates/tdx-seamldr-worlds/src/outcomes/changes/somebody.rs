@@ -1,5 +1,5 @@
-//! Somebody else calls firmware between preflight and the update: another driver, or an operator
-//! with a tool of their own.
+//! Other software calls firmware between preflight and the update: another driver, or an operator
+//! with another tool.
 
 use anyhow::{ensure, Result};
 use tdx_seamldr_core::abi::{Scenario, ShutdownRequest};
@@ -10,16 +10,16 @@ use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 use crate::outcomes::linux;
 use crate::world::{new_image, old_image, TDS};
 
-/// An image that somebody else installs.
+/// The image that the other software installs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Image {
-    /// That of the module that runs.
+    /// The image of the running module.
     Same,
-    /// The one that this update is to install.
+    /// The image that this update installs.
     New,
-    /// One of a higher SVN than both.
+    /// An image with a higher SVN than both.
     Other,
-    /// One of the running module's SVN with another hash.
+    /// An image with the running module's SVN and another hash.
     SameSvn,
 }
 
@@ -35,20 +35,20 @@ impl Image {
     }
 }
 
-/// What somebody else does.
+/// What the other software does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Somebody {
     /// Updates the module.
     Updates(Image),
-    /// The same, and no update remains.
+    /// Updates the module with the last remaining update.
     UsesLastUpdate(Image),
-    /// Loads a module afresh and starts other TDs.
+    /// Loads a module and starts new TDs.
     Loads(Image),
     /// Shuts the module down and stops there.
     ShutsDown,
     /// Shuts the module down, installs another one, and stops there.
     Installs(Image),
-    /// Calls SEAMLDR.INSTALL on one LP, over the module that runs.
+    /// Calls SEAMLDR.INSTALL on one LP while a module runs.
     OpensSession,
 }
 
@@ -70,7 +70,7 @@ impl Somebody {
         Self::OpensSession,
     ];
 
-    /// Makes the platform one on which this can happen.
+    /// Prepares a platform for this action.
     pub(super) fn prepare(self, platform: &SimPlatform) {
         if let Self::UsesLastUpdate(_) = self {
             platform.with_model(|model| {
@@ -87,7 +87,7 @@ impl Somebody {
         match self {
             Self::Updates(image) | Self::UsesLastUpdate(image) => {
                 let end = linux::update(platform, &image.build(), false);
-                ensure!(end.is_ok(), "somebody else's update to {image:?} ends with {end:?}");
+                ensure!(end.is_ok(), "the other software's update to {image:?} ends with {end:?}");
             }
             Self::Loads(image) => {
                 install(platform, &image.build(), Scenario::Load, platform.online())?;
