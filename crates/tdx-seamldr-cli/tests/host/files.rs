@@ -1,4 +1,4 @@
-//! No file is read twice, as the kernel's calls show.
+//! No file is read twice. `strace` shows the calls.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

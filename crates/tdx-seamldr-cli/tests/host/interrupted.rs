@@ -1,4 +1,4 @@
-//! Updates that meet a second one, a signal or `kill -9`.
+//! Updates that a second update, a signal or `kill -9` interrupts.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{kill_by_file, sapphire_rapids, wait_until, Tree, UPLOAD};
 
 const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
 
-/// Where the kernel holds an upload back: in the middle of the image.
+/// The kernel stops reading an upload after these bytes, in the middle of the image.
 const MIDDLE: usize = 200_000;
 
 fn tree() -> Option<Tree> {
@@ -26,11 +26,11 @@ fn second_command_is_refused_and_names_the_process_of_the_first() {
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let first = tree.start(&VOUCHED);
     kernel.wait_until_holding();
-    let process = format!("another update is under way: process {} has", first.id());
-    tree.run(&VOUCHED).says(1, &["[locked]", &process, "wait until it has ended"]);
+    let process = format!("another update is running: process {} has locked", first.id());
+    tree.run(&VOUCHED).says(1, &["[locked]", &process, "wait until that update ends"]);
     assert_eq!(loading(&tree), "1", "the first upload goes on");
     kernel.release();
-    first.end().says(0, &["updated; the TDs run on"]);
+    first.end().says(0, &["updated; the TDs keep running"]);
 }
 
 #[test]
@@ -53,14 +53,14 @@ fn interrupt_during_the_upload_aborts_it_and_the_kernel_forgets_it() {
     kernel.wait_until_holding();
     update.interrupt();
     kernel.release();
-    update.end().says(1, &["Stopped: nothing was touched."]);
+    update.end().says(1, &["Stopped; nothing was touched."]);
     assert_eq!(loading(&tree), "-1");
     let (_, object) = tree.json(&["history"]);
     assert_eq!(object["attempts"][0]["outcome"], "aborted", "{object:#}");
     assert_eq!(object["attempts"][0]["committing"], false, "{object:#}");
     drop(kernel);
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
-    tree.run(&VOUCHED).says(0, &["updated; the TDs run on"]);
+    tree.run(&VOUCHED).says(0, &["updated; the TDs keep running"]);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn interrupt_while_a_hook_runs_stops_before_the_upload() {
             (Some(1), &json!("aborted")),
             "{end}: {object:#}"
         );
-        assert_eq!(loading(&tree), "0", "the upload was not begun");
+        assert_eq!(loading(&tree), "0", "no upload began");
         assert!(!tree.path("etc/tdx-seamldr/pre-update.d/20.ran").exists(), "{end}");
     }
 }
@@ -116,7 +116,10 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     );
     tree.run(&VOUCHED).says(
         0,
-        &["dropped the upload of an earlier update that was killed", "updated; the TDs run on"],
+        &[
+            "dropped the upload of an earlier update that was killed",
+            "updated; the TDs keep running",
+        ],
     );
 }
 
@@ -135,9 +138,9 @@ fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
     tree.run(&["history"])
         .says(0, &["ended before the kernel had the whole image: nothing was touched"]);
     fs::remove_file(hook).unwrap();
-    // The orphaned hook still runs. It does not keep the lock.
+    // The orphaned hook still runs, but does not hold the lock.
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
-    tree.run(&VOUCHED).says(0, &["updated; the TDs run on"]);
+    tree.run(&VOUCHED).says(0, &["updated; the TDs keep running"]);
     kill_by_file(&file);
 }
 

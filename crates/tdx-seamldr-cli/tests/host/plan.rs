@@ -238,7 +238,7 @@ fn folder_without_images_says_where_images_come_from() {
     let tree = Tree::new(&sapphire_rapids());
     tree.run(&["plan"]).says(1, &["[no-image]", "--image-dir"]);
     let ran = tree.run(&["plan", "--image-dir", tree.path("none").to_str().unwrap()]);
-    ran.says(1, &["[no-image]", "does not count:", "No such file"]);
+    ran.says(1, &["[no-image]", "ignored: ", "No such file"]);
     // A name that is neither a version nor a file.
     tree.run(&["plan", "newest"]).says(1, &["newest: "]);
 }
