@@ -55,7 +55,7 @@ end() { rmmod tdx_host_rs 2> /tmp/rmmod || problem="$problem; $(cat /tmp/rmmod)"
 
 # upload IMAGE: uploads the image, and stores the kernel's error in $error
 upload() {
-    error="there is no such device"
+    error="the device does not exist"
     [ -e $upload ] || return
     echo 1 > $upload/loading && cat "/images/$1" > $upload/data && echo 0 > $upload/loading
     for _ in $(seq 600); do

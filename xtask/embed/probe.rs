@@ -49,7 +49,7 @@ fn seamldr() -> Result<Seamldr<'static, Kernel, Kernel>, i32> {
 
 /// # Safety
 ///
-/// `buffer` is valid and nobody else's.
+/// `buffer` is valid, and only this call uses it.
 #[no_mangle]
 pub unsafe extern "C" fn probe_get_info(buffer: *mut SeamldrInfoBuffer) -> i32 {
     // SAFETY: the caller's.

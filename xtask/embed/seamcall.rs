@@ -12,7 +12,7 @@ use tdx_seamldr_x86_64::{Hardware, KeepVmcs, LinuxTable, Processor, Seamcall};
 
 extern "C" {
     static __start___ex_table: [i32; 3];
-    /// 0 if there is no such MSR.
+    /// 0 if the MSR does not exist.
     fn kernel_rdmsr_safe(index: u32, value: *mut u64) -> u32;
     fn a_panic_can_be_reached() -> !;
 }

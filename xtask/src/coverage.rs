@@ -285,6 +285,6 @@ mod tests {
             &mut files,
         );
         let regions = Count::of(&files["a.rs"].regions);
-        assert_eq!((regions.reached, regions.all), (1, 2), "a gap (kind 3) is no code");
+        assert_eq!((regions.reached, regions.all), (1, 2), "a gap (kind 3) is not code");
     }
 }

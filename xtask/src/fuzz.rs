@@ -28,7 +28,7 @@ const LONGEST: [(&str, u32); 8] = [
 pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
     let mut targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
     if let Some(unknown) = only.iter().find(|only| !targets.contains(&only.as_str())) {
-        bail!("there is no target {unknown}, but {}", targets.join(", "));
+        bail!("the target {unknown} does not exist; the targets are {}", targets.join(", "));
     }
     targets.retain(|target| only.is_empty() || only.iter().any(|only| only == target));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");

@@ -73,7 +73,7 @@ pub(crate) fn write_images(images: &[ReleasedImage], folder: &Path) -> Result<()
         let image = images.iter().find(|image| image.version == version);
         image
             .map(|image| image.bytes.as_bytes())
-            .with_context(|| format!("there is no image of version {version}"))
+            .with_context(|| format!("no image has version {version}"))
     };
     let converted = |version: &str| {
         let parts = TdxImage::parse(released(version)?)?.parts();

@@ -148,8 +148,8 @@ fn call(work: &Path) -> Result<Table> {
         Figure::ratio("the firmware of these", counted.inside.iter().sum(), CALLS),
     ];
     let how = format!(
-        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which nobody else holds; \
-         one of {CALLS} calls."
+        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which no other thread \
+         holds; one of {CALLS} calls."
     );
     Ok(Table { title: "A call of P-SEAMLDR", how, figures })
 }

@@ -49,7 +49,8 @@ pub(crate) fn run(
         {
             ErrorKind::NotFound => {
                 anyhow!(
-                    "there is no qemu-system-x86_64: install the Debian package qemu-system-x86"
+                    "qemu-system-x86_64 is not installed: install the Debian package \
+                     qemu-system-x86"
                 )
             }
             _ => error.into(),

@@ -50,7 +50,7 @@ fn features(root: &Path) -> Result<()> {
     let status = hack.env("RUSTFLAGS", "-D warnings").current_dir(root).status()?;
     ensure!(
         status.success(),
-        "`cargo hack` failed; if there is no such command: `cargo install --locked cargo-hack`"
+        "`cargo hack` failed; if the command is missing: `cargo install --locked cargo-hack`"
     );
     println!("every set of features builds");
     Ok(())

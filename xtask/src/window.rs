@@ -10,7 +10,7 @@ const PLACE: &str = "window";
 const HOW: &str = "\
 While all CPUs are stopped, an update by N LPs makes the calls below and no others. The handoff \
                    version comes from preflight. The version is read after the CPUs go on. A call \
-                   that is \"parallel\" takes the time of one call, whatever N is.";
+                   that is \"parallel\" takes the time of one call, for any N.";
 
 /// Returns the section of the report. [`run`] fills in the text between its marks.
 pub(crate) fn section() -> Result<String> {

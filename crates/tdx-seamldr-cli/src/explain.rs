@@ -174,8 +174,8 @@ fn severity_words(explanation: &Explanation) -> &'static str {
             "error, not recoverable: the same call with the same operands fails again"
         }
         Severity::Error => "error",
-        Severity::NonRecoverable => "not recoverable: the TD or virtual CPU cannot go on",
-        Severity::Fatal => "fatal: the TD cannot go on",
+        Severity::NonRecoverable => "not recoverable: the TD or virtual CPU cannot continue",
+        Severity::Fatal => "fatal: the TD cannot continue",
     }
 }
 

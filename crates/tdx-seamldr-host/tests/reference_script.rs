@@ -20,7 +20,7 @@ use tdx_seamldr_host::{parse_version, Catalogue, Host, Plan, Releases, Root};
 const TDX_HOST: &str = "sys/devices/faux/tdx_host";
 const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 
-/// Intel's images of the line 1.5. `None`: there are none, and the test says that it was skipped.
+/// Returns Intel's images of the line 1.5. `None` without images: the test is skipped.
 fn images() -> Option<PathBuf> {
     let folder = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from);
     if folder.is_none() {

@@ -182,7 +182,7 @@ fn on_a_simulated_one() -> Option<Driver> {
     let mut firmware = core::ptr::null();
     // SAFETY: the name ends in a zero; the file is released below.
     if unsafe { bindings::request_firmware(&mut firmware, name, core::ptr::null_mut()) } != 0 {
-        pr_err!("there is no firmware file for the simulated platform\n");
+        pr_err!("the firmware file for the simulated platform is missing\n");
         return None;
     }
     // SAFETY: the kernel has read the file.

@@ -132,7 +132,7 @@ fn named_configuration_must_exist() {
 #[test]
 fn named_hooks_folder_must_exist() {
     let tree = Tree::new(&sapphire_rapids());
-    let none = "there is no hooks folder /srv/hooks";
+    let none = "the hooks folder /srv/hooks does not exist";
     tree.run(&["update", "--hooks-dir", "/srv/hooks"]).says(1, &[none]);
     let file = tree.put(CONFIG, "hooks-dir = \"/srv/hooks\"\n");
     tree.run(&["update"]).says(1, &[none]);

@@ -15,7 +15,7 @@ fn opened(tree: &Tree, below: &str, arguments: &[&str]) -> Option<BTreeMap<Strin
         .status()
         .is_ok_and(|status| status.success());
     if !is_there {
-        eprintln!("skipped: there is no strace");
+        eprintln!("skipped: strace is not installed");
         return None;
     }
     let status = Command::new("strace")

@@ -28,7 +28,7 @@ fn second_command_is_refused_and_names_the_process_of_the_first() {
     kernel.wait_until_holding();
     let process = format!("another update is running: process {} has locked", first.id());
     tree.run(&VOUCHED).says(1, &["[locked]", &process, "wait until that update ends"]);
-    assert_eq!(loading(&tree), "1", "the first upload goes on");
+    assert_eq!(loading(&tree), "1", "the first upload continues");
     kernel.release();
     first.end().says(0, &["updated; the TDs keep running"]);
 }

@@ -162,7 +162,7 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
         tree.run(&["plan", "--no-td-launches"]).says(0, &["1.5.05 -> 1.5.08"]);
         tree.run(&["plan", "1.5.16", "--no-td-launches"]).says(1, &["[image-hash]"]);
     }
-    // A file that is cut is no image at all.
+    // A cut file is not an image.
     let tree = Tree::new(&sapphire_rapids());
     let cut = tree.put("cut.blob", &good[..good.len() / 2]);
     let ran = tree.run(&["plan", cut.to_str().unwrap()]);

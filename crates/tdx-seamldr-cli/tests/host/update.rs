@@ -275,7 +275,7 @@ fn warnings_and_problems_of_the_catalogue_are_said_once_before_an_update_and_whe
     tree.put(&format!("{}/damaged.blob", crate::support::IMAGES), "no image");
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
     let refused = tree.run(&["update"]);
-    refused.says(1, &["after the update there is no way back"]);
+    refused.says(1, &["after the update only a reboot leads back"]);
     let updated = tree.run(&VOUCHED);
     updated.says(0, &["updated; the TDs keep running"]);
     for ran in [refused, updated] {

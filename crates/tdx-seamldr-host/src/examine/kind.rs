@@ -64,7 +64,7 @@ impl Kind {
             Self::DamagedImage => "damaged image",
             Self::Sigstruct => "the SIGSTRUCT",
             Self::Module => "the module's binary",
-            Self::Elf => "an ELF file that is no TDX module",
+            Self::Elf => "an ELF file that is not a TDX module",
             Self::Acm => "looks like an Intel ACM, as the SEAM loader is",
             Self::Gzip => "compressed by gzip",
             Self::Xz => "compressed by xz",

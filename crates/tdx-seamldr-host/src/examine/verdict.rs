@@ -59,7 +59,7 @@ impl fmt::Display for Examination {
             Verdict::AnotherKey => {
                 f.write_str(": signature and hash hold, but the key is not Intel's")?
             }
-            Verdict::Unsigned => f.write_str(": there is no signature")?,
+            Verdict::Unsigned => f.write_str(": the file has no signature")?,
             Verdict::Part => {
                 write!(f, ": {}", self.kind.words())?;
                 match self.release {

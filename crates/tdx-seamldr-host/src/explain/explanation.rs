@@ -36,7 +36,7 @@ pub enum Severity {
     Recoverable,
     /// An error. The same call with the same operands fails again.
     Error,
-    /// The TD or the virtual CPU cannot go on.
+    /// The TD or the virtual CPU cannot continue.
     NonRecoverable,
     /// The TD is lost.
     Fatal,

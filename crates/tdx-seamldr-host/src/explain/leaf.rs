@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_tables_have_no_leaf_in_common() {
+    fn tables_have_no_leaf_in_common() {
         for (number, name) in OTHERS {
             assert_eq!(TdxLeaf(*number).name(), None, "{name}");
             assert_eq!(OTHERS.iter().filter(|(other, _)| other == number).count(), 1, "{name}");

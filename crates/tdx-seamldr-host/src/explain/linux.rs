@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_numbers_are_those_of_core() {
+    fn error_numbers_match_those_of_core() {
         use tdx_seamldr_core::update::linux::Errno as Core;
         let core = [
             (Core::EIO, "EIO"),

@@ -86,6 +86,6 @@ mod tests {
         let names: Vec<_> =
             nearest(0xc000050400000000, 2).iter().map(|status| status.name).collect();
         assert_eq!(names, ["SYS_LP_INIT_DONE", "SYS_NOT_READY"]);
-        assert!(nearest(0x8000770000000000, 3).is_empty(), "there is no class 0x77");
+        assert!(nearest(0x8000770000000000, 3).is_empty(), "class 0x77 does not exist");
     }
 }

@@ -485,7 +485,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_for_a_published_word() {
+    fn every_row_has_a_published_word() {
         for row in TABLE {
             let linux = row.code == TdxStatus::NON_RECOVERABLE_TD_LINUX.0;
             assert!(linux || status::of(row.code).is_some(), "{:#x}", row.code);

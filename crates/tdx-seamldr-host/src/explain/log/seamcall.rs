@@ -79,7 +79,7 @@ fn named(word: &str) -> Option<Leaf> {
     is_name.then(|| Leaf::from_name(&upper)).flatten()
 }
 
-/// Reads registers: `RCX 0x0 RDX 0x1 R08 0x2` or `rcx 0x0, rdx 0x1`. `None` if there are none.
+/// Reads registers: `RCX 0x0 RDX 0x1 R08 0x2` or `rcx 0x0, rdx 0x1`. `None` if the line has none.
 pub(super) fn registers(text: &str) -> Option<Registers> {
     let words: Vec<&str> = text
         .split(|c: char| c.is_whitespace() || ",:=".contains(c))
