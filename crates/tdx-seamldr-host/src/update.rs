@@ -1,5 +1,6 @@
 //! Updates the module of a host: plan, hooks, upload, confirmation and record.
 
+mod checks;
 mod hooks;
 mod lock;
 mod outcome;
@@ -11,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tdx_seamldr_core::TdxVersion;
 
 use crate::catalogue::{Catalogue, Image, VersionSource};
 use crate::fact::Reason as Absence;
@@ -20,6 +20,7 @@ use crate::kernel_log::tdx_lines;
 use crate::plan::{Plan, Reason, Request, Scope, Step, Target, Verdict};
 use crate::record::{Event as RecordEvent, Journal};
 use crate::root::Root;
+use checks::{check_again, check_unchanged, open_questions, remaining, version};
 use outcome::Before;
 use upload::{Committed, Ended, Upload};
 
@@ -396,85 +397,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// The pause between two of these checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-fn version(host: &Host) -> Option<TdxVersion> {
-    host.module.as_ref().ok().map(|found| found.value)
-}
-
-fn remaining(host: &Host) -> Option<u32> {
-    host.remaining_updates.as_ref().ok().map(|found| found.value)
-}
-
-/// Turns the plan's open questions into reasons.
-fn open_questions(plan: &Plan) -> Vec<Reason> {
-    let reason = |question: &crate::plan::Question| {
-        let how = question.advice.as_deref().map_or(String::new(), |advice| format!("{advice}; "));
-        Reason {
-            code: question.code,
-            message: question.message.clone(),
-            advice: Some(format!("{how}{} accepts the risk", question.option)),
-            scope: Scope::Host,
-        }
-    };
-    plan.open_questions().map(reason).collect()
-}
-
-/// Checks that the plan after the hooks equals the plan before them, without open questions.
-fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
-    if plan.verdict == Verdict::Refused {
-        return Err(Stopped::Refused(plan.reasons.clone()));
-    }
-    let open = open_questions(plan);
-    if !open.is_empty() {
-        return Err(Stopped::Refused(open));
-    }
-    if plan.steps.first() != Some(step) {
-        let now = plan.steps.first().map_or_else(|| "nothing".into(), Step::summary);
-        let message = format!(
-            "the plan changed from {} to {now} while the pre-update hooks ran",
-            step.summary()
-        );
-        return Err(
-            host_reason("changed", message, "nothing was touched: start the update again").into()
-        );
-    }
-    Ok(())
-}
-
-/// Checks that the facts of the update did not change during the upload.
-fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
-    let lps = |host: &Host| host.online.as_ref().ok().map(|online| online.value.to_string());
-    let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
-    let facts = [
-        ("LPs online", lps(planned), lps(now)),
-        (
-            "the version",
-            version(planned).map(|v| v.to_string()),
-            version(now).map(|v| v.to_string()),
-        ),
-        (
-            "the number of remaining updates",
-            remaining(planned).map(|n| n.to_string()),
-            remaining(now).map(|n| n.to_string()),
-        ),
-    ];
-    for (what, before, after) in facts {
-        if before != after {
-            let message = format!(
-                "{what} changed from {} to {} during the upload",
-                shown(before),
-                shown(after)
-            );
-            return Err(host_reason(
-                "changed",
-                message,
-                "nothing was touched: start the update again",
-            )
-            .into());
-        }
-    }
-    Ok(())
-}
 
 /// Returns the lines after those in `before`. The log may have lost the first lines of `before`.
 fn new_lines(before: &[String], mut now: Vec<String>) -> Vec<String> {
