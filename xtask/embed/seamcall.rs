@@ -1,7 +1,7 @@
-//! What a kernel does with the backend for real processors: SEAMCALL with Linux's exception table,
-//! the VMCS kept, a processor probed.
+//! Uses the backend for real processors as a kernel does: makes a SEAMCALL with Linux's exception
+//! table, keeps the VMCS, and probes a processor.
 //!
-//! `cargo xtask embed-check` links this as it does `probe.rs`: no panic may be reached.
+//! `cargo xtask embed-check` links this like `probe.rs`: no panic may be reachable.
 #![no_std]
 #![no_main]
 

@@ -112,7 +112,7 @@ fn json_has_the_words_in_the_order_of_the_arguments() {
 #[test]
 fn unknown_numbers_are_decoded_and_succeed() {
     let text = text(&["0xc000055500000000", "0x1234567812345678"]);
-    assert!(flat(&text).contains("nearest") && flat(&text).contains("No status word"), "{text}");
+    assert!(flat(&text).contains("nearest") && flat(&text).contains("Not a status word"), "{text}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn log_on_standard_input_is_explained_by_leaf_and_status() {
         assert!(flat(&text).contains(expected), "{expected:?} is missing in\n{text}");
     }
     assert!(
-        flat(&text).ends_with("Nothing here has to do with an update of the TDX module."),
+        flat(&text).ends_with("No line here is related to an update of the TDX module."),
         "{text}"
     );
 }

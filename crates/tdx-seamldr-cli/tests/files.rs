@@ -216,7 +216,7 @@ fn output_that_is_the_input_is_refused_under_any_name() {
     std::fs::hard_link(&image, &hard_link).unwrap();
     let refused = |output: std::process::Output| {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8(output.stderr).unwrap().contains("is the file that is read"));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("is the input file"));
         assert_eq!(std::fs::read(&image).unwrap(), before);
     };
     for output in [&image, &link, &hard_link, &folder.path("inner/../image")] {

@@ -99,7 +99,7 @@ fn each_reason_refuses_the_plan_with_a_way_out() {
             "cpu",
             spr().sockets(&[(0x906ea, 8)]),
             "is not in the image's list of CPUs",
-            "made for this host",
+            "an image for this host",
         ),
         ("no-module", spr().module_gone(), "none is in place or runs", "reboot"),
         ("no-interface", HostTree::not_initialised(), "not initialised", ""),

@@ -169,7 +169,7 @@ fn minimum_that_no_source_tells_is_a_warning() {
         );
         plan.warnings
             .into_iter()
-            .filter(|warning| warning.contains("no source tells"))
+            .filter(|warning| warning.contains("no source names"))
             .collect::<Vec<_>>()
     };
     assert!(warned(TABLE).is_empty());
@@ -177,8 +177,8 @@ fn minimum_that_no_source_tells_is_a_warning() {
         let to = format!("{module},{seamldr},0x226F3F0FBF");
         TABLE.replace("1.5.01,1.5.00 2.0.00,0x226F3F0FBF", &to)
     };
-    assert_eq!(warned(&table("", "1.5.00")), ["no source tells which running module 1.5.16 needs"]);
-    assert_eq!(warned(&table("1.5.01", "")), ["no source tells which P-SEAMLDR 1.5.16 needs"]);
+    assert_eq!(warned(&table("", "1.5.00")), ["no source names which running module 1.5.16 needs"]);
+    assert_eq!(warned(&table("1.5.01", "")), ["no source names which P-SEAMLDR 1.5.16 needs"]);
     assert_eq!(warned(&table("", "")).len(), 2);
 }
 

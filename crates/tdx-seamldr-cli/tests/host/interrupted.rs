@@ -90,7 +90,7 @@ fn interrupt_after_the_last_write_says_that_it_is_too_late_and_ends_by_the_outco
         kernel.wait_until_at_work();
         update.wait_for("the kernel has the image");
         update.interrupt();
-        update.wait_for("waiting for the kernel to end");
+        update.wait_for("waiting for the kernel to finish");
         assert_eq!(loading(&tree), "0", "the upload is not aborted");
         kernel.release();
         update.end().says(code, &["the update cannot be stopped any more: waiting for the kernel"]);
@@ -117,7 +117,7 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     tree.run(&VOUCHED).says(
         0,
         &[
-            "dropped the upload of an earlier update that was killed",
+            "cancelled the upload that an earlier, killed update left open",
             "updated; the TDs keep running",
         ],
     );
@@ -153,9 +153,9 @@ fn killed_while_the_kernel_is_at_work_waits_for_the_kernel_and_then_goes_on() {
     update.kill();
     tree.run(&["history"]).says(
         0,
-        &["was ended when the kernel had the image, or was about to: look at the version"],
+        &["ended at or just before the last write to the kernel: check which version runs"],
     );
-    tree.run(&VOUCHED).says(1, &["[upload-busy]", "\"transferring\"", "look at the version"]);
+    tree.run(&VOUCHED).says(1, &["[upload-busy]", "\"transferring\"", "check which version runs"]);
     kernel.release();
     wait_until("the kernel has ended", || tree.read(&format!("{UPLOAD}/status")) == "idle\n");
     tree.run(&VOUCHED).says(0, &["1.5.08 -> 1.5.16: updated"]);

@@ -133,7 +133,7 @@ fn broken_files_do_not_count_and_each_says_why() {
         ("f-long.blob", ""),
         ("g-huge.blob", "more than 16777216 bytes"),
         ("mapping_file.json", "tdx_module_releases"),
-        ("pair.so", "make no image"),
+        ("pair.so", "do not form an image"),
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
     for (problem, (file, text)) in problems.iter().zip(expected) {

@@ -34,11 +34,11 @@ fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
         text.says(
             0,
             &[
-                "Ready: `tdx-seamldr update`",
+                "Ready: run `tdx-seamldr update`",
                 &format!("-> {to} (SVN "),
                 mrseam,
                 tcb_svn,
-                "no way back",
+                "only a reboot leads back",
             ],
         );
     }
@@ -80,11 +80,7 @@ fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
         ),
         ("lps-missing", |tree| tree.nr_cpus(2), &["nr_cpus=2", "the kernel does not know 2 LPs"]),
         ("no-remaining-updates", |tree| tree.remaining(0), &["no updates remain", "reboot"]),
-        (
-            "cpu",
-            |tree| tree.sockets(&[(0x906ea, 4)]),
-            &["0x000906e0", "an image that is made for this host"],
-        ),
+        ("cpu", |tree| tree.sockets(&[(0x906ea, 4)]), &["0x000906e0", "an image for this host"]),
         (
             "cpu",
             |tree| tree.sockets(&[(0x806f8, 2), (0xa06d1, 2)]),
@@ -116,7 +112,7 @@ fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
 fn host_without_an_interface_refuses_with_what_it_lacks() {
     let Some(folder) = binaries() else { return };
     for (tree, text) in [
-        (HostTree::without_tdx(), "no TDX, or the BIOS has it off"),
+        (HostTree::without_tdx(), "no TDX, or TDX is off in the BIOS"),
         (HostTree::not_initialised(), "is not initialised"),
         (HostTree::erratum(), "install newer microcode"),
     ] {
@@ -150,7 +146,7 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
         let tree = Tree::with_images(&sapphire_rapids(), &["1.5.05"]).unwrap();
         let damaged = tree.put("damaged.blob", &bytes);
         tree.run(&["plan", damaged.to_str().unwrap(), "--no-td-launches"])
-            .says(1, &["[image-hash]", "get the file again"]);
+            .says(1, &["[image-hash]", "download the file again"]);
 
         tree.put(&format!("{IMAGES}/tdx_module_1.5.16.blob"), &bytes);
         let (code, object) = tree.json(&["plan", "--no-td-launches"]);

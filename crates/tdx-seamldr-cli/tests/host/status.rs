@@ -40,7 +40,7 @@ fn this_machine_exits_with_0_and_shows_the_module_or_why_tdx_is_missing() {
         if !flags.contains("tdx_host_platform") && object["host"]["interface"]["reason"].is_string()
         {
             assert_eq!(object["host"]["interface"]["reason"], "no-tdx", "{object:#}");
-            assert!(problem.contains("no TDX, or the BIOS has it off"), "{problem}");
+            assert!(problem.contains("no TDX, or TDX is off in the BIOS"), "{problem}");
         }
     }
 }
@@ -72,7 +72,7 @@ fn each_kind_of_host_is_named_with_its_consequence() {
         (
             HostTree::without_tdx(),
             json!("no-tdx"),
-            json!("the processor has no TDX, or the BIOS has it off"),
+            json!("the processor has no TDX, or TDX is off in the BIOS"),
             &["The module cannot be replaced: the processor has no TDX", "tdx_host_platform"],
         ),
         (

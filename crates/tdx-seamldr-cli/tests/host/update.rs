@@ -211,7 +211,7 @@ fn upload_that_another_program_began_is_left_to_it() {
     let Some(tree) = tree() else { return };
     let loading = format!("{UPLOAD}/loading");
     tree.put(&loading, "1\n");
-    tree.run(&VOUCHED).says(1, &["another program has begun an upload", "echo -1 >"]);
+    tree.run(&VOUCHED).says(1, &["another program has an open upload", "echo -1 >"]);
     assert_eq!(tree.read(&loading), "1\n");
 }
 
@@ -245,7 +245,10 @@ fn kernel_that_does_not_end_within_the_options_timeout_leaves_an_unknown_end() {
     let ran = tree.run(&["update", "--timeout", "10"]);
     ran.says(
         4,
-        &["did not end in time: status is still \"transferring\"", "wait until status is idle"],
+        &[
+            "did not finish in time: the status is still \"transferring\"",
+            "wait until the status is idle",
+        ],
     );
     assert_eq!(last_outcome(&tree), "unknown");
     assert!(begin.elapsed() < Duration::from_secs(60));
