@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The command tdx-seamldr, used as an operator would. `scenarios.sh` reads this file.
-# The driver does what Linux's own does (policy=linux): it looks at nothing before it shuts the module down, and loses the TDs by the first
-# failure afterwards. So what the command does not refuse is lost. `loses` is the proof: the same upload without the command.
+# The driver behaves like Linux's own (policy=linux): it checks nothing before it shuts the module
+# down, and the first later failure loses the TDs. So each refusal by the command saves TDs.
+# `loses` proves this: it makes the same upload without the command.
 
 hooks=/etc/tdx-seamldr
 mkdir -p /run /var/lib $hooks/pre-update.d $hooks/post-update.d
 printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' > /etc/passwd
-# The command wants to know whether the processor is unlocked for debugging.
+# The command checks whether the processor is unlocked for debugging.
 insmod /msr.ko
 images="--image-dir /images/intel"
 gone="No such device or address"
@@ -16,7 +17,7 @@ start_linux() {
     start policy=linux "$@"
     rm -rf /var/lib/tdx-seamldr $hooks/*/* /tmp/hook.* /tmp/go
 }
-# tool CODE ARGUMENT...: the command ends with this exit code. What it says is in /tmp/said.
+# tool CODE ARGUMENT...: the command ends with this exit code. Its output is in /tmp/said.
 tool() {
     wanted=$1
     shift
@@ -33,9 +34,9 @@ updates() {
     shift
     tool "$wanted" update $images --no-td-launches "$@"
 }
-# tells WORDS: the command has said this
+# tells WORDS: the output of the command contains these words
 tells() { grep -q -e "$1" /tmp/said || problem="$problem; \"$1\" is not in what the command says: $(tr '\n' ' ' < /tmp/said)"; }
-# refuses WORDS ARGUMENT...: an update is refused for this reason, and nothing is touched
+# refuses WORDS ARGUMENT...: an update is refused for this reason, and nothing changes
 refuses() {
     before=$(values) words=$1
     shift
@@ -72,7 +73,7 @@ comes() {
     done
     problem="$problem; this did not come: $1"
 }
-# What the command writes to `data` stays in a pipe, which is full before it has everything.
+# The command writes `data` into a pipe, which is smaller than the image.
 hold_data() {
     rm -f /tmp/pipe
     mkfifo /tmp/pipe
@@ -80,7 +81,7 @@ hold_data() {
     sleep 1000 <> /tmp/pipe &
     holder=$!
 }
-# The command goes on: what it writes is read, and thrown away.
+# The command continues: the pipe is read, and its data is discarded.
 drain_data() { cat /tmp/pipe > /dev/null & drain=$!; }
 release_data() {
     kill $holder $drain
@@ -98,10 +99,10 @@ awaits() {
     ended $? "$1"
 }
 
-# What Linux's own driver does, by a shell.
+# An upload to Linux's own driver by shell commands.
 linux_update() {
     start_linux
-    # Linux 7.2 takes the second format only.
+    # Linux 7.2 takes only format v2.
     uploaded 1.5.16 "transferring:firmware-invalid"
     state 1.5.05 20 3
     uploaded 1.5.16.v2 ""
@@ -185,7 +186,7 @@ not_vouched() {
     state 1.5.16 19 3
     end
 }
-# SHUTDOWN fails: the kernel says what it says of every failure, and the TDs live.
+# SHUTDOWN fails: the kernel reports its only error, and the TDs stay alive.
 kept() {
     start_linux
     fault 52 0 1 $module_busy 0
@@ -199,7 +200,7 @@ kept() {
     tells failed-kept
     end
 }
-# lost STATUS FAULT...: something fails after SHUTDOWN. The log has this status.
+# lost STATUS FAULT...: a call after SHUTDOWN fails. The log has this status.
 lost() {
     status=$1
     shift
@@ -254,16 +255,16 @@ killed() {
         state 1.5.05 20 3
     done
     updates 0
-    tells "dropped the upload of an earlier update"
+    tells "cancelled the upload"
     state 1.5.16 19 3
     end
 }
-# Another program has begun an upload. Nobody else can know whether it goes on.
+# Another program has an open upload. The command cannot know whether that upload continues.
 other_upload() {
     start_linux
     echo 1 > $upload/loading
     printf half > $upload/data
-    refuses "another program has begun an upload"
+    refuses "another program has an open upload"
     wants "the upload of the other program" "$(cat $upload/data)" half
     echo -1 > $upload/loading
     updates 0

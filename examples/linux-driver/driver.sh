@@ -63,7 +63,7 @@ until_none_remain() {
         uploaded 1.5.16 ""
         state 1.5.16 "$left" 3
     done
-    # The dialect of version 6 has no word for it.
+    # Version 6 of the patch series has no word for this error.
     uploaded 1.5.16 "transferring:hw-error"
     said no-remaining-updates
     said "nothing was done"
@@ -77,7 +77,7 @@ fallback() {
     uploaded 1.5.16 "transferring:hw-error"
     state 1.5.05 19 3
     said EBADSIG
-    # What went wrong has passed.
+    # The cause of the failure is gone.
     fault
     uploaded 1.5.16 ""
     state 1.5.16 18 3
@@ -88,9 +88,9 @@ resumed() {
     fault $install 0 100000 $bad_signature 0
     uploaded 1.5.16 "transferring:hw-error"
     state "No such device or address" 20 0
-    rmmod tdx_host_rs 2> /tmp/rmmod && problem="$problem; the module can be unloaded while the TDs stand still"
+    rmmod tdx_host_rs 2> /tmp/rmmod && problem="$problem; the module can be unloaded while the TDs are paused"
     fault
-    # With one wrong bit in it, and its signature valid, it would cost the TDs.
+    # An image with one wrong bit and a valid signature would lose the TDs.
     uploaded flipped.v2 "transferring:firmware-invalid"
     said image-hash
     uploaded 1.5.16 ""
@@ -145,7 +145,7 @@ cpu_offline() {
     end
 }
 
-# Until the file is there.
+# Waits until the file exists.
 readers() {
     while [ ! -e /tmp/stop ]; do
         version=$(cat $device/version 2>&1)
@@ -157,7 +157,7 @@ hotplug() {
     while [ ! -e /tmp/stop ]; do
         echo 0 > /sys/devices/system/cpu/cpu3/online && echo off >> /tmp/hotplugs
         usleep 50000
-        # An update in between keeps CPUs from coming.
+        # An update in between blocks CPU hotplug.
         until echo 1 > /sys/devices/system/cpu/cpu3/online; do usleep 10000; done
         usleep 150000
     done 2> /dev/null

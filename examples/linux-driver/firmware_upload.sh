@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The kernel's own test of its firmware upload, test_firmware: a second implementation of what the driver's `tdx_module` is, which fails
-# where it is told to. `scenarios.sh` reads this file.
+# The kernel's own test of its firmware upload, test_firmware: a second implementation of the
+# driver's `tdx_module`, with failures at chosen stages. `scenarios.sh` reads this file.
 
 tests=/sys/devices/virtual/misc/test_firmware
 stages="preparing transferring programming"
@@ -15,7 +15,7 @@ unregister() {
     rmmod test_firmware 2> /tmp/rmmod || problem="$problem; $(cat /tmp/rmmod)"
 }
 
-# What this kernel's interface does, by a shell.
+# The kernel's interface, used by shell commands.
 upload_errors() {
     register
     for stage in $stages; do
@@ -30,12 +30,14 @@ upload_errors() {
     unregister
 }
 
-# A host for the command, whose upload is test_firmware's. That one takes 2 KiB at most, and reads in the data where it has to fail, so
-# `data` is a pipe: the kernel gets a stand-in for the image.
+# A host for the command, whose upload is test_firmware's. test_firmware takes at most 2 KiB, and
+# the data names the stage to fail. So `data` is a pipe, and the kernel gets other data instead of
+# the image.
 tree=/tmp/host
 tree_device=$tree/sys/devices/faux/tdx_host
 tree_upload=$tree/sys/class/firmware/tdx_module
-# host_tree PREFIX: of the files that Linux has since version 7.2 (seamldr_), or had in the series before it (seamldr/)
+# host_tree PREFIX: of the files that Linux has since version 7.2 (seamldr_), or had in the series
+# before it (seamldr/)
 host_tree() {
     register
     mkdir -p $tree/proc/sys/kernel $tree/sys/devices/system/cpu $tree/sys/firmware/acpi/tables $tree_device $tree_upload $tree/dev/cpu/0
@@ -62,7 +64,8 @@ no_host_tree() {
     rm -rf $tree
     unregister
 }
-# stands_in DATA CHANGE: the kernel gets this data. The image goes to /tmp/sent. CHANGE happens before the command ends the upload.
+# stands_in DATA CHANGE: the kernel gets this data. The image goes to /tmp/sent. CHANGE happens
+# before the command ends the upload.
 stands_in() {
     (
         comes is_loading
@@ -91,7 +94,7 @@ errors_for_command() {
     done
     no_host_tree
 }
-# The version changes in the middle of the upload, so somebody else is at work.
+# The version changes in the middle of the upload, so another program must be updating.
 changed() {
     host_tree seamldr_
     stands_in inject:transferring:hw-error "echo 1.5.16 > $tree_device/version"
@@ -100,14 +103,15 @@ changed() {
     wants "what can be read" "$(cat $upload/loading $upload/status $upload/error | tr '\n' ' ')" "0 idle "
     no_host_tree
 }
-# sent_by_command PREFIX IMAGE: what the kernel gets is this image. The version is what the kernel has: 1.5.05, and 1.5.16 after the upload.
+# sent_by_command PREFIX IMAGE: the kernel gets this image. The version of the module is 1.5.05,
+# and 1.5.16 after the upload.
 sent_by_command() {
     host_tree "$1"
     printf tdx_module > $tests/config_upload_name
     echo 1.5.05 > /images/first
     uploaded first ""
     mount --bind $tests/upload_read $tree_device/version
-    # No file of the kernel could count the updates.
+    # No file of the kernel counts the updates.
     echo unknown > $remaining
     stands_in '1.5.16\n'
     updates_tree 0 --accept unknown-remaining-updates
@@ -130,10 +134,10 @@ not_updated() {
     host_tree seamldr_
     stands_in x
     updates_tree 3
-    tells "no error, but did nothing"
+    tells "no error, but module"
     no_host_tree
 }
-# stuck STAGE: nobody can stop the kernel but the driver
+# stuck STAGE: only the driver can stop the kernel
 stuck() {
     host_tree seamldr_
     stands_in "inject:$1:user-abort"
@@ -142,7 +146,7 @@ stuck() {
     kill -INT $command
     comes 'grep -q "cannot be stopped any more: waiting" /tmp/said'
     kill -0 $command || problem="$problem; the command does not wait for the kernel"
-    # Another one has to wait.
+    # Another command must wait.
     mv /tmp/said /tmp/said.first
     tool 1 update $images --no-td-launches --root $tree
     tells "process $command"
@@ -156,8 +160,8 @@ never_ends() {
     host_tree seamldr_
     stands_in inject:transferring:user-abort
     updates_tree 4 --timeout 10
-    tells "did not end in time"
-    # The kernel still works on it.
+    tells "did not finish in time"
+    # The kernel still processes the upload.
     updates 1 --root $tree
     tells "another upload"
     wants status "$(cat $upload/status)" transferring

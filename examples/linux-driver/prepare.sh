@@ -1,7 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Inside a root of Debian's unstable distribution: everything that is needed to build Rust modules for its stock kernel, and that kernel.
-# `cargo xtask linux-driver tree` runs it. Leaves in /build: source/, stock/ (to build against), vmlinuz, and make.sh.
+# Inside a root of Debian's unstable distribution: installs the tools to build Rust modules for
+# its stock kernel, and that kernel.
+# `cargo xtask linux-driver tree` runs it. Leaves in /build: source/, stock/ (to build against),
+# vmlinuz, and make.sh.
 set -euo pipefail
 . /build/source.sh
 
@@ -24,7 +26,8 @@ exec make -C /build/source O=/build/\$kernel CC=$(sed -n 's/^CONFIG_CC_VERSION_T
 END
 chmod +x make.sh
 
-# The same configuration gives the same symbols, down to the hashes in Rust's names; else no module would load.
+# The configuration must match, because the hashes in Rust's symbol names depend on it. Modules
+# with other hashes do not load.
 cp "$headers/.config" "$headers/Module.symvers" stock/
 ./make.sh stock olddefconfig
 diff "$headers/.config" stock/.config

@@ -1,8 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The first program of the kernel that `cargo xtask linux-driver test` boots: uses the driver as user space would.
-# Prints "scenario NAME: ok" or "scenario NAME: FAILED, why" for each, "figure NAME: VALUE" for what was measured, and "the end".
-# From the files in /images, version 1.5.05 runs first, and 1.5.16 comes after it. The scenarios are in the files that are read at the end.
+# The first program of the kernel that `cargo xtask linux-driver test` boots: uses the driver as
+# user space does.
+# Prints "scenario NAME: ok" or "scenario NAME: FAILED, why" for each, "figure NAME: VALUE" for
+# what was measured, and "the end".
+# The first module is version 1.5.05 in /images; the updates install 1.5.16. The files that are
+# read at the end contain the scenarios.
 
 /bin/busybox --install -s /bin
 PATH=/bin
@@ -10,7 +13,7 @@ mkdir -p /proc /sys /dev /tmp
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-# A message of each kind in the log may be a test's own; nobody reads them on the console.
+# Messages of all levels may belong to a test, so none goes to the console.
 echo 1 > /proc/sys/kernel/printk
 echo 0 > /proc/sys/kernel/printk_ratelimit
 
@@ -27,7 +30,7 @@ module_busy=0x8000020200000000
 problem=
 # wants WHAT FOUND WANTED
 wants() { [ "$2" = "$3" ] || problem="$problem; $1 is \"$2\", not \"$3\""; }
-# said WORDS: the module has said this since the scenario began
+# said WORDS: the module has logged these words since the scenario began
 said() { messages | grep -q -- "$1" || problem="$problem; nothing was said of \"$1\""; }
 messages() { dmesg | sed "1,/scenario $scenario begins/d" | grep tdx_host_rs; }
 
@@ -50,9 +53,9 @@ start() {
 }
 end() { rmmod tdx_host_rs 2> /tmp/rmmod || problem="$problem; $(cat /tmp/rmmod)"; }
 
-# upload IMAGE: leaves what the kernel says of it in $error
+# upload IMAGE: uploads the image, and stores the kernel's error in $error
 upload() {
-    error="there is no such device"
+    error="the device does not exist"
     [ -e $upload ] || return
     echo 1 > $upload/loading && cat "/images/$1" > $upload/data && echo 0 > $upload/loading
     for _ in $(seq 600); do
@@ -66,7 +69,7 @@ uploaded() {
     upload "$1"
     wants "the error" "$error" "$2"
 }
-# state VERSION UPDATES TDS: what can be read
+# state VERSION UPDATES TDS: checks the values in sysfs
 state() {
     wants version "$(cat $device/version 2>&1 | sed 's/.*: //')" "$1"
     wants num_remaining_updates "$(cat $device/num_remaining_updates)" "$2"
@@ -74,7 +77,7 @@ state() {
 }
 fault() { echo "$*" > $parameters/fault; }
 
-# The kernel itself has nothing to complain of.
+# The kernel itself has logged no problem.
 log() {
     complaints=$(dmesg | grep -v tdx_host_rs: |
         grep -E "BUG:|WARNING:|Oops|Call Trace|rcu.*stall|lockup|blocked for more|protection fault|page fault|deadlock" | head -n 3)

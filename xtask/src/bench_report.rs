@@ -1,4 +1,4 @@
-//! `cargo xtask bench-report`: measures everything and writes docs/performance.md, ratios first.
+//! `cargo xtask bench-report`: measures everything and writes docs/performance.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,8 +16,8 @@ use crate::{instructions, window};
 
 const REPORT: &str = "docs/performance.md";
 
-/// What the program `compare` printed on other machines, each file with a line before it that names
-/// the machine.
+/// Outputs of the program `compare` on other machines. The first line of each file names the
+/// machine.
 const ELSEWHERE: &str = "benches/compare/elsewhere";
 
 const VERIFY_HOW: &str = "\
@@ -32,16 +32,15 @@ const LOCK_HOW: &str = "\
                         of 800,000 calls. Threads beyond the number of CPUs wait for those that \
                         the operating system has put aside.";
 
-/// What `verify` should take of the time that OpenSSL takes, and what it may take.
+/// The target and the limit for the time of `verify`, relative to OpenSSL's.
 const VERIFY_TO_OPENSSL: f64 = 1.3;
 const VERIFY_TO_OPENSSL_AT_MOST: f64 = 1.6;
 
-/// Functions in the list of each program; there are some more, of few bytes.
+/// The number of functions in the list of each program, which leaves out the smallest.
 const LARGEST: usize = 40;
 
 pub(crate) fn run() -> Result<()> {
-    let images =
-        released_images()?.context("there is nothing to report without released images")?;
+    let images = released_images()?.context("the report needs Intel's released images")?;
     let instructions = instructions::measure(Some(&images))?;
     let linked = embed_check::run()?;
     let compared = compared()?;
@@ -75,13 +74,13 @@ pub(crate) fn run() -> Result<()> {
     document::fill("README.md", "size", &size(&linked)?)?;
     println!("{REPORT} written, and the size in README.md");
     for what in limits.above_target {
-        println!("more than it should be: {what}");
+        println!("above the target: {what}");
     }
-    ensure!(limits.above.is_empty(), "more than it may be: {}", limits.above.join("; "));
+    ensure!(limits.above.is_empty(), "above the limit: {}", limits.above.join("; "));
     Ok(())
 }
 
-/// Measured by hand: no command here does it again.
+/// Measured by hand. No command repeats this measurement.
 const WHY_SLOWER: &str = "\
 Whether the target is met depends on the processor: on the Xeon below, of a generation that has \
      TDX, it is. What is above it here is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes \
@@ -97,11 +96,11 @@ Whether the target is met depends on the processor: on the Xeon below, of a gene
 /// Every figure that has a limit or a target.
 #[derive(Default)]
 struct Limits {
-    /// As a table, the tightest first.
+    /// The table, with the figures nearest to their limits first.
     text: String,
-    /// What is above its target only.
+    /// Figures that are above only their targets.
     above_target: Vec<String>,
-    /// What is above its limit.
+    /// Figures that are above their limits.
     above: Vec<String>,
 }
 
@@ -144,9 +143,9 @@ fn limits<'a>(tables: impl Iterator<Item = &'a Table>, linked: &[Linked]) -> Lim
     limits
 }
 
-/// What the program `compare` says.
+/// The output of the program `compare`.
 struct Compared {
-    /// The machine that it ran on, if not this one.
+    /// The machine, if not this one.
     machine: Option<String>,
     verify: Table,
     locks: String,
@@ -186,7 +185,7 @@ fn compared() -> Result<Compared> {
     Compared::read(&String::from_utf8(output.stdout)?)
 }
 
-/// What `compare` said on other machines.
+/// Returns the outputs of `compare` on other machines.
 fn elsewhere(folder: &Path) -> Result<String> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
@@ -195,10 +194,10 @@ fn elsewhere(folder: &Path) -> Result<String> {
     files.iter().map(|file| section(file).with_context(|| file.display().to_string())).collect()
 }
 
-/// What `compare` said on one of them.
+/// Returns the output of `compare` on another machine.
 fn of_machine(output: &str) -> Result<String> {
     let Compared { machine, verify, locks } = Compared::read(output)?;
-    let machine = machine.context("it does not name its machine")?;
+    let machine = machine.context("the file does not name its machine")?;
     let rows = verify.rows();
     Ok(format!(
         "### Both on another machine\n\n{machine}. What is compared is the \
@@ -206,7 +205,7 @@ fn of_machine(output: &str) -> Result<String> {
     ))
 }
 
-/// Other locks' times, to that of the library's.
+/// Returns the times of other locks, relative to the library's lock.
 fn lock_table(times: &BTreeMap<u32, Vec<(&str, f64)>>) -> String {
     let names: Vec<_> =
         times.values().next().into_iter().flatten().map(|(name, _)| *name).collect();
@@ -225,7 +224,7 @@ fn lock_table(times: &BTreeMap<u32, Vec<(&str, f64)>>) -> String {
     text
 }
 
-/// The size of what a kernel gets, in a line for the README.
+/// Returns the size of the code in a kernel, as a line for the README.
 fn size(linked: &[Linked]) -> Result<String> {
     let core = linked.first().context("nothing was linked")?;
     let [text, frame] = [core.text, core.frame].map(|bytes| number(Figure::count("", bytes).value));
@@ -323,7 +322,7 @@ fn collect(folder: &Path, rows: &mut BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-/// Nanoseconds, for people.
+/// Formats nanoseconds.
 fn duration(nanoseconds: f64) -> String {
     match nanoseconds {
         few if few < 1e3 => format!("{few:.1} ns"),
@@ -332,7 +331,7 @@ fn duration(nanoseconds: f64) -> String {
     }
 }
 
-/// The processor, and the tools that count.
+/// Returns the processor and the versions of the tools.
 fn machine() -> Result<String> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name| {
@@ -351,7 +350,7 @@ fn machine() -> Result<String> {
     ))
 }
 
-/// What a tool says of its version.
+/// Returns the version that a tool prints.
 fn version(tool: &str, argument: &str) -> String {
     let output = Command::new(tool).arg(argument).output().ok();
     let output =
@@ -381,12 +380,12 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_for_people() {
+    fn durations_have_three_digits_and_a_unit() {
         assert_eq!([5.04, 1234.0, 2_345_678.0].map(duration), ["5.0 ns", "1.2 µs", "2.35 ms"]);
     }
 
     #[test]
-    fn what_is_nearest_to_its_limit_comes_first_and_what_is_above_is_said() {
+    fn figures_nearest_to_their_limits_come_first_and_excesses_are_listed() {
         let figures = vec![
             Figure::new("low", 1.0).at_most(4.0),
             Figure::new("high", 6.0).at_most(4.0),

@@ -1,4 +1,4 @@
-//! `cargo xtask c-header`: the C header of the simulated platform, as its Rust sources make it.
+//! `cargo xtask c-header`: makes the C header of the simulated platform from its Rust sources.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use anyhow::{ensure, Context, Result};
 const CRATE: &str = "crates/tdx-seamldr-mock-c";
 const HEADER: &str = "include/tdx_sim.h";
 
-/// Sources of the header, in the order in which they come in it.
+/// The sources of the header, in the header's order.
 const SOURCES: [&str; 14] = [
     "version.rs",
     "status.rs",
@@ -25,7 +25,7 @@ const SOURCES: [&str; 14] = [
     "image.rs",
 ];
 
-/// Writes the header, or with `check` sees that the one that is there is the same.
+/// Writes the header, or with `check` compares it with the file.
 pub(crate) fn run(check: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let folder = root.join(CRATE);
@@ -43,13 +43,13 @@ pub(crate) fn run(check: bool) -> Result<()> {
     }
     ensure!(
         found == wanted,
-        "{CRATE}/{HEADER} is not what the sources make; run `cargo xtask c-header`"
+        "{CRATE}/{HEADER} does not match its sources; run `cargo xtask c-header`"
     );
-    println!("{CRATE}/{HEADER} is what the sources make");
+    println!("{CRATE}/{HEADER} matches its sources");
     Ok(())
 }
 
-/// The header, as text. Nothing is built for it.
+/// Returns the text of the header, without a build.
 fn header(folder: &Path) -> Result<String> {
     let config =
         cbindgen::Config::from_file(folder.join("cbindgen.toml")).map_err(anyhow::Error::msg)?;
@@ -62,17 +62,17 @@ fn header(folder: &Path) -> Result<String> {
     Ok(String::from_utf8(header)?.lines().map(in_words_of_c).collect())
 }
 
-/// A line of the header, with its end, as it should be in C.
+/// Returns a line of the header, with its newline, in the form for C.
 fn in_words_of_c(line: &str) -> String {
     if line == " * # Safety" {
-        // What Rust calls so is what the caller has to see to.
+        // The section "Safety" lists the caller's duties.
         return " * The caller guarantees:\n".to_owned();
     }
     constant(line)
 }
 
-/// A line of the header, with its end. Constants are written in the way that a C compiler takes
-/// without a warning and a reader knows from the specification.
+/// Returns a line of the header, with its newline. Writes constants in hexadecimal digits with a C
+/// type, to avoid warnings and match the specification.
 fn constant(line: &str) -> String {
     let number = line.strip_prefix("#define ").and_then(|rest| rest.split_once(' '));
     match number.and_then(|(name, number)| {
@@ -88,7 +88,7 @@ fn constant(line: &str) -> String {
     }
 }
 
-/// The first line that differs, counted from 1; a missing one is empty.
+/// Returns the first line that differs, counted from 1. A missing line is empty.
 fn first_difference<'a>(found: &'a str, wanted: &'a str) -> Option<(usize, &'a str, &'a str)> {
     let (mut found, mut wanted) = (found.lines(), wanted.lines());
     (1..).find_map(|number| match (found.next(), wanted.next()) {

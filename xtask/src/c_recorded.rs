@@ -1,5 +1,5 @@
-//! `cargo xtask c-recorded`: the recordings of Linux 7.2 as a table in C, for the program in
-//! examples/c/linux-7.2.
+//! `cargo xtask c-recorded`: makes a table in C from the recordings of Linux 7.2, for the program
+//! in examples/c/linux-7.2.
 
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ const HEAD: &str = "\
 static const struct recorded RECORDED[] = {
 ";
 
-/// Writes the table, or with `check` sees that the one that is there is the same.
+/// Writes the table, or with `check` compares it with the file.
 pub(crate) fn run(check: bool) -> Result<()> {
     let path = root().join(TABLE);
     let wanted = table()?;
@@ -32,9 +32,9 @@ pub(crate) fn run(check: bool) -> Result<()> {
         let found = std::fs::read_to_string(&path).with_context(|| TABLE)?;
         ensure!(
             found == wanted,
-            "{TABLE} is not what the recordings make; run `cargo xtask c-recorded`"
+            "{TABLE} does not match the recordings; run `cargo xtask c-recorded`"
         );
-        println!("{TABLE} is what the recordings make");
+        println!("{TABLE} matches the recordings");
     } else {
         std::fs::write(&path, wanted).with_context(|| TABLE)?;
         println!("{TABLE} written");
@@ -54,7 +54,7 @@ fn table() -> Result<String> {
     Ok(table)
 }
 
-/// A line of the table, in the order of `struct recorded`.
+/// Returns a line of the table, in the order of `struct recorded`.
 fn row(run: &Value) -> Result<String> {
     let uploads = run.get("uploads").and_then(Value::as_array).context("no uploads")?;
     let last = uploads.last().map_or_else(|| run.get("final"), |upload| upload.get("truth"));
@@ -83,8 +83,8 @@ fn row(run: &Value) -> Result<String> {
     ))
 }
 
-/// `{leaf, status, RDX}` of the first call that did not succeed. Where the instruction failed or
-/// never came back, the status is the word that Linux has for VMfailInvalid.
+/// Returns `{leaf, status, RDX}` of the first failed call. If the instruction failed or never
+/// returned, the status is Linux's word for VMfailInvalid.
 fn first_failure(call: &Value) -> Result<String> {
     if call.is_null() {
         return Ok("{0, 0, 0}".to_owned());
@@ -137,7 +137,7 @@ fn ending(truth: &Value) -> Result<String> {
     ))
 }
 
-/// What more rounds could save.
+/// Returns what more rounds can save.
 fn recovery(run: &Value) -> Result<&'static str> {
     let of = |pointer: &str| run.pointer(pointer).and_then(Value::as_bool);
     Ok(match (of("/recoverable"), of("/module_only_by_load")) {

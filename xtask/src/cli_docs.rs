@@ -1,4 +1,4 @@
-//! `cargo xtask cli-docs`: shell completions and man pages of the command `tdx-seamldr`, made from
+//! `cargo xtask cli-docs`: makes shell completions and man pages of the command `tdx-seamldr` from
 //! its arguments.
 
 use std::fs;
@@ -28,7 +28,7 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
         let path = generate_to(shell, &mut tdx_seamldr_cli::command(), NAME, &completions)?;
         println!("{} written", path.display());
     }
-    // Help on help needs no page.
+    // The subcommand `help` needs no page.
     let mut command = tdx_seamldr_cli::command().disable_help_subcommand(true);
     command.build();
     write_page(&command, &pages)?;
@@ -38,7 +38,7 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the page of the command or of a subcommand, under the name that `man` looks for.
+/// Writes the page of the command or of a subcommand, under the name that `man` expects.
 fn write_page(command: &clap::Command, pages: &Path) -> Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let path = pages.join(format!("{name}.{SECTION}"));
@@ -67,7 +67,7 @@ mod tests {
         pages.map(|page| page.unwrap().path()).collect()
     }
 
-    /// Runs a program that looks at a file. `None`: it is not installed.
+    /// Runs a program that checks a file. `None` if the program is not installed.
     fn look(program: &str, option: &str, file: &Path) -> Option<(bool, String)> {
         match Command::new(program).arg(option).arg(file).output() {
             Ok(output) => {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn each_subcommand_has_a_page_that_names_its_options() {
+    fn page_of_each_subcommand_names_its_options() {
         let folder = made();
         let mut command = tdx_seamldr_cli::command();
         command.build();
@@ -94,7 +94,7 @@ mod tests {
             let path = folder.path().join(format!("man/man8/{NAME}-{}.8", subcommand.get_name()));
             let page = fs::read_to_string(&path).unwrap();
             for option in subcommand.get_arguments().filter_map(clap::Arg::get_long) {
-                // Pages write a hyphen that is no end of a line as `\-`.
+                // Pages write a hyphen inside a line as `\-`.
                 let wanted = format!("\\-\\-{}", option.replace('-', "\\-"));
                 assert!(page.contains(&wanted), "{} does not name --{option}", path.display());
             }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn shells_and_mandoc_read_what_was_made() {
+    fn shells_and_mandoc_accept_the_files() {
         let folder = made();
         for (shell, name) in
             [("bash", "tdx-seamldr.bash"), ("zsh", "_tdx-seamldr"), ("fish", "tdx-seamldr.fish")]

@@ -1,5 +1,5 @@
-//! `cargo xtask coverage`: which lines and regions of the core its tests reach. The tests' own
-//! lines do not count.
+//! `cargo xtask coverage`: measures which lines and regions of the core its tests reach, without
+//! the tests' own lines.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,25 +9,25 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-/// Lines that have to be reached, in percent.
+/// The percentage of lines that must be reached.
 const WANTED: f64 = 95.0;
 
-/// The sources that count.
+/// The measured sources.
 const SOURCES: &str = "crates/tdx-seamldr-core/src/";
 
-/// The packages whose tests are run: the core's own, and whole updates on the simulated platform.
+/// The packages whose tests run: the core's own, and whole updates on the simulated platform.
 const PACKAGES: [&str; 4] = ["-p", "tdx-seamldr-core", "-p", "tdx-seamldr-mock"];
 
-/// loom's tests take minutes where each step is counted, and reach nothing else.
+/// loom's tests take minutes with counters, and reach no further lines.
 const WITHOUT_LOOM: [&str; 3] = ["--", "--skip", "in_every_order"];
 
 /// Whether each line, region and branch of a file has been reached, in any copy of the code.
 #[derive(Default)]
 struct Reached {
     lines: BTreeMap<u64, bool>,
-    /// By where they begin and end.
+    /// Regions, by start and end.
     regions: BTreeMap<[u64; 4], bool>,
-    /// By line, and by number in it.
+    /// Branches, by line and number.
     branches: BTreeMap<(u64, String), bool>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn run(branches: bool) -> Result<()> {
         ("LLVM_PROFDATA", tool("llvm-profdata", branches)?),
     ];
     let llvm_cov = |arguments: &[&str]| -> Result<()> {
-        // Only the nightly compiler takes notice of branches.
+        // Only the nightly compiler measures branches.
         let mut cargo = if branches { crate::nightly("cargo") } else { crate::cargo() };
         cargo.arg("llvm-cov").args(branches.then_some("--branch")).args(arguments);
         cargo.env("CARGO_LLVM_COV_SETUP", "no").envs(tools.iter().map(|(name, path)| (name, path)));
@@ -54,11 +54,11 @@ pub(crate) fn run(branches: bool) -> Result<()> {
     };
     let report = |form: &str| -> Result<String> {
         let path = crate::target().join(format!("coverage{form}"));
-        let output = path.to_str().context("the project lies at a path that is not UTF-8")?;
+        let output = path.to_str().context("the path of the project is not UTF-8")?;
         llvm_cov(&[&["report", form, "--output-path", output], &PACKAGES[..]].concat())?;
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
-    // Programs of an earlier run have their lines elsewhere.
+    // Programs of an earlier run have other line numbers.
     let cleaned = crate::cargo()
         .args(["llvm-cov", "clean", "--workspace"])
         .current_dir(crate::root())
@@ -72,12 +72,12 @@ pub(crate) fn run(branches: bool) -> Result<()> {
         file.forget_tests(&fs::read_to_string(crate::root().join(SOURCES).join(name))?);
     }
     files.retain(|_, file| !file.lines.is_empty());
-    ensure!(!files.is_empty(), "the report says nothing about {SOURCES}");
+    ensure!(!files.is_empty(), "the report has no file of {SOURCES}");
     print_table(&files)
 }
 
-/// A tool of the LLVM that the compiler has: the one that the environment names, else one on the
-/// path by its major version, else the toolchain's own.
+/// Returns a tool of the compiler's LLVM: from the environment, else from the path by its major
+/// version, else from the toolchain.
 fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     let variable = name.to_uppercase().replace('-', "_");
     if let Some(path) = std::env::var_os(&variable) {
@@ -96,7 +96,7 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     };
     let about = rustc(&["-vV"])?;
     let line = |key: &str| {
-        about.lines().find_map(|line| line.strip_prefix(key)).context("rustc -vV tells too little")
+        about.lines().find_map(|line| line.strip_prefix(key)).context("rustc -vV does not print it")
     };
     let version = line("LLVM version: ")?;
     let versioned = format!("{name}-{}", version.split('.').next().unwrap_or_default());
@@ -109,13 +109,13 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     let on_path = std::env::split_paths(&path).map(|folder| folder.join(&versioned));
     on_path.chain([of_toolchain]).find(|path| path.is_file()).with_context(|| {
         format!(
-            "there is no {versioned} on the path (rustc has LLVM {version}), no llvm-tools \
-             component, and {variable} is not set"
+            "{versioned} is not on the path (rustc has LLVM {version}), no llvm-tools component, \
+             and {variable} is not set"
         )
     })
 }
 
-/// Lines and branches, from a report in the form of lcov.
+/// Reads lines and branches from a report in the format of lcov.
 fn read_lines(report: &str, files: &mut Files) {
     let mut file = None;
     for line in report.lines() {
@@ -141,15 +141,15 @@ fn read_lines(report: &str, files: &mut Files) {
     }
 }
 
-/// Regions, from a report in LLVM's own form.
+/// Reads regions from a report in LLVM's own format.
 fn read_regions(report: &Value, files: &mut Files) {
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     for function in list(report.pointer("/data/0/functions")) {
         let names = list(function.get("filenames"));
         for region in list(function.get("regions")) {
             let numbers: Vec<u64> = list(Some(&region)).iter().filter_map(Value::as_u64).collect();
-            // Where it begins and ends, how often it was executed, its file, the file that it is
-            // expanded into, its kind (0: code).
+            // Start and end (4 numbers), count of executions, file, expanded file, kind (0 for
+            // code).
             let [line, column, end_line, end_column, count, file, _, 0] = numbers[..] else {
                 continue;
             };
@@ -163,7 +163,7 @@ fn read_regions(report: &Value, files: &mut Files) {
 }
 
 impl Reached {
-    /// Forgets what lies in the file's tests: a module at its end, or all of it.
+    /// Removes the lines of the file's tests: a module at its end, or the whole file.
     fn forget_tests(&mut self, source: &str) {
         let begins = |marks: &[&str]| {
             source.lines().zip(1..).find(|(line, _)| marks.contains(line)).map(|(_, number)| number)
@@ -176,7 +176,7 @@ impl Reached {
     }
 }
 
-/// How many there are, and how many of them have been reached.
+/// A number of items, and how many of them were reached.
 #[derive(Clone, Copy, Default)]
 struct Count {
     reached: u32,
@@ -209,7 +209,7 @@ impl Count {
     }
 }
 
-/// Prints a table, and fails if too few lines have been reached.
+/// Prints a table. Fails if too few lines were reached.
 fn print_table(files: &Files) -> Result<()> {
     let has_branches = files.values().any(|file| !file.branches.is_empty());
     let print = |name: &str, cells: [String; 3], not_reached: &str| {
@@ -254,10 +254,11 @@ mod tests {
         "fn a() {\n}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn b() {}\n}\n";
 
     #[test]
-    fn lines_count_once_and_those_of_tests_do_not() {
+    fn lines_count_once_and_lines_of_tests_do_not_count() {
         let mut files = Files::new();
         let report = "SF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:1,3\nDA:2,0\nDA:7,1\nBRDA:1,0,0,\
                       4\nBRDA:1,0,1,-\nend_of_record\nSF:/x/crates/tdx-seamldr-mock/src/lib.rs\\
+                      \
                       nDA:9,1\nend_of_record\nSF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:2,1\nDA:\
                       3,0\nend_of_record\n";
         read_lines(report, &mut files);
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_reached_if_one_copy_of_it_is() {
+    fn region_is_reached_if_one_copy_is_reached() {
         let mut files = Files::new();
         let function = |count: u32| {
             serde_json::json!({
@@ -284,6 +285,6 @@ mod tests {
             &mut files,
         );
         let regions = Count::of(&files["a.rs"].regions);
-        assert_eq!((regions.reached, regions.all), (1, 2), "a gap (kind 3) is no code");
+        assert_eq!((regions.reached, regions.all), (1, 2), "a gap (kind 3) is not code");
     }
 }

@@ -1,5 +1,4 @@
-//! A root of Debian's unstable distribution in a folder: kernels are built in it, and QEMU runs in
-//! it.
+//! A root of Debian's unstable distribution in a folder, to build kernels and run QEMU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +6,11 @@ use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
-/// Mounts what programs in the root need, for this one alone, and becomes the program.
+/// Mounts the file systems that programs in the root need, only for this program, and executes it.
 const ENTER: &str = "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; root=$1; \
                      shift; exec chroot \"$root\" \"$@\"";
 
-/// A Debian root. What is built lies below its folder `build`.
+/// A Debian root. Its folder `build` holds all build output.
 pub(crate) struct Debian {
     folder: PathBuf,
 }
@@ -21,21 +20,21 @@ impl Debian {
         Self { folder: folder.to_owned() }
     }
 
-    /// Where a path in the root is, seen from outside.
+    /// Returns the path outside of the root for a path inside.
     pub(crate) fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
         self.folder.join(inside)
     }
 
-    /// Makes the root if it is not there.
+    /// Makes the root if it does not exist.
     pub(crate) fn bootstrap(&self) -> Result<()> {
         if self.path("etc/debian_version").exists() {
             return Ok(());
         }
-        // The packages come from where this machine's own do.
+        // The packages come from this machine's own mirror.
         let targets = Command::new("apt-get")
             .args(["indextargets", "--format", "$(RELEASE) $(SITE)", "Created-By: Packages"])
             .output()
-            .context("apt-get: this has to be a Debian machine")?;
+            .context("apt-get failed: this task needs a Debian machine")?;
         let targets = String::from_utf8_lossy(&targets.stdout).into_owned();
         let mirror = targets
             .lines()
@@ -53,8 +52,8 @@ impl Debian {
             "debootstrap cannot be run: install the Debian packages debootstrap and \
              debian-archive-keyring",
         )?;
-        ensure!(status.success(), "debootstrap failed; it has to be run as root");
-        // Proxies and the like.
+        ensure!(status.success(), "debootstrap failed; run this task as root");
+        // Proxies and similar settings.
         for file in fs::read_dir("/etc/apt/apt.conf.d")? {
             let file = file?;
             fs::copy(file.path(), self.path("etc/apt/apt.conf.d").join(file.file_name()))?;
@@ -73,7 +72,7 @@ impl Debian {
         Ok(())
     }
 
-    /// A program of the root, to be run in it.
+    /// Returns a command that runs a program in the root.
     pub(crate) fn program(&self, program: &str) -> Command {
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "sh", "-euc", ENTER, "sh"]).arg(&self.folder).arg(program);
@@ -86,7 +85,7 @@ impl Debian {
     }
 }
 
-/// Runs a command that has to succeed.
+/// Runs a command. Fails if the command fails.
 pub(crate) fn call(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     if !status.success() {

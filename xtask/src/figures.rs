@@ -1,24 +1,24 @@
-//! What was measured, and what it may be at most.
+//! Measured figures and their limits.
 
 use std::fmt::Write as _;
 
 use anyhow::{ensure, Result};
 
-/// One thing that was measured.
+/// One measured figure.
 #[derive(Clone)]
 pub(crate) struct Figure {
     pub(crate) what: String,
     pub(crate) value: f64,
-    /// What it should be at most. More is said, and no failure.
+    /// The target. A higher value is reported, but is not a failure.
     pub(crate) target: Option<f64>,
-    /// What it may be at most.
+    /// The limit. A higher value is a failure.
     pub(crate) limit: Option<f64>,
 }
 
-/// What was measured in one way.
+/// Figures that were measured in one way.
 pub(crate) struct Table {
     pub(crate) title: &'static str,
-    /// How, in a sentence or two.
+    /// The method, in a sentence or two.
     pub(crate) how: String,
     pub(crate) figures: Vec<Figure>,
 }
@@ -46,7 +46,7 @@ impl Figure {
         Self { target: Some(target.into()), ..self }
     }
 
-    /// Not a number is too much, too.
+    /// NaN also exceeds the limit.
     pub(crate) fn is_too_much(&self) -> bool {
         self.is_above(self.limit)
     }
@@ -61,12 +61,12 @@ impl Figure {
 }
 
 impl Table {
-    /// In Markdown, without its title.
+    /// Returns the table in Markdown, without its title.
     pub(crate) fn text(&self) -> String {
         format!("{}\n\n{}", self.how, self.rows())
     }
 
-    /// The figures alone, in Markdown.
+    /// Returns only the figures, in Markdown.
     pub(crate) fn rows(&self) -> String {
         let mut text = "| | | at most |\n|---|---:|---:|\n".to_owned();
         for Figure { what, value, target, limit } in &self.figures {
@@ -79,7 +79,7 @@ impl Table {
     }
 }
 
-/// Fails with everything that is above its limit.
+/// Fails with all figures that are above their limits.
 pub(crate) fn check(tables: &[Table]) -> Result<()> {
     let too_much: Vec<_> = tables
         .iter()
@@ -97,7 +97,7 @@ pub(crate) fn check(tables: &[Table]) -> Result<()> {
     Ok(())
 }
 
-/// Whole numbers with commas, others with three digits.
+/// Formats whole numbers with commas, other numbers with three digits.
 pub(crate) fn number(value: f64) -> String {
     if value.fract() != 0.0 {
         return if value.abs() < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") };
@@ -113,13 +113,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_for_people() {
+    fn numbers_have_commas_or_three_digits() {
         let shown = [0.0, 7.0, 999.0, 1000.0, 1234567.0, 0.23475, 28.025].map(number);
         assert_eq!(shown, ["0", "7", "999", "1,000", "1,234,567", "0.235", "28.0"]);
     }
 
     #[test]
-    fn a_figure_above_its_limit_fails_the_check_by_name() {
+    fn figure_above_its_limit_fails_the_check_by_name() {
         let table = |value: f64| Table {
             title: "t",
             how: "h".to_owned(),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_above_its_target_alone_is_shown_and_no_failure() {
+    fn figure_above_only_its_target_is_not_a_failure() {
         let figure = |value: f64| Figure::new("ratio", value).should_be(1.25).at_most(1.5);
         let found = [1.25, 1.4, 1.5, 1.6]
             .map(|value| (figure(value).is_above_target(), figure(value).is_too_much()));

@@ -1,11 +1,9 @@
-//! The firmware's rules in docs/firmware: their numbers, which are the list that `cargo xtask
-//! spec-map` checks everything against; links to them; and the places in sources and documents that
-//! cite them.
+//! The firmware's rules in docs/firmware: their numbers, the links to them, and their citations in
+//! sources and documents. `cargo xtask spec-map` checks all tables against these numbers.
 //!
-//! A number is an anchor, `<a id="8.5.27"></a>`, with the same number in the text behind it. In a
-//! heading it is a section, at the beginning of a table's row it is a step, elsewhere a statement.
-//! A citation is written `firmware rule` or `firmware rules` and numbers behind it, as in `firmware
-//! rules 8.5.10-11 and 8.6`.
+//! A number is an anchor, `<a id="8.5.27"></a>`, followed by the same number. In a heading the
+//! number is a section, at the start of a table's row a step, elsewhere a statement. A citation is
+//! `firmware rule` or `firmware rules` with numbers, as in `firmware rules 8.5.10-11 and 8.6`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Where the rules are.
+/// The folder of the rules.
 const FOLDER: &str = "docs/firmware";
-/// What may cite them.
+/// The files and folders that may cite rules.
 const CITING: [&str; 8] =
     ["crates", "examples", "fuzz", "benches", "xtask", "docs", "README.md", "CONTRIBUTING.md"];
-/// Folders below these that hold nothing of the project's own, or recordings.
+/// Folders below these without sources of the project: build output and recordings.
 const SKIPPED: [&str; 3] = ["target", "vectors", "api"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +26,7 @@ enum Kind {
     Statement,
 }
 
-/// The numbers of all rules, and what is wrong with the pages.
+/// The numbers of all rules, and the problems of the pages.
 pub(crate) struct Rules {
     kinds: BTreeMap<String, Kind>,
     pub(crate) problems: Vec<String>,
@@ -48,7 +46,7 @@ impl Rules {
         Ok(rules)
     }
 
-    /// The rules of pages, each with its name and text.
+    /// Reads the rules of pages, given by name and text.
     pub(crate) fn parse(pages: &[(String, String)]) -> Self {
         let mut rules = Self { kinds: BTreeMap::new(), problems: Vec::new() };
         for (page, text) in pages {
@@ -68,7 +66,7 @@ impl Rules {
                         ));
                     }
                     if rules.kinds.insert(id.to_owned(), kind).is_some() {
-                        rules.problems.push(format!("{FOLDER}/{page}:{line}: {id} comes twice"));
+                        rules.problems.push(format!("{FOLDER}/{page}:{line}: {id} occurs twice"));
                     }
                 }
             }
@@ -88,7 +86,7 @@ impl Rules {
         self.of(Kind::Section)
     }
 
-    /// The statements of a section.
+    /// Returns the statements of a section.
     pub(crate) fn statements<'a>(&'a self, section: &'a str) -> impl Iterator<Item = &'a str> {
         self.of(Kind::Statement).filter(move |number| is_below(number, section))
     }
@@ -100,7 +98,7 @@ impl Rules {
             .map(|(number, _)| number.as_str())
     }
 
-    /// Citations of numbers that do not exist, in all sources and documents.
+    /// Returns the citations of numbers that do not exist, in all sources and documents.
     pub(crate) fn wrong_citations(&self, root: &Path) -> Result<(usize, Vec<String>)> {
         let (mut count, mut problems) = (0_usize, Vec::new());
         for path in CITING.iter().try_fold(Vec::new(), |mut files, path| {
@@ -120,12 +118,12 @@ impl Rules {
     }
 }
 
-/// Whether a number is the section itself or something in it.
+/// Whether a number is the section or a part of it.
 pub(crate) fn is_below(number: &str, section: &str) -> bool {
     number.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Whether it looks like the number of a rule: `8`, `8.5`, `8.5.23b`, `T3`.
+/// Whether a word has the form of a rule's number: `8`, `8.5`, `8.5.23b`, `T3`.
 pub(crate) fn is_number(word: &str) -> bool {
     let mut parts = word.strip_prefix('T').unwrap_or(word).split('.');
     let all_digits =
@@ -134,7 +132,7 @@ pub(crate) fn is_number(word: &str) -> bool {
     all_digits(last.strip_suffix('b').unwrap_or(last)) && parts.all(all_digits)
 }
 
-/// The numbers that `8.5.13-18` or `T0-T12` stands for; others stand for themselves.
+/// Returns the numbers of a range such as `8.5.13-18` or `T0-T12`. Returns other words unchanged.
 pub(crate) fn numbers(source: &str) -> Vec<String> {
     let range = |prefix: &str, first: &str, last: &str| {
         let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
@@ -152,9 +150,9 @@ pub(crate) fn numbers(source: &str) -> Vec<String> {
     of_traces().or_else(of_steps).unwrap_or_else(|| vec![source.to_owned()])
 }
 
-/// The numbers that a text cites.
+/// Returns the numbers that a text cites.
 fn cited(text: &str) -> Vec<String> {
-    // One line, without the marks of comments at the beginnings of lines.
+    // The text as one line, without comment marks.
     let words = text.lines().flat_map(|line| {
         line.trim_start()
             .trim_start_matches(['/', '!', '*', '#'])
@@ -184,7 +182,7 @@ fn cited(text: &str) -> Vec<String> {
     found
 }
 
-/// The anchors of a line: where they begin, the id, and the text behind.
+/// Returns the anchors of a line: offset, id, and the text after the anchor.
 fn anchors(line: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     const BEGIN: &str = "<a id=\"";
     line.match_indices(BEGIN).filter_map(|(at, _)| {
@@ -193,7 +191,7 @@ fn anchors(line: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     })
 }
 
-/// Links of the pages to files that do not exist, and to places that the pages do not have.
+/// Returns the links of the pages to missing files and missing anchors.
 fn dead_links(root: &Path, pages: &[(String, String)]) -> Vec<String> {
     let places: BTreeMap<&str, Vec<String>> =
         pages.iter().map(|(page, text)| (page.as_str(), places(text))).collect();
@@ -216,14 +214,14 @@ fn dead_links(root: &Path, pages: &[(String, String)]) -> Vec<String> {
     problems
 }
 
-/// The targets of a text's links inside of the repository.
+/// Returns the targets of a text's links inside the repository.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets =
         text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     targets.filter(|target| !target.contains("://"))
 }
 
-/// What a link to a page can name: its anchors, and its headings in GitHub's form.
+/// Returns the possible targets in a page: its anchors, and its headings in GitHub's form.
 fn places(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| {
         let title = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
@@ -232,7 +230,7 @@ fn places(text: &str) -> Vec<String> {
     headings.chain(text.lines().flat_map(anchors).map(|(_, id, _)| id.to_owned())).collect()
 }
 
-/// Adds the file, or the sources and documents in the folder.
+/// Adds a file, or the sources and documents of a folder.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
         let extension =
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn anchors_are_sections_steps_or_statements_by_their_place() {
+    fn place_of_an_anchor_makes_it_a_section_step_or_statement() {
         let rules = rules(PAGE);
         assert_eq!(rules.problems, Vec::<String>::new());
         assert_eq!(rules.sections().collect::<Vec<_>>(), ["8.5", "T3"]);
@@ -277,9 +275,9 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_comes_twice_or_is_not_that_of_its_anchor_is_a_problem() {
+    fn number_that_occurs_twice_or_differs_from_its_anchor_is_a_problem() {
         let twice = rules(&format!("{PAGE}| <a id=\"8.5.1\"></a>8.5.1 | again |\n"));
-        assert_eq!(twice.problems, ["docs/firmware/page.md:14: 8.5.1 comes twice"]);
+        assert_eq!(twice.problems, ["docs/firmware/page.md:14: 8.5.1 occurs twice"]);
         let other = rules("| <a id=\"8.5.1\"></a>8.5.11 | one |\n");
         assert_eq!(
             other.problems,
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_no_numbers_of_rules_are_told_apart() {
+    fn words_that_are_not_numbers_of_rules_are_recognised() {
         for number in ["8", "8.5", "8.5.27", "8.5.23b", "T0", "T12"] {
             assert!(is_number(number), "{number}");
         }
@@ -300,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_stands_for_its_numbers() {
+    fn range_is_expanded_to_its_numbers() {
         assert_eq!(numbers("8.5.9-11"), ["8.5.9", "8.5.10", "8.5.11"]);
         assert_eq!(numbers("T0-T2"), ["T0", "T1", "T2"]);
         assert_eq!(numbers("8.5.23b"), ["8.5.23b"]);
@@ -308,7 +306,7 @@ mod tests {
 
     #[test]
     fn citations_are_found_across_lines_and_end_with_their_numbers() {
-        // In two parts, so that this file does not cite what does not exist.
+        // The words are in two parts, so that this file does not cite missing rules.
         let of = |text: &str| cited(&text.replace('@', "firmware rule"));
         assert_eq!(
             of("/// Checks it (@s 8.5.5, 8.5.10-11 and T3). 9.9 is none.\n"),
@@ -320,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_citation_of_a_number_that_does_not_exist_is_found() {
+    fn citation_of_a_missing_number_is_found() {
         let root = tempfile::tempdir().unwrap();
         for path in CITING {
             let path = root.path().join(path);
@@ -339,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_no_file_or_no_place_is_found() {
+    fn link_to_a_missing_file_or_anchor_is_found() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join(FOLDER);
         fs::create_dir_all(&folder).unwrap();

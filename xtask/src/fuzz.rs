@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: builds the fuzz targets, runs each for so long, as many at a time as there
-//! are CPUs, and says what came of it.
+//! `cargo xtask fuzz`: builds the fuzz targets, runs each for a time, one on each CPU, and prints
+//! the results.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use tdx_seamldr_worlds::fuzz::TARGETS;
 
 use crate::fuzz_seeds;
 
-/// Longest inputs of targets, where they are not as long as the longest first input.
+/// The longest inputs of targets, if not the length of the longest first input.
 const LONGEST: [(&str, u32); 8] = [
     ("explain_log", 4096),
     ("operator_files", 8192),
@@ -28,12 +28,12 @@ const LONGEST: [(&str, u32); 8] = [
 pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
     let mut targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
     if let Some(unknown) = only.iter().find(|only| !targets.contains(&only.as_str())) {
-        bail!("there is no target {unknown}, but {}", targets.join(", "));
+        bail!("the target {unknown} does not exist; the targets are {}", targets.join(", "));
     }
     targets.retain(|target| only.is_empty() || only.iter().any(|only| only == target));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     build(&root)?;
-    // What has changed since the last time reaches an old corpus, too.
+    // An old corpus also gets the inputs that changed since the last run.
     fuzz_seeds::run()?;
     println!(
         "| target | seconds | executions | executions/s | coverage | features | crashes \
@@ -47,11 +47,11 @@ pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
             crashes.extend(run.artifact.map(|artifact| format!("{target}: {artifact}")));
         }
     }
-    ensure!(crashes.is_empty(), "inputs that are findings:\n{}", crashes.join("\n"));
+    ensure!(crashes.is_empty(), "findings (inputs):\n{}", crashes.join("\n"));
     Ok(())
 }
 
-/// `cargo fuzz` with a nightly compiler, which knows sanitizers, or else without them.
+/// Returns `cargo fuzz` with a nightly compiler and its sanitizers, else without them.
 fn cargo_fuzz(is_nightly: bool, command: &str) -> Command {
     let mut cargo = if is_nightly { crate::nightly("cargo") } else { crate::cargo() };
     cargo.args(["fuzz", command]);
@@ -65,7 +65,7 @@ fn build(root: &Path) -> Result<()> {
     ensure!(known.status.success(), "cargo-fuzz is missing: cargo install --locked cargo-fuzz");
     let mut cargo = cargo_fuzz(is_nightly, "build");
     if !is_nightly {
-        println!("without a nightly compiler there is no address sanitizer");
+        println!("no nightly compiler: fuzzing without the address sanitizer");
         cargo.args(["--sanitizer", "none"]);
     }
     let built = cargo
@@ -76,7 +76,7 @@ fn build(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The program of a target.
+/// Returns the program of a target.
 fn program(root: &Path, target: &str) -> Result<PathBuf> {
     let folders = fs::read_dir(root.join("target"))?;
     let programs =
@@ -84,10 +84,10 @@ fn program(root: &Path, target: &str) -> Result<PathBuf> {
     programs
         .filter(|program| program.is_file())
         .max_by_key(|program| program.metadata().and_then(|metadata| metadata.modified()).ok())
-        .with_context(|| format!("the program of {target} is not there"))
+        .with_context(|| format!("the program of {target} does not exist"))
 }
 
-/// Runs these at the same time, one on each CPU.
+/// Runs these targets at the same time, one on each CPU.
 fn fuzz_together(root: &Path, targets: &[&str], seconds: u32) -> Vec<Result<Run>> {
     thread::scope(|scope| {
         let running: Vec<_> =
@@ -124,24 +124,24 @@ fn fuzz(root: &Path, target: &str, seconds: u32) -> Result<Run> {
     Ok(Run { seconds, ..run })
 }
 
-/// What libFuzzer says about a run.
+/// libFuzzer's figures of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Run {
-    /// How long it took, which is shorter than asked for if there was a finding.
+    /// The time of the run in seconds. A finding ends the run early.
     seconds: u64,
     executions: u64,
     per_second: u64,
-    /// Edges that were covered after the first inputs, and at the end.
+    /// Covered edges after the first inputs, and at the end.
     coverage: (u64, u64),
-    /// Features, which count how often edges were taken, too.
+    /// Features after the first inputs, and at the end. Features also count how often edges were
+    /// taken.
     features: (u64, u64),
-    /// The input that was a finding.
+    /// The input of a finding.
     artifact: Option<String>,
 }
 
 impl Run {
-    /// Reads libFuzzer's log. `None` if it has not come as far as to its first inputs, and found
-    /// nothing.
+    /// Reads libFuzzer's log. `None` if the run ended before its first inputs without a finding.
     fn read(log: &str) -> Option<Self> {
         let mut run = Self::default();
         let mut first = None;
@@ -162,7 +162,7 @@ impl Run {
             run.executions = after("stat::number_of_executed_units:").unwrap_or(run.executions);
             run.per_second = after("stat::average_exec_per_sec:").unwrap_or(run.per_second);
             if let Some((_, path)) = line.split_once("Test unit written to ") {
-                // A unit that is slow is no finding.
+                // A slow unit is not a finding.
                 if !path.contains("slow-unit-") {
                     run.artifact = Some(path.trim().to_owned());
                 }
@@ -172,11 +172,11 @@ impl Run {
         (first.is_some() || run.artifact.is_some()).then_some(run)
     }
 
-    /// Sees that it is one: it found something, or it ended well and did something.
+    /// Checks that the run is valid: it has a finding, or it succeeded and executed inputs.
     fn check(&self, succeeded: bool) -> Result<()> {
         if self.artifact.is_none() {
-            ensure!(succeeded, "it failed and left no input");
-            ensure!(self.executions != 0, "it executed nothing");
+            ensure!(succeeded, "the run failed without a finding");
+            ensure!(self.executions != 0, "the run executed no input");
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ mod tests {
          1)\n#65536\tpulse  cov: 420 ft: 730 corp: 70/1300b lim: 24 exec/s: 32768 rss: 90Mb\n";
 
     #[test]
-    fn a_run_that_ends_well_is_counted() {
+    fn successful_run_is_counted() {
         let end = "#131072\tDONE   cov: 421 ft: 733 corp: 71/1304b lim: 24 exec/s: 32768 rss: \
                    99Mb\nDone 131072 runs in 4 second(s)\nstat::number_of_executed_units: \
                    131072\nstat::average_exec_per_sec:     32768\nstat::new_units_added:          \
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_named_and_a_slow_unit_is_none() {
+    fn crash_is_a_finding_and_a_slow_unit_is_not() {
         let slow = "artifact_prefix='a/'; Test unit written to a/slow-unit-77\n";
         assert_eq!(Run::read(&format!("{LOG}{slow}")).unwrap().artifact, None);
         let end = "==123== ERROR: libFuzzer: deadly signal\nstat::number_of_executed_units: \
@@ -240,27 +240,27 @@ mod tests {
         let run = Run::read(&format!("{LOG}{end}")).unwrap();
         assert_eq!((run.executions, run.artifact.as_deref()), (70_000, Some("a/crash-da39a3ee")));
         assert_eq!(run.coverage, (412, 420));
-        // Among the first inputs already.
+        // The finding is among the first inputs.
         let run = Run::read(end).unwrap();
         assert_eq!(run.artifact.as_deref(), Some("a/crash-da39a3ee"));
     }
 
     #[test]
-    fn a_run_that_executed_nothing_is_a_failure() {
+    fn run_without_executed_inputs_is_a_failure() {
         let run = Run::read(&format!("{LOG}stat::number_of_executed_units: 0\n")).unwrap();
-        assert_eq!(run.check(true).unwrap_err().to_string(), "it executed nothing");
-        // Its statistics are missing.
+        assert_eq!(run.check(true).unwrap_err().to_string(), "the run executed no input");
+        // The statistics are missing.
         assert!(Run::read(LOG).unwrap().check(true).is_err());
         let run = Run { executions: 1, ..run };
         run.check(true).unwrap();
-        assert_eq!(run.check(false).unwrap_err().to_string(), "it failed and left no input");
-        // A finding among the first inputs may be the first that was executed.
+        assert_eq!(run.check(false).unwrap_err().to_string(), "the run failed without a finding");
+        // The first executed input may be a finding.
         let found = Run { executions: 0, artifact: Some("a/crash-77".to_owned()), ..run };
         found.check(false).unwrap();
     }
 
     #[test]
-    fn no_run_is_told_to_last_for_ever() {
+    fn time_of_a_run_must_not_be_zero() {
         use clap::Parser;
         let is_right = |arguments: [&str; 3]| {
             crate::Arguments::try_parse_from(["cargo xtask"].into_iter().chain(arguments)).is_ok()
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_not_taken_for_one() {
+    fn text_that_is_not_a_log_is_refused() {
         assert_eq!(Run::read(""), None);
         assert_eq!(Run::read("error: the corpus is not there\n"), None);
     }

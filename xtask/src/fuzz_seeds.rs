@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz-seeds`: writes what fuzzing begins with, and what it has found once, to
-//! `fuzz/corpus`, a folder for each target.
+//! `cargo xtask fuzz-seeds`: writes the first inputs of fuzzing and its earlier findings to
+//! `fuzz/corpus`, in a folder for each target.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tdx_seamldr_mock::released_images;
 use tdx_seamldr_worlds::fuzz::seeds::{findings, seeds};
 
-/// Where the inputs of all targets are.
+/// The folder with the inputs of all targets.
 pub(crate) fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
 }

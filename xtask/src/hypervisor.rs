@@ -1,4 +1,4 @@
-//! `cargo xtask hypervisor`: builds the example and runs it in QEMU.
+//! `cargo xtask hypervisor`: builds the example hypervisor and runs it in QEMU.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::qemu;
 
-/// How long one run may take; it takes well below a second where nothing else is going on.
+/// The time limit of one run, which takes less than a second on an idle machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// QEMU's exit status if the example writes 0x10 to its exit port.
+/// QEMU's exit status after the example writes 0x10 to its exit port.
 const SUCCESS: i32 = 0x21;
 
 pub(crate) fn run(cpus: u32, fault: &str, runs: u32) -> Result<()> {
-    ensure!((1..=64).contains(&cpus), "the example has room for 1 to 64 CPUs, not {cpus}");
+    ensure!((1..=64).contains(&cpus), "the example supports 1 to 64 CPUs, not {cpus}");
     let image = build()?;
     let mut longest = Duration::ZERO;
     for number in 1..=runs {

@@ -1,4 +1,4 @@
-//! What a kernel that is booted in QEMU finds in its initramfs: the command, and images.
+//! The initramfs of a kernel in QEMU: the command, and images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use tdx_seamldr_mock::ReleasedImage;
 
 use crate::debian::Debian;
 
-/// The target of the command. The machine that is booted has no other.
+/// The target of the command, for the machine in QEMU.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Adds busybox to the folder `from` below `build`, and packs it into the file `to` there.
+/// Adds busybox to the folder `from` below `build`, and packs the folder into the file `to` there.
 pub(crate) fn pack(debian: &Debian, from: &str, to: &str) -> Result<()> {
     debian.shell(&format!(
         "cd /build/{from}; cp /usr/bin/busybox bin; ln -sf busybox bin/sh; chmod +x init; find . \
@@ -27,7 +27,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the command so that it needs no shared libraries, and says where it is.
+/// Builds the command without shared libraries. Returns its path.
 pub(crate) fn build_command() -> Result<PathBuf> {
     let folder = crate::target().join("static");
     let built = crate::cargo()
@@ -53,26 +53,27 @@ pub(crate) fn build_command() -> Result<PathBuf> {
     let data = fs::read(&command).with_context(|| command.display().to_string())?;
     ensure!(
         is_static(&data)?,
-        "{} needs shared libraries, which the initramfs has not",
+        "{} needs shared libraries, but the initramfs has none",
         command.display()
     );
     Ok(command)
 }
 
-/// Whether a program runs without an interpreter, which would load shared libraries.
+/// Whether a program has no interpreter that loads shared libraries.
 fn is_static(program: &[u8]) -> Result<bool> {
     let file = object::File::parse(program)?;
     let is_static = file.sections().all(|section| section.name() != Ok(".interp"));
     Ok(is_static)
 }
 
-/// The images that the scenarios upload: Intel's, the same in the other format, and damaged ones.
+/// Writes the images that the scenarios upload: Intel's, the same in the other format, and damaged
+/// images.
 pub(crate) fn write_images(images: &[ReleasedImage], folder: &Path) -> Result<()> {
     let released = |version: &str| {
         let image = images.iter().find(|image| image.version == version);
         image
             .map(|image| image.bytes.as_bytes())
-            .with_context(|| format!("there is no image of version {version}"))
+            .with_context(|| format!("no image has version {version}"))
     };
     let converted = |version: &str| {
         let parts = TdxImage::parse(released(version)?)?.parts();
@@ -98,8 +99,8 @@ pub(crate) fn write_images(images: &[ReleasedImage], folder: &Path) -> Result<()
     Ok(())
 }
 
-/// Intel's repository, as the command reads it: `mapping_file.json`, and the images in a folder for
-/// each line of versions.
+/// Writes Intel's repository: `mapping_file.json`, and a folder of images for each line of
+/// versions.
 pub(crate) fn write_repository(images: &[ReleasedImage], folder: &Path) -> Result<()> {
     for image in images {
         let line = image.version.get(..3).context("a version like 1.5.16")?;
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_with_an_interpreter_is_not_static() {
+    fn program_with_an_interpreter_is_not_static() {
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
         assert!(!is_static(&this).unwrap());
     }

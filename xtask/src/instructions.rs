@@ -1,5 +1,5 @@
-//! `cargo xtask instructions`: what the library costs, in instructions that callgrind counts,
-//! against what it may cost.
+//! `cargo xtask instructions`: counts the library's instructions with callgrind, and checks them
+//! against limits.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,43 +9,42 @@ use tdx_seamldr_mock::{released_images, ReleasedImage, RELEASED_IMAGES};
 
 use crate::figures::{self, Figure, Table};
 
-/// Numbers of LPs of an update.
+/// The numbers of LPs of the measured updates.
 const LPS: [u32; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
-/// From so many LPs on, what an update costs each of them must not change.
+/// From this number of LPs on, the cost of an update for each LP must not change.
 const MANY_LPS: u32 = 64;
-/// Stages of an update in which there is something to do.
+/// The stages of an update with work for an LP.
 const STAGES: [&str; 5] = ["Start", "Shutdown", "CpuInstall", "CpuInit", "RunUpdate"];
-/// The image that is read.
+/// The image whose reading is measured.
 const IMAGE: &str = "1.5.16";
-/// Calls that the cost of one is taken from.
+/// The number of calls, to compute the cost of one call.
 const CALLS: u64 = 1000;
 
-/// What each of the [`STAGES`] may cost, and an update each LP if there is one or if there are
-/// 1,024: a quarter more than when this was written.
+/// The limits for each of the [`STAGES`], and for each LP of an update with 1 LP and with 1,024
+/// LPs. They are a quarter above the first measurement.
 const STAGE_LIMITS: [u32; 5] = [550, 720, 975, 460, 460];
 const LP_LIMITS: [(u32, u32); 2] = [(1, 3260), (1024, 1625)];
-/// What zeroing a page costs at most, as it is counted: once, not twice.
+/// The limit for zeroing a page, which allows zeroing it once.
 const ZEROING_ONCE: u32 = 4200;
 
-/// What belongs to the firmware and not to the host.
+/// The functions of the firmware, which are not part of the host's cost.
 const FIRMWARE: &str = "SeamcallBackend>::seamcall";
-/// The specification's figure, measured there by hand: instructions of the work for v2 in C,
-/// without translation and zeroing.
+/// The instructions of the same work for v2 in C, without translation and zeroing: measured by
+/// hand.
 const C_READS_V2: u32 = 3431;
-/// What belongs to the embedder: LPs, addresses. Only those of its functions that are not inlined
-/// can be told apart.
+/// The functions of the embedder: LPs and addresses. Inlined functions cannot be separated.
 const EMBEDDER: &str = "Host>::";
 /// The embedder's part of reading an image.
 const TRANSLATION: &str = "Host>::phys_addr";
-/// The C library's, of which callgrind counts every byte that `rep stosb` writes as an instruction.
+/// The function of the C library. Callgrind counts each byte of `rep stosb` as an instruction.
 const ZEROING: &str = "memset";
 
-/// Instructions of one piece of work.
+/// The instructions of one measurement.
 struct Counted {
     total: u64,
-    /// Of these, in the functions that were asked for.
+    /// The part of these in each requested function.
     inside: Vec<u64>,
-    /// What the work printed.
+    /// The number that the work printed.
     output: u64,
 }
 
@@ -64,14 +63,14 @@ pub(crate) fn run() -> Result<()> {
     figures::check(&tables)?;
     if images.is_none() {
         println!(
-            "NOT COUNTED, AND NO LIMIT CHECKED: reading an image, and preflight. \
-             {RELEASED_IMAGES} names no folder with images."
+            "NOT COUNTED, NO LIMIT CHECKED: reading an image, and preflight. {RELEASED_IMAGES} \
+             names no folder with images."
         );
     }
     Ok(())
 }
 
-/// Everything that is counted; without released images all that needs none.
+/// Returns all measurements. Without released images, only those that need no image.
 pub(crate) fn measure(images: Option<&[ReleasedImage]>) -> Result<Vec<Table>> {
     let work = crate::bench_program("work")?;
     let images = images.map(chosen).transpose()?;
@@ -88,7 +87,7 @@ pub(crate) fn measure(images: Option<&[ReleasedImage]>) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Of all images the one that is read and the largest, which is checked.
+/// Returns the image whose reading is measured, and the largest image, for preflight.
 fn chosen(images: &[ReleasedImage]) -> Result<(&ReleasedImage, &ReleasedImage)> {
     let read = images.iter().find(|image| image.version == IMAGE);
     let read = read.with_context(|| {
@@ -98,7 +97,7 @@ fn chosen(images: &[ReleasedImage]) -> Result<(&ReleasedImage, &ReleasedImage)> 
     Ok((read, largest))
 }
 
-/// From the bytes of a file to parameters for SEAMLDR.INSTALL.
+/// Measures the reading of an image: from the bytes of a file to the parameters of SEAMLDR.INSTALL.
 fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
     let file = image.path.to_str().context("a path that is not UTF-8")?;
     let read = |format| count(work, &["read", format, file], &[TRANSLATION, ZEROING]);
@@ -139,7 +138,7 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
     Ok(Table { title: "Reading an image", how, figures })
 }
 
-/// A call of P-SEAMLDR, by firmware that does nothing.
+/// Measures a call of P-SEAMLDR with firmware that does nothing.
 fn call(work: &Path) -> Result<Table> {
     let calls = CALLS.to_string();
     let counted = count(work, &["call", &calls], &[FIRMWARE])?;
@@ -149,13 +148,13 @@ fn call(work: &Path) -> Result<Table> {
         Figure::ratio("the firmware of these", counted.inside.iter().sum(), CALLS),
     ];
     let how = format!(
-        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which nobody else holds; \
-         one of {CALLS} calls."
+        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which no other thread \
+         holds; one of {CALLS} calls."
     );
     Ok(Table { title: "A call of P-SEAMLDR", how, figures })
 }
 
-/// What each stage costs one LP.
+/// Measures the cost of each stage for one LP.
 fn stages(work: &Path) -> Result<Table> {
     let stage = |(name, limit): (&&str, u32)| {
         let counted = count(work, &["stage", name], &[FIRMWARE, EMBEDDER])?;
@@ -170,7 +169,7 @@ fn stages(work: &Path) -> Result<Table> {
     Ok(Table { title: "A stage of the rendezvous", how, figures })
 }
 
-/// The host's side of an update costs each LP the same, however many there are.
+/// Measures the host's side of an update. The cost for each LP must not depend on their number.
 fn update(work: &Path) -> Result<Table> {
     let mut figures = Vec::new();
     let mut costs = Vec::new();
@@ -205,7 +204,7 @@ fn update(work: &Path) -> Result<Table> {
     Ok(Table { title: "An update", how, figures })
 }
 
-/// Preflight costs little more than the cryptography that it cannot do without.
+/// Measures preflight, which costs little more than its cryptography.
 fn checks(work: &Path, image: &ReleasedImage) -> Result<Table> {
     let file = image.path.to_str().context("a path that is not UTF-8")?;
     let preflight = count(work, &["preflight", file], &[])?.total;
@@ -222,7 +221,7 @@ fn checks(work: &Path, image: &ReleasedImage) -> Result<Table> {
     })
 }
 
-/// Runs one piece of work, and says of it what lies inside of each of these functions, too.
+/// Runs one measurement. Also returns the instructions inside each of these functions.
 fn count(work: &Path, arguments: &[&str], functions: &[&str]) -> Result<Counted> {
     let profile = work.with_extension("callgrind");
     let output = Command::new("valgrind")
@@ -241,8 +240,8 @@ fn count(work: &Path, arguments: &[&str], functions: &[&str]) -> Result<Counted>
     Ok(Counted { total, inside, output })
 }
 
-/// The sum of a profile, and what is called in functions whose name contains one of these. None of
-/// them may call another.
+/// Returns the sum of a profile, and the costs of functions whose names contain one of these words.
+/// These functions must not call one another.
 fn costs(profile: &str, functions: &[&str]) -> Option<(u64, Vec<u64>)> {
     let mut names: Vec<Vec<&str>> = vec![Vec::new(); functions.len()];
     let mut inside = vec![0u64; functions.len()];
@@ -254,7 +253,7 @@ fn costs(profile: &str, functions: &[&str]) -> Option<(u64, Vec<u64>)> {
         {
             total = sum.trim().parse().ok();
         } else if let Some(name) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
-            // "(number) name" where it is named first, later the number alone.
+            // The first mention is "(number) name"; later ones are only the number.
             let (number, name) = name.split_once(' ').unwrap_or((name, ""));
             for (function, names) in functions.iter().zip(&mut names) {
                 if name.contains(function) {
@@ -281,7 +280,7 @@ mod tests {
     use tdx_seamldr_mock::PageBuf;
 
     #[test]
-    fn the_image_that_limits_are_about_has_to_be_among_those_there_are() {
+    fn image_of_the_limits_must_exist() {
         let image = |version: &str, pages| ReleasedImage {
             path: version.into(),
             version: version.to_owned(),
@@ -299,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_about_numbers_of_lps_that_are_counted() {
+    fn numbers_of_lps_with_limits_are_counted() {
         assert!(LP_LIMITS.iter().all(|(lps, _)| LPS.contains(lps)));
     }
 
     #[test]
-    fn what_is_called_in_the_firmware_is_told_apart() {
+    fn calls_in_the_firmware_are_counted_separately() {
         let profile = "fn=(1) work::measured\n5 10\ncfn=(2) <A as \
                        x::SeamcallBackend>::seamcall\ncalls=2 7\n5 300\ncfn=(3) \
                        __memset_avx2\ncalls=1 1\n5 40\nfn=(4) more\ncfn=(2)\ncalls=1 7\n+3 \

@@ -1,5 +1,4 @@
-//! `cargo xtask linux-driver`: the example for Linux, built for Debian's stock kernel and tried in
-//! it.
+//! `cargo xtask linux-driver`: builds the example for Linux and tests it in Debian's stock kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +14,7 @@ use crate::qemu;
 
 mod initramfs;
 
-/// What to do; each step does those before it if need be.
+/// The step; each step first does the missing steps before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Step {
     /// Prepare a Debian root with the kernel and its source: 3 GB, some minutes
@@ -26,7 +25,7 @@ pub(crate) enum Step {
     Test,
 }
 
-/// Which kernel.
+/// The kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     Stock,
@@ -41,7 +40,7 @@ impl Kernel {
         }
     }
 
-    /// From the tree's root.
+    /// The path below the root of the tree.
     const fn image(self) -> &'static str {
         match self {
             Self::Stock => "build/vmlinuz",
@@ -50,31 +49,29 @@ impl Kernel {
     }
 }
 
-/// CPUs of the machine that is booted, in one socket; the scenarios take the last one offline.
+/// The CPUs of the machine, in one socket. The scenarios take the last CPU offline.
 const CPUS: u32 = 4;
 
-/// What the machine's processor says of itself: Sapphire Rapids, as the simulated platform has it.
+/// The model of the machine's processor: Sapphire Rapids, as on the simulated platform.
 const PROCESSOR: &str = "max,vendor=GenuineIntel,family=6,model=143,stepping=8";
 
-/// Modules of the kernel's own that Debian has in another package than the kernel, by their
-/// sources.
+/// The sources of the kernel's own modules that Debian's kernel package does not contain.
 const KERNEL_MODULES: [&str; 2] = ["lib/test_firmware.c", "arch/x86/kernel/msr.c"];
 
-/// How often the machine may be switched on. The kernel patches its code before its first program
-/// runs, and in QEMU a CPU can run into what another one has half patched: one boot of twenty ends
-/// there. Later faults count.
+/// The most boots of the machine. Before its first program runs, the kernel patches its code, and
+/// in QEMU a CPU can execute half-patched code: one boot of twenty fails. Later faults count.
 const BOOTS: u32 = 3;
 
-/// The first words of the first program. A kernel that is watched needs some minutes.
+/// The first words of the first program. The debug kernel needs some minutes.
 const UP: qemu::SignOfLife<'_> =
     qemu::SignOfLife { words: "figure kernel:", within: Duration::from_secs(300) };
 
-/// What the scenarios take, apart from the race.
+/// The time limit of the scenarios, without the race.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// What of the scenarios is to run.
+/// The selection of scenarios.
 pub(crate) struct Selection<'a> {
-    /// Those whose names contain this.
+    /// Run the scenarios whose names contain this text.
     pub(crate) only: &'a str,
     pub(crate) race_seconds: u32,
 }
@@ -113,7 +110,7 @@ impl Tree {
             self.debian.bootstrap()?;
             self.debian.give(&crate::root().join("xtask/debian/source.sh"), "source.sh")?;
             self.debian.give(&self.example.join("prepare.sh"), "prepare.sh")?;
-            self.debian.shell("exec bash /build/prepare.sh").context("the tree is not ready")?;
+            self.debian.shell("exec bash /build/prepare.sh").context("prepare.sh failed")?;
         }
         if kernel == Kernel::Debug {
             self.debian.give(&self.example.join("debug.config"), "debug.config")?;
@@ -126,8 +123,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Puts the library's own sources beside the example's, as its Kbuild wants them, and builds
-    /// the module.
+    /// Copies the library's sources beside the example's, as its Kbuild requires, and builds the
+    /// module.
     fn build(&self, root: &Path, kernel: Kernel) -> Result<PathBuf> {
         let place = format!("build/module-{}", kernel.name());
         let module = self.debian.path(&place);
@@ -153,7 +150,7 @@ impl Tree {
         Ok(module)
     }
 
-    /// Builds modules of the kernel's own, from its source.
+    /// Builds the kernel's own modules from its source.
     fn build_kernel_modules(&self, kernel: Kernel) -> Result<Vec<PathBuf>> {
         let place = format!("build/kernel-modules-{}", kernel.name());
         let folder = self.debian.path(&place);
@@ -189,7 +186,7 @@ impl Tree {
                 .arg(self.debian.path("build/initrd.gz"))
                 .args(["-append", &format!("console=ttyS0 quiet panic=-1 {parameters}")]);
             let (_, output) = qemu::run(&mut machine, limit, Some(UP))?;
-            // The first line has QEMU's own before it.
+            // QEMU's own output comes before the first line.
             let Some((before, scenarios)) = output.split_once(UP.words) else {
                 println!("{output}\nthe kernel did not come up");
                 continue;
@@ -202,14 +199,14 @@ impl Tree {
     }
 }
 
-/// Whether the scenarios came to their end, and each went well.
+/// Checks that all scenarios ran and succeeded.
 fn judge(output: &str) -> Result<()> {
     let scenarios: Vec<_> =
         output.lines().filter_map(|line| line.trim().strip_prefix("scenario ")).collect();
     let failed = scenarios.iter().filter(|scenario| !scenario.ends_with(": ok")).count();
     ensure!(
         output.lines().any(|line| line.trim() == "the end"),
-        "the scenarios did not come to their end"
+        "the scenarios ended early: the line \"the end\" is missing"
     );
     ensure!(
         !scenarios.is_empty() && failed == 0,
@@ -220,7 +217,7 @@ fn judge(output: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints how much text each part of the module has.
+/// Prints the bytes of text of each part of the module.
 fn report_text(module: &Path) -> Result<()> {
     let data = fs::read(module)?;
     let file = object::File::parse(&*data)?;
@@ -235,8 +232,8 @@ fn report_text(module: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which part of the module a function belongs to: the crate that its name names first. What the
-/// compiler has drawn into a function of another part counts there.
+/// Returns the part of the module that a function belongs to: the first crate in its name. Inlined
+/// functions count for the caller's part.
 fn part(symbol: &str) -> &'static str {
     let parts = [
         ("16tdx_seamldr_core", "the core"),
@@ -250,11 +247,11 @@ fn part(symbol: &str) -> &'static str {
     first.min_by_key(|(at, _)| *at).map_or("the glue", |(_, part)| part)
 }
 
-/// Gives `to` the sources that `from` has, and no others. What has not changed is left alone and
-/// need not be compiled again: Kbuild puts its own files beside the sources.
+/// Copies the sources of `from` to `to`, and removes other sources there. Skips unchanged files,
+/// which need no new build. Kbuild keeps its own files beside the sources.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
-    // rustc refuses a module that has both its old and its new file.
+    // rustc refuses a module that exists in two files.
     for entry in fs::read_dir(to)? {
         let entry = entry?;
         let (there, is_folder) = (entry.path(), entry.file_type()?.is_dir());
@@ -277,7 +274,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
             fs::copy(entry.path(), &target)?;
         }
     }
-    // Sources that have moved away. The kernel's objects stay.
+    // Removes sources that `from` does not have. The kernel's objects stay.
     for entry in fs::read_dir(to)? {
         let entry = entry?;
         if from.join(entry.file_name()).exists() {
@@ -298,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scenarios_hold_only_if_all_do_and_the_end_is_reached() {
+    fn scenarios_pass_only_if_all_succeed_and_the_end_is_reached() {
         assert!(judge("scenario one: ok\r\nscenario two: ok\r\nthe end\r\n").is_ok());
         assert!(judge("scenario one: ok\r\n").is_err());
         assert!(judge(
@@ -327,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_tree_loses_the_sources_that_are_gone_and_keeps_what_was_built() {
+    fn copied_tree_loses_removed_sources_and_keeps_build_output() {
         let folder = std::env::temp_dir().join(format!("xtask-copy-tree-{}", std::process::id()));
         let (from, to) = (folder.join("from"), folder.join("to"));
         let write = |file: &Path, text: &str| {
@@ -358,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_belongs_to_the_crate_that_its_name_begins_with() {
+    fn function_belongs_to_the_first_crate_in_its_name() {
         let run = "_RNvMs2_NtNtCs1_16tdx_seamldr_core6update3runINtB5_3CpuNtCs2_4main7BackendE3run";
         assert_eq!(part(run), "the core");
         assert_eq!(part("_RNvNtCs2_4main9embedding5start"), "the glue");

@@ -1,4 +1,4 @@
-//! `cargo xtask`: what is more than one line to do in this project, one file for each task.
+//! `cargo xtask`: the tasks of this project, one file for each task.
 
 mod bench_report;
 mod c_header;
@@ -50,110 +50,109 @@ enum Task {
     BenchReport,
     /// Write the C header of the simulated platform
     CHeader {
-        /// See that the header is up to date, and write nothing
+        /// Only check that the header is up to date
         #[arg(long)]
         check: bool,
     },
     /// Write the recordings of Linux 7.2 as a table in C
     CRecorded {
-        /// See that the table is up to date, and write nothing
+        /// Only check that the table is up to date
         #[arg(long)]
         check: bool,
     },
     /// Install the library for C into a fresh prefix, and build and run all C programs there:
-    /// plain, with valgrind, with sanitizers
+    /// plain, with valgrind and with sanitizers
     CTests,
     /// Write shell completions and man pages of the command `tdx-seamldr`
     CliDocs {
-        /// The folder for them
+        /// The folder to write to
         folder: PathBuf,
     },
-    /// See which lines of the core the tests reach, with cargo-llvm-cov
+    /// Measure which lines of the core the tests reach, with cargo-llvm-cov
     Coverage {
-        /// Branches, too, with the nightly compiler
+        /// Also measure branches, with the nightly compiler
         #[arg(long)]
         branches: bool,
     },
-    /// Build the core as a kernel would, link what a kernel uses, and see that no panic can be
-    /// reached
+    /// Build the core as a kernel does, link the parts that a kernel uses, and check that no panic
+    /// can be reached
     EmbedCheck,
-    /// Build the fuzz targets and run each for some time
+    /// Build the fuzz targets and run each for a time
     Fuzz {
-        /// Each for so long
+        /// The time of each target, in seconds
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
-        /// This one only, or these
+        /// Run only this target; may be given several times
         #[arg(long = "target", value_name = "NAME")]
         targets: Vec<String>,
     },
-    /// Write what fuzzing begins with, and what it has found once, to fuzz/corpus
+    /// Write the first inputs of fuzzing and its earlier findings to fuzz/corpus
     FuzzSeeds,
     /// Build the example hypervisor and run it in QEMU
     Hypervisor {
-        /// With so many CPUs
+        /// The number of CPUs
         #[arg(long, default_value_t = 4)]
         cpus: u32,
-        /// What goes wrong: shutdown, cpu-install, cpu-init, run-update, trap, point-of-no-return
+        /// The stage that fails: shutdown, cpu-install, cpu-init, run-update, trap,
+        /// point-of-no-return
         #[arg(long, value_name = "STAGE", default_value = "cpu-install")]
         fault: String,
-        /// So many times
+        /// The number of runs
         #[arg(long, default_value_t = 1)]
         runs: u32,
     },
-    /// Count the instructions of what the library does, with callgrind, and see that they are not
-    /// too many
+    /// Count the library's instructions with callgrind, and check them against their limits
     Instructions,
-    /// Build the example driver for Debian's stock kernel and try it there; on Debian, as root
+    /// Build the example driver for Debian's stock kernel and test it there; on Debian, as root
     LinuxDriver {
         step: linux_driver::Step,
-        /// Where the Debian root with the kernel is, or is to be
+        /// The folder of the Debian root with the kernel; made if it does not exist
         folder: PathBuf,
-        /// Take a kernel that watches locks and memory, which is built first
+        /// Build and use a kernel that checks locks and memory
         #[arg(long)]
         debug_kernel: bool,
-        /// How long updates race with readers and with CPUs that come and go
+        /// How long updates race with readers and with CPU hotplug, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         race: u32,
-        /// Only the scenarios whose names contain this word
+        /// Run only the scenarios whose names contain this word
         #[arg(long, value_name = "WORD", default_value = "")]
         only: String,
     },
-    /// See that a test fails for each small change of the core, with cargo-mutants; takes long
+    /// Check that a test fails for each small change of the core, with cargo-mutants; takes long
     Mutants {
-        /// Try so many changes at the same time
+        /// The number of changes that are tested at the same time
         #[arg(long, default_value_t = 2)]
         jobs: u32,
-        /// Only those in lines of the core that differ from this commit
+        /// Test only changes in lines of the core that differ from this commit
         #[arg(long, value_name = "COMMIT")]
         since: Option<String>,
     },
-    /// Run everything that takes too long for every change, and put the figures into
-    /// docs/verification.md
+    /// Run all slow checks, and write their figures into docs/verification.md
     Nightly {
-        /// Also try the driver for Linux, with the Debian root in this folder
+        /// Also test the driver for Linux, with the Debian root in this folder
         #[arg(long, value_name = "FOLDER")]
         linux_tree: Option<PathBuf>,
-        /// Run each fuzz target for so long
+        /// The time of each fuzz target, in seconds
         #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
         fuzz_seconds: u32,
     },
-    /// See what becomes of the TDs wherever an update fails, with this library and with Linux
-    /// 7.2's policy
+    /// Show the fate of the TDs for every point of failure of an update, with this library and
+    /// with Linux 7.2's policy
     Outcomes {
-        /// Rebuild the scenarios that were recorded of Linux 7.2, instead of all single faults
+        /// Replay the scenarios that were recorded with Linux 7.2, instead of all single faults
         #[arg(long, value_name = "FOLDER")]
         recorded: Option<PathBuf>,
-        /// Try so many pairs of faults at random places, instead of all single faults
+        /// Test this many pairs of faults at random places, instead of all single faults
         #[arg(long, value_name = "COUNT")]
         pairs: Option<u64>,
-        /// Change the platform between preflight and update, and let LPs give up, instead of all
+        /// Change the platform between preflight and update and let LPs give up, instead of all
         /// single faults
         #[arg(long)]
         changes: bool,
-        /// Put the tables into the README
+        /// Write the tables into the README
         #[arg(long)]
         readme: bool,
-        /// See that the tables in the README are these
+        /// Check that the README has these tables
         #[arg(long)]
         check_readme: bool,
     },
@@ -177,16 +176,16 @@ enum Task {
     },
     /// Write the public interface of each library to docs/api
     PublicApi {
-        /// See that the files are up to date, and write nothing
+        /// Only check that the files are up to date
         #[arg(long)]
         check: bool,
     },
-    /// See that every rule in docs/spec-map.md has an item and a test that exist, and that
+    /// Check that every rule in docs/spec-map.md has an existing item and test, and that
     /// docs/firmware has every number
     SpecMap,
-    /// An unmodified Linux kernel that is a TDX host, in QEMU with the plugin; on Debian, as root
+    /// Run an unmodified Linux kernel as a TDX host, in QEMU with the plugin; on Debian, as root
     TdxHost {
-        /// Where the Debian root with the kernel is, or is to be
+        /// The folder of the Debian root with the kernel; made if it does not exist
         folder: PathBuf,
         #[command(subcommand)]
         step: tdx_host::Step,
@@ -195,41 +194,41 @@ enum Task {
     Vectors {
         /// A folder; all *.jsonl files below it are replayed
         folder: PathBuf,
-        /// Replay this group only
+        /// Replay only this group
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },
-    /// Build with all sets of features, and test with the oldest versions of dependencies and the
-    /// newest zerocopy
+    /// Build with all sets of features, and test with the oldest dependencies and the newest
+    /// zerocopy
     Versions,
-    /// Count the SEAMCALLs of an update while all CPUs stand still, and write them to
+    /// Count the SEAMCALLs of an update while all CPUs are stopped, and write them to
     /// docs/performance.md
     Window {
-        /// See that the document is up to date, and write nothing
+        /// Only check that the document is up to date
         #[arg(long)]
         check: bool,
     },
 }
 
-/// The cargo that runs this, else the first on the path. (The one that built this is not asked:
-/// without what rustup sets beside it, every package's own rust-toolchain.toml would choose its
-/// compiler.)
+/// Returns the cargo that runs this process, else the first on the path. Does not use the cargo
+/// that built xtask: without rustup's environment each package's rust-toolchain.toml would choose
+/// its compiler.
 fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A program of rustup's nightly toolchain.
+/// Returns a program of rustup's nightly toolchain.
 fn nightly(program: &str) -> Command {
     let mut rustup = Command::new("rustup");
     rustup.args(["run", "nightly", program]);
-    // This process has the ones of another toolchain.
+    // The variables of this process belong to another toolchain.
     for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
         rustup.env_remove(name);
     }
     rustup
 }
 
-/// The tasks with their options.
+/// Returns the tasks with their options.
 fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
 }
@@ -239,7 +238,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Builds a program of the benchmarks and says where it is.
+/// Builds a program of the benchmarks. Returns its path.
 fn bench_program(name: &str) -> anyhow::Result<PathBuf> {
     let built = cargo()
         .args([
@@ -258,7 +257,7 @@ fn bench_program(name: &str) -> anyhow::Result<PathBuf> {
     Ok(target().join("release").join(name))
 }
 
-/// Where cargo builds.
+/// Returns cargo's folder for build output.
 fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

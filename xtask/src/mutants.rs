@@ -1,9 +1,8 @@
-//! `cargo xtask mutants`: small changes of the core, one at a time, each of which has to make a
-//! test fail.
+//! `cargo xtask mutants`: checks that each of many small changes of the core makes a test fail.
 //!
-//! Each change is first tried on the core's own tests, which are quick; what they let pass, on
-//! whole updates on the simulated platform. What no test notices has to be explained in
-//! `docs/mutants.md`.
+//! Each change first runs the core's own tests, which are quick. Changes that pass them run whole
+//! updates on the simulated platform. `docs/mutants.md` must explain each change that no test
+//! notices.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,18 +11,18 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-/// Changes that no test notices, of a hundred that can be compiled, at most.
+/// The highest percentage of compiled changes that no test notices.
 const MAX_PERCENT: f64 = 3.0;
 
-/// Each survivor, and why it makes no difference.
+/// The document that explains each change that no test notices.
 const EXPLAINED: &str = "docs/mutants.md";
 
 const CORE: &str = "tdx-seamldr-core";
 const PLATFORM: &str = "tdx-seamldr-mock";
 const SOURCES: &str = "crates/tdx-seamldr-core/src/";
 
-/// The core's own tests, but for loom's, which take long; and of the simulated platform those that
-/// go through whole updates.
+/// The core's own tests without loom's, which are slow, and the simulated platform's tests of whole
+/// updates.
 const OWN_TESTS: [&str; 5] =
     ["--lib", "--test=calls", "--test=messages", "--test=preflight", "--test=specification"];
 const UPDATES: [&str; 6] = [
@@ -35,10 +34,10 @@ const UPDATES: [&str; 6] = [
     "--test=worked_traces",
 ];
 
-/// What cargo-mutants ends with if all was noticed, something was not, or something ran for ever.
+/// The exit codes of cargo-mutants for: all changes noticed, a change not noticed, a timeout.
 const WELL_ENDED: [i32; 3] = [0, 2, 3];
 
-/// Tries all changes, or with `since` those in lines that differ from that commit.
+/// Tests all changes, or with `since` only changes in lines that differ from that commit.
 pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     let known = crate::cargo().args(["mutants", "--version"]).output()?;
     ensure!(
@@ -56,21 +55,20 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     let first = Lists::read(&folder)?;
     ensure!(
         all_changes()? == changes,
-        "the core was edited meanwhile, so its changes have other names: start again"
+        "the core was edited during the run, so its changes have other names: start again"
     );
-    // Those that never end are settled, too: what is caught is not tried again.
+    // Changes that time out also count as noticed, and are not tested again.
     let caught = folder.join("caught.txt");
     let settled: String =
         first.caught.iter().chain(&first.endless).map(|name| format!("{name}\n")).collect();
     fs::write(caught, settled)?;
-    // cargo-mutants would look for these tests in the core, to see that they pass when nothing is
-    // changed.
+    // cargo-mutants expects these tests in the core for its baseline, so the baseline runs here.
     let unchanged = crate::cargo()
         .args(["test", "--locked", "--profile=mutants", "--package", PLATFORM])
         .args(UPDATES)
         .current_dir(crate::root())
         .status()?;
-    ensure!(unchanged.success(), "the tests do not even pass when nothing is changed");
+    ensure!(unchanged.success(), "the tests fail without any change of the core");
     let elsewhere = ["--iterate", "--test-package", PLATFORM, "--baseline=skip", "--timeout=60"];
     test(jobs, &[&part[..], &elsewhere].concat(), &UPDATES)?;
     let second = Lists::read(&folder)?;
@@ -83,7 +81,7 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
     lists.judge(&explained, since.is_none())
 }
 
-/// The names of all changes, with their places.
+/// Returns the names of all changes, with their places.
 fn all_changes() -> Result<Vec<u8>> {
     let output = crate::cargo()
         .args(["mutants", "--package", CORE, "--list"])
@@ -93,7 +91,7 @@ fn all_changes() -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// A file with what differs from a commit in the core.
+/// Writes a file with the core's difference from a commit. Returns its path.
 fn differences(since: &str) -> Result<String> {
     let output = Command::new("git")
         .args(["diff", since, "--", SOURCES])
@@ -104,14 +102,14 @@ fn differences(since: &str) -> Result<String> {
         "git diff {since}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    ensure!(!output.stdout.is_empty(), "nothing differs from {since} in {SOURCES}");
+    ensure!(!output.stdout.is_empty(), "{SOURCES} does not differ from {since}");
     let path = crate::target().join("mutants.diff");
     fs::create_dir_all(crate::target())?;
     fs::write(&path, output.stdout)?;
-    Ok(path.to_str().context("the project lies at a path that is not UTF-8")?.to_owned())
+    Ok(path.to_str().context("the path of the project is not UTF-8")?.to_owned())
 }
 
-/// Tries what is not settled yet on these tests.
+/// Runs these tests for all changes without a result.
 fn test(jobs: u32, arguments: &[&str], tests: &[&str]) -> Result<()> {
     let mut cargo = crate::cargo();
     cargo.args(["mutants", "--package", CORE, "--jobs"]).arg(jobs.to_string());
@@ -125,7 +123,7 @@ fn test(jobs: u32, arguments: &[&str], tests: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What became of the changes that can be compiled, by their names.
+/// The results of all compiled changes, by name.
 struct Lists {
     caught: Vec<String>,
     endless: Vec<String>,
@@ -146,8 +144,8 @@ impl Lists {
         })
     }
 
-    /// Prints a table, and fails for too many survivors, for those that are not explained, and, if
-    /// everything has been tried, for explanations of others.
+    /// Prints a table. Fails for too many survivors and for survivors without explanation. After a
+    /// complete run, also fails for explanations of other changes.
     fn judge(&self, explained: &BTreeMap<String, usize>, is_everything: bool) -> Result<()> {
         let viable = [&self.caught, &self.endless, &self.missed]
             .map(Vec::len)
@@ -180,13 +178,17 @@ impl Lists {
                 problems.push(format!("{name}: {found} survive, and {wanted} are explained"));
             }
         }
-        ensure!(problems.is_empty(), "{EXPLAINED} does not fit:\n{}", problems.join("\n"));
+        ensure!(
+            problems.is_empty(),
+            "{EXPLAINED} does not match the results:\n{}",
+            problems.join("\n")
+        );
         ensure!(percent <= MAX_PERCENT, "{percent:.1}% survive, but {MAX_PERCENT}% may");
         Ok(())
     }
 }
 
-/// A change's name without line and column, which say something else after the next edit.
+/// Returns a change's name without line and column, which change with every edit.
 fn without_place(name: &str) -> String {
     let name = name.strip_prefix(SOURCES).unwrap_or(name);
     match name.splitn(4, ':').collect::<Vec<_>>()[..] {
@@ -195,8 +197,8 @@ fn without_place(name: &str) -> String {
     }
 }
 
-/// The changes that a document explains, each in a line of its own, such as ``- `lock.rs: replace
-/// ...` (2 places): because``.
+/// Returns the changes that a document explains, each in its own line, such as ``- `lock.rs:
+/// replace ...` (2 places): because``.
 fn explained(document: &str) -> BTreeMap<String, usize> {
     let line = |line: &str| {
         let (name, rest) = line.strip_prefix("- `")?.split_once('`')?;
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_survivor_has_to_be_explained_and_nothing_else() {
+    fn exactly_the_survivors_must_be_explained() {
         let document =
             "Text\n\n- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax`: no bit is in both.\n";
         let one = explained(document);
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_survivors_are_too_many_even_if_they_are_explained() {
+    fn too_many_survivors_fail_even_if_explained() {
         let four = explained(
             "- `abi/leaf.rs: replace | with ^ in TdxLeaf::rax` (4 places): no bit is in both.",
         );

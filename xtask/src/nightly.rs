@@ -1,4 +1,4 @@
-//! `cargo xtask nightly`: what takes too long for every change, one command after the other.
+//! `cargo xtask nightly`: runs all slow checks, one after the other.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::document;
 
-/// Commands of `cargo xtask`, cheap to dear. What is told how much it is to do follows.
+/// Commands of `cargo xtask`, from cheap to expensive. Commands with a given amount of work follow.
 const COMMANDS: [&[&str]; 7] = [
     &["public-api", "--check"],
     &["packages"],
@@ -20,7 +20,7 @@ const COMMANDS: [&[&str]; 7] = [
     &["mutants"],
 ];
 
-/// The document with the tables of some, each in the place of the command's name.
+/// The document with the tables of some commands, each in the place with the command's name.
 const DOCUMENT: &str = "docs/verification.md";
 const SHOWN: [&str; 3] = ["coverage", "mutants", "fuzz"];
 
@@ -46,7 +46,8 @@ pub(crate) fn run(linux_tree: Option<&Path>, fuzz_seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// Runs one, shows what it prints, and puts its table into the document if that has a place for it.
+/// Runs a command, shows its output, and writes its table into the document if the document has a
+/// place for it.
 fn call(command: &[&str]) -> Result<()> {
     let mut child =
         Command::new(std::env::current_exe()?).args(command).stdout(Stdio::piped()).spawn()?;

@@ -1,5 +1,5 @@
-//! `cargo xtask outcomes`: what becomes of the TDs wherever an update fails, with this library and
-//! with Linux 7.2's policy.
+//! `cargo xtask outcomes`: shows the fate of the TDs for every point of failure of an update, with
+//! this library and with Linux 7.2's policy.
 
 use anyhow::{Context, Result};
 
@@ -7,8 +7,8 @@ use crate::document;
 
 pub(crate) use tdx_seamldr_worlds::outcomes::{changes, pairs, recorded};
 
-/// Prints the tables of all single faults and of misuse; puts them into the README, or checks that
-/// they are there.
+/// Prints the tables of all single faults and of misuse. Writes them into the README, or checks the
+/// README.
 pub(crate) fn tables(write: bool, check: bool) -> Result<()> {
     let tables = tdx_seamldr_worlds::outcomes::Tables::compute()?.to_string();
     println!("{tables}");

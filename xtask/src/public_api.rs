@@ -1,11 +1,11 @@
-//! `cargo xtask public-api`: the public interface of each library, in docs/api, so that a change of
-//! it shows in a review.
+//! `cargo xtask public-api`: writes the public interface of each library to docs/api, so that a
+//! review shows its changes.
 
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
-/// All that are published.
+/// All published libraries.
 pub(crate) const LIBRARIES: [&str; 7] = [
     "tdx-seamldr-core",
     "tdx-seamldr-verify",
@@ -17,7 +17,7 @@ pub(crate) const LIBRARIES: [&str; 7] = [
 ];
 const FOLDER: &str = "docs/api";
 
-/// Writes the interfaces, or with `check` sees that those that are there are the same.
+/// Writes the interfaces, or with `check` compares them with the files.
 pub(crate) fn run(check: bool) -> Result<()> {
     let folder = crate::root().join(FOLDER);
     std::fs::create_dir_all(&folder)?;
@@ -34,13 +34,14 @@ pub(crate) fn run(check: bool) -> Result<()> {
     }
     ensure!(
         differs.is_empty(),
-        "the public interface is not that of {}; if it should be, run `cargo xtask public-api`",
+        "the public interface differs from {}; if the change is intended, run `cargo xtask \
+         public-api`",
         differs.join(", ")
     );
     Ok(())
 }
 
-/// One line for each item, with all features. What every type has anyway is left out.
+/// Returns one line for each item, with all features. Leaves out blanket and auto traits.
 fn interface(name: &str) -> Result<String> {
     let output = crate::nightly("cargo")
         .args(["public-api", "--color=never", "--all-features", "-ss", "-p", name])

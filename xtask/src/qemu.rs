@@ -1,4 +1,4 @@
-//! Machines in QEMU, for what has to boot.
+//! Runs machines in QEMU.
 
 use std::io::{ErrorKind, Read};
 use std::process::{Command, Stdio};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 
-/// A machine with so many CPUs in one socket, this processor and a serial line, without anything to
-/// boot. It ends instead of rebooting.
+/// Returns a machine with this processor, CPUs in one socket and a serial line, but nothing to
+/// boot. The machine ends instead of rebooting.
 pub(crate) fn machine(cpus: u32, processor: &str) -> Command {
     machine_of(Command::new("qemu-system-x86_64"), cpus, processor)
 }
 
-/// The same with this QEMU.
+/// Returns the same machine in this QEMU.
 pub(crate) fn machine_of(mut qemu: Command, cpus: u32, processor: &str) -> Command {
     qemu.args([
         "-nodefaults",
@@ -29,15 +29,15 @@ pub(crate) fn machine_of(mut qemu: Command, cpus: u32, processor: &str) -> Comma
     qemu
 }
 
-/// What has to come over the serial line, and after how much time at the latest.
+/// Words that must come over the serial line, and the time limit for them.
 #[derive(Clone, Copy)]
 pub(crate) struct SignOfLife<'a> {
     pub(crate) words: &'a str,
     pub(crate) within: Duration,
 }
 
-/// Runs it: its exit status, if it has ended by itself, and what came over the serial line. It is
-/// killed at the limit, and if it does not give the sign of life in time.
+/// Runs a machine. Returns its exit status if it ended by itself, and the output of the serial
+/// line. Kills the machine at the limit, or if the sign of life is missing.
 pub(crate) fn run(
     machine: &mut Command,
     limit: Duration,
@@ -49,7 +49,8 @@ pub(crate) fn run(
         {
             ErrorKind::NotFound => {
                 anyhow!(
-                    "there is no qemu-system-x86_64: install the Debian package qemu-system-x86"
+                    "qemu-system-x86_64 is not installed: install the Debian package \
+                     qemu-system-x86"
                 )
             }
             _ => error.into(),
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn machine_without_a_sign_of_life_is_killed_and_one_with_it_goes_on() {
+    fn machine_without_a_sign_of_life_is_killed() {
         let limit = Duration::from_secs(60);
         let sign = SignOfLife { words: "up", within: Duration::from_millis(300) };
         let (status, output) =

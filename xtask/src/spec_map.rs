@@ -1,13 +1,13 @@
-//! `cargo xtask spec-map`: every rule in the project's tables names an item that implements it and
-//! a test that holds it, and all of them exist; every number in the tables, and every number that a
-//! source cites, is a rule of docs/firmware; of the simulated firmware, no step is left out.
+//! `cargo xtask spec-map`: checks the project's tables of rules. Every rule names an existing item
+//! that implements it and an existing test that checks it. Every number in the tables and in
+//! sources is a rule of docs/firmware. The table of the simulated firmware has every step.
 //!
-//! A row of a table has three columns: rule, items, tests. Items and tests are written as ``
-//! `core/src/lock.rs::Lock` ``: a crate's name without its prefix, a file in it, and what is
-//! defined there. A test can also be a recording, by its name: `` `p-seamldr/happy/pages-8` ``. A
-//! rule of the library says in brackets at its end where it comes from: sections of docs/firmware,
-//! steps and statements of them, traces, as in `(1.2, 8.5.13-18, T3)`. A rule of the simulated
-//! firmware begins with its number.
+//! A row has three columns: rule, items, tests. Items and tests have the form ``
+//! `core/src/lock.rs::Lock` ``: a crate's name without its prefix, a file in the crate, and a name
+//! that the file defines. A test can also be the name of a recording: `` `p-seamldr/happy/pages-8`
+//! ``. A rule of the library ends with its sources in brackets: sections of docs/firmware, their
+//! steps and statements, and traces, as in `(1.2, 8.5.13-18, T3)`. A rule of the simulated firmware
+//! begins with its number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,12 +22,11 @@ const LIBRARY: &str = "docs/spec-map.md";
 const SCRIPT: &str = "docs/reference-script.md";
 const FIRMWARE: &str = "crates/tdx-seamldr-mock/src/model/rules.md";
 
-/// Sections that no table has: the history of Linux, what its documentation says, and what only
-/// explains the others.
+/// Sections without rows in the tables: the history of Linux, its documentation, and explanations.
 const EXPLANATIONS: [&str; 7] = ["0", "3.1", "6.1", "6.2", "7.1", "7.9", "7.10"];
 
-/// In how many rows the library's table has each rule, so that none goes missing: sections of
-/// docs/firmware, steps and statements of them, and traces.
+/// The number of rows for each rule in the library's table, so that a lost row is noticed. Rules
+/// are sections of docs/firmware, their steps and statements, and traces.
 const RULES: [(&str, usize); 71] = [
     ("1.1", 1),
     ("1.2", 1),
@@ -127,12 +126,12 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Numbers of the tables that are no rules, steps that the firmware's table lacks, and sections
-/// that neither table has.
+/// Returns numbers of the tables that are not rules, steps that the firmware's table lacks, and
+/// sections that neither table has.
 fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<String> {
     let steps: BTreeSet<_> = firmware.rows.iter().filter_map(Row::first_number).collect();
     let mut numbers: Vec<_> = steps.iter().map(|number| (firmware.name, number.clone())).collect();
-    // In the firmware's table, brackets at a rule's end can hold words, too.
+    // In the firmware's table, brackets at a rule's end can also hold words.
     let sources = library.rows.iter().flat_map(Row::sources);
     numbers.extend(sources.map(|number| (library.name, number)));
     for table in [library, firmware] {
@@ -141,7 +140,7 @@ fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<S
     }
     let unknown = numbers.iter().filter(|(_, number)| !rules.has(number));
     let mut problems: Vec<_> = unknown
-        .map(|(name, number)| format!("{name}: {number} is no rule of docs/firmware"))
+        .map(|(name, number)| format!("{name}: {number} is not a rule of docs/firmware"))
         .collect();
     let missing = rules.steps().filter(|step| !steps.contains(*step));
     problems.extend(missing.map(|step| format!("{}: no rule {step}", firmware.name)));
@@ -157,8 +156,8 @@ fn unknown_or_missing(rules: &Rules, library: &Table, firmware: &Table) -> Vec<S
 /// The section of docs/firmware with the faults of the reference script.
 const SCRIPT_FAULTS: &str = "6.3";
 
-/// What is wrong with the table of the reference script's faults: each row has a number, and ends
-/// with tests that exist.
+/// Returns the problems of the table of the reference script's faults. Each row must have a number
+/// and end with existing tests.
 fn faults(root: &Path, count: usize) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(root.join(SCRIPT)).with_context(|| SCRIPT.to_owned())?;
     let rows: Vec<_> =
@@ -192,19 +191,19 @@ struct Row {
 }
 
 impl Row {
-    /// The number that the rule begins with.
+    /// Returns the number at the rule's start.
     fn first_number(&self) -> Option<String> {
         self.rule.split(' ').next().filter(|word| is_number(word)).map(str::to_owned)
     }
 
-    /// The numbers in brackets at the rule's end.
+    /// Returns the numbers in brackets at the rule's end.
     fn sources(&self) -> Vec<String> {
         let sources = self.rule.strip_suffix(')').and_then(|rule| rule.rsplit_once('('));
         sources.iter().flat_map(|(_, sources)| sources.split(", ")).flat_map(numbers).collect()
     }
 }
 
-/// The numbers of a heading: `8.1` and `8.4` of "Entry (8.1 to 8.4)".
+/// Returns the numbers of a heading: `8.1` and `8.4` of "Entry (8.1 to 8.4)".
 fn numbers_in_brackets(heading: &str) -> Vec<String> {
     let brackets = heading.split('(').skip(1).filter_map(|rest| rest.split_once(')'));
     let words = brackets.flat_map(|(within, _)| within.split([' ', ',']));
@@ -215,7 +214,7 @@ struct Table {
     name: &'static str,
     headings: Vec<String>,
     rows: Vec<Row>,
-    /// Lines that are no rows.
+    /// Lines that are not rows.
     odd: Vec<String>,
 }
 
@@ -278,8 +277,7 @@ impl Table {
         problems
     }
 
-    /// Where the table does not have as many rows of each rule as it should, or rows of no known
-    /// rule.
+    /// Returns the rules with a wrong number of rows, and the rows of unknown rules.
     fn incomplete(&self, rules: &[(&str, usize)]) -> Vec<String> {
         let mut problems = Vec::new();
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
@@ -312,7 +310,7 @@ impl Table {
     }
 }
 
-/// The names of all recordings, each after the folder that it is in.
+/// Returns the names of all recordings, each with its folder.
 fn recordings(folder: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for kind in ["p-seamldr", "tdx-module"] {
@@ -334,7 +332,7 @@ fn recordings(folder: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// Whether the file defines the name, as a test if it has to be one.
+/// Checks that the file defines the name, as a test if `is_test` is set.
 fn check(root: &Path, span: &str, is_test: bool) -> Result<()> {
     let (file, name) =
         span.split_once("::").context("no recording, and not of the form file::name")?;
@@ -355,11 +353,11 @@ fn defines(source: &str, name: &str, is_test: bool) -> Result<()> {
     };
     let at = lines.iter().position(|line| defines(line)).context("not defined there")?;
     if is_test {
-        // Its attributes, with the comments between them.
+        // The attributes, with the comments between them.
         let before = lines.get(..at).unwrap_or_default().iter().rev();
         let attributes: Vec<_> =
             before.take_while(|line| line.starts_with("#[") || line.starts_with("//")).collect();
-        // A file with a `main` of its own has a list of its tests.
+        // A file with its own `main` has a list of its tests.
         let listed = format!("(\"{name}\", {name}),");
         ensure!(attributes.contains(&&"#[test]") || lines.contains(&listed.as_str()), "not a test");
         let is_ignored = |line: &&str| line.starts_with("#[") && line.contains("ignore");
@@ -378,7 +376,7 @@ mod tests {
     const LISTED: [(&str, usize); 4] = [("1.1", 2), ("2.5.3", 1), ("2.5.4", 1), ("T3", 1)];
 
     #[test]
-    fn a_table_with_all_its_rules_is_complete() {
+    fn table_with_all_its_rules_is_complete() {
         let none: Vec<String> = Vec::new();
         assert_eq!(Table::parse("t", TABLE).incomplete(&LISTED), none);
         assert_eq!(
@@ -388,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_any_of_its_rows_is_not_complete() {
+    fn table_without_one_of_its_rows_is_incomplete() {
         for row in 2..5 {
             let lines: Vec<_> = TABLE
                 .lines()
@@ -413,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_is_not_listed_or_of_no_section_is_a_problem() {
+    fn rule_without_a_section_or_not_in_the_list_is_a_problem() {
         let table = |row: &str| Table::parse("t", &format!("{TABLE}{row}\n")).incomplete(&LISTED);
         assert_eq!(table("| new (1.2) | `a` | `b` |"), ["t: 1.2 is not in the list of rules"]);
         assert_eq!(table("| more (1.1) | `a` | `b` |"), ["t: 3 rows of 1.1 instead of 2"]);
@@ -424,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_no_rule_and_a_step_that_no_row_has_are_problems() {
+    fn number_that_is_not_a_rule_and_step_without_a_row_are_problems() {
         let page = "## <a id=\"1.1\"></a>1.1 Numbers\n## <a id=\"7.2\"></a>7.2 A call\n\n| <a \
                     id=\"7.2.1\"></a>7.2.1 | a |\n| <a id=\"7.2.2b\"></a>7.2.2b | b |\n";
         let of = |library: &str, firmware: &str| {
@@ -438,24 +436,24 @@ mod tests {
         assert_eq!(of("", firmware), ["l, f: no rule of 1.1"]);
         assert_eq!(
             of(library, &firmware.replace("7.2.2b", "7.2.2")),
-            ["f: 7.2.2 is no rule of docs/firmware", "f: no rule 7.2.2b"]
+            ["f: 7.2.2 is not a rule of docs/firmware", "f: no rule 7.2.2b"]
         );
         assert_eq!(
             of(library, &firmware.replace("(7.2)", "(7.2 to 7.3)")),
-            ["f: 7.3 is no rule of docs/firmware"]
+            ["f: 7.3 is not a rule of docs/firmware"]
         );
         assert_eq!(
             of(&library.replace("(1.1)", "(1.1, 1.2)"), firmware),
-            ["l: 1.2 is no rule of docs/firmware"]
+            ["l: 1.2 is not a rule of docs/firmware"]
         );
         assert_eq!(
             of(&format!("## Of (3)\n{library}"), firmware),
-            ["l: 3 is no rule of docs/firmware"]
+            ["l: 3 is not a rule of docs/firmware"]
         );
     }
 
     #[test]
-    fn a_line_of_a_table_without_three_cells_is_a_problem() {
+    fn row_without_three_cells_is_a_problem() {
         for (row, cells) in [
             ("| a (1.1) | `b` |", 2),
             ("| a (1.1) | `b` | `c` | d |", 4),
@@ -470,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_is_ignored_or_a_comment_is_none() {
+    fn ignored_test_or_comment_is_not_a_test() {
         let as_test = |before: &str| {
             let source = format!("#[test]\nfn other() {{}}\n\n{before}\n    fn it() {{}}\n");
             defines(&source, "it", true).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! `cargo xtask vectors`: the simulated platform next to recordings of real firmware.
+//! `cargo xtask vectors`: compares the simulated platform with recordings of real firmware.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! `cargo xtask versions`: the libraries with every set of features, and with the oldest and the
-//! newest dependencies that their manifests allow.
+//! `cargo xtask versions`: tests the libraries with every set of features, and with the oldest and
+//! the newest dependencies that their manifests allow.
 //!
-//! Other dependencies are chosen in a copy of the workspace, so that Cargo.lock stays as it is.
+//! The task works in a copy of the workspace, so that Cargo.lock does not change.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::public_api::LIBRARIES;
 
-/// What a Linux 7.2 tree brings: the core has to be content with it.
+/// The version in the Linux 7.2 tree, which the core must support.
 const OLDEST_ZEROCOPY: &str = "0.8.54";
 
 pub(crate) fn run() -> Result<()> {
@@ -19,8 +19,8 @@ pub(crate) fn run() -> Result<()> {
     features(&root)?;
 
     let oldest = Copy::new(&root, target.join("oldest"))?;
-    // Of everything that the manifests here name; what those name in turn is often too low in their
-    // own manifests.
+    // Only for direct dependencies: the manifests of other crates often allow versions that are too
+    // old.
     oldest.cargo(crate::nightly("cargo").args([
         "update",
         "--quiet",
@@ -40,7 +40,7 @@ pub(crate) fn run() -> Result<()> {
     newest.test()
 }
 
-/// Each set of features of each library by itself, so that nothing is switched on by a neighbour.
+/// Builds each set of features of each library alone, so that no other crate enables features.
 fn features(root: &Path) -> Result<()> {
     let mut hack = crate::cargo();
     hack.args(["hack", "check", "--quiet", "--locked", "--feature-powerset"]);
@@ -50,20 +50,20 @@ fn features(root: &Path) -> Result<()> {
     let status = hack.env("RUSTFLAGS", "-D warnings").current_dir(root).status()?;
     ensure!(
         status.success(),
-        "`cargo hack` failed; if there is no such command: `cargo install --locked cargo-hack`"
+        "`cargo hack` failed; if the command is missing: `cargo install --locked cargo-hack`"
     );
     println!("every set of features builds");
     Ok(())
 }
 
-/// A copy of what git knows of the workspace, with the libraries as its only members.
+/// A copy of the workspace's tracked files, with the libraries as its only members.
 struct Copy {
     folder: PathBuf,
 }
 
 impl Copy {
     fn new(root: &Path, folder: PathBuf) -> Result<Self> {
-        // What was built there before is kept, beside the copy.
+        // Earlier build output is kept beside the copy.
         let copy = Self { folder };
         let _ = std::fs::remove_dir_all(copy.workspace());
         let files = Command::new("git")
@@ -74,7 +74,7 @@ impl Copy {
         ensure!(files.status.success(), "git ls-files: {}", String::from_utf8_lossy(&files.stderr));
         for file in String::from_utf8(files.stdout)?.split_terminator('\0') {
             let from = root.join(file);
-            // Removed, and git does not know it yet.
+            // The file was removed, but git still lists it.
             if !from.is_file() {
                 continue;
             }
@@ -104,7 +104,7 @@ impl Copy {
         Ok(())
     }
 
-    /// The version of a dependency that was chosen.
+    /// Returns the chosen version of a dependency.
     fn version(&self, name: &str) -> Result<String> {
         let tree = crate::cargo()
             .args([
@@ -124,7 +124,7 @@ impl Copy {
         line.map(str::to_owned).with_context(|| format!("no {name} in the tree:\n{tree}"))
     }
 
-    /// The tests of the core and of verification; the other libraries only have to build.
+    /// Tests the core and verification, and builds the other libraries.
     fn test(&self) -> Result<()> {
         let packages = LIBRARIES.iter().flat_map(|library| ["-p", library]);
         self.cargo(
@@ -140,7 +140,7 @@ fn is_version(line: &str, wanted: &str) -> bool {
     line.split(' ').nth(1).and_then(|version| version.strip_prefix('v')) == Some(wanted)
 }
 
-/// The workspace's manifest with other members.
+/// Returns the workspace's manifest with other members.
 fn only_libraries(manifest: &str) -> Option<String> {
     let (before, rest) = manifest.split_once("members = [")?;
     let (_, after) = rest.split_once("default-members = [")?.1.split_once(']')?;
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_read_from_a_line_of_the_tree() {
+    fn version_is_read_from_a_line_of_the_tree() {
         assert!(
             is_version("zerocopy v0.8.54", "0.8.54")
                 && is_version("zerocopy v0.8.54 (*)", "0.8.54")

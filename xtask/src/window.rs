@@ -1,4 +1,4 @@
-//! `cargo xtask window`: the SEAMCALLs of an update while all CPUs stand still.
+//! `cargo xtask window`: counts the SEAMCALLs of an update while all CPUs are stopped.
 
 use anyhow::{Context, Result};
 
@@ -8,19 +8,19 @@ const REPORT: &str = "docs/performance.md";
 const PLACE: &str = "window";
 
 const HOW: &str = "\
-While all CPUs stand still, an update by N LPs makes the calls below and no others. The handoff \
+While all CPUs are stopped, an update by N LPs makes the calls below and no others. The handoff \
                    version comes from preflight. The version is read after the CPUs go on. A call \
-                   that is \"parallel\" takes the time of one call, whatever N is.";
+                   that is \"parallel\" takes the time of one call, for any N.";
 
-/// The section of the report, with the marks that [`run`] fills in between.
+/// Returns the section of the report. [`run`] fills in the text between its marks.
 pub(crate) fn section() -> Result<String> {
     let tables = tdx_seamldr_worlds::window::tables()?;
     Ok(format!(
-        "## While all CPUs stand still\n\n{HOW}\n\n<!-- {PLACE} -->\n{tables}\n<!-- /{PLACE} -->\n"
+        "## While all CPUs are stopped\n\n{HOW}\n\n<!-- {PLACE} -->\n{tables}\n<!-- /{PLACE} -->\n"
     ))
 }
 
-/// Puts the tables into the report, or checks that they are there.
+/// Writes the tables into the report, or checks them.
 pub(crate) fn run(check: bool) -> Result<()> {
     let tables = tdx_seamldr_worlds::window::tables()?;
     println!("{tables}");

@@ -1,4 +1,4 @@
-//! `tdx-seamldr convert`: an image in the other format.
+//! `tdx-seamldr convert`: writes an image in the other format.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the subcommands, and the exit status of each.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use crate::file::shown;
 pub(crate) enum Error {
     #[error("{}: {source}", shown(path))]
     File { path: PathBuf, source: io::Error },
-    #[error("{}: the file has more than {limit} bytes, more than any image", shown(path))]
+    #[error("{}: the file has more than {limit} bytes; no image is that large", shown(path))]
     TooLarge { path: PathBuf, limit: u64 },
     #[error("{}: found {found}, but expected a regular file or - (standard input)", shown(path))]
     NotAFile { path: PathBuf, found: &'static str },
     #[error(
-        "{} is the file that is read ({}) and would be overwritten: give another file to write",
+        "the output {} is the input file {} and would be overwritten: name another output file",
         shown(output),
         shown(input)
     )]
@@ -25,11 +25,10 @@ pub(crate) enum Error {
     #[error("{}: {source}", shown(path))]
     Image { path: PathBuf, source: ImageError },
     #[error(
-        "P-SEAMLDR would not load this image, so nothing was written (--allow-invalid writes it): \
-         {0}"
+        "nothing was written: P-SEAMLDR would not load this image (--allow-invalid writes it): {0}"
     )]
     Invalid(String),
-    #[error("these parts make no image: {0}")]
+    #[error("the module and the SIGSTRUCT do not form an image: {0}")]
     Write(#[from] WriteError),
     #[error("{0}")]
     Boot(#[from] tdx_seamldr_mock::BootError),
@@ -53,20 +52,22 @@ pub(crate) enum Error {
     Record(#[from] tdx_seamldr_host::record::RecordError),
     #[error("the table of releases {}: {problem}", shown(path))]
     Releases { path: PathBuf, problem: String },
-    #[error("the configuration accepts {name:?}: {problem}")]
+    #[error("the key accept of the configuration has {name:?}: {problem}")]
     Accept { name: String, problem: String },
-    #[error("the path {0:?} is not UTF-8, and paths below the root have to be")]
+    #[error("the path {0:?} is not UTF-8, but paths below the root must be UTF-8")]
     NotUtf8(PathBuf),
-    #[error("there is no hooks folder {0}: create it, or name another one with hooks-dir")]
+    #[error(
+        "the hooks folder {0} does not exist: create it, or name another folder with hooks-dir"
+    )]
     HooksFolder(String),
-    #[error("signals cannot be caught, so the update was not begun: {0}")]
+    #[error("the update did not begin, because signals cannot be caught: {0}")]
     Signals(io::Error),
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
 }
 
 impl Error {
-    /// Returns how a command ends that has this error.
+    /// Returns the exit value of a command that fails with this error.
     pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::Write(_)
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn update_that_cannot_catch_signals_is_refused_and_touched_nothing() {
+    fn update_is_refused_if_signals_cannot_be_caught() {
         let error = Error::Signals(io::Error::other("no"));
         assert_eq!(error.exit(), Exit::Refused);
         assert_eq!(Error::Output(io::Error::other("no")).exit(), Exit::Failed);

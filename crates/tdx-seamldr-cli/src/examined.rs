@@ -1,4 +1,4 @@
-//! What `inspect` and `verify` share: a report on each of several files, and the worst exit status.
+//! Shared by `inspect` and `verify`: a report on each file, and the worst exit status.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use crate::output::{print, print_json};
 
 /// The report on one file.
 pub(crate) struct FileReport<R> {
-    /// What `--json` prints.
+    /// The part of the JSON object.
     pub(crate) json: R,
     /// The lines for people.
     pub(crate) text: String,
-    /// How the command ends if this is the only file.
+    /// The exit value if this is the only file.
     pub(crate) exit: Exit,
 }
 
-/// A file, as `--json` prints it.
+/// A file in the JSON object.
 #[derive(Serialize)]
 struct Entry<R> {
     file: String,
@@ -37,14 +37,14 @@ enum Readable<R> {
     No { verdict: &'static str, error: String },
 }
 
-/// All files, as `--json` prints them.
+/// The JSON object.
 #[derive(Serialize)]
 struct Files<R> {
     files: Vec<Entry<R>>,
 }
 
-/// Returns how a command ends that wants a genuine image. 1: readable, but not genuine. 3: no
-/// image.
+/// Returns the exit value of a command that expects a genuine image: 1 for a file that is not
+/// genuine, 3 for a file that is not an image.
 pub(crate) const fn exit_of(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Genuine => Exit::Done,
@@ -55,8 +55,8 @@ pub(crate) const fn exit_of(verdict: Verdict) -> Exit {
     }
 }
 
-/// Examines each file and prints the report on it. A file that cannot be read does not keep the
-/// others from it. Returns the worst exit status.
+/// Examines each file and prints its report, also after a file that cannot be read. Returns the
+/// worst exit value.
 pub(crate) fn report_each<R: Serialize>(
     command: &str,
     files: &[PathBuf],
@@ -83,7 +83,7 @@ pub(crate) fn report_each<R: Serialize>(
                 continue;
             }
             Err(error) => {
-                // If the complaint cannot be written, the exit status still tells.
+                // The exit status reports the failure even if this write fails.
                 let _ = writeln!(complaints, "tdx-seamldr: {error}");
                 Readable::No { verdict: "unreadable", error: error.to_string() }
             }
@@ -96,7 +96,7 @@ pub(crate) fn report_each<R: Serialize>(
     Ok(worst)
 }
 
-/// Returns the word for something that holds, or not.
+/// Returns "yes" or "no".
 pub(crate) const fn yes_or_no(yes: bool) -> &'static str {
     if yes {
         "yes"

@@ -2,24 +2,23 @@
 
 use tdx_seamldr_core::update::{Outcome, TdFate};
 
-/// How a command ended. The order is from good to bad.
+/// How a command ended, ordered from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Exit {
     /// 0: done, or nothing to do.
     Done,
-    /// 1: refused. A check said no, and nothing was touched.
+    /// 1: refused by a check. Nothing was touched.
     Refused,
     /// 2: wrong usage. Nothing was touched.
     Usage,
     /// 3: failed. The TDs are kept. Commands that only read or write files never touch TDs.
     Failed,
-    /// 4: failed. The TDs are lost, or paused until a module takes them over, or their fate is
-    /// unknown.
+    /// 4: failed. The TDs are lost, paused until a module takes them over, or of unknown fate.
     Lost,
 }
 
 impl Exit {
-    /// All, from good to bad.
+    /// All values, from good to bad.
     pub const ALL: [Self; 5] = [Self::Done, Self::Refused, Self::Usage, Self::Failed, Self::Lost];
 
     /// Returns the exit status of the process.
@@ -34,7 +33,7 @@ impl Exit {
         }
     }
 
-    /// Returns how an update with this outcome ends.
+    /// Returns the exit value of an update with this outcome.
     #[must_use]
     pub const fn of_outcome(outcome: &Outcome) -> Self {
         match outcome.tds {
@@ -64,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn outcome_of_an_update_gives_4_unless_the_tds_run() {
+    fn update_exits_with_4_unless_the_tds_run() {
         let outcome = |tds, image| Outcome {
             tds,
             running: RunningModule::Old,

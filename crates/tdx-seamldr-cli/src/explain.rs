@@ -1,4 +1,4 @@
-//! `tdx-seamldr explain`: what a status word or a kernel log says, and what to do.
+//! `tdx-seamldr explain`: explains status words and kernel logs, and what to do.
 
 use std::io::Write;
 
@@ -42,7 +42,7 @@ fn parse_input(text: &str) -> Result<Input, String> {
     Word::parse(text).map(Input::Word).map_err(|error| error.to_string())
 }
 
-/// What `explain --json` prints.
+/// The JSON object of `explain`.
 #[derive(Serialize)]
 struct Report {
     words: Vec<Explanation>,
@@ -83,24 +83,24 @@ const NAMES: usize = 12;
 struct Sheet(String);
 
 impl Sheet {
-    /// The line that an explanation is about.
+    /// Adds the line that an explanation is about.
     fn title(&mut self, text: &str) {
         self.wrapped(text, "", "  ");
     }
 
-    /// A sentence by itself.
+    /// Adds a line of its own.
     fn line(&mut self, text: &str) {
         self.wrapped(text, "", "");
     }
 
-    /// A name and what it stands for.
+    /// Adds a name and its value.
     fn field(&mut self, name: &str, text: &str) {
         if !text.is_empty() {
             self.wrapped(text, &format!("  {name:<width$}", width = NAMES), &" ".repeat(NAMES + 2));
         }
     }
 
-    /// A name and a list.
+    /// Adds a name and a list.
     fn list(&mut self, name: &str, items: &[String]) {
         let hanging = " ".repeat(NAMES + 4);
         for (index, item) in items.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Report {
     }
 }
 
-/// The word and its name.
+/// Returns the word and its name.
 fn title(explanation: &Explanation) -> String {
     let name = explanation.name.unwrap_or("(no published name)");
     match &explanation.leaf {
@@ -161,7 +161,7 @@ fn source_words(source: Source) -> &'static str {
         Source::TdxModule => "the TDX module",
         Source::Linux => "Linux itself, not the firmware",
         Source::EitherFirmware => "P-SEAMLDR or the TDX module: both have it",
-        Source::Unknown => "unknown: neither firmware has such a word",
+        Source::Unknown => "unknown: neither firmware has this word",
     }
 }
 
@@ -174,8 +174,8 @@ fn severity_words(explanation: &Explanation) -> &'static str {
             "error, not recoverable: the same call with the same operands fails again"
         }
         Severity::Error => "error",
-        Severity::NonRecoverable => "not recoverable: the TD or virtual CPU cannot go on",
-        Severity::Fatal => "fatal: the TD cannot go on",
+        Severity::NonRecoverable => "not recoverable: the TD or virtual CPU cannot continue",
+        Severity::Fatal => "fatal: the TD cannot continue",
     }
 }
 
@@ -185,8 +185,7 @@ fn log_text(page: &mut Sheet, log: &LogReport) {
         page.field("seen", &seen(entry));
         match &entry.subject {
             Subject::Seamcall(explanation) => {
-                let leaf =
-                    explanation.leaf.as_deref().unwrap_or("a leaf that the line does not name");
+                let leaf = explanation.leaf.as_deref().unwrap_or("the line does not name the leaf");
                 page.field("call", leaf);
                 page.field(
                     "status",
@@ -204,7 +203,7 @@ fn log_text(page: &mut Sheet, log: &LogReport) {
         page.line(&format!("{} lines of further kinds are not shown.", log.not_shown));
     }
     if log.cut {
-        page.line("The log is longer than 16 MiB; the rest was not read.");
+        page.line("The log is longer than 16 MiB; only the first 16 MiB were read.");
     }
     page.line(&format!(
         "Lines: {}, about TDX: {} (unknown: {}), ignored: {}.",
@@ -221,15 +220,15 @@ fn message_fields(page: &mut Sheet, message: &Message) {
 
 fn relation_words(relation: Relation) -> &'static str {
     match relation {
-        Relation::None => "Has nothing to do with an update.",
-        Relation::Possible => "Comes in updates and elsewhere.",
-        Relation::Updated => "An update went well.",
+        Relation::None => "Not related to an update.",
+        Relation::Possible => "Occurs in updates and elsewhere.",
+        Relation::Updated => "An update succeeded.",
         Relation::Refused => "An update was refused; the TDs are safe.",
         Relation::Failed => "An update failed; Linux has lost its TDs.",
     }
 }
 
-/// How often and when.
+/// Returns how often and when a line occurred.
 fn seen(entry: &Entry) -> String {
     let times = match (&entry.first, &entry.last) {
         (Some(first), Some(last)) if first != last => format!(", first at {first}, last at {last}"),

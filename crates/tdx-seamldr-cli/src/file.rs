@@ -1,4 +1,4 @@
-//! Files in and out. `-` is standard input or standard output.
+//! Reads and writes files. `-` is standard input or standard output.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -9,23 +9,22 @@ use tdx_seamldr_mock::PageBuf;
 
 use crate::error::Error;
 
-/// The largest images have 496 pages and a few more. A file with more bytes than this is something
-/// else.
+/// The largest file that is read, in bytes. The largest images have a little more than 496 pages.
 const LIMIT: u64 = 16 << 20;
 
-/// Whether this names standard input or standard output.
+/// Whether the path is `-`: standard input or standard output.
 pub(crate) fn is_dash(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Reads a whole file, or standard input, but not one that cannot be an image.
+/// Reads a whole file or standard input. Refuses files that cannot be images.
 pub(crate) fn read(path: &Path) -> Result<PageBuf, Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     let input: Box<dyn Read> = if is_dash(path) || path == Path::new("/dev/stdin") {
         Box::new(std::io::stdin().lock())
     } else {
-        // Opening a pipe waits for its other end: ask first. What is asked may be replaced: ask
-        // again.
+        // Opening a pipe blocks, so the kind is checked first. The file may be replaced in between,
+        // so it is checked again.
         check_kind(path, &std::fs::metadata(path).map_err(failed)?)?;
         let file = File::open(path).map_err(failed)?;
         check_kind(path, &file.metadata().map_err(failed)?)?;
@@ -39,7 +38,7 @@ pub(crate) fn read(path: &Path) -> Result<PageBuf, Error> {
     Ok(PageBuf::copy_of(&bytes))
 }
 
-/// Refuses what is not a regular file.
+/// Refuses a file that is not regular.
 fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     let found = match metadata.file_type() {
         kind if kind.is_file() => return Ok(()),
@@ -65,27 +64,27 @@ fn special_kind(_: std::fs::FileType) -> &'static str {
     "no regular file"
 }
 
-/// Reads an image by all the rules.
+/// Reads an image and checks all rules of its format.
 pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>, Error> {
     TdxImage::parse(bytes.as_bytes())
         .map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
-/// What tells whether two names are names of one file: device and inode.
+/// The identity of a file: device and inode.
 #[cfg(unix)]
 fn identity(metadata: &Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
     (metadata.dev(), metadata.ino())
 }
 
-/// What standard input and output are.
+/// The identities of standard input and standard output.
 #[cfg(unix)]
 fn stream(descriptor: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Metadata> {
     File::from(descriptor.try_clone_to_owned()?).metadata()
 }
 
-/// Whether this is where the process's standard output goes: `-`, `/dev/stdout`, or the file that
-/// the shell has opened for it.
+/// Whether the path is the process's standard output: `-`, `/dev/stdout`, or the file that the
+/// shell redirects to.
 #[cfg(unix)]
 pub(crate) fn is_stdout(path: &Path) -> bool {
     use std::os::fd::AsFd;
@@ -96,14 +95,13 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
         }
 }
 
-/// Only Unix has other names for standard output than `-`.
+/// Other systems than Unix name standard output only `-`.
 #[cfg(not(unix))]
 pub(crate) fn is_stdout(path: &Path) -> bool {
     is_dash(path)
 }
 
-/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten
-/// by itself.
+/// Refuses an output that is also an input, under any name.
 #[cfg(unix)]
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
     use std::os::fd::AsFd;
@@ -121,8 +119,7 @@ pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error>
     }
 }
 
-/// Refuses an output that is one of the inputs, under whatever name, so that no file is overwritten
-/// by itself.
+/// Refuses an output that is also an input, under any name.
 #[cfg(not(unix))]
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
     let Ok(written) = output.canonicalize() else { return Ok(()) };
@@ -134,17 +131,19 @@ pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error>
     }
 }
 
-/// Refuses standard input as more than one input.
+/// Refuses standard input that is named more than once.
 pub(crate) fn check_one_stdin<'a>(
     inputs: impl IntoIterator<Item = &'a Path>,
 ) -> Result<(), String> {
     match inputs.into_iter().filter(|path| is_dash(path)).count() {
         0 | 1 => Ok(()),
-        count => Err(format!("standard input (-) can be read once, but is named {count} times")),
+        count => {
+            Err(format!("standard input (-) is named {count} times, but can be read only once"))
+        }
     }
 }
 
-/// Returns a path for people. What a terminal would not show, or would obey, is escaped.
+/// Returns a path for people. Escapes characters that a terminal hides or obeys.
 pub(crate) fn shown(path: &Path) -> String {
     match path.to_str() {
         Some("-") => "standard input".to_owned(),
@@ -152,7 +151,7 @@ pub(crate) fn shown(path: &Path) -> String {
     }
 }
 
-/// Where links lead to in the end. Nothing is there.
+/// The final target of links. The target does not exist.
 fn missing_target(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     while let Ok(target) = path.read_link() {
@@ -161,10 +160,9 @@ fn missing_target(path: &Path) -> PathBuf {
     path
 }
 
-/// Writes a file as a whole or not at all: what was there before stays until the new one is
-/// complete and on the disk. It has to be a file that may be written, and its permissions stay. A
-/// link leads to the file that is written, even if that is not there yet; pipes and devices are
-/// written to.
+/// Writes a file completely or not at all: the old file stays until the new one is complete and on
+/// the disk. The caller must have permission to write the old file, whose permissions stay. A link
+/// is followed, even to a file that does not exist yet. Pipes and devices are written in place.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::File { path: path.to_owned(), source };
     let (path, permissions) = match std::fs::metadata(path) {

@@ -1,4 +1,4 @@
-//! `tdx-seamldr inspect`: what a file is, whatever its state.
+//! `tdx-seamldr inspect`: shows what a file is, also a damaged file.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ Exit status, the worst of all files:
   0  genuine
   1  not genuine, or only a part of an image
   2  wrong usage
-  3  no image, or not readable";
+  3  not an image, or not readable";
 
 impl Run for Arguments {
     fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
@@ -53,7 +53,7 @@ impl Run for Arguments {
     }
 }
 
-/// What `--json` prints of a file.
+/// A file in the JSON object.
 #[derive(Serialize)]
 struct Inspection {
     /// The verdict in words.
@@ -98,7 +98,7 @@ fn table(found: &Examination) -> String {
     if let Some(module) = &found.module {
         page.row("SHA-384", hex(&module.sha384));
         if let Some(release) = module.release {
-            page.row("", format_args!("that of TDX module {release}"));
+            page.row("", format_args!("the hash of TDX module {release}"));
         }
     }
     if let Some(sigstruct) = &found.sigstruct {
@@ -116,7 +116,7 @@ fn table(found: &Examination) -> String {
         } else {
             page.row("signed SHA-384", hex(&sigstruct.seamhash));
             if let Some(release) = sigstruct.release {
-                page.row("", format_args!("that of TDX module {release}"));
+                page.row("", format_args!("the hash of TDX module {release}"));
             }
         }
         page.row("date", sigstruct.date.as_deref().unwrap_or("not a date"));

@@ -1,4 +1,4 @@
-//! The command `tdx-seamldr` as a library, so that it can be run in the process of a fuzz target.
+//! The command `tdx-seamldr` as a library. A fuzz target runs the command in its own process.
 //!
 //! A new subcommand is a file with its arguments, which implement `Run`, and two lines below:
 //! a variant of `Command`, and the same in `Command::as_run`.
@@ -33,7 +33,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use command::Run;
 pub use exit::Exit;
 
-/// Replace the Intel TDX module of this host while its TDs run, and look into images of the module.
+/// Replace the Intel TDX module of this host while its TDs run, and inspect images of the module.
 #[derive(Parser)]
 #[command(name = "tdx-seamldr", version, max_term_width = 80, after_help = EXIT_STATUS)]
 pub struct Arguments {
@@ -45,18 +45,18 @@ pub struct Arguments {
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done, or nothing to do
-  1  refused: a check said no, and nothing was touched
+  1  refused by a check: nothing was touched
   2  wrong usage
   3  failed: the TDs are kept
   4  failed: the TDs are lost, or their fate is unknown";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show what runs on this host, and whether it can be replaced
+    /// Show which module runs on this host, and whether it can be replaced
     Status(on_host::Status),
-    /// List the public releases and the images at hand
+    /// List the public releases and the images in the image folders
     List(on_host::List),
-    /// Say which image comes next on this host, and what speaks against each other one
+    /// Show which image an update would install, and why each other image is rejected
     Plan(on_host::Plan),
     /// Replace the running module
     Update(on_host::Update),
@@ -64,13 +64,13 @@ enum Command {
     History(on_host::History),
     /// Print a text to paste into a bug report
     Report(on_host::Report),
-    /// Explain status words or lines of the kernel's log, and say what to do
+    /// Explain status words and lines of the kernel's log, and what to do about them
     Explain(explain::Arguments),
-    /// Update a simulated platform from one module to another, and see whether its TDs survive
+    /// Update a simulated platform from one module to another, and show whether its TDs survive
     Simulate(simulate::Arguments),
-    /// Say what a file is: a genuine image or not, which release, and what is in it
+    /// Show what a file is: genuine or not, which release, and its contents
     Inspect(inspect::Arguments),
-    /// Check that Intel, or another signer, signed exactly these images
+    /// Check that Intel, or a signer that you name, signed exactly these images
     Verify(verify::Arguments),
     /// Write an image in the other format
     Convert(convert::Arguments),
@@ -109,18 +109,18 @@ impl std::fmt::Debug for Arguments {
     }
 }
 
-/// What every command prints with `--json` if it has an error.
+/// The JSON object that a command prints with `--json` when it fails.
 #[derive(serde::Serialize)]
 struct ErrorReport {
     error: String,
 }
 
 impl Arguments {
-    /// Checks that the arguments go together, as far as the parser cannot.
+    /// Checks the rules between arguments that the parser does not know.
     ///
     /// # Errors
     ///
-    /// They do not: wrong usage.
+    /// The arguments do not fit together: wrong usage.
     pub fn check(&self) -> Result<(), clap::Error> {
         self.command
             .as_run()
@@ -128,15 +128,15 @@ impl Arguments {
             .map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))
     }
 
-    /// Runs the command and prints to `out`. Errors and warnings go to `complaints`. If an image
-    /// goes to the process's standard output, it goes to `out` alone, and the report goes to
-    /// `complaints` too.
+    /// Runs the command. The report goes to `out`; errors and warnings go to `complaints`. If the
+    /// command writes an image to standard output, `out` gets only the image, and `complaints` also
+    /// gets the report.
     pub fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Exit {
         let command = self.command.as_run();
         match command.run(out, complaints) {
             Ok(exit) => exit,
             Err(error) => {
-                // If these cannot be written, there is nobody to tell.
+                // No channel is left to report a failed write.
                 let _ = writeln!(complaints, "tdx-seamldr: {error}");
                 if command.json() {
                     let out: &mut dyn Write =

@@ -1,4 +1,4 @@
-//! What commands print: lines for people, one object with `--json` for programs.
+//! Output of commands: lines for people, one JSON object for programs.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 
-/// A report under the name of its schema.
+/// A report with the name of its schema.
 #[derive(Serialize)]
 struct Named<'a, T> {
     schema: String,
@@ -25,7 +25,7 @@ pub(crate) fn print_json(
     print(out, &serde_json::to_string_pretty(&named)?)
 }
 
-/// Prints lines. A reader that has gone away is an error, not a panic.
+/// Prints lines. A closed output is an error, not a panic.
 pub(crate) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
     Ok(writeln!(out, "{text}")?)
 }

@@ -1,4 +1,4 @@
-//! `tdx-seamldr pack`: an image from its parts.
+//! `tdx-seamldr pack`: makes an image from its parts.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Returns where the SIGSTRUCT is: by default beside the module, as Intel ships it.
+    /// Returns the path of the SIGSTRUCT. The default is beside the module, as Intel ships it.
     fn sigstruct(&self) -> Cow<'_, Path> {
         match &self.sigstruct {
             Some(path) => path.into(),
@@ -87,8 +87,8 @@ impl Run for Arguments {
     }
 }
 
-/// Returns the module with zeros up to whole pages. `None`: it has whole pages, or is not what was
-/// signed with these zeros.
+/// Returns the module, filled up with zeros to whole pages. `None` if the module has whole pages,
+/// or the filled module does not have the signed hash.
 fn padded(module: &[u8], sigstruct: &[u8]) -> Option<Vec<u8>> {
     let len =
         module.len().checked_next_multiple_of(PAGE_SIZE).filter(|len| *len != module.len())?;

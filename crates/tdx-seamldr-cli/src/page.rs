@@ -7,7 +7,7 @@ use tdx_seamldr_host::text::printable;
 const WIDTH: usize = 80;
 const NAME: usize = 16;
 
-/// Lines of names and values, and of items below them.
+/// A text of rows (name and value), lines and list items.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     text: String,
@@ -21,7 +21,7 @@ impl Page {
         self.wrapped(&format!("{name:<NAME$} "), &" ".repeat(NAME + 1), value);
     }
 
-    /// Adds a line for itself.
+    /// Adds a line of its own.
     pub(crate) fn line(&mut self, line: impl Display) {
         self.wrapped("", "", &line.to_string());
     }
@@ -31,7 +31,7 @@ impl Page {
         self.wrapped("  - ", "    ", &item.to_string());
     }
 
-    /// Adds what to do about the item above.
+    /// Adds advice on the item above.
     pub(crate) fn advice(&mut self, advice: impl Display) {
         self.wrapped("    => ", "       ", &advice.to_string());
     }
@@ -53,8 +53,8 @@ impl Page {
     }
 }
 
-/// Adds lines of a text, at most 80 characters wide. Words that are longer stay whole. Control
-/// characters become visible.
+/// Appends a text in lines of at most 80 characters. Longer words stay whole. Control characters
+/// are escaped.
 pub(crate) fn wrap(out: &mut String, first: &str, others: &str, text: &str) {
     let options = textwrap::Options::new(WIDTH)
         .initial_indent(first)

@@ -1,4 +1,4 @@
-//! `tdx-seamldr verify`: did Intel sign exactly this?
+//! `tdx-seamldr verify`: checks that the trusted signer signed exactly these images.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ Exit status, the worst of all files:
   1  not genuine: the file is tampered, unsigned, signed by another key,
      or only a part of an image
   2  wrong usage
-  3  unreadable: the file cannot be read, or is no image";
+  3  unreadable: the file cannot be read, or is not an image";
 
 impl Run for Arguments {
     fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
@@ -47,7 +47,7 @@ impl Run for Arguments {
             let report = Report::of(&found, &trusted);
             let exit = match (report.verified, found.verdict) {
                 (true, _) => Exit::Done,
-                // Intel's key is not the one to trust.
+                // The operator trusts another key than Intel's.
                 (false, Verdict::Genuine) => Exit::Refused,
                 (false, verdict) => exit_of(verdict),
             };
@@ -64,7 +64,7 @@ impl Run for Arguments {
     }
 }
 
-/// What `--json` prints of a file.
+/// A file in the JSON object.
 #[derive(Serialize)]
 struct Report {
     /// Whether the trusted signer signed exactly this.
@@ -87,7 +87,7 @@ impl Report {
     fn of(found: &Examination, trusted: &Sha384Digest) -> Self {
         let sigstruct = found.sigstruct.as_ref();
         let signer_trusted = sigstruct.is_some_and(|sigstruct| sigstruct.signer_sha384 == *trusted);
-        // A SIGSTRUCT alone can have the right signature, and the module is missing.
+        // A SIGSTRUCT without its module can have a valid signature.
         let is_whole = found.kind == Kind::Image
             && matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey);
         Self {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signer_is_96_hexadecimal_digits() {
+    fn signer_must_have_96_hexadecimal_digits() {
         assert_eq!(parse_digest(&hex(&INTEL_PRODUCTION_SIGNER)), Ok(INTEL_PRODUCTION_SIGNER));
         for wrong in ["", "c8", &"g".repeat(96), &"+1".repeat(48), &"é".repeat(48)] {
             assert!(parse_digest(wrong).is_err(), "{wrong}");

@@ -1,4 +1,4 @@
-//! What `convert` and `pack` share: an image is made, checked and written.
+//! Shared by `convert` and `pack`: makes, checks and writes an image.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::file;
 use crate::output::{print, print_json};
 
-/// A format, as the command line names it.
+/// A format, by its name on the command line.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Format {
     /// tdx_blob, version 0x0100: Intel's releases
@@ -32,21 +32,21 @@ impl From<Format> for ImageFormat {
     }
 }
 
-/// An image to be made.
+/// An image to make.
 pub(crate) struct Made<'a> {
     /// The subcommand.
     pub(crate) command: &'static str,
     pub(crate) parts: ImageParts<'a>,
     pub(crate) format: ImageFormat,
     pub(crate) output: &'a Path,
-    /// Write an image that P-SEAMLDR will not load, too.
+    /// Also write an image that P-SEAMLDR will not load.
     pub(crate) allow_invalid: bool,
     pub(crate) json: bool,
-    /// What else to warn of.
+    /// A further warning.
     pub(crate) warning: Option<String>,
 }
 
-/// What `convert` and `pack` print.
+/// The JSON object of `convert` and `pack`.
 #[derive(serde::Serialize)]
 struct Report {
     file: String,
@@ -57,8 +57,8 @@ struct Report {
     warnings: Vec<String>,
 }
 
-/// Makes the image and writes it if its signature and its hash hold. The key may be another one
-/// than Intel's: that is a warning.
+/// Makes the image and writes it if signature and hash are valid. A key that is not Intel's causes
+/// only a warning.
 pub(crate) fn write(
     made: &Made<'_>,
     out: &mut dyn Write,
@@ -92,11 +92,10 @@ pub(crate) fn write(
     } else {
         file::write(made.output, &bytes)?;
     }
-    // Where the report goes to standard error it has the warnings, so that the report is alone
-    // there.
+    // A report on standard error contains the warnings. Nothing else is printed there.
     if !(made.json && to_stdout) {
         for warning in &warnings {
-            // A warning that cannot be written is no reason to fail.
+            // A warning that cannot be written does not fail the command.
             let _ = writeln!(complaints, "tdx-seamldr: warning: {warning}");
         }
     }
@@ -118,7 +117,7 @@ pub(crate) fn write(
             file::shown(made.output)
         };
         print(summary, &format!("{name}: {}, {} bytes", made.format, bytes.len()))?;
-        // What else there is to say of the image is a warning.
+        // All other findings on the image are warnings.
         if found.verdict == Verdict::Genuine {
             print(summary, &found.to_string())?;
         }

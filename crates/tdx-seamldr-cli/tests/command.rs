@@ -1,4 +1,4 @@
-//! The command on small images that are signed with the test key.
+//! The command with small images that are signed with the test key.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -80,7 +80,7 @@ fn simulate_runs_with_any_number_of_lps_and_sockets() {
 }
 
 #[test]
-fn simulate_refuses_what_cannot_work_before_anything_is_shut_down() {
+fn simulate_refuses_before_the_module_is_shut_down() {
     let folder = Folder::new();
     let old = folder.image("old", &TestImage::default());
     let fit = newer();
@@ -89,7 +89,7 @@ fn simulate_refuses_what_cannot_work_before_anything_is_shut_down() {
         bytes[offset] ^= 1;
         folder.put(name, &bytes)
     };
-    // The same in v2, which has no checksum.
+    // The same for v2, which has no checksum.
     let flip_v2 = |name: &str, offset: usize| {
         let mut bytes =
             TestImage { format: ImageFormat::ImageV2, ..newer() }.build().as_bytes().to_vec();
@@ -162,7 +162,7 @@ fn wrong_usage_is_2_and_a_missing_file_is_3() {
     let output = tdx_seamldr(["inspect", "/nonexistent/image"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/nonexistent/image"));
-    // Endless, and no image.
+    // Endless, and not an image.
     assert_eq!(tdx_seamldr(["inspect", "/dev/zero"]).status.code(), Some(3));
 }
 

@@ -1,4 +1,4 @@
-//! `tdx-seamldr explain` as a person runs it.
+//! `tdx-seamldr explain` as an operator runs it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod common;
@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use common::{json, tdx_seamldr};
 use serde_json::Value;
 
-/// Standard output of an explanation, which succeeds and keeps to 80 columns.
+/// Returns the standard output of an explanation. Checks success and the width of 80 columns.
 fn text(arguments: &[&str]) -> String {
     let output = tdx_seamldr([&["explain"], arguments].concat());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -19,7 +19,7 @@ fn text(arguments: &[&str]) -> String {
     text
 }
 
-/// The text in one line, so that words are found across line ends.
+/// Returns the text in one line, to find words across line ends.
 fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -38,7 +38,7 @@ fn with_input(arguments: &[&str], input: &[u8]) -> Output {
 }
 
 #[test]
-fn words_of_public_bug_reports_are_named_and_answered() {
+fn words_of_public_bug_reports_are_named_with_advice() {
     let cases: [(&str, &[&str]); 9] = [
         (
             "0xc000050500000000",
@@ -79,7 +79,7 @@ fn words_of_public_bug_reports_are_named_and_answered() {
 }
 
 #[test]
-fn a_word_is_taken_in_every_form() {
+fn word_is_accepted_in_every_form() {
     let expected = text(&["0xc000050500000000"]);
     for form in [
         "0XC000_0505_0000_0000",
@@ -94,7 +94,7 @@ fn a_word_is_taken_in_every_form() {
 }
 
 #[test]
-fn json_has_the_words_in_their_order() {
+fn json_has_the_words_in_the_order_of_the_arguments() {
     let (code, report) = json(["explain", "EBADSIG", "0xc000050500000000", "--leaf", "0x22"]);
     assert_eq!(code, Some(0));
     assert_eq!(report["schema"], "tdx-seamldr/explain/1");
@@ -112,11 +112,11 @@ fn json_has_the_words_in_their_order() {
 #[test]
 fn unknown_numbers_are_decoded_and_succeed() {
     let text = text(&["0xc000055500000000", "0x1234567812345678"]);
-    assert!(flat(&text).contains("nearest") && flat(&text).contains("No status word"), "{text}");
+    assert!(flat(&text).contains("nearest") && flat(&text).contains("Not a status word"), "{text}");
 }
 
 #[test]
-fn what_is_no_word_is_wrong_usage_and_named() {
+fn wrong_word_is_wrong_usage_and_named() {
     for word in ["SYS_NOT_REDAY", "0xzz", "", "0x1ffffffffffffffff"] {
         let output = tdx_seamldr(["explain", word]);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -132,7 +132,7 @@ fn what_is_no_word_is_wrong_usage_and_named() {
 }
 
 #[test]
-fn a_log_on_standard_input_is_explained_by_leaf_and_status() {
+fn log_on_standard_input_is_explained_by_leaf_and_status() {
     let output = with_input(
         &["-"],
         b"virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc0000c0000000000\nother\n",
@@ -149,13 +149,13 @@ fn a_log_on_standard_input_is_explained_by_leaf_and_status() {
         assert!(flat(&text).contains(expected), "{expected:?} is missing in\n{text}");
     }
     assert!(
-        flat(&text).ends_with("Nothing here has to do with an update of the TDX module."),
+        flat(&text).ends_with("No line here is related to an update of the TDX module."),
         "{text}"
     );
 }
 
 #[test]
-fn a_log_of_any_bytes_is_read() {
+fn log_of_any_bytes_is_read() {
     let log = b"\xff\xfe virt/tdx: \x1b[31m\xff\n[ 1.0] virt/tdx: module initialized\n";
     let output = with_input(&["-"], log);
     assert_eq!(output.status.code(), Some(0));

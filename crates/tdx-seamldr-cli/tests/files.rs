@@ -1,4 +1,4 @@
-//! What the command reads and writes: files, links, devices, standard input and output.
+//! Input and output of the command: files, links, devices, standard input and output.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -21,7 +21,7 @@ use serde_json::Value;
 use tdx_seamldr_mock::TestImage;
 
 #[test]
-fn a_failed_conversion_leaves_the_target_as_it_was() {
+fn failed_conversion_leaves_the_target_unchanged() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
     let target = folder.put("target", b"precious");
@@ -36,7 +36,7 @@ fn a_failed_conversion_leaves_the_target_as_it_was() {
 }
 
 #[test]
-fn what_is_written_goes_through_links_and_into_devices() {
+fn image_is_written_through_links_and_into_devices() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let (target, link) = (folder.put("target", b"old"), folder.path("link"));
@@ -57,7 +57,7 @@ fn what_is_written_goes_through_links_and_into_devices() {
 }
 
 #[test]
-fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
+fn names_that_are_not_utf_8_are_shown_escaped() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let strange = folder.path("").join(OsStr::from_bytes(b"strange-\xff"));
@@ -91,7 +91,7 @@ fn names_that_are_not_utf_8_are_shown_as_far_as_they_can_be() {
 }
 
 #[test]
-fn an_image_on_standard_output_is_alone_there() {
+fn image_on_standard_output_is_the_only_output_there() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let file = folder.path("file");
@@ -121,7 +121,7 @@ fn an_image_on_standard_output_is_alone_there() {
 }
 
 #[test]
-fn where_an_image_was_to_be_no_error_is_found() {
+fn standard_output_for_an_image_gets_no_error() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
     let output = tdx_seamldr(
@@ -136,7 +136,7 @@ fn where_an_image_was_to_be_no_error_is_found() {
 }
 
 #[test]
-fn a_link_to_nothing_leads_to_a_new_file() {
+fn dangling_link_leads_to_a_new_file() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     std::fs::create_dir(folder.path("inner")).unwrap();
@@ -157,7 +157,7 @@ fn a_link_to_nothing_leads_to_a_new_file() {
 }
 
 #[test]
-fn a_file_that_is_replaced_keeps_its_permissions() {
+fn replaced_file_keeps_its_permissions() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let old = folder.put("old", b"old");
@@ -170,7 +170,7 @@ fn a_file_that_is_replaced_keeps_its_permissions() {
 }
 
 #[test]
-fn a_file_that_may_not_be_written_is_not_replaced() {
+fn read_only_file_is_not_replaced() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let precious = folder.put("precious", b"precious");
@@ -206,7 +206,7 @@ fn image_comes_from_standard_input_and_goes_to_standard_output() {
 }
 
 #[test]
-fn no_file_is_overwritten_by_itself_under_any_name() {
+fn output_that_is_the_input_is_refused_under_any_name() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let before = std::fs::read(&image).unwrap();
@@ -216,7 +216,7 @@ fn no_file_is_overwritten_by_itself_under_any_name() {
     std::fs::hard_link(&image, &hard_link).unwrap();
     let refused = |output: std::process::Output| {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8(output.stderr).unwrap().contains("is the file that is read"));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("is the input file"));
         assert_eq!(std::fs::read(&image).unwrap(), before);
     };
     for output in [&image, &link, &hard_link, &folder.path("inner/../image")] {
@@ -244,7 +244,7 @@ fn no_file_is_overwritten_by_itself_under_any_name() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_named_and_not_waited_for() {
+fn file_that_is_not_regular_is_refused_without_waiting() {
     let folder = Folder::new();
     let pipe = folder.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -19,7 +19,7 @@ use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_host::text::hex;
 use tdx_seamldr_mock::{TestImage, TEST_SIGNER};
 
-/// Runs a command on one file: the exit status, and its entry in the report.
+/// Runs a command on one file. Returns the exit status and the file's entry in the report.
 fn one(command: &str, file: &Path, more: &[&str]) -> (Option<i32>, Value) {
     let more = more.iter().map(OsStr::new);
     let (code, mut report) = json([OsStr::new(command), file.as_ref()].into_iter().chain(more));
@@ -27,13 +27,13 @@ fn one(command: &str, file: &Path, more: &[&str]) -> (Option<i32>, Value) {
     (code, report["files"][0].take())
 }
 
-/// What a command prints to a person.
+/// Returns the text that a command prints.
 fn text<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
     String::from_utf8(tdx_seamldr(arguments).stdout).unwrap()
 }
 
 #[test]
-fn inspect_and_verify_tell_a_test_image_from_one_of_intels() {
+fn inspect_and_verify_name_an_image_with_the_test_key() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let (code, inspection) = one("inspect", &image, &[]);
@@ -79,7 +79,7 @@ fn inspect_and_verify_tell_a_test_image_from_one_of_intels() {
 }
 
 #[test]
-fn tampered_file_cannot_hide_it() {
+fn tampered_file_is_found_despite_its_text() {
     let folder = Folder::new();
     let mut bytes = TestImage::default().build().as_bytes().to_vec();
     bytes[8192 + 100] ^= 1;
@@ -109,7 +109,7 @@ const TRUSTED: &str =
     "756d6aebd4fac3364f24cc44ca311586da74ddad54dc9ca6b055aa51caaa6986efa218a32f3503dfb27266a9f222efce";
 
 #[test]
-fn verify_separates_what_is_not_genuine_from_what_is_unreadable() {
+fn verify_exits_with_1_for_not_genuine_and_3_for_unreadable() {
     let folder = Folder::new();
     let image = TestImage::default().build();
     let mut unsigned = image.as_bytes().to_vec();
@@ -136,7 +136,7 @@ fn verify_separates_what_is_not_genuine_from_what_is_unreadable() {
 }
 
 #[test]
-fn several_files_each_have_a_heading_and_the_worst_gives_the_exit_status() {
+fn each_of_several_files_has_a_heading_and_the_worst_decides_the_exit_status() {
     let folder = Folder::new();
     let image = folder.image("image", &TestImage::default());
     let archive = folder.put("archive", b"PK\x03\x04");
@@ -211,7 +211,7 @@ fn text_that_commands_print_fits_80_columns_except_for_hashes() {
 }
 
 #[test]
-fn convert_there_and_back_gives_the_same_file_and_pack_makes_it_from_its_parts() {
+fn convert_back_and_pack_give_the_same_file() {
     let folder = Folder::new();
     let v1 = folder.image("v1", &TestImage::default());
     let convert = |from: &Path, to: &str, name: &str| {
@@ -261,7 +261,7 @@ fn pack<'a>(module: &'a Path, sigstruct: Option<&'a Path>, output: &'a Path) -> 
 }
 
 #[test]
-fn image_that_cannot_verify_is_only_made_if_that_is_allowed() {
+fn invalid_image_is_only_made_with_allow_invalid() {
     let folder = Folder::new();
     let image = TestImage::default().build();
     let mut bytes = image.as_bytes().to_vec();
@@ -291,7 +291,7 @@ fn image_that_cannot_verify_is_only_made_if_that_is_allowed() {
 }
 
 #[test]
-fn image_with_a_wrong_checksum_only_is_converted_with_a_warning() {
+fn image_with_only_a_wrong_checksum_is_converted_with_a_warning() {
     let folder = Folder::new();
     let mut bytes = TestImage::default().build().as_bytes().to_vec();
     let good = bytes.clone();
@@ -344,7 +344,7 @@ fn pack_finds_the_sigstruct_beside_the_module() {
 }
 
 #[test]
-fn pack_fills_a_module_up_only_with_zeros_that_were_signed() {
+fn pack_fills_a_module_up_only_if_the_zeros_were_signed() {
     let folder = Folder::new();
     let image = TestImage { fill: 0, ..TestImage::default() }.build();
     let output = folder.path("output");

@@ -60,7 +60,7 @@ impl Type {
             "text" => Self::Text,
             "number" => Self::Number,
             "boolean" => Self::Boolean,
-            _ => Self::Object(linked(text).unwrap_or_else(|| panic!("{text:?} is no type"))),
+            _ => Self::Object(linked(text).unwrap_or_else(|| panic!("{text:?} is not a type"))),
         }
     }
 }
@@ -178,7 +178,8 @@ impl Check {
     }
 
     fn object(&mut self, section: &str, value: &Value, place: &str) {
-        let object = value.as_object().unwrap_or_else(|| panic!("{place} is no object: {value}"));
+        let object =
+            value.as_object().unwrap_or_else(|| panic!("{place} is not an object: {value}"));
         let mut fields = self.document.fields(section);
         let choices: Vec<Fields> = self
             .document
@@ -191,7 +192,9 @@ impl Check {
             let is_whole = |choice: &&Fields| choice.keys().all(|name| object.contains_key(name));
             let choice = choices.iter().find(is_whole);
             fields.extend(
-                choice.unwrap_or_else(|| panic!("{place} is none of its kinds: {value}")).clone(),
+                choice
+                    .unwrap_or_else(|| panic!("{place} is not one of its kinds: {value}"))
+                    .clone(),
             );
         }
         self.fields(&fields, object, place);
@@ -248,7 +251,7 @@ impl Check {
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(stdout)));
         let schema = object["schema"].as_str().unwrap().to_owned();
         let command = schema.strip_prefix("tdx-seamldr/").and_then(|rest| rest.strip_suffix("/1"));
-        let command = command.unwrap_or_else(|| panic!("{schema} is no schema")).to_owned();
+        let command = command.unwrap_or_else(|| panic!("{schema} is not a schema")).to_owned();
         self.object(&command, &object, &command);
         self.ran.insert(command);
         object
@@ -305,7 +308,7 @@ fn image() -> TestImage {
     TestImage { svn_minor: 11, date: 0x20250401, ..TestImage::default() }
 }
 
-/// Images of all kinds, and files that are none.
+/// Images of all kinds, and other files.
 fn images() -> Folder {
     let folder = Folder::new();
     folder.image("tdx_module_1.5.98.blob", &image());
@@ -391,7 +394,7 @@ fn check_hosts(check: &mut Check, images: &Path) {
         check.on_host(0, &["list"], tree.path(), images);
         check.on_host(0, &["report"], tree.path(), images);
         check.on_host(0, &["history"], tree.path(), images);
-        // Nobody but the test's key signed the images.
+        // The test key signed the images.
         check.on_host(1, &["plan", "1.5.98"], tree.path(), images);
         check.on_host(1, &["update", "1.5.98"], tree.path(), images);
         check.on_host(1, &["plan", "1.5.02"], tree.path(), images);

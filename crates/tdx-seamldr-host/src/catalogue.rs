@@ -1,4 +1,4 @@
-//! The catalogue: the public releases, and the images that lie in the host's folders.
+//! The catalogue: the public releases, and the images in the host's folders.
 
 mod crypto;
 mod image;
@@ -19,19 +19,19 @@ pub use image::{Image, VersionSource};
 pub(crate) use read::text as read_text;
 pub use read::{FileError, FileProblem};
 
-/// How deep below a folder images are looked for.
+/// The depth of the search for images below a folder.
 const MAX_DEPTH: usize = 6;
 
-/// How many files of a folder are looked at.
+/// The most files of a folder that are read.
 const MAX_FILES: usize = 10_000;
 
 /// The largest `mapping_file.json`, in bytes.
 const MAX_MAPPING: u64 = 1 << 20;
 
-/// The name of Intel's file with the minimums of each release.
+/// The name of Intel's file with the minimum versions for each release.
 const MAPPING_FILE: &str = "mapping_file.json";
 
-/// The public releases, Intel's minimums for them, and the images at hand.
+/// The public releases, Intel's minimum versions for them, and the images of the host.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     releases: Releases,
@@ -40,18 +40,18 @@ pub struct Catalogue {
     problems: Vec<FileError>,
 }
 
-/// What a release needs, by the table of releases and all files `mapping_file.json`. These files
-/// have no signature, so each can only make the rules stricter.
+/// The requirements of a release, from the table of releases and all files `mapping_file.json`.
+/// These files have no signature, so they can only make the rules stricter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Minimums {
-    /// The oldest running module that an update may begin from: the newest that any source names.
+    /// The oldest running module that may be updated: the newest version that any source names.
     pub module: Option<TdxVersion>,
-    /// The oldest P-SEAMLDR of each line, as each source names them. P-SEAMLDR has to be [new
-    /// enough](is_new_enough) for every list. Empty: no source names any.
+    /// The oldest P-SEAMLDR of each line, one list per source. P-SEAMLDR must be [new
+    /// enough](is_new_enough) for every list. Empty if no source names one.
     pub seamldr: Vec<Vec<TdxVersion>>,
 }
 
-/// Whether P-SEAMLDR is as new as the oldest of its line.
+/// Whether P-SEAMLDR is at least the oldest of its line.
 #[must_use]
 pub fn is_new_enough(found: TdxVersion, oldest: &[TdxVersion]) -> bool {
     let is_same_line = |one: &TdxVersion| (one.major, one.minor) == (found.major, found.minor);
@@ -85,12 +85,11 @@ impl Catalogue {
         Self { releases, ..Self::default() }
     }
 
-    /// Adds every image below a folder: `.blob` and v2 files by their first bytes, whatever their
-    /// names, and pairs of a module's binary and its SIGSTRUCT (`NAME.bin` or `NAME.so`, with
-    /// `.sigstruct` in place of the extension or after it). Reads `mapping_file.json` of
-    /// Intel's repository, too. Links to folders are not followed. A file that is no image does
-    /// not matter; one that looks like an image and is none becomes a
-    /// [problem](Self::problems).
+    /// Adds every image below a folder. Finds `.blob` and v2 files by their first bytes, under any
+    /// name. Finds pairs of a module's binary and its SIGSTRUCT: `NAME.bin` or `NAME.so`, with
+    /// `.sigstruct` in place of the extension or after it. Also reads `mapping_file.json` of
+    /// Intel's repository. Links to folders are not followed. Other files are ignored; a damaged
+    /// image becomes a [problem](Self::problems).
     pub fn add_folder(&mut self, folder: &Path) {
         let mut seen = 0_usize;
         for entry in WalkDir::new(folder).max_depth(MAX_DEPTH).sort_by_file_name() {
@@ -116,10 +115,10 @@ impl Catalogue {
         }
     }
 
-    /// Adds a file of a folder, if it is an image or Intel's mapping.
+    /// Adds a file of a folder if the file is an image or Intel's mapping.
     fn add_found(&mut self, path: &Path) -> Result<(), FileError> {
         if path.file_name().is_some_and(|name| name == MAPPING_FILE) {
-            // Images prove themselves by their signature; this file does not.
+            // Images have a signature. This file has none, so only root may be able to change it.
             check_trusted(path).map_err(|error| FileError::not_trusted(path, error))?;
             let text = read::text(path, MAX_MAPPING, MAPPING_FILE)?;
             let mapped = parse_mapping(&text).map_err(|error| FileError::mapping(path, error))?;
@@ -138,7 +137,7 @@ impl Catalogue {
         self.add(path, bytes)
     }
 
-    /// Adds what a file says of a release. Of files that contradict each other each counts.
+    /// Adds a file's entry for a release. If files contradict each other, all entries hold.
     fn add_mapped(&mut self, release: MappedRelease, path: &Path) {
         if self.mapped.contains(&release) {
             return;
@@ -159,12 +158,12 @@ impl Catalogue {
     }
 
     /// Adds one image: a file of either format, or a module's binary with its SIGSTRUCT beside it.
-    /// Returns its place among the [images](Self::images). A genuine image that is there already
-    /// stays as it is.
+    /// Returns the index among the [images](Self::images). A genuine image that the catalogue
+    /// already has stays unchanged.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is no image.
+    /// The file cannot be read, or is not an image.
     pub fn add_file(&mut self, path: &Path) -> Result<usize, FileError> {
         let bytes = match read::sigstruct_beside(path) {
             Some(sigstruct) => read::pair(path, &sigstruct)?,
@@ -184,20 +183,20 @@ impl Catalogue {
         &self.releases
     }
 
-    /// Returns the images, in the order of the folders and names.
+    /// Returns the images, in the order of their folders and names.
     #[must_use]
     pub fn images(&self) -> &[Image] {
         &self.images
     }
 
-    /// Returns the files that looked like a part of the catalogue and are none, and why.
+    /// Returns the files that look like a part of the catalogue but are not usable, and why.
     #[must_use]
     pub fn problems(&self) -> &[FileError] {
         &self.problems
     }
 
-    /// Returns the image of a public release that verifies and has the release's hash, if there is
-    /// one. An image that only has the version in its name is none.
+    /// Returns the genuine image with the hash of this public release, if the catalogue has one.
+    /// The version in a file's name does not count.
     #[must_use]
     pub fn image_of(&self, version: TdxVersion) -> Option<&Image> {
         let is_of_release = |image: &&Image| {
@@ -212,7 +211,7 @@ impl Catalogue {
         self.releases.by_version(version)
     }
 
-    /// Returns what a version needs.
+    /// Returns the requirements of a version.
     #[must_use]
     pub fn minimums(&self, version: TdxVersion) -> Minimums {
         let mut minimums = Minimums::default();
@@ -226,21 +225,21 @@ impl Catalogue {
     }
 
     /// Returns TDX_FEATURES0 of a public release: the bits that the table and every
-    /// `mapping_file.json` name. `None`: the table does not tell, and a file without a
-    /// signature alone does not count.
+    /// `mapping_file.json` name. `None` if the table does not have them: a file without a signature
+    /// does not suffice.
     #[must_use]
     pub fn features0(&self, release: &Release) -> Option<TdxFeatures0> {
         let of_files = self.mapped(release.version).map(|mapped| mapped.features0);
         release.features0.map(|of_table| of_files.fold(of_table, TdxFeatures0::intersection))
     }
 
-    /// Returns what the files `mapping_file.json` say of a version.
+    /// Returns the entries of the files `mapping_file.json` for a version.
     fn mapped(&self, version: TdxVersion) -> impl Iterator<Item = &MappedRelease> {
         self.mapped.iter().filter(move |mapped| mapped.version == version)
     }
 }
 
-/// The folders that hold images where nothing else is configured.
+/// The default folders of images.
 #[must_use]
 pub fn default_folders() -> Vec<PathBuf> {
     vec![PathBuf::from("/usr/lib/firmware/intel/tdx"), PathBuf::from("/var/lib/tdx-seamldr/images")]

@@ -8,17 +8,17 @@ use crate::fact::{Absent, Reason};
 use crate::root::Root;
 use crate::trust::{check_trusted, NotTrusted};
 
-/// The file, where no other one is named.
+/// The default file.
 pub const DEFAULT_CONFIG: &str = "/etc/tdx-seamldr.toml";
 
 /// The largest configuration, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// The shortest time, in seconds, that the kernel may take for an update. Whoever waits less takes
-/// an update at work for one that hangs.
+/// The shortest time limit for an update, in seconds. A shorter limit takes a normal update for one
+/// that hangs.
 pub const MIN_TIMEOUT: u64 = 10;
 
-/// The keys of the configuration. The command has an option with the name of each.
+/// The keys of the configuration. The command has an option with the same name for each key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
@@ -30,15 +30,15 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// The folder that holds `pre-update.d` and `post-update.d`.
     pub hooks_dir: Option<PathBuf>,
-    /// Vouches that no TD is in build and no migration interrupted during an update.
+    /// Vouches that no TD is in build and no migration is interrupted during an update.
     pub no_td_launches: Option<bool>,
     /// Rules that may stay unchecked, by the names that a plan shows.
     pub accept: Option<Vec<String>>,
-    /// Update although Intel's table wants a newer running module first.
+    /// Update although Intel's table requires a newer running module.
     pub allow_below_minimum: Option<bool>,
     /// Install the running module again.
     pub allow_same_module: Option<bool>,
-    /// How many seconds the kernel may take for an update: at least [`MIN_TIMEOUT`].
+    /// The most seconds that the kernel may take for an update: at least [`MIN_TIMEOUT`].
     pub timeout: Option<u64>,
 }
 
@@ -48,10 +48,10 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("the configuration cannot be read: {0}")]
     Read(Absent),
-    /// Others than root can change the file.
+    /// Users other than root can change the file.
     #[error("the configuration is not used: {0}")]
     NotTrusted(#[from] NotTrusted),
-    /// The file is no configuration.
+    /// The file is not a valid configuration.
     #[error("{path}: {problem}")]
     Wrong {
         /// The file.
@@ -66,7 +66,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, others than root can write it, or it says something wrong.
+    /// The file cannot be read, users other than root can write it, or a value is wrong.
     pub fn read(root: &Root, path: Option<&str>) -> Result<Self, ConfigError> {
         let file = path.unwrap_or(DEFAULT_CONFIG);
         let text = match root.read_text(file, MAX_CONFIG) {
@@ -94,8 +94,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin at the
-    /// root.
+    /// The text is not TOML, has an unknown key or a wrong value; or a path does not begin with
+    /// `/`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self =
             toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
@@ -105,7 +105,7 @@ impl Config {
             ));
         }
         let relative = config.paths().find(|path| !path.is_absolute());
-        match relative.map(|path| format!("the path {path:?} has to begin with /")) {
+        match relative.map(|path| format!("the path {path:?} must begin with /")) {
             Some(problem) => Err(problem),
             None => Ok(config),
         }
@@ -120,7 +120,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn keys_are_read_and_unknown_ones_refused() {
+    fn keys_are_read_and_unknown_keys_are_refused() {
         let text = "image-dir = [\"/images\"]\nno-td-launches = true\naccept = \
                     [\"unknown-memory\"]\ntimeout = 60\n";
         let config = Config::parse(text).unwrap();
@@ -131,8 +131,8 @@ mod tests {
             ("timeout = -1", "invalid value"),
             ("timeout = 9", "at least 10"),
             ("timeout = \"long\"", "invalid type"),
-            ("state-dir = \"here\"", "has to begin with /"),
-            ("image-dir = [\"/a\", \"b\"]", "has to begin with /"),
+            ("state-dir = \"here\"", "must begin with /"),
+            ("image-dir = [\"/a\", \"b\"]", "must begin with /"),
             ("[", "line 1"),
         ] {
             let error = Config::parse(wrong).unwrap_err();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn default_file_may_be_absent_and_another_one_may_not() {
+    fn only_the_default_file_may_be_absent() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         assert_eq!(Config::read(&root, None).unwrap(), Config::default());

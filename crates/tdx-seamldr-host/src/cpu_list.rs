@@ -1,27 +1,27 @@
-//! Sets of LPs as the kernel writes them, such as `0-3,8`.
+//! Sets of LPs in the kernel's form, such as `0-3,8`.
 
 use std::fmt;
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-/// The first number that no LP can have. Linux stops far below.
+/// One more than the highest LP number. Linux supports far fewer LPs.
 const END: u32 = 1 << 20;
 
-/// A set of LPs as the kernel writes it: `0-3,8`.
+/// A set of LPs in the kernel's form: `0-3,8`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuList {
-    /// Ranges, first and last, ascending, not adjacent.
+    /// Ranges (first and last LP), ascending and not adjacent.
     ranges: Vec<(u32, u32)>,
 }
 
-/// A text that is no set of LPs.
+/// A text that is not a set of LPs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuListError {
-    /// A part is neither a number nor a range.
+    /// A part of the text is neither a number nor a range.
     #[error("{part:?} is neither the number of an LP nor a range, as in 0-3,8")]
     NotARange {
-        /// The part, at most 40 characters of it.
+        /// The part, cut to 40 characters.
         part: String,
     },
     /// A number is too high.
@@ -49,12 +49,12 @@ pub enum CpuListError {
 }
 
 impl CpuList {
-    /// Reads a list. An empty text is the empty set, as the kernel writes it.
+    /// Reads a list. An empty text is the empty set.
     ///
     /// # Errors
     ///
-    /// The text is not what the kernel writes: ranges of ascending numbers below 2^20, with commas
-    /// between.
+    /// The text does not have the kernel's form: ascending numbers and ranges below 2^20, separated
+    /// by commas.
     pub fn parse(text: &str) -> Result<Self, CpuListError> {
         let mut list = Self::default();
         if text.is_empty() {
@@ -98,7 +98,7 @@ impl CpuList {
             .fold(0, u32::saturating_add)
     }
 
-    /// Whether the set has no LP.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
@@ -110,13 +110,13 @@ impl CpuList {
         self.ranges.first().map(|(first, _)| *first)
     }
 
-    /// Whether the set has this LP.
+    /// Whether the set contains this LP.
     #[must_use]
     pub fn contains(&self, lp: u32) -> bool {
         self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&lp))
     }
 
-    /// Returns the LPs, ascending.
+    /// Returns the LPs in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last)
     }
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn list_refuses_what_the_kernel_never_writes() {
+    fn list_in_another_form_is_refused() {
         let not_a_range = |part: &str| CpuListError::NotARange { part: part.to_owned() };
         for (text, error) in [
             (",", not_a_range("")),

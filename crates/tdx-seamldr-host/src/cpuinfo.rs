@@ -4,48 +4,48 @@ use std::collections::BTreeMap;
 
 use crate::host::Socket;
 
-/// LPs that a file may have.
+/// The most LPs in a file.
 const MAX_LPS: u32 = 8192;
 
-/// What `/proc/cpuinfo` says of the processors.
+/// The facts of `/proc/cpuinfo` on the processors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpuinfo {
     /// The processors, in the order of the sockets' numbers.
     pub sockets: Vec<Socket>,
-    /// Whether all sockets have the flag `tdx_host_platform`. None: the file has no flags.
+    /// Whether all sockets have the flag `tdx_host_platform`. `None` if the file has no flags.
     pub tdx_flag: Option<bool>,
-    /// Whether a socket has the bug `seamret_invd_vmcs`. None: the file has no bugs.
+    /// Whether a socket has the bug `seamret_invd_vmcs`. `None` if the file has no bugs.
     pub erratum: Option<bool>,
 }
 
-/// A text that is no `/proc/cpuinfo` of x86.
+/// A text that is not a `/proc/cpuinfo` of x86.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuinfoError {
     /// The text has no LP.
     #[error("has no LP: expected lines that begin with \"processor\"")]
     NoLp,
-    /// More LPs than a machine has.
+    /// The text has more LPs than any machine.
     #[error("has more than {MAX_LPS} LPs")]
     TooManyLps,
-    /// A value is no number.
+    /// A value is not a number.
     #[error("{name} of LP {lp} is {value:?}, expected a number below 2^32")]
     NotANumber {
-        /// What the line gives.
+        /// The name of the line.
         name: &'static str,
-        /// The LP that it belongs to.
+        /// The LP of the line.
         lp: u32,
-        /// The value, at most 40 characters of it.
+        /// The value, cut to 40 characters.
         value: String,
     },
     /// An LP lacks a line.
     #[error("LP {lp} has no line {name:?}: expected an x86 processor")]
     Missing {
-        /// What the line gives.
+        /// The name of the line.
         name: &'static str,
         /// The LP.
         lp: u32,
     },
-    /// LPs do not ascend.
+    /// The LPs are not in ascending order.
     #[error("LP {next} follows LP {previous}: expected ascending numbers without repeats")]
     NotAscending {
         /// The LP before.
@@ -53,7 +53,7 @@ pub enum CpuinfoError {
         /// The LP.
         next: u32,
     },
-    /// LPs of a socket are different processors.
+    /// The LPs of a socket are different processors.
     #[error(
         "socket {socket} has two processors: LP {first_lp} with family, model and stepping \
          {first:?}, LP {lp} with {other:?}"
@@ -63,11 +63,11 @@ pub enum CpuinfoError {
         socket: u32,
         /// The first LP of the socket.
         first_lp: u32,
-        /// Its family, model and stepping.
+        /// Family, model and stepping of this LP.
         first: [u32; 3],
         /// The LP that differs.
         lp: u32,
-        /// Its family, model and stepping.
+        /// Family, model and stepping of this LP.
         other: [u32; 3],
     },
 }
@@ -85,7 +85,7 @@ struct Lp<'a> {
     bugs: Option<&'a str>,
 }
 
-/// What is known so far.
+/// The facts from the lines so far.
 #[derive(Default)]
 struct Reader {
     /// The sockets by number, each with its first LP.
@@ -97,13 +97,13 @@ struct Reader {
 }
 
 impl Cpuinfo {
-    /// Reads the text. LPs without a physical id belong to socket 0, as in virtual machines. If the
-    /// LPs of a socket run different microcode, the lowest counts. Flags and bugs are those of
-    /// each socket's first LP.
+    /// Reads the text. LPs without a physical id belong to socket 0, as in virtual machines. The
+    /// microcode of a socket is the lowest of its LPs. Flags and bugs come from each socket's first
+    /// LP.
     ///
     /// # Errors
     ///
-    /// The text does not describe x86 processors, or the LPs of a socket are not alike.
+    /// The text does not describe x86 processors, or the LPs of a socket differ.
     pub fn parse(text: &str) -> Result<Self, CpuinfoError> {
         let mut reader = Reader::default();
         let mut lp: Option<Lp<'_>> = None;
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_must_be_there_on_all_sockets_and_bugs_on_one() {
+    fn flag_counts_on_all_sockets_and_bug_on_any() {
         let with = |id: u32, flags: &str, bugs: &str| {
             lp(id, &format!("physical id\t: {id}\nflags\t\t: {flags}\nbugs\t\t: {bugs}"))
         };
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn lps_of_a_socket_that_differ_are_named() {
+    fn different_lps_of_a_socket_are_named() {
         let other = lp(3, "").replace("stepping\t: 8", "stepping\t: 7");
         let (first, other) = ([6, 143, 8], parse(&[lp(1, ""), other]).unwrap_err());
         assert_eq!(
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_no_numbers_are_named() {
+    fn value_that_is_not_a_number_is_named() {
         let wrong = |name, value: &str| {
             Err(CpuinfoError::NotANumber { name, lp: 4, value: value.chars().take(40).collect() })
         };
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_lps_as_a_machine_has_are_read_and_no_more() {
+    fn more_lps_than_the_limit_are_refused() {
         let lps: Vec<String> = (0..=MAX_LPS).map(|number| lp(number, "")).collect();
         assert_eq!(parse(&lps), Err(CpuinfoError::TooManyLps));
         assert_eq!(parse(&lps[1..]).unwrap().sockets, [socket(0, None, MAX_LPS)]);

@@ -1,24 +1,24 @@
-//! A fact with the place where it was read, or why it could not be read there.
+//! A fact with the file that it was read from, or why it could not be read.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// A value, and the file that it was read from.
+/// A value with the file that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Found<T> {
     /// The value.
     pub value: T,
-    /// The path of the file, without the root folder, or another name of the place.
+    /// The path of the file, without the root folder, or another name of the source.
     pub source: String,
 }
 
-/// Why a value is not known.
+/// Why a value is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Absent {
-    /// The path of the file, without the root folder, or another name of the place.
+    /// The path of the file, without the root folder, or another name of the source.
     pub source: String,
-    /// What kind of failure.
+    /// The kind of failure.
     pub reason: Reason,
     /// What was found and what was expected, in words.
     pub problem: String,
@@ -28,19 +28,19 @@ pub struct Absent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// There is no such file.
+    /// The file does not exist.
     Missing,
     /// Only root may read the file.
     Permission,
-    /// The kernel answered ENXIO: the TDX module is not initialised, or gone.
+    /// The kernel answered ENXIO: the TDX module is not initialised, or lost.
     NoDevice,
     /// The file cannot be read for another reason.
     Unreadable,
-    /// The file does not say what it should.
+    /// The file does not have the expected content.
     Malformed,
 }
 
-/// A value that user space knows, or why not.
+/// A value, or why it is unknown.
 pub type Fact<T> = Result<Found<T>, Absent>;
 
 impl fmt::Display for Absent {
@@ -52,7 +52,7 @@ impl fmt::Display for Absent {
 impl std::error::Error for Absent {}
 
 impl<T> Found<T> {
-    /// Returns the value with the same source, changed.
+    /// Returns the fact with another value and the same source.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Found<U> {
         Found { value: change(self.value), source: self.source }
     }

@@ -1,4 +1,4 @@
-//! The host: everything that user space can see of TDX, each with where it was read.
+//! The host: all facts on TDX that user space can read, each with its source.
 
 mod interface;
 mod json;
@@ -15,34 +15,34 @@ pub(crate) use crate::host::read::UPLOAD;
 
 use crate::fact::Fact;
 
-/// What user space sees of a host.
+/// The facts on a host that user space can read.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The kernel's release, e.g. `7.2.1-amd64`. Source: `/proc/sys/kernel/osrelease`.
     pub kernel: Fact<String>,
     /// The kernel's command line. Source: `/proc/cmdline`.
     pub command_line: Fact<String>,
-    /// The kernel's interface for updates, or why there is none.
+    /// The kernel's interface for updates, or why the kernel has none.
     pub interface: Result<Interface, NoInterface>,
     /// The version of the running module. [`Reason::NoDevice`](crate::fact::Reason::NoDevice): TDX
-    /// is not initialised, or gone until reboot. Source: `tdx_host/version`.
+    /// is not initialised, or lost until a reboot. Source: `tdx_host/version`.
     pub module: Fact<TdxVersion>,
     /// The version of P-SEAMLDR. Source: `tdx_host/seamldr_version` or `tdx_host/seamldr/version`;
     /// for root only.
     pub seamldr: Fact<TdxVersion>,
-    /// How many updates remain until a reboot. Source: `tdx_host/num_remaining_updates` or
-    /// `tdx_host/seamldr/num_remaining_updates`; for root only.
+    /// The number of updates that remain until a reboot. Source: `tdx_host/num_remaining_updates`
+    /// or `tdx_host/seamldr/num_remaining_updates`; for root only.
     pub remaining_updates: Fact<u32>,
-    /// What the firmware upload is doing. Source: `/sys/class/firmware/tdx_module/status`.
+    /// The status of the firmware upload. Source: `/sys/class/firmware/tdx_module/status`.
     pub upload_status: Fact<String>,
-    /// The processors, one for each socket, in the order of the sockets. Source: `/proc/cpuinfo`.
+    /// The processor of each socket, in the order of the sockets. Source: `/proc/cpuinfo`.
     pub sockets: Fact<Vec<Socket>>,
-    /// LPs that the kernel knows and that could be online. Source:
+    /// The LPs that the kernel knows. Source:
     /// `/sys/devices/system/cpu/present`.
     pub present: Fact<CpuList>,
-    /// LPs that are online. Source: `/sys/devices/system/cpu/online`.
+    /// The LPs that are online. Source: `/sys/devices/system/cpu/online`.
     pub online: Fact<CpuList>,
-    /// LPs that the platform has: those that P-SEAMLDR waits for. Source: the ACPI MADT.
+    /// The LPs of the platform, for which P-SEAMLDR waits. Source: the ACPI MADT.
     pub platform: Fact<PlatformLps>,
     /// Whether SMT is in use. Source: `/sys/devices/system/cpu/smt/control`.
     pub smt: Fact<String>,
@@ -63,11 +63,11 @@ pub struct Host {
     /// KVM's parameter for TDX: `Y` or `N`. Source: `/sys/module/kvm_intel/parameters/tdx`.
     pub kvm_tdx: Fact<String>,
     /// Files of TDX modules on the EFI system partition, e.g. `/boot/efi/EFI/TDX/TDX-SEAM.so`. The
-    /// firmware may load these at the next boot; they are not what runs.
+    /// firmware may load one of them at the next boot; the running module is another matter.
     pub staged: Vec<String>,
 }
 
-/// How the kernel takes a new module.
+/// The kernel's interface for updates of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interface {
@@ -79,7 +79,7 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// Returns the files with P-SEAMLDR's version and with the remaining updates, below the device
+    /// Returns the files with P-SEAMLDR's version and the remaining updates, relative to the device
     /// `tdx_host`.
     #[must_use]
     pub const fn seamldr_files(self) -> [&'static str; 2] {
@@ -99,17 +99,17 @@ impl Interface {
     }
 }
 
-/// Why there is no interface for updates. The first reason that holds.
+/// The first reason why the kernel has no interface for updates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum NoInterface {
     /// The processor's flags have no `tdx_host_platform`.
     #[error(
-        "the processor has no TDX, or the BIOS has it off: /proc/cpuinfo has no flag \
+        "the processor has no TDX, or TDX is off in the BIOS: /proc/cpuinfo has no flag \
          tdx_host_platform"
     )]
     NoTdx,
-    /// The processor returns from P-SEAMLDR without its VMCS pointer.
+    /// The processor loses its VMCS pointer on return from P-SEAMLDR.
     #[error(
         "the processor loses its VMCS pointer on return from P-SEAMLDR (seamret_invd_vmcs): \
          install newer microcode"
@@ -117,25 +117,25 @@ pub enum NoInterface {
     Erratum,
     /// The kernel has no driver `tdx_host`, it is not loaded, or it found no TDX module and left.
     #[error(
-        "the kernel has no device tdx_host: it needs Linux 7.2 or later with \
+        "the kernel has no device tdx_host: updates need Linux 7.2 or later with \
          CONFIG_TDX_HOST_SERVICES, the module tdx-host loaded, and TDX initialised (look for \
          \"TDX\" in the kernel's log)"
     )]
     NoDriver,
-    /// The driver is there, and TDX is not initialised.
+    /// The driver is loaded, but TDX is not initialised.
     #[error(
-        "the TDX module is not initialised, or it was lost: reboot, and look for \"TDX\" in the \
+        "the TDX module is not initialised, or was lost: reboot, and look for \"TDX\" in the \
          kernel's log"
     )]
     NotInitialised,
-    /// The driver is there, and it offers no upload.
+    /// The driver is loaded, but it offers no upload.
     #[error(
         "the driver tdx_host offers no upload: the module cannot hand its TDs over, or the kernel \
          is too old"
     )]
     NoUpload,
-    /// Half of an interface.
-    #[error("the interface is not complete: {missing} is missing")]
+    /// A file of the interface is missing.
+    #[error("the interface is incomplete: {missing} is missing")]
     Incomplete {
         /// The file.
         missing: String,
@@ -155,7 +155,7 @@ pub struct Socket {
     pub stepping: u32,
     /// Microcode, if Linux shows it.
     pub microcode: Option<u32>,
-    /// LPs of the socket that are online.
+    /// The number of LPs of the socket that are online.
     pub online_lps: u32,
 }
 
@@ -179,7 +179,7 @@ impl Socket {
 /// The LPs in the ACPI MADT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PlatformLps {
-    /// Enabled LPs.
+    /// The number of enabled LPs.
     pub enabled: u32,
     /// The highest x2APIC ID of an enabled LP.
     pub highest_x2apic_id: u32,

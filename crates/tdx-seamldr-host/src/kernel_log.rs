@@ -1,22 +1,22 @@
-//! The kernel's lines on TDX, without the addresses in them.
+//! The kernel's log lines on TDX, with addresses masked.
 
 use crate::explain::is_tdx_line;
 use crate::fact::Absent;
 use crate::root::Root;
 
-/// The kernel's log, a record for each read.
+/// The kernel's log. Each read returns one record.
 const KMSG: &str = "/dev/kmsg";
 
-/// Bytes of the log that are read at most.
+/// The most bytes of the log that are read.
 const MAX_LOG: usize = 16 << 20;
 
-/// Lines that are kept: the last ones.
+/// The most lines that are kept: the last ones.
 const MAX_LINES: usize = 200;
 
-/// Hexadecimal digits of a number that may be an address.
+/// The fewest hexadecimal digits of a number that may be an address.
 const ADDRESS_DIGITS: usize = 9;
 
-/// The least word with a bit that only status words have: TDX statuses have bit 63 or bit 62.
+/// The lowest status word. TDX status words have bit 62 or bit 63 set; addresses have neither.
 const LEAST_STATUS: u64 = 0x4000_0000_0000_0000;
 
 /// Returns the kernel's last lines on TDX. Each number that may be an address is masked.

@@ -1,4 +1,4 @@
-//! The ACPI MADT: the LPs that the firmware enabled, for each of which P-SEAMLDR waits.
+//! The ACPI MADT: the LPs that the firmware enabled. P-SEAMLDR waits for each of them.
 
 use crate::host::PlatformLps;
 
@@ -8,10 +8,10 @@ const HEADER: usize = 44;
 const LOCAL_APIC: u8 = 0;
 /// An entry of this type is an LP with a 32-bit x2APIC ID.
 const LOCAL_X2APIC: u8 = 9;
-/// The flag of an LP that is enabled. One that is only "online capable" (bit 1) is none yet.
+/// The flag of an enabled LP. An LP that is only "online capable" (bit 1) does not count.
 const ENABLED: u32 = 1;
 
-/// A table that is no MADT.
+/// A table that is not a MADT.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MadtError {
     /// The table has another signature.
@@ -20,10 +20,10 @@ pub enum MadtError {
         /// The signature, as text.
         found: String,
     },
-    /// The table's length does not fit the file.
+    /// The table's length does not fit into the file.
     #[error("the table's length is {length}, expected {HEADER} to {file} (the file's length)")]
     Length {
-        /// The length that the table gives.
+        /// The length field of the table.
         length: u32,
         /// The length of the file.
         file: usize,
@@ -36,7 +36,7 @@ pub enum MadtError {
         /// The byte that makes the sum 0.
         expected: u8,
     },
-    /// An entry has a length that its type does not have, or leaves the table.
+    /// An entry has a wrong length for its type, or ends after the table.
     #[error(
         "the entry of type {kind} at offset {offset} has a length of {length}, with {left} bytes \
          left"
@@ -44,29 +44,29 @@ pub enum MadtError {
     Entry {
         /// The type.
         kind: u8,
-        /// Where the entry begins.
+        /// The offset of the entry in the table.
         offset: usize,
-        /// The length that the entry gives.
+        /// The length field of the entry.
         length: u8,
-        /// Bytes from the entry's begin to the table's end.
+        /// The bytes from the start of the entry to the end of the table.
         left: usize,
     },
     /// One byte is left after the last entry.
     #[error("the table ends in the middle of an entry, at offset {offset}")]
     Cut {
-        /// Where the entry begins.
+        /// The offset of the entry in the table.
         offset: usize,
     },
-    /// The table names no enabled LP.
+    /// The table has no enabled LP.
     #[error("the table has no enabled LP")]
     NoLp,
 }
 
-/// Reads a MADT. An LP that has entries of both kinds counts once.
+/// Reads a MADT. An LP with entries of both types counts once.
 ///
 /// # Errors
 ///
-/// The table is no MADT, is damaged, or has no enabled LP.
+/// The table is not a MADT, is damaged, or has no enabled LP.
 pub fn parse_madt(file: &[u8]) -> Result<PlatformLps, MadtError> {
     let signature = file.get(..4).unwrap_or(file);
     if signature != b"APIC" {
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// A table with these entries, and length and checksum that are right.
+    /// Returns a table with these entries and a correct length and checksum.
     fn table(entries: &[&[u8]]) -> Vec<u8> {
         let mut table = b"APIC".to_vec();
         table.resize(HEADER, 7);

@@ -1,4 +1,5 @@
-//! Intel's `mapping_file.json`: which running module and which P-SEAMLDR each release needs.
+//! Intel's `mapping_file.json`: the oldest running module and the oldest P-SEAMLDR for each
+//! release.
 
 use serde::Deserialize;
 use tdx_seamldr_core::abi::TdxFeatures0;
@@ -7,12 +8,12 @@ use tdx_seamldr_core::TdxVersion;
 use crate::releases::hex;
 use crate::version::parse_version;
 
-/// What the file says of a release.
+/// The file's entry for a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappedRelease {
     /// The release.
     pub version: TdxVersion,
-    /// The oldest running module that an update to the release may begin from.
+    /// The oldest running module that may be updated to the release.
     pub min_module: TdxVersion,
     /// The oldest P-SEAMLDR of each line that the release needs.
     pub min_seamldr: Vec<TdxVersion>,
@@ -23,13 +24,13 @@ pub struct MappedRelease {
 /// Why a `mapping_file.json` cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
-    /// The text is not JSON, or a part of it has another form.
+    /// The text is not JSON, or does not have the expected form.
     #[error("expected a JSON object with \"tdx_module_releases\": {0}")]
     Json(#[from] serde_json::Error),
-    /// A value of a release is wrong.
+    /// A release has a wrong value.
     #[error("release {number}: {problem}")]
     Release {
-        /// The release's place in the list, from 1.
+        /// The release's position in the list, from 1.
         number: usize,
         /// What was found and what was expected.
         problem: String,
@@ -49,11 +50,11 @@ struct Entry {
     tdx_feature0: String,
 }
 
-/// Reads the text of a `mapping_file.json`. Members that are not named here do not matter.
+/// Reads the text of a `mapping_file.json`. Ignores all other members.
 ///
 /// # Errors
 ///
-/// The text is not JSON of this form, a value is wrong, or a release comes twice.
+/// The text is not JSON of this form, a value is wrong, or a release occurs twice.
 pub fn parse_mapping(text: &str) -> Result<Vec<MappedRelease>, MappingError> {
     let file: File = serde_json::from_str(text)?;
     let mut releases: Vec<MappedRelease> = Vec::new();
@@ -61,7 +62,7 @@ pub fn parse_mapping(text: &str) -> Result<Vec<MappedRelease>, MappingError> {
         let wrong = |problem| MappingError::Release { number, problem };
         let release = entry.release().map_err(wrong)?;
         if releases.iter().any(|known| known.version == release.version) {
-            return Err(wrong(format!("{} comes twice", release.version)));
+            return Err(wrong(format!("{} occurs twice", release.version)));
         }
         releases.push(release);
     }
@@ -107,15 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn wrong_files_are_refused_with_what_is_wrong() {
+    fn wrong_file_is_refused_with_its_fault() {
         let changes = [
             ("{\"Header\"", "[\"Header\"", "expected a JSON object"),
             ("tdx_module_releases", "releases", "missing field `tdx_module_releases`"),
-            ("\"1.5.05\"", "\"1.5\"", "release 1: \"1.5\" is no version"),
+            ("\"1.5.05\"", "\"1.5\"", "release 1: \"1.5\" is not a version"),
             ("\"1.5.05\"", "15", "invalid type"),
             ("[\"1.5.00\", \"2.0.00\"]", "[]", "min_seamldr_versions is empty"),
             ("0x61F0FBF", "61F0FBF", "expected hexadecimal digits after 0x"),
-            ("0x61F0FBF", "0x11112222333344445", "is no number"),
+            ("0x61F0FBF", "0x11112222333344445", "is not a number"),
         ];
         for (from, to, message) in changes {
             let error = parse_mapping(&GOOD.replacen(from, to, 1)).unwrap_err();
@@ -123,7 +124,7 @@ mod tests {
         }
         let entry = GOOD.split_once('[').unwrap().1.strip_suffix("]}").unwrap();
         let error = parse_mapping(&GOOD.replace(entry, &format!("{entry},{entry}"))).unwrap_err();
-        assert_eq!(error.to_string(), "release 2: 1.5.05 comes twice");
+        assert_eq!(error.to_string(), "release 2: 1.5.05 occurs twice");
     }
 
     proptest! {

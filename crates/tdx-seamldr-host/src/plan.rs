@@ -1,5 +1,5 @@
-//! The plan: which image comes next on this host, what speaks against each other one, and what
-//! nobody could check.
+//! The plan: which image an update installs, why each other image is rejected, and what could not
+//! be checked.
 
 mod reason;
 mod rules;
@@ -23,35 +23,35 @@ pub use reason::{Question, Reason, Scope};
 pub struct Request {
     /// Which module.
     pub target: Target,
-    /// The operator vouches that no TD is in build and no migration interrupted until the update
-    /// is over.
+    /// The operator vouches that no TD is in build and no migration is interrupted until the
+    /// update ends.
     pub no_td_launches: bool,
     /// Rules that may stay unchecked.
     pub accept: Unknowns,
-    /// Install the running module again. This uses up one of the remaining updates.
+    /// Install the running module again, which uses up one of the remaining updates.
     pub allow_same_module: bool,
-    /// Update although Intel's table wants a newer running module first.
+    /// Update although Intel's table requires a newer running module.
     pub allow_below_minimum: bool,
 }
 
 /// Which module the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Target {
-    /// The newest that fits the host.
+    /// The newest module that fits the host.
     #[default]
     Newest,
     /// This version, from the catalogue.
     Version(TdxVersion),
-    /// This image of the catalogue, by its place among the [images](Catalogue::images).
+    /// An image of the catalogue, by its index in the [images](Catalogue::images).
     Image(usize),
 }
 
-/// What is to be done.
+/// A plan for an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// Whether there is something to do, and whether it may be done.
+    /// Whether an update is due, and whether it may begin.
     pub verdict: Verdict,
-    /// The version that runs, if the kernel tells.
+    /// The version of the running module, if the kernel shows it.
     pub running: Option<String>,
     /// Whether the table of releases has the running module.
     pub running_is_known: bool,
@@ -59,15 +59,15 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Why the update is refused.
     pub reasons: Vec<Reason>,
-    /// What could not be checked, and which option takes the responsibility.
+    /// What could not be checked, and the option that accepts the risk.
     pub questions: Vec<Question>,
-    /// What the operator should know before.
+    /// What the operator should know before the update.
     pub warnings: Vec<String>,
-    /// Every image, with what speaks against it.
+    /// Every image, with the reasons against it.
     pub candidates: Vec<Candidate>,
 }
 
-/// Whether there is something to do, and whether it may be done.
+/// Whether an update is due, and whether it may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -75,45 +75,46 @@ pub enum Verdict {
     Ready,
     /// The update may begin as soon as the operator has answered the [questions](Plan::questions).
     Asks,
-    /// The module that runs is the newest that fits, or the one that was asked for.
+    /// The running module is the newest that fits, or the requested one.
     NothingToDo,
-    /// The update would fail, so it must not begin.
+    /// The update must not begin, because it would fail.
     Refused,
 }
 
 /// One update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// The image, by its place among the catalogue's [images](Catalogue::images).
+    /// The image, by its index in the catalogue's [images](Catalogue::images).
     pub image: usize,
     /// The file.
     pub file: PathBuf,
-    /// The version that runs before.
+    /// The version that runs before the update.
     pub from: String,
-    /// The version that runs afterwards. `None`: the catalogue does not know the image's hash.
+    /// The version that runs after the update. `None` if the catalogue does not have the image's
+    /// hash.
     pub to: Option<String>,
     /// The SHA-384 of the module in hexadecimal digits: MRSEAM in quotes.
     pub mrseam: String,
     /// The security version of the module, e.g. `1.11`.
     pub svn: String,
-    /// How TEE_TCB_SVN_2 of quotes begins: minor SVN and major SVN, in hexadecimal digits.
+    /// The first bytes of TEE_TCB_SVN_2 in quotes: minor SVN and major SVN, in hexadecimal digits.
     pub tee_tcb_svn_2: String,
 }
 
-/// An image, and what speaks against it.
+/// An image, and the reasons against it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Candidate {
     /// The file.
     pub file: PathBuf,
-    /// The version, if the catalogue knows it.
+    /// The version, if the catalogue has it.
     pub version: Option<String>,
     /// The security version of the module, e.g. `1.11`.
     pub svn: String,
     /// Whether Intel signed exactly this file.
     pub genuine: bool,
-    /// Whether it is newer than the running module. `None`: not known.
+    /// Whether the image is newer than the running module. `None` if unknown.
     pub newer: Option<bool>,
-    /// What speaks against an update from the running module to this image on this host.
+    /// The reasons against an update from the running module to this image on this host.
     pub reasons: Vec<Reason>,
     /// What could not be checked.
     pub questions: Vec<Question>,
@@ -129,14 +130,14 @@ impl Step {
 }
 
 impl Plan {
-    /// Makes a plan. Reads nothing: `host` and `catalogue` hold all that was read.
+    /// Makes a plan. Reads no files: `host` and `catalogue` hold all facts.
     #[must_use]
     pub fn new(host: &Host, catalogue: &Catalogue, request: &Request) -> Self {
         select::plan(host, catalogue, request)
     }
 
-    /// Returns what speaks against any update of a host, and what nobody could check of it. A plan
-    /// has the same reasons, and those of its image.
+    /// Returns the reasons against any update of a host, and what could not be checked. A plan adds
+    /// the reasons of its image.
     #[must_use]
     pub fn about_host(host: &Host) -> (Vec<Reason>, Vec<Question>) {
         select::about_host(host)

@@ -1,4 +1,4 @@
-//! The record of updates: a line of JSON for each attempt's begin and end, and the system's
+//! The record of updates: lines of JSON for the events of each attempt, also sent to the system's
 //! journal.
 
 use std::fs::{self, File, OpenOptions};
@@ -15,19 +15,19 @@ use crate::fact::{Absent, Reason};
 use crate::root::{absent, kind, Root};
 use crate::trust::{check_trusted, NotTrusted};
 
-/// The folder of the record, where nothing else is configured.
+/// The default folder of the record.
 pub const DEFAULT_STATE_FOLDER: &str = "/var/lib/tdx-seamldr";
 
-/// The file in that folder.
+/// The file in the folder of the record.
 const HISTORY: &str = "history.jsonl";
 
-/// The largest record that is read. An attempt takes less than 2 KiB.
+/// The most bytes of a record that are read. An attempt takes less than 2 KiB.
 const MAX_HISTORY: u64 = 64 << 20;
 
 /// The socket of the system's journal.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// The schema that each line names.
+/// The schema in each line.
 pub const SCHEMA: &str = "tdx-seamldr/record/1";
 
 /// A line of the record.
@@ -35,11 +35,11 @@ pub const SCHEMA: &str = "tdx-seamldr/record/1";
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The time in UTC, as RFC 3339 has it.
+    /// The time in UTC, in the form of RFC 3339.
     pub time: String,
-    /// The attempt. The line for its end has the same.
+    /// The id of the attempt, the same in all its lines.
     pub attempt: String,
-    /// The boot of the host.
+    /// The id of the host's boot.
     pub boot: Option<String>,
     /// What happened.
     pub event: Event,
@@ -53,24 +53,25 @@ pub enum Event {
     Began {
         /// The version that ran.
         from: String,
-        /// The version that should run. `None`: the catalogue did not know the image.
+        /// The version that should run. `None` if the catalogue did not have the image's hash.
         to: Option<String>,
         /// The file of the image.
         file: String,
         /// MRSEAM of the new module.
         mrseam: String,
     },
-    /// The last write came next. Without an end, the kernel may have updated the module.
+    /// The attempt was about to make the last write. If its end is missing, the kernel may have
+    /// updated the module.
     Committing,
     /// An attempt ended.
     Ended {
-        /// How, as [`Outcome::word`](crate::update::Outcome::word) names it.
+        /// The name of the outcome, from [`Outcome::word`](crate::update::Outcome::word).
         outcome: String,
         /// What happened, in words.
         message: String,
-        /// The version that ran afterwards, if the kernel told.
+        /// The version that ran afterwards, if the kernel showed it.
         version: Option<String>,
-        /// How many updates remained, if the kernel told.
+        /// The number of updates that remained, if the kernel showed it.
         remaining_updates: Option<u32>,
     },
 }
@@ -89,21 +90,20 @@ pub enum RecordError {
         /// The error.
         source: io::Error,
     },
-    /// Others than root can change the folder of the record.
+    /// Users other than root can change the folder of the record.
     #[error("the record is not written: {0}")]
     NotTrusted(#[from] NotTrusted),
-    /// A line cannot be made.
+    /// A line cannot be serialised.
     #[error("a line of the record cannot be made: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// What the record holds.
+/// The content of the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The lines in order.
     pub records: Vec<Record>,
-    /// Lines that cannot be read, by their numbers from 1. A line can end early if the host went
-    /// down.
+    /// The numbers of lines that cannot be read, from 1. A crash of the host can cut a line.
     pub damaged: Vec<usize>,
 }
 
@@ -116,7 +116,7 @@ pub struct Journal<'r> {
 }
 
 impl<'r> Journal<'r> {
-    /// The record in a folder below the root.
+    /// Returns the record in a folder below the root.
     #[must_use]
     pub fn new(root: &'r Root, folder: &str) -> Self {
         let boot = root.read_text("/proc/sys/kernel/random/boot_id", 64).ok();
@@ -127,7 +127,7 @@ impl<'r> Journal<'r> {
         format!("{}/{HISTORY}", self.folder)
     }
 
-    /// Reads the record. None is an empty one.
+    /// Reads the record. An absent file is an empty record.
     ///
     /// # Errors
     ///
@@ -158,8 +158,8 @@ impl<'r> Journal<'r> {
         self.root.path(&self.folder).map_err(RecordError::Read)
     }
 
-    /// Adds a line, which is on the disk when this returns. The system's journal gets it, too, if
-    /// there is one.
+    /// Adds a line and syncs it to the disk. Also sends the line to the system's journal, if one
+    /// runs.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl<'r> Journal<'r> {
         line.push(b'\n');
         let folder = self.folder_path()?;
         let failed = |source| RecordError::Write { path: self.file(), source };
-        // Whatever the umask is, others cannot write it.
+        // Other users cannot write the file, with any umask.
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(failed)?;
         check_trusted(&folder)?;
         let mut file =
@@ -189,8 +189,8 @@ impl<'r> Journal<'r> {
         file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
     }
 
-    /// Whether the attempt before `attempt` began in this boot and has no end: its process was
-    /// killed.
+    /// Whether the attempt before `attempt` began in this boot and has no end, because its process
+    /// was killed.
     #[must_use]
     pub fn left_open(&self, attempt: &str) -> bool {
         let Ok(history) = self.read() else { return false };
@@ -201,7 +201,7 @@ impl<'r> Journal<'r> {
         })
     }
 
-    /// Sends the line to the system's journal. It is no error if there is none.
+    /// Sends the line to the system's journal. A missing journal is not an error.
     fn tell_system(&self, line: &[u8]) {
         let Ok(path) = self.root.path(JOURNAL) else { return };
         let Ok(socket) = UnixDatagram::unbound() else { return };
@@ -213,7 +213,7 @@ impl<'r> Journal<'r> {
     }
 }
 
-/// Opens the record in a folder. A link is not followed, as it could lead to any file of root.
+/// Opens the record in a folder. Does not follow a link, which could lead to any file of root.
 fn open(folder: &std::path::Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file =
@@ -230,8 +230,7 @@ fn open(folder: &std::path::Path, options: &mut OpenOptions) -> io::Result<File>
     }
 }
 
-/// Whether a file is empty or its last line is complete. A host that went down can leave half a
-/// line.
+/// Whether a file is empty or its last line is complete. A crash of the host can cut a line.
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     use std::os::unix::fs::FileExt;
     let len = file.metadata()?.len();
@@ -241,14 +240,14 @@ fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     Ok(byte == *b"\n")
 }
 
-/// The time in UTC, to the second.
+/// Returns the time in UTC, to the second.
 pub(crate) fn now() -> String {
     let now = jiff::Timestamp::now();
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
 impl History {
-    /// Reads the lines of a record. Lines that cannot be read cost no other line.
+    /// Reads the lines of a record. Lines that cannot be read do not affect other lines.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut history = Self::default();
@@ -264,8 +263,8 @@ impl History {
         history
     }
 
-    /// Returns attempts in order: how each began, whether its last write came next, and how it
-    /// ended, if the record tells.
+    /// Returns the attempts in order, each with its begin and, if recorded, its last write and its
+    /// end.
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt<'_>> {
         let mut attempts: Vec<Attempt<'_>> = Vec::new();
@@ -297,11 +296,11 @@ impl History {
 /// An attempt to update the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt<'h> {
-    /// Its begin.
+    /// The begin of the attempt.
     pub began: &'h Record,
-    /// Whether the last write came next.
+    /// Whether the attempt was about to make the last write.
     pub committing: bool,
-    /// Its end. `None`: the process or the host ended before.
+    /// The end of the attempt. `None` if the process or the host stopped before.
     pub ended: Option<&'h Record>,
 }
 
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_read_as_they_were_written() {
+    fn attempts_are_read_back_as_written() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         let journal = Journal::new(&root, DEFAULT_STATE_FOLDER);
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_costs_no_other_line() {
+    fn cut_line_does_not_affect_other_lines() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         let journal = Journal::new(&root, "/state");

@@ -84,7 +84,7 @@ impl Platform {
     }
 }
 
-/// A public release of the TDX module. What no public source tells is `None` or empty.
+/// A public release of the TDX module. Facts that no public source has are `None` or empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     /// The version.
@@ -93,16 +93,17 @@ pub struct Release {
     pub svn: Svn,
     /// Whether Intel publishes a signed image.
     pub image: bool,
-    /// The platforms that the release is made for.
+    /// The platforms of the release.
     pub platforms: Vec<Platform>,
     /// The handoff versions of the build.
     pub handoff: Option<HandoffRange>,
-    /// The version of the crypto contexts. A TD in build breaks where it changes.
+    /// The version of the crypto contexts. An update that changes it breaks a TD in build.
     pub crypto_context: Option<u32>,
-    /// The oldest running module that Intel's `mapping_file.json` allows an update from.
+    /// The oldest running module that may be updated to this release, from Intel's
+    /// `mapping_file.json`.
     pub min_module: Option<TdxVersion>,
-    /// The oldest P-SEAMLDR of each line that the release needs, by Intel's `mapping_file.json` or
-    /// the release notes.
+    /// The oldest P-SEAMLDR of each line for this release, from Intel's `mapping_file.json` or the
+    /// release notes.
     pub min_seamldr: Vec<TdxVersion>,
     /// TDX_FEATURES0.
     pub features0: Option<TdxFeatures0>,
@@ -126,7 +127,7 @@ pub struct Releases {
     all: Vec<Release>,
 }
 
-/// A line of the table. Columns that are not named here do not matter.
+/// A line of the table. Other columns are ignored.
 #[derive(Deserialize)]
 struct Row<'a> {
     version: &'a str,
@@ -157,13 +158,13 @@ impl Releases {
             .expect("the table is a part of the program")
     }
 
-    /// Reads a table from a file. SVN and handoff versions of the running module come from it, so
-    /// only root may be able to change the file.
+    /// Reads a table from a file. Only root may be able to change the file, because SVN and handoff
+    /// versions of the running module come from it.
     ///
     /// # Errors
     ///
-    /// The file is no regular file, has more than 1 MiB, others than root can write it, or it is no
-    /// [table](Self::parse).
+    /// The file is not regular, has more than 1 MiB, is writable for users other than root, or is
+    /// not a [table](Self::parse).
     pub fn read(path: &Path) -> Result<Self, FileError> {
         check_trusted(path).map_err(|error| FileError::new(path, error))?;
         let table = read_text(path, MAX_TABLE, "table of releases")?;
@@ -176,7 +177,7 @@ impl Releases {
     ///
     /// # Errors
     ///
-    /// A value is none of its column, or a version or hash comes twice.
+    /// A value does not fit its column, or a version or hash occurs twice.
     pub fn parse(table: &str) -> Result<Self, TableError> {
         let mut reader = csv::ReaderBuilder::new()
             .comment(Some(b'#'))
@@ -275,14 +276,14 @@ pub(crate) fn hex(text: &str) -> Result<u64, String> {
     digits
         .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or_else(|| format!("{text:?} is no number: expected hexadecimal digits after 0x"))
+        .ok_or_else(|| format!("{text:?} is not a number: expected hexadecimal digits after 0x"))
 }
 
 fn platform(code: &str) -> Result<Platform, String> {
     Platform::ALL
         .into_iter()
         .find(|platform| platform.code() == code)
-        .ok_or_else(|| format!("{code:?} is no platform: expected SPR, EMR, SRF, GNR or CWF"))
+        .ok_or_else(|| format!("{code:?} is not a platform: expected SPR, EMR, SRF, GNR or CWF"))
 }
 
 fn handoff(text: &str) -> Result<HandoffRange, String> {
@@ -302,7 +303,7 @@ fn handoff(text: &str) -> Result<HandoffRange, String> {
 ///
 /// # Errors
 ///
-/// The text is none; the error says what was found.
+/// The text is not a SHA-384. The error says what was found.
 pub fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
     let wrong = || {
         format!(
@@ -362,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_named_with_their_line() {
+    fn wrong_value_is_named_with_its_line() {
         let table = include_str!("../data/releases.csv");
         let changes = [
-            ("1.5.05,0x0105", "1.5.x5,0x0105", "\"1.5.x5\" is no version"),
+            ("1.5.05,0x0105", "1.5.x5,0x0105", "\"1.5.x5\" is not a version"),
             ("1.5.05,0x0105", "1.5.05,0x10105", "should be at most 0xffff"),
             ("1.5.05,0x0105", "1.5.05,0105", "expected hexadecimal digits after 0x"),
             ("1.5.05,0x0105,yes", "1.5.05,0x0105,maybe", "image is \"maybe\""),
-            ("1.5.05,0x0105,yes,SPR", "1.5.05,0x0105,yes,ICX", "\"ICX\" is no platform"),
+            ("1.5.05,0x0105,yes,SPR", "1.5.05,0x0105,yes,ICX", "\"ICX\" is not a platform"),
             ("1.5.05,0x0105", "1.5.01,0x0105", "1.5.01 has the version or the hash of 1.5.01"),
             ("1/0/1,1,20251126", "1/0/2,1,20251126", "hv is \"1/0/2\""),
             ("1cc6a17a", "1cc6a1", "94 characters were found"),
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn processors_belong_to_platforms_whatever_their_stepping() {
+    fn processors_of_any_stepping_belong_to_their_platform() {
         assert_eq!(Platform::of_processor(0x806f8), Some(Platform::Spr));
         assert_eq!(Platform::of_processor(0xa06d1), Some(Platform::Gnr));
         assert_eq!(Platform::of_processor(0x906ea), None);

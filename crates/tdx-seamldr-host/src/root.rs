@@ -13,17 +13,17 @@ use rustix::process::geteuid;
 
 use crate::fact::{Absent, Reason};
 
-/// The longest record of the kernel's log, and more.
+/// Bytes of one read. The longest record of the kernel's log is shorter.
 const RECORD: usize = 64 << 10;
 
-/// Links that one path may lead through, as in Linux.
+/// The most links in one path, as in Linux.
 const MAX_LINKS: u32 = 40;
 
-/// A root folder. All paths that its methods take are absolute and are read below the folder.
+/// A root folder. Its methods take absolute paths and read them below the folder.
 ///
-/// If the folder is not `/`, links cannot lead out of it: an absolute target starts at the folder,
-/// and `..` stops at it. The links are followed before the file is opened. So nobody who is not
-/// trusted may write to the folder in the meantime.
+/// Links cannot lead out of a folder other than `/`: an absolute target starts at the folder, and
+/// `..` stops at it. The links are followed before the file is opened. Only trusted users may write
+/// to the folder in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     folder: PathBuf,
@@ -36,7 +36,7 @@ impl Default for Root {
 }
 
 impl Root {
-    /// Takes a folder as the root.
+    /// Returns the root for a folder.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
@@ -47,13 +47,14 @@ impl Root {
         &self.folder
     }
 
-    /// Whether this is the root of the running system.
+    /// Whether the folder is the root of the running system.
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.folder.components().eq([Component::RootDir])
     }
 
-    /// Returns where a file lies or would lie, with all links followed. Writers open this path.
+    /// Returns the path of a file with all links followed, also of a file that does not exist yet.
+    /// Writers open this path.
     ///
     /// # Errors
     ///
@@ -93,13 +94,13 @@ impl Root {
         Some(self.folder.join(behind))
     }
 
-    /// Whether there is such a file or folder, whoever may read it.
+    /// Whether the file or folder exists, readable or not.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
         self.metadata(path).is_ok()
     }
 
-    /// Whether the last step of a path is a link, wherever it leads.
+    /// Whether the last step of a path is a link, also a dangling link.
     pub(crate) fn is_link(&self, path: &str) -> bool {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let folder = if folder.is_empty() { "/" } else { folder };
@@ -109,19 +110,19 @@ impl Root {
         })
     }
 
-    /// Whether there is such a regular file.
+    /// Whether the path is a regular file.
     #[must_use]
     pub fn is_file(&self, path: &str) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// Whether there is such a folder.
+    /// Whether the path is a folder.
     #[must_use]
     pub fn is_folder(&self, path: &str) -> bool {
         self.metadata(path).is_ok_and(|metadata| metadata.is_dir())
     }
 
-    /// Returns what two paths of one file have in common: device and inode.
+    /// Returns the identity of a file: device and inode.
     pub(crate) fn identity(&self, path: &str) -> Option<(u64, u64)> {
         self.metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
     }
@@ -153,8 +154,8 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is no regular file, or has more than `limit` bytes. A FIFO or a
-    /// device is not opened.
+    /// The file cannot be read, is not a regular file, or has more than `limit` bytes. FIFOs and
+    /// devices are not opened.
     pub fn read_bytes(&self, path: &str, limit: u64) -> Result<Vec<u8>, Absent> {
         let file = self.open(path, FileType::is_file)?;
         let mut bytes = Vec::new();
@@ -181,8 +182,8 @@ impl Root {
         Ok(text)
     }
 
-    /// Reads a file that gives one record for each read, as `/dev/kmsg` does, until no record is
-    /// there. A regular file is one record.
+    /// Reads all records of a file such as `/dev/kmsg`, where each read returns one record. A
+    /// regular file is one record.
     ///
     /// # Errors
     ///
@@ -200,7 +201,7 @@ impl Root {
                     records.push(buffer.get(..count).unwrap_or_default().to_owned());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // A record was overwritten before it was read.
+                // The kernel overwrote a record before it was read.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(absent(path, &error)),
@@ -210,7 +211,7 @@ impl Root {
     }
 
     /// Opens a file of registers, such as `/dev/cpu/0/msr`: a character device, or a regular file
-    /// in a tree that stands for a host.
+    /// in a tree that models a host.
     ///
     /// # Errors
     ///
@@ -221,10 +222,9 @@ impl Root {
         Ok(Registers { file, is_device: !metadata.is_file(), path: path.to_owned() })
     }
 
-    /// Looks at the file's kind before it is opened, as opening alone can set a device off, and
-    /// afterwards, as the file may be another one by then. A socket is left to `open`, which
-    /// answers ENXIO: so a tree can have a file that answers as `version` does without a
-    /// module.
+    /// Checks the file's kind before and after it is opened. Opening a device can have effects, and
+    /// the file can be replaced in between. `open` answers ENXIO for a socket, so a socket in a
+    /// tree models the file `version` without a module.
     fn open(&self, path: &str, is_wanted: fn(&FileType) -> bool) -> Result<File, Absent> {
         let place = self.path(path)?;
         let check = |metadata: &Metadata| match is_wanted(&metadata.file_type()) {
@@ -257,7 +257,7 @@ enum Step {
     Down(OsString),
 }
 
-/// Puts the steps of a path on a stack, the first on top.
+/// Pushes the steps of a path on a stack, the first on top.
 fn push_steps(path: &Path, ahead: &mut Vec<Step>) {
     ahead.extend(path.components().rev().filter_map(|component| match component {
         Component::RootDir => Some(Step::Root),
@@ -267,7 +267,7 @@ fn push_steps(path: &Path, ahead: &mut Vec<Step>) {
     }));
 }
 
-/// Names a kind of file.
+/// Returns the name of a kind of file.
 pub(crate) fn kind(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a folder"
@@ -284,12 +284,12 @@ fn malformed(path: &str, problem: String) -> Absent {
     Absent { source: path.to_owned(), reason: Reason::Malformed, problem }
 }
 
-/// Says why the system did not give a file. What is refused to root is not a matter of permission:
-/// the kernel may be locked down, or this is a container.
+/// Returns why the system refused a file. If root is refused, permissions are not the reason: the
+/// kernel may be locked down, or the process runs in a container.
 pub(crate) fn absent(path: &str, error: &io::Error) -> Absent {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     let (reason, problem) = if is(Errno::NOENT) || is(Errno::NOTDIR) {
-        (Reason::Missing, "there is no such file".to_owned())
+        (Reason::Missing, "the file does not exist".to_owned())
     } else if (is(Errno::ACCESS) || is(Errno::PERM)) && !geteuid().is_root() {
         (Reason::Permission, "only root may read this file".to_owned())
     } else if is(Errno::NXIO) {
@@ -319,7 +319,7 @@ impl Registers {
     ///
     /// # Errors
     ///
-    /// The device refuses the number, or the file ends before.
+    /// The device refuses the number, or the file ends before the register.
     pub fn read_u64(&self, number: u32) -> Result<u64, Absent> {
         let number = u64::from(number);
         let offset = if self.is_device { number } else { number.saturating_mul(8) };
@@ -330,7 +330,7 @@ impl Registers {
     ///
     /// # Errors
     ///
-    /// The device refuses the offset, or the file ends before.
+    /// The device refuses the offset, or the file ends before the bytes.
     pub fn read_at<const N: usize>(&self, offset: u64) -> Result<[u8; N], Absent> {
         let mut bytes = [0; N];
         self.file.read_exact_at(&mut bytes, offset).map_err(|error| absent(&self.path, &error))?;

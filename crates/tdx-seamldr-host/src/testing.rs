@@ -18,11 +18,11 @@ use crate::host::Interface;
 /// The device that the driver makes.
 const TDX_HOST: &str = "/sys/devices/faux/tdx_host";
 
-/// A host to be written as a folder.
+/// A host that is written as a folder.
 ///
-/// LPs are numbered socket by socket, and within a socket first thread by first thread, then the
-/// second threads, as Linux numbers them on a machine with one socket. The x2APIC ID of an LP is
-/// its number.
+/// LPs are numbered socket by socket. Within a socket, the first threads of all cores come before
+/// the second threads, as in Linux on a machine with one socket. The x2APIC ID of an LP is its
+/// number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostTree {
     interface: Option<Interface>,
@@ -33,11 +33,11 @@ pub struct HostTree {
     seamldr: String,
     remaining: u32,
     upload_status: String,
-    /// CPUID.1:EAX, and LPs that the platform has.
+    /// CPUID.1:EAX and the number of LPs of each socket.
     sockets: Vec<(u32, u32)>,
     microcode: u32,
     offline: CpuList,
-    /// LPs from this one on are not known to the kernel.
+    /// The kernel does not know LPs from this number on.
     unknown_from: u32,
     kernel: String,
     command_line: String,
@@ -85,28 +85,28 @@ impl HostTree {
         }
     }
 
-    /// The same host under version 6 of the patch series.
+    /// The same host with version 6 of the patch series.
     #[must_use]
     pub fn series_v6() -> Self {
         let kernel = "7.0.0-tdx-v6".to_owned();
         Self { interface: Some(Interface::Folder), kernel, ..Self::linux_7_2() }
     }
 
-    /// A host without TDX: the processor has none, or the BIOS has it off.
+    /// A host without TDX: the processor has none, or TDX is off in the BIOS.
     #[must_use]
     pub fn without_tdx() -> Self {
         Self { interface: None, has_tdx: false, is_initialised: false, ..Self::linux_7_2() }
     }
 
-    /// A host whose module was never initialised: the device is there, `version` gives no version,
-    /// and there is no upload.
+    /// A host whose module was never initialised: the device exists, `version` returns no version,
+    /// and the upload is missing.
     #[must_use]
     pub fn not_initialised() -> Self {
         Self { is_initialised: false, interface: None, ..Self::linux_7_2() }
     }
 
-    /// A host with the bug `seamret_invd_vmcs`: the device and `version` are there, and there is no
-    /// upload.
+    /// A host with the bug `seamret_invd_vmcs`: the device and `version` exist, but the upload is
+    /// missing.
     #[must_use]
     pub fn erratum() -> Self {
         Self { has_erratum: true, interface: None, ..Self::linux_7_2() }
@@ -119,7 +119,7 @@ impl HostTree {
         Self { module: version.to_owned(), ..self }
     }
 
-    /// Lets `version` answer ENXIO, as after an update that failed. All other files stay.
+    /// Makes `version` answer ENXIO, as after a failed update. All other files stay.
     #[must_use]
     pub fn module_gone(self) -> Self {
         Self { is_initialised: false, ..self }
@@ -137,13 +137,13 @@ impl HostTree {
         Self { remaining: updates, ..self }
     }
 
-    /// Sets what the firmware upload is doing, e.g. `programming`.
+    /// Sets the status of the firmware upload, e.g. `programming`.
     #[must_use]
     pub fn upload_status(self, status: &str) -> Self {
         Self { upload_status: status.to_owned(), ..self }
     }
 
-    /// Sets CPUID.1:EAX of each socket, and how many LPs the platform has there.
+    /// Sets CPUID.1:EAX and the number of LPs of each socket.
     #[must_use]
     pub fn sockets(self, sockets: &[(u32, u32)]) -> Self {
         Self { sockets: sockets.to_vec(), ..self }
@@ -218,20 +218,20 @@ impl HostTree {
         Self { cache_leaf: registers, ..self }
     }
 
-    /// Sets the bytes of the MADT. Otherwise it lists the LPs of all sockets as enabled.
+    /// Sets the bytes of the MADT. The default MADT lists the LPs of all sockets as enabled.
     #[must_use]
     pub fn madt(self, table: Vec<u8>) -> Self {
         Self { madt: Some(table), ..self }
     }
 
-    /// Adds a file, or replaces one.
+    /// Adds or replaces a file.
     #[must_use]
     pub fn file(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.files.insert(path.to_owned(), bytes.into());
         self
     }
 
-    /// Returns how many LPs the platform has.
+    /// Returns the number of LPs of the platform.
     #[must_use]
     pub fn num_lps(&self) -> u32 {
         self.sockets.iter().map(|(_, lps)| *lps).fold(0, u32::saturating_add)
@@ -269,7 +269,7 @@ impl HostTree {
         let table = self.madt.clone().unwrap_or_else(|| madt(0..self.num_lps()));
         tree.write("/sys/firmware/acpi/tables/APIC", &table)?;
         let first_lp = online.first().unwrap_or(0);
-        // Empty files first: registers lie at offsets, with holes between.
+        // The files are created empty, because registers lie at offsets with holes between them.
         let msr = tree.create(&format!("/dev/cpu/{first_lp}/msr"))?;
         for (number, value) in &self.msrs {
             msr.write_all_at(&value.to_le_bytes(), u64::from(*number).saturating_mul(8))?;
@@ -338,7 +338,7 @@ impl HostTree {
         text
     }
 
-    /// Returns the lines of one LP. Those that nobody reads are there to be skipped.
+    /// Returns the lines of one LP, including lines that the parser skips.
     fn cpuinfo_of(
         &self,
         lp: u32,
@@ -366,13 +366,13 @@ fn family_model_stepping(signature: u32) -> [u32; 3] {
     [base.saturating_add(extended), signature >> 12 & 0xf0 | signature >> 4 & 0xf, signature & 0xf]
 }
 
-/// Returns a MADT that lists LPs with these x2APIC IDs as enabled, with the right checksum. IDs
-/// below 255 have entries of type 0, all others of type 9, as firmware lists them.
+/// Returns a MADT with a correct checksum that lists LPs with these x2APIC IDs as enabled. IDs
+/// below 255 have entries of type 0, all others of type 9, as in firmware.
 #[must_use]
 pub fn madt(apic_ids: impl IntoIterator<Item = u32>) -> Vec<u8> {
     let mut table = b"APIC\0\0\0\0\x05\0INTEL INTEL ID".to_vec();
     table.resize(44, 0);
-    // An entry that is no LP: an I/O APIC.
+    // An entry that is not an LP: an I/O APIC.
     table.extend([1, 12, 8, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
     for (uid, id) in (0_u32..).zip(apic_ids) {
         match u8::try_from(id) {
@@ -391,7 +391,8 @@ pub fn madt(apic_ids: impl IntoIterator<Item = u32>) -> Vec<u8> {
     table
 }
 
-/// Sets length and checksum of an ACPI table, which has at least the 36 bytes of the header.
+/// Sets length and checksum of an ACPI table. The table must have at least the 36 bytes of the
+/// header.
 pub fn seal(table: &mut [u8]) {
     let length = u32::try_from(table.len()).unwrap_or(u32::MAX).to_le_bytes();
     if let Some(field) = table.get_mut(4..8) {
@@ -403,13 +404,13 @@ pub fn seal(table: &mut [u8]) {
     }
 }
 
-/// The folder that a host is written into.
+/// The folder that the host is written into.
 struct Tree<'a> {
     folder: &'a Path,
 }
 
 impl Tree<'_> {
-    /// Returns the place of a path, whose folder it makes.
+    /// Creates the folder of a path, and returns the path below the root.
     fn place(&self, path: &str) -> io::Result<std::path::PathBuf> {
         let place = self.folder.join(path.trim_start_matches('/'));
         if let Some(parent) = place.parent() {
@@ -424,7 +425,7 @@ impl Tree<'_> {
 
     fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let place = self.place(path)?;
-        // A socket that stands for ENXIO cannot be opened.
+        // A socket, which stands for ENXIO, cannot be opened.
         if fs::symlink_metadata(&place).is_ok_and(|metadata| !metadata.is_file()) {
             fs::remove_file(&place)?;
         }
@@ -439,8 +440,8 @@ impl Tree<'_> {
         symlink(target, self.place(path)?)
     }
 
-    /// Makes a file that answers ENXIO, as `version` does without a module: a socket, which cannot
-    /// be opened.
+    /// Makes a file that answers ENXIO, as `version` does without a module. The file is a socket,
+    /// which cannot be opened.
     fn enxio(&self, path: &str) -> io::Result<()> {
         Ok(mknodat(CWD, self.place(path)?, FileType::Socket, Mode::RUSR, 0)?)
     }

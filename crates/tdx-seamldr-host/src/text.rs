@@ -1,7 +1,7 @@
 //! Text from files, made safe to print, and bytes as text.
 
-/// Returns the text with every character escaped that a terminal would not show or would obey:
-/// control characters, and those that change the direction of writing. Quotes and backslashes stay.
+/// Returns the text with unsafe characters escaped: control characters, and characters that change
+/// the direction of writing. Quotes and backslashes stay.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -14,7 +14,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Returns the first line of the text as [`printable`], at most `limit` characters of it.
+/// Returns the first line of the text, cut to `limit` characters and made [`printable`].
 #[must_use]
 pub fn first_line(text: &str, limit: usize) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default().trim_end();

@@ -1,17 +1,17 @@
-//! Whether others than root can change a file that root acts on.
+//! Checks that only root can change a file that root acts on.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Who may write: nobody but the owner.
+/// The mode bits that let others than the owner write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Why a file or folder is not trusted.
+/// The reason why a file or folder is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTrusted {
-    /// The file cannot be looked at.
+    /// The file cannot be examined.
     #[error("{}: {source}", path.display())]
     Unreadable {
         /// The file.
@@ -27,8 +27,8 @@ pub enum NotTrusted {
         /// The user's number.
         owner: u32,
     },
-    /// Others may write the file.
-    #[error("others than root can write {} (mode {mode:03o}): chmod go-w {}", path.display(), path.display())]
+    /// Other users may write the file.
+    #[error("users other than root can write {} (mode {mode:03o}): chmod go-w {}", path.display(), path.display())]
     Writable {
         /// The file.
         path: PathBuf,
@@ -37,15 +37,15 @@ pub enum NotTrusted {
     },
 }
 
-/// Files may be created in a folder with this bit by others, but not replaced.
+/// In a folder with this bit (sticky), other users can create files but not replace them.
 const STICKY: u32 = 0o1000;
 
-/// Sees that only root, or the user who runs this, can change a file or folder, or put another one
-/// in its place. Of a link, what it leads to counts.
+/// Checks that only root or the user of this process can change or replace a file or folder.
+/// Follows links.
 ///
 /// # Errors
 ///
-/// Somebody else can, or nobody can tell.
+/// Another user can change or replace the file, or the file cannot be examined.
 pub fn check_trusted(path: &Path) -> Result<(), NotTrusted> {
     let unreadable = |source| NotTrusted::Unreadable { path: path.to_owned(), source };
     let place = fs::canonicalize(path).map_err(unreadable)?;
@@ -53,7 +53,7 @@ pub fn check_trusted(path: &Path) -> Result<(), NotTrusted> {
     place.ancestors().skip(1).try_for_each(|folder| check_alone(folder, STICKY))
 }
 
-/// Looks at one file or folder. With one of the bits of `excuse`, others may write to it.
+/// Checks one file or folder. A file with one of the bits of `excuse` may be writable for others.
 fn check_alone(path: &Path, excuse: u32) -> Result<(), NotTrusted> {
     let data = fs::metadata(path)
         .map_err(|source| NotTrusted::Unreadable { path: path.to_owned(), source })?;

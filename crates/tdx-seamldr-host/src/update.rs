@@ -1,5 +1,6 @@
-//! One update of a host, from the plan to the record.
+//! Updates the module of a host: plan, hooks, upload, confirmation and record.
 
+mod checks;
 mod hooks;
 mod lock;
 mod outcome;
@@ -11,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tdx_seamldr_core::TdxVersion;
 
 use crate::catalogue::{Catalogue, Image, VersionSource};
 use crate::fact::Reason as Absence;
@@ -20,6 +20,7 @@ use crate::kernel_log::tdx_lines;
 use crate::plan::{Plan, Reason, Request, Scope, Step, Target, Verdict};
 use crate::record::{Event as RecordEvent, Journal};
 use crate::root::Root;
+use checks::{check_again, check_unchanged, open_questions, remaining, version};
 use outcome::Before;
 use upload::{Committed, Ended, Upload};
 
@@ -28,22 +29,21 @@ pub use lock::LockError;
 pub use outcome::{Ending, Outcome};
 pub use upload::UploadError;
 
-/// Where an update finds the site's hooks and leaves its record, and how long it waits.
+/// The folders of an update, and its time limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The folder below the root that holds `pre-update.d` and `post-update.d`.
     pub hooks: String,
-    /// The folder below the root for the record.
+    /// The folder below the root that holds the record.
     pub state: String,
-    /// How long the kernel may take for an update.
+    /// The longest time that the kernel may take for an update.
     pub limit: Duration,
 }
 
-/// The folder of the hooks, where nothing else is configured.
+/// The default folder of the hooks.
 pub const DEFAULT_HOOKS_FOLDER: &str = "/etc/tdx-seamldr";
 
-/// How long the kernel may take, where nothing else is configured. An update takes less than a
-/// second; the kernel may wait for memory.
+/// The default time limit. An update takes less than a second, but the kernel may wait for memory.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(300);
 
 impl Default for Settings {
@@ -56,7 +56,7 @@ impl Default for Settings {
     }
 }
 
-/// What happens during an update, as it happens.
+/// An event during an update.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Progress<'a> {
@@ -66,39 +66,39 @@ pub enum Progress<'a> {
     Hook(&'a Path),
     /// A hook printed a line.
     HookLine(&'a str),
-    /// A hook failed after the update. That changes nothing.
+    /// A hook failed after the update, which does not change the outcome.
     HookFailed(&'a HookError),
-    /// Another program had begun an upload and left it behind. It was dropped.
+    /// An earlier update left an upload open. This update cancelled it.
     LeftBehind,
-    /// Bytes of the image that the kernel has, and bytes in all.
+    /// The bytes of the image that the kernel has, and all bytes.
     Sent(usize, usize),
-    /// The kernel has the whole image. From here on nobody can stop the update.
+    /// The kernel has the whole image. From now on the update cannot be stopped.
     Committed,
     /// The status of the upload changed.
     Status(&'a str),
-    /// The kernel is still at work. Comes many times a second.
+    /// The kernel is still updating. This event occurs many times a second.
     Waiting,
-    /// The record cannot be written. The update goes on where it cannot be stopped any more.
+    /// The record cannot be written. The update continues if it cannot be stopped any more.
     NotRecorded(&'a str),
 }
 
-/// How an update went.
+/// The report on an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The plan. After an update it is the plan that the last step was made by.
+    /// The plan. After an update, the plan of its last step.
     pub plan: Plan,
-    /// The steps that were made.
+    /// The steps that the update made.
     pub steps: Vec<Made>,
     /// How the update ended.
     pub ending: Ending,
 }
 
-/// A step that was made.
+/// A step that the update made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Made {
     /// The step.
     pub step: Step,
-    /// How it ended.
+    /// How the step ended.
     pub ending: Ending,
 }
 
@@ -109,15 +109,16 @@ pub struct Update<'a> {
     pub root: &'a Root,
     /// Releases and images.
     pub catalogue: &'a Catalogue,
-    /// What the operator wants.
+    /// The operator's request.
     pub request: &'a Request,
     /// Folders and limits.
     pub settings: &'a Settings,
-    /// Set by another thread or a signal handler to stop the update, as long as that is possible.
+    /// A flag that another thread or a signal handler sets to stop the update while this is
+    /// possible.
     pub stop: &'a AtomicBool,
 }
 
-/// A step that could not begin.
+/// Why a step did not begin.
 enum Stopped {
     Refused(Vec<Reason>),
     Aborted,
@@ -134,21 +135,21 @@ fn host_reason(code: &'static str, message: impl Into<String>, advice: &str) -> 
 }
 
 impl Update<'_> {
-    /// Updates the host. Takes the lock, makes the plan, runs the hooks, uploads the image,
-    /// confirms the new module and records it all. Makes as many steps as the plan has.
+    /// Updates the host, in as many steps as the plan has. Takes the lock, makes the plan, runs the
+    /// hooks, uploads the image, confirms the new module and writes the record.
     pub fn run(&self, progress: &mut dyn FnMut(Progress<'_>)) -> Report {
         let lock = lock::Lock::take(self.root);
         let mut plan = Plan::new(&Host::read(self.root), self.catalogue, self.request);
         let mut steps: Vec<Made> = Vec::new();
         if let Err(error) = &lock {
             let advice = match error {
-                LockError::Held { .. } => "wait until it has ended",
-                _ => "run the command as root, with a /run that can be written",
+                LockError::Held { .. } => "wait until that update ends",
+                _ => "run the command as root, with a writable /run",
             };
             plan.reasons.push(host_reason("locked", error.to_string(), advice));
             plan.verdict = Verdict::Refused;
         }
-        // Later steps lead to what the first plan wanted, whatever else is there by then.
+        // Later steps lead to the target of the first plan, even if newer images appear.
         let mut request = self.request.clone();
         let aim = plan.steps.last().map(|step| step.image);
         loop {
@@ -203,7 +204,7 @@ impl Update<'_> {
     ) -> Result<Ending, Stopped> {
         let journal = Journal::new(self.root, &self.settings.state);
         let before = self.hooks("pre-update.d")?;
-        // Hooks that will run afterwards are looked at while a refusal still costs nothing.
+        // The post-update hooks are checked before the update, while a refusal costs nothing.
         let after = self.hooks("post-update.d")?;
         let asks_more =
             plan.open_questions().any(|question| !question.is_about_tds() || before.is_empty());
@@ -220,7 +221,7 @@ impl Update<'_> {
             host_reason(
                 "record",
                 error.to_string(),
-                "an update that leaves no record is not begun: run the command as root",
+                "no update begins without a record: run the command as root",
             )
         })?;
         let result = self.between_hooks(plan, request, step, attempt, &before, &journal, progress);
@@ -263,7 +264,7 @@ impl Update<'_> {
             host_reason(
                 "hooks",
                 error,
-                "an update is not begun with hooks that cannot be trusted or read",
+                "no update begins with hooks that cannot be trusted or read",
             )
             .into()
         })
@@ -293,7 +294,7 @@ impl Update<'_> {
                 Ok(said) => request.no_td_launches |= said.no_td_launches,
                 Err(_) if self.is_stopped() => return Err(Stopped::Aborted),
                 Err(error) => {
-                    let advice = "a pre-update hook refuses the update: ask who wrote it";
+                    let advice = "a pre-update hook refuses the update: ask the hook's author";
                     return Err(host_reason("hook", error.to_string(), advice).into());
                 }
             }
@@ -310,7 +311,7 @@ impl Update<'_> {
         self.upload(&host, interface, image, attempt, journal, progress)
     }
 
-    /// Uploads the image. Right before the last write the host is read once more.
+    /// Uploads the image. Reads the host again just before the last write.
     fn upload(
         &self,
         host: &Host,
@@ -340,7 +341,7 @@ impl Update<'_> {
         let lines_before = tdx_lines(self.root).unwrap_or_default();
         let event = journal.add(attempt, RecordEvent::Committing);
         event.map_err(|error| {
-            host_reason("record", error.to_string(), "make room for the record")
+            host_reason("record", error.to_string(), "free disk space for the record")
         })?;
         let before = Before {
             from: version(host),
@@ -348,7 +349,7 @@ impl Update<'_> {
             remaining: remaining(host),
             interface,
         };
-        // Nothing that takes time comes between these looks and the last write.
+        // No slow work may come between these checks and the last write.
         upload.check(&bytes)?;
         check_unchanged(host, &Host::read(self.root))?;
         if self.is_stopped() {
@@ -367,7 +368,7 @@ impl Update<'_> {
 }
 
 impl Update<'_> {
-    /// Waits for the kernel's end. Returns it with what the host shows then.
+    /// Waits until the kernel finishes. Returns the result with the host's state.
     fn follow(
         &self,
         committed: &Committed<'_>,
@@ -391,85 +392,13 @@ impl Update<'_> {
     }
 }
 
-/// How long a kernel that says nothing and does nothing is looked at again.
+/// How long the update keeps checking a kernel without a status and without effect.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// How long to wait before such a kernel is looked at again.
+/// The pause between two of these checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-fn version(host: &Host) -> Option<TdxVersion> {
-    host.module.as_ref().ok().map(|found| found.value)
-}
-
-fn remaining(host: &Host) -> Option<u32> {
-    host.remaining_updates.as_ref().ok().map(|found| found.value)
-}
-
-/// Turns the plan's open questions into reasons.
-fn open_questions(plan: &Plan) -> Vec<Reason> {
-    let reason = |question: &crate::plan::Question| {
-        let how = question.advice.as_deref().map_or(String::new(), |advice| format!("{advice}; "));
-        Reason {
-            code: question.code,
-            message: question.message.clone(),
-            advice: Some(format!("{how}{} takes the responsibility", question.option)),
-            scope: Scope::Host,
-        }
-    };
-    plan.open_questions().map(reason).collect()
-}
-
-/// Sees that the plan after the hooks is the plan before them, and asks nothing more.
-fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
-    if plan.verdict == Verdict::Refused {
-        return Err(Stopped::Refused(plan.reasons.clone()));
-    }
-    let open = open_questions(plan);
-    if !open.is_empty() {
-        return Err(Stopped::Refused(open));
-    }
-    if plan.steps.first() != Some(step) {
-        let now = plan.steps.first().map_or_else(|| "nothing".into(), Step::summary);
-        let message = format!(
-            "the plan changed from {} to {now} while the pre-update hooks ran",
-            step.summary()
-        );
-        return Err(host_reason("changed", message, "nothing was touched: begin again").into());
-    }
-    Ok(())
-}
-
-/// Sees that nothing that the update rests on changed while the image went to the kernel.
-fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
-    let lps = |host: &Host| host.online.as_ref().ok().map(|online| online.value.to_string());
-    let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
-    let facts = [
-        ("LPs online", lps(planned), lps(now)),
-        (
-            "the version",
-            version(planned).map(|v| v.to_string()),
-            version(now).map(|v| v.to_string()),
-        ),
-        (
-            "the number of remaining updates",
-            remaining(planned).map(|n| n.to_string()),
-            remaining(now).map(|n| n.to_string()),
-        ),
-    ];
-    for (what, before, after) in facts {
-        if before != after {
-            let message = format!(
-                "{what} changed from {} to {} during the upload",
-                shown(before),
-                shown(after)
-            );
-            return Err(host_reason("changed", message, "nothing was touched: begin again").into());
-        }
-    }
-    Ok(())
-}
-
-/// Returns the lines that came after `before`, of which the first ones may be gone by now.
+/// Returns the lines after those in `before`. The log may have lost the first lines of `before`.
 fn new_lines(before: &[String], mut now: Vec<String>) -> Vec<String> {
     let longest = before.len().min(now.len());
     let overlap = (0..=longest).rev().find(|count| {
@@ -480,7 +409,7 @@ fn new_lines(before: &[String], mut now: Vec<String>) -> Vec<String> {
     now
 }
 
-/// What hooks are told about the step.
+/// Returns the environment variables for the hooks of a step.
 fn variables(event: &str, step: &Step) -> Vec<(&'static str, String)> {
     vec![
         ("TDX_SEAMLDR_EVENT", event.to_owned()),
@@ -493,13 +422,13 @@ fn variables(event: &str, step: &Step) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The end of an update that has no step to make.
+/// Returns the ending of an update without steps.
 fn without_step(plan: &Plan) -> Ending {
     let (outcome, message) = match plan.verdict {
         Verdict::NothingToDo => {
-            (Outcome::NothingToDo, "the module that runs is the one to run".to_owned())
+            (Outcome::NothingToDo, "the requested module runs already".to_owned())
         }
-        _ => (Outcome::Refused, "the update was not begun".to_owned()),
+        _ => (Outcome::Refused, "the update did not begin".to_owned()),
     };
     Ending {
         outcome,
@@ -513,8 +442,8 @@ fn without_step(plan: &Plan) -> Ending {
 }
 
 impl Ending {
-    /// The end of an update that made `steps` steps before it was refused or stopped: something was
-    /// touched.
+    /// Returns the ending of an update that was refused or stopped after `steps` steps. The module
+    /// of the host has changed then.
     fn after(self, steps: usize) -> Self {
         if steps == 0 {
             return self;
@@ -525,7 +454,7 @@ impl Ending {
 }
 
 impl Stopped {
-    /// The end of the update. The plan gets the reasons.
+    /// Returns the ending of the update. Adds the reasons to the plan.
     fn ending(&self, plan: &mut Plan) -> Ending {
         let (outcome, message) = match self {
             Self::Aborted => {
@@ -559,18 +488,17 @@ impl From<UploadError> for Stopped {
     fn from(error: UploadError) -> Self {
         let advice = match &error {
             UploadError::Aborted => return Self::Aborted,
-            UploadError::Busy(_) => "wait until the status is idle, and look at the version then",
+            UploadError::Busy(_) => "wait until the status is idle, then check which version runs",
             UploadError::Begun => {
-                "if that program is gone: echo -1 > /sys/class/firmware/tdx_module/loading; \
-                 otherwise wait until it has ended"
+                "wait until that program ends its upload; if the program is gone: echo -1 > \
+                 /sys/class/firmware/tdx_module/loading"
             }
             UploadError::Changed(_) => {
-                "nothing was touched: see that no other program replaces the module, then begin \
-                 again"
+                "nothing was touched: stop the other program, then start the update again"
             }
             UploadError::Read(absent) => match absent.reason {
                 Absence::Permission => "run the command as root",
-                _ => "nothing was touched: look at the kernel's log",
+                _ => "nothing was touched: look for the reason in the kernel's log",
             },
             UploadError::Write { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied => {
@@ -578,12 +506,13 @@ impl From<UploadError> for Stopped {
                      /sys"
                 }
                 std::io::ErrorKind::ResourceBusy => {
-                    "wait until the status is idle, and look at the version then"
+                    "wait until the status is idle, then check which version runs"
                 }
                 std::io::ErrorKind::OutOfMemory => {
-                    "the kernel has no memory for the image: free memory, then begin again"
+                    "the kernel has no memory for the image: free memory, then start the update \
+                     again"
                 }
-                _ => "nothing was touched: look at the kernel's log",
+                _ => "nothing was touched: look for the reason in the kernel's log",
             },
         };
         host_reason("upload", error.to_string(), advice).into()
@@ -595,7 +524,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_new_behind_those_that_were_there() {
+    fn only_lines_after_the_earlier_ones_are_new() {
         let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
         for (before, now, new) in [
             ("", "ab", "ab"),

@@ -1,21 +1,21 @@
-//! Versions as people and files write them: "1.5.05".
+//! Reads versions such as "1.5.05".
 
 use tdx_seamldr_core::TdxVersion;
 
-/// A text that is no version.
+/// A text that is not a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is no version: expected three numbers from 0 to 65535, as in 1.5.05")]
+#[error("{found:?} is not a version: expected three numbers from 0 to 65535, as in 1.5.05")]
 pub struct NotAVersion {
-    /// The text, at most 40 characters of it.
+    /// The text, cut to 40 characters.
     pub found: String,
 }
 
-/// Reads a version of three decimal numbers, such as `1.5.05` or `1.5.5`. TDX modules and P-SEAMLDR
-/// have versions of this form.
+/// Reads the version of a TDX module or a P-SEAMLDR: three decimal numbers, such as `1.5.05` or
+/// `1.5.5`.
 ///
 /// # Errors
 ///
-/// The text is none.
+/// The text is not a version.
 pub fn parse_version(text: &str) -> Result<TdxVersion, NotAVersion> {
     let wrong = || NotAVersion { found: text.chars().take(40).collect() };
     let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,5 +1,5 @@
-//! The example configuration and the example hooks work as their comments say, and the guide for
-//! operators names every code.
+//! The example configuration and hooks work as their comments say. The guide for operators names
+//! every code.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
@@ -17,7 +17,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 #[test]
-fn example_configuration_changes_nothing_as_it_is() {
+fn example_configuration_has_only_defaults() {
     let text = fs::read_to_string(example("tdx-seamldr.toml")).unwrap();
     assert_eq!(Config::parse(&text), Ok(Config::default()));
 }
@@ -48,7 +48,7 @@ fn example_configuration_has_every_key() {
     assert!(allow_below_minimum.is_some() && allow_same_module.is_some());
 }
 
-/// A site with the two files that the hooks and the launcher share.
+/// A host with the two files that the hooks and the launcher of TDs share.
 struct Site(tempfile::TempDir);
 
 impl Site {
@@ -74,7 +74,7 @@ impl Site {
             .unwrap()
     }
 
-    /// A launch as the comment of the hook describes it. It is in the middle until its input ends.
+    /// Starts a launch as the comment of the hook describes. The launch ends when its input ends.
     fn launch(&self) -> Child {
         let script =
             "exec 9>>\"$1\"; flock --shared 9; test ! -e \"$2\" || exit 75; echo building; cat";
@@ -135,7 +135,8 @@ fn source(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
 }
 
-/// Returns the codes in a source: the first text behind each mark, if it has the form of a code.
+/// Returns the codes in a source: the first text after each mark, if the text has the form of a
+/// code.
 fn codes(source: &str, mark: &str) -> Vec<String> {
     let is_code = |text: &&str| {
         text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-0123456789".contains(&byte))

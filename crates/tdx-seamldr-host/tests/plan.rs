@@ -1,4 +1,4 @@
-//! Plans on trees of hosts, with Intel's released images.
+//! Plans for trees of hosts, with Intel's released images.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::env;
@@ -101,7 +101,7 @@ fn each_reason_refuses_the_plan_with_a_way_out() {
             "cpu",
             spr().sockets(&[(0x906ea, 8)]),
             "is not in the image's list of CPUs",
-            "made for this host",
+            "an image for this host",
         ),
         ("no-module", spr().module_gone(), "none is in place or runs", "reboot"),
         ("no-interface", HostTree::not_initialised(), "not initialised", ""),
@@ -109,7 +109,7 @@ fn each_reason_refuses_the_plan_with_a_way_out() {
         ("upload-busy", spr().upload_status("transferring"), "\"transferring\"", "wait"),
     ];
     for (code, tree, message, advice) in cases {
-        // The newest that is there, whatever runs.
+        // The newest image in the folder, for any running module.
         let plan = Plan::new(&host(tree), &catalogue, &target("1.5.16"));
         assert_eq!(plan.verdict, Verdict::Refused, "{plan:#?}");
         let reason = plan.reasons.iter().find(|reason| reason.code == code);
@@ -181,7 +181,7 @@ fn running_module_or_a_newer_one_leaves_nothing_to_do() {
     );
     let again = Request { allow_same_module: true, ..target("1.5.16") };
     assert_eq!(Plan::new(&host(tree()), &catalogue, &again).verdict, Verdict::Ready);
-    // 1.5.34 has no image, but the table knows it.
+    // 1.5.34 has no image, but the table has it.
     let newer = tree().module("1.5.34");
     assert_eq!(Plan::new(&host(newer), &catalogue, &vouched()).verdict, Verdict::NothingToDo);
 }
@@ -290,7 +290,7 @@ fn module_that_no_table_knows_leaves_questions() {
 fn seam_range_refuses_unless_the_running_module_shows_that_there_is_room() {
     let folder = binaries();
     let catalogue = catalogue(&folder);
-    // 32 MiB are too few for the 256 LPs that CPUID leaf 4 announces.
+    // 32 MiB are too few for the 256 LPs of CPUID leaf 4.
     let tree = || {
         HostTree::linux_7_2()
             .sockets(&[(0x806f8, 2), (0x806f8, 2)])
@@ -327,7 +327,7 @@ fn unknown_version_of_p_seamldr_is_asked_for_once_where_intels_table_names_a_min
 #[test]
 fn newer_number_for_another_platform_is_no_successor() {
     let folder = binaries();
-    // A table in which the newest image is for Sierra Forest only.
+    // In this table the newest image is only for Sierra Forest.
     let table = include_str!("../data/releases.csv")
         .replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
     let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());
@@ -413,5 +413,5 @@ fn mapping_that_others_can_write_does_not_count() {
     let mut catalogue = Catalogue::new(Releases::built_in());
     catalogue.add_folder(folder.path());
     let [problem] = catalogue.problems() else { panic!("{:?}", catalogue.problems()) };
-    assert!(problem.to_string().contains("others than root can write"), "{problem}");
+    assert!(problem.to_string().contains("users other than root can write"), "{problem}");
 }

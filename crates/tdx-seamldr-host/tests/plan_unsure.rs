@@ -1,4 +1,4 @@
-//! Plans where the host, a file's name or an unsigned file tells less than the rules need.
+//! Plans for hosts and files without the facts that some rules need.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::env;
@@ -138,7 +138,7 @@ fn mapping_file_makes_minimums_stricter_and_never_looser() {
 fn contradicting_mapping_files_are_reported_and_the_stricter_holds_for_each_release() {
     let new = image("1.5.16");
     let first = mapping(&[entry("1.5.16", "1.5.01", "1.5.00")]);
-    // The release behind the contradiction counts, too.
+    // The release after the contradiction also counts.
     let second =
         mapping(&[entry("1.5.16", "1.5.08", "1.5.00"), entry("1.5.08", "1.5.06", "1.5.00")]);
     for (one, other) in [(&first, &second), (&second, &first)] {
@@ -174,7 +174,7 @@ fn minimum_that_no_source_tells_is_a_warning() {
         );
         plan.warnings
             .into_iter()
-            .filter(|warning| warning.contains("no source tells"))
+            .filter(|warning| warning.contains("no source names"))
             .collect::<Vec<_>>()
     };
     assert!(warned(TABLE).is_empty());
@@ -182,13 +182,13 @@ fn minimum_that_no_source_tells_is_a_warning() {
         let to = format!("{module},{seamldr},0x226F3F0FBF");
         TABLE.replace("1.5.01,1.5.00 2.0.00,0x226F3F0FBF", &to)
     };
-    assert_eq!(warned(&table("", "1.5.00")), ["no source tells which running module 1.5.16 needs"]);
-    assert_eq!(warned(&table("1.5.01", "")), ["no source tells which P-SEAMLDR 1.5.16 needs"]);
+    assert_eq!(warned(&table("", "1.5.00")), ["no source names which running module 1.5.16 needs"]);
+    assert_eq!(warned(&table("1.5.01", "")), ["no source names which P-SEAMLDR 1.5.16 needs"]);
     assert_eq!(warned(&table("", "")).len(), 2);
 }
 
 #[test]
-fn erratum_refuses_although_all_files_are_there() {
+fn erratum_refuses_even_if_all_files_exist() {
     for tree in [
         HostTree::linux_7_2().msr(0x480, 0x00da_0400_0000_0004),
         HostTree::series_v6().msr(0x480, 0x00da_0400_0000_0004),
@@ -208,7 +208,7 @@ fn upload_of_another_program_refuses_in_every_status_but_idle() {
             Plan::new(&host(spr("1.5.05").upload_status(busy)), &catalogue, &target("1.5.16"));
         assert_eq!((plan.verdict, codes(&plan)), (Verdict::Refused, vec!["upload-busy"]), "{busy}");
         let advice = plan.reasons[0].advice.as_deref().unwrap();
-        assert_eq!(advice, "wait until the status is idle, and look at the version then");
+        assert_eq!(advice, "wait until the status is idle, then check which version runs");
     }
 }
 

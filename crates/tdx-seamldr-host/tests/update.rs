@@ -1,5 +1,5 @@
-//! Updates of a tree of a host. The test's side of the tree answers as the kernel would, whenever
-//! the update reports progress.
+//! Updates of a tree of a host. The test answers as the kernel does, when the update reports
+//! progress.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::env;
@@ -24,7 +24,7 @@ const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
 const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 const TDX_HOST: &str = "sys/devices/faux/tdx_host";
 
-/// A host, and a kernel that answers in a way that a test chooses.
+/// A host with a kernel that answers as a test chooses.
 struct World {
     folder: tempfile::TempDir,
     catalogue: Catalogue,
@@ -33,18 +33,18 @@ struct World {
     stop: AtomicBool,
 }
 
-/// What the kernel does with an upload.
+/// The kernel's answer to an upload.
 #[derive(Clone, Copy)]
 enum Kernel {
-    /// Installs the module that was asked for: version and remaining updates.
+    /// Installs the module: version and remaining updates.
     Installs(&'static str, u32),
-    /// Refuses with this error, before anything is shut down.
+    /// Refuses with this error, before the module is shut down.
     Refuses(&'static str),
     /// Loses TDX with this error.
     Loses(&'static str),
-    /// Never ends.
+    /// Never finishes.
     Hangs,
-    /// Says nothing, and does nothing.
+    /// Shows no status, and has no effect.
     Ignores,
 }
 
@@ -118,7 +118,7 @@ impl World {
         status("idle\n");
     }
 
-    /// Updates. `seen` hears of all progress before the kernel does.
+    /// Runs the update. Calls `seen` with each event before the kernel answers.
     fn run(&self, kernels: &[Kernel], mut seen: impl FnMut(&Progress<'_>)) -> Report {
         let root = Root::new(self.folder.path());
         let update = Update {
@@ -200,9 +200,9 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
         (Kernel::Refuses("firmware-invalid"), Outcome::FailedKept, "every failure"),
         (Kernel::Refuses("hw-error"), Outcome::FailedKept, "1.5.05 still runs"),
         (Kernel::Loses("firmware-invalid"), Outcome::Lost, "ENXIO"),
-        (Kernel::Installs("1.5.08", 19), Outcome::Unknown, "1.5.16 was expected"),
+        (Kernel::Installs("1.5.08", 19), Outcome::Unknown, "instead of 1.5.16"),
         (Kernel::Installs("1.5.16", 20), Outcome::Unknown, "20 updates remain"),
-        (Kernel::Ignores, Outcome::FailedKept, "did nothing: module 1.5.05 still runs"),
+        (Kernel::Ignores, Outcome::FailedKept, "but module 1.5.05 still runs"),
         (Kernel::Hangs, Outcome::Unknown, "\"transferring\""),
     ];
     for (kernel, outcome, message) in cases {
@@ -378,7 +378,7 @@ fn upload_that_was_left_behind_is_dropped_if_it_was_ours_and_one_that_runs_refus
 #[test]
 fn upload_that_another_program_changes_is_never_committed() {
     let changes: [(&str, &[u8], &str); 4] = [
-        ("data", b"another image", "is not the image that was written"),
+        ("data", b"another image", "differs from the image that was written"),
         ("data", &[0; 500_000], "longer than"),
         ("loading", b"0", "should be \"1\""),
         ("loading", b"-1", "should be \"1\""),
@@ -406,7 +406,7 @@ fn version_that_only_a_file_name_claims_is_not_expected_afterwards() {
     let binaries = PathBuf::from(env::var_os("TDX_MODULE_BINARIES").unwrap());
     let named = world.path("tdx_module_1.5.17.blob");
     fs::copy(binaries.join("joined_files/1.5/tdx_module_1.5.16.blob"), &named).unwrap();
-    // A table that does not know 1.5.16.
+    // A table without 1.5.16.
     let table: String = include_str!("../data/releases.csv")
         .lines()
         .filter(|line| !line.starts_with("1.5.16"))

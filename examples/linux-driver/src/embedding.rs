@@ -41,13 +41,13 @@ extern "C" {
 static STATE: &ModuleState = &BITS;
 static BITS: ModuleState<[LpBits; 128]> = ModuleState::new();
 
-/// The firmware that answers SEAMCALL, chosen by the parameter `backend`.
+/// The firmware that answers SEAMCALL, from the parameter `backend`.
 enum Backend {
     Processor(Seamcall<LinuxTable>),
     Simulated(Simulated),
 }
 
-// SAFETY: hands the call to an implementation that holds the contract.
+// SAFETY: passes the call to an implementation that holds the contract.
 unsafe impl SeamcallBackend for Backend {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller's.
@@ -58,18 +58,18 @@ unsafe impl SeamcallBackend for Backend {
     }
 }
 
-/// The driver, between `start` and `stop`.
+/// The state of the driver between `start` and `stop`.
 pub(crate) struct Driver {
     backend: Backend,
     current_vmcs: CurrentVmcs,
-    /// The image of the module that runs, to fall back on. `None` if this driver did not install
-    /// that module.
+    /// The image of the running module, as a fallback. `None` if this driver did not install the
+    /// module.
     running: Option<ImageCopy>,
     /// The step that the last outcome asks for.
     next: NextStep,
-    /// The version of the handoff data that the last update asked the old module for.
+    /// The version of the handoff data that the last update requested from the old module.
     handoff_version: Option<u16>,
-    /// Whether updates are made as Linux's own driver makes them.
+    /// Whether updates follow Linux's own driver.
     as_linux: bool,
 }
 
@@ -91,7 +91,7 @@ fn with_slot<T>(work: impl FnOnce(&mut Option<Driver>) -> T) -> T {
     result
 }
 
-/// Calls `work` with the driver, which nobody else uses meanwhile.
+/// Calls `work` with exclusive access to the driver.
 pub(crate) fn with<T: FromNothing>(work: impl FnOnce(&mut Driver) -> T) -> T {
     with_slot(|slot| slot.as_mut().map_or_else(T::nothing, work))
 }
@@ -120,7 +120,7 @@ impl FromNothing for Result<(), UploadFailed> {
     }
 }
 
-/// Makes the driver for the parameter `backend`. `false` if there is nothing to drive.
+/// Makes the driver for the parameter `backend`. `false` if no firmware exists.
 pub(crate) fn start() -> bool {
     // SAFETY: the text does not change after the module was loaded.
     let backend = unsafe { Text::read(&raw const tdx_backend) };
@@ -176,13 +176,13 @@ fn on_this_machine() -> Option<Driver> {
     Some(driver)
 }
 
-/// A simulated platform with one LP for each CPU, a module that runs, and TDs.
+/// Makes a simulated platform with one LP for each CPU, a running module, and TDs.
 fn on_a_simulated_one() -> Option<Driver> {
     let name = (&raw const tdx_image).cast();
     let mut firmware = core::ptr::null();
     // SAFETY: the name ends in a zero; the file is released below.
     if unsafe { bindings::request_firmware(&mut firmware, name, core::ptr::null_mut()) } != 0 {
-        pr_err!("there is no firmware file for the simulated platform\n");
+        pr_err!("the firmware file for the simulated platform is missing\n");
         return None;
     }
     // SAFETY: the kernel has read the file.
@@ -233,7 +233,7 @@ impl Driver {
         Seamldr::new(host, &SeamldrLock, self.current_vmcs)
     }
 
-    /// Asks P-SEAMLDR about itself and the module.
+    /// Asks P-SEAMLDR for its data and the module's.
     fn info<T>(&self, ask: impl FnOnce(&SeamldrInfo) -> T) -> Result<T, impl fmt::Display> {
         let refuse = |reason| Err::<T, _>(reason);
         let Some(mut page) = Page::new() else { return refuse(Refused::Memory) };
@@ -249,9 +249,9 @@ impl Driver {
         }
     }
 
-    /// The version of the module that runs.
+    /// The version of the running module.
     pub(crate) fn module_version(&self) -> Option<TdxVersion> {
-        // Linux asks no module that an update has left in another state.
+        // Linux does not call a module that a failed update left in another state.
         if self.as_linux && !STATE.is_ready() {
             return None;
         }
@@ -263,12 +263,12 @@ impl Driver {
         self.info(|info| Version(info.major.get(), info.minor.get(), info.update.get())).ok()
     }
 
-    /// How many updates P-SEAMLDR can still make before a reboot.
+    /// The number of updates that P-SEAMLDR can make before a reboot.
     pub(crate) fn num_remaining_updates(&self) -> Option<u32> {
         self.info(|info| info.num_remaining_updates.get()).ok()
     }
 
-    /// Whether P-SEAMLDR can be called, and the module can hand its TDs over.
+    /// Whether P-SEAMLDR can be called and the module can hand its TDs over.
     pub(crate) fn updates_are_possible(&self) -> bool {
         let features = pinned(|| TdxModule::new(&self.backend).features0());
         self.seamldr(&self.host()).is_ok()
@@ -286,7 +286,7 @@ impl Driver {
             simulated::learn(&image);
             simulated::plan_fault(&image);
         }
-        // First of all: preflight counts the CPUs that take part in the update.
+        // The CPUs are held first, because preflight counts the CPUs of the update.
         let held = CpusHeld::new();
         match self.next {
             NextStep::Reboot => {
@@ -301,7 +301,7 @@ impl Driver {
                     self.finish(&held)?;
                     self.running = None;
                 }
-                // The module that was in place may be this image's.
+                // The installed module may be the module of this image.
                 if !(finished && self.runs(&image)) {
                     self.update_running(&image, &held)?;
                 }
@@ -311,7 +311,7 @@ impl Driver {
         Ok(())
     }
 
-    /// One upload as Linux's own driver makes it, whose user space sees one error only.
+    /// One upload as in Linux's own driver, which reports a single error to user space.
     fn update_as_linux(&mut self, file: &[u8]) -> Result<(), UploadFailed> {
         if let (Backend::Simulated(_), Ok(image)) =
             (&self.backend, TdxImage::parse_without_checksum(file))
@@ -329,7 +329,7 @@ impl Driver {
         self.info(|info| info.seamextend.mrseam == image.sigstruct().seamhash).unwrap_or(false)
     }
 
-    /// Replaces the module that runs, with the image of that module to fall back on.
+    /// Replaces the running module, with the image of that module as a fallback.
     fn update_running(
         &mut self,
         image: &TdxImage<'_>,
@@ -346,7 +346,7 @@ impl Driver {
         self.conclude(outcome)
     }
 
-    /// Has all CPUs make the update that passed.
+    /// Runs the update that passed preflight on all CPUs.
     fn install(
         &self,
         passed: &PassedUpdate<'_>,
@@ -359,7 +359,7 @@ impl Driver {
             Page::new().ok_or(NO_MEMORY)?,
         );
         let host = self.host();
-        // The update does without an image to fall back on that does not pass.
+        // If the fallback image does not pass preflight, the update runs without a fallback.
         let purpose = Purpose::TakeOver { handoff_version: passed.handoff_version() };
         let fallback = self
             .running
@@ -373,14 +373,14 @@ impl Driver {
         self.on_all_cpus(&update, held)
     }
 
-    /// Has a module take over the TDs that an update left without one.
+    /// Installs a module that takes over the TDs of a failed update.
     fn resume(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
         let purpose = Purpose::TakeOver { handoff_version: self.handoff_version };
         let outcome = self.install_without_module(image, purpose, held)?;
         self.conclude(outcome)
     }
 
-    /// Has all CPUs bring up the module that is in place.
+    /// Initialises the installed module on all CPUs.
     fn finish(&mut self, held: &CpusHeld) -> Result<(), UploadFailed> {
         let outcome = {
             let update = Update::finish(&self.host(), STATE)
@@ -390,14 +390,14 @@ impl Driver {
         self.conclude(outcome)
     }
 
-    /// Puts a module in place afresh, as at boot. All TDs are gone then; the simulation starts new
-    /// ones.
+    /// Installs a module without TDs, as at boot. All earlier TDs are lost; the simulation starts
+    /// new ones.
     fn load(&mut self, image: &TdxImage<'_>, held: &CpusHeld) -> Result<(), UploadFailed> {
         let outcome = self.install_without_module(image, Purpose::Load, held)?;
         self.conclude(outcome)?;
         match self.backend {
             // A module needs memory, keys, and metadata of all memory. The kernel gives them to one
-            // module, at boot, and exports nothing for a second one.
+            // module at boot, and exports no function for a second module.
             Backend::Processor(_) => {
                 pr_err!("the module was loaded, but only a reboot configures it\n");
                 self.next = NextStep::Reboot;
@@ -415,7 +415,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Checks an image and has all CPUs install it, while no module runs.
+    /// Checks an image and installs it on all CPUs, while no module runs.
     fn install_without_module(
         &self,
         image: &TdxImage<'_>,
@@ -435,7 +435,7 @@ impl Driver {
         self.on_all_cpus(&update, held)
     }
 
-    /// Facts for preflight. They hold for as long as the CPUs are held.
+    /// Returns facts for preflight. They are valid while the CPUs are held.
     fn facts(&self, _held: &CpusHeld) -> Result<Facts, UploadFailed> {
         let (mut info, mut sysinfo) =
             (Page::new().ok_or(NO_MEMORY)?, Page::new().ok_or(NO_MEMORY)?);
@@ -445,7 +445,7 @@ impl Driver {
         pinned(|| facts.gather(&seamldr, info.get(), sysinfo.get()))
             .map_err(|error| refused(&error, Errno::EIO))?;
         match self.backend {
-            // Only KVM knows how many TDs it is building.
+            // Only KVM knows the number of TDs in build.
             Backend::Processor(_) => {
                 pinned(|| Processor::probe(&Hardware::new(kernel_side::rdmsr)))
                     .complete(&mut facts);
@@ -456,7 +456,7 @@ impl Driver {
         Ok(facts)
     }
 
-    /// Stops all CPUs and has them make an update.
+    /// Stops all CPUs and runs an update on them.
     fn on_all_cpus(&self, update: &Update<'_>, _held: &CpusHeld) -> Result<Outcome, UploadFailed> {
         let (begin, end) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
         simulated::take_time();
@@ -464,7 +464,7 @@ impl Driver {
         kernel_side::stop_machine(&|| {
             begin.fetch_min(kernel_side::now(), Ordering::Relaxed);
             let host = self.host();
-            // Refused above if at all.
+            // The checks above have refused all errors of this call.
             if let Ok(seamldr) = self.seamldr(&host) {
                 Cpu::new(update, seamldr).run();
             }
@@ -477,12 +477,12 @@ impl Driver {
         Ok(update.outcome())
     }
 
-    /// Remembers and logs how an update ended. The CPUs run again, so the version costs no time of
-    /// theirs.
+    /// Stores and logs how an update ended. The CPUs run again, so reading the version does not
+    /// delay them.
     fn conclude(&mut self, outcome: Outcome) -> Result<(), UploadFailed> {
         simulated::count_tds();
         self.next = outcome.next;
-        // While the TDs stand still, only this driver can wake them.
+        // While the TDs are paused, only this driver can resume them.
         kernel_side::keep_module(matches!(
             outcome.next,
             NextStep::InstallAgain | NextStep::CompleteSession | NextStep::Finish
@@ -505,7 +505,7 @@ impl Driver {
     }
 }
 
-/// Preflight of an image for which no module has to run.
+/// Preflight of an image that needs no running module.
 fn check_image<'a>(
     image: &TdxImage<'a>,
     facts: &Facts,
@@ -539,7 +539,7 @@ impl FindingsLog {
     }
 }
 
-/// The error of an upload, as the kernel's firmware upload knows it.
+/// The error of an upload, as the kernel's firmware upload names it.
 pub(crate) struct UploadFailed(pub(crate) bindings::fw_upload_err);
 
 const NO_MEMORY: UploadFailed = UploadFailed(bindings::fw_upload_err_FW_UPLOAD_ERR_RW_ERROR);
@@ -563,13 +563,13 @@ impl UploadFailed {
     }
 }
 
-/// Logs why nothing is done.
+/// Logs why the driver refuses.
 fn refused(error: &dyn fmt::Display, errno: Errno) -> UploadFailed {
     pr_err!("refused: {}\n", Shown(error));
     errno.into()
 }
 
-/// Why P-SEAMLDR cannot be asked.
+/// Why P-SEAMLDR cannot be called.
 enum Refused {
     Memory,
     Erratum(VmcsErratum),
@@ -586,7 +586,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A version as Linux shows it.
+/// A version in Linux's form.
 struct Version(u16, u16, u16);
 
 impl fmt::Display for Version {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The kernel behind the library's traits.
+//! Implements the library's traits with the kernel's functions.
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use core::mem::MaybeUninit;
@@ -47,8 +47,8 @@ extern "C" {
     static mut tdx_firmware_ns: c_ulong;
 }
 
-/// The time in ns that a CPU waits for the others before it gives up. `stop_machine` has stopped
-/// them, or is about to.
+/// The time in ns that a CPU waits for the others. `stop_machine` has stopped them, or is stopping
+/// them.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
 /// The time since boot in ns. Callable in any context.
@@ -69,7 +69,7 @@ pub(crate) fn highest_apic_id() -> u32 {
     unsafe { tdx_highest_apic_id() }
 }
 
-/// The number of this CPU, for as long as the caller stays on it.
+/// The number of this CPU, valid while the caller stays on it.
 pub(crate) fn cpu() -> u32 {
     // SAFETY: no preconditions.
     unsafe { tdx_cpu() }
@@ -110,12 +110,12 @@ pub(crate) fn stop_machine<F: Fn() + Sync>(work: &F) {
     unsafe { tdx_stop_machine(call::<F>, core::ptr::from_ref(work).cast_mut().cast()) };
 }
 
-/// Keeps CPUs from coming and going while it lives. Facts, preflight and update need the same one:
-/// an update of fewer or more CPUs than preflight counted ends before anything is shut down.
+/// Blocks CPU hotplug while it lives. Facts, preflight and update need the same guard: an update
+/// with another number of CPUs than preflight counted ends before the module is shut down.
 pub(crate) struct CpusHeld(());
 
 impl CpusHeld {
-    /// Waits for a CPU that comes or goes. May sleep.
+    /// Waits for CPU hotplug to finish. May sleep.
     pub(crate) fn new() -> Self {
         // SAFETY: `drop` undoes this; the callers may sleep.
         unsafe { cpu_hotplug_disable() };
@@ -130,7 +130,7 @@ impl Drop for CpusHeld {
     }
 }
 
-/// The policy of the parameters. `allow_unknowns` does not allow an image that nobody has verified.
+/// The policy of the parameters. `allow_unknowns` does not allow an unverified image.
 pub(crate) fn policy() -> Policy {
     // SAFETY: flags that user space may change at any time; each is a byte.
     let [allow_same_module, allow_unknowns, allow_damage] = unsafe {
@@ -144,15 +144,15 @@ pub(crate) fn policy() -> Policy {
     Policy { allow_same_module, allow_damage, allow_unknowns }
 }
 
-/// Keeps this module from being unloaded, or ends that. Callers hold the driver's lock.
+/// Blocks or allows unloading of this kernel module. Callers hold the driver's lock.
 pub(crate) fn keep_module(keep: bool) {
     // SAFETY: the function counts its own references.
     unsafe { tdx_keep_module(keep) };
 }
 
-/// Shows in parameters how long an update took. Callers hold the driver's lock.
+/// Writes the time of an update into parameters. Callers hold the driver's lock.
 pub(crate) fn set_times(stopped_ns: u64, firmware_ns: u64) {
-    // SAFETY: nobody else writes to them.
+    // SAFETY: no one else writes to them.
     unsafe {
         (&raw mut tdx_stopped_ns).write_volatile(stopped_ns);
         (&raw mut tdx_firmware_ns).write_volatile(firmware_ns);
@@ -162,7 +162,7 @@ pub(crate) fn set_times(stopped_ns: u64, firmware_ns: u64) {
 /// One CPU of the kernel, with a backend that reaches this machine's firmware.
 pub(crate) struct Kernel<'a, B> {
     backend: &'a B,
-    /// The time until which this CPU waits; 0 before it has.
+    /// The deadline of this CPU's wait; 0 before the first wait.
     deadline: AtomicU64,
 }
 
@@ -172,7 +172,7 @@ impl<'a, B> Kernel<'a, B> {
     }
 }
 
-// SAFETY: hands the call to an implementation that holds the contract.
+// SAFETY: passes the call to an implementation that holds the contract.
 unsafe impl<B: SeamcallBackend> SeamcallBackend for Kernel<'_, B> {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller's.
@@ -273,7 +273,7 @@ impl Crypto for KernelCrypto {
     }
 }
 
-/// A page of memory, zeroed.
+/// A zeroed page of memory.
 pub(crate) struct Page(*mut c_void);
 
 impl Page {
@@ -326,7 +326,7 @@ impl ImageCopy {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory has `len` bytes, which nobody changes.
+        // SAFETY: the memory has `len` bytes, which no one changes.
         unsafe { core::slice::from_raw_parts(self.start, self.len) }
     }
 }
@@ -344,7 +344,8 @@ pub(crate) struct Text<const LEN: usize>([u8; LEN]);
 impl<const LEN: usize> Text<LEN> {
     /// # Safety
     ///
-    /// `parameter` is readable. If user space changes it meanwhile, the text is a mixture of both.
+    /// `parameter` is readable. If user space changes it at the same time, the text mixes both
+    /// values.
     pub(crate) unsafe fn read(parameter: *const [c_char; LEN]) -> Self {
         let mut text = [0; LEN];
         for (at, byte) in text.iter_mut().enumerate() {
@@ -354,7 +355,7 @@ impl<const LEN: usize> Text<LEN> {
         Self(text)
     }
 
-    /// The text up to its zero, without blanks around it. Empty if it is not UTF-8.
+    /// The text up to its zero, trimmed. Empty if the text is not UTF-8.
     pub(crate) fn get(&self) -> &str {
         let len = self.0.iter().position(|letter| *letter == 0).unwrap_or(LEN);
         core::str::from_utf8(&self.0[..len]).unwrap_or("").trim()

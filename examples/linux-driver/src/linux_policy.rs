@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What Linux 7.2's own driver does with an upload, for the parameter `policy=linux`: it looks at
-//! the file's framing, shuts the module down, and gives up for good at the first failure. It does
-//! not look at CPUs, counters, hash or signature before.
+//! Handles an upload like Linux 7.2's own driver, for the parameter `policy=linux`. The driver
+//! checks the file's framing, shuts the module down, and gives up at the first failure. It does not
+//! check CPUs, counters, hash or signature.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,10 +20,10 @@ use crate::kernel_side::{cpu, online_cpus, stop_machine, Kernel, Page, SeamldrLo
 /// ENOMEM.
 const NO_MEMORY: Errno = Errno(12);
 
-/// The CPU that calls the module where one CPU is enough.
+/// The CPU that calls the module in stages for one CPU.
 const LEAD: u32 = 0;
 
-/// The stages, in their order. Between [`START`] and [`DONE`] every CPU does each.
+/// The stages, in their order. Every CPU performs each stage between [`START`] and [`DONE`].
 const START: u32 = 0;
 const SHUTDOWN: u32 = 1;
 const INSTALL: u32 = 2;
@@ -31,7 +31,7 @@ const INIT: u32 = 3;
 const UPDATE: u32 = 4;
 const DONE: u32 = 5;
 
-/// Where the CPUs are. The last CPU to acknowledge a stage begins the next one.
+/// The current stage. The last CPU to acknowledge a stage begins the next one.
 struct Stages {
     stage: AtomicU32,
     acknowledged: AtomicU32,
@@ -81,8 +81,7 @@ struct Calls<'a, B> {
     state: &'a ModuleState,
 }
 
-/// A leaf, and the status that it returned. `None`: the instruction failed, of which Linux says
-/// nothing.
+/// A leaf and its status. `None` if the instruction failed, which Linux does not log.
 struct Failed(u64, Option<u64>);
 
 impl Failed {
@@ -93,7 +92,7 @@ impl Failed {
         }
     }
 
-    /// Linux takes every status but 0 as a failure.
+    /// Linux treats every status except 0 as a failure.
     fn unless_zero(leaf: TdxLeaf, result: Result<TdxStatus, TdxError>) -> Result<(), Self> {
         match result {
             Ok(TdxStatus(0)) => Ok(()),
@@ -104,7 +103,7 @@ impl Failed {
 }
 
 impl<B: SeamcallBackend> Calls<'_, B> {
-    /// This CPU's part in a stage.
+    /// Performs this CPU's part of a stage.
     fn make(&self, stage: u32, stages: &Stages) -> Result<(), Failed> {
         let host = Kernel::new(self.backend);
         let module = TdxModule::new(self.backend);
@@ -145,7 +144,7 @@ impl<B: SeamcallBackend> Calls<'_, B> {
     }
 }
 
-/// Updates the module as Linux does. After an `Err` TDX is lost if `state` is not ready.
+/// Updates the module as Linux does. After an `Err`, TDX is lost if `state` is not ready.
 pub(crate) fn update<B: SeamcallBackend + Sync>(
     backend: &B,
     current_vmcs: CurrentVmcs,

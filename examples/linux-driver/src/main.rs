@@ -3,7 +3,7 @@
 //! A driver that lets user space replace the TDX module, with the interface of Linux's own
 //! tdx_host.
 //!
-//! `embedding` is the part that every driver needs. `simulated` is the platform for machines
+//! Every driver needs the module `embedding`. The module `simulated` is the platform for machines
 //! without TDX. `docs/embedding-linux.md` explains both.
 
 use core::ffi::c_char;
@@ -47,7 +47,7 @@ extern "C" {
 
 struct Ops(bindings::fw_upload_ops);
 
-// SAFETY: nobody writes it.
+// SAFETY: no one writes it.
 unsafe impl Sync for Ops {}
 
 static OPS: Ops = Ops(bindings::fw_upload_ops {
@@ -83,7 +83,7 @@ impl kernel::Module for TdxHost {
 impl Drop for TdxHost {
     fn drop(&mut self) {
         if !self.upload.is_null() {
-            // SAFETY: `init` registered it, and nobody uses it afterwards.
+            // SAFETY: `init` registered it, and no one uses it afterwards.
             unsafe { bindings::firmware_upload_unregister(self.upload) };
         }
         // SAFETY: `init` made it.
@@ -127,10 +127,10 @@ extern "C" fn poll_complete(_: *mut bindings::fw_upload) -> bindings::fw_upload_
     bindings::fw_upload_err_FW_UPLOAD_ERR_NONE
 }
 
-/// Does nothing: `write` returns after the update is over.
+/// Does nothing: `write` returns after the update ends.
 extern "C" fn cancel(_: *mut bindings::fw_upload) {}
 
-/// A line of sysfs, and its length.
+/// Writes a line of sysfs. Returns its length.
 struct Line {
     buffer: *mut c_char,
     len: usize,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * What the kernel offers in inline functions and macros only, for main.rs: attributes, parameters, locks, addresses,
- * cryptography. There are no decisions here.
+ * Functions for main.rs that the kernel offers only as inline functions and macros: attributes,
+ * parameters, locks, addresses, cryptography. This file makes no decisions.
  */
 #include <crypto/sha2.h>
 #include <crypto/sig.h>

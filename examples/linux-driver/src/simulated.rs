@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The simulated platform inside the kernel, for machines without TDX. A driver for real machines
-//! has no such file.
+//! does not need this file.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_ulong, c_void};
@@ -31,7 +31,7 @@ extern "C" {
 
 /// The private memory of each TD.
 const SECRETS: [[u8; 32]; 3] = [[0x11; 32], [0x22; 32], [0x33; 32]];
-/// The number of signatures that are remembered.
+/// The number of signatures in the cache.
 const REMEMBERED: usize = 8;
 
 struct Firmware {
@@ -42,7 +42,7 @@ struct Firmware {
     /// interrupts off.
     verified: [Option<(Sha384Digest, bool)>; REMEMBERED],
     next: usize,
-    /// The byte of an image that firmware reads with another bit.
+    /// The byte of an image that firmware reads with a flipped bit.
     flipped: Option<u64>,
 }
 
@@ -74,8 +74,8 @@ fn with<T>(work: impl FnOnce(&mut Firmware) -> T) -> Option<T> {
     result
 }
 
-/// Switches a machine on that has this many LPs, and a P-SEAMLDR that takes this image and trusts
-/// its signer.
+/// Starts a machine with this number of LPs, and a P-SEAMLDR that accepts this image and trusts its
+/// signer.
 pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> bool {
     let sigstruct = image.sigstruct();
     let line_2_0 = sigstruct.reserved3.iter().any(|byte| *byte != 0);
@@ -84,7 +84,7 @@ pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> boo
     let Ok(config) = Config::new(lps, 1, fms, signer, profile) else { return false };
     // SAFETY: the parameter does not change after the module was loaded.
     let updates = unsafe { tdx_updates }.clamp(0, 9998) as u32;
-    // The first module takes one of the places.
+    // The first module uses one of the updates.
     let seamdb = SeamDb { size: updates + 1, used: 0, insert_failures: 0 };
     // SAFETY: the platform that used it before is gone.
     let memory = unsafe { &mut *MEMORY.0.get() };
@@ -100,7 +100,7 @@ pub(crate) fn start(lps: u32, image: &TdxImage<'_>, signer: Sha384Digest) -> boo
     true
 }
 
-/// Fills in the facts that the processor of the simulated platform and its KVM would know.
+/// Fills in the facts that the processor of the simulated platform and its KVM know.
 pub(crate) fn complete(facts: &mut Facts) {
     with(|firmware| {
         let config = firmware.platform.config();
@@ -128,7 +128,7 @@ pub(crate) struct Simulated;
 unsafe impl SeamcallBackend for Simulated {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         let begin = now();
-        // Other CPUs may call in between, as on a machine.
+        // Other CPUs may call in between, as on a real machine.
         let entered = with(|firmware| firmware.platform.enter(cpu(), regs))
             .unwrap_or(Err(Trap::UndefinedOpcode));
         let result = entered.and_then(|entered| {
@@ -145,7 +145,7 @@ unsafe impl SeamcallBackend for Simulated {
     }
 }
 
-/// Returns the time in ns that was spent in firmware since the last call.
+/// Returns the time in ns that CPUs spent in firmware since the last call.
 pub(crate) fn take_time() -> u64 {
     SPENT.swap(0, Ordering::Relaxed)
 }
@@ -215,8 +215,7 @@ pub(crate) fn learn(image: &TdxImage<'_>) {
     });
 }
 
-/// Gives memory and keys to the module that was loaded, and starts TDs. `false` if the module
-/// refuses.
+/// Gives memory and keys to the loaded module, and starts TDs. `false` if the module refuses.
 pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
     // One TDMR of 1 GiB at 32 GiB, with its metadata above it. The simulated module does not touch
     // either.
@@ -234,7 +233,7 @@ pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
     *tdmr.get() = TDMR;
     *list.get() = tdmr.phys_addr().0;
     let address = list.phys_addr();
-    // SAFETY: the list is valid, and nobody uses the memory that it names.
+    // SAFETY: the list is valid, and no one uses the memory that it names.
     let configured = pinned(|| {
         unsafe { module.sys_config(address, 1, 0x20, false) }.and_then(|()| module.sys_key_config())
     });
@@ -251,7 +250,7 @@ pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
     true
 }
 
-/// Brings the parameter `tds_alive` up to date.
+/// Updates the parameter `tds_alive`.
 pub(crate) fn count_tds() {
     let alive = with(|firmware| {
         let alive = |(td, secret): &(&Option<TdId>, [u8; 32])| {
@@ -264,8 +263,7 @@ pub(crate) fn count_tds() {
     unsafe { (&raw mut tdx_tds_alive).write_volatile(alive as c_int) };
 }
 
-/// Plans the fault of the parameter `fault` for the update to this image. Ends all that was planned
-/// before.
+/// Plans the fault of the parameter `fault` for the update to this image. Removes earlier faults.
 pub(crate) fn plan_fault(image: &TdxImage<'_>) {
     // SAFETY: a parameter that is text.
     let line = unsafe { Text::read(&raw const tdx_fault) };

@@ -1,6 +1,6 @@
-//! `cargo xtask c-tests`: the library for C as a C project gets it. Installs it into a fresh
-//! prefix, looks at what was installed, and builds and runs all C programs of the project there: as
-//! they are, under valgrind, and with gcc's sanitizers.
+//! `cargo xtask c-tests`: tests the library as a C project uses it. Installs the library into a
+//! fresh prefix, checks the installed files, and builds and runs all C programs of the project
+//! there: plain, under valgrind, and with gcc's sanitizers.
 
 mod prefix;
 mod programs;
@@ -32,7 +32,7 @@ pub(crate) fn run() -> Result<()> {
     programs::run(&prefix, &folder)
 }
 
-/// The output of a command that has to succeed.
+/// Returns the output of a command. Fails if the command fails.
 fn output(command: &mut Command) -> Result<Output> {
     let output = command.output().with_context(|| format!("{command:?} cannot be run"))?;
     ensure!(
@@ -45,12 +45,12 @@ fn output(command: &mut Command) -> Result<Output> {
     Ok(output)
 }
 
-/// What a command that has to succeed prints.
+/// Returns the standard output of a command. Fails if the command fails.
 fn printed(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output(command)?.stdout)?)
 }
 
-/// Whether there is such a program.
+/// Whether the program is installed.
 fn is_there(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }

@@ -1,4 +1,4 @@
-//! A fresh prefix with the library, and how a C program is built against it.
+//! A fresh prefix with the library, and the build of C programs against it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,26 +8,26 @@ use anyhow::{ensure, Context, Result};
 use super::{is_there, output, printed};
 use crate::{cargo, root, target};
 
-/// All warnings are errors. What is said of C here holds for the header and for all programs.
+/// The flags for the header and all programs. All warnings are errors.
 pub(super) const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// Where the library was installed.
+/// The prefix of the installed library.
 pub(super) struct Prefix(PathBuf);
 
-/// How a program takes the library in.
+/// How a program links the library.
 #[derive(Clone, Copy)]
 pub(super) enum Linking {
     /// `pkg-config --libs`.
     Shared,
     /// Everything static: `pkg-config --static --libs`, with the static form of libgcc_s.
     Static,
-    /// `pkg-config --static --libs` with the archive by its name: beside it lies the shared
-    /// library. The C library is shared, as valgrind and sanitizers want it.
+    /// `pkg-config --static --libs` with the archive by its file name, because the shared library
+    /// is in the same folder. The C library is shared, as valgrind and sanitizers require.
     Archive,
 }
 
 impl Prefix {
-    /// Installs the library there, as the page for C programmers says.
+    /// Installs the library as the page for C programmers says.
     pub(super) fn install(folder: PathBuf) -> Result<Self> {
         output(
             cargo()
@@ -39,7 +39,7 @@ impl Prefix {
                 .arg(target())
                 .current_dir(root()),
         )
-        .context("`cargo install cargo-c` brings what is needed")?;
+        .context("cargo-c is missing: cargo install cargo-c")?;
         Ok(Self(folder))
     }
 
@@ -47,7 +47,7 @@ impl Prefix {
         self.0.join("lib").join(name)
     }
 
-    /// What pkg-config says of the library, with these options.
+    /// Returns pkg-config's output for the library with these options.
     pub(super) fn pkg_config(&self, options: &[&str]) -> Result<Vec<String>> {
         let said = printed(
             Command::new("pkg-config")
@@ -59,7 +59,7 @@ impl Prefix {
         Ok(said.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// The arguments that take the library in. They come after the sources.
+    /// Returns the arguments that link the library. They come after the sources.
     pub(super) fn linking(&self, linking: Linking) -> Result<Vec<String>> {
         Ok(match linking {
             Linking::Shared => self.pkg_config(&["--libs"])?,
@@ -71,7 +71,7 @@ impl Prefix {
         })
     }
 
-    /// What `pkg-config --static --libs` says, with words replaced.
+    /// Returns the output of `pkg-config --static --libs` with words replaced.
     fn static_libraries(&self, replaced: &[(&str, &str)]) -> Result<Vec<String>> {
         let mut arguments = self.pkg_config(&["--static", "--libs"])?;
         for argument in &mut arguments {
@@ -82,14 +82,14 @@ impl Prefix {
         Ok(arguments)
     }
 
-    /// A program that finds the shared library.
+    /// Returns a command for a program that finds the shared library.
     pub(super) fn program(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("LD_LIBRARY_PATH", self.0.join("lib"));
         command
     }
 
-    /// Sees that the header alone is C and C++ without a warning.
+    /// Checks that the header alone compiles as C and C++ without a warning.
     pub(super) fn check_header(&self, folder: &Path) -> Result<()> {
         let source = folder.join("header.c");
         std::fs::write(&source, "#include <tdx_sim.h>\n#include <tdx_sim.h>\n")?;
@@ -102,7 +102,7 @@ impl Prefix {
             ("clang++", "c++", ["c++11", "c++17", "c++20"]),
         ] {
             if !is_there(compiler) {
-                ensure!(compiler.starts_with("clang"), "there is no {compiler}");
+                ensure!(compiler.starts_with("clang"), "{compiler} is not installed");
                 continue;
             }
             for standard in standards {

@@ -1,4 +1,5 @@
-//! The project's C programs: the examples, the tests in C, and those in the page for C programmers.
+//! The project's C programs: the examples, the tests in C, and the programs in the page for C
+//! programmers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +11,16 @@ use super::prefix::{Linking, Prefix, WARNINGS};
 use super::{is_there, output};
 use crate::root;
 
-/// Folders with programs: each file is one, and each folder is one of all files in it.
+/// Folders with programs: each file is a program, and all files of a subfolder form one program.
 const FOLDERS: [&str; 2] = ["examples/c", "crates/tdx-seamldr-mock-c/tests/c"];
 
-/// The page whose blocks of C are programs.
+/// The page with programs as blocks of C.
 const PAGE: &str = "docs/testing-in-c.md";
 
 struct Program {
     name: String,
     sources: Vec<PathBuf>,
-    /// What it prints, if a page says so.
+    /// The expected output, if the page shows it.
     prints: Option<String>,
 }
 
@@ -29,7 +30,7 @@ struct Manner {
     compiler: &'static str,
     flags: &'static [&'static str],
     linking: Linking,
-    /// What runs it.
+    /// The program that runs it.
     under: &'static [&'static str],
 }
 
@@ -150,7 +151,7 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The programs in the page. Each prints what the block after it shows.
+/// Returns the programs in the page. Each prints the text of the next block.
 fn page(folder: &Path) -> Result<Vec<Program>> {
     let text = std::fs::read_to_string(root().join(PAGE)).with_context(|| PAGE)?;
     let mut blocks =
@@ -161,7 +162,7 @@ fn page(folder: &Path) -> Result<Vec<Program>> {
         let (after, prints) = blocks.next().unwrap_or_default();
         ensure!(
             (language, after) == ("c", "text"),
-            "{PAGE}: each program has to be followed by what it prints, but program {number} is \
+            "{PAGE}: each program must be followed by its output, but program {number} is \
              {language}, then {after:?}"
         );
         let name = format!("page-{number}");
@@ -173,7 +174,7 @@ fn page(folder: &Path) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// The fenced blocks of a page: language and text.
+/// Returns the fenced blocks of a page: language and text.
 fn blocks(page: &str) -> Vec<(&str, String)> {
     let mut blocks: Vec<(&str, String)> = Vec::new();
     let mut is_inside = false;
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_the_blocks_between_its_fences() {
+    fn blocks_are_the_texts_between_fences() {
         let page = "a\n```c\nint main(void);\n\nb\n```\nc\n```text\nd\n```\n";
         let wanted = [("c", "int main(void);\n\nb\n".to_owned()), ("text", "d\n".to_owned())];
         assert_eq!(blocks(page), wanted);

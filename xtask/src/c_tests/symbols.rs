@@ -1,4 +1,4 @@
-//! What the installed libraries export, and what a library exports that has the archive in it.
+//! Checks the exports of the installed libraries, and of a library that links the archive.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +9,9 @@ use super::prefix::Prefix;
 use super::{output, printed};
 use crate::root;
 
-/// The linker keeps all of the archive's names inside of what it makes.
+/// With this option the linker exports none of the archive's names.
 const KEPT_INSIDE: &str = "-Wl,--exclude-libs,libtdx_sim.a";
-/// objcopy makes Rust's names local, once for everybody who links the archive.
+/// objcopy makes Rust's names local in the archive, for all users of the archive.
 const MADE_LOCAL: [&str; 3] = ["--wildcard", "--localize-symbol=_R*", "--localize-symbol=rust_*"];
 const HEADER: &str = "crates/tdx-seamldr-mock-c/include/tdx_sim.h";
 
@@ -34,7 +34,7 @@ pub(super) fn check(prefix: &Prefix, folder: &Path) -> Result<()> {
     let soname = soname(&shared)?;
     ensure!(
         prefix.library(&soname).exists(),
-        "the shared library calls itself {soname}, which was not installed"
+        "the shared library has the SONAME {soname}, which was not installed"
     );
     let said = prefix.pkg_config(&["--modversion"])?;
     ensure!(said == [version], "pkg-config says version {said:?}, but it is {version}");
@@ -73,7 +73,7 @@ pub(super) fn check(prefix: &Prefix, folder: &Path) -> Result<()> {
     sizes(prefix, &users, folder)
 }
 
-/// Builds the user's library with the archive in it.
+/// Builds the user's library, which links the archive.
 fn user_library(
     prefix: &Prefix,
     archive: &Path,
@@ -98,19 +98,19 @@ fn soname(library: &Path) -> Result<String> {
     Ok(name.with_context(|| format!("{} has no SONAME", library.display()))?.to_owned())
 }
 
-/// The names that a shared library exports.
+/// Returns the names that a shared library exports.
 fn exported(library: &Path) -> Result<Vec<String>> {
     let symbols = printed(Command::new("nm").args(["--dynamic", "--defined-only"]).arg(library))?;
     Ok(symbols.lines().filter_map(|line| line.split(' ').next_back()).map(str::to_owned).collect())
 }
 
-/// Prints what the libraries need, without debug information.
+/// Prints the sizes of the libraries, with and without debug information.
 fn sizes(prefix: &Prefix, users: &Path, folder: &Path) -> Result<()> {
     let stripped = folder.join("stripped");
     for (what, option, file) in [
         ("shared library", "--strip-all", prefix.library("libtdx_sim.so")),
         ("archive", "--strip-unneeded", prefix.library("libtdx_sim.a")),
-        ("a library with the archive in it", "--strip-all", users.to_owned()),
+        ("a library that links the archive", "--strip-all", users.to_owned()),
     ] {
         let before = std::fs::metadata(&file)?.len();
         output(Command::new("strip").arg(option).arg("-o").arg(&stripped).arg(&file))?;

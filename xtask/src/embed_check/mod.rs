@@ -1,9 +1,9 @@
-//! `cargo xtask embed-check`: the core, built and linked as a kernel does it.
+//! `cargo xtask embed-check`: builds and links the core as a kernel does.
 //!
-//! Everything that would become part of the kernel is built by plain rustc: bitflags and zerocopy
-//! in the versions of `xtask/embed/Cargo.toml`, the core from its own sources without features, and
-//! a probe that uses it as Linux's `seamldr.c` would. Cargo only finds the sources, and builds the
-//! derive macro, which is a tool of the host that a kernel tree has.
+//! Plain rustc builds everything that becomes part of the kernel: bitflags and zerocopy in the
+//! versions of `xtask/embed/Cargo.toml`, the core from its own sources without features, and a
+//! probe that uses the core as Linux's `seamldr.c` would. Cargo only finds the sources, and builds
+//! the derive macro for the host, as a kernel tree does.
 
 mod no_panic;
 
@@ -16,20 +16,19 @@ use object::{Object, ObjectSection, ObjectSymbol};
 use serde_json::Value;
 use tdx_seamldr_mock::model::SeamMemory;
 
-/// The core, as rustc calls it.
+/// The core's name for rustc.
 const CORE: &str = "tdx_seamldr_core";
 
-/// Bytes of text that the core may have in a kernel: with the oldest compiler, whose LLVM is older,
-/// and with others.
+/// The most bytes of text of the core in a kernel: with the oldest compiler, and with others.
 const MAX_TEXT: [(&str, u64); 2] = [("rustc 1.85", 10_400), ("rustc", 10_115)];
 
-/// Stack that one function of the core may take: kernel stacks are small.
+/// The most bytes of stack of one function of the core. Kernel stacks are small.
 const MAX_FRAME: u64 = 512;
 
-/// Text of Linux 7.2's `seamldr.o`, which does the same job.
+/// The bytes of text of Linux 7.2's `seamldr.o`, which has the same purpose.
 const LINUX_TEXT: u64 = 1846;
 
-/// What a kernel has, and the probe only declares.
+/// Symbols that a kernel defines and the probe only declares.
 const KERNEL_SYMBOLS: [&str; 21] = [
     "kernel_seamcall",
     "kernel_spin_lock_irqsave",
@@ -51,15 +50,15 @@ const KERNEL_SYMBOLS: [&str; 21] = [
     "memset",
     "memcmp",
     "bcmp",
-    // Named by the unwind tables of the toolchain's libcore; a kernel builds its own libcore
-    // without them.
+    // The unwind tables of the toolchain's libcore refer to this symbol. A kernel builds its own
+    // libcore without them.
     "rust_eh_personality",
 ];
 
-/// What the probe's panic handler calls, and nobody defines.
+/// The undefined symbol that the probe's panic handler calls.
 const PANIC_SYMBOL: &str = "a_panic_can_be_reached";
 
-/// What `xtask/embed/planted.rs` calls behind each answer of a kernel, and nobody defines.
+/// The undefined symbol that `xtask/embed/planted.rs` calls after each answer of a kernel.
 const PLANTED_SYMBOLS: [&str; 16] = [
     "behind_wait",
     "behind_giving_up",
@@ -79,62 +78,62 @@ const PLANTED_SYMBOLS: [&str; 16] = [
     "behind_a_trap",
 ];
 
-/// Functions of the planted probe.
+/// The functions of the planted probe.
 const PLANTED_ENTRY_POINTS: [&str; 4] =
     ["probe_host", "probe_backend", "probe_crypto", "probe_library"];
 
-/// Functions of the probe that have to stay.
+/// The functions of the probe that the linker must keep.
 const ENTRY_POINTS: [&str; 3] = ["probe_get_info", "probe_parse", "probe_install"];
 
-/// Functions of the probe of the backend for real processors that have to stay.
+/// The functions of the probe of the backend for real processors that the linker must keep.
 const SEAMCALL_ENTRY_POINTS: [&str; 4] =
     ["probe_table", "probe_seamcall", "probe_keep_vmcs", "probe_processor"];
 
-/// Bytes of text that the backend for real processors may have.
+/// The most bytes of text of the backend for real processors.
 const MAX_SEAMCALL_TEXT: u64 = 1800;
 
-/// Instructions that a call of the backend may take around SEAMCALL, on whatever path.
+/// The most instructions around SEAMCALL in a call of the backend, on any path.
 const MAX_AROUND_SEAMCALL: usize = 60;
 
-/// Functions of the model's probe that have to stay.
+/// The functions of the model's probe that the linker must keep.
 const MODEL_ENTRY_POINTS: [&str; 2] = ["probe_boot", "probe_seamcall"];
 
-/// Bytes of text that the simulated platform may have.
+/// The most bytes of text of the simulated platform.
 const MAX_MODEL_TEXT: u64 = 54_000;
 
-/// Stack that one function of the simulated platform may take. It stands in for firmware, which has
-/// a stack of its own; still it has to run on a kernel's.
+/// The most bytes of stack of one function of the simulated platform, which runs on a kernel's
+/// stack. Real firmware has its own stack.
 const MAX_MODEL_FRAME: u64 = 4096;
 
-/// What was linked of one library.
+/// The linked code of one library.
 pub(crate) struct Linked {
     pub(crate) what: &'static str,
     /// Bytes.
     pub(crate) text: u64,
-    /// Bytes that it may have.
+    /// The limit, in bytes.
     pub(crate) max_text: u64,
-    /// Bytes of the largest stack frame.
+    /// The bytes of the largest stack frame.
     pub(crate) frame: u64,
-    /// Bytes that it may have.
+    /// The limit, in bytes.
     pub(crate) max_frame: u64,
-    /// Every function is of interest.
+    /// All functions.
     pub(crate) is_listed: bool,
     pub(crate) functions: Vec<Function>,
 }
 
-/// A function that was linked.
+/// A linked function.
 pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) text: u64,
     pub(crate) frame: u64,
 }
 
-/// The compiler that builds everything that is linked.
+/// The compiler of all linked code.
 fn rustc() -> Command {
     Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
 }
 
-/// The limit of [`MAX_TEXT`] for this compiler.
+/// Returns the limit of [`MAX_TEXT`] for this compiler.
 fn max_text() -> Result<u64> {
     let output = rustc().arg("--version").output().context("rustc --version")?;
     let version = String::from_utf8(output.stdout)?;
@@ -157,7 +156,7 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     let planted = build.link_probe("planted", &source, &ENTRY_POINTS, &["--cfg=plant_a_panic"]);
     match planted.map_err(|error| error.to_string()) {
         Err(message) if message.contains(PANIC_SYMBOL) => {}
-        other => bail!("a planted panic was not found, the check is broken: {other:?}"),
+        other => bail!("the check is broken: it did not find a planted panic: {other:?}"),
     }
     let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
         format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
@@ -204,7 +203,7 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     );
     ensure!(around <= MAX_AROUND_SEAMCALL, "there should be at most {MAX_AROUND_SEAMCALL}");
 
-    // A kernel may be built so that arithmetic panics when it overflows.
+    // A kernel may enable panics on arithmetic overflow.
     let mut checked = Build::new(out.join("overflow-checks"), &sources, &derive, true)?;
     no_panic::check(&checked, root, &sources)?;
     checked.library(CORE, &core_source, &[])?;
@@ -213,8 +212,8 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
         .link_probe("seamcall", &seamcall, &SEAMCALL_ENTRY_POINTS, &[])
         .context("SEAMCALL on real processors, with overflow checks")?;
 
-    // The simulated platform, which a kernel embeds for tests: without std and alloc, but it may
-    // panic.
+    // The simulated platform, which a kernel embeds for tests: without std and alloc. Panics are
+    // allowed.
     build.library(
         "tdx_seamldr_mock",
         &root.join("crates/tdx-seamldr-mock/src/lib.rs"),
@@ -232,11 +231,11 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     Ok(vec![core, backend, model])
 }
 
-/// Features that cargo would declare.
+/// The features that cargo declares.
 const CHECK_CFG: [&str; 2] =
     ["--check-cfg=cfg(test)", "--check-cfg=cfg(feature,values(\"std\",\"vectors\"))"];
 
-/// The main source file of each library that the manifest depends on.
+/// Returns the main source file of each library that the manifest depends on.
 pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let metadata = crate::cargo()
         .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
@@ -263,7 +262,7 @@ pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(packages.iter().filter_map(source).collect())
 }
 
-/// Builds the derive macro of zerocopy and says where it is.
+/// Builds the derive macro of zerocopy. Returns its path.
 fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
     let cargo = crate::cargo()
         .args([
@@ -290,16 +289,16 @@ fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
     messages.lines().find_map(artifact).context("cargo built no zerocopy_derive")
 }
 
-/// Libraries built so far, and where.
+/// The built libraries, and their folder.
 struct Build {
     out: PathBuf,
     externs: Vec<(String, PathBuf)>,
-    /// Arithmetic panics when it overflows: the kernel's CONFIG_RUST_OVERFLOW_CHECKS.
+    /// Whether arithmetic overflow panics, as with the kernel's CONFIG_RUST_OVERFLOW_CHECKS.
     overflow_checks: bool,
 }
 
 impl Build {
-    /// What the core depends on, in this folder.
+    /// Builds the core's dependencies in this folder.
     fn new(
         out: PathBuf,
         sources: &BTreeMap<String, PathBuf>,
@@ -318,7 +317,7 @@ impl Build {
 
     fn rustc(&self) -> Command {
         let mut rustc = rustc();
-        // As the kernel's own build does, to be allowed to ask for stack sizes.
+        // The kernel's own build also sets this. The option for stack sizes needs it.
         rustc.env("RUSTC_BOOTSTRAP", "1").args([
             "--edition=2021",
             "-C",
@@ -327,7 +326,7 @@ impl Build {
             "-Z",
             "emit-stack-sizes",
         ]);
-        // zerocopy names its version in links of its documentation.
+        // zerocopy's documentation uses its version in links.
         rustc.env("CARGO_PKG_VERSION", "0");
         rustc.args(["-C", "force-unwind-tables=no", "-C", "relocation-model=static"]);
         rustc.arg("-C").arg(format!("overflow-checks={}", self.overflow_checks));
@@ -365,7 +364,7 @@ impl Build {
             "-Wl,--gc-sections,--build-id=none,-z,nostart-stop-gc",
         ];
         let needed = entry_points.iter().map(|symbol| format!("-Wl,--undefined={symbol}"));
-        // Distinct addresses, so that no two functions are taken for the same.
+        // Distinct addresses, so that the linker merges no functions.
         let absent = (0x1000..).step_by(16).zip(KERNEL_SYMBOLS);
         let absent = absent.map(|(address, symbol)| format!("-Wl,--defsym={symbol}={address:#x}"));
         for option in options.into_iter().map(String::from).chain(needed).chain(absent) {
@@ -378,7 +377,7 @@ impl Build {
     }
 }
 
-/// What was planted and the linker does not miss, by its message.
+/// Returns the planted symbols that the linker's message does not name.
 fn hidden(message: &str) -> Vec<&'static str> {
     let words: BTreeSet<_> = message
         .split(|character: char| !character.is_ascii_alphanumeric() && character != '_')
@@ -392,12 +391,12 @@ fn call(command: &mut Command) -> Result<()> {
     if !output.status.success() {
         bail!("{command:?}\n{errors}");
     }
-    ensure!(errors.is_empty(), "rustc has something to say:\n{errors}");
+    ensure!(errors.is_empty(), "rustc printed messages:\n{errors}");
     Ok(())
 }
 
-/// How many instructions the call of the backend has beside SEAMCALL. Linux's exception table has
-/// to lead from that instruction to another one of the same function.
+/// Returns the instructions of the backend's call, without SEAMCALL. Linux's exception table must
+/// lead from SEAMCALL to another instruction of the same function.
 fn check_seamcall(probe: &Path) -> Result<usize> {
     let bytes = std::fs::read(probe)?;
     let file = object::File::parse(&*bytes)?;
@@ -432,8 +431,8 @@ fn check_seamcall(probe: &Path) -> Result<usize> {
         .args(["--disassemble=probe_seamcall", "--no-show-raw-insn"])
         .arg(probe)
         .output()
-        .context("objdump (of the package binutils) does not run")?;
-    // Instructions are lines of "address:", a tab, and what they are.
+        .context("objdump does not run: install the package binutils")?;
+    // A line of an instruction is "address:", a tab, and the instruction.
     let listing = String::from_utf8(listing.stdout)?;
     let instructions = listing.lines().filter(|line| line.split_once(":\t").is_some()).count();
     instructions.checked_sub(1).context("objdump shows no instructions")
@@ -448,7 +447,7 @@ impl Linked {
     }
 }
 
-/// What is in a program: the largest functions first.
+/// Returns the linked code of a program, the largest functions first.
 fn linked(
     what: &'static str,
     program: &Path,
@@ -483,7 +482,7 @@ fn linked(
     Ok(Linked { what, text, max_text, frame, max_frame, is_listed, functions })
 }
 
-/// The stack frame of each function, by its address, from `.stack_sizes`: addresses of 8 bytes,
+/// Returns the stack frame of each function, by address. `.stack_sizes` has addresses of 8 bytes,
 /// each with a ULEB128.
 fn stack_sizes(file: &object::File<'_>) -> Result<BTreeMap<u64, u64>> {
     let mut sizes = BTreeMap::new();
@@ -507,7 +506,7 @@ fn stack_sizes(file: &object::File<'_>) -> Result<BTreeMap<u64, u64>> {
     Ok(sizes)
 }
 
-/// The last parts of a mangled name, for people.
+/// Returns the last parts of a mangled name.
 fn short_name(name: &str) -> String {
     let demangled = rustc_demangle::demangle(name);
     format!("{demangled:#}")

@@ -1,10 +1,9 @@
-//! No panic can be reached from any function of the core's public interface, used by a kernel or
-//! not.
+//! Checks that no function of the core's public interface can reach a panic.
 //!
-//! `docs/api` has all of them, which `cargo xtask public-api --check` sees to. Those without type
-//! parameters are written into a list as they stand there; those with some are in the list of
-//! `xtask/embed/all.rs`, for a kernel's types, and none may be missing. A program that takes the
-//! addresses of all is linked.
+//! `docs/api` lists all functions; `cargo xtask public-api --check` checks the list. This check
+//! writes the functions without type parameters into a generated list. `xtask/embed/all.rs` must
+//! list all others, with a kernel's types. A program that takes the addresses of all functions is
+//! linked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -62,7 +61,7 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
     };
     let checks = if build.overflow_checks { "with" } else { "without" };
     if !link(&expressions)? {
-        // Those would fail with whatever else is linked.
+        // These functions fail in any combination, so they are checked first.
         ensure!(
             link(&[])?,
             "{checks} overflow checks, a panic can be reached from one of the functions in the \
@@ -79,7 +78,7 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
     Ok(())
 }
 
-/// A function that gives the addresses of these.
+/// Returns the source of a function with the addresses of these functions.
 fn addresses_of(expressions: &[&str]) -> String {
     let mut text = format!(
         "#[no_mangle]\npub fn probe_public() -> [*const (); {}] {{\n    [\n",
@@ -92,7 +91,7 @@ fn addresses_of(expressions: &[&str]) -> String {
     text
 }
 
-/// Those with which the link fails, each by itself.
+/// Returns the functions that each make the link fail.
 fn culprits<'a>(
     expressions: &[&'a str],
     link: &dyn Fn(&[&str]) -> Result<bool>,
@@ -107,22 +106,22 @@ fn culprits<'a>(
     Ok([culprits(first, link)?, culprits(second, link)?].concat())
 }
 
-/// The last part of a type or trait, and a function of it.
+/// The last part of the path of a type or trait, and the name of its function.
 type Name = (String, String);
 
 /// A function of the public interface.
 struct Function<'a> {
     line: &'a str,
     path: &'a str,
-    /// How it is named, if it has no type parameters.
+    /// The expression that names the function, if it has no type parameters.
     expression: Option<String>,
 }
 
 impl<'a> Function<'a> {
-    /// If it has type parameters and is not in the list.
+    /// Whether the function has type parameters and is not in the list.
     fn missing_in(&self, listed: &BTreeSet<Name>) -> Option<&'a str> {
         let is_listed = of_path(self.path).is_some_and(|name| {
-            // An implementation for references is listed by its trait.
+            // The list names an implementation for references by its trait.
             let by_reference = name.0 == "&B" && listed.iter().any(|(_, other)| *other == name.1);
             by_reference || listed.contains(&name)
         });
@@ -130,15 +129,16 @@ impl<'a> Function<'a> {
     }
 }
 
-/// What the lines that follow belong to.
+/// The owner of the following lines.
 enum Place<'a> {
     Module,
-    /// Functions without type parameters are those of a type, by itself or as a trait.
+    /// A type, by itself or as a trait. It may have functions without type parameters.
     Type(&'a str, Option<&'a str>),
     Generic,
 }
 
-/// All functions, in the form of `cargo public-api`: an `impl` or a trait, then what belongs to it.
+/// Returns all functions. In the form of `cargo public-api`, an `impl` or a trait comes before its
+/// functions.
 fn functions(api: &str) -> Result<Vec<Function<'_>>> {
     let mut place = Place::Module;
     let mut functions = Vec::new();
@@ -159,7 +159,7 @@ fn functions(api: &str) -> Result<Vec<Function<'_>>> {
     Ok(functions)
 }
 
-/// From what follows `impl`: `<'a, T> a::Trait for b::Type where ..`.
+/// Reads the text after `impl`: `<'a, T> a::Trait for b::Type where ..`.
 fn implementation(header: &str) -> Option<Place<'_>> {
     let mut header = header.split(" where ").next()?;
     if let Some(rest) = header.strip_prefix('<') {
@@ -171,7 +171,7 @@ fn implementation(header: &str) -> Option<Place<'_>> {
     }
     let header = header.trim();
     Some(match header.split_once(" for ") {
-        // The path of a trait may be private; its name is imported.
+        // The path of a trait may be private, so the program imports its name.
         Some((of, on)) => {
             let end = of.find('<').unwrap_or(of.len());
             let start = of.get(..end)?.rfind("::").map_or(0, |at| at.saturating_add(2));
@@ -181,20 +181,20 @@ fn implementation(header: &str) -> Option<Place<'_>> {
     })
 }
 
-/// The line without the attributes in front of it: `#[no_mangle] pub fn ..`.
+/// Returns the line without its attributes: `#[no_mangle] pub fn ..`.
 fn without_attributes(line: &str) -> &str {
     let start = if line.starts_with("#[") { line.find("] pub ") } else { None };
     start.and_then(|at| line.get(at..)).map_or(line, |rest| rest.trim_start_matches("] "))
 }
 
-/// What stands before and after `fn`, if the line is about a function.
+/// Returns the texts before and after `fn`, if the line is a function.
 fn function(line: &str) -> Option<(&str, &str)> {
     let rest = line.strip_prefix("pub ")?;
     rest.strip_prefix("fn ").map(|path| ("", path)).or_else(|| rest.split_once(" fn "))
 }
 
-/// The path of a function, with type arguments. Other keywords are not taken: the address of an
-/// `async` function would not lead to what it does.
+/// Returns the path of a function, with type arguments. Refuses other keywords: the address of an
+/// `async` function does not lead to its body.
 fn signature<'a>(keywords: &str, path: &'a str) -> Option<&'a str> {
     if !keywords.split_whitespace().all(|word| word == "const" || word == "unsafe") {
         return None;
@@ -211,8 +211,8 @@ fn signature<'a>(keywords: &str, path: &'a str) -> Option<&'a str> {
     path.get(..end)
 }
 
-/// How the function is named in a program, unless it has type parameters. To hash is given one that
-/// does nothing.
+/// Returns the expression that names the function, unless it has type parameters. `hash` gets a
+/// hasher that does nothing.
 fn expression(path: &str, place: &Place<'_>) -> Option<String> {
     let function = without_arguments(path).rsplit("::").next()?.to_owned();
     let (path, parameters) = match path.strip_suffix('>') {
@@ -231,7 +231,7 @@ fn expression(path: &str, place: &Place<'_>) -> Option<String> {
             if without_arguments(path) == format!("{}::{function}", without_arguments(on)) =>
         {
             let on = on.replace("'a", "'static").replace("'_", "'static");
-            // Nobody may name the function that drops a value. This one calls it.
+            // `Drop::drop` cannot be named. `drop_in_place` calls it.
             if *of == Some("Drop") {
                 return Some(format!("core::ptr::drop_in_place::<{on}>"));
             }
@@ -242,7 +242,7 @@ fn expression(path: &str, place: &Place<'_>) -> Option<String> {
     }
 }
 
-/// Whether any of these parameters is not a lifetime.
+/// Whether one of these parameters is not a lifetime.
 fn has_types(parameters: &str) -> bool {
     without_arguments(parameters)
         .split(',')
@@ -250,8 +250,8 @@ fn has_types(parameters: &str) -> bool {
         .any(|parameter| !parameter.is_empty() && !parameter.starts_with('\''))
 }
 
-/// From a line of the probe's list: `Type::f`, `Type::f::<A>`, or `<A as Trait>::f`, which stands
-/// for the trait.
+/// Reads a line of the probe's list: `Type::f`, `Type::f::<A>`, or `<A as Trait>::f`, which names
+/// the trait.
 fn of_list(line: &str) -> Option<Name> {
     let line = line.trim().trim_end_matches(',');
     let Some(rest) = line.strip_prefix('<') else { return of_path(line) };
@@ -265,7 +265,7 @@ fn of_path(path: &str) -> Option<Name> {
     Some((of.rsplit("::").next()?.to_owned(), function.to_owned()))
 }
 
-/// The text without what stands in angle brackets.
+/// Returns the text without angle brackets and their content.
 fn without_arguments(text: &str) -> String {
     let mut depth = 0usize;
     let mut rest = String::new();
@@ -280,7 +280,7 @@ fn without_arguments(text: &str) -> String {
     rest.replace("::::", "::").trim_end_matches("::").to_owned()
 }
 
-/// Where the angle bracket closes that was opened before this text.
+/// Returns the offset where an angle bracket from before this text closes.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 1usize;
     text.char_indices().find_map(|(at, character)| {
@@ -293,7 +293,7 @@ fn closing(text: &str) -> Option<usize> {
     })
 }
 
-/// Where the angle bracket opens that is closed after this text.
+/// Returns the offset where an angle bracket that closes after this text opens.
 fn opening(text: &str) -> Option<usize> {
     let mut depth = 1usize;
     text.char_indices().rev().find_map(|(at, character)| {
@@ -330,7 +330,7 @@ pub unsafe fn &B::own()
 ";
 
     #[test]
-    fn functions_without_type_parameters_are_named_and_the_others_have_to_be_listed() {
+    fn functions_with_type_parameters_must_be_listed_and_others_are_named() {
         let functions = functions(SOME).unwrap();
         let named: Vec<_> =
             functions.iter().filter_map(|function| function.expression.as_deref()).collect();
@@ -356,7 +356,7 @@ pub unsafe fn &B::own()
     }
 
     #[test]
-    fn a_function_that_cannot_be_read_is_not_left_out() {
+    fn function_that_cannot_be_parsed_is_an_error() {
         for line in [
             "pub async fn a::f()",
             "pub extern \"C\" fn a::f()",
@@ -372,7 +372,7 @@ pub unsafe fn &B::own()
     }
 
     #[test]
-    fn those_that_fail_are_found_one_by_one() {
+    fn each_function_that_fails_to_link_is_found() {
         let link = |some: &[&str]| Ok(!some.contains(&"b") && !some.contains(&"e"));
         assert_eq!(culprits(&["a", "b", "c", "d", "e"], &link).unwrap(), ["b", "e"]);
     }

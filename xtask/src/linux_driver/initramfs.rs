@@ -1,5 +1,5 @@
-//! What the stock kernel finds when it boots: the scenarios, the driver, the command, the kernel's
-//! own modules, and images.
+//! The initramfs of the stock kernel: the scenarios, the driver, the command, the kernel's own
+//! modules, and images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use tdx_seamldr_mock::released_images;
 
 use crate::initramfs::{build_command, copy, write_images, write_repository};
 
-/// The scripts, from the example's folder; the first is what the kernel runs.
+/// The scripts in the example's folder. The kernel runs the first one.
 const SCRIPTS: [(&str, &str); 4] = [
     ("scenarios.sh", "init"),
     ("driver.sh", "driver.sh"),
     ("command.sh", "command.sh"),
     ("firmware_upload.sh", "firmware_upload.sh"),
 ];
-/// The versions that the simulated platform can begin with.
+/// The versions that the simulated platform can start with.
 const FIRST: [&str; 2] = ["1.5.05", "1.5.16"];
 
-/// Fills the folder with everything but busybox. `modules` are the kernel's.
+/// Fills the folder with all files except busybox. `modules` are the kernel's own modules.
 pub(super) fn fill(folder: &Path, example: &Path, modules: &[PathBuf]) -> Result<()> {
     let images = released_images()?.context("the scenarios need Intel's images")?;
     if folder.exists() {

@@ -1,4 +1,4 @@
-//! `tdx-seamldr history`: the record of updates.
+//! `tdx-seamldr history`: prints the record of updates.
 
 use std::fmt;
 use std::io::Write;
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     host: HostOptions,
 }
 
-/// What `history` prints with `--json`.
+/// The JSON object of `history`.
 #[derive(Serialize)]
 struct Report {
     attempts: Vec<AttemptLine>,
@@ -38,9 +38,10 @@ pub(super) struct AttemptLine {
     to: Option<String>,
     file: String,
     mrseam: String,
-    /// Whether the last write came next.
+    /// Whether the command was about to write the last byte.
     committing: bool,
-    /// `updated` and so on; absent if the process or the host ended before.
+    /// The name of the outcome, such as `updated`. `None` if the process or the host stopped
+    /// before the end.
     outcome: Option<String>,
     message: Option<String>,
     version: Option<String>,
@@ -78,8 +79,8 @@ impl AttemptLine {
         line
     }
 
-    /// Returns the line without what could tell the host: the boot's id, and the folders of the
-    /// file.
+    /// Returns the line without data that identifies the host: the boot's id and the file's
+    /// folders.
     pub(super) fn anonymous(self) -> Self {
         let name = self.file.rsplit('/').next().unwrap_or_default().to_owned();
         Self { boot: None, file: name, ..self }
@@ -93,11 +94,11 @@ impl fmt::Display for AttemptLine {
         match (&self.outcome, &self.message) {
             (Some(outcome), Some(message)) => write!(f, "{outcome}, {message}"),
             _ if self.committing => f.write_str(
-                "the command was ended when the kernel had the image, or was about to: look at \
-                 the version",
+                "the command ended at or just before the last write to the kernel: check which \
+                 version runs",
             ),
             _ => f.write_str(
-                "the command was ended before the kernel had the whole image: nothing was touched",
+                "the command ended before the kernel had the whole image: nothing was touched",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! `tdx-seamldr list`: the public releases, and the images at hand.
+//! `tdx-seamldr list`: lists the public releases and the images in the image folders.
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     catalogue: CatalogueOptions,
 }
 
-/// What `list` prints with `--json`.
+/// The JSON object of `list`.
 #[derive(Serialize)]
 struct Report {
     running: Option<String>,
@@ -145,7 +145,7 @@ fn text(report: &Report) -> String {
         page.item(format_args!("{}: {version}, {}, {genuine}", image.file, image.format));
     }
     for problem in &report.problems {
-        page.item(format_args!("does not count: {problem}"));
+        page.item(format_args!("ignored: {problem}"));
     }
     page.into_text()
 }

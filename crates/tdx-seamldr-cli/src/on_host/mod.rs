@@ -1,4 +1,4 @@
-//! The commands for a TDX host: `status`, `list`, `plan`, `update`, `history`, `report`.
+//! The subcommands for a TDX host: `status`, `list`, `plan`, `update`, `history`, `report`.
 
 mod history;
 mod list;

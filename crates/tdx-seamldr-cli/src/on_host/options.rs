@@ -1,4 +1,4 @@
-//! Options that the commands for a host share, and the configuration behind them.
+//! Options shared by the subcommands for a host, and their defaults from the configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tdx_seamldr_host::{parse_version, Catalogue, Config, Releases, Root};
 
 use crate::error::Error;
 
-/// Where the host is.
+/// The host and its files.
 #[derive(clap::Args)]
 pub(super) struct HostOptions {
     /// Read and write below this folder instead of /, for containers and tests
@@ -31,10 +31,10 @@ pub(super) struct HostOptions {
     pub(super) json: bool,
 }
 
-/// Which images and releases there are.
+/// The images and the releases.
 #[derive(clap::Args)]
 pub(super) struct CatalogueOptions {
-    /// Look for images in this folder; can be given several times
+    /// Look for images in this folder; may be given several times
     #[arg(long, value_name = "DIR")]
     image_dir: Vec<PathBuf>,
     /// Use this table of releases instead of the built-in one
@@ -42,44 +42,44 @@ pub(super) struct CatalogueOptions {
     releases: Option<PathBuf>,
 }
 
-/// What the operator takes the responsibility for.
+/// The risks that the operator accepts.
 #[derive(clap::Args)]
 pub(super) struct RequestOptions {
-    /// Vouch that no TD is in build and no migration runs until the update is over
+    /// Vouch that no TD is in build and no migration runs until the update ends
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_td_launches: Option<bool>,
-    /// Go on although this rule could not be checked, by the name that the plan shows
+    /// Update although this rule cannot be checked; the plan shows the name of the rule
     #[arg(long, value_name = "UNKNOWN", value_delimiter = ',', value_parser = parse_unknown)]
     accept: Vec<Unknown>,
-    /// Go on although Intel's table wants a newer running module first
+    /// Update although Intel's table requires a newer running module
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_below_minimum: Option<bool>,
-    /// Install the module again that runs already; takes one of the remaining updates
+    /// Install the running module again; uses up one of the remaining updates
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_same_module: Option<bool>,
 }
 
-/// How an update is done.
+/// Settings of an update.
 #[derive(clap::Args)]
 pub(super) struct UpdateOptions {
-    /// Find pre-update.d and post-update.d in this folder
+    /// Run the hooks in pre-update.d and post-update.d of this folder
     #[arg(long, value_name = "DIR", value_parser = PathBufValueParser::new().try_map(absolute))]
     hooks_dir: Option<PathBuf>,
-    /// Wait at most so long for the kernel: 10 seconds or more
+    /// Wait at most this long for the kernel: 10 seconds or more
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(MIN_TIMEOUT..))]
     timeout: Option<u64>,
 }
 
-/// Refuses a relative path: the path is below the root, wherever the command is run.
+/// Refuses a relative path: paths start at the root, not at the current folder.
 fn absolute(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.is_absolute() {
         Ok(path)
     } else {
-        Err("the path has to begin with /")
+        Err("the path must begin with /")
     }
 }
 
-/// Reads the name of an unknown, as plans show it.
+/// Parses the name of an unknown, as plans show it.
 fn parse_unknown(name: &str) -> Result<Unknown, String> {
     Unknown::ALL.into_iter().find(|unknown| unknown.code() == name).ok_or_else(|| {
         let names: Vec<_> = Unknown::ALL.iter().map(Unknown::code).collect();
@@ -98,13 +98,13 @@ impl HostOptions {
         Ok(Config::read(root, path)?)
     }
 
-    /// Returns the folder of the record, below the root.
+    /// Returns the folder of the record, as a path below the root.
     pub(super) fn state(&self, config: &Config) -> Result<String, Error> {
         below_root(self.state_dir.as_ref(), config.state_dir.as_ref(), DEFAULT_STATE_FOLDER)
     }
 }
 
-/// Chooses a folder below the root: that of the option, of the configuration, or the default.
+/// Chooses a folder below the root: from the option, else the configuration, else the default.
 fn below_root(
     option: Option<&PathBuf>,
     config: Option<&PathBuf>,
@@ -130,8 +130,8 @@ impl CatalogueOptions {
             .map_err(|error| Error::Releases { path, problem: error.problem.to_string() })
     }
 
-    /// Reads all images. Paths of options are taken as they are, those of the configuration below
-    /// the root.
+    /// Reads all images. Paths from options start at the current folder; paths from the
+    /// configuration start at the root.
     pub(super) fn catalogue(&self, root: &Root, config: &Config) -> Result<Catalogue, Error> {
         let mut catalogue = Catalogue::new(self.releases(root, config)?);
         if !self.image_dir.is_empty() {
@@ -154,8 +154,7 @@ impl CatalogueOptions {
 }
 
 impl RequestOptions {
-    /// Makes a request for the newest module, a version, or a file. A file is added to the
-    /// catalogue.
+    /// Makes a request for the newest module, a version, or a file. Adds the file to the catalogue.
     pub(super) fn request(
         &self,
         config: &Config,
@@ -200,8 +199,8 @@ impl UpdateOptions {
     ) -> Result<Settings, Error> {
         let given = self.hooks_dir.as_ref().or(config.hooks_dir.as_ref());
         let hooks = below_root(given, None, DEFAULT_HOOKS_FOLDER)?;
-        // Only the default folder may be absent: hooks that were named and do not run would go
-        // unnoticed.
+        // Only the default folder may be absent. A missing folder that the operator named is an
+        // error.
         if given.is_some() && !root.is_folder(&hooks) {
             return Err(Error::HooksFolder(hooks));
         }
@@ -218,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknowns_are_named_as_plans_show_them() {
+    fn unknowns_have_the_names_that_plans_show() {
         assert_eq!(parse_unknown("unknown-memory"), Ok(Unknown::Memory));
         let error = parse_unknown("memory").unwrap_err();
         assert!(error.contains("unknown-memory"), "{error}");

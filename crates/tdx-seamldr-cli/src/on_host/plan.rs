@@ -1,4 +1,5 @@
-//! `tdx-seamldr plan`: which image comes next, and what speaks against each other one.
+//! `tdx-seamldr plan`: shows which image an update would install, and why each other image is
+//! rejected.
 
 use std::io::Write;
 
@@ -17,7 +18,7 @@ use crate::page::Page;
 /// Arguments of `plan`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A version such as 1.5.16, or the file of an image; without it, the newest that fits
+    /// A version such as 1.5.16, or an image file; without it, the newest image that fits
     #[arg(value_name = "VERSION|FILE")]
     target: Option<String>,
     #[command(flatten)]
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     request: RequestOptions,
 }
 
-/// What `plan` prints with `--json`.
+/// The JSON object of `plan`.
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -54,7 +55,7 @@ impl Run for Arguments {
             let mut page = Page::default();
             describe(&mut page, &report.plan);
             for problem in &report.catalogue_problems {
-                page.item(format_args!("does not count: {problem}"));
+                page.item(format_args!("ignored: {problem}"));
             }
             print(out, &page.into_text())?;
         }
@@ -66,8 +67,7 @@ impl Run for Arguments {
     }
 }
 
-/// A plan that only waits for a word on TDs in build is a plan; one that could not be checked
-/// otherwise is not.
+/// A plan whose only open question is about TDs in build succeeds. Other open questions refuse it.
 fn exit(plan: &Plan) -> Exit {
     let is_open = |question: &Question| !question.is_about_tds();
     match plan.verdict {
@@ -77,7 +77,7 @@ fn exit(plan: &Plan) -> Exit {
     }
 }
 
-/// Writes a plan for people.
+/// Writes a plan as text for people.
 pub(super) fn describe(page: &mut Page, plan: &Plan) {
     match (plan.verdict, &plan.running) {
         (Verdict::NothingToDo, Some(running)) => {
@@ -89,9 +89,9 @@ pub(super) fn describe(page: &mut Page, plan: &Plan) {
         (Verdict::Refused, Some(running)) => {
             page.line(format_args!("Refused: module {running} stays in place."))
         }
-        (Verdict::Refused, None) => page.line("Refused: no module can be replaced on this host."),
+        (Verdict::Refused, None) => page.line("Refused: this host cannot replace a module."),
         (Verdict::Ready, _) => {
-            page.line("Ready: `tdx-seamldr update` with the same arguments begins.")
+            page.line("Ready: run `tdx-seamldr update` with the same arguments.")
         }
         (Verdict::Asks, _) => page.line("An update can begin when these questions are answered:"),
     }
@@ -99,7 +99,7 @@ pub(super) fn describe(page: &mut Page, plan: &Plan) {
         add_reason(page, reason);
     }
     for question in &plan.questions {
-        let by = if question.accepted { "accepted with" } else { "take the responsibility with" };
+        let by = if question.accepted { "accepted with" } else { "to accept the risk, use" };
         page.item(format_args!("{} ({by} {})", question.message, question.option));
         if let Some(advice) = question.advice.as_ref().filter(|_| !question.accepted) {
             page.advice(advice);
@@ -107,7 +107,7 @@ pub(super) fn describe(page: &mut Page, plan: &Plan) {
     }
     for step in &plan.steps {
         page.gap();
-        let to = step.to.as_deref().unwrap_or("a module that the table does not know");
+        let to = step.to.as_deref().unwrap_or("an unlisted module");
         page.row("update", format_args!("{} -> {to} (SVN {})", step.from, step.svn));
         page.row("image", shown(&step.file));
         page.row(
@@ -145,17 +145,16 @@ fn name(candidate: &Candidate) -> String {
     candidate.version.clone().unwrap_or_else(|| shown(&candidate.file))
 }
 
-/// Says what speaks against an image that is not a part of the plan. What holds against all images
-/// was said before.
+/// Returns why the plan does not use an image. Leaves out the reasons that hold for all images.
 fn against(candidate: &Candidate) -> String {
     let mut own = candidate.reasons.iter().filter(|reason| reason.scope != Scope::Host);
     match (own.next(), own.count()) {
         (Some(reason), 0) => reason.message.clone(),
         (Some(reason), more) => format!("{} (and {more} more: --json)", reason.message),
         (None, _) => match candidate.newer {
-            Some(true) => "fits; a newer one fits, too".into(),
+            Some(true) => "fits, but a newer image fits too".into(),
             Some(false) => "not newer than the running module".into(),
-            None => "fits, as far as it is known".into(),
+            None => "fits by all rules that could be checked".into(),
         },
     }
 }

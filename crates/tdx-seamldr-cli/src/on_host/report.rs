@@ -1,4 +1,4 @@
-//! `tdx-seamldr report`: one text to paste into a bug report.
+//! `tdx-seamldr report`: prints a text to paste into a bug report.
 
 use std::io::Write;
 
@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::output::{print, print_json};
 use crate::page::Page;
 
-/// How many attempts a report has at most: the last ones.
+/// The most attempts that a report has: the last ones.
 const ATTEMPTS: usize = 10;
 
 /// Arguments of `report`.
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     catalogue: CatalogueOptions,
 }
 
-/// What `report` prints with `--json`.
+/// The JSON object of `report`.
 #[derive(Serialize)]
 struct Report {
     version: &'static str,
@@ -37,7 +37,7 @@ struct Report {
     status: serde_json::Value,
     attempts: Vec<AttemptLine>,
     kernel_lines: Vec<String>,
-    /// Why the kernel's log cannot be read.
+    /// The reason why the kernel's log cannot be read.
     kernel_log_problem: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Run for Arguments {
         let status = status::Report::new(&host, &releases, None, record_problem);
         if self.host.json {
             let mut status = serde_json::to_value(&status)?;
-            // The command line can name hosts, disks and addresses.
+            // The kernel's command line can contain names of hosts and disks, and addresses.
             if let Some(host) = status.get_mut("host").and_then(serde_json::Value::as_object_mut) {
                 host.remove("command_line");
             }
@@ -87,7 +87,7 @@ impl Run for Arguments {
             page.item("none is recorded");
         }
         page.gap();
-        page.line("The kernel's lines on TDX, without addresses:");
+        page.line("The kernel's log lines on TDX, without addresses:");
         if let Some(problem) = &kernel_log_problem {
             page.item(problem);
         }

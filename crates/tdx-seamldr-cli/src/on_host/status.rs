@@ -1,4 +1,4 @@
-//! `tdx-seamldr status`: what runs on this host, and whether it can be replaced.
+//! `tdx-seamldr status`: shows which module runs on this host, and whether it can be replaced.
 
 use std::io::Write;
 
@@ -28,22 +28,22 @@ pub(crate) struct Arguments {
     catalogue: CatalogueOptions,
 }
 
-/// What `status` prints with `--json`.
+/// The JSON object of `status`.
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
-    /// Whether a module runs that could be replaced. `None`: the host does not tell.
+    /// Whether the running module can be replaced. `None` if facts are missing.
     updatable: Option<bool>,
-    /// Why not, or what is not known.
+    /// Why the module cannot be replaced, or which facts are missing.
     problem: Option<String>,
     module: Option<Module>,
     host: &'a Host,
     missing_lps: Vec<String>,
     last_attempt: Option<AttemptLine>,
-    /// Why the record cannot be read.
+    /// The reason why the record cannot be read.
     record_problem: Option<String>,
 }
 
-/// What the table of releases says of the running module.
+/// The running module, with the data from the table of releases.
 #[derive(Serialize)]
 struct Module {
     version: String,
@@ -106,7 +106,7 @@ impl Run for Arguments {
     }
 }
 
-/// Returns the record, or why it cannot be read: that does not hide the host's state.
+/// Returns the record, or why it cannot be read. The report shows the host's state in either case.
 pub(super) fn readable(history: Result<History, RecordError>) -> (History, Option<String>) {
     match history {
         Ok(history) => (history, None),
@@ -114,8 +114,8 @@ pub(super) fn readable(history: Result<History, RecordError>) -> (History, Optio
     }
 }
 
-/// Says whether the module can be replaced now, by the rules of every plan, and why not. `None`:
-/// the host does not tell all.
+/// Returns whether the module can be replaced now, by the rules that hold for every plan, and why
+/// not. `None` if facts are missing.
 fn updatable(host: &Host) -> (Option<bool>, Option<String>) {
     let (reasons, questions) = Plan::about_host(host);
     let said = |(message, advice): (&String, &Option<String>)| match advice {
@@ -135,7 +135,7 @@ fn updatable(host: &Host) -> (Option<bool>, Option<String>) {
 }
 
 impl Report<'_> {
-    /// Writes the report for people.
+    /// Writes the report as text for people.
     pub(super) fn text(&self) -> String {
         let host = self.host;
         let mut page = Page::default();
@@ -149,7 +149,7 @@ impl Report<'_> {
                 page.line(format_args!("The module cannot be replaced: {problem}."))
             }
             (_, None) => {
-                page.line("The module can be replaced. `tdx-seamldr plan` says by which image.")
+                page.line("The module can be replaced. `tdx-seamldr plan` shows by which image.")
             }
         }
         page.gap();
@@ -159,10 +159,7 @@ impl Report<'_> {
                 page.row("MRSEAM", mrseam);
             }
             Some(Module { version, .. }) => {
-                page.row(
-                    "TDX module",
-                    format_args!("{version}, which the table of releases does not know"),
-                );
+                page.row("TDX module", format_args!("{version}, not in the table of releases"));
             }
             None => page.row("TDX module", said(&host.module, |version| version.to_string())),
         }
@@ -197,7 +194,7 @@ impl Report<'_> {
             Err(absent) => page.row("sockets", absent),
         }
         for path in &host.staged {
-            page.row("staged", format_args!("{path}: for the next boot; not what runs"));
+            page.row("staged", format_args!("{path}: for the next boot; not the running module"));
         }
         if let Some(attempt) = &self.last_attempt {
             page.row("last update", attempt.to_string());
@@ -207,7 +204,7 @@ impl Report<'_> {
         }
         if host.is_root_needed() {
             page.gap();
-            page.line("Root sees more: run the command as root.");
+            page.line("Run the command as root to see all values.");
         }
         page.into_text()
     }
@@ -217,7 +214,7 @@ fn kernel(host: &Host, takes: &str) -> String {
     format!("{}, takes {takes}", said(&host.kernel, Clone::clone))
 }
 
-/// Returns a fact, or why it is not known.
+/// Returns a fact as text, or why it is unknown.
 fn said<T>(fact: &Fact<T>, text: impl FnOnce(&T) -> String) -> String {
     match fact {
         Ok(found) => text(&found.value),

@@ -21,7 +21,7 @@ use crate::page::{wrap, Page};
 /// Arguments of `update`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A version such as 1.5.16, or the file of an image; without it, the newest that fits
+    /// A version such as 1.5.16, or an image file; without it, the newest image that fits
     #[arg(value_name = "VERSION|FILE")]
     target: Option<String>,
     #[command(flatten)]
@@ -58,7 +58,7 @@ impl Run for Arguments {
             if matches!(progress, Progress::Step(_)) && !has_begun {
                 has_begun = true;
                 for warning in Plan::new(&Host::read(&root), &catalogue, &request).warnings {
-                    narrator.say(&format!("worth knowing: {warning}"));
+                    narrator.say(&format!("note: {warning}"));
                 }
                 narrator.say_problems(&catalogue);
             }
@@ -73,8 +73,8 @@ impl Run for Arguments {
             true => print_json(out, "update", &report),
             false => print(out, &text(&report)),
         };
-        // The module may be another one by now: the exit status tells that, whoever reads the
-        // report.
+        // The update may have replaced the module: the exit status must report this even if
+        // printing fails.
         if let Err(error) = printed {
             let _ =
                 writeln!(complaints, "tdx-seamldr: {error}. The update: {}", report.ending.message);
@@ -96,7 +96,7 @@ const fn exit(outcome: Outcome) -> Exit {
     }
 }
 
-/// Tells what happens: by a bar on a terminal, by lines elsewhere.
+/// Shows progress: a bar on a terminal, lines elsewhere.
 struct Narrator<'a> {
     out: &'a mut dyn Write,
     stop: &'a AtomicBool,
@@ -107,7 +107,7 @@ struct Narrator<'a> {
 
 impl<'a> Narrator<'a> {
     fn new(out: &'a mut dyn Write, stop: &'a AtomicBool) -> Self {
-        // Without a terminal, this draws nothing.
+        // The bar draws nothing without a terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{msg} {bytes}/{total_bytes}") {
             bar.set_style(style);
@@ -119,13 +119,13 @@ impl<'a> Narrator<'a> {
         let mut text = String::new();
         wrap(&mut text, "", "  ", line);
         let out = &mut self.out;
-        // If this cannot be written, there is nobody to tell.
+        // No channel is left to report a failed write.
         self.bar.suspend(|| drop(out.write_all(text.as_bytes())));
     }
 
     fn say_problems(&mut self, catalogue: &Catalogue) {
         for problem in catalogue.problems() {
-            self.say(&format!("does not count: {problem}"));
+            self.say(&format!("ignored: {problem}"));
         }
     }
 
@@ -143,7 +143,7 @@ impl<'a> Narrator<'a> {
             Progress::HookLine(line) => self.say(&format!("  {line}")),
             Progress::HookFailed(error) => self.say(&format!("warning: {error}")),
             Progress::LeftBehind => {
-                self.say("dropped the upload of an earlier update that was killed");
+                self.say("cancelled the upload that an earlier, killed update left open");
             }
             Progress::Sent(sent, total) => {
                 self.bar.set_length(u64::try_from(total).unwrap_or(u64::MAX));
@@ -162,7 +162,7 @@ impl<'a> Narrator<'a> {
         }
         if self.is_committed && !self.has_heard_stop && self.stop.load(Ordering::SeqCst) {
             self.has_heard_stop = true;
-            self.say("the update cannot be stopped any more: waiting for the kernel to end");
+            self.say("the update cannot be stopped any more: waiting for the kernel to finish");
         }
     }
 
@@ -181,7 +181,7 @@ fn text(report: &Report) -> String {
     match report.ending.outcome {
         Outcome::Updated if !report.steps.is_empty() => {}
         Outcome::Lost | Outcome::Unknown => {}
-        Outcome::Aborted => page.line("Stopped: nothing was touched."),
+        Outcome::Aborted => page.line("Stopped; nothing was touched."),
         Outcome::NothingToDo | Outcome::Refused => describe(&mut page, &report.plan),
         Outcome::FailedKept | Outcome::Updated => {
             if report.steps.last().is_none_or(|made| made.ending != report.ending) {
@@ -195,13 +195,13 @@ fn text(report: &Report) -> String {
 
 const fn verdict(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Updated => "updated; the TDs run on",
+        Outcome::Updated => "updated; the TDs keep running",
         Outcome::NothingToDo => "nothing to do",
         Outcome::Refused => "refused; nothing was touched",
         Outcome::Aborted => "stopped; nothing was touched",
-        Outcome::FailedKept => "FAILED; the TDs run on",
+        Outcome::FailedKept => "FAILED; the TDs keep running",
         Outcome::Lost => "FAILED; all TDs are lost, and TDX is gone until a reboot",
-        Outcome::Unknown => "FAILED; nobody can tell whether the TDs live",
+        Outcome::Unknown => "FAILED; the state of the TDs is unknown",
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exit_status_tells_whether_tds_are_kept() {
+    fn exit_status_shows_whether_tds_are_kept() {
         for (outcome, code) in [
             (Outcome::Updated, 0),
             (Outcome::NothingToDo, 0),

@@ -1,4 +1,4 @@
-//! Runs the command on files of the test's own.
+//! Runs the command on files of a test.
 #![allow(dead_code)] // not every test file uses all of it
 
 use std::ffi::OsStr;
@@ -37,7 +37,7 @@ pub(crate) fn tdx_seamldr<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S
     Command::new(env!("CARGO_BIN_EXE_tdx-seamldr")).args(arguments).output().unwrap()
 }
 
-/// The exit status, and the JSON object on standard output.
+/// Returns the exit status, and the JSON object on standard output.
 pub(crate) fn json<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
 ) -> (Option<i32>, Value) {
@@ -60,7 +60,7 @@ pub(crate) fn tdx_seamldr_reading<S: AsRef<OsStr>>(
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // The command may end before it has read everything.
+    // The command may end before it has read all input.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();

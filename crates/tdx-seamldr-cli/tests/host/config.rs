@@ -71,11 +71,11 @@ fn each_key_has_the_effect_of_its_option() {
 }
 
 #[test]
-fn wrong_configurations_are_refused_by_each_command_with_what_is_wrong() {
+fn wrong_configuration_is_refused_by_each_command_with_its_fault() {
     let cases = [
         ("image_dir = []", "unknown field `image_dir`"),
-        ("state-dir = \"here\"", "the path \"here\" has to begin with /"),
-        ("image-dir = [\"images\"]", "has to begin with /"),
+        ("state-dir = \"here\"", "the path \"here\" must begin with /"),
+        ("image-dir = [\"images\"]", "must begin with /"),
         ("timeout = \"long\"", "invalid type"),
         ("timeout = -1", "invalid value"),
         ("timeout = 9", "timeout is 9 seconds, but should be at least 10"),
@@ -122,18 +122,18 @@ fn configuration_that_others_can_write_is_not_used() {
 }
 
 #[test]
-fn configuration_that_was_named_has_to_exist() {
+fn named_configuration_must_exist() {
     let tree = Tree::new(&sapphire_rapids());
     let ran = tree.run(&["status", "--config", "/etc/other.toml"]);
-    ran.says(1, &["the configuration cannot be read: /etc/other.toml: there is no such file"]);
+    ran.says(1, &["the configuration cannot be read: /etc/other.toml: the file does not exist"]);
     tree.put("etc/other.toml", "state-dir = \"/else\"");
     tree.run(&["status", "--config", "/etc/other.toml"]).says(0, &["TDX module"]);
 }
 
 #[test]
-fn hooks_folder_that_was_named_has_to_exist() {
+fn named_hooks_folder_must_exist() {
     let tree = Tree::new(&sapphire_rapids());
-    let none = "there is no hooks folder /srv/hooks";
+    let none = "the hooks folder /srv/hooks does not exist";
     tree.run(&["update", "--hooks-dir", "/srv/hooks"]).says(1, &[none]);
     let file = tree.put(CONFIG, "hooks-dir = \"/srv/hooks\"\n");
     tree.run(&["update"]).says(1, &[none]);
@@ -143,7 +143,7 @@ fn hooks_folder_that_was_named_has_to_exist() {
 }
 
 #[test]
-fn table_of_releases_that_is_no_regular_file_or_too_long_is_refused() {
+fn table_of_releases_must_be_a_regular_file_of_limited_length() {
     let tree = Tree::new(&sapphire_rapids());
     tree.run(&["status", "--releases", "/dev/zero"]).says(1, &["the table of releases /dev/zero"]);
     let table = tree.put("table.csv", vec![b'#'; (1 << 20) + 1]);
@@ -159,7 +159,7 @@ fn relative_path_below_the_root_is_wrong_usage() {
             let ran = tree.run(&["update", option, path]);
             assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{option} {path:?}: {ran:?}");
         }
-        tree.run(&["update", option, "./x"]).says(2, &[option, "has to begin with /"]);
+        tree.run(&["update", option, "./x"]).says(2, &[option, "must begin with /"]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! No file is read twice, as the kernel's calls show.
+//! No file is read twice. `strace` shows the calls.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ fn opened(tree: &Tree, below: &str, arguments: &[&str]) -> Option<BTreeMap<Strin
         .status()
         .is_ok_and(|status| status.success());
     if !is_there {
-        eprintln!("skipped: there is no strace");
+        eprintln!("skipped: strace is not installed");
         return None;
     }
     let status = Command::new("strace")

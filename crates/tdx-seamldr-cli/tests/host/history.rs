@@ -18,7 +18,7 @@ fn tree_with_history() -> Tree {
 }
 
 #[test]
-fn empty_record_is_no_error() {
+fn empty_record_is_not_an_error() {
     let tree = Tree::new(&sapphire_rapids());
     tree.run(&["history"]).says(0, &["No update is recorded."]);
     let (code, object) = tree.json(&["history"]);
@@ -73,7 +73,7 @@ fn damaged_lines_are_counted_and_cost_no_other_line() {
     );
     let (_, object) = tree.json(&["history"]);
     assert_eq!(object["damaged_lines"], json!([5, 6, 7]));
-    // Line 5 told that the second attempt's image went to the kernel.
+    // Line 5 recorded that the second attempt was about to make the last write.
     let committed: Vec<_> =
         object["attempts"].as_array().unwrap().iter().map(|one| &one["committing"]).collect();
     assert_eq!(committed, [true, false, true], "{object:#}");
@@ -82,7 +82,7 @@ fn damaged_lines_are_counted_and_cost_no_other_line() {
 }
 
 #[test]
-fn record_that_is_no_text_or_no_file_is_told() {
+fn record_that_is_not_a_text_file_is_named() {
     let tree = Tree::new(&sapphire_rapids());
     tree.put(HISTORY, [0xff; 5000]);
     tree.run(&["history"]).says(0, &["cannot be read: [1]"]);
@@ -100,7 +100,7 @@ fn escape_bytes_in_the_record_do_not_reach_the_terminal() {
     });
     tree.put(HISTORY, format!("{line}\n"));
     for command in ["history", "status", "report"] {
-        // Every run is checked for escape bytes.
+        // `Tree::run` checks every output for escape bytes.
         tree.run(&[command]).says(0, &["-> 1.5.16"]);
     }
 }

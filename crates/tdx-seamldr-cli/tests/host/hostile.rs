@@ -1,4 +1,4 @@
-//! Trees whose files are not what they should be.
+//! Trees with wrong files.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,8 +9,7 @@ use tdx_seamldr_host::testing::HostTree;
 
 use crate::support::{binaries, sapphire_rapids, Tree, TDX_HOST, UPLOAD};
 
-/// The files that a plan rests on, and whether one without it is refused even if nothing else is
-/// wrong.
+/// The files of a plan, and whether a plan without the file is refused.
 const FILES: [(&str, bool); 12] = [
     ("proc/cpuinfo", true),
     ("proc/cmdline", false),
@@ -26,11 +25,11 @@ const FILES: [(&str, bool); 12] = [
     ("sys/module/kvm_intel/parameters/tdx", false),
 ];
 
-/// What takes a file's place.
+/// The kinds of objects that replace a file.
 const KINDS: [&str; 9] =
     ["nothing", "empty", "binary", "huge", "number", "folder", "circle", "outside", "FIFO"];
 
-/// Puts something in a file's place.
+/// Replaces a file with an object of this kind.
 fn spoil(tree: &Tree, path: &str, kind: &str) {
     let file = tree.path(path);
     fs::remove_file(&file).unwrap();
@@ -38,7 +37,7 @@ fn spoil(tree: &Tree, path: &str, kind: &str) {
         "nothing" => {}
         "empty" => fs::write(&file, "").unwrap(),
         "binary" => fs::write(&file, (0..=255_u8).cycle().take(3000).collect::<Vec<_>>()).unwrap(),
-        // A file with a hole takes no room.
+        // A file with a hole uses no disk space.
         "huge" => fs::File::create(&file).unwrap().set_len(1 << 40).unwrap(),
         "number" => fs::write(&file, "99999999999999999999999\n").unwrap(),
         "folder" => fs::create_dir(&file).unwrap(),
@@ -94,7 +93,7 @@ fn update_on_a_spoiled_tree_writes_nothing_to_the_kernel() {
 }
 
 #[test]
-fn root_that_is_empty_missing_or_a_file_says_what_is_missing() {
+fn root_that_is_empty_missing_or_a_file_is_explained() {
     let tree = Tree::new(&HostTree::without_tdx());
     fs::create_dir(tree.path("empty")).unwrap();
     fs::write(tree.path("file"), "").unwrap();
@@ -140,6 +139,6 @@ fn folder_of_images_with_circles_pipes_and_unreadable_names_is_read_to_its_end()
     mknodat(CWD, folder.join("pipe.blob"), FileType::Fifo, Mode::RUSR, 0).unwrap();
     fs::create_dir(folder.join("folder.blob")).unwrap();
     fs::write(folder.join("\u{1b}[31m.blob"), "x").unwrap();
-    tree.run(&["plan", "--no-td-launches"]).says(0, &["1.5.05 -> 1.5.16", "does not count:"]);
-    tree.run(&["list"]).says(0, &["does not count:"]);
+    tree.run(&["plan", "--no-td-launches"]).says(0, &["1.5.05 -> 1.5.16", "ignored: "]);
+    tree.run(&["list"]).says(0, &["ignored: "]);
 }

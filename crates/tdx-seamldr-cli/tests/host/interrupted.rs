@@ -1,4 +1,4 @@
-//! Updates that meet a second one, a signal or `kill -9`.
+//! Updates that a second update, a signal or `kill -9` interrupts.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{kill_by_file, sapphire_rapids, wait_until, Tree, UPLOAD};
 
 const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
 
-/// Where the kernel holds an upload back: in the middle of the image.
+/// The kernel stops reading an upload after these bytes, in the middle of the image.
 const MIDDLE: usize = 200_000;
 
 fn tree() -> Tree {
@@ -27,11 +27,11 @@ fn second_command_is_refused_and_names_the_process_of_the_first() {
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let first = tree.start(&VOUCHED);
     kernel.wait_until_holding();
-    let process = format!("another update is under way: process {} has", first.id());
-    tree.run(&VOUCHED).says(1, &["[locked]", &process, "wait until it has ended"]);
-    assert_eq!(loading(&tree), "1", "the first upload goes on");
+    let process = format!("another update is running: process {} has locked", first.id());
+    tree.run(&VOUCHED).says(1, &["[locked]", &process, "wait until that update ends"]);
+    assert_eq!(loading(&tree), "1", "the first upload continues");
     kernel.release();
-    first.end().says(0, &["updated; the TDs run on"]);
+    first.end().says(0, &["updated; the TDs keep running"]);
 }
 
 #[test_with::env(TDX_MODULE_BINARIES)]
@@ -56,14 +56,14 @@ fn interrupt_during_the_upload_aborts_it_and_the_kernel_forgets_it() {
     kernel.wait_until_holding();
     update.interrupt();
     kernel.release();
-    update.end().says(1, &["Stopped: nothing was touched."]);
+    update.end().says(1, &["Stopped; nothing was touched."]);
     assert_eq!(loading(&tree), "-1");
     let (_, object) = tree.json(&["history"]);
     assert_eq!(object["attempts"][0]["outcome"], "aborted", "{object:#}");
     assert_eq!(object["attempts"][0]["committing"], false, "{object:#}");
     drop(kernel);
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
-    tree.run(&VOUCHED).says(0, &["updated; the TDs run on"]);
+    tree.run(&VOUCHED).says(0, &["updated; the TDs keep running"]);
 }
 
 #[test_with::env(TDX_MODULE_BINARIES)]
@@ -80,7 +80,7 @@ fn interrupt_while_a_hook_runs_stops_before_the_upload() {
             (Some(1), &json!("aborted")),
             "{end}: {object:#}"
         );
-        assert_eq!(loading(&tree), "0", "the upload was not begun");
+        assert_eq!(loading(&tree), "0", "no upload began");
         assert!(!tree.path("etc/tdx-seamldr/pre-update.d/20.ran").exists(), "{end}");
     }
 }
@@ -95,7 +95,7 @@ fn interrupt_after_the_last_write_says_that_it_is_too_late_and_ends_by_the_outco
         kernel.wait_until_at_work();
         update.wait_for("the kernel has the image");
         update.interrupt();
-        update.wait_for("waiting for the kernel to end");
+        update.wait_for("waiting for the kernel to finish");
         assert_eq!(loading(&tree), "0", "the upload is not aborted");
         kernel.release();
         update.end().says(code, &["the update cannot be stopped any more: waiting for the kernel"]);
@@ -122,7 +122,10 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
     );
     tree.run(&VOUCHED).says(
         0,
-        &["dropped the upload of an earlier update that was killed", "updated; the TDs run on"],
+        &[
+            "cancelled the upload that an earlier, killed update left open",
+            "updated; the TDs keep running",
+        ],
     );
 }
 
@@ -142,9 +145,9 @@ fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
     tree.run(&["history"])
         .says(0, &["ended before the kernel had the whole image: nothing was touched"]);
     fs::remove_file(hook).unwrap();
-    // The orphaned hook still runs. It does not keep the lock.
+    // The orphaned hook still runs, but does not hold the lock.
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.16")]);
-    tree.run(&VOUCHED).says(0, &["updated; the TDs run on"]);
+    tree.run(&VOUCHED).says(0, &["updated; the TDs keep running"]);
     kill_by_file(&file);
 }
 
@@ -158,9 +161,9 @@ fn killed_while_the_kernel_is_at_work_waits_for_the_kernel_and_then_goes_on() {
     update.kill();
     tree.run(&["history"]).says(
         0,
-        &["was ended when the kernel had the image, or was about to: look at the version"],
+        &["ended at or just before the last write to the kernel: check which version runs"],
     );
-    tree.run(&VOUCHED).says(1, &["[upload-busy]", "\"transferring\"", "look at the version"]);
+    tree.run(&VOUCHED).says(1, &["[upload-busy]", "\"transferring\"", "check which version runs"]);
     kernel.release();
     wait_until("the kernel has ended", || tree.read(&format!("{UPLOAD}/status")) == "idle\n");
     tree.run(&VOUCHED).says(0, &["1.5.08 -> 1.5.16: updated"]);

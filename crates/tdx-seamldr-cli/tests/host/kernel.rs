@@ -1,4 +1,4 @@
-//! The kernel's side of a tree: a thread that answers an upload as Linux does.
+//! A thread that answers an upload to a tree as Linux does.
 //!
 //! `data` becomes a FIFO, which holds less than an image: the thread sets `status` in the second
 //! half of an upload, before it can end. So the command never sees a status that is older than its
@@ -22,26 +22,26 @@ use crate::support::{wait_until, Tree, TDX_HOST, UPLOAD};
 /// more, which a FIFO holds.
 const LATE: usize = 300_000;
 
-/// What the kernel does with an image.
+/// The kernel's answer to an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Does {
     /// Installs this version, and counts the update.
     Installs(&'static str),
-    /// Refuses with this error, before anything is shut down.
+    /// Refuses with this error, before the module is shut down.
     Refuses(&'static str),
     /// Loses TDX with this error.
     Loses(&'static str),
-    /// Installs this version when [`Kernel::release`] says so.
+    /// Installs this version after [`Kernel::release`].
     WaitsAndInstalls(&'static str),
-    /// Never ends.
+    /// Never finishes.
     Hangs,
 }
 
-/// What a test and the kernel's thread share.
+/// The state that a test and the kernel's thread share.
 #[derive(Debug, Default)]
 struct Shared {
     over: AtomicBool,
-    /// Bytes after which the kernel takes no more. 0: no end.
+    /// The number of bytes after which the kernel stops reading. 0 for no limit.
     holds_at: AtomicUsize,
     is_holding: AtomicBool,
     is_at_work: AtomicBool,
@@ -56,13 +56,13 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Answers the uploads of a tree, one after the other, as these say.
+    /// Answers the uploads of a tree, one after the other, with these answers.
     pub(crate) fn new(tree: &Tree, answers: &[Does]) -> Self {
         Self::holding(tree, answers, 0)
     }
 
-    /// Answers as [`Kernel::new`], but takes no more than so many bytes of the first image until it
-    /// is released.
+    /// Answers like [`Kernel::new`], but stops reading the first image after `holds_at` bytes until
+    /// it is released.
     pub(crate) fn holding(tree: &Tree, answers: &[Does], holds_at: usize) -> Self {
         let data = tree.path(&format!("{UPLOAD}/data"));
         if fs::metadata(&data).unwrap().is_file() {
@@ -91,7 +91,7 @@ impl Kernel {
         wait_until("the kernel is at work", || self.shared.is_at_work.load(Ordering::SeqCst));
     }
 
-    /// Lets the kernel go on.
+    /// Lets the kernel continue.
     pub(crate) fn release(&self) {
         self.shared.holds_at.store(0, Ordering::SeqCst);
         self.shared.released.store(true, Ordering::SeqCst);
@@ -136,9 +136,9 @@ impl Side {
                     Ok(count) => {
                         let mut image = self.shared.image.lock().unwrap();
                         if !is_receiving || is_closed {
-                            // Of an upload that was killed, a part is left.
+                            // A killed upload leaves a part of its bytes.
                             image.clear();
-                            // Linux does this in the last write, before it returns.
+                            // Linux does this in the last write, before the write returns.
                             self.set(UPLOAD, "error", "");
                         }
                         (is_receiving, is_closed) = (true, false);
@@ -153,7 +153,7 @@ impl Side {
                     Err(error) => panic!("{error}"),
                 }
             }
-            // An empty file is one that is just being written.
+            // An empty file is just being written.
             match self.get("loading").as_str() {
                 "0" if is_receiving => {
                     is_receiving = false;
@@ -178,7 +178,7 @@ impl Side {
         fs::read_to_string(self.file(UPLOAD, name)).unwrap().trim_end().to_owned()
     }
 
-    /// Writes a file in one step, so that nobody reads a half of it.
+    /// Writes a file in one step, so that no reader sees a part of it.
     fn set(&self, folder: &str, name: &str, text: &str) {
         replace(&self.file(folder, name), &format!("{text}\n"));
     }
@@ -190,7 +190,7 @@ impl Side {
             Does::Loses(error) => {
                 let version = self.file(TDX_HOST, "version");
                 fs::remove_file(&version).unwrap();
-                // To open a socket gives ENXIO, as reading `version` does without a module.
+                // Opening a socket gives ENXIO, like reading `version` without a module.
                 drop(UnixListener::bind(version).unwrap());
                 self.set(UPLOAD, "error", &format!("transferring:{error}"));
             }

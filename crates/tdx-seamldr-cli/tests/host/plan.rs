@@ -35,11 +35,11 @@ fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
         text.says(
             0,
             &[
-                "Ready: `tdx-seamldr update`",
+                "Ready: run `tdx-seamldr update`",
                 &format!("-> {to} (SVN "),
                 mrseam,
                 tcb_svn,
-                "no way back",
+                "only a reboot leads back",
             ],
         );
     }
@@ -83,11 +83,7 @@ fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
         ),
         ("lps-missing", |tree| tree.nr_cpus(2), &["nr_cpus=2", "the kernel does not know 2 LPs"]),
         ("no-remaining-updates", |tree| tree.remaining(0), &["no updates remain", "reboot"]),
-        (
-            "cpu",
-            |tree| tree.sockets(&[(0x906ea, 4)]),
-            &["0x000906e0", "an image that is made for this host"],
-        ),
+        ("cpu", |tree| tree.sockets(&[(0x906ea, 4)]), &["0x000906e0", "an image for this host"]),
         (
             "cpu",
             |tree| tree.sockets(&[(0x806f8, 2), (0xa06d1, 2)]),
@@ -120,7 +116,7 @@ fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
 fn host_without_an_interface_refuses_with_what_it_lacks() {
     let folder = binaries();
     for (tree, text) in [
-        (HostTree::without_tdx(), "no TDX, or the BIOS has it off"),
+        (HostTree::without_tdx(), "no TDX, or TDX is off in the BIOS"),
         (HostTree::not_initialised(), "is not initialised"),
         (HostTree::erratum(), "install newer microcode"),
     ] {
@@ -155,7 +151,7 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
         let tree = Tree::with_images(&sapphire_rapids(), &["1.5.05"]);
         let damaged = tree.put("damaged.blob", &bytes);
         tree.run(&["plan", damaged.to_str().unwrap(), "--no-td-launches"])
-            .says(1, &["[image-hash]", "get the file again"]);
+            .says(1, &["[image-hash]", "download the file again"]);
 
         tree.put(&format!("{IMAGES}/tdx_module_1.5.16.blob"), &bytes);
         let (code, object) = tree.json(&["plan", "--no-td-launches"]);
@@ -167,7 +163,7 @@ fn damaged_image_is_refused_as_a_file_and_in_a_folder_and_an_older_good_one_is_p
         tree.run(&["plan", "--no-td-launches"]).says(0, &["1.5.05 -> 1.5.08"]);
         tree.run(&["plan", "1.5.16", "--no-td-launches"]).says(1, &["[image-hash]"]);
     }
-    // A file that is cut is no image at all.
+    // A cut file is not an image.
     let tree = Tree::new(&sapphire_rapids());
     let cut = tree.put("cut.blob", &good[..good.len() / 2]);
     let ran = tree.run(&["plan", cut.to_str().unwrap()]);
@@ -247,7 +243,7 @@ fn folder_without_images_says_where_images_come_from() {
     let tree = Tree::new(&sapphire_rapids());
     tree.run(&["plan"]).says(1, &["[no-image]", "--image-dir"]);
     let ran = tree.run(&["plan", "--image-dir", tree.path("none").to_str().unwrap()]);
-    ran.says(1, &["[no-image]", "does not count:", "No such file"]);
+    ran.says(1, &["[no-image]", "ignored: ", "No such file"]);
     // A name that is neither a version nor a file.
     tree.run(&["plan", "newest"]).says(1, &["newest: "]);
 }

@@ -1,4 +1,4 @@
-//! Random edits of a good tree, with the command in this process.
+//! Random edits of a valid tree. The command runs in this process.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ fn apply(tree: &Tree, edits: &[Edit]) {
     }
 }
 
-/// A host that lacks an LP, or has none missing.
+/// A host with one offline LP, or with all LPs online.
 fn tree(lacks: bool) -> Tree {
     let host = if lacks { sapphire_rapids().offline(&[3]) } else { sapphire_rapids() };
     let tree = Tree::with_images(&host, &["1.5.16"]);
@@ -104,7 +104,7 @@ proptest! {
         for (file, bytes) in kept {
             fs::write(file, bytes).unwrap();
         }
-        // An edit of the version can make the module the one to run.
+        // An edit of the version can make the running module the requested one.
         tree.put(&format!("{TDX_HOST}/version"), "1.5.05\n");
         let (code, out) = run(&tree, &PLAN);
         let object: Value = serde_json::from_str(&out).unwrap();

@@ -1,4 +1,4 @@
-//! `report`: what a bug report needs, and nothing that identifies the host.
+//! `report`: has the facts for a bug report, and nothing that identifies the host.
 
 use serde_json::{json, Value};
 
@@ -117,10 +117,10 @@ fn report_names_at_most_ten_attempts_the_last_ones() {
 }
 
 #[test]
-fn log_that_cannot_be_read_is_told_and_costs_nothing_else() {
+fn log_that_cannot_be_read_is_named_and_the_rest_is_printed() {
     let tree = Tree::new(&sapphire_rapids());
     tree.run(&["report"])
-        .says(0, &["TDX module 1.5.05", "/dev/kmsg: there is no such file", "none is recorded"]);
+        .says(0, &["TDX module 1.5.05", "/dev/kmsg: the file does not exist", "none is recorded"]);
     let (_, object) = tree.json(&["report"]);
     assert!(object["kernel_log_problem"].as_str().unwrap().contains("/dev/kmsg"), "{object:#}");
     let binary: Vec<u8> = (0..200_000_u32).map(|byte| byte.to_le_bytes()[0]).collect();

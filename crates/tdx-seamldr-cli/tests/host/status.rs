@@ -18,7 +18,7 @@ fn status(tree: &HostTree) -> (String, Value) {
 }
 
 #[test]
-fn this_machine_exits_with_0_and_says_why_it_has_no_tdx_or_what_runs() {
+fn this_machine_exits_with_0_and_shows_the_module_or_why_tdx_is_missing() {
     let run = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
             .args(arguments)
@@ -40,13 +40,13 @@ fn this_machine_exits_with_0_and_says_why_it_has_no_tdx_or_what_runs() {
         if !flags.contains("tdx_host_platform") && object["host"]["interface"]["reason"].is_string()
         {
             assert_eq!(object["host"]["interface"]["reason"], "no-tdx", "{object:#}");
-            assert!(problem.contains("no TDX, or the BIOS has it off"), "{problem}");
+            assert!(problem.contains("no TDX, or TDX is off in the BIOS"), "{problem}");
         }
     }
 }
 
 #[test]
-fn each_kind_of_host_is_named_with_what_follows_from_it() {
+fn each_kind_of_host_is_named_with_its_consequence() {
     let cases = [
         (
             sapphire_rapids(),
@@ -72,7 +72,7 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
         (
             HostTree::without_tdx(),
             json!("no-tdx"),
-            json!("the processor has no TDX, or the BIOS has it off"),
+            json!("the processor has no TDX, or TDX is off in the BIOS"),
             &["The module cannot be replaced: the processor has no TDX", "tdx_host_platform"],
         ),
         (
@@ -134,7 +134,7 @@ fn each_kind_of_host_is_named_with_what_follows_from_it() {
 }
 
 #[test]
-fn module_that_the_table_does_not_know_is_named_as_unknown() {
+fn unlisted_module_is_named_as_unknown() {
     let (text, object) = status(&sapphire_rapids().module("1.5.15"));
     assert!(text.contains("1.5.15, which the table of releases does not know"), "{text}");
     assert_eq!(object["module"]["in_table"], false);
@@ -146,7 +146,7 @@ fn module_that_the_table_does_not_know_is_named_as_unknown() {
 }
 
 #[test]
-fn staged_module_is_not_shown_as_the_one_that_runs() {
+fn staged_module_is_not_shown_as_the_running_module() {
     let (text, object) = status(&sapphire_rapids().file("/boot/efi/EFI/TDX/TDX-SEAM.so", "x"));
     assert!(
         text.contains("/boot/efi/EFI/TDX/TDX-SEAM.so: for the next boot; not what runs"),
@@ -179,7 +179,7 @@ fn record_that_cannot_be_read_does_not_hide_the_host() {
 }
 
 #[test]
-fn host_that_does_not_tell_all_is_neither_updatable_nor_not() {
+fn host_with_missing_facts_is_neither_updatable_nor_not() {
     let (text, object) = status(&sapphire_rapids().madt(Vec::new()));
     assert!(text.contains("Cannot tell whether the module can be replaced:"), "{text}");
     assert_eq!(object["updatable"], Value::Null, "{object:#}");

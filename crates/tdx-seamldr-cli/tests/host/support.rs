@@ -1,4 +1,4 @@
-//! Runs the command on a tree of a host, and checks what every output has to hold.
+//! Runs the command on a tree of a host, and checks the rules for every output.
 
 use std::env;
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ pub(crate) const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 pub(crate) const ONLINE: &str = "sys/devices/system/cpu/online";
 pub(crate) const HISTORY: &str = "var/lib/tdx-seamldr/history.jsonl";
 
-/// How long anything may take before a test gives up.
+/// The longest wait of a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the folder with Intel's images.
@@ -67,7 +67,8 @@ impl Tree {
         Self { folder }
     }
 
-    /// A tree whose default image folder holds these of Intel's images. `None`: there are none.
+    /// Returns a tree with these images of Intel's in the default image folder. `None` without
+    /// images.
     pub(crate) fn with_images(tree: &HostTree, versions: &[&str]) -> Self {
         let tree = Self::new(tree);
         for version in versions {
@@ -135,7 +136,7 @@ impl Tree {
     }
 }
 
-/// Where images are looked for if nothing else is configured.
+/// The default folder of images.
 pub(crate) const IMAGES: &str = "var/lib/tdx-seamldr/images";
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
@@ -145,8 +146,8 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
 /// A command that runs.
 pub(crate) struct Running {
     child: Child,
-    /// Holds standard output and standard error. A hook that outlives the command may keep them
-    /// open.
+    /// The files of standard output and standard error. A hook that outlives the command may keep
+    /// them open.
     output: tempfile::TempDir,
 }
 
@@ -186,7 +187,7 @@ impl Running {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
@@ -195,7 +196,7 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// How a run ended, and what it printed.
+/// The exit status and the output of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -204,8 +205,8 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// Checks what every output has to hold: no escape bytes where there is no terminal, no panic,
-    /// and lines that fit a terminal.
+    /// Checks the rules for every output: no escape bytes without a terminal, no panic, and lines
+    /// of at most 80 columns.
     fn new(code: Option<i32>, out: String, err: String) -> Self {
         let ran = Self { code, out, err };
         for text in [&ran.out, &ran.err] {
@@ -213,7 +214,7 @@ impl Ran {
             assert!(!text.contains("panicked"), "{ran:?}");
         }
         if !ran.out.starts_with('{') {
-            // An error stays whole, as other programs may look for it.
+            // Error lines are not wrapped, because other programs may search for them.
             let is_error =
                 |line: &&str| line.starts_with("tdx-seamldr: ") || line.starts_with("error: ");
             let progress = ran.err.lines().take_while(|line| !is_error(line));
@@ -235,7 +236,7 @@ impl Ran {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    /// Checks the exit status, and that the output says all of this.
+    /// Checks the exit status, and that the output contains all these texts.
     #[track_caller]
     pub(crate) fn says(&self, code: i32, texts: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -246,7 +247,7 @@ impl Ran {
     }
 }
 
-/// The columns of a line. Paths and hashes cannot be broken and count as nothing. A line of the
+/// Returns the columns of a line. Paths and hashes cannot be broken and do not count. A line of the
 /// kernel's log stays whole in `report`.
 fn width(line: &str) -> usize {
     if line.starts_with("    virt/tdx: ") {

@@ -1,9 +1,9 @@
-//! Cryptography of an image that was verified when it was read.
+//! Cryptography that reuses the verification of an image.
 
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Sha384Digest, TdxImage};
 use tdx_seamldr_verify::{RustCrypto, Verification};
 
-/// Answers from the verification of one image, and computes what was not a part of it.
+/// Returns the results of an image's verification, and computes all other results.
 #[derive(Debug)]
 pub struct Verified<'a> {
     pub(super) image: TdxImage<'a>,
@@ -35,7 +35,7 @@ impl Crypto for Verified<'_> {
         let sigstruct = self.image.sigstruct();
         let is_this =
             is_same(modulus, &sigstruct.modulus) && is_same(signature, &sigstruct.signature);
-        // A signature with another exponent was not tried.
+        // The verification did not try a signature with another exponent.
         if is_this && sigstruct.exponent.get() == 0x10001 {
             return Ok(self.verification.signature_valid);
         }

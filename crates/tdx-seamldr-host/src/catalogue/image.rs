@@ -1,4 +1,4 @@
-//! An image with what verification found.
+//! An image with the result of its verification.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::read::FileError;
 use crate::releases::{Platform, Releases};
 use crate::version::parse_version;
 
-/// An image in memory. The bytes that were verified are the bytes that an update uploads.
+/// An image in memory. An update uploads the same bytes that were verified.
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
@@ -26,13 +26,13 @@ pub struct Image {
     platforms: Vec<Platform>,
 }
 
-/// Who says which version an image has.
+/// The source of an image's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionSource {
     /// The table of public releases has the hash of the module.
     Hash,
-    /// The name of the file. The table does not have the hash.
+    /// The name of the file says the version. The table does not have the hash.
     FileName,
 }
 
@@ -55,7 +55,7 @@ impl Image {
         Ok(Self { path, bytes, format, verification, checksum, mrseam, version, platforms })
     }
 
-    /// Returns the file. Of a pair: the module's binary.
+    /// Returns the path of the file; for a pair, of the module's binary.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -65,13 +65,13 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// None that [`Catalogue`](super::Catalogue) has not reported: it has parsed the same bytes
+    /// Never for an image of a [`Catalogue`](super::Catalogue), which has parsed the same bytes
     /// before.
     pub fn parse(&self) -> Result<TdxImage<'_>, ImageError> {
         TdxImage::parse_without_checksum(&self.bytes)
     }
 
-    /// Returns the image and what verification found, as preflight takes them.
+    /// Returns the image and the result of its verification, for preflight.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl Image {
         Ok((image, Verified { image, verification: self.verification }))
     }
 
-    /// Returns what verification found.
+    /// Returns the result of the verification.
     #[must_use]
     pub const fn verification(&self) -> &Verification {
         &self.verification
@@ -93,38 +93,37 @@ impl Image {
         self.verification.is_genuine()
     }
 
-    /// Returns how the file's checksum compares.
+    /// Returns the result of the file's checksum.
     #[must_use]
     pub const fn checksum(&self) -> Checksum {
         self.checksum
     }
 
-    /// Returns the format of the bytes. A pair of module and SIGSTRUCT becomes format v2.
+    /// Returns the format of the bytes. A pair of module and SIGSTRUCT has format v2.
     #[must_use]
     pub const fn format(&self) -> ImageFormat {
         self.format
     }
 
-    /// Returns the hash that was signed, which quotes show as MRSEAM once the module runs.
+    /// Returns the signed hash, which quotes show as MRSEAM when the module runs.
     #[must_use]
     pub const fn mrseam(&self) -> &Sha384Digest {
         &self.mrseam
     }
 
-    /// Returns the version, if the table of releases has the hash or the file's name says it.
+    /// Returns the version, if the table of releases has the hash or the file's name has a version.
     #[must_use]
     pub fn version(&self) -> Option<TdxVersion> {
         self.version.map(|(version, _)| version)
     }
 
-    /// Returns who says the version.
+    /// Returns the source of the version.
     #[must_use]
     pub fn version_source(&self) -> Option<VersionSource> {
         self.version.map(|(_, source)| source)
     }
 
-    /// Returns the platforms that the release is made for, by the table. Empty: the table does not
-    /// tell.
+    /// Returns the platforms of the release, from the table. Empty if the table does not list them.
     #[must_use]
     pub fn platforms(&self) -> &[Platform] {
         &self.platforms

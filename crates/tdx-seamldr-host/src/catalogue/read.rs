@@ -1,4 +1,4 @@
-//! Files of images, read once and not without a limit.
+//! Reads files of images once, up to a limit.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,15 +11,15 @@ use crate::mapping::MappingError;
 use crate::releases::TableError;
 use crate::trust::NotTrusted;
 
-/// An image has 496 pages of module, and a few more. A larger file is something else.
+/// The most bytes of an image: 496 pages of module, and a few more.
 const MAX_IMAGE: u64 = 16 << 20;
 
-/// The bytes at the start of a file that tell whether it is an image.
+/// The bytes at the start of a file that show whether it is an image.
 const HEAD: usize = 16;
 
 const MAGIC: &[u8] = b"TDX-BLOB";
 
-/// What is wrong with a file.
+/// A problem of a file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct FileError {
@@ -29,7 +29,7 @@ pub struct FileError {
     pub problem: FileProblem,
 }
 
-/// The problems of files.
+/// The kinds of problems.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileProblem {
@@ -37,42 +37,42 @@ pub enum FileProblem {
     #[error("{0}")]
     Read(#[from] io::Error),
     /// The path names a folder, a device or a pipe.
-    #[error("this is no regular file")]
+    #[error("this is not a regular file")]
     NotAFile,
     /// The file is larger than any image.
-    #[error("the file has more than {limit} bytes, more than any {what}")]
+    #[error("the file has more than {limit} bytes; no {what} is that large")]
     TooLarge {
         /// The limit, in bytes.
         limit: u64,
         /// What was expected.
         what: &'static str,
     },
-    /// The file is no image.
+    /// The file is not an image.
     #[error("{0}")]
     Image(#[from] ImageError),
-    /// The module's binary and its SIGSTRUCT make no image.
-    #[error("the module and its SIGSTRUCT make no image: {0}")]
+    /// The module's binary and its SIGSTRUCT do not form an image.
+    #[error("the module and its SIGSTRUCT do not form an image: {0}")]
     Pair(#[from] WriteError),
-    /// The file is no `mapping_file.json`.
+    /// The file is not a `mapping_file.json`.
     #[error("{0}")]
     Mapping(#[from] MappingError),
-    /// The file is no table of releases.
+    /// The file is not a table of releases.
     #[error("{0}")]
     Table(#[from] TableError),
-    /// Others than root can change the file.
+    /// Users other than root can change the file.
     #[error("{0}")]
     NotTrusted(#[from] NotTrusted),
-    /// Another `mapping_file.json` says something else of a release.
+    /// Another `mapping_file.json` contradicts this one on a release.
     #[error(
-        "what it says of {0} is not what an earlier mapping_file.json says; the stricter minimum \
-         of both holds"
+        "its entry for {0} contradicts an earlier mapping_file.json; the stricter minimum of both \
+         holds"
     )]
     Contradiction(TdxVersion),
     /// The same image was found before.
     #[error("the same image as {}", .0.display())]
     Duplicate(PathBuf),
     /// The folder has too many files.
-    #[error("the folder has more than {0} files; the others were not looked at")]
+    #[error("the folder has more than {0} files; the others were not read")]
     TooMany(usize),
 }
 
@@ -112,7 +112,7 @@ impl FileError {
 
 /// Opens a regular file.
 fn open(path: &Path) -> Result<File, FileError> {
-    // Opening a pipe waits for a writer, so what the path names comes first.
+    // Opening a pipe waits for a writer, so the kind of file is checked first.
     let data = fs::metadata(path).map_err(|error| FileError::new(path, error))?;
     if !data.is_file() {
         return Err(FileError::new(path, FileProblem::NotAFile));
@@ -120,7 +120,7 @@ fn open(path: &Path) -> Result<File, FileError> {
     File::open(path).map_err(|error| FileError::new(path, error))
 }
 
-/// Appends the rest of a file, which may have `limit` bytes in all.
+/// Appends the rest of a file of at most `limit` bytes.
 fn read_rest(
     path: &Path,
     file: File,
@@ -145,14 +145,14 @@ pub(crate) fn text(path: &Path, limit: u64, what: &'static str) -> Result<String
         .map_err(|error| FileError::new(path, io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
-/// Reads a file that should be an image.
+/// Reads a file that must be an image.
 pub(super) fn image(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     read_rest(path, open(path)?, &mut bytes, MAX_IMAGE, "image")?;
     Ok(bytes)
 }
 
-/// Reads a file if its first bytes are those of an image.
+/// Reads a file if it begins like an image.
 pub(super) fn if_image(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let mut file = open(path)?;
     let mut head = Vec::with_capacity(HEAD);
@@ -172,8 +172,8 @@ pub(super) fn if_image(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     Ok(Some(head))
 }
 
-/// Returns the SIGSTRUCT that lies beside a module's binary: `NAME.so.sigstruct` or
-/// `NAME.sigstruct` of `NAME.so`.
+/// Returns the SIGSTRUCT beside a module's binary: `NAME.so.sigstruct` or `NAME.sigstruct` for
+/// `NAME.so`.
 pub(super) fn sigstruct_beside(module: &Path) -> Option<PathBuf> {
     if !module.extension().is_some_and(|extension| extension == "so" || extension == "bin") {
         return None;
@@ -185,8 +185,8 @@ pub(super) fn sigstruct_beside(module: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Makes an image of a module's binary and its SIGSTRUCT. A binary that ends within a page is
-/// filled up with zeros.
+/// Makes an image from a module's binary and its SIGSTRUCT. Fills the last page of the binary with
+/// zeros.
 pub(super) fn pair(module_path: &Path, sigstruct_path: &Path) -> Result<Vec<u8>, FileError> {
     let (mut module, sigstruct) = (image(module_path)?, image(sigstruct_path)?);
     module.resize(module.len().next_multiple_of(4096), 0);

@@ -1,4 +1,4 @@
-//! Images whose header is wrong, that are cut, or that bytes follow.
+//! Damaged images: a wrong header, a missing end, or extra bytes.
 
 use tdx_seamldr_core::abi::PAGE_SIZE;
 use tdx_seamldr_core::image::{ImageError, ImageFormat};
@@ -10,16 +10,16 @@ use crate::releases::Releases;
 /// The signature of an image's header.
 const SIGNATURE: &[u8] = b"TDX-BLOB";
 
-/// Examines bytes that break this rule of an image. `None`: nothing shows that they were an image.
+/// Examines bytes that break this rule of an image. `None` if they do not look like an image.
 pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> Option<Examination> {
     let format = format(bytes);
     let area = bytes.get(PAGE_SIZE..).unwrap_or_default();
     let sigstruct = sigstruct::find(area);
-    // The signature is looked at after the length: the header and the file agree in their length.
+    // The parser checks the signature after the length, so header and file agree in their length.
     if format.is_none() && sigstruct.is_none() && !matches!(error, ImageError::Signature { .. }) {
         return None;
     }
-    // The place of the header's signature tells the format, whatever the version says.
+    // The position of the header's signature shows the format, for any version number.
     let error =
         format.and_then(|format| TdxImage::parse_only(format, bytes).err()).unwrap_or(error);
     let announced = format.and_then(|format| announced(bytes, format));
@@ -46,7 +46,7 @@ pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> O
     }
 }
 
-/// Returns the format by the place of the header's signature.
+/// Returns the format, from the position of the header's signature.
 fn format(bytes: &[u8]) -> Option<ImageFormat> {
     let is_signature_at =
         |at: usize| bytes.get(at..).is_some_and(|rest: &[u8]| rest.starts_with(SIGNATURE));
@@ -68,7 +68,7 @@ fn announced(bytes: &[u8], format: ImageFormat) -> Option<usize> {
     }
 }
 
-/// The header breaks a rule, whatever follows it.
+/// The header breaks a rule. The bytes after it may be valid.
 fn wrong_header(mut found: Examination, error: ImageError) -> Examination {
     let holds = found.verdict;
     found.tampered(error.code(), error.to_string());
@@ -83,7 +83,7 @@ fn wrong_header(mut found: Examination, error: ImageError) -> Examination {
     found
 }
 
-/// Bytes follow the image. `None`: there is no image before them.
+/// Bytes follow the image. `None` if no image comes before them.
 fn too_long(bytes: &[u8], announced: usize, releases: &Releases) -> Option<Examination> {
     let whole = TdxImage::parse_without_checksum(bytes.get(..announced)?).ok()?;
     let mut found = image::examine(&whole, releases);
@@ -112,7 +112,7 @@ fn cut(length: usize, announced: usize, facts: Option<SigstructFacts>) -> Examin
                 found
                     .note("Intel's signature of the SIGSTRUCT holds; the module cannot be checked");
             }
-            // Nobody can tell whether the module is the one that the other key signed.
+            // The hash of the module cannot be checked.
             Verdict::AnotherKey => found.verdict = Verdict::Part,
             _ => {}
         }

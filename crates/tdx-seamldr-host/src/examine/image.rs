@@ -1,4 +1,4 @@
-//! An image whose header is right, and the module in it.
+//! An image with a valid header, and its module.
 
 use serde::Serialize;
 use tdx_seamldr_core::abi::PAGE_SIZE;
@@ -28,22 +28,23 @@ pub struct Layout {
 /// The binary of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ModuleFacts {
-    /// The SHA-384, over whole pages: what quotes show as MRSEAM.
+    /// The SHA-384 over whole pages, which quotes show as MRSEAM.
     #[serde(serialize_with = "written::digest")]
     pub sha384: Sha384Digest,
     /// The public release whose module has this SHA-384.
     #[serde(serialize_with = "written::optional")]
     pub release: Option<TdxVersion>,
-    /// Whether the SIGSTRUCT of the file was made for this module. `None`: there is no SIGSTRUCT.
+    /// Whether the SIGSTRUCT of the file has the hash of this module. `None` if the file has no
+    /// SIGSTRUCT.
     pub as_signed: Option<bool>,
 }
 
 impl ModuleFacts {
-    /// Hashes a module. What it lacks to a whole number of pages counts as zeros.
+    /// Hashes a module, filled up with zeros to whole pages.
     pub(super) fn of(module: &[u8], signed: Option<&Sha384Digest>, releases: &Releases) -> Self {
         let padded = module.len().checked_next_multiple_of(PAGE_SIZE).unwrap_or(module.len());
         let padding = [0; PAGE_SIZE].get(..padded.saturating_sub(module.len())).unwrap_or_default();
-        // This provider always computes.
+        // This provider never fails.
         let sha384 = RustCrypto.sha384(&[module, padding]).unwrap_or([0; 48]);
         Self {
             sha384,
@@ -54,7 +55,7 @@ impl ModuleFacts {
 }
 
 impl Examination {
-    /// Takes the module into account that follows the SIGSTRUCT.
+    /// Adds the findings on the module after the SIGSTRUCT.
     pub(super) fn judge_module(&mut self, module: &[u8], releases: &Releases) {
         let Some(sigstruct) = &self.sigstruct else { return };
         let facts = ModuleFacts::of(module, Some(&sigstruct.seamhash), releases);

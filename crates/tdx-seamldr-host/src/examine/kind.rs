@@ -1,4 +1,4 @@
-//! What a file can be.
+//! The kinds of files.
 
 use serde::Serialize;
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// An image of a TDX module whose header is right.
+    /// An image of a TDX module with a valid header.
     Image,
     /// The beginning of an image.
     CutImage,
-    /// An image whose header is wrong, or that bytes follow.
+    /// An image with a wrong header, or with extra bytes.
     DamagedImage,
     /// A SIGSTRUCT without its module.
     Sigstruct,
@@ -18,7 +18,7 @@ pub enum Kind {
     Module,
     /// An ELF file that is not the binary of a TDX module.
     Elf,
-    /// An authenticated code module (ACM), as NP-SEAMLDR is, which carries P-SEAMLDR.
+    /// An authenticated code module (ACM), such as NP-SEAMLDR, which contains P-SEAMLDR.
     Acm,
     /// A file that gzip compressed.
     Gzip,
@@ -64,7 +64,7 @@ impl Kind {
             Self::DamagedImage => "damaged image",
             Self::Sigstruct => "the SIGSTRUCT",
             Self::Module => "the module's binary",
-            Self::Elf => "an ELF file that is no TDX module",
+            Self::Elf => "an ELF file that is not a TDX module",
             Self::Acm => "looks like an Intel ACM, as the SEAM loader is",
             Self::Gzip => "compressed by gzip",
             Self::Xz => "compressed by xz",
@@ -85,8 +85,7 @@ impl Kind {
         }
     }
 
-    /// Returns what to do with a file of this kind to get an image. `None`: nothing that the kind
-    /// alone tells.
+    /// Returns how to get an image from a file of this kind. `None` if the kind does not show it.
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         Some(match self {

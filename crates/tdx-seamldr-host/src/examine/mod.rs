@@ -1,7 +1,7 @@
-//! What a file is, and whether Intel signed exactly these bytes.
+//! Examines a file: what it is, and whether Intel signed exactly these bytes.
 //!
-//! [`examine`] takes any bytes. It looks for an image of a TDX module, whole, cut or damaged; for
-//! the parts of one; and for files that people mistake for images.
+//! [`examine`] takes any bytes. It recognises images of a TDX module (whole, cut or damaged), parts
+//! of an image, and files that people mistake for images.
 
 mod damaged;
 mod image;
@@ -33,28 +33,28 @@ pub struct Problem {
     pub message: String,
 }
 
-/// What [`examine`] found.
+/// The result of [`examine`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Examination {
     /// Whether Intel signed exactly this file.
     pub verdict: Verdict,
     /// What the file is.
     pub kind: Kind,
-    /// The public release of an image that is genuine, or of a part of one. `None`: not in the
-    /// table, or the file does not prove it.
+    /// The public release of a genuine image or of its part. `None` if the table does not have it,
+    /// or the file does not prove it.
     #[serde(serialize_with = "written::optional")]
     pub release: Option<TdxVersion>,
     /// Why the file is not genuine, the most important first. Empty for genuine images.
     pub problems: Vec<Problem>,
-    /// What else to know, and what to do. Text from the file is escaped.
+    /// Further facts and advice. Text from the file is escaped.
     pub notes: Vec<String>,
     /// The length of the file in bytes.
     pub length: usize,
-    /// The layout of an image, if its header is right.
+    /// The layout of an image, if its header is valid.
     pub image: Option<Layout>,
-    /// What the SIGSTRUCT says. Nothing of it is proven unless the signature is valid.
+    /// The content of the SIGSTRUCT, which is proven only if the signature is valid.
     pub sigstruct: Option<SigstructFacts>,
-    /// The module's binary, if it is there as a whole.
+    /// The module's binary, if the file has all of it.
     pub module: Option<ModuleFacts>,
     /// The versions that a `mapping_file.json` lists, escaped.
     pub listed: Vec<String>,
@@ -76,7 +76,7 @@ pub fn examine(bytes: &[u8], releases: &Releases) -> Examination {
 }
 
 impl Examination {
-    /// An examination that has found nothing yet.
+    /// Returns an examination without findings.
     fn new(verdict: Verdict, kind: Kind, length: usize) -> Self {
         Self {
             verdict,
@@ -100,8 +100,7 @@ impl Examination {
         self.notes.push(note.into());
     }
 
-    /// Whether the SIGSTRUCT says that the module is a debug module, which runs on unlocked
-    /// platforms only.
+    /// Whether the SIGSTRUCT is for a debug module, which runs on unlocked platforms only.
     #[must_use]
     pub fn is_debug(&self) -> bool {
         self.sigstruct.as_ref().is_some_and(|sigstruct| sigstruct.debug)

@@ -1,4 +1,4 @@
-//! Files that are no image: parts of one, and what people mistake for one.
+//! Files that are not images: parts of an image, and files that people mistake for images.
 
 use serde::Deserialize;
 use tdx_seamldr_core::abi::INTEL_VENDOR_ID;
@@ -8,7 +8,7 @@ use super::{sigstruct, Examination, Kind, ModuleFacts, Verdict};
 use crate::releases::Releases;
 use crate::text::{first_line, printable};
 
-/// How files begin, by their format's specification: offset, bytes, kind.
+/// The first bytes of files, from the specifications of their formats: offset, bytes, kind.
 const MAGICS: [(usize, &[u8], Kind); 9] = [
     (0, &[0x1f, 0x8b], Kind::Gzip),
     (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], Kind::Xz),
@@ -21,16 +21,17 @@ const MAGICS: [(usize, &[u8], Kind); 9] = [
     (0, b"version https://git-lfs.github.com/spec/", Kind::LfsPointer),
 ];
 
-/// How a text begins that a server sent in place of a file, in lower case.
+/// The beginning of a text that a server sent in place of a file, in lower case.
 const MARKUP: [&str; 4] = ["<!doctype", "<html", "<?xml", "<error"];
 
-/// The answer of CPUID leaf 0x21, in the order EBX, ECX, EDX. A TDX module has it for its TDs.
+/// The answer of CPUID leaf 0x21 in TDs, in the order EBX, ECX, EDX. The binary of a TDX module
+/// contains it.
 const CPUID_ANSWER: &[u8] = b"Inte    lTDX";
 
-/// Characters of a text that are shown.
+/// The most characters of a text that are shown.
 const SHOWN: usize = 60;
 
-/// Versions of a `mapping_file.json` that are listed.
+/// The most versions of a `mapping_file.json` that are listed.
 const LISTED: usize = 1000;
 
 pub(super) fn examine(bytes: &[u8], releases: &Releases) -> Examination {
@@ -43,7 +44,7 @@ pub(super) fn examine(bytes: &[u8], releases: &Releases) -> Examination {
     found
 }
 
-/// An ELF file: the binary of a module, or not.
+/// Examines an ELF file, which may be the binary of a module.
 fn elf(bytes: &[u8], releases: &Releases) -> Examination {
     let mut found = Examination::new(Verdict::Part, Kind::Module, bytes.len());
     let module = ModuleFacts::of(bytes, None, releases);
@@ -53,7 +54,7 @@ fn elf(bytes: &[u8], releases: &Releases) -> Examination {
             found.verdict = Verdict::NotAnImage;
             found.kind = Kind::Elf;
         }
-        // The headers of the sections end a file that no tool has changed.
+        // An unchanged file ends with the headers of its sections.
         let end = read::<ElfHeader>(bytes, 0).and_then(|header| {
             let sections =
                 u64::from(header.e_shnum.get()).checked_mul(header.e_shentsize.get().into())?;
@@ -73,7 +74,7 @@ fn elf(bytes: &[u8], releases: &Releases) -> Examination {
     found
 }
 
-/// A file that is no part of an image.
+/// Examines a file that is not a part of an image.
 fn no_part(bytes: &[u8]) -> Examination {
     let mut found = Examination::new(Verdict::NotAnImage, Kind::Unknown, bytes.len());
     let magic = MAGICS
@@ -91,7 +92,7 @@ fn no_part(bytes: &[u8]) -> Examination {
     found
 }
 
-/// The beginning of a web page or an XML text, whatever its encoding.
+/// Whether the file begins like a web page or an XML text, in any encoding.
 fn is_markup(bytes: &[u8]) -> bool {
     let begin = String::from_utf8_lossy(bytes.get(..bytes.len().min(1024)).unwrap_or_default())
         .to_lowercase();
@@ -99,8 +100,8 @@ fn is_markup(bytes: &[u8]) -> bool {
     MARKUP.iter().any(|markup| begin.starts_with(markup))
 }
 
-/// The header of an authenticated code module of Intel: type 2 (chipset), vendor, and a size in
-/// 32-bit words that the file has.
+/// Whether the file begins with the header of an Intel authenticated code module: type 2 (chipset),
+/// the vendor, and the size of the file in 32-bit words.
 fn is_acm(bytes: &[u8]) -> bool {
     let field = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
     let length = field(24).and_then(|words| words.checked_mul(4));
@@ -111,7 +112,7 @@ fn is_acm(bytes: &[u8]) -> bool {
         })
 }
 
-/// What `mapping_file.json` has, as far as it matters here.
+/// The members of `mapping_file.json` that are shown.
 #[derive(Deserialize)]
 struct MappingFile {
     tdx_module_releases: Vec<Listed>,

@@ -1,4 +1,4 @@
-//! The SIGSTRUCT: what it says, and whether its signature holds.
+//! The SIGSTRUCT: its content, and whether its signature is valid.
 
 use serde::Serialize;
 use tdx_seamldr_core::abi::{SeamSigstruct, Svn, INTEL_VENDOR_ID, PAGE_SIZE};
@@ -9,23 +9,23 @@ use zerocopy::FromBytes;
 use super::{written, Examination, Kind, Verdict};
 use crate::releases::Releases;
 
-/// Whether a signature holds.
+/// The state of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signature {
-    /// The signature is that of the key in the SIGSTRUCT over the SIGSTRUCT.
+    /// The signature is valid for the SIGSTRUCT and its key.
     Valid,
-    /// The signature is not.
+    /// The signature is not valid.
     Invalid,
     /// All bytes of the signature or of the key are zero.
     Missing,
 }
 
-/// What a SIGSTRUCT says. Nothing of it is proven unless the signature is valid and the signer is
+/// The content of a SIGSTRUCT, which is proven only if the signature is valid and the signer is
 /// trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SigstructFacts {
-    /// The date of the signature, such as `2025-02-19`. `None`: the field is no date.
+    /// The date of the signature, such as `2025-02-19`. `None` if the field is not a date.
     pub date: Option<String>,
     /// Whether the module is a debug module, which runs on unlocked platforms only.
     pub debug: bool,
@@ -49,9 +49,9 @@ pub struct SigstructFacts {
     /// The CPUs that the module runs on, by CPUID.1:EAX.
     #[serde(serialize_with = "written::cpus")]
     pub cpus: Vec<u32>,
-    /// Whether the signature holds.
+    /// The state of the signature.
     pub signature: Signature,
-    /// Whose key it is.
+    /// The owner of the key.
     #[serde(serialize_with = "written::shown")]
     pub signer: Signer,
     /// The SHA-384 of the key's modulus in little-endian order.
@@ -99,8 +99,7 @@ impl SigstructFacts {
 }
 
 impl Examination {
-    /// Takes the SIGSTRUCT into account: its verdict, and the reason if the signature does not
-    /// hold.
+    /// Adds the verdict on the SIGSTRUCT, and the problem if its signature is not valid.
     pub(super) fn judge_sigstruct(&mut self, sigstruct: SigstructFacts) {
         self.verdict = sigstruct.verdict();
         match (sigstruct.signature, sigstruct.signer) {
@@ -136,7 +135,7 @@ impl Examination {
         }
     }
 
-    /// Adds a problem of a file whose signature may hold: the file is not what was signed.
+    /// Adds a problem that shows a change after the signature.
     pub(super) fn tampered(&mut self, code: &'static str, message: impl Into<String>) {
         self.problem(code, message);
         if !matches!(self.verdict, Verdict::Unsigned | Verdict::NotAnImage) {
@@ -145,7 +144,7 @@ impl Examination {
     }
 }
 
-/// Returns the SIGSTRUCT that begins these bytes, if most of its constant fields are right.
+/// Returns the SIGSTRUCT at the start of these bytes, if most of its constant fields are right.
 pub(super) fn find(bytes: &[u8]) -> Option<&SeamSigstruct> {
     let (sigstruct, _) = SeamSigstruct::ref_from_prefix(bytes).ok()?;
     let fields = [
@@ -179,13 +178,14 @@ pub(super) fn examine(bytes: &[u8], sigstruct: &SeamSigstruct, releases: &Releas
     found
 }
 
-/// Returns a date of eight hexadecimal digits, YYYYMMDD, as an ISO date. `None` if it is no date.
+/// Returns a date of eight hexadecimal digits, YYYYMMDD, as an ISO date. `None` if the digits are
+/// not a date.
 #[must_use]
 pub fn iso_date(bcd: u32) -> Option<String> {
     let digits = format!("{bcd:08x}");
     let (year, rest) = digits.split_at_checked(4)?;
     let (month, day) = rest.split_at_checked(2)?;
-    // What is not a number counts as 0, which no date has.
+    // Digits that are not a number count as 0, which no date has.
     let [y, m, d] = [year, month, day].map(|text| text.parse::<u32>().unwrap_or(0));
     let leap = y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
     let days = match m {

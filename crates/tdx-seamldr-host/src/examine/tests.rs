@@ -1,4 +1,4 @@
-//! Files of all kinds, changed in all ways.
+//! Tests with files of all kinds, changed in many ways.
 
 use proptest::prelude::*;
 use tdx_seamldr_core::abi::{SeamSigstruct, PAGE_SIZE};
@@ -69,7 +69,7 @@ fn debug_module_is_named_as_such() {
 }
 
 #[test]
-fn each_change_is_named_with_what_it_changed() {
+fn each_change_is_named_by_the_changed_part() {
     let image = small(ImageFormat::BlobV1);
     for (at, expected) in [
         (0, vec!["image-version", "signer"]),
@@ -93,7 +93,7 @@ fn each_change_is_named_with_what_it_changed() {
 }
 
 #[test]
-fn image_without_signature_or_key_is_unsigned_whatever_else_is_wrong() {
+fn image_without_signature_or_key_is_unsigned_despite_other_faults() {
     let image = small(ImageFormat::ImageV2);
     for (begin, end) in [(516, 900), (128, 512)] {
         let mut bytes = image.clone();
@@ -105,7 +105,7 @@ fn image_without_signature_or_key_is_unsigned_whatever_else_is_wrong() {
 }
 
 #[test]
-fn file_that_is_too_long_tells_how_many_bytes_follow() {
+fn file_that_is_too_long_is_named_with_the_extra_bytes() {
     for format in ImageFormat::ALL {
         for more in [1, 100, 4096] {
             let image = [small(format), vec![b'\n'; more]].concat();
@@ -119,7 +119,7 @@ fn file_that_is_too_long_tells_how_many_bytes_follow() {
 }
 
 #[test]
-fn file_that_is_cut_tells_both_lengths_and_what_is_left() {
+fn cut_file_is_named_with_both_lengths_and_the_remaining_parts() {
     for format in ImageFormat::ALL {
         let image = small(format);
         for length in [20, 4095, 4096, 6143, 6144, 8192, 8193, image.len() - 1] {
@@ -155,7 +155,7 @@ fn sigstruct_alone_is_judged_by_its_signature() {
 }
 
 #[test]
-fn binary_of_a_module_is_known_by_its_hash_over_whole_pages() {
+fn binary_of_a_module_is_recognised_by_its_hash_over_whole_pages() {
     let image = small(ImageFormat::BlobV1);
     let module = &image[8192..];
     let table = table_with_the_small_module();
@@ -186,7 +186,7 @@ fn binary_of_a_module_is_known_by_its_hash_over_whole_pages() {
 }
 
 #[test]
-fn files_that_are_mistaken_for_images_are_known() {
+fn file_that_people_mistake_for_an_image_is_recognised() {
     let mut acm = vec![0x5a; 4096];
     for (at, field) in [(0, 2_u32), (16, 0x8086), (24, 1024)] {
         acm[at..at + 4].copy_from_slice(&field.to_le_bytes());
@@ -252,7 +252,7 @@ fn text_from_a_file_is_escaped() {
 }
 
 #[test]
-fn sigstruct_area_of_more_pages_is_pointed_out() {
+fn sigstruct_area_of_two_pages_is_noted() {
     let image = TestImage { pages: 3, ..TestImage::default() };
     let module = image.module();
     let sigstruct = [image.sigstruct(&module).as_bytes(), &[0; 3000]].concat();
@@ -268,7 +268,7 @@ fn sigstruct_area_of_more_pages_is_pointed_out() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn released_images_are_genuine_and_their_parts_are_known() {
+fn released_images_are_genuine_and_their_parts_are_recognised() {
     for image in released_images().unwrap().unwrap() {
         let bytes = image.bytes.as_bytes();
         let whole = found(bytes);
@@ -412,7 +412,7 @@ proptest! {
 }
 
 #[test]
-fn sigstruct_with_few_right_fields_is_none() {
+fn sigstruct_with_few_right_fields_is_not_recognised() {
     let mut sigstruct: SeamSigstruct = TestImage::default().sigstruct(&[]);
     (sigstruct.header_type, sigstruct.size) = (U32::new(7), U32::new(0));
     assert!(sigstruct::find(sigstruct.as_bytes()).is_some());

@@ -1,4 +1,4 @@
-//! The verdict, and the line that begins with it.
+//! The verdict, and the summary line.
 
 use std::fmt;
 
@@ -12,16 +12,16 @@ use super::Examination;
 pub enum Verdict {
     /// An image as Intel signed it.
     Genuine,
-    /// The signature does not hold, the module is not the one that was signed, or what no
-    /// signature covers breaks a rule.
+    /// The signature is not valid, the module does not have the signed hash, or unsigned bytes
+    /// break a rule.
     Tampered,
-    /// Signature and hash hold, but the key is not Intel's.
+    /// Signature and hash are valid, but the key is not Intel's.
     AnotherKey,
-    /// There is no signature.
+    /// The file has no signature.
     Unsigned,
-    /// A part of an image. What can be checked of it holds.
+    /// A part of an image that passed all possible checks.
     Part,
-    /// No image of a TDX module, and no part of one.
+    /// Neither an image of a TDX module nor a part of one.
     NotAnImage,
 }
 
@@ -40,7 +40,7 @@ impl Verdict {
     }
 }
 
-/// One line: the verdict and what it rests on.
+/// One line: the verdict and its grounds.
 impl fmt::Display for Examination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.verdict.words())?;
@@ -59,7 +59,7 @@ impl fmt::Display for Examination {
             Verdict::AnotherKey => {
                 f.write_str(": signature and hash hold, but the key is not Intel's")?
             }
-            Verdict::Unsigned => f.write_str(": there is no signature")?,
+            Verdict::Unsigned => f.write_str(": the file has no signature")?,
             Verdict::Part => {
                 write!(f, ": {}", self.kind.words())?;
                 match self.release {

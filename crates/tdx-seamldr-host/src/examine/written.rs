@@ -1,4 +1,4 @@
-//! How values are written as JSON.
+//! Writes values as JSON.
 
 use std::fmt::Display;
 
@@ -28,7 +28,7 @@ pub(super) fn digest<S: Serializer>(
     serializer.serialize_str(&hex(digest))
 }
 
-/// Writes CPUs as the text that CPUID.1:EAX is usually printed as.
+/// Writes CPUs as CPUID.1:EAX in hexadecimal digits.
 pub(super) fn cpus<S: Serializer>(cpus: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(cpus.iter().map(|cpu| format!("{cpu:#010x}")))
 }

@@ -1,30 +1,31 @@
-//! One row of the tables of advice, which the files for the two firmwares and for Linux fill.
+//! The rows of the tables of advice. The tables are in the files for P-SEAMLDR, the TDX module and
+//! Linux.
 
 use super::step::Relation;
 
-/// What a status word asks of the operator.
+/// Advice for a status word.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Advice {
-    /// The word. Details do not count for words of the TDX module.
+    /// The word. For words of the TDX module, without details.
     pub(super) code: u64,
-    /// More than the meaning's short form. Empty if there is no more to say.
+    /// Text after the short meaning. May be empty.
     pub(super) meaning: &'static str,
-    /// Whether the word has to do with an update, where no leaf tells.
+    /// The relation to an update if the leaf is unknown.
     pub(super) relation: Relation,
-    /// What became of the TDs if the word came during an update, where no leaf tells.
+    /// The fate of the TDs after this word in an update, if the leaf is unknown.
     pub(super) fate: &'static str,
-    /// What to do, the most likely first.
+    /// What to do, the most likely action first.
     pub(super) actions: &'static [&'static str],
 }
 
-/// Advice for a class of words, where a word has none of its own.
+/// Advice for a class of words, used for words without their own advice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClassAdvice {
     /// Bits 47:40.
     pub(super) class: u8,
     /// The name of the class.
     pub(super) name: &'static str,
-    /// Whether the class has to do with an update.
+    /// The relation of the class to an update.
     pub(super) relation: Relation,
     /// What to do.
     pub(super) actions: &'static [&'static str],

@@ -1,8 +1,8 @@
-//! The low half of a TDX status word: operands, MSRs, counts.
+//! Decodes the low half of a TDX status word: operands, MSRs, counts.
 
 use tdx_seamldr_core::abi::{OperandId, SensitiveReason, TdxStatus};
 
-/// Operands that [`OperandId::TABLE`] does not have, because an update does not meet them.
+/// Operands that do not occur in an update. [`OperandId::TABLE`] does not have them.
 const OPERANDS: &[(u32, &str)] = &[
     (3, "RBX"),
     (5, "RBP"),
@@ -98,7 +98,7 @@ const MSRS: &[(u32, &str)] = &[
     (0x1401, "IA32_SEAMRR_PHYS_MASK"),
 ];
 
-/// Words of class 3 whose details are an operand, as those of OPERAND_INVALID are.
+/// Words of class 3 whose details are an operand, as in OPERAND_INVALID.
 const WITH_OPERAND: [u64; 4] =
     [0xc000030000000000, 0xc000030200000000, 0xc000030300000000, 0x8000020400000000];
 
@@ -107,7 +107,8 @@ fn operand(id: OperandId) -> Option<&'static str> {
     id.name().or_else(|| OPERANDS.iter().find(|(number, _)| *number == id.0).map(|(_, name)| *name))
 }
 
-/// Returns what the low half of a TDX status word says. `None` if it is 0 and names nothing.
+/// Returns the meaning of the low half of a TDX status word. `None` if the half is 0 without a
+/// meaning.
 pub(super) fn decode(word: u64) -> Option<String> {
     let status = TdxStatus(word);
     let details = status.details();
@@ -148,7 +149,7 @@ pub(super) fn decode(word: u64) -> Option<String> {
     if status.code() == TdxStatus::INCONSISTENT_CPUID_FIELD {
         return Some("RCX holds the CPUID leaf and subleaf, RDX the bits that differ".to_owned());
     }
-    // With class 0 (words of TDH.VP.ENTER) the low half is the reason of the exit.
+    // In class 0 (words of TDH.VP.ENTER) the low half is the exit reason.
     (details != 0).then(|| match status.class() {
         0 if status.code().0 & TdxStatus::NON_RECOVERABLE != 0 => {
             format!("exit reason {details:#x} of the TD")

@@ -1,4 +1,4 @@
-//! What is to say about one word.
+//! The explanation of one word.
 
 use serde::Serialize;
 use tdx_seamldr_core::abi::{SeamldrStatus, SeamldrStatusClass, TdxStatus};
@@ -16,11 +16,11 @@ pub enum Source {
     PSeamldr,
     /// The TDX module.
     TdxModule,
-    /// Linux itself: the firmware was not called, or the number is an error number.
+    /// Linux itself: SEAMCALL did not reach the firmware, or the number is an error number.
     Linux,
-    /// Both firmwares have the word: success.
+    /// P-SEAMLDR or the TDX module: success.
     EitherFirmware,
-    /// No known firmware returns such a word.
+    /// Unknown: neither firmware returns this word.
     Unknown,
 }
 
@@ -30,13 +30,13 @@ pub enum Source {
 pub enum Severity {
     /// The call succeeded.
     Success,
-    /// The call succeeded, or found nothing to do, and says more.
+    /// The call succeeded, or had nothing to do. The word has more information.
     Information,
     /// An error. The same call can succeed later.
     Recoverable,
     /// An error. The same call with the same operands fails again.
     Error,
-    /// The TD or the virtual CPU cannot go on.
+    /// The TD or the virtual CPU cannot continue.
     NonRecoverable,
     /// The TD is lost.
     Fatal,
@@ -54,7 +54,8 @@ pub struct Bits {
     pub fatal: bool,
     /// Bit 60: a hint that the host can recover.
     pub host_recoverability_hint: bool,
-    /// Bits 59:48, which are reserved: not 0 is a sign of something else than a status word.
+    /// Bits 59:48, which are reserved. If they are not 0, the number is probably not a status
+    /// word.
     pub reserved: u16,
     /// Bits 47:40.
     pub class: u8,
@@ -75,36 +76,36 @@ pub struct Near {
     pub name: &'static str,
 }
 
-/// What is to say about one word.
+/// The explanation of one word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// The word, with `0x` and 16 digits; an error number as a negative decimal number.
     pub word: String,
-    /// Who returned it.
+    /// Who returned the word.
     pub source: Source,
     /// Its published name.
     pub name: Option<&'static str>,
-    /// The leaf that returned it, if that is known.
+    /// The leaf that returned the word, if known.
     pub leaf: Option<String>,
-    /// How bad it is.
+    /// The severity of the word.
     pub severity: Severity,
     /// The bits, as the TDX module uses them. `None` for words of P-SEAMLDR and for error numbers.
     pub bits: Option<Bits>,
-    /// What the details say: operand, MSR, counts.
+    /// The meaning of the details: operand, MSR, counts.
     pub detail: Option<String>,
     /// The meaning, in plain words.
     pub meaning: String,
-    /// Whether it has to do with an update of the module.
+    /// The relation to an update of the module.
     pub relation: Relation,
     /// The step of an update that calls the leaf.
     pub step: Option<Step>,
-    /// What became of the TDs if it came during an update.
+    /// The fate of the TDs after this word in an update.
     pub update: String,
     /// What to do, the most likely first.
     pub actions: Vec<String>,
     /// Other readings of the number.
     pub also: Vec<String>,
-    /// Published words that are like an unknown one.
+    /// Published words similar to an unknown word.
     pub nearest: Vec<Near>,
 }
 
@@ -117,7 +118,7 @@ pub fn explain(of: Word, leaf: Option<Leaf>) -> Explanation {
     }
 }
 
-/// Explains a status word. The leaf that returned it, if known, makes the explanation more exact.
+/// Explains a status word. The leaf that returned the word makes the explanation more exact.
 #[must_use]
 pub fn word(word: u64, leaf: Option<Leaf>) -> Explanation {
     let mut explanation = if word >> 32 == 0 {
@@ -135,11 +136,11 @@ pub fn word(word: u64, leaf: Option<Leaf>) -> Explanation {
     explanation
 }
 
-/// Bits that are 0 in the words that Linux makes up, beside those of [`linux::SW_ERROR`].
+/// Bits that are 0 in Linux's own words, apart from those of [`linux::SW_ERROR`].
 const SOFTWARE_OTHER: u64 = 0x7fff_00ff_0000_0000;
 
 /// Words of P-SEAMLDR have bit 63 and nothing else in their upper half. The TDX module has no such
-/// word: its class 0 has no code 0 but success.
+/// word: code 0 of its class 0 is success.
 fn is_seamldr_form(word: u64) -> bool {
     word >> 32 == 0x8000_0000
 }
@@ -152,14 +153,14 @@ fn owned(actions: &[&str]) -> Vec<String> {
     actions.iter().map(|action| (*action).to_owned()).collect()
 }
 
-/// The first letter in upper case, and a full stop.
+/// Returns the text with an upper-case first letter and a full stop.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())
 }
 
-/// Two texts that follow each other.
+/// Joins two texts with a blank.
 fn join(first: String, more: &str) -> String {
     if more.is_empty() {
         first
@@ -199,7 +200,7 @@ fn success(word: u64, leaf: Option<Leaf>) -> Explanation {
     let mut explanation =
         plain(hex(word), source, Severity::Success, "The call succeeded.".to_owned());
     explanation.name = Some("SUCCESS");
-    explanation.update = "This call went well.".to_owned();
+    explanation.update = "This call succeeded.".to_owned();
     explanation.actions = owned(&["Nothing."]);
     if word != 0 {
         explanation.source = Source::TdxModule;
@@ -261,7 +262,7 @@ fn of_tdx(word: u64, leaf: Option<Leaf>) -> Explanation {
     explanation.detail = detail::decode(word);
     explanation.meaning = join(sentence(short), more.unwrap_or_default());
     explanation.relation = match general {
-        // A refused configuration of a TD is none of an update's operands.
+        // An update never passes the configuration of a TD.
         Some(_) if word == CPUID_CONFIG => Relation::None,
         Some(row) => row.relation,
         None => class.map_or(Relation::None, |row| row.relation),
@@ -282,7 +283,7 @@ const CPUID_CONFIG: u64 = 0xc000010000000045;
 
 const NOT_AN_UPDATE: &str = "Not an error of an update.";
 
-/// How many suggestions there are for an unknown word.
+/// The most suggestions for an unknown word.
 const SUGGESTIONS: usize = 3;
 
 fn unknown_tdx(word: u64, bits: Bits, mut explanation: Explanation) -> Explanation {
@@ -297,7 +298,7 @@ fn unknown_tdx(word: u64, bits: Bits, mut explanation: Explanation) -> Explanati
     explanation.update = BOOT_OR_UPDATE.to_owned();
     if is_status {
         explanation.meaning = format!(
-            "No published word of the TDX module. By its bits it is a word {} with the code \
+            "Not a published word of the TDX module. By its bits, a word {} with the code \
              {:#04x}. A module that is newer than this program's table may have it.",
             in_class.unwrap_or_default(),
             bits.code
@@ -307,13 +308,13 @@ fn unknown_tdx(word: u64, bits: Bits, mut explanation: Explanation) -> Explanati
     } else {
         explanation.source = Source::Unknown;
         explanation.meaning = if bits.reserved != 0 {
-            "No status word: bits 59:48, which are 0 in every word of the TDX module, are not."
+            "Not a status word: bits 59:48 are not 0, as in every word of the TDX module."
                 .to_owned()
         } else {
-            format!("No published word: the class {:#04x} is not known.", bits.class)
+            format!("Not a published word: the class {:#04x} is unknown.", bits.class)
         };
-        explanation.update = "Nothing can be said.".to_owned();
-        explanation.actions = owned(&["Look whether all digits were copied: 0x and 16 digits."]);
+        explanation.update = "Unknown.".to_owned();
+        explanation.actions = owned(&["Check that all digits were copied: 0x and 16 digits."]);
     }
     explanation.bits = Some(bits);
     explanation
@@ -327,8 +328,8 @@ fn of_seamldr(word: u64) -> Explanation {
             Source::PSeamldr,
             Severity::Error,
             format!(
-                "No published word of P-SEAMLDR. By its bits it is an error{}. A P-SEAMLDR that \
-                 is newer than this program's table may have it.",
+                "Not a published word of P-SEAMLDR. By its bits, an error{}. A P-SEAMLDR newer \
+                 than this program's table may return it.",
                 class_words(status.class())
             ),
         );
@@ -358,14 +359,14 @@ fn of_seamldr(word: u64) -> Explanation {
     explanation
 }
 
-/// What the class of a word of P-SEAMLDR says.
+/// Returns the meaning of the class of a word of P-SEAMLDR.
 fn class_words(class: SeamldrStatusClass) -> String {
     match class {
         SeamldrStatusClass::Call => " about the call or its parameters".to_owned(),
         SeamldrStatusClass::Platform => " about the platform or its resources".to_owned(),
         SeamldrStatusClass::Crypto => " about signature or hash".to_owned(),
         SeamldrStatusClass::Retryable => " that a repeated call can overcome".to_owned(),
-        SeamldrStatusClass::Unknown(number) => format!(" of class {number}, which is not known"),
+        SeamldrStatusClass::Unknown(number) => format!(" of class {number}, which is unknown"),
         SeamldrStatusClass::Success => String::new(),
     }
 }
@@ -400,7 +401,7 @@ pub fn errno(number: i32) -> Explanation {
         plain(format!("{}", number.wrapping_neg()), Source::Linux, Severity::Error, meaning);
     explanation.name = row.map(|row| row.name);
     explanation.relation = Relation::Possible;
-    explanation.update = "The number does not tell at which step the kernel failed. If \
+    explanation.update = "The number does not show at which step the kernel failed. If \
                           /sys/devices/faux/tdx_host/version can be read, the TDs are safe; if it \
                           gives ENXIO, TDX is gone until reboot."
         .to_owned();
@@ -408,18 +409,18 @@ pub fn errno(number: i32) -> Explanation {
     explanation
 }
 
-/// Other things that the number can be.
+/// Other readings of the number.
 fn other_readings(word: u64, leaf: Option<Leaf>, explanation: &Explanation) -> Vec<String> {
     let mut also = Vec::new();
     match (leaf, explanation.source) {
         (Some(Leaf::Tdx(_)), Source::PSeamldr) => also.push(
-            "The leaf is one of the TDX module, and the word has the form of P-SEAMLDR's: one of \
-             the two is copied wrongly."
+            "The leaf is one of the TDX module, but the word has the form of P-SEAMLDR's: one of \
+             the two was copied wrongly."
                 .to_owned(),
         ),
         (Some(Leaf::Seamldr(_)), Source::TdxModule) => also.push(
-            "The leaf is one of P-SEAMLDR, and the word has the form of the TDX module's: one of \
-             the two is copied wrongly."
+            "The leaf is one of P-SEAMLDR, but the word has the form of the TDX module's: one of \
+             the two was copied wrongly."
                 .to_owned(),
         ),
         _ => {}
@@ -449,20 +450,20 @@ fn at_step(explanation: &mut Explanation, leaf: Option<Leaf>) {
     let Some(step) = leaf.and_then(Step::of) else {
         let is_seamldr =
             matches!(leaf, Some(Leaf::Seamldr(_))) && explanation.source != Source::Linux;
-        // What a module that is not ready or shut down answers can follow a failed update, whatever
-        // the call.
+        // After a failed update, any call can return the words for a module that is not ready or
+        // shut down.
         let is_state = explanation.bits.as_ref().is_some_and(|bits| bits.class == STATE_CLASS);
         let is_td = leaf.is_some() && explanation.source == Source::TdxModule && !is_state;
         if is_seamldr || (is_td && explanation.relation == Relation::Possible) {
             explanation.relation = Relation::None;
             explanation.update =
-                "No step of an update makes this call: no TD is lost by it.".to_owned();
+                "No step of an update makes this call: this error loses no TD.".to_owned();
         }
         return;
     };
     explanation.step = Some(step);
     let is_error = !matches!(explanation.severity, Severity::Success | Severity::Information);
-    // SYS_SHUTDOWN is what a failed update leaves behind, whatever is called then.
+    // After a failed update, any call returns SYS_SHUTDOWN.
     let is_after = explanation.name == Some("SYS_SHUTDOWN");
     if is_error && !is_after {
         explanation.relation = step.relation();

@@ -9,7 +9,7 @@ fn leaf(name: &str) -> Option<Leaf> {
     Some(Leaf::parse(name).unwrap())
 }
 
-/// The explanation's text in one line, to look for words in.
+/// Returns the explanation's text in one line, to search for words.
 fn text(explanation: &Explanation) -> String {
     format!("{} {} {}", explanation.meaning, explanation.update, explanation.actions.join(" "))
 }
@@ -56,7 +56,7 @@ fn severity_follows_the_bits() {
 }
 
 #[test]
-fn sys_not_ready_of_sys_rd_says_that_the_bios_has_a_1_0_module() {
+fn sys_not_ready_of_sys_rd_means_a_bios_with_a_1_0_module() {
     let explanation = word(0xc000050500000000, leaf("TDH.SYS.RD"));
     assert_eq!(explanation.name, Some("SYS_NOT_READY"));
     assert!(explanation.meaning.contains("version 1.0"), "{}", explanation.meaning);
@@ -70,7 +70,7 @@ fn sys_not_ready_of_sys_rd_says_that_the_bios_has_a_1_0_module() {
 }
 
 #[test]
-fn eunsupcpu_says_which_list_to_compare() {
+fn eunsupcpu_names_the_list_to_compare() {
     let explanation = word(0x8000000000010004, None);
     assert_eq!((explanation.name, explanation.source), (Some("EUNSUPCPU"), Source::PSeamldr));
     assert!(text(&explanation).contains("tdx-seamldr inspect"));
@@ -86,7 +86,7 @@ fn incorrect_msr_value_names_the_msr_and_the_bios() {
 }
 
 #[test]
-fn vmfailinvalid_is_linux_s_word_and_names_offline_lps() {
+fn vmfailinvalid_is_a_word_of_linux_and_names_offline_lps() {
     let explanation = word(0x8000ff00ffff0000, None);
     assert_eq!(explanation.source, Source::Linux);
     assert_eq!(explanation.name, Some("SEAMCALL_VMFAILINVALID"));
@@ -97,7 +97,7 @@ fn vmfailinvalid_is_linux_s_word_and_names_offline_lps() {
 }
 
 #[test]
-fn one_td_in_build_means_wait_and_nothing_is_lost() {
+fn one_td_in_build_means_wait_and_loses_nothing() {
     let explanation = word(0x8000051200010000, None);
     assert_eq!(explanation.name, Some("UPDATE_COMPATIBILITY_SENSITIVE"));
     assert_eq!(explanation.detail.as_deref(), Some("1 TD is in build"));
@@ -109,7 +109,7 @@ fn one_td_in_build_means_wait_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_refused_cpuid_configuration_points_to_rcx_and_is_no_update() {
+fn refused_cpuid_configuration_points_to_rcx_and_is_not_about_an_update() {
     let explanation = word(0xc000010000000045, None);
     assert_eq!(explanation.name, Some("OPERAND_INVALID"));
     assert_eq!(explanation.relation, Relation::None);
@@ -117,7 +117,7 @@ fn a_refused_cpuid_configuration_points_to_rcx_and_is_no_update() {
 }
 
 #[test]
-fn a_module_that_was_shut_down_stays_lost_until_reboot_whatever_is_called() {
+fn module_that_was_shut_down_is_lost_until_reboot_for_every_call() {
     for leaf in [None, leaf("TDH.SYS.RD"), leaf("TDH.MEM.PAGE.ADD"), leaf("TDH.SYS.SHUTDOWN")] {
         let explanation = word(0xc000050600000000, leaf);
         assert_eq!(
@@ -129,7 +129,7 @@ fn a_module_that_was_shut_down_stays_lost_until_reboot_whatever_is_called() {
 }
 
 #[test]
-fn words_at_the_end_of_a_td_are_no_fault_of_an_update() {
+fn words_at_the_end_of_a_td_are_not_about_an_update() {
     for (number, name) in [
         (0xc000030000000001, "PAGE_METADATA_INCORRECT"),
         (0x8000081000000000, "TD_KEYS_NOT_CONFIGURED"),
@@ -141,7 +141,7 @@ fn words_at_the_end_of_a_td_are_no_fault_of_an_update() {
 }
 
 #[test]
-fn the_step_of_the_leaf_decides_what_became_of_the_tds() {
+fn step_of_the_leaf_decides_the_fate_of_the_tds() {
     let busy = 0x8000020200000000;
     assert_eq!(word(busy, leaf("TDH.SYS.SHUTDOWN")).relation, Relation::Refused);
     assert_eq!(word(busy, leaf("TDH.SYS.UPDATE")).relation, Relation::Failed);
@@ -157,7 +157,7 @@ fn the_step_of_the_leaf_decides_what_became_of_the_tds() {
 }
 
 #[test]
-fn numbers_with_two_readings_say_so() {
+fn number_with_two_readings_has_both() {
     let also = |number| word(number, None).also.join(" ");
     assert!(also(0x8000000000000003).contains("SEAMLDR.SEAMINFO"));
     assert!(also(0x22).contains("TDH.SYS.RD"));
@@ -168,7 +168,7 @@ fn numbers_with_two_readings_say_so() {
 }
 
 #[test]
-fn linux_s_other_words_name_the_exception() {
+fn other_words_of_linux_name_the_exception() {
     for (number, name) in [
         (0x8000ff000000000d, "SEAMCALL_GP"),
         (0x8000ff0000000006, "SEAMCALL_UD"),
@@ -187,7 +187,7 @@ fn linux_s_other_words_name_the_exception() {
 }
 
 #[test]
-fn unknown_words_say_what_their_bits_are_and_what_is_near() {
+fn unknown_word_shows_its_bits_and_the_nearest_words() {
     let unknown = word(0xc000055500000000, None);
     assert_eq!((unknown.name, unknown.source), (None, Source::TdxModule));
     assert!(unknown.meaning.contains("module's state") && unknown.meaning.contains("0x55"));

@@ -1,4 +1,4 @@
-//! Leaves of SEAMCALL by name and number: those of both firmwares.
+//! Leaves of SEAMCALL by name and number, of P-SEAMLDR and the TDX module.
 
 use std::fmt;
 
@@ -11,20 +11,19 @@ pub enum Leaf {
     Seamldr(SeamldrLeaf),
     /// A leaf of the TDX module, with or without a known name.
     Tdx(TdxLeaf),
-    /// A number with bit 63 set that is no leaf of P-SEAMLDR.
+    /// A number with bit 63 set that is not a leaf of P-SEAMLDR.
     UnknownSeamldr(u64),
 }
 
-/// A text that is no leaf.
+/// A text that is not a leaf.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is no leaf: expected a number such as 0x22 or a name such as TDH.SYS.RD")]
+#[error("{found:?} is not a leaf: expected a number such as 0x22 or a name such as TDH.SYS.RD")]
 pub struct NotALeaf {
     /// The text, at most 40 characters of it.
     pub found: String,
 }
 
-/// Leaves of the TDX module that [`TdxLeaf::TABLE`] does not have, because an update does not call
-/// them.
+/// Leaves of the TDX module that an update does not call. [`TdxLeaf::TABLE`] does not have them.
 const OTHERS: &[(u16, &str)] = &[
     (0, "TDH.VP.ENTER"),
     (1, "TDH.MNG.ADDCX"),
@@ -101,7 +100,7 @@ impl Leaf {
     ///
     /// # Errors
     ///
-    /// The text is neither.
+    /// The text is neither a number nor a name.
     pub fn parse(text: &str) -> Result<Self, NotALeaf> {
         let wrong = || NotALeaf { found: text.chars().take(40).collect() };
         let trimmed = text.trim();
@@ -123,7 +122,7 @@ impl Leaf {
         found.or_else(|| seamldr().map(Self::Seamldr))
     }
 
-    /// Returns the name in the specification. `None` if the leaf is not known.
+    /// Returns the name in the specification. `None` if the leaf is unknown.
     #[must_use]
     pub fn known_name(self) -> Option<&'static str> {
         match self {
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_tables_have_no_leaf_in_common() {
+    fn tables_have_no_leaf_in_common() {
         for (number, name) in OTHERS {
             assert_eq!(TdxLeaf(*number).name(), None, "{name}");
             assert_eq!(OTHERS.iter().filter(|(other, _)| other == number).count(), 1, "{name}");
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_without_a_name_keeps_its_number() {
+    fn leaf_without_a_name_is_shown_by_its_number() {
         assert_eq!(Leaf::from_rax(999).to_string(), "leaf 999 of the TDX module");
         assert_eq!(
             Leaf::from_rax(0x80000000000000fe).to_string(),

@@ -1,25 +1,25 @@
-//! What Linux itself makes up: words for a SEAMCALL that failed, and error numbers.
+//! Linux's own words for a SEAMCALL that failed, and its error numbers.
 
 use tdx_seamldr_core::abi::TdxStatus;
 
 use super::advice::Advice;
 use super::step::Relation;
 
-/// Bit 63 and class 0xff: the words that Linux makes up. The low half is what happened.
+/// Bit 63 and class 0xff: Linux's own words. The low half is the exception.
 pub(super) const SW_ERROR: u64 = 0x8000ff0000000000;
 
-const GONE: &str = "After the shutdown of the old module it means that no module runs: Linux has \
-                    lost all TDs, and TDX is gone until reboot. While the old module still runs, \
-                    it costs nothing.";
+const GONE: &str = "After the shutdown of the old module this word means that no module runs: \
+                    Linux has lost all TDs, and TDX is gone until reboot. While the old module \
+                    still runs, it costs nothing.";
 
 pub(super) const TABLE: &[Advice] = &[
     Advice {
         code: TdxStatus::SEAMCALL_VMFAILINVALID.0,
         meaning: "No firmware answered: the processor ended SEAMCALL with the carry flag set \
-                  (VMfailInvalid). There are three usual reasons. The BIOS loaded no TDX module. \
-                  Or an update failed after the old module was shut down, so that none is loaded; \
-                  one offline LP is enough for that, because P-SEAMLDR loads nothing before every \
-                  LP of the platform has called. Or another LP was inside P-SEAMLDR at that \
+                  (VMfailInvalid). There are three usual reasons. (1) The BIOS loaded no TDX \
+                  module. (2) An update failed after the old module was shut down, so no module \
+                  is loaded. One offline LP suffices: P-SEAMLDR loads a module only after every \
+                  LP of the platform has called. (3) Another LP was inside P-SEAMLDR at that \
                   moment.",
         relation: Relation::Possible,
         fate: GONE,
@@ -30,21 +30,21 @@ pub(super) const TABLE: &[Advice] = &[
              started anew.",
             "Before the next update, bring every LP online (no nosmt, maxcpus= or offline CPUs): \
              `tdx-seamldr plan` checks it.",
-            "From a call to P-SEAMLDR while `version` can be read: try it again, another CPU was \
-             in P-SEAMLDR.",
+            "From a call to P-SEAMLDR while `version` can be read: try again; another CPU was in \
+             P-SEAMLDR.",
         ],
     },
     Advice {
         code: TdxStatus::SEAMCALL_GP.0,
         meaning: "SEAMCALL raised a general protection fault (#GP, vector 13): TDX is not enabled \
-                  on this processor. The BIOS has TDX off, or did not activate it because its \
-                  checks of the memory failed.",
+                  on this processor. TDX is off in the BIOS, or the BIOS did not activate TDX \
+                  because a check of the memory failed.",
         relation: Relation::None,
         fate: "No firmware was called, so this call changed nothing.",
         actions: &[
             "Turn on TDX, the SEAM loader and memory encryption (TME-MT) in the BIOS, with KeyIDs \
              for TDX.",
-            "Populate the memory slots as the platform's guide for TDX wants it; the BIOS's log \
+            "Populate the memory slots as the platform's guide for TDX requires; the BIOS's log \
              names failures.",
         ],
     },
@@ -52,19 +52,19 @@ pub(super) const TABLE: &[Advice] = &[
         code: TdxStatus::SEAMCALL_UD.0,
         meaning: "SEAMCALL raised an undefined opcode fault (#UD, vector 6): this CPU is not in \
                   VMX operation, or has no SEAMCALL. Linux enters VMX operation when KVM or TDX \
-                  starts; after it left, for example at a reboot or with kvm_intel unloaded, \
-                  calls end like this.",
+                  starts, and leaves it at a reboot or when kvm_intel is unloaded. Later calls \
+                  fail with this word.",
         relation: Relation::None,
         fate: "No firmware was called, so this call changed nothing.",
         actions: &[
-            "Load kvm_intel, and look whether VT-x is on in the BIOS.",
-            "During a shutdown or kexec it can be ignored.",
+            "Load kvm_intel, and check that VT-x is on in the BIOS.",
+            "Ignore it during a shutdown or kexec.",
             "Otherwise report it as an error of the kernel, with the lines before it.",
         ],
     },
     Advice {
         code: SW_ERROR,
-        meaning: "Linux made this word up because the SEAMCALL instruction itself failed; the low \
+        meaning: "Linux returns this word when the SEAMCALL instruction itself fails; the low \
                   half is the number of the exception.",
         relation: Relation::None,
         fate: "No firmware was called, so this call changed nothing.",
@@ -87,27 +87,27 @@ const ERRNOS: &[Errno] = &[
         name: "EIO",
         meaning: "the firmware returned an error; the line \"SEAMCALL (...) failed\" before it \
                   has the status word",
-        action: "Look for that line in the kernel's log, and have it explained.",
+        action: "Find that line in the kernel's log, and explain its status word.",
     },
     Errno {
         number: 12,
         name: "ENOMEM",
         meaning: "the kernel had no memory for the operation",
-        action: "Free memory, or do it right after boot: PAMT needs large pieces, about 0.4% of \
-                 all memory.",
+        action: "Free memory, or try right after boot: PAMT needs large contiguous pieces, about \
+                 0.4% of all memory.",
     },
     Errno {
         number: 13,
         name: "EACCES",
         meaning: "SEAMCALL raised #UD: the CPU is not in VMX operation",
-        action: "Load kvm_intel, and look whether VT-x is on in the BIOS.",
+        action: "Load kvm_intel, and check that VT-x is on in the BIOS.",
     },
     Errno {
         number: 16,
         name: "EBUSY",
-        meaning: "something is in use: a TD in build or in migration, an operand, or an upload \
-                  under way",
-        action: "Wait until it is over, and try again.",
+        meaning: "something is in use: a TD in build or in migration, an operand, or a running \
+                  upload",
+        action: "Wait until the other operation ends, then try again.",
     },
     Errno {
         number: 19,
@@ -118,15 +118,15 @@ const ERRNOS: &[Errno] = &[
     Errno {
         number: 22,
         name: "EINVAL",
-        meaning: "an argument is not acceptable: an image with a wrong form, a module without a \
-                  feature that the kernel needs, or a setting that TDX does not allow",
+        meaning: "an argument is wrong: a malformed image, a module without a feature that the \
+                  kernel needs, or a setting that TDX does not allow",
         action: "For an update, check the image's format (`tdx-seamldr inspect FILE`): Linux 7.2 \
                  takes v2 only.",
     },
     Errno {
         number: 28,
         name: "ENOSPC",
-        meaning: "no room: TDMRs or their reserved areas are used up, or no updates remain",
+        meaning: "no space: TDMRs or their reserved areas are used up, or no updates remain",
         action: "For an update, reboot. At boot, look at the memory map: too many holes or memory \
                  nodes.",
     },
@@ -139,12 +139,12 @@ const ERRNOS: &[Errno] = &[
     Errno {
         number: 110,
         name: "ETIMEDOUT",
-        meaning: "something did not answer in time",
-        action: "Try again, and report it if it comes again.",
+        meaning: "an operation did not finish in time",
+        action: "Try again. If it occurs again, report it.",
     },
 ];
 
-/// Returns what is known of an error number.
+/// Returns the row of an error number.
 pub(super) fn errno(number: i32) -> Option<&'static Errno> {
     ERRNOS.iter().find(|row| row.number == number)
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_numbers_are_those_of_core() {
+    fn error_numbers_match_those_of_core() {
         use tdx_seamldr_core::update::linux::Errno as Core;
         let core = [
             (Core::EIO, "EIO"),

@@ -1,12 +1,11 @@
-//! Status words and kernel log lines in plain words, with what to do about them.
+//! Explains status words and kernel log lines in plain words, with advice.
 //!
-//! - [`Word`]: a status word or an error number as people write it.
-//! - [`word()`]: who returned the word, its name, its bits and details, what it means, and what to
-//!   do.
-//! - [`Log`]: the lines of a kernel log that are TDX's, each explained, repeats folded.
+//! - [`Word`]: a status word or an error number, parsed from text.
+//! - [`word()`]: the source of the word, its name, its bits and details, its meaning, and advice.
+//! - [`Log`]: the TDX lines of a kernel log, each explained, with repeats counted.
 //!
-//! The words are those of P-SEAMLDR, of the TDX module, and the ones that Linux makes up if
-//! SEAMCALL itself fails.
+//! The words come from P-SEAMLDR and the TDX module. Linux adds its own words for a SEAMCALL that
+//! fails.
 
 mod advice;
 mod detail;

@@ -18,7 +18,7 @@ pub(super) struct Status {
 static TABLE: LazyLock<Vec<Status>> =
     LazyLock::new(|| include_str!("../../data/tdx-status.csv").lines().filter_map(row).collect());
 
-/// Reads a line of the table. `None` for comments and for the line of column names.
+/// Reads a line of the table. `None` for comments and the header line.
 fn row(line: &'static str) -> Option<Status> {
     let mut columns = line.splitn(3, ',');
     let (name, value, meaning) = (columns.next()?, columns.next()?, columns.next()?);
@@ -27,7 +27,7 @@ fn row(line: &'static str) -> Option<Status> {
     Some(Status { name, code, meaning: if meaning.is_empty() { core() } else { meaning } })
 }
 
-/// Returns all status words, in the order of the table.
+/// Returns all status words in the order of the table.
 pub(super) fn all() -> &'static [Status] {
     &TABLE
 }
@@ -38,8 +38,8 @@ pub(super) fn of(word: u64) -> Option<Status> {
     all().iter().find(|status| status.code == code).copied()
 }
 
-/// Returns the status words that a word is likely meant for: those of the same class and code with
-/// other flags, then those of the class with the nearest codes. At most `most`.
+/// Returns at most `most` likely corrections of an unknown word: words of the same class and code
+/// with other flags, then words of the class with the nearest codes.
 pub(super) fn nearest(word: u64, most: usize) -> Vec<Status> {
     let class = |word: u64| word >> 40 & 0xff;
     let code = |word: u64| word >> 32 & 0xff;
@@ -86,6 +86,6 @@ mod tests {
         let names: Vec<_> =
             nearest(0xc000050400000000, 2).iter().map(|status| status.name).collect();
         assert_eq!(names, ["SYS_LP_INIT_DONE", "SYS_NOT_READY"]);
-        assert!(nearest(0x8000770000000000, 3).is_empty(), "there is no class 0x77");
+        assert!(nearest(0x8000770000000000, 3).is_empty(), "class 0x77 does not exist");
     }
 }

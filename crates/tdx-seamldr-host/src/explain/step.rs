@@ -1,21 +1,21 @@
-//! The steps of an update, and what a failure at each costs under Linux.
+//! The steps of an update, and the cost of a failure at each step under Linux.
 
 use serde::Serialize;
 use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf};
 
 use super::leaf::Leaf;
 
-/// Whether a word or a line has to do with an update of the TDX module.
+/// The relation of a word or a log line to an update of the TDX module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Relation {
-    /// It has nothing to do with an update.
+    /// Not related to an update.
     None,
-    /// It occurs in updates and elsewhere.
+    /// Occurs in updates and elsewhere.
     Possible,
-    /// An update went well.
+    /// An update succeeded.
     Updated,
-    /// An update was refused or ended before anything was shut down. The TDs are safe.
+    /// An update was refused or ended before the old module was shut down. The TDs are safe.
     Refused,
     /// An update failed after the old module was shut down. Linux has lost its TDs.
     Failed,
@@ -25,7 +25,7 @@ pub enum Relation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// The kernel looks at the image and asks the old module for its handoff version.
+    /// The kernel checks the image and asks the old module for its handoff version.
     Prepare,
     /// TDH.SYS.SHUTDOWN: the old module writes the handoff data.
     Shutdown,
@@ -51,23 +51,23 @@ impl Step {
         })
     }
 
-    /// Returns what an error at this step costs under Linux.
+    /// Returns the cost of an error at this step under Linux.
     #[must_use]
     pub const fn fate(self) -> &'static str {
         match self {
             Self::Prepare => {
                 "At boot TDX does not start. During an update the kernel makes this call before it \
-                 shuts anything down: the old module runs on, the TDs are safe, and the update can \
-                 be tried again."
+                 shuts the old module down: the old module keeps running, the TDs are safe, and \
+                 the update can be tried again."
             }
             Self::Shutdown => {
-                "The old module refused to shut down and runs on. The TDs are safe, and the update \
-                 can be tried again."
+                "The old module refused to shut down and keeps running. The TDs are safe, and the \
+                 update can be tried again."
             }
             Self::Install => {
                 "The old module was already shut down. Linux has lost all TDs, and TDX is gone \
-                 until reboot. RDX tells whether P-SEAMLDR kept the handoff data (0) or not (1), \
-                 but Linux does not show it and makes no second attempt."
+                 until reboot. RDX shows whether P-SEAMLDR kept the handoff data (0) or not (1), \
+                 but Linux does not print RDX and makes no second attempt."
             }
             Self::Init => {
                 "At boot TDX does not start. During an update the old module is gone by then: \
@@ -75,14 +75,14 @@ impl Step {
             }
             Self::Update => {
                 "The new module runs but did not take the TDs over. Linux has lost all TDs, and \
-                 TDX is gone until reboot. The firmware would still allow another attempt; Linux \
-                 makes none."
+                 TDX is gone until reboot. The firmware allows another attempt, but Linux makes \
+                 none."
             }
         }
     }
 
-    /// Returns how an error at this step relates to an update. SYS.RD, SYS.INIT and SYS.LP.INIT are
-    /// also called at boot.
+    /// Returns the relation of an error at this step to an update. Linux also calls SYS.RD,
+    /// SYS.INIT and SYS.LP.INIT at boot.
     #[must_use]
     pub const fn relation(self) -> Relation {
         match self {

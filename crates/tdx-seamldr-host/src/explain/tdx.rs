@@ -5,9 +5,10 @@ use tdx_seamldr_core::abi::{TdxLeaf, TdxStatus};
 use super::advice::{Advice, ClassAdvice};
 use super::step::{Relation, Step};
 
-const NO_UPDATE: &str = "Not an error of an update: no step of an update returns it.";
+const NO_UPDATE: &str = "Not an error of an update: no step of an update returns this word.";
 
-const FIRMWARE: &str = "Update the BIOS and the microcode: the module refuses what they set up.";
+const FIRMWARE: &str =
+    "Update the BIOS and the microcode: the module refuses their setup of the platform.";
 const VENDOR: &str =
     "If the newest BIOS does not help, send the line with its registers to the platform's vendor.";
 
@@ -25,18 +26,18 @@ pub(super) const TABLE: &[Advice] = &[
     row(
         TdxStatus::SYS_NOT_READY,
         Relation::Possible,
-        "During an update it means that the new module has not taken its TDs over: Linux has lost \
-         them, and TDX is gone until reboot.",
-        "The module has not been initialised, or not completely. The case that bug reports show \
-         is SYS.RD of field 0x9100000100000008 (MAX_TDMRS) at boot: the BIOS loaded a TDX module \
-         of version 1.0, which does not know SYS.RD, and the kernel needs 1.5 or later.",
+        "During an update this word means that the new module has not taken the TDs over: Linux \
+         has lost them, and TDX is gone until reboot.",
+        "The module has not been initialised, or not completely. Bug reports show SYS.RD of field \
+         0x9100000100000008 (MAX_TDMRS) at boot: the BIOS loaded a TDX module of version 1.0, \
+         which does not know SYS.RD, and the kernel needs 1.5 or later.",
         &[
             "At boot from TDH.SYS.RD (leaf 0x22): update the BIOS to one that brings TDX module \
-             1.5 or later. An update from within Linux cannot do this step: a 1.0 module does not \
-             hand its TDs over.",
+             1.5 or later. An update from Linux cannot replace a 1.0 module, which does not hand \
+             its TDs over.",
             "Some firmware also takes a module from the EFI system partition \
              (EFI/TDX/TDX-SEAM.so).",
-            "From another call: look further up in the log for the call that failed first during \
+            "From another call: find the first failed call further up in the log, during \
              initialisation.",
         ],
     ),
@@ -46,30 +47,29 @@ pub(super) const TABLE: &[Advice] = &[
         "An update shut the old module down and did not finish. Linux has lost all TDs, and TDX \
          is gone until reboot. P-SEAMLDR may still hold the handoff data, but Linux makes no \
          second attempt.",
-        "Since TDH.SYS.SHUTDOWN the module answers every call with this word, and cannot be \
-         started again. The reason is further up in the log: the first SEAMCALL that failed \
-         during the update.",
+        "After TDH.SYS.SHUTDOWN the module answers every call with this word, and cannot be \
+         started again. The cause is further up in the log: the first SEAMCALL that failed during \
+         the update.",
         &[
-            "Look for the first failed SEAMCALL of the update (often SEAMLDR.INSTALL) and have it \
+            "Find the first failed SEAMCALL of the update (often SEAMLDR.INSTALL) and have it \
              explained.",
-            "Plan a reboot: it is the only way to get TDX back. Virtual machines that are no TDs \
-             go on until then.",
-            "Stop the TDs' processes. Their memory cannot be given back before the reboot.",
-            "Before the next update run `tdx-seamldr plan`, which finds such reasons while all \
-             TDs are alive.",
+            "Plan a reboot: only a reboot restores TDX. Virtual machines that are not TDs keep \
+             running until then.",
+            "Stop the TDs' processes. Their memory stays in use until the reboot.",
+            "Before the next update run `tdx-seamldr plan`, which finds such causes while all TDs \
+             are alive.",
         ],
     ),
     row(
         TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE,
         Relation::Refused,
-        "The old module refused to shut down and runs on: nothing is lost.",
+        "The old module refused to shut down and keeps running: nothing is lost.",
         "The kernel asked the module to avoid updates that would break a TD. A TD in build is one \
          between KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM; its measurement could come out wrong. A \
          migration session is one with an interrupted export or import of state. Linux 7.2 does \
          not ask; the patch series before it did.",
         &[
-            "Wait until the launches and migrations under way are over, and start the update \
-             again.",
+            "Wait until all launches and migrations have ended, and start the update again.",
             "Keep new launches and migrations off this host during the update.",
             "If the count stays, look for a TD whose launch hangs, and destroy it.",
         ],
@@ -80,27 +80,27 @@ pub(super) const TABLE: &[Advice] = &[
         "",
         "",
         &[
-            "Take the operand from the detail, and its value from the registers in the log.",
-            "It is a misunderstanding between kernel and module: try a newer kernel or a newer \
-             module, and report it with the lines before it.",
+            "Find the operand in the detail, and its value in the registers in the log.",
+            "Kernel and module disagree: try a newer kernel or a newer module, and report the \
+             error with the lines before it.",
         ],
     ),
     row(
         TdxStatus::OPERAND_BUSY,
         Relation::None,
         NO_UPDATE,
-        "Two callers worked on the same object at once. The kernel repeats such calls.",
-        &["Nothing, if it comes now and then. If it never ends, report it as an error of the \
+        "Two callers used the same object at once. The kernel repeats such calls.",
+        &["Nothing, if it occurs now and then. If it never ends, report it as an error of the \
            kernel."],
     ),
     row(
         TdxStatus::SYS_BUSY,
         Relation::Possible,
-        "From TDH.SYS.SHUTDOWN the old module runs on, and nothing is lost; from a later call \
-         Linux has lost the TDs.",
+        "From TDH.SYS.SHUTDOWN the old module keeps running, and nothing is lost; from a later \
+         call Linux has lost the TDs.",
         "",
-        &["Try again. During an update Linux keeps all other CPUs out, so it should not come \
-           there: report it."],
+        &["Try again. During an update Linux stops all other CPUs, so this word should not \
+           occur: report it."],
     ),
     row(
         TdxStatus::RND_NO_ENTROPY,
@@ -110,15 +110,15 @@ pub(super) const TABLE: &[Advice] = &[
          times.",
         &[
             "Try again. Keep programs that read RDRAND or RDSEED without pause off the host.",
-            "If it comes on an idle host, suspect the processor or its microcode.",
+            "If it occurs on an idle host, suspect the processor or its microcode.",
         ],
     ),
     row(
         TdxStatus::SYS_INIT_NOT_PENDING,
         Relation::Possible,
         "",
-        "TDH.SYS.INIT came a second time. After a kexec, the module is still as the first kernel \
-         left it.",
+        "The kernel called TDH.SYS.INIT a second time. After a kexec, the module is in the state \
+         that the first kernel left.",
         &["Reboot instead of kexec, or use a kernel and module that can disable TDX first \
            (TDH.SYS.DISABLE)."],
     ),
@@ -126,7 +126,7 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::SYS_LP_INIT_NOT_DONE,
         Relation::Possible,
         "",
-        "A call came from a CPU on which TDH.SYS.LP.INIT has not run.",
+        "A CPU made a call before TDH.SYS.LP.INIT ran on it.",
         &["Bring all CPUs online before kvm_intel is loaded; look for a failed TDH.SYS.LP.INIT \
            in the log."],
     ),
@@ -141,8 +141,8 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::SYS_STATE_INCORRECT,
         Relation::Failed,
         Step::Update.fate(),
-        "TDH.SYS.UPDATE needs TDH.SYS.LP.INIT on every LP that the platform has. One offline LP \
-         is enough for this error.",
+        "TDH.SYS.UPDATE needs TDH.SYS.LP.INIT on every LP of the platform. One offline LP causes \
+         this error.",
         &[
             "Reboot, and bring every LP online before the next update (no nosmt, maxcpus= or \
              offline CPUs).",
@@ -154,7 +154,8 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::Failed,
         Step::Update.fate(),
         "The new module found no handoff data, or data of a version outside its range. P-SEAMLDR \
-         checks the same before it loads a module, so this should not come from a regular update.",
+         checks the same before it loads a module, so this word should not occur in a regular \
+         update.",
         &["Reboot. Report it with both versions: it is an error of the kernel or of the firmware."],
     ),
     row(
@@ -162,7 +163,7 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::Failed,
         Step::Init.fate(),
         "The module's file and its SIGSTRUCT are from different builds.",
-        &["Fetch the image again, and reboot. If you packed it, take .so and .sigstruct of one \
+        &["Download the image again, and reboot. If you packed it, use .so and .sigstruct of one \
            release."],
     ),
     row(
@@ -171,28 +172,28 @@ pub(super) const TABLE: &[Advice] = &[
         Step::Init.fate(),
         "The module needs SEAM functions that this processor or its microcode lacks, for example \
          those for updates that preserve TDs.",
-        &[FIRMWARE, "Keep to the module line of this platform: 1.5 or 2.0."],
+        &[FIRMWARE, "Use the module line of this platform: 1.5 or 2.0."],
     ),
     row(
         TdxStatus::CRYPTO_SELF_TEST_FAILED,
         Relation::Possible,
         Step::Init.fate(),
         "",
-        &["Reboot. If it comes again, suspect the processor or its memory, and tell the vendor."],
+        &["Reboot. If it occurs again, suspect the processor or its memory, and tell the vendor."],
     ),
     row(
         TdxStatus(0xc000050f00000000),
         Relation::Possible,
         Step::Init.fate(),
         "",
-        &[FIRMWARE, "Keep to the module line of this platform: 1.5 or 2.0."],
+        &[FIRMWARE, "Use the module line of this platform: 1.5 or 2.0."],
     ),
     row(
         TdxStatus::INCORRECT_MSR_VALUE,
         Relation::Possible,
         Step::Init.fate(),
         "TDH.SYS.INIT compares MSRs with what the module supports. The BIOS or the microcode set \
-         this one up in another way.",
+         this MSR to another value.",
         &[FIRMWARE, "Look for a BIOS setting of the feature that the MSR controls.", VENDOR],
     ),
     row(
@@ -200,9 +201,9 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::Possible,
         Step::Init.fate(),
         "TDH.SYS.LP.INIT found another value on this CPU than TDH.SYS.INIT found on the first \
-         one. The BIOS, a late microcode update or software that writes MSRs made them differ.",
+         CPU. The BIOS, a late microcode update or software that writes MSRs changed it.",
         &[
-            "Load microcode at boot (initramfs or BIOS), not later, and the same on all sockets.",
+            "Load the same microcode on all sockets, and load it at boot (initramfs or BIOS).",
             "Look for software that writes the MSR on single CPUs (wrmsr, tuning tools).",
             VENDOR,
         ],
@@ -211,8 +212,8 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::INCORRECT_CPUID_VALUE,
         Relation::Possible,
         Step::Init.fate(),
-        "TDH.SYS.INIT found a processor feature that the module does not support, or misses one \
-         that it needs.",
+        "TDH.SYS.INIT found a processor feature that the module does not support, or did not find \
+         one that the module needs.",
         &[FIRMWARE, "In a virtual machine, TDX cannot be started: use the host.", VENDOR],
     ),
     row(
@@ -233,21 +234,21 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus(0xc000030000000000),
         Relation::None,
         "Not an error of an update.",
-        "At the end of a TD the kernel gives its pages back with TDH.PHYMEM.PAGE.RECLAIM. For a \
-         page that the module does not hold any more it gets this word. Bug reports show hundreds \
-         of such lines when a large TD ends, and new TDs start all the same.",
+        "At the end of a TD the kernel gives its pages back with TDH.PHYMEM.PAGE.RECLAIM. The \
+         module returns this word for a page that it does not hold any more. Bug reports show \
+         hundreds of such lines when a large TD ends; new TDs start nevertheless.",
         &[
             "When a TD ends: nothing.",
-            "If launches fail or memory does not come back afterwards, report it as an error of \
-             the kernel.",
+            "If launches fail or memory is not freed afterwards, report it as an error of the \
+             kernel.",
         ],
     ),
     row(
         TdxStatus(0x8000081000000000),
         Relation::None,
         "Not an error of an update.",
-        "The TD has no key: it was freed, or not configured yet. When a TD ends, calls on its \
-         virtual CPUs or memory can come after its key was freed.",
+        "The TD has no key: it was freed, or not configured yet. When a TD ends, the kernel may \
+         make calls on its virtual CPUs or memory after its key was freed.",
         &[
             "When a TD ends: nothing.",
             "If a TD cannot start: look for a TDH.MNG.KEY.CONFIG that failed on a package before \
@@ -259,7 +260,8 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::None,
         NO_UPDATE,
         "The processor could not make a random key (PCONFIG). The call can be repeated.",
-        &["Start the TD again. If it comes at boot, reboot; if often, suspect microcode."],
+        &["Start the TD again. If it occurs at boot, reboot; if it occurs often, suspect the \
+           microcode."],
     ),
     row(
         TdxStatus(0x8000082400000000),
@@ -271,24 +273,24 @@ pub(super) const TABLE: &[Advice] = &[
     row(
         TdxStatus(0xc000062200000000),
         Relation::Failed,
-        "The update went on while this TD was in build: this TD cannot be finished; the others \
-         are alive.",
+        "The update ran while this TD was in build: this TD cannot be finished; the others are \
+         alive.",
         "",
         &[
             "Destroy this TD and launch it again.",
-            "Keep launches off the host during an update (`tdx-seamldr plan --no-td-launches` \
+            "Start no launches on the host during an update (`tdx-seamldr plan --no-td-launches` \
              asks for it).",
         ],
     ),
     row(
         TdxStatus(0xc0000e2200000000),
         Relation::Failed,
-        "The update went on while this migration was interrupted: the session cannot go on; the \
+        "The update ran while this migration was interrupted: the session cannot continue; the \
          TDs are alive.",
         "",
         &[
             "Abort the migration and start it again.",
-            "Keep migrations off the host during an update.",
+            "Run no migrations on the host during an update.",
         ],
     ),
     row(
@@ -296,10 +298,10 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::Possible,
         "",
         "The kernel asked for a field that this module does not have: the module is older than \
-         the kernel wants. Linux 7.2, for example, reads 0x9900000100000008 (most virtual CPUs of \
-         a TD), which 1.5.01 lacks.",
+         the kernel expects. Linux 7.2, for example, reads 0x9900000100000008 (most virtual CPUs \
+         of a TD), which 1.5.01 lacks.",
         &[
-            "Take the id of the field from RDX in the line below it.",
+            "Find the id of the field in RDX, in the line below.",
             "Update the module: with a BIOS update, or from Linux if the kernel offers it \
              (`tdx-seamldr plan`).",
             "If the module cannot be updated, an older kernel asks for fewer fields.",
@@ -310,29 +312,26 @@ pub(super) const TABLE: &[Advice] = &[
         Relation::None,
         NO_UPDATE,
         "",
-        &["Restart the TD, and look at its own log: the guest did something that it cannot \
-           recover from."],
+        &["Restart the TD, and read its own log: the guest cannot recover from its error."],
     ),
     row(
         TdxStatus::NON_RECOVERABLE_TD_LINUX,
         Relation::None,
         NO_UPDATE,
         "",
-        &["Restart the TD, and look at its own log. A triple fault of the guest ends like this, \
-           too."],
+        &["Restart the TD, and read its own log. A triple fault of the guest ends like this, too."],
     ),
     row(
         TdxStatus::NON_RECOVERABLE_TD,
         Relation::None,
         NO_UPDATE,
         "",
-        &["Restart the TD, and look at its own log. A triple fault of the guest ends like this, \
-           too."],
+        &["Restart the TD, and read its own log. A triple fault of the guest ends like this, too."],
     ),
     row(
         TdxStatus(0x6000000a00000000),
         Relation::Possible,
-        "If it began with an update, report it with both versions of the module.",
+        "If the errors began with an update, report them with both versions of the module.",
         "",
         &["Restart the TD. Look for memory errors (machine checks, EDAC)."],
     ),
@@ -340,23 +339,22 @@ pub(super) const TABLE: &[Advice] = &[
         TdxStatus::INTERRUPTED_RESUMABLE,
         Relation::None,
         NO_UPDATE,
-        "The kernel makes the call again by itself.",
+        "The kernel repeats the call by itself.",
         &["Nothing."],
     ),
     row(
         TdxStatus::INTERRUPTED_RESTARTABLE,
         Relation::None,
         NO_UPDATE,
-        "The kernel makes the call again by itself.",
+        "The kernel repeats the call by itself.",
         &["Nothing."],
     ),
 ];
 
-/// Advice for a word with these details, or from this leaf. It takes the place of the word's own
-/// advice.
+/// Advice for a word with these details or from this leaf. Replaces the advice for the word.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Special {
-    /// The leaf that returned the word. `None`: any.
+    /// The leaf that returned the word. `None` for any leaf.
     pub(super) leaf: Option<TdxLeaf>,
     /// The word with its details.
     pub(super) word: u64,
@@ -371,8 +369,8 @@ pub(super) const SPECIAL: &[Special] = &[
         meaning: "At boot this means a module of version 1.0, which does not know TDH.SYS.RD. The \
                   kernel needs 1.5 or later.",
         actions: &[
-            "Update the BIOS to one that brings TDX module 1.5 or later. An update from within \
-             Linux cannot do this step: a 1.0 module does not hand its TDs over.",
+            "Update the BIOS to one that brings TDX module 1.5 or later. An update from Linux \
+             cannot replace a 1.0 module, which does not hand its TDs over.",
             "Some firmware also takes a module from the EFI system partition \
              (EFI/TDX/TDX-SEAM.so).",
         ],
@@ -380,8 +378,8 @@ pub(super) const SPECIAL: &[Special] = &[
     Special {
         leaf: Some(TdxLeaf::SYS_SHUTDOWN),
         word: 0xc000010000000001,
-        meaning: "The module does not take what RCX asks for: a handoff version that it cannot \
-                  write, or bit 16 (AVOID_COMPAT_SENSITIVE), which modules without the feature \
+        meaning: "The module rejects RCX: a handoff version that it cannot write, or bit 16 \
+                  (AVOID_COMPAT_SENSITIVE), which modules without the feature \
                   UPDATE_COMPATIBILITY refuse.",
         actions: &["Nothing is lost. Kernels that always set bit 16 (versions 8 to 10 of the \
                     patch series) cannot update this module: use Linux 7.2 or later, or a BIOS \
@@ -407,8 +405,8 @@ pub(super) const SPECIAL: &[Special] = &[
                   IA32_TSX_CTRL. The BIOS and the microcode decide that, and the kernel's option \
                   tsx= changes the same MSR.",
         actions: &[
-            "Update the BIOS and the microcode: this is the answer in the public reports of this \
-             word.",
+            "Update the BIOS and the microcode: this solved the problem in the public reports of \
+             this word.",
             "Look for a BIOS setting of TSX, and set it to its default.",
             "Boot without the option tsx= if /proc/cmdline has it.",
         ],
@@ -416,11 +414,11 @@ pub(super) const SPECIAL: &[Special] = &[
 ];
 
 const BOOT: &[&str] = &[
-    "Update the BIOS: it decides on this memory.",
+    "Update the BIOS, which sets up this memory.",
     "Report it with the kernel's lines about CMR and TDMR.",
 ];
-const TD_ERROR: &[&str] = &["If a TD failed, start it again; if it comes again, report it as an \
-                             error of the kernel or the VMM, with the lines before it."];
+const TD_ERROR: &[&str] = &["If a TD failed, start it again; if the error occurs again, report \
+                             it as an error of the kernel or the VMM, with the lines before it."];
 const MIGRATION: &[&str] = &["Abort the migration and start it again. Source and destination \
                               need modules that fit each other."];
 const INFORMATION: &[&str] = &["Nothing: the TD's nested virtual machines exit like this."];
@@ -434,7 +432,7 @@ const fn class(
     ClassAdvice { class, name, relation, actions }
 }
 
-/// The classes of the module's words, bits 47:40.
+/// The classes of the module's words (bits 47:40).
 pub(super) const CLASSES: &[ClassAdvice] = &[
     class(0x00, "general", Relation::None, TD_ERROR),
     class(0x01, "operand", Relation::None, TD_ERROR),
@@ -451,8 +449,8 @@ pub(super) const CLASSES: &[ClassAdvice] = &[
         "module's state",
         Relation::Possible,
         &[
-            "Look further up in the log for the first SEAMCALL that failed, and have it explained.",
-            "A reboot starts the module afresh.",
+            "Find the first SEAMCALL that failed further up in the log, and explain its status.",
+            "Reboot to start the module afresh.",
         ],
     ),
     class(0x06, "TD's state", Relation::None, TD_ERROR),
@@ -465,7 +463,7 @@ pub(super) const CLASSES: &[ClassAdvice] = &[
         0x0c,
         "metadata",
         Relation::Possible,
-        &["Kernel and module do not fit each other: update the older one, and report it if both \
+        &["Kernel and module do not match: update the older one, and report the error if both \
            are current."],
     ),
     class(0x0d, "service TD", Relation::None, MIGRATION),
@@ -475,8 +473,8 @@ pub(super) const CLASSES: &[ClassAdvice] = &[
         0x10,
         "attestation report",
         Relation::None,
-        &["Make the report again on this platform. A report of another platform or of an earlier \
-           boot fails."],
+        &["Make the report again on this platform. Reports of another platform or of an earlier \
+           boot are rejected."],
     ),
     class(0x11, "nested virtual machine", Relation::None, INFORMATION),
 ];
@@ -487,7 +485,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_for_a_published_word() {
+    fn every_row_has_a_published_word() {
         for row in TABLE {
             let linux = row.code == TdxStatus::NON_RECOVERABLE_TD_LINUX.0;
             assert!(linux || status::of(row.code).is_some(), "{:#x}", row.code);

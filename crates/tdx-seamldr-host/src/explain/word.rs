@@ -1,4 +1,4 @@
-//! Words as people write them: numbers in two bases, with either sign, and names.
+//! Parses words: decimal and hexadecimal numbers of either sign, and names.
 
 use tdx_seamldr_core::abi::{SeamldrStatus, TdxStatus};
 
@@ -14,17 +14,17 @@ pub enum Word {
     Errno(i32),
 }
 
-/// A text that is no word.
+/// A text that is not a word.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{found:?} is no status word: expected 0x and up to 16 hexadecimal digits, a decimal number \
-     of 64 bits, or a name such as SYS_NOT_READY, EBADSIG or EIO{}",
+    "{found:?} is not a status word: expected 0x and up to 16 hexadecimal digits, a decimal \
+     number of 64 bits, or a name such as SYS_NOT_READY, EBADSIG or EIO{}",
     hint(near)
 )]
 pub struct NotAWord {
-    /// The text, at most 60 characters of it.
+    /// The text, cut to 60 characters.
     pub found: String,
-    /// Names that are like it, at most three.
+    /// At most three similar names.
     pub near: Vec<&'static str>,
 }
 
@@ -35,8 +35,8 @@ fn hint(near: &[&str]) -> String {
     format!("; similar names: {}", near.join(", "))
 }
 
-/// Reads a number: hexadecimal after `0x`, else decimal, with `_` between digits, negative ones as
-/// two's complement.
+/// Reads a number: hexadecimal after `0x`, else decimal. Allows `_` between digits. Negative
+/// numbers are two's complement.
 pub(super) fn number(text: &str) -> Option<u64> {
     let digits = |text: &str| text.replace('_', "");
     let is_number = |text: &str| text.starts_with(|first: char| first.is_ascii_hexdigit());
@@ -53,12 +53,12 @@ pub(super) fn number(text: &str) -> Option<u64> {
     is_number(&lower).then(|| digits(&lower).parse().ok()).flatten()
 }
 
-/// Numbers from -1 to -4095 are error numbers in Linux.
+/// The highest error number in Linux.
 const MAX_ERRNO: u64 = 4095;
 
 impl Word {
-    /// Makes a word of a number. Numbers from -1 to -4095 are Linux's error numbers: firmware
-    /// returns none of them.
+    /// Makes a word from a number. Numbers from -1 to -4095 are Linux's error numbers, which
+    /// firmware never returns.
     #[must_use]
     pub fn from_number(number: u64) -> Self {
         let magnitude = number.wrapping_neg();
@@ -74,7 +74,7 @@ impl Word {
     ///
     /// # Errors
     ///
-    /// The text is neither.
+    /// The text is neither a number nor a name.
     pub fn parse(text: &str) -> Result<Self, NotAWord> {
         let text = text.trim();
         if let Some(number) = number(text) {
@@ -99,7 +99,7 @@ fn by_name(name: &str) -> Option<Word> {
     found.or_else(|| linux::errno_by_name(name).map(Word::Errno))
 }
 
-/// Names that Linux gives to words.
+/// Names of words in Linux.
 const SYNONYMS: &[(&str, u64)] = &[
     ("UPDATE_COMPAT_SENSITIVE", TdxStatus::UPDATE_COMPATIBILITY_SENSITIVE.0),
     ("VMFAILINVALID", TdxStatus::SEAMCALL_VMFAILINVALID.0),
@@ -107,7 +107,7 @@ const SYNONYMS: &[(&str, u64)] = &[
     ("ERROR", TdxStatus::ERROR),
 ];
 
-/// Returns names that contain the text, or that the text contains.
+/// Returns the names that contain the text or are contained in it.
 fn near(text: &str) -> Vec<&'static str> {
     if text.len() < 3 {
         return Vec::new();
@@ -129,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_word_is_read_in_every_form_that_logs_and_people_use() {
+    fn word_is_read_in_every_form_of_logs_and_people() {
         let word = Ok(Word::Status(0xc000050500000000));
         for text in [
             "0xc000050500000000",
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_word_is_named_with_similar_names() {
+    fn wrong_word_is_refused_with_similar_names() {
         for text in [
             "",
             "0x",
@@ -183,7 +183,7 @@ mod tests {
         }
         let error = Word::parse("NOT_READY").unwrap_err();
         assert_eq!(error.near, ["SYS_NOT_READY"]);
-        assert!(error.to_string().contains("\"NOT_READY\" is no status word"), "{error}");
+        assert!(error.to_string().contains("\"NOT_READY\" is not a status word"), "{error}");
     }
 
     #[test]

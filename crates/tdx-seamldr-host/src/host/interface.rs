@@ -1,4 +1,4 @@
-//! Finds out how the kernel takes a new module, or why it takes none.
+//! Finds the kernel's interface for updates, or why the kernel has none.
 
 use crate::fact::{Fact, Reason};
 use crate::host::read::TDX_HOST;
@@ -7,7 +7,7 @@ use crate::root::Root;
 use tdx_seamldr_core::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
 use tdx_seamldr_core::TdxVersion;
 
-/// Facts that tell why there is no interface.
+/// Facts that explain why the kernel has no interface.
 pub(super) struct Seen<'a> {
     pub(super) tdx_flag: &'a Fact<bool>,
     pub(super) erratum: &'a Fact<bool>,
@@ -16,8 +16,8 @@ pub(super) struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The processor's bug. A kernel that does not know it does not name it, while IA32_VMX_BASIC
-    /// still shows it. A value of 0 is that of no processor with VMX: it shows nothing.
+    /// Whether the processor has the erratum. Older kernels do not name the erratum, but
+    /// IA32_VMX_BASIC shows it. A value of 0 shows nothing: no processor with VMX has it.
     fn has_erratum(&self) -> bool {
         let is_named = self.erratum.as_ref().is_ok_and(|erratum| erratum.value);
         let is_shown = self
@@ -28,7 +28,7 @@ impl Seen<'_> {
     }
 }
 
-/// Returns the interface, or the first reason why there is none.
+/// Returns the interface, or the first reason why the kernel has none.
 pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterface> {
     let has_upload = root.exists(UPLOAD);
     let interface = likely(root);
@@ -42,8 +42,8 @@ pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterf
     if !missing.is_empty() && seen.tdx_flag.as_ref().is_ok_and(|flag| !flag.value) {
         return Err(NoInterface::NoTdx);
     }
-    // Each return from P-SEAMLDR would make the current VMCS invalid, whatever files the kernel
-    // shows.
+    // Each return from P-SEAMLDR makes the current VMCS invalid. The kernel's files do not matter
+    // then.
     if seen.has_erratum() {
         return Err(NoInterface::Erratum);
     }
@@ -60,7 +60,7 @@ pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterf
     Err(NoInterface::Incomplete { missing: first_missing.clone() })
 }
 
-/// Returns the interface whose files are there, or that of Linux 7.2 if there are none.
+/// Returns the interface whose files exist, else the interface of Linux 7.2.
 pub(super) fn likely(root: &Root) -> Interface {
     let has = |interface: Interface| {
         interface.seamldr_files().iter().any(|file| root.exists(&format!("{TDX_HOST}/{file}")))

@@ -38,7 +38,7 @@ fn hex(value: impl std::fmt::LowerHex) -> String {
     format!("{value:#x}")
 }
 
-/// Why there is no interface, in words and by its name.
+/// Why the kernel has no interface, in words and by name.
 #[derive(Serialize)]
 struct ShownNone<'a> {
     none: String,

@@ -1,15 +1,16 @@
-//! LPs that P-SEAMLDR waits for and that take no part in an update.
+//! LPs that P-SEAMLDR waits for but that are not online, so an update would fail.
 
 use crate::cpu_list::CpuList;
 use crate::fact::{Absent, Reason};
 use crate::host::Host;
 
-/// LPs that P-SEAMLDR waits for and that are not online.
+/// The LPs that P-SEAMLDR waits for and that are not online.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingLps {
-    /// LPs that the kernel knows and that are offline.
+    /// The LPs that the kernel knows and that are offline.
     pub offline: CpuList,
-    /// How many LPs the platform has and the kernel does not know. None: the MADT cannot be read.
+    /// The number of LPs that the platform has and the kernel does not know. `None` if the MADT
+    /// cannot be read.
     pub unknown_to_kernel: Option<u32>,
 }
 
@@ -24,7 +25,7 @@ impl MissingLps {
 /// The kernel's folder for LPs.
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// Parameters of the kernel that keep LPs offline, as they begin, with what they do.
+/// Kernel parameters that keep LPs offline: prefix and effect.
 const PARAMETERS: [(&str, &str); 8] = [
     ("nosmt", "leaves the second LP of each core offline"),
     ("maxcpus=", "limits the LPs that are online after boot"),
@@ -37,8 +38,8 @@ const PARAMETERS: [(&str, &str); 8] = [
 ];
 
 impl Host {
-    /// Returns the LPs that P-SEAMLDR waits for and that are not online. None: the kernel's lists
-    /// cannot be read.
+    /// Returns the Returns the LPs that P-SEAMLDR waits for and that are not online. `None` if the
+    /// kernel's lists cannot be read.
     #[must_use]
     pub fn missing_lps(&self) -> Option<MissingLps> {
         let present = &self.present.as_ref().ok()?.value;
@@ -50,7 +51,7 @@ impl Host {
         })
     }
 
-    /// Says why LPs are missing and what to do about it. Empty: none is known to be missing.
+    /// Returns why LPs are missing and what to do. Empty if no LP is known to be missing.
     #[must_use]
     pub fn lps_explained(&self) -> Vec<String> {
         let Some(missing) = self.missing_lps().filter(MissingLps::is_any) else {
@@ -84,7 +85,7 @@ impl Host {
             } else {
                 String::new()
             };
-            // This way out needs no reboot.
+            // This remedy needs no reboot, so it comes first.
             reasons.insert(0, format!("offline: {lps} {}{cause}: {way_out}", missing.offline));
         }
         if let Some(unknown @ 1..) = missing.unknown_to_kernel {
@@ -98,14 +99,14 @@ impl Host {
         reasons
     }
 
-    /// Returns CPUID.1:EAX of each socket. Empty: `/proc/cpuinfo` cannot be read.
+    /// Returns CPUID.1:EAX of each socket. Empty if `/proc/cpuinfo` cannot be read.
     #[must_use]
     pub fn signatures(&self) -> Vec<u32> {
         let sockets = self.sockets.as_ref().map_or(&[][..], |sockets| &sockets.value);
         sockets.iter().map(|socket| socket.signature()).collect()
     }
 
-    /// Whether root would see more: a file is there and its permissions keep it closed.
+    /// Whether root can read more facts: permissions refuse at least one file.
     #[must_use]
     pub fn is_root_needed(&self) -> bool {
         [
@@ -130,7 +131,7 @@ fn plural(lps: u32) -> &'static str {
     }
 }
 
-/// Returns what a word of the command line does to LPs.
+/// Returns the effect of a kernel parameter on LPs.
 fn effect(word: &str) -> Option<&'static str> {
     let is_nosmt_by_mitigations = word
         .strip_prefix("mitigations=")

@@ -13,23 +13,23 @@ use crate::version::parse_version;
 
 /// The driver's device.
 pub(super) const TDX_HOST: &str = "/sys/devices/faux/tdx_host";
-/// The folder of the firmware upload.
+/// The folder of the kernel's firmware upload.
 pub(crate) const UPLOAD: &str = "/sys/class/firmware/tdx_module";
 
-/// Most of a file with a single value: a page, as sysfs has it.
+/// The most bytes of a file with a single value: a page, as in sysfs.
 const VALUE: u64 = 4096;
-/// Most of the kernel's command line and of the lists of LPs.
+/// The most bytes of the kernel's command line and of a list of LPs.
 const LINE: u64 = 64 << 10;
-/// Most of `/proc/cpuinfo`: 8,192 LPs with 8 KiB each.
+/// The most bytes of `/proc/cpuinfo`: 8,192 LPs with 8 KiB each.
 const CPUINFO: u64 = 64 << 20;
-/// Most of the MADT.
+/// The most bytes of the MADT.
 const MADT: u64 = 1 << 20;
 
-/// Where firmware finds TDX modules: folders that may be the EFI system partition.
+/// Folders that may be the EFI system partition, where firmware finds TDX modules.
 const ESP: [&str; 3] = ["/boot/efi", "/efi", "/boot"];
-/// Names that are read of a folder on the EFI system partition.
+/// The most names that are read from a folder on the EFI system partition.
 const ESP_NAMES: usize = 4096;
-/// Files of TDX modules that are listed.
+/// The most files of TDX modules that are listed.
 const STAGED: usize = 64;
 
 /// The MSRs of [`Host`], with their numbers.
@@ -41,7 +41,7 @@ const MSRS: [(u32, &str); 4] = [
 ];
 
 impl Host {
-    /// Reads all facts. A fact that cannot be read is no error: it says why.
+    /// Reads all facts. A fact that cannot be read is not an error: the fact contains the reason.
     #[must_use]
     pub fn read(root: &Root) -> Self {
         let cpuinfo = parse(root, "/proc/cpuinfo", CPUINFO, Cpuinfo::parse);
@@ -113,7 +113,7 @@ fn version(root: &Root, path: &str) -> Fact<TdxVersion> {
 fn count(text: &str) -> Result<u32, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text);
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| {
-        format!("{:?} is no number below 2^32", text.chars().take(40).collect::<String>())
+        format!("{:?} is not a number below 2^32", text.chars().take(40).collect::<String>())
     })
 }
 
@@ -127,7 +127,7 @@ fn platform(root: &Root) -> Fact<PlatformLps> {
     understood(path, parse_madt(&root.read_bytes(path, MADT)?))
 }
 
-/// Opens a file of an LP's registers, which a module of the kernel makes.
+/// Opens a file of an LP's registers. A kernel module provides the file.
 fn open_registers(root: &Root, lp: u32, module: &str) -> Result<(String, Registers), Absent> {
     let path = format!("/dev/cpu/{lp}/{module}");
     match root.open_registers(&path) {
@@ -166,8 +166,8 @@ fn cache_leaf(root: &Root, lp: u32) -> Fact<[u32; 4]> {
     Ok(Found { value: [(); 4].map(|()| words.next().unwrap_or(0)), source: path })
 }
 
-/// Lists files below `EFI/TDX` on what may be the EFI system partition, whose names know no case. A
-/// partition that has two paths is listed once.
+/// Lists the files below `EFI/TDX` on possible EFI system partitions, ignoring the case of names.
+/// Lists a partition with two paths once.
 fn staged(root: &Root) -> Vec<String> {
     let below = |folder: &str, name: &str| {
         let names = root.list(folder, ESP_NAMES).unwrap_or_default();

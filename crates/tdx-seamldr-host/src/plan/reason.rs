@@ -1,30 +1,30 @@
-//! A reason against an update, and a question that nobody has answered: each with what to do.
+//! A reason against an update and an open question, each with advice.
 
 use serde::Serialize;
 use tdx_seamldr_core::preflight::{Finding, Refusal, Unknown, Unknowns};
 
-/// What a reason is about.
+/// The subject of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// The host as it is now: the reason holds against every image.
+    /// The host: the reason holds against every image.
     Host,
-    /// The image is damaged, or not Intel's.
+    /// The file: the image is damaged, or not Intel's.
     File,
-    /// The image is not for this processor, this P-SEAMLDR or the running module.
+    /// The match: the image is not for this processor, this P-SEAMLDR or the running module.
     Fit,
 }
 
 /// A reason why the update would fail, or must not begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// A name that does not change between releases.
+    /// A stable name, the same in all releases.
     pub code: &'static str,
     /// What was found and what was expected.
     pub message: String,
     /// What to do.
     pub advice: Option<String>,
-    /// What the reason is about.
+    /// The subject of the reason.
     pub scope: Scope,
 }
 
@@ -51,11 +51,11 @@ impl From<Refusal> for Reason {
     }
 }
 
-/// Tells what a refusal of preflight is about, and what to do beside what its message says.
+/// Returns the subject of a refusal of preflight, and advice beyond its message.
 fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
     use Refusal as R;
-    const AGAIN: Option<&str> = Some("get the file again from Intel, and compare its size");
-    const OTHER: Option<&str> = Some("use an image that is made for this host");
+    const AGAIN: Option<&str> = Some("download the file again from Intel, and compare its size");
+    const OTHER: Option<&str> = Some("use an image for this host");
     match refusal {
         R::LpsMissing { .. } => (Scope::Host, None),
         R::LpId { .. } => {
@@ -63,7 +63,10 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
         }
         R::NoRemainingUpdates => (
             Scope::Host,
-            Some("each update and each load since boot took one; move the TDs away, then reboot"),
+            Some(
+                "each update and each load since boot used one; move the TDs to another host, \
+                 then reboot",
+            ),
         ),
         R::NoModule => (Scope::Host, Some("reboot; until then TDX cannot be used")),
         R::SeamldrWithoutHandoff { .. } => {
@@ -74,7 +77,7 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
         }
         R::SensitiveOperations(_) => (Scope::Host, None),
         R::MajorSvn { .. } | R::MinorSvn { .. } => {
-            (Scope::Fit, Some("going back needs a reboot into a BIOS with the older module"))
+            (Scope::Fit, Some("reboot into a BIOS with the older module to go back"))
         }
         R::HandoffVersion { .. } | R::HandoffDataVersion { .. } | R::HandoffPages { .. } => {
             (Scope::Fit, Some("this module can only be loaded at boot"))
@@ -92,18 +95,18 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
     }
 }
 
-/// A rule that could not be checked, and how the operator can take the responsibility.
+/// A rule that could not be checked, and how the operator can accept the risk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Question {
-    /// A name that does not change between releases.
+    /// A stable name, the same in all releases.
     pub code: &'static str,
-    /// What is not known.
+    /// Which fact is unknown.
     pub message: String,
-    /// How to find out.
+    /// How to find the fact.
     pub advice: Option<String>,
-    /// The option that takes the responsibility.
+    /// The option that accepts the risk.
     pub option: String,
-    /// Whether the operator took it.
+    /// Whether the operator gave the option.
     pub accepted: bool,
 }
 
@@ -124,34 +127,34 @@ impl Question {
 }
 
 impl Question {
-    /// Whether the question is about TDs in build and interrupted migrations. The operator answers
-    /// it for each update, or a hook does.
+    /// Whether the question is about TDs in build and interrupted migrations. The operator or a
+    /// hook answers it for each update.
     #[must_use]
     pub fn is_about_tds(&self) -> bool {
         self.code == Unknown::SensitiveOperations.code()
     }
 }
 
-/// Tells how to find out what is not known.
+/// Returns how to find an unknown fact.
 fn advice_on(unknown: Unknown) -> Option<&'static str> {
     Some(match unknown {
         Unknown::SensitiveOperations => {
-            "Linux does not stop an update while a TD is being built or migrated, and such a TD \
-             would break: keep new TDs from starting and migrations from running, then vouch for \
-             it; or let a pre-update hook do both"
+            "Linux does not stop an update while a TD is in build or in migration, and the update \
+             would break this TD: stop launches and migrations, then vouch for it; or let a \
+             pre-update hook do both"
         }
         Unknown::RunningSvn
         | Unknown::SameModule
         | Unknown::HandoffVersions
         | Unknown::HandoffData => {
-            "the running module is in no table: give a newer table (--releases)"
+            "the running module is not in the table of releases: give a newer table (--releases)"
         }
         Unknown::Memory => {
-            "Linux does not tell where P-SEAMLDR lies; with an image of the running module in an \
-             image folder both can be compared"
+            "Linux does not show where P-SEAMLDR lies: put an image of the running module into an \
+             image folder to compare the sizes"
         }
         Unknown::RemainingUpdates | Unknown::SeamldrVersion => "run the command as root",
-        Unknown::Lps | Unknown::LpIds => "the ACPI table APIC tells; run the command as root",
+        Unknown::Lps | Unknown::LpIds => "the ACPI table APIC shows it; run the command as root",
         Unknown::DebugUnlocked => "load the kernel module msr, and run the command as root",
         _ => return None,
     })
@@ -168,7 +171,7 @@ pub(super) fn sort(
         Finding::Refusal(refusal) => reasons.push(refusal.into()),
         Finding::Unknown(unknown) => {
             let question = Question::new(unknown, accepted);
-            // What Intel's table asks for may be asked already.
+            // The rules of Intel's table may have added the same question already.
             if !questions.contains(&question) {
                 questions.push(question);
             }

@@ -1,5 +1,5 @@
-//! What speaks against one image on one host: core's preflight, and what only a host's catalogue
-//! knows.
+//! The reasons against one image on one host: core's preflight, and the rules of the host's
+//! catalogue.
 
 use tdx_seamldr_core::image::Checksum;
 use tdx_seamldr_core::preflight::{
@@ -13,7 +13,7 @@ use crate::catalogue::{is_new_enough, Catalogue, Image};
 use crate::host::Host;
 use crate::releases::Platform;
 
-/// What was found of one image.
+/// The findings on one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judged {
     pub(super) reasons: Vec<Reason>,
@@ -21,13 +21,12 @@ pub(super) struct Judged {
 }
 
 impl Judged {
-    /// Whether only the host as it is now speaks against the image.
+    /// Whether all reasons against the image are about the host.
     pub(super) fn fits(&self) -> bool {
         self.reasons.iter().all(|reason| reason.scope == Scope::Host)
     }
 
-    /// Whether Intel's minimum for the running module is the only thing that speaks against the
-    /// image.
+    /// Whether Intel's minimum for the running module is the only reason against the image.
     pub(super) fn needs_a_step_between(&self) -> bool {
         !self.fits()
             && self
@@ -39,7 +38,7 @@ impl Judged {
 
 pub(super) const MODULE_MINIMUM: &str = "module-minimum";
 
-/// Judges an update from `running` to `image` after `steps` other updates.
+/// Checks an update from `running` to `image` after `steps` other updates.
 pub(super) fn judge(
     host: &Host,
     catalogue: &Catalogue,
@@ -51,9 +50,12 @@ pub(super) fn judge(
     let mut judged = Judged::default();
     let Judged { reasons, questions } = &mut judged;
     if let Checksum::Bad { .. } = image.checksum() {
-        let reason =
-            Reason::new(Scope::File, "checksum", "the sum of the file's 16-bit words is not 0");
-        reasons.push(reason.advise("the file is damaged: get it again from Intel"));
+        let reason = Reason::new(
+            Scope::File,
+            "checksum",
+            "the sum of the file's 16-bit words is not 0, as format v1 requires",
+        );
+        reasons.push(reason.advise("the file is damaged: download it again from Intel"));
     }
     check_platforms(host, image, reasons);
     check_format(host, image, reasons);
@@ -63,7 +65,7 @@ pub(super) fn judge(
     }
     let policy = Policy { allow_same_module: request.allow_same_module, ..Policy::default() };
     let facts = facts(host, running, catalogue, steps, request.no_td_launches);
-    // The running module shows that there is room, whatever else is known of it.
+    // The running module proves that the memory suffices.
     let has_room = running.is_some_and(|running| running.leaves_room_for(image));
     match image.verified() {
         Ok((parsed, crypto)) => {
@@ -72,7 +74,7 @@ pub(super) fn judge(
                     sort(finding, request.accept, reasons, questions);
                 }
             };
-            // The findings say more than the result.
+            // The findings contain more than the result.
             let _ = preflight(&parsed, &facts, &crypto, policy, report);
         }
         Err(error) => reasons.push(Reason::new(Scope::File, "image", error.to_string())),
@@ -80,13 +82,13 @@ pub(super) fn judge(
     judged
 }
 
-/// Judges the host alone, by core's rules that hold for every image.
+/// Checks the host alone, by core's rules that hold for every image.
 pub(super) fn judge_host(host: &Host) -> Judged {
     let mut judged = Judged::default();
     let Judged { reasons, questions } = &mut judged;
     let facts = facts(host, None, &Catalogue::default(), 0, false);
     let report = &mut |finding| sort(finding, Unknowns::NONE, reasons, questions);
-    // The findings say more than the result.
+    // The findings contain more than the result.
     let _ = check_host(&facts, Policy::default(), report);
     judged
 }
@@ -99,8 +101,8 @@ const fn is_about_memory(finding: &Finding) -> bool {
     )
 }
 
-/// The release notes name platforms that a release is made for; the list of CPUs in its image may
-/// have more.
+/// Checks that the release is for this platform. The release notes name platforms; the image's list
+/// of CPUs may have more.
 fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
     let wanted = image.platforms();
     if wanted.is_empty() {
@@ -121,18 +123,19 @@ fn check_platforms(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// The kernel takes one format only, and not every image fits into each.
+/// Checks that the image fits into the only format that the kernel takes.
 fn check_format(host: &Host, image: &Image, reasons: &mut Vec<Reason>) {
     let Ok(interface) = host.interface else { return };
     let format = interface.image_format();
     if let Err(error) = image.in_format(format) {
         let message = format!("this kernel takes {}, and {error}", format.name());
-        let advice = "join the module with its SIGSTRUCT alone: `tdx-seamldr pack`";
+        let advice = "pack the module with its SIGSTRUCT: `tdx-seamldr pack`";
         reasons.push(Reason::new(Scope::Fit, "format", message).advise(advice));
     }
 }
 
-/// Intel names the oldest P-SEAMLDR of each line. Each source that names any has to be satisfied.
+/// Checks Intel's minimum P-SEAMLDR of each line. The host must satisfy every source that names a
+/// minimum.
 fn check_seamldr(
     host: &Host,
     catalogue: &Catalogue,
@@ -163,7 +166,7 @@ fn check_seamldr(
     }
 }
 
-/// Intel names the oldest running module. P-SEAMLDR knows no such rule.
+/// Checks Intel's minimum for the running module. P-SEAMLDR has no such rule.
 fn check_minimum(
     catalogue: &Catalogue,
     running: Option<&Running<'_>>,
@@ -174,13 +177,13 @@ fn check_minimum(
     let Some(wanted) = catalogue.minimums(version).module else { return };
     if running.version < wanted {
         let message = format!(
-            "Intel's table wants {wanted} or newer to run before {version}, but {} runs; \
-             P-SEAMLDR's own rules do not ask for it",
+            "Intel's table requires {wanted} or newer to run before {version}, but {} runs; \
+             P-SEAMLDR itself has no such rule",
             running.version
         );
         let advice = format!(
-            "update to {wanted} first, if it can be reached, or boot with it; \
-             --allow-below-minimum goes without"
+            "update to {wanted} first if possible, or boot with it; --allow-below-minimum skips \
+             this rule"
         );
         reasons.push(Reason::new(Scope::Fit, MODULE_MINIMUM, message).advise(advice));
     }

@@ -1,4 +1,4 @@
-//! The module that runs, or that will run before a step, and the facts that follow from it.
+//! The module that runs now or before a later step, and the facts that follow from it.
 
 use tdx_seamldr_core::abi::{SeamSigstruct, Svn, TdxFeatures0};
 use tdx_seamldr_core::preflight::space::Layout;
@@ -15,11 +15,11 @@ use crate::releases::{Platform, Release};
 /// The highest handoff version whose size [`handoff_data_size`] knows.
 const HIGHEST_SIZED_HV: u16 = 2;
 
-/// The powers of two that the number of LPs in a module's layout can be: 1,024 LPs on each of 8
-/// sockets at most.
+/// The possible numbers of LPs in a module's layout: powers of two, at most 1,024 LPs on each of 8
+/// sockets.
 const LAYOUT_SIZES: u32 = 14;
 
-/// A module, with what the catalogue knows of its version.
+/// A module, with the catalogue's data on its version.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Running<'c> {
     pub(super) version: TdxVersion,
@@ -28,12 +28,12 @@ pub(super) struct Running<'c> {
 }
 
 impl<'c> Running<'c> {
-    /// The module of a version. A file's name does not tell that its image is this module.
+    /// Returns the module of a version. A file's name does not prove that its image is this module.
     pub(super) fn of_version(version: TdxVersion, catalogue: &'c Catalogue) -> Self {
         Self { version, release: catalogue.release(version), image: catalogue.image_of(version) }
     }
 
-    /// The module of an image, after it was installed.
+    /// Returns the module of an image, after its installation.
     pub(super) fn of_image(
         image: &'c Image,
         version: TdxVersion,
@@ -46,12 +46,12 @@ impl<'c> Running<'c> {
         }
     }
 
-    /// Whether the catalogue has a release or an image of it.
+    /// Whether the catalogue has a release or an image of this module.
     pub(super) const fn is_known(&self) -> bool {
         self.release.is_some() || self.image.is_some()
     }
 
-    /// Whether the release or the image is made for the processor of each socket.
+    /// Whether the release or the image is for the processor of each socket.
     pub(super) fn is_for(&self, host: &Host) -> bool {
         let is_listed = |signature: u32| {
             let by_table = self.release.zip(Platform::of_processor(signature));
@@ -91,8 +91,8 @@ impl<'c> Running<'c> {
         self.release.and_then(|release| release.handoff).or_else(of_image)
     }
 
-    /// Whether an image needs no more memory in the SEAM range than this module has, however many
-    /// LPs there are.
+    /// Whether an image needs at most the memory in the SEAM range that this module has, for any
+    /// number of LPs.
     pub(super) fn leaves_room_for(&self, image: &Image) -> bool {
         let (Some(running), Ok(new)) = (self.image, image.parse()) else { return false };
         let Ok(running) = running.parse() else { return false };
@@ -107,8 +107,8 @@ impl<'c> Running<'c> {
     }
 }
 
-/// Returns the facts of a host on which `running` runs after `steps` updates. `vouched`: no TD is
-/// in build, and no migration interrupted.
+/// Returns the facts of a host on which `running` runs after `steps` updates. `vouched` means that
+/// no TD is in build and no migration is interrupted.
 pub(super) fn facts(
     host: &Host,
     running: Option<&Running<'_>>,
@@ -147,8 +147,8 @@ pub(super) fn facts(
     facts
 }
 
-/// Returns how many LPs P-SEAMLDR waits for. Without the MADT the kernel's list shows the least: an
-/// LP that the kernel knows and that is offline is missing in any case.
+/// Returns how many LPs P-SEAMLDR waits for. Without the MADT the kernel's list gives the minimum:
+/// an LP of this list that is offline is missing in any case.
 fn platform_lps(host: &Host) -> Option<u32> {
     let of_madt = value(&host.platform).map(|platform| platform.enabled);
     let of_kernel = || {
@@ -159,7 +159,7 @@ fn platform_lps(host: &Host) -> Option<u32> {
     of_madt.or_else(of_kernel)
 }
 
-/// Fills in the facts that MSRs and CPUID tell.
+/// Fills in the facts from MSRs and CPUID.
 #[cfg(target_arch = "x86_64")]
 fn add_processor(facts: &mut Facts, host: &Host) {
     use tdx_seamldr_x86_64::{addressable_lps, debug_unlocked, SeamRange};
@@ -178,8 +178,8 @@ fn add_processor(facts: &mut Facts, host: &Host) {
 fn add_processor(_: &mut Facts, _: &Host) {}
 
 /// Returns the features of the running module that matter to an update. Linux offers the upload
-/// only if the module is TD-preserving. Linux 7.2 never asks the module to refuse a shutdown that
-/// would damage TDs, so UPDATE_COMPATIBILITY does not protect them there.
+/// only if the module is TD-preserving. UPDATE_COMPATIBILITY does not protect TDs on Linux 7.2,
+/// which never asks the module to refuse a shutdown that damages TDs.
 fn features(
     interface: Interface,
     running: Option<&Running<'_>>,

@@ -16,10 +16,10 @@ use crate::fact::Reason as Absence;
 use crate::host::Host;
 use crate::text::hex;
 
-/// How many updates a plan has at most.
+/// The most updates in a plan.
 const MAX_STEPS: usize = 8;
 
-/// Everything that a plan is made of.
+/// The input of a plan.
 struct World<'c> {
     host: &'c Host,
     catalogue: &'c Catalogue,
@@ -53,9 +53,9 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     };
     match world.target(&judged) {
         Ok(None) => {
-            // What an image or the LPs lack does not matter to an update that is not due. A host
-            // that can take no update now cannot say so: another program may be at work
-            // on the module.
+            // Reasons of an image or of the LPs do not matter if no update is due. If the host can
+            // take no update now, another program may be replacing the module, and the plan cannot
+            // say that nothing is due.
             plan.verdict =
                 if plan.reasons.is_empty() { Verdict::NothingToDo } else { Verdict::Refused };
         }
@@ -66,11 +66,11 @@ pub(super) fn plan(host: &Host, catalogue: &Catalogue, request: &Request) -> Pla
     plan
 }
 
-/// Returns what speaks against any update of a host, and what nobody could check of it.
+/// Returns the reasons against any update of a host, and what could not be checked.
 pub(super) fn about_host(host: &Host) -> (Vec<Reason>, Vec<Question>) {
     let mut reasons = before_preflight(host);
     if host.interface.is_err() {
-        // The facts behind core's rules are absent for this very reason.
+        // The facts for core's rules are absent for the same reason.
         return (reasons, Vec::new());
     }
     let judged = judge_host(host);
@@ -82,7 +82,7 @@ pub(super) fn about_host(host: &Host) -> (Vec<Reason>, Vec<Question>) {
     (reasons, judged.questions)
 }
 
-/// Returns what speaks against any update and preflight cannot say.
+/// Returns the reasons against any update that preflight does not check.
 fn before_preflight(host: &Host) -> Vec<Reason> {
     let mut reasons = Vec::new();
     match (&host.interface, &host.module) {
@@ -102,18 +102,18 @@ fn before_preflight(host: &Host) -> Vec<Reason> {
     if let Ok(status) = &host.upload_status {
         if status.value != "idle" {
             let message = format!(
-                "another upload to {} is under way: its status is {:?}",
+                "another upload to {} is running: its status is {:?}, but should be \"idle\"",
                 status.source, status.value
             );
-            // The kernel leaves "idle" only after the last write of an upload.
-            let advice = "wait until the status is idle, and look at the version then";
+            // The status is "idle" until the last write of an upload.
+            let advice = "wait until the status is idle, then check which version runs";
             reasons.push(Reason::new(Scope::Host, "upload-busy", message).advise(advice));
         }
     }
     reasons
 }
 
-/// Adds to a reason what the host knows of it.
+/// Adds the host's details to a reason.
 fn explain(host: &Host, reason: Reason) -> Reason {
     if reason.code != "lps-missing" {
         return reason;
@@ -155,7 +155,7 @@ impl<'c> World<'c> {
         }
     }
 
-    /// Returns the place of the image that should run. `None`: there is nothing to do.
+    /// Returns the index of the image that should run. `None` if no update is due.
     fn target(&self, judged: &[Judged]) -> Result<Option<usize>, Reason> {
         match self.request.target {
             Target::Image(place) => Ok(Some(place).filter(|place| !self.runs_already(*place))),
@@ -171,7 +171,7 @@ impl<'c> World<'c> {
             && image.is_some_and(|image| image.is_genuine() && hash == Some(*image.mrseam()))
     }
 
-    /// Finds the image of a version. One that verifies comes before one that does not.
+    /// Finds the image of a version. Prefers a genuine image.
     fn of_version(&self, version: TdxVersion, judged: &[Judged]) -> Result<Option<usize>, Reason> {
         if !self.request.allow_same_module
             && self.running.is_some_and(|running| running.version == version)
@@ -185,8 +185,8 @@ impl<'c> World<'c> {
         best.map(|(place, _)| Some(place)).ok_or_else(|| self.no_image(Some(version)))
     }
 
-    /// Finds the newest image that fits, or that fits after other updates. Where none fits, an
-    /// image of the running module's line that would be newer says why.
+    /// Finds the newest image that fits, also after other updates. If no image fits, returns a
+    /// newer image of the running module's line, whose reasons the plan shows.
     fn newest(&self, judged: &[Judged]) -> Result<Option<usize>, Reason> {
         if self.catalogue.images().is_empty() {
             return Err(self.no_image(None));
@@ -202,8 +202,8 @@ impl<'c> World<'c> {
         if let Some((place, _)) = fitting.max_by_key(newest) {
             return Ok(Some(place));
         }
-        // An image for other processors is no successor of a module that fits this host, whatever
-        // its number.
+        // An image for other processors is not a successor of a module that fits this host, even
+        // with a higher number.
         let running_fits = self.running.is_some_and(|running| running.is_for(self.host));
         let refused = newer().filter(|(_, (image, judged))| {
             self.is_same_line(image) && !(running_fits && is_for_other_processors(judged))
@@ -211,7 +211,7 @@ impl<'c> World<'c> {
         Ok(refused.max_by_key(newest).map(|(place, _)| place))
     }
 
-    /// Says that no image is there, and what the table knows of it.
+    /// Adds the reason that no image exists, with the table's data on the version.
     fn no_image(&self, version: Option<TdxVersion>) -> Reason {
         let Some(version) = version else {
             return Reason::new(
@@ -234,20 +234,20 @@ impl<'c> World<'c> {
             .collect();
         let advice = match self.catalogue.release(version) {
             None => format!(
-                "the table of releases does not know this version; images are there of {}",
+                "the table of releases does not have this version; the image folders hold {}",
                 listed(&known)
             ),
-            Some(release) if release.image => {
-                "Intel publishes this image: add its folder with --image-dir".into()
-            }
-            Some(_) => "no image of this release is public; Intel ships the module with its \
-                        SIGSTRUCT, which `tdx-seamldr pack` joins"
+            Some(release) if release.image => "Intel publishes this image: download it, and add \
+                                               its folder with --image-dir"
+                .into(),
+            Some(_) => "no image of this release is public: Intel ships the module and its \
+                        SIGSTRUCT; join both with `tdx-seamldr pack`"
                 .into(),
         };
         Reason::new(Scope::File, "no-image", message).advise(advice)
     }
 
-    /// Adds the way to the target to the plan, and what speaks against it.
+    /// Adds the steps to the target to the plan, and the reasons against them.
     fn add_steps(&self, plan: &mut Plan, target: usize, judged: &[Judged]) {
         let needs_steps = judged.get(target).is_some_and(Judged::needs_a_step_between);
         let path = if needs_steps { self.path_to(target) } else { None };
@@ -279,8 +279,8 @@ impl<'c> World<'c> {
         };
     }
 
-    /// Finds the shortest way to a target through other images of its line, each newer than the one
-    /// before. `None`: there is none.
+    /// Finds the shortest way to a target through images of its line, each newer than the one
+    /// before. `None` if no way exists.
     fn path_to(&self, target: usize) -> Option<Vec<usize>> {
         let images = self.catalogue.images();
         let end = images.get(target)?.version()?;
@@ -343,7 +343,7 @@ fn svn(image: &Image) -> String {
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
-        "no known version".into()
+        "no version".into()
     } else {
         names.join(", ")
     }

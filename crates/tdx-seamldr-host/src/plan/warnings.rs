@@ -1,4 +1,4 @@
-//! What the operator should know before an update, although nothing speaks against it.
+//! Warnings: what the operator should know before an update that may begin.
 
 use tdx_seamldr_core::TdxVersion;
 
@@ -8,7 +8,7 @@ use crate::catalogue::{Catalogue, Image, VersionSource};
 use crate::host::{Host, Interface};
 use crate::releases::{Platform, Release};
 
-/// The first handoff version of modules whose opt-ins an update by Linux does not keep.
+/// The first handoff version of modules that lose their opt-ins in an update by Linux.
 const FIRST_WITH_OPT_INS: u16 = 1;
 
 pub(super) fn warnings(
@@ -20,22 +20,22 @@ pub(super) fn warnings(
     let mut warnings = Vec::new();
     if let Some(running) = running.filter(|running| !running.is_known()) {
         warnings.push(format!(
-            "the running module {} is in no table: a BIOS may bring a module that was never \
-             published. Its SVN, hash and handoff versions are unknown, so the rules on them \
-             cannot be checked",
+            "the running module {} is not in the table of releases: a BIOS may bring a module \
+             that Intel never published. The rules on its SVN, hash and handoff versions cannot \
+             be checked",
             running.version
         ));
     }
     for path in &host.staged {
         warnings.push(format!(
-            "{path} is staged for the next boot; it is not the module that runs, and some \
-             firmware ignores it"
+            "{path} is staged for the next boot; it is not the running module, and some firmware \
+             ignores it"
         ));
     }
     if !plan.steps.is_empty() {
         warnings.push(
-            "after the update there is no way back without a reboot: P-SEAMLDR refuses an older \
-             SVN; the module in the BIOS runs again after the next boot"
+            "after the update only a reboot leads back: P-SEAMLDR refuses an older SVN; the \
+             module in the BIOS runs again after the next boot"
                 .into(),
         );
     }
@@ -44,7 +44,8 @@ pub(super) fn warnings(
         let newer = newer_releases(host, catalogue, newest);
         if !newer.is_empty() {
             warnings.push(format!(
-                "the table has newer releases for this host, and no image of them is here: {}",
+                "the table has newer releases for this host, but the image folders hold no image \
+                 of them: {}",
                 newer.join(", ")
             ));
         }
@@ -60,8 +61,8 @@ pub(super) fn warnings(
     warnings
 }
 
-/// Returns releases of the same line that are newer and made for all processors of the host, and of
-/// which no image is here.
+/// Returns newer releases of the same line for all processors of the host without an image in the
+/// catalogue.
 fn newer_releases(host: &Host, catalogue: &Catalogue, newest: TdxVersion) -> Vec<String> {
     let platforms: Option<Vec<_>> =
         host.signatures().into_iter().map(Platform::of_processor).collect();
@@ -79,15 +80,15 @@ fn newer_releases(host: &Host, catalogue: &Catalogue, newest: TdxVersion) -> Vec
     releases.filter(is_successor).map(|release| release.version.to_string()).collect()
 }
 
-/// A minimum that nobody knows cannot be checked.
+/// Adds a warning for each minimum that no source names.
 fn of_minimums(warnings: &mut Vec<String>, catalogue: &Catalogue, step: &Step, image: &Image) {
     let name = step.to.clone().unwrap_or_else(|| step.file.display().to_string());
     let minimums = image.version().map(|version| catalogue.minimums(version)).unwrap_or_default();
     if minimums.module.is_none() {
-        warnings.push(format!("no source tells which running module {name} needs"));
+        warnings.push(format!("no source names the oldest running module for {name}"));
     }
     if minimums.seamldr.is_empty() {
-        warnings.push(format!("no source tells which P-SEAMLDR {name} needs"));
+        warnings.push(format!("no source names the oldest P-SEAMLDR for {name}"));
     }
 }
 
@@ -112,7 +113,7 @@ fn of_step(
     match (context(before), context(after)) {
         (Some(old), Some(new)) if old != new => warnings.push(format!(
             "{} and {name} keep the crypto contexts of TDs in different forms ({old} and {new}): \
-             a TD in build or in migration will break, not only might",
+             the update will break a TD in build or in migration",
             step.from
         )),
         _ => {}
@@ -132,8 +133,8 @@ fn of_step(
         image.parse().is_ok_and(|image| image.sigstruct().module_hv.get() >= FIRST_WITH_OPT_INS);
     if has_opt_ins && host.interface == Ok(Interface::Flat) {
         warnings.push(format!(
-            "Linux takes {name} over without its opt-ins: update compatibility is off afterwards, \
-             and td_id in quotes is 0 even if the host had it enabled"
+            "Linux updates to {name} without its opt-ins: update compatibility is off afterwards, \
+             and td_id in quotes is 0 even if the host had enabled it"
         ));
     }
 }

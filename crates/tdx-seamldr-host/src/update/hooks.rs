@@ -1,4 +1,4 @@
-//! Hooks: programs of the site that run before and after an update.
+//! Hooks: programs of the operator that run before and after an update.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,25 +12,26 @@ use std::time::{Duration, Instant};
 
 use crate::trust::{check_trusted, NotTrusted};
 
-/// What a pre-update hook prints to vouch that no TD is in build and no migration interrupted.
+/// The line that a pre-update hook prints to vouch that no TD is in build and no migration is
+/// interrupted.
 const VOUCH: &str = "vouch no-td-launches";
 
-/// Hooks that a folder has at most.
+/// The most hooks in a folder.
 const MAX_HOOKS: usize = 256;
 
-/// How long to wait for a line before the hook is looked at.
+/// The longest wait for a line before the hook's state is checked.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest line of a hook that is looked at.
+/// The longest line of a hook that is read.
 const MAX_LINE: u64 = 4096;
 
-/// Why hooks were not run, or failed.
+/// Why hooks did not run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    /// Others than root can change the hook.
+    /// Users other than root can change the hook.
     #[error(transparent)]
     NotTrusted(#[from] NotTrusted),
-    /// The folder cannot be read, or the hook cannot be run.
+    /// The folder cannot be read, or the hook cannot be started.
     #[error("{}: {source}", path.display())]
     Failed {
         /// The folder or the hook.
@@ -46,22 +47,22 @@ pub enum HookError {
         /// The exit status.
         status: std::process::ExitStatus,
     },
-    /// The name of an executable file is none of a hook.
-    #[error("{} is executable, but is not run: the name of a hook has letters, digits, _ and - only", .0.display())]
+    /// An executable file does not have the name of a hook.
+    #[error("{} is executable, but is not run: the name of a hook may have letters, digits, _ and - only", .0.display())]
     Name(PathBuf),
     /// The folder has too many hooks.
     #[error("{} has more than {MAX_HOOKS} hooks", .0.display())]
     TooMany(PathBuf),
 }
 
-/// What the hooks said.
+/// The result of the hooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// One of them vouches that no TD is in build and no migration interrupted.
+    /// A hook vouches that no TD is in build and no migration is interrupted.
     pub(super) no_td_launches: bool,
 }
 
-/// Whether the name is one that editors and package managers give to copies.
+/// Whether an editor or a package manager gives this name to a copy.
 fn is_left_behind(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let ends = [
@@ -80,7 +81,7 @@ fn is_left_behind(path: &Path) -> bool {
 }
 
 /// Finds the hooks of a folder in the order of their names, as run-parts does: executable files
-/// whose names have letters, digits, `_` and `-` only. No folder: no hooks.
+/// whose names have letters, digits, `_` and `-` only. An absent folder has no hooks.
 pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -101,7 +102,8 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
         let is_hook =
             |data: &fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
         if !is_named {
-            // Editors leave such files behind, but a guard that is not run must not look like one.
+            // Copies by editors are ignored. Any other executable file is an error: the operator
+            // may rely on it.
             if fs::metadata(&path).is_ok_and(|data| is_hook(&data)) && !is_left_behind(&path) {
                 return Err(HookError::Name(path));
             }
@@ -120,12 +122,12 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, HookError> {
     Ok(hooks)
 }
 
-/// How long after its end a hook's output is read. A program that it left behind may hold the pipe
-/// open for ever.
+/// How long the output is read after the hook ends. A program that the hook started may hold the
+/// pipe open for ever.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Runs a hook with these variables beside the environment. Each line that it prints goes to
-/// `line`. A hook of `own_group` does not get the terminal's Ctrl-C.
+/// Runs a hook with these variables added to the environment. Passes each printed line to `line`.
+/// With `own_group` the hook does not get the terminal's Ctrl-C.
 pub(super) fn run(
     hook: &Path,
     variables: &[(&'static str, String)],
@@ -133,7 +135,7 @@ pub(super) fn run(
     line: &mut dyn FnMut(&str),
 ) -> Result<Said, HookError> {
     let failed = |source| HookError::Failed { path: hook.to_owned(), source };
-    // Others may have changed the hook since it was found.
+    // Another user may have changed the hook since the search.
     check_trusted(hook)?;
     let mut command = Command::new(hook);
     command
@@ -173,7 +175,7 @@ pub(super) fn run(
     Ok(said)
 }
 
-/// Sends each line, without its end, until the output ends or nobody listens.
+/// Sends each line, without its end, until the output ends or the receiver is gone.
 fn send_lines(output: impl Read, lines: &mpsc::Sender<String>) {
     let mut output = BufReader::new(output);
     loop {
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn executable_file_that_would_not_be_run_is_refused() {
+    fn executable_file_without_the_name_of_a_hook_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         hook(folder.path(), "10-guard.sh", 0o755, "exit 1");
         let error = find(folder.path()).unwrap_err();
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn program_that_a_hook_leaves_behind_does_not_hold_the_command() {
+    fn command_does_not_wait_for_a_program_that_a_hook_started() {
         let folder = tempfile::tempdir().unwrap();
         let path = hook(folder.path(), "10", 0o755, "sleep 20 & echo vouch no-td-launches");
         let begin = Instant::now();

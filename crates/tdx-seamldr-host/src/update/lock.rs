@@ -1,4 +1,4 @@
-//! One update at a time on a host.
+//! The lock that allows one update at a time on a host.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -6,17 +6,17 @@ use std::io::{self, Read, Write};
 use crate::fact::Absent;
 use crate::root::Root;
 
-/// The file that is locked. It holds the process id of who has the lock.
+/// The file that is locked. It contains the process id of the holder.
 const LOCK: &str = "/run/tdx-seamldr.lock";
 
-/// The longest process id.
+/// The most digits of a process id.
 const PID: u64 = 20;
 
-/// Why the lock cannot be had.
+/// Why the lock cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
-    #[error("another update is under way: process {holder} has {LOCK} locked")]
+    /// Another process holds the lock.
+    #[error("another update is running: process {holder} has locked {LOCK}")]
     Held {
         /// The process id in the file, or `unknown`.
         holder: String,
@@ -24,19 +24,19 @@ pub enum LockError {
     /// The file cannot be opened or locked.
     #[error("{LOCK} cannot be locked: {0}")]
     Failed(io::Error),
-    /// The path leads nowhere.
+    /// The path of the file cannot be resolved.
     #[error("{0}")]
     Path(Absent),
 }
 
-/// The lock. It ends with the process, however that ends.
+/// The lock. The system releases it when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock, or returns the process that holds it.
     pub(super) fn take(root: &Root) -> Result<Self, LockError> {
         let path = root.path(LOCK).map_err(LockError::Path)?;
         if let Some(folder) = path.parent().filter(|_| !root.is_system()) {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn second_lock_names_the_process_that_has_the_first() {
+    fn second_lock_is_refused_and_names_the_holder() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         let lock = Lock::take(&root).unwrap();

@@ -1,4 +1,4 @@
-//! How an update ended, by what the kernel shows before and after it.
+//! Tells how an update ended, from the kernel's files before and after it.
 
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
@@ -11,19 +11,19 @@ use crate::host::{Host, Interface};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The new module runs, and so do the TDs.
+    /// The new module runs, and the TDs keep running.
     Updated,
-    /// There was nothing to do.
+    /// No update was due.
     NothingToDo,
-    /// The update was refused before the kernel got the whole image. Nothing was touched.
+    /// A check refused the update before the kernel had the whole image. Nothing was touched.
     Refused,
-    /// The operator stopped the update before the kernel got the whole image. Nothing was touched.
+    /// The operator stopped the update before the kernel had the whole image. Nothing was touched.
     Aborted,
-    /// The kernel reported an error, and a module runs: the TDs live.
+    /// The kernel reported an error, and a module runs: the TDs keep running.
     FailedKept,
-    /// TDX is gone until a reboot, and all TDs with it.
+    /// TDX is lost until a reboot, with all TDs.
     Lost,
-    /// Nobody can tell whether the TDs live.
+    /// The state of the TDs is unknown.
     Unknown,
 }
 
@@ -43,27 +43,27 @@ impl Outcome {
     }
 }
 
-/// What became of an update, and what to do now.
+/// The end of an update, with advice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ending {
     /// How it ended.
     pub outcome: Outcome,
     /// What happened.
     pub message: String,
-    /// What to do now.
+    /// What the operator should do now.
     pub advice: Option<String>,
-    /// What the kernel's `error` said. Empty: no error.
+    /// The text of the kernel's file `error`. Empty if no error.
     pub kernel_error: String,
-    /// The kernel's lines on TDX that came during the update, without addresses. Read only after a
+    /// The kernel's log lines on TDX during the update, without addresses. Read only after a
     /// failure.
     pub kernel_lines: Vec<String>,
-    /// The version that runs now, if the kernel tells.
+    /// The version that runs now, if the kernel shows it.
     pub version: Option<String>,
-    /// How many updates remain, if the kernel tells.
+    /// The number of updates that remain, if the kernel shows it.
     pub remaining_updates: Option<u32>,
 }
 
-/// What was known when the last byte went to the kernel.
+/// The facts just before the last write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Before {
     pub(super) from: Option<TdxVersion>,
@@ -72,8 +72,8 @@ pub(super) struct Before {
     pub(super) interface: Interface,
 }
 
-/// Strings of the firmware upload, and what they mean for a TDX module on a kernel with this
-/// interface. `None`: on every kernel.
+/// Error strings of the firmware upload, with their meaning for a TDX module on a kernel with this
+/// interface. `None` stands for every kernel.
 const ERRORS: [(&str, Option<Interface>, &str); 11] = [
     ("firmware-invalid", Some(Interface::Flat), "Linux 7.2 says this for every failure"),
     (
@@ -81,18 +81,22 @@ const ERRORS: [(&str, Option<Interface>, &str); 11] = [
         Some(Interface::Folder),
         "the file's form is wrong, or SEAMCALL did not reach P-SEAMLDR",
     ),
-    ("device-busy", None, "a TD is in build or in migration, and the module refused to shut down"),
+    (
+        "device-busy",
+        None,
+        "the module refused to shut down, because a TD is in build or in migration",
+    ),
     ("hw-error", None, "P-SEAMLDR or the TDX module returned an error"),
     ("read-write-error", None, "the kernel had no memory"),
     ("user-abort", None, "the upload was cancelled"),
-    ("timeout", None, "the driver gave up waiting"),
+    ("timeout", None, "the driver's time limit expired"),
     ("invalid-file-size", None, "the driver does not take a file of this size"),
     ("flash-wearout", None, "no updates remain"),
     ("firmware-duplicate", None, "this image runs already"),
     ("none", None, "no error"),
 ];
 
-/// Explains what the kernel's `error` says.
+/// Returns the meaning of the kernel's `error`.
 fn meaning(error: &str, interface: Interface) -> Option<&'static str> {
     let (_, word) = error.split_once(':')?;
     let is_of = |of: &Option<Interface>| of.is_none_or(|of| of == interface);
@@ -102,12 +106,12 @@ fn meaning(error: &str, interface: Interface) -> Option<&'static str> {
 const LOOK: &str = "look for \"TDX\" in the kernel's log (`tdx-seamldr explain -` reads it), and \
                     keep `tdx-seamldr report`";
 const REBOOT: &str = "reboot the host: until then no TD can run, and the memory of the lost TDs \
-                      stays taken. The reason may be in the kernel's log: `dmesg | tdx-seamldr \
+                      stays in use. Look for the reason in the kernel's log: `dmesg | tdx-seamldr \
                       explain -`";
-const RETRY: &str = "the TDs run on with the old module; find the reason in the kernel's log \
-                     (`dmesg | tdx-seamldr explain -`), then try again";
+const RETRY: &str = "the TDs keep running with the old module; find the reason in the kernel's \
+                     log (`dmesg | tdx-seamldr explain -`), then try again";
 
-/// Tells how an update ended.
+/// Returns the ending of an update.
 pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
     let version = after.module.as_ref().ok().map(|found| found.value);
     let remaining = after.remaining_updates.as_ref().ok().map(|found| found.value);
@@ -126,19 +130,20 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
     let error = match ended {
         Ended::Idle(error) => error,
         Ended::StillBusy(status) => {
-            let message = format!("the kernel did not end in time: status is still {status:?}");
+            let message =
+                format!("the kernel did not finish in time: the status is still {status:?}");
             return ending(
                 Outcome::Unknown,
                 message,
-                Some("wait until status is idle, then run `tdx-seamldr status`"),
+                Some("wait until the status is idle, then run `tdx-seamldr status`"),
             );
         }
         Ended::Lost(absent)
             if after.module.as_ref().is_err_and(|module| module.reason == Reason::NoDevice) =>
         {
             let message = format!(
-                "TDX is gone, and all TDs with it: {absent}, and the version cannot be read any \
-                 more (ENXIO)"
+                "TDX and all TDs are lost: {absent}, and the version cannot be read any more \
+                 (ENXIO)"
             );
             return ending(Outcome::Lost, message, Some(REBOOT));
         }
@@ -156,8 +161,7 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
         Ok(found) => found.value,
         Err(absent) if absent.reason == Reason::NoDevice => {
             let message = format!(
-                "TDX is gone, and all TDs with it: {said}, and the version cannot be read any \
-                 more (ENXIO)"
+                "TDX and all TDs are lost: {said}, and the version cannot be read any more (ENXIO)"
             );
             return ending(Outcome::Lost, message, Some(REBOOT));
         }
@@ -172,7 +176,7 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
     match (error.is_empty(), is_new) {
         (true, _) if Some(version) == before.from && installs == Some(0) => {
             let message = format!(
-                "{said}, but did nothing: module {version} still runs, and no update was counted"
+                "{said}, but module {version} still runs, and the kernel counted no update"
             );
             ending(Outcome::FailedKept, message, Some(RETRY))
         }
@@ -181,7 +185,7 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
         }
         (true, true) => {
             let message = format!(
-                "{said} and module {version} runs, but {} updates remain where {} were expected",
+                "{said} and module {version} runs, but {} updates remain instead of {}",
                 shown(remaining),
                 shown(before.remaining.map(|before| before.wrapping_sub(1)))
             );
@@ -189,7 +193,7 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
         }
         (true, false) => {
             let message =
-                format!("{said}, but module {version} runs where {} was expected", name(before.to));
+                format!("{said}, but module {version} runs instead of {}", name(before.to));
             ending(Outcome::Unknown, message, Some(LOOK))
         }
         (false, true) if Some(version) != before.from => {
@@ -216,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_mean_what_the_kernel_with_the_interface_means() {
+    fn error_strings_have_the_meaning_of_the_kernels_interface() {
         let all = meaning("transferring:firmware-invalid", Interface::Flat).unwrap();
         assert!(all.contains("every failure"), "{all}");
         let form = meaning("transferring:firmware-invalid", Interface::Folder).unwrap();

@@ -9,16 +9,16 @@ use crate::fact::{Absent, Reason};
 use crate::host::UPLOAD;
 use crate::root::Root;
 
-/// Bytes that go to the kernel at once. Between two pieces the upload can be aborted.
+/// The bytes of one write to the kernel. The upload can be aborted between two writes.
 const PIECE: usize = 64 << 10;
 
 /// The longest answer of `status`, `loading` or `error`.
 const ANSWER: u64 = 4096;
 
-/// How long to wait between two looks at `status`.
+/// The pause between two reads of `status`.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What went wrong before the last write. The kernel has dropped the upload: nothing was touched.
+/// A failure before the last write. The kernel has dropped the upload: nothing was touched.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// A file of the upload could not be read.
@@ -32,11 +32,11 @@ pub enum UploadError {
         /// The error.
         source: io::Error,
     },
-    /// The kernel works on another upload.
-    #[error("the kernel works on another upload: status is {0:?}")]
+    /// The kernel processes another upload.
+    #[error("the kernel processes another upload: the status is {0:?}, but should be \"idle\"")]
     Busy(String),
-    /// Another program has begun an upload.
-    #[error("another program has begun an upload and not ended it: {UPLOAD}/loading is 1")]
+    /// Another program has an open upload.
+    #[error("another program has an open upload: {UPLOAD}/loading is 1, but should be 0")]
     Begun,
     /// Another program changed the upload before the last write.
     #[error("another program changed the upload: {0}")]
@@ -46,19 +46,18 @@ pub enum UploadError {
     Aborted,
 }
 
-/// How an upload ended, by the kernel's files.
+/// How an upload ended, from the kernel's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// `status` is idle, and this is what `error` says. Empty: no error.
+    /// `status` is idle. The text of `error`, empty if no error.
     Idle(String),
-    /// `status` was not idle when the time was over.
+    /// `status` was not idle at the time limit.
     StillBusy(String),
     /// The files cannot be read any more.
     Lost(Absent),
 }
 
-/// An upload that has begun. If it is dropped before [`commit`](Self::commit), the kernel forgets
-/// it.
+/// An open upload. If it is dropped before [`commit`](Self::commit), the kernel discards it.
 #[derive(Debug)]
 pub(super) struct Upload<'r> {
     root: &'r Root,
@@ -66,8 +65,8 @@ pub(super) struct Upload<'r> {
 }
 
 impl<'r> Upload<'r> {
-    /// Begins an upload. One that was begun and not ended is dropped only if `is_ours` says that it
-    /// was this command's, in an earlier process: another program may still be writing.
+    /// Begins an upload. Cancels an open upload only if `is_ours` says that an earlier process of
+    /// this command began it. Another program may still be writing its upload.
     pub(super) fn begin(
         root: &'r Root,
         is_ours: &mut dyn FnMut() -> bool,
@@ -88,7 +87,7 @@ impl<'r> Upload<'r> {
         Ok(upload)
     }
 
-    /// Gives the image to the kernel, piece by piece. `go_on` is asked before each piece.
+    /// Writes the image to the kernel, piece by piece. Calls `go_on` before each piece.
     pub(super) fn send(
         &self,
         image: &[u8],
@@ -109,12 +108,12 @@ impl<'r> Upload<'r> {
         Ok(())
     }
 
-    /// Sees that the kernel has exactly this image, and that the upload is still open. Linux shows
-    /// what it has until the last write; a kernel that does not cannot be asked.
+    /// Checks that the kernel has exactly this image and that the upload is still open. Linux shows
+    /// the data until the last write. Skips the check on a kernel that does not.
     pub(super) fn check(&mut self, image: &[u8]) -> Result<(), UploadError> {
         let loading = self.read("loading").map_err(UploadError::Read)?;
         if loading != "1" {
-            // What is open now is another program's.
+            // The open upload belongs to another program.
             self.open = false;
             return Err(UploadError::Changed(format!(
                 "loading is {loading:?}, but should be \"1\""
@@ -124,9 +123,9 @@ impl<'r> Upload<'r> {
         let file = format!("{UPLOAD}/data");
         match self.root.read_bytes(&file, limit) {
             Ok(there) if there != image => {
-                Err(UploadError::Changed(format!("{file} is not the image that was written")))
+                Err(UploadError::Changed(format!("{file} differs from the image that was written")))
             }
-            // More than was written.
+            // The kernel has more bytes than this command wrote.
             Err(absent) if absent.reason == Reason::Malformed => {
                 Err(UploadError::Changed(absent.to_string()))
             }
@@ -134,7 +133,7 @@ impl<'r> Upload<'r> {
         }
     }
 
-    /// Writes the last byte. From here on the kernel updates the module, and nobody can stop it.
+    /// Writes the last byte. From now on the kernel updates the module and cannot be stopped.
     pub(super) fn commit(mut self) -> Result<Committed<'r>, UploadError> {
         self.write("loading", b"0")?;
         self.open = false;
@@ -160,28 +159,28 @@ impl<'r> Upload<'r> {
 impl Drop for Upload<'_> {
     fn drop(&mut self) {
         if self.open {
-            // The kernel forgets the upload also when the next one begins.
+            // The kernel also discards the upload when the next one begins.
             let _ = self.write("loading", b"-1");
         }
     }
 }
 
-/// An upload that the kernel works on.
+/// An upload that the kernel processes.
 #[derive(Debug)]
 pub(super) struct Committed<'r> {
     root: &'r Root,
 }
 
 impl Committed<'_> {
-    /// Waits until the kernel has ended. `looked` hears of each new status, and `None` of each look
-    /// that shows none.
+    /// Waits until the kernel finishes. Calls `looked` with each new status, and with `None` for
+    /// each other read.
     pub(super) fn wait(&self, limit: Duration, looked: &mut dyn FnMut(Option<&str>)) -> Ended {
         let begin = Instant::now();
         let mut last = String::new();
         loop {
             let status = match self.read("status") {
                 Ok(status) => status,
-                // One failed look does not tell anything; the last one does.
+                // A single failed read proves nothing; the last read counts.
                 Err(absent) if begin.elapsed() >= limit => return Ended::Lost(absent),
                 Err(_) => {
                     thread::sleep(PAUSE);
@@ -193,7 +192,7 @@ impl Committed<'_> {
             if status == "idle" {
                 match self.read("error") {
                     Ok(error) => return Ended::Idle(error),
-                    // EBUSY: another upload has begun in the meantime.
+                    // EBUSY: another upload has begun in between.
                     Err(absent) if absent.reason != Reason::Unreadable => {
                         return Ended::Lost(absent)
                     }

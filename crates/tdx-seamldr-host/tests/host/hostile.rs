@@ -1,5 +1,4 @@
-//! Folders that do harm to a careless reader: each file is refused with its name, nothing blocks,
-//! nothing panics.
+//! Hostile folders: each file is refused with its name, without blocking or panic.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{symlink, PermissionsExt};
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{read, write};
 
-/// Files with text, as far as they are facts of their own.
+/// The text files that hold one fact each.
 const FILES: [&str; 12] = [
     "/proc/sys/kernel/osrelease",
     "/proc/cmdline",
@@ -30,7 +29,7 @@ const FILES: [&str; 12] = [
     "/sys/module/kvm_intel/parameters/tdx",
 ];
 
-/// Why the fact of each of [`FILES`] is absent, if it is.
+/// Returns why the fact of each of [`FILES`] is absent. `None` if it is known.
 fn absences(host: &Host) -> [Option<Absent>; 12] {
     fn absent<T>(fact: &Fact<T>) -> Option<Absent> {
         fact.as_ref().err().cloned()
@@ -51,7 +50,7 @@ fn absences(host: &Host) -> [Option<Absent>; 12] {
     ]
 }
 
-/// Asserts that each file in turn is refused for this reason after the change, and is named.
+/// Asserts that each file is refused by name for this reason after the change.
 fn assert_refused(reason: Reason, problem: &str, files: &[&str], change: fn(&Path)) {
     for path in files {
         let folder = write(&HostTree::linux_7_2());
@@ -73,8 +72,8 @@ fn assert_refused(reason: Reason, problem: &str, files: &[&str], change: fn(&Pat
 
 #[test]
 fn missing_files_are_named() {
-    // Without one of the two files of P-SEAMLDR the interface is incomplete, which is another test.
-    assert_refused(Reason::Missing, "no such file", &FILES, |_| {});
+    // The files of P-SEAMLDR have their own test: without one of them the interface is incomplete.
+    assert_refused(Reason::Missing, "does not exist", &FILES, |_| {});
 }
 
 #[test]
@@ -92,7 +91,7 @@ fn fifos_do_not_block() {
 }
 
 #[test]
-fn files_that_end_in_another_place_are_refused() {
+fn links_that_lead_to_themselves_are_refused() {
     assert_refused(Reason::Unreadable, "40 links", &FILES, |place| {
         symlink(place.file_name().unwrap(), place).unwrap();
     });
@@ -101,7 +100,7 @@ fn files_that_end_in_another_place_are_refused() {
 #[test]
 fn files_that_are_too_long_are_refused() {
     assert_refused(Reason::Malformed, "is longer than", &FILES, |place| {
-        // A hole: nothing is stored.
+        // A file with a hole uses no disk space.
         File::create(place).unwrap().set_len(65 << 20).unwrap();
     });
 }
@@ -115,8 +114,8 @@ fn binary_files_are_refused() {
 }
 
 #[test]
-fn empty_files_are_no_values() {
-    // An empty list of LPs is a list, and an empty line of words is one.
+fn empty_files_are_refused() {
+    // An empty list of LPs is valid, and so is an empty command line.
     let files = [FILES[2], FILES[3], FILES[4], FILES[5], FILES[10]];
     assert_refused(Reason::Malformed, "", &files, |place| drop(File::create(place).unwrap()));
 }
@@ -133,7 +132,7 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
-fn values_with_a_sign_or_more_lines_are_no_numbers() {
+fn values_with_a_sign_or_more_lines_are_refused() {
     for text in ["-1\n", "+1\n", "1\n\n", "1 \n", "0x1\n", "1\n2\n"] {
         let path = "/sys/devices/faux/tdx_host/num_remaining_updates";
         let host = read(&HostTree::linux_7_2().file(path, text));
@@ -186,7 +185,7 @@ fn empty_folder_has_no_driver() {
 }
 
 #[test]
-fn folder_that_is_not_there_has_no_driver() {
+fn missing_folder_has_no_driver() {
     let host = Host::read(&Root::new("/nonexistent/folder"));
     assert_eq!(host.interface, Err(NoInterface::NoDriver));
 }

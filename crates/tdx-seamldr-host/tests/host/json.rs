@@ -1,4 +1,4 @@
-//! A host as JSON.
+//! The facts of a host as JSON.
 
 use serde_json::{json, Value};
 use tdx_seamldr_host::testing::HostTree;

@@ -1,4 +1,4 @@
-//! Each kind of host is told from the others.
+//! Each kind of host is recognised.
 
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ fn driver_without_upload_is_named() {
 }
 
 #[test]
-fn half_of_an_interface_names_the_missing_file() {
+fn incomplete_interface_names_the_missing_file() {
     for (tree, file) in [
         (HostTree::linux_7_2(), "num_remaining_updates"),
         (HostTree::linux_7_2(), "seamldr_version"),
@@ -120,7 +120,7 @@ fn half_of_an_interface_names_the_missing_file() {
 }
 
 #[test]
-fn old_kernel_on_a_processor_with_the_bug_is_told_by_vmx_basic() {
+fn erratum_is_read_from_vmx_basic_if_the_kernel_does_not_name_it() {
     let folder = write(&HostTree::linux_7_2().msr(0x480, 0x00da_0400_0000_0004));
     std::fs::remove_dir_all(folder.path().join("sys/devices/faux")).unwrap();
     let host = Host::read(&Root::new(folder.path()));
@@ -128,7 +128,7 @@ fn old_kernel_on_a_processor_with_the_bug_is_told_by_vmx_basic() {
 }
 
 #[test]
-fn module_that_is_gone_leaves_the_interface() {
+fn interface_exists_without_a_module() {
     let host = read(&HostTree::linux_7_2().module_gone());
     assert_eq!(host.interface, Ok(Interface::Flat));
     let module = host.module.unwrap_err();
@@ -140,7 +140,7 @@ fn module_that_is_gone_leaves_the_interface() {
 }
 
 #[test]
-fn sockets_are_told_apart() {
+fn sockets_with_different_processors_are_listed() {
     let host =
         read(&HostTree::linux_7_2().sockets(&[(0xa06d1, 4), (0xa06e1, 2)]).microcode(0x1000_0380));
     assert_eq!(host.signatures(), [0xa06d1, 0xa06e1]);
@@ -173,7 +173,7 @@ fn registers_without_their_device_ask_for_the_kernel_module() {
 }
 
 #[test]
-fn staged_modules_are_listed_in_any_case_and_not_without_end() {
+fn staged_modules_are_listed_in_any_case_up_to_a_limit() {
     let tree = HostTree::linux_7_2()
         .file("/boot/efi/EFI/TDX/TDX-SEAM.so", "x")
         .file("/boot/efi/EFI/TDX/TDX-SEAM.so.sigstruct", "x")
@@ -207,7 +207,7 @@ fn large_host_is_read_in_time() {
         let host = Host::read(&root);
         (started.elapsed(), host)
     };
-    // Other tests run at the same time: the fastest of five counts.
+    // Other tests run at the same time, so the fastest of five runs counts.
     let (took, host) = (0..5).map(|_| timed()).min_by_key(|(took, _)| *took).unwrap();
     println!("read in {took:?}");
     assert_eq!(host.platform.unwrap().value, PlatformLps { enabled: 512, highest_x2apic_id: 511 });
@@ -215,7 +215,7 @@ fn large_host_is_read_in_time() {
 }
 
 #[test]
-fn this_machine_is_read_or_says_why_not() {
+fn this_machine_is_read_without_error() {
     let host = Host::read(&Root::default());
     assert!(host.online.is_ok() && host.sockets.is_ok(), "{host:?}");
     if let Err(reason) = &host.interface {

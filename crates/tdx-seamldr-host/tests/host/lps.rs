@@ -1,4 +1,4 @@
-//! LPs that are missing are counted, named and explained.
+//! Missing LPs are counted, named and explained.
 
 use tdx_seamldr_host::host::MissingLps;
 use tdx_seamldr_host::testing::HostTree;
@@ -13,7 +13,7 @@ fn missing(offline: &str, unknown_to_kernel: u32) -> MissingLps {
     }
 }
 
-/// Asserts what is missing, and that each explanation contains the words.
+/// Asserts the missing LPs, and that each explanation contains the words.
 fn assert_explained(tree: &HostTree, expected: &MissingLps, words: &[&str]) {
     let host = read(tree);
     assert_eq!(host.missing_lps().as_ref(), Some(expected));
@@ -81,13 +81,13 @@ fn nr_cpus_hides_lps_that_only_the_madt_shows() {
 }
 
 #[test]
-fn words_for_init_and_longer_words_are_no_parameters() {
+fn words_for_init_and_longer_words_are_ignored() {
     let tree = HostTree::linux_7_2().offline(&[1]).parameter("nosmtx=1 -- nosmt maxcpus=1");
     assert_explained(&tree, &missing("1", 0), &["LP 1: "]);
 }
 
 #[test]
-fn madt_that_cannot_be_read_leaves_the_count_open() {
+fn count_is_unknown_if_the_madt_cannot_be_read() {
     let host = read(&HostTree::linux_7_2().madt(b"junk".to_vec()).offline(&[1]));
     let expected = MissingLps { offline: CpuList::parse("1").unwrap(), unknown_to_kernel: None };
     assert_eq!(host.missing_lps(), Some(expected));
@@ -95,7 +95,7 @@ fn madt_that_cannot_be_read_leaves_the_count_open() {
 }
 
 #[test]
-fn lists_that_cannot_be_read_leave_all_open() {
+fn missing_lps_are_unknown_if_the_lists_cannot_be_read() {
     let host = read(&HostTree::linux_7_2().file("/sys/devices/system/cpu/online", "7-0"));
     assert_eq!(host.missing_lps(), None);
     assert_eq!(host.lps_explained(), Vec::<String>::new());

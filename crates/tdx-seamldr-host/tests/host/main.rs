@@ -1,4 +1,4 @@
-//! Hosts as folders: what is read of each, and that hostile folders do no harm.
+//! Hosts as folders: the facts of each host, and hostile folders.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

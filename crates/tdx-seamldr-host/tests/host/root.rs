@@ -7,7 +7,7 @@ use tdx_seamldr_host::fact::Reason;
 use tdx_seamldr_host::Root;
 use tempfile::TempDir;
 
-/// A folder with a secret beside a root, and the root.
+/// Returns a folder with a secret beside a root, and the root.
 fn beside() -> (TempDir, Root) {
     let folder = TempDir::new().unwrap();
     fs::create_dir_all(folder.path().join("root/etc")).unwrap();
@@ -42,7 +42,7 @@ fn folders_that_are_links_cannot_lead_out() {
     fs::create_dir(folder.path().join("other")).unwrap();
     fs::write(folder.path().join("other/file"), "outside").unwrap();
     symlink("../other", folder.path().join("root/other")).unwrap();
-    // The link leads to itself, as nothing is above the root.
+    // The link leads to itself, because `..` stops at the root.
     assert_eq!(root.read_text("/other/file", 100).unwrap_err().reason, Reason::Unreadable);
     assert!(!root.exists("/other/file"));
     assert!(root.list("/other", 10).is_err());
@@ -59,7 +59,7 @@ fn place_of_a_new_file_is_inside() {
 }
 
 #[test]
-fn long_chains_of_links_are_followed_as_far_as_linux_does() {
+fn chain_of_links_is_followed_up_to_the_limit_of_linux() {
     let (folder, root) = beside();
     let etc = folder.path().join("root/etc");
     for link in 1..=41 {
@@ -71,7 +71,7 @@ fn long_chains_of_links_are_followed_as_far_as_linux_does() {
 }
 
 #[test]
-fn system_is_told_by_its_path() {
+fn root_of_the_system_is_recognised_by_its_path() {
     for system in ["/", "//", "/."] {
         assert!(Root::new(system).is_system(), "{system}");
     }

@@ -1,15 +1,15 @@
-//! A line of a kernel log: its time, and the part that TDX's code printed.
+//! Splits a line of a kernel log into its time and the text of TDX's code.
 
-/// A line, cut into what the logging added and what the kernel printed.
+/// A line, without the prefix of the logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line<'a> {
-    /// The time as the log has it, e.g. `10.798780` or `Nov 28 06:37:50`.
+    /// The time in the log's form, e.g. `10.798780` or `Nov 28 06:37:50`.
     pub(super) time: Option<String>,
     /// The kernel's text from its prefix on, e.g. `virt/tdx: module initialized`.
     pub(super) text: &'a str,
 }
 
-/// What lines of TDX's code begin with. The longer ones come first.
+/// The prefixes of lines from TDX's code. Longer prefixes come first.
 const PREFIXES: &[&str] = &[
     "virt/tdx: ",
     "virt/seamldr: ",
@@ -29,12 +29,12 @@ const PREFIXES: &[&str] = &[
     "TD vp_enter_ret ",
 ];
 
-/// Lines of KVM are TDX's if they have one of these words.
+/// Lines of KVM are about TDX if they contain one of these words.
 const KVM: &[&str] = &["kvm_intel: ", "kvm: ", "kvm_amd: ", "kvm [", "vmkernel: "];
 const KVM_WORDS: &[&str] = &["TDX", "tdx", "SEAMCALL", "TDH_", "TDH.", "TD vp_enter_ret", "tdh_"];
 
-/// Returns the part of a line that TDX's code printed, and the time before it. `None` if the line
-/// is not TDX's.
+/// Returns the text of TDX's code in a line, and the time before it. `None` if the line is not
+/// about TDX.
 pub(super) fn cut(line: &str) -> Option<Line<'_>> {
     let at = PREFIXES.iter().filter_map(|prefix| position(line, prefix)).min();
     let kvm = || {
@@ -48,22 +48,23 @@ pub(super) fn cut(line: &str) -> Option<Line<'_>> {
     Some(Line { time: time(before), text: text.trim_end() })
 }
 
-/// Where a prefix is that begins the line or follows the end of another prefix.
+/// Returns the position of a prefix at the start of the line or after another prefix.
 fn position(line: &str, prefix: &str) -> Option<usize> {
     line.match_indices(prefix).map(|(at, _)| at).find(|at| {
         let before = line.get(..*at).unwrap_or_default();
-        // What stands before a kernel's text ends in one of these. A word of another text does not.
+        // The logging's prefix ends in one of these characters. A word inside another text does
+        // not.
         before.trim_end().is_empty() || before.trim_end().ends_with([']', ':', ';', '>', ')'])
     })
 }
 
-/// Reads the time in what a log adds before the kernel's text.
+/// Reads the time in the prefix of the logging.
 fn time(before: &str) -> Option<String> {
     kmsg(before).or_else(|| bracket(before)).or_else(|| syslog(before))
 }
 
-/// Whether a line begins a record of /dev/kmsg. Lines after it that begin with a space belong to
-/// it.
+/// Whether a line begins a record of /dev/kmsg. Lines that follow and begin with a space belong to
+/// the record.
 pub(super) fn is_record(line: &str) -> bool {
     kmsg(line).is_some()
 }
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefix_and_time_are_cut_off_whatever_printed_the_log() {
+    fn prefix_and_time_are_cut_off_in_every_form_of_log() {
         let text = "virt/tdx: module initialized";
         let lines = [
             ("virt/tdx: module initialized", None),
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_others_are_not_tdx_s() {
+    fn lines_of_other_code_are_not_about_tdx() {
         for line in [
             "",
             "[    0.000000] Command line: BOOT_IMAGE=/vmlinuz kvm_intel.tdx=1 nohibernate",

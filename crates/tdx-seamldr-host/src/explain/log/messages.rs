@@ -1,15 +1,15 @@
-//! The kernel's other lines about TDX, in the wordings of all generations.
+//! The kernel's other lines about TDX, in the wordings of all kernels.
 
 use std::sync::LazyLock;
 
 use super::super::step::Relation;
 
-/// A line that kernels print, and what it asks of the operator.
+/// A line that kernels print, with its meaning and advice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
-    /// A name that stays the same: what `--json` shows.
+    /// A stable name, which `--json` shows.
     pub(super) code: &'static str,
-    /// The wordings, in any case. `*` is any text; the first one is the line's value.
+    /// The wordings, without regard to case. `*` is any text; the first `*` is the line's value.
     pub(super) wordings: &'static [&'static str],
     pub(super) meaning: &'static str,
     pub(super) relation: Relation,
@@ -33,7 +33,7 @@ const fn boot(
     Known { code, wordings, meaning, relation: Relation::None, actions, errno: false }
 }
 
-/// The more exact wordings come first.
+/// All known lines. More exact wordings come first.
 pub(super) const TABLE: &[Known] = &[
     Known {
         code: "update-failed-tds-lost",
@@ -42,7 +42,7 @@ pub(super) const TABLE: &[Known] = &[
                   from now on: Linux has lost all TDs, and TDX is gone until reboot.",
         relation: Relation::Failed,
         actions: &[
-            "Look for the SEAMCALL that failed first during the update, and have it explained.",
+            "Find the first SEAMCALL that failed during the update, and explain its status.",
             "Stop the TDs' processes, and plan a reboot.",
         ],
         errno: false,
@@ -50,11 +50,11 @@ pub(super) const TABLE: &[Known] = &[
     Known {
         code: "update-failed",
         wordings: &["update failed (*)"],
-        meaning: "The new module was loaded and did not take the TDs over (TDH.SYS.UPDATE). Linux \
+        meaning: "The new module was loaded but did not take the TDs over (TDH.SYS.UPDATE). Linux \
                   has lost all TDs, and TDX is gone until reboot.",
         relation: Relation::Failed,
         actions: &[
-            "Look for the failed SEAMCALL before it, and have it explained.",
+            "Find the failed SEAMCALL before this line, and explain its status.",
             "Stop the TDs' processes, and plan a reboot.",
         ],
         errno: true,
@@ -62,10 +62,11 @@ pub(super) const TABLE: &[Known] = &[
     Known {
         code: "updated",
         wordings: &["version * -> *"],
-        meaning: "The module was updated, and the TDs go on.",
+        meaning: "The module was updated, and the TDs keep running.",
         relation: Relation::Updated,
-        actions: &["Let attestation policies accept the new module's hash (MRSEAM) and SVN, if \
-                    they do not yet."],
+        actions: &[
+            "Make sure that attestation policies accept the new module's hash (MRSEAM) and SVN.",
+        ],
         errno: false,
     },
     Known {
@@ -78,9 +79,9 @@ pub(super) const TABLE: &[Known] = &[
             "*consider a BIOS update*",
             "*consider updating your BIOS*",
         ],
-        meaning: "The new module has other features than the one that ran at boot. Linux goes on \
-                  with the features that it found at boot: new ones have no effect until the \
-                  module is loaded at boot.",
+        meaning: "The new module has other features than the module at boot. Linux keeps using \
+                  the features from boot: new features have no effect until the BIOS loads the \
+                  module.",
         relation: Relation::Updated,
         actions: &[
             "Nothing now. For the new features, update the BIOS so that it brings this module.",
@@ -93,8 +94,8 @@ pub(super) const TABLE: &[Known] = &[
         meaning: "Linux could not start the TDX module: no TDs on this host until the reason is \
                   gone.",
         relation: Relation::None,
-        actions: &["Look at the lines just before it: the first failed SEAMCALL or message has \
-                    the reason."],
+        actions: &["Read the lines just before this line: the first failed SEAMCALL or message \
+                    shows the cause."],
         errno: true,
     },
     boot(
@@ -112,21 +113,21 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "keyids",
         &["BIOS enabled: private KeyID range *"],
-        "The BIOS has TDX on, and these KeyIDs are for TDX. One is for the module itself, each TD \
-         needs one more.",
+        "TDX is on in the BIOS, and these KeyIDs are for TDX. The module uses one KeyID, and each \
+         TD uses one more.",
         NOTHING,
     ),
     boot(
         "too-few-keyids",
         &["too few private KeyIDs available", "not enough KeyIDs", "not enough private KeyIDs"],
-        "The BIOS leaves fewer than two KeyIDs to TDX: the module needs one for itself.",
-        &["Give TDX more KeyIDs in the BIOS (a setting such as \"TME-MT/TDX key split\")."],
+        "The BIOS assigns fewer than two KeyIDs to TDX: the module itself needs one.",
+        &["Assign more KeyIDs to TDX in the BIOS (a setting such as \"TME-MT/TDX key split\")."],
     ),
     boot(
         "no-keyids",
         &["no TDX private KeyIDs available"],
-        "KVM found TDX not enabled: the BIOS leaves no KeyIDs to it, or the kernel gave up on TDX \
-         earlier.",
+        "KVM found that TDX is not enabled: the BIOS assigns no KeyIDs to TDX, or the kernel did \
+         not start TDX earlier.",
         BIOS_ON,
     ),
     boot(
@@ -136,7 +137,7 @@ pub(super) const TABLE: &[Known] = &[
             "not supported by the host platform",
             "TDX not supported by the host platform",
         ],
-        "The BIOS has TDX off, or did not activate it because a check failed.",
+        "TDX is off in the BIOS, or the BIOS did not activate TDX because a check failed.",
         BIOS_ON,
     ),
     boot(
@@ -149,13 +150,13 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "s3-disabled",
         &["Disable ACPI S3*"],
-        "Suspend to memory (ACPI S3) does not work together with TDX, so Linux turned it off.",
+        "Suspend to memory (ACPI S3) does not work with TDX, so Linux turned it off.",
         NOTHING,
     ),
     boot(
         "memory-notifier",
         &["register_memory_notifier() failed (*)"],
-        "Linux could not watch memory hotplug, and does not start TDX.",
+        "Linux could not register for memory hotplug, and does not start TDX.",
         &["Report it as an error of the kernel."],
     ),
     boot(
@@ -178,13 +179,13 @@ pub(super) const TABLE: &[Known] = &[
         "tdmrs-near-limit",
         &["consumed TDMRs reaching limit: *"],
         "The memory map uses nearly all TDMRs that the module has. It still works.",
-        &["Nothing now. More memory nodes or holes can be too many."],
+        &["Nothing now. With more memory nodes or holes the TDMRs may not suffice."],
     ),
     boot(
         "pamt-node",
         &["unable to find local NUMA node for PAMT allocation*"],
-        "The table for this memory (PAMT) is on node 0 instead of a near node. It works, more \
-         slowly.",
+        "The table for this memory (PAMT) is on node 0 instead of a near node. TDX works, but \
+         more slowly.",
         &["Nothing. Report it if the memory map is an ordinary one."],
     ),
     boot(
@@ -220,14 +221,15 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "kvm-failed",
         &["Failed to initialize TDX module", "Failed to initialize TDX-Module"],
-        "KVM offers no TDs, because the module could not be started.",
-        &["Look at the lines just before it: the first failed SEAMCALL or message has the reason."],
+        "KVM offers no TDs, because the module did not start.",
+        &["Read the lines just before this line: the first failed SEAMCALL or message shows the \
+           cause."],
     ),
     boot(
         "kvm-max-vcpus",
         &["MAX_VCPU_PER_TD (*) smaller than number of logical CPUs*"],
         "The module allows fewer virtual CPUs per TD than the host has LPs, and KVM turns TDX off.",
-        &["Update the module, by a BIOS update."],
+        &["Update the module by a BIOS update."],
     ),
     boot(
         "kvm-virt-at-load",
@@ -261,16 +263,16 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "private-memory-error",
         &["TDX private memory error. Possible kernel bug*"],
-        "A machine check in memory of TDs. Processors with the erratum poison such memory at a \
-         partial write.",
-        &["Report it as an error of the kernel; look for a failing memory module if it comes \
+        "A machine check in the memory of TDs. On processors with the erratum a partial write \
+         poisons such memory.",
+        &["Report it as an error of the kernel; look for a failing memory module if it occurs \
            again."],
     ),
     boot(
         "guest",
         &["Guest detected", "Attributes: *", "TD_CTLS: *"],
         "This is the log of a TD (a guest), not of its host.",
-        &["For the host's side, take the log of the host."],
+        &["To see the host's side, read the log of the host."],
     ),
 ];
 
@@ -282,14 +284,14 @@ static WORDINGS: LazyLock<Vec<(&Known, String)>> = LazyLock::new(|| {
     TABLE.iter().flat_map(lower).collect()
 });
 
-/// Finds the line in the table, with its value.
+/// Finds a line in the table. Returns its row and its value.
 pub(super) fn find(text: &str) -> Option<(&'static Known, Option<String>)> {
     let text = text.to_ascii_lowercase();
     WORDINGS.iter().find_map(|(known, wording)| Some((*known, matched(&text, wording)?)))
 }
 
-/// Whether a text has this wording in it, both in lower case. The inner `Some` is what stands for
-/// the first `*`.
+/// Whether a text contains this wording, both in lower case. The inner `Some` is the text for the
+/// first `*`.
 fn matched(text: &str, wording: &str) -> Option<Option<String>> {
     let mut pieces = wording.split('*');
     let first = pieces.next()?;
@@ -313,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wording_is_found_as_itself() {
+    fn every_wording_is_found_as_its_own_row() {
         for known in TABLE {
             for wording in known.wordings {
                 let text = format!("virt/tdx: {}", wording.replace('*', "12"));
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_what_stands_for_the_first_star() {
+    fn value_is_the_text_for_the_first_star() {
         let value = |text: &str| find(text).unwrap().1;
         assert_eq!(value("virt/tdx: module initialization failed (-5)").as_deref(), Some("-5"));
         assert_eq!(value("virt/tdx: version 1.5.24 -> 1.5.28").as_deref(), Some("1.5.24"));

@@ -1,4 +1,4 @@
-//! The lines of a kernel log that are TDX's, each explained, repeats folded.
+//! Explains the TDX lines of a kernel log and counts repeats.
 
 mod line;
 mod messages;
@@ -18,85 +18,85 @@ use line::{cut_to, Line};
 use messages::Known;
 pub use seamcall::Registers;
 
-/// Bytes of a log that are read. What follows is left out, and the report says so.
+/// The most bytes of a log that are read. The report says if the log is longer.
 pub const MAX_INPUT: u64 = 16 << 20;
 
-/// Bytes of a line that are looked at.
+/// The most bytes of a line that are read.
 pub const LONGEST_LINE: usize = 4096;
 
-/// Different entries that are kept. Further ones are counted.
+/// The most entries that are kept. Further entries are only counted.
 const MOST_ENTRIES: usize = 500;
 
-/// Characters of a line that an entry shows.
+/// The most characters of a line in an entry.
 const SHOWN: usize = 200;
 
-/// Lines of TDX that no table knows, as samples.
+/// The most unknown TDX lines that are kept as samples.
 const MOST_SAMPLES: usize = 10;
 
-/// Reads a kernel log line by line. [`Log::report`] has what was found.
+/// Reads a kernel log line by line. [`Log::report`] returns the result.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     report: LogReport,
     places: HashMap<Key, usize>,
     /// The entry that a line of registers belongs to.
     last_call: Option<usize>,
-    /// A line said that the module was initialised: what fails from now on does not fail at boot.
+    /// A line said that the module was initialised: later failures are not failures at boot.
     initialised: bool,
     /// The last line was a record of /dev/kmsg: lines that begin with a space belong to it.
     in_record: bool,
 }
 
-/// What makes two lines the same.
+/// The key of an entry. Lines with the same key are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Call(Option<Leaf>, u64, bool),
     Message(&'static str, Option<String>),
 }
 
-/// What a log says about TDX.
+/// The report on a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LogReport {
-    /// Lines in all.
+    /// The number of lines.
     pub lines: u64,
-    /// Lines that are TDX's.
+    /// The number of lines about TDX.
     pub tdx_lines: u64,
-    /// Lines that are not TDX's.
+    /// The number of other lines.
     pub ignored: u64,
-    /// Lines that are TDX's and that this program does not know.
+    /// The number of lines about TDX that this program does not know.
     pub unknown: u64,
-    /// The first of them.
+    /// The first unknown lines.
     pub unknown_samples: Vec<String>,
-    /// What the known lines say, in the order of their first appearance.
+    /// The known lines, in the order of their first appearance.
     pub entries: Vec<Entry>,
-    /// Lines that would have made further entries.
+    /// The number of lines beyond the limit of entries.
     pub not_shown: u64,
-    /// Whether the log was longer than [`MAX_INPUT`] and its end was left out.
+    /// Whether the log was longer than [`MAX_INPUT`], so its end was not read.
     pub cut: bool,
-    /// What it comes to, in one sentence.
+    /// The summary, in one sentence.
     pub summary: String,
 }
 
-/// A line, or several that say the same.
+/// A line and its repeats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// The first of the lines, without what the logging added, at most 200 characters.
+    /// The first of the lines, without the prefix of the logging, cut to 200 characters.
     pub text: String,
-    /// How many lines say the same.
+    /// The number of lines.
     pub count: u64,
-    /// The time of the first, as the log has it.
+    /// The time of the first line, in the log's form.
     pub first: Option<String>,
-    /// The time of the last, as the log has it.
+    /// The time of the last line, in the log's form.
     pub last: Option<String>,
-    /// Registers that the kernel printed with the first.
+    /// The registers that the kernel printed with the first line.
     pub registers: Option<Registers>,
-    /// What the registers say.
+    /// The meaning of the registers.
     pub registers_say: Option<String>,
-    /// What it is about.
+    /// The subject of the lines.
     #[serde(flatten)]
     pub subject: Subject,
 }
 
-/// What a line is about.
+/// The subject of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Subject {
@@ -109,20 +109,20 @@ pub enum Subject {
 /// A message of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// A name of the message that stays the same in all wordings.
+    /// A stable name of the message, the same for all wordings.
     pub code: &'static str,
-    /// The part that differs: an error number, a version, a range.
+    /// The variable part: an error number, a version, a range.
     pub value: Option<String>,
     /// The meaning, in plain words.
     pub meaning: String,
-    /// Whether it has to do with an update of the module.
+    /// The relation to an update of the module.
     pub relation: Relation,
     /// What to do.
     pub actions: Vec<String>,
 }
 
 impl Subject {
-    /// Returns whether it has to do with an update of the module.
+    /// Returns the relation to an update of the module.
     #[must_use]
     pub const fn relation(&self) -> Relation {
         match self {
@@ -132,16 +132,16 @@ impl Subject {
     }
 }
 
-/// Whether a line of a kernel log is one of TDX's: of the code that calls the firmware, of the
-/// update driver, or of KVM about TDs.
+/// Whether a line of a kernel log is about TDX: from the code that calls the firmware, from the
+/// update driver, or from KVM about TDs.
 #[must_use]
 pub fn is_tdx_line(line: &str) -> bool {
     line::cut(line).is_some()
 }
 
 impl Log {
-    /// Reads a whole log, at most [`MAX_INPUT`] bytes of it. Bytes that are not UTF-8 are replaced,
-    /// and of each line only the first [`LONGEST_LINE`] bytes count.
+    /// Reads at most [`MAX_INPUT`] bytes of a log, and at most [`LONGEST_LINE`] bytes of each line.
+    /// Replaces bytes that are not UTF-8.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl Log {
         Ok(log.report())
     }
 
-    /// Takes one line, with or without its end.
+    /// Reads one line, with or without its newline.
     pub fn line(&mut self, line: &str) {
         let line = line.trim_end_matches(['\n', '\r']);
         if self.in_record && line.starts_with(' ') {
@@ -210,7 +210,7 @@ impl Log {
         }
     }
 
-    /// Adds a line to its entry, or makes one. Returns the entry's place.
+    /// Adds a line to its entry, or makes a new entry. Returns the entry's index.
     fn put(
         &mut self,
         key: Key,
@@ -246,7 +246,7 @@ impl Log {
         Some(place)
     }
 
-    /// Returns what the lines so far say.
+    /// Returns the report on the lines so far.
     #[must_use]
     pub fn report(mut self) -> LogReport {
         self.report.summary = self.report.summarise();
@@ -254,7 +254,7 @@ impl Log {
     }
 }
 
-/// The value, where lines with different values are not the same: not for ranges of memory.
+/// Returns the value if it distinguishes entries. Ranges of memory do not.
 fn by_value(known: &Known, value: &Option<String>) -> Option<String> {
     if matches!(known.code, "cmr" | "tdmr") {
         return None;
@@ -274,7 +274,7 @@ impl Entry {
     }
 }
 
-/// What registers say in an explanation of a failed call.
+/// Returns the meaning of the registers of a failed call.
 fn registers_say(explanation: &Explanation, registers: Registers) -> Option<String> {
     if explanation.leaf.as_deref() == TdxLeaf::SYS_RD.name() {
         let field = FieldId(registers.rdx?);
@@ -295,11 +295,10 @@ fn registers_say(explanation: &Explanation, registers: Registers) -> Option<Stri
     None
 }
 
-/// Explains a failed call, by what the log has said before it.
+/// Explains a failed call, with the log's earlier lines.
 fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanation {
     let mut found = explanation::word(status, leaf);
-    // Words of a module that was shut down or is gone mean a failed update, wherever they come
-    // from.
+    // Words for a module that was shut down or lost mean a failed update, from any call.
     let is_shutdown = TdxStatus(status).code() == TdxStatus::SYS_SHUTDOWN;
     let step = leaf.and_then(Step::of);
     if is_shutdown {
@@ -308,13 +307,12 @@ fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanati
     match step {
         Some(Step::Prepare | Step::Init) if !initialised => {
             found.relation = Relation::None;
-            found.update = "The log has no line before it that says that the module was \
-                            initialised: it comes from the start of TDX at boot, not from an \
-                            update."
+            found.update = "No earlier line of the log says that the module was initialised: this \
+                            error comes from the start of TDX at boot, not from an update."
                 .to_owned();
         }
         Some(Step::Init) => {
-            // TDH.SYS.LP.INIT comes outside of updates, too: when a CPU comes online.
+            // Linux also calls TDH.SYS.LP.INIT outside of updates, when a CPU comes online.
             let is_global = leaf == Some(Leaf::Tdx(TdxLeaf::SYS_INIT));
             found.relation = if is_global { Relation::Failed } else { Relation::Possible };
             found.update = format!(
@@ -345,7 +343,7 @@ fn message(known: &Known, value: Option<String>) -> Message {
 }
 
 impl LogReport {
-    /// What it comes to, in one sentence.
+    /// The summary, in one sentence.
     fn summarise(&self) -> String {
         let relation = self.entries.iter().map(|entry| entry.subject.relation()).max();
         let possible = self
@@ -355,20 +353,20 @@ impl LogReport {
             .count();
         match relation {
             None if self.tdx_lines == 0 => "No line here is about TDX.".to_owned(),
-            None => "No line about TDX here is one that this program knows.".to_owned(),
+            None => "This program knows none of the lines about TDX here.".to_owned(),
             Some(Relation::None) => {
-                "Nothing here has to do with an update of the TDX module.".to_owned()
+                "No line here is related to an update of the TDX module.".to_owned()
             }
             Some(Relation::Possible) => format!(
-                "Nothing here is certain to come from an update of the TDX module; {possible} of \
-                 {} kinds of lines can.",
+                "No line here certainly comes from an update of the TDX module; {possible} of {} \
+                 kinds of lines can.",
                 self.entries.len()
             ),
             Some(Relation::Updated) => {
-                "The TDX module was updated, and its TDs went on.".to_owned()
+                "The TDX module was updated, and its TDs kept running.".to_owned()
             }
-            Some(Relation::Refused) => "An update of the TDX module was refused before anything \
-                                        was shut down: the TDs are safe."
+            Some(Relation::Refused) => "An update of the TDX module was refused before the old \
+                                        module was shut down: the TDs are safe."
                 .to_owned(),
             Some(Relation::Failed) => "An update of the TDX module failed: by these lines Linux \
                                        has lost TDs, and a reboot is needed to get TDX back."

@@ -1,11 +1,11 @@
-//! Lines about a failed SEAMCALL, in every wording that kernels have had.
+//! Parses lines about a failed SEAMCALL, in the wordings of all kernels.
 
 use serde::{Serialize, Serializer};
 
 use super::super::leaf::Leaf;
 use super::super::word;
 
-/// Registers that the kernel printed with a failed SEAMCALL.
+/// The registers that the kernel printed with a failed SEAMCALL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Registers {
     /// RCX.
@@ -19,7 +19,7 @@ pub struct Registers {
     pub r8: Option<u64>,
 }
 
-/// Shows a register as text: readers of JSON numbers lose bits above 2^53.
+/// Writes a register as text, because readers of JSON numbers lose bits above 2^53.
 fn as_hex<S: Serializer>(register: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
     register.map(|value| format!("{value:#x}")).serialize(serializer)
 }
@@ -70,7 +70,8 @@ pub(super) fn failed(text: &str) -> Option<Failed> {
     Some(Failed { leaf, status, registers: registers(text).unwrap_or_default() })
 }
 
-/// A leaf by name, as kernels write it: `TDH_MEM_PAGE_ADD`, `TDH.MNG.INIT`, `tdh_mem_page_add`.
+/// Reads a leaf by name, as kernels write it: `TDH_MEM_PAGE_ADD`, `TDH.MNG.INIT`,
+/// `tdh_mem_page_add`.
 fn named(word: &str) -> Option<Leaf> {
     let upper = word.to_ascii_uppercase();
     let is_name =
@@ -78,7 +79,7 @@ fn named(word: &str) -> Option<Leaf> {
     is_name.then(|| Leaf::from_name(&upper)).flatten()
 }
 
-/// Reads registers: `RCX 0x0 RDX 0x1 R08 0x2` or `rcx 0x0, rdx 0x1`. `None` if there are none.
+/// Reads registers: `RCX 0x0 RDX 0x1 R08 0x2` or `rcx 0x0, rdx 0x1`. `None` if the line has none.
 pub(super) fn registers(text: &str) -> Option<Registers> {
     let words: Vec<&str> = text
         .split(|c: char| c.is_whitespace() || ",:=".contains(c))
@@ -99,7 +100,8 @@ pub(super) fn registers(text: &str) -> Option<Registers> {
             "RCX" => &mut found.rcx,
             "RDX" => &mut found.rdx,
             "R8" | "R08" => &mut found.r8,
-            // Registers that tell nothing here, so that their line is no unknown one.
+            // Registers without a meaning here. They are accepted, so that their line is not
+            // unknown.
             "R9" | "R09" | "R10" | "R11" => {
                 any = true;
                 continue;
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_no_failed_call() {
+    fn other_lines_are_not_failed_calls() {
         for line in [
             "virt/tdx: module initialization failed (-5)",
             "virt/tdx: SEAMCALL failed",

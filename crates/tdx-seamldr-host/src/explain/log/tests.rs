@@ -1,4 +1,4 @@
-//! Tests of whole logs: those of public bug reports, and any bytes.
+//! Tests with whole logs: of public bug reports, and of any bytes.
 
 #![allow(clippy::panic)]
 
@@ -30,17 +30,17 @@ fn codes(report: &LogReport) -> Vec<&str> {
 }
 
 #[test]
-fn the_line_of_the_issue_gives_leaf_and_status_by_name() {
+fn line_of_a_failed_call_gives_leaf_and_status_by_name() {
     let report = read("virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc0000c0000000000");
     let explanation = call(&report.entries[0]);
     assert_eq!(explanation.leaf.as_deref(), Some("TDH.SYS.RD"));
     assert_eq!(explanation.name, Some("METADATA_FIELD_ID_INCORRECT"));
     assert!(explanation.actions.iter().any(|action| action.contains("Update the module")));
-    assert_eq!(report.summary, "Nothing here has to do with an update of the TDX module.");
+    assert_eq!(report.summary, "No line here is related to an update of the TDX module.");
 }
 
 #[test]
-fn a_boot_with_a_1_0_module_is_explained_from_its_own_log() {
+fn boot_with_a_1_0_module_is_explained_from_its_log() {
     let report = read(
         "[    0.000000] Command line: BOOT_IMAGE=/vmlinuz kvm_intel.tdx=1 nohibernate
 [   10.798766] virt/tdx: TDX module: attributes 0x0, vendor_id 0x8086, major_version 1, \
@@ -70,11 +70,11 @@ fn a_boot_with_a_1_0_module_is_explained_from_its_own_log() {
     assert_eq!(report.entries[1].count, 2);
     assert_eq!(report.entries[1].first.as_deref(), Some("10.798771"));
     assert_eq!(report.entries[1].last.as_deref(), Some("10.798773"));
-    assert_eq!(report.summary, "Nothing here has to do with an update of the TDX module.");
+    assert_eq!(report.summary, "No line here is related to an update of the TDX module.");
 }
 
 #[test]
-fn hundreds_of_lines_at_the_end_of_a_td_are_one_entry() {
+fn repeated_lines_at_the_end_of_a_td_are_one_entry() {
     let line = "SEAMCALL (0x000000000000001c) failed: 0xc000030000000001 RCX 0x0 RDX 0x0 R8 0x0";
     let log: String = (0..300).map(|index| format!("[  261.{index:06}] {line}\n")).collect();
     let report = read(&log);
@@ -86,11 +86,11 @@ fn hundreds_of_lines_at_the_end_of_a_td_are_one_entry() {
     );
     assert_eq!(call(entry).leaf.as_deref(), Some("TDH.PHYMEM.PAGE.RECLAIM"));
     assert_eq!(call(entry).relation, Relation::None);
-    assert_eq!(report.summary, "Nothing here has to do with an update of the TDX module.");
+    assert_eq!(report.summary, "No line here is related to an update of the TDX module.");
 }
 
 #[test]
-fn a_failed_update_of_v6_is_told_as_one() {
+fn failed_update_of_v6_is_recognised() {
     let report = read(
         "[    9.1] virt/tdx: TDX-Module initialized
 [  500.1] virt/tdx: SEAMCALL (0x8000000000000001) failed: 0x8000000000010004
@@ -113,7 +113,7 @@ fn a_failed_update_of_v6_is_told_as_one() {
 }
 
 #[test]
-fn an_update_that_was_refused_lost_nothing() {
+fn refused_update_loses_no_td() {
     let report = read(
         "virt/tdx: module initialized\nvirt/tdx: SEAMCALL (0x0000000000000034) failed: \
          0x8000051200010000\n",
@@ -123,14 +123,14 @@ fn an_update_that_was_refused_lost_nothing() {
 }
 
 #[test]
-fn an_update_that_worked_is_told_as_one() {
+fn successful_update_is_recognised() {
     let report = read("virt/tdx: TDX-Module initialized\nvirt/tdx: version 1.5.24 -> 1.5.28\n");
     assert_eq!(codes(&report), ["initialized", "updated"]);
-    assert_eq!(report.summary, "The TDX module was updated, and its TDs went on.");
+    assert_eq!(report.summary, "The TDX module was updated, and its TDs kept running.");
 }
 
 #[test]
-fn sys_init_is_of_an_update_only_after_the_module_was_initialised() {
+fn sys_init_belongs_to_an_update_only_after_the_module_was_initialised() {
     let failed = "virt/tdx: SEAMCALL (0x0000000000000021) failed: 0xc000092100000122\n";
     let at_boot = read(&format!("{failed}virt/tdx: module initialization failed (-5)\n"));
     assert_eq!(at_boot.entries[0].subject.relation(), Relation::None);
@@ -155,10 +155,10 @@ fn records_of_kmsg_are_read_with_their_continuation_lines() {
 }
 
 #[test]
-fn lines_of_tdx_that_nobody_knows_are_counted_and_shown() {
+fn unknown_lines_about_tdx_are_counted_and_shown() {
     let report = read("virt/tdx: a message of the future\nvirt/tdx: another\n");
     assert_eq!((report.unknown, report.unknown_samples.len()), (2, 2));
-    assert_eq!(report.summary, "No line about TDX here is one that this program knows.");
+    assert_eq!(report.summary, "This program knows none of the lines about TDX here.");
     assert_eq!(read("").summary, "No line here is about TDX.");
     assert!(
         is_tdx_line("[ 1.0] virt/tdx: a message of the future") && !is_tdx_line("tdxfoo: nothing")
@@ -177,7 +177,7 @@ fn entries_samples_and_lines_are_bounded() {
 }
 
 #[test]
-fn a_log_beyond_the_limit_is_cut_and_says_so() {
+fn log_beyond_the_limit_is_cut_and_marked() {
     let mut log = [b"x".repeat(1023), b"\n".to_vec()]
         .concat()
         .repeat(usize::try_from(MAX_INPUT / 1024).unwrap());
@@ -213,13 +213,13 @@ fn entries_have_their_kind_beside_their_fields_in_json() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_log(bytes: Vec<u8>) {
+    fn any_bytes_are_read_as_a_log(bytes: Vec<u8>) {
         let report = Log::read(bytes.as_slice()).unwrap();
         prop_assert_eq!(report.lines, report.tdx_lines + report.ignored);
     }
 
     #[test]
-    fn any_pieces_of_real_lines_are_a_log(
+    fn any_pieces_of_real_lines_are_read_as_a_log(
         pieces in prop::collection::vec(
             prop::sample::select(vec![
                 "virt/tdx: ", "SEAMCALL ", "(0x22) ", "failed: ", "0xc000050500000000", "RCX 0x1 ", "\n", "[ 1.5] ",
