@@ -127,12 +127,11 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
         C_READS_V2.into(),
     ));
     let how = format!(
-        "From the {} bytes of Intel's {IMAGE}, by all the rules of the format (v1: with the \
-         checksum), to SEAMLDR_PARAMS. `memset` is the C library's: a few instructions, of which \
-         one is `rep stosb`, and callgrind counts that one once for each byte. The same work in \
-         C, as Linux does it for v2, takes {} instructions (gcc -O2) without the translation of \
-         addresses, in a page that is zero already: no command here counts that, it is the figure \
-         that the project's specification gives, measured there by hand.",
+        "The work reads the {} bytes of Intel's {IMAGE}, checks all rules of the format (v1: with
+the checksum), and builds SEAMLDR_PARAMS. `memset` is the C library's. It has a few instructions,
+and callgrind counts `rep stosb` once for each byte. The same work in C, as Linux does it for v2,
+takes {} instructions (gcc -O2), without the translation of addresses and in a zeroed page. That
+count comes from the project's specification and was made by hand; no command repeats it.",
         figures::number(Figure::count("", v1.output).value),
         figures::number(C_READS_V2.into())
     );
@@ -146,11 +145,11 @@ fn call(work: &Path) -> Result<Table> {
     ensure!(counted.output == CALLS, "{} calls instead of {CALLS}", counted.output);
     let figures = vec![
         Figure::ratio("lock, call and unlock", counted.total, CALLS).at_most(40),
-        Figure::ratio("the firmware of these", counted.inside.iter().sum(), CALLS),
+        Figure::ratio("of these, the firmware", counted.inside.iter().sum(), CALLS),
     ];
     let how = format!(
-        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which nobody else holds; \
-         one of {CALLS} calls."
+        "One of {CALLS} calls of `seamldr_call`, on firmware that does nothing, with a free \
+         `SpinLock`."
     );
     Ok(Table { title: "A call of P-SEAMLDR", how, figures })
 }
@@ -159,13 +158,12 @@ fn call(work: &Path) -> Result<Table> {
 fn stages(work: &Path) -> Result<Table> {
     let stage = |(name, limit): (&&str, u32)| {
         let counted = count(work, &["stage", name], &[FIRMWARE, EMBEDDER])?;
-        let what = format!("{name} ({} SEAMCALLs)", counted.output);
+        let what = format!("{name} ({})", figures::counted(counted.output, "SEAMCALL"));
         Ok(Figure::count(what, counted.outside()).at_most(limit))
     };
     let figures = STAGES.iter().zip(STAGE_LIMITS).map(stage).collect::<Result<_>>()?;
-    let how = "One step of the only LP of an update, with all that belongs to its stage: the \
-               rendezvous, and the calls up to SEAMCALL. What the embedder's `Host` does is not \
-               counted."
+    let how = "One step of an update by one LP: the rendezvous of the stage, and the calls up to \
+               SEAMCALL. The\nembedder's `Host` does not count."
         .to_owned();
     Ok(Table { title: "A stage of the rendezvous", how, figures })
 }
@@ -180,12 +178,13 @@ fn update(work: &Path) -> Result<Table> {
         let calls = lps.saturating_mul(3).saturating_add(4);
         ensure!(
             counted.output == u64::from(calls),
-            "{lps} LPs need {calls} SEAMCALLs, not {}",
+            "{lps} LPs make {calls} SEAMCALLs, not {}",
             counted.output
         );
-        figures.push(Figure::count(format!("{lps} LPs: in total"), counted.outside()));
+        let named = figures::counted(lps.into(), "LP");
+        figures.push(Figure::count(format!("{named}: in total"), counted.outside()));
         let cost = counted.outside().checked_div(lps.into()).unwrap_or_default();
-        let each = Figure::count(format!("{lps} LPs: each"), cost);
+        let each = Figure::count(format!("{named}: each"), cost);
         let limit = LP_LIMITS.iter().find(|(of, _)| *of == lps);
         figures.push(match limit {
             Some((_, limit)) => each.at_most(*limit),
@@ -197,10 +196,10 @@ fn update(work: &Path) -> Result<Table> {
     }
     let (least, most) = (costs.iter().min().copied(), costs.iter().max().copied());
     let (least, most) = least.zip(most).context("nothing was counted")?;
-    let spread = format!("the dearest to the cheapest LP, from {MANY_LPS} on");
+    let spread = format!("the highest cost of an LP to the lowest, from {MANY_LPS} LPs on");
     figures.push(Figure::ratio(spread, most, least).at_most(1.1));
-    let how = "A whole update: everything but SEAMCALL and what the embedder's `Host` does. The \
-               LPs are stepped by turns."
+    let how = "A whole update, without SEAMCALL and the embedder's `Host`. The LPs take steps in \
+               turns."
         .to_owned();
     Ok(Table { title: "An update", how, figures })
 }

@@ -181,7 +181,7 @@ enum Task {
     /// Build with all sets of features, and test with the oldest versions of dependencies and the
     /// newest zerocopy
     Versions,
-    /// Count the SEAMCALLs of an update while all CPUs stand still, and write them to
+    /// Count the SEAMCALLs of an update while all CPUs are stopped, and write them to
     /// docs/performance.md
     Window {
         /// See that the document is up to date, and write nothing

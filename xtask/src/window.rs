@@ -1,4 +1,4 @@
-//! `cargo xtask window`: the SEAMCALLs of an update while all CPUs stand still.
+//! `cargo xtask window`: the SEAMCALLs of an update while all CPUs are stopped.
 
 use anyhow::{Context, Result};
 
@@ -8,15 +8,15 @@ const REPORT: &str = "docs/performance.md";
 const PLACE: &str = "window";
 
 const HOW: &str = "\
-While all CPUs stand still, an update by N LPs makes the calls below and no others. The handoff \
-                   version comes from preflight. The version is read after the CPUs go on. A call \
-                   that is \"parallel\" takes the time of one call, whatever N is.";
+While all CPUs are stopped, an update by N LPs makes these calls and no others. The handoff version
+comes from preflight. The library reads the version after the CPUs continue. \"Parallel\" calls
+take the time of one call, whatever N is.";
 
 /// The section of the report, with the marks that [`run`] fills in between.
 pub(crate) fn section() -> Result<String> {
     let tables = tdx_seamldr_worlds::window::tables()?;
     Ok(format!(
-        "## While all CPUs stand still\n\n{HOW}\n\n<!-- {PLACE} -->\n{tables}\n<!-- /{PLACE} -->\n"
+        "## While all CPUs are stopped\n\n{HOW}\n\n<!-- {PLACE} -->\n{tables}\n<!-- /{PLACE} -->\n"
     ))
 }
 
