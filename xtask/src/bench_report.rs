@@ -346,7 +346,7 @@ fn machine() -> Result<String> {
     let versions = [("rustc", "--version"), ("valgrind", "--version"), ("openssl", "version")]
         .map(|(tool, argument)| version(tool, argument));
     Ok(format!(
-        "{model} (family {family}, model {number}), {threads} CPUs, with {}",
+        "{model} (family {family}, model {number}), {threads} CPUs,\nwith {}",
         versions.join(", ")
     ))
 }
