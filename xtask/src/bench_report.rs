@@ -21,16 +21,15 @@ const REPORT: &str = "docs/performance.md";
 const ELSEWHERE: &str = "benches/compare/elsewhere";
 
 const VERIFY_HOW: &str = "\
-The time of `verify`, to that of OpenSSL's SHA-384 of the same module and its RSA verification of \
-                          the same signature, by turns in one program: the median of the ratios \
-                          of 101 rounds. OpenSSL has its key ready, `verify` reads it from the \
-                          image.";
+The time of `verify`, divided by the time of OpenSSL's SHA-384 of the same module and its RSA
+verification of the same signature. One program runs both in turns. The figure is the median of 101
+ratios. OpenSSL has its key ready; `verify` reads the key from the image.";
 
 const LOCK_HOW: &str = "\
-`seamldr_call` of firmware that does nothing, by so many threads at once, with other locks: their \
-                        time to that of `SpinLock`, by turns in one program; medians of 15 rounds \
-                        of 800,000 calls. Threads beyond the number of CPUs wait for those that \
-                        the operating system has put aside.";
+Several threads call `seamldr_call` at once, on firmware that does nothing. The other columns
+divide the time with another lock by the time with `SpinLock`. One program runs all of them in
+turns. The figures are medians of 15 rounds of 800,000 calls. With more threads than CPUs, a thread
+also waits for threads that the operating system has suspended.";
 
 /// The target and the limit for the time of `verify`, relative to OpenSSL's.
 const VERIFY_TO_OPENSSL: f64 = 1.3;
@@ -51,19 +50,21 @@ pub(crate) fn run() -> Result<()> {
     let mut text = "# Performance\n\n".to_owned();
     let _ = writeln!(
         text,
-        "Written by `cargo xtask bench-report`; do not edit. Measured on {}.\n",
+        "`cargo xtask bench-report` writes this file; do not edit it. The machine:\n{}.\n",
         machine()?
     );
-    let _ = writeln!(text, "## Against what it may be\n\n{}", limits.text);
+    let _ = writeln!(text, "## Figures and their limits\n\n{}", limits.text);
     let _ = writeln!(text, "{}", window::section()?);
-    let _ = writeln!(text, "## Beside others\n\n### Verification\n\n{}", compared.verify.text());
+    let _ =
+        writeln!(text, "## Compared with others\n\n### Verification\n\n{}", compared.verify.text());
     if is_slower {
         let _ = writeln!(text, "{WHY_SLOWER}\n");
     }
     let _ = writeln!(text, "### The lock\n\n{LOCK_HOW}\n\n{}", compared.locks);
     text.push_str(&elsewhere(&crate::root().join(ELSEWHERE))?);
     text.push_str(
-        "## Instructions\n\nCounted by callgrind: the same on every run, with the same compiler.\n",
+        "## Instructions\n\ncallgrind counts the instructions. The counts are the same in every run \
+         with the same compiler.\n",
     );
     for table in &instructions {
         let _ = write!(text, "\n### {}\n\n{}", table.title, table.text());
@@ -82,16 +83,15 @@ pub(crate) fn run() -> Result<()> {
 
 /// Measured by hand. No command repeats this measurement.
 const WHY_SLOWER: &str = "\
-Whether the target is met depends on the processor: on the Xeon below, of a generation that has \
-     TDX, it is. What is above it here is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes \
-     about three quarters of the time of `sha2`. (RSA takes two or three times as long as \
-     OpenSSL's, but a tenth of the whole.) Nothing that can be had as a crate does it: the \
-     SHA-384 of `ring` 0.17, `aws-lc-rs` 1 and `graviola` 0.4 took as long as that of `sha2` for \
-     these bytes, within 6%, and `verify` built for `x86-64-v3` still 1.4 times as long as \
-     OpenSSL. (These were measured by hand on 2026-11-23; no command here does it again.) OpenSSL \
-     itself would do it. We do not take it: it needs an operating system, and a verification \
-     comes once for each update, before anything is shut down, and takes about a millisecond. \
-     Whoever has something faster, as Linux has, passes it as `Crypto`.";
+The processor decides whether `verify` meets the target. It does on the Xeon below, of a
+generation that has TDX. The difference is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes
+three quarters of the time of `sha2`. RSA takes two or three times as long as OpenSSL's, but it is a
+tenth of the whole. No crate is faster: the SHA-384 of `ring` 0.17, `aws-lc-rs` 1 and `graviola` 0.4
+takes as long as that of `sha2`, within 6%. Built for `x86-64-v3`, `verify` takes 1.4 times as long
+as OpenSSL. We measured these figures by hand on 2026-11-23; no command repeats them. OpenSSL itself
+needs an operating system, so we do not use it. The host verifies once for each update, before the
+shutdown, in about a millisecond. An embedder with a faster implementation, such as Linux, passes it
+as `Crypto`.";
 
 /// Every figure that has a limit or a target.
 #[derive(Default)]
@@ -200,8 +200,8 @@ fn of_machine(output: &str) -> Result<String> {
     let machine = machine.context("the file does not name its machine")?;
     let rows = verify.rows();
     Ok(format!(
-        "### Both on another machine\n\n{machine}. What is compared is the \
-         same.\n\n{rows}\n{locks}\n"
+        "### Both on another machine\n\n{machine}.\nThe comparison is \
+         the same.\n\n{rows}\n{locks}\n"
     ))
 }
 
@@ -235,8 +235,8 @@ fn size(linked: &[Linked]) -> Result<String> {
 }
 
 fn text_and_stack(linked: &[Linked]) -> String {
-    let mut text = "What a kernel gets, linked by `cargo xtask embed-check`: bytes of text, and \
-                    of the largest stack frame.\n\n| | text | largest frame |\n|---|---:|---:|\n"
+    let mut text = "The parts that a kernel links, measured by `cargo xtask embed-check`: bytes of \
+                    text, and of the\nlargest stack frame.\n\n| | text | largest frame |\n|---|---:|---:|\n"
         .to_owned();
     for Linked { what, text: bytes, frame, .. } in linked {
         let [bytes, frame] = [bytes, frame].map(|bytes| number(Figure::count("", *bytes).value));
@@ -281,8 +281,8 @@ fn times() -> Result<String> {
     ensure!(!rows.is_empty(), "no results in {}", folder.display());
     let rows: Vec<_> = rows.into_values().collect();
     Ok(format!(
-        "By criterion, medians, on the machine named above; another one has others. Of what is \
-         done many times in one round, the time is that of the round.\n\n| | time | \
+        "Medians by criterion, on the machine above. If a benchmark repeats its work within a \
+         round, the time\nis that of the round.\n\n| | time | \
          |\n|---|---:|---:|\n{}\n",
         rows.join("\n")
     ))
@@ -345,7 +345,7 @@ fn machine() -> Result<String> {
     let versions = [("rustc", "--version"), ("valgrind", "--version"), ("openssl", "version")]
         .map(|(tool, argument)| version(tool, argument));
     Ok(format!(
-        "{model} (family {family}, model {number}), {threads} CPUs, with {}",
+        "{model} (family {family}, model {number}), {threads} CPUs,\nwith {}",
         versions.join(", ")
     ))
 }
@@ -368,7 +368,9 @@ mod tests {
         let text =
             of_machine("machine A B\nverify 1.5.05 100 1250\nlock Ours 2 4.0\nlock Other 2 8.0\n")
                 .unwrap();
-        for wanted in ["A B. What", "| 1.5.05, 100 bytes | 1.250 |", "| 2 | 4.0 ns | 2.00 |"] {
+        for wanted in
+            ["A B.\nThe comparison", "| 1.5.05, 100 bytes | 1.250 |", "| 2 | 4.0 ns | 2.00 |"]
+        {
             assert!(text.contains(wanted), "{text}");
         }
         for (wrong, said) in

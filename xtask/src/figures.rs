@@ -23,6 +23,11 @@ pub(crate) struct Table {
     pub(crate) figures: Vec<Figure>,
 }
 
+/// A number of things: `1 LP`, `2 LPs`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 impl Figure {
     pub(crate) fn new(what: impl Into<String>, value: impl Into<f64>) -> Self {
         Self { what: what.into(), value: value.into(), target: None, limit: None }

@@ -8,9 +8,9 @@ const REPORT: &str = "docs/performance.md";
 const PLACE: &str = "window";
 
 const HOW: &str = "\
-While all CPUs are stopped, an update by N LPs makes the calls below and no others. The handoff \
-                   version comes from preflight. The version is read after the CPUs go on. A call \
-                   that is \"parallel\" takes the time of one call, for any N.";
+While all CPUs are stopped, an update by N LPs makes these calls and no others. The handoff version
+comes from preflight. The library reads the version after the CPUs continue. \"Parallel\" calls
+take the time of one call, for any N.";
 
 /// Returns the section of the report. [`run`] fills in the text between its marks.
 pub(crate) fn section() -> Result<String> {
