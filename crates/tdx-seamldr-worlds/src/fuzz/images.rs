@@ -105,7 +105,7 @@ pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
     .collect()
 });
 
-/// The first images of [`NEW`], this number, may follow any image of [`OLD`] if there is no fault.
+/// Number of images at the start of [`NEW`] that may follow any image of [`OLD`] without a fault.
 pub(super) const PLAIN: usize = 3;
 
 /// An image that can restore the TDs of every other image here.
