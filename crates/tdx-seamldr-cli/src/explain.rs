@@ -200,7 +200,7 @@ fn log_text(page: &mut Sheet, log: &LogReport) {
     }
     page.list("unknown", &log.unknown_samples);
     if log.not_shown > 0 {
-        page.line(&format!("{} lines of further kinds are not shown.", log.not_shown));
+        page.line(&format!("Lines of further kinds that are not shown: {}.", log.not_shown));
     }
     if log.cut {
         page.line("The log is longer than 16 MiB; only the first 16 MiB were read.");
