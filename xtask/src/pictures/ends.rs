@@ -91,7 +91,7 @@ fn places<T: Copy + PartialEq>(
     let mut places: Vec<Place<T>> = Vec::new();
     for one in order {
         let here = ends.iter().filter(|(end, _)| of(*end) == *one);
-        let count = here.map(|(_, count)| count).sum();
+        let count: u32 = here.map(|(_, count)| count).sum();
         if count != 0 {
             let y = TOP + (BOX + GAP) * number(places.len());
             places.push(Place { of: *one, y, count });
@@ -153,8 +153,13 @@ pub(super) fn flow(tables: &Tables) -> Result<String> {
     }
     let [(x0, w0), (x1, w1), (x2, w2)] = COLUMNS;
     let (of, on) = (|end| way(end).0, |end| way(end).1);
-    arrows(&mut picture, ends, (&fates, x0 + w0, of), (&steps, x1, on));
-    arrows(&mut picture, ends, (&steps, x1 + w1, on), (&finals, x2, |end| way(end).2));
+    arrows(&mut picture, ends, (fates.as_slice(), x0 + w0, of), (steps.as_slice(), x1, on));
+    arrows(
+        &mut picture,
+        ends,
+        (steps.as_slice(), x1 + w1, on),
+        (finals.as_slice(), x2, |end| way(end).2),
+    );
     for place in &fates {
         let (name, what, tone) = fate(place.of);
         node(&mut picture, (x0, w0), place.y, tone, [name, what], place.count);
