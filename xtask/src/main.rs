@@ -20,6 +20,7 @@ mod linux_driver;
 mod mutants;
 mod nightly;
 mod outcomes;
+mod package;
 mod public_api;
 mod qemu;
 mod spec_map;
@@ -154,6 +155,13 @@ enum Task {
         #[arg(long)]
         check_readme: bool,
     },
+    /// Build the packages for Debian and for distributions with rpm, in target/package; needs
+    /// cargo-deb, cargo-generate-rpm and cargo-c
+    Package {
+        /// Install, use and remove each package in a fresh root; on Debian, as root
+        #[arg(long)]
+        test: bool,
+    },
     /// Write the public interface of each library to docs/api
     PublicApi {
         /// See that the files are up to date, and write nothing
@@ -262,6 +270,7 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
+        Task::Package { test } => package::run(test),
         Task::PublicApi { check } => public_api::run(check),
         Task::SpecMap => spec_map::run(),
         Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),

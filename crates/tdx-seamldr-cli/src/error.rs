@@ -59,6 +59,8 @@ pub(crate) enum Error {
     NotUtf8(PathBuf),
     #[error("there is no hooks folder {0}: create it, or name another one with hooks-dir")]
     HooksFolder(String),
+    #[error("the metrics cannot be written: {0}")]
+    Metrics(#[from] prometheus::Error),
     #[error("signals cannot be caught, so the update was not begun: {0}")]
     Signals(io::Error),
     #[error("the output cannot be written: {0}")]
@@ -90,6 +92,7 @@ impl Error {
             | Self::Seamldr(_)
             | Self::Update(_)
             | Self::Json(_)
+            | Self::Metrics(_)
             | Self::Input(_)
             | Self::Output(_) => Exit::Failed,
         }

@@ -58,10 +58,14 @@ enum Command {
     Plan(on_host::Plan),
     /// Replace the running module
     Update(on_host::Update),
+    /// Replace the running module by the one that the configuration names; for the boot
+    Apply(on_host::Apply),
     /// Show the record of updates
     History(on_host::History),
     /// Print a text to paste into a bug report
     Report(on_host::Report),
+    /// Write metrics of this host for Prometheus
+    Metrics(on_host::Metrics),
     /// Explain status words or lines of the kernel's log, and say what to do
     Explain(explain::Arguments),
     /// Update a simulated platform from one module to another, and see whether its TDs survive
@@ -83,8 +87,10 @@ impl Command {
             Self::List(arguments) => arguments,
             Self::Plan(arguments) => arguments,
             Self::Update(arguments) => arguments,
+            Self::Apply(arguments) => arguments,
             Self::History(arguments) => arguments,
             Self::Report(arguments) => arguments,
+            Self::Metrics(arguments) => arguments,
             Self::Explain(arguments) => arguments,
             Self::Simulate(arguments) => arguments,
             Self::Inspect(arguments) => arguments,
