@@ -20,6 +20,7 @@ mod linux_driver;
 mod mutants;
 mod nightly;
 mod outcomes;
+mod package;
 mod packages;
 mod pictures;
 mod prose;
@@ -174,6 +175,13 @@ enum Task {
         #[arg(long)]
         only: Option<prose::Check>,
     },
+    /// Build the packages for Debian and for distributions with rpm, in target/package; needs
+    /// cargo-deb, cargo-generate-rpm and cargo-c
+    Package {
+        /// Install, use and remove each package in a fresh root; on Debian, as root
+        #[arg(long)]
+        test: bool,
+    },
     /// Write the public interface of each library to docs/api
     PublicApi {
         /// Only check that the files are up to date
@@ -287,6 +295,7 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { pairs: Some(count), .. } => outcomes::pairs(count),
         Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
+        Task::Package { test } => package::run(test),
         Task::Packages => packages::run(),
         Task::Pictures { check, record } => pictures::run(check, record),
         Task::Prose { only } => prose::run(only),

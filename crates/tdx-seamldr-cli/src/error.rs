@@ -60,6 +60,8 @@ pub(crate) enum Error {
         "the hooks folder {0} does not exist: create it, or name another folder with hooks-dir"
     )]
     HooksFolder(String),
+    #[error("the metrics cannot be written: {0}")]
+    Metrics(#[from] prometheus::Error),
     #[error("the update did not begin, because signals cannot be caught: {0}")]
     Signals(io::Error),
     #[error("the output cannot be written: {0}")]
@@ -91,6 +93,7 @@ impl Error {
             | Self::Seamldr(_)
             | Self::Update(_)
             | Self::Json(_)
+            | Self::Metrics(_)
             | Self::Input(_)
             | Self::Output(_) => Exit::Failed,
         }

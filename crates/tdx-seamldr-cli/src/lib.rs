@@ -60,10 +60,14 @@ enum Command {
     Plan(on_host::Plan),
     /// Replace the running module
     Update(on_host::Update),
+    /// Replace the running module by the one that the configuration names; for the boot
+    Apply(on_host::Apply),
     /// Show the record of updates
     History(on_host::History),
     /// Print a text to paste into a bug report
     Report(on_host::Report),
+    /// Write metrics of this host for Prometheus
+    Metrics(on_host::Metrics),
     /// Explain status words and lines of the kernel's log, and what to do about them
     Explain(explain::Arguments),
     /// Update a simulated platform from one module to another, and show whether its TDs survive
@@ -85,8 +89,10 @@ impl Command {
             Self::List(arguments) => arguments,
             Self::Plan(arguments) => arguments,
             Self::Update(arguments) => arguments,
+            Self::Apply(arguments) => arguments,
             Self::History(arguments) => arguments,
             Self::Report(arguments) => arguments,
+            Self::Metrics(arguments) => arguments,
             Self::Explain(arguments) => arguments,
             Self::Simulate(arguments) => arguments,
             Self::Inspect(arguments) => arguments,

@@ -394,6 +394,9 @@ fn check_hosts(check: &mut Check, images: &Path) {
         check.on_host(0, &["list"], tree.path(), images);
         check.on_host(0, &["report"], tree.path(), images);
         check.on_host(0, &["history"], tree.path(), images);
+        check.on_host(0, &["metrics"], tree.path(), images);
+        check.on_host(0, &["apply"], tree.path(), images);
+        check.on_host(1, &["apply", "--policy", "1.5.98"], tree.path(), images);
         // The test key signed the images.
         check.on_host(1, &["plan", "1.5.98"], tree.path(), images);
         check.on_host(1, &["update", "1.5.98"], tree.path(), images);
@@ -406,7 +409,7 @@ fn check_hosts(check: &mut Check, images: &Path) {
     assert!(incomplete["host"]["interface"]["missing"].as_str().unwrap().ends_with(remaining));
     check.on_host(1, &["plan"], tree.path(), images);
     let wrong = write(&HostTree::linux_7_2().file("/etc/tdx-seamldr.toml", "no = 1\n"));
-    for command in ["status", "list", "plan", "update", "history", "report"] {
+    for command in ["status", "list", "plan", "update", "apply", "metrics", "history", "report"] {
         check.on_host(1, &[command], wrong.path(), images);
     }
 }

@@ -1,12 +1,16 @@
 //! The configuration `/etc/tdx-seamldr.toml`.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Deserialize;
+use tdx_seamldr_core::TdxVersion;
 
 use crate::fact::{Absent, Reason};
 use crate::root::Root;
 use crate::trust::{check_trusted, NotTrusted};
+use crate::version::parse_version;
 
 /// The default file.
 pub const DEFAULT_CONFIG: &str = "/etc/tdx-seamldr.toml";
@@ -40,6 +44,54 @@ pub struct Config {
     pub allow_same_module: Option<bool>,
     /// The most seconds that the kernel may take for an update: at least [`MIN_TIMEOUT`].
     pub timeout: Option<u64>,
+    /// The module that the host runs after each boot. `None`: the module of the BIOS.
+    pub policy: Option<Policy>,
+}
+
+/// The module that a host runs after each boot: `newest`, a version, or the path of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Policy {
+    /// The newest module that fits the host.
+    Newest,
+    /// This version.
+    Version(TdxVersion),
+    /// The image in this file. The path begins with `/`.
+    File(PathBuf),
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match parse_version(text) {
+            Ok(version) => Ok(Self::Version(version)),
+            Err(_) if text == "newest" => Ok(Self::Newest),
+            Err(_) if text.starts_with('/') => Ok(Self::File(text.into())),
+            Err(_) => Err(format!(
+                "policy is {text:?}, but should be newest, a version such as 1.5.16, or the path \
+                 of an image that begins with /"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Policy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newest => f.write_str("newest"),
+            Self::Version(version) => write!(f, "{version}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Why a configuration cannot be used.
@@ -134,9 +186,20 @@ mod tests {
             ("state-dir = \"here\"", "must begin with /"),
             ("image-dir = [\"/a\", \"b\"]", "must begin with /"),
             ("[", "line 1"),
+            ("policy = \"oldest\"", "should be newest, a version"),
+            ("policy = \"image.blob\"", "should be newest, a version"),
+            ("policy = 1.5", "invalid type"),
         ] {
             let error = Config::parse(wrong).unwrap_err();
             assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn policy_is_newest_a_version_or_a_path_and_displays_as_it_was_written() {
+        for text in ["newest", "1.5.16", "/srv/tdx/module.blob"] {
+            let config = Config::parse(&format!("policy = {text:?}")).unwrap();
+            assert_eq!(config.policy.unwrap().to_string(), text);
         }
     }
 

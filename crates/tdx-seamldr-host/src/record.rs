@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::time::SystemTime;
 
 use std::path::PathBuf;
 
@@ -43,6 +44,14 @@ pub struct Record {
     pub boot: Option<String>,
     /// What happened.
     pub event: Event,
+}
+
+impl Record {
+    /// Returns the time of the record. `None`: the line has no time that RFC 3339 allows.
+    #[must_use]
+    pub fn system_time(&self) -> Option<SystemTime> {
+        self.time.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
+    }
 }
 
 /// What happened.

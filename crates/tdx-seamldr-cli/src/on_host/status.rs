@@ -116,7 +116,7 @@ pub(super) fn readable(history: Result<History, RecordError>) -> (History, Optio
 
 /// Returns whether the module can be replaced now, by the rules that hold for every plan, and why
 /// not. `None` if facts are missing.
-fn updatable(host: &Host) -> (Option<bool>, Option<String>) {
+pub(super) fn updatable(host: &Host) -> (Option<bool>, Option<String>) {
     let (reasons, questions) = Plan::about_host(host);
     let said = |(message, advice): (&String, &Option<String>)| match advice {
         Some(advice) => format!("{message} ({advice})"),

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tdx_seamldr_host::explain::Log;
 use tdx_seamldr_host::update::{Ending, Made, Outcome, Progress, Report, Update};
-use tdx_seamldr_host::{Catalogue, Host, Plan};
+use tdx_seamldr_host::{Catalogue, Config, Host, Plan, Root};
 
 use super::options::{CatalogueOptions, HostOptions, RequestOptions, UpdateOptions};
 use super::plan::describe;
@@ -25,7 +25,14 @@ pub(crate) struct Arguments {
     #[arg(value_name = "VERSION|FILE")]
     target: Option<String>,
     #[command(flatten)]
-    host: HostOptions,
+    options: Options,
+}
+
+/// Options of an update, whatever says which module is wanted.
+#[derive(clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    pub(super) host: HostOptions,
     #[command(flatten)]
     catalogue: CatalogueOptions,
     #[command(flatten)]
@@ -36,17 +43,37 @@ pub(crate) struct Arguments {
 
 impl Run for Arguments {
     fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
-        let root = self.host.root();
-        let config = self.host.config(&root)?;
-        let mut catalogue = self.catalogue.catalogue(&root, &config)?;
-        let request = self.request.request(&config, &mut catalogue, self.target.as_deref())?;
-        let settings = self.update.settings(&root, &self.host, &config)?;
+        let root = self.options.host.root();
+        let config = self.options.host.config(&root)?;
+        self.options.update("update", &root, &config, self.target.as_deref(), out, complaints)
+    }
+
+    fn json(&self) -> bool {
+        self.options.host.json
+    }
+}
+
+impl Options {
+    /// Replaces the running module and prints the report. The name of the subcommand is that of
+    /// the report's schema.
+    pub(super) fn update(
+        &self,
+        subcommand: &str,
+        root: &Root,
+        config: &Config,
+        target: Option<&str>,
+        out: &mut dyn Write,
+        complaints: &mut dyn Write,
+    ) -> Result<Exit, Error> {
+        let mut catalogue = self.catalogue.catalogue(root, config)?;
+        let request = self.request.request(config, &mut catalogue, target)?;
+        let settings = self.update.settings(root, &self.host, config)?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Error::Signals)?;
         }
         let update = Update {
-            root: &root,
+            root,
             catalogue: &catalogue,
             request: &request,
             settings: &settings,
@@ -57,7 +84,7 @@ impl Run for Arguments {
         let report = update.run(&mut |progress| {
             if matches!(progress, Progress::Step(_)) && !has_begun {
                 has_begun = true;
-                for warning in Plan::new(&Host::read(&root), &catalogue, &request).warnings {
+                for warning in Plan::new(&Host::read(root), &catalogue, &request).warnings {
                     narrator.say(&format!("note: {warning}"));
                 }
                 narrator.say_problems(&catalogue);
@@ -70,7 +97,7 @@ impl Run for Arguments {
         narrator.end();
         let exit = exit(report.ending.outcome);
         let printed = match self.host.json {
-            true => print_json(out, "update", &report),
+            true => print_json(out, subcommand, &report),
             false => print(out, &text(&report)),
         };
         // The update may have replaced the module: the exit status must report this even if
@@ -80,10 +107,6 @@ impl Run for Arguments {
                 writeln!(complaints, "tdx-seamldr: {error}. The update: {}", report.ending.message);
         }
         Ok(exit)
-    }
-
-    fn json(&self) -> bool {
-        self.host.json
     }
 }
 

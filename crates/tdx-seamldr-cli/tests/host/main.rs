@@ -14,6 +14,7 @@
     missing_docs
 )]
 
+mod apply;
 mod config;
 mod files;
 mod history;
@@ -21,6 +22,7 @@ mod hostile;
 mod interrupted;
 mod kernel;
 mod list;
+mod metrics;
 mod plan;
 mod properties;
 mod recording;
