@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Inside a root of Debian's unstable distribution: what every kernel that this project builds needs. Leaves the kernel's source in
-# /build/source. The scripts that prepare kernels read this file.
+# Inside a root of Debian's unstable distribution: what every kernel that this project builds needs.
+# Leaves the kernel's source in /build/source. The scripts that prepare kernels read this file.
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
-kernel_packages="linux-source make gcc bc bison flex libelf-dev libssl-dev kmod cpio busybox-static xz-utils python3-minimal"
+kernel_packages="linux-source make gcc libc6-dev bc bison flex libelf-dev libssl-dev kmod cpio
+    busybox-static xz-utils python3-minimal"
 
 # unpack VERSION: the source of this line, e.g. 7.2
 unpack() {

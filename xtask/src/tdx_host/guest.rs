@@ -5,13 +5,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::Value;
 
+use super::Kernel;
 use crate::debian::Debian;
 use crate::qemu;
 
@@ -20,44 +21,61 @@ const CONTROL: &str = "build/tdx-host/control";
 /// Where the plugin's trace is in the root.
 const TRACE: &str = "build/tdx-host/trace";
 
-/// How long the kernel may take to its first program.
-const BOOT: Duration = Duration::from_secs(120);
+/// How long the kernel may take to its first program. One that watches itself takes longest.
+const BOOT: Duration = Duration::from_secs(300);
 /// How long a command in the guest may take.
-const COMMAND: Duration = Duration::from_secs(180);
+const COMMAND: Duration = Duration::from_secs(300);
 
 /// What machine to start.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
+    pub(super) kernel: Kernel,
     pub(super) cpus: u32,
     /// QEMU's option `-cpu`.
     pub(super) processor: String,
     /// Options of the plugin. Without them QEMU has no plugin.
     pub(super) plugin: Option<Vec<String>>,
+    /// QEMU's option `-m`.
+    pub(super) memory: &'static str,
+    /// The initramfs, if it is not the kernel's usual one.
+    pub(super) initramfs: Option<String>,
     /// More for the kernel's command line.
-    pub(super) kernel: String,
+    pub(super) append: String,
     /// Two CPUs are a core.
     pub(super) smt: bool,
     /// A reset of the machine does not end QEMU.
     pub(super) reboots: bool,
+    /// More of QEMU's options. They come last, so they count.
+    pub(super) qemu: &'static [&'static str],
 }
 
 impl Machine {
+    /// The machine that most scenarios have.
+    pub(super) fn new(kernel: Kernel, cpus: u32, processor: &str, plugin: Vec<String>) -> Self {
+        Self {
+            kernel,
+            cpus,
+            processor: processor.to_owned(),
+            plugin: Some(plugin),
+            memory: "1024",
+            initramfs: None,
+            append: String::new(),
+            smt: false,
+            reboots: false,
+            qemu: &[],
+        }
+    }
+
     /// The command that starts it.
     pub(super) fn command(&self, debian: &Debian, agent: bool) -> Command {
         let mut machine =
             qemu::machine_of(debian.program("qemu-system-x86_64"), self.cpus, &self.processor);
         let agent = if agent { "agent" } else { "" };
+        let initramfs = self.initramfs.clone().unwrap_or_else(|| self.kernel.initramfs());
         machine
-            .args([
-                "-machine",
-                "q35",
-                "-m",
-                "1024",
-                "-kernel",
-                "/build/tdx-host/arch/x86/boot/bzImage",
-            ])
-            .args(["-initrd", "/build/tdx-host/initrd.gz", "-append"])
-            .arg(format!("console=ttyS0 quiet panic=-1 nokaslr {agent} {}", self.kernel));
+            .args(["-machine", "q35", "-m", self.memory, "-kernel", &self.kernel.image()])
+            .args(["-initrd", &initramfs, "-append"])
+            .arg(format!("console=ttyS0 quiet panic=-1 nokaslr {agent} {}", self.append));
         if self.smt {
             machine.args([
                 "-smp",
@@ -76,7 +94,35 @@ impl Machine {
             plugin.push_str(&format!(",control=/{CONTROL},trace=/{TRACE}"));
             machine.args(["-plugin", &plugin]);
         }
+        machine.args(self.qemu);
         machine
+    }
+
+    /// Starts it, and expects QEMU to end by itself: its status, and what it says.
+    pub(super) fn ends(&self, debian: &Debian) -> Result<(ExitStatus, String)> {
+        let mut child = self
+            .command(debian, true)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("unshare")?;
+        let mut errors = child.stderr.take().context("standard error")?;
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if start.elapsed() > BOOT {
+                child.kill()?;
+                child.wait()?;
+                bail!("QEMU runs on");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut said = String::new();
+        errors.read_to_string(&mut said)?;
+        Ok((status, said))
     }
 }
 
@@ -155,9 +201,10 @@ impl Guest {
         Ok(said.text)
     }
 
-    /// Reboots, and waits for the first program.
-    pub(super) fn reboot(&mut self) -> Result<()> {
-        writeln!(self.input, "reboot -f").context("QEMU has ended")?;
+    /// Runs a command that starts a kernel in the place of this one, and waits for its first
+    /// program.
+    pub(super) fn restart(&mut self, command: &str) -> Result<()> {
+        writeln!(self.input, "{command}").context("QEMU has ended")?;
         self.commands = 0;
         self.answer(BOOT).map(drop).context("the kernel did not come up again")
     }

@@ -8,23 +8,36 @@ use anyhow::{ensure, Context, Result};
 use clap::{Args, Subcommand};
 
 use crate::debian::{call, Debian};
-use crate::initramfs;
 
 mod guest;
+mod kernel;
+mod operators;
 mod recorded;
+mod refusals;
+mod resets;
 mod scenarios;
 
 use guest::Machine;
+use kernel::Kernel;
 
 /// What to do in the folder; `prepare` comes first.
 #[derive(Subcommand)]
 pub(crate) enum Step {
     /// Make a Debian root with QEMU, and a kernel that is a TDX host
-    Prepare,
+    Prepare {
+        /// Also build one that watches locks, sleeping and memory
+        #[arg(long)]
+        debug_kernel: bool,
+    },
     /// Boot the kernel to a shell
     Run(RunArguments),
+    /// Boot the kernel and update the module once: some seconds
+    Smoke,
     /// Boot the kernel for each scenario, and see what becomes of the TDs
     Test {
+        /// Another kernel: the folder where it was built
+        #[arg(long, value_name = "FOLDER")]
+        kernel_build: Option<PathBuf>,
         /// Only the scenarios whose names contain this word
         #[arg(long, value_name = "WORD", default_value = "")]
         only: String,
@@ -40,9 +53,9 @@ pub(crate) struct RunArguments {
     /// The image that the BIOS has loaded; otherwise a small one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// Another kernel's bzImage
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
+    /// Another kernel: the folder where it was built
+    #[arg(long, value_name = "FOLDER")]
+    kernel_build: Option<PathBuf>,
     /// More for the kernel's command line
     #[arg(long, default_value = "")]
     append: String,
@@ -55,17 +68,22 @@ const SAPPHIRE_RAPIDS: &str = "max,family=6,model=143,stepping=8,vendor=GenuineI
 /// QEMU's CPU for images of the 2.0 line.
 const GRANITE_RAPIDS: &str = "max,family=6,model=173,stepping=1,vendor=GenuineIntel,+ss";
 
-/// Where everything of this is, below the root.
+/// Where everything of this but the kernels is, below the root.
 const PLACE: &str = "build/tdx-host";
 
 pub(crate) fn run(folder: &Path, step: &Step) -> Result<()> {
     let debian = Debian::new(folder);
     match step {
-        Step::Prepare => prepare(&debian),
+        Step::Prepare { debug_kernel } => prepare(&debian, *debug_kernel),
         Step::Run(arguments) => interactive(&debian, arguments),
-        Step::Test { only } => {
+        Step::Smoke => {
             give_plugin(&debian)?;
-            scenarios::run(&debian, only)
+            scenarios::smoke(&debian)
+        }
+        Step::Test { only, kernel_build } => {
+            give_plugin(&debian)?;
+            let kernel = kernel(&debian, kernel_build.as_deref())?;
+            scenarios::run(&debian, kernel, only)
         }
     }
 }
@@ -74,20 +92,31 @@ fn example() -> PathBuf {
     crate::root().join("examples/tdx-host")
 }
 
-fn prepare(debian: &Debian) -> Result<()> {
+fn prepare(debian: &Debian, debug_kernel: bool) -> Result<()> {
     debian.bootstrap()?;
-    debian.give(&crate::root().join("xtask/debian/source.sh"), "source.sh")?;
+    let shared = crate::root().join("xtask/debian");
+    debian.give(&shared.join("source.sh"), "source.sh")?;
+    debian.give(&shared.join("watch.config"), "watch.config")?;
     debian.give(&example().join("kernel.config"), "kernel.config")?;
     debian.give(&example().join("prepare.sh"), "prepare-tdx-host.sh")?;
-    debian.shell("exec bash /build/prepare-tdx-host.sh").context("the kernel is not ready")?;
-    println!("{} is ready", debian.path(PLACE).display());
+    let kernels: &[Kernel] =
+        if debug_kernel { &[Kernel::Plain, Kernel::Watched] } else { &[Kernel::Plain] };
+    for kernel in kernels {
+        kernel.prepare(debian)?;
+        println!("{} is ready", debian.path("build").join(kernel.folder()).display());
+    }
     Ok(())
+}
+
+/// The kernel to boot: the prepared one, or the user's.
+fn kernel(debian: &Debian, build: Option<&Path>) -> Result<Kernel> {
+    build.map_or(Ok(Kernel::Plain), |build| Kernel::own(debian, build))
 }
 
 /// Builds the plugin and puts it into the root.
 fn give_plugin(debian: &Debian) -> Result<()> {
     ensure!(
-        debian.path(PLACE).join("arch/x86/boot/bzImage").exists(),
+        Kernel::Plain.is_built(debian),
         "there is no kernel; `cargo xtask tdx-host {} prepare` builds one",
         debian.path("").display()
     );
@@ -102,50 +131,10 @@ fn give_plugin(debian: &Debian) -> Result<()> {
     )
 }
 
-/// Builds the kernel module that tries the plugin.
-fn build_probe(debian: &Debian) -> Result<PathBuf> {
-    let place = "build/tdx-host-probe";
-    debian.give(&example().join("probe.c"), "tdx-host-probe/probe.c")?;
-    fs::write(debian.path(place).join("Kbuild"), "obj-m := probe.o\n")?;
-    // The module's symbols are the kernel's own, which has no list of them without its modules.
-    debian.shell(&format!(
-        "exec make -s -C /build/source O=/{PLACE} M=/{place} KBUILD_MODPOST_WARN=1 modules"
-    ))?;
-    Ok(debian.path(place).join("probe.ko"))
-}
-
-/// Makes the initramfs with these images: the name below `/images`, and what is in each.
-fn give_initramfs(debian: &Debian, images: &[(String, Vec<u8>)]) -> Result<()> {
-    let folder = debian.path(PLACE).join("initramfs");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    for name in ["bin", "images"] {
-        fs::create_dir_all(folder.join(name))?;
-    }
-    initramfs::copy(&example().join("init"), &folder.join("init"))?;
-    let module = debian.path(PLACE).join("drivers/virt/coco/tdx-host/tdx-host.ko");
-    initramfs::copy(&module, &folder.join("tdx-host.ko"))?;
-    initramfs::copy(&build_probe(debian)?, &folder.join("probe.ko"))?;
-    initramfs::copy(&initramfs::build_command()?, &folder.join("bin/tdx-seamldr"))?;
-    for (name, bytes) in images {
-        let to = folder.join("images").join(name);
-        fs::create_dir_all(to.parent().context("a folder")?)?;
-        fs::write(&to, bytes).with_context(|| to.display().to_string())?;
-    }
-    if let Some(released) = tdx_seamldr_mock::released_images()? {
-        initramfs::write_images(&released, &folder.join("images"))?;
-        initramfs::write_repository(&released, &folder.join("images/intel"))?;
-    }
-    initramfs::pack(debian, "tdx-host/initramfs", "tdx-host/initrd.gz")
-}
-
 fn interactive(debian: &Debian, arguments: &RunArguments) -> Result<()> {
     give_plugin(debian)?;
-    give_initramfs(debian, &[])?;
-    if let Some(kernel) = &arguments.kernel {
-        debian.give(kernel, "tdx-host/arch/x86/boot/bzImage")?;
-    }
+    let kernel = kernel(debian, arguments.kernel_build.as_deref())?;
+    kernel.give_initramfs(debian, &[])?;
     let mut options = vec!["image=test".to_owned()];
     let mut processor = SAPPHIRE_RAPIDS;
     if let Some(image) = &arguments.image {
@@ -159,12 +148,8 @@ fn interactive(debian: &Debian, arguments: &RunArguments) -> Result<()> {
     }
     options.extend(arguments.options.iter().cloned());
     let machine = Machine {
-        cpus: arguments.cpus,
-        processor: processor.to_owned(),
-        plugin: Some(options),
-        kernel: arguments.append.clone(),
-        smt: false,
-        reboots: false,
+        append: arguments.append.clone(),
+        ..Machine::new(kernel, arguments.cpus, processor, options)
     };
     let mut qemu = machine.command(debian, false);
     println!("The plugin's socket: {}", debian.path(PLACE).join("control").display());

@@ -9,62 +9,111 @@ use serde_json::{json, Value};
 use tdx_seamldr_core::TdxVersion;
 use tdx_seamldr_mock::model::ModuleBuild;
 use tdx_seamldr_mock::TestImage;
-use tdx_seamldr_worlds::outcomes::case::{scenario, Case};
+use tdx_seamldr_worlds::outcomes::case::{rescue, scenario, Case};
 
 use super::guest::{Guest, Machine};
-use super::{PLACE, SAPPHIRE_RAPIDS};
+use super::{Kernel, PLACE, SAPPHIRE_RAPIDS};
 use crate::debian::Debian;
 
-/// Scenarios whose start or end depends on what a guest cannot be brought into.
-const NOT_HERE: [(&str, &str); 2] = [
-    ("lpinit-entropy-10", "which CPU the failures fall on depends on timing"),
-    (
-        "erratum",
-        "the kernel offers no upload then; the scenario with that name is among the others",
-    ),
-];
+/// Scenarios that a guest cannot be brought into.
+const NOT_HERE: [(&str, &str); 1] = [(
+    "erratum",
+    "the recording calls the driver past its gate; the kernel offers no upload then, as the \
+     scenario with that name among the others shows",
+)];
 
-/// A run that was recorded.
-pub(super) struct Run {
-    pub(super) name: String,
+/// Scenarios that can be compared with one CPU only.
+const ONE_CPU: [(&str, &str); 1] =
+    [("lpinit-entropy-10", "else timing decides which CPU the failures fall on")];
+
+/// The name below `/images` of the good image of second uploads.
+const RESCUE: &str = "recorded/rescue";
+
+/// What was recorded of an upload.
+struct Upload {
+    /// The fate of the TDs after it, if it was the last one of the recording.
+    fate: Option<String>,
+    /// The driver returned no error. What it returns from dead firmware means nothing.
+    succeeds: Option<bool>,
+}
+
+/// An upload, and most often a second one of a good image once nothing is wrong any more.
+pub(super) struct Recorded {
+    name: String,
     cpus: u32,
     lps: u32,
-    fate: String,
+    uploads: Vec<Upload>,
+    /// CPUs that were offline come online before the second upload.
+    come_online: bool,
     case: Case,
 }
 
-/// The runs with one upload, most CPUs first.
-pub(super) fn runs() -> Result<Vec<Run>> {
+/// All that a guest can be brought into, each with the most CPUs that were recorded.
+pub(super) fn all() -> Result<Vec<Recorded>> {
     let path = crate::root().join("crates/tdx-seamldr-mock/vectors/linux-7.2/scenarios.jsonl");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let mut best: BTreeMap<String, Run> = BTreeMap::new();
+    let mut all: BTreeMap<(String, bool), Recorded> = BTreeMap::new();
     for line in text.lines() {
         let fields: Value = serde_json::from_str(line)?;
         let word = |name: &str| {
             fields.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"))
         };
-        let count = |name: &str| {
-            fields.get(name).and_then(Value::as_u64).with_context(|| format!("no {name}"))
+        let count = |name: &str| -> Result<u32> {
+            let count = fields.get(name).and_then(Value::as_u64);
+            Ok(count.with_context(|| format!("no {name}"))?.try_into()?)
         };
-        let (name, cpus, lps) = (
-            word("scenario")?,
-            u32::try_from(count("cpus")?)?,
-            u32::try_from(count("platform_lps")?)?,
-        );
-        if word("mode")? != "once" || NOT_HERE.iter().any(|(known, _)| *known == name) {
+        let (name, mode) = (word("scenario")?, word("mode")?);
+        let (cpus, lps) = (count("cpus")?, count("platform_lps")?);
+        let is_chance = ONE_CPU.iter().any(|(known, _)| *known == name) && cpus != 1;
+        if is_chance || NOT_HERE.iter().any(|(known, _)| *known == name) {
             continue;
         }
-        let fate = word("tds_after_linux")?.to_owned();
-        let case = scenario(name, cpus, lps)?;
-        best.insert(name.to_owned(), Run { name: name.to_owned(), cpus, lps, fate, case });
+        let upload = |number: usize, is_last: bool| -> Result<Upload> {
+            let fate = word("tds_after_linux")?;
+            let pointer = format!("/uploads/{number}/ret");
+            let returned = fields.pointer(&pointer).and_then(Value::as_i64).context("no ret")?;
+            Ok(Upload {
+                fate: is_last.then(|| fate.to_owned()),
+                succeeds: (fate != "platform dead").then_some(returned == 0),
+            })
+        };
+        let (come_online, uploads) = match mode {
+            "once" => (false, vec![upload(0, true)?]),
+            "twice" => {
+                let once = all.get_mut(&(name.to_owned(), false));
+                let once = once.filter(|known| known.cpus == cpus);
+                once.context("no run with one upload before")?.uploads.push(upload(1, true)?);
+                continue;
+            }
+            "online" => (true, vec![upload(0, false)?, upload(1, true)?]),
+            // What Linux does not do.
+            _ => continue,
+        };
+        let name = name.to_owned();
+        let case = scenario(&name, cpus, lps)?;
+        let key = (name.clone(), come_online);
+        all.insert(key, Recorded { name, cpus, lps, uploads, come_online, case });
     }
-    Ok(best.into_values().collect())
+    Ok(all.into_values().collect())
 }
 
-impl Run {
-    /// The file of the update, and its name below `/images`.
-    pub(super) fn image(&self) -> (String, Vec<u8>) {
-        (format!("recorded/{}", self.name), self.case.file.as_bytes().to_vec())
+/// The files of the uploads, by their names below `/images`.
+pub(super) fn images(all: &[Recorded]) -> Vec<(String, Vec<u8>)> {
+    let files = all.iter().map(|recorded| (recorded.image(), &recorded.case.file));
+    let mut files: BTreeMap<String, Vec<u8>> =
+        files.map(|(name, file)| (name, file.as_bytes().to_vec())).collect();
+    files.insert(RESCUE.to_owned(), rescue().as_bytes().to_vec());
+    files.into_iter().collect()
+}
+
+impl Recorded {
+    pub(super) fn title(&self) -> String {
+        let online = if self.come_online { ", then online" } else { "" };
+        format!("{}{online}", self.name)
+    }
+
+    fn image(&self) -> String {
+        format!("recorded/{}", self.name)
     }
 
     /// The module that runs. The recordings have 1.5.01, which lacks metadata that Linux 7.2 reads
@@ -79,37 +128,52 @@ impl Run {
     }
 
     /// Boots, uploads, and compares. Returns what is to be printed.
-    pub(super) fn run(&self, debian: &Debian) -> Result<String> {
+    pub(super) fn run(&self, debian: &Debian, kernel: Kernel) -> Result<String> {
         let boot = debian.path(PLACE).join("boot-image");
         fs::write(&boot, self.running()?.build().as_bytes())?;
-        let machine = Machine {
-            cpus: self.lps,
-            processor: SAPPHIRE_RAPIDS.to_owned(),
-            plugin: Some(vec![format!("image=/{PLACE}/boot-image"), "tds=2".to_owned()]),
-            kernel: String::new(),
-            smt: false,
-            reboots: false,
-        };
+        let options = vec![format!("image=/{PLACE}/boot-image"), "tds=2".to_owned()];
+        let machine = Machine::new(kernel, self.lps, SAPPHIRE_RAPIDS, options);
         let mut guest = Guest::start(debian, &machine)?;
+        let change = |guest: &Guest, change: Value| {
+            guest.ask(&json!({ "command": "change", "change": change })).map(drop)
+        };
         // The module comes up with all LPs only; those that the recording lacks go offline then.
         for cpu in self.cpus..self.lps {
             guest.succeeds(&format!("offline {cpu}"))?;
         }
-        for change in &self.case.changes {
-            guest.ask(&json!({ "command": "change", "change": change }))?;
+        for wrong in &self.case.changes {
+            change(&guest, serde_json::to_value(wrong)?)?;
         }
         let before = guest.state()?;
         ensure!(before.get("tds_alive") == Some(&json!(2)), "the module did not come up: {before}");
-        let said = guest.shell(&format!("upload /images/recorded/{}", self.name))?;
-        let after = guest.state()?;
-        let fate = fate(&before, &after);
-        ensure!(
-            fate == self.fate,
-            "the TDs are {fate}, but {} was recorded; the kernel says {:?}",
-            self.fate,
-            said.text
-        );
-        Ok(format!("{fate}; {}", said.text.replace('\n', " ")))
+        let mut told = Vec::new();
+        for (image, recorded) in [self.image(), RESCUE.to_owned()].iter().zip(&self.uploads) {
+            if !told.is_empty() {
+                change(&guest, json!("repair"))?;
+                if self.come_online {
+                    for cpu in self.cpus..self.lps {
+                        // The kernel refuses a CPU that the module refuses.
+                        guest.shell(&format!("online {cpu}"))?;
+                    }
+                }
+            }
+            let said = guest.shell(&format!("upload /images/{image}"))?.text.replace('\n', " ");
+            let fate = fate(&before, &guest.state()?);
+            ensure!(
+                recorded.fate.as_ref().map_or(true, |recorded| recorded == fate),
+                "the TDs are {fate} after upload {}, but {:?} was recorded; the kernel says {said:?}",
+                told.len(),
+                recorded.fate
+            );
+            ensure!(
+                recorded.succeeds.map_or(true, |succeeds| succeeds == said.is_empty()),
+                "the kernel says {said:?} to upload {}, but {:?} was recorded",
+                told.len(),
+                recorded.succeeds
+            );
+            told.push(if said.is_empty() { fate.to_owned() } else { format!("{fate} ({said})") });
+        }
+        Ok(told.join("; "))
     }
 }
 

@@ -8,8 +8,11 @@ use serde_json::{json, Value};
 use tdx_seamldr_mock::{released_images, ReleasedImage};
 
 use super::guest::{Guest, Machine};
-use super::recorded;
-use super::{give_initramfs, GRANITE_RAPIDS, PLACE, SAPPHIRE_RAPIDS};
+use super::operators::{operate, OPERATORS};
+use super::recorded::{self, Recorded};
+use super::refusals::{largest, refuses, MISFITS};
+use super::resets::{kexec, reboot};
+use super::{Kernel, GRANITE_RAPIDS, PLACE, SAPPHIRE_RAPIDS};
 use crate::debian::Debian;
 
 /// From the start of QEMU with 4 CPUs to the first program, at most.
@@ -17,159 +20,96 @@ const MAX_BOOT: Duration = Duration::from_secs(10);
 /// How long updates race with hotplug.
 const RACE: Duration = Duration::from_secs(60);
 /// TDs of the platform.
-const TDS: u64 = 3;
+pub(super) const TDS: u64 = 3;
 
 /// What the scenarios share.
 struct Scenarios<'a> {
     debian: &'a Debian,
+    kernel: Kernel,
     images: Vec<ReleasedImage>,
     only: &'a str,
     failed: Vec<String>,
     count: usize,
 }
 
-/// What an operator does, and what stands against it.
-struct Operator {
-    what: &'static str,
-    /// The image that runs.
-    running: &'static str,
-    /// More options of the plugin.
-    options: &'static [&'static str],
-    /// What is done in the guest before.
-    before: &'static str,
-    /// The file of the update.
-    file: &'static str,
-    /// The reason that the command gives, or part of it.
-    reason: &'static str,
-}
-
-const OPERATORS: [Operator; 9] = [
-    Operator {
-        what: "a CPU is offline",
-        running: "1.5.05",
-        options: &[],
-        before: "offline 3",
-        file: "1.5.16.v2",
-        reason: "[lps-missing]",
-    },
-    Operator {
-        what: "SMT is switched off",
-        running: "1.5.05",
-        options: &["smt"],
-        before: "echo off > /sys/devices/system/cpu/smt/control",
-        file: "1.5.16.v2",
-        reason: "[lps-missing]",
-    },
-    Operator {
-        what: "no updates are left",
-        running: "1.5.05",
-        options: &["remaining-updates=0"],
-        before: "",
-        file: "1.5.16.v2",
-        reason: "[no-remaining-updates]",
-    },
-    Operator {
-        what: "the image is for other processors",
-        running: "1.5.05",
-        options: &[],
-        before: "",
-        file: "2.0.08.v2",
-        reason: "[",
-    },
-    Operator {
-        what: "the SVN is lower",
-        running: "1.5.16",
-        options: &[],
-        before: "",
-        file: "1.5.05.v2",
-        reason: "[minor-svn]",
-    },
-    Operator {
-        what: "a bit of the image is flipped",
-        running: "1.5.05",
-        options: &[],
-        before: "",
-        file: "flipped.v2",
-        reason: "[",
-    },
-    Operator {
-        what: "the image is signed by someone else",
-        running: "1.5.05",
-        options: &[],
-        before: "",
-        file: "recorded/good",
-        reason: "[",
-    },
-    Operator {
-        what: "the handoff versions do not match",
-        running: "1.5.05",
-        options: &[],
-        before: "",
-        file: "recorded/hv-old0-new1-min1",
-        reason: "[",
-    },
-    Operator {
-        what: "the image has no pages",
-        running: "1.5.05",
-        options: &[],
-        before: "",
-        file: "recorded/zero-module-pages",
-        reason: "at least 1",
-    },
-];
-
-pub(super) fn run(debian: &Debian, only: &str) -> Result<()> {
+pub(super) fn run(debian: &Debian, kernel: Kernel, only: &str) -> Result<()> {
     let images = released_images()?.context("the scenarios need Intel's images")?;
-    let runs = recorded::runs()?;
-    give_initramfs(debian, &runs.iter().map(recorded::Run::image).collect::<Vec<_>>())?;
-    for image in &images {
-        debian.give(&image.path, &format!("tdx-host/images/{}", image.version))?;
-    }
+    let recorded = recorded::all()?;
+    let uploads = recorded::images(&recorded);
+    kernel.give_initramfs(debian, &uploads)?;
+    give_images(debian, &images)?;
     let start = Instant::now();
-    let mut scenarios = Scenarios { debian, images, only, failed: Vec::new(), count: 0 };
+    let mut scenarios = Scenarios { debian, kernel, images, only, failed: Vec::new(), count: 0 };
     scenarios.boots();
-    scenarios.one("carry-flag", carry_flag);
-    scenarios.one("random-accesses", random_accesses);
+    if kernel.has_source() {
+        scenarios.one("carry-flag", carry_flag);
+        scenarios.one("random-accesses", random_accesses);
+    }
     scenarios.one("window", window);
     scenarios.one("until-none-remain", until_none_remain);
     scenarios.one("reboot", reboot);
+    scenarios.one("kexec", kexec);
     scenarios.one("erratum", erratum);
     scenarios.one("slowdown", slowdown);
     scenarios.one("race", race);
-    scenarios.recorded(&runs);
+    if kernel == Kernel::Plain {
+        scenarios.watched(&uploads)?;
+    }
+    scenarios.recorded(&recorded);
     scenarios.operators();
+    scenarios.refusals();
     let (count, failed) = (scenarios.count, &scenarios.failed);
-    println!("{count} scenarios in {} s", start.elapsed().as_secs());
+    println!("\n{count} scenarios in {} s", start.elapsed().as_secs());
     ensure!(count != 0, "no scenario has {only:?} in its name");
     ensure!(failed.is_empty(), "{} failed: {}", failed.len(), failed.join(", "));
     Ok(())
 }
 
+/// A boot and an update.
+pub(super) fn smoke(debian: &Debian) -> Result<()> {
+    let images = released_images()?.context("the update needs Intel's images")?;
+    Kernel::Plain.give_initramfs(debian, &[])?;
+    give_images(debian, &images)?;
+    let start = Instant::now();
+    let mut guest = Guest::start(debian, &machine(Kernel::Plain, "1.5.05", 4, &[]))?;
+    expect_running(&mut guest, "1.5.05")?;
+    guest.succeeds("upload /images/1.5.16.v2")?;
+    expect_running(&mut guest, "1.5.16")?;
+    println!(
+        "Linux initialises TDX module 1.5.05 and replaces it with 1.5.16: boot {:.1} s, in all \
+         {:.1} s",
+        guest.booted_in.as_secs_f32(),
+        start.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+/// Puts the images that the BIOS loads into the root.
+fn give_images(debian: &Debian, images: &[ReleasedImage]) -> Result<()> {
+    for image in images {
+        debian.give(&image.path, &format!("tdx-host/images/{}", image.version))?;
+    }
+    Ok(())
+}
+
 /// A machine for an image of Intel's.
-fn machine(version: &str, cpus: u32, options: &[&str]) -> Machine {
+pub(super) fn machine(kernel: Kernel, version: &str, cpus: u32, options: &[&str]) -> Machine {
     let processor = if version.starts_with("2.") { GRANITE_RAPIDS } else { SAPPHIRE_RAPIDS };
     let mut plugin = vec![format!("image=/{PLACE}/images/{version}"), format!("tds={TDS}")];
     plugin.extend(options.iter().map(|option| (*option).to_owned()));
-    Machine {
-        cpus,
-        processor: processor.to_owned(),
-        plugin: Some(plugin),
-        kernel: String::new(),
-        smt: false,
-        reboots: false,
-    }
+    Machine::new(kernel, cpus, processor, plugin)
 }
 
-fn number(state: &Value, name: &str) -> u64 {
+pub(super) fn number(state: &Value, name: &str) -> u64 {
     state.get(name).and_then(Value::as_u64).unwrap_or(u64::MAX)
 }
 
-fn module<'a>(state: &'a Value, name: &str) -> &'a str {
+pub(super) fn module<'a>(state: &'a Value, name: &str) -> &'a str {
     state.pointer(&format!("/module/{name}")).and_then(Value::as_str).unwrap_or("none")
 }
 
 /// Checks what the kernel and the plugin say of the module, and that all TDs live.
-fn expect_running(guest: &mut Guest, version: &str) -> Result<()> {
+pub(super) fn expect_running(guest: &mut Guest, version: &str) -> Result<()> {
     let state = guest.state()?;
     let shown = guest.succeeds("cat $device/version")?;
     ensure!(shown == version, "the kernel shows version {shown}, not {version}");
@@ -197,8 +137,24 @@ impl Scenarios<'_> {
         println!("| {name} | {mark} | {said} | {:.1} s |", start.elapsed().as_secs_f32());
     }
 
-    fn one(&mut self, name: &str, run: fn(&Debian) -> Result<String>) {
-        self.scenario(name, run);
+    fn one(&mut self, name: &str, run: fn(&Debian, Kernel) -> Result<String>) {
+        let kernel = self.kernel;
+        self.scenario(name, |debian| run(debian, kernel));
+    }
+
+    /// The same races in a kernel that watches locks, sleeping and memory.
+    fn watched(&mut self, images: &[(String, Vec<u8>)]) -> Result<()> {
+        let (kernel, name) = (Kernel::Watched, "debug-kernel");
+        if !name.contains(self.only) {
+            return Ok(());
+        }
+        if !kernel.is_built(self.debian) {
+            println!("| {name} | not run | `prepare --debug-kernel` builds the kernel | |");
+            return Ok(());
+        }
+        kernel.give_initramfs(self.debian, images)?;
+        self.scenario(name, |debian| watched(debian, kernel));
+        Ok(())
     }
 
     /// Each image of Intel's, with each number of CPUs: boot and initialisation.
@@ -207,8 +163,10 @@ impl Scenarios<'_> {
         let versions: Vec<String> = self.images.iter().map(|image| image.version.clone()).collect();
         for version in versions {
             for cpus in [1, 4, 16] {
+                let kernel = self.kernel;
                 self.scenario(&format!("boot-{version}-{cpus}"), |debian| {
-                    let mut guest = Guest::start(debian, &machine(&version, cpus, &[]))?;
+                    let machine = machine(kernel, &version, cpus, &[]);
+                    let mut guest = Guest::start(debian, &machine)?;
                     expect_running(&mut guest, &version)?;
                     Ok(format!("first program after {:.1} s", guest.booted_in.as_secs_f32()))
                 });
@@ -216,10 +174,16 @@ impl Scenarios<'_> {
         }
     }
 
-    fn recorded(&mut self, runs: &[recorded::Run]) {
-        println!("\n| recorded | | TDs; the kernel | |\n|---|---|---|---|");
-        for run in runs {
-            self.scenario(&format!("recorded-{}", run.name), |debian| run.run(debian));
+    fn recorded(&mut self, recorded: &[Recorded]) {
+        println!(
+            "\n| recorded | | TDs after one upload, and after a second one of a good image; the \
+             kernel | |\n|---|---|---|---|"
+        );
+        let kernel = self.kernel;
+        for recorded in recorded {
+            self.scenario(&format!("recorded-{}", recorded.title()), |debian| {
+                recorded.run(debian, kernel)
+            });
         }
     }
 
@@ -228,53 +192,24 @@ impl Scenarios<'_> {
             "\n| what stands against the update | | TDs lost by `cat image > data`, by \
              `tdx-seamldr update` | |\n|---|---|---|---|"
         );
+        let kernel = self.kernel;
         for operator in &OPERATORS {
             self.scenario(&format!("operator: {}", operator.what), |debian| {
-                operate(debian, operator)
+                operate(debian, kernel, operator)
             });
         }
     }
-}
 
-/// The update by the kernel alone, and by the command, each in a boot of its own.
-fn operate(debian: &Debian, operator: &Operator) -> Result<String> {
-    let options: Vec<&str> =
-        operator.options.iter().copied().filter(|option| *option != "smt").collect();
-    let mut machine = machine(operator.running, 4, &options);
-    if operator.options.contains(&"smt") {
-        machine.smt = true;
-    }
-    let start = |debian| -> Result<Guest> {
-        let mut guest = Guest::start(debian, &machine)?;
-        expect_running(&mut guest, operator.running)?;
-        if !operator.before.is_empty() {
-            guest.succeeds(operator.before)?;
+    fn refusals(&mut self) {
+        println!("\n| machine | | QEMU ends with | |\n|---|---|---|---|");
+        let kernel = self.kernel;
+        for misfit in &MISFITS {
+            self.scenario(&format!("refusal: {}", misfit.what), |debian| {
+                refuses(debian, kernel, misfit)
+            });
         }
-        Ok(guest)
-    };
-    let lost = |state: &Value| TDS.saturating_sub(number(state, "tds_alive"));
-    let mut guest = start(debian)?;
-    let kernel = guest.shell(&format!("upload /images/{}", operator.file))?.text;
-    let by_kernel = lost(&guest.state()?);
-    drop(guest);
-
-    let mut guest = start(debian)?;
-    let said = guest.shell(&format!(
-        "tdx-seamldr update --image-dir /images/intel --no-td-launches /images/{}",
-        operator.file
-    ))?;
-    let by_command = lost(&guest.state()?);
-    let reason =
-        said.text.lines().find(|line| line.contains(operator.reason)).unwrap_or_default().trim();
-    ensure!(
-        said.status == 1 && !reason.is_empty(),
-        "the command ended with {}: {}",
-        said.status,
-        said.text
-    );
-    ensure!(by_command == 0, "the command refuses, but {by_command} TDs are lost");
-    ensure!(by_kernel == TDS, "the kernel alone loses {by_kernel} TDs: {kernel:?}");
-    Ok(format!("{by_kernel} of {TDS}, {by_command}; {reason}"))
+        self.one("largest-memory", largest);
+    }
 }
 
 /// What the kernel module `probe` prints.
@@ -286,8 +221,8 @@ fn probe(guest: &mut Guest, parameters: &str) -> Result<String> {
 }
 
 /// Every form of code behind SEAMCALL that the plugin covers sees the carry flag.
-fn carry_flag(debian: &Debian) -> Result<String> {
-    let mut guest = Guest::start(debian, &machine("1.5.05", 1, &[]))?;
+fn carry_flag(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 1, &[]))?;
     let succeeded = probe(&mut guest, "")?;
     guest.ask(&json!({ "command": "change",
         "change": { "fault": { "leaf": "TDH.SYS.LP.SHUTDOWN", "status": "VMFAILINVALID", "times": 1000 } } }))?;
@@ -300,8 +235,8 @@ fn carry_flag(debian: &Debian) -> Result<String> {
 }
 
 /// Accesses at random do no harm to QEMU.
-fn random_accesses(debian: &Debian) -> Result<String> {
-    let mut guest = Guest::start(debian, &machine("1.5.05", 1, &[]))?;
+fn random_accesses(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 1, &[]))?;
     let said = probe(&mut guest, "random_calls=30000")?;
     let state = guest.state()?;
     let errors = state.pointer("/counters/internal_errors").and_then(Value::as_u64);
@@ -312,10 +247,10 @@ fn random_accesses(debian: &Debian) -> Result<String> {
 
 /// SEAMCALLs while Linux has all CPUs stopped: from the read of the handoff version before the
 /// shutdown to the reads of the new version.
-fn window(debian: &Debian) -> Result<String> {
+fn window(debian: &Debian, kernel: Kernel) -> Result<String> {
     let mut all = Vec::new();
     for cpus in [1, 4, 16] {
-        let mut guest = Guest::start(debian, &machine("1.5.05", cpus, &[]))?;
+        let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", cpus, &[]))?;
         guest.succeeds("upload /images/1.5.16.v2")?;
         expect_running(&mut guest, "1.5.16")?;
         let trace = guest.trace()?;
@@ -339,8 +274,8 @@ fn window(debian: &Debian) -> Result<String> {
 }
 
 /// Back-to-back updates.
-fn until_none_remain(debian: &Debian) -> Result<String> {
-    let mut guest = Guest::start(debian, &machine("1.5.05", 4, &["remaining-updates=5"]))?;
+fn until_none_remain(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 4, &["remaining-updates=5"]))?;
     for remaining in (0..5).rev() {
         guest.succeeds("upload /images/1.5.16.v2")?;
         expect_running(&mut guest, "1.5.16")?;
@@ -353,24 +288,9 @@ fn until_none_remain(debian: &Debian) -> Result<String> {
     Ok("5 updates, none remain".to_owned())
 }
 
-/// A reset of the machine after an update: the BIOS has loaded the first module again.
-fn reboot(debian: &Debian) -> Result<String> {
-    let mut machine = machine("1.5.05", 4, &[]);
-    machine.reboots = true;
-    let mut guest = Guest::start(debian, &machine)?;
-    guest.succeeds("upload /images/1.5.16.v2")?;
-    expect_running(&mut guest, "1.5.16")?;
-    guest.reboot()?;
-    expect_running(&mut guest, "1.5.05")?;
-    // The BIOS resets the machine once more after a reset.
-    let resets = guest.state()?.pointer("/counters/resets").and_then(Value::as_u64);
-    ensure!(resets.is_some_and(|resets| resets >= 1), "{resets:?} resets");
-    Ok("the first module runs again".to_owned())
-}
-
 /// The erratum of SEAMRET: the kernel offers no upload.
-fn erratum(debian: &Debian) -> Result<String> {
-    let mut guest = Guest::start(debian, &machine("1.5.05", 2, &["erratum=on"]))?;
+fn erratum(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 2, &["erratum=on"]))?;
     expect_running(&mut guest, "1.5.05")?;
     let said = guest.shell("upload /images/1.5.16.v2")?;
     ensure!(said.status != 0, "the kernel offers an upload");
@@ -379,8 +299,8 @@ fn erratum(debian: &Debian) -> Result<String> {
 }
 
 /// The time to the first program, with the plugin and without.
-fn slowdown(debian: &Debian) -> Result<String> {
-    let with = machine("1.5.05", 4, &[]);
+fn slowdown(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let with = machine(kernel, "1.5.05", 4, &[]);
     let without = Machine { plugin: None, ..with.clone() };
     let mut best = [Duration::MAX; 2];
     for _ in 0..3 {
@@ -403,8 +323,8 @@ fn slowdown(debian: &Debian) -> Result<String> {
 
 /// Updates race with CPUs that come and go, and with readers of `version`. An update that begins
 /// while a CPU is offline loses the TDs, as on hardware, and nothing else does.
-fn race(debian: &Debian) -> Result<String> {
-    let machine = machine("1.5.05", 4, &["remaining-updates=10000"]);
+fn race(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let machine = machine(kernel, "1.5.05", 4, &["remaining-updates=10000"]);
     let start = Instant::now();
     let (mut updates, mut lost) = (0u32, 0u32);
     while start.elapsed() < RACE {
@@ -427,9 +347,40 @@ fn race(debian: &Debian) -> Result<String> {
             break;
         }
         guest.succeeds("kill $reader $hotplug")?;
-        let complaints = guest.shell("dmesg | grep -E 'BUG|WARNING|Oops|lockup|stall'")?.text;
-        ensure!(complaints.is_empty(), "the kernel complains: {complaints}");
+        expect_no_complaints(&mut guest)?;
     }
     ensure!(updates != 0, "no update came to its end; {lost} found CPU 2 offline");
     Ok(format!("{updates} updates; {lost} others lost the TDs, CPU 2 being offline"))
+}
+
+/// The kernel's log has no warning, none of lockdep's either.
+fn expect_no_complaints(guest: &mut Guest) -> Result<()> {
+    let complaints = guest.shell(
+        "dmesg | grep -E 'BUG|WARNING|Oops|INFO: |lockup|stall|deadlock|inconsistent|poison'",
+    )?;
+    ensure!(complaints.text.is_empty(), "the kernel complains: {}", complaints.text);
+    Ok(())
+}
+
+/// A kernel that watches itself: lockdep and the checks of sleeping have nothing to say of boot,
+/// updates, failures and the race.
+fn watched(debian: &Debian, kernel: Kernel) -> Result<String> {
+    let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 4, &[]))?;
+    let booted_in = guest.booted_in.as_secs_f32();
+    // Lockdep is there, and has not switched itself off after a complaint.
+    let expect_lockdep = |guest: &mut Guest| -> Result<()> {
+        guest.succeeds("grep -q 'debug_locks: *1$' /proc/lockdep_stats").map(drop)
+    };
+    expect_lockdep(&mut guest)?;
+    expect_running(&mut guest, "1.5.05")?;
+    guest.succeeds("upload /images/1.5.16.v2")?;
+    expect_running(&mut guest, "1.5.16")?;
+    guest.shell("upload /images/flipped.v2")?;
+    ensure!(number(&guest.state()?, "tds_alive") == 0, "a damaged image keeps the TDs");
+    guest.shell("upload /images/1.5.16.v2")?;
+    expect_no_complaints(&mut guest)?;
+    expect_lockdep(&mut guest)?;
+    drop(guest);
+    let raced = race(debian, kernel)?;
+    Ok(format!("first program after {booted_in:.1} s; no complaint; {raced}"))
 }

@@ -1,0 +1,157 @@
+//! The kernels that are booted, and what is in their initramfs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::debian::Debian;
+use crate::initramfs;
+
+/// The kernel's image, in the folder where it is built.
+const IMAGE: &str = "arch/x86/boot/bzImage";
+/// The driver with the upload, there.
+const DRIVER: &str = "drivers/virt/coco/tdx-host/tdx-host.ko";
+
+/// A kernel that is a TDX host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Debian's source, small configuration.
+    Plain,
+    /// The same; it also watches locks, sleeping and memory.
+    Watched,
+    /// Built by the user.
+    Own,
+}
+
+impl Kernel {
+    /// Its folder below `build`, which is built in the root but for [`Kernel::Own`].
+    pub(super) const fn folder(self) -> &'static str {
+        match self {
+            Self::Plain => "tdx-host",
+            Self::Watched => "tdx-host-debug",
+            Self::Own => "tdx-host-own",
+        }
+    }
+
+    /// The kernel's image, as programs in the root see it.
+    pub(super) fn image(self) -> String {
+        format!("/build/{}/{IMAGE}", self.folder())
+    }
+
+    /// The initramfs, as programs in the root see it.
+    pub(super) fn initramfs(self) -> String {
+        format!("/build/{}/initrd.gz", self.folder())
+    }
+
+    pub(super) fn is_built(self, debian: &Debian) -> bool {
+        let folder = debian.path("build").join(self.folder());
+        folder.join(IMAGE).exists() && folder.join(DRIVER).exists()
+    }
+
+    /// Modules can be built for it in the root.
+    pub(super) const fn has_source(self) -> bool {
+        matches!(self, Self::Plain | Self::Watched)
+    }
+
+    /// Builds it from Debian's source.
+    pub(super) fn prepare(self, debian: &Debian) -> Result<()> {
+        let watch = if self == Self::Watched { "/build/watch.config" } else { "" };
+        let script = format!(
+            "exec bash /build/prepare-tdx-host.sh {} /build/kernel.config {watch}",
+            self.folder()
+        );
+        debian.shell(&script).context("the kernel is not ready")
+    }
+
+    /// Takes the user's kernel from the folder where it was built.
+    pub(super) fn own(debian: &Debian, build: &Path) -> Result<Self> {
+        for file in [IMAGE, DRIVER] {
+            let from = build.join(file);
+            ensure!(
+                from.is_file(),
+                "{} is not there; build the targets bzImage and {DRIVER} with \
+                 examples/tdx-host/kernel.config",
+                from.display()
+            );
+            debian.give(&from, &format!("{}/{file}", Self::Own.folder()))?;
+        }
+        Ok(Self::Own)
+    }
+
+    /// Makes the initramfs with these images: the name below `/images`, and what is in each.
+    pub(super) fn give_initramfs(
+        self,
+        debian: &Debian,
+        images: &[(String, Vec<u8>)],
+    ) -> Result<()> {
+        let folder = self.begin_initramfs(debian, "initramfs")?;
+        fs::create_dir_all(folder.join("images"))?;
+        initramfs::copy(&initramfs::build_command()?, &folder.join("bin/tdx-seamldr"))?;
+        if self.has_source() {
+            initramfs::copy(&self.build_probe(debian)?, &folder.join("probe.ko"))?;
+        }
+        for (name, bytes) in images {
+            let to = folder.join("images").join(name);
+            fs::create_dir_all(to.parent().context("a folder")?)?;
+            fs::write(&to, bytes).with_context(|| to.display().to_string())?;
+        }
+        if let Some(released) = tdx_seamldr_mock::released_images()? {
+            initramfs::write_images(&released, &folder.join("images"))?;
+            initramfs::write_repository(&released, &folder.join("images/intel"))?;
+        }
+        self.end_initramfs(debian, "initramfs", "initrd.gz")
+    }
+
+    /// Makes another initramfs from the first one, which must be there. It also has `/kexec`: a
+    /// program that starts this kernel from this kernel, and both its files. Returns it as
+    /// programs in the root see it.
+    pub(super) fn give_kexec(self, debian: &Debian) -> Result<String> {
+        self.begin_initramfs(debian, "initramfs-after")?;
+        self.end_initramfs(debian, "initramfs-after", "initrd-after.gz")?;
+        let name = self.folder();
+        debian.give(&super::example().join("kexec.c"), &format!("{name}/kexec.c"))?;
+        debian.shell(&format!(
+            "cd /build/{name}; rm -rf with-kexec; mkdir -p with-kexec/kexec; \
+             gcc -static -O2 -o with-kexec/kexec/kexec kexec.c; \
+             cp {IMAGE} initrd-after.gz with-kexec/kexec; \
+             (cd with-kexec; find . | cpio -o -H newc --quiet | gzip -1) > with-kexec.gz; \
+             cat initrd.gz with-kexec.gz > initrd-kexec.gz"
+        ))?;
+        Ok(format!("/build/{name}/initrd-kexec.gz"))
+    }
+
+    /// Makes a folder with what every initramfs has.
+    fn begin_initramfs(self, debian: &Debian, name: &str) -> Result<PathBuf> {
+        let place = debian.path("build").join(self.folder());
+        let folder = place.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(folder.join("bin"))?;
+        for file in ["init", "functions"] {
+            initramfs::copy(&super::example().join(file), &folder.join(file))?;
+        }
+        initramfs::copy(&place.join(DRIVER), &folder.join("tdx-host.ko"))?;
+        Ok(folder)
+    }
+
+    fn end_initramfs(self, debian: &Debian, from: &str, to: &str) -> Result<()> {
+        let folder = self.folder();
+        initramfs::pack(debian, &format!("{folder}/{from}"), &format!("{folder}/{to}"))
+    }
+
+    /// Builds the kernel module that tries the plugin.
+    fn build_probe(self, debian: &Debian) -> Result<PathBuf> {
+        let kernel = self.folder();
+        let place = format!("build/{kernel}-probe");
+        debian.give(&super::example().join("probe.c"), &format!("{kernel}-probe/probe.c"))?;
+        fs::write(debian.path(&place).join("Kbuild"), "obj-m := probe.o\n")?;
+        // The module's symbols are the kernel's own, which has no list of them without its modules.
+        debian.shell(&format!(
+            "exec make -s -C /build/source O=/build/{kernel} M=/{place} KBUILD_MODPOST_WARN=1 \
+             modules"
+        ))?;
+        Ok(debian.path(&place).join("probe.ko"))
+    }
+}
