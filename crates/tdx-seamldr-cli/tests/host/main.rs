@@ -21,6 +21,7 @@ mod hostile;
 mod interrupted;
 mod kernel;
 mod list;
+mod patience;
 mod plan;
 mod properties;
 mod report;
