@@ -22,6 +22,7 @@ mod nightly;
 mod outcomes;
 mod public_api;
 mod qemu;
+mod rollout;
 mod spec_map;
 mod tdx_host;
 mod vectors;
@@ -160,6 +161,13 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Update hosts that are folders with Ansible, lint the collection, and check the manifests for
+    /// Kubernetes
+    Rollout {
+        /// Put the playbook's output into docs/rolling-out.md
+        #[arg(long)]
+        write: bool,
+    },
     /// See that every rule in docs/spec-map.md has an item and a test that exist, and that
     /// docs/firmware has every number
     SpecMap,
@@ -263,6 +271,7 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
         Task::PublicApi { check } => public_api::run(check),
+        Task::Rollout { write } => rollout::run(write),
         Task::SpecMap => spec_map::run(),
         Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),
