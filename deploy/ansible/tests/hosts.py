@@ -38,6 +38,7 @@ def install(folder):
             [PROGRAMS / "ansible-galaxy", "collection", *words],
             check=True,
             stdout=subprocess.DEVNULL,
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections")},
         )
     return folder / "collections"
 
@@ -45,9 +46,10 @@ def install(folder):
 class Ran:
     """How a playbook ended, and what it printed."""
 
-    def __init__(self, ended, folder):
+    def __init__(self, ended, site):
         self.code = ended.returncode
-        self.text = (ended.stdout + ended.stderr).replace(str(folder), "/site")
+        self.text = (ended.stdout + ended.stderr).replace(str(site.folder), "/site")
+        self.text = self.text.replace(str(site.collections), "/collections")
         recap = self.text.partition("PLAY RECAP")[2]
         self.recap = {
             line.split()[0]: {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
@@ -166,4 +168,4 @@ class Site:
             check=False,
         )
         inventory.unlink()
-        return Ran(ended, self.folder)
+        return Ran(ended, self)

@@ -45,7 +45,7 @@ class RollOut(unittest.TestCase):
             self.assertIn("The plan of charlie is refused", ran.flat)
             self.assertRegex(ran.text, rf"alpha +{OLD} +\S+ +8 +update +{NEW} ")
             self.assertRegex(ran.text, rf"bravo +{NEW} +\S+ +8 +current +- ")
-            self.assertRegex(ran.text, r"charlie .* refused .*\[lps-missing\]")
+            self.assertRegex(ran.text, r"charlie .* refused .* lps-missing\n")
             self.assertEqual(site.content(), before)
             self.assertEqual(site.noted(), [])
 

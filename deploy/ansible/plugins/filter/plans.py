@@ -8,8 +8,8 @@ import json
 
 # The columns of the table.
 COLUMNS = ("host", "runs", "SVN", "left", "plan", "to", "SVN after", "why")
-# No column is wider.
-WIDEST = 100
+# No value is longer.
+WIDEST = 200
 
 
 def plain(value):
@@ -20,12 +20,12 @@ def plain(value):
 
 
 def why(plan):
-    """Returns the first reason against a plan, or the open questions."""
-    reasons = plan.get("reasons") or []
-    if reasons:
-        return "%s [%s]" % (reasons[0].get("message"), reasons[0].get("code"))
-    questions = plan.get("questions") or []
-    return ", ".join(str(one.get("code")) for one in questions if not one.get("accepted"))
+    """Returns what speaks against a plan: code and message of reasons, then of open questions."""
+    open_questions = [one for one in plan.get("questions") or [] if not one.get("accepted")]
+    return [
+        (plain(one.get("code")), plain(one.get("message")))
+        for one in (plan.get("reasons") or []) + open_questions
+    ]
 
 
 def row(host, found):
@@ -40,18 +40,24 @@ def row(host, found):
         found.get("verdict"),
         last.get("to") if last else "-",
         last.get("svn") if last else "-",
-        why(plan) or "-",
+        ", ".join(code for code, _ in why(plan)) or "-",
     ]
     return [plain(cell) for cell in cells]
 
 
 def plan_table(hosts):
-    """Returns the lines of a table: what runs on each host, and what its plan says."""
+    """Returns a table: what runs on each host, and what its plan says. Messages come below."""
     rows = [list(COLUMNS), *(row(host, hosts[host]) for host in sorted(hosts))]
     widths = [max(len(one[column]) for one in rows) for column in range(len(COLUMNS))]
-    return [
+    lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(one, widths)).rstrip() for one in rows
     ]
+    messages = [
+        "%s: %s" % (plain(host), message)
+        for host in sorted(hosts)
+        for _, message in why(hosts[host].get("plan") or {})
+    ]
+    return "\n".join(lines + [""] + messages if messages else lines)
 
 
 def entry(version, svn, mrseam, tee_tcb_svn_2=None):
