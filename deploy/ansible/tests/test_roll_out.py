@@ -50,7 +50,9 @@ class RollOut(unittest.TestCase):
             self.assertEqual(site.noted(), [])
 
         with self.subTest("check mode shows versions and changes nothing"):
-            ran = site.roll_out("--check", "--diff", canaries=["alpha"], tdx_module_skip_refused=True)
+            ran = site.roll_out(
+                "--check", "--diff", canaries=["alpha"], tdx_module_skip_refused=True
+            )
             self.assertEqual(ran.code, 0, ran.text)
             for line in (f"-module: {OLD}", f"+module: {NEW}", "+svn: 1.11"):
                 self.assertIn(line, ran.text)
@@ -64,7 +66,12 @@ class RollOut(unittest.TestCase):
             self.assertNotEqual(ran.code, 0)
             self.assertEqual(
                 site.noted(),
-                ["drain alpha", "release alpha updated", "drain delta", "release delta failed-kept"],
+                [
+                    "drain alpha",
+                    "release alpha updated",
+                    "drain delta",
+                    "release delta failed-kept",
+                ],
             )
             self.assert_versions(
                 site, {"alpha": NEW, "bravo": NEW, "charlie": OLD, "delta": OLD}
