@@ -130,7 +130,6 @@ fn manifests(folder: &Path, programs: &Path) -> Result<()> {
             files.push(rendered);
         }
     }
-    call(
-        Command::new(programs.join("kubernetes-validate")).args(["--strict", "--quiet"]).args(files),
-    )
+    let mut validate = Command::new(programs.join("kubernetes-validate"));
+    call(validate.args(["--strict", "--quiet"]).args(files))
 }
