@@ -26,6 +26,7 @@ mod pictures;
 mod prose;
 mod public_api;
 mod qemu;
+mod rollout;
 mod spec_map;
 mod tdx_host;
 mod vectors;
@@ -188,6 +189,13 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Update hosts that are folders with Ansible, lint the collection, and check the manifests for
+    /// Kubernetes
+    Rollout {
+        /// Put the playbook's output into docs/rolling-out.md
+        #[arg(long)]
+        write: bool,
+    },
     /// Check that every rule in docs/spec-map.md has an existing item and test, and that
     /// docs/firmware has every number
     SpecMap,
@@ -300,6 +308,7 @@ fn main() -> anyhow::Result<()> {
         Task::Pictures { check, record } => pictures::run(check, record),
         Task::Prose { only } => prose::run(only),
         Task::PublicApi { check } => public_api::run(check),
+        Task::Rollout { write } => rollout::run(write),
         Task::SpecMap => spec_map::run(),
         Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),

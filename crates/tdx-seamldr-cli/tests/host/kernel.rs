@@ -3,6 +3,8 @@
 //! `data` becomes a FIFO, which holds less than an image: the thread sets `status` in the second
 //! half of an upload, before it can end. So the command never sees a status that is older than its
 //! own write of `loading`. (Linux sets it in that write, which a FIFO cannot.)
+//!
+//! The example `host-folder` plays the kernel with this file, too.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,7 +18,10 @@ use std::time::Duration;
 
 use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 
-use crate::support::{wait_until, Tree, TDX_HOST, UPLOAD};
+use crate::patience::wait_until;
+
+pub(crate) const TDX_HOST: &str = "sys/devices/faux/tdx_host";
+pub(crate) const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 
 /// Bytes of an image after which the status is no longer idle. Each of Intel's images has 64 KiB
 /// more, which a FIFO holds.
@@ -56,15 +61,16 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Answers the uploads of a tree, one after the other, with these answers.
-    pub(crate) fn new(tree: &Tree, answers: &[Does]) -> Self {
-        Self::holding(tree, answers, 0)
+    /// Answers the uploads of the tree below a folder, one after the other, with these answers.
+    pub(crate) fn new(root: impl AsRef<Path>, answers: &[Does]) -> Self {
+        Self::holding(root, answers, 0)
     }
 
     /// Answers like [`Kernel::new`], but stops reading the first image after `holds_at` bytes until
     /// it is released.
-    pub(crate) fn holding(tree: &Tree, answers: &[Does], holds_at: usize) -> Self {
-        let data = tree.path(&format!("{UPLOAD}/data"));
+    pub(crate) fn holding(root: impl AsRef<Path>, answers: &[Does], holds_at: usize) -> Self {
+        let root = root.as_ref().to_owned();
+        let data = root.join(UPLOAD).join("data");
         if fs::metadata(&data).unwrap().is_file() {
             fs::remove_file(&data).unwrap();
             mknodat(CWD, &data, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -72,11 +78,7 @@ impl Kernel {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let data = File::options().read(true).custom_flags(flags).open(data).unwrap();
         let shared = Arc::new(Shared { holds_at: holds_at.into(), ..Shared::default() });
-        let side = Side {
-            root: tree.root().to_owned(),
-            shared: Arc::clone(&shared),
-            answers: answers.to_vec(),
-        };
+        let side = Side { root, shared: Arc::clone(&shared), answers: answers.to_vec() };
         let thread = Some(thread::spawn(move || side.run(data)));
         Self { shared, thread }
     }

@@ -23,6 +23,7 @@ mod interrupted;
 mod kernel;
 mod list;
 mod metrics;
+mod patience;
 mod plan;
 mod properties;
 mod recording;

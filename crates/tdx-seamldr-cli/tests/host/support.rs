@@ -6,8 +6,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{kill_process, Pid, Signal};
 use serde_json::Value;
@@ -18,13 +16,11 @@ use tdx_seamldr_host::testing::HostTree;
 /// Compiled again when the variable changes: `test_with` decides at compile time.
 const _: Option<&str> = option_env!("TDX_MODULE_BINARIES");
 
-pub(crate) const TDX_HOST: &str = "sys/devices/faux/tdx_host";
-pub(crate) const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
+pub(crate) use crate::kernel::{TDX_HOST, UPLOAD};
+pub(crate) use crate::patience::wait_until;
+
 pub(crate) const ONLINE: &str = "sys/devices/system/cpu/online";
 pub(crate) const HISTORY: &str = "var/lib/tdx-seamldr/history.jsonl";
-
-/// The longest wait of a test.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the folder with Intel's images.
 pub(crate) fn binaries() -> PathBuf {
@@ -143,6 +139,12 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+impl AsRef<Path> for Tree {
+    fn as_ref(&self) -> &Path {
+        self.root()
+    }
+}
+
 /// A command that runs.
 pub(crate) struct Running {
     child: Child,
@@ -184,15 +186,6 @@ impl Running {
         wait_until("the command ends", || self.child.try_wait().unwrap().is_some());
         let code = self.child.wait().unwrap().code();
         Ran::new(code, self.text("out"), self.text("err"))
-    }
-}
-
-/// Waits until a condition holds.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
     }
 }
 
