@@ -1,6 +1,6 @@
-//! All public functions of the core. This file lists functions with type parameters, with a
-//! kernel's types. `cargo xtask embed-check` generates the list of all others, checks that none is
-//! missing, and links this file. The link fails if a function can reach a panic.
+//! All public functions of the core. Those with type parameters are listed here, for a kernel's
+//! types; `cargo xtask embed-check` makes the list of the others, sees that none is missing, and
+//! links this. The link fails if any of them can reach a panic.
 #![no_std]
 #![no_main]
 
@@ -42,7 +42,7 @@ mod public {
     use bitflags::Flags;
     use tdx_seamldr_core::{Crypto, Lock};
 
-    /// A hasher that does nothing.
+    /// Takes everything and does nothing.
     struct NoHasher;
 
     impl Hasher for NoHasher {
@@ -60,7 +60,7 @@ macro_rules! functions {
     ($($function:expr),* $(,)?) => { [$($function as *const ()),*] };
 }
 
-/// The addresses of the functions with type parameters.
+/// Where those with type parameters are.
 #[no_mangle]
 pub fn probe_all() -> [*const (); 60] {
     functions![

@@ -1,6 +1,6 @@
-//! A kernel's implementation of the library's traits. Each answer to the library depends on a
-//! function that is only declared. If the compiler knew an answer, it could remove code behind
-//! other answers, with its panics.
+//! What a kernel brings. Its own functions are only declared, and each answer that the library can
+//! get depends on one of them: what the compiler knew never to come would not be linked, and a
+//! panic behind it would not be found.
 
 use tdx_seamldr_core::{Crypto, CryptoUnavailable, Host, Lock, Patience, PhysAddr};
 use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Sha384Digest, Trap};
@@ -12,9 +12,9 @@ extern "C" {
     fn kernel_spin_unlock_irqrestore(flags: usize);
     fn kernel_smp_processor_id() -> u32;
     fn kernel_num_online_cpus() -> u32;
-    /// Whether to continue waiting.
+    /// Whether to go on waiting.
     fn kernel_cpu_relax() -> bool;
-    /// 0 if the image does not exist.
+    /// 0 if there is none.
     fn kernel_virt_to_phys(address: *const u8) -> u64;
     /// 0, or an error.
     fn kernel_sha384(data: *const u8, len: usize, digest: *mut u8) -> i32;
@@ -24,7 +24,7 @@ extern "C" {
 
 pub struct Kernel;
 
-// SAFETY: the kernel's own SEAMCALL holds the contract.
+// SAFETY: the kernel's own SEAMCALL does as the contract says.
 unsafe impl SeamcallBackend for Kernel {
     unsafe fn seamcall(&self, regs: &mut SeamcallRegs) -> Result<(), Trap> {
         // SAFETY: the caller's.
@@ -41,7 +41,7 @@ impl Lock for Kernel {
     type Held<'a> = usize;
 
     fn acquire(&self) -> usize {
-        // SAFETY: takes the only lock.
+        // SAFETY: takes the one lock that there is.
         unsafe { kernel_spin_lock_irqsave() }
     }
 

@@ -1,8 +1,8 @@
-//! Uses the simulated platform as a kernel or a bare-metal test does: makes a platform in its own
-//! memory, and calls it.
+//! What a kernel or a bare-metal test does with the simulated platform: make one in memory of its
+//! own, and call it.
 //!
-//! `cargo xtask embed-check` links this without a standard library and without an allocator. This
-//! code may reach a panic.
+//! `cargo xtask embed-check` links this without a standard library and without an allocator. Here a
+//! panic may be reached.
 #![no_std]
 #![no_main]
 
@@ -26,7 +26,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 impl PhysMemory for Kernel {
     fn read(&self, address: u64, out: &mut [u8]) {
-        // SAFETY: the probe never runs; a kernel looks the page up.
+        // SAFETY: the probe is never run; a kernel would look the page up.
         unsafe {
             core::ptr::copy_nonoverlapping(
                 kernel_phys_to_virt(address),
@@ -48,7 +48,7 @@ impl PhysMemory for Kernel {
     }
 }
 
-/// A value that only one CPU uses.
+/// Something that only one CPU uses.
 struct Alone<T>(UnsafeCell<T>);
 
 // SAFETY: the probe has one CPU.

@@ -1,6 +1,6 @@
-//! Calls an undefined function after each answer that the library can get from a kernel. `cargo
-//! xtask embed-check` checks that the link misses all of these functions. If the compiler took an
-//! answer for impossible, it would remove the code after it, with its panics.
+//! Something that does not exist, behind each answer that the library can get of a kernel. `cargo
+//! xtask embed-check` sees that the link misses all of it: an answer that the compiler took for
+//! impossible would hide what is behind it, panics, too.
 #![no_std]
 #![no_main]
 
@@ -27,7 +27,7 @@ extern "C" {
     fn behind_a_valid_signature() -> u32;
     fn behind_an_invalid_signature() -> u32;
     fn behind_no_verification() -> u32;
-    // Answers that come through the library.
+    // By way of the library.
     fn behind_not_mapped() -> u32;
     fn behind_misaligned() -> u32;
     fn behind_a_trap() -> u32;

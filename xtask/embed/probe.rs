@@ -1,10 +1,10 @@
-//! Uses the library as a kernel does, with the steps of Linux's `seamldr.c`: reads P-SEAMLDR's
-//! information, parses a v2 image, builds the parameters, and runs the per-CPU machine under
+//! What a kernel does with the library, and Linux's `seamldr.c` does in C: get P-SEAMLDR's
+//! information, parse a v2 image, build the parameters, run the per-CPU machine under
 //! `stop_machine`. Linux has no preflight, so the passed value comes from elsewhere.
 //!
 //! `cargo xtask embed-check` links this without a standard library. The functions of the kernel are
-//! only declared. The panic handler calls an undefined function, so the link fails if a panic can
-//! be reached.
+//! only declared. The panic handler calls a function that exists nowhere, so that the link fails if
+//! any panic can be reached.
 #![no_std]
 #![no_main]
 
@@ -49,7 +49,7 @@ fn seamldr() -> Result<Seamldr<'static, Kernel, Kernel>, i32> {
 
 /// # Safety
 ///
-/// `buffer` is valid, and only this call uses it.
+/// `buffer` is valid and nobody else's.
 #[no_mangle]
 pub unsafe extern "C" fn probe_get_info(buffer: *mut SeamldrInfoBuffer) -> i32 {
     // SAFETY: the caller's.
@@ -71,7 +71,7 @@ extern "C" fn run_cpu(update: *mut c_void) -> i32 {
 
 /// # Safety
 ///
-/// `data` has `len` bytes, which do not change.
+/// `data` has `len` bytes, which stay as they are.
 #[no_mangle]
 pub unsafe extern "C" fn probe_parse(
     data: *const u8,
@@ -89,10 +89,10 @@ pub unsafe extern "C" fn probe_parse(
 
 #[no_mangle]
 pub extern "C" fn probe_install(passed: &'static PassedUpdate<'static>) -> i32 {
-    // SAFETY: this function owns the pages.
+    // SAFETY: pages of this function's own.
     let (params, info) = unsafe { (&mut *kernel_params_page(), &*kernel_info_page()) };
     let Ok(mut update) = Update::new(passed, params, info, &KERNEL, &STATE) else { return EINVAL };
-    // SAFETY: runs `run_cpu` on all CPUs and returns after all CPUs have run it.
+    // SAFETY: runs `run_cpu` on all CPUs and returns when all have.
     unsafe { kernel_stop_machine(run_cpu, (&raw mut update).cast()) };
     if update.is_updated() {
         0

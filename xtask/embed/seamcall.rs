@@ -1,7 +1,7 @@
-//! Uses the backend for real processors as a kernel does: makes a SEAMCALL with Linux's exception
-//! table, keeps the VMCS, and probes a processor.
+//! What a kernel does with the backend for real processors: SEAMCALL with Linux's exception table,
+//! the VMCS kept, a processor probed.
 //!
-//! `cargo xtask embed-check` links this like `probe.rs`: no panic may be reachable.
+//! `cargo xtask embed-check` links this as it does `probe.rs`: no panic may be reached.
 #![no_std]
 #![no_main]
 
@@ -12,7 +12,7 @@ use tdx_seamldr_x86_64::{Hardware, KeepVmcs, LinuxTable, Processor, Seamcall};
 
 extern "C" {
     static __start___ex_table: [i32; 3];
-    /// 0 if the MSR does not exist.
+    /// 0 if there is no such MSR.
     fn kernel_rdmsr_safe(index: u32, value: *mut u64) -> u32;
     fn a_panic_can_be_reached() -> !;
 }
