@@ -1,5 +1,6 @@
-//! Faults of Intel's reference script `version_select_and_load.py`, each with the behaviour of this
-//! crate. `docs/reference-script.md` has the table, and names tests in other files.
+//! Faults of Intel's reference script `version_select_and_load.py`, each with what happens here.
+//! `docs/reference-script.md` has the table; faults whose tests are elsewhere are not repeated
+//! here.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::env;
@@ -20,7 +21,7 @@ use tdx_seamldr_host::{parse_version, Catalogue, Host, Plan, Releases, Root};
 const TDX_HOST: &str = "sys/devices/faux/tdx_host";
 const UPLOAD: &str = "sys/devices/faux/tdx_host/firmware/tdx_module";
 
-/// Returns Intel's images of the line 1.5. `None` without images: the test is skipped.
+/// Intel's images of the line 1.5. `None`: there are none, and the test says that it was skipped.
 fn images() -> Option<PathBuf> {
     let folder = env::var_os("TDX_MODULE_BINARIES").map(PathBuf::from);
     if folder.is_none() {
@@ -38,14 +39,14 @@ fn tree() -> HostTree {
     HostTree::linux_7_2().module("1.5.05").remaining(20)
 }
 
-/// A host with the images of a test.
+/// A host, and images that a test chooses.
 struct World {
     folder: tempfile::TempDir,
     images: tempfile::TempDir,
 }
 
 impl World {
-    /// The image of the running module shows how much memory the SEAM range has.
+    /// The image of the running module is there: it shows how much memory there is.
     fn of(tree: &HostTree, released: &Path) -> Self {
         let world =
             Self { folder: tempfile::tempdir().unwrap(), images: tempfile::tempdir().unwrap() };
@@ -75,7 +76,7 @@ impl World {
         self
     }
 
-    /// Puts a `mapping_file.json` with one release into the folder.
+    /// Puts a `mapping_file.json` into the folder, with one release.
     fn with_mapping(
         self,
         version: &str,
@@ -125,7 +126,7 @@ fn codes(plan: &Plan) -> Vec<&'static str> {
     plan.reasons.iter().map(|reason| reason.code).collect()
 }
 
-/// Fault 2: the script takes the newest image, and stops if that image does not fit.
+/// Fault 2: the script takes the newest, and stops if that one does not fit.
 #[test]
 fn newest_image_that_does_not_fit_gives_way_to_an_older_one_that_does() {
     let Some(released) = images() else { return };
@@ -145,8 +146,7 @@ fn newest_image_that_does_not_fit_gives_way_to_an_older_one_that_does() {
     assert_eq!(other.reasons[0].code, "seamldr-minimum");
 }
 
-/// Fault 5: the script uploads images that P-SEAMLDR refuses after the shutdown, which loses all
-/// TDs.
+/// Fault 5: the script uploads what P-SEAMLDR refuses after the shutdown, when all TDs are lost.
 #[test]
 fn file_that_was_changed_anywhere_is_refused() {
     let Some(released) = images() else { return };
@@ -181,7 +181,7 @@ fn file_that_was_changed_anywhere_is_refused() {
     }
 }
 
-/// Fault 5: the script supports only format v1, which Linux 7.2 does not take.
+/// Fault 5: the script knows the format v1 only, which Linux 7.2 does not take.
 #[test]
 fn image_of_format_v2_is_planned_like_one_of_v1() {
     let Some(released) = images() else { return };
@@ -198,7 +198,7 @@ fn image_of_format_v2_is_planned_like_one_of_v1() {
     );
 }
 
-/// Fault 7: the script checks one CPU only.
+/// Fault 7: the script looks at one CPU.
 #[test]
 fn processor_of_each_socket_has_to_be_in_the_images_list() {
     let Some(released) = images() else { return };
@@ -238,7 +238,7 @@ fn kernel_that_takes_its_time_is_waited_for() {
     assert_eq!(report.ending.outcome, Outcome::Updated, "{report:#?}");
 }
 
-/// Fault 10: the script reads TDX_FEATURES0 of each release but does not use it.
+/// Fault 10: the script reads TDX_FEATURES0 of each release and does not use it.
 #[test]
 fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_it() {
     let Some(released) = images() else { return };
@@ -246,7 +246,7 @@ fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_
     for (tree, of_table, of_file, asks) in [
         (HostTree::series_v6(), UPDATE_COMPATIBILITY, UPDATE_COMPATIBILITY, false),
         (HostTree::series_v6(), UPDATE_COMPATIBILITY, 0, true),
-        // A file without a signature cannot prove a feature.
+        // A file without a signature does not give the module a feature.
         (HostTree::series_v6(), 0, UPDATE_COMPATIBILITY, true),
         // Linux 7.2 does not ask the module to refuse.
         (HostTree::linux_7_2(), UPDATE_COMPATIBILITY, UPDATE_COMPATIBILITY, true),
@@ -265,7 +265,7 @@ fn module_that_refuses_to_break_tds_needs_no_word_on_them_where_the_kernel_asks_
     }
 }
 
-/// Fault 11: the script's list does not show why an image is incompatible.
+/// Fault 11: the script's list does not say what is incompatible.
 #[test]
 fn each_image_that_is_not_planned_says_why() {
     let Some(released) = images() else { return };
@@ -287,7 +287,7 @@ fn each_image_that_is_not_planned_says_why() {
     }
 }
 
-/// Fault 12: the script compares only the third number of the minimum.
+/// Fault 12: the script compares the third number of the minimum only.
 #[test]
 fn minimum_of_another_line_is_compared_whole() {
     let Some(released) = images() else { return };
