@@ -327,7 +327,7 @@ fn unknown_version_of_p_seamldr_is_asked_for_once_where_intels_table_names_a_min
 #[test]
 fn newer_number_for_another_platform_is_no_successor() {
     let folder = binaries();
-    // In this table the newest image is only for Sierra Forest.
+    // A table in which the newest image is for Sierra Forest only.
     let table = include_str!("../data/releases.csv")
         .replace("1.5.16,0x010b,yes,SPR EMR SRF", "1.5.16,0x010b,yes,SRF");
     let mut catalogue = Catalogue::new(Releases::parse(&table).unwrap());

@@ -62,7 +62,7 @@ fn apply(tree: &Tree, edits: &[Edit]) {
     }
 }
 
-/// A host with one offline LP, or with all LPs online.
+/// A host that lacks an LP, or has none missing.
 fn tree(lacks: bool) -> Tree {
     let host = if lacks { sapphire_rapids().offline(&[3]) } else { sapphire_rapids() };
     let tree = Tree::with_images(&host, &["1.5.16"]);

@@ -63,8 +63,7 @@ impl Tree {
         Self { folder }
     }
 
-    /// Returns a tree with these images of Intel's in the default image folder. `None` without
-    /// images.
+    /// A tree whose default image folder holds these of Intel's images. `None`: there are none.
     pub(crate) fn with_images(tree: &HostTree, versions: &[&str]) -> Self {
         let tree = Self::new(tree);
         for version in versions {

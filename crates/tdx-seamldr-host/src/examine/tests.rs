@@ -268,7 +268,7 @@ fn sigstruct_area_of_two_pages_is_noted() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn released_images_are_genuine_and_their_parts_are_recognised() {
+fn released_images_are_genuine_and_their_parts_are_known() {
     for image in released_images().unwrap().unwrap() {
         let bytes = image.bytes.as_bytes();
         let whole = found(bytes);
