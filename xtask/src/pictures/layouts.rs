@@ -18,12 +18,14 @@ struct Field {
 
 /// The bytes of a field's type.
 fn size(of: &str) -> Option<usize> {
-    let word = |name: &str| match name {
-        "u8" => Some(1),
-        "U16" => Some(2),
-        "U32" => Some(4),
-        "U64" => Some(8),
-        _ => None,
+    let word = |name: &str| -> Option<usize> {
+        match name {
+            "u8" => Some(1),
+            "U16" => Some(2),
+            "U32" => Some(4),
+            "U64" => Some(8),
+            _ => None,
+        }
     };
     match of.strip_prefix('[').and_then(|array| array.strip_suffix(']')) {
         Some(array) => {
