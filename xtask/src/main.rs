@@ -127,7 +127,8 @@ enum Task {
     /// Run everything that takes too long for every change, and put the figures into
     /// docs/verification.md
     Nightly {
-        /// Also try the driver for Linux, with the Debian root in this folder
+        /// Also try the driver for Linux, and Linux's own on the plugin for QEMU, with the Debian
+        /// root in this folder
         #[arg(long, value_name = "FOLDER")]
         linux_tree: Option<PathBuf>,
         /// Run each fuzz target for so long
