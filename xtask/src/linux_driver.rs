@@ -114,8 +114,10 @@ impl Tree {
         }
         if kernel == Kernel::Debug {
             self.debian.give(&self.example.join("debug.config"), "debug.config")?;
+            self.debian.give(&crate::root().join("xtask/debian/watch.config"), "watch.config")?;
             self.debian.shell(
-                "cd /build; mkdir -p debug; KCONFIG_ALLCONFIG=/build/debug.config ./make.sh debug \
+                "cd /build; mkdir -p debug; cat debug.config watch.config > all.config; \
+                 KCONFIG_ALLCONFIG=/build/all.config ./make.sh debug \
                  -s allnoconfig; grep -q CONFIG_PROVE_LOCKING=y debug/.config; grep -q \
                  CONFIG_RUST=y debug/.config; exec ./make.sh debug -s -j$(nproc) bzImage modules",
             )?;

@@ -131,7 +131,8 @@ enum Task {
     },
     /// Run all slow checks, and write their figures into docs/verification.md
     Nightly {
-        /// Also test the driver for Linux, with the Debian root in this folder
+        /// Also test the driver for Linux, and Linux's own on the plugin for QEMU, with the Debian
+        /// root in this folder
         #[arg(long, value_name = "FOLDER")]
         linux_tree: Option<PathBuf>,
         /// The time of each fuzz target, in seconds

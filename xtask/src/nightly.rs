@@ -29,7 +29,11 @@ pub(crate) fn run(linux_tree: Option<&Path>, fuzz_seconds: u32) -> Result<()> {
     let linux_tree = linux_tree.map(|folder| folder.display().to_string());
     let mut commands = COMMANDS.map(<[&str]>::to_vec).to_vec();
     commands.push(vec!["fuzz", "--seconds", &fuzz_seconds]);
-    commands.extend(linux_tree.as_deref().map(|folder| vec!["linux-driver", "test", folder]));
+    if let Some(folder) = linux_tree.as_deref() {
+        commands.push(vec!["linux-driver", "test", folder]);
+        commands.push(vec!["tdx-host", folder, "prepare"]);
+        commands.push(vec!["tdx-host", folder, "smoke"]);
+    }
     let mut failed = Vec::new();
     for command in commands {
         let start = Instant::now();

@@ -3,7 +3,7 @@
 //! - [`catalogue`]: the public releases, and the images in the host's folders.
 //! - [`explain`]: status words and kernel log lines in plain words, with what to do.
 //! - [`examine`](mod@examine): what a file is, and whether Intel signed exactly this.
-//! - [`fact`]: a value with where it was read, or why it is not known.
+//! - [`fact`]: a value with the file that it was read from, or why it is unknown.
 //! - `fault`, with the feature `faults`: faults of the simulated platform as people write them.
 //! - [`root`]: the folder below which all files are read.
 //! - [`host`]: all facts that user space can read.

@@ -40,7 +40,7 @@ pub(super) const MISFITS: [Misfit; 8] = [
     Misfit {
         what: "sockets of QEMU that the plugin was not told of",
         change: |machine| machine.qemu = &["-smp", "6,sockets=2,cores=3"],
-        words: &["its APIC ID is 4, but the platform expects 3", "sockets=1"],
+        words: &["its APIC ID is ", "but the platform expects ", "-smp with sockets=1"],
     },
     Misfit {
         what: "another model",
