@@ -38,7 +38,7 @@ fn platform_that_cannot_be_updated_is_refused_with_its_reason() {
         ("--remaining 0", "no-remaining-updates"),
         ("--cpu granite-rapids", "cpu"),
         ("--cpu 0xd06d0", "cpu"),
-        ("--seamldr 1.0", "seamldr-too-old"),
+        ("--seamldr 1.0", "seamldr-without-handoff"),
         ("--tds-in-build 2", "sensitive-operations"),
     ] {
         assert_eq!(refusal(arguments), code, "{arguments}");
