@@ -532,7 +532,7 @@ fn check_images(check: &mut Check, images: &Folder) {
 fn check_simulations(check: &mut Check, images: &Folder) {
     let path = |name: &str| images.path(name).into_os_string();
     check.run(0, ["simulate", "--trace", "--lps", "2"]);
-    check.run(0, ["simulate", "--fault", "leaf=TDH.SYS.INIT:status=SYS_BUSY"]);
+    check.run(0, ["simulate", "--fault", "leaf=SEAMLDR.INSTALL:status=ENOENTROPY"]);
     let older = images.image("older.blob", &TestImage { svn_minor: 1, ..image() });
     let from = path("tdx_module_1.5.98.blob");
     check.run(

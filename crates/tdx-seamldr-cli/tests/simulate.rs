@@ -38,7 +38,7 @@ fn platform_that_cannot_be_updated_is_refused_with_its_reason() {
         ("--remaining 0", "no-remaining-updates"),
         ("--cpu granite-rapids", "cpu"),
         ("--cpu 0xd06d0", "cpu"),
-        ("--seamldr 1.0", "seamldr-too-old"),
+        ("--seamldr 1.0", "seamldr-without-handoff"),
         ("--tds-in-build 2", "sensitive-operations"),
     ] {
         assert_eq!(refusal(arguments), code, "{arguments}");
@@ -73,7 +73,6 @@ fn failure_ends_as_the_policy_says_and_the_report_tells_whether_it_was_overcome(
     for (arguments, exit, outcome, overcome, alive) in [
         // Once: the next round succeeds.
         ("--fault leaf=SEAMLDR.INSTALL:status=ENOENTROPY", 0, "updated", true, 3),
-        ("--fault leaf=TDH.SYS.LP.INIT:lp=2:status=SYS_BUSY", 0, "updated", true, 3),
         // P-SEAMLDR refuses the image for good: the old module comes back, or waits.
         ("--fault leaf=SEAMLDR.INSTALL:status=EBADHASH", 3, "fallback", false, 3),
         ("--fault leaf=SEAMLDR.INSTALL:status=EBADHASH --no-fallback", 4, "held", false, 0),
