@@ -28,7 +28,7 @@ fn run(tree: &HostTree, change: &[(&str, &str)], arguments: &[&str]) -> (Option<
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn what_the_script_refuses_with_0_exits_with_1_and_its_reason() {
+fn refusal_exits_with_1_and_its_reason() {
     let host = || HostTree::linux_7_2().module("1.5.05").remaining(20);
     let granite_rapids = || host().module("2.0.04").seamldr("2.0.00").sockets(&[(0xa06d1, 8)]);
     for (tree, version, code) in [

@@ -71,7 +71,7 @@ fn simulate(from: &Path, to: &Path, lps: &str) -> (Option<i32>, Value) {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn inspect_says_of_each_what_is_known() {
+fn inspect_shows_the_known_facts_of_each_image() {
     for image in released() {
         let (code, mut report) = json(["inspect".as_ref(), image.path.as_path()]);
         assert_eq!(code, Some(0), "{}", image.version);
@@ -163,7 +163,7 @@ fn updates_between_them_keep_all_tds() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn what_cannot_work_with_them_is_refused() {
+fn updates_that_cannot_work_are_refused() {
     let images = released();
     if images.is_empty() {
         return;
@@ -197,7 +197,7 @@ fn what_cannot_work_with_them_is_refused() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn convert_and_pack_give_each_back_byte_for_byte() {
+fn convert_and_pack_reproduce_each_image() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for image in released() {
@@ -231,7 +231,7 @@ fn convert_and_pack_give_each_back_byte_for_byte() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn no_truncation_of_them_parses() {
+fn truncated_image_is_refused() {
     for image in released() {
         let bytes = image.bytes.as_bytes();
         let mut v2 = vec![0; bytes.len()];
@@ -254,7 +254,7 @@ fn no_truncation_of_them_parses() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn no_flipped_bit_in_them_passes() {
+fn image_with_a_flipped_bit_is_refused() {
     let images = released();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     for image in &images {

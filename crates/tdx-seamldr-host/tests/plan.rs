@@ -82,7 +82,7 @@ fn newest_image_of_the_line_is_planned_on_granite_rapids() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn each_reason_refuses_the_plan_with_a_way_out() {
+fn each_reason_refuses_the_plan_with_advice() {
     let folder = binaries();
     let catalogue = catalogue(&folder);
     let spr = || HostTree::linux_7_2().module("1.5.05").sockets(&[(0x806f8, 8)]);
@@ -170,7 +170,7 @@ fn damaged_image_is_refused_and_never_planned() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn running_module_or_a_newer_one_leaves_nothing_to_do() {
+fn nothing_to_do_if_the_newest_or_a_newer_module_runs() {
     let folder = binaries();
     let catalogue = catalogue(&folder);
     let tree = || HostTree::linux_7_2().module("1.5.16").sockets(&[(0x806f8, 2)]);
@@ -212,7 +212,7 @@ fn downgrade_is_refused_by_its_svn() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn intels_minimum_asks_for_a_step_between_and_an_option_goes_without() {
+fn intels_minimum_adds_a_step_unless_its_option_is_given() {
     let folder = binaries();
     let catalogue = catalogue(&folder);
     let host = host(granite_rapids().module("2.0.02"));
@@ -270,7 +270,7 @@ fn steps_lead_to_a_version_that_one_update_does_not_reach() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn module_that_no_table_knows_leaves_questions() {
+fn unlisted_module_leaves_questions() {
     let folder = binaries();
     let host = host(HostTree::linux_7_2().module("1.5.15").sockets(&[(0x806f8, 2)]));
     let plan = Plan::new(&host, &catalogue(&folder), &vouched());

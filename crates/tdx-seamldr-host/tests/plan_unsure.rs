@@ -99,7 +99,7 @@ fn offline_lp_refuses_without_the_madt_too() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn name_of_a_file_tells_nothing_about_the_running_module() {
+fn file_name_proves_nothing_about_the_running_module() {
     let (old, new) = (image("1.5.08"), image("1.5.16"));
     let files: [(&str, &[u8]); 2] = [("tdx_module_1.5.08.blob", &old), ("b.blob", &new)];
     let known = Plan::new(&host(spr("1.5.08")), &catalogue(TABLE, &files), &target("1.5.16"));

@@ -245,7 +245,7 @@ fn refused_plan_touches_nothing_and_leaves_no_record() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn nobody_vouches_for_tds_so_the_update_is_refused_unless_a_hook_does() {
+fn update_without_a_vouch_is_refused_unless_a_hook_vouches() {
     let mut world = World::new();
     world.request.no_td_launches = false;
     let report = world.run(&[], |_| {});

@@ -1,5 +1,10 @@
 //! Descriptions of platforms with extreme numbers.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::as_conversions)]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects
+)]
 
 mod support;
 

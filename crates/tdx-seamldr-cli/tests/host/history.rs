@@ -56,7 +56,7 @@ fn each_attempt_is_listed_in_order_with_its_end() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn damaged_lines_are_counted_and_cost_no_other_line() {
+fn damaged_lines_are_counted_and_other_lines_are_read() {
     let tree = tree_with_history();
     let record = tree.read(HISTORY);
     let lines: Vec<_> = record.lines().collect();

@@ -50,7 +50,7 @@ fn spoil(tree: &Tree, path: &str, kind: &str) {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn file_that_is_not_what_it_should_be_refuses_the_plan_with_a_line_on_it() {
+fn wrong_file_refuses_the_plan_and_is_named() {
     let folder = binaries();
     let folder = folder.join("joined_files/1.5");
     let images = folder.to_str().unwrap();

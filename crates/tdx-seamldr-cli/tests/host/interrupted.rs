@@ -36,7 +36,7 @@ fn second_command_is_refused_and_names_the_process_of_the_first() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn others_can_look_while_an_update_runs() {
+fn status_and_plan_work_during_an_update() {
     let tree = tree();
     let kernel = Kernel::holding(&tree, &[Does::Installs("1.5.16")], MIDDLE);
     let update = tree.start(&VOUCHED);
@@ -87,7 +87,7 @@ fn interrupt_while_a_hook_runs_stops_before_the_upload() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn interrupt_after_the_last_write_says_that_it_is_too_late_and_ends_by_the_outcome() {
+fn interrupt_after_the_last_write_waits_for_the_outcome() {
     for (version, code) in [("1.5.16", 0), ("1.5.08", 4)] {
         let tree = tree();
         let kernel = Kernel::new(&tree, &[Does::WaitsAndInstalls(version)]);
@@ -131,7 +131,7 @@ fn killed_during_the_upload_leaves_an_open_attempt_and_the_next_update_works() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
+fn update_works_after_a_kill_while_a_hook_ran() {
     let tree = tree();
     let file = tree.path("hook.pid");
     let hook =
@@ -153,7 +153,7 @@ fn killed_while_a_hook_runs_leaves_nothing_that_hinders_the_next_update() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn killed_while_the_kernel_is_at_work_waits_for_the_kernel_and_then_goes_on() {
+fn next_update_waits_for_the_kernel_after_a_kill() {
     let tree = tree();
     let kernel = Kernel::new(&tree, &[Does::WaitsAndInstalls("1.5.08"), Does::Installs("1.5.16")]);
     let update = tree.start(&[&VOUCHED[..], &["1.5.08"]].concat());

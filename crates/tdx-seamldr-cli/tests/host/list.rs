@@ -68,7 +68,7 @@ fn intels_folder_gives_its_images_and_minimums() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn loose_images_v2_files_and_pairs_count_whatever_their_names() {
+fn loose_images_v2_files_and_pairs_count_under_any_name() {
     let [old, middle, new, granite] = ["1.5.05", "1.5.08", "1.5.16", "2.0.04"].map(bytes);
     let tree = Tree::new(&sapphire_rapids());
     let put = |name: &str, bytes: &[u8]| tree.put(&format!("{IMAGES}/{name}"), bytes);
@@ -104,7 +104,7 @@ fn loose_images_v2_files_and_pairs_count_whatever_their_names() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn broken_files_do_not_count_and_each_says_why() {
+fn damaged_files_are_ignored_with_a_reason() {
     let (good, new) = (bytes("1.5.05"), bytes("1.5.16"));
     let tree = Tree::new(&sapphire_rapids());
     let put = |name: &str, bytes: &[u8]| tree.put(&format!("{IMAGES}/{name}"), bytes);

@@ -19,7 +19,7 @@ fn with_images<'a>(folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn newest_image_for_the_processor_is_planned_and_quotes_are_told() {
+fn newest_image_for_the_processor_is_planned_with_its_quote_values() {
     let folder = binaries();
     for (tree, to, tcb_svn) in
         [(sapphire_rapids(), "1.5.16", "0b01"), (granite_rapids(), "2.0.08", "0503")]
@@ -60,7 +60,7 @@ type Change = fn(HostTree) -> HostTree;
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn each_obstacle_refuses_with_its_reason_and_its_way_out_on_both_platforms() {
+fn each_obstacle_refuses_with_reason_and_advice_on_both_platforms() {
     let folder = binaries();
     let cases: [(&str, Change, &[&str]); 9] = [
         (
@@ -195,7 +195,7 @@ fn image_of_another_platform_going_back_and_a_version_without_an_image_are_refus
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn intels_minimum_refuses_and_its_option_goes_without() {
+fn intels_minimum_refuses_unless_its_option_is_given() {
     let folder = binaries();
     let tree = Tree::new(&granite_rapids().module("2.0.02"));
     tree.run(&with_images(&folder, &[]))

@@ -60,7 +60,7 @@ fn update_sends_intels_image_in_the_kernels_format_and_confirms() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
+fn each_ending_has_its_exit_status_words_json_and_record() {
     let cases: [(Does, i32, &str, &[&str]); 5] = [
         (
             Does::Refuses("firmware-invalid"),
@@ -109,7 +109,7 @@ fn each_end_has_its_exit_status_its_words_its_json_and_its_record() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn host_after_each_end_is_told_by_status() {
+fn status_shows_the_host_after_each_ending() {
     let lost = tree();
     let _kernel = Kernel::new(&lost, &[Does::Loses("hw-error")]);
     assert_eq!(lost.run(&VOUCHED).code, Some(4));
@@ -134,7 +134,7 @@ fn refused_update_touches_nothing_and_records_nothing() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn nobody_who_vouches_refuses_the_update_until_a_hook_does() {
+fn update_is_refused_until_an_operator_or_a_hook_vouches() {
     let tree = tree();
     tree.run(&["update"]).says(1, &["[unknown-sensitive-operations]", "--no-td-launches"]);
     tree.hook("pre-update.d/10-stop-launches", "echo vouch no-td-launches");
@@ -147,7 +147,7 @@ const NOTE: &str = r#"env | grep ^TDX_SEAMLDR_ | sort >> "$(dirname "$0")/../not
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn hooks_are_told_what_will_happen_and_what_has_happened() {
+fn hooks_get_the_plan_before_and_the_outcome_after() {
     let tree = tree();
     tree.hook("pre-update.d/10", NOTE);
     tree.hook("post-update.d/10", NOTE);
@@ -206,7 +206,7 @@ fn hook_that_others_can_write_refuses_before_anything_runs() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn hosts_that_change_while_hooks_run_are_refused() {
+fn host_that_changes_while_hooks_run_is_refused() {
     let tree = tree();
     let version = tree.path(&format!("{TDX_HOST}/version"));
     tree.hook("pre-update.d/10", &format!("echo 1.5.16 > {}", version.display()));
@@ -217,7 +217,7 @@ fn hosts_that_change_while_hooks_run_are_refused() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn upload_that_another_program_began_is_left_to_it() {
+fn upload_of_another_program_is_left_open() {
     let tree = tree();
     let loading = format!("{UPLOAD}/loading");
     tree.put(&loading, "1\n");
@@ -236,7 +236,7 @@ fn record_that_cannot_be_written_refuses_the_update() {
 
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
-fn updates_in_a_loop_end_when_none_remains() {
+fn repeated_updates_end_when_no_updates_remain() {
     let host = sapphire_rapids().remaining(2);
     let tree = Tree::with_images(&host, &["1.5.05", "1.5.08", "1.5.16"]);
     let _kernel = Kernel::new(&tree, &[Does::Installs("1.5.08"), Does::Installs("1.5.16")]);
