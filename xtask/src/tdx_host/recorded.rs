@@ -160,13 +160,13 @@ impl Recorded {
             let said = guest.shell(&format!("upload /images/{image}"))?.text.replace('\n', " ");
             let fate = fate(&before, &guest.state()?);
             ensure!(
-                recorded.fate.as_ref().map_or(true, |recorded| recorded == fate),
+                recorded.fate.as_ref().is_none_or(|recorded| recorded == fate),
                 "the TDs are {fate} after upload {}, but {:?} was recorded; the kernel says {said:?}",
                 told.len(),
                 recorded.fate
             );
             ensure!(
-                recorded.succeeds.map_or(true, |succeeds| succeeds == said.is_empty()),
+                recorded.succeeds.is_none_or(|succeeds| succeeds == said.is_empty()),
                 "the kernel says {said:?} to upload {}, but {:?} was recorded",
                 told.len(),
                 recorded.succeeds
