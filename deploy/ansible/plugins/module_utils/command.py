@@ -42,7 +42,8 @@ def arguments(module, subcommand):
         # What is not set here is left to the configuration of the host.
         if given.get(option):
             line.append("--" + option.replace("_", "-"))
-    if given.get("timeout"):
+    # Check mode plans with the options of an update, and a plan takes no timeout.
+    if subcommand == "update" and given.get("timeout"):
         line += ["--timeout", str(given["timeout"])]
     if given.get("target"):
         line += ["--", given["target"]]
