@@ -158,7 +158,7 @@ fn call(work: &Path) -> Result<Table> {
 fn stages(work: &Path) -> Result<Table> {
     let stage = |(name, limit): (&&str, u32)| {
         let counted = count(work, &["stage", name], &[FIRMWARE, EMBEDDER])?;
-        let what = format!("{name} ({} SEAMCALLs)", counted.output);
+        let what = format!("{name} ({})", figures::counted(counted.output, "SEAMCALL"));
         Ok(Figure::count(what, counted.outside()).at_most(limit))
     };
     let figures = STAGES.iter().zip(STAGE_LIMITS).map(stage).collect::<Result<_>>()?;
@@ -182,9 +182,10 @@ fn update(work: &Path) -> Result<Table> {
             "{lps} LPs need {calls} SEAMCALLs, not {}",
             counted.output
         );
-        figures.push(Figure::count(format!("{lps} LPs: in total"), counted.outside()));
+        let named = figures::counted(lps.into(), "LP");
+        figures.push(Figure::count(format!("{named}: in total"), counted.outside()));
         let cost = counted.outside().checked_div(lps.into()).unwrap_or_default();
-        let each = Figure::count(format!("{lps} LPs: each"), cost);
+        let each = Figure::count(format!("{named}: each"), cost);
         let limit = LP_LIMITS.iter().find(|(of, _)| *of == lps);
         figures.push(match limit {
             Some((_, limit)) => each.at_most(*limit),
