@@ -40,11 +40,13 @@ fn example_configuration_has_every_key() {
         allow_below_minimum,
         allow_same_module,
         timeout,
+        policy,
     } = Config::parse(&uncommented.join("\n")).unwrap();
     assert!(
         image_dir.is_some() && releases.is_some() && state_dir.is_some() && hooks_dir.is_some()
     );
     assert!(no_td_launches.is_some() && accept.is_some() && timeout.is_some());
+    assert!(policy.is_some());
     assert!(allow_below_minimum.is_some() && allow_same_module.is_some());
 }
 

@@ -106,7 +106,7 @@ fn only_newer_generations_refuse_a_module_without_pages_in_time() {
             InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0))
                 .unwrap();
         let address = request.params().get().0;
-        page.as_params().num_module_pages = U64::new(0);
+        page.as_params().0.num_module_pages = U64::new(0);
         assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
         // A module without code has no interrupt gates.
         let result = call(&platform, 0, INSTALL, address);

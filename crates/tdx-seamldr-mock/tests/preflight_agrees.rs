@@ -232,7 +232,7 @@ fn our_parameters(image: &TdxImage<'_>) -> Option<&'static str> {
     let request =
         InstallRequest::build(page.as_params(), image, Scenario::Update, &platform.lp(0)).unwrap();
     let at = request.params().get().0;
-    platform.with_model(|model| wrong_parameters(at, page.as_params(), model.config()))
+    platform.with_model(|model| wrong_parameters(at, &page.as_params().0, model.config()))
 }
 
 /// Compares preflight with one completed session. Returns a category for the statistics.

@@ -37,12 +37,12 @@ fn shared_key_ids_select_other_memory_and_private_ones_are_refused() {
             refused((S::EBADSIG, 0)),
             "KeyID {keyid:#x}"
         );
-        let sigstruct = page.as_params().sigstruct_pa;
-        page.as_params().sigstruct_pa = (sigstruct.get() | bits).into();
+        let sigstruct = page.as_params().0.sigstruct_pa;
+        page.as_params().0.sigstruct_pa = (sigstruct.get() | bits).into();
         assert_eq!(install_on(&platform, 0, params), refused((S::EBADSIG, 0)));
-        page.as_params().sigstruct_pa = sigstruct;
-        let last = page.as_params().module_page_pa[7];
-        page.as_params().module_page_pa[7] = (last.get() | bits).into();
+        page.as_params().0.sigstruct_pa = sigstruct;
+        let last = page.as_params().0.module_page_pa[7];
+        page.as_params().0.module_page_pa[7] = (last.get() | bits).into();
         assert_eq!(install_on(&platform, 0, params), refused((S::EBADHASH, 1)));
     }
 }
