@@ -20,7 +20,7 @@ use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, 
 use tdx_seamldr_mock::model::ModuleState as State;
 use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// Makes one call on one LP; returns RAX and RDX.
 fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
