@@ -111,7 +111,12 @@ const LINUX: Program<'_> = Program {
 };
 
 /// Compiles a program, links it, runs it, and looks at what it prints.
-fn compile_and_run(program: &Program<'_>, [compiler, standard]: [&str; 2], library: &Path, name: &str) {
+fn compile_and_run(
+    program: &Program<'_>,
+    [compiler, standard]: [&str; 2],
+    library: &Path,
+    name: &str,
+) {
     let (sources, ends) = (program.sources, program.ends);
     let name = &format!("{}-{name}", program.name);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -134,7 +134,7 @@ mod tests {
     fn fields_are_read_with_offsets_and_sizes() {
         let source =
             "struct A {\n    /// 4.\n    pub(super) a: U32,\n    pub(super) b: [U64; 3],\n}\n";
-        let found = fields(source, "A", 4).expect("a structure");
+        let found = fields(source, "A", 4).unwrap_or_default();
         let field = |offset, size, name: &str| Field { offset, size, name: name.to_owned() };
         assert_eq!(found, [field(4, 4, "a"), field(8, 24, "b")]);
         assert!(fields(source, "B", 0).is_err());
