@@ -146,7 +146,7 @@ pub(super) fn flow(tables: &Tables) -> Result<String> {
         figures::number(counts.scenarios.into())
     );
     picture.text((16.0, 50.0), Anchor::Start, Font::WORDS, Tone::Muted, &note);
-    let titles = ["Outcome::tds", "Outcome::next", "when that is done"];
+    let titles = ["Outcome::tds", "Outcome::next", "in the end"];
     for ((x, width), title) in COLUMNS.into_iter().zip(titles) {
         let font = Font::WORDS.bold();
         picture.text((x + width / 2.0, TOP - 14.0), Anchor::Middle, font, Tone::Plain, title);
@@ -171,7 +171,7 @@ pub(super) fn flow(tables: &Tables) -> Result<String> {
     for place in &finals {
         let (name, what, tone) = match place.of {
             true => ("the TDs run", "as before", Tone::Good),
-            false => ("the TDs are lost", "TDX works again", Tone::Bad),
+            false => ("the TDs are lost", "their data is destroyed", Tone::Bad),
         };
         node(&mut picture, (x2, w2), place.y, tone, [name, what], place.count);
     }

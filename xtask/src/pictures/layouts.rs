@@ -111,13 +111,13 @@ pub(super) fn draw() -> Result<String> {
         line(&mut picture, y, &PAGE_SIZE.to_string(), Tone::Loader, &text, 1.6);
         y += ROW * 1.6;
         let after = match format {
-            ImageFormat::BlobV1 => "offset_of_module",
-            ImageFormat::ImageV2 => "behind it",
+            ImageFormat::BlobV1 => "at offset_of_module",
+            ImageFormat::ImageV2 => "behind the SIGSTRUCT",
         };
         let text = format!("module, 1 to {MAX_MODULE_PAGES} pages");
         line(&mut picture, y, "", Tone::Module, &text, 2.6);
         let at = (left + 217.0, y + ROW * 2.6 - 12.0);
-        picture.text(at, Anchor::Middle, Font::SMALL, Tone::Module, &format!("at: {after}"));
+        picture.text(at, Anchor::Middle, Font::SMALL, Tone::Module, after);
         y += ROW * 2.6;
         end = end.max(y);
     }

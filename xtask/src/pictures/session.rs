@@ -24,7 +24,7 @@ pub(super) fn record() -> Result<()> {
     ]))
 }
 
-const LINE: f64 = 19.0;
+const LINE: f64 = 17.0;
 const TOP: f64 = 62.0;
 
 pub(super) fn draw() -> Result<String> {
@@ -44,7 +44,7 @@ pub(super) fn draw() -> Result<String> {
             _ => (Font::CODE, Tone::Plain),
         };
         if !line.is_empty() {
-            picture.text((18.0, y), Anchor::Start, font.sized(12.5), tone, line);
+            picture.text((18.0, y), Anchor::Start, font.sized(11.5), tone, line);
         }
         y += LINE;
     }

@@ -7,14 +7,14 @@ use tdx_seamldr_cli::picture::{number, Anchor, Font, Picture, Tone};
 const TRAITS: [(&str, &str); 4] = [
     ("SeamcallBackend", "executes SEAMCALL"),
     ("Host", "knows LPs and addresses, waits"),
-    ("Lock", "lets one LP at a time into P-SEAMLDR"),
-    ("Crypto", "SHA-384 and RSA-3072 for preflight"),
+    ("Lock", "one LP at a time in P-SEAMLDR"),
+    ("Crypto", "SHA-384 and RSA-3072"),
 ];
 
 /// Where implementations are looked for: the column's title, and files.
 const COLUMNS: [(&str, &[&str]); 4] = [
     (
-        "a crate for every embedder",
+        "these crates",
         &[
             "docs/api/tdx-seamldr-core.txt",
             "docs/api/tdx-seamldr-x86_64.txt",
@@ -26,8 +26,8 @@ const COLUMNS: [(&str, &[&str]); 4] = [
     ("the example hypervisor", &["examples/hypervisor/src/update.rs"]),
 ];
 
-const LEFT: f64 = 210.0;
-const COLUMN: f64 = 158.0;
+const LEFT: f64 = 220.0;
+const COLUMN: f64 = 155.0;
 const ROW: f64 = 66.0;
 const TOP: f64 = 84.0;
 
@@ -77,7 +77,8 @@ pub(super) fn draw() -> Result<String> {
                 types.extend(implementors(&super::source(file)?, name));
             }
             all = all.saturating_add(types.len());
-            draw_types(&mut picture, (LEFT + COLUMN * number(column), y), &types);
+            let none = if column == 0 { "the embedder's own" } else { "from these crates" };
+            draw_types(&mut picture, (LEFT + COLUMN * number(column), y), &types, none);
         }
         ensure!(all >= 2, "{name}: found {all} types that implement it, expected 2 or more");
     }
@@ -85,7 +86,7 @@ pub(super) fn draw() -> Result<String> {
 }
 
 /// Boxes one below the other, in the middle of a cell.
-fn draw_types(picture: &mut Picture, (x, y): (f64, f64), types: &[String]) {
+fn draw_types(picture: &mut Picture, (x, y): (f64, f64), types: &[String], none: &str) {
     const BOX: f64 = 24.0;
     let first = y + (ROW - (BOX + 4.0) * number(types.len()) + 4.0) / 2.0;
     for (index, name) in types.iter().enumerate() {
@@ -94,7 +95,7 @@ fn draw_types(picture: &mut Picture, (x, y): (f64, f64), types: &[String]) {
     }
     if types.is_empty() {
         let at = (x + COLUMN / 2.0, y + ROW / 2.0 + 4.0);
-        picture.text(at, Anchor::Middle, Font::SMALL, Tone::Muted, "from the crates");
+        picture.text(at, Anchor::Middle, Font::SMALL, Tone::Muted, none);
     }
 }
 

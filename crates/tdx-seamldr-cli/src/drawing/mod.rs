@@ -247,7 +247,8 @@ fn draw_name(
 ) {
     let font = Font::SMALL.sized(10.0);
     let name = LeafName(call.entry.input.rax).to_string();
-    let (first, second) = name.rsplit_once('.').unwrap_or((&name, ""));
+    let system = name.strip_prefix("TDH.SYS.").map(|rest| ("TDH.SYS", rest));
+    let (first, second) = system.or_else(|| name.split_once('.')).unwrap_or((&name, ""));
     let second = if second.is_empty() { String::new() } else { format!(".{second}") };
     let needed = font.width(first).max(font.width(&second)) + 10.0;
     if width < needed || row < 30.0 {
