@@ -30,7 +30,7 @@ fn apply_installs_what_each_kind_of_policy_names() {
     for (policy, version) in [("newest", "1.5.16"), ("1.5.08", "1.5.08"), (file, "1.5.08")] {
         let tree = tree(policy);
         let _kernel = Kernel::new(&tree, &[Does::Installs(version)]);
-        let updated = format!("1.5.05 -> {version}: updated; the TDs run on");
+        let updated = format!("1.5.05 -> {version}: updated; the TDs keep running");
         tree.run(&APPLY).says(0, &[&updated]);
         tree.run(&APPLY).says(0, &["Nothing to do"]);
     }

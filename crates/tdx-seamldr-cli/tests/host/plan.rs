@@ -199,7 +199,7 @@ fn intels_minimum_refuses_unless_its_option_is_given() {
     let folder = binaries();
     let tree = Tree::new(&granite_rapids().module("2.0.02"));
     tree.run(&with_images(&folder, &[]))
-        .says(1, &["[module-minimum]", "wants 2.0.04", "--allow-below-minimum"]);
+        .says(1, &["[module-minimum]", "requires 2.0.04", "--allow-below-minimum"]);
     let more = ["--allow-below-minimum", "--accept", "unknown-memory"];
     tree.run(&with_images(&folder, &more)).says(0, &["2.0.02 -> 2.0.08"]);
 }

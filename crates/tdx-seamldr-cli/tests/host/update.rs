@@ -84,8 +84,8 @@ fn each_ending_has_its_exit_status_words_json_and_record() {
                 "reboot the host",
             ],
         ),
-        (Does::Installs("1.5.08"), 4, "unknown", &["module 1.5.08 runs where instead of 1.5.16"]),
-        (Does::Installs("1.5.05"), 4, "unknown", &["module 1.5.05 runs where instead of 1.5.16"]),
+        (Does::Installs("1.5.08"), 4, "unknown", &["module 1.5.08 runs instead of 1.5.16"]),
+        (Does::Installs("1.5.05"), 4, "unknown", &["module 1.5.05 runs instead of 1.5.16"]),
     ];
     for (does, code, outcome, texts) in cases {
         let words = tree();
