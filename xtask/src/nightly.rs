@@ -10,9 +10,11 @@ use anyhow::{bail, Context, Result};
 use crate::document;
 
 /// Commands of `cargo xtask`, from cheap to expensive. Commands with a given amount of work follow.
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 9] = [
     &["public-api", "--check"],
     &["packages"],
+    &["package", "--test"],
+    &["rollout"],
     &["c-tests"],
     &["versions"],
     &["bench-report"],

@@ -216,7 +216,7 @@ mod tests {
             ("status=EBADSIG:times=0", "strikes no call"),
             ("status=EIO", "error number of Linux"),
             ("status=EBAD", "EBADSIG"),
-            ("leaf=SEAMLDR.UPDATE:delay=1", "is no leaf"),
+            ("leaf=SEAMLDR.UPDATE:delay=1", "is not a leaf"),
         ] {
             let message = fault(text).unwrap_err().to_string();
             assert!(message.contains(words), "{text}: {message}");

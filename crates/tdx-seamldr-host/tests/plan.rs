@@ -103,7 +103,7 @@ fn each_reason_refuses_the_plan_with_advice() {
             "is not in the image's list of CPUs",
             "an image for this host",
         ),
-        ("no-module", spr().module_gone(), "none is in place or runs", "reboot"),
+        ("no-module", spr().module_gone(), "none runs or is in place", "reboot"),
         ("no-interface", HostTree::not_initialised(), "not initialised", ""),
         ("no-interface", HostTree::without_tdx(), "no TDX", ""),
         ("upload-busy", spr().upload_status("transferring"), "\"transferring\"", "wait"),
@@ -222,7 +222,7 @@ fn intels_minimum_adds_a_step_unless_its_option_is_given() {
         (Verdict::Refused, vec!["module-minimum"]),
         "{plan:#?}"
     );
-    assert!(plan.reasons[0].message.contains("wants 2.0.04"), "{plan:#?}");
+    assert!(plan.reasons[0].message.contains("requires 2.0.04"), "{plan:#?}");
     let accept = Unknowns::NONE.with(Unknown::Memory);
     let below = Request { allow_below_minimum: true, accept, ..vouched() };
     assert_eq!(Plan::new(&host, &catalogue, &below).verdict, Verdict::Ready);

@@ -182,8 +182,11 @@ fn minimum_that_no_source_tells_is_a_warning() {
         let to = format!("{module},{seamldr},0x226F3F0FBF");
         TABLE.replace("1.5.01,1.5.00 2.0.00,0x226F3F0FBF", &to)
     };
-    assert_eq!(warned(&table("", "1.5.00")), ["no source names which running module 1.5.16 needs"]);
-    assert_eq!(warned(&table("1.5.01", "")), ["no source names which P-SEAMLDR 1.5.16 needs"]);
+    assert_eq!(
+        warned(&table("", "1.5.00")),
+        ["no source names the oldest running module for 1.5.16"]
+    );
+    assert_eq!(warned(&table("1.5.01", "")), ["no source names the oldest P-SEAMLDR for 1.5.16"]);
     assert_eq!(warned(&table("", "")).len(), 2);
 }
 

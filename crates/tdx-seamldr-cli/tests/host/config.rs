@@ -106,7 +106,8 @@ fn accepting_a_name_that_no_plan_shows_is_refused() {
     let tree = Tree::new(&sapphire_rapids());
     tree.put(CONFIG, "accept = [\"memory\"]");
     for command in ["plan", "update"] {
-        tree.run(&[command]).says(1, &["the key accept of the configuration has \"memory\"", "unknown-memory"]);
+        tree.run(&[command])
+            .says(1, &["the key accept of the configuration has \"memory\"", "unknown-memory"]);
     }
     fs::remove_file(tree.path(CONFIG)).unwrap();
     tree.run(&["plan", "--accept", "memory"]).says(2, &["memory", "unknown-memory"]);
