@@ -2232,7 +2232,7 @@ enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim, uint32_t td, bool *ri
 
 /**
  * Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
- * this platform: never 0, and never used again. `id` may be NULL.
+ * this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
  * value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.
@@ -2266,6 +2266,21 @@ enum tdx_sim_status tdx_sim_end_fault(struct tdx_sim *sim, uint64_t id);
  * `times` points to a writable number.
  */
 enum tdx_sim_status tdx_sim_get_fault(struct tdx_sim *sim, uint64_t id, uint32_t *times);
+
+/**
+ * Counts the faults that have struck no call yet and that nobody has ended. `*first` is the
+ * lowest of their numbers, or 0. `first` may be NULL. Ask at the end of a test: a test whose
+ * fault never strikes tests something else than it says.
+ *
+ * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT.
+ *
+ * The caller guarantees:
+ *
+ * `count` leads to a number that may be written, and `first` to one or nowhere.
+ */
+enum tdx_sim_status tdx_sim_count_unfired_faults(struct tdx_sim *sim,
+                                                 uint32_t *count,
+                                                 uint64_t *first);
 
 /**
  * Ends all faults. Calls that are already delayed stay delayed.
