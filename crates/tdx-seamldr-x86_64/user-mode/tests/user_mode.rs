@@ -30,7 +30,8 @@ use tdx_seamldr_x86_64::{
 };
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    // The tests count the calls of the whole process, so one test runs at a time.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     handler::install();
     let traps = handler::instruction_traps();
     if !traps {
