@@ -44,18 +44,9 @@ fn main() -> ExitCode {
         ("exception_with_seam_table_becomes_a_trap", exception_with_seam_table_becomes_a_trap),
         ("exception_with_linux_table_becomes_a_trap", exception_with_linux_table_becomes_a_trap),
         ("update_on_eight_threads_keeps_the_tds", update_on_eight_threads_keeps_the_tds),
-        (
-            "update_with_the_vmcs_erratum_keeps_the_current_vmcs",
-            update_with_the_vmcs_erratum_keeps_the_current_vmcs,
-        ),
-        (
-            "vmcs_that_cannot_be_saved_prevents_the_call",
-            vmcs_that_cannot_be_saved_prevents_the_call,
-        ),
-        (
-            "vmcs_that_cannot_be_restored_is_reported_as_lost",
-            vmcs_that_cannot_be_restored_is_reported_as_lost,
-        ),
+        ("update_with_erratum_keeps_current_vmcs", update_with_erratum_keeps_current_vmcs),
+        ("unsaved_vmcs_prevents_the_call", unsaved_vmcs_prevents_the_call),
+        ("unrestored_vmcs_is_reported_as_lost", unrestored_vmcs_is_reported_as_lost),
         (
             "calls_of_many_threads_return_their_own_registers",
             calls_of_many_threads_return_their_own_registers,
@@ -316,7 +307,7 @@ fn with_erratum(lps: u32) -> (SimPlatform, Facts) {
     (platform, facts)
 }
 
-fn update_with_the_vmcs_erratum_keeps_the_current_vmcs() {
+fn update_with_erratum_keeps_current_vmcs() {
     const LPS: u32 = 4;
     let kept = |platform: &SimPlatform| {
         platform.with_model(|model| {
@@ -335,7 +326,7 @@ fn update_with_the_vmcs_erratum_keeps_the_current_vmcs() {
     assert_eq!((kept(&booted.0), booted.0.truth().tds_alive), (4, 3));
 }
 
-fn vmcs_that_cannot_be_saved_prevents_the_call() {
+fn unsaved_vmcs_prevents_the_call() {
     for (vector, trap) in EXCEPTIONS {
         // SAFETY: no other code uses a VMCS.
         let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
@@ -348,7 +339,7 @@ fn vmcs_that_cannot_be_saved_prevents_the_call() {
     }
 }
 
-fn vmcs_that_cannot_be_restored_is_reported_as_lost() {
+fn unrestored_vmcs_is_reported_as_lost() {
     let (platform, _) = with_erratum(1);
     // SAFETY: no other code uses a VMCS.
     let backend = unsafe { KeepVmcs::new(Seamcall::<SeamTable>::new()) };
