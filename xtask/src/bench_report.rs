@@ -235,9 +235,11 @@ fn size(linked: &[Linked]) -> Result<String> {
 }
 
 fn text_and_stack(linked: &[Linked]) -> String {
-    let mut text = "The parts that a kernel links, measured by `cargo xtask embed-check`: bytes of \
-                    text, and of the\nlargest stack frame.\n\n| | text | largest frame |\n|---|---:|---:|\n"
-        .to_owned();
+    let mut text =
+        "The parts that a kernel links, measured by `cargo xtask embed-check`: bytes of \
+                    text, and of the\nlargest stack frame.\n\n\
+                    | | text | largest frame |\n|---|---:|---:|\n"
+            .to_owned();
     for Linked { what, text: bytes, frame, .. } in linked {
         let [bytes, frame] = [bytes, frame].map(|bytes| number(Figure::count("", *bytes).value));
         let _ = writeln!(text, "| {what} | {bytes} | {frame} |");

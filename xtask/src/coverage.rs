@@ -277,7 +277,11 @@ mod tests {
         let function = |count: u32| {
             serde_json::json!({
                 "filenames": ["/x/crates/tdx-seamldr-core/src/a.rs"],
-                "regions": [[1, 1, 2, 2, count, 0, 0, 0], [1, 5, 1, 9, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 3]],
+                "regions": [
+                    [1, 1, 2, 2, count, 0, 0, 0],
+                    [1, 5, 1, 9, 0, 0, 0, 0],
+                    [1, 1, 1, 1, 0, 0, 0, 3],
+                ],
             })
         };
         read_regions(

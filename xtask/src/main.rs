@@ -82,7 +82,8 @@ enum Task {
     /// Build the fuzz targets and run each for a time
     Fuzz {
         /// The time of each target, in seconds
-        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 20,
+            value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
         /// Run only this target; may be given several times
         #[arg(long = "target", value_name = "NAME")]
@@ -136,7 +137,8 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         linux_tree: Option<PathBuf>,
         /// The time of each fuzz target, in seconds
-        #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 600,
+            value_parser = clap::value_parser!(u32).range(1..))]
         fuzz_seconds: u32,
     },
     /// Show the fate of the TDs for every point of failure of an update, with this library and
@@ -190,8 +192,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Update hosts that are folders with Ansible, lint the collection, and check the manifests for
-    /// Kubernetes
+    /// Update hosts that are folders with Ansible, lint the collection, and check the manifests
+    /// for Kubernetes
     Rollout {
         /// Put the playbook's output into docs/rolling-out.md
         #[arg(long)]

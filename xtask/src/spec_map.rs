@@ -348,7 +348,10 @@ fn defines(source: &str, name: &str, is_test: bool) -> Result<()> {
         let words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
         let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
         const KEYWORDS: [&str; 6] = ["fn", "struct", "enum", "trait", "const", "type"];
-        let named = |pair: &[&str]| matches!(pair, [keyword, it] if KEYWORDS.contains(keyword) && *it == name);
+        let named = |pair: &[&str]| {
+            matches!(pair, [keyword, it] if KEYWORDS.contains(keyword)
+            && *it == name)
+        };
         words.windows(2).any(named) && !line.starts_with("//")
     };
     let at = lines.iter().position(|line| defines(line)).context("not defined there")?;

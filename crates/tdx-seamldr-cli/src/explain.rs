@@ -18,7 +18,8 @@ use crate::page::wrap;
 pub(crate) struct Arguments {
     /// Status words or error numbers (0xc000050500000000, -5), their names (SYS_NOT_READY,
     /// EBADSIG), or - for lines of the kernel's log on standard input
-    #[arg(required = true, value_name = "WORD", value_parser = parse_input, allow_negative_numbers = true)]
+    #[arg(required = true, value_name = "WORD", value_parser = parse_input,
+        allow_negative_numbers = true)]
     words: Vec<Input>,
     /// The leaf that returned the words: a number (0x22) or a name (TDH.SYS.RD)
     #[arg(long, value_name = "LEAF", value_parser = Leaf::parse)]

@@ -49,7 +49,8 @@
 //!
 //!     // 2. Gather facts, each from whoever knows it.
 //!     let cpu = machine.lp(0); // your `Host`: SEAMCALL, CPUs and addresses
-//!     let seamldr = Seamldr::new(&cpu, &LOCK, CurrentVmcs::Preserved)?; // `Processor::current_vmcs`
+//!     // On a processor: `Processor::current_vmcs`.
+//!     let seamldr = Seamldr::new(&cpu, &LOCK, CurrentVmcs::Preserved)?;
 //!     let mut facts = Facts::new();
 //!     facts.gather(&seamldr, &mut info, &mut sysinfo)?; // P-SEAMLDR and the running module
 //!     machine.complete(&mut facts); // `Processor::complete`, highest x2APIC ID, TDs in build
@@ -87,7 +88,7 @@
 //! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // Images of three modules, each newer than the one before, and a machine that runs the first.
+//!     // Images of three modules, each newer than the last. The machine runs the first.
 //!     let [first, second, third] = [5, 6, 7].map(|svn| {
 //!         let image = TestImage { svn_minor: svn, ..TestImage::default() };
 //!         image.build()
@@ -116,7 +117,6 @@
 //! ```
 //!
 //! # Pictures
-//!
 #![cfg_attr(doc, doc = include_str!("../pictures/stages.svg"))]
 //!
 #![cfg_attr(doc, doc = include_str!("../pictures/traits.svg"))]

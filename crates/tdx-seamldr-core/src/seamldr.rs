@@ -20,8 +20,8 @@ use crate::tdx_module::LOOKS;
 pub enum CurrentVmcs {
     /// The pointer stays. A backend that saves and restores the pointer may claim this too.
     Preserved,
-    /// The processor loses the pointer. This is the erratum of CPUs whose IA32_VMX_BASIC has bit 60
-    /// clear. A hypervisor that does not reload the pointer loses its virtual machines.
+    /// The processor loses the pointer. This is the erratum of CPUs whose IA32_VMX_BASIC has bit
+    /// 60 clear. A hypervisor that does not reload the pointer loses its virtual machines.
     Invalidated,
 }
 

@@ -258,12 +258,15 @@ mod tests {
             left: BTreeSet<u8>,
             right: BTreeSet<u8>,
         ) {
-            let list = |set: &BTreeSet<u8>| set.iter().map(|lp| u32::from(*lp)).collect::<CpuList>();
+            let list = |set: &BTreeSet<u8>| set.iter().map(
+                |lp| u32::from(*lp)).collect::<CpuList>();
             let (a, b) = (list(&left), list(&right));
             prop_assert_eq!(&CpuList::parse(&a.to_string()).unwrap(), &a);
-            prop_assert_eq!(a.iter().collect::<Vec<_>>(), left.iter().map(|lp| u32::from(*lp)).collect::<Vec<_>>());
+            prop_assert_eq!(a.iter().collect::<Vec<_>>(), left.iter().map(
+                |lp| u32::from(*lp)).collect::<Vec<_>>());
             prop_assert_eq!(a.difference(&b), list(&left.difference(&right).copied().collect()));
-            prop_assert!((0..256).all(|lp| a.contains(lp) == left.contains(&u8::try_from(lp).unwrap())));
+            prop_assert!((0..256).all(|lp| a.contains(lp)
+                == left.contains(&u8::try_from(lp).unwrap())));
         }
 
         #[test]

@@ -337,12 +337,14 @@ mod tests {
         ) {
             let mut text = String::new();
             let mut expected = Vec::new();
-            for (number, (id, [family, model, stepping, microcode])) in sockets.into_iter().enumerate() {
+            for (number, (id, [family, model, stepping,
+                microcode])) in sockets.into_iter().enumerate() {
                 text += &format!(
                     "processor: {number}\nphysical id: {id}\ncpu family: {family}\nmodel: {model}\n\
                      stepping: {stepping}\nmicrocode: {microcode:#x}\n\n",
                 );
-                expected.push(Socket { id, family, model, stepping, microcode: Some(microcode), online_lps: 1 });
+                expected.push(Socket { id, family, model, stepping, microcode: Some(microcode),
+                    online_lps: 1 });
             }
             prop_assert_eq!(Cpuinfo::parse(&text).unwrap().sockets, expected);
         }

@@ -211,9 +211,8 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
         assert_eq!(report.ending.outcome, outcome, "{report:#?}");
         assert!(report.ending.message.contains(message), "{report:#?}");
         assert!(report.ending.advice.is_some(), "{report:#?}");
-        assert!(
-            matches!(world.events().last(), Some(Event::Ended { outcome: word, .. }) if word == outcome.word())
-        );
+        assert!(matches!(world.events().last(), Some(Event::Ended { outcome: word, .. }) if word
+                == outcome.word()));
     }
 }
 

@@ -401,7 +401,8 @@ mod tests {
     macro_rules! same_layout {
         ($ours:ty, $theirs:ty, $($field:ident = $their_field:ident),* $(,)?) => {
             assert_eq!(size_of::<$ours>(), size_of::<$theirs>());
-            $(assert_eq!(offset_of!($ours, $field), offset_of!($theirs, $their_field), stringify!($field));)*
+            $(assert_eq!(offset_of!($ours, $field), offset_of!($theirs, $their_field),
+                stringify!($field));)*
         };
     }
 

@@ -54,8 +54,8 @@ impl From<SeamcallRegs> for TdxSimRegs {
 pub enum TdxSimTrap {
     /// Firmware was entered and returned.
     None = 0,
-    /// VMfailInvalid, the carry flag: no firmware can be called, another LP is inside P-SEAMLDR, or
-    /// firmware hit a fatal error.
+    /// VMfailInvalid, the carry flag: no firmware can be called, another LP is inside P-SEAMLDR,
+    /// or firmware hit a fatal error.
     VmfailInvalid = 1,
     /// #GP: TDX is not enabled on this LP.
     Gp = 2,

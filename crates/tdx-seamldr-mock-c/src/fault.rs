@@ -114,7 +114,8 @@ impl TdxSimFault {
 }
 
 /// Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
-/// this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
+/// this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says
+/// nothing: see tdx_sim_count_unfired_faults().
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
 /// value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.

@@ -122,8 +122,8 @@ pub struct TdxSimPlatform {
     pub seamrr_size: u64,
     /// Size in bytes of P-SEAMLDR's own range, at the end of the SEAM range; default 4 MiB.
     pub p_seamldr_size: u64,
-    /// Number of LPs that could share a socket's last-level cache, from CPUID leaf 4; 0: the number
-    /// of LP slots. The memory that a module needs depends on it.
+    /// Number of LPs that could share a socket's last-level cache, from CPUID leaf 4; 0: the
+    /// number of LP slots. The memory that a module needs depends on it.
     pub addressable_lps_per_socket: u32,
     /// Number of low bits of x2APIC ids that number the LPs of a package; 0xffffffff: as few as
     /// leave `num_sockets` packages.
@@ -152,8 +152,8 @@ pub struct TdxSimPlatform {
     /// LP has no current VMCS; default false.
     pub seamret_clears_vmcs: TdxSimBool,
     /// Whether a full SEAM database returns an error that is fatal to P-SEAMLDR, so that
-    /// SEAMLDR.INSTALL is fatal; default false: it looks like a lack of entropy. The specifications
-    /// leave this open.
+    /// SEAMLDR.INSTALL is fatal; default false: it looks like a lack of entropy. The
+    /// specifications leave this open.
     pub full_seamdb_is_fatal: TdxSimBool,
     /// Whether P-SEAMLDR reduces a signature that is not below the modulus, as one crypto library
     /// does; default false: P-SEAMLDR rejects it.

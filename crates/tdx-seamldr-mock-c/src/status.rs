@@ -67,8 +67,8 @@ pub enum TdxSimStatus {
     CallbackFailed = -26,
     /// No call is left in the trace.
     NoCall = -27,
-    /// The library failed internally, in this call or in an earlier call for the same platform. The
-    /// platform can only be freed.
+    /// The library failed internally, in this call or in an earlier call for the same platform.
+    /// The platform can only be freed.
     Internal = -28,
 }
 

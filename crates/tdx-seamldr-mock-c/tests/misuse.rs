@@ -7,7 +7,8 @@
     clippy::panic,
     clippy::as_conversions
 )]
-#![allow(clippy::multiple_unsafe_ops_per_block)] // tables of calls that are all wrong in the same way
+// tables of calls that are all wrong in the same way
+#![allow(clippy::multiple_unsafe_ops_per_block)]
 
 mod support;
 

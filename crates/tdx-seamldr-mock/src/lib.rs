@@ -30,10 +30,12 @@
 //! // Check everything that P-SEAMLDR and the new module will check, before anything is shut down.
 //! let new = TdxImage::parse(new.as_bytes())?;
 //! let facts = platform.facts()?;
-//! let passed = preflight(&new, &facts, &RustCrypto, Policy::default(), &mut |finding| eprintln!("{finding}"))?;
+//! let mut report = |finding| eprintln!("{finding}");
+//! let passed = preflight(&new, &facts, &RustCrypto, Policy::default(), &mut report)?;
 //!
 //! let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());
-//! let update = Update::new(&passed, params.as_params(), &info, &platform.lp(0), platform.module_state())?;
+//! let (lp, state) = (platform.lp(0), platform.module_state());
+//! let update = Update::new(&passed, params.as_params(), &info, &lp, state)?;
 //! let lock = SpinLock::new();
 //! std::thread::scope(|threads| {
 //!     for lp in 0..4 {

@@ -19,7 +19,8 @@ use tdx_seamldr_mock::{PageBuf, SimLp, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{CpuidResult, Processor, Registers};
 
-static STATE: ModuleState<[LpBits; 16]> = ModuleState::new(); // for 1,024 possible CPUs, in use from boot on
+// for 1,024 possible CPUs, in use from boot on
+static STATE: ModuleState<[LpBits; 16]> = ModuleState::new();
 static LOCK: SpinLock = SpinLock::new(); // one CPU at a time calls P-SEAMLDR
 
 fn update_tdx_module(file: &[u8], running: &[u8], memory: &mut Memory) -> Result<Outcome, Error> {
@@ -33,7 +34,8 @@ fn update_tdx_module(file: &[u8], running: &[u8], memory: &mut Memory) -> Result
     let processor = Processor::probe(&ThisProcessor);
     let seamldr = Seamldr::new(&host, &LOCK, processor.current_vmcs())?;
     let mut facts = Facts::new();
-    facts.gather(&seamldr, &mut memory.info, &mut memory.sysinfo)?; // P-SEAMLDR and the running module
+    // P-SEAMLDR and the running module
+    facts.gather(&seamldr, &mut memory.info, &mut memory.sysinfo)?;
     processor.complete(&mut facts); // CPUID and MSRs
     facts.highest_x2apic_id = Some(highest_x2apic_id()); // the kernel
     facts.sensitive_operations = Some(tds_in_build()); // KVM

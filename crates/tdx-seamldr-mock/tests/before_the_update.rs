@@ -172,7 +172,8 @@ fn preflight_refuses_damage_in_every_part_of_a_signed_image() {
     other[6000] ^= 1;
     let found = refusals(&platform, &image.file(&good, &other));
     assert!(
-        matches!(found[..], [Refusal::ImageHash { found: hash, wanted }] if hash != good.seamhash && wanted == good.seamhash),
+        matches!(found[..], [Refusal::ImageHash { found: hash, wanted }] if hash != good.seamhash
+            && wanted == good.seamhash),
         "{found:?}"
     );
     let parts = ImageParts { sigstruct: &[good.as_bytes(), &[0; 2049]].concat(), module: &module };

@@ -185,7 +185,8 @@ fn a_loop_without_an_end_is_followed_for_a_while_only() {
 
 proptest! {
     #[test]
-    fn any_code_is_followed_and_carried_out(code in proptest::collection::vec(any::<u8>(), 0..64), carry: bool) {
+    fn any_code_is_followed_and_carried_out(code in proptest::collection::vec(any::<u8>(), 0..64),
+        carry: bool) {
         let mut cpu = Cpu::default();
         let mut flags = if carry { Flags::FAIL_INVALID } else { Flags::SUCCESS };
         for consumer in follow(&code).consumers {

@@ -173,7 +173,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_decoded_alike_however_many_follow(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+        fn any_bytes_are_decoded_alike_however_many_follow(
+            bytes in proptest::collection::vec(any::<u8>(), 0..20)
+        ) {
             let whole = decode(&bytes);
             if let Ok(Some(Decoded { length, .. })) = whole {
                 let length = usize::from(length);

@@ -127,8 +127,8 @@ macro_rules! api {
                         if address.is_null() {
                             return Err($symbol);
                         }
-                        // SAFETY: a function with this name has this type, by the interface's version 7, which `install` checks, and by
-                        // glib's documentation.
+                        // SAFETY: a function with this name has this type, by version 7 of the
+                        // interface, which `install` checks, and by glib's documentation.
                         unsafe { std::mem::transmute::<*mut c_void, $type>(address) }
                     },)*
                 })
@@ -161,7 +161,8 @@ api! {
     register_execution: c"qemu_plugin_register_vcpu_insn_exec_cb",
         unsafe extern "C" fn(BlockInstruction, InstructionCallback, c_int, *mut c_void);
     register_conditional: c"qemu_plugin_register_vcpu_insn_exec_cond_cb",
-        unsafe extern "C" fn(BlockInstruction, InstructionCallback, c_int, c_int, Word, u64, *mut c_void);
+        unsafe extern "C" fn(BlockInstruction, InstructionCallback, c_int, c_int, Word, u64,
+            *mut c_void);
 }
 
 /// An array of bytes that QEMU reads or fills. It is freed at the end.

@@ -139,7 +139,8 @@ mod tests {
                 unsafe {
                     core::arch::asm!(
                         "bt {input}, 0", concat!($instruction, " ", $operands), "pushfq", "pop {flags}",
-                        input = in(reg) input, value = inout(reg) value, right = in(reg) right, flags = lateout(reg) flags)
+                        input = in(reg) input, value = inout(reg) value, right = in(reg) right,
+                            flags = lateout(reg) flags)
                 }
             };
         }

@@ -283,7 +283,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_arguments_are_read_or_refused_in_words(arguments in proptest::collection::vec(".{0,40}", 0..4)) {
+        fn any_arguments_are_read_or_refused_in_words(
+            arguments in proptest::collection::vec(".{0,40}", 0..4)
+        ) {
             if let Err(error) = Options::parse(arguments.iter().map(String::as_str)) {
                 prop_assert!(!error.to_string().is_empty());
             }

@@ -72,8 +72,8 @@ pub struct Absent {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Schedule<'a> {
     /// One step per byte. The byte modulo the number of LPs selects the LP. With bit 7 set, the LP
-    /// gives up after this step if it waits for others. After these steps, all LPs step in turn; if
-    /// none can go on, one gives up.
+    /// gives up after this step if it waits for others. After these steps, all LPs step in turn;
+    /// if none can go on, one gives up.
     pub order: &'a [u8],
     /// LPs that stop calling.
     pub absent: &'a [Absent],

@@ -8,7 +8,8 @@
 //! - [`Processor`] holds what an update needs from CPUID and MSRs.
 //!
 //! ```no_run
-//! use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, Seamldr, SpinLock, Trap};
+//! use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs};
+//! use tdx_seamldr_core::{Seamldr, SpinLock, Trap};
 //! use tdx_seamldr_x86_64::{rdmsr, Hardware, Processor, SeamTable, Seamcall};
 //!
 //! /// A kernel's own CPU. It hands SEAMCALL on to the backend.

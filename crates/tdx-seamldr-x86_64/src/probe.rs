@@ -145,7 +145,8 @@ pub struct Processor {
     pub seam_range: Option<SeamRange>,
     /// The division of the KeyIDs: MSR 0x87.
     pub key_ids: Option<KeyIds>,
-    /// This LP's x2APIC ID: EDX of CPUID.1F, or of CPUID.0B if the processor does not have leaf 1F.
+    /// This LP's x2APIC ID: EDX of CPUID.1F, or of CPUID.0B if the processor does not have leaf
+    /// 1F.
     pub x2apic_id: Option<u32>,
     /// LPs that could share the level-3 cache: CPUID.4, subleaf 3, EAX bits 25:14, plus 1.
     pub addressable_lps_per_socket: Option<u32>,

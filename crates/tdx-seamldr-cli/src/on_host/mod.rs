@@ -1,5 +1,5 @@
-//! The subcommands for a TDX host: `status`, `list`, `plan`, `update`, `apply`, `history`, `report`,
-//! `metrics`.
+//! The subcommands for a TDX host: `status`, `list`, `plan`, `update`, `apply`, `history`,
+//! `report`, `metrics`.
 
 mod apply;
 mod history;

@@ -46,16 +46,19 @@ pub(super) struct CatalogueOptions {
 #[derive(clap::Args)]
 pub(super) struct RequestOptions {
     /// Vouch that no TD is in build and no migration runs until the update ends
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
     no_td_launches: Option<bool>,
     /// Update although this rule cannot be checked; the plan shows the name of the rule
     #[arg(long, value_name = "UNKNOWN", value_delimiter = ',', value_parser = parse_unknown)]
     accept: Vec<Unknown>,
     /// Update although Intel's table requires a newer running module
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
     allow_below_minimum: Option<bool>,
     /// Install the running module again; uses up one of the remaining updates
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
     allow_same_module: Option<bool>,
 }
 

@@ -85,7 +85,8 @@ proptest! {
         for command in [&PLAN[..], &["status", "--json"], &["report", "--json"], &["list", "--json"]] {
             let (code, out) = run(&tree, command);
             prop_assert!(code <= 1, "{code}: {out}");
-            let object: Value = serde_json::from_str(&out).map_err(|error| TestCaseError::fail(format!("{error}: {out}")))?;
+            let object: Value = serde_json::from_str(&out).map_err(
+                |error| TestCaseError::fail(format!("{error}: {out}")))?;
             prop_assert!(object["schema"].is_string());
             prop_assert!(command[0] != "status" || code == 0, "{out}");
             prop_assert!(object["verdict"] != "ready" || code == 0, "{out}");

@@ -48,7 +48,8 @@ macro_rules! seamldr_statuses {
 
             /// All known codes.
             pub const TABLE: &'static [SeamldrStatusInfo] = &[$(
-                SeamldrStatusInfo { status: Self::$name, name: stringify!($name), meaning: $meaning }
+                SeamldrStatusInfo { status: Self::$name, name: stringify!($name),
+                    meaning: $meaning }
             ),*];
         }
     };

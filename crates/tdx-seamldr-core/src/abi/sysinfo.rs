@@ -66,7 +66,8 @@ debug_fields! {
 }
 
 assert_layout!(PSysInfo, 2048, {
-    version: 0, tot_num_lps: 8, tot_num_sockets: 12, socket_cpuid: 16, p_seamldr_base: 48, p_seamldr_size: 56,
+    version: 0, tot_num_lps: 8, tot_num_sockets: 12, socket_cpuid: 16, p_seamldr_base: 48,
+    p_seamldr_size: 56,
     smrr2_not_supported: 64, tdx_without_integrity: 65, reserved0: 66, cmrs: 128, reserved1: 640,
 });
 

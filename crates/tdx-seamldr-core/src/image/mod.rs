@@ -10,7 +10,6 @@
 //!
 //! In both formats the SIGSTRUCT area follows the header, and the module's binary follows the
 //! SIGSTRUCT area.
-//!
 #![cfg_attr(doc, doc = include_str!("../../pictures/layouts.svg"))]
 
 mod error;

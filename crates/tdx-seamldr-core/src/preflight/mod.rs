@@ -83,7 +83,8 @@ pub struct PassedUpdate<'a> {
 }
 
 debug_fields! {
-    PassedUpdate<'a>, image, num_lps, running_mrseam, running_svn, remaining_updates, handoff_version, avoid_sensitive, memory
+    PassedUpdate<'a>, image, num_lps, running_mrseam, running_svn, remaining_updates,
+    handoff_version, avoid_sensitive, memory
 }
 
 impl<'a> PassedUpdate<'a> {
@@ -310,7 +311,8 @@ pub fn preflight_image<'a, C: Crypto + ?Sized>(
     let mut findings = Findings::new(policy, report);
     check_image(&mut findings, image, facts, purpose.scenario(), crypto);
     if let Purpose::TakeOver { handoff_version } = purpose {
-        findings.refuse_if(facts.module_in_place == Some(false), Refusal::NoModule); // firmware rule 8.5.12
+        // firmware rule 8.5.12
+        findings.refuse_if(facts.module_in_place == Some(false), Refusal::NoModule);
         handoff::check_taking(&mut findings, image.sigstruct(), facts, handoff_version);
     }
     findings.end()?;

@@ -32,7 +32,6 @@
 //! is in place. [`Update::load`] brings TDX back without the TDs.
 //!
 //! # Pictures
-//!
 #![cfg_attr(doc, doc = include_str!("../../pictures/outcomes.svg"))]
 //!
 #![cfg_attr(doc, doc = include_str!("../../pictures/losses.svg"))]
@@ -195,7 +194,8 @@ pub struct Update<'a> {
 }
 
 debug_fields! {
-    Update<'a>, kind, checked, request, fallbacks, state, machine, detect_damage, remembers_session, rendezvous, arrived, finished, known,
+    Update<'a>, kind, checked, request, fallbacks, state, machine, detect_damage,
+    remembers_session, rendezvous, arrived, finished, known,
     candidates, first, latest
 }
 

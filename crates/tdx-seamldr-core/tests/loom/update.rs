@@ -1,5 +1,6 @@
 //! The LPs of the loom tests.
-#![allow(clippy::undocumented_unsafe_blocks, clippy::indexing_slicing, clippy::unwrap_used)] // loom checks the accesses
+// loom checks the accesses
+#![allow(clippy::undocumented_unsafe_blocks, clippy::indexing_slicing, clippy::unwrap_used)]
 
 pub(super) mod atomic {
     pub(super) use loom::sync::atomic::{AtomicU32, Ordering};

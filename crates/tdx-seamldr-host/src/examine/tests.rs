@@ -371,7 +371,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn no_changed_byte_of_an_image_passes(at in any::<prop::sample::Index>(), mask in 1..=255_u8, v2 in any::<bool>()) {
+    fn no_changed_byte_of_an_image_passes(at in any::<prop::sample::Index>(), mask in 1..=255_u8,
+        v2 in any::<bool>()) {
         let mut image = small(if v2 { ImageFormat::ImageV2 } else { ImageFormat::BlobV1 });
         // Most of the bytes are the module's: take each part as often.
         let at = match at.index(3) {
@@ -390,7 +391,8 @@ proptest! {
     }
 
     #[test]
-    fn changed_files_are_examined_and_written_as_json(changes in prop::collection::vec(change(), 0..5)) {
+    fn changed_files_are_examined_and_written_as_json(changes in prop::collection::vec(change(),
+        0..5)) {
         let original = small(ImageFormat::BlobV1);
         let mut image = original.clone();
         changes.iter().for_each(|change| change.apply(&mut image));
@@ -403,7 +405,8 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_examined(bytes in prop::collection::vec(any::<u8>(), 0..9000), magic in 0..6_usize) {
+    fn any_bytes_are_examined(bytes in prop::collection::vec(any::<u8>(), 0..9000),
+        magic in 0..6_usize) {
         let begin: &[u8] = [b"".as_slice(), b"\0\x01..\0\x20\0\0TDX-BLOB", b"\0\x02..TDX-BLOB", b"\x7fELF\x02\x01\x01", b"{\"", b"<"][magic];
         let found = found(&[begin, &bytes].concat());
         prop_assert!(!matches!(found.verdict, Verdict::Genuine | Verdict::AnotherKey));

@@ -210,7 +210,8 @@ fn error_numbers_point_to_the_line_with_the_word() {
 
 proptest! {
     #[test]
-    fn any_word_of_any_leaf_has_an_explanation(number: u64, rax in proptest::option::of(any::<u64>())) {
+    fn any_word_of_any_leaf_has_an_explanation(number: u64,
+        rax in proptest::option::of(any::<u64>())) {
         let explanation = word(number, rax.map(Leaf::from_rax));
         prop_assert!(!explanation.meaning.is_empty() && !explanation.update.is_empty());
         let digits = format!("{number:x}");

@@ -90,7 +90,8 @@ impl PhysMemory for Memory<'_> {
 }
 
 thread_local! {
-    static SEAM_MEMORY: RefCell<Box<SeamMemory>> = RefCell::new(SeamMemory::new_box_zeroed().expect("memory"));
+    static SEAM_MEMORY: RefCell<Box<SeamMemory>> =
+        RefCell::new(SeamMemory::new_box_zeroed().expect("memory"));
 }
 
 /// Installs this SIGSTRUCT on both LPs of the fixed platform; returns P-SEAMLDR's answer.

@@ -377,7 +377,8 @@ fn registers(numbers: &mut Numbers<'_>) -> SeamcallRegs {
 }
 
 thread_local! {
-    static SEAM_MEMORY: RefCell<Box<SeamMemory>> = RefCell::new(SeamMemory::new_box_zeroed().expect("memory"));
+    static SEAM_MEMORY: RefCell<Box<SeamMemory>> =
+        RefCell::new(SeamMemory::new_box_zeroed().expect("memory"));
 }
 
 /// Plays a script from its beginning, on memory with old content.

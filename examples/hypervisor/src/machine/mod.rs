@@ -56,7 +56,8 @@ mod calls_of_the_compiler {
         }
         // SAFETY: as in C. The copy begins with the last byte.
         unsafe {
-            asm!("std", "rep movsb", "cld", inout("rcx") len => _, inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,
+            asm!("std", "rep movsb", "cld", inout("rcx") len => _,
+                inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,
                 inout("rsi") from.wrapping_add(len).wrapping_sub(1) => _, options(nostack));
         }
         to

@@ -151,7 +151,8 @@ impl Loader {
         let debug = sigstruct.is_debug();
         let (gdt, fault) = (sigstruct.gdt_idt_offset.get(), sigstruct.fault_wrapper_offset.get());
         let reserved3: &[u8] = if profile.reserved3_is_zero { &sigstruct.reserved3 } else { &[] };
-        let well_formed = sigstruct.reserved0.iter().chain(&sigstruct.reserved1).chain(reserved3).all(|b| *b == 0)
+        let mut reserved = sigstruct.reserved0.iter().chain(&sigstruct.reserved1).chain(reserved3);
+        let well_formed = reserved.all(|byte| *byte == 0)
             && sigstruct.reserved2 == 0 // 13
             && sigstruct.header_type.get() == 6
             && sigstruct.header_length.get() == 0xe1
@@ -163,7 +164,8 @@ impl Loader {
             && sigstruct.module_type.get() & !SeamSigstruct::MODULE_TYPE_DEBUG == 0
             && sigstruct.attributes.get() == 0 // 16
             && sigstruct.size.get() == 0x200
-            && usize::try_from(sigstruct.cpuid_table_size.get()).is_ok_and(|count| count <= MAX_CPUID_ENTRIES)
+            && usize::try_from(sigstruct.cpuid_table_size.get()).is_ok_and(
+                |count| count <= MAX_CPUID_ENTRIES)
             && sigstruct.exponent.get() == 0x10001; // 17
         let consistent = (!profile.preserves_tds
             || sigstruct.min_update_hv.get() <= sigstruct.module_hv.get())

@@ -400,7 +400,8 @@ impl Loader {
             return Err(recoverable(SeamldrStatus::EUNSPECERR)); // 1
         }
         let busy =
-            context.config.profile.has_cleanup && !matches!(self.flow, Flow::Ready | Flow::Install); // 2b
+            // 2b
+            context.config.profile.has_cleanup && !matches!(self.flow, Flow::Ready | Flow::Install);
         if busy || self.lps_in_shutdown != 0 || contains(&self.session, context.x2apic_id) {
             return Err(recoverable(SeamldrStatus::EBADCALL)); // 2, 3
         }

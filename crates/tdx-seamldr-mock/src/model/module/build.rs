@@ -32,9 +32,9 @@ pub struct ModuleBuild {
     pub handoff_form: HandoffForm,
     /// Behaviour of the module's leaves.
     pub generation: ModuleGeneration,
-    /// Version of the contexts of hashes and MACs in progress. A module cannot continue contexts of
-    /// another version. It is assumed that it cannot continue those of a module that reports none
-    /// (`None`) either.
+    /// Version of the contexts of hashes and MACs in progress. A module cannot continue contexts
+    /// of another version. It is assumed that it cannot continue those of a module that
+    /// reports none (`None`) either.
     pub crypto_context: Option<u8>,
 }
 
