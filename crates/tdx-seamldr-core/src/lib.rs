@@ -49,8 +49,8 @@
 //!
 //!     // 2. Gather facts, each from whoever knows it.
 //!     let cpu = machine.lp(0); // your `Host`: SEAMCALL, CPUs and addresses
-//!     // On a processor: `Processor::current_vmcs`.
-//!     let seamldr = Seamldr::new(&cpu, &LOCK, CurrentVmcs::Preserved)?;
+//!     let vmcs = CurrentVmcs::Preserved; // on a processor: `Processor::current_vmcs`
+//!     let seamldr = Seamldr::new(&cpu, &LOCK, vmcs)?;
 //!     let mut facts = Facts::new();
 //!     facts.gather(&seamldr, &mut info, &mut sysinfo)?; // P-SEAMLDR and the running module
 //!     machine.complete(&mut facts); // `Processor::complete`, highest x2APIC ID, TDs in build
