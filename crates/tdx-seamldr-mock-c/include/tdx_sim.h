@@ -446,8 +446,8 @@ typedef enum tdx_sim_status {
    */
   TDX_SIM_STATUS_NO_CALL = -27,
   /**
-   * The library failed internally, in this call or in an earlier call for the same platform. The
-   * platform can only be freed.
+   * The library failed internally, in this call or in an earlier call for the same platform.
+   * The platform can only be freed.
    */
   TDX_SIM_STATUS_INTERNAL = -28,
 } tdx_sim_status;
@@ -461,8 +461,8 @@ typedef enum tdx_sim_trap {
    */
   TDX_SIM_TRAP_NONE = 0,
   /**
-   * VMfailInvalid, the carry flag: no firmware can be called, another LP is inside P-SEAMLDR, or
-   * firmware hit a fatal error.
+   * VMfailInvalid, the carry flag: no firmware can be called, another LP is inside P-SEAMLDR,
+   * or firmware hit a fatal error.
    */
   TDX_SIM_TRAP_VMFAIL_INVALID = 1,
   /**
@@ -737,8 +737,8 @@ typedef struct tdx_sim_platform {
    */
   uint64_t p_seamldr_size;
   /**
-   * Number of LPs that could share a socket's last-level cache, from CPUID leaf 4; 0: the number
-   * of LP slots. The memory that a module needs depends on it.
+   * Number of LPs that could share a socket's last-level cache, from CPUID leaf 4; 0: the
+   * number of LP slots. The memory that a module needs depends on it.
    */
   uint32_t addressable_lps_per_socket;
   /**
@@ -791,8 +791,8 @@ typedef struct tdx_sim_platform {
   bool seamret_clears_vmcs;
   /**
    * Whether a full SEAM database returns an error that is fatal to P-SEAMLDR, so that
-   * SEAMLDR.INSTALL is fatal; default false: it looks like a lack of entropy. The specifications
-   * leave this open.
+   * SEAMLDR.INSTALL is fatal; default false: it looks like a lack of entropy. The
+   * specifications leave this open.
    */
   bool full_seamdb_is_fatal;
   /**
@@ -2232,7 +2232,8 @@ enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim, uint32_t td, bool *ri
 
 /**
  * Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
- * this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says nothing: see tdx_sim_count_unfired_faults().
+ * this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says
+ * nothing: see tdx_sim_count_unfired_faults().
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
  * value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.
