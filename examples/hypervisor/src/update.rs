@@ -15,7 +15,6 @@ use tdx_seamldr_core::{
 };
 use tdx_seamldr_verify::RustCrypto;
 use tdx_seamldr_x86_64::{Processor, SeamTable, Seamcall};
-use zerocopy::FromBytes;
 
 use crate::firmware::{self, TdxProcessor};
 use crate::machine::{cpus, memory};
