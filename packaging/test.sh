@@ -26,7 +26,10 @@ for unit in systemd/*; do
 done
 systemd-analyze verify "$fresh"/units/*
 for unit in systemd/*.service; do
-    systemd-analyze security --offline=true --threshold=25 --no-pager "$unit" | tail -n 1
+    # A pipe would hide the exit status.
+    systemd-analyze security --offline=true --threshold=25 --no-pager "$unit" >"$fresh/exposure" ||
+        { cat "$fresh/exposure"; exit 1; }
+    tail -n 1 "$fresh/exposure"
 done
 
 say "a fresh root of Debian"
@@ -52,7 +55,8 @@ grep -q no-td-launches "$fresh/page"
 [ "$(inside systemctl is-enabled tdx-seamldr-metrics.timer)" = enabled ]
 inside systemd-analyze verify /lib/systemd/system/tdx-seamldr-apply.service \
     /lib/systemd/system/tdx-seamldr-metrics.timer
-[ -d "$root/etc/tdx-seamldr/pre-update.d" ] && [ -d "$root/etc/tdx-seamldr/post-update.d" ]
+[ -d "$root/etc/tdx-seamldr/pre-update.d" ]
+[ -d "$root/etc/tdx-seamldr/post-update.d" ]
 inside tdx-seamldr apply | grep "names no policy"
 
 say "metrics are what Prometheus reads"
@@ -68,7 +72,8 @@ grep -qx 'timeout = 60' "$root/etc/tdx-seamldr.toml"
 
 say "remove and purge the command"
 inside dpkg --remove tdx-seamldr
-[ ! -e "$root/usr/sbin/tdx-seamldr" ] && [ -e "$root/etc/tdx-seamldr.toml" ]
+[ ! -e "$root/usr/sbin/tdx-seamldr" ]
+[ -e "$root/etc/tdx-seamldr.toml" ]
 inside dpkg --purge tdx-seamldr
 files >"$fresh/after"
 diff "$fresh/before" "$fresh/after"

@@ -186,7 +186,7 @@ not_vouched() {
     state 1.5.16 19 3
     end
 }
-# SHUTDOWN fails: the kernel reports its only error, and the TDs stay alive.
+# SHUTDOWN fails: the kernel reports the same error as for every failure, and the TDs stay alive.
 kept() {
     start_linux
     fault 52 0 1 $module_busy 0

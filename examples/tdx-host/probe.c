@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A kernel module that tries the plugin for QEMU: what code behind SEAMCALL sees of the carry flag, and random SEAMCALLs, MSR and CPUID
- * accesses. It does its work when it is loaded, and prints one line.
+ * A kernel module that tests the plugin for QEMU: what code behind SEAMCALL sees of the carry flag,
+ * and random SEAMCALLs, MSR and CPUID accesses. It does its work when it is loaded, and prints one
+ * line.
  */
 #include <linux/init.h>
 #include <linux/mm.h>
@@ -43,7 +44,8 @@ FORM(cmovc, "mov $0, %k[carry]\n\tcmovc %%ebx, %k[carry]")
 FORM(twice, "setc %b[carry]\n\tjc 1f\n\tmov $0, %k[carry]\n\tjmp 2f\n1:\tmovzbl %b[carry], %k[carry]\n2:")
 
 static u64 (*const forms[])(void) = {
-	form_jc, form_jnc_near, form_setc, form_mov_setc, form_sbb, form_adc, form_lahf, form_pushf, form_cmovc, form_twice,
+	form_jc,  form_jnc_near, form_setc,  form_mov_setc, form_sbb,
+	form_adc, form_lahf,	 form_pushf, form_cmovc,    form_twice,
 };
 
 static u64 state = 88172645463325252ull;
@@ -56,7 +58,7 @@ static u64 next(void)
 	return state;
 }
 
-/* Firmware writes where its operands lead: to a page of ours, or to where no memory is. */
+/* Firmware writes to the address in an operand: in a page of this module, or without memory. */
 static u64 operand(u64 page)
 {
 	switch (next() % 4) {
@@ -77,7 +79,7 @@ static void seamcall(u64 page)
 
 	if (next() % 4 == 0)
 		rax = 1ull << 63 | next() % 6;
-	/* An update or shutdown by chance would be no access at random. */
+	/* TDH.SYS.SHUTDOWN and SEAMLDR.SHUTDOWN would make most later calls fail. */
 	if (rax == 52 || rax == (1ull << 63 | 2))
 		return;
 	asm volatile(SEAMCALL

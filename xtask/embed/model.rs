@@ -1,8 +1,8 @@
 //! The use of the simulated platform by a kernel or a bare-metal test: it makes a platform in its
 //! own memory, and calls it.
 //!
-//! `cargo xtask embed-check` links this without a standard library and an allocator. This code may
-//! reach a panic.
+//! `cargo xtask embed-check` links this without a standard library and without an allocator. This
+//! code may reach a panic.
 #![no_std]
 #![no_main]
 

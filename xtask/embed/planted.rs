@@ -27,7 +27,7 @@ extern "C" {
     fn behind_a_valid_signature() -> u32;
     fn behind_an_invalid_signature() -> u32;
     fn behind_no_verification() -> u32;
-    // These are called by the library.
+    // After answers that come through the library.
     fn behind_not_mapped() -> u32;
     fn behind_misaligned() -> u32;
     fn behind_a_trap() -> u32;

@@ -96,7 +96,8 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     };
     let about = rustc(&["-vV"])?;
     let line = |key: &str| {
-        about.lines().find_map(|line| line.strip_prefix(key)).context("rustc -vV does not print it")
+        let found = about.lines().find_map(|line| line.strip_prefix(key));
+        found.with_context(|| format!("rustc -vV prints no line {key:?}"))
     };
     let version = line("LLVM version: ")?;
     let versioned = format!("{name}-{}", version.split('.').next().unwrap_or_default());
@@ -109,8 +110,8 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     let on_path = std::env::split_paths(&path).map(|folder| folder.join(&versioned));
     on_path.chain([of_toolchain]).find(|path| path.is_file()).with_context(|| {
         format!(
-            "{versioned} is not on the path (rustc has LLVM {version}), no llvm-tools component, \
-             and {variable} is not set"
+            "{versioned} is not on the path (rustc has LLVM {version}), the toolchain has no \
+             component llvm-tools, and {variable} is not set"
         )
     })
 }
@@ -256,12 +257,15 @@ mod tests {
     #[test]
     fn lines_count_once_and_lines_of_tests_do_not_count() {
         let mut files = Files::new();
-        let report = "SF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:1,3\nDA:2,0\nDA:7,1\nBRDA:1,0,0,\
-                      4\nBRDA:1,0,1,-\nend_of_record\nSF:/x/crates/tdx-seamldr-mock/src/lib.rs\\
-                      \
-                      nDA:9,1\nend_of_record\nSF:/x/crates/tdx-seamldr-core/src/a.rs\nDA:2,1\nDA:\
-                      3,0\nend_of_record\n";
-        read_lines(report, &mut files);
+        let report = [
+            "SF:/x/crates/tdx-seamldr-core/src/a.rs",
+            "DA:1,3\nDA:2,0\nDA:7,1\nBRDA:1,0,0,4\nBRDA:1,0,1,-\nend_of_record",
+            "SF:/x/crates/tdx-seamldr-mock/src/lib.rs",
+            "DA:9,1\nend_of_record",
+            "SF:/x/crates/tdx-seamldr-core/src/a.rs",
+            "DA:2,1\nDA:3,0\nend_of_record\n",
+        ];
+        read_lines(&report.join("\n"), &mut files);
         assert_eq!(files.len(), 1);
         let file = files.get_mut("a.rs").unwrap();
         file.forget_tests(SOURCE);

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
+
+use crate::process::call;
 
 /// Mounts the file systems that programs in the root need, only for this program, and executes it.
 const ENTER: &str = "mount -t proc proc \"$1/proc\"; mount --bind /dev \"$1/dev\"; root=$1; \
@@ -83,13 +85,4 @@ impl Debian {
     pub(crate) fn shell(&self, command: &str) -> Result<()> {
         call(self.program("sh").args(["-euc", command]))
     }
-}
-
-/// Runs a command. Fails if the command fails.
-pub(crate) fn call(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?}"))?;
-    if !status.success() {
-        bail!("{command:?} ended with {status}");
-    }
-    Ok(())
 }

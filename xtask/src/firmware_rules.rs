@@ -171,6 +171,10 @@ fn cited(text: &str) -> Vec<String> {
             let number = word.trim_end_matches(|letter: char| !letter.is_alphanumeric());
             let expanded = numbers(number);
             if !expanded.iter().all(|number| is_number(number)) {
+                // "8.5.5 to 8.5.35" would cite the first number only: a range has a hyphen.
+                if *word == "to" {
+                    found.push("to".to_owned());
+                }
                 break;
             }
             found.extend(expanded);
@@ -314,6 +318,7 @@ mod tests {
         );
         assert_eq!(of("/// Source: firmware\n    /// rule 8.5.5.\n"), ["8.5.5"]);
         assert_eq!(of("# @ 8.5.23b: 7 of them.\n"), ["8.5.23b"]);
+        assert_eq!(of("@s 8.5.5 to 8.5.35"), ["8.5.5", "to"], "no rule is called so");
         assert_eq!(of("The @s of 1.5.00. The @s, 3 in all."), Vec::<String>::new());
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn build_command() -> Result<PathBuf> {
     let data = fs::read(&command).with_context(|| command.display().to_string())?;
     ensure!(
         is_static(&data)?,
-        "{} needs shared libraries, but the initramfs has none",
+        "{} needs shared libraries, but should be static",
         command.display()
     );
     Ok(command)

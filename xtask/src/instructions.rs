@@ -126,12 +126,12 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
         C_READS_V2.into(),
     ));
     let how = format!(
-        "From the {} bytes of Intel's {IMAGE}, by all the rules of the format (v1: with the \
-         checksum), to SEAMLDR_PARAMS. `memset` is the C library's: a few instructions, of which \
-         one is `rep stosb`, and callgrind counts that one once for each byte. The same work in \
-         C, as Linux does it for v2, takes {} instructions (gcc -O2) without the translation of \
-         addresses, in a page that is zero already: no command here counts that, it is the figure \
-         that the project's specification gives, measured there by hand.",
+        "The work reads the {} bytes of Intel's {IMAGE}, checks all rules of the format (v1: with\n\
+         the checksum), and builds SEAMLDR_PARAMS. `memset` is the C library's. It has a few\n\
+         instructions, and callgrind counts `rep stosb` once for each byte. The same work in C, as\n\
+         Linux does it for v2, takes {} instructions (gcc -O2), without the translation of\n\
+         addresses and in a zeroed page. That count comes from the project's specification and was\n\
+         made by hand; no command repeats it.",
         figures::number(Figure::count("", v1.output).value),
         figures::number(C_READS_V2.into())
     );
@@ -145,11 +145,11 @@ fn call(work: &Path) -> Result<Table> {
     ensure!(counted.output == CALLS, "{} calls instead of {CALLS}", counted.output);
     let figures = vec![
         Figure::ratio("lock, call and unlock", counted.total, CALLS).at_most(40),
-        Figure::ratio("the firmware of these", counted.inside.iter().sum(), CALLS),
+        Figure::ratio("of these, the firmware", counted.inside.iter().sum(), CALLS),
     ];
     let how = format!(
-        "`seamldr_call` of firmware that does nothing, with `SpinLock`, which no other thread \
-         holds; one of {CALLS} calls."
+        "One of {CALLS} calls of `seamldr_call`, on firmware that does nothing, with a free \
+         `SpinLock`."
     );
     Ok(Table { title: "A call of P-SEAMLDR", how, figures })
 }
@@ -162,9 +162,8 @@ fn stages(work: &Path) -> Result<Table> {
         Ok(Figure::count(what, counted.outside()).at_most(limit))
     };
     let figures = STAGES.iter().zip(STAGE_LIMITS).map(stage).collect::<Result<_>>()?;
-    let how = "One step of the only LP of an update, with all that belongs to its stage: the \
-               rendezvous, and the calls up to SEAMCALL. What the embedder's `Host` does is not \
-               counted."
+    let how = "One step of an update by one LP: the rendezvous of the stage, and the calls up to \
+               SEAMCALL. The\nembedder's `Host` does not count."
         .to_owned();
     Ok(Table { title: "A stage of the rendezvous", how, figures })
 }
@@ -197,10 +196,10 @@ fn update(work: &Path) -> Result<Table> {
     }
     let (least, most) = (costs.iter().min().copied(), costs.iter().max().copied());
     let (least, most) = least.zip(most).context("nothing was counted")?;
-    let spread = format!("the dearest to the cheapest LP, from {MANY_LPS} on");
+    let spread = format!("the highest cost of an LP to the lowest, from {MANY_LPS} LPs on");
     figures.push(Figure::ratio(spread, most, least).at_most(1.1));
-    let how = "A whole update: everything but SEAMCALL and what the embedder's `Host` does. The \
-               LPs are stepped by turns."
+    let how = "A whole update, without SEAMCALL and the embedder's `Host`. The LPs take steps in \
+               turns."
         .to_owned();
     Ok(Table { title: "An update", how, figures })
 }

@@ -21,10 +21,11 @@ mod mutants;
 mod nightly;
 mod outcomes;
 mod package;
-mod packages;
 mod pictures;
+mod process;
 mod prose;
 mod public_api;
+mod publish_check;
 mod qemu;
 mod rollout;
 mod spec_map;
@@ -161,24 +162,6 @@ enum Task {
         #[arg(long)]
         check_readme: bool,
     },
-    /// Pack each published crate and build it from its package alone
-    Packages,
-    /// Draw the pictures of README and rustdoc into docs/pictures
-    Pictures {
-        /// See that the pictures are up to date, and write nothing
-        #[arg(long)]
-        check: bool,
-        /// Record the terminal session anew
-        #[arg(long, conflicts_with = "check")]
-        record: bool,
-    },
-    /// See that lines are not too long, that links lead somewhere, that words are spelled right,
-    /// and that commands in documents exist
-    Prose {
-        /// Only this one
-        #[arg(long)]
-        only: Option<prose::Check>,
-    },
     /// Build the packages for Debian and for distributions with rpm, in target/package; needs
     /// cargo-deb, cargo-generate-rpm and cargo-c
     Package {
@@ -186,16 +169,34 @@ enum Task {
         #[arg(long)]
         test: bool,
     },
+    /// Draw the pictures of README and rustdoc into docs/pictures
+    Pictures {
+        /// Only check that the pictures are up to date
+        #[arg(long)]
+        check: bool,
+        /// Record the terminal session anew
+        #[arg(long, conflicts_with = "check")]
+        record: bool,
+    },
+    /// Check the width of lines, links, spelling, and that the commands in documents exist
+    Prose {
+        /// Run only this check
+        #[arg(long)]
+        only: Option<prose::Check>,
+    },
     /// Write the public interface of each library to docs/api
     PublicApi {
         /// Only check that the files are up to date
         #[arg(long)]
         check: bool,
     },
+    /// Pack each published crate for crates.io and build it from its package alone; publishes
+    /// nothing
+    PublishCheck,
     /// Update hosts that are folders with Ansible, lint the collection, and check the manifests
     /// for Kubernetes
     Rollout {
-        /// Put the playbook's output into docs/rolling-out.md
+        /// Write the playbook's output into docs/rolling-out.md
         #[arg(long)]
         write: bool,
     },
@@ -252,7 +253,7 @@ fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
 }
 
-/// The workspace's folder.
+/// Returns the workspace's folder.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -307,10 +308,10 @@ fn main() -> anyhow::Result<()> {
         Task::Outcomes { changes: true, .. } => outcomes::changes(),
         Task::Outcomes { readme, check_readme, .. } => outcomes::tables(readme, check_readme),
         Task::Package { test } => package::run(test),
-        Task::Packages => packages::run(),
         Task::Pictures { check, record } => pictures::run(check, record),
         Task::Prose { only } => prose::run(only),
         Task::PublicApi { check } => public_api::run(check),
+        Task::PublishCheck => publish_check::run(),
         Task::Rollout { write } => rollout::run(write),
         Task::SpecMap => spec_map::run(),
         Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),

@@ -12,7 +12,7 @@ use crate::document;
 /// Commands of `cargo xtask`, from cheap to expensive. Commands with a given amount of work follow.
 const COMMANDS: [&[&str]; 9] = [
     &["public-api", "--check"],
-    &["packages"],
+    &["publish-check"],
     &["package", "--test"],
     &["rollout"],
     &["c-tests"],

@@ -5,12 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::Result;
 
-use crate::{cargo, cli_docs, root, target};
-
-/// The compiler's target of the static command.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::process::call;
+use crate::{cargo, cli_docs, initramfs, root, target};
 
 /// The crates with packages, and the folder that `cargo cinstall` fills for each of its kinds of
 /// package.
@@ -29,34 +27,28 @@ pub(crate) fn run(test: bool) -> Result<()> {
     let folder = folder.canonicalize()?;
 
     // One file without libraries runs on each distribution.
-    succeed(
-        cargo()
-            .args(["build", "--locked", "--release", "-p", COMMAND, "--target", TARGET])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols"),
-    )?;
-    let built = target().join(TARGET).join("release/tdx-seamldr");
-    fs::copy(&built, folder.join("bin/tdx-seamldr")).context("the static command")?;
+    fs::copy(initramfs::build_command()?, folder.join("bin/tdx-seamldr"))?;
     cli_docs::run(&folder.join("docs"))?;
     for (name, libraries) in LIBRARY_FOLDERS {
-        succeed(
+        call(
             cargo()
+                .current_dir(root())
                 .args(["cinstall", "--locked", "--profile", "capi", "-p", LIBRARY])
                 .args(["--prefix", "/usr", "--libdir", libraries, "--destdir"])
                 .arg(folder.join(name)),
         )?;
     }
     for package in [COMMAND, LIBRARY] {
-        succeed(
-            cargo().args(["deb", "--no-build", "--no-strip", "-p", package, "-o"]).arg(&folder),
-        )?;
-        let manifest = format!("crates/{package}");
-        succeed(cargo().args(["generate-rpm", "-p", &manifest, "-o"]).arg(&folder))?;
+        let mut deb = cargo();
+        deb.args(["deb", "--no-build", "--no-strip", "-p", package, "-o"]).arg(&folder);
+        call(deb.current_dir(root()))?;
+        let mut rpm = cargo();
+        rpm.args(["generate-rpm", "-p", &format!("crates/{package}"), "-o"]).arg(&folder);
+        call(rpm.current_dir(root()))?;
     }
     list(&folder)?;
     if test {
-        succeed(Command::new("sh").arg("packaging/test.sh").arg(&folder))?;
+        call(Command::new("sh").arg("packaging/test.sh").arg(&folder).current_dir(root()))?;
     }
     Ok(())
 }
@@ -68,14 +60,5 @@ fn list(folder: &Path) -> Result<()> {
             println!("{}: {} bytes", path.display(), path.metadata()?.len());
         }
     }
-    Ok(())
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command
-        .current_dir(root())
-        .status()
-        .with_context(|| format!("{command:?} cannot be run"))?;
-    ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }

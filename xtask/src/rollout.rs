@@ -2,13 +2,14 @@
 //! the manifests for Kubernetes.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::debian::call;
 use crate::document;
+use crate::process::call;
 
 /// The document with the output of the playbook, and the place of it.
 const DOCUMENT: &str = "docs/rolling-out.md";
@@ -74,6 +75,10 @@ fn ansible(collection: &Path, programs: &Path, write: bool) -> Result<()> {
 fn lint(collection: &Path, programs: &Path) -> Result<()> {
     let place = crate::target().join("rollout/collections");
     let built = crate::target().join("rollout/built");
+    // An archive of an earlier version would be linted in place of this one.
+    if built.exists() {
+        fs::remove_dir_all(&built)?;
+    }
     let galaxy = programs.join("ansible-galaxy");
     call(
         Command::new(&galaxy)
@@ -121,7 +126,10 @@ fn manifests(folder: &Path, programs: &Path) -> Result<()> {
     ensure!(!files.is_empty(), "{} has no manifests", folder.display());
     let kustomized = Command::new("kubectl").arg("kustomize").arg(folder.join("base")).output();
     match kustomized {
-        Err(_) => println!("skipped: kubectl is not installed; the files are checked one by one"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("skipped: kubectl is not installed; the files are checked one by one");
+        }
+        Err(error) => return Err(error).context("kubectl kustomize"),
         Ok(output) => {
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
             ensure!(output.status.success(), "kubectl kustomize: {errors}");

@@ -1,5 +1,6 @@
 //! Output of commands: lines for people, one JSON object for programs.
 
+use std::fmt::Display;
 use std::io::Write;
 
 use serde::Serialize;
@@ -28,4 +29,11 @@ pub(crate) fn print_json(
 /// Prints lines. A closed output is an error, not a panic.
 pub(crate) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
     Ok(writeln!(out, "{text}")?)
+}
+
+/// Returns a number with the name of what it counts: `1 LP`, `2 LPs`.
+pub(crate) fn counted(count: impl Display, name: &str) -> String {
+    let count = count.to_string();
+    let ending = if count == "1" { "" } else { "s" };
+    format!("{count} {name}{ending}")
 }

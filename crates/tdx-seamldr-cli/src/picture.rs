@@ -41,68 +41,35 @@ impl Tone {
         }
     }
 
-    /// Returns the colours of words and lines, and of the inside of boxes.
-    const fn colours(self, theme: &Theme) -> (&'static str, &'static str) {
+    /// Returns the colours on a light page and on a dark page.
+    const fn colours(self) -> (Colours, Colours) {
         match self {
-            Self::Plain => (theme.text, theme.box_fill),
-            Self::Muted => (theme.muted, theme.page),
-            Self::Loader => theme.loader,
-            Self::Module => theme.module,
-            Self::Good => theme.good,
-            Self::Waits => theme.waits,
-            Self::Bad => theme.bad,
+            Self::Plain => (("#1f2328", "#f0f3f6"), ("#f0f6fc", "#1c232c")),
+            Self::Muted => (("#59636e", "#ffffff"), ("#9da7b3", "#0d1117")),
+            Self::Loader => (("#0757ba", "#cfe5ff"), ("#7cbcff", "#10345f")),
+            Self::Module => (("#6639ba", "#eadcff"), ("#d2a8ff", "#3c2468")),
+            Self::Good => (("#116329", "#c7f0d0"), ("#6fdd8b", "#12401f")),
+            Self::Waits => (("#7d4e00", "#ffedb8"), ("#f0c35a", "#4a3500")),
+            Self::Bad => (("#b3141d", "#ffd8d5"), ("#ff9a92", "#611318")),
         }
     }
 }
 
-/// The colours for one kind of page. Pairs are for words and lines, and for the inside of boxes.
-struct Theme {
-    page: &'static str,
-    text: &'static str,
-    muted: &'static str,
-    rule: &'static str,
-    box_fill: &'static str,
-    loader: (&'static str, &'static str),
-    module: (&'static str, &'static str),
-    good: (&'static str, &'static str),
-    waits: (&'static str, &'static str),
-    bad: (&'static str, &'static str),
-}
+/// The colour of words and lines, and the colour of the inside of boxes.
+type Colours = (&'static str, &'static str);
 
-const LIGHT: Theme = Theme {
-    page: "#ffffff",
-    text: "#1f2328",
-    muted: "#59636e",
-    rule: "#d1d9e0",
-    box_fill: "#f0f3f6",
-    loader: ("#0757ba", "#cfe5ff"),
-    module: ("#6639ba", "#eadcff"),
-    good: ("#116329", "#c7f0d0"),
-    waits: ("#7d4e00", "#ffedb8"),
-    bad: ("#b3141d", "#ffd8d5"),
-};
+/// The colours of thin lines and of the page: a light page and a dark page.
+const LIGHT: Colours = ("#d1d9e0", "#ffffff");
+const DARK: Colours = ("#3d444d", "#0d1117");
 
-const DARK: Theme = Theme {
-    page: "#0d1117",
-    text: "#f0f6fc",
-    muted: "#9da7b3",
-    rule: "#3d444d",
-    box_fill: "#1c232c",
-    loader: ("#7cbcff", "#10345f"),
-    module: ("#d2a8ff", "#3c2468"),
-    good: ("#6fdd8b", "#12401f"),
-    waits: ("#f0c35a", "#4a3500"),
-    bad: ("#ff9a92", "#611318"),
-};
-
-/// Where a text begins, seen from its point.
+/// Where a text lies, relative to its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// At the point.
+    /// The text begins at the point.
     Start,
-    /// It lies around the point.
+    /// The text has its middle at the point.
     Middle,
-    /// It ends at the point.
+    /// The text ends at the point.
     End,
 }
 
@@ -282,20 +249,19 @@ fn styles(id: &str) -> String {
          Sans',sans-serif}}\n#{id} .mono{{font-family:ui-monospace,Menlo,Consolas,'DejaVu Sans \
          Mono',monospace;white-space:pre}}\n#{id} path{{fill:none}}\n"
     );
-    text.push_str(&colours(id, &LIGHT));
+    text.push_str(&colours(id, LIGHT, |tone| tone.colours().0));
     text.push_str("@media (prefers-color-scheme:dark){\n");
-    text.push_str(&colours(id, &DARK));
+    text.push_str(&colours(id, DARK, |tone| tone.colours().1));
     text.push('}');
     text
 }
 
-fn colours(id: &str, theme: &Theme) -> String {
-    let mut text = format!(
-        "#{id} .page{{fill:{};stroke:{}}}\n#{id} .rule{{stroke:{}}}\n",
-        theme.page, theme.rule, theme.rule
-    );
+/// Returns the style sheet for one kind of page.
+fn colours(id: &str, (rule, page): Colours, of: fn(Tone) -> Colours) -> String {
+    let mut text =
+        format!("#{id} .page{{fill:{page};stroke:{rule}}}\n#{id} .rule{{stroke:{rule}}}\n");
     for tone in Tone::ALL {
-        let (name, (strong, soft)) = (tone.name(), tone.colours(theme));
+        let (name, (strong, soft)) = (tone.name(), of(tone));
         text.push_str(&format!(
             "#{id} .t-{name}{{fill:{strong}}}\n#{id} .b-{name}{{fill:{soft};stroke:{strong};\
              stroke-width:.7}}\n#{id} .m-{name}{{stroke:{strong};stroke-width:2}}\n#{id} \

@@ -24,11 +24,12 @@ use crate::drawing::{Drawing, Run};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::file;
-use crate::output::{print, print_json};
+use crate::output::{counted, print, print_json};
 use options::NamedFault;
 use report::{FailureReport, Module, Reason, Report, StageReport};
 
-/// Looks at the other LPs after which an LP gives up, if a fault can keep one of them away.
+/// How often an LP polls the other LPs before it gives up. Set only with faults, which can keep an
+/// LP away.
 const PATIENCE: u32 = 1_000_000;
 
 #[derive(clap::Args)]
@@ -174,7 +175,7 @@ struct Simulation<'a> {
     from: Module,
     from_hash: Sha384Digest,
     notes: RefCell<Vec<String>>,
-    /// How many calls there were when the update began.
+    /// The number of calls before the update began.
     calls_before: Cell<usize>,
     out: RefCell<&'a mut dyn Write>,
 }
@@ -237,25 +238,23 @@ impl<'a> Simulation<'a> {
             )
         });
         let remaining = truth.remaining_updates;
-        let s = if sockets == 1 { "" } else { "s" };
         format!(
-            "platform   {lps} LPs, {sockets} socket{s} of {:#010x}, P-SEAMLDR {loader}, \
-             {remaining} updates remain\nmodule     {version}, SVN {}, {}",
+            "platform   {}, {} of {:#010x}, P-SEAMLDR {loader}, {} left\nmodule     {version}, \
+             SVN {}, {}",
+            counted(lps, "LP"),
+            counted(sockets, "socket"),
             self.fms,
+            counted(remaining, "update"),
             self.from.svn,
             self.tds_in_words()
         )
     }
 
     fn tds_in_words(&self) -> String {
-        let count = |tds: u16, what| match tds {
-            1 => format!("1 TD{what}"),
-            tds => format!("{tds} TDs{what}"),
-        };
-        let running = count(self.arguments.tds, "");
+        let running = counted(self.arguments.tds, "TD");
         match self.arguments.tds_in_build {
             0 => running,
-            in_build => format!("{running}, {}", count(in_build, " in build")),
+            in_build => format!("{running}, {} in build", counted(in_build, "TD")),
         }
     }
 
@@ -285,7 +284,8 @@ impl<'a> Simulation<'a> {
 
     fn update(&self, image: &TdxImage<'_>, old: &TdxImage<'_>) -> Result<(Report, Exit), Error> {
         let to = Module::of(image.sigstruct());
-        let release = to.release.iter().fold(String::new(), |_, version| format!("{version}, "));
+        let release =
+            to.release.as_ref().map_or_else(String::new, |version| format!("{version}, "));
         self.say(&format!(
             "image      {release}{}, SVN {}, {} pages",
             image.format(),
@@ -418,7 +418,7 @@ impl<'a> Simulation<'a> {
         Ok((report, Exit::of_outcome(outcome)))
     }
 
-    /// How things stand, as for an update that was refused for no reason yet.
+    /// Returns the report on the platform as it is now: outcome `refused`, without reasons.
     fn standing(&self, to: Option<Module>) -> Report {
         let truth = self.platform.truth();
         let is_damaged = |td: &&TdId| self.platform.td_measurement_is_right(**td) == Some(false);

@@ -1,5 +1,4 @@
-//! `simulate --draw`, looked at in a real browser: Chromium. Without one, the tests say that they
-//! were skipped.
+//! `simulate --draw`, looked at in a real browser: Chromium. Without it, these tests are ignored.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
@@ -9,9 +8,6 @@ use std::process::Command;
 
 use common::{tdx_seamldr, Folder};
 use serde_json::Value;
-
-/// Names under which the browser may be installed.
-const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// Looks at the picture of a page. It lists texts that overlap, texts and boxes that leave the
 /// frame, and texts with too little contrast to the page.
@@ -45,26 +41,21 @@ for (const [node] of texts) {
 document.querySelector('#found').textContent = JSON.stringify(found);
 </script>"#;
 
-/// Returns what the browser finds in a page. `None`: there is no browser.
-fn looked_at(folder: &Folder, page: &str, dark: bool) -> Option<Value> {
-    let is_there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
-    let Some(browser) = BROWSERS.into_iter().find(is_there) else {
-        eprintln!("skipped: none of {BROWSERS:?} is installed");
-        return None;
-    };
+/// Returns what the browser finds in a page.
+fn looked_at(folder: &Folder, page: &str, dark: bool) -> Value {
     let file = folder.put("looked-at.html", format!("{page}{LOOK}").as_bytes());
     let scheme = format!("--blink-settings=preferredColorScheme={}", if dark { 0 } else { 1 });
-    let mut command = Command::new(browser);
+    let mut command = Command::new("chromium");
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"]);
     command.arg(scheme).arg(format!("--user-data-dir={}", folder.path("profile").display()));
     let output = command.args(["--dump-dom"]).arg(file).output().unwrap();
     let page = String::from_utf8_lossy(&output.stdout);
     let (_, found) = page.rsplit_once("<pre id=\"found\">").unwrap_or_else(|| {
-        panic!("{browser} shows no page: {}", String::from_utf8_lossy(&output.stderr))
+        panic!("chromium shows no page: {}", String::from_utf8_lossy(&output.stderr))
     });
     let (found, _) = found.split_once("</pre>").unwrap();
     let found = found.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&");
-    Some(serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found}")))
+    serde_json::from_str(&found).unwrap_or_else(|error| panic!("{error}: {found}"))
 }
 
 #[track_caller]
@@ -84,13 +75,14 @@ fn drawn(folder: &Folder, name: &str, more: &[&str]) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
+#[test_with::executable(chromium)]
 #[test]
 fn drawing_of_any_number_of_lps_is_legible_on_light_and_dark_pages() {
     let folder = Folder::new();
     for lps in ["1", "4", "64", "300"] {
         let page = drawn(&folder, "run.html", &["--lps", lps]);
         for dark in [false, true] {
-            let Some(found) = looked_at(&folder, &page, dark) else { return };
+            let found = looked_at(&folder, &page, dark);
             assert_eq!(found["dark"], dark, "{found}");
             assert!(found["texts"].as_u64().unwrap() > 10, "{found}");
             assert_is_legible(&found, &format!("{lps} LPs, dark: {dark}"));
@@ -98,17 +90,19 @@ fn drawing_of_any_number_of_lps_is_legible_on_light_and_dark_pages() {
     }
 }
 
+#[test_with::executable(chromium)]
 #[test]
 fn browser_finds_texts_that_overlap_leave_the_frame_or_are_faint() {
     let page = "<svg viewBox='0 0 100 50' width='100' height='50'><rect class='page' width='100' \
                 height='50' fill='white'/><text x='5' y='20'>one</text><text x='8' \
                 y='22'>two</text><text x='95' y='45' fill='#eee'>far out</text></svg>";
-    let Some(found) = looked_at(&Folder::new(), page, false) else { return };
+    let found = looked_at(&Folder::new(), page, false);
     for problem in ["overlap", "outside", "faint"] {
         assert_eq!(found[problem].as_array().unwrap().len(), 1, "{problem}: {found}");
     }
 }
 
+#[test_with::executable(chromium)]
 #[test]
 fn pictures_of_the_documents_are_legible_on_light_and_dark_pages() {
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pictures");
@@ -122,7 +116,7 @@ fn pictures_of_the_documents_are_legible_on_light_and_dark_pages() {
         count += 1;
         let page = std::fs::read_to_string(&path).unwrap();
         for dark in [false, true] {
-            let Some(found) = looked_at(&folder, &page, dark) else { return };
+            let found = looked_at(&folder, &page, dark);
             assert_is_legible(&found, &format!("{}, dark: {dark}", path.display()));
         }
     }

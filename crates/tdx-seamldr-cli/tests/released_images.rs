@@ -111,9 +111,6 @@ fn inspect_shows_the_known_facts_of_each_image() {
 #[test]
 fn genuine_files_give_0_and_one_that_is_not_gives_1() {
     let images = released();
-    if images.is_empty() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = images[0].bytes.as_bytes().to_vec();
     bytes[100_000] ^= 1;
@@ -142,9 +139,6 @@ fn genuine_files_give_0_and_one_that_is_not_gives_1() {
 #[test]
 fn updates_between_them_keep_all_tds() {
     let images = released();
-    if images.is_empty() {
-        return;
-    }
     let (old, new) = (path_of(&images, "1.5.05"), path_of(&images, "1.5.16"));
     for lps in ["1", "8", "64"] {
         let (code, report) = simulate(&old, &new, lps);
@@ -165,9 +159,6 @@ fn updates_between_them_keep_all_tds() {
 #[test]
 fn updates_that_cannot_work_are_refused() {
     let images = released();
-    if images.is_empty() {
-        return;
-    }
     let (old, new) = (path_of(&images, "1.5.05"), path_of(&images, "1.5.16"));
     let folder = tempfile::tempdir().unwrap();
     let flipped = |name: &str, offset: usize| {

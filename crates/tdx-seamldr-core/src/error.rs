@@ -9,11 +9,11 @@ use crate::seamldr::{InstallError, SeamldrError, VmcsErratum};
 use crate::tdx_module::TdxError;
 use crate::update::UpdateError;
 
-/// Defines [`Error`], with `From` for each error of this crate.
+/// Defines [`Error`], with `From` for each of its errors.
 macro_rules! error {
     ($($(#[$doc:meta])* $variant:ident($error:ty)),* $(,)?) => {
-        /// Any error of this crate, so that one `?` takes them all. The text is that of the error
-        /// inside.
+        /// The error of any step of an update, so that one `?` takes them all. The text is that of
+        /// the error inside.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Error {
@@ -80,6 +80,7 @@ mod tests {
             assert_eq!(fails(error).unwrap_err().to_string(), error.to_string());
         }
         text(crate::TdxImage::parse(&[]).unwrap_err());
+        text(WriteError::TooLong);
         text(VmcsErratum);
         text(SeamldrError::Status(SeamldrStatus::EBADPARAM));
         text(NotPassed { refusals: 2, unknowns: 1 });

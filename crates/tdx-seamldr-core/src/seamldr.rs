@@ -126,7 +126,7 @@ impl fmt::Display for InstallError {
 
 impl core::error::Error for InstallError {}
 
-/// The calls of P-SEAMLDR by one LP, under a lock that all LPs share. Only one LP can be inside
+/// The calls of one LP to P-SEAMLDR, under a lock that all LPs share. Only one LP can be inside
 /// P-SEAMLDR. A second LP gets VMfailInvalid.
 pub struct Seamldr<'a, H: ?Sized, L: ?Sized> {
     host: &'a H,

@@ -343,7 +343,7 @@ fn outcomes_name_the_fate_of_the_tds_and_the_next_step() {
     let after_failure = Outcome { failure: Some(lp_2), rounds: 2, ..fallback };
     assert_eq!(after_failure.overcome(), None, "the update's own image does not run");
     assert!(after_failure.to_string().contains("fallback module; stage CpuInit, LP 2: "));
-    // The update has a fallback image and did not need it.
+    // The update was about to install a fallback image when it ended.
     assert!(!Outcome { image: 1, ..outcome(TdFate::Held, NextStep::InstallAgain) }.is_updated());
 }
 
@@ -361,6 +361,8 @@ fn outcome_names_the_first_and_the_last_failure() {
          gave up waiting for another LP"
     );
     assert_eq!(updated.overcome(), Some(failure(1)));
+    let in_first_round = Outcome { rounds: 1, ..updated };
+    assert!(in_first_round.to_string().contains("; a failure was overcome in 1 round: stage"));
     assert_eq!(outcome(TdFate::Preserved, NextStep::Done).overcome(), None);
     let held = outcome(TdFate::Held, NextStep::Finish);
     let once = Outcome { failure: Some(failure(1)), last_failure: Some(failure(1)), ..held };

@@ -16,8 +16,8 @@ use tdx_seamldr_core::abi::{
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrParams, Svn, TdxFeatures0, TdxLeaf, TdxStatus};
 use zerocopy::FromBytes;
 
-/// Returns `N` bytes in which no two words are the same: each byte is the sum of the two bytes of
-/// its offset.
+/// Returns `count` bytes in which no two words are the same: each byte is the low byte of its
+/// offset plus three times the high byte.
 fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|offset| (offset % 256 + offset / 256 * 3) as u8).collect()
 }

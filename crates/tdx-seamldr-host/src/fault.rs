@@ -26,34 +26,34 @@ impl NumberOrName {
     }
 }
 
-/// A fault in words. What is missing means any LP, any leaf, the first call, once.
+/// A fault as text. Without a part it means: any LP, any leaf, the first call, once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultText {
     /// A leaf of P-SEAMLDR or the module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf: Option<NumberOrName>,
-    /// On which LP.
+    /// The LP that makes the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lp: Option<u32>,
-    /// How many such calls pass before.
+    /// The number of matching calls that pass before the fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<u32>,
-    /// How many such calls go wrong then.
+    /// The number of matching calls that fail then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// The answer in RAX, or VMFAILINVALID, GP or UD.
+    /// The answer in RAX, or the trap: VMFAILINVALID, GP or UD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<NumberOrName>,
-    /// The answer in RDX.
+    /// The answer in RDX. Used only with a status that is not a trap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rdx: Option<u64>,
-    /// The answer comes after this number of other calls.
+    /// The call returns after this number of other calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<u32>,
 }
 
-/// A fault that cannot be.
+/// Why a text is not a fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
     /// A part is not `NAME=VALUE`, or has an unknown name.
@@ -62,32 +62,35 @@ pub enum FaultError {
          leaf=SEAMLDR.INSTALL:lp=2:status=EBADHASH:rdx=1"
     )]
     Part(String),
-    /// A part has a value that is no number.
-    #[error("{name}={value}: a number of 32 bits is allowed, for rdx one of 64 bits")]
+    /// The value of a part is not a number, or is too large.
+    #[error("{name}={value}: expected a decimal number of 32 bits (rdx: 64 bits)")]
     Number {
         /// The part.
         name: String,
         /// The value.
         value: String,
     },
-    /// The leaf is none.
+    /// The leaf is neither a known name nor a number.
     #[error(transparent)]
     Leaf(#[from] NotALeaf),
-    /// The status is none.
+    /// The status is neither a known name nor a number.
     #[error(transparent)]
     Status(#[from] NotAWord),
     /// The status is a Linux error number.
     #[error("status={0} is an error number of Linux; firmware returns none")]
     Errno(String),
-    /// There is no answer, or there are two.
+    /// The fault has neither a status nor a delay, or it has both.
     #[error("a fault has either a status or a delay")]
     Answer,
-    /// It strikes no call.
+    /// The fault sets RDX, but no status that firmware returns.
+    #[error("rdx goes only with a status that firmware returns, not with a trap or a delay")]
+    Rdx,
+    /// The fault strikes no call.
     #[error("times=0: the fault strikes no call")]
     Never,
 }
 
-/// What a fault for a leaf compares: all of RAX.
+/// Returns the RAX of calls to a leaf. A fault compares all of RAX.
 fn rax_of(leaf: Leaf) -> u64 {
     match leaf {
         Leaf::Seamldr(leaf) => leaf.rax(),
@@ -101,7 +104,7 @@ impl FaultText {
     ///
     /// # Errors
     ///
-    /// A part is not right.
+    /// A part has an unknown name or a wrong value.
     pub fn parse(text: &str) -> Result<Self, FaultError> {
         let mut fault = Self::default();
         for part in text.split(':') {
@@ -128,11 +131,13 @@ impl FaultText {
     ///
     /// # Errors
     ///
-    /// There is no such fault.
+    /// A leaf or status is unknown, the answer is missing or ambiguous, RDX comes without a
+    /// returned status, or `times` is 0.
     pub fn fault(&self) -> Result<Fault, FaultError> {
         let leaf = self.leaf.as_ref().map(|leaf| Leaf::parse(&leaf.text())).transpose()?;
         let answer = match (&self.status, self.delay) {
             (Some(status), None) => self.answer(&status.text())?,
+            (None, Some(_)) if self.rdx.is_some() => return Err(FaultError::Rdx),
             (None, Some(calls)) => Answer::Delay(calls),
             _ => return Err(FaultError::Answer),
         };
@@ -155,6 +160,7 @@ impl FaultText {
             },
         };
         match Trap::from_status(TdxStatus(status)) {
+            Some(_) if self.rdx.is_some() => Err(FaultError::Rdx),
             Some(trap) => Ok(Answer::Trap(trap)),
             None => Ok(Answer::Return { rax: status, rdx: self.rdx.unwrap_or(0) }),
         }
@@ -214,6 +220,8 @@ mod tests {
             ("lp=1", "either a status or a delay"),
             ("status=EBADSIG:delay=1", "either a status or a delay"),
             ("status=EBADSIG:times=0", "strikes no call"),
+            ("delay=1:rdx=1", "rdx goes only with a status"),
+            ("status=UD:rdx=1", "rdx goes only with a status"),
             ("status=EIO", "error number of Linux"),
             ("status=EBAD", "EBADSIG"),
             ("leaf=SEAMLDR.UPDATE:delay=1", "is not a leaf"),

@@ -37,8 +37,7 @@ pub struct Host {
     pub upload_status: Fact<String>,
     /// The processor of each socket, in the order of the sockets. Source: `/proc/cpuinfo`.
     pub sockets: Fact<Vec<Socket>>,
-    /// The LPs that the kernel knows. Source:
-    /// `/sys/devices/system/cpu/present`.
+    /// The LPs that the kernel knows. Source: `/sys/devices/system/cpu/present`.
     pub present: Fact<CpuList>,
     /// The LPs that are online. Source: `/sys/devices/system/cpu/online`.
     pub online: Fact<CpuList>,
@@ -63,7 +62,7 @@ pub struct Host {
     /// KVM's parameter for TDX: `Y` or `N`. Source: `/sys/module/kvm_intel/parameters/tdx`.
     pub kvm_tdx: Fact<String>,
     /// Files of TDX modules on the EFI system partition, e.g. `/boot/efi/EFI/TDX/TDX-SEAM.so`. The
-    /// firmware may load one of them at the next boot; the running module is another matter.
+    /// firmware may load one of them at the next boot. None of them shows which module runs.
     pub staged: Vec<String>,
 }
 

@@ -16,7 +16,8 @@ const MAX_LINES: usize = 200;
 /// The fewest hexadecimal digits of a number that may be an address.
 const ADDRESS_DIGITS: usize = 9;
 
-/// The lowest status word. TDX status words have bit 62 or bit 63 set; addresses have neither.
+/// The lowest number that is a status word and not an address. Error words have bit 62 or bit 63
+/// set; physical addresses have neither.
 const LEAST_STATUS: u64 = 0x4000_0000_0000_0000;
 
 /// Returns the kernel's last lines on TDX. Each number that may be an address is masked.

@@ -392,7 +392,7 @@ impl Update<'_> {
     }
 }
 
-/// How long the update keeps checking a kernel without a status and without effect.
+/// How long the update keeps checking a kernel that reports no error and changes nothing.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// The pause between two of these checks.

@@ -170,7 +170,7 @@ fn operating_guide_names_every_code_key_and_variable() {
     );
     names.extend(Unknown::ALL.iter().map(|unknown| unknown.code().to_owned()));
     let outcomes = source("tdx-seamldr-host/src/update/outcome.rs");
-    let (words, _) = outcomes.split_once("How an update ended").unwrap();
+    let (words, _) = outcomes.split_once("/// The end of an update, with advice.").unwrap();
     names.extend(codes(words, " => "));
     for name in names {
         assert!(guide.contains(&format!("`{name}`")), "docs/operating.md does not have {name}");

@@ -202,7 +202,11 @@ fn error_with_a_running_module_keeps_the_tds_and_without_one_loses_them() {
         (Kernel::Loses("firmware-invalid"), Outcome::Lost, "ENXIO"),
         (Kernel::Installs("1.5.08", 19), Outcome::Unknown, "instead of 1.5.16"),
         (Kernel::Installs("1.5.16", 20), Outcome::Unknown, "20 updates remain"),
-        (Kernel::Ignores, Outcome::FailedKept, "but module 1.5.05 still runs"),
+        (
+            Kernel::Ignores,
+            Outcome::FailedKept,
+            "but module 1.5.05 still runs, and the kernel counted no update",
+        ),
         (Kernel::Hangs, Outcome::Unknown, "\"transferring\""),
     ];
     for (kernel, outcome, message) in cases {

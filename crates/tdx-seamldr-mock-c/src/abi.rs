@@ -12,8 +12,8 @@ pub const TDX_SIM_SEAMLDR_INSTALL: u64 = 0x8000_0000_0000_0001;
 pub const TDX_SIM_SEAMLDR_SHUTDOWN: u64 = 0x8000_0000_0000_0002;
 /// SEAMLDR.SEAMINFO: copy the platform's table of 2048 bytes to the address in RCX.
 pub const TDX_SIM_SEAMLDR_SEAMINFO: u64 = 0x8000_0000_0000_0003;
-/// SEAMLDR.CLEANUP: wipe keys and caches. Each LP calls once. Only the generation after 1.5.00 has
-/// it.
+/// SEAMLDR.CLEANUP: wipe keys and caches. Each LP calls once, and again after EINTERRUPT. Only the
+/// generation after 1.5.00 has it.
 pub const TDX_SIM_SEAMLDR_CLEANUP: u64 = 0x8000_0000_0000_0004;
 
 /// TDH.SYS.KEY.CONFIG: set up the module's key on one package.

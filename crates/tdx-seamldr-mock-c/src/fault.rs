@@ -114,8 +114,8 @@ impl TdxSimFault {
 }
 
 /// Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
-/// this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says
-/// nothing: see tdx_sim_count_unfired_faults().
+/// this platform: never 0, and never used again. `id` may be NULL. A fault that affects no call
+/// gives no error: see tdx_sim_count_unfired_faults().
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
 /// value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.
@@ -188,15 +188,15 @@ pub unsafe extern "C" fn tdx_sim_get_fault(
     })
 }
 
-/// Counts the faults that have struck no call yet and that nobody has ended. `*first` is the
-/// lowest of their numbers, or 0. `first` may be NULL. Ask at the end of a test: a test whose
-/// fault never strikes tests something else than it says.
+/// Counts the faults that have affected no call yet and were not ended. `*first` is the lowest
+/// number of such a fault, or 0. `first` may be NULL. Call this at the end of a test: if a fault
+/// has affected no call, the test has not tested it.
 ///
 /// Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT.
 ///
 /// # Safety
 ///
-/// `count` leads to a number that may be written, and `first` to one or nowhere.
+/// `count` points to a writable number. `first` points to a writable number, or is NULL.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_count_unfired_faults(
     sim: *mut TdxSim,

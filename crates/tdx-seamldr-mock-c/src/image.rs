@@ -345,8 +345,8 @@ impl TdxSimImage {
 ///
 /// # Safety
 ///
-/// `image` points to a readable tdx_sim_image whose size is set, and so does its `build`, or is
-/// NULL.
+/// `image` points to a readable tdx_sim_image whose `size` is set. Its `build` points to a readable
+/// tdx_sim_build whose `size` is set, or is NULL.
 unsafe fn test_image(image: *const TdxSimImage) -> Result<TestImage, Failure> {
     // SAFETY: this function's contract.
     let image = unsafe { pointer::read_sized(image) }?;
@@ -431,9 +431,9 @@ pub unsafe extern "C" fn tdx_sim_release_build(
 ///
 /// # Safety
 ///
-/// `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
-/// tdx_sim_build, or is NULL. `sigstruct` points to a writable tdx_sim_sigstruct, `module` to
-/// `module_size` writable bytes.
+/// `image` points to a readable tdx_sim_image whose `size` is set. Its `build` points to a readable
+/// tdx_sim_build whose `size` is set, or is NULL. `sigstruct` points to a writable
+/// tdx_sim_sigstruct, and `module` to `module_size` writable bytes.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_make_image(
     image: *const TdxSimImage,
@@ -496,8 +496,8 @@ pub unsafe extern "C" fn tdx_sim_sign(
     })
 }
 
-/// Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` is always set
-/// to the size of the file. So `file` may be NULL if `file_size` is 0.
+/// Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` becomes the
+/// size of the file, also if `file_size` is too small. So `file` may be NULL if `file_size` is 0.
 ///
 /// Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is not a tdx_sim_image_format; BAD_LENGTH:
 /// `module_size` is not 1 to TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is
@@ -533,17 +533,17 @@ pub unsafe extern "C" fn tdx_sim_pack(
     })
 }
 
-/// Makes the image file of an image. `*needed` is always set to the size of the file. So `file` may
-/// be NULL if `file_size` is 0.
+/// Makes the file of an image that tdx_sim_make_image() would make. `*needed` becomes the size of
+/// the file, also if `file_size` is too small. So `file` may be NULL if `file_size` is 0.
 ///
 /// Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is not a tdx_sim_image_format, or a
 /// field of `image` has an invalid value; BUFFER_TOO_SMALL: `*needed` is set.
 ///
 /// # Safety
 ///
-/// `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
-/// tdx_sim_build, or is NULL. `file` points to `file_size` writable bytes, and `needed` to a
-/// writable number.
+/// `image` points to a readable tdx_sim_image whose `size` is set. Its `build` points to a readable
+/// tdx_sim_build whose `size` is set, or is NULL. `file` points to `file_size` writable bytes, and
+/// `needed` to a writable number.
 #[no_mangle]
 pub unsafe extern "C" fn tdx_sim_image_file(
     image: *const TdxSimImage,

@@ -213,7 +213,7 @@ fn a_session_stays_open_until_the_offline_lp_calls() {
     assert_eq!(
         sim.answer(0, INSTALL, HOST),
         TDX_SIM_SEAMLDR_EBADCALL,
-        "LP 2 has called in this session"
+        "LP 0 has called in this session"
     );
     sim.succeed(LPS - 1, INSTALL, HOST);
     assert_eq!((sim.truth().lps_in_session, sim.truth().module_callable), (0, 1));

@@ -11,9 +11,8 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::PAGE_SIZE;
 use tdx_seamldr_core::abi::{
-    Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0,
+    Scenario, SeamSigstruct, SeamldrParams, SeamldrStatus, Svn, TdxFeatures0, PAGE_SIZE,
 };
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::elf::{
@@ -26,9 +25,8 @@ use tdx_seamldr_core::preflight::{
 };
 use tdx_seamldr_core::{
     BuildError, Host, InstallRequest, NoCrypto, Part, Patience, PhysAddr, SeamcallBackend,
-    SeamcallRegs, Trap,
+    SeamcallRegs, TdxImage, TdxVersion, Trap, INTEL_PRODUCTION_SIGNER,
 };
-use tdx_seamldr_core::{TdxImage, TdxVersion, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, TdPhase};
 use tdx_seamldr_mock::{
     released_images, run_stepped, sign, Fault, PageBuf, SimPlatform, TestImage,
@@ -583,7 +581,9 @@ fn prepare_names_a_page_without_an_address_or_with_a_misaligned_one() {
         assert_eq!(build(Some(PhysAddr(0x1200))), BuildError::Misaligned(part, PhysAddr(0x1200)));
     }
     let crooked = BuildError::Misaligned(Part::Module(7), PhysAddr(0x1200));
-    assert!(crooked.to_string().ends_with("0x1200, which is not a multiple of 4096"));
+    let message =
+        "page 7 of the module lies at physical address 0x1200, which is not a multiple of 4096";
+    assert_eq!(crooked.to_string(), message);
 }
 
 #[test]

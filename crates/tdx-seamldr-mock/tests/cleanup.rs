@@ -221,7 +221,7 @@ fn cleanup_rejects_lp_and_package_numbers_out_of_range() {
 }
 
 #[test]
-fn only_load_and_downgrade_need_clean_keys() {
+fn only_a_load_of_a_lower_or_another_major_svn_needs_clean_keys() {
     let with_svn =
         |svn_major, svn_minor| TestImage { svn_major, svn_minor, ..TestImage::default() };
     // The running module has SVN 1.5.

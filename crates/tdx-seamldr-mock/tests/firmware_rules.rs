@@ -86,7 +86,7 @@ fn assert_recoverable(
     });
 }
 
-/// Firmware rules 8.5.5 to 8.5.11.
+/// Firmware rules 8.5.5-11.
 #[test]
 fn install_rejects_parameters_that_break_a_rule_with_ebadparam() {
     type Change = fn(&mut SeamldrParams);
@@ -120,7 +120,7 @@ fn install_rejects_parameters_that_break_a_rule_with_ebadparam() {
     }
 }
 
-/// Firmware rules 8.5.13 to 8.5.27.
+/// Firmware rules 8.5.13-27.
 #[test]
 fn install_rejects_a_signed_sigstruct_that_breaks_a_rule() {
     use SeamldrStatus as S;

@@ -143,17 +143,18 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just((tdx(TdxLeaf::SYS_KEY_CONFIG), 0, 0, 0)),
         1 => any::<u64>().prop_map(move |id| (tdx(TdxLeaf::SYS_RD), 0, id, 0)),
         1 => Just((tdx(TdxLeaf::SYS_RD), 0, u64::MAX, 0)),
-        1 => any::<(u8, u64, u64, u64)>().prop_map(|(leaf, rcx, rdx, r8)| (leaf.into(), rcx, rdx,
-            r8)),
+        1 => any::<(u8, u64, u64, u64)>()
+            .prop_map(|(leaf, rcx, rdx, r8)| (leaf.into(), rcx, rdx, r8)),
     ];
     prop_oneof![
         8 => install.prop_map(|(lp, rcx, rax)| Action::Call { lp, rax, rcx, rdx: 7, r8: 0 }),
-        8 => (0..LPS, module).prop_map(|(lp, (rax, rcx, rdx, r8))| Action::Call { lp, rax, rcx,
-            rdx, r8 }),
+        8 => (0..LPS, module)
+            .prop_map(|(lp, (rax, rcx, rdx, r8))| Action::Call { lp, rax, rcx, rdx, r8 }),
         1 => (0..LPS, prop_oneof![Just(BUFFER), any::<u64>()], 0u64..8)
             .prop_filter("SEAMLDR.SHUTDOWN ends the test", |(.., leaf)| *leaf != 2)
-            .prop_map(|(lp, rcx, leaf)| Action::Call { lp, rax: 1 << 63 | leaf, rcx, rdx: 0,
-                r8: 0 }),
+            .prop_map(|(lp, rcx, leaf)| {
+                Action::Call { lp, rax: 1 << 63 | leaf, rcx, rdx: 0, r8: 0 }
+            }),
         1 => (0u32..3).prop_map(Action::Rdrand),
         1 => (0u32..7).prop_map(Action::SeamDb),
         1 => any::<u8>().prop_map(Action::CreateTd),
@@ -363,7 +364,8 @@ fn a_seed_gives_the_same_trace_in_every_build() {
         .collect();
     assert_eq!(
         hash, "7c608d56c6cf8513",
-        "the hash of a trace differs: debug and release have to agree; update it if the format of a trace changed"
+        "the hash of a trace differs: debug and release have to agree; update it if the format \
+         of a trace changed"
     );
 }
 
@@ -377,8 +379,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn structures_convert_to_the_same_bytes(bytes in prop::collection::vec(any::<u8>(),
-        4096..=4096)) {
+    fn structures_convert_to_the_same_bytes(
+        bytes in prop::collection::vec(any::<u8>(), 4096..=4096),
+    ) {
         goes_round::<SeamldrParams>(&bytes);
         goes_round::<SeamSigstruct>(&bytes);
         goes_round::<SeamExtend>(&bytes);
@@ -389,8 +392,8 @@ proptest! {
         let sigstruct = SeamSigstruct::read_from_prefix(&bytes).unwrap().0;
         prop_assert_eq!(sigstruct.svn_minor, bytes[948]);
         prop_assert_eq!(sigstruct.num_handoff_pages.get().to_le_bytes(), [bytes[990], bytes[991]]);
-        prop_assert_eq!(sigstruct.signed_parts().concat(), [&bytes[..128],
-            &bytes[900..2048]].concat());
+        let signed = [&bytes[..128], &bytes[900..2048]].concat();
+        prop_assert_eq!(sigstruct.signed_parts().concat(), signed);
         let info = abi::SeamldrInfo::read_from_prefix(&bytes).unwrap().0;
         prop_assert_eq!(info.seamextend.seam_ready, bytes[160]);
         prop_assert_eq!(info.num_remaining_updates.get().to_le_bytes().to_vec(),

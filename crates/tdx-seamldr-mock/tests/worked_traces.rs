@@ -1,4 +1,4 @@
-//! The worked traces (firmware rules T0 to T12), call by call, and other properties of the CPU.
+//! The worked traces (firmware rules T0-T12), call by call, and other properties of the CPU.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -265,7 +265,7 @@ fn t10_shutdown_with_the_flag_fails_while_a_td_is_in_build() {
     platform.create_td_in(TdPhase::Build).unwrap();
     assert_eq!(call(&platform, 0, SHUTDOWN, 1 << 16), Ok((0x8000_0512_0001_0000, 0)));
     assert_eq!((state(&platform), alive(&platform)), ((1, Some(State::Ready), false, 63), 4));
-    // Reserved bits of RCX, on a module without the feature.
+    // Reserved bits of RCX; then bit 16 on a module without the feature.
     assert_eq!(call(&platform, 0, SHUTDOWN, 1 << 17), Ok((0xc000_0100_0000_0001, 0)));
     let platform = boot(SimPlatform::builder().lps(1));
     platform.create_td_in(TdPhase::Build).unwrap();
@@ -444,8 +444,8 @@ fn shared_key_ids_select_other_memory_and_the_seam_range_is_rejected() {
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
     with_file(&platform, &file, Scenario::Update, |params| {
         let at = |keyid: u64| params | keyid << 40;
-        // A shared KeyID is valid, but selects missing memory. Zeros are parameters of an UPDATE of
-        // no pages.
+        // A shared KeyID is valid, but selects missing memory. Zeros are parameters of a LOAD of no
+        // pages, with a SIGSTRUCT at address 0.
         let status = |address| SeamldrStatus(call(&platform, 0, INSTALL, address).unwrap().0);
         assert_eq!(status(at(0x1f)), SeamldrStatus::EBADSIG);
         assert_eq!(status(at(0x20)), SeamldrStatus::EBADPARAM);

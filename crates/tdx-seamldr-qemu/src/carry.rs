@@ -256,8 +256,8 @@ fn two_bytes(
         0xb6 | 0xb7 | 0xbe | 0xbf => neutral_modrm(cursor, prefixes, 0)?,
         // RDTSC, CPUID, BSWAP.
         0x31 | 0xa2 | 0xc8..=0xcf => Meaning::Neutral,
-        // UD2, BT, IMUL, CMPXCHG, XADD; another SEAMCALL.
-        0x0b | 0xa3 | 0xaf | 0xb0 | 0xb1 | 0xba | 0xc0 | 0xc1 => Meaning::Dead,
+        // UD2, IMUL, CMPXCHG, XADD; another SEAMCALL. BT is not among them: it leaves ZF alone.
+        0x0b | 0xaf | 0xb0 | 0xb1 | 0xc0 | 0xc1 => Meaning::Dead,
         0x01 if cursor.byte()? == 0xcf => Meaning::Dead,
         _ => Meaning::Unknown,
     };

@@ -18,7 +18,7 @@ pub enum Change {
     SeamdbInsertFailures(u32),
     /// A full database ends P-SEAMLDR with a fatal error.
     FullSeamdbIsFatal(bool),
-    /// P-SEAMLDR was never entered since boot: it has to make its canary.
+    /// P-SEAMLDR was not entered since boot: the next call makes its canary.
     NeverEntered,
     /// RDRAND gives numbers, or never does.
     Rdrand(bool),
@@ -40,11 +40,11 @@ pub enum Change {
         /// Whether it is.
         inside: bool,
     },
-    /// Somebody holds the module's global lock alone.
+    /// Another call holds the module's global lock exclusively, or none holds it.
     ModuleLocked(bool),
     /// Calls go wrong.
     Fault(FaultText),
-    /// All of this is over, but for the number of updates and the entries of the database.
+    /// Ends all of these changes, except `RemainingUpdates`, `SeamdbUsed` and `NeverEntered`.
     Repair,
 }
 
@@ -56,16 +56,8 @@ impl Change {
     /// It cannot be, in words.
     pub fn apply(&self, model: &mut Platform<Box<SeamMemory>>) -> Result<(), String> {
         match self {
-            Self::RemainingUpdates(number) => {
-                let mut state = model.loader().state();
-                state.num_remaining_updates = *number;
-                model.restore_loader(&state);
-            }
-            Self::NeverEntered => {
-                let mut state = model.loader().state();
-                state.entered = false;
-                model.restore_loader(&state);
-            }
+            Self::RemainingUpdates(number) => model.set_num_remaining_updates(*number),
+            Self::NeverEntered => model.set_seamldr_entered(false),
             Self::SeamdbUsed(number) => model.seamdb_mut().used = *number,
             Self::SeamdbInsertFailures(number) => model.seamdb_mut().insert_failures = *number,
             Self::FullSeamdbIsFatal(is_fatal) => {
@@ -75,20 +67,22 @@ impl Change {
             Self::RdrandFailures(number) => model.config_mut().rdrand_failures = *number,
             Self::Msr { lp, msr, bits } => {
                 if !model.deviate_msr(*lp, *msr, *bits) {
-                    return Err(format!("LP {lp} does not exist, or differs in 4 MSRs already"));
+                    return Err(format!(
+                        "LP {lp} does not exist, or the platform has no room for another deviation"
+                    ));
                 }
             }
-            Self::InModule { lp, inside } => model.set_in_module(*lp, *inside),
+            Self::InModule { lp, inside } => {
+                check_lp(model, *lp)?;
+                model.set_in_module(*lp, *inside);
+            }
             Self::ModuleLocked(locked) => {
                 let lock = if *locked { GlobalLock::Exclusive } else { GlobalLock::Free };
                 model.module_mut().ok_or("there is no module")?.set_lock(lock);
             }
             Self::Fault(text) => {
                 let fault = fault::fault(text).map_err(|error| error.to_string())?;
-                if fault.lp.is_some_and(|lp| model.x2apic_id(lp).is_none()) {
-                    let (lp, lps) = (fault.lp.unwrap_or(0), model.config().num_lps);
-                    return Err(format!("lp={lp}: the platform has {lps} LPs"));
-                }
+                fault.lp.map_or(Ok(()), |lp| check_lp(model, lp))?;
                 model.faults_mut().add(fault).map_err(|error| error.to_string())?;
             }
             Self::Repair => {
@@ -105,5 +99,14 @@ impl Change {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses the number of an LP that the platform does not have.
+fn check_lp(model: &Platform<Box<SeamMemory>>, lp: u32) -> Result<(), String> {
+    let lps = model.config().num_lps;
+    match model.x2apic_id(lp) {
+        Some(_) => Ok(()),
+        None => Err(format!("lp={lp}: the platform has {lps} LPs")),
     }
 }

@@ -20,9 +20,9 @@ const MAX_REQUEST: u64 = 4096;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 enum Request {
-    /// How things stand.
+    /// Asks for the state of the platform.
     State,
-    /// The last SEAMCALLs.
+    /// Asks for the last SEAMCALLs.
     Trace {
         /// At most this many.
         last: Option<usize>,
@@ -64,7 +64,7 @@ struct Counters {
     internal_errors: u64,
 }
 
-/// How things stand, whatever the guest believes.
+/// The state of the platform, which the guest may not know.
 #[derive(Debug, Serialize)]
 struct State {
     module: Option<Module>,
@@ -175,7 +175,7 @@ pub fn answer(firmware: &Firmware, line: &str) -> String {
         .unwrap_or_else(|error| format!("{{\"ok\":false,\"error\":\"{error}\"}}"))
 }
 
-/// Binds the socket. One that was left behind is replaced.
+/// Binds the socket. Replaces a socket on which no process listens any more.
 ///
 /// # Errors
 ///
@@ -194,7 +194,7 @@ pub fn serve(firmware: &'static Firmware, listener: UnixListener) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                // Who hangs up needs no answer.
+                // A closed connection needs no answer.
                 let _ = converse(firmware, stream);
             });
         }

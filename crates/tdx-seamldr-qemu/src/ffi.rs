@@ -8,6 +8,8 @@
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::ptr;
 
+use crate::report::refuse;
+
 /// The version of the interface.
 pub(crate) const VERSION: c_int = 7;
 
@@ -251,7 +253,9 @@ impl Api {
         let bytes = Bytes::new(self);
         // SAFETY: the handle is of QEMU, and the array this function's; the callback was registered
         // to read registers.
-        unsafe { (self.read_register)(handle, bytes.array) };
+        if !unsafe { (self.read_register)(handle, bytes.array) } {
+            refuse("QEMU does not let the plugin read a register of the CPU");
+        }
         let mut value = [0; 8];
         copy_to(&mut value, bytes.get());
         u64::from_le_bytes(value)
@@ -262,7 +266,9 @@ impl Api {
         let bytes = Bytes::of(self, &value.to_le_bytes());
         // SAFETY: the handle is of QEMU, and no register that the plugin writes has more than 8
         // bytes; the callback was registered to write registers.
-        unsafe { (self.write_register)(handle, bytes.array) };
+        if !unsafe { (self.write_register)(handle, bytes.array) } {
+            refuse("QEMU does not let the plugin write a register of the CPU");
+        }
     }
 
     /// Reads memory at a linear address of the current vCPU. `false`: something is not mapped.

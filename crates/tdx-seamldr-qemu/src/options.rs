@@ -127,10 +127,8 @@ const OPTIONS: [(&str, bool, Set); 13] = [
         number(value, 10_000).map(|number| options.remaining_updates = number)
     }),
     ("sockets", false, |options, value| {
-        options.sockets = number(value, 8)?;
-        if options.sockets == 0 {
-            return Err("a number from 1 to 8 is allowed".to_owned());
-        }
+        let sockets = number(value, 8).ok().filter(|sockets| *sockets != 0);
+        options.sockets = sockets.ok_or_else(|| "a number from 1 to 8 is allowed".to_owned())?;
         Ok(())
     }),
     ("extra-lps", false, |options, value| {
@@ -264,6 +262,7 @@ mod tests {
             (&["image=test", "tds=31"], &["tds=31", "0 to 30"]),
             (&["image=test", "tds=many"], &["tds=many", "0 to 30"]),
             (&["image=test", "sockets=0"], &["sockets=0", "1 to 8"]),
+            (&["image=test", "sockets=9"], &["sockets=9", "1 to 8"]),
             (
                 &["image=test", "processor=xeon"],
                 &["processor=xeon", "sapphire-rapids", "sierra-forest"],

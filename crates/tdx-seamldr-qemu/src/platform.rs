@@ -60,7 +60,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There is no memory.
-    #[error("there is no memory for the platform, which takes 2.3 MiB")]
+    #[error("the host has no memory for the platform, which takes 2.3 MiB")]
     Memory,
     /// The signer of the image cannot be computed.
     #[error("the image's signer: {0}")]
@@ -77,6 +77,14 @@ pub enum StartError {
         processor: &'static str,
         /// The generation of the image's line.
         seamldr: &'static str,
+    },
+    /// A fault is for an LP that the platform does not have.
+    #[error("fault: lp={lp}, but the platform has {lps} LPs, numbered from 0")]
+    FaultLp {
+        /// The LP.
+        lp: u32,
+        /// LPs of the platform.
+        lps: u32,
     },
     /// There are too many faults.
     #[error("option fault: {0}")]
@@ -134,13 +142,10 @@ impl Settings {
         config.package_shift = slots.trailing_zeros();
         config.addressable_lps_per_socket = slots;
         config.seamret_clears_vmcs = options.erratum;
+        if let Some(lp) = options.faults.iter().filter_map(|fault| fault.lp).find(|lp| *lp >= lps) {
+            return Err(StartError::FaultLp { lp, lps });
+        }
         Ok(Self { options, image, processor, config })
-    }
-
-    /// Files that the options name: trace and control socket.
-    #[must_use]
-    pub const fn options(&self) -> &Options {
-        &self.options
     }
 
     /// Where the guest has to have no memory: the first address of each gap between its convertible
@@ -262,6 +267,14 @@ mod tests {
             let version = platform.model.module().unwrap().build().version;
             assert_eq!(version.to_string(), image.version);
         }
+    }
+
+    #[test]
+    fn fault_of_an_lp_that_does_not_exist_is_refused_at_the_start() {
+        let options = |lp: u32| format!("fault=leaf=SEAMLDR.INSTALL:lp={lp}:delay=1");
+        assert!(settings(&["image=test", &options(3)], 4).is_ok());
+        let error = settings(&["image=test", &options(4)], 4).unwrap_err().to_string();
+        assert!(error.contains("lp=4") && error.contains("4 LPs"), "{error}");
     }
 
     #[test]

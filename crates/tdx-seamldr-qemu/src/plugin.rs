@@ -69,6 +69,8 @@ struct Sites {
     /// The address behind each, and whether an instruction there reads the flags.
     behind: HashMap<u64, bool>,
     consumers: HashMap<u64, Consumer>,
+    /// Whether the user knows that there is no room for more.
+    is_full_told: bool,
 }
 
 /// Everything of the plugin.
@@ -234,6 +236,12 @@ impl Plugin {
         let found = followers(next, |address| self.code(address));
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
         if sites.behind.len() >= MAX_SITES && !sites.behind.contains_key(&next) {
+            if !std::mem::replace(&mut sites.is_full_told, true) {
+                message(format_args!(
+                    "SEAMCALL stands at more than {MAX_SITES} places; the code behind the one at \
+                     {at:#x} and behind later ones may see other flags than those of SEAMCALL"
+                ));
+            }
             return;
         }
         let is_new = sites.behind.insert(next, !found.consumers.is_empty()).is_none();

@@ -32,7 +32,7 @@ static bool install(tdx_sim *sim, uint32_t lps, const struct file *file, uint32_
     return installed;
 }
 
-/* Initialises the installed module, unless this was done before. */
+/* Makes the steps that are still missing in the initialisation of the installed module. */
 static bool initialise(tdx_sim *sim, uint32_t lps)
 {
     if (truth_of(sim).module_state == TDX_SIM_MODULE_STATE_SYS_INIT_PENDING && call(sim, 0, TDX_SIM_TDH_SYS_INIT, 0) != 0)

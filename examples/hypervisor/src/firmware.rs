@@ -66,6 +66,10 @@ impl PhysMemory for Dram {
 }
 
 /// Executes SEAMCALL if this #UD is from SEAMCALL.
+///
+/// # Errors
+///
+/// The exception to handle: that of SEAMCALL itself, or #UD of another instruction.
 pub fn answer(frame: &mut Frame) -> Result<(), Trap> {
     const SEAMCALL: [u8; 4] = [0x66, 0x0f, 0x01, 0xcf];
     // SAFETY: the CPU has just read an instruction at this address.

@@ -464,7 +464,7 @@ impl Driver {
         kernel_side::stop_machine(&|| {
             begin.fetch_min(kernel_side::now(), Ordering::Relaxed);
             let host = self.host();
-            // The checks above have refused all errors of this call.
+            // If this call fails, an earlier call has failed in the same way and ended the upload.
             if let Ok(seamldr) = self.seamldr(&host) {
                 Cpu::new(update, seamldr).run();
             }

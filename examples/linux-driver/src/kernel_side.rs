@@ -152,7 +152,7 @@ pub(crate) fn keep_module(keep: bool) {
 
 /// Writes the time of an update into parameters. Callers hold the driver's lock.
 pub(crate) fn set_times(stopped_ns: u64, firmware_ns: u64) {
-    // SAFETY: no one else writes to them.
+    // SAFETY: no other code writes to them.
     unsafe {
         (&raw mut tdx_stopped_ns).write_volatile(stopped_ns);
         (&raw mut tdx_firmware_ns).write_volatile(firmware_ns);
@@ -326,7 +326,7 @@ impl ImageCopy {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory has `len` bytes, which no one changes.
+        // SAFETY: the memory has `len` bytes, which no code changes.
         unsafe { core::slice::from_raw_parts(self.start, self.len) }
     }
 }

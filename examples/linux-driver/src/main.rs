@@ -47,7 +47,7 @@ extern "C" {
 
 struct Ops(bindings::fw_upload_ops);
 
-// SAFETY: no one writes it.
+// SAFETY: no code writes it.
 unsafe impl Sync for Ops {}
 
 static OPS: Ops = Ops(bindings::fw_upload_ops {
@@ -83,7 +83,7 @@ impl kernel::Module for TdxHost {
 impl Drop for TdxHost {
     fn drop(&mut self) {
         if !self.upload.is_null() {
-            // SAFETY: `init` registered it, and no one uses it afterwards.
+            // SAFETY: `init` registered it, and no code uses it afterwards.
             unsafe { bindings::firmware_upload_unregister(self.upload) };
         }
         // SAFETY: `init` made it.
@@ -130,7 +130,7 @@ extern "C" fn poll_complete(_: *mut bindings::fw_upload) -> bindings::fw_upload_
 /// Does nothing: `write` returns after the update ends.
 extern "C" fn cancel(_: *mut bindings::fw_upload) {}
 
-/// Writes a line of sysfs. Returns its length.
+/// A line of sysfs, and its length so far.
 struct Line {
     buffer: *mut c_char,
     len: usize,

@@ -233,7 +233,7 @@ pub(crate) fn configure<B: SeamcallBackend>(module: &TdxModule<'_, B>) -> bool {
     *tdmr.get() = TDMR;
     *list.get() = tdmr.phys_addr().0;
     let address = list.phys_addr();
-    // SAFETY: the list is valid, and no one uses the memory that it names.
+    // SAFETY: the list is valid, and no code uses the memory that it names.
     let configured = pinned(|| {
         unsafe { module.sys_config(address, 1, 0x20, false) }.and_then(|()| module.sys_key_config())
     });

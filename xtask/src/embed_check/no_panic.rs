@@ -61,7 +61,7 @@ pub(super) fn check(build: &Build, root: &Path, sources: &BTreeMap<String, PathB
     };
     let checks = if build.overflow_checks { "with" } else { "without" };
     if !link(&expressions)? {
-        // These functions fail in any combination, so they are checked first.
+        // The functions of the probe's list are part of every link, so they are checked first.
         ensure!(
             link(&[])?,
             "{checks} overflow checks, a panic can be reached from one of the functions in the \

@@ -235,9 +235,8 @@ pub(super) fn bars(tables: &Tables) -> String {
         picture.text((16.0, y), Anchor::Start, Font::WORDS.bold(), Tone::Plain, heading);
         y += 12.0;
         for (lps, counts) in tables.singles() {
-            let s = if *lps == 1 { "" } else { "s" };
-            let label =
-                format!("{lps} LP{s}, {} scenarios", figures::number(counts.scenarios.into()));
+            let named = figures::counted((*lps).into(), "LP");
+            let label = format!("{named}, {} scenarios", figures::number(counts.scenarios.into()));
             let at = (BAR_LEFT - 10.0, y + BAR + 4.0);
             picture.text(at, Anchor::End, Font::WORDS, Tone::Plain, &label);
             for (harm, tone) in values(counts).into_iter().zip([Tone::Bad, Tone::Loader]) {

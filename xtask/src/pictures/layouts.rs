@@ -102,12 +102,10 @@ pub(super) fn draw() -> Result<String> {
             line(&mut picture, y, &field.offset.to_string(), tone, &text, 1.0);
             y += ROW;
         }
-        let pages = format.max_sigstruct_pages();
-        let s = if pages == 1 { "" } else { "s" };
-        let text = format!(
-            "SIGSTRUCT, 1 {}page{s}",
-            if pages == 1 { String::new() } else { format!("to {pages} ") }
-        );
+        let text = match format.max_sigstruct_pages() {
+            1 => "SIGSTRUCT, 1 page".to_owned(),
+            pages => format!("SIGSTRUCT, 1 to {pages} pages"),
+        };
         line(&mut picture, y, &PAGE_SIZE.to_string(), Tone::Loader, &text, 1.6);
         y += ROW * 1.6;
         let after = match format {

@@ -1,5 +1,5 @@
-//! A guest of QEMU with the plugin: started, given commands over its serial line, and asked about
-//! over the plugin's socket.
+//! A guest of QEMU with the plugin: starts it, runs commands over its serial line, and asks the
+//! plugin over its socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,17 +16,17 @@ use super::Kernel;
 use crate::debian::Debian;
 use crate::qemu;
 
-/// Where the plugin's socket is in the root.
+/// The plugin's socket, in the root.
 const CONTROL: &str = "build/tdx-host/control";
-/// Where the plugin's trace is in the root.
+/// The plugin's trace, in the root.
 const TRACE: &str = "build/tdx-host/trace";
 
-/// How long the kernel may take to its first program. One that watches itself takes longest.
+/// The time limit for a boot to the first program. The debug kernel takes longest.
 const BOOT: Duration = Duration::from_secs(300);
-/// How long a command in the guest may take.
+/// The time limit of a command in the guest.
 const COMMAND: Duration = Duration::from_secs(300);
 
-/// What machine to start.
+/// The machine to start.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) kernel: Kernel,
@@ -37,20 +37,20 @@ pub(super) struct Machine {
     pub(super) plugin: Option<Vec<String>>,
     /// QEMU's option `-m`.
     pub(super) memory: &'static str,
-    /// The initramfs, if it is not the kernel's usual one.
+    /// The initramfs, if not the kernel's usual one.
     pub(super) initramfs: Option<String>,
-    /// More for the kernel's command line.
+    /// More words for the kernel's command line.
     pub(super) append: String,
-    /// Two CPUs are a core.
+    /// Two CPUs form a core.
     pub(super) smt: bool,
     /// A reset of the machine does not end QEMU.
     pub(super) reboots: bool,
-    /// More of QEMU's options. They come last, so they count.
+    /// More options of QEMU. They come last, so they override the others.
     pub(super) qemu: &'static [&'static str],
 }
 
 impl Machine {
-    /// The machine that most scenarios have.
+    /// Returns the machine of most scenarios.
     pub(super) fn new(kernel: Kernel, cpus: u32, processor: &str, plugin: Vec<String>) -> Self {
         Self {
             kernel,
@@ -66,7 +66,7 @@ impl Machine {
         }
     }
 
-    /// The command that starts it.
+    /// Returns the command that starts the machine. With `agent`, the guest takes commands.
     pub(super) fn command(&self, debian: &Debian, agent: bool) -> Command {
         let mut machine =
             qemu::machine_of(debian.program("qemu-system-x86_64"), self.cpus, &self.processor);
@@ -98,7 +98,12 @@ impl Machine {
         machine
     }
 
-    /// Starts it, and expects QEMU to end by itself: its status, and what it says.
+    /// Starts the machine, and waits until QEMU ends by itself. Returns QEMU's status and its
+    /// standard error.
+    ///
+    /// # Errors
+    ///
+    /// QEMU still runs after the time limit of a boot.
     pub(super) fn ends(&self, debian: &Debian) -> Result<(ExitStatus, String)> {
         let mut child = self
             .command(debian, true)
@@ -116,7 +121,7 @@ impl Machine {
             if start.elapsed() > BOOT {
                 child.kill()?;
                 child.wait()?;
-                bail!("QEMU runs on");
+                bail!("QEMU still runs after {} s; it should have ended", BOOT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(20));
         };
@@ -126,31 +131,31 @@ impl Machine {
     }
 }
 
-/// What a command in the guest came to.
+/// The result of a command in the guest.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     pub(super) status: i32,
     pub(super) text: String,
 }
 
-/// A guest that runs. It is killed at the end.
+/// A running guest. Dropping it kills QEMU.
 pub(super) struct Guest {
     child: Child,
     input: ChildStdin,
     output: Arc<Mutex<Vec<u8>>>,
-    /// Bytes of the output that were looked at.
+    /// The number of output bytes that were read already.
     seen: usize,
-    /// Commands so far.
+    /// The number of commands so far.
     commands: u32,
     control: PathBuf,
     trace: PathBuf,
-    /// From the start of QEMU to the first program.
+    /// The time from the start of QEMU to the first program.
     pub(super) booted_in: Duration,
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // It may have ended already.
+        // QEMU may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -194,15 +199,14 @@ impl Guest {
         self.answer(COMMAND).with_context(|| format!("in the guest: {command}"))
     }
 
-    /// Runs a command that has to succeed, and returns what it prints.
+    /// Runs a command. Returns its output. Fails if the command fails.
     pub(super) fn succeeds(&mut self, command: &str) -> Result<String> {
         let said = self.shell(command)?;
         ensure!(said.status == 0, "in the guest: {command}: status {}, {}", said.status, said.text);
         Ok(said.text)
     }
 
-    /// Runs a command that starts a kernel in the place of this one, and waits for its first
-    /// program.
+    /// Runs a command that starts another kernel, and waits for the first program of that kernel.
     pub(super) fn restart(&mut self, command: &str) -> Result<()> {
         writeln!(self.input, "{command}").context("QEMU has ended")?;
         self.commands = 0;
@@ -232,7 +236,11 @@ impl Guest {
             if let Some(status) = ended {
                 bail!("QEMU ended with {status}:\n{text}");
             }
-            ensure!(start.elapsed() < limit, "nothing came for {} s:\n{text}", limit.as_secs());
+            ensure!(
+                start.elapsed() < limit,
+                "the guest did not print {mark:?} within {} s:\n{text}",
+                limit.as_secs()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -248,13 +256,13 @@ impl Guest {
         Ok(answer)
     }
 
-    /// What the plugin says of the platform.
+    /// Returns the plugin's state of the platform.
     pub(super) fn state(&self) -> Result<Value> {
         let answer = self.ask(&serde_json::json!({ "command": "state" }))?;
         answer.get("state").cloned().context("a state")
     }
 
-    /// The trace so far.
+    /// Returns the trace so far.
     pub(super) fn trace(&self) -> Result<String> {
         fs::read_to_string(&self.trace).with_context(|| self.trace.display().to_string())
     }

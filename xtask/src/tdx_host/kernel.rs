@@ -1,4 +1,4 @@
-//! The kernels that are booted, and what is in their initramfs.
+//! The kernels of the tests, and their initramfs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use anyhow::{ensure, Context, Result};
 use crate::debian::Debian;
 use crate::initramfs;
 
-/// The kernel's image, in the folder where it is built.
+/// The kernel's image, below the folder of its build.
 const IMAGE: &str = "arch/x86/boot/bzImage";
-/// The driver with the upload, there.
+/// The driver that offers the upload, below the same folder.
 const DRIVER: &str = "drivers/virt/coco/tdx-host/tdx-host.ko";
 
 /// A kernel that is a TDX host.
@@ -18,14 +18,15 @@ const DRIVER: &str = "drivers/virt/coco/tdx-host/tdx-host.ko";
 pub(super) enum Kernel {
     /// Debian's source, small configuration.
     Plain,
-    /// The same; it also watches locks, sleeping and memory.
+    /// The same, with checks of locks, sleeping and memory.
     Watched,
     /// Built by the user.
     Own,
 }
 
 impl Kernel {
-    /// Its folder below `build`, which is built in the root but for [`Kernel::Own`].
+    /// Returns the kernel's folder below `build`. The root builds all kernels except
+    /// [`Kernel::Own`].
     pub(super) const fn folder(self) -> &'static str {
         match self {
             Self::Plain => "tdx-host",
@@ -34,12 +35,12 @@ impl Kernel {
         }
     }
 
-    /// The kernel's image, as programs in the root see it.
+    /// Returns the path of the kernel's image for programs in the root.
     pub(super) fn image(self) -> String {
         format!("/build/{}/{IMAGE}", self.folder())
     }
 
-    /// The initramfs, as programs in the root see it.
+    /// Returns the path of the initramfs for programs in the root.
     pub(super) fn initramfs(self) -> String {
         format!("/build/{}/initrd.gz", self.folder())
     }
@@ -49,12 +50,12 @@ impl Kernel {
         folder.join(IMAGE).exists() && folder.join(DRIVER).exists()
     }
 
-    /// Modules can be built for it in the root.
+    /// Whether the root has the kernel's source, to build modules.
     pub(super) const fn has_source(self) -> bool {
         matches!(self, Self::Plain | Self::Watched)
     }
 
-    /// Builds it from Debian's source.
+    /// Builds the kernel from Debian's source.
     pub(super) fn prepare(self, debian: &Debian) -> Result<()> {
         let watch = if self == Self::Watched { "/build/watch.config" } else { "" };
         let script = format!(
@@ -70,7 +71,7 @@ impl Kernel {
             let from = build.join(file);
             ensure!(
                 from.is_file(),
-                "{} is not there; build the targets bzImage and {DRIVER} with \
+                "{} does not exist; build the targets bzImage and {DRIVER} with \
                  examples/tdx-host/kernel.config",
                 from.display()
             );
@@ -79,7 +80,7 @@ impl Kernel {
         Ok(Self::Own)
     }
 
-    /// Makes the initramfs with these images: the name below `/images`, and what is in each.
+    /// Makes the initramfs with these images, given by name below `/images` and content.
     pub(super) fn give_initramfs(
         self,
         debian: &Debian,
@@ -103,9 +104,9 @@ impl Kernel {
         self.end_initramfs(debian, "initramfs", "initrd.gz")
     }
 
-    /// Makes another initramfs from the first one, which must be there. It also has `/kexec`: a
-    /// program that starts this kernel from this kernel, and both its files. Returns it as
-    /// programs in the root see it.
+    /// Makes another initramfs from the one of [`Self::give_initramfs`], which must exist. The new
+    /// one adds the folder `/kexec`: a program that starts this kernel again, the kernel's image,
+    /// and an initramfs for it. Returns its path for programs in the root.
     pub(super) fn give_kexec(self, debian: &Debian) -> Result<String> {
         self.begin_initramfs(debian, "initramfs-after")?;
         self.end_initramfs(debian, "initramfs-after", "initrd-after.gz")?;
@@ -121,7 +122,7 @@ impl Kernel {
         Ok(format!("/build/{name}/initrd-kexec.gz"))
     }
 
-    /// Makes a folder with what every initramfs has.
+    /// Makes a folder with the files of every initramfs.
     fn begin_initramfs(self, debian: &Debian, name: &str) -> Result<PathBuf> {
         let place = debian.path("build").join(self.folder());
         let folder = place.join(name);
@@ -141,13 +142,14 @@ impl Kernel {
         initramfs::pack(debian, &format!("{folder}/{from}"), &format!("{folder}/{to}"))
     }
 
-    /// Builds the kernel module that tries the plugin.
+    /// Builds the kernel module that tests the plugin.
     fn build_probe(self, debian: &Debian) -> Result<PathBuf> {
         let kernel = self.folder();
         let place = format!("build/{kernel}-probe");
         debian.give(&super::example().join("probe.c"), &format!("{kernel}-probe/probe.c"))?;
         fs::write(debian.path(&place).join("Kbuild"), "obj-m := probe.o\n")?;
-        // The module's symbols are the kernel's own, which has no list of them without its modules.
+        // The module uses the kernel's symbols. Their list exists only after a build of the
+        // kernel's modules, so modpost must not fail without it.
         debian.shell(&format!(
             "exec make -s -C /build/source O=/build/{kernel} M=/{place} KBUILD_MODPOST_WARN=1 \
              modules"

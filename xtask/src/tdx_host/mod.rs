@@ -7,7 +7,8 @@ use std::process::Stdio;
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Subcommand};
 
-use crate::debian::{call, Debian};
+use crate::debian::Debian;
+use crate::process::call;
 
 mod guest;
 mod kernel;
@@ -20,25 +21,25 @@ mod scenarios;
 use guest::Machine;
 use kernel::Kernel;
 
-/// What to do in the folder; `prepare` comes first.
+/// The step in the folder; `prepare` comes first.
 #[derive(Subcommand)]
 pub(crate) enum Step {
     /// Make a Debian root with QEMU, and a kernel that is a TDX host
     Prepare {
-        /// Also build one that watches locks, sleeping and memory
+        /// Also build a kernel that checks locks, sleeping and memory
         #[arg(long)]
         debug_kernel: bool,
     },
     /// Boot the kernel to a shell
     Run(RunArguments),
-    /// Boot the kernel and update the module once: some seconds
+    /// Boot the kernel and update the module once; takes some seconds
     Smoke,
-    /// Boot the kernel for each scenario, and see what becomes of the TDs
+    /// Boot the kernel for each scenario, and check the fate of the TDs
     Test {
         /// Another kernel: the folder where it was built
         #[arg(long, value_name = "FOLDER")]
         kernel_build: Option<PathBuf>,
-        /// Only the scenarios whose names contain this word
+        /// Run only the scenarios whose names contain this word
         #[arg(long, value_name = "WORD", default_value = "")]
         only: String,
     },
@@ -47,16 +48,16 @@ pub(crate) enum Step {
 /// The machine to boot.
 #[derive(Args)]
 pub(crate) struct RunArguments {
-    /// With this many CPUs
+    /// The number of CPUs
     #[arg(long, default_value_t = 4)]
     cpus: u32,
-    /// The image that the BIOS has loaded; otherwise a small one
+    /// The image that the BIOS has loaded, instead of a small test image
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Another kernel: the folder where it was built
     #[arg(long, value_name = "FOLDER")]
     kernel_build: Option<PathBuf>,
-    /// More for the kernel's command line
+    /// More words for the kernel's command line
     #[arg(long, default_value = "")]
     append: String,
     /// More options of the plugin, e.g. tds=2
@@ -68,7 +69,7 @@ const SAPPHIRE_RAPIDS: &str = "max,family=6,model=143,stepping=8,vendor=GenuineI
 /// QEMU's CPU for images of the 2.0 line.
 const GRANITE_RAPIDS: &str = "max,family=6,model=173,stepping=1,vendor=GenuineIntel,+ss";
 
-/// Where everything of this but the kernels is, below the root.
+/// The folder of the plugin, the images and the sockets, below the root.
 const PLACE: &str = "build/tdx-host";
 
 pub(crate) fn run(folder: &Path, step: &Step) -> Result<()> {
@@ -142,7 +143,7 @@ fn interactive(debian: &Debian, arguments: &RunArguments) -> Result<()> {
         options = vec![format!("image=/{PLACE}/boot-image")];
         let bytes = fs::read(image).with_context(|| image.display().to_string())?;
         let parsed = tdx_seamldr_core::TdxImage::parse(&bytes)?;
-        if parsed.sigstruct().svn().major >= 3 {
+        if !parsed.sigstruct().lists_cpu(0x806f8) {
             processor = GRANITE_RAPIDS;
         }
     }

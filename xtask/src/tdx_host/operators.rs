@@ -1,26 +1,28 @@
-//! What an operator may do to a TDX host, and what becomes of the TDs: by the kernel alone, and by
-//! the command.
+//! Updates that an operator tries although something is wrong, and the fate of the TDs: with the
+//! kernel alone, and with the command.
 
 use anyhow::{ensure, Result};
 use serde_json::Value;
 
-use super::guest::Guest;
+use super::guest::{Guest, Machine};
 use super::scenarios::{expect_running, machine, number, TDS};
 use super::Kernel;
 use crate::debian::Debian;
 
-/// What an operator does, and what stands against it.
+/// An update, and the reason why it must fail.
 pub(super) struct Operator {
     pub(super) what: &'static str,
     /// The image that runs.
     running: &'static str,
+    /// Two CPUs form a core.
+    smt: bool,
     /// More options of the plugin.
     options: &'static [&'static str],
-    /// What is done in the guest before.
+    /// The command in the guest before the update; may be empty.
     before: &'static str,
     /// The file of the update.
     file: &'static str,
-    /// The reason that the command gives, or part of it.
+    /// A part of the reason that the command must give.
     reason: &'static str,
 }
 
@@ -28,6 +30,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "a CPU is offline",
         running: "1.5.05",
+        smt: false,
         options: &[],
         before: "offline 3",
         file: "1.5.16.v2",
@@ -36,7 +39,8 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "SMT is switched off",
         running: "1.5.05",
-        options: &["smt"],
+        smt: true,
+        options: &[],
         before: "echo off > /sys/devices/system/cpu/smt/control",
         file: "1.5.16.v2",
         reason: "[lps-missing]",
@@ -44,6 +48,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "no updates are left",
         running: "1.5.05",
+        smt: false,
         options: &["remaining-updates=0"],
         before: "",
         file: "1.5.16.v2",
@@ -52,6 +57,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "the image is for other processors",
         running: "1.5.05",
+        smt: false,
         options: &[],
         before: "",
         file: "2.0.08.v2",
@@ -60,6 +66,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "the SVN is lower",
         running: "1.5.16",
+        smt: false,
         options: &[],
         before: "",
         file: "1.5.05.v2",
@@ -68,6 +75,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "a bit of the image is flipped",
         running: "1.5.05",
+        smt: false,
         options: &[],
         before: "",
         file: "flipped.v2",
@@ -76,6 +84,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "the image is signed by someone else",
         running: "1.5.05",
+        smt: false,
         options: &[],
         before: "",
         file: "recorded/good",
@@ -84,6 +93,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "the handoff versions do not match",
         running: "1.5.05",
+        smt: false,
         options: &[],
         before: "",
         file: "recorded/hv-old0-new1-min1",
@@ -92,6 +102,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
     Operator {
         what: "the image has no pages",
         running: "1.5.05",
+        smt: false,
         options: &[],
         before: "",
         file: "recorded/zero-module-pages",
@@ -99,14 +110,10 @@ pub(super) const OPERATORS: [Operator; 9] = [
     },
 ];
 
-/// The update by the kernel alone, and by the command, each in a boot of its own.
+/// Updates with the kernel alone and with the command, each in its own boot.
 pub(super) fn operate(debian: &Debian, kernel: Kernel, operator: &Operator) -> Result<String> {
-    let options: Vec<&str> =
-        operator.options.iter().copied().filter(|option| *option != "smt").collect();
-    let mut machine = machine(kernel, operator.running, 4, &options);
-    if operator.options.contains(&"smt") {
-        machine.smt = true;
-    }
+    let machine = machine(kernel, operator.running, 4, operator.options);
+    let machine = Machine { smt: operator.smt, ..machine };
     let start = |debian| -> Result<Guest> {
         let mut guest = Guest::start(debian, &machine)?;
         expect_running(&mut guest, operator.running)?;

@@ -1,5 +1,5 @@
-//! The scenarios that were recorded of Linux 7.2's own code on real firmware code, in a guest: the
-//! fate of the TDs is the recorded one.
+//! Runs the scenarios that were recorded with Linux 7.2's own code on real firmware code, in a
+//! guest. The fate of the TDs must be the recorded one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,40 +15,41 @@ use super::guest::{Guest, Machine};
 use super::{Kernel, PLACE, SAPPHIRE_RAPIDS};
 use crate::debian::Debian;
 
-/// Scenarios that a guest cannot be brought into.
+/// Scenarios that a guest cannot reach, and why.
 const NOT_HERE: [(&str, &str); 1] = [(
     "erratum",
-    "the recording calls the driver past its gate; the kernel offers no upload then, as the \
-     scenario with that name among the others shows",
+    "the recording calls the driver past its gate, but the kernel offers no upload: see the \
+     scenario `erratum`",
 )];
 
-/// Scenarios that can be compared with one CPU only.
+/// Scenarios that only one CPU can repeat, and why.
 const ONE_CPU: [(&str, &str); 1] =
-    [("lpinit-entropy-10", "else timing decides which CPU the failures fall on")];
+    [("lpinit-entropy-10", "with more CPUs, timing decides which CPU the failures hit")];
 
-/// The name below `/images` of the good image of second uploads.
+/// The name below `/images` of the good image for second uploads.
 const RESCUE: &str = "recorded/rescue";
 
-/// What was recorded of an upload.
+/// The recording of an upload.
 struct Upload {
-    /// The fate of the TDs after it, if it was the last one of the recording.
+    /// The fate of the TDs, if this is the last upload of the recording.
     fate: Option<String>,
-    /// The driver returned no error. What it returns from dead firmware means nothing.
+    /// Whether the driver returned no error. `None` if the firmware was dead: the driver's return
+    /// value then means nothing.
     succeeds: Option<bool>,
 }
 
-/// An upload, and most often a second one of a good image once nothing is wrong any more.
+/// An upload, and in most scenarios a second upload of a good image after the repair.
 pub(super) struct Recorded {
     name: String,
     cpus: u32,
     lps: u32,
     uploads: Vec<Upload>,
-    /// CPUs that were offline come online before the second upload.
+    /// Offline CPUs come online before the second upload.
     come_online: bool,
     case: Case,
 }
 
-/// All that a guest can be brought into, each with the most CPUs that were recorded.
+/// Reads all scenarios that a guest can reach, each with its highest number of CPUs.
 pub(super) fn all() -> Result<Vec<Recorded>> {
     let path = crate::root().join("crates/tdx-seamldr-mock/vectors/linux-7.2/scenarios.jsonl");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -86,7 +87,7 @@ pub(super) fn all() -> Result<Vec<Recorded>> {
                 continue;
             }
             "online" => (true, vec![upload(0, false)?, upload(1, true)?]),
-            // What Linux does not do.
+            // Linux does nothing like the other modes.
             _ => continue,
         };
         let name = name.to_owned();
@@ -97,7 +98,7 @@ pub(super) fn all() -> Result<Vec<Recorded>> {
     Ok(all.into_values().collect())
 }
 
-/// The files of the uploads, by their names below `/images`.
+/// Returns the files of the uploads, with their names below `/images`.
 pub(super) fn images(all: &[Recorded]) -> Vec<(String, Vec<u8>)> {
     let files = all.iter().map(|recorded| (recorded.image(), &recorded.case.file));
     let mut files: BTreeMap<String, Vec<u8>> =
@@ -116,8 +117,8 @@ impl Recorded {
         format!("recorded/{}", self.name)
     }
 
-    /// The module that runs. The recordings have 1.5.01, which lacks metadata that Linux 7.2 reads
-    /// at boot; so it is 1.5.05 otherwise.
+    /// Returns the running module. The recordings have 1.5.01, which lacks metadata that Linux 7.2
+    /// reads at boot. So the module is 1.5.05 with the recorded handoff versions and form.
     fn running(&self) -> Result<TestImage> {
         let recorded = self.case.old.module_build.unwrap_or(ModuleBuild::V1_5_01);
         let release = ModuleBuild::of_release(TdxVersion { major: 1, minor: 5, update: 5 })
@@ -127,7 +128,7 @@ impl Recorded {
         Ok(TestImage { module_build: Some(build), ..self.case.old.clone() })
     }
 
-    /// Boots, uploads, and compares. Returns what is to be printed.
+    /// Boots, uploads, and compares with the recording. Returns the text for the table.
     pub(super) fn run(&self, debian: &Debian, kernel: Kernel) -> Result<String> {
         let boot = debian.path(PLACE).join("boot-image");
         fs::write(&boot, self.running()?.build().as_bytes())?;
@@ -137,7 +138,8 @@ impl Recorded {
         let change = |guest: &Guest, change: Value| {
             guest.ask(&json!({ "command": "change", "change": change })).map(drop)
         };
-        // The module comes up with all LPs only; those that the recording lacks go offline then.
+        // The module initialises only with all LPs. LPs that the recording lacks go offline
+        // afterwards.
         for cpu in self.cpus..self.lps {
             guest.succeeds(&format!("offline {cpu}"))?;
         }
@@ -152,7 +154,7 @@ impl Recorded {
                 change(&guest, json!("repair"))?;
                 if self.come_online {
                     for cpu in self.cpus..self.lps {
-                        // The kernel refuses a CPU that the module refuses.
+                        // May fail: the kernel refuses a CPU that the module refuses.
                         guest.shell(&format!("online {cpu}"))?;
                     }
                 }
@@ -161,13 +163,14 @@ impl Recorded {
             let fate = fate(&before, &guest.state()?);
             ensure!(
                 recorded.fate.as_ref().is_none_or(|recorded| recorded == fate),
-                "the TDs are {fate} after upload {}, but {:?} was recorded; the kernel says {said:?}",
+                "the TDs are {fate} after upload {}, but {:?} was recorded; the kernel says \
+                 {said:?}",
                 told.len(),
                 recorded.fate
             );
             ensure!(
                 recorded.succeeds.is_none_or(|succeeds| succeeds == said.is_empty()),
-                "the kernel says {said:?} to upload {}, but {:?} was recorded",
+                "the kernel says {said:?} to upload {}; recorded as without an error: {:?}",
                 told.len(),
                 recorded.succeeds
             );
@@ -177,7 +180,7 @@ impl Recorded {
     }
 }
 
-/// The fate of the TDs, in the words of the recordings.
+/// Returns the fate of the TDs in the words of the recordings.
 pub(super) fn fate(before: &Value, after: &Value) -> &'static str {
     let alive = |state: &Value| state.get("tds_alive").cloned();
     if after.get("dead") == Some(&Value::Bool(true)) {

@@ -1,5 +1,5 @@
-//! Machines that do not fit: QEMU ends with a message that says what to give instead. And the
-//! largest that fit.
+//! Machines that do not fit: QEMU ends with a message that names the right options. Also the
+//! machines with the most memory that fit.
 
 use anyhow::{ensure, Context, Result};
 
@@ -12,7 +12,7 @@ use crate::debian::Debian;
 pub(super) struct Misfit {
     pub(super) what: &'static str,
     change: fn(&mut Machine),
-    /// What the message has to say.
+    /// Words that the message must contain.
     words: &'static [&'static str],
 }
 
@@ -64,7 +64,7 @@ fn with_options(machine: &mut Machine, options: &[&str]) {
     plugin.extend(options.iter().map(|option| (*option).to_owned()));
 }
 
-/// QEMU ends with status 1 and a message of the plugin's.
+/// Checks that QEMU ends with status 1 and a message of the plugin. Returns the message.
 pub(super) fn refuses(debian: &Debian, kernel: Kernel, misfit: &Misfit) -> Result<String> {
     let mut machine = machine(kernel, "1.5.05", 4, &[]);
     (misfit.change)(&mut machine);
@@ -78,7 +78,7 @@ pub(super) fn refuses(debian: &Debian, kernel: Kernel, misfit: &Misfit) -> Resul
     Ok(line.trim_start_matches("tdx-seamldr-qemu: ").to_owned())
 }
 
-/// The most memory below 4 GiB, and memory above.
+/// Updates the module with the most memory below 4 GiB, and with memory above 4 GiB.
 pub(super) fn largest(debian: &Debian, kernel: Kernel) -> Result<String> {
     let plain = machine(kernel, "1.5.05", 4, &[]);
     let below = Machine { memory: "2032", ..plain.clone() };

@@ -1,4 +1,4 @@
-//! Another kernel after an update: by a reset of the machine, and by kexec.
+//! Starts another kernel after an update: by a reset of the machine, and by kexec.
 
 use anyhow::{ensure, Result};
 
@@ -23,9 +23,9 @@ pub(super) fn reboot(debian: &Debian, kernel: Kernel) -> Result<String> {
     Ok("twice: an update, a reset, and the first module runs again".to_owned())
 }
 
-/// kexec after an update. Intel's modules have no TDH.SYS.DISABLE, so the next kernel finds a
-/// module that is ready and cannot initialise it. The module and its TDs are as before. A reset
-/// helps.
+/// kexec after an update. Intel's modules up to 2.0.08 have no TDH.SYS.DISABLE. So the next kernel
+/// should find a ready module that it cannot initialise, with its TDs alive. A reset should bring
+/// the first module back. The expectation comes from the code of Linux and the module.
 pub(super) fn kexec(debian: &Debian, kernel: Kernel) -> Result<String> {
     let machine = Machine {
         reboots: true,

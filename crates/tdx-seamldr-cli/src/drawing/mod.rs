@@ -6,6 +6,7 @@ mod schedule;
 
 use tdx_seamldr_mock::model::{AnswerName, LeafName, TraceEntry};
 
+use crate::output::counted;
 use crate::picture::{number, Anchor, Font, Picture, Tone};
 use schedule::{Placed, Schedule};
 
@@ -25,7 +26,7 @@ pub struct Run<'a> {
     pub lps: usize,
     /// TDs on the platform, and how many of them are alive at the end.
     pub tds: (usize, usize),
-    /// What is said of the end.
+    /// The message of the outcome.
     pub message: &'a str,
 }
 
@@ -39,7 +40,7 @@ const RIGHT: f64 = 52.0;
 const TOP: f64 = 76.0;
 /// The height of all rows, unless there are few of them.
 const ROWS: f64 = 600.0;
-/// Failures that are described. More are marked only.
+/// The most failures that are described. Further failures are only marked.
 const DESCRIBED: usize = 8;
 
 /// The stages with their places: x of the left edge, and the width of a column.
@@ -63,7 +64,7 @@ impl Axis {
             bands.push((x, width, width / columns));
             x += width;
         }
-        // What the names took too much, the wide stages give back.
+        // Names can make the picture too wide: the wide stages shrink.
         let excess = x + RIGHT - WIDTH;
         let spare = |(_, width, each): &(f64, f64, f64), name: &str| {
             (width - needed(name).max(if *each > 1.0 { width / each } else { 0.0 })).max(0.0)
@@ -213,7 +214,7 @@ fn draw_calls<'a>(
             (false, true) => Tone::Loader,
             (false, false) => Tone::Module,
         };
-        // What failed is seen in the largest picture, too.
+        // A failed call stays visible in a picture with many LPs.
         let (least_x, least_y) = if call.has_failed { (3.0, 3.0) } else { (0.3, 1.0) };
         let area = (
             x + gap_x,
@@ -272,7 +273,7 @@ fn draw_legend(picture: &mut Picture, y: f64, all_well: bool) {
     }
 }
 
-/// What is said below the picture.
+/// Returns the lines below the picture.
 fn explanations(run: &Run<'_>, schedule: &Schedule, failures: &[&Placed]) -> Vec<String> {
     let mut lines = Vec::new();
     for (index, call) in failures.iter().take(DESCRIBED).enumerate() {
@@ -310,11 +311,6 @@ fn explanations(run: &Run<'_>, schedule: &Schedule, failures: &[&Placed]) -> Vec
             .to_owned(),
     );
     lines
-}
-
-/// A number of things with their name.
-fn counted(count: usize, name: &str) -> String {
-    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Breaks a text into lines of this width in pixels.

@@ -3,7 +3,7 @@
 use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::update::Stage;
 use tdx_seamldr_core::SeamcallRegs;
-use tdx_seamldr_mock::model::TraceEntry;
+use tdx_seamldr_mock::model::{LeafName, TraceEntry};
 
 /// A part of a run.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Placed {
 
 impl Placed {
     pub(super) const fn is_for_loader(&self) -> bool {
-        self.entry.input.rax >> 63 == 1
+        LeafName(self.entry.input.rax).is_for_seamldr()
     }
 
     fn ends(&self, leaf: TdxLeaf) -> bool {
@@ -120,10 +120,9 @@ impl Free {
     }
 
     fn take(&mut self, entry: &TraceEntry) -> usize {
-        let rax = entry.input.rax;
         let index = usize::try_from(entry.lp).unwrap_or(usize::MAX);
         let mut column = self.lps.get(index).copied().unwrap_or(0);
-        let is_for_loader = rax >> 63 == 1;
+        let is_for_loader = LeafName(entry.input.rax).is_for_seamldr();
         if is_for_loader {
             column = column.max(self.loader);
         }
@@ -139,7 +138,7 @@ impl Free {
 }
 
 fn is_module_leaf(rax: u64, leaf: TdxLeaf) -> bool {
-    rax >> 63 == 0 && TdxLeaf::from_rax(rax) == leaf
+    !LeafName(rax).is_for_seamldr() && TdxLeaf::from_rax(rax) == leaf
 }
 
 /// The stage that makes this call. `None`: several do.
@@ -165,7 +164,7 @@ fn has_failed(entry: &TraceEntry) -> bool {
     let rax = entry.input.rax;
     match entry.output {
         Err(_) => true,
-        Ok(regs) if rax >> 63 == 1 => !SeamldrStatus(regs.rax).is_success(),
+        Ok(regs) if LeafName(rax).is_for_seamldr() => !SeamldrStatus(regs.rax).is_success(),
         Ok(_) if is_module_leaf(rax, TdxLeaf::SYS_TDMR_INIT) => false,
         Ok(regs) => TdxStatus(regs.rax).is_failure(),
     }

@@ -52,12 +52,13 @@ impl Run for Arguments {
             let _ = writeln!(complaints, "tdx-seamldr: warning: {problem}");
         }
         let text = text(&host, &catalogue, &plan, &history)?;
-        if let Some(output) = &self.output {
+        let written = self.output.as_deref().filter(|path| !file::is_stdout(path));
+        if let Some(output) = written {
             file::write(output, text.as_bytes())?;
         }
         if self.host.json {
             print_json(out, "metrics", &Report { text })?;
-        } else if self.output.is_none() {
+        } else if written.is_none() {
             print(out, text.trim_end())?;
         }
         Ok(Exit::Done)

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     options: Options,
 }
 
-/// Options of an update, whatever says which module is wanted.
+/// Options that `update` and `apply` share.
 #[derive(clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
@@ -54,8 +54,8 @@ impl Run for Arguments {
 }
 
 impl Options {
-    /// Replaces the running module and prints the report. The name of the subcommand is that of
-    /// the report's schema.
+    /// Replaces the running module and prints the report. The schema of the report has the name of
+    /// the subcommand.
     pub(super) fn update(
         &self,
         subcommand: &str,

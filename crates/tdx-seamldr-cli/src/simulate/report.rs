@@ -7,6 +7,8 @@ use tdx_seamldr_core::update::{Failure, Outcome};
 use tdx_seamldr_host::text::hex;
 use tdx_seamldr_host::Releases;
 
+use crate::output::counted;
+
 /// A module.
 #[derive(Clone, Serialize)]
 pub(super) struct Module {
@@ -100,8 +102,11 @@ impl Report {
             damaged => format!(", {damaged} with a wrong measurement"),
         };
         lines.push(format!(
-            "{} of {} TDs alive{damaged}, {} SEAMCALLs, {} updates remain",
-            self.tds_alive, self.tds_before, self.seamcalls, self.remaining_updates
+            "{} of {} alive{damaged}, {}, {} left",
+            self.tds_alive,
+            counted(self.tds_before, "TD"),
+            counted(self.seamcalls, "SEAMCALL"),
+            counted(self.remaining_updates, "update")
         ));
         lines.join("\n")
     }

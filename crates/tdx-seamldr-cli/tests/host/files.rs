@@ -6,18 +6,9 @@ use std::process::{Command, Stdio};
 use crate::support::{binaries, sapphire_rapids, Tree, HISTORY};
 
 /// Runs a command under `strace`. Returns how often each file below a folder was opened. `None`:
-/// the test says that it was skipped.
+/// this system lets no process trace another, and the test says that it was skipped.
 fn opened(tree: &Tree, below: &str, arguments: &[&str]) -> Option<BTreeMap<String, usize>> {
     let trace = tree.path("trace");
-    let is_there = Command::new("strace")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !is_there {
-        eprintln!("skipped: strace is not installed");
-        return None;
-    }
     let status = Command::new("strace")
         .args(["-f", "-qq", "-s", "4096", "-e", "trace=open,openat,openat2", "-o"])
         .arg(&trace)
@@ -43,6 +34,7 @@ fn opened(tree: &Tree, below: &str, arguments: &[&str]) -> Option<BTreeMap<Strin
     Some(opened)
 }
 
+#[test_with::executable(strace)]
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn status_and_plan_open_each_file_of_the_host_once() {
@@ -63,6 +55,7 @@ fn status_and_plan_open_each_file_of_the_host_once() {
     }
 }
 
+#[test_with::executable(strace)]
 #[test_with::env(TDX_MODULE_BINARIES)]
 #[test]
 fn plan_opens_each_image_once() {

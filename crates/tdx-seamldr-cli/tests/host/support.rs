@@ -63,7 +63,7 @@ impl Tree {
         Self { folder }
     }
 
-    /// A tree whose default image folder holds these of Intel's images. `None`: there are none.
+    /// A tree whose default image folder holds these of Intel's images.
     pub(crate) fn with_images(tree: &HostTree, versions: &[&str]) -> Self {
         let tree = Self::new(tree);
         for version in versions {

@@ -87,14 +87,13 @@ pub struct SeamldrInfo {
 
 debug_fields! {
     SeamldrInfo, version, attributes, vendor, build_date, build_num, minor, major, update,
-    acm_x2apicid,
-    num_remaining_updates, seamextend, features0, reserved
+    acm_x2apicid, num_remaining_updates, seamextend, features0, reserved
 }
 
 assert_layout!(SeamldrInfo, 256, {
     version: 0, attributes: 4, vendor: 8, build_date: 12, build_num: 16, minor: 18, major: 20,
-    update: 22,
-    acm_x2apicid: 24, num_remaining_updates: 28, seamextend: 32, features0: 168, reserved: 176,
+    update: 22, acm_x2apicid: 24, num_remaining_updates: 28, seamextend: 32, features0: 168,
+    reserved: 176,
 });
 const _: () =
     assert!(offset_of!(SeamldrInfo, seamextend) + offset_of!(SeamExtend, seam_ready) == 160);

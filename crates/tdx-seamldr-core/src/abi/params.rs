@@ -45,8 +45,9 @@ pub struct SeamldrParams {
     pub module_page_pa: [U64; MAX_MODULE_PAGES],
 }
 
-debug_fields! { SeamldrParams, version, scenario, sigstruct_pa, reserved, num_module_pages,
-module_page_pa }
+debug_fields! {
+    SeamldrParams, version, scenario, sigstruct_pa, reserved, num_module_pages, module_page_pa
+}
 
 assert_layout!(SeamldrParams, PAGE_SIZE, {
     version: 0, scenario: 4, sigstruct_pa: 8, reserved: 16, num_module_pages: 120,

@@ -94,28 +94,22 @@ pub struct SeamSigstruct {
 
 debug_fields! {
     SeamSigstruct, header_type, header_length, header_version, module_type, module_vendor, date,
-    size,
-    key_size, modulus_size, exponent_size, reserved0, modulus, exponent, signature, seamhash,
-    svn_minor,
-    svn_major, attributes, rip_offset, num_stack_pages, num_tls_pages, num_keyhole_pages,
+    size, key_size, modulus_size, exponent_size, reserved0, modulus, exponent, signature, seamhash,
+    svn_minor, svn_major, attributes, rip_offset, num_stack_pages, num_tls_pages, num_keyhole_pages,
     num_global_data_pages, max_tdmrs, max_reserved_per_tdmr, pamt_4k_entry_size, pamt_2m_entry_size,
     pamt_1g_entry_size, reserved1, module_hv, min_update_hv, no_downgrade, reserved2,
-    num_handoff_pages,
-    gdt_idt_offset, fault_wrapper_offset, reserved3, cpuid_table_size, cpuid_table
+    num_handoff_pages, gdt_idt_offset, fault_wrapper_offset, reserved3, cpuid_table_size,
+    cpuid_table
 }
 
 assert_layout!(SeamSigstruct, 2048, {
     header_type: 0, header_length: 4, header_version: 8, module_type: 12, module_vendor: 16,
-    date: 20, size: 24,
-    key_size: 28, modulus_size: 32, exponent_size: 36, reserved0: 40, modulus: 128, exponent: 512,
-    signature: 516,
-    seamhash: 900, svn_minor: 948, svn_major: 949, attributes: 950, rip_offset: 958,
-    num_stack_pages: 962,
-    num_tls_pages: 963, num_keyhole_pages: 964, num_global_data_pages: 966, max_tdmrs: 968,
-    max_reserved_per_tdmr: 970, pamt_4k_entry_size: 972, pamt_2m_entry_size: 974,
-    pamt_1g_entry_size: 976,
-    reserved1: 978, module_hv: 984, min_update_hv: 986, no_downgrade: 988, reserved2: 989,
-    num_handoff_pages: 990,
+    date: 20, size: 24, key_size: 28, modulus_size: 32, exponent_size: 36, reserved0: 40,
+    modulus: 128, exponent: 512, signature: 516, seamhash: 900, svn_minor: 948, svn_major: 949,
+    attributes: 950, rip_offset: 958, num_stack_pages: 962, num_tls_pages: 963,
+    num_keyhole_pages: 964, num_global_data_pages: 966, max_tdmrs: 968, max_reserved_per_tdmr: 970,
+    pamt_4k_entry_size: 972, pamt_2m_entry_size: 974, pamt_1g_entry_size: 976, reserved1: 978,
+    module_hv: 984, min_update_hv: 986, no_downgrade: 988, reserved2: 989, num_handoff_pages: 990,
     gdt_idt_offset: 992, fault_wrapper_offset: 996, reserved3: 1000, cpuid_table_size: 1024,
     cpuid_table: 1028,
 });

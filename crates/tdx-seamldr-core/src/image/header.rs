@@ -25,8 +25,9 @@ pub(super) struct Header {
     pub(super) reserved1: [U64; 509],
 }
 
-assert_layout!(Header, PAGE_SIZE, { version: 0, checksum: 2, fields: 4, reserved0: 20,
-    reserved1: 24 });
+assert_layout!(Header, PAGE_SIZE, {
+    version: 0, checksum: 2, fields: 4, reserved0: 20, reserved1: 24,
+});
 
 impl Header {
     /// Returns the offset of the first reserved byte that is not zero.

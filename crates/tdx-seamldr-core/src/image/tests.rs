@@ -239,8 +239,8 @@ proptest! {
         let mut bytes = small(if v2 { ImageFormat::ImageV2 } else { ImageFormat::BlobV1 });
         bytes[at..at + patch.len()].copy_from_slice(&patch);
         if let Ok(image) = TdxImage::parse_without_checksum(&bytes) {
-            prop_assert_eq!(image.sigstruct_area().len() + image.module().len() + PAGE_SIZE,
-                bytes.len());
+            let parts = image.sigstruct_area().len() + image.module().len();
+            prop_assert_eq!(parts + PAGE_SIZE, bytes.len());
         }
     }
 
@@ -250,8 +250,10 @@ proptest! {
     ) {
         let module = vec![fill; pages * PAGE_SIZE];
         let formats = ImageFormat::ALL.into_iter();
-        for format in formats.filter(|format| sigstruct.len() <= 4096 || *format
-            == ImageFormat::BlobV1) {
+        let fits = |format: &ImageFormat| {
+            sigstruct.len() <= 4096 || *format == ImageFormat::BlobV1
+        };
+        for format in formats.filter(fits) {
             let bytes = file(format, &sigstruct, &module);
             let image = TdxImage::parse(&bytes).unwrap();
             prop_assert_eq!(&image.sigstruct_area()[..sigstruct.len()], &sigstruct[..]);

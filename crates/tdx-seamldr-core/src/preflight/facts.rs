@@ -182,9 +182,8 @@ pub struct Facts {
 
 debug_fields! {
     Facts, p_seamldr, seamldr_features, remaining_updates, module_runs, module_in_place,
-    keys_are_clean, running_svn, running_mrseam, features0, handoff, handoff_data,
-    handoff_pages, sensitive_operations, num_lps, platform_lps, highest_x2apic_id, sockets,
-    debug_unlocked,
+    keys_are_clean, running_svn, running_mrseam, features0, handoff, handoff_data, handoff_pages,
+    sensitive_operations, num_lps, platform_lps, highest_x2apic_id, sockets, debug_unlocked,
     addressable_lps_per_socket, seamrr_base, seamrr_end, p_seamldr_base, shared_memory, signer
 }
 

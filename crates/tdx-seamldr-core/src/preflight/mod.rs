@@ -68,8 +68,8 @@ impl core::error::Error for NotPassed {}
 /// [`Update::new`](crate::update::Update::new) takes it.
 ///
 /// The update repeats some checks before the shutdown: the number of LPs, the running module's
-/// MRSEAM and SVN, and the number of remaining updates. The update does not compare a value that
-/// preflight did not know.
+/// MRSEAM and SVN, and that an update remains. The update does not compare a value that preflight
+/// did not know.
 #[derive(Clone, Copy)]
 pub struct PassedUpdate<'a> {
     image: TdxImage<'a>,

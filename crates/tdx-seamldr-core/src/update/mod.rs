@@ -194,9 +194,8 @@ pub struct Update<'a> {
 }
 
 debug_fields! {
-    Update<'a>, kind, checked, request, fallbacks, state, machine, detect_damage,
-    remembers_session, rendezvous, arrived, finished, known,
-    candidates, first, latest
+    Update<'a>, kind, checked, request, fallbacks, state, machine, detect_damage, remembers_session,
+    rendezvous, arrived, finished, known, candidates, first, latest
 }
 
 impl Drop for Update<'_> {
@@ -254,7 +253,7 @@ impl<'a> Update<'a> {
 
     /// Returns an update that initialises the module in place and makes it take the handoff data,
     /// for [`NextStep::Finish`]. The update installs nothing, so it uses up none of the remaining
-    /// updates. In its outcome, image 0 is the module in place.
+    /// updates. In its outcome, image 0 is the module in place, whichever image it came from.
     ///
     /// # Errors
     ///

@@ -8,6 +8,7 @@ use super::recover::{classify, Class};
 use super::stage::Stage;
 use crate::abi::{SeamldrLeaf, SensitiveReason, TdxLeaf, TdxStatus};
 use crate::backend::Trap;
+use crate::count::Count;
 use crate::debug::debug_fields;
 
 /// The fate of the TDs.
@@ -181,8 +182,8 @@ impl fmt::Display for Outcome {
         })?;
         match (self.overcome(), self.failure) {
             (Some(failure), _) => {
-                let rounds = self.rounds;
-                write!(f, "; a failure was overcome in {rounds} rounds: {failure}")?;
+                let rounds = Count(self.rounds, "round");
+                write!(f, "; a failure was overcome in {rounds}: {failure}")?;
             }
             (None, Some(failure)) => write!(f, "; {failure}")?,
             (None, None) => {}

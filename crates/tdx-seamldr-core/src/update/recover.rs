@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(back.current, 0);
         assert_eq!(back.after(Class::Transient), Some(back));
         assert_eq!(back.after(Class::ModuleFailed), None, "once");
-        assert_eq!(second.back().unwrap().current, 0, "the other image was refused");
+        assert_eq!(second.back().unwrap().current, 0, "whichever image was refused");
         let refused_last = Candidates { ruled_out: 1, ..second };
         assert_eq!(
             refused_last.back().unwrap().after(Class::ModuleFailed),

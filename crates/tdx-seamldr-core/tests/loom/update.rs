@@ -256,9 +256,9 @@ pub(super) fn claim(stage: Stage, third: bool) {
     assert_eq!((first, made, after), (true, true, third));
 }
 
-/// Tests the orders with at most three preemptions. Two LPs claim the stage one after the other, as
-/// in SEAMLDR.INSTALL, while a third LP gives up. Each LP makes its call under its own claim, or
-/// not at all.
+/// Tests the orders with at most three preemptions, so that the test ends in seconds. Two LPs claim
+/// the stage one after the other at the lock, as in SEAMLDR.INSTALL, while a third LP gives up.
+/// Each LP makes its call under its own claim, or not at all.
 pub(super) fn two_claims(stage: Stage) {
     let orders: [Counter; 3] = Default::default();
     let counted = orders.clone();

@@ -101,8 +101,11 @@ fn wrong_signer_signature_or_hash_is_refused() {
     let findings = unsigned(|world| world.module[MODULE - 1] = 1);
     let wanted = WORKS.sha384(&[&World::good().module]).unwrap();
     assert!(
-        matches!(findings[..], [Finding::Refusal(Refusal::ImageHash { found,
-            wanted: signed })] if found != wanted && signed == wanted),
+        matches!(
+            findings[..],
+            [Finding::Refusal(Refusal::ImageHash { found, wanted: signed })]
+                if found != wanted && signed == wanted
+        ),
         "{findings:?}"
     );
     let out_of_order = |length| after(|world| world.crypto.out_of_order = Some(length));

@@ -177,8 +177,7 @@ fn refusals_name_the_value_found_and_the_value_expected() {
         ),
         (
             &ElfRefusal::EntrySize(3),
-            "the relocations of section 3 have 0 bytes, but should have \
-                                     24",
+            "the relocations of section 3 have 0 bytes, but should have 24",
         ),
         (
             &ElfRefusal::RelocationOutside { section: 1, index: 3, found: 0x50, limit: 0x40 },

@@ -129,7 +129,8 @@ const MEMORY: SharedMemory = SharedMemory {
     seam_range_size: 16 << 30,
 };
 
-/// Returns one physical address that P-SEAMLDR reads, and one for each rule that refuses it.
+/// Offsets of [`Offset`]: one to addresses that P-SEAMLDR reads, and one for each rule that refuses
+/// an address.
 const PLACES: [(u64, Option<NotShared>); 4] = [
     (16 << 30, None),
     (0, Some(NotShared::InSeamRange)),

@@ -308,7 +308,7 @@ fn unknown_tdx(word: u64, bits: Bits, mut explanation: Explanation) -> Explanati
     } else {
         explanation.source = Source::Unknown;
         explanation.meaning = if bits.reserved != 0 {
-            "Not a status word: bits 59:48 are not 0, as in every word of the TDX module."
+            "Not a status word: bits 59:48 are not 0, but are 0 in every word of the TDX module."
                 .to_owned()
         } else {
             format!("Not a published word: the class {:#04x} is unknown.", bits.class)

@@ -5,7 +5,8 @@ use tdx_seamldr_core::abi::TdxStatus;
 use super::advice::Advice;
 use super::step::Relation;
 
-/// Bit 63 and class 0xff: Linux's own words. The low half is the exception.
+/// Bit 63 and class 0xff: Linux's own words. The low half is the number of the exception, or
+/// 0xffff0000 for VMfailInvalid.
 pub(super) const SW_ERROR: u64 = 0x8000ff0000000000;
 
 const GONE: &str = "After the shutdown of the old module this word means that no module runs: \

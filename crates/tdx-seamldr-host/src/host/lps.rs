@@ -38,8 +38,8 @@ const PARAMETERS: [(&str, &str); 8] = [
 ];
 
 impl Host {
-    /// Returns the Returns the LPs that P-SEAMLDR waits for and that are not online. `None` if the
-    /// kernel's lists cannot be read.
+    /// Returns the LPs that P-SEAMLDR waits for and that are not online. `None` if the kernel's
+    /// lists cannot be read.
     #[must_use]
     pub fn missing_lps(&self) -> Option<MissingLps> {
         let present = &self.present.as_ref().ok()?.value;

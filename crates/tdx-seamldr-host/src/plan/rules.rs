@@ -53,7 +53,7 @@ pub(super) fn judge(
         let reason = Reason::new(
             Scope::File,
             "checksum",
-            "the sum of the file's 16-bit words is not 0, as format v1 requires",
+            "the sum of the file's 16-bit words is not 0, but format v1 requires 0",
         );
         reasons.push(reason.advise("the file is damaged: download it again from Intel"));
     }

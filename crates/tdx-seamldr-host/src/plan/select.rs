@@ -211,7 +211,7 @@ impl<'c> World<'c> {
         Ok(refused.max_by_key(newest).map(|(place, _)| place))
     }
 
-    /// Adds the reason that no image exists, with the table's data on the version.
+    /// Returns the reason for a missing image, with the table's data on the version.
     fn no_image(&self, version: Option<TdxVersion>) -> Reason {
         let Some(version) = version else {
             return Reason::new(
@@ -343,7 +343,7 @@ fn svn(image: &Image) -> String {
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
-        "no version".into()
+        "no known version".into()
     } else {
         names.join(", ")
     }

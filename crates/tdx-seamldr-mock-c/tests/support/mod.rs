@@ -260,10 +260,10 @@ impl Sim {
         }
     }
 
-    /// The number of faults that have struck no call, and the lowest number of one.
+    /// Returns how many faults have affected no call, and the lowest number of such a fault.
     pub(crate) fn unfired(&self) -> (u32, u64) {
         let (mut count, mut first) = (u32::MAX, u64::MAX);
-        // SAFETY: both numbers may be written.
+        // SAFETY: both numbers are writable.
         let status = unsafe { tdx_sim_count_unfired_faults(self.0, &mut count, &mut first) };
         assert_eq!(status, TdxSimStatus::Ok);
         (count, first)

@@ -158,7 +158,7 @@ impl fmt::Display for ConfigError {
             Self::ListedLps { listed, counted } => write!(
                 f,
                 "firmware counts {counted} LPs (num_lps) and {listed} have an x2APIC id; there \
-                 should be 1 to {MAX_LPS} ids, and as many as LPs are counted"
+                 should be 1 to {MAX_LPS} ids, and at least as many as counted LPs"
             ),
             Self::X2apicIdTwice { id, lps: [first, second] } => {
                 write!(
@@ -256,7 +256,7 @@ impl Config {
         })
     }
 
-    /// Checks that LPs with these x2APIC ids fit to the configuration.
+    /// Checks that LPs with these x2APIC ids fit the configuration.
     ///
     /// # Errors
     ///

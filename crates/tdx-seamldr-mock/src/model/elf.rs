@@ -167,12 +167,16 @@ mod tests {
         fn the_check_refuses_exactly_the_tables_that_change_what_relocating_reads(
             // Separate parts, so that no table overwrites another.
             tables in (300..320usize, 530..540usize, 770..780usize, proptest::collection::vec(
-                (proptest::collection::vec(0..SIZE - 8, 0..4), prop_oneof![Just(24),
-                    25..48usize]), 1..=3)
+                (
+                    proptest::collection::vec(0..SIZE - 8, 0..4),
+                    prop_oneof![Just(24), 25..48usize],
+                ), 1..=3)
             ).prop_map(|(first, second, third, tables)| {
                 let places = [first, second, third].into_iter();
-                places.zip(tables).map(|(at, (targets, size))| (at, targets,
-                    size)).collect::<Vec<Table>>()
+                places
+                    .zip(tables)
+                    .map(|(at, (targets, size))| (at, targets, size))
+                    .collect::<Vec<Table>>()
             }),
             (headers, distance) in (64..70usize, 64..80usize),
         ) {

@@ -86,15 +86,15 @@ pub struct FaultId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Planned {
     id: FaultId,
-    /// With the calls that are still to pass and the times that are left.
+    /// The fault. Its `after` and `times` count down.
     fault: Fault,
-    /// It has struck a call.
+    /// Whether the fault has affected a call.
     has_struck: bool,
 }
 
 /// The planned faults. The first fault that matches a call decides.
 ///
-/// A fault that no call meets says nothing: ask for [`unfired`](Self::unfired) at the end of a
+/// A fault that affects no call gives no error: check [`unfired`](Self::unfired) at the end of a
 /// test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
@@ -142,9 +142,9 @@ impl FaultPlan {
         self.was_added(id).then(|| left.unwrap_or(0))
     }
 
-    /// The faults that have struck no call yet, in no particular order, each with the calls that
-    /// are still to pass before. A fault that was taken back is none of them, nor one that strikes
-    /// no call because its `times` is 0.
+    /// Iterates over the faults that have affected no call yet, in no particular order. `after` of
+    /// each is the number of matching calls that still pass. Excluded are ended faults, and faults
+    /// whose `times` was 0 from the beginning.
     pub fn unfired(&self) -> impl Iterator<Item = (FaultId, Fault)> + '_ {
         let waiting = |planned: &&Planned| !planned.has_struck && planned.fault.times != 0;
         let planned = self.faults.iter().flatten().filter(waiting);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_unfired_until_it_strikes_or_is_taken_back() {
+    fn a_fault_is_unfired_until_it_affects_a_call_or_is_ended() {
         let call = SeamcallRegs::default();
         let unfired =
             |plan: &FaultPlan| plan.unfired().map(|(FaultId(id), _)| id).collect::<Vec<_>>();
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(plan.strike(0, &call), None, "one call passes");
         assert_eq!(unfired(&plan), [1, 2]);
         assert!(plan.strike(0, &call).is_some());
-        assert_eq!(unfired(&plan), [2], "the first has struck, although it can strike again");
+        assert_eq!(unfired(&plan), [2], "the first fault has affected a call, but is not over");
         assert!(plan.end(FaultId(2)));
         assert_eq!(unfired(&plan), [0; 0]);
     }

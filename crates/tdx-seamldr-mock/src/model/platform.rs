@@ -91,9 +91,8 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
         platform
     }
 
-    /// Replaces the LPs by LPs with these x2APIC ids, at most
-    /// [`MAX_LPS`](tdx_seamldr_core::update::MAX_LPS). Firmware still waits for
-    /// [`Config::num_lps`] LPs.
+    /// Replaces the LPs by LPs with these x2APIC ids, at most [`MAX_LPS`](crate::model::MAX_LPS).
+    /// Firmware still waits for [`Config::num_lps`] LPs.
     pub fn set_lps(&mut self, x2apic_ids: impl IntoIterator<Item = u32>) {
         self.memory.lps.zero();
         for (slot, id) in self.memory.lps.iter_mut().zip(x2apic_ids) {

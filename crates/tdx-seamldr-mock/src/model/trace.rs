@@ -21,7 +21,9 @@ pub struct TraceEntry {
 pub struct LeafName(pub u64);
 
 impl LeafName {
-    const fn is_for_seamldr(self) -> bool {
+    /// Whether P-SEAMLDR takes the call: bit 63 of RAX is 1. Else the module takes it.
+    #[must_use]
+    pub const fn is_for_seamldr(self) -> bool {
         self.0 >> 63 == 1
     }
 }

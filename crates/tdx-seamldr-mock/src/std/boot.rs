@@ -58,8 +58,8 @@ pub enum NotBooted {
 type Owned = Platform<Box<SeamMemory>>;
 
 /// Boots a platform. Firmware loads the module of `image` with all checks of P-SEAMLDR. Then a
-/// kernel initialises the module on every LP until the module reaches `state`. Planned faults do
-/// not affect these calls, and RDRAND always succeeds.
+/// kernel initialises the module on every LP until the module reaches the state `until`. Planned
+/// faults do not affect these calls, and RDRAND always succeeds.
 ///
 /// # Errors
 ///

@@ -188,8 +188,8 @@ impl SimPlatform {
         facts.sensitive_operations = u32::try_from(sensitive).ok();
     }
 
-    /// Plans a fault. By the number that it gets, [`end_fault`](Self::end_fault) takes it back.
-    /// [`unfired_faults`](Self::unfired_faults) tells at the end of a test whether it struck.
+    /// Plans a fault. Returns its number, for [`end_fault`](Self::end_fault). At the end of a test,
+    /// [`unfired_faults`](Self::unfired_faults) says whether the fault has affected a call.
     ///
     /// # Panics
     ///
@@ -212,8 +212,8 @@ impl SimPlatform {
         self.inner().model.faults_mut().times_left(fault)
     }
 
-    /// The faults that have struck no call yet, in the order in which they were planned. A test
-    /// whose fault never strikes tests something else than it says.
+    /// Returns the faults that have affected no call yet, in the order in which they were planned.
+    /// If a fault has affected no call, the test has not tested it.
     #[must_use]
     pub fn unfired_faults(&self) -> Vec<(FaultId, Fault)> {
         let mut unfired: Vec<_> = self.inner().model.faults_mut().unfired().collect();

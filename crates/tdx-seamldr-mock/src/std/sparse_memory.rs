@@ -20,8 +20,6 @@ pub(crate) struct SparseMemory {
 #[cfg_attr(not(feature = "vectors"), allow(dead_code))] // only the replay of recordings reads it
 pub(crate) struct HostChange {
     pub(crate) address: u64,
-    /// Only the replay of recordings reads it.
-    #[cfg_attr(not(feature = "vectors"), allow(dead_code))]
     pub(crate) before: Vec<u8>,
     pub(crate) after: Vec<u8>,
 }

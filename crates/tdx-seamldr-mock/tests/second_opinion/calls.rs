@@ -122,8 +122,10 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
         3 => (0..LPS, address()).prop_map(|(lp, address)| Action::Install(vec![lp], address)),
         12 => (all, address()).prop_map(|(lps, address)| Action::Install(lps, address)),
         8 => any::<bool>().prop_map(|updates| Action::BringUp { updates }),
-        8 => (prop::sample::select(vec![0, 1, 12, 13, 14]), prop::sample::select(vec![0, 1, 3,
-            1 << 16]))
+        8 => (
+            prop::sample::select(vec![0, 1, 12, 13, 14]),
+            prop::sample::select(vec![0, 1, 3, 1 << 16]),
+        )
             .prop_map(|(image, rcx)| Action::Update(image, rcx)),
         2 => (0u32..3).prop_map(Action::Rdrand),
         2 => (0u32..7).prop_map(Action::SeamDb),

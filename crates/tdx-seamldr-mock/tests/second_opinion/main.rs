@@ -38,8 +38,9 @@ fn run(profile: LoaderProfile, first: usize, actions: &[Action]) -> Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None,
-        ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn both_models_give_the_same_answer_to_every_call(

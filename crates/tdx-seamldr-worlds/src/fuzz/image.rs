@@ -82,7 +82,7 @@ impl Crypto for Says<'_> {
 }
 
 /// Runs preflight and checks three things: the number of findings is correct, each finding can be
-/// displayed, and an image that is only a fallback gets all of its findings.
+/// displayed, and the image as a fallback has no finding that it does not have as an update.
 pub(super) fn asked(
     image: &TdxImage<'_>,
     facts: &Facts,

@@ -6,7 +6,7 @@ use tdx_seamldr_qemu::encoding::{Segment, MAX_LENGTH};
 use tdx_seamldr_qemu::flags::Flags;
 use tdx_seamldr_qemu::options::Options;
 
-/// A CPU that accepts all accesses.
+/// A CPU that accepts all accesses except writes to odd addresses.
 struct Cpu([u64; 16]);
 
 impl Machine for Cpu {

@@ -165,8 +165,8 @@ impl Seeds {
         let options = [
             (
                 "all",
-                "image=test\nprocessor=granite-rapids\nseamldr=newer\nremaining-updates=1\\
-                 nextra-lps=4\ntds=2",
+                "image=test\nprocessor=granite-rapids\nseamldr=newer\nremaining-updates=1\n\
+                 extra-lps=4\ntds=2",
             ),
             (
                 "fault",

@@ -26,7 +26,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Lets every single fault and every misuse happen.
+    /// Makes every single fault and every misuse.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Tables {
         Ok(Self { singles: sweep::run()?, misuse: misuse::run()? })
     }
 
-    /// Returns what became of the single faults: the number of LPs, and the counts.
+    /// Returns the counts of all single faults, for each number of LPs.
     #[must_use]
     pub fn singles(&self) -> &[(u32, Counts)] {
         &self.singles.0

@@ -35,7 +35,7 @@ impl Harm {
     }
 }
 
-/// How an update of this library ends, and what the next step then leads to.
+/// The end of an update by this library, and the result of its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Preflight refuses: no update begins.
@@ -44,9 +44,9 @@ pub enum End {
     Ended {
         /// The fate of the TDs.
         tds: TdFate,
-        /// What its outcome names.
+        /// The next step of the outcome.
         next: NextStep,
-        /// Whether the TDs run once that is done.
+        /// Whether the TDs run after the next step.
         alive: bool,
     },
 }
@@ -54,15 +54,15 @@ pub enum End {
 /// Number of scenarios, and of those in which the TDs are harmed.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Scenarios.
+    /// Number of scenarios.
     pub scenarios: u32,
-    /// With the policy of Linux 7.2.
+    /// Harm by Linux 7.2's policy.
     pub linux: Harm,
-    /// With this library.
+    /// Harm by this library.
     pub ours: Harm,
-    /// P-SEAMLDR itself destroys the handoff data.
+    /// Number of scenarios in which P-SEAMLDR itself destroys the handoff data.
     pub destroyed: u32,
-    /// How often each end of this library comes.
+    /// Number of scenarios for each end of this library's update.
     pub ends: Vec<(End, u32)>,
 }
 

@@ -13,42 +13,9 @@ description:
   - A refused plan is a result and no failure.
 version_added: 0.1.0
 author: The tdx-seamldr developers (@tdx-seamldr)
-options:
-  target:
-    description:
-      - A version, or the path of an image on the host.
-      - Without it, the newest image that fits.
-    type: str
-  image_dirs:
-    description: Folders on the host with images. Without them, those of the configuration.
-    type: list
-    elements: path
-    default: []
-  accept:
-    description: Names of rules that may stay unchecked, as the plan shows them.
-    type: list
-    elements: str
-    default: []
-  allow_below_minimum:
-    description: Go on although the table wants a newer running module first.
-    type: bool
-    default: false
-  no_td_launches:
-    description:
-      - Vouch that no TD is in build and no migration runs until the update is over.
-      - Without it, the configuration or a pre-update hook of the host has to vouch.
-    type: bool
-    default: false
-  command:
-    description: The command on the host.
-    type: str
-    default: tdx-seamldr
-  root:
-    description: Read and write below this folder instead of C(/).
-    type: path
-  config:
-    description: Read this configuration instead of C(/etc/tdx-seamldr.toml).
-    type: path
+extends_documentation_fragment:
+  - tdx_seamldr.hosts.command
+  - tdx_seamldr.hosts.command.request
 attributes:
   check_mode:
     description: Does the same in check mode.

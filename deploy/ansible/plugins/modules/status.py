@@ -13,17 +13,8 @@ description:
   - Changes nothing.
 version_added: 0.1.0
 author: The tdx-seamldr developers (@tdx-seamldr)
-options:
-  command:
-    description: The command on the host.
-    type: str
-    default: tdx-seamldr
-  root:
-    description: Read and write below this folder instead of C(/).
-    type: path
-  config:
-    description: Read this configuration instead of C(/etc/tdx-seamldr.toml).
-    type: path
+extends_documentation_fragment:
+  - tdx_seamldr.hosts.command
 attributes:
   check_mode:
     description: Does the same in check mode.

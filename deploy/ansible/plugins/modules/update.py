@@ -14,44 +14,12 @@ description:
 version_added: 0.1.0
 author: The tdx-seamldr developers (@tdx-seamldr)
 options:
-  target:
-    description:
-      - A version, or the path of an image on the host.
-      - Without it, the newest image that fits.
-    type: str
-  image_dirs:
-    description: Folders on the host with images. Without them, those of the configuration.
-    type: list
-    elements: path
-    default: []
-  accept:
-    description: Names of rules that may stay unchecked, as the plan shows them.
-    type: list
-    elements: str
-    default: []
-  allow_below_minimum:
-    description: Go on although the table wants a newer running module first.
-    type: bool
-    default: false
-  no_td_launches:
-    description:
-      - Vouch that no TD is in build and no migration runs until the update is over.
-      - Without it, the configuration or a pre-update hook of the host has to vouch.
-    type: bool
-    default: false
-  command:
-    description: The command on the host.
-    type: str
-    default: tdx-seamldr
-  root:
-    description: Read and write below this folder instead of C(/).
-    type: path
-  config:
-    description: Read this configuration instead of C(/etc/tdx-seamldr.toml).
-    type: path
   timeout:
     description: How many seconds the kernel may take.
     type: int
+extends_documentation_fragment:
+  - tdx_seamldr.hosts.command
+  - tdx_seamldr.hosts.command.request
 attributes:
   check_mode:
     description: Plans, and changes nothing.
@@ -124,7 +92,9 @@ def check(module, status):
     """Ends the module in check mode."""
     code, plan, problem = command.run(module, "plan")
     if code != 0 or plan is None:
-        reasons = [reason.get("message") for reason in (plan or {}).get("reasons") or []]
+        said = plan or {}
+        questions = [one for one in said.get("questions") or [] if not one.get("accepted")]
+        reasons = [one.get("message") for one in (said.get("reasons") or []) + questions]
         message = "; ".join(str(reason) for reason in reasons) or command.words(problem)
         module.fail_json(msg=message, outcome="refused", ending={})
     changed = plan.get("verdict") != "nothing-to-do"

@@ -100,7 +100,7 @@ pub fn set_up(cpu: u32) {
     }
     let handler = |entry: unsafe extern "C" fn()| VirtAddr::new(entry as *const () as u64);
     let idt = &mut tables.idt;
-    // SAFETY: `boot.s` defines these entry points. Each has a separate stack.
+    // SAFETY: `boot.s` defines these entry points, and this CPU has the stacks 0 to 2.
     unsafe {
         idt.double_fault.set_handler_addr(handler(other_exception)).set_stack_index(2);
         idt.general_protection_fault

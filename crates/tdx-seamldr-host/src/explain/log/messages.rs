@@ -126,8 +126,8 @@ pub(super) const TABLE: &[Known] = &[
     boot(
         "no-keyids",
         &["no TDX private KeyIDs available"],
-        "KVM found that TDX is not enabled: the BIOS assigns no KeyIDs to TDX, or the kernel did \
-         not start TDX earlier.",
+        "KVM found that TDX is not enabled: the BIOS assigns no KeyIDs to TDX, or the kernel has \
+         given up on TDX before this line.",
         BIOS_ON,
     ),
     boot(

@@ -19,7 +19,7 @@ const INSERT_TRIES: u32 = 5;
 const FAULT_WRAPPERS: u64 = 512;
 
 impl Loader {
-    /// Executes firmware rules 8.5.5 to 8.5.35. A comment gives the last number of each rule.
+    /// Executes firmware rules 8.5.5-35. A comment gives the last number of each rule.
     pub(super) fn complete(
         &mut self,
         params: u64,
@@ -138,7 +138,7 @@ impl Loader {
         Err(unrecoverable(SeamldrStatus::ENOENTROPY))
     }
 
-    /// Executes firmware rules 8.5.13 to 8.5.27.
+    /// Executes firmware rules 8.5.13-27.
     fn check_sigstruct(
         &self,
         scenario: Scenario,
@@ -164,8 +164,8 @@ impl Loader {
             && sigstruct.module_type.get() & !SeamSigstruct::MODULE_TYPE_DEBUG == 0
             && sigstruct.attributes.get() == 0 // 16
             && sigstruct.size.get() == 0x200
-            && usize::try_from(sigstruct.cpuid_table_size.get()).is_ok_and(
-                |count| count <= MAX_CPUID_ENTRIES)
+            && usize::try_from(sigstruct.cpuid_table_size.get())
+                .is_ok_and(|count| count <= MAX_CPUID_ENTRIES)
             && sigstruct.exponent.get() == 0x10001; // 17
         let consistent = (!profile.preserves_tds
             || sigstruct.min_update_hv.get() <= sigstruct.module_hv.get())
@@ -246,7 +246,7 @@ impl Loader {
     }
 }
 
-/// Executes firmware rules 8.5.5 to 8.5.11: reads SEAMLDR_PARAMS.
+/// Executes firmware rules 8.5.5-11: reads SEAMLDR_PARAMS.
 fn read_params(address: u64, context: &mut LoaderContext<'_>) -> Result<Scenario, Refusal> {
     let bad = recoverable(SeamldrStatus::EBADPARAM);
     let (config, params): (&Config, &mut SeamldrParams) =

@@ -389,7 +389,7 @@ impl Loader {
         SeamldrStatus::SUCCESS
     }
 
-    /// Executes firmware rules 8.5.1 to 8.5.4, and the end of a session.
+    /// Executes firmware rules 8.5.1-4, and the end of a session.
     fn install(
         &mut self,
         params: u64,
@@ -399,9 +399,8 @@ impl Loader {
         if context.x2apic_id >= MAX_LP_ID {
             return Err(recoverable(SeamldrStatus::EUNSPECERR)); // 1
         }
-        let busy =
-            // 2b
-            context.config.profile.has_cleanup && !matches!(self.flow, Flow::Ready | Flow::Install);
+        let has_cleanup = context.config.profile.has_cleanup;
+        let busy = has_cleanup && !matches!(self.flow, Flow::Ready | Flow::Install); // 2b
         if busy || self.lps_in_shutdown != 0 || contains(&self.session, context.x2apic_id) {
             return Err(recoverable(SeamldrStatus::EBADCALL)); // 2, 3
         }

@@ -1,5 +1,5 @@
 //! CPUID leaves that module 1.5.01 reads: required values, values that all LPs have to share, and
-//! bits that a TD can configure.
+//! bits that the host can configure for a TD.
 
 use super::super::cpu::NO_SUBLEAF;
 

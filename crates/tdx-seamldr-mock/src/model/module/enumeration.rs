@@ -265,8 +265,8 @@ fn check_cpuid(
             (0x1, _) => values = [lowest_fms(table), ebx, ecx, edx],
             (0x4, 3) => topology.lps_sharing_cache = eax >> 14 & 0xfff,
             (0x7, 0) => has_la57 = ecx >> 16 & 1 == 1,
-            // Performance monitoring needs version 5, and at most the fixed counters that the
-            // module knows.
+            // Performance monitoring needs at least version 5, and at most the fixed counters that
+            // the module knows.
             (0xa, _) if eax & 0xff < 5 => return Err(expect([0xf, 0, 0, 0], [5, 0, 0, 0])),
             (0xa, _) if edx & 0x1f > 7 => return Err(expect([0, 0, 0, 0x1f], [0, 0, 0, 7])),
             (0xd, _) => states.take(subleaf, values)?,

@@ -133,7 +133,7 @@ const FIELDS: &[Field] = &[
     always(0x9800000100000101, 0x1000),
     always(FieldId::TDVPS_BASE_SIZE.0, 0x6000),
     always(0x9800000100000201, 0x3000),
-    // What a TD can configure.
+    // What the host can configure for a TD.
     read_each(0x1900000300000000, 4, |view, index| match index {
         0 => ATTRIBUTES_FIXED0,
         2 => view.xfam_fixed0(),

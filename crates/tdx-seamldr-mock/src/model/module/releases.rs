@@ -59,8 +59,8 @@ impl Release {
     }
 
     /// Returns the features. If the table does not give them, they are those of the previous
-    /// release on the same line. UPDATE_COMPATIBILITY is added from the release on whose notes
-    /// mention it.
+    /// release on the same line. UPDATE_COMPATIBILITY follows from the release notes: it is set in
+    /// the first release whose notes mention it, and in all later ones.
     fn features0(&self) -> TdxFeatures0 {
         let bits = self.features0.or_else(|| {
             let TdxVersion { major, minor, update } = self.version;

@@ -74,9 +74,7 @@ impl Somebody {
     pub(super) fn prepare(self, platform: &SimPlatform) {
         if let Self::UsesLastUpdate(_) = self {
             platform.with_model(|model| {
-                let mut state = model.loader().state();
-                state.num_remaining_updates = 1;
-                model.restore_loader(&state);
+                model.set_num_remaining_updates(1);
                 let database = model.seamdb_mut();
                 database.used = database.size.saturating_sub(1);
             });
