@@ -128,10 +128,10 @@ fn read(work: &Path, image: &ReleasedImage) -> Result<Table> {
     let how = format!(
         "The work reads the {} bytes of Intel's {IMAGE}, checks all rules of the format (v1: with\n\
          the checksum), and builds SEAMLDR_PARAMS. `memset` is the C library's. It has a few\n\
-         instructions, and callgrind counts `rep stosb` once for each byte. The same work in C, as\n\
-         Linux does it for v2, takes {} instructions (gcc -O2), without the translation of\n\
-         addresses and in a zeroed page. That count comes from the project's specification and was\n\
-         made by hand; no command repeats it.",
+         instructions, and callgrind counts `rep stosb` once for each byte. The same work in C,\n\
+         as Linux does it for v2, takes {} instructions (gcc -O2), without the translation of\n\
+         addresses and in a zeroed page. That count comes from the project's specification and\n\
+         was made by hand; no command repeats it.",
         figures::number(Figure::count("", v1.output).value),
         figures::number(C_READS_V2.into())
     );

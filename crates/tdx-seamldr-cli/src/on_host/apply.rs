@@ -32,7 +32,7 @@ impl Run for Arguments {
     fn run(&self, out: &mut dyn Write, complaints: &mut dyn Write) -> Result<Exit, Error> {
         let root = self.options.host.root();
         let config = self.options.host.config(&root)?;
-        // A path from the option is used as it is; a path from the configuration starts at the root.
+        // A path from the option is used as it is; one from the configuration starts at the root.
         let target = match (&self.policy, &config.policy) {
             (None, None) => return self.do_nothing(out),
             (Some(Policy::Newest), _) | (None, Some(Policy::Newest)) => None,
