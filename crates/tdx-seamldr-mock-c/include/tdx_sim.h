@@ -65,8 +65,8 @@
 #define TDX_SIM_SEAMLDR_SEAMINFO UINT64_C(0x8000000000000003)
 
 /**
- * SEAMLDR.CLEANUP: wipe keys and caches. Each LP calls once. Only the generation after 1.5.00 has
- * it.
+ * SEAMLDR.CLEANUP: wipe keys and caches. Each LP calls once, and again after EINTERRUPT. Only the
+ * generation after 1.5.00 has it.
  */
 #define TDX_SIM_SEAMLDR_CLEANUP UINT64_C(0x8000000000000004)
 
@@ -2232,8 +2232,8 @@ enum tdx_sim_status tdx_sim_finish_td(struct tdx_sim *sim, uint32_t td, bool *ri
 
 /**
  * Adds a fault. The first fault that matches a call decides. `*id` is the number of the fault on
- * this platform: never 0, and never used again. `id` may be NULL. A fault that no call meets says
- * nothing: see tdx_sim_count_unfired_faults().
+ * this platform: never 0, and never used again. `id` may be NULL. A fault that affects no call
+ * gives no error: see tdx_sim_count_unfired_faults().
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_HANDLE; REENTRANT; BAD_ARGUMENT: a field has an invalid
  * value; UNKNOWN_LP; NO_ROOM: TDX_SIM_MAX_FAULTS faults are planned and not over.
@@ -2269,15 +2269,15 @@ enum tdx_sim_status tdx_sim_end_fault(struct tdx_sim *sim, uint64_t id);
 enum tdx_sim_status tdx_sim_get_fault(struct tdx_sim *sim, uint64_t id, uint32_t *times);
 
 /**
- * Counts the faults that have struck no call yet and that nobody has ended. `*first` is the
- * lowest of their numbers, or 0. `first` may be NULL. Ask at the end of a test: a test whose
- * fault never strikes tests something else than it says.
+ * Counts the faults that have affected no call yet and were not ended. `*first` is the lowest
+ * number of such a fault, or 0. `first` may be NULL. Call this at the end of a test: if a fault
+ * has affected no call, the test has not tested it.
  *
  * Errors: NULL; UNALIGNED; BAD_HANDLE; REENTRANT.
  *
  * The caller guarantees:
  *
- * `count` leads to a number that may be written, and `first` to one or nowhere.
+ * `count` points to a writable number. `first` points to a writable number, or is NULL.
  */
 enum tdx_sim_status tdx_sim_count_unfired_faults(struct tdx_sim *sim,
                                                  uint32_t *count,
@@ -2340,9 +2340,9 @@ enum tdx_sim_status tdx_sim_release_build(uint16_t major,
  *
  * The caller guarantees:
  *
- * `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
- * tdx_sim_build, or is NULL. `sigstruct` points to a writable tdx_sim_sigstruct, `module` to
- * `module_size` writable bytes.
+ * `image` points to a readable tdx_sim_image whose `size` is set. Its `build` points to a readable
+ * tdx_sim_build whose `size` is set, or is NULL. `sigstruct` points to a writable
+ * tdx_sim_sigstruct, and `module` to `module_size` writable bytes.
  */
 enum tdx_sim_status tdx_sim_make_image(const struct tdx_sim_image *image,
                                        struct tdx_sim_sigstruct *sigstruct,
@@ -2366,8 +2366,8 @@ enum tdx_sim_status tdx_sim_sign(struct tdx_sim_sigstruct *sigstruct,
                                  size_t module_size);
 
 /**
- * Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` is always set
- * to the size of the file. So `file` may be NULL if `file_size` is 0.
+ * Makes an image file from a SIGSTRUCT and a module, which need not match. `*needed` becomes the
+ * size of the file, also if `file_size` is too small. So `file` may be NULL if `file_size` is 0.
  *
  * Errors: NULL; UNALIGNED; BAD_ARGUMENT: `format` is not a tdx_sim_image_format; BAD_LENGTH:
  * `module_size` is not 1 to TDX_SIM_MAX_MODULE_PAGES times 4096; BUFFER_TOO_SMALL: `*needed` is
@@ -2387,17 +2387,17 @@ enum tdx_sim_status tdx_sim_pack(enum tdx_sim_image_format format,
                                  size_t *needed);
 
 /**
- * Makes the image file of an image. `*needed` is always set to the size of the file. So `file` may
- * be NULL if `file_size` is 0.
+ * Makes the file of an image that tdx_sim_make_image() would make. `*needed` becomes the size of
+ * the file, also if `file_size` is too small. So `file` may be NULL if `file_size` is 0.
  *
  * Errors: NULL; UNALIGNED; BAD_SIZE; BAD_ARGUMENT: `format` is not a tdx_sim_image_format, or a
  * field of `image` has an invalid value; BUFFER_TOO_SMALL: `*needed` is set.
  *
  * The caller guarantees:
  *
- * `image` points to a readable tdx_sim_image whose `size` is set, and its `build` to a
- * tdx_sim_build, or is NULL. `file` points to `file_size` writable bytes, and `needed` to a
- * writable number.
+ * `image` points to a readable tdx_sim_image whose `size` is set. Its `build` points to a readable
+ * tdx_sim_build whose `size` is set, or is NULL. `file` points to `file_size` writable bytes, and
+ * `needed` to a writable number.
  */
 enum tdx_sim_status tdx_sim_image_file(const struct tdx_sim_image *image,
                                        enum tdx_sim_image_format format,
