@@ -28,6 +28,7 @@ mod public_api;
 mod publish_check;
 mod qemu;
 mod rollout;
+mod semver;
 mod spec_map;
 mod tdx_host;
 mod vectors;
@@ -199,7 +200,14 @@ enum Task {
         /// Write the playbook's output into docs/rolling-out.md
         #[arg(long)]
         write: bool,
+        /// Only run the playbook, on machines in QEMU with the kernel that `tdx-host FOLDER
+        /// prepare` has built; on Debian, as root
+        #[arg(long, value_name = "FOLDER", conflicts_with = "write")]
+        machines: Option<PathBuf>,
     },
+    /// Compare the public interface of each library with the last tag, and check with
+    /// cargo-semver-checks that the version allows the changes
+    Semver,
     /// Check that every rule in docs/spec-map.md has an existing item and test, and that
     /// docs/firmware has every number
     SpecMap,
@@ -312,7 +320,8 @@ fn main() -> anyhow::Result<()> {
         Task::Prose { only } => prose::run(only),
         Task::PublicApi { check } => public_api::run(check),
         Task::PublishCheck => publish_check::run(),
-        Task::Rollout { write } => rollout::run(write),
+        Task::Rollout { write, machines } => rollout::run(write, machines.as_deref()),
+        Task::Semver => semver::run(),
         Task::SpecMap => spec_map::run(),
         Task::TdxHost { folder, step } => tdx_host::run(&folder, &step),
         Task::Vectors { folder, group } => vectors::run(&folder, group.as_deref()),

@@ -10,8 +10,9 @@ use anyhow::{bail, Context, Result};
 use crate::document;
 
 /// Commands of `cargo xtask`, from cheap to expensive. Commands with a given amount of work follow.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["public-api", "--check"],
+    &["semver"],
     &["publish-check"],
     &["package", "--test"],
     &["rollout"],
@@ -35,6 +36,7 @@ pub(crate) fn run(linux_tree: Option<&Path>, fuzz_seconds: u32) -> Result<()> {
         commands.push(vec!["linux-driver", "test", folder]);
         commands.push(vec!["tdx-host", folder, "prepare"]);
         commands.push(vec!["tdx-host", folder, "smoke"]);
+        commands.push(vec!["rollout", "--machines", folder]);
     }
     let mut failed = Vec::new();
     for command in commands {

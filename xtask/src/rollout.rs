@@ -1,5 +1,5 @@
-//! `cargo xtask rollout`: the roll-out over many hosts, by Ansible on hosts that are folders, and
-//! the manifests for Kubernetes.
+//! `cargo xtask rollout`: the roll-out over many hosts, by Ansible on hosts that are folders or
+//! machines in QEMU, and the manifests for Kubernetes.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,15 +10,19 @@ use anyhow::{ensure, Context, Result};
 
 use crate::document;
 use crate::process::call;
+use crate::tdx_host::hosts;
 
 /// The document with the output of the playbook, and the place of it.
 const DOCUMENT: &str = "docs/rolling-out.md";
 const PLACE: &str = "roll-out";
 
-pub(crate) fn run(write: bool) -> Result<()> {
+pub(crate) fn run(write: bool, machines: Option<&Path>) -> Result<()> {
     let deploy = crate::root().join("deploy").canonicalize()?;
     let programs = environment(&deploy.join("requirements.txt"))?;
-    ansible(&deploy.join("ansible"), &programs, write)?;
+    if let Some(folder) = machines {
+        return on_machines(&deploy.join("ansible"), &programs, folder);
+    }
+    on_folders(&deploy.join("ansible"), &programs, write)?;
     lint(&deploy.join("ansible"), &programs)?;
     manifests(&deploy.join("kubernetes"), &programs)
 }
@@ -44,7 +48,7 @@ fn environment(requirements: &Path) -> Result<PathBuf> {
 }
 
 /// Runs the playbook on hosts that are folders, and compares the document with its output.
-fn ansible(collection: &Path, programs: &Path, write: bool) -> Result<()> {
+fn on_folders(collection: &Path, programs: &Path, write: bool) -> Result<()> {
     call(
         crate::cargo()
             .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-cli"])
@@ -53,15 +57,12 @@ fn ansible(collection: &Path, programs: &Path, write: bool) -> Result<()> {
     )?;
     let release = crate::target().join("release").canonicalize()?;
     let output = release.join("rollout-output.txt");
-    let tests = call(
-        Command::new(programs.join("python3"))
-            .args(["-B", "-m", "unittest", "--verbose"])
-            .current_dir(collection.join("tests"))
+    test(
+        tests(collection, programs, "test_roll_out")
             .env("TDX_SEAMLDR", release.join("tdx-seamldr"))
             .env("HOST_FOLDER", release.join("examples/host-folder"))
             .env("ROLL_OUT_OUTPUT", &output),
-    );
-    tests.context("the playbook does not do what it should")?;
+    )?;
     let text = fs::read_to_string(&output)?;
     let block = format!("```text\n{}\n```", text.trim());
     if write {
@@ -69,6 +70,24 @@ fn ansible(collection: &Path, programs: &Path, write: bool) -> Result<()> {
     }
     document::check(DOCUMENT, PLACE, &block)
         .context("`cargo xtask rollout --write` writes the output of the playbook into it")
+}
+
+/// Runs the playbook on machines in QEMU, with the kernel in this folder.
+fn on_machines(collection: &Path, programs: &Path, folder: &Path) -> Result<()> {
+    let hosts = hosts::start(folder)?;
+    test(tests(collection, programs, "test_machines").env("MACHINES", hosts.reached.to_string()))
+}
+
+/// The tests of the playbook in this file.
+fn tests(collection: &Path, programs: &Path, file: &str) -> Command {
+    let mut python = Command::new(programs.join("python3"));
+    python.args(["-B", "-m", "unittest", "--verbose", file]);
+    python.current_dir(collection.join("tests"));
+    python
+}
+
+fn test(tests: &mut Command) -> Result<()> {
+    call(tests).context("the playbook does not do what it should")
 }
 
 /// Runs ansible-lint, which has to find the collection's own modules.

@@ -1,4 +1,4 @@
-"""Hosts that are folders, a kernel for each, and Ansible that updates them."""
+"""Hosts that are folders, a kernel for each, or machines; and Ansible that updates them."""
 
 import json
 import os
@@ -10,9 +10,6 @@ import sys
 import tempfile
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
-# `cargo xtask rollout` sets these.
-COMMAND = os.environ["TDX_SEAMLDR"]
-HOST_FOLDER = os.environ["HOST_FOLDER"]
 IMAGES = pathlib.Path(os.environ["TDX_MODULE_BINARIES"]) / "joined_files/1.5"
 PROGRAMS = pathlib.Path(sys.executable).parent
 
@@ -70,7 +67,8 @@ class Site:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tdx-site-"))
         self.collections = collections
         self.kernels = []
-        self.hosts = []
+        # The inventory's variables of each host.
+        self.hosts = {}
         self.notes = self.folder / "notes"
         self.notes.touch()
         self.reference_values = self.folder / "tdx-reference-values.json"
@@ -84,21 +82,41 @@ class Site:
         shutil.rmtree(self.folder)
 
     def host(self, name, *options):
-        """Adds a host with the images of both versions."""
+        """Adds a host that is a folder, with the images of both versions."""
         root = self.folder / name
         images = root / "var/lib/tdx-seamldr/images"
         images.mkdir(parents=True)
         for version in (OLD, NEW):
             shutil.copy(IMAGES / f"tdx_module_{version}.blob", images)
         kernel = subprocess.Popen(
-            [HOST_FOLDER, root, *options],
+            [os.environ["HOST_FOLDER"], root, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self.kernels.append(kernel)
         assert kernel.stdout.readline() == "ready\n"
-        self.hosts.append(name)
+        self.hosts[name] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "tdx_module_command": os.environ["TDX_SEAMLDR"],
+            "tdx_module_root": str(root),
+        }
+
+    def machine(self, name, port, key):
+        """Adds a host that takes ssh connections on this port of loopback."""
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        self.hosts[name] = {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": port,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": key,
+            "ansible_ssh_common_args": options,
+            # No file is copied to the host before a task.
+            "ansible_pipelining": True,
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "tdx_module_image_dirs": ["/images/intel/joined_files/1.5"],
+        }
 
     def version(self, name):
         """The module that runs on a host; None if there is none."""
@@ -126,14 +144,8 @@ class Site:
         return found
 
     def inventory(self, canaries):
-        host = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "tdx_module_command": COMMAND,
-        }
-        named = {name: {**host, "tdx_module_root": str(self.folder / name)} for name in self.hosts}
         groups = {
-            "tdx_hosts": {"hosts": named},
+            "tdx_hosts": {"hosts": self.hosts},
             "tdx_canaries": {"hosts": {name: {} for name in canaries}},
         }
         file = self.folder.with_suffix(".inventory.json")

@@ -12,14 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 use serde_json::Value;
 
-use super::Kernel;
+use super::{Kernel, PLACE};
 use crate::debian::Debian;
 use crate::qemu;
-
-/// The plugin's socket, in the root.
-const CONTROL: &str = "build/tdx-host/control";
-/// The plugin's trace, in the root.
-const TRACE: &str = "build/tdx-host/trace";
 
 /// The time limit for a boot to the first program. The debug kernel takes longest.
 const BOOT: Duration = Duration::from_secs(300);
@@ -29,6 +24,9 @@ const COMMAND: Duration = Duration::from_secs(300);
 /// The machine to start.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
+    /// The name, if several machines run at the same time. It begins the names of the machine's
+    /// files.
+    pub(super) name: &'static str,
     pub(super) kernel: Kernel,
     pub(super) cpus: u32,
     /// QEMU's option `-cpu`.
@@ -46,13 +44,14 @@ pub(super) struct Machine {
     /// A reset of the machine does not end QEMU.
     pub(super) reboots: bool,
     /// More options of QEMU. They come last, so they override the others.
-    pub(super) qemu: &'static [&'static str],
+    pub(super) qemu: Vec<String>,
 }
 
 impl Machine {
     /// Returns the machine of most scenarios.
     pub(super) fn new(kernel: Kernel, cpus: u32, processor: &str, plugin: Vec<String>) -> Self {
         Self {
+            name: "",
             kernel,
             cpus,
             processor: processor.to_owned(),
@@ -62,8 +61,18 @@ impl Machine {
             append: String::new(),
             smt: false,
             reboots: false,
-            qemu: &[],
+            qemu: Vec::new(),
         }
+    }
+
+    /// Returns the path of the plugin's socket, in the root.
+    pub(super) fn control(&self) -> String {
+        format!("{PLACE}/{}control", self.name)
+    }
+
+    /// Returns the path of the plugin's trace, in the root.
+    fn trace(&self) -> String {
+        format!("{PLACE}/{}trace", self.name)
     }
 
     /// Returns the command that starts the machine. With `agent`, the guest takes commands.
@@ -91,10 +100,10 @@ impl Machine {
                 plugin.push(',');
                 plugin.push_str(option);
             }
-            plugin.push_str(&format!(",control=/{CONTROL},trace=/{TRACE}"));
+            plugin.push_str(&format!(",control=/{},trace=/{}", self.control(), self.trace()));
             machine.args(["-plugin", &plugin]);
         }
-        machine.args(self.qemu);
+        machine.args(&self.qemu);
         machine
     }
 
@@ -147,7 +156,7 @@ pub(super) struct Guest {
     seen: usize,
     /// The number of commands so far.
     commands: u32,
-    control: PathBuf,
+    pub(super) control: PathBuf,
     trace: PathBuf,
     /// The time from the start of QEMU to the first program.
     pub(super) booted_in: Duration,
@@ -183,7 +192,7 @@ impl Guest {
                 }
             }
         });
-        let (control, trace) = (debian.path(CONTROL), debian.path(TRACE));
+        let (control, trace) = (debian.path(machine.control()), debian.path(machine.trace()));
         let booted_in = Duration::ZERO;
         let mut guest =
             Self { child, input, output, seen: 0, commands: 0, control, trace, booted_in };

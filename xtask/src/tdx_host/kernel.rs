@@ -122,6 +122,14 @@ impl Kernel {
         Ok(format!("/build/{name}/initrd-kexec.gz"))
     }
 
+    /// Makes another initramfs from the one of [`Self::give_initramfs`], which must exist. The new
+    /// one adds an ssh server and Python. Returns its path for programs in the root.
+    pub(super) fn give_ssh(self, debian: &Debian) -> Result<String> {
+        debian.give(&super::example().join("ssh.sh"), "ssh.sh")?;
+        debian.shell(&format!("exec bash /build/ssh.sh /build/{}", self.folder()))?;
+        Ok(format!("/build/{}/initrd-ssh.gz", self.folder()))
+    }
+
     /// Makes a folder with the files of every initramfs.
     fn begin_initramfs(self, debian: &Debian, name: &str) -> Result<PathBuf> {
         let place = debian.path("build").join(self.folder());

@@ -11,6 +11,7 @@ use crate::debian::Debian;
 use crate::process::call;
 
 mod guest;
+pub(crate) mod hosts;
 mod kernel;
 mod operators;
 mod recorded;
@@ -153,7 +154,7 @@ fn interactive(debian: &Debian, arguments: &RunArguments) -> Result<()> {
         ..Machine::new(kernel, arguments.cpus, processor, options)
     };
     let mut qemu = machine.command(debian, false);
-    println!("The plugin's socket: {}", debian.path(PLACE).join("control").display());
+    println!("The plugin's socket: {}", debian.path(machine.control()).display());
     let status = qemu.stdin(Stdio::inherit()).status().context("unshare")?;
     ensure!(status.success(), "QEMU ended with {status}");
     Ok(())

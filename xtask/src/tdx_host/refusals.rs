@@ -29,7 +29,7 @@ pub(super) const MISFITS: [Misfit; 8] = [
     },
     Misfit {
         what: "CPUs to be added later",
-        change: |machine| machine.qemu = &["-smp", "4,maxcpus=8"],
+        change: |machine| machine.qemu = words(&["-smp", "4,maxcpus=8"]),
         words: &["has 4 CPUs and could have 8", "extra-lps=4"],
     },
     Misfit {
@@ -39,7 +39,7 @@ pub(super) const MISFITS: [Misfit; 8] = [
     },
     Misfit {
         what: "sockets of QEMU that the plugin was not told of",
-        change: |machine| machine.qemu = &["-smp", "6,sockets=2,cores=3"],
+        change: |machine| machine.qemu = words(&["-smp", "6,sockets=2,cores=3"]),
         words: &["its APIC ID is ", "but the platform expects ", "-smp with sockets=1"],
     },
     Misfit {
@@ -60,8 +60,11 @@ pub(super) const MISFITS: [Misfit; 8] = [
 ];
 
 fn with_options(machine: &mut Machine, options: &[&str]) {
-    let plugin = machine.plugin.get_or_insert_with(Vec::new);
-    plugin.extend(options.iter().map(|option| (*option).to_owned()));
+    machine.plugin.get_or_insert_with(Vec::new).extend(words(options));
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// Checks that QEMU ends with status 1 and a message of the plugin. Returns the message.
@@ -82,7 +85,7 @@ pub(super) fn refuses(debian: &Debian, kernel: Kernel, misfit: &Misfit) -> Resul
 pub(super) fn largest(debian: &Debian, kernel: Kernel) -> Result<String> {
     let plain = machine(kernel, "1.5.05", 4, &[]);
     let below = Machine { memory: "2032", ..plain.clone() };
-    let above = Machine { memory: "3072", qemu: &["-machine", "max-ram-below-4g=1G"], ..plain };
+    let above = Machine { memory: "3072", qemu: words(&["-machine", "max-ram-below-4g=1G"]), ..plain };
     for machine in [below, above] {
         let mut guest = Guest::start(debian, &machine)?;
         expect_running(&mut guest, "1.5.05")?;

@@ -87,7 +87,7 @@ pub(super) fn smoke(debian: &Debian) -> Result<()> {
 }
 
 /// Puts the images that the BIOS loads into the root.
-fn give_images(debian: &Debian, images: &[ReleasedImage]) -> Result<()> {
+pub(super) fn give_images(debian: &Debian, images: &[ReleasedImage]) -> Result<()> {
     for image in images {
         debian.give(&image.path, &format!("tdx-host/images/{}", image.version))?;
     }
