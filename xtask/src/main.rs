@@ -13,6 +13,7 @@ mod figures;
 mod firmware_rules;
 mod fuzz;
 mod fuzz_seeds;
+mod glossary;
 mod hypervisor;
 mod initramfs;
 mod instructions;
@@ -93,6 +94,12 @@ enum Task {
     },
     /// Write the first inputs of fuzzing and its earlier findings to fuzz/corpus
     FuzzSeeds,
+    /// Write the glossary of docs/glossary.md into the core's rustdoc
+    Glossary {
+        /// Only check that the rustdoc is up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Build the example hypervisor and run it in QEMU
     Hypervisor {
         /// The number of CPUs
@@ -301,6 +308,7 @@ fn main() -> anyhow::Result<()> {
         Task::EmbedCheck => embed_check::run().map(drop),
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Task::FuzzSeeds => fuzz_seeds::run(),
+        Task::Glossary { check } => glossary::run(check),
         Task::Hypervisor { cpus, fault, runs } => hypervisor::run(cpus, &fault, runs),
         Task::Instructions => instructions::run(),
         Task::LinuxDriver { step, folder, debug_kernel, race, only } => {

@@ -13,6 +13,8 @@
 //! - [`Seamldr`] and [`TdxModule`]: typed calls over the embedder's [`SeamcallBackend`].
 //! - [`update`]: the state machine of each CPU. Every path ends in an [`update::Outcome`].
 //!
+//! The [`glossary`] explains the terms.
+//!
 //! The library does not allocate, panic or use floating point. Its unsafe code only makes
 //! SEAMCALLs. The embedder implements four small traits: [`SeamcallBackend`] executes the
 //! instruction, [`Lock`] lets one CPU at a time into P-SEAMLDR, [`Host`] knows CPUs and addresses,
@@ -146,6 +148,10 @@ mod count;
 mod crypto;
 mod debug;
 mod error;
+/// The terms of this project, in the words of Intel's specifications and of Linux. A firmware rule
+/// is a section of the project's pages docs/firmware.
+#[cfg_attr(doc, doc = include_str!("../glossary.md"))]
+pub mod glossary {}
 mod host;
 pub mod image;
 mod lock;

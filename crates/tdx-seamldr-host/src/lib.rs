@@ -1,4 +1,5 @@
 //! Reads a Linux host with the Intel TDX module from user space, plans updates and makes them.
+//! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! - [`catalogue`]: the public releases, and the images in the host's folders.
 //! - [`explain`]: status words and kernel log lines in plain words, with what to do.

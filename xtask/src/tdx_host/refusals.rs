@@ -85,7 +85,8 @@ pub(super) fn refuses(debian: &Debian, kernel: Kernel, misfit: &Misfit) -> Resul
 pub(super) fn largest(debian: &Debian, kernel: Kernel) -> Result<String> {
     let plain = machine(kernel, "1.5.05", 4, &[]);
     let below = Machine { memory: "2032", ..plain.clone() };
-    let above = Machine { memory: "3072", qemu: words(&["-machine", "max-ram-below-4g=1G"]), ..plain };
+    let above =
+        Machine { memory: "3072", qemu: words(&["-machine", "max-ram-below-4g=1G"]), ..plain };
     for machine in [below, above] {
         let mut guest = Guest::start(debian, &machine)?;
         expect_running(&mut guest, "1.5.05")?;
