@@ -115,7 +115,7 @@ class Site:
             # No file is copied to the host before a task.
             "ansible_pipelining": True,
             "ansible_python_interpreter": "/usr/bin/python3",
-            "tdx_module_image_dirs": ["/images/intel/joined_files/1.5"],
+            "tdx_module_image_dirs": ["/images/intel"],
         }
 
     def version(self, name):
