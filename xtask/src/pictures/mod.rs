@@ -9,7 +9,6 @@ mod stages;
 mod traits;
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_worlds::outcomes::Tables;
@@ -50,11 +49,4 @@ pub(crate) fn run(check: bool, record: bool) -> Result<()> {
 /// The text of a file of the project.
 fn source(name: &str) -> Result<String> {
     fs::read_to_string(crate::root().join(name)).with_context(|| name.to_owned())
-}
-
-/// Runs a test that records something instead of checking it.
-fn recording(test: &mut Command) -> Result<()> {
-    let status = test.env("TDX_SEAMLDR_RECORD", "1").current_dir(crate::root()).status()?;
-    ensure!(status.success(), "the recording ended with {status}");
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! Links of documents to files of the project: the file is there, and has the heading or the
-//! anchor. Addresses of other places are not asked.
+//! Links of documents to files of the project: the file exists, and has the heading or the anchor.
+//! Links to other sites are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
