@@ -1,6 +1,4 @@
-//! Parts that several benchmarks share: a host that does almost nothing, locks, images.
-
-pub mod locks;
+//! Parts that several benchmarks share: a host that does almost nothing, and images.
 
 use anyhow::{Context, Result};
 use tdx_seamldr_core::image::ImageFormat;
