@@ -102,8 +102,9 @@ pub(crate) struct Linked {
     pub(crate) frame: u64,
     /// The limit, in bytes.
     pub(crate) max_frame: u64,
-    /// All functions.
+    /// Whether the report lists the functions.
     pub(crate) is_listed: bool,
+    /// All functions, the largest first.
     pub(crate) functions: Vec<Function>,
 }
 

@@ -1,5 +1,4 @@
-//! `cargo xtask pictures`: the pictures of README and rustdoc, each made from the project's own
-//! data.
+//! `cargo xtask pictures`: draws the pictures of README and rustdoc from the project's own data.
 
 mod crates;
 mod ends;
@@ -13,7 +12,7 @@ use std::fs;
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_worlds::outcomes::Tables;
 
-/// Where the pictures are.
+/// The folder of the pictures.
 const FOLDER: &str = "docs/pictures";
 
 /// Writes the pictures, or checks that they are up to date.
@@ -46,7 +45,7 @@ pub(crate) fn run(check: bool, record: bool) -> Result<()> {
     Ok(())
 }
 
-/// The text of a file of the project.
+/// Returns the text of a file of the project.
 fn source(name: &str) -> Result<String> {
     fs::read_to_string(crate::root().join(name)).with_context(|| name.to_owned())
 }

@@ -5,7 +5,7 @@ use tdx_seamldr_cli::picture::{number, Anchor, Font, Picture, Tone};
 
 use crate::process::call;
 
-/// The recording: lines that begin with `$ ` were typed. A test of the command compares it.
+/// The recording. Typed lines begin with `$ `. A test of the command compares it.
 const RECORDING: &str = "docs/pictures/session.txt";
 
 /// Records the session anew, on a host folder with Intel's images.
