@@ -1,5 +1,5 @@
-//! The fate of the TDs in failing updates: the ends and next steps, and the losses by Linux's policy
-//! and by this library.
+//! The fate of the TDs in failing updates: ends, next steps, and the losses by Linux's policy and
+//! by this library.
 
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_cli::picture::{number, Anchor, Font, Picture, Tone};
