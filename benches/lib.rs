@@ -1,11 +1,9 @@
-//! Parts that several benchmarks share: a host that does almost nothing, locks, images.
-
-pub mod locks;
+//! Parts that several benchmarks share: a host that does almost nothing, and images.
 
 use anyhow::{Context, Result};
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{Host, Patience, PhysAddr, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
-use tdx_seamldr_mock::PageBuf;
+use tdx_seamldr_mock::{PageBuf, TestImage};
 
 /// A host of one LP. Its firmware succeeds at once, and its address translation takes almost no
 /// time.
@@ -41,6 +39,13 @@ unsafe impl Host for DoesNothing {
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
         u64::try_from(address.addr()).ok()?.checked_add(1 << 40).map(PhysAddr)
     }
+}
+
+/// Returns the images of two small modules. The second has the higher SVN.
+#[must_use]
+pub fn old_and_new() -> [PageBuf; 2] {
+    [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
+        .map(|image| image.build())
 }
 
 /// Returns the image as a file of this format.

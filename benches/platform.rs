@@ -11,6 +11,7 @@
 use std::hint::black_box;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use tdx_seamldr_benches::old_and_new;
 use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf, INTEL_VENDOR_ID};
 use tdx_seamldr_core::preflight::{preflight, Policy};
 use tdx_seamldr_core::update::{Outcome, Update};
@@ -100,8 +101,7 @@ fn calls(c: &mut Criterion) {
 /// three hashes and one signature.
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
-    let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
-        .map(|image| image.build());
+    let images = old_and_new();
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()).unwrap());
     let boot = |lps| SimPlatform::builder().lps(lps).seamdb_size(u32::MAX).boot(&old).unwrap();
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());

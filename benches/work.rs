@@ -2,7 +2,7 @@
 //! instructions` runs each task.
 
 use anyhow::{bail, ensure, Context, Result};
-use tdx_seamldr_benches::{converted, DoesNothing};
+use tdx_seamldr_benches::{converted, old_and_new, DoesNothing};
 use tdx_seamldr_core::abi::Scenario;
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::preflight::{preflight, PassedUpdate, Policy};
@@ -11,7 +11,7 @@ use tdx_seamldr_core::{
     Crypto, CurrentVmcs, InstallRequest, SeamcallRegs, Seamldr, SharedInfo, SpinLock, TdxImage,
     INTEL_PRODUCTION_SIGNER,
 };
-use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_mock::{PageBuf, SimPlatform};
 use tdx_seamldr_verify::RustCrypto;
 
 /// Runs the task. Callgrind counts the instructions of this function up to its return.
@@ -69,8 +69,7 @@ fn call(calls: u32) -> Result<()> {
 
 /// Runs one stage of an update by one LP. Prints the number of SEAMCALLs.
 fn one_stage(wanted: &str) -> Result<()> {
-    let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
-        .map(|image| image.build());
+    let images = old_and_new();
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
     let platform = SimPlatform::builder().lps(1).boot(&old?)?;
     let host = platform.lp(0);
@@ -100,8 +99,7 @@ fn one_stage(wanted: &str) -> Result<()> {
 /// Runs an update by this many LPs, in a fixed mixed order of steps. Prints the number of
 /// SEAMCALLs.
 fn update(lps: u32) -> Result<()> {
-    let images = [TestImage::default(), TestImage { svn_minor: 6, ..TestImage::default() }]
-        .map(|image| image.build());
+    let images = old_and_new();
     let [old, new] = images.each_ref().map(|image| TdxImage::parse(image.as_bytes()));
     let platform = SimPlatform::builder().lps(lps).boot(&old?)?;
     let (mut params, info) = (PageBuf::zeroed(1), SharedInfo::new());

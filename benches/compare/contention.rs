@@ -3,9 +3,10 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use tdx_seamldr_benches::locks::{ParkingLot, PthreadSpin, StdMutex};
 use tdx_seamldr_benches::DoesNothing;
 use tdx_seamldr_core::{CurrentVmcs, Lock, SeamcallRegs, Seamldr, SpinLock};
+
+use crate::locks::{ParkingLot, PthreadSpin, StdMutex};
 
 const THREADS: [u32; 5] = [1, 2, 4, 8, 16];
 const ROUNDS: usize = 15;

@@ -13,6 +13,7 @@
 //! `elsewhere/`, below a line `machine WHICH`.
 
 mod contention;
+mod locks;
 mod openssl;
 
 use std::hint::black_box;

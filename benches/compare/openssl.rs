@@ -7,7 +7,7 @@ use std::ptr;
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_core::TdxImage;
 
-/// Constants of `evp.h`.
+/// A constant of `evp.h`.
 const EVP_PKEY_RSA: c_int = 6;
 
 type Pointer = *mut c_void;

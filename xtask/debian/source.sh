@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Inside a root of Debian's unstable distribution: what every kernel that this project builds needs.
+# Packages and source of each kernel that this project builds, in a root of Debian unstable.
 # Leaves the kernel's source in /build/source. The scripts that prepare kernels read this file.
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 

@@ -59,13 +59,17 @@ static PLATFORM: Alone<MaybeUninit<Platform<&'static mut SeamMemory>>> =
     Alone(UnsafeCell::new(MaybeUninit::uninit()));
 
 /// Makes the platform. Returns 0 on success.
+///
+/// # Safety
+///
+/// One CPU calls this once, before all other functions.
 #[no_mangle]
-pub extern "C" fn probe_boot(num_lps: u32) -> i32 {
+pub unsafe extern "C" fn probe_boot(num_lps: u32) -> i32 {
     let Ok(config) = Config::new(num_lps, 1, 0x806f8, [0; 48], LoaderProfile::V1_5_00) else {
         return -22;
     };
     let seamdb = SeamDb { size: 64, used: 0, insert_failures: 0 };
-    // SAFETY: one CPU calls this once, before all other functions.
+    // SAFETY: the caller's: no other reference to the statics exists.
     unsafe {
         let memory = &mut *MEMORY.0.get();
         (*PLATFORM.0.get()).write(Platform::new(config, seamdb, memory));

@@ -89,7 +89,7 @@ pub unsafe extern "C" fn probe_parse(
 
 #[no_mangle]
 pub extern "C" fn probe_install(passed: &'static PassedUpdate<'static>) -> i32 {
-    // SAFETY: no other code uses these pages.
+    // SAFETY: the kernel returns pages that no other code uses.
     let (params, info) = unsafe { (&mut *kernel_params_page(), &*kernel_info_page()) };
     let Ok(mut update) = Update::new(passed, params, info, &KERNEL, &STATE) else { return EINVAL };
     // SAFETY: the kernel runs `run_cpu` on all CPUs and returns after all have returned.

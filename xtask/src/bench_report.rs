@@ -12,6 +12,7 @@ use tdx_seamldr_mock::released_images;
 use crate::document;
 use crate::embed_check::{self, Linked};
 use crate::figures::{number, Figure, Table};
+use crate::process::{call, printed};
 use crate::{instructions, window};
 
 const REPORT: &str = "docs/performance.md";
@@ -81,7 +82,6 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Measured by hand. No command repeats this measurement.
 const WHY_SLOWER: &str = "\
 The processor decides whether `verify` meets the target. It does on the Xeon below, of a
 generation that has TDX. The difference is SHA-384: OpenSSL's assembly with AVX2 and BMI2 takes
@@ -180,9 +180,7 @@ impl Compared {
 }
 
 fn compared() -> Result<Compared> {
-    let output = Command::new(crate::bench_program("compare")?).output()?;
-    ensure!(output.status.success(), "compare: {}", String::from_utf8_lossy(&output.stderr));
-    Compared::read(&String::from_utf8(output.stdout)?)
+    Compared::read(&printed(&mut Command::new(crate::bench_program("compare")?))?)
 }
 
 /// Returns the outputs of `compare` on other machines.
@@ -263,21 +261,13 @@ fn times() -> Result<String> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
-    let status = crate::cargo()
-        .args([
-            "bench",
-            "--quiet",
-            "--locked",
-            "-p",
-            "tdx-seamldr-benches",
-            "--bench",
-            "library",
-            "--bench",
-        ])
-        .args(["platform", "--", "--quiet", "--noplot", "--warm-up-time=1", "--measurement-time=2"])
-        .current_dir(crate::root())
-        .status()?;
-    ensure!(status.success(), "the benchmarks failed");
+    call(
+        crate::cargo()
+            .args(["bench", "--quiet", "--locked", "-p", "tdx-seamldr-benches"])
+            .args(["--bench", "library", "--bench", "platform", "--"])
+            .args(["--quiet", "--noplot", "--warm-up-time=1", "--measurement-time=2"])
+            .current_dir(crate::root()),
+    )?;
     let mut rows = BTreeMap::new();
     collect(&folder, &mut rows)?;
     ensure!(!rows.is_empty(), "no results in {}", folder.display());

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{ensure, Context, Result};
 
 const CRATE: &str = "crates/tdx-seamldr-mock-c";
-const HEADER: &str = "include/tdx_sim.h";
+/// The path of the header below the workspace's folder.
+pub(crate) const HEADER: &str = "crates/tdx-seamldr-mock-c/include/tdx_sim.h";
 
 /// The sources of the header, in the header's order.
 const SOURCES: [&str; 14] = [
@@ -27,25 +28,19 @@ const SOURCES: [&str; 14] = [
 
 /// Writes the header, or with `check` compares it with the file.
 pub(crate) fn run(check: bool) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
-    let folder = root.join(CRATE);
-    let path = folder.join(HEADER);
-    let wanted = header(&folder)?;
+    let path = crate::root().join(HEADER);
+    let wanted = header(&crate::root().join(CRATE))?;
     if !check {
-        std::fs::create_dir_all(path.parent().context("the header's folder")?)?;
-        std::fs::write(&path, wanted)?;
-        println!("{CRATE}/{HEADER} written");
+        std::fs::write(&path, wanted).context(HEADER)?;
+        println!("{HEADER} written");
         return Ok(());
     }
-    let found = std::fs::read_to_string(&path).with_context(|| format!("{CRATE}/{HEADER}"))?;
+    let found = std::fs::read_to_string(&path).context(HEADER)?;
     if let Some((number, found, wanted)) = first_difference(&found, &wanted) {
-        eprintln!("{CRATE}/{HEADER}, line {number}\n  is:        {found}\n  should be: {wanted}");
+        eprintln!("{HEADER}, line {number}\n  is:        {found}\n  should be: {wanted}");
     }
-    ensure!(
-        found == wanted,
-        "{CRATE}/{HEADER} does not match its sources; run `cargo xtask c-header`"
-    );
-    println!("{CRATE}/{HEADER} matches its sources");
+    ensure!(found == wanted, "{HEADER} does not match its sources; run `cargo xtask c-header`");
+    println!("{HEADER} matches its sources");
     Ok(())
 }
 

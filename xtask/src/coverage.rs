@@ -9,6 +9,8 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
+use crate::process::{call, printed};
+
 /// The percentage of lines that must be reached.
 const WANTED: f64 = 95.0;
 
@@ -48,9 +50,7 @@ pub(crate) fn run(branches: bool) -> Result<()> {
         let mut cargo = if branches { crate::nightly("cargo") } else { crate::cargo() };
         cargo.arg("llvm-cov").args(branches.then_some("--branch")).args(arguments);
         cargo.env("CARGO_LLVM_COV_SETUP", "no").envs(tools.iter().map(|(name, path)| (name, path)));
-        let status = cargo.current_dir(crate::root()).status()?;
-        ensure!(status.success(), "cargo llvm-cov {} ended with {status}", arguments.join(" "));
-        Ok(())
+        call(cargo.current_dir(crate::root()))
     };
     let report = |form: &str| -> Result<String> {
         let path = crate::target().join(format!("coverage{form}"));
@@ -59,11 +59,7 @@ pub(crate) fn run(branches: bool) -> Result<()> {
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
     // Programs of an earlier run have other line numbers.
-    let cleaned = crate::cargo()
-        .args(["llvm-cov", "clean", "--workspace"])
-        .current_dir(crate::root())
-        .status()?;
-    ensure!(cleaned.success(), "cargo llvm-cov clean ended with {cleaned}");
+    call(crate::cargo().args(["llvm-cov", "clean", "--workspace"]).current_dir(crate::root()))?;
     llvm_cov(&[&["--no-report", "--locked"], &PACKAGES[..], &WITHOUT_LOOM[..]].concat())?;
     let mut files = Files::new();
     read_lines(&report("--lcov")?, &mut files);
@@ -85,14 +81,7 @@ fn tool(name: &str, is_nightly: bool) -> Result<PathBuf> {
     }
     let rustc = |arguments: &[&str]| -> Result<String> {
         let mut rustc = if is_nightly { crate::nightly("rustc") } else { Command::new("rustc") };
-        let output = rustc.args(arguments).output().context("rustc")?;
-        ensure!(
-            output.status.success(),
-            "rustc {} ended with {}",
-            arguments.join(" "),
-            output.status
-        );
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        Ok(printed(rustc.args(arguments))?.trim().to_owned())
     };
     let about = rustc(&["-vV"])?;
     let line = |key: &str| {

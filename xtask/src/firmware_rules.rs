@@ -1,5 +1,5 @@
-//! The firmware's rules in docs/firmware: their numbers, the links to them, and their citations in
-//! sources and documents. `cargo xtask spec-map` checks all tables against these numbers.
+//! The firmware's rules in docs/firmware: their numbers, and their citations in sources and
+//! documents. `cargo xtask spec-map` checks all tables against these numbers.
 //!
 //! A number is an anchor, `<a id="8.5.27"></a>`, followed by the same number. In a heading the
 //! number is a section, at the start of a table's row a step, elsewhere a statement. A citation is
@@ -41,9 +41,7 @@ impl Rules {
             pages.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text));
         }
         pages.sort();
-        let mut rules = Self::parse(&pages);
-        rules.problems.extend(dead_links(root, &pages));
-        Ok(rules)
+        Ok(Self::parse(&pages))
     }
 
     /// Reads the rules of pages, given by name and text.
@@ -195,45 +193,6 @@ fn anchors(line: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     })
 }
 
-/// Returns the links of the pages to missing files and missing anchors.
-fn dead_links(root: &Path, pages: &[(String, String)]) -> Vec<String> {
-    let places: BTreeMap<&str, Vec<String>> =
-        pages.iter().map(|(page, text)| (page.as_str(), places(text))).collect();
-    let mut problems = Vec::new();
-    for (page, text) in pages {
-        for link in links(text) {
-            let (file, place) =
-                link.split_once('#').map_or((link, None), |(file, place)| (file, Some(place)));
-            let file = if file.is_empty() { page } else { file };
-            if !root.join(FOLDER).join(file).exists() {
-                problems.push(format!("{FOLDER}/{page}: no file {link}"));
-            }
-            let is_missing =
-                |place| places.get(file).is_none_or(|places| !places.iter().any(|it| it == place));
-            if place.is_some_and(is_missing) {
-                problems.push(format!("{FOLDER}/{page}: no place {link}"));
-            }
-        }
-    }
-    problems
-}
-
-/// Returns the targets of a text's links inside the repository.
-fn links(text: &str) -> impl Iterator<Item = &str> {
-    let targets =
-        text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
-    targets.filter(|target| !target.contains("://"))
-}
-
-/// Returns the possible targets in a page: its anchors, and its headings in GitHub's form.
-fn places(text: &str) -> Vec<String> {
-    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| {
-        let title = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
-        title.chars().filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter)).collect()
-    });
-    headings.chain(text.lines().flat_map(anchors).map(|(_, id, _)| id.to_owned())).collect()
-}
-
 /// Adds a file, or the sources and documents of a folder.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if !path.is_dir() {
@@ -339,23 +298,5 @@ mod tests {
         fs::write(root.path().join("crates/a.bin"), format!("{rule} 9.9")).unwrap();
         let (count, problems) = rules(PAGE).wrong_citations(root.path()).unwrap();
         assert_eq!((count, problems), (2, vec!["crates/a.rs: no firmware rule 8.5.2".to_owned()]));
-    }
-
-    #[test]
-    fn link_to_a_missing_file_or_anchor_is_found() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join(FOLDER);
-        fs::create_dir_all(&folder).unwrap();
-        let text = format!(
-            "{PAGE}[a](page.md#8.5.1) [b](#name) [d](#title) [e](https://a/b) [f](other.md) \
-             [g](#8.5.3) [h](../x.md)"
-        );
-        fs::write(folder.join("page.md"), &text).unwrap();
-        fs::write(root.path().join("docs/x.md"), "").unwrap();
-        let problems = Rules::read(root.path()).unwrap().problems;
-        assert_eq!(
-            problems,
-            ["docs/firmware/page.md: no file other.md", "docs/firmware/page.md: no place #8.5.3"]
-        );
     }
 }

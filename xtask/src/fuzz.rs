@@ -1,7 +1,6 @@
 //! `cargo xtask fuzz`: builds the fuzz targets, runs each for a time, one on each CPU, and prints
 //! the results.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 use tdx_seamldr_worlds::fuzz::TARGETS;
 
 use crate::fuzz_seeds;
+use crate::process::call;
 
 /// The longest inputs of targets, if not the length of the longest first input.
 const LONGEST: [(&str, u32); 8] = [
@@ -31,7 +31,7 @@ pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
         bail!("the target {unknown} does not exist; the targets are {}", targets.join(", "));
     }
     targets.retain(|target| only.is_empty() || only.iter().any(|only| only == target));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let root = crate::root().join("fuzz");
     build(&root)?;
     // An old corpus also gets the inputs that changed since the last run.
     fuzz_seeds::run()?;
@@ -51,7 +51,7 @@ pub(crate) fn run(seconds: u32, only: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Returns `cargo fuzz` with a nightly compiler and its sanitizers, else without them.
+/// Returns `cargo fuzz`, of the nightly toolchain or of this process.
 fn cargo_fuzz(is_nightly: bool, command: &str) -> Command {
     let mut cargo = if is_nightly { crate::nightly("cargo") } else { crate::cargo() };
     cargo.args(["fuzz", command]);
@@ -68,12 +68,7 @@ fn build(root: &Path) -> Result<()> {
         println!("no nightly compiler: fuzzing without the address sanitizer");
         cargo.args(["--sanitizer", "none"]);
     }
-    let built = cargo
-        .args([OsStr::new("--target-dir"), root.join("target").as_ref()])
-        .current_dir(root)
-        .status()?;
-    ensure!(built.success(), "the targets were not built");
-    Ok(())
+    call(cargo.arg("--target-dir").arg(root.join("target")).current_dir(root))
 }
 
 /// Returns the program of a target.

@@ -2,7 +2,7 @@
 //! `fuzz/corpus`, in a folder for each target.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tdx_seamldr_mock::released_images;
@@ -10,11 +10,11 @@ use tdx_seamldr_worlds::fuzz::seeds::{findings, seeds};
 
 /// The folder with the inputs of all targets.
 pub(crate) fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
+    crate::root().join("fuzz/corpus")
 }
 
 pub(crate) fn run() -> Result<()> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let crates = crate::root().join("crates");
     let released = released_images()?.unwrap_or_default();
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     let seeds = seeds(&crates.join("tdx-seamldr-mock/vectors"), &released)?;

@@ -1,11 +1,12 @@
 //! `cargo xtask hypervisor`: builds the example hypervisor and runs it in QEMU.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{bail, ensure, Result};
 
-use crate::qemu;
+use crate::process::call;
+use crate::{qemu, root};
 
 /// The time limit of one run, which takes less than a second on an idle machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,14 +45,13 @@ pub(crate) fn run(cpus: u32, fault: &str, runs: u32) -> Result<()> {
 }
 
 fn build() -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
-    let target = root.join("target/hypervisor");
-    let built = crate::cargo()
-        .args(["build", "--quiet", "--locked", "--release", "--manifest-path"])
-        .arg(root.join("examples/hypervisor/Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        .status()?;
-    ensure!(built.success(), "the example was not built");
+    let target = root().join("target/hypervisor");
+    call(
+        crate::cargo()
+            .args(["build", "--quiet", "--locked", "--release", "--manifest-path"])
+            .arg(root().join("examples/hypervisor/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target),
+    )?;
     Ok(target.join("release/hypervisor"))
 }

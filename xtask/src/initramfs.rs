@@ -10,6 +10,7 @@ use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::ReleasedImage;
 
 use crate::debian::Debian;
+use crate::process::call;
 
 /// The target of the command, for the machine in QEMU.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -30,25 +31,16 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Builds the command without shared libraries. Returns its path.
 pub(crate) fn build_command() -> Result<PathBuf> {
     let folder = crate::target().join("static");
-    let built = crate::cargo()
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "-p",
-            "tdx-seamldr-cli",
-            "--target",
-            TARGET,
-        ])
-        .arg("--target-dir")
-        .arg(&folder)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .current_dir(crate::root())
-        .status()?;
-    ensure!(built.success(), "the command was not built");
+    call(
+        crate::cargo()
+            .args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-cli"])
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(&folder)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+            .current_dir(crate::root()),
+    )?;
     let command = folder.join(TARGET).join("release/tdx-seamldr");
     let data = fs::read(&command).with_context(|| command.display().to_string())?;
     ensure!(

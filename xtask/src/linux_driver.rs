@@ -82,14 +82,14 @@ pub(crate) fn run(
     debug_kernel: bool,
     selection: &Selection<'_>,
 ) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let kernel = if debug_kernel { Kernel::Debug } else { Kernel::Stock };
-    let tree = Tree { example: root.join("examples/linux-driver"), debian: Debian::new(folder) };
+    let example = crate::root().join("examples/linux-driver");
+    let tree = Tree { example, debian: Debian::new(folder) };
     tree.prepare(kernel)?;
     if step == Step::Tree {
         return Ok(());
     }
-    let module = tree.build(root, kernel)?;
+    let module = tree.build(kernel)?;
     if step == Step::Test {
         let mut modules = tree.build_kernel_modules(kernel)?;
         modules.push(module);
@@ -127,7 +127,8 @@ impl Tree {
 
     /// Copies the library's sources beside the example's, as its Kbuild requires, and builds the
     /// module.
-    fn build(&self, root: &Path, kernel: Kernel) -> Result<PathBuf> {
+    fn build(&self, kernel: Kernel) -> Result<PathBuf> {
+        let root = crate::root();
         let place = format!("build/module-{}", kernel.name());
         let module = self.debian.path(&place);
         if module.join("src").exists() {
@@ -276,18 +277,6 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
             fs::copy(entry.path(), &target)?;
         }
     }
-    // Removes sources that `from` does not have. The kernel's objects stay.
-    for entry in fs::read_dir(to)? {
-        let entry = entry?;
-        if from.join(entry.file_name()).exists() {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
-            fs::remove_file(entry.path())?;
-        }
-    }
     Ok(())
 }
 
@@ -327,8 +316,8 @@ mod tests {
 
     #[test]
     fn copied_tree_loses_removed_sources_and_keeps_build_output() {
-        let folder = std::env::temp_dir().join(format!("xtask-copy-tree-{}", std::process::id()));
-        let (from, to) = (folder.join("from"), folder.join("to"));
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         let write = |file: &Path, text: &str| {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
@@ -353,7 +342,6 @@ mod tests {
         assert_eq!(names, [".lib.o.cmd", "lib.o", "lib.rs", "preflight"]);
         assert_eq!(fs::read_to_string(to.join("preflight/mod.rs")).unwrap(), "moved");
         assert_eq!(fs::metadata(to.join("lib.rs")).unwrap().modified().unwrap(), unchanged);
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

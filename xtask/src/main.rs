@@ -36,7 +36,7 @@ mod vectors;
 mod versions;
 mod window;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Parser, Subcommand};
@@ -270,25 +270,16 @@ fn command() -> clap::Command {
 
 /// Returns the workspace's folder.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
 }
 
 /// Builds a program of the benchmarks. Returns its path.
 fn bench_program(name: &str) -> anyhow::Result<PathBuf> {
-    let built = cargo()
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "-p",
-            "tdx-seamldr-benches",
-            "--bin",
-            name,
-        ])
-        .current_dir(root())
-        .status()?;
-    anyhow::ensure!(built.success(), "{name} was not built");
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--locked", "--release", "-p", "tdx-seamldr-benches"]);
+    process::call(build.args(["--bin", name]).current_dir(root()))?;
     Ok(target().join("release").join(name))
 }
 

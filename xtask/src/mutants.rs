@@ -11,6 +11,8 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::process::{call, printed};
+
 /// The highest percentage of compiled changes that no test notices.
 const MAX_PERCENT: f64 = 3.0;
 
@@ -63,12 +65,13 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
         first.caught.iter().chain(&first.endless).map(|name| format!("{name}\n")).collect();
     fs::write(caught, settled)?;
     // cargo-mutants expects these tests in the core for its baseline, so the baseline runs here.
-    let unchanged = crate::cargo()
-        .args(["test", "--locked", "--profile=mutants", "--package", PLATFORM])
-        .args(UPDATES)
-        .current_dir(crate::root())
-        .status()?;
-    ensure!(unchanged.success(), "the tests fail without any change of the core");
+    call(
+        crate::cargo()
+            .args(["test", "--locked", "--profile=mutants", "--package", PLATFORM])
+            .args(UPDATES)
+            .current_dir(crate::root()),
+    )
+    .context("the tests fail without any change of the core")?;
     let elsewhere = ["--iterate", "--test-package", PLATFORM, "--baseline=skip", "--timeout=60"];
     test(jobs, &[&part[..], &elsewhere].concat(), &UPDATES)?;
     let second = Lists::read(&folder)?;
@@ -82,30 +85,21 @@ pub(crate) fn run(jobs: u32, since: Option<&str>) -> Result<()> {
 }
 
 /// Returns the names of all changes, with their places.
-fn all_changes() -> Result<Vec<u8>> {
-    let output = crate::cargo()
-        .args(["mutants", "--package", CORE, "--list"])
-        .current_dir(crate::root())
-        .output()?;
-    ensure!(output.status.success(), "cargo mutants: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(output.stdout)
+fn all_changes() -> Result<String> {
+    printed(
+        crate::cargo().args(["mutants", "--package", CORE, "--list"]).current_dir(crate::root()),
+    )
 }
 
 /// Writes a file with the core's difference from a commit. Returns its path.
 fn differences(since: &str) -> Result<String> {
-    let output = Command::new("git")
-        .args(["diff", since, "--", SOURCES])
-        .current_dir(crate::root())
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "git diff {since}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    ensure!(!output.stdout.is_empty(), "{SOURCES} does not differ from {since}");
+    let diff = printed(
+        Command::new("git").args(["diff", since, "--", SOURCES]).current_dir(crate::root()),
+    )?;
+    ensure!(!diff.is_empty(), "{SOURCES} does not differ from {since}");
     let path = crate::target().join("mutants.diff");
     fs::create_dir_all(crate::target())?;
-    fs::write(&path, output.stdout)?;
+    fs::write(&path, diff)?;
     Ok(path.to_str().context("the path of the project is not UTF-8")?.to_owned())
 }
 

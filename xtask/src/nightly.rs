@@ -59,7 +59,7 @@ pub(crate) fn run(linux_tree: Option<&Path>, fuzz_seconds: u32) -> Result<()> {
 fn call(command: &[&str]) -> Result<()> {
     let mut child =
         Command::new(std::env::current_exe()?).args(command).stdout(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.take().context("what it prints")?;
+    let stdout = child.stdout.take().context("the output of the command")?;
     let mut table = Vec::new();
     for line in BufReader::new(stdout).lines() {
         let line = line?;

@@ -102,7 +102,7 @@ const RULES: [(&str, usize); 71] = [
 ];
 
 pub(crate) fn run() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let root = &crate::root();
     let recordings = recordings(&root.join("crates/tdx-seamldr-mock/vectors"))?;
     let library = Table::read(root, LIBRARY)?;
     let firmware = Table::read(root, FIRMWARE)?;

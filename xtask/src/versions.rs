@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::process::{call, printed};
 use crate::public_api::LIBRARIES;
 
 /// The version in the Linux 7.2 tree, which the core must support.
@@ -47,11 +48,9 @@ fn features(root: &Path) -> Result<()> {
     for library in LIBRARIES {
         hack.args(["-p", library]);
     }
-    let status = hack.env("RUSTFLAGS", "-D warnings").current_dir(root).status()?;
-    ensure!(
-        status.success(),
-        "`cargo hack` failed; if the command is missing: `cargo install --locked cargo-hack`"
-    );
+    call(hack.env("RUSTFLAGS", "-D warnings").current_dir(root)).context(
+        "`cargo hack` failed; if the command is missing: `cargo install --locked cargo-hack`",
+    )?;
     println!("every set of features builds");
     Ok(())
 }
@@ -66,13 +65,12 @@ impl Copy {
         // Earlier build output is kept beside the copy.
         let copy = Self { folder };
         let _ = std::fs::remove_dir_all(copy.workspace());
-        let files = Command::new("git")
-            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-            .current_dir(root)
-            .output()
-            .context("git does not run")?;
-        ensure!(files.status.success(), "git ls-files: {}", String::from_utf8_lossy(&files.stderr));
-        for file in String::from_utf8(files.stdout)?.split_terminator('\0') {
+        let files = printed(
+            Command::new("git")
+                .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+                .current_dir(root),
+        )?;
+        for file in files.split_terminator('\0') {
             let from = root.join(file);
             // The file was removed, but git still lists it.
             if !from.is_file() {
@@ -95,13 +93,8 @@ impl Copy {
     }
 
     fn cargo(&self, command: &mut Command) -> Result<()> {
-        let status = command
-            .current_dir(self.workspace())
-            .env("CARGO_TARGET_DIR", self.folder.join("target"))
-            .status()
-            .context("cargo does not run")?;
-        ensure!(status.success(), "{command:?} failed");
-        Ok(())
+        command.env("CARGO_TARGET_DIR", self.folder.join("target"));
+        call(command.current_dir(self.workspace()))
     }
 
     /// Returns the chosen version of a dependency.

@@ -1,4 +1,4 @@
-"""Hosts that are folders, a kernel for each, or machines; and Ansible that updates them."""
+"""Hosts for the tests (folders, each with a program as its kernel, or machines), and Ansible."""
 
 import json
 import os

@@ -15,4 +15,4 @@ wanted=$(jq -r '.metadata.annotations["tdx-seamldr/update"] // "nothing"' /tmp/n
 [ "$(jq -r '.spec.unschedulable // false' /tmp/node)" = true ] ||
     refuse "$NODE_NAME takes new pods: run kubectl cordon, so that no TD is built"
 failed=$(kubectl get nodes -l 'tdx-seamldr/last-outcome in (lost, unknown)' -o name)
-[ -z "$failed" ] || refuse "TDs were lost, or nobody knows, on $failed: look there first"
+[ -z "$failed" ] || refuse "TDs are lost, or their fate is unknown, on $failed: look there first"

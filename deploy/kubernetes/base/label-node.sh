@@ -1,5 +1,5 @@
 #!/bin/sh
-# Labels this node with what runs, again and again.
+# Labels this node with its module and its plan, every INTERVAL seconds.
 set -eu
 
 # A label's value: what Kubernetes does not allow in one becomes "_".

@@ -6,10 +6,10 @@ mod prefix;
 mod programs;
 mod symbols;
 
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::Result;
 
 use crate::{c_header, c_recorded, target};
 use prefix::Prefix;
@@ -30,24 +30,6 @@ pub(crate) fn run() -> Result<()> {
     prefix.check_header(&folder)?;
     symbols::check(&prefix, &folder)?;
     programs::run(&prefix, &folder)
-}
-
-/// Returns the output of a command. Fails if the command fails.
-fn output(command: &mut Command) -> Result<Output> {
-    let output = command.output().with_context(|| format!("{command:?} cannot be run"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(output)
-}
-
-/// Returns the standard output of a command. Fails if the command fails.
-fn printed(command: &mut Command) -> Result<String> {
-    Ok(String::from_utf8(output(command)?.stdout)?)
 }
 
 /// Whether the program is installed.

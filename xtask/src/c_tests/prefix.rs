@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use super::{is_there, output, printed};
+use super::is_there;
+use crate::process::{output, printed};
 use crate::{cargo, root, target};
 
 /// The flags for the header and all programs. All warnings are errors.

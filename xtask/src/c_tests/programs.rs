@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 
+use super::is_there;
 use super::prefix::{Linking, Prefix, WARNINGS};
-use super::{is_there, output};
+use crate::process::{output, printed};
 use crate::root;
 
 /// Folders with programs: each file is a program, and all files of a subfolder form one program.
@@ -119,7 +120,7 @@ impl Manner {
                 run
             }
         };
-        let printed = String::from_utf8(output(&mut run)?.stdout)?;
+        let printed = printed(&mut run)?;
         if let Some(prints) = &program.prints {
             ensure!(printed == *prints, "prints\n{printed}\nbut the page says\n{prints}");
         }

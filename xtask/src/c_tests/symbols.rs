@@ -6,14 +6,14 @@ use std::process::Command;
 use anyhow::{ensure, Context, Result};
 
 use super::prefix::Prefix;
-use super::{output, printed};
+use crate::c_header::HEADER;
+use crate::process::{output, printed};
 use crate::root;
 
 /// With this option the linker exports none of the archive's names.
 const KEPT_INSIDE: &str = "-Wl,--exclude-libs,libtdx_sim.a";
 /// objcopy makes Rust's names local in the archive, for all users of the archive.
 const MADE_LOCAL: [&str; 3] = ["--wildcard", "--localize-symbol=_R*", "--localize-symbol=rust_*"];
-const HEADER: &str = "crates/tdx-seamldr-mock-c/include/tdx_sim.h";
 
 /// A library of a user, with one function.
 const USER: &str = "\

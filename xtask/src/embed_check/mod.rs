@@ -16,6 +16,8 @@ use object::{Object, ObjectSection, ObjectSymbol};
 use serde_json::Value;
 use tdx_seamldr_mock::model::SeamMemory;
 
+use crate::process::printed;
+
 /// The core's name for rustc.
 const CORE: &str = "tdx_seamldr_core";
 
@@ -58,25 +60,9 @@ const KERNEL_SYMBOLS: [&str; 21] = [
 /// The undefined symbol that the probe's panic handler calls.
 const PANIC_SYMBOL: &str = "a_panic_can_be_reached";
 
-/// The undefined symbol that `xtask/embed/planted.rs` calls after each answer of a kernel.
-const PLANTED_SYMBOLS: [&str; 16] = [
-    "behind_wait",
-    "behind_giving_up",
-    "behind_an_address",
-    "behind_no_address",
-    "behind_a_return",
-    "behind_vmfailinvalid",
-    "behind_gp",
-    "behind_ud",
-    "behind_a_digest",
-    "behind_no_digest",
-    "behind_a_valid_signature",
-    "behind_an_invalid_signature",
-    "behind_no_verification",
-    "behind_not_mapped",
-    "behind_misaligned",
-    "behind_a_trap",
-];
+/// The names of the undefined functions that `xtask/embed/planted.rs` calls after each answer of a
+/// kernel begin so.
+const PLANTED: &str = "behind_";
 
 /// The functions of the planted probe.
 const PLANTED_ENTRY_POINTS: [&str; 4] =
@@ -116,8 +102,9 @@ pub(crate) struct Linked {
     pub(crate) frame: u64,
     /// The limit, in bytes.
     pub(crate) max_frame: u64,
-    /// All functions.
+    /// Whether the report lists the functions.
     pub(crate) is_listed: bool,
+    /// All functions, the largest first.
     pub(crate) functions: Vec<Function>,
 }
 
@@ -142,7 +129,7 @@ fn max_text() -> Result<u64> {
 }
 
 pub(crate) fn run() -> Result<Vec<Linked>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let root = &crate::root();
     let out = root.join("target/embed-check");
     let manifest = root.join("xtask/embed/Cargo.toml");
     let sources = sources(&manifest)?;
@@ -161,16 +148,13 @@ pub(crate) fn run() -> Result<Vec<Linked>> {
     let probe = build.link_probe("probe", &source, &ENTRY_POINTS, &[]).with_context(|| {
         format!("the probe does not link; if `{PANIC_SYMBOL}` is undefined, a panic can be reached")
     })?;
-    let planted = build.link_probe(
-        "behind",
-        &root.join("xtask/embed/planted.rs"),
-        &PLANTED_ENTRY_POINTS,
-        &[],
-    );
+    let source = root.join("xtask/embed/planted.rs");
+    let planted = build.link_probe("behind", &source, &PLANTED_ENTRY_POINTS, &[]);
     let message = planted.err().map(|error| error.to_string()).unwrap_or_default();
-    let hidden = hidden(&message);
+    let source = std::fs::read_to_string(source)?;
+    let hidden = hidden(&source, &message);
     ensure!(
-        hidden.is_empty(),
+        message.contains(PLANTED) && hidden.is_empty(),
         "what was planted behind answers of the kernel was not found, the check is broken: \
          {hidden:?}\n{message}"
     );
@@ -237,16 +221,12 @@ const CHECK_CFG: [&str; 2] =
 
 /// Returns the main source file of each library that the manifest depends on.
 pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let metadata = crate::cargo()
-        .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
-        .arg(manifest)
-        .output()?;
-    ensure!(
-        metadata.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&metadata.stderr)
-    );
-    let metadata: Value = serde_json::from_slice(&metadata.stdout)?;
+    let metadata = printed(
+        crate::cargo()
+            .args(["metadata", "--locked", "--format-version=1", "--manifest-path"])
+            .arg(manifest),
+    )?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
     let packages = metadata
         .get("packages")
         .and_then(Value::as_array)
@@ -264,22 +244,14 @@ pub(crate) fn sources(manifest: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 /// Builds the derive macro of zerocopy. Returns its path.
 fn build_derive(manifest: &Path, out: &Path) -> Result<PathBuf> {
-    let cargo = crate::cargo()
-        .args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--package",
-            "zerocopy-derive",
-            "--message-format=json",
-        ])
-        .arg("--manifest-path")
-        .arg(manifest)
-        .arg("--target-dir")
-        .arg(out.join("host"))
-        .output()?;
-    ensure!(cargo.status.success(), "zerocopy-derive: {}", String::from_utf8_lossy(&cargo.stderr));
-    let messages = String::from_utf8(cargo.stdout)?;
+    let messages = printed(
+        crate::cargo()
+            .args(["build", "--locked", "--quiet", "--package", "zerocopy-derive"])
+            .args(["--message-format=json", "--manifest-path"])
+            .arg(manifest)
+            .arg("--target-dir")
+            .arg(out.join("host")),
+    )?;
     let artifact = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_derive = message.get("target")?.get("name")?.as_str()? == "zerocopy_derive";
@@ -377,12 +349,15 @@ impl Build {
     }
 }
 
-/// Returns the planted symbols that the linker's message does not name.
-fn hidden(message: &str) -> Vec<&'static str> {
+/// Returns the planted functions of a source that the linker's message does not name.
+fn hidden<'a>(source: &'a str, message: &str) -> Vec<&'a str> {
     let words: BTreeSet<_> = message
         .split(|character: char| !character.is_ascii_alphanumeric() && character != '_')
         .collect();
-    PLANTED_SYMBOLS.into_iter().filter(|symbol| !words.contains(symbol)).collect()
+    let functions = source
+        .lines()
+        .filter_map(|line| Some(line.trim_start().strip_prefix("fn ")?.split_once('(')?.0));
+    functions.filter(|name| name.starts_with(PLANTED) && !words.contains(name)).collect()
 }
 
 fn call(command: &mut Command) -> Result<()> {
@@ -463,7 +438,7 @@ fn linked(
         .symbols()
         .filter(|symbol| symbol.kind() == object::SymbolKind::Text && symbol.size() > 0)
         .map(|symbol| Function {
-            name: short_name(symbol.name().unwrap_or("?")),
+            name: format!("{:#}", rustc_demangle::demangle(symbol.name().unwrap_or("?"))),
             text: symbol.size(),
             frame: frames.get(&symbol.address()).copied().unwrap_or(0),
         })
@@ -504,10 +479,4 @@ fn stack_sizes(file: &object::File<'_>) -> Result<BTreeMap<u64, u64>> {
         }
     }
     Ok(sizes)
-}
-
-/// Returns the last parts of a mangled name.
-fn short_name(name: &str) -> String {
-    let demangled = rustc_demangle::demangle(name);
-    format!("{demangled:#}")
 }

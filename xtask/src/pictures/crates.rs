@@ -1,4 +1,4 @@
-//! Which crate stands on which, as `cargo metadata` says.
+//! The published crates and their dependencies, by `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ const BOX: (f64, f64) = (188.0, 40.0);
 const LEVEL: f64 = 92.0;
 const TOP: f64 = 76.0;
 
-/// The crates that are published, and those below them that they stand on.
+/// The published crates, each with the published crates that it uses.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 fn graph() -> Result<Graph> {
@@ -29,7 +29,7 @@ fn graph() -> Result<Graph> {
     Ok(packages.iter().map(of).collect())
 }
 
-/// All crates that one stands on, directly or not.
+/// Returns all crates that a crate uses, directly or not.
 fn below(graph: &Graph, name: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     let mut left: Vec<&str> = vec![name];
@@ -43,13 +43,13 @@ fn below(graph: &Graph, name: &str) -> BTreeSet<String> {
     all
 }
 
-/// How many crates lie below a crate, one on the other.
+/// Returns the number of levels of crates below a crate.
 fn level(graph: &Graph, name: &str) -> usize {
     let below = graph.get(name).into_iter().flatten();
     below.map(|on| level(graph, on).saturating_add(1)).max().unwrap_or(0)
 }
 
-/// The direct dependencies that no other dependency brings.
+/// Returns the direct dependencies that no other dependency brings.
 fn needed<'a>(graph: &'a Graph, name: &str) -> Vec<&'a String> {
     let Some(direct) = graph.get(name) else { return Vec::new() };
     let brings = |one: &String, other: &String| below(graph, other).contains(one);

@@ -1,5 +1,5 @@
-//! What becomes of the TDs wherever an update fails: how updates end and what is done next, and the
-//! losses by Linux's policy and by this library.
+//! The fate of the TDs in failing updates: ends, next steps, and the losses by Linux's policy and
+//! by this library.
 
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_cli::picture::{number, Anchor, Font, Picture, Tone};
@@ -10,7 +10,7 @@ use crate::figures;
 
 const WIDTH: f64 = 860.0;
 
-/// How an update ended, as a box says it.
+/// Returns the text and the tone of a box for the end of an update.
 const fn fate(tds: Option<TdFate>) -> (&'static str, &'static str, Tone) {
     match tds {
         None => ("refused by preflight", "nothing was touched", Tone::Good),
@@ -32,7 +32,7 @@ const FATES: [Option<TdFate>; 6] = [
     Some(TdFate::Lost),
 ];
 
-/// What a next step asks for. `None`: preflight's refusal names its own way out.
+/// Returns the text of a box for a next step. `None`: preflight's finding names the way out.
 const fn step(next: Option<NextStep>) -> (&'static str, &'static str) {
     match next {
         None => ("see the finding", "remove the reason, then repeat"),
@@ -61,7 +61,7 @@ const STEPS: [Option<NextStep>; 10] = [
     Some(NextStep::Reboot),
 ];
 
-/// The end of an update as a way through the picture: fate, next step, whether TDs run afterwards.
+/// Returns the way of an update through the picture: fate, next step, whether TDs run afterwards.
 const fn way(end: End) -> (Option<TdFate>, Option<NextStep>, bool) {
     match end {
         End::Refused => (None, None, true),
@@ -69,7 +69,7 @@ const fn way(end: End) -> (Option<TdFate>, Option<NextStep>, bool) {
     }
 }
 
-/// A box of a column: what it stands for, its upper edge, and its number of scenarios.
+/// A box of a column: its fate or step, its upper edge, and its number of scenarios.
 struct Place<T> {
     of: T,
     y: f64,
@@ -262,7 +262,7 @@ pub(super) fn bars(tables: &Tables) -> String {
     picture.finish(y)
 }
 
-/// The share of the scenarios in which the TDs come to harm.
+/// Returns the share of the scenarios that harm the TDs.
 fn share(harm: u32, counts: &Counts) -> f64 {
     f64::from(harm) / f64::from(counts.scenarios.max(1))
 }

@@ -16,7 +16,7 @@ struct Field {
     name: String,
 }
 
-/// The bytes of a field's type.
+/// Returns the size of a type, in bytes.
 fn size(of: &str) -> Option<usize> {
     let word = |name: &str| -> Option<usize> {
         match name {
@@ -36,7 +36,7 @@ fn size(of: &str) -> Option<usize> {
     }
 }
 
-/// The fields of a structure in a source, from an offset on.
+/// Returns the fields of a structure in a source. The first field has this offset.
 fn fields(source: &str, name: &str, mut offset: usize) -> Result<Vec<Field>> {
     let head = format!("struct {name} {{\n");
     let (_, rest) = source.split_once(&head).with_context(|| format!("{SOURCE}: {name}"))?;
@@ -52,7 +52,7 @@ fn fields(source: &str, name: &str, mut offset: usize) -> Result<Vec<Field>> {
     Ok(fields)
 }
 
-/// The header of a format, with its own fields in the place of those of both.
+/// Returns the fields of the header of a format. The format's own fields replace `fields`.
 fn header(source: &str, format: ImageFormat) -> Result<Vec<Field>> {
     let own = match format {
         ImageFormat::BlobV1 => "HeaderV1",

@@ -1,5 +1,4 @@
-//! `cargo xtask pictures`: the pictures of README and rustdoc, each made from the project's own
-//! data.
+//! `cargo xtask pictures`: draws the pictures of README and rustdoc from the project's own data.
 
 mod crates;
 mod ends;
@@ -9,12 +8,11 @@ mod stages;
 mod traits;
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 use tdx_seamldr_worlds::outcomes::Tables;
 
-/// Where the pictures are.
+/// The folder of the pictures.
 const FOLDER: &str = "docs/pictures";
 
 /// Writes the pictures, or checks that they are up to date.
@@ -47,14 +45,7 @@ pub(crate) fn run(check: bool, record: bool) -> Result<()> {
     Ok(())
 }
 
-/// The text of a file of the project.
+/// Returns the text of a file of the project.
 fn source(name: &str) -> Result<String> {
     fs::read_to_string(crate::root().join(name)).with_context(|| name.to_owned())
-}
-
-/// Runs a test that records something instead of checking it.
-fn recording(test: &mut Command) -> Result<()> {
-    let status = test.env("TDX_SEAMLDR_RECORD", "1").current_dir(crate::root()).status()?;
-    ensure!(status.success(), "the recording ended with {status}");
-    Ok(())
 }

@@ -3,7 +3,9 @@
 use anyhow::{ensure, Result};
 use tdx_seamldr_cli::picture::{number, Anchor, Font, Picture, Tone};
 
-/// The recording: lines that begin with `$ ` were typed. A test of the command compares it.
+use crate::process::call;
+
+/// The recording. Typed lines begin with `$ `. A test of the command compares it.
 const RECORDING: &str = "docs/pictures/session.txt";
 
 /// Records the session anew, on a host folder with Intel's images.
@@ -12,16 +14,14 @@ pub(super) fn record() -> Result<()> {
         std::env::var_os("TDX_MODULE_BINARIES").is_some(),
         "a recording needs Intel's images: TDX_MODULE_BINARIES is not set"
     );
-    super::recording(crate::cargo().args([
-        "test",
-        "--quiet",
-        "--locked",
-        "-p",
-        "tdx-seamldr-cli",
-        "--test",
-        "host",
-        "recording::",
-    ]))
+    // The test of the recording writes it.
+    call(
+        crate::cargo()
+            .args(["test", "--quiet", "--locked", "-p", "tdx-seamldr-cli"])
+            .args(["--test", "host", "recording::"])
+            .env("TDX_SEAMLDR_RECORD", "1")
+            .current_dir(crate::root()),
+    )
 }
 
 const LINE: f64 = 17.0;

@@ -1,4 +1,4 @@
-//! Who brings which trait: what implements each, as `docs/api` and the examples say.
+//! The types that implement each trait of an embedding, by `docs/api` and the examples.
 
 use anyhow::{ensure, Result};
 use tdx_seamldr_cli::picture::{number, Anchor, Font, Picture, Tone};
@@ -11,7 +11,7 @@ const TRAITS: [(&str, &str); 4] = [
     ("Crypto", "SHA-384 and RSA-3072"),
 ];
 
-/// Where implementations are looked for: the column's title, and files.
+/// The columns: the title, and the files with the implementations.
 const COLUMNS: [(&str, &[&str]); 4] = [
     (
         "these crates",
@@ -31,7 +31,7 @@ const COLUMN: f64 = 155.0;
 const ROW: f64 = 66.0;
 const TOP: f64 = 84.0;
 
-/// The types in a text that implement a trait, without their paths and parameters.
+/// Returns the types in a text that implement a trait, without paths and parameters.
 fn implementors(text: &str, name: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for line in text.lines() {
@@ -85,7 +85,7 @@ pub(super) fn draw() -> Result<String> {
     Ok(picture.finish(TOP + ROW * number(TRAITS.len()) + 10.0))
 }
 
-/// Boxes one below the other, in the middle of a cell.
+/// Draws the types as boxes, one below the other, in the middle of a cell.
 fn draw_types(picture: &mut Picture, (x, y): (f64, f64), types: &[String], none: &str) {
     const BOX: f64 = 24.0;
     let first = y + (ROW - (BOX + 4.0) * number(types.len()) + 4.0) / 2.0;

@@ -1,5 +1,5 @@
-//! Code blocks of documents: commands of this project exist with their options, TOML and JSON can
-//! be read, and Rust and C are in documents whose code a test compiles.
+//! Code blocks of documents: each command of this project exists with its options, TOML and JSON
+//! can be read, and a test compiles Rust and C.
 
 use anyhow::{ensure, Result};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
@@ -24,7 +24,7 @@ struct Code {
     text: String,
 }
 
-/// The code blocks of a document, and what stands between backticks in a line.
+/// Returns the code blocks of a document, and the code in its lines.
 fn codes(document: &str) -> Vec<Code> {
     let mut codes = Vec::new();
     let mut block: Option<Code> = None;
@@ -55,8 +55,8 @@ fn codes(document: &str) -> Vec<Code> {
     codes
 }
 
-/// The words of the commands of a text, one command for each line, pipe or `&&`. A line that ends
-/// in a backslash goes on.
+/// Returns the words of each command of a text. Lines, pipes, `;` and `&&` separate commands. A
+/// backslash at the end of a line continues it.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let text = text.replace("\\\n", " ");
     let lines =
@@ -68,7 +68,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     lines.filter_map(split).collect()
 }
 
-/// Finds what is wrong with a command of this project. Other commands are not known.
+/// Returns the problem of a command of this project. Does not check other commands.
 fn wrong(words: &[String]) -> Option<String> {
     let is_prefix = |word: &&String| {
         ["sudo", "nice", "time"].contains(&word.as_str())
@@ -81,24 +81,24 @@ fn wrong(words: &[String]) -> Option<String> {
         ["tdx-seamldr", rest @ ..] => unknown(&tdx_seamldr_cli::command(), rest),
         ["cargo", "xtask", rest @ ..] => unknown(&crate::command(), rest),
         ["cargo", "run", rest @ ..] => {
-            let mut of_program = rest.iter().skip_while(|word| **word != "--").skip(1).copied();
+            let of_program = rest.iter().skip_while(|word| **word != "--").skip(1).copied();
             let others = ["-p", "--package", "--manifest-path", "--bin", "--example"];
             if rest.iter().any(|word| others.contains(word)) {
                 return None;
             }
-            unknown(&tdx_seamldr_cli::command(), &of_program.by_ref().collect::<Vec<_>>())
+            unknown(&tdx_seamldr_cli::command(), &of_program.collect::<Vec<_>>())
         }
         _ => None,
     }
 }
 
-/// Finds a subcommand or an option that a command does not have. Other words are values.
+/// Returns a subcommand or an option that a command does not have. Other words are values.
 fn unknown(command: &clap::Command, words: &[&str]) -> Option<String> {
     let mut command = command.clone();
     command.build();
     let mut at = &command;
     for word in words {
-        // A placeholder in brackets, or the end of what belongs to the command.
+        // Brackets are around placeholders.
         let word = word.trim_matches(['[', ']']);
         if [">", "<", "2>", "--"].contains(&word) {
             break;
@@ -123,7 +123,7 @@ fn is_name(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-')
 }
 
-/// Finds what is wrong with a piece of code of a document.
+/// Returns the problem of a piece of code of a document.
 fn problem(name: &str, code: &Code) -> Option<String> {
     match code.language.as_str() {
         "sh" | "console" | "inline" => commands(&code.text).iter().find_map(|words| wrong(words)),

@@ -1,5 +1,5 @@
-//! Links of documents to files of the project: the file is there, and has the heading or the
-//! anchor. Addresses of other places are not asked.
+//! Links of documents to files of the project: the file exists, and has the heading or the anchor.
+//! Links to other sites are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -53,7 +53,7 @@ impl Document {
     }
 }
 
-/// The values of an attribute in HTML.
+/// Returns the values of an attribute in HTML.
 fn attributes<'a>(html: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let begin = format!(" {name}=\"");
     let mut rest = html;
@@ -65,14 +65,14 @@ fn attributes<'a>(html: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// The anchor of a heading, as GitHub makes it.
+/// Returns the anchor that GitHub gives a heading.
 fn slug(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
     kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
 }
 
-/// A path without `.` and `..`. `None`: it leads out of the project.
+/// Returns a path without `.` and `..`, or `None` if the path leaves the project.
 fn plain(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -86,7 +86,7 @@ fn plain(path: &Path) -> Option<PathBuf> {
     Some(plain)
 }
 
-/// Finds what is wrong with a link of a document.
+/// Returns the problem of a link of a document.
 fn problem(from: &str, link: &str, documents: &BTreeMap<PathBuf, Document>) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;

@@ -1,5 +1,5 @@
-//! `cargo xtask prose`: what can be checked of the project's texts. Each check is a tool with its
-//! configuration in `.ci/prose`, or a file here.
+//! `cargo xtask prose`: checks the project's texts. Each check is a tool with its configuration in
+//! `.ci/prose`, or a file here.
 
 mod commands;
 mod links;
@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
+
+use crate::process::{call, printed};
 
 /// The tools, with the versions that this project uses.
 const TOOLS: [&str; 2] = ["cspell@9.8.0", "markdownlint-cli2@0.20.0"];
@@ -60,21 +62,19 @@ pub(crate) fn run(only: Option<Check>) -> Result<()> {
     Ok(())
 }
 
-/// The files of the project whose paths match one of these patterns, relative to its folder. Links
-/// are left out: what they lead to is checked once.
+/// Returns the files of the project whose paths match one of these patterns, relative to its
+/// folder, but no symbolic links: their targets are checked once.
 fn files(patterns: &[&str]) -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard", "--"]).args(patterns);
-    let output = git.current_dir(crate::root()).output().context("git ls-files")?;
-    ensure!(output.status.success(), "git ls-files ended with {}", output.status);
-    let names = String::from_utf8(output.stdout)?;
+    let names = printed(git.current_dir(crate::root()))?;
     let is_file = |name: &&str| {
         fs::symlink_metadata(crate::root().join(name)).is_ok_and(|found| found.is_file())
     };
     Ok(names.lines().filter(is_file).map(str::to_owned).collect())
 }
 
-/// Where the tools are.
+/// Returns the folder of the tools.
 fn tools() -> PathBuf {
     crate::target().join("prose")
 }
@@ -89,8 +89,7 @@ fn install() -> Result<()> {
     fs::create_dir_all(&folder)?;
     let mut npm = Command::new("npm");
     npm.args(["install", "--no-fund", "--no-audit", "--silent", "--prefix"]).arg(&folder);
-    let status = npm.args(TOOLS).status().context("npm, which brings the tools")?;
-    ensure!(status.success(), "npm ended with {status}");
+    call(npm.args(TOOLS)).context("the tools come from npm")?;
     Ok(fs::write(stamp, wanted)?)
 }
 

@@ -1,12 +1,12 @@
-//! Lines of Rust have at most 100 columns. A line may be longer for what cannot be broken: a text
-//! between quotes, a raw string, an address, a row of a table in a comment.
+//! Lines of Rust have at most 100 columns. Parts that cannot be broken do not count: text between
+//! quotes, a raw string, an address, a row of a table in a comment.
 
 use anyhow::{ensure, Result};
 
-/// Columns of a line.
+/// The most columns of a line.
 const WIDTH: usize = 100;
 
-/// Columns that a line has without what cannot be broken.
+/// Returns the columns of a line, without the parts that cannot be broken.
 fn columns(line: &str) -> usize {
     let text = line.trim_start();
     let is_row =

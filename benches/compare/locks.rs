@@ -1,15 +1,14 @@
-//! Locks to compare with the library's lock.
+//! The locks that are compared with the library's lock.
 
 use std::cell::UnsafeCell;
-use std::fmt;
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_seamldr_core::Lock;
 
 /// The standard library's mutex.
-#[derive(Debug, Default)]
-pub struct StdMutex(Mutex<()>);
+#[derive(Default)]
+pub(crate) struct StdMutex(Mutex<()>);
 
 impl Lock for StdMutex {
     type Held<'a> = MutexGuard<'a, ()>;
@@ -24,8 +23,8 @@ impl Lock for StdMutex {
 }
 
 /// The mutex of `parking_lot`.
-#[derive(Debug, Default)]
-pub struct ParkingLot(parking_lot::Mutex<()>);
+#[derive(Default)]
+pub(crate) struct ParkingLot(parking_lot::Mutex<()>);
 
 impl Lock for ParkingLot {
     type Held<'a> = parking_lot::MutexGuard<'a, ()>;
@@ -40,18 +39,12 @@ impl Lock for ParkingLot {
 }
 
 /// The C library's spin lock.
-pub struct PthreadSpin(Box<UnsafeCell<libc::pthread_spinlock_t>>);
+pub(crate) struct PthreadSpin(Box<UnsafeCell<libc::pthread_spinlock_t>>);
 
 // SAFETY: the lock is made for several threads.
 unsafe impl Send for PthreadSpin {}
 // SAFETY: as above.
 unsafe impl Sync for PthreadSpin {}
-
-impl fmt::Debug for PthreadSpin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PthreadSpin").finish_non_exhaustive()
-    }
-}
 
 impl Default for PthreadSpin {
     fn default() -> Self {
