@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Functions for the Rust files that the kernel offers only as inline functions and macros: attributes,
- * parameters, locks, addresses, cryptography. This file makes no decisions.
+ * Functions for the Rust files that the kernel offers only as inline functions and macros:
+ * attributes, parameters, locks, addresses, cryptography. This file makes no decisions.
  */
 #include <crypto/sha2.h>
 #include <crypto/sig.h>
