@@ -297,7 +297,7 @@ other_data() {
     state 1.5.16 19 3
     end
 }
-# Milliseconds since boot, in hundredths of a second.
+# The time since boot in ms, in steps of 10 ms
 now() { sed 's/\([0-9]*\)\.\([0-9]*\) .*/\1\20/' /proc/uptime; }
 killed_at_any_time() {
     start_linux

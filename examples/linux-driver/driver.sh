@@ -145,7 +145,7 @@ cpu_offline() {
     end
 }
 
-# Waits until the file exists.
+# readers NUMBER: logs the attributes to /tmp/versions.NUMBER until /tmp/stop exists
 readers() {
     while [ ! -e /tmp/stop ]; do
         version=$(cat $device/version 2>&1)

@@ -32,7 +32,6 @@ pub(crate) use debug_fields;
 
 #[cfg(test)]
 mod tests {
-
     struct Example<'a> {
         number: &'a u8,
         name: &'static str,

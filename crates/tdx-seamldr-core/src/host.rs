@@ -52,7 +52,7 @@ pub unsafe trait Host: SeamcallBackend {
     fn relax(&self) -> Patience;
 
     /// Returns the physical address of a byte, `None` if it has none. The library asks only for
-    /// addresses of memory that its caller passed in. It has exposed their provenance.
+    /// memory that its caller passed in, and exposes the provenance of the address first.
     fn phys_addr(&self, address: *const u8) -> Option<PhysAddr>;
 
     /// Returns the machine whose firmware this host calls. Only simulations have more than one

@@ -132,7 +132,6 @@ impl<'a> InstallRequest<'a> {
         let page_of = |part, address: *const u8| page_of(host, memory, part, address);
         let SeamldrParamsBuffer(params) = &mut *buffer;
         params.zero();
-        params.version = U32::new(0);
         params.scenario = U32::new(scenario.value());
         params.sigstruct_pa =
             U64::new(page_of(Part::Sigstruct, ptr::from_ref(image.sigstruct()).cast())?.get().0);

@@ -162,12 +162,18 @@ fn refusal_of_p_seamldr_is_returned_with_its_status() {
 #[repr(C, align(4096))]
 struct Pages([u8; 4 * PAGE_SIZE]);
 
-#[test]
-fn install_passes_the_parameters_page_and_returns_rdx() {
+/// Returns an image file with two pages of module.
+fn small_file() -> Box<Pages> {
     let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
     let sigstruct = SeamSigstruct::new_zeroed();
     let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
     parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
+    file
+}
+
+#[test]
+fn install_passes_the_parameters_page_and_returns_rdx() {
+    let file = small_file();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
     let params: &mut SeamldrParamsBuffer =
@@ -204,16 +210,11 @@ fn install_passes_the_parameters_page_and_returns_rdx() {
 
 #[test]
 fn install_rejects_a_request_of_another_machine() {
-    let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let sigstruct = SeamSigstruct::new_zeroed();
-    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
-    parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
+    let file = small_file();
     let image = TdxImage::parse(&file.0).unwrap();
-    let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParamsBuffer =
-        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
+    let mut params = Box::new(SeamldrParamsBuffer::zeroed());
     let other = Script { machine: 7, ..Script::default() };
-    let request = InstallRequest::build(params, &image, Scenario::Update, &other).unwrap();
+    let request = InstallRequest::build(&mut params, &image, Scenario::Update, &other).unwrap();
     assert_eq!((request.machine(), Script::default().machine()), (MachineId(7), MachineId::THIS));
 
     let script = Script::default();
@@ -494,10 +495,7 @@ fn gather_fills_in_the_answers_of_p_seamldr_and_the_module() {
 
 #[test]
 fn request_contains_every_page_and_its_error_names_the_unusable_page() {
-    let mut file = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let sigstruct = SeamSigstruct::new_zeroed();
-    let parts = ImageParts { sigstruct: sigstruct.as_bytes(), module: &[0; 2 * PAGE_SIZE] };
-    parts.write(ImageFormat::ImageV2, &mut file.0).unwrap();
+    let file = small_file();
     let image = TdxImage::parse(&file.0).unwrap();
     let mut page = Box::new(Pages([0xff; 4 * PAGE_SIZE]));
     let params: &mut SeamldrParamsBuffer =
@@ -542,11 +540,9 @@ fn build_rejects_two_pages_of_sigstruct_and_info_rejects_an_unmapped_buffer() {
     let parts = ImageParts { sigstruct: &[0; 2 * PAGE_SIZE], module: &[0; PAGE_SIZE] };
     parts.write(ImageFormat::BlobV1, &mut file.0).unwrap();
     let image = TdxImage::parse(&file.0).unwrap();
-    let mut page = Box::new(Pages([0; 4 * PAGE_SIZE]));
-    let params: &mut SeamldrParamsBuffer =
-        zerocopy::FromBytes::mut_from_bytes(&mut page.0[..PAGE_SIZE]).unwrap();
-    let error =
-        InstallRequest::build(params, &image, Scenario::Update, &Script::default()).unwrap_err();
+    let mut params = Box::new(SeamldrParamsBuffer::zeroed());
+    let host = Script::default();
+    let error = InstallRequest::build(&mut params, &image, Scenario::Update, &host).unwrap_err();
     assert_eq!(error, BuildError::SigstructTooLong(2));
 
     let mut info = SeamldrInfoBuffer::zeroed();

@@ -3,8 +3,7 @@
 use core::fmt;
 
 use tdx_seamldr_core::preflight::Facts;
-use tdx_seamldr_core::CurrentVmcs;
-use tdx_seamldr_core::SharedMemory;
+use tdx_seamldr_core::{CurrentVmcs, SharedMemory};
 
 /// The registers of CPUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -317,13 +316,12 @@ impl core::error::Error for ProcessorError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tdx_seamldr_core::NotShared;
-    use tdx_seamldr_core::PhysAddr;
+    use tdx_seamldr_core::{NotShared, PhysAddr};
 
     /// A processor with fixed CPUID leaves and MSRs.
     #[derive(Clone)]
     struct Paper {
-        cpuid: [(u32, u32, CpuidResult); 9],
+        cpuid: [(u32, u32, CpuidResult); 8],
         msrs: [(u32, u64); 7],
     }
 
@@ -361,7 +359,6 @@ mod tests {
                 (0x1f, 0, CpuidResult { ebx: 2, edx: 0x85, ..CpuidResult::default() }),
                 (0x8000_0000, 0, eax(0x8000_0008)),
                 (0x8000_0008, 0, eax(0x3934)),
-                (2, 0, eax(0)),
                 (7, 0, CpuidResult { ecx: 1 << 13, ..CpuidResult::default() }),
             ],
             msrs: [
@@ -416,7 +413,7 @@ mod tests {
     #[test]
     fn shared_memory_is_none_if_one_value_is_unknown() {
         let changes: [fn(&mut Paper); 6] = [
-            |cpu| cpu.cpuid[8].2.ecx = 0,
+            |cpu| cpu.cpuid[7].2.ecx = 0,
             |cpu| cpu.cpuid[5].2.eax = 0,
             |cpu| cpu.msrs[1].0 = 0,
             |cpu| cpu.msrs[4].0 = 0,

@@ -23,7 +23,7 @@ use tdx_seamldr_mock::model::{Answer, Fault};
 
 use machine::{cpus, memory};
 
-/// Multiboot information from QEMU. Only the command line is used.
+/// PVH's `hvm_start_info`, from QEMU. Only the command line is used.
 #[repr(C)]
 struct StartInfo {
     magic: u32,
@@ -79,7 +79,7 @@ fn story(cpus: u32, fault: &str) -> bool {
     let new = image!("new.blob");
     let Some(passed) = update::check(&new) else { return false };
     let outcome = update::update(&passed, &old);
-    if !is_true(&outcome, &[TdFate::Preserved], Some(6)) {
+    if !is_true(&outcome, TdFate::Preserved, Some(6)) {
         return false;
     }
 
@@ -117,7 +117,7 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             });
             let outcome = update();
             firmware::repair();
-            is_true(&outcome, &[TdFate::NeverAtRisk], Some(6))
+            is_true(&outcome, TdFate::NeverAtRisk, Some(6))
         }
         // Preflight refuses an image with a wrong signature. After preflight a bit of the right
         // signature flips. P-SEAMLDR refuses the image, and the fallback, the old module, takes the
@@ -128,21 +128,21 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             }
             firmware::flip(&newest.sigstruct().signature[0]);
             let outcome = update();
-            outcome.image == 1 && is_true(&outcome, &[TdFate::Preserved], Some(6))
+            outcome.image == 1 && is_true(&outcome, TdFate::Preserved, Some(6))
         }
         // The new module does not initialise on one CPU. P-SEAMLDR refuses the old module, which
         // has a lower SVN. The library installs the new module again, and the module initialises.
         "cpu-init" => {
             once(TdxLeaf::SYS_LP_INIT, cpus - 1, TdxStatus::INCONSISTENT_MSR);
             let outcome = update();
-            outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
+            outcome.image == 0 && is_true(&outcome, TdFate::Preserved, Some(7))
         }
         // The new module refuses the handoff data. The library installs it again, and the module
         // takes the data.
         "run-update" => {
             once(TdxLeaf::SYS_UPDATE, 0, TdxStatus::SYS_INVALID_HANDOFF);
             let outcome = update();
-            outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
+            outcome.image == 0 && is_true(&outcome, TdFate::Preserved, Some(7))
         }
         // INSTALL raises an exception on one CPU once. The library tries again.
         "trap" => {
@@ -152,7 +152,7 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
                 ..Fault::first(SeamldrLeaf::Install.rax(), trap)
             });
             let outcome = update();
-            outcome.image == 0 && is_true(&outcome, &[TdFate::Preserved], Some(7))
+            outcome.image == 0 && is_true(&outcome, TdFate::Preserved, Some(7))
         }
         // Preflight refuses a damaged image. After preflight a bit of the good image flips.
         // P-SEAMLDR finds the damage after it destroyed the old module. No software can keep these
@@ -163,7 +163,7 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
             }
             firmware::flip(&newest.module()[9000]);
             let outcome = update();
-            if outcome.next != NextStep::Load || !is_true(&outcome, &[TdFate::Lost], None) {
+            if outcome.next != NextStep::Load || !is_true(&outcome, TdFate::Lost, None) {
                 return false;
             }
             print!("load a module, as the outcome says");
@@ -179,15 +179,15 @@ fn second_update(fault: &str, cpus: u32, running: &TdxImage<'static>) -> bool {
     }
 }
 
-/// Whether the outcome is an expected one, and agrees with the machine.
-fn is_true(outcome: &Outcome, wanted: &[TdFate], running: Option<u8>) -> bool {
+/// Whether the TDs have this fate, and the machine agrees.
+fn is_true(outcome: &Outcome, wanted: TdFate, running: Option<u8>) -> bool {
     let (alive, svn) = (firmware::tds_alive(), firmware::running_svn());
     let all_alive = alive == 3;
     match svn {
         Some(minor) => print!("  running TDs: {alive}; the running module has SVN 1.{minor}"),
         None => print!("  running TDs: {alive}; no module runs"),
     }
-    wanted.contains(&outcome.tds)
+    outcome.tds == wanted
         && all_alive == matches!(outcome.tds, TdFate::Preserved | TdFate::NeverAtRisk)
         && svn == running
 }

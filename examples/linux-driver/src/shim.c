@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Functions for main.rs that the kernel offers only as inline functions and macros: attributes,
- * parameters, locks, addresses, cryptography. This file makes no decisions.
+ * Functions for the Rust files that the kernel offers only as inline functions and macros:
+ * attributes, parameters, locks, addresses, cryptography. This file makes no decisions.
  */
 #include <crypto/sha2.h>
 #include <crypto/sig.h>
@@ -32,7 +32,7 @@ module_param_string(backend, tdx_backend, sizeof(tdx_backend), 0444);
 MODULE_PARM_DESC(backend, "seamcall: this machine's TDX; mock: a simulated platform");
 char tdx_policy[16] = "preflight";
 module_param_string(policy, tdx_policy, sizeof(tdx_policy), 0444);
-MODULE_PARM_DESC(policy, "preflight: this library's updates; linux: those of Linux's own driver, which asks for nothing before");
+MODULE_PARM_DESC(policy, "preflight: this library's updates; linux: updates as by Linux's own driver, without preflight");
 char tdx_image[64] = "tdx_module.blob";
 module_param_string(image, tdx_image, sizeof(tdx_image), 0444);
 MODULE_PARM_DESC(image, "mock: the image of the module that runs first, a firmware file");
@@ -47,7 +47,7 @@ module_param_named(updates, tdx_updates, int, 0444);
 MODULE_PARM_DESC(updates, "mock: updates that P-SEAMLDR can make, up to 9998");
 bool tdx_allow_same_module;
 module_param_named(allow_same_module, tdx_allow_same_module, bool, 0600);
-MODULE_PARM_DESC(allow_same_module, "install the module that runs already once more");
+MODULE_PARM_DESC(allow_same_module, "install the running module again");
 bool tdx_allow_unknowns;
 module_param_named(allow_unknowns, tdx_allow_unknowns, bool, 0600);
 MODULE_PARM_DESC(allow_unknowns, "update although facts of the machine or of the running module are unknown; the image is verified in any case");
@@ -56,13 +56,13 @@ module_param_named(allow_damage, tdx_allow_damage, bool, 0600);
 MODULE_PARM_DESC(allow_damage, "update although TDs may be in build, whose measurements would be wrong then");
 int tdx_tds_alive;
 module_param_named(tds_alive, tdx_tds_alive, int, 0444);
-MODULE_PARM_DESC(tds_alive, "mock: TDs that run and find their memory as they left it");
+MODULE_PARM_DESC(tds_alive, "mock: TDs that run with unchanged memory");
 unsigned long tdx_stopped_ns;
 module_param_named(stopped_ns, tdx_stopped_ns, ulong, 0444);
 MODULE_PARM_DESC(stopped_ns, "how long the last update kept all CPUs stopped");
 unsigned long tdx_firmware_ns;
 module_param_named(firmware_ns, tdx_firmware_ns, ulong, 0444);
-MODULE_PARM_DESC(firmware_ns, "mock: how much of that was spent in the simulated firmware, on all CPUs together");
+MODULE_PARM_DESC(firmware_ns, "mock: the part of stopped_ns in the simulated firmware, all CPUs together");
 
 /* The device's attributes. */
 static ssize_t version_show(struct device *dev, struct device_attribute *attr, char *buf)
@@ -195,7 +195,7 @@ void tdx_sha384_init(struct sha384_ctx *context) { sha384_init(context); }
 void tdx_sha384_update(struct sha384_ctx *context, const u8 *data, size_t len) { sha384_update(context, data, len); }
 void tdx_sha384_final(struct sha384_ctx *context, u8 *digest) { sha384_final(context, digest); }
 
-/* 1: valid, 0: not valid, otherwise it cannot be told. `key` is a DER RSAPublicKey, `signature` big-endian. May sleep. */
+/* 1: valid, 0: not valid, other values: unknown. `key` is a DER RSAPublicKey, `signature` big-endian. May sleep. */
 int tdx_rsa_verify(const u8 *key, unsigned int key_len, const u8 *signature, const u8 *digest)
 {
 	struct crypto_sig *rsa = crypto_alloc_sig("pkcs1(rsa,sha384)", 0, 0);

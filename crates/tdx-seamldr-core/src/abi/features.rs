@@ -91,7 +91,6 @@ impl fmt::Debug for SeamldrFeatures0 {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

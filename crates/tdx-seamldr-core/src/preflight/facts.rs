@@ -36,7 +36,7 @@ impl HandoffRange {
     }
 
     /// Returns the highest version that a running module with this range writes and the module of
-    /// `new` takes.
+    /// `new` takes. `None` if there is no such version.
     #[must_use]
     pub fn negotiate(&self, new: &SeamSigstruct) -> Option<u16> {
         let common = self.module_hv.min(new.module_hv.get());
@@ -113,8 +113,8 @@ pub struct Facts {
     /// The features of P-SEAMLDR. Source: SEAMLDR_INFO, offset 168.
     pub seamldr_features: Option<SeamldrFeatures0>,
     /// How many more modules P-SEAMLDR can install before a reboot. Source: SEAMLDR_INFO, offset
-    /// 28, or Linux's `num_remaining_updates`. SEAMLDR.INFO also makes P-SEAMLDR read a remembered
-    /// 0 again.
+    /// 28, or Linux's `num_remaining_updates`. If P-SEAMLDR remembers 0, SEAMLDR.INFO makes it read
+    /// the number again.
     pub remaining_updates: Option<u32>,
     /// Whether a module runs. Source: SEAMEXTEND.seam_ready in SEAMLDR_INFO, or the version that
     /// Linux shows.

@@ -1,7 +1,7 @@
 //! Rules about the version and the size of the handoff data (SEAMLDR.INSTALL, firmware rule
 //! 8.5.31).
 
-use super::facts::{Facts, HandoffRange};
+use super::facts::Facts;
 use super::finding::{Finding, Refusal, Unknown};
 use super::Findings;
 use crate::abi::SeamSigstruct;
@@ -19,10 +19,11 @@ const LAST_KNOWN_HV: u16 = 2;
 /// Checks that the new module can take the handoff data that the running module will leave.
 pub(super) fn check(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, facts: &Facts) {
     let running = findings.known(facts.handoff, Unknown::HandoffVersions);
-    if let Some(running) = running {
-        check_version(findings, sigstruct, running);
-    }
     let common = running.and_then(|running| running.negotiate(sigstruct));
+    if let (Some(running), None) = (running, common) {
+        let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
+        findings.refuse(Refusal::HandoffVersion { running, min_update_hv, module_hv });
+    }
     match check_pages(sigstruct, facts, common) {
         Err(Finding::Refusal(refusal)) => findings.refuse(refusal),
         Err(Finding::Unknown(unknown)) => findings.unknown(unknown),
@@ -50,15 +51,6 @@ pub(super) fn check_taking(
     if let Err(Finding::Refusal(refusal)) = check_pages(sigstruct, facts, version) {
         findings.refuse(refusal);
     }
-}
-
-/// Checks that the new module takes a version that the running module writes.
-fn check_version(findings: &mut Findings<'_>, sigstruct: &SeamSigstruct, running: HandoffRange) {
-    let (min_update_hv, module_hv) = (sigstruct.min_update_hv.get(), sigstruct.module_hv.get());
-    findings.refuse_if(
-        running.negotiate(sigstruct).is_none(),
-        Refusal::HandoffVersion { running, min_update_hv, module_hv },
-    );
 }
 
 /// Checks that the handoff data fits into the new module's pages. An unknown version may be any

@@ -341,7 +341,7 @@ impl<'a, H: Host + ?Sized, L: Lock + ?Sized> Cpu<'a, H, L> {
         } else {
             module.sys_update()
         };
-        // The module does not know version 1, or not this feature.
+        // A module that does not know version 1 or this feature answers OPERAND_INVALID.
         if v1 && result.is_err_and(|error| error.status().code() == TdxStatus::OPERAND_INVALID) {
             result = module.sys_update();
         }

@@ -115,8 +115,11 @@ unsafe impl Host for Offset {
     }
 }
 
-fn with_params<R>(work: impl FnOnce(&mut SeamldrParamsBuffer) -> R) -> R {
-    work(&mut SeamldrParamsBuffer::zeroed())
+/// Returns why this host cannot make an update.
+fn update_error(passed: &PassedUpdate<'_>, host: &Offset) -> Option<UpdateError> {
+    let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
+    let mut params = SeamldrParamsBuffer::zeroed();
+    Update::new(passed, &mut params, &info, host, &state).err()
 }
 
 /// A machine on which P-SEAMLDR reads addresses below 1 TiB, except the SEAM range in the first 16
@@ -142,21 +145,17 @@ const PLACES: [(u64, Option<NotShared>); 4] = [
 fn update_rejects_parameters_that_p_seamldr_does_not_read() {
     for (by, expected) in PLACES {
         let host = Offset { by, lps: 8 };
-        let made = passed(
+        let (error, address) = passed(
             |world| world.facts.shared_memory = Some(MEMORY),
             |_, passed| {
-                let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
-                let error =
-                    with_params(|params| Update::new(passed, params, &info, &host, &state).err());
-                let address =
-                    host.phys_addr(std::ptr::from_ref(passed.image().sigstruct()).cast()).unwrap();
-                (error, address)
+                let sigstruct = std::ptr::from_ref(passed.image().sigstruct());
+                (update_error(passed, &host), host.phys_addr(sigstruct.cast()).unwrap())
             },
         );
         let refused = expected.map(|reason| {
-            UpdateError::Build(BuildError::NotShared(Part::Sigstruct, made.1, reason))
+            UpdateError::Build(BuildError::NotShared(Part::Sigstruct, address, reason))
         });
-        assert_eq!(made.0, refused);
+        assert_eq!(error, refused);
     }
 }
 
@@ -176,42 +175,27 @@ fn prepared_image_rejects_parameters_that_p_seamldr_does_not_read() {
         )
         .unwrap();
         assert_eq!(passed.image().module().len(), MODULE);
-        with_params(|params| match (passed.prepare(params, &host), expected) {
+        let mut params = SeamldrParamsBuffer::zeroed();
+        match (passed.prepare(&mut params, &host), expected) {
             (Ok(prepared), None) => assert_eq!(prepared.request().machine(), MachineId(1)),
             (Err(BuildError::NotShared(Part::Sigstruct, _, found)), Some(reason)) => {
                 assert_eq!(found, reason)
             }
             (found, expected) => panic!("{found:?} instead of {expected:?}"),
-        });
+        }
     }
 }
 
 #[test]
 fn addresses_are_not_checked_if_the_shared_memory_is_unknown() {
-    let made = passed(
-        |_| (),
-        |_, passed| {
-            let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
-            with_params(|params| {
-                Update::new(passed, params, &info, &Offset { by: 1 << 60, lps: 8 }, &state).err()
-            })
-        },
-    );
-    assert_eq!(made, None);
+    let host = Offset { by: 1 << 60, lps: 8 };
+    assert_eq!(passed(|_| (), |_, passed| update_error(passed, &host)), None);
 }
 
 #[test]
 fn update_rejects_another_number_of_lps_than_preflight_counted() {
     for lps in [7, 9] {
-        let made = passed(
-            |_| (),
-            |_, passed| {
-                let (info, state) = (SharedInfo::new(), ModuleState::<[LpBits; 1]>::new());
-                with_params(|params| {
-                    Update::new(passed, params, &info, &Offset { by: 0, lps }, &state).err()
-                })
-            },
-        );
-        assert_eq!(made, Some(UpdateError::LpsChanged { found: lps, wanted: 8 }));
+        let error = passed(|_| (), |_, passed| update_error(passed, &Offset { by: 0, lps }));
+        assert_eq!(error, Some(UpdateError::LpsChanged { found: lps, wanted: 8 }));
     }
 }

@@ -65,12 +65,8 @@ pub(crate) struct File {
 }
 
 impl File {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
-
     pub(crate) fn image(&self) -> TdxImage<'_> {
-        TdxImage::parse(self.bytes()).unwrap()
+        TdxImage::parse(&self.bytes[self.start..]).unwrap()
     }
 }
 

@@ -217,11 +217,9 @@ impl Frame<'_> {
         // SAFETY: this is the instruction's operand, which it may read.
         let value = unsafe { pointer.read_unaligned() };
         let refused = REFUSE_VMPTRLD.get();
-        if !refused {
-            platform.with_model(|model| model.load_vmcs(lp, value));
-        }
         self.set_carry(refused);
         if !refused {
+            platform.with_model(|model| model.load_vmcs(lp, value));
             let flags = self.get(libc::REG_EFL);
             self.set(libc::REG_EFL, flags & !0x40); // ZF: VMfailValid
         }

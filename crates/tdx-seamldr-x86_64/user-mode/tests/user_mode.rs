@@ -137,22 +137,15 @@ fn with_full_registers(backend: &impl SeamcallBackend, seed: u64) -> (u64, f64) 
 }
 
 fn seamcall_keeps_the_callers_values() {
+    fn with<T: Table>(seed: u64) -> (u64, f64) {
+        answered_by(Answerer::Mirror, || with_full_registers(&Seamcall::<T>::new(), seed))
+    }
     for seed in 1u64..200 {
         let expected =
             (0..15).fold(0u64, |sum, index| sum ^ (seed ^ index << 32).rotate_left(index as u32));
         let float = (0..15)
             .fold(0.0, |sum, index| sum + (seed as f64 + f64::from(index)) * f64::from(index + 1));
-        for found in [
-            answered_by(Answerer::Mirror, || {
-                with_full_registers(&Seamcall::<NoTable>::new(), seed)
-            }),
-            answered_by(Answerer::Mirror, || {
-                with_full_registers(&Seamcall::<SeamTable>::new(), seed)
-            }),
-            answered_by(Answerer::Mirror, || {
-                with_full_registers(&Seamcall::<LinuxTable>::new(), seed)
-            }),
-        ] {
+        for found in [with::<NoTable>(seed), with::<SeamTable>(seed), with::<LinuxTable>(seed)] {
             assert_eq!(found, (expected, float));
         }
     }

@@ -113,8 +113,8 @@ pub fn set_up(cpu: u32) {
     idt.load();
 }
 
-/// Handles #UD, which SEAMCALL raises on a machine without SEAM. On a machine with SEAM only the
-/// second line is needed.
+/// Handles #UD, which SEAMCALL raises on a machine without SEAM. A machine with SEAM needs no
+/// [`firmware::answer`].
 #[no_mangle]
 extern "C" fn on_undefined_opcode(frame: &mut Frame) {
     let Err(trap) = firmware::answer(frame) else { return };
