@@ -176,7 +176,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
 
     fn new_module(&mut self, build: ModuleBuild, sysinfo: SysInfo) {
         self.module = Some(TdxModule::new(build, sysinfo));
-        self.memory.tables.clear();
+        self.memory.tables.zero();
         for lp in &mut self.memory.lps {
             lp.set_in_module(false);
             lp.package = 0;
