@@ -74,7 +74,7 @@ impl HostMemory {
         let (Some(last), Some(_), true) = (last, memory.addr().checked_add(len), whole) else {
             return Err(Failure::new(
                 TdxSimStatus::BadLength,
-                format!("len is {len}, but should be a multiple of 4096 within addresses"),
+                format!("len is {len}, but should be a multiple of 4096 above 0, within 64-bit addresses"),
             ));
         };
         // The last piece that begins before the end of the new piece. If it ends before the start

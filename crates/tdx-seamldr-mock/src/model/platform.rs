@@ -393,7 +393,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
             }
             self.in_seamldr = Some(lp);
         } else {
-            if !self.module_is_callable() || self.lp(lp).is_some_and(Lp::is_in_module) {
+            if !self.module_is_callable() || self.is_in_module(lp) {
                 return Err(Trap::VmFailInvalid);
             }
             self.set_in_module(lp, true);
