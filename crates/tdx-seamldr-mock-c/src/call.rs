@@ -96,9 +96,7 @@ impl Place {
     fn seamcall(&self, lp: u32, regs: &mut SeamcallRegs) -> Result<(Option<Trap>, bool), Failure> {
         let mut guard = self.lock()?;
         let sim = guard.as_mut().ok_or(TdxSimStatus::BadHandle)?;
-        if sim.platform.x2apic_id(lp).is_none() {
-            return Err(Failure::new(TdxSimStatus::UnknownLp, format!("there is no LP {lp}")));
-        }
+        sim.known_lp(lp)?;
         if sim.platform.is_in_call(lp) {
             let text = format!("LP {lp} is inside a SEAMCALL of another thread");
             return Err(Failure::new(TdxSimStatus::LpBusy, text));

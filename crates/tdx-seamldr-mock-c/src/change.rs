@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use tdx_seamldr_mock::model::{CpuRegister, SeamDb};
 
 use crate::number::{enumeration, flag, Enumeration, TdxSimBool};
-use crate::platform::Sim;
+use crate::platform::{contradiction, Sim};
 use crate::registry::with;
 use crate::status::{guarded, Failure};
 use crate::{
@@ -65,9 +65,7 @@ pub extern "C" fn tdx_sim_set_seamdb(
 ) -> TdxSimStatus {
     change(sim, |sim| {
         let seamdb = SeamDb { size, used, insert_failures: failures };
-        seamdb
-            .check()
-            .map_err(|error| Failure::new(TdxSimStatus::Contradiction, error.to_string()))?;
+        seamdb.check().map_err(contradiction)?;
         *sim.platform.seamdb_mut() = seamdb;
         Ok(())
     })

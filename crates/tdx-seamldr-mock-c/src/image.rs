@@ -2,8 +2,7 @@
 
 use std::ffi::c_void;
 
-use tdx_seamldr_core::abi::SeamSigstruct;
-use tdx_seamldr_core::abi::TdxFeatures0;
+use tdx_seamldr_core::abi::{SeamSigstruct, TdxFeatures0};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::{Crypto, TdxVersion};
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild, ModuleGeneration};

@@ -72,10 +72,10 @@ impl HostMemory {
             len != 0 && len.is_multiple_of(TDX_SIM_PAGE_SIZE) && isize::try_from(len).is_ok();
         let last = u64::try_from(len).ok().and_then(|len| address.checked_add(len.checked_sub(1)?));
         let (Some(last), Some(_), true) = (last, memory.addr().checked_add(len), whole) else {
-            return Err(Failure::new(
-                TdxSimStatus::BadLength,
-                format!("len is {len}, but should be a multiple of 4096 within addresses"),
-            ));
+            let text = format!(
+                "len is {len}, but should be a multiple of 4096 above 0 and fit the address space"
+            );
+            return Err(Failure::new(TdxSimStatus::BadLength, text));
         };
         // The last piece that begins before the end of the new piece. If it ends before the start
         // of the new piece, all earlier pieces do, too.

@@ -304,7 +304,7 @@ impl TdxSimPlatform {
     }
 }
 
-fn contradiction(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn contradiction(error: impl std::fmt::Display) -> Failure {
     Failure::new(TdxSimStatus::Contradiction, error.to_string())
 }
 

@@ -117,10 +117,10 @@ pub(crate) unsafe fn read_sized<T: Growing>(pointer: *const T) -> Result<T, Fail
         let unknown = unsafe { pointer.cast::<u8>().add(offset) };
         // SAFETY: as above; the byte is readable by this function's contract.
         if unsafe { unknown.read() } != 0 {
-            let (name, text) = (T::NAME, "it is older than the header");
             let text = format!(
-                "{name} has data at offset {offset}, but this library knows {known} bytes of it; \
-                 {text}"
+                "{} has data at offset {offset}, but this library knows {known} bytes of it; it \
+                 is older than the header",
+                T::NAME
             );
             return Err(Failure::new(TdxSimStatus::BadSize, text));
         }

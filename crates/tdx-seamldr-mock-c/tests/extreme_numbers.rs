@@ -12,7 +12,7 @@ use support::{create, description, image, last_error, Sim, HOST, LPS};
 use tdx_sim::TdxSimStatus::*;
 use tdx_sim::*;
 
-/// Replaces every number of a description by each of these numbers.
+/// Returns copies of a description. In each copy, one of these numbers replaces one number.
 fn with_numbers_replaced(
     value: &serde_json::Value,
     by: &[serde_json::Value],
@@ -67,8 +67,8 @@ fn extreme_numbers_give_a_platform_or_an_error_but_never_a_panic() {
             let sim = Sim(handle);
             assert_eq!(sim.map(HOST, &mut memory), Ok);
             for (rax, rcx) in [
-                (1 << 63, HOST),
-                (0x8000000000000003, HOST),
+                (TDX_SIM_SEAMLDR_INFO, HOST),
+                (TDX_SIM_SEAMLDR_SEAMINFO, HOST),
                 (support::SYS_INIT, 0),
                 (support::SYS_LP_INIT, 0),
                 (support::SYS_SHUTDOWN, 0),
@@ -76,7 +76,7 @@ fn extreme_numbers_give_a_platform_or_an_error_but_never_a_panic() {
                 (support::SYS_INIT, 0),
                 (support::SYS_LP_INIT, 0),
                 (support::SYS_UPDATE, 0),
-                (0x8000000000000002, 0),
+                (TDX_SIM_SEAMLDR_SHUTDOWN, 0),
             ] {
                 for lp in 0..LPS {
                     let (status, ..) =

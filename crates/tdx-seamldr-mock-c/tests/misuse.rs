@@ -12,7 +12,6 @@
 
 mod support;
 
-use std::ffi::CStr;
 use std::ptr;
 
 use support::{
@@ -511,14 +510,4 @@ fn a_td_that_was_never_made_is_unknown() {
     }
     assert_eq!(sim.extend_td(0, &[0; 4097]), BadLength);
     assert_eq!(sim.extend_td(0, &[0; 4096]), Ok);
-}
-
-#[test]
-fn every_status_has_the_name_that_it_has_in_c() {
-    let name = |status: i32| {
-        // SAFETY: the function returns a static C string.
-        unsafe { CStr::from_ptr(tdx_sim_status_name(status)) }.to_str().unwrap()
-    };
-    assert_eq!(name(BadHandle.number()), "TDX_SIM_STATUS_BAD_HANDLE");
-    assert_eq!(name(1), "unknown status");
 }

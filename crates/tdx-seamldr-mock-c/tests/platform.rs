@@ -68,12 +68,8 @@ fn a_changed_image_fails_the_signature_check() {
     let sim = Sim::ready();
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
     sim.succeed(0, SYS_SHUTDOWN, 0);
-    let answers: Vec<_> = (0..LPS)
-        .map(|lp| {
-            sim.call(lp, TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() }).1.rax
-        })
-        .collect();
-    assert_eq!(answers, [0, 0, 0, 0x8000000000020000]);
+    let answers: Vec<_> = (0..LPS).map(|lp| sim.answer(lp, INSTALL, HOST)).collect();
+    assert_eq!(answers, [0, 0, 0, TDX_SIM_SEAMLDR_EBADSIG]);
 }
 
 #[test]
@@ -92,9 +88,8 @@ fn memory_that_is_not_mapped_reads_as_0_and_ignores_writes() {
     assert!(memory.iter().all(|byte| *byte == 0x77));
     // SEAMLDR_PARAMS and SIGSTRUCT of zeros: EBADSIG.
     sim.succeed(0, SYS_SHUTDOWN, 0);
-    let install = TdxSimRegs { rax: INSTALL, rcx: HOST, ..TdxSimRegs::default() };
-    let answers: Vec<_> = (0..LPS).map(|lp| sim.call(lp, install).1.rax).collect();
-    assert_eq!(answers, [0, 0, 0, 0x8000000000020000]);
+    let answers: Vec<_> = (0..LPS).map(|lp| sim.answer(lp, INSTALL, HOST)).collect();
+    assert_eq!(answers, [0, 0, 0, TDX_SIM_SEAMLDR_EBADSIG]);
 }
 
 #[test]
@@ -165,27 +160,15 @@ fn delay(sim: &Sim, delay: u32) {
     sim.add_fault(TdxSimFault { lp: 0, kind, delay, ..fault() });
 }
 
-const INFO: TdxSimRegs = TdxSimRegs {
-    rax: 0x8000000000000000,
-    rcx: HOST,
-    rdx: 0,
-    rbx: 0,
-    rsi: 0,
-    rdi: 0,
-    r8: 0,
-    r9: 0,
-    r10: 0,
-    r11: 0,
-    r12: 0,
-    r13: 0,
-    r14: 0,
-    r15: 0,
-};
+/// Returns the registers of SEAMLDR.INFO.
+fn info() -> TdxSimRegs {
+    TdxSimRegs { rax: TDX_SIM_SEAMLDR_INFO, rcx: HOST, ..TdxSimRegs::default() }
+}
 
 /// Waits until an LP is inside P-SEAMLDR, so that other LPs get VMfailInvalid.
 fn wait_until_inside(sim: &Sim) {
     let start = Instant::now();
-    while sim.call(1, INFO).0 == TdxSimTrap::None {
+    while sim.call(1, info()).0 == TdxSimTrap::None {
         assert!(start.elapsed() < Duration::from_secs(30), "LP 0 did not enter P-SEAMLDR in 30 s");
         std::thread::yield_now();
     }
@@ -197,11 +180,11 @@ fn other_lps_find_an_lp_with_a_delayed_call_inside_firmware() {
     // More calls than are made within the limit, so the limit ends the call.
     delay(sim, u32::MAX);
     std::thread::scope(|threads| {
-        let delayed = threads.spawn(move || sim.call(0, INFO));
+        let delayed = threads.spawn(move || sim.call(0, info()));
         wait_until_inside(sim);
         assert_eq!(delayed.join().unwrap().0, TdxSimTrap::None);
     });
-    assert_eq!(sim.call(1, INFO).0, TdxSimTrap::None);
+    assert_eq!(sim.call(1, info()).0, TdxSimTrap::None);
 }
 
 #[test]
@@ -209,9 +192,9 @@ fn a_delayed_call_returns_after_the_given_number_of_other_calls() {
     let sim = &Sim::ready();
     delay(sim, 3);
     std::thread::scope(|threads| {
-        let delayed = threads.spawn(move || sim.call(0, INFO));
+        let delayed = threads.spawn(move || sim.call(0, info()));
         while !delayed.is_finished() {
-            let _ = sim.call(1, INFO);
+            let _ = sim.call(1, info());
             std::thread::yield_now();
         }
         assert_eq!(delayed.join().unwrap().0, TdxSimTrap::None);
@@ -223,7 +206,7 @@ fn in_a_single_thread_a_delayed_call_ends_at_the_limit() {
     let sim = Sim::ready();
     delay(&sim, 1);
     let start = Instant::now();
-    assert_eq!(sim.call(0, INFO).1.rax, 0);
+    assert_eq!(sim.call(0, info()).1.rax, 0);
     assert!(start.elapsed() >= Duration::from_millis(TDX_SIM_DELAY_LIMIT_MS.into()));
 }
 
@@ -232,7 +215,7 @@ fn freeing_a_platform_ends_a_delayed_call() {
     let sim = &Sim::ready();
     delay(sim, u32::MAX);
     std::thread::scope(|threads| {
-        let delayed = threads.spawn(move || sim.try_call(0, INFO).0);
+        let delayed = threads.spawn(move || sim.try_call(0, info()).0);
         wait_until_inside(sim);
         assert_eq!(tdx_sim_free(sim.0), TdxSimStatus::Ok);
         assert_eq!(delayed.join().unwrap(), TdxSimStatus::BadHandle);
@@ -268,7 +251,7 @@ fn a_second_call_on_an_lp_inside_firmware_is_refused_and_does_not_affect_the_fir
     let sim = &Sim::ready();
     assert_eq!(sim.map(HOST, &mut memory), TdxSimStatus::Ok);
     let read = TdxSimRegs { rax: SYS_RD, rdx: TDX_SIM_FIELD_MODULE_HV, ..TdxSimRegs::default() };
-    let info = TdxSimRegs { rax: TDX_SIM_SEAMLDR_INFO, rcx: HOST, ..TdxSimRegs::default() };
+    let info = info();
     for (first, second) in [(info, read), (read, info), (info, info), (read, read)] {
         let delayed = TdxSimFault {
             lp: 1,

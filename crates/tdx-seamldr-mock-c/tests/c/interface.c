@@ -1,4 +1,7 @@
-/* What only a program in C can do wrong: numbers that are no enumerator, structures that were not set up, callbacks that call back. */
+/*
+ * What only a program in C can do wrong: numbers that are no enumerator, structures that were not
+ * set up, callbacks that call back.
+ */
 #include "tdx_sim.h"
 
 #include <stdio.h>
@@ -164,7 +167,8 @@ static void sizes(tdx_sim *sim)
 
     memset(&description, 0, sizeof description);
     description.platform.size = sizeof description;
-    EXPECT(tdx_sim_platform_defaults(&description.platform) == TDX_SIM_STATUS_OK && description.later == 0);
+    EXPECT(tdx_sim_platform_defaults(&description.platform) == TDX_SIM_STATUS_OK);
+    EXPECT(description.later == 0);
     EXPECT(tdx_sim_create(&description.platform, &made) == TDX_SIM_STATUS_OK);
     EXPECT(tdx_sim_free(made) == TDX_SIM_STATUS_OK);
     description.later = 1; /* what this library does not know */

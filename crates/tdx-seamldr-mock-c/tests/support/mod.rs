@@ -56,8 +56,7 @@ pub(crate) fn create(description: impl Into<Vec<u8>>) -> (TdxSimStatus, *mut Tdx
     (status, sim)
 }
 
-/// Returns a structure that the library fills in. Its size is set before, and all other bytes are
-/// set to arbitrary values.
+/// Returns a structure that the library fills in. The library gets it with its size and zeros.
 pub(crate) fn filled<T: Copy>(fill: impl FnOnce(*mut T) -> TdxSimStatus) -> (TdxSimStatus, T) {
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let start = value.as_mut_ptr();
@@ -193,10 +192,6 @@ impl Sim {
         let (status, truth) = filled(|truth| unsafe { tdx_sim_get_truth(self.0, truth) });
         assert_eq!(status, TdxSimStatus::Ok);
         truth
-    }
-
-    pub(crate) fn state(&self) -> u32 {
-        self.truth().module_state
     }
 
     pub(crate) fn lp(&self, lp: u32) -> TdxSimLp {

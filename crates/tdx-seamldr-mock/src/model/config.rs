@@ -201,7 +201,7 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
-    /// Returns a platform with LPs spread evenly over its sockets, all with the same processor.
+    /// Returns a configuration with LPs spread evenly over sockets, all with the same processor.
     /// x2APIC ids have gaps if there is room for gaps.
     ///
     /// # Errors

@@ -70,7 +70,8 @@ mod tests {
     use zerocopy::little_endian::{U16, U32, U64};
     use zerocopy::{FromZeros, IntoBytes};
 
-    /// Returns an image with one section of relocations, at offset 256, where the first one is.
+    /// Returns an image with one relocation section, at offset 256. Its first relocation changes
+    /// the word at `offset`.
     fn image(size: u64, entry_size: u64, offset: u64) -> Vec<u8> {
         let mut header = ElfHeader::new_zeroed();
         header.e_ident.iter_mut().zip(IDENT).for_each(|(slot, byte)| *slot = byte);
@@ -114,8 +115,8 @@ mod tests {
 
     const SIZE: usize = 1024;
 
-    /// A relocation table: its offset, its relocations, their distance, and the words that they
-    /// change.
+    /// A relocation table: its offset, the offsets of the words that its relocations change, and
+    /// the distance between relocations.
     type Table = (usize, Vec<usize>, usize);
 
     /// Returns an image with these relocation tables, and section headers at this offset and

@@ -127,10 +127,6 @@ impl HandoffForm {
 }
 
 impl Tables {
-    pub(super) fn clear(&mut self) {
-        self.zero();
-    }
-
     /// Returns the KeyID of this TD, if it has one.
     pub(super) fn hkid_of(&self, td: u16) -> Option<u16> {
         let is_its = |entry: &KotEntry| entry.owner() == Some(KeyOwner::Td(td));

@@ -74,7 +74,7 @@ impl SeamMemory {
         self.sampled.zero();
         self.tds.zero();
         self.mcheck_table.zero();
-        self.tables.clear();
+        self.tables.zero();
         self.handoff.zero();
         self.clear_code();
     }

@@ -176,7 +176,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
 
     fn new_module(&mut self, build: ModuleBuild, sysinfo: SysInfo) {
         self.module = Some(TdxModule::new(build, sysinfo));
-        self.memory.tables.clear();
+        self.memory.tables.zero();
         for lp in &mut self.memory.lps {
             lp.set_in_module(false);
             lp.package = 0;
@@ -393,7 +393,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
             }
             self.in_seamldr = Some(lp);
         } else {
-            if !self.module_is_callable() || self.lp(lp).is_some_and(Lp::is_in_module) {
+            if !self.module_is_callable() || self.is_in_module(lp) {
                 return Err(Trap::VmFailInvalid);
             }
             self.set_in_module(lp, true);

@@ -19,9 +19,9 @@ pub struct ReleasedImage {
     pub bytes: PageBuf,
 }
 
-/// All of Intel's released images below the folder that the environment variable
-/// [`RELEASED_IMAGES`] names, by version. `None`, and a line on standard error, if it is not set: a
-/// test then has nothing to test.
+/// Returns Intel's released images below the folder that the environment variable
+/// [`RELEASED_IMAGES`] names, sorted by version. If the variable is not set, prints a line to
+/// standard error and returns `None`: a test then has nothing to test.
 ///
 /// # Errors
 ///

@@ -136,8 +136,7 @@ impl Expected {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::TdError;
-    use crate::model::TdPhase;
+    use crate::model::{TdError, TdPhase};
     use crate::{SimPlatform, TestImage};
     use tdx_seamldr_core::TdxImage;
 

@@ -370,7 +370,7 @@ impl Loader {
             if !matches!(self.flow, Flow::Ready | Flow::Shutdown) {
                 return SeamldrStatus::EBADCALL;
             }
-            if self.dirty.contains(&true) {
+            if self.is_dirty() {
                 return SeamldrStatus::ECLEANUPREQ;
             }
             self.flow = Flow::Shutdown;
@@ -444,9 +444,7 @@ impl Loader {
         }
         result
     }
-}
 
-impl Loader {
     fn end_session(&mut self) {
         self.session = [0; 16];
         self.lps_in_session = 0;

@@ -1,10 +1,8 @@
 //! CPUID leaves that module 1.5.01 reads: required values, values that all LPs have to share, and
 //! bits that the host can configure for a TD.
 
-use super::super::cpu::NO_SUBLEAF;
+pub(super) use super::super::cpu::NO_SUBLEAF as NONE;
 
-/// The subleaf of leaves that have no subleaves.
-pub(super) const NONE: u32 = NO_SUBLEAF;
 const ZERO: [u32; 4] = [0; 4];
 const ALL: [u32; 4] = [u32::MAX; 4];
 
@@ -129,8 +127,11 @@ pub(super) fn entries() -> impl Iterator<Item = (&'static CpuidRule, u32)> {
 
 /// Returns EAX and EBX, and ECX and EDX, as 64-bit words. The module stores them so.
 pub(super) fn halves([eax, ebx, ecx, edx]: [u32; 4]) -> [u64; 2] {
-    let half = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-    [half(eax, ebx), half(ecx, edx)]
+    [pair(eax, ebx), pair(ecx, edx)]
+}
+
+pub(super) fn pair(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 /// A leaf with configurable bits: those that the host chooses freely, and those that it chooses if

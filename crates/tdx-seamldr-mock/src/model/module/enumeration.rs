@@ -8,7 +8,7 @@ use tdx_seamldr_core::SeamcallRegs;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::super::cpu::Cpu;
-use super::cpuid_rules::{self, CpuidRule, CPUID_ENTRIES};
+use super::cpuid_rules::{self, pair, CpuidRule, CPUID_ENTRIES};
 use super::vmx_rules;
 use super::Fatal;
 
@@ -138,10 +138,6 @@ impl Sampled {
 /// Returns a status with details in its low half.
 fn detailed(status: TdxStatus, details: u64) -> TdxStatus {
     TdxStatus(status.0 | details)
-}
-
-fn pair(low: u32, high: u32) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
 }
 
 /// Why a check ends: with a status, or with a fatal error.

@@ -34,8 +34,8 @@ struct Field {
 enum Value {
     /// The same value for every element.
     Always(u64),
-    /// These values, then this value for all further elements.
-    Listed(&'static [u64], u64),
+    /// One value for each element.
+    Listed(&'static [u64]),
     /// Read from the platform.
     Read(fn(&View<'_>, usize) -> u64),
     /// Number of processors that the module can present to a TD on this platform.
@@ -48,8 +48,8 @@ const fn always(id: u64, value: u64) -> Field {
     Field { id, elements: 1, last_element: 0, value: Value::Always(value) }
 }
 
-const fn listed(id: u64, elements: usize, values: &'static [u64], rest: u64) -> Field {
-    Field { id, elements, last_element: 0, value: Value::Listed(values, rest) }
+const fn listed(id: u64, values: &'static [u64]) -> Field {
+    Field { id, elements: values.len(), last_element: 0, value: Value::Listed(values) }
 }
 
 const fn read(id: FieldId, value: fn(&View<'_>, usize) -> u64) -> Field {
@@ -63,11 +63,6 @@ const fn read_each(id: u64, elements: usize, value: fn(&View<'_>, usize) -> u64)
 /// Attributes that a TD may have, and extended features that a TD has to have.
 pub(super) const ATTRIBUTES_FIXED0: u64 = 0x8000000070000001;
 pub(super) const XFAM_FIXED1: u64 = 3;
-
-/// Returns leaf and subleaf in one word.
-fn config_id(config: &CpuidConfig) -> u64 {
-    u64::from(config.subleaf) << 32 | u64::from(config.leaf)
-}
 
 impl View<'_> {
     /// Iterates over the fields that this module has.
@@ -146,7 +141,9 @@ const FIELDS: &[Field] = &[
     always(MAX_VCPUS_PER_TD, 576),
     // CPUID leaves, and their configurable bits.
     read_each(0x9900000300000400, 32, |_, index| {
-        CPUID_CONFIGS.get(index).map_or(u64::MAX, config_id)
+        CPUID_CONFIGS
+            .get(index)
+            .map_or(u64::MAX, |config| cpuid_rules::pair(config.leaf, config.subleaf))
     }),
     Field {
         id: 0x9900000300000500,
@@ -173,9 +170,9 @@ const FIELDS: &[Field] = &[
     always(0xa000000000000021, 2),
     always(0xa000000000000022, 5),
     always(0xa100000100000000, 1),
-    listed(0xa100000300000001, 2, &[0x7ff00000001, 0], 0),
+    listed(0xa100000300000001, &[0x7ff00000001, 0]),
     always(0xa200000100000000, 0x807f),
-    listed(0xa200000300000001, 6, &[1, 0, 3, 0, 7, 0], 0),
+    listed(0xa200000300000001, &[1, 0, 3, 0, 7, 0]),
 ];
 
 /// Processors (family and model of CPUID.1:EAX) that 1.5.01 knows, oldest first. The stepping is
@@ -196,7 +193,7 @@ impl Field {
     fn read(&self, view: &View<'_>, index: usize) -> Result<u64, Fatal> {
         let (own, known) = match self.value {
             Value::Always(value) => return Ok(value),
-            Value::Listed(values, rest) => return Ok(values.get(index).copied().unwrap_or(rest)),
+            Value::Listed(values) => return Ok(values.get(index).copied().unwrap_or(0)),
             Value::Read(read) => return Ok(read(view, index)),
             Value::NumAllowedFms | Value::AllowedFms => allowed_fms(view),
         };

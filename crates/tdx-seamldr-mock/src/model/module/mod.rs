@@ -354,7 +354,7 @@ impl TdxModule {
         if self.state != ModuleState::SysInitDone {
             return Err(TdxStatus::SYS_LP_INIT_NOT_PENDING);
         }
-        if contains(&self.lps_initialized, context.lp) {
+        if self.is_lp_initialized(context.lp) {
             return Err(TdxStatus::SYS_LP_INIT_DONE);
         }
         // A 32-bit seed, which must not be 0.
@@ -383,7 +383,7 @@ impl TdxModule {
     ) -> Result<TdxStatus, Fatal> {
         let id = regs.rdx;
         (regs.rdx, regs.r8) = (FieldId::NULL.0, 0);
-        if !contains(&self.lps_initialized, context.lp) {
+        if !self.is_lp_initialized(context.lp) {
             return Ok(TdxStatus::SYS_LP_INIT_NOT_DONE);
         }
         let view = self.view(context.memory);

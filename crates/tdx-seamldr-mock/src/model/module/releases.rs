@@ -34,23 +34,15 @@ fn version(text: &str) -> Option<TdxVersion> {
 impl Release {
     fn parse(line: &'static str) -> Option<Self> {
         let mut fields = line.split(',');
-        let mut next = || fields.next();
-        let [version_text, _, _, _, hv, context, date, _, _, features0] = [
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-            next()?,
-        ];
+        let [Some(number), _, _, _, Some(hv), Some(context), Some(date), _, _, Some(features0)] =
+            core::array::from_fn(|_| fields.next())
+        else {
+            return None;
+        };
         let mut versions = hv.split('/').map(str::parse::<u16>);
         let mut hv = || versions.next()?.ok();
         Some(Self {
-            version: version(version_text)?,
+            version: version(number)?,
             hv: hv().and_then(|highest| Some((highest, hv()?, hv()? != 0))),
             crypto_context: context.parse().ok(),
             build_date: date.parse().ok(),
