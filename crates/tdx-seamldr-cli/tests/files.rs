@@ -42,15 +42,7 @@ fn image_is_written_through_links_and_into_devices() {
     let (target, link) = (folder.put("target", b"old"), folder.path("link"));
     symlink(&target, &link).unwrap();
     for output in [link.as_path(), Path::new("/dev/null")] {
-        let arguments = [
-            "convert".as_ref(),
-            image.as_path(),
-            "--to".as_ref(),
-            "v2".as_ref(),
-            "-o".as_ref(),
-            output,
-        ];
-        assert_eq!(json(arguments).0, Some(0));
+        assert_eq!(json(to_v2(&image, output)).0, Some(0));
     }
     assert!(link.is_symlink() && !Path::new("/dev/null").is_file());
     assert_eq!(std::fs::read(target).unwrap().len(), 40960);

@@ -1,5 +1,4 @@
-//! Draws a run on the simulated platform: LPs against time, what was serial, where it failed and
-//! how it came back.
+//! Draws a run on the simulated platform: each LP's calls in logical time, failures, the way back.
 
 mod page;
 mod schedule;
@@ -20,11 +19,11 @@ pub struct Run<'a> {
     pub id: &'static str,
     /// All calls in the order of their ends.
     pub calls: &'a [TraceEntry],
-    /// How many of them came before the update began.
+    /// The number of calls before the update.
     pub before: usize,
-    /// LPs of the platform.
+    /// The number of LPs.
     pub lps: usize,
-    /// TDs on the platform, and how many of them are alive at the end.
+    /// The number of TDs, and the number of TDs that are alive at the end.
     pub tds: (usize, usize),
     /// The message of the outcome.
     pub message: &'a str,
