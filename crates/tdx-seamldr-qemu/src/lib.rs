@@ -61,7 +61,7 @@ pub static qemu_plugin_version: c_int = ffi::VERSION;
 ///
 /// # Safety
 ///
-/// QEMU calls it, once: `info` leads to what it tells plugins, `argv` to `argc` strings.
+/// QEMU calls this once. `info` points to QEMU's [`Info`], and `argv` to `argc` strings.
 #[no_mangle]
 pub unsafe extern "C" fn qemu_plugin_install(
     id: u64,
@@ -69,17 +69,15 @@ pub unsafe extern "C" fn qemu_plugin_install(
     argc: c_int,
     argv: *const *const c_char,
 ) -> c_int {
-    // SAFETY: this function's contract.
+    // SAFETY: `info` points to QEMU's `Info`, by this function's contract.
     let info = unsafe { &*info };
-    // SAFETY: this function's contract.
+    // SAFETY: `argv` points to `argc` strings, by this function's contract.
     let arguments = unsafe { ffi::arguments(argc, argv) };
     // SAFETY: this function's contract; QEMU's name of its target is a string.
     let target = unsafe { CStr::from_ptr(info.target_name) };
-    let installed = report::guarded(|| {
-        let installed = install(id, info, target, &arguments);
-        Some(installed.map_err(|error| report::message(format_args!("{error:#}"))).is_ok())
-    });
-    c_int::from(installed != Some(true))
+    let is_installed =
+        report::guarded(|| install(id, info, target, &arguments).map_err(report::message).is_ok());
+    c_int::from(!is_installed)
 }
 
 /// Why the plugin was not installed.
