@@ -179,8 +179,8 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    /// Boots a platform that fits the image: its processors are in the image's list, its P-SEAMLDR
-    /// is of the image's line and trusts Intel, or the test key if that one signed the image.
+    /// Boots a platform that fits the image: a processor of its list, and P-SEAMLDR of its line.
+    /// P-SEAMLDR trusts Intel, or the test key if that key signed the image.
     fn boot(
         arguments: &'a Arguments,
         from: &TdxImage<'_>,

@@ -16,7 +16,7 @@ use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use common::{json, tdx_seamldr, tdx_seamldr_reading, to_v2, Folder};
+use common::{convert, json, tdx_seamldr, tdx_seamldr_reading, to_v2, Folder};
 use serde_json::Value;
 use tdx_seamldr_mock::TestImage;
 
@@ -25,9 +25,7 @@ fn failed_conversion_leaves_the_target_unchanged() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
     let target = folder.put("target", b"precious");
-    let arguments =
-        ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
-    let output = tdx_seamldr(arguments);
+    let output = tdx_seamldr(convert(&bad, "v1", &target));
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr)
         .unwrap()

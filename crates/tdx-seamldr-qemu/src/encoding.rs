@@ -120,8 +120,8 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Returns a cursor on an instruction that begins at the first byte. Bytes beyond [`MAX_LENGTH`]
-    /// do not count.
+    /// Returns a cursor on an instruction that begins at the first byte. Bytes beyond
+    /// [`MAX_LENGTH`] do not count.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes: bytes.get(..MAX_LENGTH).unwrap_or(bytes), at: 0 }

@@ -195,20 +195,20 @@ impl<'a> Bytes<'a> {
         // SAFETY: as above; the array is valid until `new` is dropped.
         let data = unsafe { (*new.array).data };
         if len != 0 {
-            // SAFETY: `len` is not 0, so it is `bytes.len()`, and glib has made room for so many
-            // bytes of its own memory.
+            // SAFETY: `len` is not 0, so it is `bytes.len()`. Glib has made room for `len` bytes in
+            // its own memory.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len()) };
         }
         new
     }
 
     fn get(&self) -> &[u8] {
-        // SAFETY: the array is valid (`new`), and nobody changes it while `self` is borrowed.
+        // SAFETY: the array is valid (`new`), and nothing changes it while `self` is borrowed.
         let array = unsafe { &*self.array };
         match usize::try_from(array.len) {
             Ok(len) if len != 0 => {
-                // SAFETY: glib says that it has so many bytes, and nobody changes them while `self`
-                // is borrowed.
+                // SAFETY: `data` points to `len` bytes of glib, and nothing changes them while
+                // `self` is borrowed.
                 unsafe { std::slice::from_raw_parts(array.data, len) }
             }
             _ => &[],

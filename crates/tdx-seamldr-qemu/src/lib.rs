@@ -8,9 +8,8 @@
 //! ```
 //!
 //! The guest's SEAMCALLs go to [`tdx_seamldr_mock::model`], which reads and writes the guest's
-//! memory. The plugin also carries out VMXON and VMXOFF, MOV to and from CR4 as far as VMXE is
-//! concerned, MOVDIR64B, and RDMSR of the registers that TDX adds, and it adds to CPUID what a
-//! processor with TDX says. `docs/tdx-host-in-qemu.md` describes how it is used.
+//! memory. The plugin also executes VMXON, VMXOFF, MOVDIR64B, and RDMSR of the registers that TDX
+//! adds. It keeps CR4.VMXE, and completes CPUID. `docs/tdx-host-in-qemu.md` is the guide.
 //!
 //! [`decode`], [`carry`] and [`options`] take bytes and text that others write, and are public for
 //! tests and fuzzing.

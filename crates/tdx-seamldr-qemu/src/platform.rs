@@ -1,5 +1,5 @@
-//! The platform behind the guest's CPUs: what the options make of it, what the BIOS does at
-//! power-on, and its TDs.
+//! The platform of the guest: what the options make of it, what the BIOS does at power-on, and its
+//! TDs.
 
 use std::path::PathBuf;
 

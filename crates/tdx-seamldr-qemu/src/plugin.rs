@@ -109,7 +109,7 @@ extern "C" fn on_vcpu(vcpu: c_uint, _: *mut c_void) {
     guarded(|| {
         let plugin = PLUGIN.get()?;
         let handles = Handles::find(&plugin.api.registers()).unwrap_or_else(|error| refuse(error));
-        // A vCPU comes to be once; a second time it has the same registers.
+        // If QEMU creates the vCPU again, it has the same registers.
         let _ = plugin.vcpu(vcpu)?.handles.set(handles);
         Some(())
     });

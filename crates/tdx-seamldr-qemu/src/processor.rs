@@ -23,11 +23,11 @@ pub const PROCESSORS: [Processor; 4] = [
     Processor { name: "sierra-forest", fms: Platform::Srf.processor() },
 ];
 
-/// Bits of a physical address, with those of the KeyID.
+/// The bits of a physical address, KeyID bits included.
 pub const ADDRESS_BITS: u32 = 46;
-/// How many of them are the KeyID. The rest is what QEMU's CPUs have by default.
+/// The bits of the KeyID. QEMU's CPUs have the other 40 bits by default.
 pub const KEYID_BITS: u32 = 6;
-/// KeyIDs of MKTME; those of TDX follow.
+/// The number of KeyIDs of MKTME. The KeyIDs of TDX follow.
 const MKTME_KEYIDS: u64 = 31;
 
 impl Processor {
@@ -47,7 +47,7 @@ impl Processor {
         self.fms >> 12 & 0xf0 | self.fms >> 4 & 0xf
     }
 
-    /// Returns what QEMU's option `-cpu` has to be.
+    /// Returns the value that QEMU's option `-cpu` must have.
     #[must_use]
     pub fn cpu_option(self) -> String {
         let (family, model, stepping) = (self.family(), self.model(), self.fms & 0xf);

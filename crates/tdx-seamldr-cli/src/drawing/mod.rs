@@ -180,7 +180,7 @@ fn draw_tds(picture: &mut Picture, run: &Run<'_>, schedule: &Schedule, axis: &Ax
         parts.push((state, x));
         state = (x, next.0, next.1);
     }
-    // The last part goes on behind the last call.
+    // The last part reaches beyond the last call.
     parts.push((state, axis.end() + RIGHT - 10.0));
     let at = (LEFT - 8.0, TOP + 14.0);
     picture.text(at, Anchor::End, Font::SMALL, Tone::Muted, &counted(run.tds.0, "TD"));
