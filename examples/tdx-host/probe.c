@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * A kernel module that tests the plugin for QEMU: what code behind SEAMCALL sees of the carry flag,
- * and random SEAMCALLs, MSR and CPUID accesses. It does its work when it is loaded, and prints one
- * line.
+ * A kernel module that tests the plugin for QEMU: the carry flag that code after SEAMCALL sees, and
+ * random SEAMCALLs, MSR and CPUID accesses. It works when it is loaded, and prints one line.
  */
 #include <linux/init.h>
 #include <linux/mm.h>
@@ -20,7 +19,7 @@ MODULE_PARM_DESC(random_calls, "Random accesses; 0: look at the carry flag");
 /* TDH.SYS.LP.SHUTDOWN does nothing. */
 #define HARMLESS 44
 
-/* Each runs SEAMCALL with other code behind it, and returns the carry flag. */
+/* Each form runs SEAMCALL with other code after it, and returns the carry flag. */
 #define FORM(name, behind)                                                              \
 	static u64 noinline form_##name(void)                                           \
 	{                                                                               \

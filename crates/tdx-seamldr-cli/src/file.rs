@@ -2,6 +2,8 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tdx_seamldr_core::TdxImage;
@@ -43,25 +45,11 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     let found = match metadata.file_type() {
         kind if kind.is_file() => return Ok(()),
         kind if kind.is_dir() => "a folder",
-        kind => special_kind(kind),
-    };
-    Err(Error::NotAFile { path: path.to_owned(), found })
-}
-
-#[cfg(unix)]
-fn special_kind(kind: std::fs::FileType) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-    match kind {
         kind if kind.is_fifo() => "a pipe",
         kind if kind.is_socket() => "a socket",
-        kind if kind.is_block_device() || kind.is_char_device() => "a device",
-        _ => "no regular file",
-    }
-}
-
-#[cfg(not(unix))]
-fn special_kind(_: std::fs::FileType) -> &'static str {
-    "no regular file"
+        _ => "a device",
+    };
+    Err(Error::NotAFile { path: path.to_owned(), found })
 }
 
 /// Reads an image and checks all rules of its format.
@@ -70,24 +58,19 @@ pub(crate) fn parse<'a>(path: &Path, bytes: &'a PageBuf) -> Result<TdxImage<'a>,
         .map_err(|source| Error::Image { path: path.to_owned(), source })
 }
 
-/// The identity of a file: device and inode.
-#[cfg(unix)]
+/// Returns the identity of a file: device and inode.
 fn identity(metadata: &Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
     (metadata.dev(), metadata.ino())
 }
 
-/// The identities of standard input and standard output.
-#[cfg(unix)]
-fn stream(descriptor: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Metadata> {
+/// Returns the metadata of standard input or standard output.
+fn stream(descriptor: BorrowedFd<'_>) -> std::io::Result<Metadata> {
     File::from(descriptor.try_clone_to_owned()?).metadata()
 }
 
 /// Whether the path is the process's standard output: `-`, `/dev/stdout`, or the file that the
 /// shell redirects to.
-#[cfg(unix)]
 pub(crate) fn is_stdout(path: &Path) -> bool {
-    use std::os::fd::AsFd;
     is_dash(path)
         || match (stream(std::io::stdout().as_fd()), std::fs::metadata(path)) {
             (Ok(stdout), Ok(there)) => identity(&stdout) == identity(&there),
@@ -95,35 +78,15 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
         }
 }
 
-/// Other systems than Unix name standard output only `-`.
-#[cfg(not(unix))]
-pub(crate) fn is_stdout(path: &Path) -> bool {
-    is_dash(path)
-}
-
 /// Refuses an output that is also an input, under any name.
-#[cfg(unix)]
 pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
-    use std::os::fd::AsFd;
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-    let metadata = |path: &Path, stream_: std::os::fd::BorrowedFd<'_>| {
-        let found = if is_dash(path) { stream(stream_) } else { std::fs::metadata(path) };
+    let regular = |path: &Path, dash: BorrowedFd<'_>| {
+        let found = if is_dash(path) { stream(dash) } else { std::fs::metadata(path) };
         found.ok().filter(Metadata::is_file).map(|found| identity(&found))
     };
-    let Some(written) = metadata(output, stdout.as_fd()) else { return Ok(()) };
-    match inputs.iter().find(|input| metadata(input, stdin.as_fd()) == Some(written)) {
-        Some(input) => {
-            Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() })
-        }
-        None => Ok(()),
-    }
-}
-
-/// Refuses an output that is also an input, under any name.
-#[cfg(not(unix))]
-pub(crate) fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Error> {
-    let Ok(written) = output.canonicalize() else { return Ok(()) };
-    match inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == written)) {
+    let Some(written) = regular(output, stdout.as_fd()) else { return Ok(()) };
+    match inputs.iter().find(|input| regular(input, stdin.as_fd()) == Some(written)) {
         Some(input) => {
             Err(Error::SameFile { output: output.to_owned(), input: input.to_path_buf() })
         }
@@ -151,7 +114,7 @@ pub(crate) fn shown(path: &Path) -> String {
     }
 }
 
-/// The final target of links. The target does not exist.
+/// Returns the final target of links. The target does not exist.
 fn missing_target(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     while let Ok(target) = path.read_link() {
@@ -177,9 +140,8 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new();
-    #[cfg(unix)]
     if permissions.is_none() {
-        file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+        file.permissions(PermissionsExt::from_mode(0o644));
     }
     let mut file = file.tempfile_in(folder).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;

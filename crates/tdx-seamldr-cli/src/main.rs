@@ -1,4 +1,4 @@
-//! The command `tdx-seamldr`: images of the Intel TDX module, and updates on a simulated platform.
+//! The command `tdx-seamldr`.
 
 use std::process::ExitCode;
 

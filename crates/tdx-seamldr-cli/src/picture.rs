@@ -150,7 +150,7 @@ impl Picture {
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        let mut node = element("text")
+        let mut node = Element::new("text")
             .with("x", short(at.0))
             .with("y", short(at.1))
             .with("font-size", short(font.size))
@@ -166,7 +166,7 @@ impl Picture {
     /// Draws a box. A pointer above it shows the `hint`.
     pub fn area(&mut self, (x, y, width, height): Area, tone: Tone, hint: Option<&str>) {
         let corner = (width.min(height) / 4.0).min(5.0);
-        let mut node = element("rect")
+        let mut node = Element::new("rect")
             .with("x", short(x))
             .with("y", short(y))
             .with("width", short(width))
@@ -174,7 +174,7 @@ impl Picture {
             .with("rx", short(corner))
             .with("class", format!("b-{}", tone.name()));
         if let Some(hint) = hint {
-            let mut title = element("title");
+            let mut title = Element::new("title");
             title.append(Text::new(hint));
             node.append(title);
         }
@@ -218,16 +218,16 @@ impl Picture {
     #[must_use]
     pub fn finish(self, height: f64) -> String {
         let (width, height) = (short(self.width), short(height));
-        let mut title = element("title");
+        let mut title = Element::new("title");
         title.append(Text::new(self.title.as_str()));
-        let mut style = element("style");
+        let mut style = Element::new("style");
         style.append(svg::node::Blob::new(styles(self.id)));
-        let page = element("rect")
+        let page = Element::new("rect")
             .with("width", width)
             .with("height", height)
             .with("rx", 8.0)
             .with("class", "page");
-        let mut root = element("svg")
+        let mut root = Element::new("svg")
             .with("xmlns", "http://www.w3.org/2000/svg")
             .with("id", self.id)
             .with("role", "img")
@@ -271,19 +271,15 @@ fn colours(id: &str, (rule, page): Colours, of: fn(Tone) -> Colours) -> String {
     text
 }
 
-/// A number of things as a length or a count of pixels.
+/// Returns a count as a floating-point number. Counts above `u32::MAX` are infinite.
 #[must_use]
 pub fn number(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
-/// Two digits behind the point are enough.
+/// Rounds to hundredths of a pixel.
 fn short(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
-}
-
-fn element(name: &str) -> Element {
-    Element::new(name)
 }
 
 fn path(points: &[Point]) -> Element {
@@ -292,7 +288,7 @@ fn path(points: &[Point]) -> Element {
         data.push_str(if data.is_empty() { "M" } else { " L" });
         data.push_str(&format!("{} {}", short(*x), short(*y)));
     }
-    element("path").with("d", data)
+    Element::new("path").with("d", data)
 }
 
 /// Sets an attribute, in a chain.

@@ -13,8 +13,7 @@ use tdx_seamldr_core::preflight::{
     preflight, preflight_image, Facts, PassedUpdate, Policy, PreparedImage, Purpose,
 };
 use tdx_seamldr_core::update::{Outcome, Stage, Update};
-use tdx_seamldr_core::INTEL_PRODUCTION_SIGNER;
-use tdx_seamldr_core::{Sha384Digest, SharedInfo, TdxImage};
+use tdx_seamldr_core::{Sha384Digest, SharedInfo, TdxImage, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_host::Releases;
 use tdx_seamldr_mock::model::{Config, LoaderProfile, TdId, TdPhase};
 use tdx_seamldr_mock::{run_on_threads, FaultId, PageBuf, SimPlatform, TestImage, TEST_SIGNER};
@@ -101,7 +100,7 @@ impl crate::command::Run for Arguments {
         self.json
     }
 
-    /// Checks that there is such a platform.
+    /// Checks that the options describe a possible platform.
     fn check(&self) -> Result<(), String> {
         self.check_together()?;
         Config::new(self.lps, self.sockets, 0, TEST_SIGNER, LoaderProfile::V1_5_00)
@@ -153,8 +152,7 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-/// Says if Intel's table wants a newer running module before this update. P-SEAMLDR has no such
-/// rule.
+/// Returns a note if Intel's table requires a newer running module. P-SEAMLDR has no such rule.
 fn below_minimum(from: &Sha384Digest, to: &Sha384Digest) -> Option<String> {
     let releases = Releases::built_in();
     let (from, to) = (releases.by_mrseam(from)?, releases.by_mrseam(to)?);
@@ -181,8 +179,8 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    /// Boots a platform that fits the image: its processors are in the image's list, its P-SEAMLDR
-    /// is of the image's line and trusts Intel, or the test key if that one signed the image.
+    /// Boots a platform that fits the image: a processor of its list, and P-SEAMLDR of its line.
+    /// P-SEAMLDR trusts Intel, or the test key if that key signed the image.
     fn boot(
         arguments: &'a Arguments,
         from: &TdxImage<'_>,
@@ -258,7 +256,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Says something to a person.
+    /// Prints lines, unless the report is a JSON object.
     fn say(&self, text: &str) -> Result<(), Error> {
         if self.arguments.json {
             Ok(())

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tdx_seamldr_core::{Sha384Digest, INTEL_PRODUCTION_SIGNER};
 use tdx_seamldr_host::examine::{Examination, Kind, Problem, Signature, Verdict};
+use tdx_seamldr_host::releases::parse_digest;
 use tdx_seamldr_host::text::hex;
 
 use crate::command::Run;
@@ -77,10 +78,6 @@ struct Report {
     signer: Option<String>,
     signer_sha384: Option<String>,
     signer_trusted: bool,
-}
-
-fn parse_digest(text: &str) -> Result<Sha384Digest, String> {
-    tdx_seamldr_host::releases::parse_digest(text)
 }
 
 impl Report {

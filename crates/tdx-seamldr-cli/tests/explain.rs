@@ -3,10 +3,9 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use common::{json, tdx_seamldr};
+use common::{json, tdx_seamldr, tdx_seamldr_reading};
 use serde_json::Value;
 
 /// Returns the standard output of an explanation. Checks success and the width of 80 columns.
@@ -25,16 +24,7 @@ fn flat(text: &str) -> String {
 }
 
 fn with_input(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"))
-        .arg("explain")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
+    tdx_seamldr_reading(input, [&["explain"], arguments].concat())
 }
 
 #[test]

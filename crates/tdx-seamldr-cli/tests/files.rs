@@ -16,7 +16,7 @@ use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use common::{json, tdx_seamldr, tdx_seamldr_reading, to_v2, Folder};
+use common::{convert, json, tdx_seamldr, tdx_seamldr_reading, to_v2, Folder};
 use serde_json::Value;
 use tdx_seamldr_mock::TestImage;
 
@@ -25,9 +25,7 @@ fn failed_conversion_leaves_the_target_unchanged() {
     let folder = Folder::new();
     let bad = folder.put("bad", b"not an image");
     let target = folder.put("target", b"precious");
-    let arguments =
-        ["convert".as_ref(), bad.as_path(), "--to".as_ref(), "v1".as_ref(), "-o".as_ref(), &target];
-    let output = tdx_seamldr(arguments);
+    let output = tdx_seamldr(convert(&bad, "v1", &target));
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr)
         .unwrap()
@@ -42,15 +40,7 @@ fn image_is_written_through_links_and_into_devices() {
     let (target, link) = (folder.put("target", b"old"), folder.path("link"));
     symlink(&target, &link).unwrap();
     for output in [link.as_path(), Path::new("/dev/null")] {
-        let arguments = [
-            "convert".as_ref(),
-            image.as_path(),
-            "--to".as_ref(),
-            "v2".as_ref(),
-            "-o".as_ref(),
-            output,
-        ];
-        assert_eq!(json(arguments).0, Some(0));
+        assert_eq!(json(to_v2(&image, output)).0, Some(0));
     }
     assert!(link.is_symlink() && !Path::new("/dev/null").is_file());
     assert_eq!(std::fs::read(target).unwrap().len(), 40960);

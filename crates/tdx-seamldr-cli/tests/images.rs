@@ -12,7 +12,7 @@ mod common;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use common::{json, tdx_seamldr, tdx_seamldr_reading, to_v2, Folder};
+use common::{convert, json, tdx_seamldr, tdx_seamldr_reading, to_v2, Folder};
 use serde_json::Value;
 use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxImage;
@@ -216,15 +216,7 @@ fn convert_back_and_pack_give_the_same_file() {
     let v1 = folder.image("v1", &TestImage::default());
     let convert = |from: &Path, to: &str, name: &str| {
         let output = folder.path(name);
-        let arguments = [
-            "convert".as_ref(),
-            from,
-            "--to".as_ref(),
-            to.as_ref(),
-            "-o".as_ref(),
-            output.as_path(),
-        ];
-        assert_eq!(json(arguments).0, Some(0));
+        assert_eq!(json(convert(from, to, &output)).0, Some(0));
         output
     };
     let v2 = convert(&v1, "v2", "v2");
@@ -298,15 +290,7 @@ fn image_with_only_a_wrong_checksum_is_converted_with_a_warning() {
     bytes[2] ^= 1;
     let wrong = folder.put("wrong", &bytes);
     let output = folder.path("output");
-    let arguments = [
-        "convert".as_ref(),
-        wrong.as_os_str(),
-        "--to".as_ref(),
-        "v1".as_ref(),
-        "-o".as_ref(),
-        output.as_ref(),
-    ];
-    let ran = tdx_seamldr(arguments);
+    let ran = tdx_seamldr(convert(&wrong, "v1", &output));
     assert_eq!((ran.status.code(), std::fs::read(&output).unwrap() == good), (Some(0), true));
     assert!(String::from_utf8(ran.stderr)
         .unwrap()

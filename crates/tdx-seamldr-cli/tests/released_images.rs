@@ -12,7 +12,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use common::json;
+use common::{convert, json};
 use serde_json::Value;
 use tdx_seamldr_core::abi::PAGE_SIZE;
 use tdx_seamldr_core::image::ImageFormat;
@@ -195,15 +195,7 @@ fn convert_and_pack_reproduce_each_image() {
         let original = image.bytes.as_bytes();
         let (v2, v1, packed) = (path("v2"), path("v1"), path("packed"));
         for (from, to, output) in [(&image.path, "v2", &v2), (&v2, "v1", &v1)] {
-            let arguments = [
-                "convert".as_ref(),
-                from.as_path(),
-                "--to".as_ref(),
-                to.as_ref(),
-                "-o".as_ref(),
-                output,
-            ];
-            assert_eq!(json(arguments).0, Some(0));
+            assert_eq!(json(convert(from, to, output)).0, Some(0));
         }
         assert_eq!(std::fs::read(&v1).unwrap(), original, "{}", image.version);
         assert_eq!(json(["verify".as_ref(), v2.as_path()]).0, Some(0), "v2 is genuine, too");

@@ -106,7 +106,7 @@ impl Catalogue {
             }
             seen = seen.saturating_add(1);
             if seen > MAX_FILES {
-                self.problems.push(FileError::too_many(folder.to_owned(), MAX_FILES));
+                self.problems.push(FileError::new(folder, FileProblem::TooMany(MAX_FILES)));
                 return;
             }
             if let Err(error) = self.add_found(entry.path()) {
@@ -119,9 +119,9 @@ impl Catalogue {
     fn add_found(&mut self, path: &Path) -> Result<(), FileError> {
         if path.file_name().is_some_and(|name| name == MAPPING_FILE) {
             // Images have a signature. This file has none, so only root may be able to change it.
-            check_trusted(path).map_err(|error| FileError::not_trusted(path, error))?;
+            check_trusted(path).map_err(|error| FileError::new(path, error))?;
             let text = read::text(path, MAX_MAPPING, MAPPING_FILE)?;
-            let mapped = parse_mapping(&text).map_err(|error| FileError::mapping(path, error))?;
+            let mapped = parse_mapping(&text).map_err(|error| FileError::new(path, error))?;
             for release in mapped {
                 self.add_mapped(release, path);
             }
@@ -143,7 +143,8 @@ impl Catalogue {
             return;
         }
         if self.mapped(release.version).next().is_some() {
-            self.problems.push(FileError::contradiction(path, release.version));
+            let problem = FileProblem::Contradiction(release.version);
+            self.problems.push(FileError::new(path, problem));
         }
         self.mapped.push(release);
     }
@@ -151,7 +152,7 @@ impl Catalogue {
     fn add(&mut self, path: &Path, bytes: Vec<u8>) -> Result<(), FileError> {
         let image = Image::new(path.to_owned(), bytes, &self.releases)?;
         if let Some(same) = self.images.iter().find(|known| known.is_same_as(&image)) {
-            return Err(FileError::duplicate(path, same.path()));
+            return Err(FileError::new(path, FileProblem::Duplicate(same.path().to_owned())));
         }
         self.images.push(image);
         Ok(())

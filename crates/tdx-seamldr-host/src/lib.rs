@@ -1,20 +1,7 @@
 //! Reads a Linux host with the Intel TDX module from user space, plans updates and makes them.
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
-//! - [`catalogue`]: the public releases, and the images in the host's folders.
-//! - [`explain`]: status words and kernel log lines in plain words, with what to do.
-//! - [`examine`](mod@examine): what a file is, and whether Intel signed exactly this.
-//! - [`fact`]: a value with the file that it was read from, or why it is unknown.
-//! - `fault`, with the feature `faults`: faults of the simulated platform as people write them.
-//! - [`root`]: the folder below which all files are read.
-//! - [`host`]: all facts that user space can read.
-//! - [`cpu_list`], [`cpuinfo`], [`madt`]: the files that list LPs.
-//! - [`kernel_log`]: the kernel's lines on TDX.
-//! - [`mapping`]: Intel's `mapping_file.json`.
-//! - [`plan`](mod@plan): which image an update installs, and why it rejects each other image.
-//! - [`releases`]: the public releases of the module, with SVN and MRSEAM.
-//! - [`text`]: text from files, made safe to print.
-//! - `testing`, with the feature `testing`: folders that look like the root of a TDX host.
+//! The feature `faults` adds the module `fault`, and the feature `testing` the module `testing`.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,

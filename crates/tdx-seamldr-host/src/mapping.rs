@@ -5,8 +5,7 @@ use serde::Deserialize;
 use tdx_seamldr_core::abi::TdxFeatures0;
 use tdx_seamldr_core::TdxVersion;
 
-use crate::releases::hex;
-use crate::version::parse_version;
+use crate::releases::{hex, version};
 
 /// The file's entry for a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +70,6 @@ pub fn parse_mapping(text: &str) -> Result<Vec<MappedRelease>, MappingError> {
 
 impl Entry {
     fn release(&self) -> Result<MappedRelease, String> {
-        let version = |text: &str| parse_version(text).map_err(|error| error.to_string());
         if self.min_seamldr_versions.is_empty() {
             return Err(
                 "min_seamldr_versions is empty, but should have at least one version".into()

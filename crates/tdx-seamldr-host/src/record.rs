@@ -5,9 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -223,7 +222,7 @@ impl<'r> Journal<'r> {
 }
 
 /// Opens the record in a folder. Does not follow a link, which could lead to any file of root.
-fn open(folder: &std::path::Path, options: &mut OpenOptions) -> io::Result<File> {
+fn open(folder: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file =
         options.custom_flags(flags.bits().cast_signed()).open(folder.join(HISTORY)).map_err(

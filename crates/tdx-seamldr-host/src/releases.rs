@@ -5,8 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tdx_seamldr_core::abi::{Svn, TdxFeatures0, FMS_MASK};
 use tdx_seamldr_core::preflight::HandoffRange;
-use tdx_seamldr_core::Sha384Digest;
-use tdx_seamldr_core::TdxVersion;
+use tdx_seamldr_core::{Sha384Digest, TdxVersion};
 
 use crate::catalogue::{read_text, FileError};
 use crate::trust::check_trusted;
@@ -266,7 +265,8 @@ fn known(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn version(text: &str) -> Result<TdxVersion, String> {
+/// Reads a version.
+pub(crate) fn version(text: &str) -> Result<TdxVersion, String> {
     parse_version(text).map_err(|error| error.to_string())
 }
 

@@ -267,14 +267,12 @@ fn push_steps(path: &Path, ahead: &mut Vec<Step>) {
     }));
 }
 
-/// Returns the name of a kind of file.
+/// Returns the name of a kind of file that is not regular.
 pub(crate) fn kind(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a folder"
     } else if kind.is_fifo() {
         "a FIFO"
-    } else if kind.is_file() {
-        "a regular file"
     } else {
         "a device"
     }

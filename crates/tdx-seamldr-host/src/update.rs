@@ -365,9 +365,7 @@ impl Update<'_> {
         }
         Ok(ending)
     }
-}
 
-impl Update<'_> {
     /// Waits until the kernel finishes. Returns the result with the host's state.
     fn follow(
         &self,
@@ -425,11 +423,14 @@ fn variables(event: &str, step: &Step) -> Vec<(&'static str, String)> {
 /// Returns the ending of an update without steps.
 fn without_step(plan: &Plan) -> Ending {
     let (outcome, message) = match plan.verdict {
-        Verdict::NothingToDo => {
-            (Outcome::NothingToDo, "the requested module runs already".to_owned())
-        }
-        _ => (Outcome::Refused, "the update did not begin".to_owned()),
+        Verdict::NothingToDo => (Outcome::NothingToDo, "the requested module runs already"),
+        _ => (Outcome::Refused, "the update did not begin"),
     };
+    untouched(plan, outcome, message.to_owned())
+}
+
+/// Returns the ending of an update that touched nothing.
+fn untouched(plan: &Plan, outcome: Outcome, message: String) -> Ending {
     Ending {
         outcome,
         message,
@@ -472,15 +473,7 @@ impl Stopped {
                 (Outcome::Refused, messages.join("; "))
             }
         };
-        Ending {
-            outcome,
-            message,
-            advice: None,
-            kernel_error: String::new(),
-            kernel_lines: Vec::new(),
-            version: plan.running.clone(),
-            remaining_updates: None,
-        }
+        untouched(plan, outcome, message)
     }
 }
 

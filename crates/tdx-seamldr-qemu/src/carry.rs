@@ -1,16 +1,16 @@
-//! What the code behind SEAMCALL does with the flags.
+//! Finds and executes the instructions after SEAMCALL that read the flags.
 //!
-//! A plugin cannot write the arithmetic flags of a QEMU CPU. So the plugin reads the code behind
-//! SEAMCALL, up to where the flags are dead, and carries out itself each instruction there that
-//! reads them. Instructions in between that leave the flags alone are QEMU's.
+//! A plugin cannot write the arithmetic flags of a QEMU CPU. So the plugin follows the code after
+//! SEAMCALL up to the first conditional jump, or until the flags are dead. It executes each
+//! instruction there that reads the flags. QEMU executes the others.
 
 use crate::encoding::{Cursor, Operand, Prefixes, Short, MAX_LENGTH};
 use crate::flags::{with_carry, Flags, ARITHMETIC};
 
-/// How many instructions are looked at.
+/// The most instructions that are followed.
 const MAX_INSTRUCTIONS: u32 = 32;
 
-/// Number of the stack pointer.
+/// The number of the stack pointer.
 const RSP: u8 = 4;
 
 /// The right operand of ADC or SBB.
@@ -29,7 +29,7 @@ pub enum Operation {
     Jump {
         /// The condition, as in the opcode.
         condition: u8,
-        /// Where to.
+        /// The address of the target.
         target: u64,
     },
     /// SETcc to a register of 8 bits: bits 7:0 of one, or bits 15:8 if `high`.
@@ -38,14 +38,14 @@ pub enum Operation {
         condition: u8,
         /// The register.
         register: u8,
-        /// AH to BH.
+        /// Whether the register is AH, CH, DH or BH.
         high: bool,
     },
     /// SETcc to memory.
     SetMemory {
         /// The condition, as in the opcode.
         condition: u8,
-        /// Where to.
+        /// The operand.
         memory: crate::encoding::Memory,
     },
     /// CMOVcc between registers.
@@ -54,14 +54,14 @@ pub enum Operation {
         condition: u8,
         /// Bytes of the operands.
         size: u8,
-        /// To which register.
+        /// The register that is written.
         to: u8,
-        /// From which register.
+        /// The register that is read.
         from: u8,
     },
     /// ADC or SBB on registers.
     Arithmetic {
-        /// SBB.
+        /// Whether the instruction is SBB.
         subtract: bool,
         /// Bytes of the operands.
         size: u8,
@@ -83,16 +83,16 @@ pub struct Consumer {
     pub address: u64,
     /// The address of the next instruction.
     pub next: u64,
-    /// What it does.
+    /// The operation.
     pub operation: Operation,
-    /// No instruction after it reads these flags.
+    /// Whether no later instruction that was followed reads these flags.
     pub is_last: bool,
 }
 
 /// Code that the plugin does not understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uncovered {
-    /// Where it is.
+    /// The address.
     pub address: u64,
     /// Its first bytes.
     pub bytes: [u8; MAX_LENGTH],
@@ -105,12 +105,12 @@ impl std::fmt::Display for Uncovered {
     }
 }
 
-/// The code behind an instruction that sets the flags.
+/// The code after an instruction that sets the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Followers {
     /// The instructions that read the flags, in order.
     pub consumers: Vec<Consumer>,
-    /// Where the plugin cannot follow.
+    /// The first code that the plugin does not understand.
     pub uncovered: Option<Uncovered>,
 }
 
@@ -135,10 +135,7 @@ pub fn followers(start: u64, code: impl Fn(u64) -> Option<[u8; MAX_LENGTH]>) -> 
     for _ in 0..MAX_INSTRUCTIONS {
         let bytes = code(address);
         let read = bytes.as_ref().and_then(|bytes| meaning(address, bytes).ok());
-        let Some((meaning, next)) = read else {
-            followers.uncovered = Some(Uncovered { address, bytes: bytes.unwrap_or_default() });
-            break;
-        };
+        let (meaning, next) = read.unwrap_or((Meaning::Unknown, address));
         address = match meaning {
             Meaning::Neutral => next,
             Meaning::GoTo(target) => target,
@@ -337,7 +334,7 @@ pub trait Machine {
     fn register(&self, number: u8) -> u64;
     /// Writes a general-purpose register.
     fn set_register(&mut self, number: u8, value: u64);
-    /// Returns RFLAGS; its arithmetic flags need not be right.
+    /// Returns RFLAGS. Its arithmetic flags may be wrong.
     fn rflags(&self) -> u64;
     /// Returns the base of a segment.
     fn segment_base(&self, segment: crate::encoding::Segment) -> u64;

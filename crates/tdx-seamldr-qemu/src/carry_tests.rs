@@ -1,4 +1,4 @@
-//! Tests of what the code behind SEAMCALL does with the flags.
+//! Tests of the instructions after SEAMCALL that read the flags.
 
 use super::*;
 use crate::encoding::Segment;
@@ -47,7 +47,7 @@ fn follow(code: &[u8]) -> Followers {
     })
 }
 
-/// Runs all consumers; the address and the CPU then.
+/// Runs all consumers. Returns the offset of the next instruction, and the CPU.
 fn run(code: &[u8], flags: Flags, mut cpu: Cpu) -> (u64, Cpu) {
     let followers = follow(code);
     assert_eq!(followers.uncovered, None, "{code:x?}");

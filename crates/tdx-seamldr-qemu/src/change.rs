@@ -37,7 +37,7 @@ pub enum Change {
     InModule {
         /// The LP.
         lp: u32,
-        /// Whether it is.
+        /// Whether the LP is inside.
         inside: bool,
     },
     /// Another call holds the module's global lock exclusively, or none holds it.
@@ -53,7 +53,7 @@ impl Change {
     ///
     /// # Errors
     ///
-    /// It cannot be, in words.
+    /// The change is not possible. The text says why.
     pub fn apply(&self, model: &mut Platform<Box<SeamMemory>>) -> Result<(), String> {
         match self {
             Self::RemainingUpdates(number) => model.set_num_remaining_updates(*number),

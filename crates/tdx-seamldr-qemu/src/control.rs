@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
+use tdx_seamldr_host::text::hex;
 use tdx_seamldr_mock::model::{ModuleState, TdPhase};
 use tdx_seamldr_mock::Truth;
 
@@ -13,7 +14,7 @@ use crate::change::Change;
 use crate::firmware::Firmware;
 use crate::report;
 
-/// Bytes of the longest request.
+/// The length of the longest request, in bytes.
 const MAX_REQUEST: u64 = 4096;
 
 /// A request.
@@ -116,8 +117,8 @@ fn state(firmware: &Firmware) -> State {
             state: state_name(module.state),
             callable: module.callable,
         }),
-        svn: format!("{}.{}", truth.svn.major, truth.svn.minor),
-        mrseam: truth.mrseam.iter().map(|byte| format!("{byte:02x}")).collect(),
+        svn: truth.svn.to_string(),
+        mrseam: hex(&truth.mrseam),
         dead: model.is_dead(),
         remaining_updates: truth.remaining_updates,
         handoff: Handoff {
@@ -170,7 +171,7 @@ fn perform(firmware: &Firmware, line: &str) -> Result<Answer, String> {
 pub fn answer(firmware: &Firmware, line: &str) -> String {
     let answer = perform(firmware, line);
     let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..Answer::default() });
-    // Cannot fail: there are only strings, numbers and lists of them.
+    // This cannot fail: the answer has only strings, numbers and lists of them.
     serde_json::to_string(&answer)
         .unwrap_or_else(|error| format!("{{\"ok\":false,\"error\":\"{error}\"}}"))
 }
@@ -189,7 +190,7 @@ pub fn listen(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// Answers all who connect, each in a thread, for as long as QEMU runs.
+/// Answers every connection in a thread of its own, until QEMU ends.
 pub fn serve(firmware: &'static Firmware, listener: UnixListener) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -208,8 +209,8 @@ fn converse(firmware: &Firmware, mut stream: UnixStream) -> std::io::Result<()> 
         if reader.by_ref().take(MAX_REQUEST).read_line(&mut line)? == 0 {
             return Ok(());
         }
-        let answered = report::guarded(|| Some(answer(firmware, line.trim())));
-        writeln!(stream, "{}", answered.unwrap_or_default())?;
+        let answered = report::guarded(|| answer(firmware, line.trim()));
+        writeln!(stream, "{answered}")?;
     }
 }
 

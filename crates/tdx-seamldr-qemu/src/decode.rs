@@ -1,4 +1,5 @@
-//! Which instructions of the guest the plugin carries out: bytes in, instruction and length out.
+//! Decodes the instructions of the guest that the plugin executes: bytes in, instruction and length
+//! out.
 
 use crate::encoding::{Cursor, Memory, Operand, Short};
 
@@ -28,12 +29,12 @@ pub enum Instruction {
     },
 }
 
-/// An instruction, and the number of its bytes.
+/// An instruction, and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Which it is.
+    /// The instruction.
     pub instruction: Instruction,
-    /// Its bytes, prefixes included.
+    /// The length in bytes, prefixes included.
     pub length: u8,
 }
 
@@ -42,7 +43,7 @@ pub struct Decoded {
 ///
 /// # Errors
 ///
-/// The bytes end before it is clear which one it is.
+/// The bytes end before the instruction is known.
 pub fn decode(bytes: &[u8]) -> Result<Option<Decoded>, Short> {
     let mut cursor = Cursor::new(bytes);
     let prefixes = cursor.prefixes()?;

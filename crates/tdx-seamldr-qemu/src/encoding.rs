@@ -15,10 +15,10 @@ pub enum Segment {
     Gs,
 }
 
-/// What the base of an address is.
+/// The base of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// There is none.
+    /// No base.
     None,
     /// A general-purpose register, by its number.
     Register(u8),
@@ -29,11 +29,11 @@ pub enum Base {
 /// An operand in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// What the address begins with.
+    /// The base.
     pub base: Base,
-    /// A general-purpose register, and how often it is added as a power of two.
+    /// The number of the index register, and its scale as a power of two.
     pub index: Option<(u8, u8)>,
-    /// What is added.
+    /// The displacement.
     pub displacement: i32,
     /// The segment whose base is added.
     pub segment: Option<Segment>,
@@ -120,13 +120,14 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// An instruction begins at the first of these bytes. Bytes beyond [`MAX_LENGTH`] do not count.
+    /// Returns a cursor on an instruction that begins at the first byte. Bytes beyond
+    /// [`MAX_LENGTH`] do not count.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes: bytes.get(..MAX_LENGTH).unwrap_or(bytes), at: 0 }
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes that were read.
     #[must_use]
     #[allow(clippy::as_conversions)] // at most 15
     pub const fn length(&self) -> u8 {
@@ -137,7 +138,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// The bytes end.
     pub fn peek(&self) -> Result<u8, Short> {
         self.bytes.get(self.at).copied().ok_or(Short)
     }
@@ -146,7 +147,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// The bytes end.
     pub fn byte(&mut self) -> Result<u8, Short> {
         let byte = self.peek()?;
         self.at = self.at.saturating_add(1);
@@ -181,7 +182,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     ///
-    /// There are not as many.
+    /// The bytes end.
     pub fn skip(&mut self, count: u8) -> Result<(), Short> {
         (0..count).try_for_each(|_| self.byte().map(drop))
     }

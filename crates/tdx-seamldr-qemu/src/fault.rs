@@ -4,10 +4,10 @@ use tdx_seamldr_core::Trap;
 pub use tdx_seamldr_host::fault::{FaultText, NumberOrName};
 use tdx_seamldr_mock::{Answer, Fault};
 
-/// A fault that cannot be.
+/// Why a fault is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
-    /// The text is no fault.
+    /// The text is not a fault.
     #[error(transparent)]
     Text(#[from] tdx_seamldr_host::fault::FaultError),
     /// #GP cannot be raised.
@@ -19,7 +19,7 @@ pub enum FaultError {
 ///
 /// # Errors
 ///
-/// There is no such fault, or not in QEMU.
+/// The text is not a fault, or the plugin cannot cause the fault in QEMU.
 pub fn fault(text: &FaultText) -> Result<Fault, FaultError> {
     match text.fault()? {
         Fault { answer: Answer::Trap(Trap::GeneralProtection), .. } => {

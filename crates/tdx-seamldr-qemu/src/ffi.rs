@@ -1,9 +1,8 @@
-//! QEMU's plugin interface, version 7: declarations of what the plugin uses, and the thinnest safe
-//! forms of them.
+//! QEMU's plugin interface, version 7: the functions that the plugin uses, each with a thin safe
+//! form.
 //!
-//! The functions are looked up in the process when the plugin is installed, so that an older QEMU
-//! is refused in words. Declared by us after QEMU's documentation of the interface; QEMU packages
-//! no header.
+//! The plugin looks the functions up in the process when it is installed, so a message can refuse
+//! an older QEMU. The declarations follow QEMU's documentation: QEMU's packages have no header.
 
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::ptr;
@@ -104,7 +103,7 @@ const NOT_EQUAL: c_int = 3;
 pub(crate) type InstructionCallback = extern "C-unwind" fn(c_uint, *mut c_void);
 /// A callback at the translation of a block.
 pub(crate) type TranslationCallback = extern "C" fn(*const c_void, *mut c_void);
-/// A callback when a vCPU comes to be.
+/// A callback when a vCPU is created.
 pub(crate) type VcpuCallback = extern "C" fn(c_uint, *mut c_void);
 
 macro_rules! api {
@@ -120,7 +119,7 @@ macro_rules! api {
             ///
             /// # Errors
             ///
-            /// The name of a function that is not there.
+            /// The name of the first function that the process lacks.
             pub(crate) fn of_process() -> Result<Self, &'static CStr> {
                 Ok(Self {
                     $($field: {
@@ -175,14 +174,15 @@ struct Bytes<'a> {
 
 impl Drop for Bytes<'_> {
     fn drop(&mut self) {
-        // SAFETY: glib made it, and nobody else has it.
+        // SAFETY: glib made the array (`new`), and only this value has the pointer.
         unsafe { (self.api.byte_array_unref)(self.array) };
     }
 }
 
 impl<'a> Bytes<'a> {
     fn new(api: &'a Api) -> Self {
-        // SAFETY: it takes nothing. Glib ends the process if there is no memory.
+        // SAFETY: the function takes nothing, and never returns null: glib ends the process if no
+        // memory is left.
         let array = unsafe { (api.byte_array_new)() };
         Self { api, array }
     }
@@ -190,24 +190,25 @@ impl<'a> Bytes<'a> {
     fn of(api: &'a Api, bytes: &[u8]) -> Self {
         let new = Self::new(api);
         let len = c_uint::try_from(bytes.len()).unwrap_or(0);
-        // SAFETY: the array is this value's; afterwards it has so many bytes.
+        // SAFETY: glib made the array (`new`), and only this value has the pointer.
         unsafe { (api.byte_array_set_size)(new.array, len) };
-        // SAFETY: as above.
+        // SAFETY: as above; the array is valid until `new` is dropped.
         let data = unsafe { (*new.array).data };
         if len != 0 {
-            // SAFETY: there is room for `len` bytes, which is their number, in glib's memory.
+            // SAFETY: `len` is not 0, so it is `bytes.len()`. Glib has made room for `len` bytes in
+            // its own memory.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len()) };
         }
         new
     }
 
     fn get(&self) -> &[u8] {
-        // SAFETY: the array is this value's.
+        // SAFETY: the array is valid (`new`), and nothing changes it while `self` is borrowed.
         let array = unsafe { &*self.array };
         match usize::try_from(array.len) {
             Ok(len) if len != 0 => {
-                // SAFETY: glib says that it has so many bytes, and nobody changes them while `self`
-                // is borrowed.
+                // SAFETY: `data` points to `len` bytes of glib, and nothing changes them while
+                // `self` is borrowed.
                 unsafe { std::slice::from_raw_parts(array.data, len) }
             }
             _ => &[],
@@ -215,33 +216,33 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Copies what there is, and fills up with zeros.
+/// Copies the bytes, and fills the rest with zeros.
 fn copy_to(out: &mut [u8], bytes: &[u8]) {
     out.fill(0);
     out.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = *byte);
 }
 
-// Each of these is for a callback: QEMU then has a current vCPU.
+// Only callbacks call these: QEMU then has a current vCPU.
 impl Api {
     /// Returns the registers of the current vCPU, by name.
     pub(crate) fn registers(&self) -> Vec<(String, RegisterHandle)> {
-        // SAFETY: it takes nothing; the caller is a callback of a vCPU.
+        // SAFETY: the function takes nothing, and the caller is a callback of a vCPU.
         let array = unsafe { (self.get_registers)() };
         if array.is_null() {
             return Vec::new();
         }
-        // SAFETY: QEMU returns an array that is ours. It is not freed: it is asked for once for
-        // each vCPU.
+        // SAFETY: the array is not null, and belongs to the plugin. The plugin asks once for each
+        // vCPU and never frees it.
         let array = unsafe { &*array };
         let len = usize::try_from(array.len).unwrap_or(0);
         if len == 0 {
             return Vec::new();
         }
-        // SAFETY: it has `len` descriptions, aligned as glib's memory is.
+        // SAFETY: `data` points to `len` descriptions, and glib aligns its memory for them.
         let all =
             unsafe { std::slice::from_raw_parts(array.data.cast::<RegisterDescription>(), len) };
         let described = all.iter().map(|register| {
-            // SAFETY: QEMU's names are strings that stay.
+            // SAFETY: the name is a string with NUL at its end, which QEMU never frees.
             let name = unsafe { CStr::from_ptr(register.name) };
             (name.to_string_lossy().into_owned(), RegisterHandle(register.handle))
         });
@@ -271,7 +272,7 @@ impl Api {
         }
     }
 
-    /// Reads memory at a linear address of the current vCPU. `false`: something is not mapped.
+    /// Reads memory at a linear address of the current vCPU. Returns whether all of it is mapped.
     pub(crate) fn read_linear(&self, address: u64, out: &mut [u8]) -> bool {
         let bytes = Bytes::new(self);
         // SAFETY: the array is this function's; the length is not 0, as callers ask for at least
@@ -281,15 +282,14 @@ impl Api {
         read && bytes.get().len() >= out.len()
     }
 
-    /// Writes memory at a linear address of the current vCPU. `false`: something is not mapped.
+    /// Writes memory at a linear address of the current vCPU. Returns whether all of it is mapped.
     pub(crate) fn write_linear(&self, address: u64, bytes: &[u8]) -> bool {
         let bytes = Bytes::of(self, bytes);
         // SAFETY: the array is this function's.
         unsafe { (self.write_memory_vaddr)(address, bytes.array) }
     }
 
-    /// Reads memory at a physical address. What is not there reads as 0. `false`: something is not
-    /// there.
+    /// Reads memory at a physical address. Returns whether all of it exists; otherwise `out` is 0.
     pub(crate) fn read_physical(&self, address: u64, out: &mut [u8]) -> bool {
         let bytes = Bytes::new(self);
         // SAFETY: the array is this function's; the length is not 0, as the model reads at least
@@ -299,7 +299,7 @@ impl Api {
         result == 0
     }
 
-    /// Writes memory at a physical address. What is not there stays so.
+    /// Writes memory at a physical address. Writes to addresses without memory have no effect.
     pub(crate) fn write_physical(&self, address: u64, bytes: &[u8]) {
         let bytes = Bytes::of(self, bytes);
         // SAFETY: the array is this function's.
@@ -308,7 +308,7 @@ impl Api {
 
     /// Makes a word for each vCPU.
     pub(crate) fn new_word(&self) -> Word {
-        // SAFETY: it takes a size.
+        // SAFETY: the function takes the size of an element, by value.
         Word { scoreboard: unsafe { (self.scoreboard_new)(size_of::<u64>()) }, offset: 0 }
     }
 
@@ -327,7 +327,7 @@ pub(crate) struct Translation<'a> {
 }
 
 impl<'a> Translation<'a> {
-    /// The block that a translation callback was given.
+    /// Returns the block that a translation callback was given.
     ///
     /// # Safety
     ///
@@ -336,7 +336,7 @@ impl<'a> Translation<'a> {
         Self { api, block: Block(block) }
     }
 
-    /// Its instructions.
+    /// Returns the instructions.
     pub(crate) fn instructions(self) -> impl Iterator<Item = Instrumented<'a>> {
         // SAFETY: the block is valid (`new`).
         let count = unsafe { (self.api.block_length)(self.block) };
@@ -356,16 +356,16 @@ pub(crate) struct Instrumented<'a> {
 }
 
 impl Instrumented<'_> {
-    /// Its linear address.
+    /// Returns the linear address.
     pub(crate) fn address(self) -> u64 {
         // SAFETY: the instruction is of a block that is valid (`Translation::new`).
         unsafe { (self.api.instruction_address)(self.instruction) }
     }
 
-    /// Copies its bytes, as far as QEMU has decoded them. Returns how many there are.
+    /// Copies the bytes that QEMU has decoded. Returns their number.
     pub(crate) fn data(self, out: &mut [u8]) -> usize {
-        // SAFETY: the instruction is of a block that is valid (`Translation::new`); `out` has as
-        // many bytes.
+        // SAFETY: the instruction is of a block that is valid (`Translation::new`); `out` has
+        // `out.len()` bytes.
         let count =
             unsafe { (self.api.instruction_data)(self.instruction, out.as_mut_ptr(), out.len()) };
         count.min(out.len())
@@ -418,20 +418,20 @@ pub(crate) fn of_data(data: *mut c_void) -> u64 {
     u64::try_from(data.addr()).unwrap_or(0)
 }
 
-/// The arguments of a plugin.
+/// Returns the arguments of a plugin.
 ///
 /// # Safety
 ///
-/// `argv` leads to `argc` strings.
+/// `argv` is null, or points to `argc` pointers to strings that end with NUL.
 pub(crate) unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<String> {
     let count = usize::try_from(argc).unwrap_or(0);
     if count == 0 || argv.is_null() {
         return Vec::new();
     }
-    // SAFETY: there are as many pointers (caller).
+    // SAFETY: `argv` is not null, and the caller says that it points to `argc` pointers.
     let all = unsafe { std::slice::from_raw_parts(argv, count) };
     let text = |argument: &*const c_char| {
-        // SAFETY: each leads to a string (caller).
+        // SAFETY: the caller says that each pointer is to a string.
         let text = unsafe { CStr::from_ptr(*argument) };
         text.to_string_lossy().into_owned()
     };

@@ -17,7 +17,7 @@ use crate::trace::Trace;
 /// wants all vCPUs to stop for.
 const DELAY_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often things have happened since QEMU was started.
+/// Counters since the start of QEMU.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// SEAMCALLs.
@@ -33,20 +33,20 @@ pub struct Counters {
 pub struct Firmware {
     settings: Settings,
     simulated: Mutex<Simulated>,
-    /// A call has begun.
+    /// Notified when a call begins.
     changed: Condvar,
-    /// An LP is inside P-SEAMLDR. Others do not wait for it, as they would for the lock.
+    /// Whether an LP is inside P-SEAMLDR. Other LPs do not wait for it, as they would for the lock.
     in_seamldr: AtomicBool,
     trace: Mutex<Trace>,
-    /// Counts.
+    /// The counters.
     pub counters: Counters,
 }
 
-/// P-SEAMLDR is left at the end of this, whatever happens.
+/// An LP is inside P-SEAMLDR until this is dropped.
 struct Inside<'a>(&'a AtomicBool);
 
 impl<'a> Inside<'a> {
-    /// `None`: another LP is there.
+    /// Enters P-SEAMLDR. `None` if another LP is inside.
     fn enter(flag: &'a AtomicBool) -> Option<Self> {
         (!flag.swap(true, Ordering::Acquire)).then(|| Self(flag))
     }
@@ -63,7 +63,7 @@ impl Firmware {
     ///
     /// # Errors
     ///
-    /// It does not come up.
+    /// The platform cannot be switched on.
     pub fn new(settings: Settings, trace: Trace) -> Result<Self, StartError> {
         let simulated = Mutex::new(settings.power_on()?);
         Ok(Self {
@@ -76,26 +76,26 @@ impl Firmware {
         })
     }
 
-    /// What every power-on begins with.
+    /// Returns what every power-on begins with.
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The platform. Nobody makes calls meanwhile.
+    /// Locks the platform. No call proceeds until the lock is dropped.
     pub fn simulated(&self) -> MutexGuard<'_, Simulated> {
         self.simulated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The trace.
+    /// Locks the trace.
     pub fn trace(&self) -> MutexGuard<'_, Trace> {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine was reset: the platform is as after power-on.
+    /// Brings the platform back to power-on, after a reset of the machine.
     ///
     /// # Errors
     ///
-    /// It does not come up.
+    /// The platform cannot be switched on.
     pub fn reset(&self) -> Result<(), StartError> {
         let new = self.settings.power_on()?;
         *self.simulated() = new;
@@ -103,11 +103,11 @@ impl Firmware {
         Ok(())
     }
 
-    /// An LP executes SEAMCALL.
+    /// Executes SEAMCALL on an LP.
     ///
     /// # Errors
     ///
-    /// The instruction fails. The registers are those that went in.
+    /// The instruction fails. The registers are unchanged.
     pub fn seamcall(
         &self,
         lp: u32,

@@ -9,9 +9,8 @@
 //! ```
 //!
 //! The guest's SEAMCALLs go to [`tdx_seamldr_mock::model`], which reads and writes the guest's
-//! memory. The plugin also carries out VMXON and VMXOFF, MOV to and from CR4 as far as VMXE is
-//! concerned, MOVDIR64B, and RDMSR of the registers that TDX adds, and it adds to CPUID what a
-//! processor with TDX says. `docs/tdx-host-in-qemu.md` describes how it is used.
+//! memory. The plugin also executes VMXON, VMXOFF, MOVDIR64B, and RDMSR of the registers that TDX
+//! adds. It keeps CR4.VMXE, and completes CPUID. `docs/tdx-host-in-qemu.md` is the guide.
 //!
 //! [`decode`], [`carry`] and [`options`] take bytes and text that others write, and are public for
 //! tests and fuzzing.
@@ -62,7 +61,7 @@ pub static qemu_plugin_version: c_int = ffi::VERSION;
 ///
 /// # Safety
 ///
-/// QEMU calls it, once: `info` leads to what it tells plugins, `argv` to `argc` strings.
+/// QEMU calls this once. `info` points to QEMU's [`Info`], and `argv` to `argc` strings.
 #[no_mangle]
 pub unsafe extern "C" fn qemu_plugin_install(
     id: u64,
@@ -70,17 +69,15 @@ pub unsafe extern "C" fn qemu_plugin_install(
     argc: c_int,
     argv: *const *const c_char,
 ) -> c_int {
-    // SAFETY: this function's contract.
+    // SAFETY: `info` points to QEMU's `Info`, by this function's contract.
     let info = unsafe { &*info };
-    // SAFETY: this function's contract.
+    // SAFETY: `argv` points to `argc` strings, by this function's contract.
     let arguments = unsafe { ffi::arguments(argc, argv) };
     // SAFETY: this function's contract; QEMU's name of its target is a string.
     let target = unsafe { CStr::from_ptr(info.target_name) };
-    let installed = report::guarded(|| {
-        let installed = install(id, info, target, &arguments);
-        Some(installed.map_err(|error| report::message(format_args!("{error:#}"))).is_ok())
-    });
-    c_int::from(installed != Some(true))
+    let is_installed =
+        report::guarded(|| install(id, info, target, &arguments).map_err(report::message).is_ok());
+    c_int::from(!is_installed)
 }
 
 /// Why the plugin was not installed.

@@ -48,13 +48,13 @@ pub struct Options {
     pub control: Option<PathBuf>,
 }
 
-/// An option that is not right.
+/// Why options are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
-    /// There is no such option.
+    /// An option does not exist.
     #[error("there is no option {0:?}; the options are {names}", names = names())]
     Unknown(String),
-    /// An option has a value that it cannot have.
+    /// An option has a wrong value.
     #[error("option {name}={value}: {expected}")]
     Value {
         /// The option.
@@ -106,7 +106,7 @@ fn path(value: &str) -> Result<PathBuf, String> {
     Ok(value.into())
 }
 
-/// TDs of each kind.
+/// The most TDs of each kind.
 const MOST_TDS: u32 = 30;
 
 /// Each option: its name, whether it can be given more than once, and what it does.
@@ -162,7 +162,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// The first option that is not right.
+    /// An option is wrong, given twice or missing. The error names the first one.
     pub fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self, OptionError> {
         let mut options = Self {
             image: BootImage::Test,

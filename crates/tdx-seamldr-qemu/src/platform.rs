@@ -1,5 +1,5 @@
-//! The platform behind the guest's CPUs: what the options make of it, what the BIOS does at
-//! power-on, and its TDs.
+//! The platform of the guest: what the options make of it, what the BIOS does at power-on, and its
+//! TDs.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use tdx_seamldr_core::abi::TdxLeaf;
 use tdx_seamldr_core::image::ImageError;
 use tdx_seamldr_core::{Crypto as _, TdxImage};
 use tdx_seamldr_mock::model::{
-    Config, ConfigError, LoaderProfile, ModuleState, PlanIsFull, Platform,
+    Config, ConfigError, LoaderProfile, ModuleState, PlanIsFull, Platform, SeamDb, SeamMemory,
+    TdPhase,
 };
-use tdx_seamldr_mock::model::{SeamDb, SeamMemory, TdPhase};
 use tdx_seamldr_mock::{boot, NotBooted, PageBuf, Tds, TestImage};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros as _;
@@ -103,7 +103,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Looks at the options and QEMU's machine.
+    /// Checks the options and QEMU's machine.
     ///
     /// # Errors
     ///
@@ -148,8 +148,8 @@ impl Settings {
         Ok(Self { options, image, processor, config })
     }
 
-    /// Where the guest has to have no memory: the first address of each gap between its convertible
-    /// memory.
+    /// Returns addresses where the guest must have no memory: the first address of each gap in the
+    /// convertible memory.
     pub fn gaps(&self) -> impl Iterator<Item = u64> {
         let table = self.config.platform_table();
         table
@@ -159,7 +159,7 @@ impl Settings {
             .filter(|end| *end != 0)
     }
 
-    /// The x2APIC ID that the CPU with this number has to have.
+    /// Returns the x2APIC ID that the CPU with this number must have.
     #[must_use]
     pub fn x2apic_id(&self, vcpu: u32) -> Option<u32> {
         self.config.x2apic_ids().nth(usize::try_from(vcpu).ok()?)

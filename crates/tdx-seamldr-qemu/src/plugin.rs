@@ -1,9 +1,7 @@
-//! The plugin inside QEMU: which instructions it instruments, and what it does when a vCPU comes to
-//! one.
+//! The plugin inside QEMU: instruments instructions, and executes or completes them.
 //!
-//! An instruction that QEMU does not know is only an error when it is executed. The plugin's
-//! callback runs before; it carries the instruction out and diverts the vCPU to the next one. If it
-//! does not divert, QEMU raises #UD.
+//! QEMU raises #UD when it executes an instruction that it does not know. The plugin's callback
+//! runs before. It executes the instruction and diverts the vCPU to the next one.
 
 use std::collections::HashMap;
 use std::ffi::{c_uint, c_void};
@@ -30,29 +28,29 @@ const RESET_VECTOR: u64 = 0xffff_fff0;
 /// SEAMCALLs, VMXONs and VMXOFFs in the guest's code whose followers are known, at most.
 const MAX_SITES: usize = 4096;
 
-/// What is left to do after an instruction that QEMU carries out.
+/// What the plugin does after an instruction that QEMU executes.
 #[derive(Clone, Copy, Debug)]
 enum After {
     Cpuid {
         leaf: u32,
         subleaf: u32,
     },
-    /// The register with this number has to get this value again.
+    /// Writes this value back to the register with this number.
     Cr4 {
         register: u8,
         value: u64,
     },
 }
 
-/// One vCPU. Only its own thread changes it, but for resets.
+/// One vCPU. Only its own thread changes it, except for resets.
 #[derive(Default)]
 struct Vcpu {
     handles: OnceLock<Handles>,
-    /// It has executed VMXON.
+    /// Whether the vCPU is in VMX operation.
     is_in_vmx: AtomicBool,
     /// CR4.VMXE as the guest has set it. QEMU's CR4 does not have it.
     has_vmxe: AtomicBool,
-    /// The flags that the code behind SEAMCALL has to see.
+    /// The flags that the code after SEAMCALL must see.
     flags: AtomicU64,
     after: Mutex<Option<After>>,
 }
@@ -63,25 +61,25 @@ impl Vcpu {
     }
 }
 
-/// The code behind instructions that set the flags.
+/// The code after instructions that set the flags.
 #[derive(Default)]
 struct Sites {
-    /// The address behind each, and whether an instruction there reads the flags.
+    /// The address after each instruction, and whether the code there reads the flags.
     behind: HashMap<u64, bool>,
     consumers: HashMap<u64, Consumer>,
-    /// Whether the user knows that there is no room for more.
+    /// Whether a message has said that no room is left.
     is_full_told: bool,
 }
 
-/// Everything of the plugin.
+/// The state of the plugin.
 pub(crate) struct Plugin {
     api: Api,
     firmware: &'static Firmware,
     vcpus: Vec<Vcpu>,
     sites: RwLock<Sites>,
-    /// Not 0: [`Vcpu::after`] is set.
+    /// Not 0 while [`Vcpu::after`] is set.
     is_after: Word,
-    /// Not 0: [`Vcpu::flags`] are to be seen.
+    /// Not 0 while the code must see [`Vcpu::flags`].
     has_flags: Word,
     was_reset: AtomicBool,
 }
@@ -111,7 +109,7 @@ extern "C" fn on_vcpu(vcpu: c_uint, _: *mut c_void) {
     guarded(|| {
         let plugin = PLUGIN.get()?;
         let handles = Handles::find(&plugin.api.registers()).unwrap_or_else(|error| refuse(error));
-        // A vCPU comes to be once; a second time it has the same registers.
+        // If QEMU creates the vCPU again, it has the same registers.
         let _ = plugin.vcpu(vcpu)?.handles.set(handles);
         Some(())
     });
@@ -130,7 +128,7 @@ extern "C" fn on_translation(block: *const c_void, _: *mut c_void) {
 ///
 /// # Safety
 ///
-/// Nothing is alive in this frame and in those below it up to QEMU's that has a destructor: QEMU
+/// No value with a destructor is alive in this frame, or in one between QEMU's and this one: QEMU
 /// jumps over them. The callback was registered with [`Access::ProgramCounter`].
 unsafe fn divert(target: Option<u64>) {
     if let (Some(target), Some(plugin)) = (target, PLUGIN.get()) {
@@ -172,7 +170,7 @@ impl Plugin {
         Some(Cpu { api: &self.api, handles: vcpu.handles.get()? })
     }
 
-    /// Reads code. What is behind the end of mapped memory is 0.
+    /// Reads code. Bytes after the end of mapped memory are 0.
     fn code(&self, address: u64) -> Option<[u8; MAX_LENGTH]> {
         let mut bytes = [0; MAX_LENGTH];
         if self.api.read_linear(address, &mut bytes) {
@@ -209,7 +207,7 @@ impl Plugin {
         }
     }
 
-    /// Instruments one instruction. Returns whether something is to be done after it.
+    /// Instruments one instruction. Returns whether the plugin has work after it.
     fn instrument(&self, instruction: Instrumented<'_>, address: u64) -> bool {
         let mut bytes = [0; MAX_LENGTH];
         let count = instruction.data(&mut bytes);
@@ -231,7 +229,7 @@ impl Plugin {
         false
     }
 
-    /// Looks at the code behind an instruction that sets the flags.
+    /// Records which code after an instruction reads the flags that it sets.
     fn follow(&self, at: u64, next: u64) {
         let found = followers(next, |address| self.code(address));
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
@@ -260,10 +258,10 @@ impl Plugin {
 
     fn is_consumer(&self, address: u64) -> bool {
         let sites = self.sites.read().unwrap_or_else(PoisonError::into_inner);
-        !sites.consumers.is_empty() && sites.consumers.contains_key(&address)
+        sites.consumers.contains_key(&address)
     }
 
-    /// Before CPUID and MOV to CR4, which QEMU carries out.
+    /// Runs before CPUID and MOV to CR4, which QEMU executes.
     fn before(&self, number: u32, address: u64) -> Option<()> {
         let vcpu = self.vcpu(number)?;
         let mut cpu = self.cpu(vcpu)?;
@@ -288,7 +286,7 @@ impl Plugin {
         Some(())
     }
 
-    /// At the instruction after them, or the first of an interrupt or exception.
+    /// Runs at the instruction after them, or at the first of an interrupt or exception.
     fn after(&self, number: u32) -> Option<()> {
         let vcpu = self.vcpu(number)?;
         let mut cpu = self.cpu(vcpu)?;
@@ -339,8 +337,8 @@ impl Plugin {
         }
     }
 
-    /// Carries an instruction out. Returns where the vCPU goes on; `None` leaves the instruction to
-    /// QEMU.
+    /// Executes an instruction. Returns the address of the next one. `None` leaves the instruction
+    /// to QEMU.
     fn execute(&self, number: u32, address: u64) -> Option<u64> {
         let vcpu = self.vcpu(number)?;
         let mut cpu = self.cpu(vcpu)?;
@@ -400,7 +398,8 @@ impl Plugin {
         Some(next)
     }
 
-    /// MOVDIR64B between mapped memory. A page fault cannot be raised: QEMU then raises #UD.
+    /// Executes MOVDIR64B between mapped memory. A plugin cannot raise a page fault, so QEMU raises
+    /// #UD instead.
     fn movdir64b(&self, cpu: &mut Cpu<'_>, to: u8, source: Memory, next: u64) -> Option<u64> {
         let mut bytes = [0; 64];
         let from = source.address(
@@ -414,7 +413,7 @@ impl Plugin {
         moved.then_some(next)
     }
 
-    /// Carries out an instruction that reads the flags of SEAMCALL.
+    /// Executes an instruction that reads the flags of SEAMCALL.
     fn consume(&self, number: u32, address: u64) -> Option<u64> {
         let vcpu = self.vcpu(number)?;
         let mut cpu = self.cpu(vcpu)?;
@@ -430,7 +429,7 @@ impl Plugin {
         Some(target)
     }
 
-    /// A vCPU executes the first instruction of the BIOS.
+    /// Runs when a vCPU executes the first instruction of the BIOS.
     fn reset(&self, number: u32) {
         // The first time the platform is as after power-on anyway.
         if number != 0 || !self.was_reset.swap(true, Ordering::Relaxed) {

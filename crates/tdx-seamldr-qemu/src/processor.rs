@@ -1,8 +1,9 @@
-//! The processors that a guest can see, and what CPUID and RDMSR say on them beyond what QEMU says.
+//! The processors that a guest can see, and what their CPUID and RDMSR add to QEMU's.
 
 use std::fmt;
 
 use tdx_seamldr_core::abi::SeamSigstruct;
+use tdx_seamldr_host::Platform;
 use tdx_seamldr_mock::model::Config;
 
 /// A processor with TDX.
@@ -16,37 +17,37 @@ pub struct Processor {
 
 /// All of them, oldest first.
 pub const PROCESSORS: [Processor; 4] = [
-    Processor { name: "sapphire-rapids", fms: 0x806f8 },
-    Processor { name: "emerald-rapids", fms: 0xc06f2 },
-    Processor { name: "granite-rapids", fms: 0xa06d1 },
-    Processor { name: "sierra-forest", fms: 0xa06f3 },
+    Processor { name: "sapphire-rapids", fms: Platform::Spr.processor() },
+    Processor { name: "emerald-rapids", fms: Platform::Emr.processor() },
+    Processor { name: "granite-rapids", fms: Platform::Gnr.processor() },
+    Processor { name: "sierra-forest", fms: Platform::Srf.processor() },
 ];
 
-/// Bits of a physical address, with those of the KeyID.
+/// The bits of a physical address, KeyID bits included.
 pub const ADDRESS_BITS: u32 = 46;
-/// How many of them are the KeyID. The rest is what QEMU's CPUs have by default.
+/// The bits of the KeyID. QEMU's CPUs have the other 40 bits by default.
 pub const KEYID_BITS: u32 = 6;
-/// KeyIDs of MKTME; those of TDX follow.
+/// The number of KeyIDs of MKTME. The KeyIDs of TDX follow.
 const MKTME_KEYIDS: u64 = 31;
 
 impl Processor {
-    /// The first processor that the image lists.
+    /// Returns the first processor that the image lists.
     #[must_use]
     pub fn fitting(sigstruct: &SeamSigstruct) -> Option<Self> {
         PROCESSORS.into_iter().find(|processor| sigstruct.lists_cpu(processor.fms))
     }
 
-    /// Family, as QEMU's `-cpu` takes it.
+    /// Returns the family, as QEMU's `-cpu` takes it.
     const fn family(self) -> u32 {
         self.fms >> 8 & 0xf
     }
 
-    /// Model, as QEMU's `-cpu` takes it.
+    /// Returns the model, as QEMU's `-cpu` takes it.
     const fn model(self) -> u32 {
         self.fms >> 12 & 0xf0 | self.fms >> 4 & 0xf
     }
 
-    /// Returns what QEMU's option `-cpu` has to be.
+    /// Returns the value that QEMU's option `-cpu` must have.
     #[must_use]
     pub fn cpu_option(self) -> String {
         let (family, model, stepping) = (self.family(), self.model(), self.fms & 0xf);
@@ -130,8 +131,8 @@ impl Processor {
     }
 }
 
-/// Adds to what QEMU's CPU says what a processor with TDX says beyond it: VMX, MOVDIR64B, TME, and
-/// address bits for KeyIDs.
+/// Adds what a processor with TDX has and QEMU's CPU lacks: VMX, MOVDIR64B, TME, and address bits
+/// for KeyIDs.
 #[must_use]
 pub fn complete(mut cpuid: Cpuid) -> Cpuid {
     match (cpuid.leaf, cpuid.subleaf) {
@@ -159,8 +160,8 @@ pub fn msr(config: &Config, index: u32) -> Option<u64> {
         // IA32_VMX_BASIC: revision, region of 4 KiB, write-back, true controls; no erratum of
         // SEAMRET.
         0x480 => {
-            let erratum = if config.seamret_clears_vmcs { 0 } else { 1 << 60 };
-            erratum | 1 << 55 | 6 << 50 | 0x1000 << 32 | 0x5a
+            let keeps_vmcs = if config.seamret_clears_vmcs { 0 } else { 1 << 60 };
+            keeps_vmcs | 1 << 55 | 6 << 50 | 0x1000 << 32 | 0x5a
         }
         // What VMX can do: no VM can be entered here.
         0x481..=0x493 => 0,

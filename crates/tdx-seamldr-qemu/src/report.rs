@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Panics that were caught.
+/// The number of panics that were caught.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Writes a line to standard error.
@@ -32,7 +32,7 @@ pub(crate) fn guarded<T: Default>(body: impl FnOnce() -> T) -> T {
     })
 }
 
-/// How many panics there were.
+/// Returns the number of panics that were caught.
 pub(crate) fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }

@@ -9,10 +9,10 @@ use tdx_seamldr_mock::TraceEntry;
 
 use crate::report;
 
-/// How many calls are kept in memory.
+/// The most calls that are kept in memory.
 pub const KEPT: usize = 4096;
 
-/// What was called.
+/// The trace of SEAMCALLs.
 #[derive(Debug, Default)]
 pub struct Trace {
     file: Option<File>,
@@ -20,7 +20,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A trace that also goes to a new file.
+    /// Returns a trace that also goes to a new file.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Trace {
         }
     }
 
-    /// The last calls, at most this many, oldest first.
+    /// Returns at most `count` calls, the last ones, oldest first.
     pub fn last(&self, count: usize) -> impl Iterator<Item = &TraceEntry> {
         self.kept.iter().skip(self.kept.len().saturating_sub(count))
     }

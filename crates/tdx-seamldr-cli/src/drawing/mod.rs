@@ -1,5 +1,4 @@
-//! Draws a run on the simulated platform: LPs against time, what was serial, where it failed and
-//! how it came back.
+//! Draws a run on the simulated platform: each LP's calls in logical time, failures, the way back.
 
 mod page;
 mod schedule;
@@ -20,11 +19,11 @@ pub struct Run<'a> {
     pub id: &'static str,
     /// All calls in the order of their ends.
     pub calls: &'a [TraceEntry],
-    /// How many of them came before the update began.
+    /// The number of calls before the update.
     pub before: usize,
-    /// LPs of the platform.
+    /// The number of LPs.
     pub lps: usize,
-    /// TDs on the platform, and how many of them are alive at the end.
+    /// The number of TDs, and the number of TDs that are alive at the end.
     pub tds: (usize, usize),
     /// The message of the outcome.
     pub message: &'a str,
@@ -181,7 +180,7 @@ fn draw_tds(picture: &mut Picture, run: &Run<'_>, schedule: &Schedule, axis: &Ax
         parts.push((state, x));
         state = (x, next.0, next.1);
     }
-    // The last part goes on behind the last call.
+    // The last part reaches beyond the last call.
     parts.push((state, axis.end() + RIGHT - 10.0));
     let at = (LEFT - 8.0, TOP + 14.0);
     picture.text(at, Anchor::End, Font::SMALL, Tone::Muted, &counted(run.tds.0, "TD"));

@@ -9,7 +9,7 @@ use tdx_seamldr_mock::model::{LeafName, TraceEntry};
 #[derive(Debug)]
 pub(super) struct Band {
     pub(super) name: String,
-    /// How many columns of logical time it has.
+    /// The number of its columns of logical time.
     pub(super) columns: usize,
     stage: Option<Stage>,
 }
@@ -82,7 +82,8 @@ impl Schedule {
         schedule
     }
 
-    /// The name of the band that begins with this call; `None`: the call belongs to the last one.
+    /// Returns the name of the band that begins with this call. `None` if the call belongs to the
+    /// last band.
     fn next_band(
         &self,
         entry: &TraceEntry,
@@ -96,7 +97,6 @@ impl Schedule {
             return Some(stage.unwrap_or(Stage::Start).to_string());
         }
         let stage = stage?;
-        let is_again = self.bands.iter().any(|band| band.stage == Some(stage));
         if last.stage == Some(stage) {
             let index = self.bands.len().saturating_sub(1);
             let mut same = self.calls.iter().filter(|call| call.band == index);
@@ -104,11 +104,12 @@ impl Schedule {
                 .any(|call| call.entry.lp == entry.lp && call.entry.input.rax == entry.input.rax);
             return is_repeated.then(|| format!("{stage} again"));
         }
+        let is_again = self.bands.iter().any(|band| band.stage == Some(stage));
         Some(if is_again { format!("{stage} again") } else { stage.to_string() })
     }
 }
 
-/// The first free column of each LP, and of what only one LP may do at a time.
+/// The first free column of each LP, and of P-SEAMLDR, which serves one LP at a time.
 struct Free {
     lps: Vec<usize>,
     loader: usize,
@@ -141,7 +142,7 @@ fn is_module_leaf(rax: u64, leaf: TdxLeaf) -> bool {
     !LeafName(rax).is_for_seamldr() && TdxLeaf::from_rax(rax) == leaf
 }
 
-/// The stage that makes this call. `None`: several do.
+/// Returns the stage that makes this call. `None` if several stages make it.
 fn stage_of(entry: &TraceEntry) -> Option<Stage> {
     let rax = entry.input.rax;
     if SeamldrLeaf::from_rax(rax) == Some(SeamldrLeaf::Install) {

@@ -3,9 +3,8 @@
 use std::io::Write;
 
 use serde::Serialize;
-use tdx_seamldr_host::{Catalogue, Host, Release};
-
 use tdx_seamldr_host::text::hex;
+use tdx_seamldr_host::{Catalogue, Host, Release};
 
 use super::options::{CatalogueOptions, HostOptions};
 use crate::command::Run;

@@ -103,18 +103,13 @@ impl HostOptions {
 
     /// Returns the folder of the record, as a path below the root.
     pub(super) fn state(&self, config: &Config) -> Result<String, Error> {
-        below_root(self.state_dir.as_ref(), config.state_dir.as_ref(), DEFAULT_STATE_FOLDER)
+        below_root(self.state_dir.as_ref().or(config.state_dir.as_ref()), DEFAULT_STATE_FOLDER)
     }
 }
 
-/// Chooses a folder below the root: from the option, else the configuration, else the default.
-fn below_root(
-    option: Option<&PathBuf>,
-    config: Option<&PathBuf>,
-    default: &str,
-) -> Result<String, Error> {
-    let path = option.or(config).map_or(Ok(default), |path| text(path))?;
-    Ok(path.to_owned())
+/// Returns a folder below the root: the given one, else the default.
+fn below_root(given: Option<&PathBuf>, default: &str) -> Result<String, Error> {
+    Ok(given.map_or(Ok(default), |path| text(path))?.to_owned())
 }
 
 fn text(path: &Path) -> Result<&str, Error> {
@@ -201,7 +196,7 @@ impl UpdateOptions {
         config: &Config,
     ) -> Result<Settings, Error> {
         let given = self.hooks_dir.as_ref().or(config.hooks_dir.as_ref());
-        let hooks = below_root(given, None, DEFAULT_HOOKS_FOLDER)?;
+        let hooks = below_root(given, DEFAULT_HOOKS_FOLDER)?;
         // Only the default folder may be absent. A missing folder that the operator named is an
         // error.
         if given.is_some() && !root.is_folder(&hooks) {

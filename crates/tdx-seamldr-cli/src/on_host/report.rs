@@ -72,12 +72,8 @@ impl Run for Arguments {
             print_json(out, "report", &report)?;
             return Ok(Exit::Done);
         }
-        let mut page = Page::default();
-        page.line(format_args!("tdx-seamldr {}", env!("CARGO_PKG_VERSION")));
-        page.gap();
-        let mut text = page.into_text();
-        text.push_str("\n\n");
-        text.push_str(&status.text());
+        let mut text =
+            format!("tdx-seamldr {}\n\n{}\n\n", env!("CARGO_PKG_VERSION"), status.text());
         let mut page = Page::default();
         page.line("Updates:");
         for attempt in last {
@@ -91,7 +87,6 @@ impl Run for Arguments {
         if let Some(problem) = &kernel_log_problem {
             page.item(problem);
         }
-        text.push_str("\n\n");
         text.push_str(&page.into_text());
         for line in &kernel_lines {
             text.push_str("\n    ");

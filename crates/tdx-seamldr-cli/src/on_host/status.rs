@@ -7,9 +7,8 @@ use tdx_seamldr_core::TdxVersion;
 use tdx_seamldr_host::fact::{Fact, Reason};
 use tdx_seamldr_host::host::Interface;
 use tdx_seamldr_host::record::{Attempt, History, Journal, RecordError};
-use tdx_seamldr_host::{Host, Plan, Platform, Releases};
-
 use tdx_seamldr_host::text::hex;
+use tdx_seamldr_host::{Host, Plan, Platform, Releases};
 
 use super::history::AttemptLine;
 use super::options::{CatalogueOptions, HostOptions};

@@ -43,7 +43,7 @@ impl From<Finding> for Reason {
     }
 }
 
-/// How many LPs finished a stage.
+/// The number of LPs that finished a stage.
 #[derive(Serialize)]
 pub(super) struct StageReport {
     pub(super) stage: String,

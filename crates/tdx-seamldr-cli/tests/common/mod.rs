@@ -67,14 +67,19 @@ pub(crate) fn tdx_seamldr_reading<S: AsRef<OsStr>>(
     output
 }
 
-/// `convert` from an image to `output`, to v2.
-pub(crate) fn to_v2<'a>(image: &'a Path, output: &'a Path) -> [&'a OsStr; 6] {
+/// The arguments that convert an image to a format, into `output`.
+pub(crate) fn convert<'a>(image: &'a Path, to: &'a str, output: &'a Path) -> [&'a OsStr; 6] {
     [
         "convert".as_ref(),
         image.as_ref(),
         "--to".as_ref(),
-        "v2".as_ref(),
+        to.as_ref(),
         "-o".as_ref(),
         output.as_ref(),
     ]
+}
+
+/// The arguments that convert an image to format v2.
+pub(crate) fn to_v2<'a>(image: &'a Path, output: &'a Path) -> [&'a OsStr; 6] {
+    convert(image, "v2", output)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tdx_seamldr_core::image::{ImageError, ImageFormat, ImageParts, WriteError};
 use tdx_seamldr_core::TdxVersion;
 
+use crate::examine::signature_format;
 use crate::mapping::MappingError;
 use crate::releases::TableError;
 use crate::trust::NotTrusted;
@@ -16,8 +17,6 @@ const MAX_IMAGE: u64 = 16 << 20;
 
 /// The bytes at the start of a file that show whether it is an image.
 const HEAD: usize = 16;
-
-const MAGIC: &[u8] = b"TDX-BLOB";
 
 /// A problem of a file.
 #[derive(Debug, thiserror::Error)]
@@ -88,26 +87,6 @@ impl FileError {
         };
         Self { path, problem: error.into() }
     }
-
-    pub(super) const fn too_many(path: PathBuf, limit: usize) -> Self {
-        Self { path, problem: FileProblem::TooMany(limit) }
-    }
-
-    pub(super) fn mapping(path: &Path, error: MappingError) -> Self {
-        Self::new(path, error)
-    }
-
-    pub(super) fn not_trusted(path: &Path, error: NotTrusted) -> Self {
-        Self::new(path, error)
-    }
-
-    pub(super) fn contradiction(path: &Path, version: TdxVersion) -> Self {
-        Self::new(path, FileProblem::Contradiction(version))
-    }
-
-    pub(super) fn duplicate(path: &Path, same: &Path) -> Self {
-        Self::new(path, FileProblem::Duplicate(same.to_owned()))
-    }
 }
 
 /// Opens a regular file.
@@ -161,9 +140,7 @@ pub(super) fn if_image(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         .take(limit)
         .read_to_end(&mut head)
         .map_err(|error| FileError::new(path, error))?;
-    // Format v1 has its name at offset 8, format v2 at offset 4.
-    let is_image =
-        [8, 4].iter().any(|at| head.get(*at..).is_some_and(|rest| rest.starts_with(MAGIC)));
+    let is_image = signature_format(&head).is_some();
     let has_name = path.extension().is_some_and(|extension| extension == "blob");
     if !is_image && !has_name {
         return Ok(None);

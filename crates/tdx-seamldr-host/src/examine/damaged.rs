@@ -12,7 +12,7 @@ const SIGNATURE: &[u8] = b"TDX-BLOB";
 
 /// Examines bytes that break this rule of an image. `None` if they do not look like an image.
 pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> Option<Examination> {
-    let format = format(bytes);
+    let format = signature_format(bytes);
     let area = bytes.get(PAGE_SIZE..).unwrap_or_default();
     let sigstruct = sigstruct::find(area);
     // The parser checks the signature after the length, so header and file agree in their length.
@@ -47,7 +47,7 @@ pub(super) fn examine(bytes: &[u8], error: ImageError, releases: &Releases) -> O
 }
 
 /// Returns the format, from the position of the header's signature.
-fn format(bytes: &[u8]) -> Option<ImageFormat> {
+pub(crate) fn signature_format(bytes: &[u8]) -> Option<ImageFormat> {
     let is_signature_at =
         |at: usize| bytes.get(at..).is_some_and(|rest: &[u8]| rest.starts_with(SIGNATURE));
     let places = [(8, ImageFormat::BlobV1), (4, ImageFormat::ImageV2)];

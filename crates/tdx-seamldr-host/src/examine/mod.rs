@@ -18,6 +18,7 @@ use tdx_seamldr_core::{TdxImage, TdxVersion};
 
 use crate::releases::Releases;
 
+pub(crate) use damaged::signature_format;
 pub use image::{Layout, ModuleFacts};
 pub use kind::Kind;
 pub use sigstruct::{iso_date, Signature, SigstructFacts};

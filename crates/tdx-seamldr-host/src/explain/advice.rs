@@ -12,7 +12,8 @@ pub(super) struct Advice {
     pub(super) meaning: &'static str,
     /// The relation to an update if the leaf is unknown.
     pub(super) relation: Relation,
-    /// The fate of the TDs after this word in an update, if the leaf is unknown.
+    /// The fate of the TDs after this word in an update, if the leaf is unknown. Empty: the text
+    /// follows from the relation.
     pub(super) fate: &'static str,
     /// What to do, the most likely action first.
     pub(super) actions: &'static [&'static str],

@@ -50,7 +50,7 @@ const OPERANDS: &[(u32, &str)] = &[
 ];
 
 /// The operand id of a CPUID configuration of a new TD.
-pub(super) const CPUID_CONFIG: u32 = 69;
+const CPUID_CONFIG: u32 = 69;
 
 /// MSRs that matter to TDX.
 const MSRS: &[(u32, &str)] = &[
@@ -98,7 +98,7 @@ const MSRS: &[(u32, &str)] = &[
     (0x1401, "IA32_SEAMRR_PHYS_MASK"),
 ];
 
-/// Words of class 3 whose details are an operand, as in OPERAND_INVALID.
+/// Further words whose details are an operand. [`TdxStatus::operand`] knows the others.
 const WITH_OPERAND: [u64; 4] =
     [0xc000030000000000, 0xc000030200000000, 0xc000030300000000, 0x8000020400000000];
 

@@ -397,8 +397,8 @@ pub fn errno(number: i32) -> Explanation {
         || "A Linux error number that the kernel's code for TDX does not use.".to_owned(),
         |row| sentence(row.meaning),
     );
-    let mut explanation =
-        plain(format!("{}", number.wrapping_neg()), Source::Linux, Severity::Error, meaning);
+    let word = number.wrapping_neg().to_string();
+    let mut explanation = plain(word, Source::Linux, Severity::Error, meaning);
     explanation.name = row.map(|row| row.name);
     explanation.relation = Relation::Possible;
     explanation.update = "The number does not show at which step the kernel failed. If \

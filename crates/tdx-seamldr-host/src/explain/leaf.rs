@@ -102,12 +102,11 @@ impl Leaf {
     ///
     /// The text is neither a number nor a name.
     pub fn parse(text: &str) -> Result<Self, NotALeaf> {
-        let wrong = || NotALeaf { found: text.chars().take(40).collect() };
         let trimmed = text.trim();
-        if let Some(rax) = super::word::number(trimmed) {
-            return Ok(Self::from_rax(rax));
-        }
-        Self::from_name(trimmed).ok_or_else(wrong)
+        let found = super::word::number(trimmed).map(Self::from_rax);
+        found
+            .or_else(|| Self::from_name(trimmed))
+            .ok_or_else(|| NotALeaf { found: text.chars().take(40).collect() })
     }
 
     /// Returns the leaf with this name.

@@ -13,6 +13,8 @@ const GONE: &str = "After the shutdown of the old module this word means that no
                     Linux has lost all TDs, and TDX is gone until reboot. While the old module \
                     still runs, it costs nothing.";
 
+const UNCHANGED: &str = "No firmware was called, so this call changed nothing.";
+
 pub(super) const TABLE: &[Advice] = &[
     Advice {
         code: TdxStatus::SEAMCALL_VMFAILINVALID.0,
@@ -41,7 +43,7 @@ pub(super) const TABLE: &[Advice] = &[
                   on this processor. TDX is off in the BIOS, or the BIOS did not activate TDX \
                   because a check of the memory failed.",
         relation: Relation::None,
-        fate: "No firmware was called, so this call changed nothing.",
+        fate: UNCHANGED,
         actions: &[
             "Turn on TDX, the SEAM loader and memory encryption (TME-MT) in the BIOS, with KeyIDs \
              for TDX.",
@@ -56,7 +58,7 @@ pub(super) const TABLE: &[Advice] = &[
                   starts, and leaves it at a reboot or when kvm_intel is unloaded. Later calls \
                   fail with this word.",
         relation: Relation::None,
-        fate: "No firmware was called, so this call changed nothing.",
+        fate: UNCHANGED,
         actions: &[
             "Load kvm_intel, and check that VT-x is on in the BIOS.",
             "Ignore it during a shutdown or kexec.",
@@ -68,7 +70,7 @@ pub(super) const TABLE: &[Advice] = &[
         meaning: "Linux returns this word when the SEAMCALL instruction itself fails; the low \
                   half is the number of the exception.",
         relation: Relation::None,
-        fate: "No firmware was called, so this call changed nothing.",
+        fate: UNCHANGED,
         actions: &["Report it as an error of the kernel, with the lines before it."],
     },
 ];

@@ -233,7 +233,7 @@ pub(super) const TABLE: &[Advice] = &[
     row(
         TdxStatus(0xc000030000000000),
         Relation::None,
-        "Not an error of an update.",
+        "",
         "At the end of a TD the kernel gives its pages back with TDH.PHYMEM.PAGE.RECLAIM. The \
          module returns this word for a page that it does not hold any more. Bug reports show \
          hundreds of such lines when a large TD ends; new TDs start nevertheless.",
@@ -246,7 +246,7 @@ pub(super) const TABLE: &[Advice] = &[
     row(
         TdxStatus(0x8000081000000000),
         Relation::None,
-        "Not an error of an update.",
+        "",
         "The TD has no key: it was freed, or not configured yet. When a TD ends, the kernel may \
          make calls on its virtual CPUs or memory after its key was freed.",
         &[

@@ -1,11 +1,12 @@
 //! Finds the kernel's interface for updates, or why the kernel has none.
 
+use tdx_seamldr_core::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
+use tdx_seamldr_core::TdxVersion;
+
 use crate::fact::{Fact, Reason};
 use crate::host::read::TDX_HOST;
 use crate::host::{Interface, NoInterface, UPLOAD};
 use crate::root::Root;
-use tdx_seamldr_core::abi::VMX_BASIC_SEAMRET_PRESERVES_VMCS;
-use tdx_seamldr_core::TdxVersion;
 
 /// Facts that explain why the kernel has no interface.
 pub(super) struct Seen<'a> {
@@ -30,7 +31,6 @@ impl Seen<'_> {
 
 /// Returns the interface, or the first reason why the kernel has none.
 pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterface> {
-    let has_upload = root.exists(UPLOAD);
     let interface = likely(root);
     let missing: Vec<String> = interface
         .seamldr_files()
@@ -54,7 +54,7 @@ pub(super) fn detect(root: &Root, seen: &Seen<'_>) -> Result<Interface, NoInterf
     if seen.module.as_ref().is_err_and(|absent| absent.reason == Reason::NoDevice) {
         return Err(NoInterface::NotInitialised);
     }
-    if !has_upload {
+    if !root.exists(UPLOAD) {
         return Err(NoInterface::NoUpload);
     }
     Err(NoInterface::Incomplete { missing: first_missing.clone() })

@@ -57,7 +57,7 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
     const AGAIN: Option<&str> = Some("download the file again from Intel, and compare its size");
     const OTHER: Option<&str> = Some("use an image for this host");
     match refusal {
-        R::LpsMissing { .. } => (Scope::Host, None),
+        R::LpsMissing { .. } | R::SensitiveOperations(_) => (Scope::Host, None),
         R::LpId { .. } => {
             (Scope::Host, Some("only a reboot with a new BIOS can change the module on this host"))
         }
@@ -75,7 +75,6 @@ fn of_refusal(refusal: &Refusal) -> (Scope, Option<&'static str>) {
         R::NotTdPreserving(_) => {
             (Scope::Host, Some("only a reboot with a new BIOS can change this module"))
         }
-        R::SensitiveOperations(_) => (Scope::Host, None),
         R::MajorSvn { .. } | R::MinorSvn { .. } => {
             (Scope::Fit, Some("reboot into a BIOS with the older module to go back"))
         }
@@ -124,9 +123,7 @@ impl Question {
             accepted: accepted.contains(unknown),
         }
     }
-}
 
-impl Question {
     /// Whether the question is about TDs in build and interrupted migrations. The operator or a
     /// hook answers it for each update.
     #[must_use]
@@ -160,7 +157,7 @@ fn advice_on(unknown: Unknown) -> Option<&'static str> {
     })
 }
 
-/// A finding of preflight.
+/// Adds a finding of preflight to the reasons or to the questions.
 pub(super) fn sort(
     finding: Finding,
     accepted: Unknowns,

@@ -45,43 +45,30 @@ pub(super) fn check_again(plan: &Plan, step: &Step) -> Result<(), Stopped> {
             "the plan changed from {} to {now} while the pre-update hooks ran",
             step.summary()
         );
-        return Err(
-            host_reason("changed", message, "nothing was touched: start the update again").into()
-        );
+        return Err(changed(message));
     }
     Ok(())
 }
 
+fn changed(message: String) -> Stopped {
+    host_reason("changed", message, "nothing was touched: start the update again").into()
+}
+
 /// Checks that the facts of the update did not change during the upload.
 pub(super) fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
-    let lps = |host: &Host| host.online.as_ref().ok().map(|online| online.value.to_string());
-    let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
-    let facts = [
-        ("LPs online", lps(planned), lps(now)),
-        (
-            "the version",
-            version(planned).map(|v| v.to_string()),
-            version(now).map(|v| v.to_string()),
-        ),
-        (
-            "the number of remaining updates",
-            remaining(planned).map(|n| n.to_string()),
-            remaining(now).map(|n| n.to_string()),
-        ),
+    let facts: [(&str, fn(&Host) -> Option<String>); 3] = [
+        ("LPs online", |host| host.online.as_ref().ok().map(|online| online.value.to_string())),
+        ("the version", |host| version(host).map(|version| version.to_string())),
+        ("the number of remaining updates", |host| remaining(host).map(|left| left.to_string())),
     ];
-    for (what, before, after) in facts {
+    let shown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
+    for (what, fact) in facts {
+        let (before, after) = (fact(planned), fact(now));
         if before != after {
-            let message = format!(
-                "{what} changed from {} to {} during the upload",
-                shown(before),
-                shown(after)
-            );
-            return Err(host_reason(
-                "changed",
-                message,
-                "nothing was touched: start the update again",
-            )
-            .into());
+            let (before, after) = (shown(before), shown(after));
+            return Err(changed(format!(
+                "{what} changed from {before} to {after} during the upload"
+            )));
         }
     }
     Ok(())

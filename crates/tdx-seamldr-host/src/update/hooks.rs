@@ -55,10 +55,10 @@ pub enum HookError {
     TooMany(PathBuf),
 }
 
-/// The result of the hooks.
+/// What a hook printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// A hook vouches that no TD is in build and no migration is interrupted.
+    /// The hook vouches that no TD is in build and no migration is interrupted.
     pub(super) no_td_launches: bool,
 }
 

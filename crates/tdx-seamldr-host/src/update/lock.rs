@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 
 use crate::fact::Absent;
 use crate::root::Root;
@@ -43,9 +44,7 @@ impl Lock {
             std::fs::create_dir_all(folder).map_err(LockError::Failed)?;
         }
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(path).map_err(LockError::Failed)?;
         match file.try_lock() {
             Ok(()) => {}

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tdx_seamldr_core::TdxVersion;
 
+use super::checks::{remaining, version};
 use super::upload::Ended;
 use crate::fact::Reason;
 use crate::host::{Host, Interface};
@@ -113,8 +114,7 @@ const RETRY: &str = "the TDs keep running with the old module; find the reason i
 
 /// Returns the ending of an update.
 pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
-    let version = after.module.as_ref().ok().map(|found| found.value);
-    let remaining = after.remaining_updates.as_ref().ok().map(|found| found.value);
+    let remaining = remaining(after);
     let ending = |outcome, message: String, advice: Option<&str>| Ending {
         outcome,
         message,
@@ -124,7 +124,7 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
             _ => String::new(),
         },
         kernel_lines: Vec::new(),
-        version: version.map(|version| version.to_string()),
+        version: version(after).map(|version| version.to_string()),
         remaining_updates: remaining,
     };
     let error = match ended {
@@ -170,45 +170,36 @@ pub(super) fn judge(before: &Before, after: &Host, ended: &Ended) -> Ending {
             return ending(Outcome::Unknown, message, Some(LOOK));
         }
     };
-    let installs =
-        before.remaining.zip(remaining).map(|(before, after)| before.wrapping_sub(after));
     let is_new = before.to.map_or(Some(version) != before.from, |to| version == to);
-    match (error.is_empty(), is_new) {
-        (true, _) if Some(version) == before.from && installs == Some(0) => {
+    match (error.is_empty(), is_new, before.remaining.zip(remaining)) {
+        (true, _, Some((had, left))) if Some(version) == before.from && had == left => {
             let message = format!(
                 "{said}, but module {version} still runs, and the kernel counted no update"
             );
             ending(Outcome::FailedKept, message, Some(RETRY))
         }
-        (true, true) if installs.is_none_or(|installs| installs == 1) => {
-            ending(Outcome::Updated, format!("module {version} runs"), None)
-        }
-        (true, true) => {
+        (true, true, Some((had, left))) if had.wrapping_sub(left) != 1 => {
             let message = format!(
-                "{said} and module {version} runs, but {} updates remain instead of {}",
-                shown(remaining),
-                shown(before.remaining.map(|before| before.wrapping_sub(1)))
+                "{said} and module {version} runs, but {left} updates remain instead of {}",
+                had.wrapping_sub(1)
             );
             ending(Outcome::Unknown, message, Some(LOOK))
         }
-        (true, false) => {
+        (true, true, _) => ending(Outcome::Updated, format!("module {version} runs"), None),
+        (true, false, _) => {
             let message =
                 format!("{said}, but module {version} runs instead of {}", name(before.to));
             ending(Outcome::Unknown, message, Some(LOOK))
         }
-        (false, true) if Some(version) != before.from => {
+        (false, true, _) if Some(version) != before.from => {
             ending(Outcome::FailedKept, format!("{said}, but module {version} runs"), Some(LOOK))
         }
-        (false, _) => ending(
+        (false, ..) => ending(
             Outcome::FailedKept,
             format!("{said}, and module {version} still runs"),
             Some(RETRY),
         ),
     }
-}
-
-fn shown(number: Option<u32>) -> String {
-    number.map_or_else(|| "an unknown number of".into(), |number| number.to_string())
 }
 
 fn name(version: Option<TdxVersion>) -> String {

@@ -41,7 +41,7 @@ pub enum UploadError {
     /// Another program changed the upload before the last write.
     #[error("another program changed the upload: {0}")]
     Changed(String),
-    /// The operator asked to stop, or a check before the last write failed.
+    /// The operator asked to stop.
     #[error("aborted before the last write")]
     Aborted,
 }
@@ -72,11 +72,11 @@ impl<'r> Upload<'r> {
         is_ours: &mut dyn FnMut() -> bool,
     ) -> Result<Self, UploadError> {
         let mut upload = Self { root, open: false };
-        let status = upload.read("status").map_err(UploadError::Read)?;
+        let status = read(root, "status").map_err(UploadError::Read)?;
         if status != "idle" {
             return Err(UploadError::Busy(status));
         }
-        if upload.read("loading").map_err(UploadError::Read)? == "1" {
+        if read(root, "loading").map_err(UploadError::Read)? == "1" {
             if !is_ours() {
                 return Err(UploadError::Begun);
             }
@@ -111,7 +111,7 @@ impl<'r> Upload<'r> {
     /// Checks that the kernel has exactly this image and that the upload is still open. Linux shows
     /// the data until the last write. Skips the check on a kernel that does not.
     pub(super) fn check(&mut self, image: &[u8]) -> Result<(), UploadError> {
-        let loading = self.read("loading").map_err(UploadError::Read)?;
+        let loading = read(self.root, "loading").map_err(UploadError::Read)?;
         if loading != "1" {
             // The open upload belongs to another program.
             self.open = false;
@@ -140,10 +140,6 @@ impl<'r> Upload<'r> {
         Ok(Committed { root: self.root })
     }
 
-    fn read(&self, name: &str) -> Result<String, Absent> {
-        self.root.read_text(&format!("{UPLOAD}/{name}"), ANSWER)
-    }
-
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), UploadError> {
         let file = format!("{UPLOAD}/{name}");
         let path = self.root.path(&file).map_err(UploadError::Read)?;
@@ -165,6 +161,11 @@ impl Drop for Upload<'_> {
     }
 }
 
+/// Reads a file of the upload.
+fn read(root: &Root, name: &str) -> Result<String, Absent> {
+    root.read_text(&format!("{UPLOAD}/{name}"), ANSWER)
+}
+
 /// An upload that the kernel processes.
 #[derive(Debug)]
 pub(super) struct Committed<'r> {
@@ -178,7 +179,7 @@ impl Committed<'_> {
         let begin = Instant::now();
         let mut last = String::new();
         loop {
-            let status = match self.read("status") {
+            let status = match read(self.root, "status") {
                 Ok(status) => status,
                 // A single failed read proves nothing; the last read counts.
                 Err(absent) if begin.elapsed() >= limit => return Ended::Lost(absent),
@@ -190,7 +191,7 @@ impl Committed<'_> {
             looked(Some(status.as_str()).filter(|status| *status != last));
             last.clone_from(&status);
             if status == "idle" {
-                match self.read("error") {
+                match read(self.root, "error") {
                     Ok(error) => return Ended::Idle(error),
                     // EBUSY: another upload has begun in between.
                     Err(absent) if absent.reason != Reason::Unreadable => {
@@ -204,9 +205,5 @@ impl Committed<'_> {
             }
             thread::sleep(PAUSE);
         }
-    }
-
-    fn read(&self, name: &str) -> Result<String, Absent> {
-        self.root.read_text(&format!("{UPLOAD}/{name}"), ANSWER)
     }
 }

@@ -9,7 +9,7 @@ pub(super) struct Line<'a> {
     pub(super) text: &'a str,
 }
 
-/// The prefixes of lines from TDX's code. Longer prefixes come first.
+/// The prefixes of lines from TDX's code.
 const PREFIXES: &[&str] = &[
     "virt/tdx: ",
     "virt/seamldr: ",
@@ -29,8 +29,9 @@ const PREFIXES: &[&str] = &[
     "TD vp_enter_ret ",
 ];
 
-/// Lines of KVM are about TDX if they contain one of these words.
+/// The prefixes of KVM's lines.
 const KVM: &[&str] = &["kvm_intel: ", "kvm: ", "kvm_amd: ", "kvm [", "vmkernel: "];
+/// A line of KVM is about TDX if it contains one of these words.
 const KVM_WORDS: &[&str] = &["TDX", "tdx", "SEAMCALL", "TDH_", "TDH.", "TD vp_enter_ret", "tdh_"];
 
 /// Returns the text of TDX's code in a line, and the time before it. `None` if the line is not
@@ -92,9 +93,9 @@ fn bracket(before: &str) -> Option<String> {
 }
 
 fn is_time(text: &str) -> bool {
-    let seconds = text.split_once('.').is_some_and(|(whole, part)| {
-        !whole.is_empty() && number(whole).is_some() && !part.is_empty() && number(part).is_some()
-    });
+    let seconds = text
+        .split_once('.')
+        .is_some_and(|(whole, part)| number(whole).is_some() && number(part).is_some());
     seconds || (text.contains(':') && text.contains(|c: char| c.is_ascii_digit()))
 }
 

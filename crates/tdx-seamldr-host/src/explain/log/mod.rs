@@ -298,13 +298,11 @@ fn registers_say(explanation: &Explanation, registers: Registers) -> Option<Stri
 /// Explains a failed call, with the log's earlier lines.
 fn explain_call(leaf: Option<Leaf>, status: u64, initialised: bool) -> Explanation {
     let mut found = explanation::word(status, leaf);
-    // Words for a module that was shut down or lost mean a failed update, from any call.
-    let is_shutdown = TdxStatus(status).code() == TdxStatus::SYS_SHUTDOWN;
-    let step = leaf.and_then(Step::of);
-    if is_shutdown {
+    // This word means a failed update, from any call.
+    if TdxStatus(status).code() == TdxStatus::SYS_SHUTDOWN {
         return found;
     }
-    match step {
+    match leaf.and_then(Step::of) {
         Some(Step::Prepare | Step::Init) if !initialised => {
             found.relation = Relation::None;
             found.update = "No earlier line of the log says that the module was initialised: this \
@@ -335,7 +333,8 @@ fn message(known: &Known, value: Option<String>) -> Message {
         value.as_deref().filter(|_| known.errno).and_then(|value| value.parse::<i32>().ok());
     if let Some(row) = number.and_then(i32::checked_abs).and_then(linux::errno) {
         meaning = format!("{meaning} {} (-{}): {}.", row.name, row.number, row.meaning);
-        if row.number != 5 {
+        // EIO's advice is to find the line before, which the line's own actions say.
+        if row.name != "EIO" {
             actions.push(row.action.to_owned());
         }
     }

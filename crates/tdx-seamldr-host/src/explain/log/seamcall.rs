@@ -89,27 +89,18 @@ pub(super) fn registers(text: &str) -> Option<Registers> {
     let mut any = false;
     for pair in words.windows(2) {
         let [name, value] = pair else { continue };
-        let Some(value) = value
-            .trim_end_matches('.')
-            .strip_prefix("0x")
-            .and_then(|_| word::number(value.trim_end_matches('.')))
-        else {
-            continue;
-        };
-        let slot = match name.to_ascii_uppercase().as_str() {
-            "RCX" => &mut found.rcx,
-            "RDX" => &mut found.rdx,
-            "R8" | "R08" => &mut found.r8,
-            // Registers without a meaning here. They are accepted, so that their line is not
-            // unknown.
-            "R9" | "R09" | "R10" | "R11" => {
-                any = true;
-                continue;
-            }
+        let value = value.trim_end_matches('.');
+        let is_hexadecimal = |_: &u64| value.starts_with("0x");
+        let Some(value) = word::number(value).filter(is_hexadecimal) else { continue };
+        match name.to_ascii_uppercase().as_str() {
+            "RCX" => found.rcx = Some(value),
+            "RDX" => found.rdx = Some(value),
+            "R8" | "R08" => found.r8 = Some(value),
+            // These have no meaning here, but their line is known.
+            "R9" | "R09" | "R10" | "R11" => {}
             _ => continue,
-        };
+        }
         any = true;
-        *slot = Some(value);
     }
     any.then_some(found)
 }
