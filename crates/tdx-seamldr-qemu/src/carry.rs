@@ -146,7 +146,9 @@ pub fn followers(start: u64, code: impl Fn(u64) -> Option<[u8; MAX_LENGTH]>) -> 
             }
             Meaning::Reads(operation) => {
                 followers.consumers.push(Consumer { address, next, operation, is_last: false });
-                if matches!(operation, Operation::Jump { .. }) {
+                if let Operation::Jump { target, .. } = operation {
+                    let mut ways = [next, target].into_iter();
+                    followers.uncovered = ways.find_map(|way| next_reader(way, &code));
                     break;
                 }
                 next
@@ -157,6 +159,22 @@ pub fn followers(start: u64, code: impl Fn(u64) -> Option<[u8; MAX_LENGTH]>) -> 
         last.is_last = true;
     }
     followers
+}
+
+/// Returns the first instruction from `start` on that reads the flags again. Returns `None` if the
+/// flags are dead before, or at code that the plugin does not know.
+fn next_reader(start: u64, code: &impl Fn(u64) -> Option<[u8; MAX_LENGTH]>) -> Option<Uncovered> {
+    let mut address = start;
+    for _ in 0..MAX_INSTRUCTIONS {
+        let bytes = code(address)?;
+        address = match meaning(address, &bytes).ok()? {
+            (Meaning::Neutral, next) => next,
+            (Meaning::GoTo(target), _) => target,
+            (Meaning::Reads(_), _) => return Some(Uncovered { address, bytes }),
+            (Meaning::Dead | Meaning::Unknown, _) => return None,
+        };
+    }
+    None
 }
 
 /// Reads one instruction. Returns what it means, and the address of the next.

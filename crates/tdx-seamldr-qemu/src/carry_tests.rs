@@ -163,6 +163,10 @@ fn code_that_is_not_covered_is_named_with_its_bytes() {
         (&[0x0f, 0x42, 0x03], 0), // cmovc eax,[rbx]
         (&[0xf5], 0),             // cmc
         (&[0xd1, 0xd0], 0),       // rcl eax,1
+        // ja; nop; setc al: a second reader, where the jump is not taken.
+        (&[0x77, 0x04, 0x90, 0x0f, 0x92, 0xc0, 0xc3], 3),
+        // jc; ret; jc: a second reader, where the jump is taken.
+        (&[0x72, 0x01, 0xc3, 0x72, 0x10], 3),
     ] {
         let uncovered = follow(code).uncovered.unwrap();
         assert_eq!(uncovered.address, START + offset, "{code:x?}");

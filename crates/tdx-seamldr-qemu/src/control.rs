@@ -170,9 +170,12 @@ fn perform(firmware: &Firmware, line: &str) -> Result<Answer, String> {
 /// Answers one request.
 pub fn answer(firmware: &Firmware, line: &str) -> String {
     let answer = perform(firmware, line);
-    let answer = answer.unwrap_or_else(|error| Answer { error: Some(error), ..Answer::default() });
+    written(&answer.unwrap_or_else(|error| Answer { error: Some(error), ..Answer::default() }))
+}
+
+fn written(answer: &Answer) -> String {
     // This cannot fail: the answer has only strings, numbers and lists of them.
-    serde_json::to_string(&answer)
+    serde_json::to_string(answer)
         .unwrap_or_else(|error| format!("{{\"ok\":false,\"error\":\"{error}\"}}"))
 }
 
@@ -208,6 +211,11 @@ fn converse(firmware: &Firmware, mut stream: UnixStream) -> std::io::Result<()> 
         let mut line = String::new();
         if reader.by_ref().take(MAX_REQUEST).read_line(&mut line)? == 0 {
             return Ok(());
+        }
+        let is_cut = !line.ends_with('\n') && u64::try_from(line.len()) == Ok(MAX_REQUEST);
+        if is_cut {
+            let error = Some(format!("the request is longer than {MAX_REQUEST} bytes"));
+            return writeln!(stream, "{}", written(&Answer { error, ..Answer::default() }));
         }
         let answered = report::guarded(|| answer(firmware, line.trim()));
         writeln!(stream, "{answered}")?;

@@ -104,6 +104,12 @@ fn the_socket_answers_line_by_line_and_replaces_one_that_was_left() {
         reader.read_line(&mut line).unwrap();
         assert_eq!(line, "{\"ok\":true}\n");
     }
+    // A request that is too long gets one answer, and the end of the connection.
+    let spaces = " ".repeat(2 * usize::try_from(MAX_REQUEST).unwrap());
+    // The plugin may close the connection before it has read all of it.
+    let _ = writeln!(stream, "{spaces}");
+    let answers: Vec<String> = reader.lines().map_while(Result::ok).collect();
+    assert_eq!(answers, [r#"{"ok":false,"error":"the request is longer than 4096 bytes"}"#]);
     std::fs::write(folder.path().join("file"), "").unwrap();
     assert!(listen(&folder.path().join("file")).is_err(), "a file is not replaced");
 }

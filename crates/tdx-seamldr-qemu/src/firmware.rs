@@ -116,7 +116,6 @@ impl Firmware {
     ) -> Result<(), Trap> {
         let input = *regs;
         self.counters.seamcalls.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_all();
         let result = if input.rax >> 63 == 0 {
             self.call(lp, regs, memory)
         } else if let Some(_inside) = Inside::enter(&self.in_seamldr) {
@@ -131,6 +130,8 @@ impl Firmware {
 
     fn call(&self, lp: u32, regs: &mut SeamcallRegs, memory: &dyn PhysMemory) -> Result<(), Trap> {
         let mut simulated = self.simulated();
+        // The lock is held, so each delayed call either waits already or sees the new count.
+        self.changed.notify_all();
         let entered = simulated.model.enter(lp, regs)?;
         if entered.delay != 0 {
             let now = self.counters.seamcalls.load(Ordering::Relaxed);

@@ -238,6 +238,9 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     pub fn tamper(&mut self, address: u64, mask: u8) -> bool {
         let free = |(at, used): &&mut (u64, u8)| *used == 0 || *at == address;
         let known = self.flips.iter().any(|(at, used)| *at == address && *used != 0);
+        if mask == 0 && !known {
+            return true;
+        }
         let slot =
             self.flips.iter_mut().find(|slot| if known { slot.0 == address } else { free(slot) });
         slot.map(|slot| *slot = (address, mask)).is_some()
@@ -468,7 +471,7 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     ///
     /// # Errors
     ///
-    /// P-SEAMLDR hits a fatal error.
+    /// P-SEAMLDR hits a fatal error, or the platform has no such LP. The platform is dead then.
     pub fn run_seamldr(
         &mut self,
         lp: u32,

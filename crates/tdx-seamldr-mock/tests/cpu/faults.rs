@@ -168,6 +168,7 @@ fn tamper_changes_up_to_eight_bytes_and_restores_them() {
             assert!(platform.tamper(&bytes[8192 + index], 1));
         }
         assert!(!platform.tamper(&bytes[9000], 1), "no room");
+        assert!(platform.tamper(&bytes[9000], 0), "this byte needs no room");
         assert!(platform.tamper(&bytes[8192], 2), "the same byte with another mask");
         assert_eq!(install_on(&platform, 0, params), (S::EBADHASH, 1));
         for index in 0..8 {
