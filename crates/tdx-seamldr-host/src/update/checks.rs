@@ -54,9 +54,12 @@ fn changed(message: String) -> Stopped {
     host_reason("changed", message, "nothing was touched: start the update again").into()
 }
 
+/// Returns a fact of a host as text, or `None` if it is unknown.
+type Fact = fn(&Host) -> Option<String>;
+
 /// Checks that the facts of the update did not change during the upload.
 pub(super) fn check_unchanged(planned: &Host, now: &Host) -> Result<(), Stopped> {
-    let facts: [(&str, fn(&Host) -> Option<String>); 3] = [
+    let facts: [(&str, Fact); 3] = [
         ("LPs online", |host| host.online.as_ref().ok().map(|online| online.value.to_string())),
         ("the version", |host| version(host).map(|version| version.to_string())),
         ("the number of remaining updates", |host| remaining(host).map(|left| left.to_string())),
