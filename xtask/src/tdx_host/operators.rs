@@ -61,7 +61,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
         options: &[],
         before: "",
         file: "2.0.08.v2",
-        reason: "[",
+        reason: "[platform]",
     },
     Operator {
         what: "the SVN is lower",
@@ -79,7 +79,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
         options: &[],
         before: "",
         file: "flipped.v2",
-        reason: "[",
+        reason: "[image-hash]",
     },
     Operator {
         what: "the image is signed by someone else",
@@ -134,8 +134,9 @@ pub(super) fn operate(debian: &Debian, kernel: Kernel, operator: &Operator) -> R
         operator.file
     ))?;
     let by_command = lost(&guest.state()?);
-    let reason =
-        said.text.lines().find(|line| line.contains(operator.reason)).unwrap_or_default().trim();
+    // The command breaks its lines. Each reason begins with a dash.
+    let text = said.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let reason = text.split(" - ").find(|part| part.contains(operator.reason)).unwrap_or_default();
     ensure!(
         said.status == 1 && !reason.is_empty(),
         "the command ended with {}: {}",

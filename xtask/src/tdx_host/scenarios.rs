@@ -359,7 +359,7 @@ fn race(debian: &Debian, kernel: Kernel) -> Result<String> {
         expect_no_complaints(&mut guest)?;
     }
     ensure!(updates != 0, "no update succeeded; {lost} found CPU 2 offline");
-    Ok(format!("{updates} updates; {lost} others lost the TDs because CPU 2 was offline"))
+    Ok(format!("updates: {updates}; losses, each with CPU 2 offline: {lost}"))
 }
 
 /// Checks that the kernel's log has no warning, also none of lockdep.
