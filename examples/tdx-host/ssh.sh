@@ -16,9 +16,9 @@ fi
 rm -rf with-ssh
 mkdir -p with-ssh/etc/ssh with-ssh/root
 cp -rL --parents /usr/sbin/sshd /usr/lib/openssh /usr/bin/python3 /usr/lib/python3* with-ssh
-# The shared libraries of all programs and of Python's own modules.
-find with-ssh -type f \( -perm -u+x -o -name '*.so' \) -exec ldd {} + 2> /dev/null |
-    grep -o '/[^ ]*\.so[^ ]*' | sort -u | xargs cp -L --parents -t with-ssh
+# The shared libraries of all programs and of Python's own modules. ldd fails for scripts.
+{ find with-ssh -type f \( -perm -u+x -o -name '*.so' \) -exec ldd {} + 2> /dev/null || true; } |
+    grep -o '/[^ :]*\.so[^ :]*' | sort -u | xargs cp -L --parents -t with-ssh
 
 rm -f key key.pub
 ssh-keygen -q -t ed25519 -N '' -f key

@@ -88,7 +88,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
         options: &[],
         before: "",
         file: "recorded/good",
-        reason: "[",
+        reason: "[signer]",
     },
     Operator {
         what: "the handoff versions do not match",
@@ -97,7 +97,7 @@ pub(super) const OPERATORS: [Operator; 9] = [
         options: &[],
         before: "",
         file: "recorded/hv-old0-new1-min1",
-        reason: "[",
+        reason: "[handoff-version]",
     },
     Operator {
         what: "the image has no pages",
