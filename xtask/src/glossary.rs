@@ -1,5 +1,5 @@
-//! `cargo xtask glossary`: writes the glossary of docs/ into the core's rustdoc. Rustdoc cannot link
-//! to the files of docs/firmware, so each link becomes the number of its rule.
+//! `cargo xtask glossary`: writes the glossary of docs/ into the core's rustdoc. Rustdoc cannot
+//! link to the files of docs/firmware, so each link becomes the number of its rule.
 
 use std::fs;
 

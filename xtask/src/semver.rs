@@ -1,5 +1,5 @@
-//! `cargo xtask semver`: compares the public interface of each library with the last tag, and checks
-//! that the version allows the changes.
+//! `cargo xtask semver`: compares the public interface of each library with the last tag, and
+//! checks that the version allows the changes.
 
 use std::process::Command;
 
