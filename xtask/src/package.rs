@@ -37,6 +37,10 @@ pub(crate) fn run(test: bool) -> Result<()> {
                 .args(["--prefix", "/usr", "--libdir", libraries, "--destdir"])
                 .arg(folder.join(name)),
         )?;
+        let library = folder.join(name).join(libraries.trim_start_matches('/'));
+        let shared = library.join("libtdx_sim.so").canonicalize()?;
+        call(Command::new("strip").arg("--strip-unneeded").arg(shared))?;
+        call(Command::new("strip").arg("--strip-debug").arg(library.join("libtdx_sim.a")))?;
     }
     for package in [COMMAND, LIBRARY] {
         let mut deb = cargo();

@@ -114,7 +114,7 @@ fn lint(collection: &Path, programs: &Path) -> Result<()> {
     )?;
     call(
         Command::new(programs.join("ansible-lint"))
-            .args(["--quiet", "--nocolor", "--profile", "production", "--strict"])
+            .args(["-q", "--nocolor", "--profile", "production", "--strict"])
             .current_dir(collection)
             .env("PATH", path_with(programs)?)
             .env("ANSIBLE_COLLECTIONS_PATH", place.canonicalize()?),

@@ -34,6 +34,8 @@ def arguments(module, subcommand):
     for option in ("root", "config"):
         if given.get(option):
             line += ["--" + option, given[option]]
+    if subcommand == "status":
+        return line
     for folder in given.get("image_dirs") or []:
         line += ["--image-dir", folder]
     for unknown in given.get("accept") or []:
