@@ -4,7 +4,7 @@ use serde::de::{Deserializer, Error as _, Unexpected, Visitor};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A number: `"0x..."`, or a JSON number.
+/// A number: `"0x..."`, a JSON number, or `true` or `false` for 1 or 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Number(pub(crate) u64);
 

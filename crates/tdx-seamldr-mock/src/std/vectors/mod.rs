@@ -256,8 +256,8 @@ fn host_memory(pieces: &[Piece], folder: &Path) -> Result<SparseMemory, String> 
     Ok(memory)
 }
 
-/// A platform in the form of the recordings: their `platform` and `initial`. Other fields are
-/// ignored.
+/// A platform in the form of the recordings: their `platform` and `initial`. The other fields of a
+/// recording are ignored, unknown fields are refused.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {

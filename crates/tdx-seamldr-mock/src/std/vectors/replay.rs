@@ -13,7 +13,7 @@ use super::format::{
     Number, SeamDbEffects, Set, Step, SvnAfter, SysInfoAfter, Vector, Write,
 };
 use super::Difference;
-use crate::model::{CpuRegister, GlobalLock, ModuleState};
+use crate::model::{CpuRegister, GlobalLock, ModuleState, TdxModule};
 use crate::std::sparse_memory::SparseMemory;
 
 /// The firmware that a recording is about.
@@ -74,18 +74,10 @@ fn play<F: Firmware, A>(
         match step {
             Step::Event(event) => happen(event, platform)?,
             Step::Call(call) => {
-                one_call::<F, A>(
-                    call,
-                    platform,
-                    memory,
-                    &mut Comparison { differences: &mut *differences },
-                );
+                let comparison = &mut Comparison { differences: &mut *differences };
+                one_call::<F, A>(call, platform, memory, comparison);
                 if !call.expect.fatal {
-                    check(
-                        platform,
-                        call.after.as_ref(),
-                        &mut Comparison { differences: &mut *differences },
-                    );
+                    check(platform, call.after.as_ref(), comparison);
                 }
             }
         }
@@ -341,21 +333,12 @@ pub(super) fn seamldr(
                     after.num_remaining_updates,
                 );
                 c.same("lps_in_session", loader.lps_in_session(), after.lps_in_session);
-                let unchanged = before.get().as_bytes().to_vec();
-                let expected = after
-                    .seamextend
-                    .as_ref()
-                    .and_then(|bytes| bytes.padded(136))
-                    .unwrap_or(unchanged);
+                let recorded = after.seamextend.as_ref().and_then(|bytes| bytes.padded(136));
+                let mut expected = recorded.unwrap_or_else(|| before.get().as_bytes().to_vec());
                 // SEAM_READY has a field of its own, and changes more often than the rest of
                 // SEAMEXTEND.
-                let mut expected_register = expected;
-                expected_register
-                    .iter_mut()
-                    .skip(128)
-                    .take(1)
-                    .for_each(|ready| *ready = after.seam_ready);
-                c.same_bytes("seamextend", loader.seamextend().as_bytes(), &expected_register);
+                expected.iter_mut().skip(128).take(1).for_each(|ready| *ready = after.seam_ready);
+                c.same_bytes("seamextend", loader.seamextend().as_bytes(), &expected);
                 c.same("vmclear_pa", loader.effects().vmclear.map(Number), after.vmclear_pa);
                 let effects = SeamDbEffects {
                     clears: loader.effects().seamdb_clears,
@@ -462,7 +445,7 @@ fn handoff(platform: &Described) -> HandoffAfter {
 }
 
 fn state_name(platform: &Described) -> &'static str {
-    let state = platform.module().map(crate::model::TdxModule::state);
+    let state = platform.module().map(TdxModule::state);
     let named =
         |state: ModuleState| ModuleState::ALL.into_iter().find(|(known, _)| *known == state);
     state.and_then(named).map_or("no module", |(_, name)| name)
@@ -475,7 +458,7 @@ fn lp_is_init(platform: &Described) -> Vec<Number> {
 }
 
 fn num_init_lps(platform: &Described) -> u32 {
-    platform.module().map_or(0, crate::model::TdxModule::num_lps_initialized)
+    platform.module().map_or(0, TdxModule::num_lps_initialized)
 }
 
 fn module_after(platform: &Described, expected: &ModuleAfter, c: &mut Comparison<'_>) {
@@ -495,11 +478,10 @@ pub(super) fn module(
     if let Some(after) = &vector.initial.after {
         module_after(&platform, after, &mut Comparison { differences: &mut *differences });
         if !differences.is_empty() {
-            let stage = DescriptionError(format!(
+            return Err(DescriptionError(format!(
                 "the model does not reach the initial state: {}",
                 differences.remove(0)
-            ));
-            return Err(stage);
+            )));
         }
     }
     let failed =
@@ -527,8 +509,7 @@ pub(super) fn module(
             let (packages, num_tdmrs, global_hkid) = platform.tables();
             let packages = Number(packages.into());
             c.same_if_known("final.pkg_config_bitmap", packages, expected.pkg_config_bitmap);
-            let configured =
-                platform.module().map_or(0, crate::model::TdxModule::num_packages_configured);
+            let configured = platform.module().map_or(0, TdxModule::num_packages_configured);
             c.same_if_known("final.num_init_pkgs", configured, expected.num_init_pkgs);
             c.same_if_known("final.num_tdmrs", num_tdmrs, expected.num_tdmrs);
             c.same_if_known("final.global_hkid", global_hkid, expected.global_hkid);
