@@ -292,9 +292,7 @@ fn data_between_two_relocation_tables_is_relocated() {
     let file = newer().file(&newer().sigstruct(&module), &module);
     let platform = boot(SimPlatform::builder().lps(1));
     assert_eq!(findings(&platform, &file, Policy::default()), []);
-    let outcome = with_update(&platform, &file, Options::default(), |update| {
-        run_stepped(&platform, update, 1)
-    });
+    let outcome = update_to_file(&platform, &file);
     assert!(outcome.is_updated(), "{outcome}");
     let code = platform.with_model(|model| model.code()[..module.len()].to_vec());
     let word = |at: usize| u64::from_le_bytes(code[at..][..8].try_into().unwrap());

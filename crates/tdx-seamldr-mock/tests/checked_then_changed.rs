@@ -83,7 +83,7 @@ fn an_lp_that_goes_offline_before_the_start_ends_the_update_untouched() {
     let passed = passed(&platform, &file);
     let outcome = with_passed(&platform, &passed, |update| {
         let (lock, hosts) = (SpinLock::new(), [0, 1].map(|lp| counting_lps(platform.lp(lp), 2)));
-        let mut cpus = hosts.each_ref().map(|host| Cpu::new(update, on_host(host, &lock)));
+        let mut cpus = hosts.each_ref().map(|host| Cpu::new(update, seamldr(host, &lock)));
         assert!(
             cpus.iter_mut().all(|cpu| cpu.step() == Progress::Finished),
             "no LP waits for LP 2"
@@ -220,7 +220,7 @@ fn no_lp_shuts_the_module_down_after_another_lp_gave_up() {
             // SAFETY: as promised by the caller.
             unsafe { lp.seamcall(regs) }
         });
-        let mut cpu = Cpu::new(update, lead.seamldr(&lock));
+        let mut cpu = Cpu::new(update, seamldr(&lead, &lock));
         assert_eq!(cpu.step(), Progress::Worked);
         assert_eq!(other.borrow_mut().step(), Progress::Worked);
         while cpu.step() != Progress::Finished {}
@@ -250,7 +250,7 @@ fn no_lp_gives_up_while_the_lead_is_inside_shutdown_or_update() {
                 }
                 result
             });
-            let mut cpu = Cpu::new(update, lead.seamldr(&lock));
+            let mut cpu = Cpu::new(update, seamldr(&lead, &lock));
             while cpu.step() != Progress::Finished {
                 let _ = other.borrow_mut().step();
             }
@@ -277,7 +277,7 @@ fn no_lp_gives_up_while_another_is_inside_install() {
             }
             result
         });
-        let mut other = Cpu::new(update, slow.seamldr(&lock));
+        let mut other = Cpu::new(update, seamldr(&slow, &lock));
         // The first LP is always ahead, so it waits when the second LP completes the session.
         loop {
             while cpu.borrow_mut().step() == Progress::Worked {}

@@ -21,7 +21,6 @@ use tdx_seamldr_mock::{Builder, SimPlatform, TestImage, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::{FromZeros, IntoBytes};
 
-const INFO: u64 = SeamldrLeaf::Info.rax();
 const SEAMINFO: u64 = SeamldrLeaf::SeamInfo.rax();
 const END: u64 = SeamldrLeaf::Shutdown.rax();
 const CLEANUP: u64 = SeamldrLeaf::Cleanup.rax();

@@ -17,9 +17,6 @@ use tdx_seamldr_core::update::{Cpu, FailureCause, NextStep, RunningModule, Stage
 use tdx_seamldr_core::{SeamcallBackend, SpinLock, TdxModule, Trap};
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
-/// A TDX status that is not an error.
-const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
-
 /// Returns the cause of the failure that ended the update, as its code.
 fn cause(outcome: &tdx_seamldr_core::update::Outcome) -> &'static str {
     outcome.last_failure.unwrap().cause.code()
@@ -82,7 +79,7 @@ fn the_outcome_after_shutdown_without_an_answer_is_not_untouched() {
             Ok(())
         });
         let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
-            Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+            Cpu::new(update, seamldr(&lp, &SpinLock::new())).run();
             update.outcome()
         });
         assert_eq!(state(&outcome), expected, "{outcome}");
@@ -150,7 +147,7 @@ fn a_module_that_may_have_restored_tds_is_not_replaced() {
         unsafe { lp.seamcall(regs) }?;
         if rax == UPDATE && busy.get().is_none() {
             busy.set(Some(12));
-            regs.rax = INFORMATION.0;
+            regs.rax = TdxStatus::KEY_CONFIGURED.0; // neither success nor error
         } else if let Some(left @ 1..) = busy.get().filter(|_| rax == TDMR_INIT) {
             busy.set(Some(left - 1));
             regs.rax = TdxStatus::SYS_BUSY.0;
@@ -158,7 +155,7 @@ fn a_module_that_may_have_restored_tds_is_not_replaced() {
         Ok(())
     });
     let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
-        Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+        Cpu::new(update, seamldr(&lp, &SpinLock::new())).run();
         update.outcome()
     });
     assert!(outcome.is_updated(), "{outcome}");
@@ -210,7 +207,7 @@ fn tds_of_a_module_that_other_software_shuts_down_meanwhile_are_paused() {
         unsafe { lp.seamcall(regs) }
     });
     let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
-        Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+        Cpu::new(update, seamldr(&lp, &SpinLock::new())).run();
         update.outcome()
     });
     assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
@@ -244,7 +241,7 @@ fn an_lp_that_leaves_vmx_operation_before_the_shutdown_ends_the_update_untouched
     });
     let options = Options { handoff_version: Some(0), ..Options::default() };
     let outcome = with_update(&platform, &newer().build(), options, |update| {
-        Cpu::new(update, lp.seamldr(&SpinLock::new())).run();
+        Cpu::new(update, seamldr(&lp, &SpinLock::new())).run();
         update.outcome()
     });
     assert_eq!(

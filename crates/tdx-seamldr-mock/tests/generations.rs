@@ -11,18 +11,17 @@
 
 mod support;
 
-use support::{boot, newer, INSTALL, SHUTDOWN};
+use support::*;
 use tdx_seamldr_core::abi::{Scenario, SeamldrFeatures0, SeamldrInfoBuffer, SeamldrLeaf};
 use tdx_seamldr_core::abi::{SeamSigstruct, SeamldrStatus as S};
-use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage};
+use tdx_seamldr_core::{InstallRequest, SeamcallRegs, SpinLock, TdxImage};
 use tdx_seamldr_mock::model::LoaderProfile as Profile;
 use tdx_seamldr_mock::{sign, PageBuf, SimPlatform, TestImage};
 use zerocopy::little_endian::{U32, U64};
 
 fn call(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> (S, u64) {
-    let mut regs = SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
-    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
-    unsafe { platform.lp(lp).seamcall(&mut regs) }.unwrap();
+    let regs = SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
+    let regs = call_regs(platform, lp, regs).unwrap();
     (S(regs.rax), regs.rdx)
 }
 
@@ -34,22 +33,9 @@ fn platform(profile: Profile, lps: u32) -> SimPlatform {
     boot(SimPlatform::builder().lps(lps).profile(profile))
 }
 
-/// Makes a session of all LPs with this file. Returns the last LP's status and RDX.
-fn session(platform: &SimPlatform, file: &PageBuf, scenario: Scenario) -> (S, u64) {
-    let image = TdxImage::parse(file.as_bytes()).unwrap();
-    let mut page = PageBuf::zeroed(1);
-    let request =
-        InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
-    platform
-        .online()
-        .map(|lp| call(platform, lp, INSTALL, request.params().get().0))
-        .last()
-        .unwrap()
-}
-
 fn update(platform: &SimPlatform, image: &TestImage) -> (S, u64) {
     assert_eq!(call(platform, 0, SHUTDOWN, 0).0, S::SUCCESS);
-    session(platform, &image.build(), Scenario::Update)
+    install_all(platform, &image.build(), Scenario::Update)
 }
 
 fn seam_ready(platform: &SimPlatform) -> u8 {
@@ -62,7 +48,7 @@ fn only_newer_generations_have_cleanup_and_report_it() {
         let platform = platform(profile, 1);
         let (lp, lock) = (platform.lp(0), SpinLock::new());
         let mut buffer = SeamldrInfoBuffer::zeroed();
-        let info = support::seamldr(&lp, &lock).info(&mut buffer).unwrap();
+        let info = seamldr(&lp, &lock).info(&mut buffer).unwrap();
         let announced = info.features().contains(SeamldrFeatures0::CLEANUP);
         let expected = if profile.has_cleanup { S::SUCCESS } else { S::EBADPARAM };
         assert_eq!(
@@ -90,7 +76,7 @@ fn each_generation_refuses_another_major_svn_with_its_own_status() {
     }
     // Newer generations refuse to load major SVN 0 even if no module runs.
     let platform = platform(Profile::NEWER, 1);
-    assert_eq!(session(&platform, &zero.build(), Scenario::Load), (S::EUNSUPPORTED, 0));
+    assert_eq!(install_all(&platform, &zero.build(), Scenario::Load), (S::EUNSUPPORTED, 0));
 }
 
 #[test]
@@ -127,7 +113,7 @@ fn the_first_generation_preserves_no_tds_and_needs_no_cpu_list() {
     sigstruct.gdt_idt_offset = U32::new(0xffff_f000);
     sign(&mut sigstruct);
     let file = without_list.file(&sigstruct, &without_list.module());
-    assert_eq!(session(&platform, &file, Scenario::Load), OK);
+    assert_eq!(install_all(&platform, &file, Scenario::Load), OK);
     let code = platform.with_model(|model| model.code()[..8 * 4096].to_vec());
     assert_eq!(code, without_list.module());
 }
@@ -149,7 +135,7 @@ fn older_generations_reserve_the_bytes_that_2_0_modules_use() {
         let platform = platform(profile, 1);
         assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
         let file = file(|sigstruct| sigstruct.reserved3[3] = 2);
-        assert_eq!(session(&platform, &file, Scenario::Update), (expected, 0), "{profile:?}");
+        assert_eq!(install_all(&platform, &file, Scenario::Update), (expected, 0), "{profile:?}");
     }
 }
 
@@ -179,7 +165,7 @@ fn cleanup_by_all_lps_restores_the_updates_and_ends_the_tds() {
     assert_eq!((truth.remaining_updates, truth.mrseam, truth.tds_alive), (2, [0; 48], 0));
     // Downgrades are allowed now.
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
-    assert_eq!(session(&platform, &lower.build(), Scenario::Load), OK);
+    assert_eq!(install_all(&platform, &lower.build(), Scenario::Load), OK);
     platform.bring_up().unwrap();
 }
 
@@ -189,7 +175,7 @@ fn flows_that_need_clean_keys_return_ecleanupreq() {
     let lower = TestImage { svn_minor: 1, ..TestImage::default() };
     let other = TestImage { svn_major: 2, ..TestImage::default() };
     for image in [lower, other] {
-        assert_eq!(session(&platform, &image.build(), Scenario::Load), (S::ECLEANUPREQ, 0));
+        assert_eq!(install_all(&platform, &image.build(), Scenario::Load), (S::ECLEANUPREQ, 0));
     }
     assert_eq!(call(&platform, 0, END, 0), (S::ECLEANUPREQ, 0));
     assert_eq!(seam_ready(&platform), 1, "the module is still ready");
@@ -201,15 +187,12 @@ fn flows_that_need_clean_keys_return_ecleanupreq() {
 #[test]
 fn install_and_shutdown_exclude_each_other_in_newer_generations() {
     let platform = platform(Profile::NEWER, 2);
-    let file = newer().build();
-    let image = TdxImage::parse(file.as_bytes()).unwrap();
-    let mut page = PageBuf::zeroed(1);
-    let request =
-        InstallRequest::build(page.as_params(), &image, Scenario::Update, &platform.lp(0)).unwrap();
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    assert_eq!(call(&platform, 0, INSTALL, request.params().get().0), OK);
-    assert_eq!(call(&platform, 1, CLEANUP, 0).0, S::EBADCALL);
-    assert_eq!(call(&platform, 1, END, 0).0, S::EBADCALL);
-    assert_eq!(call(&platform, 1, INSTALL, request.params().get().0), OK);
+    with_params(&platform, &newer().build(), Scenario::Update, |params| {
+        assert_eq!(call(&platform, 0, INSTALL, params), OK);
+        assert_eq!(call(&platform, 1, CLEANUP, 0).0, S::EBADCALL);
+        assert_eq!(call(&platform, 1, END, 0).0, S::EBADCALL);
+        assert_eq!(call(&platform, 1, INSTALL, params), OK);
+    });
     assert_eq!(platform.truth().svn.minor, 6);
 }

@@ -10,7 +10,7 @@
 mod support;
 
 use support::*;
-use tdx_seamldr_core::abi::{SeamldrLeaf, SeamldrStatus, TdxLeaf, TdxStatus};
+use tdx_seamldr_core::abi::{SeamldrStatus, TdxLeaf, TdxStatus};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::Purpose;
 use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, TdFate, Update};
@@ -21,7 +21,7 @@ use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestIma
 fn without_module(lps: u32) -> SimPlatform {
     let platform = boot(SimPlatform::builder().lps(lps));
     let answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
-    platform.inject(Fault::first(SeamldrLeaf::Install.rax(), answer));
+    platform.inject(Fault::first(INSTALL, answer));
     let outcome = update_to(&platform, &newer());
     assert_eq!((outcome.tds, outcome.next), (TdFate::Lost, NextStep::Load), "{outcome}");
     platform.clear_faults();
@@ -133,9 +133,7 @@ fn a_next_load_succeeds_after_any_single_failure() {
 /// believed.
 #[test]
 fn load_finds_a_running_module_despite_odd_answers() {
-    for answer in
-        [Answer::Trap(Trap::VmFailInvalid), Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 }]
-    {
+    for answer in [Answer::Trap(Trap::VmFailInvalid), returns(TdxStatus::SYS_BUSY.0)] {
         let platform = boot(SimPlatform::builder().lps(2));
         platform.inject(Fault { times: 3, ..Fault::nth(0, answer) });
         let outcome = load(&platform, &newer().build(), None);
@@ -153,7 +151,7 @@ fn load_finds_a_running_module_despite_odd_answers() {
 /// failure may have passed. The refusal of its own image says nothing about the installed module.
 #[test]
 fn finish_falls_back_to_the_installed_module_if_the_image_is_refused() {
-    let broken = Answer::Return { rax: 0xC000_0001_0000_0000, rdx: 0 };
+    let broken = returns(0xC000_0001_0000_0000);
     let old = TestImage::default().build();
     for (times, comes_up) in [(u32::MAX, false), (1, true)] {
         let platform = boot(SimPlatform::builder().lps(2));

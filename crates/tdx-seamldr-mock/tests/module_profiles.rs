@@ -22,8 +22,8 @@ fn release(major: u16, minor: u16, update: u16) -> ModuleBuild {
     ModuleBuild::of_release(TdxVersion { major, minor, update }).unwrap()
 }
 
-/// Returns a platform of 2 LPs that runs an image, without TDs.
-fn boot_bare(image: &TestImage) -> SimPlatform {
+/// Boots this image on 2 LPs, and starts 3 TDs.
+fn boot_pair(image: &TestImage) -> SimPlatform {
     boot_from(SimPlatform::builder().lps(2), image)
 }
 
@@ -49,9 +49,7 @@ fn call(platform: &SimPlatform, rax: u64, regs: SeamcallRegs) -> u64 {
 fn to_update(platform: &SimPlatform, new: &TestImage, hv: u64) {
     assert_eq!(rax(platform, 0, SHUTDOWN, hv), Ok(0));
     with_params(platform, &new.build(), Scenario::Update, |params| {
-        for lp in platform.online() {
-            assert_eq!(install_on(platform, lp, params).0 .0, 0);
-        }
+        platform.online().for_each(|lp| assert_eq!(install_on(platform, lp, params).0 .0, 0));
     });
     assert_eq!(rax(platform, 0, SYS_INIT, 0), Ok(0));
     for lp in platform.online() {
@@ -73,9 +71,9 @@ fn the_field_that_linux_reads_exists_since_1_5_05_and_is_listed_in_order() {
         (release(2, 0, 2), true),
         (release(2, 0, 18), true),
     ] {
-        let platform = boot_bare(&image(build, 5));
+        let platform = boot_pair(&image(build, 5));
         let read = |id: u64| {
-            let regs = SeamcallRegs { rax: 34, rdx: id, ..SeamcallRegs::default() };
+            let regs = SeamcallRegs { rax: SYS_RD, rdx: id, ..SeamcallRegs::default() };
             let regs = call_regs(&platform, 0, regs).unwrap();
             (regs.rax, regs.rdx, regs.r8)
         };
@@ -101,9 +99,9 @@ fn features_are_those_of_the_release() {
         (release(2, 0, 8), 0x32A71F0FBF),
         (release(1, 5, 28), 0x226F3F0FBF | BIT_47),
     ] {
-        let platform = boot_bare(&image(build, 5));
+        let platform = boot_pair(&image(build, 5));
         let regs =
-            SeamcallRegs { rax: 34, rdx: FieldId::TDX_FEATURES0.0, ..SeamcallRegs::default() };
+            SeamcallRegs { rax: SYS_RD, rdx: FieldId::TDX_FEATURES0.0, ..SeamcallRegs::default() };
         assert_eq!(call_regs(&platform, 0, regs).unwrap().r8, features0, "{}", build.version);
     }
 }
@@ -118,7 +116,7 @@ fn handoff_data_of_any_version_fills_14_pages_since_1_5_28() {
         (release(2, 0, 16), 1, 57_336),
         (release(2, 0, 18), 2, 57_336),
     ] {
-        let platform = boot_bare(&image(build, 5));
+        let platform = boot_pair(&image(build, 5));
         if build.no_downgrade {
             let refused = rax(&platform, 0, SHUTDOWN, hv - 1);
             assert_eq!(
@@ -141,7 +139,7 @@ fn handoff_data_of_any_version_fills_14_pages_since_1_5_28() {
 
 #[test]
 fn tds_survive_an_update_to_the_next_release_but_not_to_the_previous_one() {
-    let platform = boot_bare(&image(release(1, 5, 1), 4));
+    let platform = boot_pair(&image(release(1, 5, 1), 4));
     let td = platform.create_td().unwrap();
     for (svn_minor, build, hv) in [
         (5, release(1, 5, 16), 0),
@@ -173,7 +171,7 @@ fn a_td_in_build_breaks_only_if_the_version_of_the_contexts_changes() {
             // No public source gives the version of these contexts.
             (release(1, 5, 16), release(1, 5, 28), 0, false),
         ] {
-            let platform = boot_bare(&image(from, 5));
+            let platform = boot_pair(&image(from, 5));
             let td = platform.create_td_in(phase).unwrap();
             update(&platform, &image(to, 6), hv);
             let what = format!("{phase:?}, {} to {}", from.version, to.version);
@@ -185,7 +183,7 @@ fn a_td_in_build_breaks_only_if_the_version_of_the_contexts_changes() {
 #[test]
 fn update_checks_operands_after_the_restore_in_1_5_28_and_before_the_lock_in_1_5_34() {
     for (build, hv, early) in [(release(1, 5, 28), 1, false), (release(1, 5, 34), 2, true)] {
-        let platform = boot_bare(&image(build, 5));
+        let platform = boot_pair(&image(build, 5));
         let new = image(build, 6);
         to_update(&platform, &new, hv);
         let with = |version: u64, r9, r10| {
@@ -213,7 +211,7 @@ fn update_checks_operands_after_the_restore_in_1_5_28_and_before_the_lock_in_1_5
 #[test]
 fn a_wrong_size_of_handoff_data_is_fatal_up_to_1_5_25_and_ignored_later() {
     for (build, hv, fatal) in [(release(1, 5, 25), 0, true), (release(1, 5, 28), 1, false)] {
-        let platform = boot_bare(&image(build, 5));
+        let platform = boot_pair(&image(build, 5));
         to_update(&platform, &image(build, 6), hv);
         platform.with_model(|model| model.handoff()[4..8].fill(0));
         assert_eq!(rax(&platform, 0, UPDATE, 0).is_err(), fatal, "{}", build.version);
@@ -226,7 +224,7 @@ fn sys_init_has_a_version_1_since_1_5_34() {
     for (build, known) in
         [(release(1, 5, 28), false), (release(1, 5, 34), true), (release(2, 0, 18), true)]
     {
-        let platform = boot_bare(&image(build, 5));
+        let platform = boot_pair(&image(build, 5));
         let hv = build.module_hv.into();
         assert_eq!(rax(&platform, 0, SHUTDOWN, hv), Ok(0));
         with_params(&platform, &image(build, 6).build(), Scenario::Update, |params| {
@@ -249,7 +247,7 @@ fn sys_init_has_a_version_1_since_1_5_34() {
 
 #[test]
 fn a_counting_module_refuses_shutdown_and_hands_its_counts_over() {
-    let platform = boot_bare(&image(release(1, 5, 28), 5));
+    let platform = boot_pair(&image(release(1, 5, 28), 5));
     for _ in 0..2 {
         platform.create_td_in(TdPhase::Build).unwrap();
     }

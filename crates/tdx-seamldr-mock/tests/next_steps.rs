@@ -231,9 +231,7 @@ fn the_next_step_stays_finish_if_no_lp_came_to_finish() {
 #[test]
 fn the_outcome_reports_paused_tds_if_no_lp_comes_to_the_update() {
     let platform = boot(SimPlatform::builder().lps(2));
-    with_update(&platform, &unsuitable(), Options::default(), |update| {
-        run_stepped(&platform, update, 1)
-    });
+    update_to_file(&platform, &unsuitable());
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::Start, 1));
     assert_eq!((outcome.tds, outcome.next), (TdFate::Held, NextStep::InstallAgain));
@@ -243,9 +241,7 @@ fn the_outcome_reports_paused_tds_if_no_lp_comes_to_the_update() {
 #[test]
 fn the_outcome_reports_a_module_that_was_found_shut_down_despite_an_earlier_failure() {
     let platform = boot(SimPlatform::builder().lps(2));
-    with_update(&platform, &unsuitable(), Options::default(), |update| {
-        run_stepped(&platform, update, 1)
-    });
+    update_to_file(&platform, &unsuitable());
     platform.inject(Fault::first(SYS_RD, returns(TdxStatus::SYS_BUSY.0)));
     let outcome = update_to(&platform, &newer());
     assert_eq!(state(&outcome), (TdFate::Held, RunningModule::OldShutDown, NextStep::InstallAgain));
@@ -260,9 +256,7 @@ fn finish_with_a_fallback_reports_the_stage_of_the_fallback() {
     ];
     for (stage, running, next) in rows {
         let platform = boot(SimPlatform::builder().lps(3));
-        with_update(&platform, &unsuitable(), Options::default(), |update| {
-            run_stepped(&platform, update, 1)
-        });
+        update_to_file(&platform, &unsuitable());
         let file = newer().build();
         let mut page = PageBuf::zeroed(1);
         let fallbacks =
@@ -294,7 +288,7 @@ fn no_reboot_is_needed_if_one_lp_reaches_neither_module_nor_p_seamldr() {
             // From this call on, until the fault is cleared.
             let fault =
                 Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, Answer::Trap(trap)) };
-            for rax in [call, SYS_RD, SeamldrLeaf::Info.rax()] {
+            for rax in [call, SYS_RD, INFO] {
                 platform.inject(Fault { rax: Some(rax), ..fault });
             }
             let options = Options { handoff_version: Some(0), ..Options::default() };
@@ -314,7 +308,7 @@ fn no_reboot_is_needed_if_one_lp_cannot_reach_an_open_session() {
     let file = newer().build();
     let outcome = update_with_a_late_lp(&platform, &file, 1, (Stage::CpuInstall, 1));
     assert_eq!(outcome.next, NextStep::CompleteSession, "{outcome}");
-    for call in [INSTALL, SeamldrLeaf::Info.rax()] {
+    for call in [INSTALL, INFO] {
         platform.inject(Fault { lp: Some(1), times: u32::MAX, ..Fault::first(call, TRAP) });
     }
     let outcome = resume(&platform, &file);
@@ -410,7 +404,7 @@ fn an_update_succeeds_after_an_ambiguous_answer_and_a_trap() {
             Ok(())
         });
         with_update(&platform, &newer().build(), Options::default(), |update| {
-            Cpu::new(update, lying.seamldr(&SpinLock::new())).run();
+            Cpu::new(update, seamldr(&lying, &SpinLock::new())).run();
             assert!(update.is_updated(), "{} {:?}", update.outcome(), platform.truth());
         });
         assert_eq!(platform.truth().tds_alive, 3);

@@ -22,7 +22,6 @@ use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestIma
 
 /// RAX of TDH.SYS.UPDATE, version 1.
 const UPDATE_V1: u64 = 1 << 16 | UPDATE;
-const TDMR_INIT: u64 = TdxLeaf::SYS_TDMR_INIT.0 as u64;
 
 /// A status that is neither success nor error.
 const INFORMATION: TdxStatus = TdxStatus::KEY_CONFIGURED;
@@ -145,9 +144,7 @@ fn load_succeeds_after_the_module_was_lost() {
 #[test]
 fn load_ends_tds_that_were_paused() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let held = with_update(&platform, &unsuitable(), Options::default(), |update| {
-        run_stepped(&platform, update, 1)
-    });
+    let held = update_to_file(&platform, &unsuitable());
     assert_eq!(held.tds, TdFate::Held);
     assert!(platform.module_state().is_handoff_pending());
     assert_eq!(load(&platform, &newer().build()).next, NextStep::Configure);
@@ -235,7 +232,7 @@ fn finish_brings_up_a_module_that_did_not_come_up() {
 
 /// The first LP finds an open session, and cannot know which LPs are in it.
 #[test]
-fn resume_on_all_lps_completes_an_open_session() {
+fn resume_leaves_the_session_open_while_an_lp_is_offline() {
     let platform = boot(SimPlatform::builder().lps(3).offline(2));
     let image = newer().build();
     assert_eq!(cause(&update_to(&platform, &newer())), FailureCause::LpsMissing);
@@ -311,7 +308,6 @@ fn a_session_stays_open_if_all_other_lps_are_refused() {
     }
 }
 
-/// Also if an earlier update or this one has installed a module.
 #[test]
 fn a_session_stays_open_whichever_module_is_installed() {
     let refused = |after| Fault {
@@ -514,7 +510,7 @@ fn another_lp_leads_after_a_failure() {
     assert_eq!(platform.truth().tds_alive, 3);
 }
 
-/// A lock that runs a function before it is taken, once.
+/// A lock that runs a function each time before it is taken.
 struct Late<F> {
     before: F,
 }

@@ -115,7 +115,7 @@ fn update_passes_the_handoff_version_in_rcx_of_shutdown() {
 
 #[test]
 fn a_refused_shutdown_changes_nothing() {
-    let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
+    let busy = returns(TdxStatus::SYS_BUSY.0);
     let platform = boot(SimPlatform::builder());
     platform.inject(Fault { times: 100, ..Fault::first(SHUTDOWN, busy) });
     let outcome = update_to(&platform, &newer());
@@ -189,9 +189,7 @@ fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
     );
     let file = image.file(&image.sigstruct(&other), &module);
     let platform = boot(SimPlatform::builder().lps(2));
-    let outcome = with_update(&platform, &file, Options::default(), |update| {
-        run_stepped(&platform, update, 1)
-    });
+    let outcome = update_to_file(&platform, &file);
     let cause = FailureCause::Seamldr {
         leaf: SeamldrLeaf::Install,
         status: SeamldrStatus::EBADHASH,
@@ -210,15 +208,13 @@ fn a_trap_that_passes_is_not_reported_as_an_open_session() {
     {
         for lps in [1, 3] {
             let platform = boot(SimPlatform::builder().lps(lps));
-            let answer = Answer::Return { rax: TdxStatus::SYS_LP_INIT_NOT_DONE.0, rdx: 0 };
+            let answer = returns(TdxStatus::SYS_LP_INIT_NOT_DONE.0);
             platform.inject(Fault::first(SYS_INIT, answer));
             // The first SYS.RD reads the handoff version. The second one checks for an open
             // session.
             let trap = Fault { after: 1, times, ..Fault::first(SYS_RD, Answer::Trap(trap)) };
             platform.inject(trap);
-            let outcome = with_update(&platform, &newer().build(), Options::default(), |update| {
-                run_stepped(&platform, update, 1)
-            });
+            let outcome = update_to(&platform, &newer());
             assert!(outcome.is_updated(), "{lps} LPs, {trap:?}: {outcome}");
             assert_eq!(platform.truth().tds_alive, 3);
         }
@@ -322,7 +318,7 @@ fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock>]) {
 
 #[test]
 fn an_lp_beyond_the_announced_number_is_rejected() {
-    // Two of 3 LPs take part. The third comes at the start, or in the middle.
+    // A third part, the second one of LP 0, comes at the start or in the middle.
     for late in [false, true] {
         let platform = boot(SimPlatform::builder().lps(2));
         with_update(&platform, &newer().build(), Options::default(), |update| {
@@ -364,7 +360,7 @@ fn an_lp_does_not_give_up_if_the_others_made_progress() {
 #[test]
 fn an_update_after_one_that_ended_early_does_not_report_the_tds_as_alive() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let busy = Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 0 };
+    let busy = returns(TdxStatus::SYS_BUSY.0);
     platform.inject(Fault { times: u32::MAX, ..Fault::first(UPDATE, busy) });
     assert_eq!(update_to(&platform, &newer()).tds, TdFate::Held);
     platform.clear_faults();
@@ -476,9 +472,7 @@ fn the_outcome_is_true_whichever_call_fails() {
                     let platform = boot(SimPlatform::builder().lps(lps));
                     let answer = Answer::Trap(trap);
                     platform.inject(Fault { lp: None, rax: None, after: call, times, answer });
-                    let outcome = with_update(&platform, &image, Options::default(), |update| {
-                        run_stepped(&platform, update, 1)
-                    });
+                    let outcome = update_to_file(&platform, &image);
                     // Firmware made no such call here. A real module that was installed does not
                     // return VMfailInvalid for ever.
                     let no_answer = outcome.stage == Stage::CpuInit && trap == Trap::VmFailInvalid;
@@ -506,11 +500,7 @@ fn the_outcome_is_true_whichever_call_fails() {
 /// fault.
 fn is_saved(platform: &SimPlatform, outcome: &Outcome, image: &PageBuf) -> bool {
     let next = match outcome.next {
-        NextStep::Retry | NextStep::RetryLater => {
-            with_update(platform, image, Options::default(), |update| {
-                run_stepped(platform, update, 1)
-            })
-        }
+        NextStep::Retry | NextStep::RetryLater => update_to_file(platform, image),
         NextStep::Finish => support::finish(platform),
         _ => resume(platform, image),
     };
@@ -532,7 +522,7 @@ fn the_outcome_contains_every_status_of_the_module_unchanged() {
             TdxStatus(0x8123_4567_89ab_cdef),
         ] {
             let platform = boot(SimPlatform::builder().lps(3));
-            let answer = Answer::Return { rax: status.0, rdx: 0 };
+            let answer = returns(status.0);
             platform.inject(Fault { times: u32::MAX, ..Fault::first(rax, answer) });
             let outcome = update_to(&platform, &newer());
             let failure = outcome.failure.unwrap();
@@ -547,7 +537,7 @@ fn the_outcome_contains_every_status_of_the_module_unchanged() {
 #[test]
 fn an_update_overcomes_missing_entropy_in_the_module() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let answer = Answer::Return { rax: TdxStatus::RND_NO_ENTROPY.0, rdx: 0 };
+    let answer = returns(TdxStatus::RND_NO_ENTROPY.0);
     platform.inject(Fault { lp: None, rax: Some(LP_INIT), after: 0, times: 9, answer });
     assert!(update_to(&platform, &newer()).is_updated());
     assert_eq!((count(&platform, LP_INIT), platform.truth().tds_alive), (11, 3));
@@ -559,10 +549,10 @@ fn random_faults_on_threads_never_hang() {
     for number in 0..40u32 {
         let platform = boot(SimPlatform::builder().lps(4).patience(200_000));
         let answer = match number % 4 {
-            0 => Answer::Return { rax: SeamldrStatus::ENOENTROPY.0, rdx: 0 },
+            0 => returns(SeamldrStatus::ENOENTROPY.0),
             1 => Answer::Trap(Trap::VmFailInvalid),
             2 => Answer::Return { rax: TdxStatus::SYS_BUSY.0, rdx: 1 },
-            _ => Answer::Return { rax: 0, rdx: 0 },
+            _ => returns(0),
         };
         platform.inject(Fault {
             lp: Some(number / 4 % 4),

@@ -10,18 +10,13 @@
 
 mod support;
 
-use support::{
-    boot, boot_from, counting, newer, INSTALL, LP_INIT, SHUTDOWN, SYS_INIT, SYS_RD, UPDATE,
-};
-use tdx_seamldr_core::abi::{
-    FieldId, Scenario, SeamldrLeaf, SeamldrStatus, TdxFeatures0, TdxStatus,
-};
-use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, TdxImage, Trap};
+use support::*;
+use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrStatus, TdxFeatures0, TdxStatus};
+use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{LoaderState, ModuleBuild, ModuleState as State, TdPhase, NO_VMCS};
-use tdx_seamldr_mock::{Answer, Fault, PageBuf, SimPlatform, TestImage};
+use tdx_seamldr_mock::{Answer, Fault, SimPlatform, TestImage};
 
 const OK: Result<(u64, u64), Trap> = Ok((0, 0));
-const INFO: u64 = SeamldrLeaf::Info.rax();
 
 /// Makes one call with RCX; returns RAX and RDX.
 fn call(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64) -> Result<(u64, u64), Trap> {
@@ -35,9 +30,8 @@ fn call_rdx(
     rcx: u64,
     rdx: u64,
 ) -> Result<(u64, u64), Trap> {
-    let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
-    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
-    unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
+    let regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
+    call_regs(platform, lp, regs).map(|regs| (regs.rax, regs.rdx))
 }
 
 /// Calls `run` with the address of SEAMLDR_PARAMS for this image.
@@ -47,20 +41,7 @@ fn with_image<R>(
     scenario: Scenario,
     run: impl FnOnce(u64) -> R,
 ) -> R {
-    with_file(platform, &image.build(), scenario, run)
-}
-
-fn with_file<R>(
-    platform: &SimPlatform,
-    file: &PageBuf,
-    scenario: Scenario,
-    run: impl FnOnce(u64) -> R,
-) -> R {
-    let image = TdxImage::parse(file.as_bytes()).unwrap();
-    let mut page = PageBuf::zeroed(1);
-    let request =
-        InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
-    run(request.params().get().0)
+    with_params(platform, &image.build(), scenario, run)
 }
 
 /// Returns what the traces show: SEAM_READY, the module's state, whether handoff data is valid,
@@ -125,7 +106,7 @@ fn t2_after_a_bad_signature_a_second_session_is_possible() {
     sigstruct.signature[9] ^= 1;
     let bad = newer().file(&sigstruct, &newer().module());
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    with_file(&platform, &bad, Scenario::Update, |params| {
+    with_params(&platform, &bad, Scenario::Update, |params| {
         assert_eq!([0, 1].map(|lp| call(&platform, lp, INSTALL, params)), [OK, OK]);
         assert_eq!(call(&platform, 2, INSTALL, params), refusal(SeamldrStatus::EBADSIG, 0));
     });
@@ -149,7 +130,7 @@ fn t3_a_bad_hash_removes_the_module_and_only_load_works_afterwards() {
     other[5000] ^= 1;
     let bad = newer().file(&newer().sigstruct(&newer().module()), &other);
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    with_file(&platform, &bad, Scenario::Update, |params| {
+    with_params(&platform, &bad, Scenario::Update, |params| {
         assert_eq!(call(&platform, 0, INSTALL, params), OK);
         assert_eq!(call(&platform, 1, INSTALL, params), refusal(SeamldrStatus::EBADHASH, 1));
     });
@@ -344,14 +325,6 @@ fn with_the_vmcs_erratum_each_return_from_p_seamldr_clears_the_lps_own_vmcs() {
 
 #[test]
 fn two_lps_can_be_inside_firmware_without_threads() {
-    use tdx_seamldr_mock::model::PhysMemory;
-    struct Nothing;
-    impl PhysMemory for Nothing {
-        fn read(&self, _: u64, out: &mut [u8]) {
-            out.fill(0);
-        }
-        fn write(&self, _: u64, _: &[u8]) {}
-    }
     let platform = boot(SimPlatform::builder().lps(3));
     platform.with_model(|model| {
         let crypto = &tdx_seamldr_verify::RustCrypto;
@@ -384,7 +357,7 @@ fn install_detects_image_bytes_that_change_after_parsing() {
     let platform = boot(SimPlatform::builder().lps(1));
     let file = newer().build();
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    with_file(&platform, &file, Scenario::Update, |params| {
+    with_params(&platform, &file, Scenario::Update, |params| {
         assert!(platform.tamper(&file.as_bytes()[8192 + 20000], 0x40));
         assert_eq!(call(&platform, 0, INSTALL, params), refusal(SeamldrStatus::EBADHASH, 1));
     });
@@ -442,7 +415,7 @@ fn shared_key_ids_select_other_memory_and_the_seam_range_is_rejected() {
     let platform = boot(SimPlatform::builder().lps(1));
     let file = newer().build();
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    with_file(&platform, &file, Scenario::Update, |params| {
+    with_params(&platform, &file, Scenario::Update, |params| {
         let at = |keyid: u64| params | keyid << 40;
         // A shared KeyID is valid, but selects missing memory. Zeros are parameters of a LOAD of no
         // pages, with a SIGSTRUCT at address 0.
@@ -481,11 +454,9 @@ fn tds_in_build_are_damaged_unless_the_module_refuses_or_detects() {
         });
         assert_eq!([SYS_INIT, LP_INIT].map(|rax| call(platform, 0, rax, 0)), [OK, OK]);
         let r9 = if detect { TdxFeatures0::UPDATE_COMPATIBILITY.bits() } else { 0 };
-        let mut regs =
+        let regs =
             SeamcallRegs { rax: UPDATE | u64::from(detect) << 16, r9, ..SeamcallRegs::default() };
-        // SAFETY: the leaf takes no address.
-        unsafe { platform.lp(0).seamcall(&mut regs) }.unwrap();
-        assert_eq!(regs.rax, 0);
+        assert_eq!(call_regs(platform, 0, regs).unwrap().rax, 0);
     };
     use tdx_seamldr_mock::model::TdError;
     for (detect, expected) in [(false, Ok(false)), (true, Err(TdError::IncompatibleContext))] {
@@ -535,11 +506,9 @@ fn update_version_1_checks_its_operands_after_the_restore() {
     });
     assert_eq!([SYS_INIT, LP_INIT].map(|rax| call(&platform, 0, rax, 0)), [OK, OK]);
     for (version, r9, r10, expected) in operands {
-        let mut regs =
-            SeamcallRegs { rax: UPDATE | version << 16, r9, r10, ..SeamcallRegs::default() };
-        // SAFETY: the leaf takes no address.
-        unsafe { platform.lp(0).seamcall(&mut regs) }.unwrap();
-        assert_eq!(regs.rax, expected, "version {version}, R9 {r9:#x}, R10 {r10}");
+        let regs = SeamcallRegs { rax: UPDATE | version << 16, r9, r10, ..SeamcallRegs::default() };
+        let found = call_regs(&platform, 0, regs).unwrap().rax;
+        assert_eq!(found, expected, "version {version}, R9 {r9:#x}, R10 {r10}");
     }
     assert_eq!(alive(&platform), 3);
 }

@@ -6,9 +6,7 @@ use tdx_seamldr_mock::model::LoaderProfile;
 use tdx_seamldr_mock::{PageBuf, SimPlatform};
 
 use crate::support::*;
-use crate::{
-    model_call, without_module, ADDRESS_BITS, HOLE, INFO, OK, SEAMINFO, SEAMRR, SEAMRR_END,
-};
+use crate::{model_call, without_module, ADDRESS_BITS, HOLE, OK, SEAMINFO, SEAMRR, SEAMRR_END};
 
 #[test]
 fn shared_key_ids_select_other_memory_and_private_ones_are_refused() {

@@ -5,7 +5,7 @@ use tdx_seamldr_core::{SeamcallRegs, TdxImage, Trap};
 use tdx_seamldr_mock::{Answer, Fault, SimPlatform};
 
 use crate::support::*;
-use crate::{model_call, read, without_module, END, HOLE, INFO, OK};
+use crate::{model_call, read, without_module, END, HOLE, OK};
 
 /// Makes the calls of a successful update by 2 LPs.
 fn good_update(platform: &SimPlatform) -> Vec<Result<u64, Trap>> {

@@ -24,7 +24,6 @@ use tdx_seamldr_mock::{SimPlatform, TEST_SIGNER};
 use tdx_seamldr_verify::RustCrypto;
 use zerocopy::FromZeros;
 
-pub(crate) const INFO: u64 = SeamldrLeaf::Info.rax();
 pub(crate) const SEAMINFO: u64 = SeamldrLeaf::SeamInfo.rax();
 pub(crate) const END: u64 = SeamldrLeaf::Shutdown.rax();
 pub(crate) const OK: (S, u64) = (S::SUCCESS, 0);

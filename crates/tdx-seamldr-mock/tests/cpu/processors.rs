@@ -4,7 +4,7 @@ use tdx_seamldr_core::abi::{Scenario, SeamldrStatus as S, TdxStatus};
 use tdx_seamldr_mock::{SimPlatform, TestImage};
 
 use crate::support::*;
-use crate::{END, HOLE, INFO, OK, SEAMRR};
+use crate::{END, HOLE, OK, SEAMRR};
 
 #[test]
 fn a_session_identifies_lps_by_x2apic_id_and_allows_gaps() {

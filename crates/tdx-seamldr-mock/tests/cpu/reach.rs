@@ -1,13 +1,13 @@
 //! Which firmware SEAMCALL reaches, and from which LP.
 
 use tdx_seamldr_core::abi::{FieldId, Scenario, SeamldrLeaf, SeamldrStatus as S, TdxStatus};
-use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
+use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{ModuleState as State, NO_VMCS};
 use tdx_seamldr_mock::{Answer, Fault, FaultId, SimPlatform};
 use tdx_seamldr_verify::RustCrypto;
 
 use crate::support::*;
-use crate::{model_call, read, set_seam_ready, without_module, END, HOLE, INFO, OK, SEAMINFO};
+use crate::{model_call, read, set_seam_ready, without_module, END, HOLE, OK, SEAMINFO};
 
 #[test]
 fn only_p_seamldr_answers_before_the_first_load() {
@@ -243,12 +243,8 @@ fn a_copy_of_the_model_is_independent() {
 #[test]
 fn an_lp_that_finds_another_one_inside_p_seamldr_gets_vmfailinvalid() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let call = |lp: u32| {
-        // An unknown leaf, which accesses no memory.
-        let mut regs = SeamcallRegs { rax: 1 << 63 | 0xff, ..SeamcallRegs::default() };
-        // SAFETY: the leaf takes no address.
-        unsafe { platform.lp(lp).seamcall(&mut regs) }.map(|()| S(regs.rax))
-    };
+    // An unknown leaf, which accesses no memory.
+    let call = |lp: u32| rax(&platform, lp, 1 << 63 | 0xff, 0).map(S);
     // LP 0 stays inside P-SEAMLDR until another LP calls.
     platform.inject(Fault { lp: Some(0), ..Fault::nth(0, Answer::Delay(1)) });
     std::thread::scope(|threads| {

@@ -76,36 +76,31 @@ impl Pair {
     }
 
     pub(crate) fn act(&mut self, action: &Action) {
-        let call = |lp: u32, rax: u64, rcx: u64| {
-            (lp, SeamcallRegs { rax, rcx, ..SeamcallRegs::default() })
-        };
+        let regs = |rax: u64, rcx: u64| SeamcallRegs { rax, rcx, ..SeamcallRegs::default() };
         match action {
             Action::Call(lp, regs) => self.call(*lp, regs),
             Action::Install(lps, params) => {
                 for lp in lps {
-                    let (lp, regs) = call(*lp, SeamldrLeaf::Install.rax(), *params);
-                    self.call(lp, &regs);
+                    self.call(*lp, &regs(SeamldrLeaf::Install.rax(), *params));
                 }
             }
             Action::BringUp { updates } => {
-                let (_, init) = call(0, TdxLeaf::SYS_INIT.rax(0), 0);
-                self.call(0, &init);
+                self.call(0, &regs(TdxLeaf::SYS_INIT.rax(0), 0));
                 for lp in 0..LPS {
-                    let (_, init) = call(lp, TdxLeaf::SYS_LP_INIT.rax(0), 0);
-                    self.call(lp, &init);
+                    self.call(lp, &regs(TdxLeaf::SYS_LP_INIT.rax(0), 0));
                 }
                 if *updates {
-                    self.call(1, &call(1, TdxLeaf::SYS_UPDATE.rax(0), 0).1);
+                    self.call(1, &regs(TdxLeaf::SYS_UPDATE.rax(0), 0));
                     return;
                 }
-                let (_, config) = call(0, TdxLeaf::SYS_CONFIG.rax(0), TDMRS);
+                let config = regs(TdxLeaf::SYS_CONFIG.rax(0), TDMRS);
                 self.call(0, &SeamcallRegs { rdx: 1, r8: 0x20, ..config });
                 for lp in 0..LPS {
-                    self.call(lp, &call(lp, TdxLeaf::SYS_KEY_CONFIG.rax(0), 0).1);
+                    self.call(lp, &regs(TdxLeaf::SYS_KEY_CONFIG.rax(0), 0));
                 }
             }
             Action::Update(image, rcx) => {
-                self.call(2, &call(2, TdxLeaf::SYS_SHUTDOWN.rax(0), *rcx).1);
+                self.call(2, &regs(TdxLeaf::SYS_SHUTDOWN.rax(0), *rcx));
                 self.act(&Action::Install(vec![2, 0, 1], params_of(*image, Scenario::Update)));
                 self.act(&Action::BringUp { updates: true });
             }

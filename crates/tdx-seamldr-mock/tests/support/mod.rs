@@ -160,9 +160,12 @@ pub(crate) fn prepare<'a>(
 
 /// Updates to this image, with all LPs in one thread.
 pub(crate) fn update_to(platform: &SimPlatform, image: &TestImage) -> Outcome {
-    with_update(platform, &image.build(), Options::default(), |update| {
-        run_stepped(platform, update, 1)
-    })
+    update_to_file(platform, &image.build())
+}
+
+/// Updates to the image in this file, with all LPs in one thread.
+pub(crate) fn update_to_file(platform: &SimPlatform, file: &PageBuf) -> Outcome {
+    with_update(platform, file, Options::default(), |update| run_stepped(platform, update, 1))
 }
 
 /// Returns an image for other processors.
@@ -217,16 +220,8 @@ pub(crate) fn counting_lps(lp: SimLp<'_>, lps: u32) -> impl Host + '_ {
 }
 
 /// Returns P-SEAMLDR on this host.
-pub(crate) fn on_host<'a, H: Host>(host: &'a H, lock: &'a SpinLock) -> Seamldr<'a, H, SpinLock> {
+pub(crate) fn seamldr<'a, H: Host>(host: &'a H, lock: &'a SpinLock) -> Seamldr<'a, H, SpinLock> {
     Seamldr::new(host, lock, CurrentVmcs::Preserved).unwrap()
-}
-
-/// Returns P-SEAMLDR on one LP.
-pub(crate) fn seamldr<'a>(
-    lp: &'a SimLp<'a>,
-    lock: &'a SpinLock,
-) -> Seamldr<'a, SimLp<'a>, SpinLock> {
-    Seamldr::new(lp, lock, CurrentVmcs::Preserved).unwrap()
 }
 
 /// An LP whose calls go through a function.
@@ -240,11 +235,6 @@ pub(crate) struct Intercepted<'a, F> {
 impl<'a, F: Fn(&SimLp<'a>, &mut SeamcallRegs) -> Result<(), Trap>> Intercepted<'a, F> {
     pub(crate) fn new(lp: SimLp<'a>, call: F) -> Self {
         Self { lp, call, lps: None }
-    }
-
-    /// Returns P-SEAMLDR on this LP.
-    pub(crate) fn seamldr<'s>(&'s self, lock: &'s SpinLock) -> Seamldr<'s, Self, SpinLock> {
-        Seamldr::new(self, lock, CurrentVmcs::Preserved).unwrap()
     }
 }
 
@@ -333,11 +323,7 @@ pub(crate) fn with_params<R>(
     scenario: Scenario,
     run: impl FnOnce(u64) -> R,
 ) -> R {
-    let image = TdxImage::parse(file.as_bytes()).unwrap();
-    let mut page = PageBuf::zeroed(1);
-    let request =
-        InstallRequest::build(page.as_params(), &image, scenario, &platform.lp(0)).unwrap();
-    run(request.params().get().0)
+    with_request(platform, file, scenario, |request| run(request.params().get().0))
 }
 
 /// Calls INSTALL on all online LPs with this file; returns the last LP's status and RDX.
