@@ -278,12 +278,9 @@ fn update_fails_after_cleanup() {
 /// SEAMEXTEND has lost the old SVN, so every module has another major SVN.
 #[test]
 fn load_fails_after_an_unrecoverable_failure_until_cleanup() {
-    let mut other = newer().module();
-    other[9000] ^= 1;
-    let bad = newer().file(&newer().sigstruct(&newer().module()), &other);
     let platform = boot(newer_loader().lps(2));
     assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
-    assert_eq!(install_all(&platform, &bad, Scenario::Update), (S::EBADHASH, 1));
+    assert_eq!(install_all(&platform, &with_wrong_hash(), Scenario::Update), (S::EBADHASH, 1));
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Load), (S::ECLEANUPREQ, 0));
     clean(&platform);
     assert_eq!(install_all(&platform, &newer().build(), Scenario::Load), OK);

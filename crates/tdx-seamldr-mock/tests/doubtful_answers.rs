@@ -89,14 +89,8 @@ fn the_outcome_after_shutdown_without_an_answer_is_not_untouched() {
 
 #[test]
 fn the_outcome_reports_the_refusal_although_an_lp_was_already_in_the_session() {
-    let damaged = || {
-        let module = newer().module();
-        let mut other = module.clone();
-        *other.last_mut().unwrap() ^= 1;
-        newer().file(&newer().sigstruct(&module), &other)
-    };
     for (file, code, tds) in
-        [(unsuitable(), "EUNSUPCPU", TdFate::Held), (damaged(), "EBADHASH", TdFate::Lost)]
+        [(unsuitable(), "EUNSUPCPU", TdFate::Held), (with_wrong_hash(), "EBADHASH", TdFate::Lost)]
     {
         for seed in 1..9 {
             let platform = boot(SimPlatform::builder().lps(2));

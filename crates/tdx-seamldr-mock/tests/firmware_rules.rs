@@ -16,17 +16,16 @@ use support::*;
 use tdx_seamldr_core::abi::{FieldId, HandoffHeader, PSysInfoBuffer, Scenario, SeamSigstruct};
 use tdx_seamldr_core::abi::{SeamldrInfoBuffer, SeamldrParams, SeamldrStatus};
 use tdx_seamldr_core::preflight::Policy;
-use tdx_seamldr_core::{InstallRequest, SeamcallBackend, SeamcallRegs, SpinLock, TdxImage, Trap};
+use tdx_seamldr_core::{InstallRequest, SeamcallRegs, SpinLock, TdxImage, Trap};
 use tdx_seamldr_mock::model::ModuleState as State;
-use tdx_seamldr_mock::{sign, PageBuf, SimLp, SimPlatform, TestImage};
+use tdx_seamldr_mock::{sign, PageBuf, SimPlatform, TestImage};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
 
 /// Makes one call on one LP; returns RAX and RDX.
-fn call(lp: &SimLp<'_>, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
-    let mut regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
-    // SAFETY: the tests pass addresses of their own buffers, or of missing memory.
-    unsafe { lp.seamcall(&mut regs) }.map(|()| (regs.rax, regs.rdx))
+fn call(platform: &SimPlatform, lp: u32, rax: u64, rcx: u64, rdx: u64) -> Result<(u64, u64), Trap> {
+    let regs = SeamcallRegs { rax, rcx, rdx, ..SeamcallRegs::default() };
+    call_regs(platform, lp, regs).map(|regs| (regs.rax, regs.rdx))
 }
 
 /// Calls INSTALL on all LPs: on the last LP with these parameters, on the others with address 1,
@@ -35,13 +34,13 @@ fn install(platform: &SimPlatform, params: u64) -> (SeamldrStatus, u64) {
     let lps: Vec<_> = platform.online().collect();
     let (last, others) = lps.split_last().unwrap();
     for lp in others {
-        assert_eq!(call(&platform.lp(*lp), INSTALL, 1, 7), Ok((0, 0)));
+        assert_eq!(call(platform, *lp, INSTALL, 1, 7), Ok((0, 0)));
         assert!(
             !platform.with_model(|model| model.module_is_callable()),
             "the first call makes the module unreachable"
         );
     }
-    let (rax, rdx) = call(&platform.lp(*last), INSTALL, params, 7).unwrap();
+    let (rax, rdx) = call(platform, *last, INSTALL, params, 7).unwrap();
     (SeamldrStatus(rax), rdx)
 }
 
@@ -63,7 +62,7 @@ fn session(
 }
 
 fn shut_down(platform: &SimPlatform) {
-    assert_eq!(call(&platform.lp(0), SHUTDOWN, 0, 0).unwrap().0, 0);
+    assert_eq!(call(platform, 0, SHUTDOWN, 0, 0).unwrap().0, 0);
 }
 
 /// Makes a session that fails with RDX 0, and checks that the old module is unchanged.
@@ -247,20 +246,23 @@ fn of_two_broken_rules_the_first_one_decides() {
 fn a_session_accepts_each_lp_once() {
     let platform = boot(SimPlatform::builder().lps(3));
     shut_down(&platform);
-    let lps = [0, 1, 2].map(|lp| platform.lp(lp));
-    assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((0, 0)));
+    assert_eq!(call(&platform, 1, INSTALL, 0, 9), Ok((0, 0)));
     for _ in 0..3 {
-        assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)), "repeated");
+        assert_eq!(
+            call(&platform, 1, INSTALL, 0, 9),
+            Ok((SeamldrStatus::EBADCALL.0, 0)),
+            "repeated"
+        );
     }
     assert_eq!(platform.truth().lps_in_session, 1);
     assert_eq!(
-        call(&lps[1], SYS_INIT, 0, 0),
+        call(&platform, 1, SYS_INIT, 0, 0),
         Err(Trap::VmFailInvalid),
         "the module is unreachable during a session"
     );
-    assert_eq!(call(&lps[0], INSTALL, 0, 9), Ok((0, 0)));
+    assert_eq!(call(&platform, 0, INSTALL, 0, 9), Ok((0, 0)));
     assert_eq!(
-        call(&lps[2], INSTALL, 1, 9),
+        call(&platform, 2, INSTALL, 1, 9),
         Ok((SeamldrStatus::EBADPARAM.0, 0)),
         "the parameters of the last LP count"
     );
@@ -350,7 +352,7 @@ fn info_and_seaminfo_write_only_to_valid_addresses() {
     {
         let rax = 1 << 63 | leaf;
         assert_eq!(
-            call(&lp, rax, address, 9),
+            call(&platform, 3, rax, address, 9),
             Ok((SeamldrStatus::EBADPARAM.0, 9)),
             "leaf {leaf}, {address:#x}"
         );
@@ -361,18 +363,21 @@ fn info_and_seaminfo_write_only_to_valid_addresses() {
 fn a_shutdown_of_p_seamldr_is_final() {
     const SEAMLDR_SHUTDOWN: u64 = 0x8000000000000002;
     let platform = boot(SimPlatform::builder().lps(2));
-    let lps = [platform.lp(0), platform.lp(1)];
-    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
-    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)), "one LP does not count twice");
-    assert_eq!(call(&lps[1], INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)));
+    assert_eq!(call(&platform, 0, SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
     assert_eq!(
-        call(&lps[1], SEAMLDR_SHUTDOWN, 0, 0),
+        call(&platform, 0, SEAMLDR_SHUTDOWN, 0, 0),
+        Ok((0, 0)),
+        "one LP does not count twice"
+    );
+    assert_eq!(call(&platform, 1, INSTALL, 0, 9), Ok((SeamldrStatus::EBADCALL.0, 0)));
+    assert_eq!(
+        call(&platform, 1, SEAMLDR_SHUTDOWN, 0, 0),
         Ok((SeamldrStatus::EBADCALL.0, 0)),
         "the last LP is not the ACM's LP"
     );
-    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
-    assert_eq!(call(&lps[0], SEAMLDR_SHUTDOWN, 0, 0), Err(Trap::VmFailInvalid));
-    assert_eq!(call(&lps[1], SYS_RD, 0, 0), Err(Trap::VmFailInvalid));
+    assert_eq!(call(&platform, 0, SEAMLDR_SHUTDOWN, 0, 0), Ok((0, 0)));
+    assert_eq!(call(&platform, 0, SEAMLDR_SHUTDOWN, 0, 0), Err(Trap::VmFailInvalid));
+    assert_eq!(call(&platform, 1, SYS_RD, 0, 0), Err(Trap::VmFailInvalid));
 }
 
 #[test]
@@ -380,9 +385,9 @@ fn a_trap_on_one_lp_does_not_affect_other_lps() {
     let platform = boot(SimPlatform::builder().lps(2));
     for trap in [Trap::GeneralProtection, Trap::UndefinedOpcode] {
         platform.with_model(|model| model.set_trap(1, Some(trap)));
-        assert_eq!(call(&platform.lp(1), SYS_RD, 0, FieldId::MODULE_HV.0), Err(trap));
-        assert!(call(&platform.lp(0), SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
+        assert_eq!(call(&platform, 1, SYS_RD, 0, FieldId::MODULE_HV.0), Err(trap));
+        assert!(call(&platform, 0, SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
     }
     platform.with_model(|model| model.set_trap(1, None));
-    assert!(call(&platform.lp(1), SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
+    assert!(call(&platform, 1, SYS_RD, 0, FieldId::MODULE_HV.0).is_ok());
 }

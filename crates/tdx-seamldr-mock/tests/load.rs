@@ -11,10 +11,9 @@ mod support;
 
 use support::*;
 use tdx_seamldr_core::abi::{SeamldrStatus, TdxLeaf, TdxStatus};
-use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::preflight::Purpose;
 use tdx_seamldr_core::update::{FailureCause, NextStep, Outcome, TdFate, Update};
-use tdx_seamldr_core::{TdxImage, Trap};
+use tdx_seamldr_core::Trap;
 use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestImage};
 
 /// Returns a platform whose module and TDs are gone.
@@ -38,18 +37,6 @@ fn load(platform: &SimPlatform, image: &PageBuf, fallback: Option<&PageBuf>) -> 
     let update = Update::load(image, &platform.lp(0), platform.module_state()).unwrap();
     let update = update.with_fallbacks(fallback.as_slice()).unwrap();
     run_stepped(platform, &update, 7)
-}
-
-/// Returns a file with valid form and checksum, but a wrong signature.
-fn with_wrong_signature() -> PageBuf {
-    let image = newer().build();
-    let parts = TdxImage::parse(image.as_bytes()).unwrap().parts();
-    let mut sigstruct = parts.sigstruct.to_vec();
-    *sigstruct.get_mut(600).unwrap() ^= 1;
-    let parts = ImageParts { sigstruct: &sigstruct, module: parts.module };
-    let mut file = PageBuf::zeroed(parts.file_len().unwrap() / 4096);
-    parts.write(ImageFormat::BlobV1, file.as_mut_bytes()).unwrap();
-    file
 }
 
 #[test]

@@ -482,19 +482,14 @@ fn tds_that_a_load_ended_do_not_return_with_later_tds() {
 
 #[test]
 fn rdx_of_a_failed_install_says_whether_the_tds_survive() {
-    let bad_hash = {
-        let mut other = newer().module();
-        other[9000] ^= 1;
-        newer().file(&newer().sigstruct(&newer().module()), &other)
-    };
-    let other_cpu = TestImage { cpus: vec![0xa06d0], ..newer() }.build();
-    for (file, expected, then) in
-        [(&other_cpu, (S::EUNSUPCPU, 0), OK), (&bad_hash, (S::EBADHASH, 1), (S::EBADPARAM, 0))]
-    {
+    for (file, expected, then) in [
+        (unsuitable(), (S::EUNSUPCPU, 0), OK),
+        (with_wrong_hash(), (S::EBADHASH, 1), (S::EBADPARAM, 0)),
+    ] {
         let platform = boot(SimPlatform::builder().lps(2));
         let tds = PHASES.map(|phase| platform.create_td_in(phase).unwrap());
         assert_eq!(rax(&platform, 0, SHUTDOWN, 0), Ok(0));
-        assert_eq!(install_all(&platform, file, Scenario::Update), expected);
+        assert_eq!(install_all(&platform, &file, Scenario::Update), expected);
         assert_eq!(platform.truth().tds_alive, 0);
         assert_eq!(install_all(&platform, &newer().build(), Scenario::Update), then);
         if then == OK {

@@ -149,7 +149,7 @@ fn a_module_without_the_feature_rejects_the_flag_of_shutdown() {
 #[test]
 fn paused_tds_survive_if_a_second_session_succeeds() {
     let platform = boot(SimPlatform::builder().lps(3));
-    let outcome = update_to(&platform, &TestImage { cpus: vec![0xa06d0], ..newer() });
+    let outcome = update_to_file(&platform, &unsuitable());
     let cause = FailureCause::Seamldr {
         leaf: SeamldrLeaf::Install,
         status: SeamldrStatus::EUNSUPCPU,
@@ -176,20 +176,15 @@ fn paused_tds_survive_if_a_second_session_succeeds() {
 
 #[test]
 fn an_image_that_fails_after_the_point_of_no_return_costs_the_tds() {
-    let image = newer();
-    let module = image.module();
-    let mut other = module.clone();
-    other[5000] ^= 1;
     // Preflight refuses an image that is not an ELF file, whatever facts are unknown.
-    let not_elf = vec![0x90; module.len()];
-    let file = image.file(&image.sigstruct(&not_elf), &not_elf);
+    let not_elf = vec![0x90; newer().module().len()];
+    let file = newer().file(&newer().sigstruct(&not_elf), &not_elf);
     let platform = boot(SimPlatform::builder());
     assert!(
         pass(&platform, &TdxImage::parse(file.as_bytes()).unwrap(), Options::default()).is_err()
     );
-    let file = image.file(&image.sigstruct(&other), &module);
     let platform = boot(SimPlatform::builder().lps(2));
-    let outcome = update_to_file(&platform, &file);
+    let outcome = update_to_file(&platform, &with_wrong_hash());
     let cause = FailureCause::Seamldr {
         leaf: SeamldrLeaf::Install,
         status: SeamldrStatus::EBADHASH,

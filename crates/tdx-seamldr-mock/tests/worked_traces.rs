@@ -102,11 +102,8 @@ fn t1_shutdown_is_busy_while_an_lp_is_inside_the_old_module() {
 #[test]
 fn t2_after_a_bad_signature_a_second_session_is_possible() {
     let platform = boot(SimPlatform::builder().lps(3));
-    let mut sigstruct = newer().sigstruct(&newer().module());
-    sigstruct.signature[9] ^= 1;
-    let bad = newer().file(&sigstruct, &newer().module());
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    with_params(&platform, &bad, Scenario::Update, |params| {
+    with_params(&platform, &with_wrong_signature(), Scenario::Update, |params| {
         assert_eq!([0, 1].map(|lp| call(&platform, lp, INSTALL, params)), [OK, OK]);
         assert_eq!(call(&platform, 2, INSTALL, params), refusal(SeamldrStatus::EBADSIG, 0));
     });
@@ -126,11 +123,8 @@ fn t2_after_a_bad_signature_a_second_session_is_possible() {
 #[test]
 fn t3_a_bad_hash_removes_the_module_and_only_load_works_afterwards() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let mut other = newer().module();
-    other[5000] ^= 1;
-    let bad = newer().file(&newer().sigstruct(&newer().module()), &other);
     assert_eq!(call(&platform, 0, SHUTDOWN, 0), OK);
-    with_params(&platform, &bad, Scenario::Update, |params| {
+    with_params(&platform, &with_wrong_hash(), Scenario::Update, |params| {
         assert_eq!(call(&platform, 0, INSTALL, params), OK);
         assert_eq!(call(&platform, 1, INSTALL, params), refusal(SeamldrStatus::EBADHASH, 1));
     });

@@ -28,10 +28,10 @@ fn in_state(state: State, all_lps: bool) -> SimPlatform {
         SeamldrStatus::SUCCESS
     );
     if state != State::SysInitPending {
-        assert_eq!(call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0, 0);
-        assert_eq!(call(&platform.lp(0), LP_INIT, 0, 0).unwrap().0, 0);
+        assert_eq!(call(&platform, 0, SYS_INIT, 0, 0).unwrap().0, 0);
+        assert_eq!(call(&platform, 0, LP_INIT, 0, 0).unwrap().0, 0);
         if all_lps {
-            assert_eq!(call(&platform.lp(1), LP_INIT, 0, 0).unwrap().0, 0);
+            assert_eq!(call(&platform, 1, LP_INIT, 0, 0).unwrap().0, 0);
         }
     }
     if state == State::SysConfigDone {
@@ -154,11 +154,11 @@ fn each_leaf_of_the_module_returns_the_status_for_the_state() {
     for (rax, rdx, expected) in rows {
         for ((state, all_lps), status) in states.into_iter().zip(expected) {
             let platform = in_state(state, all_lps);
-            let (rax_out, _) = call(&platform.lp(0), rax, 0, rdx).unwrap();
+            let (rax_out, _) = call(&platform, 0, rax, 0, rdx).unwrap();
             assert_eq!(TdxStatus(rax_out), status, "leaf {rax} in {state:?}, all LPs: {all_lps}");
             // Reserved bits and versions are checked first.
             for reserved in [1 << 24, 1 << 62, 1 << 16] {
-                let (rax_out, _) = call(&platform.lp(0), rax | reserved, 0, rdx).unwrap();
+                let (rax_out, _) = call(&platform, 0, rax | reserved, 0, rdx).unwrap();
                 assert_eq!(
                     TdxStatus(rax_out),
                     BAD_RAX,
@@ -178,7 +178,7 @@ fn shutdown_accepts_the_handoff_versions_that_the_module_can_write() {
             TestImage { module_hv: 3, min_update_hv: 1, no_downgrade, ..TestImage::default() };
         for rcx in good {
             let platform = boot_from(SimPlatform::builder().lps(2), &image);
-            assert_eq!(call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0, 0, "{rcx:#x}");
+            assert_eq!(call(&platform, 1, SHUTDOWN, *rcx, 0).unwrap().0, 0, "{rcx:#x}");
             let header = platform.with_model(|model| model.handoff_header());
             assert_eq!(
                 (header.valid, u64::from(header.hv.get()), header.size.get()),
@@ -188,7 +188,7 @@ fn shutdown_accepts_the_handoff_versions_that_the_module_can_write() {
         let platform = boot_from(SimPlatform::builder().lps(2), &image);
         for rcx in bad {
             assert_eq!(
-                call(&platform.lp(1), SHUTDOWN, *rcx, 0).unwrap().0,
+                call(&platform, 1, SHUTDOWN, *rcx, 0).unwrap().0,
                 0xC000_0100_0000_0001,
                 "{rcx:#x}"
             );
@@ -208,7 +208,7 @@ fn update_accepts_handoff_data_of_its_versions_and_of_valid_size() {
     let update = |header: HandoffHeader| {
         let platform = in_state(State::SysInitDone, true);
         platform.with_model(|model| model.handoff()[..8].copy_from_slice(header.as_bytes()));
-        let result = call(&platform.lp(1), UPDATE, 0, 0).map(|(rax, _)| TdxStatus(rax));
+        let result = call(&platform, 1, UPDATE, 0, 0).map(|(rax, _)| TdxStatus(rax));
         (result, platform)
     };
     for bad in [header(0, 0, 53386), header(1, 1, 53386), header(0, 0, 0), header(1, 1, 0)] {
@@ -223,7 +223,7 @@ fn update_accepts_handoff_data_of_its_versions_and_of_valid_size() {
     for fatal in [0, 53385, 14 * 4096 - 7] {
         let (result, platform) = update(header(1, 0, fatal));
         assert_eq!(result, Err(Trap::VmFailInvalid), "a size of {fatal} bytes ends SEAM mode");
-        assert_eq!(call(&platform.lp(0), INSTALL, 0, 0), Err(Trap::VmFailInvalid));
+        assert_eq!(call(&platform, 0, INSTALL, 0, 0), Err(Trap::VmFailInvalid));
     }
     for good in [53386, 14 * 4096 - 8] {
         let (result, platform) = update(header(1, 0, good));
@@ -238,7 +238,7 @@ fn tds_survive_only_if_the_bytes_of_the_handoff_data_do() {
     let platform = in_state(State::SysInitDone, true);
     // The entry of the first TD's KeyID in the key ownership table.
     platform.with_model(|model| model.handoff()[8 + 8 * 0x21..][..8].fill(0));
-    assert_eq!(call(&platform.lp(0), UPDATE, 0, 0).unwrap().0, 0);
+    assert_eq!(call(&platform, 0, UPDATE, 0, 0).unwrap().0, 0);
     let truth = platform.truth();
     assert_eq!((truth.tds, truth.tds_alive), (3, 2));
 }
@@ -258,7 +258,7 @@ fn sys_rd_reads_all_fields_one_after_the_other() {
     assert_eq!(module.version().unwrap().to_string(), "1.5.05");
     assert_eq!(module.sys_rd(FieldId::BUILD_DATE).unwrap().value, 20240129);
     assert_eq!(
-        call(&lp, SYS_RD, 0, 0x1234),
+        call(&platform, 0, SYS_RD, 0, 0x1234),
         Ok((TdxStatus::METADATA_FIELD_ID_INCORRECT.0, u64::MAX))
     );
 }
@@ -266,11 +266,7 @@ fn sys_rd_reads_all_fields_one_after_the_other() {
 #[test]
 fn sys_init_fails_if_p_seamldr_tells_the_module_wrong_handoff_versions() {
     let platform = in_state(State::SysInitPending, false);
-    assert_eq!(
-        call(&platform.lp(0), SYS_INIT, 1, 0).unwrap().0,
-        0xC000_0100_0000_0001,
-        "attributes"
-    );
+    assert_eq!(call(&platform, 0, SYS_INIT, 1, 0).unwrap().0, 0xC000_0100_0000_0001, "attributes");
     let few_pages = TestImage { num_handoff_pages: 12, ..newer() };
     let platform = boot(SimPlatform::builder().lps(1));
     shut_down(&platform);
@@ -279,7 +275,7 @@ fn sys_init_fails_if_p_seamldr_tells_the_module_wrong_handoff_versions() {
         SeamldrStatus::SUCCESS
     );
     assert_eq!(
-        call(&platform.lp(0), SYS_INIT, 0, 0).unwrap().0,
+        call(&platform, 0, SYS_INIT, 0, 0).unwrap().0,
         TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0
     );
     assert_eq!(

@@ -173,6 +173,22 @@ pub(crate) fn unsuitable() -> PageBuf {
     TestImage { cpus: vec![0xa06d0], ..newer() }.build()
 }
 
+/// Returns an image with a wrong signature.
+pub(crate) fn with_wrong_signature() -> PageBuf {
+    let module = newer().module();
+    let mut sigstruct = newer().sigstruct(&module);
+    sigstruct.signature[0] ^= 1;
+    newer().file(&sigstruct, &module)
+}
+
+/// Returns an image whose module does not have the hash that was signed.
+pub(crate) fn with_wrong_hash() -> PageBuf {
+    let mut module = newer().module();
+    let sigstruct = newer().sigstruct(&module);
+    *module.last_mut().unwrap() ^= 1;
+    newer().file(&sigstruct, &module)
+}
+
 /// Resumes an ended update with this image.
 pub(crate) fn resume(platform: &SimPlatform, file: &PageBuf) -> Outcome {
     with_resumed(platform, file, |update| run_stepped(platform, update, 1))
