@@ -147,7 +147,7 @@ impl ModuleDescription {
 }
 
 /// Returns a handoff header for the platform's memory.
-pub(crate) fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionError> {
+fn header(handoff: &Handoff) -> Result<HandoffHeader, DescriptionError> {
     let size = u32::try_from(handoff.size.0);
     Ok(HandoffHeader {
         valid: u8::try_from(handoff.valid.0)
@@ -196,8 +196,8 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     (config.rdrand_ok, config.rdrand_value) = (true, 1);
     (config.seamdb_getref_error, config.pconfig_error) = (0, 0);
     config.seamops_capabilities = 0x7f;
-    let (config, x2apic_ids) = (*config, x2apic_ids(platform));
-    other.set_lps(x2apic_ids);
+    let config = *config;
+    other.set_lps((0..).map_while(|lp| platform.x2apic_id(lp)));
     *other.platform_table_mut() = config.platform_table();
     let fitting = SysInfo {
         module_hv: build.module_hv,
@@ -210,11 +210,6 @@ fn own_payload(platform: &Described) -> Result<Vec<u8>, DescriptionError> {
     other.put_module(build, fitting, false);
     bring_up(&mut other, &all, ModuleState::Shutdown).map_err(|error| not_reached(&error))?;
     Ok(other.handoff().to_vec())
-}
-
-/// Returns the x2APIC ids of all LPs.
-fn x2apic_ids(platform: &Described) -> Vec<u32> {
-    (0..).map_while(|lp| platform.x2apic_id(lp)).collect()
 }
 
 /// Returns the state with this name.
