@@ -159,8 +159,7 @@ fn a_module_that_may_have_restored_tds_is_not_replaced() {
 #[test]
 fn finish_without_a_module_reports_no_open_session() {
     let platform = boot(SimPlatform::builder().lps(2));
-    let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
-    platform.inject(Fault { after: 1, ..Fault::first(INSTALL, lost) });
+    platform.inject(Fault { after: 1, ..Fault::first(INSTALL, LOST) });
     assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
     let outcome = finish(&platform);
     assert_eq!(outcome.running, RunningModule::NoneKnown, "{outcome}");

@@ -19,8 +19,7 @@ use tdx_seamldr_mock::{run_stepped, Answer, Fault, PageBuf, SimPlatform, TestIma
 /// Returns a platform whose module and TDs are gone.
 fn without_module(lps: u32) -> SimPlatform {
     let platform = boot(SimPlatform::builder().lps(lps));
-    let answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
-    platform.inject(Fault::first(INSTALL, answer));
+    platform.inject(Fault::first(INSTALL, LOST));
     let outcome = update_to(&platform, &newer());
     assert_eq!((outcome.tds, outcome.next), (TdFate::Lost, NextStep::Load), "{outcome}");
     platform.clear_faults();

@@ -120,8 +120,7 @@ fn a_module_state_serves_one_update_at_a_time() {
 #[test]
 fn load_succeeds_after_the_module_was_lost() {
     let platform = boot(SimPlatform::builder().lps(3));
-    let lost = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
-    platform.inject(Fault { after: 2, ..Fault::first(INSTALL, lost) });
+    platform.inject(Fault { after: 2, ..Fault::first(INSTALL, LOST) });
     let outcome = update_to(&platform, &newer());
     assert_eq!(state(&outcome), (TdFate::Lost, RunningModule::NoneKnown, NextStep::Load));
     assert_eq!((outcome.rounds, outcome.is_updated()), (1, false));
@@ -293,10 +292,7 @@ fn a_session_stays_open_if_all_other_lps_are_refused() {
         (SeamldrStatus::EBADPARAM, (RunningModule::NoneKnown, 1)),
     ] {
         let platform = boot(SimPlatform::builder().lps(2));
-        platform.inject(Fault::first(
-            INSTALL,
-            Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 },
-        ));
+        platform.inject(Fault::first(INSTALL, LOST));
         assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
         platform.inject(refused(status));
         let outcome = load(&platform, &newer().build());
@@ -334,8 +330,7 @@ fn a_session_stays_open_whichever_module_is_installed() {
 
     // The first session succeeds, but its module does not come up. The second session is refused.
     let platform = boot(SimPlatform::builder().lps(2));
-    platform
-        .inject(Fault::first(INSTALL, Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 }));
+    platform.inject(Fault::first(INSTALL, LOST));
     assert_eq!(update_to(&platform, &newer()).tds, TdFate::Lost);
     let does_not_come_up = returns(TdxStatus::SYS_INCOMPATIBLE_SIGSTRUCT.0);
     platform.inject(Fault { times: 1000, ..Fault::first(SYS_INIT, does_not_come_up) });
@@ -347,8 +342,7 @@ fn a_session_stays_open_whichever_module_is_installed() {
 #[test]
 fn lps_that_skip_a_stage_have_not_finished_it() {
     let platform = boot(SimPlatform::builder().lps(3));
-    let answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
-    platform.inject(Fault::first(INSTALL, answer));
+    platform.inject(Fault::first(INSTALL, LOST));
     let outcome = update_to(&platform, &newer());
     assert_eq!((outcome.tds, outcome.stage), (TdFate::Lost, Stage::CpuInstall));
     assert_eq!((outcome.finished(Stage::CpuInstall), count(&platform, INSTALL)), (0, 1));

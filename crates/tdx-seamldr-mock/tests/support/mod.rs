@@ -81,7 +81,7 @@ pub(crate) fn reckless() -> Policy {
     Policy { allow_unknowns, ..Policy::default() }
 }
 
-/// Options of an update about which preflight knows nothing else.
+/// Options of an unchecked update.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Options {
     /// Handoff version. `None`: the update reads the module's highest version.
@@ -224,6 +224,9 @@ pub(crate) fn state(outcome: &Outcome) -> (TdFate, RunningModule, NextStep) {
 pub(crate) fn returns(status: u64) -> Answer {
     Answer::Return { rax: status, rdx: 0 }
 }
+
+/// INSTALL's answer after it destroyed the old module.
+pub(crate) const LOST: Answer = Answer::Return { rax: SeamldrStatus::EBADHASH.0, rdx: 1 };
 
 /// Returns an LP of a host that reports this number of LPs.
 pub(crate) fn counting_lps(lp: SimLp<'_>, lps: u32) -> impl Host + '_ {
