@@ -49,7 +49,9 @@ impl PlatformDescription {
         let mut signer = TEST_SIGNER;
         if let Some(key) = &self.signer_key_sha384 {
             let digest = <[u8; 48]>::try_from(&*key.0);
-            signer = digest.map_err(|_| wrong("signer_key_sha384 does not have 48 bytes"))?;
+            signer = digest.map_err(|_| {
+                wrong(format!("signer_key_sha384 has {} bytes, but should have 48", key.0.len()))
+            })?;
         }
         let mut config =
             Config::new(1, 1, 0, signer, profile).map_err(|error| wrong(error.to_string()))?;
@@ -63,7 +65,7 @@ impl PlatformDescription {
         }
         for (slot, fms) in config.socket_fms.iter_mut().zip(&self.socket_fms) {
             *slot = u32::try_from(fms.0)
-                .map_err(|_| wrong("socket_fms has an entry of more than 32 bits"))?;
+                .map_err(|_| wrong(format!("socket_fms has {:#x}, of more than 32 bits", fms.0)))?;
         }
         let first = self.lp_x2apic_ids.first().copied().unwrap_or(0);
         config.num_lps = self.num_lps;

@@ -185,7 +185,7 @@ fn happen(event: &Event, platform: &mut Described) -> Result<(), DescriptionErro
                 "load" => false,
                 other => {
                     return Err(DescriptionError(format!(
-                        "the scenario of an install is {other:?}"
+                        "the scenario of an install is {other:?}, but should be update or load"
                     )))
                 }
             };
@@ -215,7 +215,7 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
     let lps: Vec<u32> = match &set.lp {
         Some(Lps::One(lp)) => vec![*lp],
         Some(Lps::Named(all)) if all != "all" => {
-            return wrong("`lp` is neither a number nor \"all\"")
+            return wrong(&format!("`lp` is {all:?}, but should be a number or \"all\""))
         }
         Some(Lps::Named(_)) | None => {
             (0..).take_while(|lp| platform.x2apic_id(*lp).is_some()).collect()
@@ -235,7 +235,11 @@ fn change(set: &Set, platform: &mut Described) -> Result<(), DescriptionError> {
             "free" => GlobalLock::Free,
             "shared" => GlobalLock::Shared,
             "exclusive" => GlobalLock::Exclusive,
-            _ => return wrong("`global_lock` is not one of free, shared, exclusive"),
+            other => {
+                return wrong(&format!(
+                    "`global_lock` is {other:?}, but should be one of free, shared, exclusive"
+                ))
+            }
         };
         platform.module_mut().into_iter().for_each(|module| module.set_lock(lock));
     }
