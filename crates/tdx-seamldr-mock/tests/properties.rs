@@ -68,8 +68,8 @@ impl PhysMemory for Memory {
 /// Bytes by their start address.
 type Pieces = BTreeMap<u64, Vec<u8>>;
 
-/// The images: two successive ones, an older one, one for another CPU, a damaged one, and one that
-/// needs other handoff data. Also the hashes that were signed.
+/// The images: two successive ones, an older one, one for another CPU, one that needs other handoff
+/// data, and a damaged one. Also the hashes that were signed.
 static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
     let base = TestImage { pages: 3, ..TestImage::default() };
     let images = [
@@ -78,6 +78,7 @@ static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
         TestImage { svn_minor: 1, ..base.clone() },
         TestImage { cpus: vec![0xa06d0], ..base.clone() },
         TestImage { module_hv: 3, min_update_hv: 2, ..base.clone() },
+        base,
     ];
     let mut pages = BTreeMap::new();
     let mut hashes = Vec::new();
@@ -87,7 +88,7 @@ static WORLD: LazyLock<(Pieces, Vec<Sha384Digest>)> = LazyLock::new(|| {
         let start = IMAGES + number * 0x10000;
         pages.insert(start, file.sigstruct().as_bytes().to_vec());
         let mut module = file.module().to_vec();
-        if number == 3 {
+        if number == 5 {
             module[100] ^= 1;
         }
         pages.insert(start + 4096, module);
@@ -132,7 +133,7 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     let tdx = |leaf: TdxLeaf| leaf.rax(0);
-    let params = (0u64..10).prop_map(|number| PARAMS + number * 4096);
+    let params = (0u64..12).prop_map(|number| PARAMS + number * 4096);
     let install = (0..LPS, params, Just(SeamldrLeaf::Install.rax()));
     let module = prop_oneof![
         4 => Just((tdx(TdxLeaf::SYS_LP_INIT), 0, 0, 0)),
