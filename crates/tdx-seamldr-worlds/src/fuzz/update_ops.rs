@@ -199,8 +199,8 @@ fn wrong_image(
     })
 }
 
-/// Returns a description if the outcome leaves the fate of the TDs open although no trouble was
-/// confusing.
+/// Returns a description if the outcome leaves the fate of the TDs open although they are alive or
+/// can be restored.
 fn wrong_doubt(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let truth = platform.truth();
     // There is handoff data, but the installed module cannot use it.
@@ -249,7 +249,7 @@ impl Trial<'_> {
         outcome
     }
 
-    /// Checks that the outcome does not forget what an earlier outcome knew.
+    /// Checks that the outcome leaves the fate of the TDs open only after a confusing trouble.
     fn doubts(&self, outcome: &Outcome) {
         if self.troubles.confusing {
             return;
