@@ -135,23 +135,20 @@ impl Recorded {
         let options = vec![format!("image=/{PLACE}/boot-image"), "tds=2".to_owned()];
         let machine = Machine::new(kernel, self.lps, SAPPHIRE_RAPIDS, options);
         let mut guest = Guest::start(debian, &machine)?;
-        let change = |guest: &Guest, change: Value| {
-            guest.ask(&json!({ "command": "change", "change": change })).map(drop)
-        };
         // The module initialises only with all LPs. LPs that the recording lacks go offline
         // afterwards.
         for cpu in self.cpus..self.lps {
             guest.succeeds(&format!("offline {cpu}"))?;
         }
         for wrong in &self.case.changes {
-            change(&guest, serde_json::to_value(wrong)?)?;
+            guest.change(&serde_json::to_value(wrong)?)?;
         }
         let before = guest.state()?;
         ensure!(before.get("tds_alive") == Some(&json!(2)), "the module did not come up: {before}");
         let mut told = Vec::new();
         for (image, recorded) in [self.image(), RESCUE.to_owned()].iter().zip(&self.uploads) {
             if !told.is_empty() {
-                change(&guest, json!("repair"))?;
+                guest.change(&json!("repair"))?;
                 if self.come_online {
                     for cpu in self.cpus..self.lps {
                         // May fail: the kernel refuses a CPU that the module refuses.

@@ -228,7 +228,7 @@ fn carry_flag(debian: &Debian, kernel: Kernel) -> Result<String> {
     let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 1, &[]))?;
     let succeeded = probe(&mut guest, "")?;
     let fault = json!({ "leaf": "TDH.SYS.LP.SHUTDOWN", "status": "VMFAILINVALID", "times": 1000 });
-    guest.ask(&json!({ "command": "change", "change": { "fault": fault } }))?;
+    guest.change(&json!({ "fault": fault }))?;
     let failed = probe(&mut guest, "")?;
     ensure!(
         succeeded == "carry 0000000000" && failed == "carry 1111111111",
