@@ -145,22 +145,6 @@ impl Troubles {
     }
 }
 
-/// Repairs everything.
-fn repair(platform: &SimPlatform) {
-    platform.clear_faults();
-    platform.with_model(|model| {
-        let lps: Vec<u32> = (0..).take_while(|lp| model.x2apic_id(*lp).is_some()).collect();
-        for lp in lps {
-            model.restore_lp(lp);
-            model.set_trap(lp, None);
-            model.set_in_module(lp, false);
-        }
-        model.config_mut().rdrand_failures = 0;
-        model.seamdb_mut().insert_failures = 0;
-        model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
-    });
-}
-
 /// Returns whether an update with the old module as fallback preserves the TDs in spite of this one
 /// fault.
 fn is_overcome(fault: Fault) -> bool {
@@ -224,6 +208,24 @@ struct Trial<'a> {
 impl Trial<'_> {
     fn lps(&self) -> u32 {
         self.platform.online().count() as u32
+    }
+
+    /// Repairs everything.
+    fn repair(&mut self) {
+        self.platform.clear_faults();
+        self.platform.with_model(|model| {
+            let lps: Vec<u32> = (0..).take_while(|lp| model.x2apic_id(*lp).is_some()).collect();
+            for lp in lps {
+                model.restore_lp(lp);
+                model.set_trap(lp, None);
+                model.set_in_module(lp, false);
+            }
+            model.config_mut().rdrand_failures = 0;
+            model.seamdb_mut().insert_failures = 0;
+            model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
+        });
+        self.troubles.absent.clear();
+        self.troubles.cut_off.clear();
     }
 
     fn wrong(&self, what: &str) -> ! {
@@ -474,9 +476,7 @@ pub fn update_ops(input: &[u8]) {
     let Some(mut outcome) = trial.update(script.new, &damaged, true) else { return };
     for (after, file) in &script.after {
         if !matches!(after, After::FollowInTrouble) {
-            repair(&trial.platform);
-            trial.troubles.absent.clear();
-            trial.troubles.cut_off.clear();
+            trial.repair();
         }
         match trial.go_on(*after, file, &outcome) {
             Some(next) => outcome = next,
@@ -486,9 +486,7 @@ pub fn update_ops(input: &[u8]) {
     // A cut-off LP reaches nothing. If no LP reaches anything, SEAM mode looks permanently off.
     let looks_gone =
         outcome.next == NextStep::Reboot && trial.troubles.cut_off.len() == trial.lps() as usize;
-    repair(&trial.platform);
-    trial.troubles.absent.clear();
-    trial.troubles.cut_off.clear();
+    trial.repair();
     if !trial.troubles.lies && !looks_gone {
         trial.save(outcome);
     }
