@@ -46,7 +46,7 @@ static tdx_sim *boot(void)
     return sim;
 }
 
-/* Returns the host's memory, with the image of 1.5.06. */
+/* Fills the host's memory with the image of 1.5.06. */
 static void load(void)
 {
     tdx_sim_image image;

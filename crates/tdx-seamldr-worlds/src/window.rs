@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use anyhow::{bail, ensure, Context, Result};
 use tdx_seamldr_core::abi::{SeamldrLeaf, TdxLeaf};
-use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::preflight::Policy;
 use tdx_seamldr_core::update::Call;
 use tdx_seamldr_mock::model::TraceEntry;
-use tdx_seamldr_mock::{SimPlatform, TestImage};
+use tdx_seamldr_mock::SimPlatform;
 
+use crate::outcomes::case::newer;
 use crate::outcomes::linux;
 use crate::world::{boot, drive, new_image, old_image, update_by, Ours};
 
@@ -179,8 +179,7 @@ fn ours(lps: u32) -> Result<Vec<TraceEntry>> {
 /// Returns the calls of a simulated update by Linux 7.2's policy.
 fn of_linux(lps: u32) -> Result<Vec<TraceEntry>> {
     let platform = boot(SimPlatform::builder().lps(lps), &old_image().build())?;
-    let new = TestImage { format: ImageFormat::ImageV2, ..new_image() }.build();
-    let end = linux::update(&platform, &new, false);
+    let end = linux::update(&platform, &newer().build(), false);
     ensure!(end.is_ok(), "Linux's policy with N = {lps} fails: {end:?}");
     Ok(platform.trace())
 }

@@ -61,9 +61,8 @@ struct recorded {
 };
 
 /*
- * The files of a run, which the caller frees: the scenario's file, which is the usual one with a
- * change; the file of the module that runs before the update, which writes handoff versions 0 to
- * `hv`; and a valid file.
+ * The files of a run; the caller frees them. The scenario's file is the usual file with a change.
+ * The old file has the module that runs before the update. It writes handoff versions 0 to `hv`.
  */
 struct file usual_file(void);
 struct file scenario_file(const char *scenario, const struct file *usual_file);

@@ -473,7 +473,7 @@ tdx_sim *set_up(const struct recorded *run, const struct file *old)
     platform.num_lps = run->lps;
     platform.num_sockets = run->lps > 3 ? 2 : 1;
     platform.seamret_clears_vmcs = run->erratum;
-    /* The run with a full SEAM database and remaining updates is for this. */
+    /* The scenario `full-but-remembered` needs this. */
     platform.full_seamdb_is_fatal = true;
     check(tdx_sim_create(&platform, &sim), "the platform");
     check(tdx_sim_boot(sim, old->bytes, old->length, TDX_SIM_MODULE_STATE_READY), "boot");

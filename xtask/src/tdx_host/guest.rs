@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
-use serde_json::Value;
+use serde_json::{json, Value};
 
 use super::{Kernel, PLACE};
 use crate::debian::Debian;
@@ -95,7 +95,7 @@ impl Machine {
             machine.args(["-action", "reboot=reset"]);
         }
         if let Some(options) = &self.plugin {
-            let mut plugin = "/build/tdx-host/libtdx_seamldr_qemu.so".to_owned();
+            let mut plugin = format!("/{PLACE}/libtdx_seamldr_qemu.so");
             for option in options {
                 plugin.push(',');
                 plugin.push_str(option);
@@ -255,7 +255,7 @@ impl Guest {
     }
 
     /// Sends a request to the plugin.
-    pub(super) fn ask(&self, request: &Value) -> Result<Value> {
+    fn ask(&self, request: &Value) -> Result<Value> {
         let mut stream = UnixStream::connect(&self.control).context("the plugin's socket")?;
         writeln!(stream, "{request}")?;
         let mut line = String::new();
@@ -265,9 +265,14 @@ impl Guest {
         Ok(answer)
     }
 
+    /// Makes the plugin change the platform.
+    pub(super) fn change(&self, change: &Value) -> Result<()> {
+        self.ask(&json!({ "command": "change", "change": change })).map(drop)
+    }
+
     /// Returns the plugin's state of the platform.
     pub(super) fn state(&self) -> Result<Value> {
-        let answer = self.ask(&serde_json::json!({ "command": "state" }))?;
+        let answer = self.ask(&json!({ "command": "state" }))?;
         answer.get("state").cloned().context("a state")
     }
 

@@ -72,7 +72,7 @@ pub(crate) fn start(folder: &Path) -> Result<Hosts> {
         }
         if !host.fault.is_empty() {
             let fault = json!({ "leaf": host.fault, "status": "SYS_BUSY", "times": 1_000_000 });
-            guest.ask(&json!({ "command": "change", "change": { "fault": fault } }))?;
+            guest.change(&json!({ "fault": fault }))?;
         }
         reached.insert(
             host.name.to_owned(),

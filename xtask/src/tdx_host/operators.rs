@@ -26,87 +26,68 @@ pub(super) struct Operator {
     reason: &'static str,
 }
 
+/// The fields that most operators share. Updates 1.5.05 to 1.5.16.
+const USUAL: Operator = Operator {
+    what: "",
+    running: "1.5.05",
+    smt: false,
+    options: &[],
+    before: "",
+    file: "1.5.16.v2",
+    reason: "",
+};
+
 pub(super) const OPERATORS: [Operator; 9] = [
-    Operator {
-        what: "a CPU is offline",
-        running: "1.5.05",
-        smt: false,
-        options: &[],
-        before: "offline 3",
-        file: "1.5.16.v2",
-        reason: "[lps-missing]",
-    },
+    Operator { what: "a CPU is offline", before: "offline 3", reason: "[lps-missing]", ..USUAL },
     Operator {
         what: "SMT is switched off",
-        running: "1.5.05",
         smt: true,
-        options: &[],
         before: "echo off > /sys/devices/system/cpu/smt/control",
-        file: "1.5.16.v2",
         reason: "[lps-missing]",
+        ..USUAL
     },
     Operator {
         what: "no updates are left",
-        running: "1.5.05",
-        smt: false,
         options: &["remaining-updates=0"],
-        before: "",
-        file: "1.5.16.v2",
         reason: "[no-remaining-updates]",
+        ..USUAL
     },
     Operator {
         what: "the image is for other processors",
-        running: "1.5.05",
-        smt: false,
-        options: &[],
-        before: "",
         file: "2.0.08.v2",
         reason: "[platform]",
+        ..USUAL
     },
     Operator {
         what: "the SVN is lower",
         running: "1.5.16",
-        smt: false,
-        options: &[],
-        before: "",
         file: "1.5.05.v2",
         reason: "[minor-svn]",
+        ..USUAL
     },
     Operator {
         what: "a bit of the image is flipped",
-        running: "1.5.05",
-        smt: false,
-        options: &[],
-        before: "",
         file: "flipped.v2",
         reason: "[image-hash]",
+        ..USUAL
     },
     Operator {
         what: "the image is signed by someone else",
-        running: "1.5.05",
-        smt: false,
-        options: &[],
-        before: "",
         file: "recorded/good",
         reason: "[signer]",
+        ..USUAL
     },
     Operator {
         what: "the handoff versions do not match",
-        running: "1.5.05",
-        smt: false,
-        options: &[],
-        before: "",
         file: "recorded/hv-old0-new1-min1",
         reason: "[handoff-version]",
+        ..USUAL
     },
     Operator {
         what: "the image has no pages",
-        running: "1.5.05",
-        smt: false,
-        options: &[],
-        before: "",
         file: "recorded/zero-module-pages",
         reason: "at least 1",
+        ..USUAL
     },
 ];
 

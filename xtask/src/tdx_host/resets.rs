@@ -3,7 +3,7 @@
 use anyhow::{ensure, Result};
 
 use super::guest::{Guest, Machine};
-use super::scenarios::{expect_running, machine, module, number, TDS};
+use super::scenarios::{expect_ready, expect_running, machine};
 use super::Kernel;
 use crate::debian::Debian;
 
@@ -46,9 +46,7 @@ pub(super) fn kexec(debian: &Debian, kernel: Kernel) -> Result<String> {
     ensure!(shown.status != 0, "the second kernel shows module {}", shown.text);
     let state = guest.state()?;
     ensure!(state.pointer("/counters/resets") == Some(&0.into()), "the machine was reset: {state}");
-    ensure!(module(&state, "version") == "1.5.16", "{state}");
-    ensure!(module(&state, "state") == "SYS_READY", "{state}");
-    ensure!(number(&state, "tds_alive") == TDS, "{state}");
+    expect_ready(&state, "1.5.16")?;
     guest.restart("reboot -f")?;
     expect_running(&mut guest, "1.5.05")?;
     Ok(format!(

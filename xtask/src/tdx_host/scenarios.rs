@@ -106,7 +106,7 @@ pub(super) fn number(state: &Value, name: &str) -> u64 {
     state.get(name).and_then(Value::as_u64).unwrap_or(u64::MAX)
 }
 
-pub(super) fn module<'a>(state: &'a Value, name: &str) -> &'a str {
+fn module<'a>(state: &'a Value, name: &str) -> &'a str {
     state.pointer(&format!("/module/{name}")).and_then(Value::as_str).unwrap_or("none")
 }
 
@@ -115,9 +115,14 @@ pub(super) fn expect_running(guest: &mut Guest, version: &str) -> Result<()> {
     let state = guest.state()?;
     let shown = guest.succeeds("cat $device/version")?;
     ensure!(shown == version, "the kernel shows version {shown}, not {version}");
-    ensure!(module(&state, "version") == version, "{state}");
-    ensure!(module(&state, "state") == "SYS_READY", "{state}");
-    ensure!(number(&state, "tds_alive") == TDS, "{state}");
+    expect_ready(&state, version)
+}
+
+/// Checks that the plugin shows this module as ready, and that all TDs are alive.
+pub(super) fn expect_ready(state: &Value, version: &str) -> Result<()> {
+    ensure!(module(state, "version") == version, "{state}");
+    ensure!(module(state, "state") == "SYS_READY", "{state}");
+    ensure!(number(state, "tds_alive") == TDS, "{state}");
     Ok(())
 }
 
@@ -228,7 +233,7 @@ fn carry_flag(debian: &Debian, kernel: Kernel) -> Result<String> {
     let mut guest = Guest::start(debian, &machine(kernel, "1.5.05", 1, &[]))?;
     let succeeded = probe(&mut guest, "")?;
     let fault = json!({ "leaf": "TDH.SYS.LP.SHUTDOWN", "status": "VMFAILINVALID", "times": 1000 });
-    guest.ask(&json!({ "command": "change", "change": { "fault": fault } }))?;
+    guest.change(&json!({ "fault": fault }))?;
     let failed = probe(&mut guest, "")?;
     ensure!(
         succeeded == "carry 0000000000" && failed == "carry 1111111111",

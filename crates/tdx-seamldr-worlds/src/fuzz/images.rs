@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use tdx_seamldr_core::abi::{TdxFeatures0, PAGE_SIZE};
-use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::TdxImage;
 use tdx_seamldr_mock::model::{HandoffForm, ModuleBuild};
-use tdx_seamldr_mock::{sign, PageBuf, TestImage};
+use tdx_seamldr_mock::{PageBuf, TestImage};
 use zerocopy::little_endian::{U16, U32};
 
+use crate::outcomes::case::{newer, signed, with_versions};
 use crate::world::{new_image, old_image};
 
 /// An image file.
@@ -40,11 +40,6 @@ fn counting(image: TestImage) -> TestImage {
     TestImage { module_build: Some(build), ..image }
 }
 
-fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
-    let build = ModuleBuild { module_hv, min_update_hv, ..ModuleBuild::V1_5_01 };
-    TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
-}
-
 /// The images to boot from.
 pub(super) static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
     [
@@ -60,7 +55,6 @@ pub(super) static OLD: LazyLock<Vec<File>> = LazyLock::new(|| {
 
 /// The images to update to: valid ones first, then those that are refused, each for its own reason.
 pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
-    let newer = || TestImage { format: ImageFormat::ImageV2, ..new_image() };
     let good = [
         new_image(),
         newer(),
@@ -73,13 +67,6 @@ pub(super) static NEW: LazyLock<Vec<File>> = LazyLock::new(|| {
         TestImage { cpus: vec![0xc06f0], ..newer() },
         TestImage { num_handoff_pages: 12, ..newer() },
     ];
-    let signed = |change: fn(&mut tdx_seamldr_core::abi::SeamSigstruct)| {
-        let module = newer().module();
-        let mut sigstruct = newer().sigstruct(&module);
-        change(&mut sigstruct);
-        sign(&mut sigstruct);
-        newer().file(&sigstruct, &module)
-    };
     let changed = |at: usize| {
         let mut file = newer().build();
         file.as_mut_bytes()[at] ^= 1;
@@ -110,15 +97,8 @@ pub(super) const PLAIN: usize = 3;
 
 /// An image that can restore the TDs of every other image here.
 pub(super) static RESCUE: LazyLock<PageBuf> = LazyLock::new(|| {
-    let build = ModuleBuild { module_hv: 1, min_update_hv: 0, ..ModuleBuild::V1_5_01 };
-    TestImage {
-        svn_minor: 9,
-        module_hv: 1,
-        num_handoff_pages: 24,
-        module_build: Some(build),
-        ..new_image()
-    }
-    .build()
+    let image = TestImage { svn_minor: 9, num_handoff_pages: 24, ..new_image() };
+    with_versions(image, 0, 1).build()
 });
 
 /// Index, among the invalid images, of the one whose SIGSTRUCT has wrong handoff versions.

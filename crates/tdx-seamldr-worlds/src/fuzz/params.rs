@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use tdx_seamldr_core::abi::{Scenario, SeamSigstruct, SeamldrParams, MAX_MODULE_PAGES, PAGE_SIZE};
+use tdx_seamldr_core::abi::{Scenario, SeamldrParams, MAX_MODULE_PAGES, PAGE_SIZE};
 use tdx_seamldr_core::image::{ImageFormat, ImageParts};
 use tdx_seamldr_core::{BuildError, Host, InstallRequest, Part, Patience, PhysAddr, TdxImage};
 use tdx_seamldr_core::{SeamcallBackend, SeamcallRegs, Trap};
@@ -10,35 +10,6 @@ use tdx_seamldr_mock::PageBuf;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::numbers::Numbers;
-
-/// A host whose physical addresses equal its virtual ones.
-pub(super) struct PlainHost;
-
-// SAFETY: this backend makes no call.
-unsafe impl SeamcallBackend for PlainHost {
-    unsafe fn seamcall(&self, _: &mut SeamcallRegs) -> Result<(), Trap> {
-        Err(Trap::UndefinedOpcode)
-    }
-}
-
-// SAFETY: firmware never gets these addresses.
-unsafe impl Host for PlainHost {
-    fn current_lp(&self) -> u32 {
-        0
-    }
-
-    fn num_lps(&self) -> u32 {
-        1
-    }
-
-    fn relax(&self) -> Patience {
-        Patience::GiveUp
-    }
-
-    fn phys_addr(&self, address: *const u8) -> Option<PhysAddr> {
-        u64::try_from(address.addr()).ok().map(PhysAddr)
-    }
-}
 
 /// Host memory. Each page of the image lies at `base` plus its number times `stride`, except one
 /// page that is missing and one that is moved.
@@ -109,8 +80,18 @@ static IMAGES: LazyLock<Vec<PageBuf>> = LazyLock::new(|| {
 /// Runs `work` with a valid request.
 pub(super) fn prepared<R>(work: impl FnOnce(&InstallRequest<'_>) -> R) -> R {
     let mut params = PageBuf::zeroed(1);
-    let image = TdxImage::parse(IMAGES.first().unwrap().as_bytes()).unwrap();
-    work(&InstallRequest::build(params.as_params(), &image, Scenario::Update, &PlainHost).unwrap())
+    let file = IMAGES.first().unwrap().as_bytes();
+    let host = Scattered {
+        image: file.as_ptr().addr(),
+        len: file.len(),
+        base: 0x10_0000,
+        stride: 0x1000,
+        params: Some(0x1000),
+        hole: None,
+        moved: (0, 0),
+    };
+    let image = TdxImage::parse(file).unwrap();
+    work(&InstallRequest::build(params.as_params(), &image, Scenario::Update, &host).unwrap())
 }
 
 /// Converts bytes to SEAMLDR_PARAMS and back. Also prepares an image on a host with these
@@ -183,5 +164,4 @@ pub fn params_roundtrip(input: &[u8]) {
         }
         (found, wanted) => panic!("{found:?}, but wanted {wanted:?}"),
     }
-    const { assert!(SeamSigstruct::SIZE <= PAGE_SIZE) };
 }

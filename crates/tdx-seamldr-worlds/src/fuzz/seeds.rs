@@ -183,7 +183,7 @@ impl Seeds {
         self.0.push(Seed { target, name: name.into(), bytes: bytes.to_vec() });
     }
 
-    /// Adds a file, and truncated copies of it.
+    /// Adds a file to the targets that take images.
     fn image(&mut self, name: &str, file: &[u8]) {
         for target in ["image", "cli_json"] {
             self.add(target, name, file);
@@ -384,11 +384,9 @@ impl Seeds {
 
     /// Adds updates with one fault, or without a fault: see `update_ops`.
     fn updates(&mut self) {
-        let head = |flags: u8, new: usize, after: u8, troubles: u8| {
+        let head = |flags: u8, new: usize, after: u8, troubles: u8| -> [u8; HEAD] {
             let new = u8::try_from(new).unwrap();
-            let head = [flags, 0, new, 1, 0, 0, 0, 0, 0, 2, after, after, 0, 0, 0, troubles];
-            const { assert!(size_of::<[u8; 16]>() == HEAD) };
-            head
+            [flags, 0, new, 1, 0, 0, 0, 0, 0, 2, after, after, 0, 0, 0, troubles]
         };
         for new in 0..NEW.len() {
             for flags in [1u8, 0x11, 0x61, 3, 0x0b] {

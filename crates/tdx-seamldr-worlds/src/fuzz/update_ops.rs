@@ -145,22 +145,6 @@ impl Troubles {
     }
 }
 
-/// Repairs everything.
-fn repair(platform: &SimPlatform) {
-    platform.clear_faults();
-    platform.with_model(|model| {
-        let lps: Vec<u32> = (0..).take_while(|lp| model.x2apic_id(*lp).is_some()).collect();
-        for lp in lps {
-            model.restore_lp(lp);
-            model.set_trap(lp, None);
-            model.set_in_module(lp, false);
-        }
-        model.config_mut().rdrand_failures = 0;
-        model.seamdb_mut().insert_failures = 0;
-        model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
-    });
-}
-
 /// Returns whether an update with the old module as fallback preserves the TDs in spite of this one
 /// fault.
 fn is_overcome(fault: Fault) -> bool {
@@ -199,8 +183,8 @@ fn wrong_image(
     })
 }
 
-/// Returns a description if the outcome leaves the fate of the TDs open although no trouble was
-/// confusing.
+/// Returns a description if the outcome leaves the fate of the TDs open although they are alive or
+/// can be restored.
 fn wrong_doubt(platform: &SimPlatform, outcome: &Outcome) -> Option<String> {
     let truth = platform.truth();
     // There is handoff data, but the installed module cannot use it.
@@ -226,6 +210,24 @@ impl Trial<'_> {
         self.platform.online().count() as u32
     }
 
+    /// Repairs everything.
+    fn repair(&mut self) {
+        self.platform.clear_faults();
+        self.platform.with_model(|model| {
+            let lps: Vec<u32> = (0..).take_while(|lp| model.x2apic_id(*lp).is_some()).collect();
+            for lp in lps {
+                model.restore_lp(lp);
+                model.set_trap(lp, None);
+                model.set_in_module(lp, false);
+            }
+            model.config_mut().rdrand_failures = 0;
+            model.seamdb_mut().insert_failures = 0;
+            model.module_mut().into_iter().for_each(|module| module.set_lock(GlobalLock::Free));
+        });
+        self.troubles.absent.clear();
+        self.troubles.cut_off.clear();
+    }
+
     fn wrong(&self, what: &str) -> ! {
         let trace: Vec<String> = self.platform.trace().iter().map(ToString::to_string).collect();
         panic!("{what}\n{:#?}\n{}", self.troubles.told, trace.join("\n"))
@@ -249,7 +251,7 @@ impl Trial<'_> {
         outcome
     }
 
-    /// Checks that the outcome does not forget what an earlier outcome knew.
+    /// Checks that the outcome leaves the fate of the TDs open only after a confusing trouble.
     fn doubts(&self, outcome: &Outcome) {
         if self.troubles.confusing {
             return;
@@ -474,9 +476,7 @@ pub fn update_ops(input: &[u8]) {
     let Some(mut outcome) = trial.update(script.new, &damaged, true) else { return };
     for (after, file) in &script.after {
         if !matches!(after, After::FollowInTrouble) {
-            repair(&trial.platform);
-            trial.troubles.absent.clear();
-            trial.troubles.cut_off.clear();
+            trial.repair();
         }
         match trial.go_on(*after, file, &outcome) {
             Some(next) => outcome = next,
@@ -486,9 +486,7 @@ pub fn update_ops(input: &[u8]) {
     // A cut-off LP reaches nothing. If no LP reaches anything, SEAM mode looks permanently off.
     let looks_gone =
         outcome.next == NextStep::Reboot && trial.troubles.cut_off.len() == trial.lps() as usize;
-    repair(&trial.platform);
-    trial.troubles.absent.clear();
-    trial.troubles.cut_off.clear();
+    trial.repair();
     if !trial.troubles.lies && !looks_gone {
         trial.save(outcome);
     }

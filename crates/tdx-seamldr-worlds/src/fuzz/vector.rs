@@ -7,12 +7,12 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 use tdx_seamldr_core::abi::{
-    FieldId, Scenario, SeamSigstruct, SeamldrLeaf, SeamldrParams, TdxLeaf, TdxStatus, PAGE_SIZE,
+    FieldId, Scenario, SeamldrLeaf, SeamldrParams, TdxLeaf, TdxStatus, PAGE_SIZE,
 };
 use tdx_seamldr_core::{SeamcallRegs, Trap};
 use tdx_seamldr_mock::model::{
-    Config, Entered, GlobalLock, LoaderProfile, LoaderState, PhysMemory, Platform, SeamDb,
-    SeamMemory, TdPhase,
+    Config, Entered, GlobalLock, LoaderProfile, LoaderState, ModuleState, PhysMemory, Platform,
+    SeamDb, SeamMemory, TdPhase,
 };
 use tdx_seamldr_mock::vectors::replay_line;
 use tdx_seamldr_mock::{Answer, Fault, TestImage, TEST_SIGNER};
@@ -90,7 +90,6 @@ fn parameters(first: u8, scenario: Scenario, image: &TestImage) -> (SeamldrParam
     {
         *slot = U64::new(address(page));
     }
-    const { assert!(SeamSigstruct::SIZE <= PAGE_SIZE) };
     (params, parts)
 }
 
@@ -207,9 +206,8 @@ impl Player<'_> {
             let install = SeamcallRegs {
                 rax: SeamldrLeaf::Install.rax(),
                 rcx: address(page::LOAD),
-                ..leaf(TdxLeaf(0))
+                ..SeamcallRegs::default()
             };
-            let install = SeamcallRegs { rax: SeamldrLeaf::Install.rax(), ..install };
             good(self.call(lp, install));
         }
         if state == 1 {
@@ -228,11 +226,7 @@ impl Player<'_> {
         };
         good(self.call(0, config));
         for lp in 0..lps {
-            if self
-                .platform
-                .module()
-                .is_some_and(|module| module.state() != tdx_seamldr_mock::model::ModuleState::Ready)
-            {
+            if self.platform.module().is_some_and(|module| module.state() != ModuleState::Ready) {
                 good(self.call(lp, leaf(TdxLeaf::SYS_KEY_CONFIG)));
             }
         }

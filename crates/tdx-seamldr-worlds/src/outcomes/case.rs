@@ -30,12 +30,12 @@ pub struct Case {
     pub erratum: bool,
 }
 
-fn v2(image: TestImage) -> TestImage {
+pub(super) fn v2(image: TestImage) -> TestImage {
     TestImage { format: ImageFormat::ImageV2, ..image }
 }
 
 /// Returns a newer module as a file for Linux.
-pub(super) fn newer() -> TestImage {
+pub(crate) fn newer() -> TestImage {
     v2(crate::world::new_image())
 }
 
@@ -53,7 +53,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> PageBuf {
 }
 
 /// Returns the file of the newer module with a SIGSTRUCT that was changed before signing.
-fn signed(change: impl FnOnce(&mut SeamSigstruct)) -> PageBuf {
+pub(crate) fn signed(change: impl FnOnce(&mut SeamSigstruct)) -> PageBuf {
     let module = newer().module();
     let mut sigstruct = newer().sigstruct(&module);
     change(&mut sigstruct);
@@ -70,7 +70,8 @@ const MODULE: usize = 2 * PAGE_SIZE;
 /// An MSR that has to be the same on all LPs.
 const MSR: u32 = 0xfe;
 
-fn always(leaf: TdxLeaf, times: u32, status: TdxStatus) -> Vec<Change> {
+/// Returns a fault: the next calls of this leaf return this status.
+fn faults(leaf: TdxLeaf, times: u32, status: TdxStatus) -> Vec<Change> {
     vec![Change::Fault(FaultText {
         leaf: Some(NumberOrName::Number(leaf.0.into())),
         times: Some(times),
@@ -79,7 +80,8 @@ fn always(leaf: TdxLeaf, times: u32, status: TdxStatus) -> Vec<Change> {
     })]
 }
 
-fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
+/// Returns the image with these handoff versions, in its SIGSTRUCT and in its module.
+pub(crate) fn with_versions(image: TestImage, min_update_hv: u16, module_hv: u16) -> TestImage {
     let build = ModuleBuild { module_hv, min_update_hv, ..ModuleBuild::V1_5_01 };
     TestImage { module_hv, min_update_hv, module_build: Some(build), ..image }
 }
@@ -203,15 +205,15 @@ pub fn scenario(name: &str, cpus: u32, platform_lps: u32) -> Result<Case> {
         "sigstruct-hv-not-built" => (old, signed(|s| s.module_hv = U16::new(1)), nothing()),
         "msr-other-lp" => (old, good(), vec![Change::Msr { lp: 1, msr: MSR, bits: 1 }]),
         "msr-init-lp" => (old, good(), vec![Change::Msr { lp: 0, msr: MSR, bits: 1 }]),
-        "busy-at-init" => (old, good(), always(init, 1, TdxStatus::SYS_BUSY)),
-        "busy-at-lp.init" => (old, good(), always(lp_init, 1, TdxStatus::SYS_BUSY)),
-        "busy-at-update" => (old, good(), always(TdxLeaf::SYS_UPDATE, 1, TdxStatus::SYS_BUSY)),
-        "lpinit-entropy-1" => (old, good(), always(lp_init, 1, no_entropy)),
-        "lpinit-entropy-9" => (old, good(), always(lp_init, 9, no_entropy)),
-        "lpinit-entropy-10" => (old, good(), always(lp_init, 10, no_entropy)),
-        "lpinit-entropy-always" => (old, good(), always(lp_init, u32::MAX, no_entropy)),
-        "init-entropy-1" => (old, good(), always(init, 1, no_entropy)),
-        "init-entropy-always" => (old, good(), always(init, u32::MAX, no_entropy)),
+        "busy-at-init" => (old, good(), faults(init, 1, TdxStatus::SYS_BUSY)),
+        "busy-at-lp.init" => (old, good(), faults(lp_init, 1, TdxStatus::SYS_BUSY)),
+        "busy-at-update" => (old, good(), faults(TdxLeaf::SYS_UPDATE, 1, TdxStatus::SYS_BUSY)),
+        "lpinit-entropy-1" => (old, good(), faults(lp_init, 1, no_entropy)),
+        "lpinit-entropy-9" => (old, good(), faults(lp_init, 9, no_entropy)),
+        "lpinit-entropy-10" => (old, good(), faults(lp_init, 10, no_entropy)),
+        "lpinit-entropy-always" => (old, good(), faults(lp_init, u32::MAX, no_entropy)),
+        "init-entropy-1" => (old, good(), faults(init, 1, no_entropy)),
+        "init-entropy-always" => (old, good(), faults(init, u32::MAX, no_entropy)),
         "lp-busy" => (old, good(), vec![Change::InModule { lp: 1, inside: true }]),
         "lock-held" => (old, good(), vec![Change::ModuleLocked(true)]),
         _ => bail!("there is no scenario {name}"),

@@ -317,8 +317,7 @@ impl Sweep {
     /// Makes SEAMCALL fail on one LP from some call on, for one leaf or for all. After the LP is
     /// repaired, the TDs run again.
     fn traps_from_a_call_on(&mut self, lps: u32, count: &mut u32) -> Result<()> {
-        let leaves = [Leaves::All, Leaves::OfModule, Leaves::OfSeamldr];
-        let leaves: Vec<Option<u64>> = leaves.into_iter().flat_map(Leaves::rax).collect();
+        let leaves: Vec<Option<u64>> = Leaves::ALL.into_iter().flat_map(Leaves::rax).collect();
         for (lp, trap, rax) in (0..lps)
             .flat_map(|lp| Trap::ALL.map(|trap| (lp, trap)))
             .flat_map(|(lp, trap)| leaves.iter().map(move |rax| (lp, trap, *rax)))

@@ -65,11 +65,8 @@ impl<'a> Run<'a> {
             fields.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"))
         };
         let count = |name: &str| -> Result<u32> {
-            Ok(fields
-                .get(name)
-                .and_then(Value::as_u64)
-                .with_context(|| format!("no {name}"))?
-                .try_into()?)
+            let count = fields.get(name).and_then(Value::as_u64);
+            Ok(count.with_context(|| format!("no {name}"))?.try_into()?)
         };
         let (cpus, lps) = (count("cpus")?, count("platform_lps")?);
         Ok(Self { fields, scenario: word("scenario")?, mode: word("mode")?, cpus, lps })
@@ -81,9 +78,10 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the driver's return value of this upload.
-    fn returned(&self, upload: usize) -> i64 {
+    fn returned(&self, upload: usize) -> Result<i64> {
         let pointer = format!("/uploads/{upload}/ret");
-        self.fields.pointer(&pointer).and_then(Value::as_i64).unwrap_or_default()
+        let returned = self.fields.pointer(&pointer).and_then(Value::as_i64);
+        returned.with_context(|| format!("{self}: no number {pointer}"))
     }
 }
 
@@ -137,7 +135,7 @@ fn by_linux(
         ));
     }
     for (upload, errno) in returned.into_iter().enumerate() {
-        let recorded = run.returned(upload);
+        let recorded = run.returned(upload)?;
         // The return value of a second upload depends on timing: after one CPU's SEAMLDR.INSTALL
         // failed, other CPUs may have opened a session.
         let is_same = if upload == 0 { errno == recorded } else { (errno == 0) == (recorded == 0) };
@@ -148,12 +146,12 @@ fn by_linux(
         }
     }
     let named = failed.and_then(|(_, call)| failure_name(call));
-    let recorded = run.fields.get("first_failure");
-    let recorded =
-        recorded.filter(|first| !first.is_null() && run.returned(0) != 0).and_then(|first| {
-            let word = |name: &str| first.get(name)?.as_str().map(str::to_owned);
-            Some((word("leaf")?, word("result")?))
-        });
+    let has_failed = run.returned(0)? != 0;
+    let recorded = run.fields.get("first_failure").filter(|first| !first.is_null() && has_failed);
+    let recorded = recorded.and_then(|first| {
+        let word = |name: &str| first.get(name)?.as_str().map(str::to_owned);
+        Some((word("leaf")?, word("result")?))
+    });
     if named != recorded {
         problems.push(format!("{run}: {named:?} fails, but {recorded:?} in the recording"));
     }

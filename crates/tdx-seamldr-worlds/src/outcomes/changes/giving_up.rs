@@ -102,7 +102,7 @@ struct End {
     calls: usize,
 }
 
-/// In each round the caller and each other LP step once, in the plan's order.
+/// Returns the LPs in the order in which they step.
 fn turns(plan: &Plan, lps: &[u32]) -> Vec<u32> {
     let Plan { caller, waiter, order, .. } = *plan;
     let others = lps.iter().copied().filter(|lp| *lp != caller);

@@ -3,10 +3,10 @@
 
 use anyhow::{ensure, Result};
 use tdx_seamldr_core::abi::{Scenario, ShutdownRequest};
-use tdx_seamldr_core::image::ImageFormat;
 use tdx_seamldr_core::{CurrentVmcs, InstallRequest, Seamldr, SpinLock, TdxImage, TdxModule};
 use tdx_seamldr_mock::{PageBuf, SimPlatform, TestImage};
 
+use crate::outcomes::case::v2;
 use crate::outcomes::linux;
 use crate::world::{new_image, old_image, TDS};
 
@@ -31,7 +31,7 @@ impl Image {
             Self::Other => TestImage { svn_minor: 7, ..new_image() },
             Self::SameSvn => TestImage { fill: 0x91, ..old_image() },
         };
-        TestImage { format: ImageFormat::ImageV2, ..image }.build()
+        v2(image).build()
     }
 }
 
