@@ -57,6 +57,10 @@ fn on_folders(collection: &Path, programs: &Path, write: bool) -> Result<()> {
     )?;
     let release = crate::target().join("release").canonicalize()?;
     let output = release.join("rollout-output.txt");
+    // An earlier run's output must not pass for this one's.
+    if output.exists() {
+        fs::remove_file(&output)?;
+    }
     test(
         tests(collection, programs, "test_roll_out")
             .env("TDX_SEAMLDR", release.join("tdx-seamldr"))
