@@ -115,9 +115,13 @@ pub(super) fn operate(debian: &Debian, kernel: Kernel, operator: &Operator) -> R
         operator.file
     ))?;
     let by_command = lost(&guest.state()?);
-    // The command breaks its lines. Each reason begins with a dash.
+    // The command breaks its lines. Each reason begins with a dash; advice follows an arrow.
     let text = said.text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let reason = text.split(" - ").find(|part| part.contains(operator.reason)).unwrap_or_default();
+    let reason = text
+        .split(" - ")
+        .filter_map(|part| part.split(" => ").next())
+        .find(|part| part.contains(operator.reason))
+        .unwrap_or_default();
     ensure!(
         said.status == 1 && !reason.is_empty(),
         "the command ended with {}: {}",
