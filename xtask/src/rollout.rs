@@ -82,7 +82,7 @@ fn on_machines(collection: &Path, programs: &Path, folder: &Path) -> Result<()> 
     test(tests(collection, programs, "test_machines").env("MACHINES", hosts.reached.to_string()))
 }
 
-/// The tests of the playbook in this file.
+/// Returns the command that runs the tests of the playbook in a file.
 fn tests(collection: &Path, programs: &Path, file: &str) -> Command {
     let mut python = Command::new(programs.join("python3"));
     python.args(["-B", "-m", "unittest", "--verbose", file]);

@@ -3,9 +3,9 @@
 
 use std::process::Command;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 
-use crate::process::call;
+use crate::process::{call, printed};
 use crate::public_api::LIBRARIES;
 
 pub(crate) fn run() -> Result<()> {
@@ -28,15 +28,10 @@ pub(crate) fn run() -> Result<()> {
 /// Returns the newest tag that this commit contains.
 fn last_tag() -> Result<Option<String>> {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).current_dir(crate::root()).output();
-        output.context("git")
+        printed(Command::new("git").args(arguments).current_dir(crate::root()))
     };
-    let tags = git(&["tag", "--merged"])?;
-    ensure!(tags.status.success(), "git tag ended with {}", tags.status);
-    if tags.stdout.is_empty() {
+    if git(&["tag", "--merged"])?.is_empty() {
         return Ok(None);
     }
-    let newest = git(&["describe", "--tags", "--abbrev=0"])?;
-    ensure!(newest.status.success(), "git describe ended with {}", newest.status);
-    Ok(Some(String::from_utf8(newest.stdout)?.trim().to_owned()))
+    Ok(Some(git(&["describe", "--tags", "--abbrev=0"])?.trim().to_owned()))
 }

@@ -1,4 +1,5 @@
 //! The command `tdx-seamldr` as a library. A fuzz target runs the command in its own process.
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! A new subcommand is a file with its arguments, which implement `Run`, and two lines below:

@@ -1,4 +1,5 @@
 //! Reads a Linux host with the Intel TDX module from user space, plans updates and makes them.
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! The feature `faults` adds the module `fault`, and the feature `testing` the module `testing`.

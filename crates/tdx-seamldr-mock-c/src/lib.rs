@@ -1,4 +1,5 @@
 //! The simulated TDX platform, for programs in C and C++.
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! The header is `include/tdx_sim.h`; `cargo xtask c-header` generates it from this crate. The

@@ -1,4 +1,5 @@
 //! A simulated Intel TDX platform, for trying module updates without TDX hardware.
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! [`model`] is the platform itself: logical processors, the SEAM range, P-SEAMLDR, a TDX module

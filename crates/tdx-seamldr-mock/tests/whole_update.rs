@@ -313,7 +313,7 @@ fn finish(cpus: &mut [&mut Cpu<'_, SimLp<'_>, SpinLock>]) {
 
 #[test]
 fn an_lp_beyond_the_announced_number_is_rejected() {
-    // A third part, the second one of LP 0, comes at the start or in the middle.
+    // LP 0 makes a second `Cpu`, the third of the update. It steps at the start or in the middle.
     for late in [false, true] {
         let platform = boot(SimPlatform::builder().lps(2));
         with_update(&platform, &newer().build(), Options::default(), |update| {

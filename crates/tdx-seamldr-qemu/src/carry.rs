@@ -89,7 +89,7 @@ pub struct Consumer {
     pub is_last: bool,
 }
 
-/// Code that the plugin does not understand.
+/// Code that may read the flags, and that the plugin does not cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uncovered {
     /// The address.
@@ -110,7 +110,8 @@ impl std::fmt::Display for Uncovered {
 pub struct Followers {
     /// The instructions that read the flags, in order.
     pub consumers: Vec<Consumer>,
-    /// The first code that the plugin does not understand.
+    /// The first code that the plugin does not cover: an unknown instruction, or an instruction
+    /// after the conditional jump that reads the flags again.
     pub uncovered: Option<Uncovered>,
 }
 

@@ -66,9 +66,10 @@ impl Change {
             Self::Rdrand(works) => model.config_mut().rdrand_ok = *works,
             Self::RdrandFailures(number) => model.config_mut().rdrand_failures = *number,
             Self::Msr { lp, msr, bits } => {
+                check_lp(model, *lp)?;
                 if !model.deviate_msr(*lp, *msr, *bits) {
                     return Err(format!(
-                        "LP {lp} does not exist, or the platform has no room for another deviation"
+                        "msr={msr:#x} of lp={lp}: the platform has no room for another deviation"
                     ));
                 }
             }

@@ -208,15 +208,17 @@ pub fn serve(firmware: &'static Firmware, listener: UnixListener) {
 fn converse(firmware: &Firmware, mut stream: UnixStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
-        let mut line = String::new();
-        if reader.by_ref().take(MAX_REQUEST).read_line(&mut line)? == 0 {
+        // Bytes: a long request may be cut inside a character.
+        let mut line = Vec::new();
+        if reader.by_ref().take(MAX_REQUEST).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        let is_cut = !line.ends_with('\n') && u64::try_from(line.len()) == Ok(MAX_REQUEST);
+        let is_cut = !line.ends_with(b"\n") && u64::try_from(line.len()) == Ok(MAX_REQUEST);
         if is_cut {
             let error = Some(format!("the request is longer than {MAX_REQUEST} bytes"));
             return writeln!(stream, "{}", written(&Answer { error, ..Answer::default() }));
         }
+        let line = String::from_utf8_lossy(&line);
         let answered = report::guarded(|| answer(firmware, line.trim()));
         writeln!(stream, "{answered}")?;
     }

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tdx_seamldr_core::{SeamcallRegs, Trap};
-use tdx_seamldr_mock::model::PhysMemory;
+use tdx_seamldr_mock::model::{LeafName, PhysMemory};
 use tdx_seamldr_mock::TraceEntry;
 use tdx_seamldr_verify::RustCrypto;
 
@@ -116,7 +116,7 @@ impl Firmware {
     ) -> Result<(), Trap> {
         let input = *regs;
         self.counters.seamcalls.fetch_add(1, Ordering::Relaxed);
-        let result = if input.rax >> 63 == 0 {
+        let result = if !LeafName(input.rax).is_for_seamldr() {
             self.call(lp, regs, memory)
         } else if let Some(_inside) = Inside::enter(&self.in_seamldr) {
             self.call(lp, regs, memory)

@@ -1,5 +1,6 @@
 //! A simulated Intel TDX platform for any x86 guest of QEMU: a plugin for its interface version 7
 //! (QEMU 11).
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! ```text

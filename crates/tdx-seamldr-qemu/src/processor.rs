@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tdx_seamldr_core::abi::SeamSigstruct;
+use tdx_seamldr_core::abi::{SeamSigstruct, VMX_BASIC_SEAMRET_PRESERVES_VMCS};
 use tdx_seamldr_host::Platform;
 use tdx_seamldr_mock::model::Config;
 
@@ -157,10 +157,11 @@ pub fn msr(config: &Config, index: u32) -> Option<u64> {
         0x87 => ((1 << KEYID_BITS) - 1 - MKTME_KEYIDS) << 32 | MKTME_KEYIDS,
         // IA32_MTRRCAP: QEMU's value, and SEAMRR.
         0xfe => 1 << 15 | 0x508,
-        // IA32_VMX_BASIC: revision, region of 4 KiB, write-back, true controls; no erratum of
-        // SEAMRET.
+        // IA32_VMX_BASIC: revision, region of 4 KiB, write-back, true controls. SEAMRET keeps the
+        // current VMCS, unless the platform has the erratum.
         0x480 => {
-            let keeps_vmcs = if config.seamret_clears_vmcs { 0 } else { 1 << 60 };
+            let preserves = VMX_BASIC_SEAMRET_PRESERVES_VMCS;
+            let keeps_vmcs = if config.seamret_clears_vmcs { 0 } else { preserves };
             keeps_vmcs | 1 << 55 | 6 << 50 | 0x1000 << 32 | 0x5a
         }
         // What VMX can do: no VM can be entered here.

@@ -1,4 +1,5 @@
 //! Verifies signature, signer and hash of an Intel TDX module image.
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! [`RustCrypto`] implements [`tdx_seamldr_core::Crypto`] by the crates `sha2` and `crypto-bigint`,

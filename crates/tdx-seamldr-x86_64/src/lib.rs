@@ -1,4 +1,5 @@
 //! Executes SEAMCALL on x86_64 processors, and reads what a processor reports about SEAM.
+//!
 //! The [glossary](tdx_seamldr_core::glossary) explains the terms.
 //!
 //! - [`Seamcall`] is the backend for `tdx-seamldr-core` that executes the instruction. Its type

@@ -40,7 +40,7 @@ pub(super) fn draw() -> Result<String> {
     for line in recording.lines() {
         let (font, tone) = match line {
             typed if typed.starts_with("$ ") => (Font::CODE.bold(), Tone::Loader),
-            warning if warning.starts_with("worth knowing:") => (Font::CODE, Tone::Waits),
+            warning if warning.starts_with("note:") => (Font::CODE, Tone::Waits),
             _ => (Font::CODE, Tone::Plain),
         };
         if !line.is_empty() {

@@ -306,8 +306,8 @@ fn erratum(debian: &Debian, kernel: Kernel) -> Result<String> {
     Ok(said.text)
 }
 
-/// Measures the time to the first program, with the plugin and without. Only the time with the
-/// plugin has a limit.
+/// Measures the time to the first program, with the plugin and without. The time with the plugin
+/// has a limit, and so has its ratio to the time without.
 fn slowdown(debian: &Debian, kernel: Kernel) -> Result<String> {
     let with = machine(kernel, "1.5.05", 4, &[]);
     let without = Machine { plugin: None, ..with.clone() };

@@ -20,7 +20,7 @@ use crate::output::{print, print_json};
 /// Arguments of `metrics`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write the metrics to this file, as a whole or not at all
+    /// Write the metrics to this file, as a whole or not at all; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]

@@ -70,3 +70,14 @@ fn metrics_go_to_a_file_as_a_whole_and_nothing_is_printed() {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.ends_with('\n') && samples(&text).contains_key("tdx_module_running"), "{text}");
 }
+
+#[test]
+fn metrics_for_a_file_called_dash_go_to_standard_output() {
+    let tree = Tree::new(&sapphire_rapids());
+    // `run` wants 80 columns, but these lines are for a program.
+    let output = tree.command(&["metrics", "--output", "-"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(samples(&text).contains_key("tdx_module_running"), "{text}");
+    assert!(!std::path::Path::new("-").exists());
+}

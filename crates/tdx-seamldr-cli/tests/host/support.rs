@@ -101,7 +101,8 @@ impl Tree {
         path
     }
 
-    fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+    /// Returns the command, which has not begun to run.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tdx-seamldr"));
         command.args(arguments).arg("--root").arg(self.root()).stdin(Stdio::null());
         command

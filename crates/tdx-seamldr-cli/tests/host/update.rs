@@ -13,8 +13,7 @@ use crate::support::{
     codes, image, sapphire_rapids, set_mode, Ran, Tree, HISTORY, TDX_HOST, UPLOAD,
 };
 
-/// Outside of the test, because `test_with` takes a function that contains the word before
-/// `go-w` for a module.
+/// Outside of the test: `test_with` takes a function for a module if its text contains `mod `.
 const ADVICE_ON_HOOKS: &str = "chmod go-w";
 const VOUCHED: [&str; 2] = ["update", "--no-td-launches"];
 

@@ -84,8 +84,8 @@ pub enum ConfigError {
         /// Number of sockets.
         sockets: u32,
     },
-    /// The number of existing LPs is not within 1 to 1,024, or is below the number that firmware
-    /// counts.
+    /// The number of existing LPs is not within 1 to 1,024, or the number of LPs that firmware
+    /// counts is not within 1 to that number.
     ListedLps {
         /// Number of existing LPs.
         listed: usize,
@@ -158,7 +158,7 @@ impl fmt::Display for ConfigError {
             Self::ListedLps { listed, counted } => write!(
                 f,
                 "firmware counts {counted} LPs (num_lps) and {listed} have an x2APIC id; there \
-                 should be 1 to {MAX_LPS} ids, and at least as many as counted LPs"
+                 should be 1 to {MAX_LPS} ids, and num_lps should be 1 to the number of ids"
             ),
             Self::X2apicIdTwice { id, lps: [first, second] } => {
                 write!(

@@ -236,13 +236,18 @@ impl<M: DerefMut<Target = SeamMemory>> Platform<M> {
     /// Returns `false` if there is no room for another byte.
     #[must_use]
     pub fn tamper(&mut self, address: u64, mask: u8) -> bool {
-        let free = |(at, used): &&mut (u64, u8)| *used == 0 || *at == address;
         let known = self.flips.iter().any(|(at, used)| *at == address && *used != 0);
         if mask == 0 && !known {
             return true;
         }
-        let slot =
-            self.flips.iter_mut().find(|slot| if known { slot.0 == address } else { free(slot) });
+        let fits = |(at, used): &&mut (u64, u8)| {
+            if known {
+                *used != 0 && *at == address
+            } else {
+                *used == 0
+            }
+        };
+        let slot = self.flips.iter_mut().find(fits);
         slot.map(|slot| *slot = (address, mask)).is_some()
     }
 

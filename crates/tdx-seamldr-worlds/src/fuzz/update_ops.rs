@@ -251,7 +251,8 @@ impl Trial<'_> {
         outcome
     }
 
-    /// Checks that the outcome leaves the fate of the TDs open only after a confusing trouble.
+    /// Without a confusing trouble: checks that the outcome does not leave the fate of the TDs open
+    /// although they are alive or can be restored.
     fn doubts(&self, outcome: &Outcome) {
         if self.troubles.confusing {
             return;
